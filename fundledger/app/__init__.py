@@ -1,0 +1,1 @@
+"""HTTP servers, process life and the command line: everything that is put together."""

@@ -1,0 +1,157 @@
+"""Accounts over HTTP: open, read, statement, balance at a time, freeze, unfreeze, close."""
+
+import csv
+import io
+from typing import Final
+
+from fundledger.app import render
+from fundledger.app.body import AccountBody, FreezeBody, ReasonBody, account_id, decoder, instant, metadata
+from fundledger.app.problems import BadRequest, faulted, malformed, not_found, refused
+from fundledger.app.reply import Reply
+from fundledger.app.routing import Call
+from fundledger.app.service import Service
+from fundledger.ledger.account import Account, Status
+from fundledger.ledger.accounts import NewAccount, balance_at, read_accounts
+from fundledger.ledger.batch import SetStatus
+from fundledger.ledger.chart import CHART
+from fundledger.ledger.fault import Fault
+from fundledger.ledger.journal import LIMIT_DEFAULT, LIMIT_MAX, BadCursor, StatementEntry, read_statement
+
+_decode_account = decoder(AccountBody)
+_decode_freeze = decoder(FreezeBody)
+_decode_reason = decoder(ReasonBody)
+CSV: Final = "text/csv; charset=utf-8"
+
+
+async def open_account(service: Service, call: Call) -> Reply:
+    """`POST /v1/accounts`: 201 new, 200 the same exists, 409 another one has the id."""
+    body = _decode_account(call.body)
+    if body.type not in CHART:
+        raise malformed(f"an account type is one of {', '.join(CHART)}", field="type")
+    request = NewAccount(body.id, body.owner, body.type, body.currency, metadata(body.metadata))
+    opened = await service.open_account(request)
+    if not opened.same:
+        detail = f"account {body.id} exists with another owner, type, currency or metadata"
+        raise BadRequest(409, "account-exists", "The account exists and differs", detail, account=body.id)
+    return Reply(201 if opened.created else 200, render.account(opened.view))
+
+
+async def _account(service: Service, call: Call) -> Account:
+    """The account that the path names. Raises BadRequest (404)."""
+    id_ = account_id(call.parameters["id"], "id")
+    account = service.directory.get(id_)
+    if account is None:
+        found = await service.reading(lambda: service.directory.resolve(service.pool, [id_]))
+        account = found.get(id_)
+    if account is None:
+        raise not_found(f"account {id_}")
+    return account
+
+
+async def get_account(service: Service, call: Call) -> Reply:
+    """`GET /v1/accounts/{id}`."""
+    call.only()
+    account = await _account(service, call)
+    return await _shown(service, account)
+
+
+async def _shown(service: Service, account: Account) -> Reply:
+    views = await service.reading(
+        lambda: read_accounts(service.pool, service.directory, service.layout, [account.id])
+    )
+    return Reply(200, render.account(views[account.id]))
+
+
+async def get_balance(service: Service, call: Call) -> Reply:
+    """`GET /v1/accounts/{id}/balance?at=`: the balance as it was then; without `at`, as it is."""
+    text = call.only("at").get("at")
+    account = await _account(service, call)
+    if text is None:
+        views = await service.reading(
+            lambda: read_accounts(service.pool, service.directory, service.layout, [account.id])
+        )
+        posted, held, at = views[account.id].posted, views[account.id].held, None
+    else:
+        moment = instant(text, "at")
+        posted, held = await service.reading(lambda: balance_at(service.pool, account, service.layout, moment))
+        at = render.time_text(moment)
+    members = {"account": account.id, "at": at, "posted": posted, "held": held, "available": posted - held}
+    return Reply(200, render.encode(members))
+
+
+async def get_entries(service: Service, call: Call) -> Reply:
+    """`GET /v1/accounts/{id}/entries`: the statement, a page at a time, oldest first; JSON or CSV."""
+    query = call.only("limit", "cursor", "from", "to")
+    limit = _limit(query.get("limit"))
+    from_ = instant(query["from"], "from") if "from" in query else None
+    to = instant(query["to"], "to") if "to" in query else None
+    account = await _account(service, call)
+    try:
+        entries, cursor = await service.reading(
+            lambda: read_statement(service.pool, account, service.layout, limit, query.get("cursor"), from_, to)
+        )
+    except BadCursor as bad:
+        raise malformed(str(bad), field="cursor") from None
+    if "text/csv" in call.headers.get("Accept", ""):
+        return Reply(200, _csv(entries), CSV, {"X-Next-Cursor": cursor} if cursor else {})
+    return Reply(200, render.encode({"entries": [_members(entry) for entry in entries], "next_cursor": cursor}))
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return LIMIT_DEFAULT
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= LIMIT_MAX:
+        raise malformed(f"limit is a whole number from 1 to {LIMIT_MAX}", field="limit")
+    return int(text)
+
+
+def _members(entry: StatementEntry) -> dict[str, object]:
+    return {
+        "seq": entry.seq,
+        "voucher_id": str(entry.voucher_id),
+        "type": entry.type,
+        "side": entry.side,
+        "amount": entry.amount,
+        "balance_after": entry.balance_after,
+        "posted_at": render.time_text(entry.posted_at),
+        "accounting_date": entry.accounting_date,
+        "slot": entry.slot,
+    }
+
+
+def _csv(entries: list[StatementEntry]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    names = ("seq", "voucher_id", "type", "side", "amount", "balance_after", "posted_at", "accounting_date", "slot")
+    writer.writerow(names)
+    for entry in entries:
+        members = _members(entry)
+        writer.writerow([members[name] for name in names])
+    return text.getvalue().encode()
+
+
+async def _set_status(service: Service, call: Call, status: Status, reason: str) -> Reply:
+    account = await _account(service, call)
+    outcome = await service.ask(account.shard, SetStatus(account, status, reason, call.module))
+    if isinstance(outcome, Fault):
+        return faulted(outcome)
+    if outcome.refusal is not None:
+        return refused(outcome.refusal)
+    return await _shown(service, account)
+
+
+async def freeze(service: Service, call: Call) -> Reply:
+    """`POST /v1/accounts/{id}/freeze`: no debits any more; with scope `all`, no entries."""
+    body = _decode_freeze(call.body)
+    status = Status.FROZEN_ALL if body.scope == "all" else Status.FROZEN_DEBITS
+    return await _set_status(service, call, status, body.reason)
+
+
+async def unfreeze(service: Service, call: Call) -> Reply:
+    """`POST /v1/accounts/{id}/unfreeze`."""
+    return await _set_status(service, call, Status.OPEN, _decode_reason(call.body).reason)
+
+
+async def close(service: Service, call: Call) -> Reply:
+    """`POST /v1/accounts/{id}/close`: only with a balance of 0 and no holds; for ever."""
+    return await _set_status(service, call, Status.CLOSED, _decode_reason(call.body).reason)

@@ -1,0 +1,218 @@
+"""Request bodies: typed, strict, bounded. Unknown fields, wrong types and duplicate keys are told by field name."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.app.problems import BadRequest, malformed
+from fundledger.ledger import clock
+from fundledger.ledger.voucher import AMOUNT_MAX, ENTRIES_MAX, ENTRIES_MIN
+
+ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
+BATCH_MAX: Final = 5000
+METADATA_BYTES_MAX: Final = 4096
+_is_id = re.compile(ID_PATTERN).match
+_is_type = re.compile(r"[a-z_]{1,32}\Z").match
+
+Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, description="1 to 128 of `[A-Za-z0-9:_.-]`")]
+Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX, description="in minor units")]
+VoucherId = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
+Reason = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*\Z")]
+Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[^\x00]*\Z")]
+Metadata = Annotated[msgspec.Raw, msgspec.Meta(description="a JSON object of at most 4,096 bytes")]
+
+
+class EntryBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    account: str
+    side: Literal["debit", "credit"]
+    amount: Amount
+
+
+class VoucherBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    id: str
+    type: str
+    entries: Annotated[list[EntryBody], msgspec.Meta(min_length=ENTRIES_MIN, max_length=ENTRIES_MAX)]
+    reference: Reference | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"")
+    ticket: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+
+
+class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
+    vouchers: Annotated[list[VoucherBody], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+    atomic: bool = False
+
+
+class AccountBody(msgspec.Struct, forbid_unknown_fields=True):
+    id: Id
+    owner: Id
+    type: str
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217")]
+    metadata: msgspec.Raw = msgspec.Raw(b"")
+
+
+class ReverseBody(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+
+
+class HoldBody(msgspec.Struct, forbid_unknown_fields=True):
+    id: Id
+    account: Id
+    amount: Amount
+    expires_at: str | None = None
+
+
+class CaptureBody(msgspec.Struct, forbid_unknown_fields=True):
+    voucher: VoucherBody
+
+
+class FreezeBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Reason = ""
+    scope: Literal["debits", "all"] = "debits"
+
+
+class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Reason = ""
+
+
+T = TypeVar("T")
+_decode_voucher = msgspec.json.Decoder(VoucherBody).decode
+_PATH = re.compile(r" - at `\$\.?(.*)`$")
+_UNKNOWN = re.compile(r"unknown field `(.*)`")
+_MISSING = re.compile(r"missing required field `(.*)`")
+
+
+def decode_voucher(body: bytes) -> VoucherBody:
+    """Raises BadRequest (400)."""
+    try:
+        voucher = _decode_voucher(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _explain(error)
+    if body.count(b'"') != _quotes(voucher):
+        _refuse_duplicate_keys(body)
+    return voucher
+
+
+def decoder(type_: type[T]) -> Callable[[bytes], T]:
+    """A decoder of one kind of body; an empty body counts as an empty object. Raises BadRequest (400)."""
+    decode_ = msgspec.json.Decoder(type_).decode
+
+    def decode(body: bytes) -> T:
+        try:
+            decoded = decode_(body or b"{}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            _explain(error)
+        if not (isinstance(decoded, BatchBody) and body.count(b'"') == _quotes_of_batch(decoded, body)):
+            _refuse_duplicate_keys(body or b"{}")
+        return decoded
+
+    return decode
+
+
+def _quotes(voucher: VoucherBody) -> int:
+    """How many quotation marks the body of this voucher has when no key stands twice and no string is escaped.
+
+    Every repeated key adds two, so an equal count proves that there is none; only an unequal one needs a closer look.
+    """
+    quotes = 10 + 10 * len(voucher.entries)
+    if voucher.reference is not None:
+        quotes += 4
+    if voucher.ticket is not None:
+        quotes += 4
+    return quotes
+
+
+def _quotes_of_batch(batch: BatchBody, body: bytes) -> int:
+    return 2 + (2 if b'"atomic"' in body else 0) + sum(_quotes(voucher) for voucher in batch.vouchers)
+
+
+def _refuse_duplicate_keys(body: bytes) -> None:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            keys = [key for key, _ in items]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise malformed(f"the key {twice!r} stands twice in one object", field=twice)
+        return found
+
+    try:
+        json.loads(body, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise malformed(f"the body is not valid JSON: {error}") from None
+
+
+def _explain(error: Exception) -> NoReturn:
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        raise malformed(f"the body is not valid JSON: {text}") from None
+    found = _PATH.search(text)
+    path = found[1] if found else ""
+    named = _UNKNOWN.search(text) or _MISSING.search(text)
+    field = ".".join(part for part in (path, named[1] if named else "") if part)
+    raise malformed(text.replace("`$.", "`").replace(" - at `$`", ""), field=field or None) from None
+
+
+def voucher_id(text: str, field: str = "id") -> UUID:
+    """Raises BadRequest (400)."""
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        raise malformed("a voucher id is a UUID", field=field) from None
+    canonical = str(parsed)
+    if canonical != text and canonical != text.lower():
+        raise malformed("a voucher id is a UUID of 36 characters", field=field)
+    return parsed
+
+
+def account_id(text: str, field: str) -> str:
+    """Raises BadRequest (400)."""
+    if not _is_id(text):
+        raise malformed("an account id has 1 to 128 of [A-Za-z0-9:_.-]", field=field)
+    return text
+
+
+def voucher_type(text: str) -> str:
+    """Raises BadRequest (400)."""
+    if not _is_type(text):
+        raise malformed("a voucher type has 1 to 32 of [a-z_]", field="type")
+    return text
+
+
+def metadata(raw: msgspec.Raw) -> str | None:
+    """A JSON object in canonical text (sorted keys, no blanks), None when there is none. Raises BadRequest (400)."""
+    given = bytes(raw)
+    if given in (b"", b"null"):
+        return None
+
+    def bad(why: str) -> BadRequest:
+        return malformed(f"metadata {why}", field="metadata")
+
+    if len(given) > METADATA_BYTES_MAX:
+        raise bad(f"has more than {METADATA_BYTES_MAX} bytes")
+    try:
+        value = json.loads(given)
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        raise bad("is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise bad("is a JSON object")
+    if "\\u0000" in text:
+        raise bad("may not contain the character U+0000")
+    return text
+
+
+def instant(text: str, field: str) -> datetime:
+    """An RFC 3339 instant, in UTC. Raises BadRequest (400)."""
+    try:
+        parsed = msgspec.convert(text, datetime)
+        if parsed.tzinfo is None:
+            raise ValueError
+        clock.us(parsed)
+        return clock.moment(clock.us(parsed))
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        raise malformed("a time is an RFC 3339 instant such as 2026-01-31T12:00:00Z", field=field) from None

@@ -1,0 +1,107 @@
+"""Holds over HTTP: place, capture, release, read; and the loop that ends those whose time is up."""
+
+import asyncio
+import logging
+
+import asyncpg
+
+from fundledger.app import render
+from fundledger.app.body import CaptureBody, HoldBody, ReasonBody, account_id, decoder, instant
+from fundledger.app.problems import faulted, not_found, refused
+from fundledger.app.reply import JSON, Reply
+from fundledger.app.routing import Call
+from fundledger.app.service import Service
+from fundledger.app.vouchers import prepare, to_reply
+from fundledger.ledger import clock
+from fundledger.ledger.fault import Fault
+from fundledger.ledger.hold import EndHold, Hold, PlaceHold
+from fundledger.ledger.records import read_holds
+from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.statements import SQL
+
+_log = logging.getLogger(__name__)
+_REPLAY = {"Idempotent-Replay": "true"}
+_decode_hold = decoder(HoldBody)
+_decode_capture = decoder(CaptureBody)
+_decode_reason = decoder(ReasonBody)
+EXPIRY_EVERY_S = 1.0
+EXPIRY_AT_ONCE = 1000
+
+
+async def place_hold(service: Service, call: Call) -> Reply:
+    """`POST /v1/holds`: set an amount aside."""
+    body = _decode_hold(call.body)
+    expires_at_us = 0 if body.expires_at is None else clock.us(instant(body.expires_at, "expires_at"))
+    if expires_at_us < 0:
+        expires_at_us = 1
+    found = await service.reading(lambda: service.directory.resolve(service.pool, [body.account]))
+    account = found.get(body.account)
+    if account is None:
+        return refused(Refusal(Code.ACCOUNT_NOT_FOUND, f"there is no account {body.account}", account=body.account))
+    outcome = await service.ask(account.shard, PlaceHold(body.id, account, body.amount, expires_at_us))
+    if isinstance(outcome, Fault):
+        return faulted(outcome)
+    if outcome.refusal is not None:
+        return refused(outcome.refusal, outcome.replay)
+    assert outcome.hold is not None
+    return Reply(200 if outcome.replay else 201, render.placed_hold(outcome.hold), JSON, _REPLAY if outcome.replay else {})
+
+
+async def _hold(service: Service, call: Call) -> Hold:
+    """The hold that the path names, as it stands. Raises BadRequest (404)."""
+    id_ = account_id(call.parameters["id"], "id")
+    found = await service.reading(lambda: read_holds(service.pool, service.directory, service.keys, [id_]))
+    if id_ not in found:
+        raise not_found(f"hold {id_}")
+    return found[id_]
+
+
+async def get_hold(service: Service, call: Call) -> Reply:
+    """`GET /v1/holds/{id}`."""
+    call.only()
+    return Reply(200, render.hold(await _hold(service, call), clock.now_us()))
+
+
+async def capture_hold(service: Service, call: Call) -> Reply:
+    """`POST /v1/holds/{id}/capture`: post a voucher that takes at most what is held; the rest is free again."""
+    body = _decode_capture(call.body)
+    hold = await _hold(service, call)
+    place = (hold.account.number << 16) + hold.slot
+    vouchers = await prepare(service, [body.voucher], hold=hold.id, hold_shard=hold.account.shard, hold_place=place)
+    return to_reply(service, await service.ask(vouchers[0].shard(), vouchers[0]))
+
+
+async def release_hold(service: Service, call: Call) -> Reply:
+    """`POST /v1/holds/{id}/release`: what was held is free again."""
+    _decode_reason(call.body)
+    hold = await _hold(service, call)
+    outcome = await service.ask(hold.account.shard, EndHold(hold.id, hold.account, hold.slot))
+    if isinstance(outcome, Fault):
+        return faulted(outcome)
+    if outcome.refusal is not None:
+        return refused(outcome.refusal)
+    assert outcome.hold is not None
+    headers = _REPLAY if outcome.replay else {}
+    return Reply(200, render.hold(outcome.hold, outcome.hold.ended_at_us), JSON, headers)
+
+
+async def expire_holds(service: Service) -> None:
+    """For ever: end the holds whose time is up. Safe in any number of workers: a hold ends once."""
+    while True:
+        try:
+            if await _expire_some(service) < EXPIRY_AT_ONCE:
+                await asyncio.sleep(EXPIRY_EVERY_S)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Fault) as error:
+            _log.warning("holds could not be expired: %s", error)
+            await asyncio.sleep(EXPIRY_EVERY_S)
+        except Exception:
+            _log.exception("expiring holds failed")
+            await asyncio.sleep(EXPIRY_EVERY_S)
+
+
+async def _expire_some(service: Service) -> int:
+    rows = await service.pool.fetch(SQL["expired_holds"], clock.moment(clock.now_us()), EXPIRY_AT_ONCE)
+    accounts = await service.directory.by_number(service.pool, sorted({row["account_number"] for row in rows}))
+    commands = [EndHold(row["id"], accounts[row["account_number"]], row["slot"], expire=True) for row in rows]
+    await asyncio.gather(*(service.ask(command.account.shard, command) for command in commands))
+    return len(rows)

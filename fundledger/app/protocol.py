@@ -1,0 +1,102 @@
+"""The short path of a payment: `POST /v1/vouchers` without a task, a future or a request object of its own.
+
+aiohttp parses every request and serves all others. A payment that arrives whole on an idle kept-alive connection is
+taken from the parsed messages before aiohttp's handler loop is woken, and its answer is written when its batch has been
+committed; anything else about it (a body in pieces, `Connection: close`, pipelining behind another request) goes the
+ordinary way and gets the same answer. `docs/adr/0003` has the numbers; tests/test_protocol.py holds the two paths against
+each other.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from fundledger.app.reply import Reply
+from fundledger.app.routing import BODY_BYTES_MAX, unauthorized, unsupported_media
+from fundledger.app.service import Service
+from fundledger.app.vouchers import post_voucher
+
+_log = logging.getLogger("fundledger.requests")
+ROUTE: Final = "/v1/vouchers"
+KEEPALIVE_S: Final = 75.0
+
+
+class PaymentProtocol(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("_paying", "_service", "_shown_started")
+
+    def __init__(self, service: Service, manager: Server, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+        super().__init__(manager, loop=loop, **kwargs)
+        self._service = service
+        self._paying = False
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._payload_parser is not None or self._upgraded:
+            super().data_received(data)
+            return
+        # Without its waiter the handler loop stays asleep while the parsed messages are looked at.
+        self._waiter = None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        if not self._paying:
+            self._next()
+
+    def _next(self) -> None:
+        """Serve the first waiting message: by the short path, or by waking the handler loop."""
+        messages = self._messages
+        if not messages:
+            return
+        message, payload = messages[0]
+        if (
+            type(message) is RawRequestMessage
+            and message.path == ROUTE
+            and message.method == "POST"
+            and not message.should_close
+            and payload.is_eof()
+            and payload.exception() is None
+            and payload.total_raw_bytes <= BODY_BYTES_MAX
+            and not self._service.draining
+            and "Expect" not in message.headers
+        ):
+            messages.popleft()
+            self._parser.message_consumed()
+            self._pay(message, payload.read_nowait(-1))
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _pay(self, message: RawRequestMessage, body: bytes) -> None:
+        started = time.monotonic()
+        self._paying = True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        headers = message.headers
+        service = self._service
+
+        def answer(reply: Reply) -> None:
+            service.metrics.request(ROUTE, reply.status, time.monotonic() - started)
+            self._paying = False
+            transport = self.transport
+            if transport is not None:
+                transport.write(reply.raw())
+                if service.draining:
+                    self.close()
+                    transport.close()
+                elif self._messages:
+                    self._next()
+
+        if service.module(headers.get("Authorization")) is None:
+            answer(unauthorized().reply)
+            return
+        bad = unsupported_media(headers)
+        if bad is not None:
+            answer(bad.reply)
+            return
+        post_voucher(service, body, answer)

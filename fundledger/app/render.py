@@ -1,0 +1,117 @@
+"""Vouchers, holds and accounts as JSON. The same record always gives the same bytes: a replay is byte-identical."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from fundledger.app.problems import refusal_members
+from fundledger.ledger import clock
+from fundledger.ledger.account import Status
+from fundledger.ledger.accounts import AccountView
+from fundledger.ledger.hold import Hold, HoldStatus
+from fundledger.ledger.voucher import Record
+
+encode = msgspec.json.Encoder().encode
+STATUS_NAMES = {
+    Status.OPEN: "open",
+    Status.FROZEN_DEBITS: "frozen",
+    Status.FROZEN_ALL: "frozen",
+    Status.CLOSED: "closed",
+    Status.FROZEN_INTEGRITY: "frozen",
+}
+_last_instant = (-1, "")
+
+
+def instant(us: int) -> str:
+    """RFC 3339 with microseconds, UTC. The last one is kept, since a batch has one time."""
+    global _last_instant  # noqa: PLW0603 - see above
+    if _last_instant[0] != us:
+        _last_instant = (us, time_text(clock.moment(us)))
+    return _last_instant[1]
+
+
+def time_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def voucher(record: Record) -> bytes:
+    """A posted voucher, as its poster is answered and as every repeat is. Ids and types need no escaping."""
+    entries = ",".join(
+        [
+            f'{{"account":"{account.id}","side":"{"credit" if amount > 0 else "debit"}","amount":{abs(amount)}}}'
+            for account, amount in record.lines
+        ]
+    )
+    reference = "null" if record.reference is None else encode(record.reference).decode()
+    more = ""
+    if record.hold is not None:
+        more += f',"hold":"{record.hold}"'
+    if record.reverses is not None:
+        more += f',"reverses":"{record.reverses}"'
+    if record.metadata is not None:
+        more += f',"metadata":{record.metadata}'
+    return (
+        f'{{"id":"{record.id}","type":"{record.type}","status":"posted","posted_at":"{instant(record.posted_at_us)}",'
+        f'"accounting_date":"{record.accounting_date}","entries":[{entries}],"reference":{reference}{more}}}'
+    ).encode()
+
+
+def voucher_members(record: Record, reversed_by: object | None) -> dict[str, Any]:
+    """A voucher as a GET shows it: also what reversed it, and a refused one with its problem."""
+    members: dict[str, Any] = msgspec.json.decode(voucher(record))
+    if record.refusal is not None:
+        members["status"] = "refused"
+        members["problem"] = refusal_members(record.refusal)
+    if reversed_by is not None:
+        members["reversed_by"] = str(reversed_by)
+    return members
+
+
+def hold(hold_: Hold, now_us: int) -> bytes:
+    status = HoldStatus.EXPIRED if hold_.expired_at(now_us) else hold_.status
+    members: dict[str, Any] = {
+        "id": hold_.id,
+        "account": hold_.account.id,
+        "amount": hold_.amount,
+        "captured": hold_.captured,
+        "status": status.name.lower(),
+        "created_at": time_text(clock.moment(hold_.created_at_us)),
+        "expires_at": time_text(clock.moment(hold_.expires_at_us)) if hold_.expires_at_us else None,
+        "ended_at": time_text(clock.moment(hold_.ended_at_us)) if hold_.ended_at_us else None,
+        "voucher_id": None if hold_.voucher_id is None else str(hold_.voucher_id),
+    }
+    if hold_.refusal is not None:
+        members["problem"] = refusal_members(hold_.refusal)
+    return encode(members)
+
+
+def placed_hold(hold_: Hold) -> bytes:
+    """A hold as its first answer showed it, whatever became of it since."""
+    first = msgspec.structs.replace(hold_, captured=0, status=HoldStatus.OPEN, voucher_id=None, ended_at_us=0)
+    return hold(first, 0)
+
+
+def account(view: AccountView) -> bytes:
+    members: dict[str, Any] = {
+        "id": view.account.id,
+        "owner": view.owner,
+        "type": view.account.type.name,
+        "currency": view.account.currency,
+        "status": STATUS_NAMES[view.status],
+        "balance": {
+            "posted": view.posted,
+            "held": view.held,
+            "pending": view.pending,
+            "available": view.available,
+        },
+        "version": view.version,
+        "sub_accounts": view.sub_accounts,
+        "heat": "cold",
+        "created_at": time_text(view.created_at),
+    }
+    if view.metadata is not None:
+        members["metadata"] = msgspec.Raw(view.metadata.encode())
+    if view.status in (Status.FROZEN_ALL, Status.FROZEN_INTEGRITY):
+        members["frozen_scope"] = "all"
+    return encode(members)

@@ -1,0 +1,44 @@
+"""An answer, before it is known over which path it goes out."""
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+JSON: Final = "application/json"
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_date = (0, b"")
+_heads: dict[tuple[int, str], bytes] = {}
+
+
+class Reply:
+    """Status, body and headers; `raw` is the whole HTTP/1.1 response of a kept-alive connection."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, body: bytes, content_type: str = JSON, headers: dict[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+    def raw(self) -> bytes:
+        head = _heads.get((self.status, self.content_type)) or _head(self.status, self.content_type)
+        extra = b"".join([f"{k}: {v}\r\n".encode() for k, v in self.headers.items()]) if self.headers else b""
+        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (head, _date_line(), extra, len(self.body), self.body)
+
+
+def _head(status: int, content_type: str) -> bytes:
+    head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\n"
+    _heads[status, content_type] = head.encode()
+    return _heads[status, content_type]
+
+
+def _date_line() -> bytes:
+    global _date  # noqa: PLW0603 - one formatted second, kept for that second
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, f"Date: {formatdate(now, usegmt=True)}\r\n".encode())
+    return _date[1]

@@ -1,0 +1,170 @@
+"""Which handler answers a request: a table, one authentication, one place where exceptions become problems."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+from multidict import MultiMapping
+
+from fundledger.app.problems import BadRequest, faulted, malformed, problem
+from fundledger.app.reply import Reply
+from fundledger.ledger.fault import Fault
+
+if TYPE_CHECKING:
+    from fundledger.app.service import Service
+
+_log = logging.getLogger(__name__)
+BODY_BYTES_MAX: Final = 64 << 10
+BATCH_BODY_BYTES_MAX: Final = 8 << 20
+
+
+class Call(msgspec.Struct):
+    """A request, once it is known who sends it. `parameters` are those of the path."""
+
+    module: str
+    parameters: dict[str, str]
+    query: Mapping[str, str]
+    headers: MultiMapping[str]
+    body: bytes
+
+    def only(self, *names: str) -> Mapping[str, str]:
+        """The query, which may have these parameters and no others, each once. Raises BadRequest."""
+        for name in self.query:
+            if name not in names:
+                raise malformed(f"there is no query parameter {name!r}", field=name)
+        return self.query
+
+
+Handler = Callable[["Service", Call], Awaitable[Reply]]
+
+
+class Route(msgspec.Struct, frozen=True):
+    """`template` is a path with `{name}` parts. A public route needs no token."""
+
+    method: str
+    template: str
+    handler: Handler
+    public: bool = False
+    body_bytes_max: int = BODY_BYTES_MAX
+
+
+class Router:
+    """The routes, found by the number and the fixed parts of a path's segments."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self.routes = routes
+        self._by_length: dict[int, list[tuple[list[str], Route]]] = {}
+        for route in routes:
+            segments = route.template.split("/")
+            self._by_length.setdefault(len(segments), []).append((segments, route))
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """Raises BadRequest: 404, or 405 with what is allowed."""
+        segments = path.split("/")
+        allowed = set()
+        for template, route in self._by_length.get(len(segments), ()):
+            parameters = _match(template, segments)
+            if parameters is None:
+                continue
+            if route.method == method or (method == "HEAD" and route.method == "GET"):
+                return route, parameters
+            allowed.add(route.method)
+        if allowed:
+            allow = ", ".join(sorted(allowed))
+            detail = f"{method} is not among {allow}"
+            raise BadRequest(405, "method-not-allowed", "The method is not allowed here", detail, headers={"Allow": allow})
+        raise BadRequest(404, "not-found", "There is no such resource", "no resource has this path")
+
+
+def _match(template: list[str], segments: list[str]) -> dict[str, str] | None:
+    parameters = {}
+    for wanted, given in zip(template, segments, strict=True):
+        if wanted[:1] == "{":
+            parameters[wanted[1:-1]] = given
+        elif wanted != given:
+            return None
+    return parameters
+
+
+def unsupported_media(headers: MultiMapping[str]) -> BadRequest | None:
+    """Why a body with these headers is not read: it is compressed, or not JSON."""
+    encoding = headers.get("Content-Encoding")
+    if encoding is not None and encoding.lower() != "identity":
+        detail = "request bodies come uncompressed"
+        return BadRequest(415, "unsupported-media-type", "The body is not in a form that is read here", detail)
+    type_ = headers.get("Content-Type")
+    if type_ is not None and type_.partition(";")[0].strip().lower() != "application/json":
+        detail = "request bodies are application/json"
+        return BadRequest(415, "unsupported-media-type", "The body is not in a form that is read here", detail)
+    return None
+
+
+def unauthorized() -> BadRequest:
+    headers = {"WWW-Authenticate": 'Bearer realm="fundledger"'}
+    detail = "send `Authorization: Bearer TOKEN`; in the dev profile the token is in DATA_DIR/dev-token"
+    return BadRequest(401, "unauthorized", "Who are you?", detail, headers=headers)
+
+
+def too_large(limit: int) -> BadRequest:
+    return BadRequest(413, "body-too-large", "The body is too large", f"at most {limit} bytes are read here")
+
+
+async def answer(service: "Service", router: Router, request: BaseRequest) -> web.StreamResponse:
+    """The handler that aiohttp calls for everything that does not take the short path of `protocol`."""
+    started = time.monotonic()
+    label = "unmatched"
+    try:
+        route, parameters = router.find(request.method, request.path)
+        label = route.template
+        reply = await _call(service, route, parameters, request)
+    except BadRequest as bad:
+        reply = bad.reply
+    except Fault as fault:
+        reply = faulted(fault)
+    except Exception as error:  # noqa: BLE001 - a bug is answered too
+        from fundledger.app.vouchers import crashed  # noqa: PLC0415 - vouchers builds on this module
+
+        reply = crashed(error)
+    service.metrics.request(label, reply.status, time.monotonic() - started)
+    if reply.status >= 500:
+        _log.warning("answered %d", reply.status, extra={"route": label, "method": request.method})
+    headers = {"Cache-Control": "no-store", **(reply.headers or {})}
+    response = web.Response(status=reply.status, body=reply.body, headers={**headers, "Content-Type": reply.content_type})
+    if service.draining or reply.status == 413:
+        response.force_close()
+    return response
+
+
+async def _call(service: "Service", route: Route, parameters: dict[str, str], request: BaseRequest) -> Reply:
+    module = service.module(request.headers.get("Authorization"))
+    if module is None:
+        if not route.public:
+            raise unauthorized()
+        module = "public"
+    body = b""
+    if route.method == "POST":
+        if request.content_length is not None and request.content_length > route.body_bytes_max:
+            raise too_large(route.body_bytes_max)
+        body = await _read(request, route.body_bytes_max)
+        bad = unsupported_media(request.headers) if body else None
+        if bad is not None:
+            raise bad
+    query = request.query
+    if len(set(query)) != len(query):
+        raise malformed("a query parameter stands twice")
+    return await route.handler(service, Call(module, parameters, query, request.headers, body))
+
+
+async def _read(request: BaseRequest, limit: int) -> bytes:
+    chunks = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)

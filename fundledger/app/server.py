@@ -1,0 +1,192 @@
+"""How one worker is put together: keys, database, lanes, HTTP; and how it ends without losing what it accepted."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from datetime import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import msgspec
+import uvloop
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from fundledger.app import accounts, holds, meta, openapi, vouchers
+from fundledger.app.logs import configure_logs
+from fundledger.app.metrics import Metrics
+from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
+from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route, Router, answer
+from fundledger.app.service import Service
+from fundledger.app.settings import Settings
+from fundledger.hotspot.direct import CONNECTIONS, Direct
+from fundledger.hotspot.lane import Lane
+from fundledger.ledger.clock import AccountingCalendar
+from fundledger.ledger.directory import Directory
+from fundledger.ledger.migrate import read_layout
+from fundledger.ledger.posting import Books
+from fundledger.ledger.session import Session
+from fundledger.security.keys import FileKeys
+from fundledger.security.tokens import Tokens, dev_token
+
+_log = logging.getLogger(__name__)
+ROUTES = [
+    Route("POST", "/v1/accounts", accounts.open_account),
+    Route("GET", "/v1/accounts/{id}", accounts.get_account),
+    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries),
+    Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance),
+    Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze),
+    Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze),
+    Route("POST", "/v1/accounts/{id}/close", accounts.close),
+    Route("POST", "/v1/vouchers", vouchers.post_one),
+    Route("POST", "/v1/vouchers/batch", vouchers.post_batch, body_bytes_max=BATCH_BODY_BYTES_MAX),
+    Route("GET", "/v1/vouchers/{id}", vouchers.get_voucher),
+    Route("POST", "/v1/vouchers/{id}/reverse", vouchers.reverse_voucher),
+    Route("POST", "/v1/holds", holds.place_hold),
+    Route("GET", "/v1/holds/{id}", holds.get_hold),
+    Route("POST", "/v1/holds/{id}/capture", holds.capture_hold),
+    Route("POST", "/v1/holds/{id}/release", holds.release_hold),
+    Route("GET", "/healthz", meta.healthz, public=True),
+    Route("GET", "/readyz", meta.readyz, public=True),
+    Route("GET", "/metrics", meta.get_metrics, public=True),
+    Route("GET", "/openapi.json", openapi.get_document, public=True),
+    Route("GET", "/docs", openapi.get_page, public=True),
+]
+
+
+class WorkerOrder(msgspec.Struct):
+    """What the supervisor tells a worker, as one line of JSON on its standard input."""
+
+    ordinal: int
+    dsn: str
+    run_dir: str
+    settings: str
+
+
+async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Service:
+    """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, SchemaFault, KeyFault."""
+    keys = FileKeys(settings.data_dir / "keys")
+    tokens = Tokens.of({dev_token(settings.data_dir / "dev-token"): "dev"})
+    connection = await asyncpg.connect(dsn)
+    try:
+        layout = await read_layout(connection)
+    finally:
+        await connection.close()
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=settings.read_connections,
+        command_timeout=30,
+        server_settings={"application_name": f"fundledger reads {ordinal}", "jit": "off"},
+    )
+    directory = Directory(keys)
+    calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
+    books = Books(keys, directory, layout, calendar, ordinal)
+    metrics = Metrics()
+    lanes: list[Lane | Direct] = []
+    if settings.posting == "direct":
+        sessions = [Session(dsn, f"fundledger direct {ordinal}.{i}") for i in range(CONNECTIONS)]
+        lanes = [Direct(sessions, books, metrics, settings.buffer_depth_max)] * layout.shards
+    else:
+        for shard in range(layout.shards):
+            session = Session(dsn, f"fundledger lane {ordinal}.{shard}")
+            await session.open()
+            lanes.append(Lane(session, books, metrics, settings.buffer_depth_max, settings.batch_size_max))
+    return Service(settings, layout, keys, directory, lanes, pool, tokens, metrics, run_dir, ordinal)
+
+
+def listen(service: Service) -> tuple[web.Server, socket.socket]:
+    """The HTTP server and its socket, one of several on the port."""
+    router = Router(ROUTES)
+
+    async def handle(request: BaseRequest) -> web.StreamResponse:
+        return await answer(service, router, request)
+
+    manager = web.Server(handler=handle)  # type: ignore[arg-type]
+    listener = socket.socket(socket.AF_INET6 if ":" in service.settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((service.settings.host, service.settings.port))
+    listener.setblocking(False)
+    return manager, listener
+
+
+async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
+    """Serve until SIGTERM or until the supervisor is gone; then finish what was accepted."""
+    settings = Settings.model_validate_json(order.settings)
+    service = await build(settings, order.dsn, order.ordinal, Path(order.run_dir))
+    loop = asyncio.get_running_loop()
+    manager, listener = listen(service)
+
+    def protocol() -> PaymentProtocol:
+        return PaymentProtocol(
+            service,
+            manager,
+            loop=loop,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_S,
+        )
+
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    expiry = loop.create_task(holds.expire_holds(service))
+    told = await meta.tell_siblings(service, service.socket_path())
+    server = await loop.create_server(protocol, sock=listener, backlog=1024)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    _log.info("worker is ready", extra={"worker": order.ordinal, "port": settings.port})
+    gone = loop.create_task(_until_closed(lifeline, stopping))
+    await stopping.wait()
+    _log.info("worker drains", extra={"worker": order.ordinal})
+    service.draining = True
+    server.close()
+    expiry.cancel()
+    try:
+        async with asyncio.timeout(settings.drain_s):
+            await service.drain()
+            await manager.shutdown(5)
+            await service.drain()
+    except TimeoutError:
+        _log.error("worker gave up draining", extra={"worker": order.ordinal})  # noqa: TRY400 - the time is up, no more
+    told.close()
+    gone.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await service.close()
+
+
+async def _until_closed(lifeline: asyncio.StreamReader, stopping: asyncio.Event) -> None:
+    await lifeline.read()
+    _log.warning("the supervisor is gone")
+    stopping.set()
+
+
+async def _run() -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    order = msgspec.json.decode(await reader.readline(), type=WorkerOrder)
+    settings = Settings.model_validate_json(order.settings)
+    configure_logs(settings.log_level, {"worker": order.ordinal})
+    try:
+        await serve(order, reader)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        _log.error("worker cannot start: %s", error)  # noqa: TRY400 - one line; the supervisor tries again
+        os._exit(1)
+
+
+def main() -> None:
+    uvloop.run(_run())
+
+
+if __name__ == "__main__":
+    main()

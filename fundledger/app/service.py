@@ -1,0 +1,139 @@
+"""What every request handler works with: the worker's lanes, its reads, its memory of accounts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+
+from fundledger.app.metrics import Metrics
+from fundledger.app.settings import Settings
+from fundledger.hotspot.direct import Direct
+from fundledger.hotspot.lane import Lane
+from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
+from fundledger.ledger.batch import Command, Outcome
+from fundledger.ledger.directory import Directory
+from fundledger.ledger.fault import Fault, Unavailable
+from fundledger.security.keys import Keys
+from fundledger.security.tokens import Tokens
+
+T = TypeVar("T")
+
+
+class Service:
+    """One worker's share of the account service."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        layout: Layout,
+        keys: Keys,
+        directory: Directory,
+        lanes: "list[Lane | Direct]",
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        tokens: Tokens,
+        metrics: Metrics,
+        run_dir: Path,
+        ordinal: int,
+    ) -> None:
+        self.settings = settings
+        self.layout = layout
+        self.keys = keys
+        self.directory = directory
+        self.lanes = lanes
+        self.pool = pool
+        self.metrics = metrics
+        self.draining = False
+        self._run_dir = run_dir
+        self._ordinal = ordinal
+        self._tokens = tokens
+        self._modules: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._opening: list[tuple[NewAccount, asyncio.Future[Opened]]] = []
+        self._opener: asyncio.Task[None] | None = None
+
+    def module(self, authorization: str | None) -> str | None:
+        """The module that a request comes from, None when it is nobody's. Remembers the few headers that are valid."""
+        if authorization is None:
+            return None
+        module = self._modules.get(authorization)
+        if module is None:
+            module = self._tokens.module(authorization)
+            if module is not None and len(self._modules) < 1024:
+                self._modules[authorization] = module
+        return module
+
+    def socket_path(self) -> Path:
+        """Where this worker tells its siblings what it has counted."""
+        return self._run_dir / f"worker-{self._ordinal}.sock"
+
+    def siblings(self) -> list[Path]:
+        """Where the other workers tell."""
+        return [path for path in sorted(self._run_dir.glob("worker-*.sock")) if path != self.socket_path()]
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def ask(self, shard: int, command: Command) -> Outcome | Fault:
+        """Post a command and wait for its answer. Raises LaneFull. Cancelling does not withdraw it."""
+        future: asyncio.Future[Outcome | Fault] = asyncio.get_running_loop().create_future()
+
+        def answer(_: int, outcome: Outcome | Fault) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self.lanes[shard].post(command, answer)
+        return await future
+
+    async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Run a read; a database that cannot be reached is a fault that a caller may retry. Raises Unavailable."""
+        try:
+            return await read()
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, TimeoutError) as error:
+            raise Unavailable("the database does not answer") from error
+        except asyncpg.InterfaceError as error:
+            if isinstance(error, ValueError):
+                raise
+            raise Unavailable("the database does not answer") from error
+
+    async def open_account(self, request: NewAccount) -> Opened:
+        """Open one account, together with all that are asked for meanwhile. Raises Unavailable."""
+        future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
+        self._opening.append((request, future))
+        if self._opener is None or self._opener.done():
+            self._opener = asyncio.get_running_loop().create_task(self._open_waiting())
+        return await future
+
+    async def _open_waiting(self) -> None:
+        while self._opening:
+            waiting, self._opening = self._opening[:500], self._opening[500:]
+            try:
+                opened = await self.reading(lambda w=waiting: self._open([request for request, _ in w]))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of those who wait
+                for _, future in waiting:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), answer in zip(waiting, opened, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _open(self, requests: list[NewAccount]) -> list[Opened]:
+        async with self.pool.acquire() as connection:
+            return await open_accounts(connection, self.directory, self.keys, self.layout, requests)  # type: ignore[arg-type]
+
+    async def drain(self) -> None:
+        """Wait until everything accepted has been answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        for lane in self.lanes:
+            await lane.drain()
+
+    async def close(self) -> None:
+        for lane in self.lanes:
+            await lane.close()
+        await self.pool.close()
+

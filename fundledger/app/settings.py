@@ -1,0 +1,124 @@
+"""The settings: environment `FUNDLEDGER_*` over `fundledger.toml` over defaults. The one module that reads them."""
+
+import difflib
+import os
+import tomllib
+from datetime import time
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+PREFIX = "FUNDLEDGER_"
+TOML = Path("fundledger.toml")
+RESERVED = ("FUND_DSN", "REDIS_URL", "SPLITTING", "EARLY_RELEASE", "RATELIMIT", "FUND_PORT")
+"""Names of the contract that this version does not use yet: taken without complaint."""
+SECRET = ("account_dsn",)
+
+
+class BadSetting(Exception):
+    """One line: the setting, the value, and what is accepted."""
+
+
+class Settings(BaseSettings):
+    """Every setting with its default and its bounds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file=TOML, extra="ignore")
+
+    data_dir: Path = Field(Path("data"), description="where the embedded database, keys and the dev token are kept")
+    account_dsn: str = Field("", description="account database; empty: the embedded one")
+    host: str = Field("127.0.0.1", description="address to listen on; the dev profile allows loopback only")
+    port: int = Field(8080, ge=1, le=65535, description="port of the account service")
+    workers: int = Field(2, ge=1, le=256, description="worker processes on the port")
+    profile: Literal["dev", "prod"] = Field("dev", description="dev: bearer token made on first start")
+    shards: int | None = Field(None, ge=1, le=1024, description="fixed when the ledger is initialised (then: 1)")
+    platform_slots: int | None = Field(
+        None, ge=1, le=64, description="sub-accounts of a platform account in each shard, fixed likewise (then: 8)"
+    )
+    posting: Literal["lanes", "direct"] = Field("lanes", description="direct: one transaction a request, the naive baseline")
+    batch_size_max: int = Field(2000, ge=1, le=10000, description="vouchers in one transaction")
+    buffer_depth_max: int = Field(20000, ge=1, le=1_000_000, description="vouchers waiting in one lane; beyond: 503")
+    accounting_timezone: str = Field("UTC", description="time zone of the accounting date")
+    accounting_cut: time = Field(time(0, 0), description="local time at which an accounting date ends")
+    read_connections: int = Field(4, ge=1, le=100, description="database connections for reads, per worker")
+    drain_s: float = Field(30.0, ge=1, le=600, description="how long a stop waits for what was accepted")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe record to log")
+    log_sample: int = Field(1000, ge=1, description="one in so many successful requests is logged")
+    postgres_memory_mb: int = Field(0, ge=0, description="shared memory of the embedded database; 0: by the machine")
+
+    @field_validator("accounting_timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("a time zone name such as UTC or Asia/Shanghai") from None
+        return name
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The effective settings; `overrides` (of the command line) that are None do not count. Raises BadSetting."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    _refuse_unknown()
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise BadSetting(f"{PREFIX}{name.upper()}={first['input']!r}: {_accepted(first)}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadSetting(f"{TOML}: {error}") from None
+    if settings.profile == "dev" and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        raise BadSetting(f"{PREFIX}HOST={settings.host!r}: the dev profile listens on loopback only (127.0.0.1)")
+    return settings
+
+
+def sources(settings: Settings) -> list[tuple[str, str, str]]:
+    """`(name, shown value, where it came from)` of each setting; secrets are masked."""
+    in_toml = _toml()
+    rows = []
+    for name in Settings.model_fields:
+        variable = PREFIX + name.upper()
+        value = getattr(settings, name)
+        shown = "****" if name in SECRET and value else "(default)" if value is None else str(value)
+        where = f"environment {variable}" if variable in os.environ else f"{TOML}" if name in in_toml else "default"
+        rows.append((name, shown, where))
+    return rows
+
+
+def _accepted(error: Any) -> str:
+    context = error.get("ctx", {})
+    if "error" in context:
+        return f"accepted is {context['error']}"
+    return f"accepted: {error['msg'].removeprefix('Input should be ')}"
+
+
+def _toml() -> dict[str, Any]:
+    try:
+        return tomllib.loads(TOML.read_text()) if TOML.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{TOML}: {error}") from None
+
+
+def _refuse_unknown() -> None:
+    known = {name.upper() for name in Settings.model_fields} | set(RESERVED)
+    given = [(name.removeprefix(PREFIX), "environment") for name in os.environ if name.startswith(PREFIX)]
+    given += [(name.upper(), str(TOML)) for name in _toml()]
+    for name, where in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "see `fundledger settings`"
+            raise BadSetting(f"{PREFIX}{name} ({where}): there is no such setting; {hint}")

@@ -1,0 +1,268 @@
+"""Vouchers over HTTP: post one, post many, reverse, read."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.app import render
+from fundledger.app.body import (
+    BatchBody,
+    ReverseBody,
+    VoucherBody,
+    account_id,
+    decode_voucher,
+    decoder,
+    metadata,
+    voucher_id,
+    voucher_type,
+)
+from fundledger.app.problems import (
+    BadRequest,
+    faulted,
+    not_found,
+    problem,
+    refusal_members,
+    refused,
+)
+from fundledger.app.reply import JSON, Reply
+from fundledger.app.routing import Call
+from fundledger.app.service import Service
+from fundledger.hotspot.lane import LaneFull
+from fundledger.ledger.account import Account
+from fundledger.ledger.batch import AtomicGroup, Outcome
+from fundledger.ledger.directory import AccountTampered
+from fundledger.ledger.fault import Fault, Unavailable
+from fundledger.ledger.records import read_records
+from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.voucher import Record, Voucher, digest_of
+
+_log = logging.getLogger(__name__)
+_REPLAY = {"Idempotent-Replay": "true"}
+_decode_batch = decoder(BatchBody)
+_decode_reverse = decoder(ReverseBody)
+CHUNK = 500
+"""Vouchers of a long batch that are prepared before other requests get their turn."""
+
+
+def post_voucher(service: Service, body: bytes, answer: Callable[[Reply], None]) -> None:
+    """`POST /v1/vouchers`: decode, put into its lane; `answer` is called once, at once or after the commit.
+
+    Never raises: whatever is wrong is the answer.
+    """
+    try:
+        parsed = decode_voucher(body)
+        voucher = to_voucher(parsed, service.directory.get)
+        if type(voucher) is not Voucher:
+            service.spawn(_post_after_lookup(service, parsed, answer))
+            return
+        service.lanes[voucher.shard()].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
+    except BadRequest as bad:
+        answer(bad.reply)
+    except LaneFull as full:
+        answer(faulted(full))
+
+
+async def post_one(service: Service, call: Call) -> Reply:
+    """`POST /v1/vouchers` of a request that did not take the short path."""
+    future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def answer(reply: Reply) -> None:
+        if not future.done():
+            future.set_result(reply)
+
+    post_voucher(service, call.body, answer)
+    return await future
+
+
+async def _post_after_lookup(service: Service, parsed: VoucherBody, answer: Callable[[Reply], None]) -> None:
+    try:
+        voucher = (await prepare(service, [parsed]))[0]
+        service.lanes[voucher.shard()].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
+    except BadRequest as bad:
+        answer(bad.reply)
+    except Unavailable as fault:
+        answer(faulted(fault))
+    except Exception as error:  # noqa: BLE001 - a bug is answered too
+        answer(crashed(error))
+
+
+def crashed(error: Exception) -> Reply:
+    """The answer to a bug, which is logged; a record that does not match its MAC is one that the client is told of."""
+    _log.critical("a request failed", exc_info=error)
+    if isinstance(error, AccountTampered):
+        return refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))
+    return problem(500, "internal-error", "Something is wrong on our side", "the request failed; it was logged")
+
+
+def to_voucher(
+    parsed: VoucherBody,
+    find: Callable[[str], Account | None],
+    *,
+    looked_up: bool = False,
+    hold: str | None = None,
+    hold_shard: int = 0,
+    hold_place: int = 0,
+) -> Voucher | None:
+    """The voucher that a body asks for, or None when an account has to be looked up first. Raises BadRequest."""
+    lines: list[tuple[Account, int]] = []
+    asked: list[tuple[str, int]] = []
+    imbalance = 0
+    unknown: str | None = None
+    for i, entry in enumerate(parsed.entries):
+        amount = entry.amount if entry.side == "credit" else -entry.amount
+        imbalance += amount
+        account = find(entry.account)
+        if account is None:
+            if not looked_up:
+                return None
+            account_id(entry.account, f"entries[{i}].account")
+            unknown = unknown or entry.account
+        else:
+            lines.append((account, amount))
+        asked.append((entry.account, amount))
+    meta = metadata(parsed.metadata)
+    type_ = voucher_type(parsed.type)
+    return Voucher(
+        voucher_id(parsed.id),
+        type_,
+        lines if unknown is None else [],
+        imbalance,
+        digest_of(type_, asked, parsed.reference, meta, hold, None),
+        parsed.reference,
+        meta,
+        hold,
+        hold_shard,
+        hold_place,
+        unknown=unknown,
+    )
+
+
+async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) -> list[Voucher]:
+    """The vouchers of several bodies, their accounts looked up together. Raises BadRequest, Unavailable."""
+    ids = {entry.account for body in bodies for entry in body.entries}
+    found: dict[str, Account] = await service.reading(lambda: service.directory.resolve(service.pool, sorted(ids)))
+    vouchers = []
+    for i, body in enumerate(bodies):
+        if i % CHUNK == CHUNK - 1:
+            await asyncio.sleep(0)
+        try:
+            voucher = to_voucher(body, found.get, looked_up=True, **hold)
+        except BadRequest as bad:
+            raise _at(bad, i, len(bodies)) from None
+        assert voucher is not None
+        vouchers.append(voucher)
+    return vouchers
+
+
+def _at(bad: BadRequest, index: int, of: int) -> BadRequest:
+    if of == 1:
+        return bad
+    members = msgspec.json.decode(bad.reply.body)
+    field = f"vouchers[{index}].{members.pop('field', '')}"
+    return BadRequest(bad.status, "malformed", members["title"], members["detail"], field=field)
+
+
+def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
+    """What the poster of one voucher is answered."""
+    if isinstance(outcome, Fault):
+        service.metrics.outcome("fault")
+        return faulted(outcome)
+    if outcome.refusal is not None:
+        service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
+        return refused(outcome.refusal, outcome.replay)
+    assert outcome.record is not None
+    if outcome.replay:
+        service.metrics.outcome("replayed")
+        return Reply(200, render.voucher(outcome.record), JSON, _REPLAY)
+    service.metrics.outcome("posted")
+    return Reply(201, render.voucher(outcome.record))
+
+
+async def post_batch(service: Service, call: Call) -> Reply:
+    """`POST /v1/vouchers/batch`: `results[i]` answers `vouchers[i]`; `atomic` posts all or none."""
+    batch = _decode_batch(call.body)
+    vouchers = await prepare(service, batch.vouchers)
+    if batch.atomic:
+        outcome = await service.ask(vouchers[0].shard(), AtomicGroup(vouchers))
+        if isinstance(outcome, Fault):
+            return faulted(outcome)
+        assert outcome.parts is not None
+        outcomes: Sequence[Outcome | Fault] = outcome.parts
+    else:
+        outcomes = await _post_each(service, vouchers)
+    results = []
+    for voucher, item in zip(vouchers, outcomes, strict=True):
+        if isinstance(item, Fault):
+            # What stands of the others is told when the batch is sent again: nobody is told "refused" who may be posted.
+            return faulted(item)
+        results.append(_result(service, voucher, item))
+    return Reply(200, render.encode({"results": results}))
+
+
+async def _post_each(service: Service, vouchers: Sequence[Voucher]) -> list[Outcome | Fault]:
+    wanted: dict[int, int] = {}
+    for voucher in vouchers:
+        wanted[voucher.shard()] = wanted.get(voucher.shard(), 0) + 1
+    if any(service.lanes[shard].free() < count for shard, count in wanted.items()):
+        raise LaneFull("too many vouchers are waiting")
+    answers: list[Outcome | Fault] = [Fault()] * len(vouchers)
+    left = len(vouchers)
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def answer(i: int, outcome: Outcome | Fault) -> None:
+        nonlocal left
+        answers[i] = outcome
+        left -= 1
+        if left == 0 and not done.done():
+            done.set_result(None)
+
+    for i, voucher in enumerate(vouchers):
+        service.lanes[voucher.shard()].post(voucher, answer, i)
+    await done
+    return answers
+
+
+def _result(service: Service, voucher: Voucher, outcome: Outcome) -> dict[str, Any]:
+    if outcome.refusal is not None:
+        service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
+        return {"id": str(voucher.id), "status": "refused", "problem": refusal_members(outcome.refusal)}
+    if outcome.replay:
+        service.metrics.outcome("replayed")
+        return {"id": str(voucher.id), "status": "posted", "replay": True}
+    service.metrics.outcome("posted")
+    return {"id": str(voucher.id), "status": "posted"}
+
+
+async def _records(service: Service, ids: Iterable[UUID]) -> list[tuple[Record, UUID | None]]:
+    return await service.reading(lambda: read_records(service.pool, service.directory, list(ids)))
+
+
+async def get_voucher(service: Service, call: Call) -> Reply:
+    """`GET /v1/vouchers/{id}`."""
+    id_ = voucher_id(call.parameters["id"])
+    records = await _records(service, [id_])
+    if not records:
+        raise not_found(f"voucher {id_}")
+    return Reply(200, render.encode(render.voucher_members(*records[0])))
+
+
+async def reverse_voucher(service: Service, call: Call) -> Reply:
+    """`POST /v1/vouchers/{id}/reverse`: post the opposite voucher, linked; once."""
+    original_id = voucher_id(call.parameters["id"])
+    id_ = voucher_id(_decode_reverse(call.body).id)
+    records = await _records(service, [original_id])
+    if not records:
+        raise not_found(f"voucher {original_id}")
+    original, _ = records[0]
+    if original.refusal is not None:
+        return refused(Refusal(Code.VOUCHER_NOT_POSTED, f"voucher {original_id} was refused"))
+    lines = [(account, -amount) for account, amount in original.lines]
+    asked = [(account.id, amount) for account, amount in lines]
+    digest = digest_of("reversal", asked, None, None, None, original_id)
+    voucher = Voucher(id_, "reversal", lines, 0, digest, reverses=original_id)
+    return to_reply(service, await service.ask(voucher.shard(), voucher))
+

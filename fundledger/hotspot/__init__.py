@@ -1,0 +1,1 @@
+"""Which accounts are hot, and how to post to them fast."""

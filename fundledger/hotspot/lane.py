@@ -1,0 +1,155 @@
+"""Group commit: one queue per shard and worker; while a batch is in the database, the next one gathers.
+
+There is no timer: at light load a batch is one command and its latency one transaction; under load batches grow to what
+arrives during one. If the process dies with a full queue, nothing of it was answered: each caller asks again with the
+same id and learns what is true.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from typing import Protocol
+
+import msgspec
+
+from fundledger.ledger.batch import AtomicGroup, Command, Outcome
+from fundledger.ledger.fault import Fault, GuardHit, Unavailable
+from fundledger.ledger.posting import Books, post_vouchers
+from fundledger.ledger.session import Session
+
+_log = logging.getLogger(__name__)
+
+Answer = Callable[[int, Outcome | Fault], None]
+"""Called once, with the index that the command was posted under, after its batch was committed."""
+
+PostBatch = Callable[[Session, Books, Sequence[Command]], Awaitable[list[Outcome | Fault]]]
+
+
+class LaneFull(Unavailable):
+    """As many commands are waiting as may wait: this one was not accepted, and nothing was written."""
+
+
+class Meter(Protocol):
+    """Who wants to know of each batch."""
+
+    def batch(self, size: int, seconds: float) -> None: ...
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Of a lane, now: commands waiting, commands in the database."""
+
+    waiting: int
+    in_flight: int
+
+
+class Lane:
+    """The queue of one shard in one worker.
+
+    `post` accepts or raises LaneFull at once. What was accepted is posted even if its caller goes away; `drain` waits until
+    everything accepted has been answered.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        books: Books,
+        meter: Meter,
+        depth_max: int,
+        batch_size_max: int,
+        post_batch: PostBatch = post_vouchers,
+    ) -> None:
+        self._session = session
+        self._books = books
+        self._meter = meter
+        self._depth_max = depth_max
+        self._batch_size_max = batch_size_max
+        self._post_batch = post_batch
+        self._queue: deque[tuple[Command, Answer, int]] = deque()
+        self._in_flight = 0
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def post(self, command: Command, answer: Answer, index: int = 0) -> None:
+        """Accept a command; `answer(index, outcome)` follows after the commit. Raises LaneFull."""
+        if len(self._queue) >= self._depth_max:
+            raise LaneFull("too many vouchers are waiting")
+        self._queue.append((command, answer, index))
+        if self._in_flight == 0:
+            self._wake.set()
+
+    def free(self) -> int:
+        """How many more commands would be accepted now."""
+        return self._depth_max - len(self._queue)
+
+    def statistics(self) -> Statistics:
+        return Statistics(len(self._queue), self._in_flight)
+
+    async def drain(self) -> None:
+        """Wait until every accepted command has been answered."""
+        if self._queue or self._in_flight:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def close(self) -> None:
+        await self.drain()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._session.close()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._queue:
+                self._in_flight = 0
+                self._empty.set()
+                self._wake.clear()
+                await self._wake.wait()
+            items = self._take()
+            self._in_flight = len(items)
+            started = loop.time()
+            outcomes = await self._post([command for command, _, _ in items])
+            self._meter.batch(len(items), loop.time() - started)
+            if self._queue:
+                # The next batch goes to the database first; these are answered while it is there.
+                loop.call_soon(_deliver, items, outcomes)
+            else:
+                _deliver(items, outcomes)
+
+    def _take(self) -> list[tuple[Command, Answer, int]]:
+        size = 0
+        count = 0
+        for command, _, _ in self._queue:
+            size += len(command.vouchers) if type(command) is AtomicGroup else 1
+            if count and size > self._batch_size_max:
+                break
+            count += 1
+        items = list(islice(self._queue, count))
+        if count == len(self._queue):
+            self._queue.clear()
+        else:
+            for _ in range(count):
+                self._queue.popleft()
+        return items
+
+    async def _post(self, commands: Sequence[Command]) -> Sequence[Outcome | Fault]:
+        try:
+            return await self._post_batch(self._session, self._books, commands)
+        except Exception:
+            # A bug. The transaction is dropped with its connection, so that nothing of it can be committed later.
+            _log.critical("posting a batch of %d failed", len(commands), exc_info=True)
+            self._session.drop()
+            return [GuardHit("internal error: nothing was written, or asking again with the same id tells what was")] * len(
+                commands
+            )
+
+
+def _deliver(items: Sequence[tuple[Command, Answer, int]], outcomes: Sequence[Outcome | Fault]) -> None:
+    for (_, answer, index), outcome in zip(items, outcomes, strict=True):
+        try:
+            answer(index, outcome)
+        except Exception:
+            _log.exception("an answer could not be delivered")

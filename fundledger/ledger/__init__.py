@@ -1,0 +1,1 @@
+"""What money is and how it moves. Knows no HTTP, no Redis and no heat."""

@@ -1,0 +1,102 @@
+"""An account as workers remember it, and a sub-account as a transaction holds it."""
+
+import hashlib
+from enum import IntEnum
+
+import msgspec
+
+from fundledger.ledger.chart import AccountType
+
+SLOTS_PER_ACCOUNT = 1 << 16
+BALANCE_MAX = 1 << 62
+"""No sub-account's balance goes beyond this, either way: far below where BIGINT overflows."""
+
+
+class Status(IntEnum):
+    """Of a sub-account, as stored. All sub-accounts of an account carry the same, but for an integrity freeze."""
+
+    OPEN = 0
+    FROZEN_DEBITS = 1
+    FROZEN_ALL = 2
+    CLOSED = 3
+    FROZEN_INTEGRITY = 4
+
+
+class Account(msgspec.Struct, frozen=True, gc=False):
+    """What never changes of an account. `slots` counts its sub-accounts in one shard."""
+
+    number: int
+    id: str
+    shard: int
+    slots: int
+    currency: str
+    type: AccountType
+
+    def slots_in(self, shard: int) -> range:
+        """All its slots in a shard."""
+        first = shard * self.slots if self.type.platform else 0
+        return range(first, first + self.slots)
+
+    def shards(self, shards: int) -> range:
+        """The shards where it has sub-accounts."""
+        return range(shards) if self.type.platform else range(self.shard, self.shard + 1)
+
+    def slots_total(self, shards: int) -> int:
+        """How many sub-accounts it has, over all shards."""
+        return self.slots * len(self.shards(shards))
+
+
+class SubAccount:
+    """A locked row, changed in memory by `rules.decide` and written back once per batch.
+
+    `posted` is signed, credit positive. `written` tells whether this batch changed it.
+    """
+
+    __slots__ = (
+        "account",
+        "held",
+        "last_entry_mac",
+        "posted",
+        "posted_at_us",
+        "seq",
+        "shard",
+        "slot",
+        "status",
+        "version",
+        "written",
+    )
+
+    def __init__(
+        self,
+        account: Account,
+        shard: int,
+        slot: int,
+        posted: int,
+        held: int,
+        version: int,
+        seq: int,
+        posted_at_us: int,
+        status: int,
+        last_entry_mac: bytes,
+    ) -> None:
+        self.account = account
+        self.shard = shard
+        self.slot = slot
+        self.posted = posted
+        self.held = held
+        self.version = version
+        self.seq = seq
+        self.posted_at_us = posted_at_us
+        self.status = status
+        self.last_entry_mac = last_entry_mac
+        self.written = False
+
+    @property
+    def available(self) -> int:
+        """In the account's normal direction."""
+        return self.account.type.normal * self.posted - self.held
+
+
+def shard_of(owner: str, shards: int) -> int:
+    """The shard where all non-platform accounts of an owner live."""
+    return int.from_bytes(hashlib.sha256(owner.encode()).digest()[:8], "big") % shards

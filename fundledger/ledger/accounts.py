@@ -1,0 +1,174 @@
+"""Opening accounts, and reading them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger import clock
+from fundledger.ledger.account import Account, Status, shard_of
+from fundledger.ledger.chart import CHART
+from fundledger.ledger.directory import Directory, Reader
+from fundledger.ledger.statements import SQL
+from fundledger.security import canonical
+from fundledger.security.keys import Keys
+
+
+class NewAccount(msgspec.Struct, frozen=True):
+    """A request to open an account. `metadata` is a JSON object as text."""
+
+    id: str
+    owner: str
+    type: str
+    currency: str
+    metadata: str | None = None
+
+
+class AccountView(msgspec.Struct):
+    """An account with what it holds; amounts in its normal direction, in minor units."""
+
+    account: Account
+    owner: str
+    metadata: str | None
+    created_at: datetime
+    status: Status
+    posted: int
+    held: int
+    pending: int
+    version: int
+    sub_accounts: int
+
+    @property
+    def available(self) -> int:
+        return self.posted - self.held
+
+
+class Opened(msgspec.Struct):
+    """The answer to one request: the account as it stands, whether it is new, and whether it is the one asked for."""
+
+    view: AccountView
+    created: bool
+    same: bool
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """What was fixed when the ledger was initialised."""
+
+    shards: int
+    platform_slots: int
+
+
+async def open_accounts(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    directory: Directory,
+    keys: Keys,
+    layout: Layout,
+    requests: Sequence[NewAccount],
+) -> list[Opened]:
+    """`answers[i]` answers `requests[i]`. One transaction; a retry is safe, because an id is opened once.
+
+    Of two requests with one id the first opens it and the second is compared with it.
+    """
+    # Sorted, so that two batches with the same new ids cannot wait for each other in a circle.
+    unique = sorted({request.id: request for request in reversed(requests)}.values(), key=lambda request: request.id)
+    async with connection.transaction():
+        numbers = [row["number"] for row in await connection.fetch(SQL["reserve_account_numbers"], len(unique))]
+        rows = _account_rows(keys, layout, unique, numbers)
+        slots = _sub_account_rows(keys, layout, unique, numbers)
+        opened = await connection.fetch(SQL["open_accounts"], *zip(*rows, strict=True), *zip(*slots, strict=True))
+    new = {row["id"] for row in opened}
+    old = [request.id for request in unique if request.id not in new]
+    views = await read_accounts(connection, directory, layout, old) if old else {}
+    for number, row, request in zip(numbers, rows, unique, strict=True):
+        if request.id in new:
+            account = account_of(number, request, layout)
+            directory.remember(account)
+            views[request.id] = AccountView(
+                account, request.owner, request.metadata, row[8], Status.OPEN, 0, 0, 0, 0, account.slots_total(layout.shards)
+            )
+    answers = []
+    for request in requests:
+        view = views[request.id]
+        same = (view.owner, view.account.type.name, view.account.currency, view.metadata) == (
+            request.owner,
+            request.type,
+            request.currency,
+            request.metadata,
+        )
+        answers.append(Opened(view, request.id in new, same))
+        new.discard(request.id)
+    return answers
+
+
+def account_of(number: int, new: NewAccount, layout: Layout) -> Account:
+    kind = CHART[new.type]
+    slots = layout.platform_slots if kind.platform else 1
+    return Account(number, new.id, shard_of(new.owner, layout.shards), slots, new.currency, kind)
+
+
+def _account_rows(
+    keys: Keys, layout: Layout, requests: Sequence[NewAccount], numbers: Sequence[int]
+) -> list[tuple[Any, ...]]:
+    key = keys.current
+    created_us = clock.now_us()
+    created = clock.moment(created_us)
+    rows: list[tuple[Any, ...]] = []
+    for number, new in zip(numbers, requests, strict=True):
+        account = account_of(number, new, layout)
+        mac = key.tag(
+            canonical.account(number, new.id, new.owner, new.type, new.currency, created_us, new.metadata, key.version)
+        )
+        placed = (account.shard, account.slots, new.metadata, created, key.version, mac)
+        rows.append((number, new.id, new.owner, new.type, new.currency, *placed))
+    return rows
+
+
+def _sub_account_rows(
+    keys: Keys, layout: Layout, requests: Sequence[NewAccount], numbers: Sequence[int]
+) -> list[tuple[Any, ...]]:
+    key = keys.current
+    genesis = canonical.GENESIS
+    rows: list[tuple[Any, ...]] = []
+    for number, new in zip(numbers, requests, strict=True):
+        account = account_of(number, new, layout)
+        kind = account.type
+        for shard in account.shards(layout.shards):
+            for slot in account.slots_in(shard):
+                message = canonical.sub_account(
+                    number, slot, new.currency.encode(), 0, 0, 0, Status.OPEN, 0, 0, genesis, key.version
+                )
+                mac = key.tag(message)
+                rows.append((shard, number, slot, kind.normal, kind.bounded, key.version, genesis, mac))
+    return rows
+
+
+async def read_accounts(
+    reader: Reader, directory: Directory, layout: Layout, account_ids: Sequence[str]
+) -> dict[str, AccountView]:
+    """The accounts that exist among these ids, each with what it holds. Raises AccountTampered."""
+    views = {}
+    for row in await reader.fetch(SQL["accounts_by_id"], account_ids):
+        account = directory.verified(row)
+        shards = list(account.shards(layout.shards))
+        balance = (await reader.fetch(SQL["read_balances"], account.number, shards))[0]
+        views[account.id] = AccountView(
+            account,
+            row["owner"],
+            row["metadata"],
+            row["created_at"],
+            Status(balance["status"]),
+            balance["posted"],
+            balance["held"],
+            0,
+            balance["version"],
+            balance["sub_accounts"],
+        )
+    return views
+
+
+async def balance_at(reader: Reader, account: Account, layout: Layout, at: datetime) -> tuple[int, int]:
+    """`(posted, held)` in minor units, in the account's normal direction, as they were at that time."""
+    row = (await reader.fetch(SQL["balance_at"], account.number, list(account.shards(layout.shards)), at))[0]
+    return row["posted"], row["held"]

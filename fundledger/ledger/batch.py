@@ -1,0 +1,107 @@
+"""What one transaction has read, and what it is going to write. Filled by `posting`, changed by `rules.decide`."""
+
+from collections.abc import Sequence
+from datetime import date
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.account import Account, Status, SubAccount
+from fundledger.ledger.hold import EndHold, Hold, PlaceHold
+from fundledger.ledger.refusal import Refusal
+from fundledger.ledger.voucher import Record, Voucher
+from fundledger.security.mac import MacKey
+
+
+class AtomicGroup:
+    """Vouchers of which all are posted or none."""
+
+    __slots__ = ("vouchers",)
+
+    def __init__(self, vouchers: Sequence[Voucher]) -> None:
+        self.vouchers = vouchers
+
+
+class SetStatus:
+    """A request to freeze, unfreeze or close: `status` is the one that the account is to have."""
+
+    __slots__ = ("account", "module", "reason", "status")
+
+    def __init__(self, account: Account, status: Status, reason: str, module: str) -> None:
+        self.account = account
+        self.status = status
+        self.reason = reason
+        self.module = module
+
+
+Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """The answer to one command: what stands in the ledger now, or why not.
+
+    A refusal that is final comes with its record. `replay`: an earlier request with this id got this answer first.
+    `parts[i]` answers the i-th voucher of an atomic group.
+    """
+
+    record: Record | None = None
+    refusal: Refusal | None = None
+    replay: bool = False
+    hold: Hold | None = None
+    parts: "list[Outcome] | None" = None
+
+
+class Batch:
+    """`sub_accounts` is keyed by `place_of`; what is in it is locked until the transaction ends.
+
+    `mine` are the vouchers that an earlier attempt at this same batch committed without our hearing of it.
+    """
+
+    __slots__ = (
+        "accounting_date",
+        "changed_holds",
+        "date_ordinal",
+        "entries",
+        "events",
+        "holds",
+        "key",
+        "mine",
+        "new_holds",
+        "new_vouchers",
+        "number",
+        "ordinal",
+        "posted_at_us",
+        "reversed_by",
+        "sub_accounts",
+        "tampered",
+        "vouchers",
+    )
+
+    def __init__(self, number: int, ordinal: int, key: MacKey, posted_at_us: int, accounting_date: date) -> None:
+        self.number = number
+        self.ordinal = ordinal
+        self.key = key
+        self.posted_at_us = posted_at_us
+        self.accounting_date = accounting_date
+        self.date_ordinal = accounting_date.toordinal()
+        self.sub_accounts: dict[int, SubAccount] = {}
+        self.vouchers: dict[UUID, Record] = {}
+        self.mine: set[UUID] = set()
+        self.holds: dict[str, Hold] = {}
+        self.reversed_by: dict[UUID, UUID] = {}
+        self.tampered: dict[int, str] = {}
+        self.new_vouchers: list[tuple[int, Record]] = []
+        self.entries: list[tuple[int, int, int, int, UUID, int, int, bytes]] = []
+        self.changed_holds: dict[str, Hold] = {}
+        self.new_holds: set[str] = set()
+        self.events: list[SetStatus] = []
+
+    def has_writes(self) -> bool:
+        return bool(self.new_vouchers or self.changed_holds or self.events)
+
+
+def place_of(account: Account, shard: int, ordinal: int) -> int:
+    """Key of the sub-account that a worker prefers in a shard: account number and slot in one integer."""
+    if account.type.platform:
+        return (account.number << 16) + shard * account.slots + ordinal % account.slots
+    return account.number << 16 if account.slots == 1 else (account.number << 16) + ordinal % account.slots

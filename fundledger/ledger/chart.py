@@ -1,0 +1,33 @@
+"""The chart of accounts: which types exist, on which side they grow, and which may fall below zero."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Side = Literal["debit", "credit"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountType:
+    """`normal` is 1 for credit-normal and -1 for debit-normal; a bounded account's available amount stays >= 0;
+    a platform account has sub-accounts in every shard from birth and takes no holds."""
+
+    name: str
+    normal: int
+    bounded: bool
+    platform: bool
+    meaning: str
+
+
+CHART: dict[str, AccountType] = {
+    type_.name: type_
+    for type_ in (
+        AccountType("bank", -1, False, True, "asset: mirror of a real bank account; may go negative"),
+        AccountType("merchant_pending", 1, True, False, "liability: paid, not yet settled"),
+        AccountType("merchant_available", 1, True, False, "liability: what the merchant may withdraw"),
+        AccountType("fee_income", 1, False, True, "income: our fees"),
+        AccountType("channel_expense", -1, False, True, "expense: what channels and losses cost us"),
+        AccountType("payout_transit", 1, False, True, "liability: withdrawals that the bank has not confirmed"),
+        AccountType("suspense", 1, False, True, "differences not yet explained; either sign"),
+        AccountType("receivable", -1, True, False, "asset: what a merchant owes us"),
+    )
+}

@@ -1,0 +1,93 @@
+"""Which account an id names. Remembers what never changes; balances and status are never remembered."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import asyncpg
+
+from fundledger.ledger import clock
+from fundledger.ledger.account import Account
+from fundledger.ledger.chart import CHART
+from fundledger.ledger.statements import SQL
+from fundledger.security import canonical
+from fundledger.security.keys import Keys
+
+_ACCOUNT_MAC_FAULT = "the record of account {} does not match its MAC: refused until an operator has looked at it"
+
+
+class AccountTampered(Exception):
+    """An account's own record (owner, type, currency) does not match its MAC."""
+
+
+class Reader(Protocol):
+    """What a read needs: an asyncpg pool or connection."""
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]: ...
+
+
+class Directory:
+    """A bounded memory of accounts, least recently used out first, in two generations: what is found in the old one
+    moves to the young one; when the young one is full it becomes the old one. At most `2 * generation` accounts stay."""
+
+    def __init__(self, keys: Keys, generation: int = 1 << 17) -> None:
+        self._keys = keys
+        self._generation = generation
+        self._young: dict[str, Account] = {}
+        self._old: dict[str, Account] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, account_id: str) -> Account | None:
+        """From memory only."""
+        account = self._young.get(account_id)
+        if account is None:
+            account = self._old.pop(account_id, None)
+            if account is not None:
+                self.remember(account)
+        return account
+
+    async def resolve(self, reader: Reader, account_ids: Iterable[str]) -> dict[str, Account]:
+        """The accounts that exist among these ids. Raises AccountTampered."""
+        found: dict[str, Account] = {}
+        missing: list[str] = []
+        for account_id in account_ids:
+            account = self.get(account_id)
+            if account is None:
+                missing.append(account_id)
+            else:
+                found[account_id] = account
+        if missing:
+            for row in await reader.fetch(SQL["accounts_by_id"], missing):
+                account = self.verified(row)
+                self.remember(account)
+                found[account.id] = account
+        return found
+
+    async def by_number(self, reader: Reader, numbers: Sequence[int]) -> dict[int, Account]:
+        """Accounts by their internal number. Raises AccountTampered."""
+        rows = await reader.fetch(SQL["accounts_by_number"], numbers)
+        return {row["number"]: self.verified(row) for row in rows}
+
+    def verified(self, row: asyncpg.Record) -> Account:
+        """An account from its row, once its MAC has been verified. Raises AccountTampered, KeyFault."""
+        message = canonical.account(
+            row["number"],
+            row["id"],
+            row["owner"],
+            row["type"],
+            row["currency"],
+            clock.us(row["created_at"]),
+            row["metadata"],
+            row["key_version"],
+        )
+        if self._keys.by_version(row["key_version"]).tag(message) != row["mac"]:
+            raise AccountTampered(_ACCOUNT_MAC_FAULT.format(row["id"]))
+        return Account(row["number"], row["id"], row["shard"], row["slots"], row["currency"], CHART[row["type"]])
+
+    def remember(self, account: Account) -> None:
+        """Put an account that is known to be recorded into memory."""
+        if len(self._young) >= self._generation:
+            self._old = self._young
+            self._young = {}
+        self._young[account.id] = account

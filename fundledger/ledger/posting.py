@@ -1,0 +1,348 @@
+"""Where balances change: fetch, then decide, then write, in one transaction for a whole batch.
+
+`post_vouchers` is the one writer of the ledger. Every other verb that moves a balance or a status (holds, captures,
+reversals, freezing) is a command of the same batch.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger import clock
+from fundledger.ledger.account import Account, Status, SubAccount
+from fundledger.ledger.accounts import Layout
+from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of
+from fundledger.ledger.directory import AccountTampered, Directory
+from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.ledger.hold import EndHold, PlaceHold
+from fundledger.ledger.records import HoldTampered, read_holds, read_records, write_holds
+from fundledger.ledger.refusal import Code, Refusal, encode_refusal
+from fundledger.ledger.rules import decide
+from fundledger.ledger.session import COMMIT, Session
+from fundledger.ledger.statements import SQL
+from fundledger.ledger.voucher import Record, Voucher
+from fundledger.security import canonical
+from fundledger.security.keys import KeyFault, Keys
+
+_log = logging.getLogger(__name__)
+_CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_PASSING: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+)
+CONFLICT_ATTEMPTS: Final = 5
+RETRY_FOR_S: Final = 20.0
+"""How long a batch waits for a database that went away, before its callers are told that the outcome is unknown."""
+
+
+class Books(msgspec.Struct):
+    """What a poster needs to know beside its session. `ordinal` is the worker's: which slots it prefers."""
+
+    keys: Keys
+    directory: Directory
+    layout: Layout
+    calendar: clock.AccountingCalendar
+    ordinal: int
+
+
+class Plan:
+    """Which rows a list of commands needs: `places[shard]` are the sub-accounts to lock there, by `place_of`."""
+
+    __slots__ = ("accounts", "holds", "places", "reverses", "voucher_ids")
+
+    def __init__(self, commands: Sequence[Command], books: Books) -> None:
+        self.places: dict[int, set[int]] = {}
+        self.accounts: dict[int, Account] = {}
+        self.voucher_ids: list[Any] = []
+        self.holds: list[str] = []
+        self.reverses: list[Any] = []
+        for command in commands:
+            if type(command) is Voucher:
+                self._add_voucher(command, books.ordinal)
+            elif type(command) is AtomicGroup:
+                for voucher in command.vouchers:
+                    self._add_voucher(voucher, books.ordinal)
+            elif type(command) is PlaceHold:
+                self._add(command.account, command.account.shard, place_of(command.account, command.account.shard, books.ordinal))
+                self.holds.append(command.id)
+            elif type(command) is EndHold:
+                self._add(command.account, command.account.shard, (command.account.number << 16) + command.slot)
+                self.holds.append(command.id)
+            elif type(command) is SetStatus:
+                for shard in command.account.shards(books.layout.shards):
+                    for slot in command.account.slots_in(shard):
+                        self._add(command.account, shard, (command.account.number << 16) + slot)
+
+    def _add_voucher(self, voucher: Voucher, ordinal: int) -> None:
+        self.voucher_ids.append(voucher.id)
+        home = voucher.shard()
+        for account, _ in voucher.lines:
+            shard = home if account.type.platform else account.shard
+            self._add(account, shard, place_of(account, shard, ordinal))
+        if voucher.hold is not None:
+            self.holds.append(voucher.hold)
+            self.places.setdefault(voucher.hold_shard, set()).add(voucher.hold_place)
+        if voucher.reverses is not None:
+            self.reverses.append(voucher.reverses)
+
+    def _add(self, account: Account, shard: int, place: int) -> None:
+        self.accounts[account.number] = account
+        try:
+            self.places[shard].add(place)
+        except KeyError:
+            self.places[shard] = {place}
+
+
+async def post_vouchers(session: Session, books: Books, commands: Sequence[Command]) -> list[Outcome | Fault]:
+    """Post a batch: `answers[i]` answers `commands[i]`, an outcome or the fault that kept it from having one.
+
+    One transaction, committed before this returns. It locks every sub-account that the batch touches, by shard, account
+    and slot in ascending order, so that two batches never wait for each other in a circle. One item's refusal touches no
+    other item. A batch that fails as a whole is read and decided again; what still fails is halved, until the one
+    item that the database will not take stands alone.
+
+    When the connection breaks, also around the commit, the same batch is posted again: each id counts once, so that
+    finds out what is true. Asking again with the same ids is always safe.
+
+    Cancelling the caller does not withdraw a batch that was sent.
+    """
+    number = secrets.randbits(62)
+    conflicts = 0
+    sent_commit = False
+    gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
+    while True:
+        try:
+            batch = await _read(session, books, commands, number)
+            outcomes = decide(batch, commands)
+            connection = await session.open()
+            if batch.has_writes():
+                await _write(connection, session, batch)
+                sent_commit = True
+                await connection.execute(COMMIT)
+            else:
+                await session.rollback()
+        except _CONFLICTS:
+            await session.rollback()
+            conflicts += 1
+            if conflicts >= CONFLICT_ATTEMPTS:
+                return await _halve(session, books, commands, Unavailable("too many conflicts"))
+        except (AccountTampered, HoldTampered) as error:
+            await session.rollback()
+            _log.critical("a record does not match its MAC", exc_info=error)
+            return await _halve(session, books, commands, Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, str(error))))
+        except KeyFault as fault:
+            await session.rollback()
+            return [Unavailable(str(fault))] * len(commands)
+        except (*_PASSING, asyncpg.InterfaceError) as error:
+            if isinstance(error, asyncpg.InterfaceError) and not session.is_broken():
+                await session.rollback()
+                return await _halve(session, books, commands, GuardHit(str(error)))
+            session.drop()
+            if asyncio.get_running_loop().time() > gives_up_at:
+                fault = OutcomeUnknown if sent_commit else Unavailable
+                return [fault("the database does not answer")] * len(commands)
+            await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - jitter
+        except asyncpg.PostgresError as error:
+            await session.rollback()
+            return await _halve(session, books, commands, GuardHit(str(error)))
+        else:
+            if batch.tampered:
+                await _freeze_tampered(session, books, batch)
+            return list(outcomes)
+
+
+async def _halve(
+    session: Session, books: Books, commands: Sequence[Command], alone: Outcome | Fault
+) -> list[Outcome | Fault]:
+    """Post the halves by themselves; a single command that still fails is answered `alone`."""
+    if len(commands) == 1:
+        if isinstance(alone, GuardHit):
+            _log.critical("the database refused what the rules allowed: %s", alone)
+        return [alone]
+    middle = len(commands) // 2
+    first = await post_vouchers(session, books, commands[:middle])
+    return first + await post_vouchers(session, books, commands[middle:])
+
+
+async def _read(session: Session, books: Books, commands: Sequence[Command], number: int) -> Batch:
+    """Lock and read everything that the commands need."""
+    connection = await session.open()
+    plan = Plan(commands, books)
+    rows: list[tuple[int, asyncpg.Record]] = []
+    used: list[Any] | None = None
+    for shard in sorted(plan.places):
+        places = sorted(plan.places[shard])
+        ids = plan.voucher_ids if not rows else []
+        got = await session.lock.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places], ids)
+        assert len(got) == len(places), "a sub-account that the directory knows does not exist"
+        if not rows:
+            used = got[0]["used"]
+        rows += [(shard, row) for row in got]
+    now = clock.now_us()
+    for _, row in rows:
+        # Time along one sub-account never falls, whoever's clock it was.
+        if row[6] > now:
+            now = row[6]
+    batch = Batch(number, books.ordinal, books.keys.current, now, books.calendar.date_of(now))
+    for shard, row in rows:
+        account = plan.accounts.get(row[0])
+        if account is None:
+            account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
+        _take(batch, books, account, shard, row)
+    if used or (plan.voucher_ids and not rows):
+        records = await read_records(connection, books.directory, used or plan.voucher_ids)
+        for record, _ in records:
+            batch.vouchers[record.id] = record
+            if record.batch == number:
+                batch.mine.add(record.id)
+    if plan.reverses:
+        for row in await connection.fetch(SQL["read_reversals"], plan.reverses):
+            batch.reversed_by[row["reverses"]] = row["id"]
+    if plan.holds:
+        batch.holds = await read_holds(connection, books.directory, books.keys, plan.holds)
+    return batch
+
+
+def _take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.Record) -> None:
+    """Put a locked row into the batch. One whose MAC does not verify is taken as frozen."""
+    number, slot, posted, held, version, seq, posted_at_us, status, key_version, last_entry_mac, mac, _ = row
+    message = canonical.sub_account(
+        number, slot, account.currency.encode(), posted, held, version, status, seq, posted_at_us, last_entry_mac, key_version
+    )
+    place = (number << 16) + slot
+    if books.keys.by_version(key_version).tag(message) != mac:
+        evidence = {name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"}
+        batch.tampered[place] = msgspec.json.encode(evidence).decode()
+        status = Status.FROZEN_INTEGRITY
+    batch.sub_accounts[place] = SubAccount(
+        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac
+    )
+
+
+async def _write(connection: "asyncpg.Connection[asyncpg.Record]", session: Session, batch: Batch) -> None:
+    written = [s for s in batch.sub_accounts.values() if s.written]
+    shards = {s.shard for s in written}
+    shards.update(shard for shard, _ in batch.new_vouchers)
+    for shard in sorted(shards):
+        single = len(shards) == 1
+        vouchers = [record for of, record in batch.new_vouchers if single or of == shard]
+        entries = [entry[1:] for entry in batch.entries if single or entry[0] == shard]
+        sub_accounts = [s for s in written if single or s.shard == shard]
+        await session.write.fetch(
+            shard,
+            batch.number,
+            batch.accounting_date,
+            clock.moment(batch.posted_at_us),
+            batch.posted_at_us,
+            batch.key.version,
+            *_voucher_columns(batch, vouchers),
+            *_sub_account_columns(batch, sub_accounts),
+            *_columns(entries, 7),
+        )
+    if batch.changed_holds:
+        await write_holds(connection, batch)
+    for event in batch.events:
+        await connection.execute(
+            SQL["write_account_event"], event.account.number, event.status, event.reason, event.module
+        )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _voucher_columns(batch: Batch, vouchers: Sequence[Record]) -> Sequence[Sequence[Any]]:
+    key = batch.key
+    rows = []
+    flat: list[int] = []
+    for record in vouchers:
+        start = len(flat)
+        lines = list(chain.from_iterable([(account.number, amount) for account, amount in record.lines]))
+        flat += lines
+        refusal = None if record.refusal is None else encode_refusal(record.refusal).decode()
+        mac = key.tag(
+            canonical.voucher(
+                record.id.bytes,
+                record.digest,
+                batch.date_ordinal,
+                record.posted_at_us,
+                record.batch,
+                lines,
+                refusal,
+                key.version,
+            )
+        )
+        rows.append(
+            (
+                record.id,
+                record.type,
+                record.digest,
+                start + 1,
+                len(flat),
+                record.reference,
+                record.metadata,
+                record.hold,
+                record.reverses,
+                refusal,
+                mac,
+            )
+        )
+    return [*_columns(rows, 11), flat]
+
+
+def _sub_account_columns(batch: Batch, sub_accounts: Sequence[SubAccount]) -> Sequence[Sequence[Any]]:
+    key = batch.key
+    rows = []
+    for s in sub_accounts:
+        version = s.version + 1
+        message = canonical.sub_account(
+            s.account.number,
+            s.slot,
+            s.account.currency.encode(),
+            s.posted,
+            s.held,
+            version,
+            s.status,
+            s.seq,
+            batch.posted_at_us,
+            s.last_entry_mac,
+            key.version,
+        )
+        mac = key.tag(message)
+        rows.append((s.account.number, s.slot, s.posted, s.held, version, s.seq, s.status, s.last_entry_mac, mac))
+    return _columns(rows, 9)
+
+
+async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> None:
+    """Freeze, in a transaction of its own, each account with a row that did not verify; keep the row as evidence.
+
+    The rows are refused at every read until this has been done, so a failure here is logged and met again.
+    """
+    accounts = {s.account.number: s.account for s in (tampered.sub_accounts[place] for place in tampered.tampered)}
+    _log.critical("a sub-account does not match its MAC: freezing %s", [account.id for account in accounts.values()])
+    reason = "a sub-account did not match its MAC"
+    freezes = [SetStatus(account, Status.FROZEN_INTEGRITY, reason, "ledger") for account in accounts.values()]
+    try:
+        batch = await _read(session, books, freezes, secrets.randbits(62))
+        decide(batch, freezes)
+        connection = await session.open()
+        for place, evidence in batch.tampered.items():
+            found = batch.sub_accounts[place]
+            row = (found.shard, found.account.number, found.slot, evidence)
+            await connection.execute(SQL["write_integrity_finding"], *row)
+        await _write(connection, session, batch)
+        await connection.execute(COMMIT)
+    except (*_PASSING, asyncpg.PostgresError, asyncpg.InterfaceError):
+        _log.exception("could not freeze yet")
+        session.drop()

@@ -1,0 +1,67 @@
+"""Every business "no" that the ledger can say. A refusal is a value; it is never raised."""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+
+class Code(StrEnum):
+    """In precedence order: seen before, shape, existence, status, agreement, funds."""
+
+    VOUCHER_ID_REUSED = "voucher-id-reused"
+    HOLD_ID_REUSED = "hold-id-reused"
+    VOUCHER_UNBALANCED = "voucher-unbalanced"
+    HOLD_EXPIRY_PAST = "hold-expiry-past"
+    ACCOUNT_NOT_FOUND = "account-not-found"
+    CURRENCY_MISMATCH = "currency-mismatch"
+    HOLD_NOT_FOUND = "hold-not-found"
+    HOLD_ON_PLATFORM_ACCOUNT = "hold-on-platform-account"
+    HOLD_CAPTURED = "hold-captured"
+    HOLD_RELEASED = "hold-released"
+    HOLD_EXPIRED = "hold-expired"
+    HOLD_REFUSED = "hold-refused"
+    HOLD_EXCEEDED = "hold-exceeded"
+    VOUCHER_ALREADY_REVERSED = "voucher-already-reversed"
+    VOUCHER_NOT_POSTED = "voucher-not-posted"
+    ACCOUNT_CLOSED = "account-closed"
+    ACCOUNT_FROZEN = "account-frozen"
+    ACCOUNT_NOT_EMPTY = "account-not-empty"
+    BALANCE_OUT_OF_RANGE = "balance-out-of-range"
+    INSUFFICIENT_FUNDS = "insufficient-funds"
+    BATCH_ABORTED = "batch-aborted"
+
+
+FINAL: Final = frozenset(
+    {
+        Code.HOLD_CAPTURED,
+        Code.HOLD_RELEASED,
+        Code.HOLD_EXPIRED,
+        Code.HOLD_REFUSED,
+        Code.HOLD_EXCEEDED,
+        Code.VOUCHER_ALREADY_REVERSED,
+        Code.ACCOUNT_CLOSED,
+        Code.ACCOUNT_FROZEN,
+        Code.BALANCE_OUT_OF_RANGE,
+        Code.INSUFFICIENT_FUNDS,
+    }
+)
+"""Refusals that depend on state: recorded under their id, so that a late retry cannot move money that the caller was
+told did not move. The others leave the id free."""
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Why not. `account` and `field` name what is concerned; nobody's balance is ever part of it."""
+
+    code: Code
+    detail: str
+    account: str | None = None
+    field: str | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.code in FINAL
+
+
+encode_refusal = msgspec.json.Encoder(order="deterministic").encode
+decode_refusal = msgspec.json.Decoder(Refusal).decode

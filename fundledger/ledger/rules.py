@@ -1,0 +1,332 @@
+"""Who decides whether money may move: plain functions over what a transaction has locked and read.
+
+No await, no connection, no clock. Each command is decided against the state that the ones before it left, in the order
+of `refusal.Code`: seen before, shape, existence, status, agreement, funds. A refused command changes nothing but,
+where its refusal is final, the record of it.
+"""
+
+from collections.abc import Sequence
+
+from fundledger.ledger.account import BALANCE_MAX, Status, SubAccount
+from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of
+from fundledger.ledger.hold import EndHold, Hold, HoldStatus, PlaceHold
+from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.voucher import Record, Voucher
+from fundledger.security.canonical import entry as entry_message
+
+
+def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
+    """`outcomes[i]` answers `commands[i]`; what is to be written is left in the batch.
+
+    Every sub-account that a command may touch must have been locked and put into the batch before.
+    """
+    outcomes = []
+    for command in commands:
+        if type(command) is Voucher:
+            outcomes.append(_post(batch, command))
+        elif type(command) is AtomicGroup:
+            outcomes.append(_post_all_or_none(batch, command))
+        elif type(command) is PlaceHold:
+            outcomes.append(_place_hold(batch, command))
+        elif type(command) is EndHold:
+            outcomes.append(_end_hold(batch, command))
+        else:
+            assert type(command) is SetStatus
+            outcomes.append(_set_status(batch, command))
+    return outcomes
+
+
+def _post(batch: Batch, voucher: Voucher) -> Outcome:
+    seen = batch.vouchers.get(voucher.id)
+    if seen is not None:
+        return _seen(batch, voucher, seen)
+    if voucher.imbalance != 0:
+        detail = f"debits and credits differ by {abs(voucher.imbalance)}"
+        return Outcome(refusal=Refusal(Code.VOUCHER_UNBALANCED, detail, field="entries"))
+    if voucher.unknown is not None:
+        return Outcome(refusal=_unknown(voucher.unknown))
+    shard = voucher.shard()
+    places = [place_of(account, shard if account.type.platform else account.shard, batch.ordinal) for account, _ in voucher.lines]
+    sub_accounts = batch.sub_accounts
+    touched = [sub_accounts[place] for place in places]
+    hold = None
+    if voucher.hold is not None:
+        hold = batch.holds.get(voucher.hold)
+        if hold is None:
+            return Outcome(refusal=Refusal(Code.HOLD_NOT_FOUND, f"there is no hold {voucher.hold}"))
+    refusal = _why_not(batch, voucher, touched, hold)
+    record = Record(
+        voucher.id,
+        voucher.type,
+        voucher.digest,
+        voucher.lines,
+        voucher.reference,
+        voucher.metadata,
+        voucher.hold,
+        voucher.reverses,
+        refusal,
+        batch.posted_at_us,
+        batch.accounting_date,
+        batch.number,
+    )
+    if refusal is not None:
+        if refusal.final:
+            batch.vouchers[voucher.id] = record
+            batch.new_vouchers.append((shard, record))
+        return Outcome(record=record, refusal=refusal)
+    batch.vouchers[voucher.id] = record
+    batch.new_vouchers.append((shard, record))
+    _write_entries(batch, voucher, touched)
+    if hold is not None:
+        _capture(batch, voucher, hold)
+    if voucher.reverses is not None:
+        batch.reversed_by[voucher.reverses] = voucher.id
+    return Outcome(record=record)
+
+
+def _seen(batch: Batch, voucher: Voucher, seen: Record) -> Outcome:
+    if seen.digest != voucher.digest:
+        detail = "this id was used before, with other content"
+        return Outcome(refusal=Refusal(Code.VOUCHER_ID_REUSED, detail, field="id"))
+    replay = voucher.id not in batch.mine
+    batch.mine.discard(voucher.id)
+    return Outcome(record=seen, refusal=seen.refusal, replay=replay)
+
+
+def _unknown(account_id: str) -> Refusal:
+    return Refusal(Code.ACCOUNT_NOT_FOUND, f"there is no account {account_id}", account=account_id)
+
+
+def _why_not(batch: Batch, voucher: Voucher, touched: list[SubAccount], hold: Hold | None) -> Refusal | None:
+    """Status, agreement, funds."""
+    lines = voucher.lines
+    for sub_account, (_, amount) in zip(touched, lines, strict=True):
+        if sub_account.status != Status.OPEN:
+            refusal = _status_refusal(sub_account, amount)
+            if refusal is not None:
+                return refusal
+    if hold is not None:
+        refusal = _hold_status_refusal(hold, batch.posted_at_us)
+        if refusal is not None:
+            return refusal
+    if voucher.reverses is not None and voucher.reverses in batch.reversed_by:
+        return Refusal(Code.VOUCHER_ALREADY_REVERSED, f"voucher {voucher.reverses} was reversed before")
+    currency = lines[0][0].currency
+    for account, _ in lines:
+        if account.currency != currency:
+            detail = f"account {account.id} is in {account.currency}, account {lines[0][0].id} in {currency}"
+            return Refusal(Code.CURRENCY_MISMATCH, detail, account=account.id, field="entries")
+    if hold is not None:
+        refusal = _capture_refusal(voucher, hold)
+        if refusal is not None:
+            return refusal
+    return _funds_refusal(touched, lines, hold)
+
+
+def _status_refusal(sub_account: SubAccount, amount: int) -> Refusal | None:
+    """What a line of `amount` (a debit is negative) may not do to a sub-account that is not open."""
+    account_id = sub_account.account.id
+    if sub_account.status == Status.CLOSED:
+        return Refusal(Code.ACCOUNT_CLOSED, f"account {account_id} is closed", account=account_id)
+    if sub_account.status == Status.FROZEN_DEBITS and amount > 0:
+        return None
+    what = "debits" if sub_account.status == Status.FROZEN_DEBITS else "entries"
+    return Refusal(Code.ACCOUNT_FROZEN, f"account {account_id} is frozen and takes no {what}", account=account_id)
+
+
+def _funds_refusal(touched: list[SubAccount], lines: Sequence[tuple[object, int]], hold: Hold | None) -> Refusal | None:
+    """Net effect of all lines on each sub-account against its floor; a captured hold frees its amount first."""
+    net: dict[int, int] = {}
+    for i, (_, amount) in enumerate(lines):
+        net[id(touched[i])] = net.get(id(touched[i]), 0) + amount
+    for sub_account in touched:
+        change = net[id(sub_account)]
+        account = sub_account.account
+        if not -BALANCE_MAX <= sub_account.posted + change <= BALANCE_MAX:
+            detail = f"the balance of account {account.id} would leave the range that is kept exactly"
+            return Refusal(Code.BALANCE_OUT_OF_RANGE, detail, account=account.id)
+        if account.type.bounded and change * account.type.normal < 0:
+            available = sub_account.available + change * account.type.normal
+            if hold is not None and hold.account.number == account.number and hold.slot == sub_account.slot:
+                available += hold.amount
+            if available < 0:
+                detail = f"account {account.id} has not enough available"
+                return Refusal(Code.INSUFFICIENT_FUNDS, detail, account=account.id)
+    return None
+
+
+def _write_entries(batch: Batch, voucher: Voucher, touched: list[SubAccount]) -> None:
+    key = batch.key
+    voucher_id = voucher.id
+    id_bytes = voucher_id.bytes
+    for sub_account, (account, amount) in zip(touched, voucher.lines, strict=True):
+        sub_account.posted = balance = sub_account.posted + amount
+        sub_account.seq = seq = sub_account.seq + 1
+        sub_account.written = True
+        sub_account.last_entry_mac = mac = key.tag(
+            entry_message(
+                account.number,
+                sub_account.slot,
+                seq,
+                id_bytes,
+                amount,
+                balance,
+                batch.date_ordinal,
+                batch.posted_at_us,
+                sub_account.last_entry_mac,
+                key.version,
+            )
+        )
+        batch.entries.append((sub_account.shard, account.number, sub_account.slot, seq, voucher_id, amount, balance, mac))
+
+
+def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
+    saved = [(s, s.posted, s.seq, s.written, s.last_entry_mac) for s in batch.sub_accounts.values()]
+    vouchers, entries, mine = len(batch.new_vouchers), len(batch.entries), set(batch.mine)
+    outcomes: list[Outcome] = []
+    for voucher in group.vouchers:
+        outcome = _post(batch, voucher)
+        outcomes.append(outcome)
+        if outcome.refusal is not None:
+            break
+    else:
+        return Outcome(parts=outcomes)
+    for sub_account, posted, seq, written, mac in saved:
+        sub_account.posted, sub_account.seq, sub_account.written, sub_account.last_entry_mac = posted, seq, written, mac
+    culprit = outcomes[-1]
+    for _, record in batch.new_vouchers[vouchers:]:
+        if record is not culprit.record:
+            del batch.vouchers[record.id]
+    batch.new_vouchers[vouchers:] = [new for new in batch.new_vouchers[vouchers:] if new[1] is culprit.record]
+    del batch.entries[entries:]
+    batch.mine = mine
+    aborted = Refusal(Code.BATCH_ABORTED, f"voucher {group.vouchers[len(outcomes) - 1].id} of this atomic batch was refused")
+    parts = []
+    for i, voucher in enumerate(group.vouchers):
+        stands = batch.vouchers.get(voucher.id)
+        if i == len(outcomes) - 1:
+            parts.append(culprit)
+        elif stands is not None and stands.digest == voucher.digest and stands is not culprit.record:
+            parts.append(_seen(batch, voucher, stands))
+        else:
+            parts.append(Outcome(refusal=aborted))
+    return Outcome(parts=parts)
+
+
+def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
+    seen = batch.holds.get(request.id)
+    if seen is not None:
+        if seen.digest != request.digest:
+            return Outcome(refusal=Refusal(Code.HOLD_ID_REUSED, "this id was used before, with other content", field="id"))
+        return Outcome(hold=seen, refusal=seen.refusal, replay=True)
+    account = request.account
+    if 0 < request.expires_at_us <= batch.posted_at_us:
+        return Outcome(refusal=Refusal(Code.HOLD_EXPIRY_PAST, "expires_at is not in the future", field="expires_at"))
+    if account.type.platform:
+        detail = f"account {account.id} is a platform account: it takes no holds"
+        return Outcome(refusal=Refusal(Code.HOLD_ON_PLATFORM_ACCOUNT, detail, account=account.id))
+    sub_account = batch.sub_accounts[place_of(account, account.shard, batch.ordinal)]
+    refusal = _status_refusal(sub_account, -request.amount) if sub_account.status != Status.OPEN else None
+    if refusal is None and sub_account.available < request.amount:
+        refusal = Refusal(Code.INSUFFICIENT_FUNDS, f"account {account.id} has not enough available", account=account.id)
+    hold = Hold(
+        request.id,
+        account,
+        sub_account.slot,
+        request.amount,
+        0,
+        HoldStatus.OPEN if refusal is None else HoldStatus.REFUSED,
+        request.digest,
+        None,
+        refusal,
+        batch.posted_at_us,
+        request.expires_at_us,
+        0,
+    )
+    if refusal is None:
+        sub_account.held += request.amount
+        sub_account.written = True
+    batch.holds[hold.id] = batch.changed_holds[hold.id] = hold
+    batch.new_holds.add(hold.id)
+    return Outcome(hold=hold, refusal=refusal)
+
+
+def _hold_status_refusal(hold: Hold, now_us: int) -> Refusal | None:
+    match hold.status:
+        case HoldStatus.CAPTURED:
+            return Refusal(Code.HOLD_CAPTURED, f"hold {hold.id} was captured before")
+        case HoldStatus.RELEASED:
+            return Refusal(Code.HOLD_RELEASED, f"hold {hold.id} was released before")
+        case HoldStatus.REFUSED:
+            return Refusal(Code.HOLD_REFUSED, f"hold {hold.id} was refused: nothing is held")
+        case HoldStatus.EXPIRED:
+            pass
+        case HoldStatus.OPEN if not hold.expired_at(now_us):
+            return None
+    return Refusal(Code.HOLD_EXPIRED, f"hold {hold.id} has expired")
+
+
+def _capture_refusal(voucher: Voucher, hold: Hold) -> Refusal | None:
+    debited = -sum(amount for account, amount in voucher.lines if account.number == hold.account.number)
+    debited *= hold.account.type.normal
+    if 0 < debited <= hold.amount:
+        return None
+    detail = f"a capture of hold {hold.id} takes 1 to {hold.amount} from account {hold.account.id}, this voucher takes {debited}"
+    return Refusal(Code.HOLD_EXCEEDED, detail, account=hold.account.id, field="voucher.entries")
+
+
+def _capture(batch: Batch, voucher: Voucher, hold: Hold) -> None:
+    taken = -sum(amount for account, amount in voucher.lines if account.number == hold.account.number)
+    hold.captured = taken * hold.account.type.normal
+    hold.voucher_id = voucher.id
+    _free(batch, hold, HoldStatus.CAPTURED)
+
+
+def _free(batch: Batch, hold: Hold, status: HoldStatus) -> None:
+    sub_account = batch.sub_accounts[(hold.account.number << 16) + hold.slot]
+    sub_account.held -= hold.amount
+    sub_account.written = True
+    hold.status = status
+    hold.ended_at_us = batch.posted_at_us
+    batch.changed_holds[hold.id] = hold
+
+
+def _end_hold(batch: Batch, request: EndHold) -> Outcome:
+    hold = batch.holds[request.id]
+    if request.expire:
+        if hold.expired_at(batch.posted_at_us):
+            _free(batch, hold, HoldStatus.EXPIRED)
+        return Outcome(hold=hold)
+    if hold.status == HoldStatus.RELEASED:
+        return Outcome(hold=hold, replay=True)
+    refusal = _hold_status_refusal(hold, batch.posted_at_us)
+    if refusal is not None:
+        return Outcome(hold=hold, refusal=refusal)
+    _free(batch, hold, HoldStatus.RELEASED)
+    return Outcome(hold=hold)
+
+
+def _set_status(batch: Batch, request: SetStatus) -> Outcome:
+    """All sub-accounts of the account are locked, in every shard where it has some."""
+    account = request.account
+    touched = [s for s in batch.sub_accounts.values() if s.account.number == account.number]
+    if request.status == Status.FROZEN_INTEGRITY:
+        change = touched
+    elif any(s.status == Status.CLOSED for s in touched):
+        if request.status == Status.CLOSED:
+            return Outcome(replay=True)
+        return Outcome(refusal=Refusal(Code.ACCOUNT_CLOSED, f"account {account.id} is closed", account=account.id))
+    elif any(s.status == Status.FROZEN_INTEGRITY for s in touched):
+        detail = f"account {account.id} is frozen because its books do not verify: see the runbook"
+        return Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, detail, account=account.id))
+    elif request.status == Status.CLOSED and any(s.posted or s.held for s in touched):
+        detail = f"account {account.id} is not empty: a closed account has a balance of 0 and no holds"
+        return Outcome(refusal=Refusal(Code.ACCOUNT_NOT_EMPTY, detail, account=account.id))
+    else:
+        change = [s for s in touched if s.status != request.status]
+    for sub_account in change:
+        sub_account.status = request.status
+        sub_account.written = True
+    if change:
+        batch.events.append(request)
+    return Outcome(replay=not change)

@@ -1,0 +1,111 @@
+"""A voucher on its way in, and as it is recorded."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.account import Account
+from fundledger.ledger.refusal import Refusal
+
+ENTRIES_MIN, ENTRIES_MAX = 2, 64
+AMOUNT_MAX = (1 << 53) - 1
+
+
+class Voucher:
+    """A request to move money.
+
+    `lines[i]` is `(account, signed amount)`, credit positive, in the caller's order; `imbalance` is their sum. `unknown`
+    names the first account that does not exist; such a voucher has no lines. `hold` is the hold that it captures, kept
+    on the sub-account `hold_place` of shard `hold_shard`; `reverses` is the voucher that it undoes.
+    """
+
+    __slots__ = (
+        "digest",
+        "hold",
+        "hold_place",
+        "hold_shard",
+        "id",
+        "imbalance",
+        "lines",
+        "metadata",
+        "reference",
+        "reverses",
+        "type",
+        "unknown",
+    )
+
+    def __init__(
+        self,
+        id_: UUID,
+        type_: str,
+        lines: Sequence[tuple[Account, int]],
+        imbalance: int,
+        digest: bytes,
+        reference: str | None = None,
+        metadata: str | None = None,
+        hold: str | None = None,
+        hold_shard: int = 0,
+        hold_place: int = 0,
+        reverses: UUID | None = None,
+        unknown: str | None = None,
+    ) -> None:
+        self.id = id_
+        self.type = type_
+        self.lines = lines
+        self.imbalance = imbalance
+        self.digest = digest
+        self.reference = reference
+        self.metadata = metadata
+        self.hold = hold
+        self.hold_shard = hold_shard
+        self.hold_place = hold_place
+        self.reverses = reverses
+        self.unknown = unknown
+
+    def shard(self) -> int:
+        """The shard of its owner account: that of the first non-platform line."""
+        lines = self.lines
+        for account, _ in lines:
+            if not account.type.platform:
+                return account.shard
+        return lines[0][0].shard if lines else 0
+
+
+class Record(msgspec.Struct, gc=False):
+    """A voucher as it stands in the database: posted, or refused for ever. `lines[i]` as in Voucher."""
+
+    id: UUID
+    type: str
+    digest: bytes
+    lines: Sequence[tuple[Account, int]]
+    reference: str | None
+    metadata: str | None
+    hold: str | None
+    reverses: UUID | None
+    refusal: Refusal | None
+    posted_at_us: int
+    accounting_date: date
+    batch: int
+
+
+def digest_of(
+    type_: str,
+    entries: Sequence[tuple[str, int]],
+    reference: str | None,
+    metadata: str | None,
+    hold: str | None,
+    reverses: UUID | None,
+) -> bytes:
+    """SHA-256 over what the caller asked for: two requests with one id are the same request iff these are equal.
+
+    Newlines cannot occur in types, account ids, hold ids and ids; the free text comes last, after its length.
+    """
+    lines = "\n".join([f"{account}\n{amount}" for account, amount in entries])
+    text = f"voucher/1\n{type_}\n{len(entries)}\n{lines}"
+    if reference is not None or metadata is not None or hold is not None or reverses is not None:
+        length = -1 if reference is None else len(reference)
+        text = f"{text}\n{hold or ''}\n{reverses or ''}\n{length}\n{reference or ''}\n{metadata or ''}"
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,1 @@
+"""Keys and MACs. Imports nothing of ours."""

@@ -1,0 +1,102 @@
+"""The bytes that a MAC covers.
+
+Every message starts with an eight-byte domain tag that carries the version of its layout, so that the encoding of one
+kind of row can never be read as another's. Fixed-width fields are little-endian without padding; a field of variable
+length comes after its own length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals. The shard is
+placement, not content: re-homing an owner leaves every MAC valid.
+"""
+
+import struct
+from collections.abc import Sequence
+from functools import partial
+
+GENESIS = bytes(32)
+"""What the first entry of a sub-account is chained to."""
+
+_SUB_ACCOUNT = struct.Struct("<8sqi3sqqqBqq32sH").pack
+_ENTRY = struct.Struct("<8sqiq16sqqiq32sH").pack
+_VOUCHER = struct.Struct("<8s16s32siqqH").pack
+_HOLD = struct.Struct("<8sqiqqBqqqH").pack
+_ACCOUNT = struct.Struct("<8sqqH").pack
+_PAIR = struct.Struct("<4q").pack
+
+
+sub_account = partial(_SUB_ACCOUNT, b"subacct1")
+"""Fields in order: account number, slot, currency (3 bytes), posted, held, version, status, seq, posted_at_us,
+MAC of the last entry, key version."""
+
+entry = partial(_ENTRY, b"entry__1")
+"""Fields in order: account number, slot, seq, voucher id (16 bytes), amount, balance after, accounting date,
+posted_at_us, MAC of the previous entry, key version."""
+
+
+def voucher(
+    voucher_id: bytes,
+    digest: bytes,
+    accounting_date: int,
+    posted_at_us: int,
+    batch: int,
+    lines: Sequence[int],
+    refusal: str | None,
+    key_version: int,
+) -> bytes:
+    """`lines` is flat: account number, signed amount, account number, ...; `digest` covers what the caller asked for."""
+    packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
+    refused = b"" if refusal is None else refusal.encode()
+    return b"%b%b%b%b%b" % (
+        _VOUCHER(b"voucher1", voucher_id, digest, accounting_date, posted_at_us, batch, key_version),
+        len(lines).to_bytes(4, "little"),
+        packed,
+        len(refused).to_bytes(4, "little"),
+        refused,
+    )
+
+
+def account(
+    number: int,
+    id_: str,
+    owner: str,
+    type_: str,
+    currency: str,
+    created_at_us: int,
+    metadata: str | None,
+    key_version: int,
+) -> bytes:
+    parts = [part.encode() for part in (id_, owner, type_, currency, metadata or "")]
+    prefixed = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    return _ACCOUNT(b"account1", number, created_at_us, key_version) + prefixed
+
+
+def hold(
+    hold_id: str,
+    account_number: int,
+    slot: int,
+    amount: int,
+    captured: int,
+    status: int,
+    created_at_us: int,
+    expires_at_us: int,
+    ended_at_us: int,
+    refusal: str | None,
+    key_version: int,
+) -> bytes:
+    name = hold_id.encode()
+    refused = b"" if refusal is None else refusal.encode()
+    return b"%b%b%b%b%b" % (
+        _HOLD(
+            b"hold___1",
+            account_number,
+            slot,
+            amount,
+            captured,
+            status,
+            created_at_us,
+            expires_at_us,
+            ended_at_us,
+            key_version,
+        ),
+        len(name).to_bytes(2, "little"),
+        name,
+        len(refused).to_bytes(4, "little"),
+        refused,
+    )

@@ -1,0 +1,82 @@
+"""The MAC keys of an installation: by version, one of them current.
+
+This is the file provider: `DIRECTORY/mac-N.key`, 32 random bytes in hex, mode 0600. Other providers (KMS, Vault) answer
+the same three questions: which is current, which is version N, and why not.
+"""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Protocol
+
+from fundledger.security.mac import MacKey
+
+
+class KeyFault(Exception):
+    """A key is missing or not safe to use. A deployment error: never a reason to freeze an account."""
+
+
+class Keys(Protocol):
+    @property
+    def current(self) -> MacKey:
+        """The key that new rows are MACed with."""
+        ...
+
+    def by_version(self, version: int) -> MacKey:
+        """The key of a row. Raises KeyFault for a version that this installation does not have."""
+        ...
+
+
+class FileKeys:
+    """Keys read once from a directory; a first one is made when there is none.
+
+    Raises KeyFault when a key file is readable by others or malformed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._keys: dict[int, MacKey] = {}
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in directory.glob("mac-*.key"):
+            version = int(path.stem.removeprefix("mac-"))
+            self._keys[version] = MacKey(version, read_secret(path))
+        if not self._keys:
+            self._keys[1] = MacKey(1, make_secret(directory / "mac-1.key"))
+        self._current = self._keys[max(self._keys)]
+
+    @property
+    def current(self) -> MacKey:
+        return self._current
+
+    def by_version(self, version: int) -> MacKey:
+        try:
+            return self._keys[version]
+        except KeyError:
+            raise KeyFault(f"no MAC key of version {version}: has the key directory been replaced?") from None
+
+
+def read_secret(path: Path) -> bytes:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise KeyFault(f"{path} is readable by others (mode {mode:04o}): it must be 0600")
+    try:
+        return bytes.fromhex(path.read_text().strip())
+    except ValueError:
+        raise KeyFault(f"{path} is not a key: 64 hexadecimal digits are expected") from None
+
+
+def make_secret(path: Path) -> bytes:
+    """Write 32 random bytes in hex, durable before it is used: data MACed with a lost key could never be verified."""
+    secret = secrets.token_bytes(32)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(handle, secret.hex().encode() + b"\n")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return secret
