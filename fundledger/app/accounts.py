@@ -56,9 +56,7 @@ async def get_account(service: Service, call: Call) -> Reply:
 
 
 async def _shown(service: Service, account: Account) -> Reply:
-    views = await service.reading(
-        lambda: read_accounts(service.pool, service.directory, service.layout, [account.id])
-    )
+    views = await service.reading(lambda: read_accounts(service.pool, service.directory, service.layout, [account.id]))
     return Reply(200, render.account(views[account.id]))
 
 

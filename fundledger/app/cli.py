@@ -5,14 +5,17 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from fundledger.app.logs import configure_logs
 from fundledger.app.settings import BadSetting, Settings, read_settings, sources
-from fundledger.app.supervisor import CannotServe, Supervisor, migrate_database
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit status: 0 well, 1 findings, 2 a bad setting or something that is not there."""
-    options = _parser().parse_args(arguments)
+    from fundledger.app.supervisor import CannotServe
+
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and options.run is not _bench:
+        _parser().parse_args(arguments)
+    options.rest = rest
     try:
         sys.exit(options.run(options))
     except (BadSetting, CannotServe) as error:
@@ -29,12 +32,47 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from fundledger.app.logs import configure_logs
+    from fundledger.app.supervisor import Supervisor
+
     settings = _settings(options)
     if settings.profile == "prod":
-        raise BadSetting("FUNDLEDGER_PROFILE='prod': needs TLS and signed requests, which this version has not; accepted: dev")
+        raise BadSetting(
+            "FUNDLEDGER_PROFILE='prod': needs TLS and signed requests, which this version has not; accepted: dev"
+        )
     configure_logs(settings.log_level, {})
     asyncio.run(Supervisor(settings).run())
     return 0
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from fundledger.app.books import run_migrate
+
+    return asyncio.run(run_migrate(_settings(options)))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from fundledger.app.books import run_verify
+
+    return asyncio.run(run_verify(_settings(options), options.json))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from fundledger.app.doctor import run_doctor
+
+    return asyncio.run(run_doctor(_settings(options)))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from fundledger.app.demo import run_demo
+
+    return asyncio.run(run_demo(_settings(options), options.seconds, options.rate))
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from fundledger.benchmarks.bench import main as bench
+
+    return bench(options.rest)
 
 
 def _show_settings(options: argparse.Namespace) -> int:
@@ -48,13 +86,26 @@ def _show_settings(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fundledger", description="A payment fund account system.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="start everything; Ctrl-C drains and stops")
-    serve.add_argument("--workers", type=int)
-    serve.add_argument("--port", type=int)
+
+    def command(name: str, run: object, help_: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help_, description=help_)
+        added.set_defaults(run=run)
+        return added
+
+    serve = command("serve", _serve, "start everything; Ctrl-C drains and stops")
+    serve.add_argument("--workers", type=int, help="worker processes on the port")
+    serve.add_argument("--port", type=int, help="port of the account service")
     serve.add_argument("--profile", choices=["dev", "prod"])
-    serve.set_defaults(run=_serve)
-    for command in (serve,):
-        command.add_argument("--data", dest="data_dir", metavar="DIR")
-    shown = commands.add_parser("settings", help="the effective settings, with where each came from")
-    shown.set_defaults(run=_show_settings)
+    migrate = command("migrate", _migrate, "bring the schema up to date")
+    verify = command("verify", _verify, "prove the books; exit status 1 on any finding")
+    verify.add_argument("--json", action="store_true", help="one JSON object")
+    demo = command("demo", _demo, "sample merchants and traffic in a ledger of its own, then a proof of the books")
+    demo.add_argument("--seconds", type=int, default=20, help="how long (default 20)")
+    demo.add_argument("--rate", type=int, default=200, help="payments per second (default 200)")
+    doctor = command("doctor", _doctor, "what is wrong with this installation, and what to do")
+    command("settings", _show_settings, "the effective settings, with where each came from")
+    bench = commands.add_parser("bench", help="measure this service beside its baselines", add_help=False)
+    bench.set_defaults(run=_bench)
+    for with_data in (serve, migrate, verify, doctor):
+        with_data.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
     return parser

@@ -44,7 +44,9 @@ async def place_hold(service: Service, call: Call) -> Reply:
     if outcome.refusal is not None:
         return refused(outcome.refusal, outcome.replay)
     assert outcome.hold is not None
-    return Reply(200 if outcome.replay else 201, render.placed_hold(outcome.hold), JSON, _REPLAY if outcome.replay else {})
+    return Reply(
+        200 if outcome.replay else 201, render.placed_hold(outcome.hold), JSON, _REPLAY if outcome.replay else {}
+    )
 
 
 async def _hold(service: Service, call: Call) -> Hold:

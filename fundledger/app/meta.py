@@ -1,6 +1,7 @@
 """What is not money: liveness, readiness, metrics, the OpenAPI file and its page."""
 
 import asyncio
+import contextlib
 import resource
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from fundledger.app.problems import problem
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
+from fundledger.ledger.statements import load
 
+SQL = load("fundledger.app")
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"
 
@@ -27,9 +30,11 @@ async def readyz(service: Service, call: Call) -> Reply:
     """`GET /readyz`: 503 while draining or without database."""
     del call
     if service.draining:
-        return problem(503, "draining", "Stopping", "this worker is finishing what it accepted", headers={"Retry-After": "1"})
+        return problem(
+            503, "draining", "Stopping", "this worker is finishing what it accepted", headers={"Retry-After": "1"}
+        )
     try:
-        await asyncio.wait_for(service.pool.fetchval("SELECT 1"), timeout=2)
+        await asyncio.wait_for(service.pool.fetchval(SQL["ping"]), timeout=2)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         headers = {"Retry-After": "1"}
         return problem(503, "no-database", "Not ready", "the account database does not answer", headers=headers)
@@ -80,9 +85,10 @@ async def tell_siblings(service: Service, path: Path) -> asyncio.Server:
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         del reader
-        writer.write(msgspec.json.encode(snapshot(service)))
-        await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            writer.write(msgspec.json.encode(snapshot(service)))
+            await writer.drain()
         writer.close()
 
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before this worker serves
     return await asyncio.start_unix_server(tell, str(path))

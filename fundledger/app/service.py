@@ -112,7 +112,7 @@ class Service:
             waiting, self._opening = self._opening[:500], self._opening[500:]
             try:
                 opened = await self.reading(lambda w=waiting: self._open([request for request, _ in w]))  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of those who wait
+            except Exception as error:
                 for _, future in waiting:
                     if not future.done():
                         future.set_exception(error)
@@ -136,4 +136,3 @@ class Service:
         for lane in self.lanes:
             await lane.close()
         await self.pool.close()
-

@@ -37,7 +37,9 @@ class Settings(BaseSettings):
     platform_slots: int | None = Field(
         None, ge=1, le=64, description="sub-accounts of a platform account in each shard, fixed likewise (then: 8)"
     )
-    posting: Literal["lanes", "direct"] = Field("lanes", description="direct: one transaction a request, the naive baseline")
+    posting: Literal["lanes", "direct"] = Field(
+        "lanes", description="direct: one transaction a request, the naive baseline"
+    )
     batch_size_max: int = Field(2000, ge=1, le=10000, description="vouchers in one transaction")
     buffer_depth_max: int = Field(20000, ge=1, le=1_000_000, description="vouchers waiting in one lane; beyond: 503")
     accounting_timezone: str = Field("UTC", description="time zone of the accounting date")
@@ -63,8 +65,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - by keyword, from pydantic-settings
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 

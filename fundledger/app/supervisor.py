@@ -1,6 +1,7 @@
 """`fundledger serve`: the database, the workers, and what happens when one of them dies."""
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -48,7 +49,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        lock = _lock(self._settings.data_dir)
+        held = lock(self._settings.data_dir)
         try:
             await _wait_for_port(self._settings.host, self._settings.port)
             await self._prepare()
@@ -64,7 +65,7 @@ class Supervisor:
         finally:
             if self._postgres is not None:
                 await self._postgres.stop()
-            lock.close()
+            held.close()
 
     async def _prepare(self) -> None:
         FileKeys(self._settings.data_dir / "keys")
@@ -86,11 +87,12 @@ class Supervisor:
         started = asyncio.gather(*(event.wait() for event in ready))
         stopped = asyncio.create_task(self._stopping.wait())
         failed = asyncio.create_task(self._first_of(keepers))
-        await asyncio.wait([started, stopped, failed], timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [started, stopped, failed]
+        await asyncio.wait(waiting, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         if not started.done() and not stopped.done():
             raise CannotServe("the workers do not start: see the log above")
-        for waiting in (started, stopped, failed):
-            waiting.cancel()
+        for one in waiting:
+            one.cancel()
         return keepers
 
     async def _first_of(self, keepers: list[asyncio.Task[None]]) -> None:
@@ -134,13 +136,11 @@ class Supervisor:
             await postgres.start()
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            pass
 
     async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
-        print("fundledger: stopping; what was accepted is finished first", flush=True)  # noqa: T201 - the operator's console
+        print("fundledger: stopping; what was accepted is finished first", flush=True)
         self._stopping.set()
         for process in self._workers.values():
             if process.returncode is None:
@@ -150,7 +150,7 @@ class Supervisor:
             async with asyncio.timeout(self._settings.drain_s + 10):
                 await asyncio.gather(*waits)
         except TimeoutError:
-            _log.error("a worker did not drain in time and is killed")  # noqa: TRY400
+            _log.error("a worker did not drain in time and is killed")
             for process in self._workers.values():
                 if process.returncode is None:
                     process.kill()
@@ -193,13 +193,15 @@ async def _until_told(path: Path, ready: asyncio.Event) -> None:
             return
 
 
-def _lock(data_dir: Path) -> Any:
+def lock(data_dir: Path) -> Any:
     """Hold the data directory for as long as this process lives. Raises CannotServe."""
     try:
         data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         file = (data_dir / "serve.lock").open("a+")
     except OSError as error:
-        raise CannotServe(f"{PREFIX}DATA_DIR={str(data_dir)!r}: {error.strerror}, accepted is a writable folder") from None
+        raise CannotServe(
+            f"{PREFIX}DATA_DIR={str(data_dir)!r}: {error.strerror}, accepted is a writable folder"
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -238,14 +240,14 @@ def _write_secret(path: Path, text: str) -> None:
 def _banner(settings: Settings) -> None:
     base = f"http://{settings.host}:{settings.port}"
     token = settings.data_dir / "dev-token"
+    account = '{"id":"bank:demo","owner":"platform","type":"bank","currency":"CNY"}'
+    headers = f'-H "Authorization: Bearer $(cat {token})" -H "Content-Type: application/json"'
     lines = (
         f"fundledger: ready, {settings.workers} workers",
         f"  account service  {base}    reference {base}/docs",
         f"  API token        {token}",
         f"  database         {'FUNDLEDGER_ACCOUNT_DSN' if settings.account_dsn else settings.data_dir / 'account-dsn'}",
-        "  try              "
-        f'curl -s {base}/v1/accounts -H "Authorization: Bearer $(cat {token})" -H \'Content-Type: application/json\' '
-        "-d '{\"id\":\"bank:demo\",\"owner\":\"platform\",\"type\":\"bank\",\"currency\":\"CNY\"}'",
+        f"  try              curl -s {base}/v1/accounts {headers} -d '{account}'",
         "  Ctrl-C drains and stops",
     )
-    print("\n".join(lines), flush=True)  # noqa: T201 - the operator's console
+    print("\n".join(lines), flush=True)

@@ -86,7 +86,7 @@ async def _post_after_lookup(service: Service, parsed: VoucherBody, answer: Call
         answer(bad.reply)
     except Unavailable as fault:
         answer(faulted(fault))
-    except Exception as error:  # noqa: BLE001 - a bug is answered too
+    except Exception as error:
         answer(crashed(error))
 
 
@@ -197,7 +197,7 @@ async def post_batch(service: Service, call: Call) -> Reply:
     results = []
     for voucher, item in zip(vouchers, outcomes, strict=True):
         if isinstance(item, Fault):
-            # What stands of the others is told when the batch is sent again: nobody is told "refused" who may be posted.
+            # What stands of the others is told when the batch is sent again: nobody may hear "refused" who was posted.
             return faulted(item)
         results.append(_result(service, voucher, item))
     return Reply(200, render.encode({"results": results}))
@@ -265,4 +265,3 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     digest = digest_of("reversal", asked, None, None, None, original_id)
     voucher = Voucher(id_, "reversal", lines, 0, digest, reverses=original_id)
     return to_reply(service, await service.ask(voucher.shard(), voucher))
-

@@ -86,7 +86,16 @@ async def open_accounts(
             account = account_of(number, request, layout)
             directory.remember(account)
             views[request.id] = AccountView(
-                account, request.owner, request.metadata, row[8], Status.OPEN, 0, 0, 0, 0, account.slots_total(layout.shards)
+                account,
+                request.owner,
+                request.metadata,
+                row[8],
+                Status.OPEN,
+                0,
+                0,
+                0,
+                0,
+                account.slots_total(layout.shards),
             )
     answers = []
     for request in requests:

@@ -9,7 +9,8 @@ Side = Literal["debit", "credit"]
 @dataclass(frozen=True, slots=True)
 class AccountType:
     """`normal` is 1 for credit-normal and -1 for debit-normal; a bounded account's available amount stays >= 0;
-    a platform account has sub-accounts in every shard from birth and takes no holds."""
+    a platform account has sub-accounts in every shard from birth and takes no holds.
+    """
 
     name: str
     normal: int

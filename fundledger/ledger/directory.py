@@ -27,7 +27,8 @@ class Reader(Protocol):
 
 class Directory:
     """A bounded memory of accounts, least recently used out first, in two generations: what is found in the old one
-    moves to the young one; when the young one is full it becomes the old one. At most `2 * generation` accounts stay."""
+    moves to the young one; when the young one is full it becomes the old one. At most `2 * generation` accounts stay.
+    """
 
     def __init__(self, keys: Keys, generation: int = 1 << 17) -> None:
         self._keys = keys
@@ -71,17 +72,7 @@ class Directory:
 
     def verified(self, row: asyncpg.Record) -> Account:
         """An account from its row, once its MAC has been verified. Raises AccountTampered, KeyFault."""
-        message = canonical.account(
-            row["number"],
-            row["id"],
-            row["owner"],
-            row["type"],
-            row["currency"],
-            clock.us(row["created_at"]),
-            row["metadata"],
-            row["key_version"],
-        )
-        if self._keys.by_version(row["key_version"]).tag(message) != row["mac"]:
+        if self._keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
             raise AccountTampered(_ACCOUNT_MAC_FAULT.format(row["id"]))
         return Account(row["number"], row["id"], row["shard"], row["slots"], row["currency"], CHART[row["type"]])
 
@@ -91,3 +82,17 @@ class Directory:
             self._old = self._young
             self._young = {}
         self._young[account.id] = account
+
+
+def account_message(row: asyncpg.Record) -> bytes:
+    """What the MAC of an account's row covers."""
+    return canonical.account(
+        row["number"],
+        row["id"],
+        row["owner"],
+        row["type"],
+        row["currency"],
+        clock.us(row["created_at"]),
+        row["metadata"],
+        row["key_version"],
+    )

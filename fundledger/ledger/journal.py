@@ -1,7 +1,7 @@
 """Reading the journal: the statement of an account, page by page.
 
-A cursor holds, for each sub-account, the seq up to which it was read. So a page costs the same however deep it is, and an
-entry that commits late on one slot is never skipped because a later one of another slot was seen already. Within what
+A cursor holds, for each sub-account, the seq up to which it was read. So a page costs the same however deep it is, and
+an entry that commits late on one slot is never skipped because a later one of another slot was seen already. Within what
 is shown the order is (posted_at, slot, seq), and the running balance is the account's.
 """
 
@@ -109,9 +109,7 @@ def _decode(cursor: str) -> _Cursor:
         raise BadCursor("this is not a cursor of ours") from None
 
 
-def _check(
-    cursor: _Cursor, account: Account, sub_accounts: int, from_: datetime | None, to: datetime | None
-) -> None:
+def _check(cursor: _Cursor, account: Account, sub_accounts: int, from_: datetime | None, to: datetime | None) -> None:
     asked: Sequence[tuple[datetime | None, int]] = ((from_, cursor.from_us), (to, cursor.to_us))
     if cursor.account_number != account.number or len(cursor.after) != sub_accounts:
         raise BadCursor("this cursor was made for another account")

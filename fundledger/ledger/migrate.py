@@ -6,6 +6,7 @@ from importlib.resources import files
 import asyncpg
 
 from fundledger.ledger.accounts import Layout
+from fundledger.ledger.statements import SQL
 
 _LOCK = 0x66756E64  # "fund": one migrator at a time
 
@@ -28,12 +29,9 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", layout: Layo
     when an applied migration was changed, or when the ledger was initialised with another layout.
     """
     async with connection.transaction():
-        await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS public.fundledger_migrations (number integer PRIMARY KEY, name text NOT NULL,"
-            " sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
-        rows = await connection.fetch("SELECT number, name, sha256 FROM public.fundledger_migrations")
+        await connection.execute(SQL["migration_lock"], _LOCK)
+        await connection.execute(SQL["migration_table"])
+        rows = await connection.fetch(SQL["migrations_applied"])
         applied = {row["number"]: row for row in rows}
         known = {number for number, _, _ in migrations()}
         if set(applied) - known:
@@ -46,15 +44,13 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", layout: Layo
                     raise SchemaFault(f"migration {name} was changed after it was applied")
                 continue
             await connection.execute(sql)
-            await connection.execute(
-                "INSERT INTO public.fundledger_migrations (number, name, sha256) VALUES ($1, $2, $3)", number, name, sha256
-            )
+            await connection.execute(SQL["migration_record"], number, name, sha256)
             done.append(name)
         return await _layout(connection, layout), done
 
 
 async def read_layout(connection: "asyncpg.Connection[asyncpg.Record]") -> Layout:
-    row = await connection.fetchrow("SELECT shards, platform_slots FROM ledger.settings")
+    row = await connection.fetchrow(SQL["read_layout"])
     if row is None:
         raise SchemaFault("the ledger was never initialised")
     return Layout(row["shards"], row["platform_slots"])
@@ -62,9 +58,5 @@ async def read_layout(connection: "asyncpg.Connection[asyncpg.Record]") -> Layou
 
 async def _layout(connection: "asyncpg.Connection[asyncpg.Record]", layout: Layout | None) -> Layout:
     if layout is not None:
-        await connection.execute(
-            "INSERT INTO ledger.settings (shards, platform_slots) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            layout.shards,
-            layout.platform_slots,
-        )
+        await connection.execute(SQL["write_layout"], layout.shards, layout.platform_slots)
     return await read_layout(connection)

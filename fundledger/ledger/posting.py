@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -74,7 +74,11 @@ class Plan:
                 for voucher in command.vouchers:
                     self._add_voucher(voucher, books.ordinal)
             elif type(command) is PlaceHold:
-                self._add(command.account, command.account.shard, place_of(command.account, command.account.shard, books.ordinal))
+                self._add(
+                    command.account,
+                    command.account.shard,
+                    place_of(command.account, command.account.shard, books.ordinal),
+                )
                 self.holds.append(command.id)
             elif type(command) is EndHold:
                 self._add(command.account, command.account.shard, (command.account.number << 16) + command.slot)
@@ -104,16 +108,24 @@ class Plan:
             self.places[shard] = {place}
 
 
-async def post_vouchers(session: Session, books: Books, commands: Sequence[Command]) -> list[Outcome | Fault]:
+def _nothing() -> None:
+    pass
+
+
+async def post_vouchers(
+    session: Session, books: Books, commands: Sequence[Command], on_sent: Callable[[], None] = _nothing
+) -> list[Outcome | Fault]:
     """Post a batch: `answers[i]` answers `commands[i]`, an outcome or the fault that kept it from having one.
 
     One transaction, committed before this returns. It locks every sub-account that the batch touches, by shard, account
-    and slot in ascending order, so that two batches never wait for each other in a circle. One item's refusal touches no
-    other item. A batch that fails as a whole is read and decided again; what still fails is halved, until the one
+    and slot in ascending order, so that two batches never wait for each other in a circle. One item's refusal touches
+    no other item. A batch that fails as a whole is read and decided again; what still fails is halved, until the one
     item that the database will not take stands alone.
 
     When the connection breaks, also around the commit, the same batch is posted again: each id counts once, so that
     finds out what is true. Asking again with the same ids is always safe.
+
+    `on_sent` is called when the writes are about to go out: from then on this process waits for the database.
 
     Cancelling the caller does not withdraw a batch that was sent.
     """
@@ -127,7 +139,7 @@ async def post_vouchers(session: Session, books: Books, commands: Sequence[Comma
             outcomes = decide(batch, commands)
             connection = await session.open()
             if batch.has_writes():
-                await _write(connection, session, batch)
+                await _write(connection, session, batch, on_sent)
                 sent_commit = True
                 await connection.execute(COMMIT)
             else:
@@ -150,8 +162,8 @@ async def post_vouchers(session: Session, books: Books, commands: Sequence[Comma
                 return await _halve(session, books, commands, GuardHit(str(error)))
             session.drop()
             if asyncio.get_running_loop().time() > gives_up_at:
-                fault = OutcomeUnknown if sent_commit else Unavailable
-                return [fault("the database does not answer")] * len(commands)
+                gave_up = OutcomeUnknown if sent_commit else Unavailable
+                return [gave_up("the database does not answer")] * len(commands)
             await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - jitter
         except asyncpg.PostgresError as error:
             await session.rollback()
@@ -192,8 +204,7 @@ async def _read(session: Session, books: Books, commands: Sequence[Command], num
     now = clock.now_us()
     for _, row in rows:
         # Time along one sub-account never falls, whoever's clock it was.
-        if row[6] > now:
-            now = row[6]
+        now = max(now, row[6])
     batch = Batch(number, books.ordinal, books.keys.current, now, books.calendar.date_of(now))
     for shard, row in rows:
         account = plan.accounts.get(row[0])
@@ -218,11 +229,23 @@ def _take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg
     """Put a locked row into the batch. One whose MAC does not verify is taken as frozen."""
     number, slot, posted, held, version, seq, posted_at_us, status, key_version, last_entry_mac, mac, _ = row
     message = canonical.sub_account(
-        number, slot, account.currency.encode(), posted, held, version, status, seq, posted_at_us, last_entry_mac, key_version
+        number,
+        slot,
+        account.currency.encode(),
+        posted,
+        held,
+        version,
+        status,
+        seq,
+        posted_at_us,
+        last_entry_mac,
+        key_version,
     )
     place = (number << 16) + slot
     if books.keys.by_version(key_version).tag(message) != mac:
-        evidence = {name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"}
+        evidence = {
+            name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"
+        }
         batch.tampered[place] = msgspec.json.encode(evidence).decode()
         status = Status.FROZEN_INTEGRITY
     batch.sub_accounts[place] = SubAccount(
@@ -230,7 +253,12 @@ def _take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg
     )
 
 
-async def _write(connection: "asyncpg.Connection[asyncpg.Record]", session: Session, batch: Batch) -> None:
+async def _write(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    session: Session,
+    batch: Batch,
+    on_sent: Callable[[], None] = _nothing,
+) -> None:
     written = [s for s in batch.sub_accounts.values() if s.written]
     shards = {s.shard for s in written}
     shards.update(shard for shard, _ in batch.new_vouchers)
@@ -239,7 +267,7 @@ async def _write(connection: "asyncpg.Connection[asyncpg.Record]", session: Sess
         vouchers = [record for of, record in batch.new_vouchers if single or of == shard]
         entries = [entry[1:] for entry in batch.entries if single or entry[0] == shard]
         sub_accounts = [s for s in written if single or s.shard == shard]
-        await session.write.fetch(
+        arguments = (
             shard,
             batch.number,
             batch.accounting_date,
@@ -250,6 +278,8 @@ async def _write(connection: "asyncpg.Connection[asyncpg.Record]", session: Sess
             *_sub_account_columns(batch, sub_accounts),
             *_columns(entries, 7),
         )
+        on_sent()
+        await session.write.fetch(*arguments)
     if batch.changed_holds:
         await write_holds(connection, batch)
     for event in batch.events:

@@ -70,8 +70,7 @@ async def read_holds(reader: Reader, directory: Directory, keys: Keys, hold_ids:
             _us(row["expires_at"]),
             _us(row["ended_at"]),
         )
-        key = keys.by_version(row["key_version"])
-        if key.tag(_message(hold, row["refusal"], key.version)) != row["mac"]:
+        if keys.by_version(row["key_version"]).tag(hold_message(row)) != row["mac"]:
             raise HoldTampered(f"hold {hold.id} does not match its MAC")
         holds[hold.id] = hold
     return holds
@@ -123,6 +122,23 @@ def _message(hold: Hold, refusal: str | None, key_version: int) -> bytes:
         hold.ended_at_us,
         refusal,
         key_version,
+    )
+
+
+def hold_message(row: asyncpg.Record) -> bytes:
+    """What the MAC of a hold's row covers."""
+    return canonical.hold(
+        row["id"],
+        row["account_number"],
+        row["slot"],
+        row["amount"],
+        row["captured"],
+        row["status"],
+        clock.us(row["created_at"]),
+        _us(row["expires_at"]),
+        _us(row["ended_at"]),
+        row["refusal"],
+        row["key_version"],
     )
 
 

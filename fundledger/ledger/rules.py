@@ -46,7 +46,10 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
     if voucher.unknown is not None:
         return Outcome(refusal=_unknown(voucher.unknown))
     shard = voucher.shard()
-    places = [place_of(account, shard if account.type.platform else account.shard, batch.ordinal) for account, _ in voucher.lines]
+    places = [
+        place_of(account, shard if account.type.platform else account.shard, batch.ordinal)
+        for account, _ in voucher.lines
+    ]
     sub_accounts = batch.sub_accounts
     touched = [sub_accounts[place] for place in places]
     hold = None
@@ -177,7 +180,9 @@ def _write_entries(batch: Batch, voucher: Voucher, touched: list[SubAccount]) ->
                 key.version,
             )
         )
-        batch.entries.append((sub_account.shard, account.number, sub_account.slot, seq, voucher_id, amount, balance, mac))
+        batch.entries.append(
+            (sub_account.shard, account.number, sub_account.slot, seq, voucher_id, amount, balance, mac)
+        )
 
 
 def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
@@ -200,7 +205,9 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
     batch.new_vouchers[vouchers:] = [new for new in batch.new_vouchers[vouchers:] if new[1] is culprit.record]
     del batch.entries[entries:]
     batch.mine = mine
-    aborted = Refusal(Code.BATCH_ABORTED, f"voucher {group.vouchers[len(outcomes) - 1].id} of this atomic batch was refused")
+    aborted = Refusal(
+        Code.BATCH_ABORTED, f"voucher {group.vouchers[len(outcomes) - 1].id} of this atomic batch was refused"
+    )
     parts = []
     for i, voucher in enumerate(group.vouchers):
         stands = batch.vouchers.get(voucher.id)
@@ -217,7 +224,9 @@ def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
     seen = batch.holds.get(request.id)
     if seen is not None:
         if seen.digest != request.digest:
-            return Outcome(refusal=Refusal(Code.HOLD_ID_REUSED, "this id was used before, with other content", field="id"))
+            return Outcome(
+                refusal=Refusal(Code.HOLD_ID_REUSED, "this id was used before, with other content", field="id")
+            )
         return Outcome(hold=seen, refusal=seen.refusal, replay=True)
     account = request.account
     if 0 < request.expires_at_us <= batch.posted_at_us:
@@ -271,7 +280,8 @@ def _capture_refusal(voucher: Voucher, hold: Hold) -> Refusal | None:
     debited *= hold.account.type.normal
     if 0 < debited <= hold.amount:
         return None
-    detail = f"a capture of hold {hold.id} takes 1 to {hold.amount} from account {hold.account.id}, this voucher takes {debited}"
+    taken = f"a capture of hold {hold.id} takes 1 to {hold.amount} from account {hold.account.id}"
+    detail = f"{taken}, this voucher takes {debited}"
     return Refusal(Code.HOLD_EXCEEDED, detail, account=hold.account.id, field="voucher.entries")
 
 

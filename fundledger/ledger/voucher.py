@@ -17,9 +17,9 @@ AMOUNT_MAX = (1 << 53) - 1
 class Voucher:
     """A request to move money.
 
-    `lines[i]` is `(account, signed amount)`, credit positive, in the caller's order; `imbalance` is their sum. `unknown`
-    names the first account that does not exist; such a voucher has no lines. `hold` is the hold that it captures, kept
-    on the sub-account `hold_place` of shard `hold_shard`; `reverses` is the voucher that it undoes.
+    `lines[i]` is `(account, signed amount)`, credit positive, in the caller's order; `imbalance` is their sum.
+    `unknown` names the first account that does not exist; such a voucher has no lines. `hold` is the hold that it
+    captures, kept on the sub-account `hold_place` of shard `hold_shard`; `reverses` is the voucher that it undoes.
     """
 
     __slots__ = (

@@ -40,7 +40,7 @@ def voucher(
     refusal: str | None,
     key_version: int,
 ) -> bytes:
-    """`lines` is flat: account number, signed amount, account number, ...; `digest` covers what the caller asked for."""
+    """`lines` is flat: account number, signed amount, ...; `digest` covers what the caller asked for."""
     packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
     refused = b"" if refusal is None else refusal.encode()
     return b"%b%b%b%b%b" % (

@@ -1,0 +1,37 @@
+# Two commands serve a newcomer: `make serve` and `make test`. Everything that they need is set up by them.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: serve demo test lint bench prove lock
+
+serve: $(STAMP) ## start everything on 127.0.0.1:8080, data in ./data; Ctrl-C drains and stops
+	@exec $(BIN)/fundledger serve
+
+demo: $(STAMP) ## merchants, paced traffic and a proof of the books, in a data directory of its own
+	@$(BIN)/fundledger demo
+
+test: $(STAMP) lint ## everything: style, types, import contracts, tests on a real Postgres
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## short; ARGS="--long" for the long one
+	$(BIN)/fundledger bench $(ARGS)
+
+prove: $(STAMP) ## verify the books of ./data; the service may be running
+	$(BIN)/fundledger verify
+
+lock: ## renew requirements.txt from pyproject.toml
+	$(BIN)/uv pip compile -q --universal --all-extras --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fundledger needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m fundledger` is the command line."""
+
+from fundledger.app.cli import main
+
+main()

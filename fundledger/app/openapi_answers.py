@@ -1,0 +1,176 @@
+"""The schemas of answers in the OpenAPI file: what render.py writes."""
+
+from typing import Any, Final
+
+from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID, Schema
+from fundledger.app.problems import URN
+from fundledger.app.render import STATUS_NAMES
+from fundledger.ledger.chart import CHART
+from fundledger.ledger.hold import HoldStatus
+
+_DATE: Final[Schema] = {"type": "string", "format": "date"}
+_PROBLEM: Final[Schema] = {"$ref": REF + "Problem"}
+_METADATA: Final[Schema] = {"type": "object", "description": "as it was sent; absent when none was"}
+_ENTRY: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "account": ID,
+        "side": {"enum": ["credit", "debit"]},
+        "amount": {"type": "integer", "minimum": 1, "description": "in minor units"},
+    },
+    "required": ["account", "side", "amount"],
+}
+
+
+def _amount(description: str, **more: Any) -> Schema:
+    return {"type": "integer", "format": "int64", "description": description, **more}
+
+
+def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        **more,
+    }
+
+
+def _nullable(schema: Schema, description: str) -> Schema:
+    return {**schema, "type": [schema["type"], "null"], "description": description}
+
+
+_POSTED = _amount("entries so far, in the account's normal direction, in minor units")
+_HELD = _amount("sum of its open holds", minimum=0)
+_AVAILABLE = _amount("posted - held")
+
+ANSWERS: Final[dict[str, Schema]] = {
+    "Balance": _object(
+        {
+            "posted": _POSTED,
+            "held": _HELD,
+            "pending": _amount("credits that are accepted and not posted yet", minimum=0),
+            "available": _AVAILABLE,
+        }
+    ),
+    "Account": _object(
+        {
+            "id": ID,
+            "owner": ID,
+            "type": {"type": "string", "enum": list(CHART)},
+            "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
+            "status": {"type": "string", "enum": list(dict.fromkeys(STATUS_NAMES.values()))},
+            "balance": {"$ref": REF + "Balance"},
+            "version": {"type": "integer", "minimum": 0, "description": "rises with every change"},
+            "sub_accounts": {"type": "integer", "minimum": 1, "description": "slices that its balance is kept in"},
+            "heat": {"type": "string", "enum": ["cold", "hot"]},
+            "created_at": INSTANT,
+        },
+        {
+            "metadata": _METADATA,
+            "frozen_scope": {"const": "all", "description": "of a frozen account that takes no credits either"},
+        },
+    ),
+    "BalanceAt": _object(
+        {
+            "account": ID,
+            "at": _nullable(INSTANT, "the moment asked for; null: now"),
+            "posted": _POSTED,
+            "held": _HELD,
+            "available": _AVAILABLE,
+        }
+    ),
+    "StatementEntry": _object(
+        {
+            "seq": {"type": "integer", "minimum": 1, "description": "counts the entries of one slot, without gaps"},
+            "voucher_id": UUID,
+            "type": {"type": "string", "description": "the voucher's"},
+            "side": {"enum": ["credit", "debit"]},
+            "amount": {"type": "integer", "minimum": 1, "description": "in minor units"},
+            "balance_after": _amount("the account's, in its normal direction"),
+            "posted_at": INSTANT,
+            "accounting_date": _DATE,
+            "slot": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "which slice of the account; 0 unless it is split",
+            },
+        }
+    ),
+    "Statement": _object(
+        {
+            "entries": {
+                "type": "array",
+                "items": {"$ref": REF + "StatementEntry"},
+                "description": "newest last",
+            },
+            "next_cursor": {
+                "type": ["string", "null"],
+                "description": "send it as `cursor` for the next page; null on the last page",
+            },
+        }
+    ),
+    "Entry": _ENTRY,
+    "Voucher": _object(
+        {
+            "id": UUID,
+            "type": {"type": "string", "pattern": "^[a-z_]{1,32}$"},
+            "status": {"type": "string", "enum": ["posted", "refused"]},
+            "posted_at": {**INSTANT, "description": "when it was posted, or refused"},
+            "accounting_date": _DATE,
+            "entries": {"type": "array", "items": {"$ref": REF + "Entry"}, "minItems": 2, "maxItems": 64},
+            "reference": {"type": ["string", "null"]},
+        },
+        {
+            "metadata": _METADATA,
+            "hold": {**ID, "description": "the hold that it captured"},
+            "reverses": {**UUID, "description": "the voucher that it undoes"},
+            "reversed_by": {**UUID, "description": "the voucher that undid it; shown by GET only"},
+            "problem": {**_PROBLEM, "description": "why it was refused; shown by GET only"},
+        },
+    ),
+    "BatchResult": _object(
+        {"id": UUID, "status": {"type": "string", "enum": ["posted", "refused"]}},
+        {
+            "problem": {**_PROBLEM, "description": "of a refused item"},
+            "replay": {"const": True, "description": "of an item that had been posted before"},
+        },
+    ),
+    "BatchResults": _object(
+        {
+            "results": {
+                "type": "array",
+                "items": {"$ref": REF + "BatchResult"},
+                "description": "`results[i]` answers `vouchers[i]`",
+            }
+        }
+    ),
+    "Hold": _object(
+        {
+            "id": ID,
+            "account": ID,
+            "amount": {"type": "integer", "minimum": 1, "description": "in minor units"},
+            "captured": {"type": "integer", "minimum": 0, "description": "what its capture took of it"},
+            "status": {"type": "string", "enum": [status.name.lower() for status in HoldStatus]},
+            "created_at": INSTANT,
+            "expires_at": _nullable(INSTANT, "null: never"),
+            "ended_at": _nullable(INSTANT, "null while it is open"),
+            "voucher_id": _nullable(UUID, "the voucher that captured it"),
+        },
+        {"problem": {**_PROBLEM, "description": "why it was refused"}},
+    ),
+    "Alive": _object({"status": {"const": "alive"}}),
+    "Ready": _object({"status": {"const": "ready"}}),
+    "Problem": _object(
+        {
+            "type": {"type": "string", "pattern": f"^{URN}[a-z-]+$", "description": "one of those listed below"},
+            "title": {"type": "string", "description": "the same for every problem of a type"},
+            "status": {"type": "integer", "description": "the HTTP status of this type"},
+            "detail": {"type": "string", "description": "what is the matter this time; never another owner's balance"},
+        },
+        {
+            "account": {**ID, "description": "the account that is concerned"},
+            "field": {"type": "string", "description": "the member or parameter that is concerned"},
+        },
+        description="RFC 9457. More members may come with later versions.",
+    ),
+}

@@ -1,0 +1,116 @@
+"""The schemas of request bodies in the OpenAPI file, derived from the types that decode them."""
+
+from functools import cache
+from typing import Annotated, Any, Final, get_args, get_origin
+
+import msgspec
+
+from fundledger.app import body
+from fundledger.ledger.chart import CHART
+
+Schema = dict[str, Any]
+REF: Final = "#/components/schemas/"
+UUID: Final[Schema] = {
+    "type": "string",
+    "format": "uuid",
+    "pattern": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+}
+ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9:_.-]{1,128}$"}
+INSTANT: Final[Schema] = {"type": "string", "format": "date-time"}
+_METADATA = Annotated[dict[str, Any], msgspec.Meta(description="a JSON object of at most 4,096 bytes")] | None
+_BODIES: Final = (
+    body.AccountBody,
+    body.VoucherBody,
+    body.BatchBody,
+    body.ReverseBody,
+    body.HoldBody,
+    body.CaptureBody,
+    body.FreezeBody,
+    body.ReasonBody,
+)
+# What body.py checks with functions instead of types: (schema, member) -> what its type does not say.
+_CHECKED_BY_FUNCTIONS: Final[dict[tuple[str, str], Schema]] = {
+    ("EntryBody", "account"): {**ID, "description": "id of an open account"},
+    ("VoucherBody", "id"): {**UUID, "description": "the idempotency key: it counts once, for ever"},
+    ("VoucherBody", "type"): {"type": "string", "pattern": "^[a-z_]{1,32}$", "description": "its meaning is yours"},
+    ("ReverseBody", "id"): {**UUID, "description": "id of the reversal, which is a voucher too"},
+    ("AccountBody", "type"): {
+        "type": "string",
+        "enum": list(CHART),
+        "description": "\n".join(f"`{type_.name}`: {type_.meaning}" for type_ in CHART.values()),
+    },
+    ("HoldBody", "expires_at"): {
+        "type": ["string", "null"],
+        "format": "date-time",
+        "default": None,
+        "description": "in the future; without it the hold stays until it is captured or released",
+    },
+}
+_DESCRIPTIONS: Final[dict[tuple[str, str], str]] = {
+    ("EntryBody", "side"): "a debit adds to "
+    + ", ".join(f"`{type_.name}`" for type_ in CHART.values() if type_.normal < 0)
+    + "; a credit adds to all others",
+    ("VoucherBody", "reference"): "a text of yours; part of the voucher's content",
+    ("VoucherBody", "ticket"): "taken, not looked at in this version",
+    ("VoucherBody", "entries"): "debits and credits are equal; each account is open, and all are of one currency",
+    ("BatchBody", "atomic"): "true: all are posted or none",
+    ("AccountBody", "owner"): "whom the account belongs to; all accounts of an owner are kept together",
+    ("FreezeBody", "reason"): "kept with the change",
+    ("ReasonBody", "reason"): "kept with the change",
+    ("FreezeBody", "scope"): "`debits`: no money leaves; `all`: no entries at all",
+}
+
+
+def request_schemas() -> dict[str, Schema]:
+    """By name, one for each type in body.py that a request decodes to."""
+    _, schemas = msgspec.json.schema_components([_mirror(type_) for type_ in _BODIES], ref_template=REF + "{name}")
+    for (name, member), schema in _CHECKED_BY_FUNCTIONS.items():
+        assert member in schemas[name]["properties"], "a member that body.py does not have"
+        schemas[name]["properties"][member] = schema
+    for (name, member), description in _DESCRIPTIONS.items():
+        schemas[name]["properties"][member]["description"] = description
+    for schema in schemas.values():
+        del schema["title"]
+    tidied: dict[str, Schema] = _tidied(schemas)
+    return tidied
+
+
+@cache
+def _mirror(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same type, but for members that are kept as raw JSON, of which it tells what they may be."""
+    fields: list[tuple[str, Any, Any]] = []
+    for field in msgspec.structs.fields(struct):
+        default = None if field.type is msgspec.Raw else field.default
+        fields.append((field.name, _mirrored(field.type), msgspec.field(default=default)))
+    strict = struct.__struct_config__.forbid_unknown_fields
+    return msgspec.defstruct(struct.__name__, fields, forbid_unknown_fields=strict)
+
+
+def _mirrored(type_: Any) -> Any:
+    if type_ is msgspec.Raw:
+        return _METADATA
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        return _mirror(type_)
+    if get_origin(type_) is Annotated:
+        inner, *meta = get_args(type_)
+        return Annotated[_mirrored(inner), *meta]
+    if get_origin(type_) is list:
+        return list[_mirrored(get_args(type_)[0])]  # type: ignore[misc]
+    return type_
+
+
+def _tidied(schema: Any) -> Any:
+    r"""Patterns end with `$`, as JSON Schema (ECMA 262) has it, not with Python's `\Z`; a member that may be null says so
+    in its type."""
+    if isinstance(schema, list):
+        return [_tidied(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: _tidied(value) for name, value in schema.items()}
+    if isinstance(schema.get("pattern"), str):
+        schema["pattern"] = schema["pattern"].replace(r"\Z", "$")
+    match schema.get("anyOf"):
+        case [{"type": str(type_)} as given, {"type": "null"}]:
+            del schema["anyOf"]
+            schema = {**given, "type": [type_, "null"], **schema}
+    return schema

@@ -1,0 +1,2 @@
+-- The account database of an embedded server. Rows: none. Locks: none.
+CREATE DATABASE fundledger_account

@@ -1,0 +1,1 @@
+"""Proves the books: reads, records findings, never repairs."""

@@ -1,0 +1,142 @@
+"""Who checks the books: every invariant, proved from the rows as they stand in one snapshot.
+
+Reads only, on one connection, row by row: memory does not grow with the journal. The balance-sheet side (sums in SQL)
+and the evidence side (MACs and chains, recomputed here from the keys) are separate checks, because each misses what the
+other sees.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import asyncpg
+
+from fundledger.ledger.migrate import read_layout
+from fundledger.ledger.statements import load
+from fundledger.reconciliation.evidence import check_accounts, check_holds, check_journal, check_vouchers
+from fundledger.reconciliation.report import Check, Report
+from fundledger.security.keys import Keys
+
+SQL: Final = load("fundledger.reconciliation")
+Connection = asyncpg.Connection
+Progress = Callable[[str, int], None]
+
+GUARDS: Final = frozenset(
+    {
+        "vouchers_id_once",
+        "vouchers_sum_to_zero",
+        "vouchers_reversed_once",
+        "holds_id_once",
+        "holds_amount",
+        "holds_captured",
+        "accounts_id_once",
+        "accounts_number_once",
+        "sub_accounts_pkey",
+        "sub_accounts_normal",
+        "sub_accounts_held",
+        "sub_accounts_floor",
+        "entries_pkey",
+        *(f"{table}_append_only" for table in ("vouchers", "entries", "account_events", "integrity_findings")),
+        *(f"{table}_no_truncate" for table in ("vouchers", "entries", "account_events", "integrity_findings")),
+    }
+)
+"""What the database itself must refuse; a guard that was dropped is a finding."""
+
+
+async def verify(dsn: str, keys: Keys, progress: Progress | None = None) -> Report:
+    """Prove the books of a ledger, which may be in use: everything is read in one snapshot.
+
+    Raises what asyncpg raises when the database cannot be read, KeyFault when a key version is missing.
+    """
+    started = time.monotonic()
+    connection = await asyncpg.connect(dsn, server_settings={"application_name": "fundledger verify"})
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(SQL["session"])
+            return await _verify(connection, keys, started, progress or _quiet)
+    finally:
+        await connection.close()
+
+
+def _quiet(_: str, __: int) -> None:
+    pass
+
+
+async def _verify(connection: Connection, keys: Keys, started: float, progress: Progress) -> Report:
+    counts = (await connection.fetch(SQL["counts"]))[0]
+    layout = await read_layout(connection)
+    checks: list[Check] = []
+    progress("the journal", counts["entries"])
+    checks += await check_journal(rows(connection, "sub_accounts"), rows(connection, "entries"), keys)
+    progress("the accounts", counts["accounts"])
+    checks += await check_accounts(rows(connection, "accounts", layout.shards), keys, layout)
+    progress("the vouchers", counts["vouchers"])
+    names = _names(connection)
+    checks += await check_vouchers(rows(connection, "vouchers"), names, keys)
+    checks += await check_holds(rows(connection, "holds"), keys)
+    for name, size, subject in (
+        ("voucher_equals_entries", counts["vouchers"], "voucher {id}: {lines} lines, {entries} entries"),
+        ("voucher_once", counts["vouchers"], "voucher {id} stands {times} times"),
+        ("reversal_mirrors", counts["reversals"], "reversal {id} of {reverses}"),
+        ("holds_open", counts["sub_accounts"], "account number {account_number} slot {slot}: held {held}, open {open}"),
+        ("captures_match", counts["holds"], "hold {id}, voucher {voucher_id}"),
+        ("integrity_findings", 0, "finding {id}: account number {account_number} slot {slot} at {at}"),
+    ):
+        progress(name, size)
+        check = Check(name, rows=size)
+        for row in await connection.fetch(SQL[name]):
+            check.differs(subject.format(**row), "none", "found")
+        checks.append(check)
+    trial, balances = await _trial_balance(connection)
+    checks += [trial, await _guards(connection)]
+    return Report(
+        all(check.ok for check in checks),
+        checks,
+        counts["vouchers"],
+        counts["entries"],
+        counts["accounts"],
+        balances,
+        round(time.monotonic() - started, 3),
+    )
+
+
+async def rows(connection: Connection, name: str, *arguments: object) -> AsyncIterator[asyncpg.Record]:
+    """The rows of a statement, a few thousand in memory at a time."""
+    async for row in connection.cursor(SQL[name], *arguments, prefetch=5000):
+        yield row
+
+
+def _names(connection: Connection) -> Callable[[list[int]], Awaitable[dict[int, tuple[str, str]]]]:
+    """Looks up `{number: (id, currency)}`, remembering a bounded number."""
+    known: dict[int, tuple[str, str]] = {}
+
+    async def names(numbers: list[int]) -> dict[int, tuple[str, str]]:
+        missing = [number for number in numbers if number not in known]
+        if missing:
+            if len(known) > 200_000:
+                known.clear()
+                missing = numbers
+            for row in await connection.fetch(SQL["account_names"], missing):
+                known[row["number"]] = (row["id"], row["currency"])
+        return known
+
+    return names
+
+
+async def _trial_balance(connection: Connection) -> tuple[Check, dict[str, int]]:
+    check = Check("trial_balance")
+    balances = {}
+    for row in await connection.fetch(SQL["trial_balance"]):
+        check.rows += row["sub_accounts"]
+        balances[row["currency"]] = int(row["total"])
+        if int(row["total"]) != 0:
+            check.differs(f"currency {row['currency']}", 0, row["total"])
+    return check, balances
+
+
+async def _guards(connection: Connection) -> Check:
+    check = Check("guards_in_force", rows=len(GUARDS))
+    standing = {row["name"] for row in await connection.fetch(SQL["guards"])}
+    for name in sorted(GUARDS - standing):
+        check.differs(name, "in force", "missing")
+    return check
