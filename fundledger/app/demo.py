@@ -51,7 +51,7 @@ class _Platform:
         self.answers.clear()
 
     async def one(self) -> None:
-        """Mostly a payment with a fee; at times a withdrawal, which may be refused, a refund, or a hold and its capture."""
+        """Mostly a payment with a fee; at times a withdrawal (may be refused), a refund, or a hold and its capture."""
         # Half of all traffic goes to one merchant.
         merchant = "merchant:1" if random.random() < 0.5 else f"merchant:{random.randint(1, MERCHANTS)}"
         amount = random.randint(100, 20_000)

@@ -70,7 +70,7 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     hold = await _hold(service, call)
     place = (hold.account.number << 16) + hold.slot
     vouchers = await prepare(service, [body.voucher], hold=hold.id, hold_shard=hold.account.shard, hold_place=place)
-    return to_reply(service, await service.ask(vouchers[0].shard(), vouchers[0]))
+    return to_reply(service, await service.ask(vouchers[0].shard, vouchers[0]))
 
 
 async def release_hold(service: Service, call: Call) -> Reply:
@@ -93,7 +93,7 @@ async def expire_holds(service: Service) -> None:
         try:
             if await _expire_some(service) < EXPIRY_AT_ONCE:
                 await asyncio.sleep(EXPIRY_EVERY_S)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Fault) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Fault) as error:
             _log.warning("holds could not be expired: %s", error)
             await asyncio.sleep(EXPIRY_EVERY_S)
         except Exception:

@@ -35,7 +35,7 @@ async def readyz(service: Service, call: Call) -> Reply:
         )
     try:
         await asyncio.wait_for(service.pool.fetchval(SQL["ping"]), timeout=2)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         headers = {"Retry-After": "1"}
         return problem(503, "no-database", "Not ready", "the account database does not answer", headers=headers)
     return Reply(200, b'{"status":"ready"}')

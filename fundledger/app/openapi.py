@@ -1,11 +1,137 @@
-"""stub"""
+"""The service's own description: the OpenAPI 3.1 file, and its page. Built on first request, then kept."""
 
-from fundledger.app.reply import Reply
+import textwrap
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from fundledger.app import docs_page
+from fundledger.app.meta import HTML_TYPE
+from fundledger.app.openapi_answers import ANSWERS
+from fundledger.app.openapi_operations import OPERATIONS
+from fundledger.app.openapi_problems import problems
+from fundledger.app.openapi_schemas import REF, Schema, request_schemas
+from fundledger.app.openapi_types import Answer, Operation, all_answers
+from fundledger.app.problems import PROBLEM_TYPE
+from fundledger.app.reply import JSON, Reply
+from fundledger.app.routing import Call
+from fundledger.app.service import Service
+
+_HEADERS: dict[str, Schema] = {
+    "Idempotent-Replay": {
+        "description": "`true`: this answer was given before, to the first request with this id.",
+        "schema": {"const": "true"},
+    },
+    "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {"description": "How to authenticate (RFC 6750).", "schema": {"type": "string"}},
+    "X-Next-Cursor": {
+        "description": "Of a CSV page: send it as `cursor` for the next page; absent on the last.",
+        "schema": {"type": "string"},
+    },
+}
+_ABOUT = textwrap.dedent("""
+    Durable double-entry accounts. Money moves by vouchers: 2 to 64 entries whose debits equal their credits.
+    A voucher is answered after it has been committed.
+
+    Amounts are whole numbers in minor units, 1 to 2^53-1. Times are RFC 3339, in UTC. Request bodies are JSON in UTF-8,
+    uncompressed; a member that is not known here is refused.
+
+    Ids are idempotency keys and never expire. After a timeout or a 503, send the same request again: it answers what is
+    true. A refusal that depends on state (funds, status, holds) is final for its id: a repeat gets the same refusal.
+
+    Errors are `application/problem+json` (RFC 9457); the problem types are listed below. A method that a path does not
+    have answers 405 with `Allow`. No input is answered 5xx; one that is, is a defect.
+""").strip()
+_TAGS = {
+    "Accounts": "Holders of value in one currency.",
+    "Vouchers": "Balanced, immutable records of what was moved.",
+    "Holds": "Amounts set aside: ended by capture, release or expiry.",
+    "Service": "What is not money. Needs no token.",
+}
 
 
-async def get_document(service, call):
-    return Reply(200, b"{}")
+async def get_document(service: Service, call: Call) -> Reply:
+    """`GET /openapi.json`."""
+    del service, call
+    return Reply(200, _encoded())
 
 
-async def get_page(service, call):
-    return Reply(200, b"{}")
+async def get_page(service: Service, call: Call) -> Reply:
+    """`GET /docs`."""
+    del service, call
+    return Reply(200, _page(), HTML_TYPE, {"Content-Security-Policy": docs_page.POLICY})
+
+
+@cache
+def _encoded() -> bytes:
+    return msgspec.json.encode(document())
+
+
+@cache
+def _page() -> bytes:
+    return docs_page.render(document()).encode()
+
+
+def document() -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fundledger account service",
+            "version": version("fundledger"),
+            "summary": "A payment fund account system: durable double-entry accounts on stock Postgres.",
+            "description": _ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": {**request_schemas(), **ANSWERS},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "In the dev profile the token is in `DATA_DIR/dev-token`.",
+                }
+            },
+        },
+        "x-problems": [
+            {"type": p.urn, "status": p.status, "title": p.title, "final": p.final, "advice": p.advice}
+            for p in problems()
+        ],
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.description,
+    }
+    if operation.public:
+        described["security"] = []
+    if operation.parameters:
+        described["parameters"] = list(operation.parameters)
+    if operation.body is not None:
+        media = {"schema": {"$ref": REF + operation.body}, "example": operation.example}
+        described["requestBody"] = {"required": operation.body_required, "content": {JSON: media}}
+    described["responses"] = {str(status): _answer(answer) for status, answer in all_answers(operation).items()}
+    return described
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    media = answer.media or {PROBLEM_TYPE: {"$ref": REF + "Problem"}}
+    described: dict[str, Any] = {"description": answer.description}
+    if answer.headers:
+        described["headers"] = {name: {**_HEADERS[name], "required": always} for name, always in answer.headers.items()}
+    described["content"] = {type_: {"schema": schema} for type_, schema in media.items()}
+    if answer.problems:
+        described["x-problems"] = [str(name) for name in answer.problems]
+    return described

@@ -3,10 +3,12 @@
 from typing import Any, Final
 
 from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID, Schema
-from fundledger.app.problems import URN
+from fundledger.app.openapi_types import BANK, HOLD, MERCHANT, OTHER_VOUCHER, REVERSAL, VOUCHER
+from fundledger.app.problems import REFUSALS, URN
 from fundledger.app.render import STATUS_NAMES
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.hold import HoldStatus
+from fundledger.ledger.refusal import Code
 
 _DATE: Final[Schema] = {"type": "string", "format": "date"}
 _PROBLEM: Final[Schema] = {"$ref": REF + "Problem"}
@@ -43,7 +45,7 @@ _POSTED = _amount("entries so far, in the account's normal direction, in minor u
 _HELD = _amount("sum of its open holds", minimum=0)
 _AVAILABLE = _amount("posted - held")
 
-ANSWERS: Final[dict[str, Schema]] = {
+_SCHEMAS: Final[dict[str, Schema]] = {
     "Balance": _object(
         {
             "posted": _POSTED,
@@ -173,4 +175,87 @@ ANSWERS: Final[dict[str, Schema]] = {
         },
         description="RFC 9457. More members may come with later versions.",
     ),
+}
+
+_ENTRIES: Final = [
+    {"account": BANK, "side": "debit", "amount": 10000},
+    {"account": MERCHANT, "side": "credit", "amount": 10000},
+]
+_REFUSAL: Final = {
+    "type": URN + "insufficient-funds",
+    "title": REFUSALS[Code.INSUFFICIENT_FUNDS][1],
+    "status": 422,
+    "detail": f"account {MERCHANT} has not enough available",
+    "account": MERCHANT,
+}
+_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "Account": {
+        "id": MERCHANT,
+        "owner": "merchant:10001",
+        "type": "merchant_available",
+        "currency": "CNY",
+        "status": "open",
+        "balance": {"posted": 10000, "held": 5000, "pending": 0, "available": 5000},
+        "version": 2,
+        "sub_accounts": 1,
+        "heat": "cold",
+        "created_at": "2026-11-23T04:32:59.121428Z",
+    },
+    "BalanceAt": {
+        "account": MERCHANT,
+        "at": "2026-11-23T05:00:00.000000Z",
+        "posted": 10000,
+        "held": 5000,
+        "available": 5000,
+    },
+    "Statement": {
+        "entries": [
+            {
+                "seq": 1,
+                "voucher_id": VOUCHER,
+                "type": "pay",
+                "side": "credit",
+                "amount": 10000,
+                "balance_after": 10000,
+                "posted_at": "2026-11-23T04:32:59.137384Z",
+                "accounting_date": "2026-11-23",
+                "slot": 0,
+            }
+        ],
+        "next_cursor": None,
+    },
+    "Voucher": {
+        "id": VOUCHER,
+        "type": "pay",
+        "status": "posted",
+        "posted_at": "2026-11-23T04:32:59.137384Z",
+        "accounting_date": "2026-11-23",
+        "entries": _ENTRIES,
+        "reference": "order 2026-0001",
+    },
+    "BatchResults": {
+        "results": [
+            {"id": OTHER_VOUCHER, "status": "posted"},
+            {"id": REVERSAL, "status": "refused", "problem": _REFUSAL},
+        ]
+    },
+    "Hold": {
+        "id": HOLD,
+        "account": MERCHANT,
+        "amount": 5000,
+        "captured": 0,
+        "status": "open",
+        "created_at": "2026-11-23T04:32:59.180737Z",
+        "expires_at": None,
+        "ended_at": None,
+        "voucher_id": None,
+    },
+    "Alive": {"status": "alive"},
+    "Ready": {"status": "ready"},
+    "Problem": _REFUSAL,
+}
+
+ANSWERS: Final[dict[str, Schema]] = {
+    name: {**schema, "examples": [_EXAMPLES[name]]} if name in _EXAMPLES else schema
+    for name, schema in _SCHEMAS.items()
 }

@@ -100,8 +100,7 @@ def _mirrored(type_: Any) -> Any:
 
 
 def _tidied(schema: Any) -> Any:
-    r"""Patterns end with `$`, as JSON Schema (ECMA 262) has it, not with Python's `\Z`; a member that may be null says so
-    in its type."""
+    r"""JSON Schema's patterns (ECMA 262) end with `$`, not with `\Z`; a member that may be null says so in its type."""
     if isinstance(schema, list):
         return [_tidied(item) for item in schema]
     if not isinstance(schema, dict):

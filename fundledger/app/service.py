@@ -19,6 +19,8 @@ from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
 
 T = TypeVar("T")
+_AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InternalClientError)
+"""What a read meets when the database is gone or going."""
 
 
 class Service:
@@ -92,7 +94,7 @@ class Service:
         """Run a read; a database that cannot be reached is a fault that a caller may retry. Raises Unavailable."""
         try:
             return await read()
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, TimeoutError) as error:
+        except (*_AWAY, TimeoutError) as error:
             raise Unavailable("the database does not answer") from error
         except asyncpg.InterfaceError as error:
             if isinstance(error, ValueError):

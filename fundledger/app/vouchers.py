@@ -59,7 +59,7 @@ def post_voucher(service: Service, body: bytes, answer: Callable[[Reply], None])
         if type(voucher) is not Voucher:
             service.spawn(_post_after_lookup(service, parsed, answer))
             return
-        service.lanes[voucher.shard()].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
+        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
     except BadRequest as bad:
         answer(bad.reply)
     except LaneFull as full:
@@ -81,7 +81,7 @@ async def post_one(service: Service, call: Call) -> Reply:
 async def _post_after_lookup(service: Service, parsed: VoucherBody, answer: Callable[[Reply], None]) -> None:
     try:
         voucher = (await prepare(service, [parsed]))[0]
-        service.lanes[voucher.shard()].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
+        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
     except BadRequest as bad:
         answer(bad.reply)
     except Unavailable as fault:
@@ -187,7 +187,7 @@ async def post_batch(service: Service, call: Call) -> Reply:
     batch = _decode_batch(call.body)
     vouchers = await prepare(service, batch.vouchers)
     if batch.atomic:
-        outcome = await service.ask(vouchers[0].shard(), AtomicGroup(vouchers))
+        outcome = await service.ask(vouchers[0].shard, AtomicGroup(vouchers))
         if isinstance(outcome, Fault):
             return faulted(outcome)
         assert outcome.parts is not None
@@ -206,7 +206,7 @@ async def post_batch(service: Service, call: Call) -> Reply:
 async def _post_each(service: Service, vouchers: Sequence[Voucher]) -> list[Outcome | Fault]:
     wanted: dict[int, int] = {}
     for voucher in vouchers:
-        wanted[voucher.shard()] = wanted.get(voucher.shard(), 0) + 1
+        wanted[voucher.shard] = wanted.get(voucher.shard, 0) + 1
     if any(service.lanes[shard].free() < count for shard, count in wanted.items()):
         raise LaneFull("too many vouchers are waiting")
     answers: list[Outcome | Fault] = [Fault()] * len(vouchers)
@@ -221,7 +221,7 @@ async def _post_each(service: Service, vouchers: Sequence[Voucher]) -> list[Outc
             done.set_result(None)
 
     for i, voucher in enumerate(vouchers):
-        service.lanes[voucher.shard()].post(voucher, answer, i)
+        service.lanes[voucher.shard].post(voucher, answer, i)
     await done
     return answers
 
@@ -264,4 +264,4 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     asked = [(account.id, amount) for account, amount in lines]
     digest = digest_of("reversal", asked, None, None, None, original_id)
     voucher = Voucher(id_, "reversal", lines, 0, digest, reverses=original_id)
-    return to_reply(service, await service.ask(voucher.shard(), voucher))
+    return to_reply(service, await service.ask(voucher.shard, voucher))

@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,7 +77,7 @@ class Serve:
         self.workers_wanted = workers
         self.failed_starts: list[str] = []
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")},
             "FUNDLEDGER_POSTGRES_MEMORY_MB": "256",
             **environment,
             "FUNDLEDGER_DATA_DIR": str(self.data_dir),
@@ -218,12 +218,17 @@ def program() -> Path:
     return Path(sys.executable).with_name("fundledger")
 
 
-async def gone(family: list[Process]) -> float:
-    """Wait until all of them have ended; seconds that it took. Raises ServeFault."""
-    began = time.monotonic()
-    while left := [member for member in family if member.alive()]:
-        if time.monotonic() - began > GONE_S:
-            names = ", ".join(f"{member.pid} {command_line(member.pid)}" for member in left)
-            raise ServeFault(f"still there {GONE_S:.0f} s later: {names}")
-        await asyncio.sleep(0.05)
-    return time.monotonic() - began
+async def until(condition: Callable[[], bool]) -> None:
+    """Other processes tell nobody what they do: the condition is asked again until it holds."""
+    while not condition():  # noqa: ASYNC110 - there is nothing to wait on
+        await asyncio.sleep(0.02)
+
+
+async def gone(family: list[Process]) -> None:
+    """Wait until all of them have ended. Raises ServeFault."""
+    try:
+        async with asyncio.timeout(GONE_S):
+            await until(lambda: not any(member.alive() for member in family))
+    except TimeoutError:
+        names = ", ".join(f"{member.pid} {command_line(member.pid)}" for member in family if member.alive())
+        raise ServeFault(f"still there {GONE_S:.0f} s later: {names}") from None

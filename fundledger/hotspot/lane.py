@@ -27,6 +27,10 @@ Answer = Callable[[int, Outcome | Fault], None]
 PostBatch = Callable[[Session, Books, Sequence[Command], Callable[[], None]], Awaitable[list[Outcome | Fault]]]
 
 
+LATE_S = 0.005
+"""How long a committed batch waits at most for the next one to be on its way, before its callers are answered."""
+
+
 class LaneFull(Unavailable):
     """As many commands are waiting as may wait: this one was not accepted, and nothing was written."""
 
@@ -113,7 +117,10 @@ class Lane:
             items = self._take()
             self._in_flight = len(items)
             started = loop.time()
+            late = loop.call_later(LATE_S, self._answer) if self._committed else None
             outcomes = await self._post([command for command, _, _ in items])
+            if late is not None:
+                late.cancel()
             self._meter.batch(len(items), loop.time() - started)
             self._answer()
             self._committed, self._outcomes = items, outcomes

@@ -37,6 +37,10 @@ class SetStatus:
 Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus
 
 
+Entry = tuple[int, int, int, int, UUID, int, int, bytes]
+"""Shard, account number, slot, seq, voucher id, signed amount, balance after, MAC."""
+
+
 class Outcome(msgspec.Struct, gc=False):
     """The answer to one command: what stands in the ledger now, or why not.
 
@@ -91,7 +95,7 @@ class Batch:
         self.reversed_by: dict[UUID, UUID] = {}
         self.tampered: dict[int, str] = {}
         self.new_vouchers: list[tuple[int, Record]] = []
-        self.entries: list[tuple[int, int, int, int, UUID, int, int, bytes]] = []
+        self.entries: list[Entry] = []
         self.changed_holds: dict[str, Hold] = {}
         self.new_holds: set[str] = set()
         self.events: list[SetStatus] = []
@@ -105,3 +109,14 @@ def place_of(account: Account, shard: int, ordinal: int) -> int:
     if account.type.platform:
         return (account.number << 16) + shard * account.slots + ordinal % account.slots
     return account.number << 16 if account.slots == 1 else (account.number << 16) + ordinal % account.slots
+
+
+def places_of(voucher: Voucher, ordinal: int) -> list[int]:
+    """`place_of` each line. Kept with the voucher, since planning and deciding ask, and always for the same worker."""
+    places = voucher.places
+    if places is None:
+        home = voucher.shard
+        places = voucher.places = [
+            place_of(account, home if account.type.platform else account.shard, ordinal) for account, _ in voucher.lines
+        ]
+    return places

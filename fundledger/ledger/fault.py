@@ -12,7 +12,7 @@ class Unavailable(Fault):
 
 
 class OutcomeUnknown(Fault):
-    """The connection broke around the commit, and the database did not come back in time to ask: it may have happened."""
+    """The connection broke around the commit and the database did not come back in time: it may have happened."""
 
 
 class GuardHit(Fault):

@@ -1,8 +1,8 @@
 """Reading the journal: the statement of an account, page by page.
 
 A cursor holds, for each sub-account, the seq up to which it was read. So a page costs the same however deep it is, and
-an entry that commits late on one slot is never skipped because a later one of another slot was seen already. Within what
-is shown the order is (posted_at, slot, seq), and the running balance is the account's.
+an entry that commits late on one slot is never skipped because a later one of another slot was seen already. Within
+what is shown the order is (posted_at, slot, seq), and the running balance is the account's.
 """
 
 import base64

@@ -9,7 +9,6 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any, Final
 
 import asyncpg
@@ -18,16 +17,17 @@ import msgspec
 from fundledger.ledger import clock
 from fundledger.ledger.account import Account, Status, SubAccount
 from fundledger.ledger.accounts import Layout
-from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of
+from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of, places_of
+from fundledger.ledger.columns import parameters
 from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.hold import EndHold, PlaceHold
 from fundledger.ledger.records import HoldTampered, read_holds, read_records, write_holds
-from fundledger.ledger.refusal import Code, Refusal, encode_refusal
+from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.rules import decide
 from fundledger.ledger.session import COMMIT, Session
 from fundledger.ledger.statements import SQL
-from fundledger.ledger.voucher import Record, Voucher
+from fundledger.ledger.voucher import Voucher
 from fundledger.security import canonical
 from fundledger.security.keys import KeyFault, Keys
 
@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 _CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _PASSING: Final = (
     OSError,
+    # What asyncpg says of an idle connection that the server closed with a last word.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -90,10 +92,9 @@ class Plan:
 
     def _add_voucher(self, voucher: Voucher, ordinal: int) -> None:
         self.voucher_ids.append(voucher.id)
-        home = voucher.shard()
-        for account, _ in voucher.lines:
-            shard = home if account.type.platform else account.shard
-            self._add(account, shard, place_of(account, shard, ordinal))
+        home = voucher.shard
+        for place, (account, _) in zip(places_of(voucher, ordinal), voucher.lines, strict=True):
+            self._add(account, home if account.type.platform else account.shard, place)
         if voucher.hold is not None:
             self.holds.append(voucher.hold)
             self.places.setdefault(voucher.hold_shard, set()).add(voucher.hold_place)
@@ -265,19 +266,9 @@ async def _write(
     for shard in sorted(shards):
         single = len(shards) == 1
         vouchers = [record for of, record in batch.new_vouchers if single or of == shard]
-        entries = [entry[1:] for entry in batch.entries if single or entry[0] == shard]
+        entries = [entry for entry in batch.entries if single or entry[0] == shard]
         sub_accounts = [s for s in written if single or s.shard == shard]
-        arguments = (
-            shard,
-            batch.number,
-            batch.accounting_date,
-            clock.moment(batch.posted_at_us),
-            batch.posted_at_us,
-            batch.key.version,
-            *_voucher_columns(batch, vouchers),
-            *_sub_account_columns(batch, sub_accounts),
-            *_columns(entries, 7),
-        )
+        arguments = parameters(batch, shard, vouchers, sub_accounts, entries)
         on_sent()
         await session.write.fetch(*arguments)
     if batch.changed_holds:
@@ -286,72 +277,6 @@ async def _write(
         await connection.execute(
             SQL["write_account_event"], event.account.number, event.status, event.reason, event.module
         )
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
-
-
-def _voucher_columns(batch: Batch, vouchers: Sequence[Record]) -> Sequence[Sequence[Any]]:
-    key = batch.key
-    rows = []
-    flat: list[int] = []
-    for record in vouchers:
-        start = len(flat)
-        lines = list(chain.from_iterable([(account.number, amount) for account, amount in record.lines]))
-        flat += lines
-        refusal = None if record.refusal is None else encode_refusal(record.refusal).decode()
-        mac = key.tag(
-            canonical.voucher(
-                record.id.bytes,
-                record.digest,
-                batch.date_ordinal,
-                record.posted_at_us,
-                record.batch,
-                lines,
-                refusal,
-                key.version,
-            )
-        )
-        rows.append(
-            (
-                record.id,
-                record.type,
-                record.digest,
-                start + 1,
-                len(flat),
-                record.reference,
-                record.metadata,
-                record.hold,
-                record.reverses,
-                refusal,
-                mac,
-            )
-        )
-    return [*_columns(rows, 11), flat]
-
-
-def _sub_account_columns(batch: Batch, sub_accounts: Sequence[SubAccount]) -> Sequence[Sequence[Any]]:
-    key = batch.key
-    rows = []
-    for s in sub_accounts:
-        version = s.version + 1
-        message = canonical.sub_account(
-            s.account.number,
-            s.slot,
-            s.account.currency.encode(),
-            s.posted,
-            s.held,
-            version,
-            s.status,
-            s.seq,
-            batch.posted_at_us,
-            s.last_entry_mac,
-            key.version,
-        )
-        mac = key.tag(message)
-        rows.append((s.account.number, s.slot, s.posted, s.held, version, s.seq, s.status, s.last_entry_mac, mac))
-    return _columns(rows, 9)
 
 
 async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> None:
@@ -367,12 +292,12 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
         batch = await _read(session, books, freezes, secrets.randbits(62))
         decide(batch, freezes)
         connection = await session.open()
-        for place, evidence in batch.tampered.items():
-            found = batch.sub_accounts[place]
+        for place, evidence in tampered.tampered.items():
+            found = tampered.sub_accounts[place]
             row = (found.shard, found.account.number, found.slot, evidence)
             await connection.execute(SQL["write_integrity_finding"], *row)
         await _write(connection, session, batch)
         await connection.execute(COMMIT)
-    except (*_PASSING, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (*_PASSING, asyncpg.PostgresError, asyncpg.InterfaceError, AccountTampered, KeyFault):
         _log.exception("could not freeze yet")
         session.drop()

@@ -7,28 +7,34 @@ import msgspec
 
 
 class Code(StrEnum):
-    """In precedence order: seen before, shape, existence, status, agreement, funds."""
+    """In precedence order: seen before, shape, existence, status, agreement, funds; last what befalls a whole batch."""
 
     VOUCHER_ID_REUSED = "voucher-id-reused"
     HOLD_ID_REUSED = "hold-id-reused"
+
     VOUCHER_UNBALANCED = "voucher-unbalanced"
     HOLD_EXPIRY_PAST = "hold-expiry-past"
+
     ACCOUNT_NOT_FOUND = "account-not-found"
-    CURRENCY_MISMATCH = "currency-mismatch"
     HOLD_NOT_FOUND = "hold-not-found"
-    HOLD_ON_PLATFORM_ACCOUNT = "hold-on-platform-account"
+    VOUCHER_NOT_POSTED = "voucher-not-posted"
+
+    ACCOUNT_CLOSED = "account-closed"
+    ACCOUNT_FROZEN = "account-frozen"
     HOLD_CAPTURED = "hold-captured"
     HOLD_RELEASED = "hold-released"
     HOLD_EXPIRED = "hold-expired"
     HOLD_REFUSED = "hold-refused"
-    HOLD_EXCEEDED = "hold-exceeded"
     VOUCHER_ALREADY_REVERSED = "voucher-already-reversed"
-    VOUCHER_NOT_POSTED = "voucher-not-posted"
-    ACCOUNT_CLOSED = "account-closed"
-    ACCOUNT_FROZEN = "account-frozen"
+
+    HOLD_ON_PLATFORM_ACCOUNT = "hold-on-platform-account"
+    CURRENCY_MISMATCH = "currency-mismatch"
+    HOLD_EXCEEDED = "hold-exceeded"
+
     ACCOUNT_NOT_EMPTY = "account-not-empty"
     BALANCE_OUT_OF_RANGE = "balance-out-of-range"
     INSUFFICIENT_FUNDS = "insufficient-funds"
+
     BATCH_ABORTED = "batch-aborted"
 
 

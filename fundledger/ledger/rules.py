@@ -8,7 +8,7 @@ where its refusal is final, the record of it.
 from collections.abc import Sequence
 
 from fundledger.ledger.account import BALANCE_MAX, Status, SubAccount
-from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of
+from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of, places_of
 from fundledger.ledger.hold import EndHold, Hold, HoldStatus, PlaceHold
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.voucher import Record, Voucher
@@ -45,13 +45,8 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
         return Outcome(refusal=Refusal(Code.VOUCHER_UNBALANCED, detail, field="entries"))
     if voucher.unknown is not None:
         return Outcome(refusal=_unknown(voucher.unknown))
-    shard = voucher.shard()
-    places = [
-        place_of(account, shard if account.type.platform else account.shard, batch.ordinal)
-        for account, _ in voucher.lines
-    ]
     sub_accounts = batch.sub_accounts
-    touched = [sub_accounts[place] for place in places]
+    touched = [sub_accounts[place] for place in places_of(voucher, batch.ordinal)]
     hold = None
     if voucher.hold is not None:
         hold = batch.holds.get(voucher.hold)
@@ -75,10 +70,10 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
     if refusal is not None:
         if refusal.final:
             batch.vouchers[voucher.id] = record
-            batch.new_vouchers.append((shard, record))
+            batch.new_vouchers.append((voucher.shard, record))
         return Outcome(record=record, refusal=refusal)
     batch.vouchers[voucher.id] = record
-    batch.new_vouchers.append((shard, record))
+    batch.new_vouchers.append((voucher.shard, record))
     _write_entries(batch, voucher, touched)
     if hold is not None:
         _capture(batch, voucher, hold)
@@ -103,13 +98,13 @@ def _unknown(account_id: str) -> Refusal:
 def _why_not(batch: Batch, voucher: Voucher, touched: list[SubAccount], hold: Hold | None) -> Refusal | None:
     """Status, agreement, funds."""
     lines = voucher.lines
-    for sub_account, (_, amount) in zip(touched, lines, strict=True):
+    for i, sub_account in enumerate(touched):
         if sub_account.status != Status.OPEN:
-            refusal = _status_refusal(sub_account, amount)
+            refusal = _status_refusal(sub_account, lines[i][1])
             if refusal is not None:
                 return refusal
     if hold is not None:
-        refusal = _hold_status_refusal(hold, batch.posted_at_us)
+        refusal = _integrity_refusal(batch, hold) or _hold_status_refusal(hold, batch.posted_at_us)
         if refusal is not None:
             return refusal
     if voucher.reverses is not None and voucher.reverses in batch.reversed_by:
@@ -138,18 +133,24 @@ def _status_refusal(sub_account: SubAccount, amount: int) -> Refusal | None:
 
 
 def _funds_refusal(touched: list[SubAccount], lines: Sequence[tuple[object, int]], hold: Hold | None) -> Refusal | None:
-    """Net effect of all lines on each sub-account against its floor; a captured hold frees its amount first."""
-    net: dict[int, int] = {}
-    for i, (_, amount) in enumerate(lines):
-        net[id(touched[i])] = net.get(id(touched[i]), 0) + amount
-    for sub_account in touched:
-        change = net[id(sub_account)]
+    """The net effect of all lines on each sub-account against its floor; a captured hold frees its amount first."""
+    if len(lines) == 2 and touched[0] is not touched[1]:
+        net = {0: lines[0][1], 1: lines[1][1]}
+    else:
+        net = {}
+        for i, (_, amount) in enumerate(lines):
+            first = touched.index(touched[i])
+            net[first] = net.get(first, 0) + amount
+    for i, change in net.items():
+        sub_account = touched[i]
+        posted = sub_account.posted + change
         account = sub_account.account
-        if not -BALANCE_MAX <= sub_account.posted + change <= BALANCE_MAX:
+        if not -BALANCE_MAX <= posted <= BALANCE_MAX:
             detail = f"the balance of account {account.id} would leave the range that is kept exactly"
             return Refusal(Code.BALANCE_OUT_OF_RANGE, detail, account=account.id)
-        if account.type.bounded and change * account.type.normal < 0:
-            available = sub_account.available + change * account.type.normal
+        kind = account.type
+        if kind.bounded and change * kind.normal < 0:
+            available = posted * kind.normal - sub_account.held
             if hold is not None and hold.account.number == account.number and hold.slot == sub_account.slot:
                 available += hold.amount
             if available < 0:
@@ -159,33 +160,28 @@ def _funds_refusal(touched: list[SubAccount], lines: Sequence[tuple[object, int]
 
 
 def _write_entries(batch: Batch, voucher: Voucher, touched: list[SubAccount]) -> None:
-    key = batch.key
+    tag, key_version = batch.key.tag, batch.key.version
     voucher_id = voucher.id
-    id_bytes = voucher_id.bytes
-    for sub_account, (account, amount) in zip(touched, voucher.lines, strict=True):
-        sub_account.posted = balance = sub_account.posted + amount
-        sub_account.seq = seq = sub_account.seq + 1
-        sub_account.written = True
-        sub_account.last_entry_mac = mac = key.tag(
+    id_bytes, date, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
+    append = batch.entries.append
+    for i, (account, amount) in enumerate(voucher.lines):
+        s = touched[i]
+        number, slot = account.number, s.slot
+        s.posted = balance = s.posted + amount
+        s.seq = seq = s.seq + 1
+        s.written = True
+        s.last_entry_mac = mac = tag(
             entry_message(
-                account.number,
-                sub_account.slot,
-                seq,
-                id_bytes,
-                amount,
-                balance,
-                batch.date_ordinal,
-                batch.posted_at_us,
-                sub_account.last_entry_mac,
-                key.version,
+                number, slot, seq, id_bytes, amount, balance, date, posted_at_us, s.last_entry_mac, key_version
             )
         )
-        batch.entries.append(
-            (sub_account.shard, account.number, sub_account.slot, seq, voucher_id, amount, balance, mac)
-        )
+        append((s.shard, number, slot, seq, voucher_id, amount, balance, mac))
 
 
 def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
+    assert not any(voucher.hold or voucher.reverses for voucher in group.vouchers), (
+        "no captures, no reversals in a group"
+    )
     saved = [(s, s.posted, s.seq, s.written, s.last_entry_mac) for s in batch.sub_accounts.values()]
     vouchers, entries, mine = len(batch.new_vouchers), len(batch.entries), set(batch.mine)
     outcomes: list[Outcome] = []
@@ -231,11 +227,11 @@ def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
     account = request.account
     if 0 < request.expires_at_us <= batch.posted_at_us:
         return Outcome(refusal=Refusal(Code.HOLD_EXPIRY_PAST, "expires_at is not in the future", field="expires_at"))
-    if account.type.platform:
-        detail = f"account {account.id} is a platform account: it takes no holds"
-        return Outcome(refusal=Refusal(Code.HOLD_ON_PLATFORM_ACCOUNT, detail, account=account.id))
     sub_account = batch.sub_accounts[place_of(account, account.shard, batch.ordinal)]
     refusal = _status_refusal(sub_account, -request.amount) if sub_account.status != Status.OPEN else None
+    if refusal is None and account.type.platform:
+        detail = f"account {account.id} is a platform account: it takes no holds"
+        return Outcome(refusal=Refusal(Code.HOLD_ON_PLATFORM_ACCOUNT, detail, account=account.id))
     if refusal is None and sub_account.available < request.amount:
         refusal = Refusal(Code.INSUFFICIENT_FUNDS, f"account {account.id} has not enough available", account=account.id)
     hold = Hold(
@@ -275,6 +271,12 @@ def _hold_status_refusal(hold: Hold, now_us: int) -> Refusal | None:
     return Refusal(Code.HOLD_EXPIRED, f"hold {hold.id} has expired")
 
 
+def _integrity_refusal(batch: Batch, hold: Hold) -> Refusal | None:
+    """A sub-account whose row did not verify is not written, not even to free what is held there."""
+    sub_account = batch.sub_accounts[(hold.account.number << 16) + hold.slot]
+    return _status_refusal(sub_account, 0) if sub_account.status == Status.FROZEN_INTEGRITY else None
+
+
 def _capture_refusal(voucher: Voucher, hold: Hold) -> Refusal | None:
     debited = -sum(amount for account, amount in voucher.lines if account.number == hold.account.number)
     debited *= hold.account.type.normal
@@ -303,13 +305,14 @@ def _free(batch: Batch, hold: Hold, status: HoldStatus) -> None:
 
 def _end_hold(batch: Batch, request: EndHold) -> Outcome:
     hold = batch.holds[request.id]
-    if request.expire:
-        if hold.expired_at(batch.posted_at_us):
-            _free(batch, hold, HoldStatus.EXPIRED)
-        return Outcome(hold=hold)
     if hold.status == HoldStatus.RELEASED:
         return Outcome(hold=hold, replay=True)
-    refusal = _hold_status_refusal(hold, batch.posted_at_us)
+    refusal = _integrity_refusal(batch, hold)
+    if request.expire:
+        if refusal is None and hold.expired_at(batch.posted_at_us):
+            _free(batch, hold, HoldStatus.EXPIRED)
+        return Outcome(hold=hold, refusal=refusal)
+    refusal = refusal or _hold_status_refusal(hold, batch.posted_at_us)
     if refusal is not None:
         return Outcome(hold=hold, refusal=refusal)
     _free(batch, hold, HoldStatus.RELEASED)

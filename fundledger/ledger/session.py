@@ -58,7 +58,7 @@ class Session:
             return
         try:
             await self._connection.execute(ROLLBACK)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self.drop()
 
     def drop(self) -> None:

@@ -20,6 +20,7 @@ class Voucher:
     `lines[i]` is `(account, signed amount)`, credit positive, in the caller's order; `imbalance` is their sum.
     `unknown` names the first account that does not exist; such a voucher has no lines. `hold` is the hold that it
     captures, kept on the sub-account `hold_place` of shard `hold_shard`; `reverses` is the voucher that it undoes.
+    `shard` is that of its owner account, the first that is not the platform's. `places` is kept by `batch.places_of`.
     """
 
     __slots__ = (
@@ -31,8 +32,10 @@ class Voucher:
         "imbalance",
         "lines",
         "metadata",
+        "places",
         "reference",
         "reverses",
+        "shard",
         "type",
         "unknown",
     )
@@ -64,14 +67,15 @@ class Voucher:
         self.hold_place = hold_place
         self.reverses = reverses
         self.unknown = unknown
+        self.shard = _home(lines)
+        self.places: list[int] | None = None
 
-    def shard(self) -> int:
-        """The shard of its owner account: that of the first non-platform line."""
-        lines = self.lines
-        for account, _ in lines:
-            if not account.type.platform:
-                return account.shard
-        return lines[0][0].shard if lines else 0
+
+def _home(lines: Sequence[tuple[Account, int]]) -> int:
+    for account, _ in lines:
+        if not account.type.platform:
+            return account.shard
+    return lines[0][0].shard if lines else 0
 
 
 class Record(msgspec.Struct, gc=False):

@@ -1,27 +1,34 @@
 -- Write a batch of one shard: vouchers, new balances, entries. The only statement that changes a balance.
+-- Columns come as arrays of fixed-width elements and as bytes in pieces of 32, both read by position: measured, a
+-- quarter cheaper than one unnest a column. Columns that are mostly null come empty when they are all null.
 -- $1 shard, $2 batch, $3 accounting date, $4 posted_at, $5 posted_at in microseconds, $6 key version;
--- $7..$17 one element a voucher (line_from and line_to delimit its part of $18), $18 lines of all vouchers, flat;
--- $19..$27 one element a sub-account that changed; $28..$34 one element an entry.
+-- vouchers: $7 how many, $8 ids (after them, ids that only entries refer to), $9 the types that occur, $10 which of
+-- them, $11 digests, $12 lines, flat, $13 where each voucher's lines end, $14 MACs, $15 references, $16 metadata,
+-- $17 holds, $18 what they reverse, $19 refusals;
+-- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
+-- $27 statuses, $28 MACs of the last entry, $29 MACs;
+-- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8, $35 amounts, $36 balances, $37 MACs.
 -- Rows: none. Locks: the sub-accounts, which the caller holds already.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
                                  batch, accounting_date, posted_at, key_version, mac)
-    SELECT $1, v.id, v.type, v.digest, ($18::bigint[])[v.line_from:v.line_to], v.reference, v.metadata, v.hold,
-           v.reverses, v.refusal, $2, $3, $4, $6, v.mac
-    FROM unnest($7::uuid[], $8::text[], $9::bytea[], $10::integer[], $11::integer[], $12::text[], $13::json[],
-                $14::text[], $15::uuid[], $16::text[], $17::bytea[])
-        AS v (id, type, digest, line_from, line_to, reference, metadata, hold, reverses, refusal, mac)
+    SELECT $1, ($8::uuid[])[v.k], ($9::text[])[($10::integer[])[v.k]], substring($11::bytea FROM 32 * v.k - 31 FOR 32),
+           ($12::bigint[])[coalesce(($13::integer[])[v.k - 1], 0) + 1:($13::integer[])[v.k]],
+           v.reference, v.metadata, v.hold, v.reverses, v.refusal,
+           $2, $3, $4, $6, substring($14::bytea FROM 32 * v.k - 31 FOR 32)
+    FROM ROWS FROM (generate_series(1, $7::integer), unnest($15::text[]), unnest($16::json[]), unnest($17::text[]),
+                    unnest($18::uuid[]), unnest($19::text[]))
+        AS v (k, reference, metadata, hold, reverses, refusal)
 ), new_balances AS (
     UPDATE ledger.sub_accounts s
-    SET posted = b.posted, held = b.held, version = b.version, seq = b.seq, posted_at_us = $5, status = b.status,
-        key_version = $6, last_entry_mac = b.last_entry_mac, mac = b.mac
-    FROM unnest($19::bigint[], $20::integer[], $21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[],
-                $25::smallint[], $26::bytea[], $27::bytea[])
-        AS b (account_number, slot, posted, held, version, seq, status, last_entry_mac, mac)
-    WHERE s.shard = $1 AND s.account_number = b.account_number AND s.slot = b.slot
+    SET posted = ($23::bigint[])[k], held = ($24::bigint[])[k], version = ($25::bigint[])[k], seq = ($26::bigint[])[k],
+        posted_at_us = $5, status = ($27::smallint[])[k], key_version = $6,
+        last_entry_mac = substring($28::bytea FROM 32 * k - 31 FOR 32), mac = substring($29::bytea FROM 32 * k - 31 FOR 32)
+    FROM generate_series(1, $20::integer) AS k
+    WHERE s.shard = $1 AND s.account_number = ($21::bigint[])[k] AND s.slot = ($22::integer[])[k]
 )
 INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, amount, balance_after,
                             accounting_date, posted_at, key_version, mac)
-SELECT $1, e.account_number, e.slot, e.seq, e.voucher_id, e.amount, e.balance_after, $3, $4, $6, e.mac
-FROM unnest($28::bigint[], $29::integer[], $30::bigint[], $31::uuid[], $32::bigint[], $33::bigint[], $34::bytea[])
-    AS e (account_number, slot, seq, voucher_id, amount, balance_after, mac)
+SELECT $1, ($31::bigint[])[k], ($32::integer[])[k], ($33::bigint[])[k], ($8::uuid[])[($34::integer[])[k]],
+       ($35::bigint[])[k], ($36::bigint[])[k], $3, $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
+FROM generate_series(1, $30::integer) AS k

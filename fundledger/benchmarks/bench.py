@@ -1,0 +1,121 @@
+"""`fundledger bench`: start the service, load it, compare it in the same run, prove its books."""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from fundledger.benchmarks import machine, report
+from fundledger.benchmarks.progress import Progress
+from fundledger.benchmarks.runs import BenchFault
+from fundledger.benchmarks.scenarios import NAMES, run_all
+from fundledger.benchmarks.session import Plan, Session
+from fundledger.benchmarks.wrk import choose_driver
+
+BUSY_LOAD = 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 well, 1 the books did not agree or the service failed a request, 2 nothing could be measured."""
+    options = _parser().parse_args(arguments)
+    previous = signal.signal(signal.SIGTERM, _end)
+    progress = Progress()
+    started_at = datetime.now(UTC)
+    root = Path(tempfile.mkdtemp(prefix="fundledger-bench-", dir=options.data_root))
+    root.chmod(0o711)
+    try:
+        session = Session(_plan(options), progress, root)
+        facts = machine.facts(root)
+        if facts["load_average_1_min"] > BUSY_LOAD * facts["cores"]:
+            session.notes.append(f"the machine was busy at the start: load {facts['load_average_1_min']}")
+        run_all(session)
+    except BenchFault as fault:
+        progress.say(f"fundledger bench: {fault}")
+        return 2
+    except KeyboardInterrupt:
+        progress.say("fundledger bench: broken off")
+        return 130
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        signal.signal(signal.SIGTERM, previous)
+    facts["postgres"] = session.postgres
+    print(report.text(session, facts))
+    print(f"\n{report.write_json(session, facts, started_at, options.out)}")
+    return 1 if session.failed else 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # An exception, so that every server that was started is stopped.
+    del number, frame
+    sys.exit(143)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """Raises BenchFault."""
+    if options.reference is not None and not options.reference.is_file():
+        raise BenchFault(f"--reference {options.reference}: there is no such file")
+    settings = dict(setting.split("=", 1) for setting in options.setting)
+    long = options.long
+    return Plan(
+        frozenset(options.only),
+        long,
+        None if options.reference is None else options.reference.resolve(),
+        choose_driver(options.driver),
+        options.rounds or (5 if long else 3),
+        options.seconds or (10 if long else 4),
+        options.warm_up_seconds,
+        options.open_seconds or (60 if long else 8),
+        options.accounts,
+        max(options.accounts, 1_000_000) if long else options.accounts,
+        settings,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fundledger bench", description=main.__doc__)
+    parser.add_argument(
+        "--long", action="store_true", help="longer runs, a million accounts, a ledger of 20,000,000 entries"
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="SCRIPT", help="a reference server to compare with in the same run"
+    )
+    parser.add_argument("--only", action="append", default=[], choices=NAMES, help="this scenario; may be given again")
+    parser.add_argument(
+        "--driver", choices=("auto", "wrk", "own"), default="auto", help="of the closed loops; auto: wrk if installed"
+    )
+    parser.add_argument("--rounds", type=_positive, help="runs of each contender (3; long: 5)")
+    parser.add_argument("--seconds", type=_positive, help="length of one run (4; long: 10)")
+    parser.add_argument("--open-seconds", type=_positive, help="length of the open loop (8; long: 60)")
+    parser.add_argument("--warm-up-seconds", type=_positive, default=2, help="before the first round, each (2)")
+    parser.add_argument("--accounts", type=_positive, default=100_000, help="of the uniform scenarios (100,000)")
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="FUNDLEDGER_NAME of the service",
+    )
+    parser.add_argument(
+        "--data-root", type=Path, help="where the data directories are made (the system's temporary folder)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks-out"), help="where the JSON goes (benchmarks-out)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _setting(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=VALUE")
+    return text

@@ -1,0 +1,112 @@
+"""A server under measurement: started as a process group of its own, waited for, stopped with all its children."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fundledger.benchmarks.runs import BenchFault
+from fundledger.benchmarks.wire import HOST
+
+START_S = 90.0
+STOP_S = 60.0
+_STEP_S = 0.01
+
+
+class Child:
+    """`log` gets what it prints."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        ready_path: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.port = port
+        self._command = list(command)
+        self._ready_path = ready_path
+        self._log = log
+        self._environment = dict(os.environ if environment is None else environment)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Seconds until it answered with 200. Raises BenchFault."""
+        started = time.monotonic()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                cwd=self._log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            while time.monotonic() - started < START_S and self._process.poll() is None:
+                if self._answers():
+                    return time.monotonic() - started
+                time.sleep(_STEP_S)
+        except BaseException:
+            self.stop()
+            raise
+        self.stop()
+        tail = self._log.read_text(errors="replace").strip()[-800:]
+        raise BenchFault(f"{' '.join(self._command[:4])} does not start:\n{tail}")
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for what does not end by that."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def get(self, path: str) -> bytes:
+        """The body of a GET. Raises BenchFault."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+        except OSError as error:
+            raise BenchFault(f"GET {path}: {error}") from None
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise BenchFault(f"GET {path}: {answer.status}")
+        return body
+
+    def _answers(self) -> bool:
+        try:
+            self.get(self._ready_path)
+        except (BenchFault, http.client.HTTPException):
+            return False
+        return True
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,199 @@
+"""What a drill was told, beside what the service shows in the end."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+SHOWN_MAX: Final = 30
+PAGE: Final = 1000
+CREDIT_NORMAL: Final = frozenset({"merchant_available", "fee_income", "payout_transit"})
+
+Lines = tuple[tuple[str, int], ...]
+Ask = Callable[[str, str, bytes | None], Awaitable[tuple[int, dict[str, str], bytes]]]
+"""`(method, path, body)` to `(status, headers, body)`; retried until the service is there."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """A request with a definite answer. `ids` and `lines` are the vouchers it asked for, in its order.
+
+    `answer` is the digest of the first definite answer, or of the part of it that every repeat must show again.
+    `repeated` tells that it was sent more than once before there was an answer.
+    """
+
+    kind: str
+    path: str
+    body: bytes
+    status: int
+    answer: bytes
+    repeated: bool
+
+
+@dataclass(slots=True)
+class HoldShown:
+    account: str
+    amount: int
+    open: bool = True
+
+
+class Differences:
+    """What is not as it must be: counted by kind, the first ones kept in words."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.shown: list[str] = []
+
+    def add(self, kind: str, words: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if len(self.shown) < SHOWN_MAX:
+            self.shown.append(f"{kind}: {words}")
+
+    def count(self, *kinds: str) -> int:
+        return sum(self.counts.get(kind, 0) for kind in kinds)
+
+
+@dataclass(slots=True)
+class Books:
+    """Everything that was answered for good. Lines are signed, a credit is positive."""
+
+    accounts: dict[str, str] = field(default_factory=dict)
+    posted: dict[str, Lines] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    refused_holds: set[str] = field(default_factory=set)
+    holds: dict[str, HoldShown] = field(default_factory=dict)
+    sent: list[Sent] = field(default_factory=list)
+
+    def balances(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Posted (signed) and held of each account, from what was acknowledged."""
+        posted = dict.fromkeys(self.accounts, 0)
+        held = dict.fromkeys(self.accounts, 0)
+        for lines in self.posted.values():
+            for account, amount in lines:
+                posted[account] += amount
+        for hold in self.holds.values():
+            if hold.open:
+                held[hold.account] += hold.amount
+        return posted, held
+
+
+def stable_part(kind: str, body: bytes) -> bytes:
+    """What a repeat must show again, as a digest: all of it, or of a batch each item's id, status and problem."""
+    if kind == "batch":
+        results = msgspec.json.decode(body)["results"]
+        body = msgspec.json.encode([[item["id"], item["status"], item.get("problem")] for item in results])
+    return hashlib.sha256(body).digest()
+
+
+def signed(entries: Iterable[dict[str, Any]]) -> Lines:
+    return tuple((e["account"], e["amount"] if e["side"] == "credit" else -e["amount"]) for e in entries)
+
+
+async def compare(books: Books, ask: Ask, found: Differences, readers: int = 8) -> int:
+    """Every account's statement and balance against what was acknowledged; answers how many entries were read.
+
+    The statements of all accounts together are the journal: what is in none of them was lost, what is there twice was
+    doubled, and what nobody was told of must not be there at all.
+    """
+    waiting = list(books.accounts)
+    posted, held = books.balances()
+    journal: dict[str, list[tuple[str, int]]] = {}
+
+    async def read() -> None:
+        while waiting:
+            account = waiting.pop()
+            await _compare_account(books, ask, found, account, posted[account], held[account], journal)
+
+    await asyncio.gather(*(read() for _ in range(readers)))
+    _compare_journal(books, found, journal)
+    return sum(len(lines) for lines in journal.values())
+
+
+async def _compare_account(
+    books: Books,
+    ask: Ask,
+    found: Differences,
+    account: str,
+    posted: int,
+    held: int,
+    journal: dict[str, list[tuple[str, int]]],
+) -> None:
+    normal = 1 if books.accounts[account] in CREDIT_NORMAL else -1
+    _, _, body = await ask("GET", f"/v1/accounts/{account}", None)
+    balance = msgspec.json.decode(body)["balance"]
+    wanted = {"posted": normal * posted, "held": held, "pending": 0, "available": normal * posted - held}
+    if balance != wanted:
+        found.add("balance", f"{account} shows {balance}, acknowledged were {wanted}")
+    running = 0
+    cursor: str | None = ""
+    while cursor is not None:
+        query = f"?limit={PAGE}" + (f"&cursor={cursor}" if cursor else "")
+        _, _, body = await ask("GET", f"/v1/accounts/{account}/entries{query}", None)
+        page = msgspec.json.decode(body)
+        for entry in page["entries"]:
+            amount = entry["amount"] if entry["side"] == "credit" else -entry["amount"]
+            running += amount
+            if entry["balance_after"] != normal * running:
+                found.add("statement", f"{account} at {entry['voucher_id']}: balance_after does not follow")
+                running = normal * entry["balance_after"]
+            id_ = entry["voucher_id"]
+            journal.setdefault(id_, []).append((account, amount))
+            if books.types.get(id_, entry["type"]) != entry["type"]:
+                found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
+        cursor = page["next_cursor"]
+
+
+def _compare_journal(books: Books, found: Differences, journal: dict[str, list[tuple[str, int]]]) -> None:
+    for id_, lines in books.posted.items():
+        entries = journal.get(id_)
+        if entries is None:
+            found.add("lost", f"voucher {id_} was acknowledged and is not in the journal")
+        elif sorted(entries) != sorted(lines):
+            doubled = len(entries) > len(lines)
+            found.add("doubled" if doubled else "altered", f"{id_} has {sorted(entries)}, was {sorted(lines)}")
+    for id_ in journal.keys() - books.posted.keys():
+        if id_ in books.refused:
+            found.add("refused-but-posted", f"voucher {id_} was refused ({books.refused[id_]}) and is in the journal")
+        else:
+            found.add("unknown", f"voucher {id_} is in the journal and nobody was told so")
+
+
+def compare_counts(books: Books, verified: dict[str, Any], found: Differences) -> None:
+    """`verify` counts what is in the tables: nothing beside what was answered may be there."""
+    if not verified.get("ok") or verified.get("exit") != 0:
+        failing = [check for check in verified.get("checks", []) if not check.get("ok")]
+        found.add("verify", str(failing or verified)[:2000])
+        return
+    wanted = {
+        "vouchers": len(books.posted) + len(books.refused),
+        "entries": sum(len(lines) for lines in books.posted.values()),
+        "accounts": len(books.accounts),
+    }
+    for name, count in wanted.items():
+        if verified.get(name) != count:
+            found.add("count", f"verify counts {verified.get(name)} {name}, the drill was told of {count}")
+
+
+async def repeat(sent: Iterable[Sent], ask: Ask, found: Differences, senders: int = 16) -> int:
+    """Send requests again: each must get its first answer, byte by byte. Answers how many were sent."""
+    waiting = list(sent)
+    count = len(waiting)
+
+    async def send() -> None:
+        while waiting:
+            first = waiting.pop()
+            status, headers, body = await ask("POST", first.path, first.body)
+            wanted = 200 if first.status in (200, 201) else first.status
+            if status != wanted:
+                found.add("repeat", f"{first.kind} {first.body[:120]!r}: {status} {body[:300]!r}, wanted {wanted}")
+            elif stable_part(first.kind, body) != first.answer:
+                found.add("repeat", f"{first.kind} {first.body[:120]!r}: another answer than the first: {body[:300]!r}")
+            elif first.kind != "batch" and headers.get("Idempotent-Replay") != "true":
+                found.add("repeat", f"{first.kind} {first.body[:120]!r}: not marked as a repeat")
+
+    await asyncio.gather(*(send() for _ in range(senders)))
+    return count

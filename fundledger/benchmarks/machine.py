@@ -1,0 +1,67 @@
+"""What a figure depends on beside the service: the machine, the versions, the disk."""
+
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from fundledger.benchmarks.runs import percentile
+
+_SYNCS = 200
+
+
+def facts(data_root: Path) -> dict[str, Any]:
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "wrk": _first_line("wrk", "--version"),
+        "load_average_1_min": round(os.getloadavg()[0], 2),
+        "fdatasync_p50_us": _fdatasync_us(data_root),
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _fdatasync_us(data_root: Path) -> float:
+    """Median of a write of 8 kB and its fdatasync: below some 20 us the disk does not wait for anything durable."""
+    took = []
+    with tempfile.TemporaryFile(dir=data_root) as file:
+        for _ in range(_SYNCS):
+            started = time.perf_counter_ns()
+            os.pwrite(file.fileno(), bytes(8192), 0)
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter_ns() - started) / 1e3)
+    return round(percentile(sorted(took), 0.5), 1)
+
+
+def _first_line(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (done.stdout or done.stderr).splitlines()
+    return lines[0].partition(" Copyright")[0] if lines else None
+
+
+def _commit() -> str | None:
+    """Of the checkout that this package lies in, if it is one; `+` when files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed.strip() else "")

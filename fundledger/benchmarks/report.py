@@ -1,0 +1,102 @@
+"""What a bench prints, and what it keeps."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fundledger.benchmarks.figures import Figure
+from fundledger.benchmarks.runs import OpenRun, Run, median_rate
+from fundledger.benchmarks.session import Session
+
+_MET = {True: "yes", False: "NO", None: ""}
+
+
+def text(session: Session, facts: dict[str, Any]) -> str:
+    parts = [
+        table(("scenario", "", "vouchers/s", "p50 ms", "p99 ms", "errors"), list(_run_rows(session))),
+        table(("figure", "measured", "floor", "met"), [_figure_row(figure) for figure in session.figures]),
+        table(("books", "vouchers", "acknowledged", "verify s", "ok"), list(_proof_rows(session))),
+    ]
+    against = [f"no verdict on {f.name}: {f.no_verdict}" for f in session.figures if f.no_verdict]
+    against += [f"books of {name}: {proof.why}" for name, proof in session.proofs.items() if proof.why]
+    shown = ("cores", "memory_mb", "python", "postgres", "wrk", "fdatasync_p50_us", "load_average_1_min", "commit")
+    machine = ", ".join(f"{name} {facts[name]}" for name in shown)
+    return "\n\n".join(part for part in [*parts, "\n".join([*against, *session.notes]), machine] if part)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be; all but the first two are numbers, to the right."""
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = []
+    for row in [head, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.ljust(w) if not _numeric(rows, i) else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def write_json(session: Session, facts: dict[str, Any], started_at: datetime, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"bench-{started_at:%Y%m%dT%H%M%SZ}.json"
+    path.write_text(json.dumps(_members(session, facts, started_at), indent=1, default=str) + "\n")
+    return path
+
+
+def _members(session: Session, facts: dict[str, Any], started_at: datetime) -> dict[str, Any]:
+    return {
+        "started_at": started_at.isoformat(),
+        "ended_at": datetime.now(UTC).isoformat(),
+        "plan": {**asdict(session.plan), "only": sorted(session.plan.only)},
+        "machine": facts,
+        "runs": [
+            {"scenario": scenario, "contender": contender, "rate": run.rate, **asdict(run)}
+            for scenario, by_contender in session.runs.items()
+            for contender, runs in by_contender.items()
+            for run in runs
+        ],
+        "figures": [{**asdict(figure), "met": figure.met} for figure in session.figures],
+        "proofs": {name: asdict(proof) for name, proof in session.proofs.items()},
+        "notes": session.notes,
+        "ok": not session.failed,
+    }
+
+
+def _run_rows(session: Session) -> list[tuple[str, ...]]:
+    rows = []
+    for scenario, by_contender in session.runs.items():
+        shown = scenario
+        for contender, runs in by_contender.items():
+            rows.append((shown, contender, *_run_cells(runs)))
+            shown = ""
+    return rows
+
+
+def _run_cells(runs: Sequence[Run]) -> tuple[str, ...]:
+    errors = sum(run.errors + (run.unanswered if isinstance(run, OpenRun) else 0) for run in runs)
+    p50, p99 = median(run.p50_ms for run in runs), median(run.p99_ms for run in runs)
+    return f"{median_rate(runs):,.0f}", f"{p50:.2f}", f"{p99:.2f}", str(errors)
+
+
+def _figure_row(figure: Figure) -> tuple[str, ...]:
+    spread = f" ({figure.spread[0]:.2f} to {figure.spread[1]:.2f})" if figure.spread else ""
+    measured = "no verdict" if figure.no_verdict else f"{figure.measured:.2f} {figure.unit}{spread}"
+    return figure.name, measured, "" if figure.floor is None else f"{figure.floor} {figure.unit}", _MET[figure.met]
+
+
+def _proof_rows(session: Session) -> list[tuple[str, ...]]:
+    return [
+        (name, f"{p.vouchers:,}", f"{p.acknowledged:,}", f"{p.elapsed_s:.1f}", "yes" if p.ok else "NO")
+        for name, p in session.proofs.items()
+    ]
+
+
+def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
+    return all(row[column][:1].isdigit() for row in rows)

@@ -1,0 +1,164 @@
+"""The service under load, as its clients and its operator see it: a process, a port, a token, a database."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fundledger.benchmarks.child import Child, free_port
+from fundledger.benchmarks.closed_loop import closed_loop
+from fundledger.benchmarks.runs import BenchFault, Run
+from fundledger.benchmarks.traffic import Traffic, opening, service_traffic, sweep
+
+OPENING_CONNECTIONS = 128
+SWEEP_SIZE = 1000
+SWEEP_CONNECTIONS = 4
+VERIFY_S = 1800
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Whether the books agree with themselves, and with what the drivers were told. `why` says what does not."""
+
+    ok: bool
+    vouchers: int
+    acknowledged: int
+    in_flight_max: int
+    elapsed_s: float
+    why: str | None = None
+
+
+class Service:
+    """`fundledger serve` in a data directory of its own. `acknowledged` counts the vouchers that were answered well."""
+
+    def __init__(self, data_dir: Path, workers: int, settings: Mapping[str, str], posting: str = "lanes") -> None:
+        self.data_dir = data_dir
+        self.workers = workers
+        self.acknowledged = 0
+        self.in_flight_max = 0
+        self._opened = 0
+        data_dir.mkdir(mode=0o711)
+        # Settings of whoever runs this are no part of the measurement.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
+        given = {f"FUNDLEDGER_{name}": value for name, value in settings.items()}
+        port = free_port()
+        self._environment = {
+            **clean,
+            **given,
+            "FUNDLEDGER_DATA_DIR": str(data_dir),
+            "FUNDLEDGER_PORT": str(port),
+            "FUNDLEDGER_WORKERS": str(workers),
+            "FUNDLEDGER_POSTING": posting,
+        }
+        self._child = Child([_command(), "serve"], port, "/readyz", data_dir / "serve.log", self._environment)
+        self.fresh_start_s = self._child.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._child.stop()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    @property
+    def port(self) -> int:
+        return self._child.port
+
+    @property
+    def token(self) -> str:
+        return (self.data_dir / "dev-token").read_text().strip()
+
+    @property
+    def dsn(self) -> str:
+        return (self.data_dir / "account-dsn").read_text().strip()
+
+    def restart(self) -> float:
+        """Seconds from the start on existing data to ready."""
+        self._child.stop()
+        return self._child.start()
+
+    def traffic(self, accounts: int, size: int = 0, ids: str = "ordered") -> Traffic:
+        return service_traffic(self.port, self.token, accounts, size, ids)
+
+    def open_accounts(self, count: int, watch: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
+        """Have at least the merchants 1 to `count`; `watch` sees each request go by. Raises BenchFault."""
+        if count <= self._opened:
+            return
+        requests = watch(opening(self.token, self._opened + 1, count))
+        run = closed_loop(self.port, requests, min(OPENING_CONNECTIONS, count))
+        if run.errors:
+            raise BenchFault(f"{run.errors} of {run.answered} accounts could not be opened")
+        self._opened = count
+
+    def touch_accounts(self, count: int, watch: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Run:
+        """Pay each merchant once."""
+        requests = watch(sweep(self.token, count, SWEEP_SIZE))
+        run = closed_loop(self.port, requests, SWEEP_CONNECTIONS)
+        if run.errors:
+            raise BenchFault(f"{run.errors} of {run.answered} lists were refused")
+        self.acknowledged += count
+        return run
+
+    def count(self, run: Run) -> Run:
+        """Remember what a driver was told, for the proof."""
+        self.acknowledged += (run.answered - run.errors) * run.vouchers_each
+        self.in_flight_max += run.in_flight_max * run.vouchers_each
+        return run
+
+    def worker_memory_mb(self) -> float:
+        """Resident memory of one worker, the mean of all."""
+        text = self._child.get("/metrics").decode()
+        return _gauge(text, "fundledger_resident_memory_bytes") / _gauge(text, "fundledger_workers") / 1e6
+
+    def prove(self) -> Proof:
+        """`fundledger verify` while the service runs, and its count of vouchers against the drivers'."""
+        done = subprocess.run(
+            [_command(), "verify", "--json"],
+            env=self._environment,
+            cwd=self.data_dir,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=VERIFY_S,
+        )
+        try:
+            report = json.loads(done.stdout)
+            ok, vouchers, entries = report["ok"], report["vouchers"], report["entries"]
+            elapsed_s = report["elapsed_s"]
+        except (ValueError, KeyError, TypeError):
+            unread = f"verify printed no report: {(done.stderr or done.stdout).strip()[-300:]}"
+            return Proof(False, 0, self.acknowledged, self.in_flight_max, 0.0, unread)
+        why: str | None = None
+        if not ok or done.returncode:
+            bad = [check["name"] for check in report.get("checks", []) if not check["ok"]]
+            why = f"verify found differences: {', '.join(bad)}"
+        elif not self.acknowledged <= vouchers <= self.acknowledged + self.in_flight_max:
+            why = f"{vouchers} vouchers, {self.acknowledged} acknowledged and at most {self.in_flight_max} in flight"
+        elif entries != 2 * vouchers:
+            # A refused voucher is recorded too, but has no entries.
+            why = f"{entries} entries of {vouchers} vouchers with two lines each"
+        return Proof(why is None, vouchers, self.acknowledged, self.in_flight_max, elapsed_s, why)
+
+
+def _command() -> str:
+    """The `fundledger` of the environment that runs this. Raises BenchFault."""
+    beside = Path(sys.executable).with_name("fundledger")
+    found = str(beside) if beside.exists() else shutil.which("fundledger")
+    if found is None:
+        raise BenchFault("the command fundledger is not installed")
+    return found
+
+
+def _gauge(text: str, name: str) -> float:
+    """Raises BenchFault."""
+    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    if found is None:
+        raise BenchFault(f"/metrics does not show {name}")
+    return float(found[1])

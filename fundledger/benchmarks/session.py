@@ -1,0 +1,135 @@
+"""One bench: its plan, the servers that it starts, and everything that it has seen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fundledger.benchmarks import database
+from fundledger.benchmarks.figures import Figure
+from fundledger.benchmarks.progress import Progress
+from fundledger.benchmarks.reference import Reference
+from fundledger.benchmarks.runs import Run
+from fundledger.benchmarks.service import Proof, Service
+from fundledger.benchmarks.traffic import Traffic
+from fundledger.benchmarks.wrk import full_speed
+
+SERVICE = "service"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and how long. `seconds` is of one run; a round has one run of each contender."""
+
+    only: frozenset[str]
+    long: bool
+    reference: Path | None
+    driver: str
+    rounds: int
+    seconds: int
+    warm_up_s: int
+    open_loop_s: int
+    accounts: int
+    accounts_touched: int
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who takes part in a scenario. `run(seconds)` loads it once and counts what was acknowledged."""
+
+    name: str
+    run: Callable[[float], Run]
+    seconds: float
+
+
+@dataclass
+class Session:
+    """`runs[scenario][contender]` in the order in which they were made; `notes` are what a reader should know."""
+
+    plan: Plan
+    progress: Progress
+    root: Path
+    runs: dict[str, dict[str, list[Run]]] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    proofs: dict[str, Proof] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    postgres: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """The books did not agree, or the service refused what was right."""
+        errors = sum(run.errors for of in self.runs.values() for run in of.get(SERVICE, ()))
+        return errors > 0 or not all(proof.ok for proof in self.proofs.values())
+
+    def wants(self, *names: str) -> bool:
+        return not self.plan.only or not self.plan.only.isdisjoint(names)
+
+    def start_service(self, name: str, workers: int, posting: str = "lanes") -> Service:
+        """The caller stops it, as a context. Raises BenchFault."""
+        with self.progress.step(f"start {name}") as step:
+            service = Service(self.root / name.replace(" ", "-"), workers, self.plan.settings, posting)
+            step.result = f"ready in {service.fresh_start_s:.1f} s with a new database"
+        if not self.postgres:
+            self.postgres = database.facts(service.dsn)[0]
+        return service
+
+    def start_reference(self, mode: str, workers: int, beside: Service) -> Reference:
+        """On a database of its own in the service's Postgres. The caller starts and stops it, as a context."""
+        assert self.plan.reference is not None
+        name = f"reference_{mode}_{workers}"
+        dsn = database.create_database(beside.dsn, name)
+        return Reference(self.plan.reference, mode, workers, dsn, beside.data_dir / f"{name}.log")
+
+    def open_accounts(self, service: Service, count: int) -> None:
+        with self.progress.step(f"open {count:,} accounts", total=count + 1) as step:
+            service.open_accounts(count, step.watch)
+
+    def contender(
+        self,
+        name: str,
+        traffic: Traffic,
+        connections: int,
+        count: Callable[[Run], Run],
+        seconds: float | None = None,
+    ) -> Contender:
+        def run(seconds_: float) -> Run:
+            return count(full_speed(traffic, connections, seconds_, self.plan.driver))
+
+        return Contender(name, run, self.plan.seconds if seconds is None else seconds)
+
+    def alternate(self, scenario: str, contenders: Sequence[Contender], dsn: str | None = None) -> dict[str, list[Run]]:
+        """Warm everybody up, then rounds of A, B, ...: neighbours in time are compared, since a machine's speed drifts.
+
+        `dsn`: a checkpoint of that Postgres during the runs is noted.
+        """
+        checkpoints = database.facts(dsn)[1] if dsn else 0
+        for contender in contenders:
+            warm_up_s = min(self.plan.warm_up_s, contender.seconds)
+            with self.progress.step(f"{scenario}: {contender.name}, warm-up", seconds=warm_up_s):
+                contender.run(warm_up_s)
+        runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
+        for number in range(1, self.plan.rounds + 1):
+            for contender in contenders:
+                label = f"{scenario}: {contender.name}, {number} of {self.plan.rounds}"
+                with self.progress.step(label, seconds=contender.seconds) as step:
+                    run = contender.run(contender.seconds)
+                    step.result = f"{run.rate:,.0f}/s, p50 {run.p50_ms:.2f} ms, p99 {run.p99_ms:.2f} ms"
+                    if run.errors:
+                        step.result += f", {run.errors} ERRORS"
+                runs[contender.name].append(run)
+        if dsn and database.facts(dsn)[1] > checkpoints:
+            self.notes.append(f"{scenario}: Postgres made a checkpoint meanwhile")
+        self.runs[scenario] = runs
+        return runs
+
+    def prove(self, name: str, service: Service) -> None:
+        with self.progress.step(f"prove the books of {name}") as step:
+            proof = self.proofs[name] = service.prove()
+            step.result = f"{proof.vouchers:,} vouchers, ok" if proof.ok else f"FAILED: {proof.why}"
+
+    def check_reference(self, reference: Reference) -> None:
+        disagreement = reference.disagreement()
+        if disagreement:
+            self.notes.append(
+                f"the reference server's own books do not agree, ratios to it mean nothing: {disagreement}"
+            )

@@ -1,0 +1,2 @@
+-- Rows: one, the version of Postgres.
+SHOW server_version

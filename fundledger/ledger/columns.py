@@ -1,0 +1,111 @@
+"""A batch as the parameters of `sql/write_batch.sql`, in order; MACs of vouchers and sub-accounts are made here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fundledger.ledger import clock
+from fundledger.ledger.account import SubAccount
+from fundledger.ledger.batch import Batch, Entry
+from fundledger.ledger.refusal import encode_refusal
+from fundledger.ledger.voucher import Record
+from fundledger.security import canonical
+
+
+def parameters(
+    batch: Batch, shard: int, vouchers: Sequence[Record], sub_accounts: Sequence[SubAccount], entries: Sequence[Entry]
+) -> list[Any]:
+    """What one shard is given of a batch: its vouchers, the sub-accounts that changed, its entries."""
+    places = {record.id: k for k, record in enumerate(vouchers, 1)}
+    columns = [
+        shard,
+        batch.number,
+        batch.accounting_date,
+        clock.moment(batch.posted_at_us),
+        batch.posted_at_us,
+        batch.key.version,
+    ]
+    entry_columns = _entries(entries, places)
+    columns += _vouchers(batch, vouchers, list(places))
+    columns += _sub_accounts(batch, sub_accounts)
+    return columns + entry_columns
+
+
+def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[Any]:
+    key = batch.key
+    types: dict[str, int] = {}
+    which, ends, lines, macs, refusals = [], [], [], [], []
+    for record in vouchers:
+        own = [x for account, amount in record.lines for x in (account.number, amount)]
+        lines += own
+        ends.append(len(lines))
+        which.append(types.setdefault(record.type, len(types) + 1))
+        refusal = None if record.refusal is None else encode_refusal(record.refusal).decode()
+        refusals.append(refusal)
+        message = canonical.voucher(
+            record.id.bytes,
+            record.digest,
+            batch.date_ordinal,
+            batch.posted_at_us,
+            batch.number,
+            own,
+            refusal,
+            key.version,
+        )
+        macs.append(key.tag(message))
+    return [
+        len(vouchers),
+        ids,
+        list(types),
+        which,
+        b"".join([record.digest for record in vouchers]),
+        lines,
+        ends,
+        b"".join(macs),
+        _sparse([record.reference for record in vouchers]),
+        _sparse([record.metadata for record in vouchers]),
+        _sparse([record.hold for record in vouchers]),
+        _sparse([record.reverses for record in vouchers]),
+        _sparse(refusals),
+    ]
+
+
+def _sparse(column: list[Any]) -> list[Any]:
+    return column if any(column) else []
+
+
+def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[Any]:
+    key = batch.key
+    rows = []
+    for s in sub_accounts:
+        account = s.account
+        version = s.version + 1
+        message = canonical.sub_account(
+            account.number,
+            s.slot,
+            account.currency.encode(),
+            s.posted,
+            s.held,
+            version,
+            s.status,
+            s.seq,
+            batch.posted_at_us,
+            s.last_entry_mac,
+            key.version,
+        )
+        rows.append(
+            (account.number, s.slot, s.posted, s.held, version, s.seq, s.status, s.last_entry_mac, key.tag(message))
+        )
+    numbers, slots, posted, held, versions, seqs, statuses, last_macs, macs = _columns(rows, 9)
+    head = [len(rows), numbers, slots, posted, held, versions, seqs, statuses]
+    return [*head, b"".join(last_macs), b"".join(macs)]
+
+
+def _entries(entries: Sequence[Entry], places: dict[Any, int]) -> list[Any]:
+    """A voucher of another shard, whose entry is written here, gets a place behind this shard's own."""
+    _, numbers, slots, seqs, voucher_ids, amounts, balances, macs = _columns(entries, 8)
+    which = [places.get(id_) or places.setdefault(id_, len(places) + 1) for id_ in voucher_ids]
+    return [len(entries), numbers, slots, seqs, which, amounts, balances, b"".join(macs)]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
