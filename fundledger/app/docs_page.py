@@ -50,7 +50,7 @@ def render(document: Mapping[str, Any]) -> str:
         f"<title>{escape(info['title'])}</title><style>{_STYLE}</style></head><body>",
         f"<header><h1>{escape(info['title'])}</h1><p class=soft>{escape(info['summary'])} Version ",
         f"{escape(info['version'])}. <a href=/openapi.json>OpenAPI 3.1</a></p>",
-        *(f"<p>{_text(" ".join(paragraph.split()))}</p>" for paragraph in info["description"].split("\n\n")),
+        *(f"<p>{_text(paragraph)}</p>" for paragraph in info["description"].replace("\n", " ").split("  ")),
         "<p>The examples below need two variables:</p>",
         _code("BASE=http://127.0.0.1:8080\nTOKEN=$(cat data/dev-token)"),
         "</header>",

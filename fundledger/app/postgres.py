@@ -32,6 +32,8 @@ SYSTEM_USER = "fundledger-postgres"
 ROLE = "fundledger"
 DATABASE = "fundledger_account"
 START_S = 60.0
+SMALL_MB = 512
+"""Up to this much shared memory it is a test's server, which is spared the stock of log files."""
 _SOCKET_PATH_MAX = 100  # of the 107 bytes that a unix socket's path may have
 _PR_SET_PDEATHSIG = 1
 
@@ -64,7 +66,8 @@ class EmbeddedPostgres:
         await self.version()
         self.run_dir.mkdir(mode=0o700, exist_ok=True)
         self._own(self.run_dir)
-        if not (self._home / "PG_VERSION").exists():
+        new = not (self._home / "PG_VERSION").exists()
+        if new:
             await self._initialise()
         await self._stop_left_over()
         give_up_at = asyncio.get_running_loop().time() + START_S
@@ -76,7 +79,7 @@ class EmbeddedPostgres:
             if asyncio.get_running_loop().time() > give_up_at:
                 raise PostgresFault(f"the embedded Postgres does not start: see {self._log_file}")
             await asyncio.sleep(0.5)
-        await self._create_database()
+        await self._create_database(new and self._memory_mb > SMALL_MB)
 
     async def wait(self) -> int:
         """Until the server has ended, for whatever reason."""
@@ -194,9 +197,10 @@ class EmbeddedPostgres:
             "fsync": "on",
             "full_page_writes": "on",
             "wal_buffers": "64MB",
-            "max_wal_size": "8GB",
-            "min_wal_size": "512MB",
-            "checkpoint_timeout": "15min",
+            # What a crash makes the next start replay: some ten seconds' worth, not minutes'.
+            "max_wal_size": "4GB",
+            "min_wal_size": "512MB" if self._memory_mb > SMALL_MB else "80MB",
+            "checkpoint_timeout": "10min",
             "shared_preload_libraries": "pg_stat_statements",
             "autovacuum_naptime": "20s",
             "log_min_duration_statement": "2s",
@@ -217,12 +221,15 @@ class EmbeddedPostgres:
                 return True
         return False
 
-    async def _create_database(self) -> None:
+    async def _create_database(self, preallocate: bool) -> None:
         connection = await asyncpg.connect(self._dsn("postgres"))
         try:
             if not await connection.fetchval(SQL["database_exists"], DATABASE):
                 with contextlib.suppress(asyncpg.DuplicateDatabaseError):
                     await connection.execute(SQL["create_database"])
+            if preallocate:
+                await connection.execute(SQL["preallocate_wal"])
+                await connection.execute(SQL["checkpoint"])
         finally:
             await connection.close()
 

@@ -8,7 +8,6 @@ against each other.
 """
 
 import asyncio
-import logging
 import time
 from typing import Any, Final
 
@@ -21,7 +20,6 @@ from fundledger.app.routing import BODY_BYTES_MAX, unauthorized, unsupported_med
 from fundledger.app.service import Service
 from fundledger.app.vouchers import post_voucher
 
-_log = logging.getLogger("fundledger.requests")
 ROUTE: Final = "/v1/vouchers"
 KEEPALIVE_S: Final = 75.0
 
@@ -82,7 +80,7 @@ class PaymentProtocol(RequestHandler):
         service = self._service
 
         def answer(reply: Reply) -> None:
-            service.metrics.request(ROUTE, reply.status, time.monotonic() - started)
+            service.answered(ROUTE, reply.status, time.monotonic() - started)
             self._paying = False
             transport = self.transport
             if transport is not None:

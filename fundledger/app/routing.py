@@ -1,6 +1,5 @@
 """Which handler answers a request: a table, one authentication, one place where exceptions become problems."""
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,6 @@ from fundledger.ledger.fault import Fault
 if TYPE_CHECKING:
     from fundledger.app.service import Service
 
-_log = logging.getLogger(__name__)
 BODY_BYTES_MAX: Final = 64 << 10
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
 
@@ -131,9 +129,7 @@ async def answer(service: "Service", router: Router, request: BaseRequest) -> we
         from fundledger.app.vouchers import crashed
 
         reply = crashed(error)
-    service.metrics.request(label, reply.status, time.monotonic() - started)
-    if reply.status >= 500:
-        _log.warning("answered %d", reply.status, extra={"route": label, "method": request.method})
+    service.answered(label, reply.status, time.monotonic() - started)
     headers = {"Cache-Control": "no-store", "Server": "fundledger", **(reply.headers or {})}
     response = web.Response(
         status=reply.status, body=reply.body, headers={**headers, "Content-Type": reply.content_type}

@@ -1,6 +1,7 @@
 """What every request handler works with: the worker's lanes, its reads, its memory of accounts."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
 
 T = TypeVar("T")
+_log = logging.getLogger("fundledger.requests")
 _AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InternalClientError)
 """What a read meets when the database is gone or going."""
 
@@ -48,6 +50,7 @@ class Service:
         self.metrics = metrics
         self.draining = False
         self._run_dir = run_dir
+        self._until_logged = settings.log_sample
         self._ordinal = ordinal
         self._tokens = tokens
         self._modules: dict[str, str] = {}
@@ -65,6 +68,15 @@ class Service:
             if module is not None and len(self._modules) < 1024:
                 self._modules[authorization] = module
         return module
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer; log one of so many, and each that is our fault."""
+        self.metrics.request(route, status, seconds)
+        self._until_logged -= 1
+        if self._until_logged <= 0 or status >= 500:
+            self._until_logged = self.settings.log_sample
+            level = logging.WARNING if status >= 500 else logging.INFO
+            _log.log(level, "answered", extra={"route": route, "status": status, "ms": round(seconds * 1000, 3)})
 
     def socket_path(self) -> Path:
         """Where this worker tells its siblings what it has counted."""

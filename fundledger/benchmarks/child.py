@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,25 +21,25 @@ _STEP_S = 0.01
 
 
 class Child:
-    """`log` gets what it prints."""
+    """`log` gets what it prints; `is_ready` may raise BenchFault as long as it is not."""
 
     def __init__(
         self,
         command: Sequence[str],
         port: int,
-        ready_path: str,
+        is_ready: Callable[["Child"], bool],
         log: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port
         self._command = list(command)
-        self._ready_path = ready_path
+        self._is_ready = is_ready
         self._log = log
         self._environment = dict(os.environ if environment is None else environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
-        """Seconds until it answered with 200. Raises BenchFault."""
+        """Seconds until it was ready. Raises BenchFault."""
         started = time.monotonic()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -93,10 +93,9 @@ class Child:
 
     def _answers(self) -> bool:
         try:
-            self.get(self._ready_path)
+            return self._is_ready(self)
         except (BenchFault, http.client.HTTPException):
             return False
-        return True
 
     def __enter__(self) -> Self:
         self.start()
@@ -104,6 +103,11 @@ class Child:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+
+def answers(path: str) -> Callable[[Child], bool]:
+    """Ready as soon as a GET of this path is answered with 200."""
+    return lambda child: child.get(path) is not None
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from fundledger.benchmarks.child import Child, free_port
+from fundledger.benchmarks.child import Child, answers, free_port
 from fundledger.benchmarks.runs import Run
 from fundledger.benchmarks.traffic import Traffic, reference_traffic
 
@@ -19,7 +19,7 @@ class Reference(Child):
     def __init__(self, script: Path, mode: str, workers: int, dsn: str, log: Path) -> None:
         port = free_port()
         command = [sys.executable, str(script), mode, "--workers", str(workers), "--dsn", dsn, "--port", str(port)]
-        super().__init__(command, port, "/count", log)
+        super().__init__(command, port, answers("/count"), log)
         self._script = script
         self._acknowledged = 0
         self._in_flight_max = 0

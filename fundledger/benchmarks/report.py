@@ -19,7 +19,7 @@ def text(session: Session, facts: dict[str, Any]) -> str:
     parts = [
         table(("scenario", "", "vouchers/s", "p50 ms", "p99 ms", "errors"), list(_run_rows(session))),
         table(("figure", "measured", "floor", "met"), [_figure_row(figure) for figure in session.figures]),
-        table(("books", "vouchers", "acknowledged", "verify s", "ok"), list(_proof_rows(session))),
+        table(("books", "vouchers", "acknowledged", "in flight at most", "verify s", "ok"), list(_proof_rows(session))),
     ]
     against = [f"no verdict on {f.name}: {f.no_verdict}" for f in session.figures if f.no_verdict]
     against += [f"books of {name}: {proof.why}" for name, proof in session.proofs.items() if proof.why]
@@ -93,7 +93,14 @@ def _figure_row(figure: Figure) -> tuple[str, ...]:
 
 def _proof_rows(session: Session) -> list[tuple[str, ...]]:
     return [
-        (name, f"{p.vouchers:,}", f"{p.acknowledged:,}", f"{p.elapsed_s:.1f}", "yes" if p.ok else "NO")
+        (
+            name,
+            f"{p.vouchers:,}",
+            f"{p.acknowledged:,}",
+            f"{p.in_flight_max:,}",
+            f"{p.elapsed_s:.1f}",
+            "yes" if p.ok else "NO",
+        )
         for name, p in session.proofs.items()
     ]
 

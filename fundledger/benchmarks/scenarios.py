@@ -5,7 +5,7 @@ import shutil
 import sys
 
 from fundledger.benchmarks import database
-from fundledger.benchmarks.child import Child, free_port
+from fundledger.benchmarks.child import Child, answers, free_port
 from fundledger.benchmarks.figures import (
     BULK_FLOOR,
     GROWTH_FLOOR,
@@ -92,7 +92,9 @@ def hot(session: Session, service: Service, reference: Reference | None) -> list
         naive = stack.enter_context(session.start_service("naive", 1, "direct"))
         session.open_accounts(naive, 1)
         contenders.append(session.contender(NAIVE, naive.traffic(1), 64, naive.count, brief))
-        stack.enter_context(noop := _noop(service))
+        noop = _noop(service)
+        with session.progress.step("start the no-op server"):
+            stack.enter_context(noop)
         traffic = service.traffic(1).on_port(noop.port)
         contenders.append(session.contender(NOOP, traffic, 64, lambda run: run, brief))
         runs = session.alternate(scenario, contenders, service.dsn)
@@ -173,7 +175,10 @@ def scheduled(session: Session, service: Service, capacity: float | None) -> Non
         requests, due = traffic.requests(), poisson(rate, seed=1)
         run = open_loop(service.port, requests, due, plan.open_loop_s, rate=rate, warm_up_s=plan.warm_up_s)
         service.count(run)
-        step.result = run.no_verdict or f"{rate:,.0f}/s, p50 {run.p50_ms:.2f} ms, p99 {run.p99_ms:.2f} ms"
+        step.result = (
+            f"{rate:,.0f}/s, p50 {run.p50_ms:.2f} ms, p99 {run.p99_ms:.2f} ms; "
+            f"driver: {run.cpu_share:.0%} of a processor, p99 {run.late_p99_ms:.2f} ms late"
+        )
     session.runs[scenario] = {SERVICE: [run]}
     session.figures += open_figures(f"open loop at {rate:,.0f}/s, from when each was due", run)
 
@@ -254,4 +259,4 @@ def _start_reference(
 def _noop(service: Service) -> Child:
     port = free_port()
     command = [sys.executable, "-m", "fundledger.benchmarks.noop", "--port", str(port)]
-    return Child(command, port, "/", service.data_dir / "noop.log")
+    return Child(command, port, answers("/"), service.data_dir / "noop.log")

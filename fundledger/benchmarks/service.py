@@ -43,6 +43,7 @@ class Service:
         self.workers = workers
         self.acknowledged = 0
         self.in_flight_max = 0
+        self.errors = 0
         self._opened = 0
         data_dir.mkdir(mode=0o711)
         # Settings of whoever runs this are no part of the measurement.
@@ -57,7 +58,7 @@ class Service:
             "FUNDLEDGER_WORKERS": str(workers),
             "FUNDLEDGER_POSTING": posting,
         }
-        self._child = Child([_command(), "serve"], port, "/readyz", data_dir / "serve.log", self._environment)
+        self._child = Child([_command(), "serve"], port, self._is_ready, data_dir / "serve.log", self._environment)
         self.fresh_start_s = self._child.start()
 
     def __enter__(self) -> Self:
@@ -87,9 +88,13 @@ class Service:
     def traffic(self, accounts: int, size: int = 0, ids: str = "ordered") -> Traffic:
         return service_traffic(self.port, self.token, accounts, size, ids)
 
+    def has_accounts(self, count: int) -> bool:
+        """Whether `open_accounts` opened that many already."""
+        return count <= self._opened
+
     def open_accounts(self, count: int, watch: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
         """Have at least the merchants 1 to `count`; `watch` sees each request go by. Raises BenchFault."""
-        if count <= self._opened:
+        if self.has_accounts(count):
             return
         requests = watch(opening(self.token, self._opened + 1, count))
         run = closed_loop(self.port, requests, min(OPENING_CONNECTIONS, count))
@@ -110,12 +115,18 @@ class Service:
         """Remember what a driver was told, for the proof."""
         self.acknowledged += (run.answered - run.errors) * run.vouchers_each
         self.in_flight_max += run.in_flight_max * run.vouchers_each
+        self.errors += run.errors
         return run
 
     def worker_memory_mb(self) -> float:
         """Resident memory of one worker, the mean of all."""
         text = self._child.get("/metrics").decode()
         return _gauge(text, "fundledger_resident_memory_bytes") / _gauge(text, "fundledger_workers") / 1e6
+
+    def _is_ready(self, child: Child) -> bool:
+        # Workers share the port: the first one alone would get all the connections.
+        child.get("/readyz")
+        return _gauge(child.get("/metrics").decode(), "fundledger_workers") == self.workers
 
     def prove(self) -> Proof:
         """`fundledger verify` while the service runs, and its count of vouchers against the drivers'."""

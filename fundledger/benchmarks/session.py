@@ -53,13 +53,13 @@ class Session:
     figures: list[Figure] = field(default_factory=list)
     proofs: dict[str, Proof] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
     postgres: str = ""
 
     @property
     def failed(self) -> bool:
         """The books did not agree, or the service refused what was right."""
-        errors = sum(run.errors for of in self.runs.values() for run in of.get(SERVICE, ()))
-        return errors > 0 or not all(proof.ok for proof in self.proofs.values())
+        return any(service.errors for service in self.services) or not all(p.ok for p in self.proofs.values())
 
     def wants(self, *names: str) -> bool:
         return not self.plan.only or not self.plan.only.isdisjoint(names)
@@ -69,6 +69,7 @@ class Session:
         with self.progress.step(f"start {name}") as step:
             service = Service(self.root / name.replace(" ", "-"), workers, self.plan.settings, posting)
             step.result = f"ready in {service.fresh_start_s:.1f} s with a new database"
+        self.services.append(service)
         if not self.postgres:
             self.postgres = database.facts(service.dsn)[0]
         return service
@@ -81,7 +82,9 @@ class Session:
         return Reference(self.plan.reference, mode, workers, dsn, beside.data_dir / f"{name}.log")
 
     def open_accounts(self, service: Service, count: int) -> None:
-        with self.progress.step(f"open {count:,} accounts", total=count + 1) as step:
+        if service.has_accounts(count):
+            return
+        with self.progress.step(f"open accounts of {count:,} merchants", total=count + 1) as step:
             service.open_accounts(count, step.watch)
 
     def contender(

@@ -1,13 +1,16 @@
 """The naive baseline, `FUNDLEDGER_POSTING=direct`: each request posts itself, one transaction each, 16 connections."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
-from fundledger.hotspot.lane import Answer, LaneFull, Meter, Statistics
+from fundledger.hotspot.lane import CRASHED, Answer, LaneFull, Meter, Statistics
 from fundledger.ledger.batch import Command
+from fundledger.ledger.fault import GuardHit
 from fundledger.ledger.posting import Books, post_vouchers
 from fundledger.ledger.session import Session
 
+_log = logging.getLogger(__name__)
 CONNECTIONS = 16
 
 
@@ -52,9 +55,10 @@ class Direct:
         started = loop.time()
         try:
             outcomes = await post_vouchers(session, self._books, [command])
-        except BaseException:
+        except Exception:
+            _log.critical("posting failed", exc_info=True)
             session.drop()
-            raise
+            outcomes = [GuardHit(CRASHED)]
         finally:
             self._free.put_nowait(session)
         self._meter.batch(1, loop.time() - started)

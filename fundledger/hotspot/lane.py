@@ -27,6 +27,7 @@ Answer = Callable[[int, Outcome | Fault], None]
 PostBatch = Callable[[Session, Books, Sequence[Command], Callable[[], None]], Awaitable[list[Outcome | Fault]]]
 
 
+CRASHED = "internal error: nothing was written, or asking again with the same id tells what was"
 LATE_S = 0.005
 """How long a committed batch waits at most for the next one to be on its way, before its callers are answered."""
 
@@ -129,7 +130,7 @@ class Lane:
 
     def _answer_soon(self) -> None:
         # While a batch is written and committed, this process has nothing to do but answer the one before and read what
-        # its callers send next: measured, 1.6 times the throughput of answering first.
+        # its callers send next: measured, 1.3 times the throughput of answering first.
         asyncio.get_running_loop().call_soon(self._answer)
 
     def _answer(self) -> None:
@@ -165,6 +166,4 @@ class Lane:
             # A bug. The transaction is dropped with its connection, so that nothing of it can be committed later.
             _log.critical("posting a batch of %d failed", len(commands), exc_info=True)
             self._session.drop()
-            return [
-                GuardHit("internal error: nothing was written, or asking again with the same id tells what was")
-            ] * len(commands)
+            return [GuardHit(CRASHED)] * len(commands)

@@ -58,7 +58,8 @@ class Outcome(msgspec.Struct, gc=False):
 class Batch:
     """`sub_accounts` is keyed by `place_of`; what is in it is locked until the transaction ends.
 
-    `mine` are the vouchers that an earlier attempt at this same batch committed without our hearing of it.
+    `mine` are the vouchers, and `my_holds` the holds, that an earlier attempt at this same batch may have committed
+    without our hearing of it.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class Batch:
         "holds",
         "key",
         "mine",
+        "my_holds",
         "new_holds",
         "new_vouchers",
         "number",
@@ -91,6 +93,7 @@ class Batch:
         self.sub_accounts: dict[int, SubAccount] = {}
         self.vouchers: dict[UUID, Record] = {}
         self.mine: set[UUID] = set()
+        self.my_holds: set[str] = set()
         self.holds: dict[str, Hold] = {}
         self.reversed_by: dict[UUID, UUID] = {}
         self.tampered: dict[int, str] = {}

@@ -58,6 +58,10 @@ class Books(msgspec.Struct):
     ordinal: int
 
 
+class SubAccountMissing(Exception):
+    """A sub-account of an account that exists is not there: somebody deleted it."""
+
+
 class Plan:
     """Which rows a list of commands needs: `places[shard]` are the sub-accounts to lock there, by `place_of`."""
 
@@ -133,15 +137,18 @@ async def post_vouchers(
     number = secrets.randbits(62)
     conflicts = 0
     sent_commit = False
+    placed: set[str] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
     while True:
         try:
             batch = await _read(session, books, commands, number)
+            batch.my_holds = set(placed)
             outcomes = decide(batch, commands)
             connection = await session.open()
             if batch.has_writes():
                 await _write(connection, session, batch, on_sent)
                 sent_commit = True
+                placed |= batch.new_holds
                 await connection.execute(COMMIT)
             else:
                 await session.rollback()
@@ -150,7 +157,7 @@ async def post_vouchers(
             conflicts += 1
             if conflicts >= CONFLICT_ATTEMPTS:
                 return await _halve(session, books, commands, Unavailable("too many conflicts"))
-        except (AccountTampered, HoldTampered) as error:
+        except (AccountTampered, HoldTampered, SubAccountMissing) as error:
             await session.rollback()
             _log.critical("a record does not match its MAC", exc_info=error)
             return await _halve(session, books, commands, Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, str(error))))
@@ -169,6 +176,11 @@ async def post_vouchers(
         except asyncpg.PostgresError as error:
             await session.rollback()
             return await _halve(session, books, commands, GuardHit(str(error)))
+        except Exception as error:
+            # A bug. Dropping the connection makes sure that nothing of this attempt can be committed later.
+            _log.critical("posting a batch of %d failed", len(commands), exc_info=True)
+            session.drop()
+            return await _halve(session, books, commands, GuardHit(f"internal error: {type(error).__name__}"))
         else:
             if batch.tampered:
                 await _freeze_tampered(session, books, batch)
@@ -198,7 +210,8 @@ async def _read(session: Session, books: Books, commands: Sequence[Command], num
         places = sorted(plan.places[shard])
         ids = plan.voucher_ids if not rows else []
         got = await session.lock.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places], ids)
-        assert len(got) == len(places), "a sub-account that the directory knows does not exist"
+        if len(got) != len(places):
+            raise SubAccountMissing(f"a sub-account is missing in shard {shard}: see `fundledger verify`")
         if not rows:
             used = got[0]["used"]
         rows += [(shard, row) for row in got]

@@ -223,7 +223,9 @@ def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
             return Outcome(
                 refusal=Refusal(Code.HOLD_ID_REUSED, "this id was used before, with other content", field="id")
             )
-        return Outcome(hold=seen, refusal=seen.refusal, replay=True)
+        replay = request.id not in batch.my_holds
+        batch.my_holds.discard(request.id)
+        return Outcome(hold=seen, refusal=seen.refusal, replay=replay)
     account = request.account
     if 0 < request.expires_at_us <= batch.posted_at_us:
         return Outcome(refusal=Refusal(Code.HOLD_EXPIRY_PAST, "expires_at is not in the future", field="expires_at"))

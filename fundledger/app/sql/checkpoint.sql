@@ -1,0 +1,2 @@
+-- Rows: none. Locks: none.
+CHECKPOINT

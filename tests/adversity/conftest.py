@@ -1,0 +1,76 @@
+"""What the adversity tests share: a ledger behind a proxy, and a line at the end for each thing that was tried often."""
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from fundledger.ledger import posting
+from fundledger.ledger.batch import Command, Outcome
+from fundledger.ledger.fault import Fault
+from fundledger.ledger.posting import post_vouchers
+from fundledger.ledger.session import Session
+from tests.adversity.proxy import Proxy
+from tests.support.ledger import Ledger
+
+Tell = Callable[..., None]
+TOLD = pytest.StashKey[list[str]]()
+
+
+class Torn:
+    """A ledger whose posting session goes through a proxy; everything else of it goes straight to the database."""
+
+    def __init__(self, ledger: Ledger, proxy: Proxy) -> None:
+        self.ledger = ledger
+        self.proxy = proxy
+        self.session = Session(proxy.dsn, "torn lane")
+
+    async def reconnect(self) -> None:
+        """A connection as new as after any cut, so that the same batch is the same bytes each time."""
+        self.session.drop()
+        await self.session.open()
+        self.proxy.record()
+
+    async def post(self, *commands: Command) -> list[Outcome | Fault]:
+        return await post_vouchers(self.session, self.ledger.books, commands)
+
+
+@pytest.fixture
+async def torn(ledger: Ledger) -> AsyncIterator[Torn]:
+    async with Proxy(ledger.dsn) as proxy:
+        torn = Torn(ledger, proxy)
+        yield torn
+        torn.session.drop()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is tried at once: hundreds of cuts in seconds."""
+    monkeypatch.setattr(posting.random, "uniform", lambda low, high: 0.001)
+
+
+@pytest.fixture
+def seed() -> int:
+    """Another one in each run; ADVERSITY_SEED repeats one."""
+    given = os.environ.get("ADVERSITY_SEED")
+    return random.SystemRandom().randrange(1 << 32) if given is None else int(given)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """`tell(what, count, seed)`: at the end of the run, how much the test has tried and what that proves. Without a
+    seed it was everything that there is to try."""
+
+    def add(what: str, count: int, seed: int | None = None) -> None:
+        line = f"{what}: all {count} tried, 0 wrong"
+        if seed is not None:
+            line = f"{what}: seed {seed}, {count} tried, 0 wrong: fewer than {3 / count:.1e} are, with 95 % confidence"
+        request.config.stash.setdefault(TOLD, []).append(line)
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(TOLD, []):
+        terminalreporter.write_line(f"adversity: {line}")

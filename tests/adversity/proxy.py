@@ -1,0 +1,233 @@
+"""A Postgres wire proxy on a unix socket that can be told to break the connection at an exact place.
+
+It understands as much of the protocol as it takes to see where a message begins: the password exchange and everything
+else pass through as they are.
+"""
+
+import asyncio
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qs, quote, urlsplit
+
+from tests.support.running import short_folder
+
+SOCKET = ".s.PGSQL.5432"
+
+
+class Way(Enum):
+    TO_SERVER = "to server"
+    TO_CLIENT = "to client"
+
+
+@dataclass(frozen=True)
+class Message:
+    """`kind` is the protocol's letter, empty for the first message of a connection; `raw` is all of it."""
+
+    way: Way
+    kind: str
+    raw: bytes
+
+    def is_commit(self) -> bool:
+        return self.way is Way.TO_SERVER and self.kind == "Q" and self.raw[5:].upper().startswith(b"COMMIT")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The connection ends here, after `passing` bytes of the message. With `late` the client's side ends at once, and
+    the server gets these bytes and the end of the connection when the event is set. `then` is what comes next."""
+
+    passing: int = 0
+    late: asyncio.Event | None = None
+    then: "Fault | None" = None
+
+
+Fault = Callable[[Message], Cut | None]
+
+
+def cut_before_commit() -> Fault:
+    """The server never hears of the COMMIT."""
+    return lambda message: Cut() if message.is_commit() else None
+
+
+def cut_with_commit() -> Fault:
+    """The COMMIT is handed to the server and the connection is gone at the same moment."""
+    return lambda message: Cut(len(message.raw)) if message.is_commit() else None
+
+
+def cut_after_commit() -> Fault:
+    """The server has committed; the client never hears of it."""
+    sent = False
+
+    def fault(message: Message) -> Cut | None:
+        nonlocal sent
+        sent = sent or message.is_commit()
+        return Cut() if sent and message.way is Way.TO_CLIENT else None
+
+    return fault
+
+
+def late_commit(until: asyncio.Event) -> Fault:
+    """The client is cut off at its COMMIT, which reaches the server long after."""
+    return lambda message: Cut(len(message.raw), until) if message.is_commit() else None
+
+
+def cut_at_message(number: int, share: float = 0.0) -> Fault:
+    """Only the first `number` messages pass, and of the next one this share: 0 is a clean cut, more truncates it."""
+    seen = 0
+
+    def fault(message: Message) -> Cut | None:
+        nonlocal seen
+        seen += 1
+        return None if seen <= number else Cut(int(len(message.raw) * share))
+
+    return fault
+
+
+def cut_at_byte(way: Way, number: int) -> Fault:
+    """Only the first `number` bytes of one direction pass."""
+    left = number
+
+    def fault(message: Message) -> Cut | None:
+        nonlocal left
+        if message.way is not way:
+            return None
+        if left < len(message.raw):
+            return Cut(left)
+        left -= len(message.raw)
+        return None
+
+    return fault
+
+
+def one_after_the_other(*faults: Fault) -> Fault:
+    """The next one when one has cut."""
+    first, *rest = faults
+
+    def fault(message: Message) -> Cut | None:
+        cut = first(message)
+        return replace(cut, then=one_after_the_other(*rest)) if cut is not None and rest else cut
+
+    return fault
+
+
+@dataclass(eq=False)
+class _Link:
+    """One client connection and its server connection."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    pumps: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def cut(self) -> None:
+        self.client.close()
+        self.server.close()
+
+
+class Proxy:
+    """In front of the server of `dsn`; `self.dsn` names the same database through the proxy.
+
+    `fault` is asked about each message; when it has cut, what was to come `then` takes its place. `cuts` counts.
+    While `refusing`, new connections are closed at once. A connection that the server ends while `lingering` stays open
+    for its client. `delay_s` holds up every message. `recorded` are the messages since `record()`.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        parts = urlsplit(dsn)
+        self._upstream = Path(parse_qs(parts.query)["host"][0]) / SOCKET
+        self._folder = short_folder()
+        self.dsn = parts._replace(query=f"host={quote(str(self._folder))}").geturl()
+        self.fault: Fault | None = None
+        self.refusing = False
+        self.lingering = False
+        self.delay_s = 0.0
+        self.cuts = 0
+        self.refused = 0
+        self.recorded: list[Message] = []
+        self._links: set[_Link] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._serve, str(self._folder / SOCKET))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        pumps = [pump for link in self._links for pump in link.pumps]
+        self.cut_all()
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def record(self) -> None:
+        self.recorded = []
+
+    def go_away(self) -> None:
+        """Nobody gets through any more: what is connected is cut, what comes is turned away."""
+        self.refusing = True
+        self.cut_all()
+
+    def come_back(self) -> None:
+        self.refusing = False
+
+    def cut_all(self) -> None:
+        """Every connection, now, wherever it is."""
+        for link in list(self._links):
+            link.cut()
+
+    async def _serve(self, client_reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            self.refused += 1
+            client.close()
+            return
+        try:
+            server_reader, server = await asyncio.open_unix_connection(str(self._upstream))
+        except OSError:
+            client.close()
+            return
+        link = _Link(client, server)
+        self._links.add(link)
+        ways = ((Way.TO_SERVER, client_reader, server), (Way.TO_CLIENT, server_reader, client))
+        link.pumps = [asyncio.create_task(self._pump(link, *way)) for way in ways]
+        await asyncio.gather(*link.pumps, return_exceptions=True)
+        self._links.discard(link)
+
+    async def _pump(self, link: _Link, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        starting = way is Way.TO_SERVER
+        try:
+            while True:
+                message = await _read(reader, way, starting=starting)
+                starting = False
+                self.recorded.append(message)
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                cut = None if self.fault is None else self.fault(message)
+                if cut is None:
+                    writer.write(message.raw)
+                    await writer.drain()
+                    continue
+                self.fault = cut.then
+                self.cuts += 1
+                if cut.late is not None:
+                    link.client.close()
+                    await cut.late.wait()
+                writer.write(message.raw[: cut.passing])
+                return
+        except (OSError, asyncio.IncompleteReadError):
+            return
+        finally:
+            if way is Way.TO_SERVER or not self.lingering:
+                link.cut()
+
+
+async def _read(reader: asyncio.StreamReader, way: Way, *, starting: bool) -> Message:
+    kind = b"" if starting else await reader.readexactly(1)
+    length = await reader.readexactly(4)
+    rest = await reader.readexactly(struct.unpack("!i", length)[0] - 4)
+    return Message(way, kind.decode("latin-1"), kind + length + rest)

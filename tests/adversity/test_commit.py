@@ -1,0 +1,345 @@
+"""The connection to the database breaks, at every place where it can: each voucher is posted once, and told so."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.hotspot.lane import Lane, Statistics
+from fundledger.ledger import posting
+from fundledger.ledger.account import Account
+from fundledger.ledger.batch import AtomicGroup, Command, Outcome
+from fundledger.ledger.fault import Fault, OutcomeUnknown, Unavailable
+from fundledger.ledger.hold import PlaceHold
+from fundledger.ledger.voucher import Voucher
+from tests.adversity.conftest import Tell, Torn
+from tests.adversity.proxy import (
+    Cut,
+    Message,
+    Way,
+    cut_after_commit,
+    cut_at_byte,
+    cut_at_message,
+    cut_before_commit,
+    cut_with_commit,
+    late_commit,
+    one_after_the_other,
+)
+from tests.adversity.proxy import Fault as WireFault
+from tests.support.ledger import Ledger, capture, code, codes, new_id, release, reversal, transfer
+from tests.support.waiting import eventually
+
+CUTS = {"before": cut_before_commit, "with": cut_with_commit, "after": cut_after_commit}
+PLENTY = 1_000_000
+BYTES_TRIED = 100
+
+
+class Scene:
+    """Accounts to post between, and what has to come out."""
+
+    def __init__(self, torn: Torn, bank: Account, merchants: Sequence[Account]) -> None:
+        self.torn = torn
+        self.bank = bank
+        self.merchants = merchants
+        self.expected = dict.fromkeys([bank.number, *[m.number for m in merchants]], 0)
+        self.accounts = {bank.number: bank, **{m.number: m for m in merchants}}
+
+    @classmethod
+    async def set(cls, torn: Torn, merchants: int = 3) -> "Scene":
+        bank = await torn.ledger.account("bank", "bank")
+        scene = cls(torn, bank, [await torn.ledger.account(f"merchant:{i}") for i in range(merchants)])
+        funding = [transfer(bank, merchant, PLENTY) for merchant in scene.merchants]
+        assert codes(await torn.ledger.post(*funding)) == ["posted"] * merchants
+        for voucher in funding:
+            scene.count(voucher)
+        await torn.session.open()
+        return scene
+
+    def count(self, voucher: Voucher) -> None:
+        for account, amount in voucher.lines:
+            self.expected[account.number] += amount
+
+    def payments(self, count: int = 3) -> list[Command]:
+        """Some that are posted, and one at the end that is refused for lack of funds."""
+        paid: list[Command] = [
+            transfer(self.bank, self.merchants[i % len(self.merchants)], 10 + i) for i in range(count)
+        ]
+        return [*paid, transfer(self.merchants[0], self.bank, 1 << 40)]
+
+    async def check(self, commands: Sequence[Command], answers: Sequence[Outcome | Fault]) -> None:
+        """Each was answered as if nothing had happened, stands in the books once, and a repeat is told the same."""
+        again = await self.torn.post(*commands)
+        for command, answer, repeat in zip(commands, answers, again, strict=True):
+            assert isinstance(answer, Outcome), (command, answer)
+            assert isinstance(repeat, Outcome), (command, repeat)
+            if isinstance(command, AtomicGroup):
+                parts = zip(command.vouchers, answer.parts or (), repeat.parts or (), strict=True)
+                for part in parts:
+                    await self._check_voucher(*part)
+            elif isinstance(command, Voucher):
+                await self._check_voucher(command, answer, repeat)
+            else:
+                assert code(repeat) == code(answer)
+                assert repeat.hold == answer.hold
+
+    async def _check_voucher(self, voucher: Voucher, answer: Outcome, repeat: Outcome) -> None:
+        assert not answer.replay, "asked once, answered as if it had been asked before"
+        assert repeat.replay
+        assert (repeat.record, repeat.refusal) == (answer.record, answer.refusal)
+        posted = answer.refusal is None
+        if posted:
+            self.count(voucher)
+        assert await self.rows(voucher.id) == (1, len(voucher.lines) if posted else 0)
+
+    async def rows(self, id_: UUID) -> tuple[int, int]:
+        """How many vouchers and entries there are of an id."""
+        connection = self.torn.ledger.connection
+        vouchers = await connection.fetchval("SELECT count(*) FROM ledger.vouchers WHERE id = $1", id_)
+        entries = await connection.fetchval("SELECT count(*) FROM ledger.entries WHERE voucher_id = $1", id_)
+        return vouchers, entries
+
+    async def prove(self) -> None:
+        """The books are right, and every balance is what was answered."""
+        for number, account in self.accounts.items():
+            assert await self.torn.ledger.posted(account) * account.type.normal == self.expected[number], account.id
+        await self.torn.ledger.prove()
+
+
+async def rich(scene: Scene, ledger: Ledger) -> list[Command]:
+    """One of each command that moves money: payments, a refusal, a hold, a capture, a release, a reversal, a group."""
+    first, second, third = scene.merchants
+    original = transfer(scene.bank, first, 500)
+    assert codes(await ledger.post(original)) == ["posted"]
+    scene.count(original)
+    captured = await ledger.hold(str(new_id()), second, 300)
+    released = await ledger.hold(str(new_id()), second, 200)
+    return [
+        *scene.payments(),
+        reversal(original),
+        PlaceHold(str(new_id()), third, 40, 0),
+        capture(captured, scene.bank, 250),
+        release(released),
+        AtomicGroup([transfer(scene.bank, second, 7), transfer(second, third, 3)]),
+    ]
+
+
+async def plain(scene: Scene, ledger: Ledger) -> list[Command]:
+    return scene.payments()
+
+
+BATCHES = {"plain": plain, "rich": rich}
+
+
+@pytest.mark.parametrize("where", CUTS)
+@pytest.mark.parametrize("batch", BATCHES)
+async def test_a_connection_cut_around_the_commit_is_answered_with_what_is_true(
+    torn: Torn, where: str, batch: str
+) -> None:
+    scene = await Scene.set(torn)
+    commands = await BATCHES[batch](scene, torn.ledger)
+    torn.proxy.fault = CUTS[where]()
+    answers = await torn.post(*commands)
+    assert torn.proxy.cuts == 1
+    await scene.check(commands, answers)
+    await scene.prove()
+
+
+async def test_a_commit_that_reaches_the_server_after_its_client_came_back_counts_once(torn: Torn) -> None:
+    scene = await Scene.set(torn)
+    commands = scene.payments()
+    delivered = asyncio.Event()
+    torn.proxy.fault = late_commit(delivered)
+    posting_ = asyncio.create_task(torn.post(*commands))
+
+    async def second_attempt_waits_for_the_first() -> int:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return int(await torn.ledger.connection.fetchval(waiting))
+
+    await eventually(second_attempt_waits_for_the_first, "the second attempt waits for the rows of the first")
+    delivered.set()
+    await scene.check(commands, await posting_)
+    await scene.prove()
+
+
+async def test_a_connection_that_the_server_has_ended_is_not_used_again(torn: Torn) -> None:
+    """The server has said goodbye, and the end of the connection itself is not there yet."""
+    scene = await Scene.set(torn)
+    torn.proxy.lingering = True
+    torn.proxy.record()
+    end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'torn lane'"
+    assert await torn.ledger.connection.fetchval(end) == 1
+    await eventually(lambda: [message.kind for message in torn.proxy.recorded] == ["E"], "the goodbye has arrived")
+    torn.proxy.lingering = False
+    commands = scene.payments()
+    await scene.check(commands, await torn.post(*commands))
+    await scene.prove()
+
+
+@pytest.mark.layout(shards=3)
+@pytest.mark.parametrize("where", CUTS)
+async def test_a_voucher_between_two_shards_is_posted_in_both_or_in_none(torn: Torn, where: str) -> None:
+    scene = await Scene.set(torn, merchants=8)
+    assert len({merchant.shard for merchant in scene.merchants}) > 1
+    commands: list[Command] = [
+        transfer(debit, credit, 5) for debit in scene.merchants[:4] for credit in scene.merchants[4:]
+    ]
+    torn.proxy.fault = CUTS[where]()
+    await scene.check(commands, await torn.post(*commands))
+    await scene.prove()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["between", "within"])
+@pytest.mark.parametrize("batch", BATCHES)
+async def test_a_cut_at_any_message_of_a_batch_loses_and_doubles_nothing(
+    torn: Torn, batch: str, share: float, tell: Tell
+) -> None:
+    scene = await Scene.set(torn)
+
+    async def post(fault: WireFault | None) -> int:
+        commands = await BATCHES[batch](scene, torn.ledger)
+        await torn.reconnect()
+        torn.proxy.fault = fault
+        answers = await torn.post(*commands)
+        messages = len(torn.proxy.recorded)
+        torn.proxy.fault = None
+        await scene.check(commands, answers)
+        return messages
+
+    messages = await post(None)
+    assert messages >= 12, "a batch is a lock, a write and a commit"
+    for number in range(messages):
+        await post(cut_at_message(number, share))
+    assert torn.proxy.cuts == messages
+    await scene.prove()
+    tell(f"cut {'within' if share else 'before'} each message of a {batch} batch", messages)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_cut_at_any_byte_loses_and_doubles_nothing(torn: Torn, seed: int, tell: Tell) -> None:
+    scene = await Scene.set(torn)
+    chance = random.Random(seed)
+    commands = await rich(scene, torn.ledger)
+    await torn.reconnect()
+    answers = await torn.post(*commands)
+    sizes = {way: sum(len(m.raw) for m in torn.proxy.recorded if m.way is way) for way in Way}
+    await scene.check(commands, answers)
+    for _ in range(BYTES_TRIED):
+        way = chance.choice(list(Way))
+        commands = await rich(scene, torn.ledger)
+        await torn.reconnect()
+        torn.proxy.fault = cut_at_byte(way, chance.randrange(sizes[way]))
+        answers = await torn.post(*commands)
+        torn.proxy.fault = None
+        await scene.check(commands, answers)
+    assert torn.proxy.cuts >= BYTES_TRIED * 0.9, f"seed {seed}: the cuts missed"
+    await scene.prove()
+    tell("cut at a random byte of a batch", torn.proxy.cuts, seed)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_cuts_again_and_again_lose_and_double_nothing(torn: Torn, seed: int, tell: Tell) -> None:
+    """The second attempt is cut as well, and the third, each somewhere else."""
+    scene = await Scene.set(torn)
+    chance = random.Random(seed)
+    rounds = 10
+    for _ in range(rounds):
+        commands = scene.payments(5)
+        torn.proxy.fault = one_after_the_other(
+            *chance.choices([cut_before_commit(), cut_with_commit(), cut_after_commit()], k=2),
+            *(cut_at_message(chance.randrange(30)) for _ in range(2)),
+            cut_after_commit(),
+        )
+        answers = await torn.post(*commands)
+        torn.proxy.fault = None
+        await scene.check(commands, answers)
+    assert torn.proxy.cuts > rounds
+    await scene.prove()
+    tell(f"{rounds} batches cut several times each", torn.proxy.cuts, seed)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_database_gone_for_too_long_after_a_commit_is_an_unknown_outcome_and_asking_again_tells(
+    torn: Torn, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = await Scene.set(torn)
+    monkeypatch.setattr(posting, "RETRY_FOR_S", 0.5)
+    commands = scene.payments()
+    cut = CUTS[where]()
+
+    def then_gone(message: Message) -> Cut | None:
+        found = cut(message)
+        if found is not None:
+            torn.proxy.refusing = True
+        return found
+
+    torn.proxy.fault = then_gone
+    answers = await torn.post(*commands)
+    assert [type(answer) for answer in answers] == [OutcomeUnknown] * len(commands)
+    assert all(isinstance(answer, Fault) and answer.retry_is_safe for answer in answers)
+    assert torn.proxy.refused > 0
+    torn.proxy.come_back()
+    told = await torn.post(*commands)
+    assert [code(answer) for answer in told] == ["posted"] * 3 + ["insufficient-funds"]
+    assert [isinstance(answer, Outcome) and answer.replay for answer in told] == [where == "after"] * len(commands)
+    for command in commands[:-1]:
+        assert isinstance(command, Voucher)
+        scene.count(command)
+        assert await scene.rows(command.id) == (1, 2)
+    await scene.prove()
+
+
+async def test_a_database_gone_for_too_long_before_the_commit_is_unavailable_and_nothing_is_written(
+    torn: Torn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = await Scene.set(torn)
+    monkeypatch.setattr(posting, "RETRY_FOR_S", 0.5)
+    before = await torn.ledger.state()
+    commands = scene.payments()
+    torn.proxy.go_away()
+    answers = await torn.post(*commands)
+    assert [type(answer) for answer in answers] == [Unavailable] * len(commands)
+    assert await torn.ledger.state() == before
+    torn.proxy.come_back()
+    await scene.check(commands, await torn.post(*commands))
+    await scene.prove()
+
+
+class _Meter:
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def batch(self, size: int, seconds: float) -> None:
+        self.batches.append(size)
+
+
+@pytest.mark.parametrize("where", CUTS)
+async def test_a_lane_answers_each_caller_once_when_its_connection_is_cut_around_the_commit(
+    torn: Torn, where: str
+) -> None:
+    scene = await Scene.set(torn)
+    meter = _Meter()
+    lane = Lane(torn.session, torn.ledger.books, meter, depth_max=1000, batch_size_max=100)
+    answers: dict[int, list[Outcome | Fault]] = {}
+
+    def answer(index: int, outcome: Outcome | Fault) -> None:
+        answers.setdefault(index, []).append(outcome)
+
+    commands: list[Command] = []
+    for cut in range(3):
+        torn.proxy.fault = CUTS[where]()
+        for command in scene.payments(20):
+            lane.post(command, answer, len(commands))
+            commands.append(command)
+        await lane.drain()
+        assert torn.proxy.cuts == cut + 1
+    assert {index: len(given) for index, given in answers.items()} == dict.fromkeys(range(len(commands)), 1)
+    assert lane.statistics() == Statistics(0, 0)
+    assert sum(meter.batches) == len(commands)
+    await scene.check(commands, [answers[index][0] for index in range(len(commands))])
+    await scene.prove()
+    await lane.close()

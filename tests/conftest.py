@@ -1,0 +1,85 @@
+"""What every test may ask for: a Postgres, a database, a ledger, a running service."""
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fundledger.app.postgres import EmbeddedPostgres
+from fundledger.ledger.accounts import Layout
+from fundledger.security.keys import FileKeys
+from tests.support.client import Client
+from tests.support.database import ONE_SHARD, Databases
+from tests.support.ledger import Ledger
+from tests.support.running import RunningService, short_folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "layout(shards, platform_slots): of the ledger that a test gets")
+
+
+def layout_of(request: pytest.FixtureRequest) -> Layout:
+    marker = request.node.get_closest_marker("layout")
+    return ONE_SHARD if marker is None else Layout(**{"shards": 1, "platform_slots": 2, **marker.kwargs})
+
+
+class Hasty(EmbeddedPostgres):
+    """The same server, which does not wait for the disk: these databases live as long as a test."""
+
+    def _options(self) -> dict[str, str]:
+        return {**super()._options(), "fsync": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+async def postgres() -> AsyncIterator[Databases]:
+    """One embedded Postgres for the whole run."""
+    folder = short_folder()
+    server = Hasty(folder, memory_mb=256)
+    await server.start()
+    try:
+        yield Databases(server, folder / "postgres.log")
+    finally:
+        await server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def database(postgres: Databases, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The DSN of a migrated, empty database; `@pytest.mark.layout(shards=4)` chooses another layout."""
+    async with postgres.a_database(layout_of(request)) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> FileKeys:
+    return FileKeys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+async def ledger(database: str, keys: FileKeys, request: pytest.FixtureRequest) -> AsyncIterator[Ledger]:
+    """A ledger on a database of its own."""
+    ledger = await Ledger(database, keys, layout_of(request)).start()
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture(scope="session")
+async def service() -> AsyncIterator[RunningService]:
+    """One running service with two workers for all tests that only ask it things; its books are proved at the end."""
+    service = RunningService(workers=2)
+    try:
+        await service.start()
+        yield service
+        if service.is_running():
+            report = await service.verify()
+            assert report["ok"], json.dumps(report, indent=1)
+            assert await service.stop() == 0, service.log_tail()
+    finally:
+        await service.remove()
+
+
+@pytest.fixture
+async def client(service: RunningService) -> AsyncIterator[Client]:
+    async with Client(service.base_url, service.token) as client:
+        yield client

@@ -1,0 +1,118 @@
+"""A client that knows only the contract: JSON over HTTP with a bearer token."""
+
+import json as json_
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import aiohttp
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+PROBLEM = "urn:fundledger:problem:"
+
+
+class Answer(NamedTuple):
+    """`json` is None when the body is not JSON."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    json: Any
+
+    @property
+    def problem(self) -> str | None:
+        """The last part of a problem's type, such as `insufficient-funds`."""
+        if not isinstance(self.json, dict):
+            return None
+        type_ = str(self.json.get("type", ""))
+        return type_.removeprefix(PROBLEM) if type_.startswith(PROBLEM) else None
+
+    @property
+    def is_replay(self) -> bool:
+        return self.headers.get("Idempotent-Replay") == "true"
+
+
+class Client:
+    """`post` and `get` take a path as it goes over the wire; nothing of it is escaped again."""
+
+    def __init__(self, base_url: str, token: str | None, connections: int = 100, timeout_s: float = 60.0) -> None:
+        self.base_url = base_url
+        self.token = token
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections),
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            auto_decompress=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        sent = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        url = URL(self.base_url + path, encoded=True)
+        async with self._session.request(method, url, data=body, headers={**sent, **(headers or {})}) as response:
+            return answer_of(response.status, response.headers, await response.read())
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return await self.request("GET", path, None, headers)
+
+    async def post(
+        self, path: str, json: Any = None, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """`json` is encoded; `body` is sent as it is; with neither the body is empty."""
+        if json is not None:
+            body = json_.dumps(json).encode()
+        return await self.request("POST", path, body, headers)
+
+    async def open_account(
+        self, id_: str, type_: str = "merchant_available", owner: str | None = None, currency: str = "CNY"
+    ) -> str:
+        """Opens the account unless the same exists; answers its id."""
+        members = {"id": id_, "owner": owner or id_.rpartition(":")[0] or id_, "type": type_, "currency": currency}
+        answer = await self.post("/v1/accounts", members)
+        assert answer.status in (200, 201), answer
+        return id_
+
+    async def pay(self, debit: str, credit: str, amount: int, id_: str | None = None) -> Answer:
+        return await self.post("/v1/vouchers", voucher(debit, credit, amount, id_))
+
+    async def balance(self, account: str) -> dict[str, int]:
+        answer = await self.get(f"/v1/accounts/{account}")
+        assert answer.status == 200, answer
+        return dict(answer.json["balance"])
+
+
+def answer_of(status: int, headers: CIMultiDictProxy[str], body: bytes) -> Answer:
+    try:
+        members = json_.loads(body)
+    except ValueError:
+        members = None
+    return Answer(status, headers, body, members)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def line(account: str, side: str, amount: int) -> dict[str, Any]:
+    return {"account": account, "side": side, "amount": amount}
+
+
+def voucher(debit: str, credit: str, amount: int, id_: str | None = None, **more: Any) -> dict[str, Any]:
+    """Two lines: `debit` pays `credit`."""
+    entries = [line(debit, "debit", amount), line(credit, "credit", amount)]
+    return {"id": id_ or new_id(), "type": "pay", "entries": entries, **more}

@@ -1,0 +1,56 @@
+"""A worker that stops between its writes and its commit, so that a race can be set up step by step."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+
+from fundledger.ledger import posting
+from fundledger.ledger.batch import Command, Outcome
+from fundledger.ledger.rules import decide
+from fundledger.ledger.session import COMMIT
+from tests.support.ledger import Ledger
+from tests.support.waiting import eventually
+
+
+class Halfway:
+    """What `post_vouchers` does in one round, without its commit."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.outcomes: list[Outcome] = []
+
+    async def write(self, *commands: Command) -> list[Outcome]:
+        ledger = self.ledger
+        batch = await posting._read(ledger.session, ledger.books, commands, secrets.randbits(62))
+        self.outcomes = decide(batch, commands)
+        await posting._write(await ledger.session.open(), ledger.session, batch)
+        return self.outcomes
+
+    async def commit(self) -> None:
+        await (await self.ledger.session.open()).execute(COMMIT)
+
+    async def rollback(self) -> None:
+        await self.ledger.session.rollback()
+
+
+async def is_waiting_for_a_lock(ledger: Ledger) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await ledger.connection.fetchval(query))
+
+
+@contextlib.asynccontextmanager
+async def overtaken(first: Ledger, ours: Command, second: Ledger, theirs: Command) -> AsyncIterator[list]:
+    """`first` has written `ours` and not committed; `second` posts `theirs` and waits for it; then `first` commits.
+
+    Yields a list with both outcomes.
+    """
+    halfway = Halfway(first)
+    outcomes = await halfway.write(ours)
+    waiting = asyncio.create_task(second.post(theirs))
+    try:
+        await eventually(lambda: is_waiting_for_a_lock(first), "the second one waits for the first")
+        await halfway.commit()
+        yield [outcomes[0], (await waiting)[0]]
+    finally:
+        waiting.cancel()

@@ -1,0 +1,213 @@
+"""The ledger without HTTP: accounts, commands, and what became of them."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from datetime import time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.account import Account, Status
+from fundledger.ledger.accounts import AccountView, Layout, NewAccount, Opened, open_accounts, read_accounts
+from fundledger.ledger.batch import Command, Outcome, SetStatus
+from fundledger.ledger.clock import AccountingCalendar
+from fundledger.ledger.directory import Directory
+from fundledger.ledger.fault import Fault
+from fundledger.ledger.hold import EndHold, Hold, PlaceHold
+from fundledger.ledger.posting import Books, post_vouchers
+from fundledger.ledger.records import read_holds, read_records
+from fundledger.ledger.session import Session
+from fundledger.ledger.voucher import Record, Voucher, digest_of
+from fundledger.reconciliation.report import Report
+from fundledger.security.keys import Keys
+from tests.support.database import prove_books
+
+Line = tuple[Account, int]
+
+
+class Ledger:
+    """One worker's hold on a ledger: a posting session, a connection to read with, a memory of accounts."""
+
+    def __init__(self, dsn: str, keys: Keys, layout: Layout, ordinal: int = 0) -> None:
+        self.dsn = dsn
+        self.keys = keys
+        self.layout = layout
+        self.directory = Directory(keys)
+        calendar = AccountingCalendar(ZoneInfo("UTC"), time(0))
+        self.books = Books(keys, self.directory, layout, calendar, ordinal)
+        self.session = Session(dsn, f"test lane {ordinal}")
+        self.connection: asyncpg.Connection[asyncpg.Record]
+        self._workers: list[Ledger] = []
+
+    async def start(self) -> "Ledger":
+        self.connection = await asyncpg.connect(self.dsn)
+        return self
+
+    async def close(self) -> None:
+        for worker in self._workers:
+            await worker.close()
+        await self.session.close()
+        await self.connection.close()
+
+    async def worker(self, ordinal: int) -> "Ledger":
+        """Another worker on the same ledger; closed with this one."""
+        worker = await Ledger(self.dsn, self.keys, self.layout, ordinal).start()
+        self._workers.append(worker)
+        return worker
+
+    async def open(
+        self,
+        id_: str,
+        type_: str = "merchant_available",
+        owner: str | None = None,
+        currency: str = "CNY",
+        metadata: str | None = None,
+    ) -> Opened:
+        request = NewAccount(id_, owner or id_, type_, currency, metadata)
+        return (await open_accounts(self.connection, self.directory, self.keys, self.layout, [request]))[0]
+
+    async def account(self, id_: str, type_: str = "merchant_available", balance: int = 0, **more: Any) -> Account:
+        """A new account, which holds `balance` in its normal direction, paid by `bank:funding`."""
+        account = (await self.open(id_, type_, **more)).view.account
+        if balance:
+            currency = more.get("currency", "CNY")
+            bank = (await self.open(f"bank:funding:{currency}", "bank", currency=currency)).view.account
+            signed = balance * account.type.normal
+            outcome = (await self.post(voucher((bank, -signed), (account, signed))))[0]
+            assert posted(outcome), outcome
+        return account
+
+    async def post(self, *commands: Command) -> list[Outcome | Fault]:
+        return await post_vouchers(self.session, self.books, commands)
+
+    async def post_one(self, command: Command) -> Outcome:
+        outcome = (await self.post(command))[0]
+        assert isinstance(outcome, Outcome), outcome
+        return outcome
+
+    async def freeze(self, account: Account, status: Status = Status.FROZEN_ALL) -> Outcome:
+        return await self.post_one(SetStatus(account, status, "a test", "tests"))
+
+    async def hold(self, id_: str, account: Account, amount: int, expires_at_us: int = 0) -> Hold:
+        outcome = await self.post_one(PlaceHold(id_, account, amount, expires_at_us))
+        assert outcome.hold is not None and outcome.refusal is None, outcome
+        return outcome.hold
+
+    async def view(self, account: Account) -> AccountView:
+        return (await read_accounts(self.connection, self.directory, self.layout, [account.id]))[account.id]
+
+    async def posted(self, account: Account) -> int:
+        """In its normal direction."""
+        return (await self.view(account)).posted
+
+    async def record(self, id_: UUID) -> Record | None:
+        """What the vouchers table says of an id."""
+        found = await read_records(self.connection, self.directory, [id_])
+        return found[0][0] if found else None
+
+    async def read_hold(self, id_: str) -> Hold | None:
+        return (await read_holds(self.connection, self.directory, self.keys, [id_])).get(id_)
+
+    async def count(self, table: str) -> int:
+        return int(await self.connection.fetchval(f"SELECT count(*) FROM ledger.{table}"))
+
+    async def state(self) -> dict[str, list[tuple[object, ...]]]:
+        """Every row of every table, to show that something wrote nothing."""
+        tables = ("accounts", "sub_accounts", "vouchers", "entries", "holds", "account_events", "integrity_findings")
+        return {
+            table: sorted(tuple(map(str, row)) for row in await self.connection.fetch(f"SELECT * FROM ledger.{table}"))
+            for table in tables
+        }
+
+    async def tamper(self, statement: str, *arguments: object) -> None:
+        """Change rows behind the ledger's back."""
+        done = await self.connection.execute(statement, *arguments)
+        assert done != "UPDATE 0", "the tampering missed"
+
+    async def prove(self) -> Report:
+        return await prove_books(self.dsn, self.keys)
+
+
+async def together(*posts: Any) -> list[Any]:
+    """Await all of them at once."""
+    return list(await asyncio.gather(*posts))
+
+
+def new_id() -> UUID:
+    return UUID(uuid.uuid4().bytes)
+
+
+def posted(outcome: Outcome | Fault) -> bool:
+    return isinstance(outcome, Outcome) and outcome.refusal is None and outcome.record is not None
+
+
+def code(outcome: Outcome | Fault) -> str:
+    """One word for an outcome: the refusal's code, `posted`, or the name of the fault."""
+    if isinstance(outcome, Fault):
+        return type(outcome).__name__
+    return "posted" if outcome.refusal is None else str(outcome.refusal.code)
+
+
+def voucher(
+    *lines: Line,
+    id_: UUID | None = None,
+    type_: str = "pay",
+    reference: str | None = None,
+    metadata: str | None = None,
+    hold: Hold | None = None,
+    hold_id: str | None = None,
+    reverses: UUID | None = None,
+    unknown: str | None = None,
+) -> Voucher:
+    """As the service makes it from a body. A line is `(account, signed amount)`, a credit is positive.
+
+    `hold_id` without `hold` names a hold that does not exist, as if it had been kept on the first line's account.
+    """
+    asked = [(account.id, amount) for account, amount in lines] + ([(unknown, 0)] if unknown else [])
+    held = hold.id if hold is not None else hold_id
+    holder = hold.account if hold is not None else lines[0][0] if held is not None else None
+    slot = hold.slot if hold is not None else 0
+    digest = digest_of(type_, asked, reference, metadata, held, reverses)
+    return Voucher(
+        id_ or new_id(),
+        type_,
+        [] if unknown else list(lines),
+        sum(amount for _, amount in lines),
+        digest,
+        reference,
+        metadata,
+        held,
+        0 if holder is None else holder.shard,
+        0 if holder is None else (holder.number << 16) + slot,
+        reverses,
+        unknown,
+    )
+
+
+def transfer(debit: Account, credit: Account, amount: int, id_: UUID | None = None, **more: Any) -> Voucher:
+    """`debit` is debited, `credit` is credited."""
+    return voucher((debit, -amount), (credit, amount), id_=id_, **more)
+
+
+def reversal(original: Voucher, id_: UUID | None = None) -> Voucher:
+    lines = [(account, -amount) for account, amount in original.lines]
+    return voucher(*lines, id_=id_, type_="reversal", reverses=original.id)
+
+
+def capture(hold: Hold, credit: Account, amount: int, id_: UUID | None = None) -> Voucher:
+    return voucher((hold.account, -amount), (credit, amount), id_=id_, hold=hold)
+
+
+def release(hold: Hold) -> EndHold:
+    return EndHold(hold.id, hold.account, hold.slot)
+
+
+def expire(hold: Hold) -> EndHold:
+    return EndHold(hold.id, hold.account, hold.slot, expire=True)
+
+
+def codes(outcomes: Sequence[Outcome | Fault]) -> list[str]:
+    return [code(outcome) for outcome in outcomes]

@@ -1,0 +1,216 @@
+"""A really running `fundledger serve`, as a newcomer would start it: own data directory, own port, own environment."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.waiting import NeverHappened, eventually
+
+COMMAND = Path(sys.executable).with_name("fundledger")
+START_S = 90.0
+STOP_S = 90.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def short_folder() -> Path:
+    """A new folder whose path is short enough for a unix socket; the embedded Postgres may pass through it."""
+    folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
+    folder.chmod(0o711)
+    return folder
+
+
+class RunningService:
+    """One service on a data directory.
+
+    `start` and `stop` may follow each other any number of times on the same data; `remove` ends it for good. `env`
+    overrides what the service gets; a value of None takes a variable away.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        port: int | None = None,
+        data_dir: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.folder = short_folder()
+        self.data_dir = data_dir or self.folder / "data"
+        self.log = self.folder / "serve.log"
+        self.port = port or free_port()
+        self.arguments = list(arguments)
+        self.environment = clean_environment(
+            {
+                "FUNDLEDGER_DATA_DIR": str(self.data_dir),
+                "FUNDLEDGER_PORT": str(self.port),
+                "FUNDLEDGER_WORKERS": str(workers),
+                "FUNDLEDGER_POSTGRES_MEMORY_MB": "256",
+                **(env or {}),
+            }
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.remove()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        return (self.data_dir / "dev-token").read_text().strip()
+
+    @property
+    def dsn(self) -> str:
+        return self.environment.get("FUNDLEDGER_ACCOUNT_DSN") or (self.data_dir / "account-dsn").read_text().strip()
+
+    async def start(self, within_s: float = START_S) -> Self:
+        """Start, and wait until every worker serves."""
+        assert not self.is_running()
+        self.log.write_bytes(b"")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "serve", *self.arguments],
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            await eventually(self._is_up_or_dead, "the service starts", within_s)
+            if not self.is_running():
+                raise NeverHappened(f"the service ended with status {self.process.returncode}")
+        except NeverHappened as error:
+            self.kill_everything()
+            raise NeverHappened(f"{error}\n{self.log_tail()}") from None
+        return self
+
+    def _is_up_or_dead(self) -> bool:
+        return not self.is_running() or "fundledger: ready" in self.log.read_text(errors="replace")
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    async def ended(self, within_s: float = STOP_S) -> int:
+        """The exit status of the supervisor, once it has ended by itself."""
+        process = self.process
+        assert process is not None
+        await eventually(lambda: process.poll() is not None, "the service ends", within_s)
+        assert process.returncode is not None
+        return process.returncode
+
+    async def stop(self, within_s: float = STOP_S) -> int:
+        """SIGTERM, as an operator stops it; answers the exit status."""
+        process = self.process
+        assert process is not None
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            return await self.ended(within_s)
+        except NeverHappened as error:
+            self.kill_everything()
+            raise NeverHappened(f"{error}\n{self.log_tail()}") from None
+
+    def kill(self) -> None:
+        """SIGKILL of the supervisor alone."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def worker_pids(self) -> list[int]:
+        """The workers of this service, also those whose supervisor was killed."""
+        return sorted(pid for pid, command in self._processes() if "fundledger.app.server" in command)
+
+    def postgres_pid(self) -> int | None:
+        """The embedded Postgres, None when it does not run."""
+        try:
+            pid = int((self.data_dir / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+        except (OSError, ValueError):
+            return None
+        return pid if Path(f"/proc/{pid}").exists() else None
+
+    def kill_everything(self) -> None:
+        """SIGKILL of supervisor, workers and Postgres: what a power failure leaves behind, but for the disk."""
+        pids = self.worker_pids()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        for pid in [*pids, *self.worker_pids(), *self._postgres_pids()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def remove(self) -> None:
+        """Stop, and take the data away."""
+        if self.is_running():
+            await self.stop()
+        self.kill_everything()
+        await eventually(lambda: not self._postgres_pids(), "Postgres is gone")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def verify(self) -> dict[str, Any]:
+        """What `fundledger verify --json` says of the books."""
+        done = await run("verify", "--json", env=self.environment, cwd=self.folder)
+        try:
+            return dict(json.loads(done.stdout))
+        except ValueError:
+            raise AssertionError(f"verify: status {done.returncode}\n{done.stdout}\n{done.stderr}") from None
+
+    def log_tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _postgres_pids(self) -> list[int]:
+        pid = self.postgres_pid()
+        return [] if pid is None else [pid]
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        """Processes that were started with this service's data directory."""
+        mark = f"FUNDLEDGER_DATA_DIR={self.environment['FUNDLEDGER_DATA_DIR']}\0".encode()
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (path / "environ").read_bytes() + b"\0":
+                    yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+def clean_environment(overrides: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's environment without its own settings of the service, then `overrides`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
+    return {name: value for name, value in {**inherited, **overrides}.items() if value is not None}
+
+
+async def run(
+    *arguments: str, env: Mapping[str, str | None], cwd: Path, within_s: float = 120.0
+) -> "subprocess.CompletedProcess[str]":
+    """Run one `fundledger` command to its end."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [str(COMMAND), *arguments],
+        env=clean_environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )

@@ -1,0 +1,102 @@
+"""What `rules.decide` works on, made by hand: no database, a clock that stands still."""
+
+from datetime import date
+
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.account import Account, Status, SubAccount
+from fundledger.ledger.batch import Batch, Command, Outcome
+from fundledger.ledger.chart import CHART
+from fundledger.ledger.hold import Hold, HoldStatus, PlaceHold
+from fundledger.ledger.refusal import Refusal
+from fundledger.ledger.rules import decide
+from fundledger.ledger.voucher import Record, Voucher
+from fundledger.security.canonical import GENESIS
+from fundledger.security.mac import MacKey
+
+NOW_US = 1_767_225_600_000_000
+KEY = MacKey(1, bytes(range(32)))
+
+
+class World:
+    """A batch that has read everything, and its accounts by id."""
+
+    def __init__(self) -> None:
+        self.batch = Batch(7, 0, KEY, NOW_US, date(2026, 1, 1))
+        self.accounts: dict[str, Account] = {}
+
+    def account(
+        self,
+        id_: str,
+        type_: str = "merchant_available",
+        *,
+        posted: int = 0,
+        held: int = 0,
+        status: Status = Status.OPEN,
+        currency: str = "CNY",
+    ) -> Account:
+        """`posted` in the account's normal direction."""
+        kind = CHART[type_]
+        account = Account(len(self.accounts) + 1, id_, 0, 1, currency, kind)
+        self.accounts[id_] = account
+        self.batch.sub_accounts[account.number << 16] = SubAccount(
+            account, 0, 0, posted * kind.normal, held, 3, 5, NOW_US - 1, status, GENESIS
+        )
+        return account
+
+    def sub(self, account: Account) -> SubAccount:
+        return self.batch.sub_accounts[account.number << 16]
+
+    def hold(
+        self,
+        id_: str,
+        account: Account,
+        amount: int,
+        status: HoldStatus = HoldStatus.OPEN,
+        expires_at_us: int = 0,
+        refusal: Refusal | None = None,
+    ) -> Hold:
+        """A hold that stands already; an open one counts as held on its account."""
+        digest = PlaceHold(id_, account, amount, expires_at_us).digest
+        ended = 0 if status == HoldStatus.OPEN else NOW_US - 1
+        hold = Hold(id_, account, 0, amount, 0, status, digest, None, refusal, NOW_US - 2, expires_at_us, ended)
+        self.batch.holds[id_] = hold
+        if status == HoldStatus.OPEN:
+            self.sub(account).held += amount
+        return hold
+
+    def record(self, voucher: Voucher, refusal: Refusal | None = None, batch: int = 1) -> Record:
+        """The voucher was seen before."""
+        record = Record(
+            voucher.id,
+            voucher.type,
+            voucher.digest,
+            voucher.lines,
+            voucher.reference,
+            voucher.metadata,
+            voucher.hold,
+            voucher.reverses,
+            refusal,
+            NOW_US - 1,
+            date(2026, 1, 1),
+            batch,
+        )
+        self.batch.vouchers[voucher.id] = record
+        return record
+
+    def decide(self, *commands: Command) -> list[Outcome]:
+        return decide(self.batch, commands)
+
+    def balances(self) -> dict[str, tuple[object, ...]]:
+        """Everything of each sub-account that a command might change."""
+        return {
+            s.account.id: (s.posted, s.held, s.seq, s.status, s.last_entry_mac, s.written)
+            for s in self.batch.sub_accounts.values()
+        }
+
+    def available(self, account: Account) -> int:
+        return self.sub(account).available
+
+    def new_ids(self) -> list[UUID]:
+        """Ids of the vouchers that this batch is going to record."""
+        return [record.id for _, record in self.batch.new_vouchers]
