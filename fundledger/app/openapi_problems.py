@@ -82,8 +82,6 @@ class Problem(msgspec.Struct, frozen=True):
 
 def problems() -> list[Problem]:
     """Refusals in their order of precedence, then everything else by status."""
-    refusals = [
-        Problem(str(code), status, title, code in FINAL, ADVICE[code]) for code, (status, title) in REFUSALS.items()
-    ]
+    refusals = [Problem(str(code), *REFUSALS[code], code in FINAL, ADVICE[code]) for code in Code]
     others = [Problem(name, other.status, other.title, None, other.advice) for name, other in OTHERS.items()]
     return refusals + others

@@ -29,6 +29,7 @@ from fundledger.hotspot.direct import CONNECTIONS, Direct
 from fundledger.hotspot.lane import Lane
 from fundledger.ledger.clock import AccountingCalendar
 from fundledger.ledger.directory import Directory
+from fundledger.ledger.memory import Memory
 from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.posting import Books
 from fundledger.ledger.session import Session
@@ -91,7 +92,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
     metrics = Metrics()
     lanes: list[Lane | Direct] = []
     if settings.posting == "direct":
-        sessions = [Session(dsn, f"fundledger direct {ordinal}.{i}") for i in range(CONNECTIONS)]
+        sessions = [Session(dsn, f"fundledger direct {ordinal}.{i}", Memory(0)) for i in range(CONNECTIONS)]
         lanes = [Direct(sessions, books, metrics, settings.buffer_depth_max)] * layout.shards
     else:
         for shard in range(layout.shards):

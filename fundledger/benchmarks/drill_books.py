@@ -64,7 +64,6 @@ class Books:
     posted: dict[str, Lines] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    refused_holds: set[str] = field(default_factory=set)
     holds: dict[str, HoldShown] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
 

@@ -190,8 +190,7 @@ class Load:
         id_ = _id(chance)
         body = _encode({"id": id_, "account": merchant, "amount": amount})
         status, answer = await self._definite(chance, "hold", "/v1/holds", body)
-        if status == 422:
-            self.books.refused_holds.add(id_)
+        if status not in (200, 201):
             return
         self._check(msgspec.json.decode(answer), {"id": id_, "account": merchant, "amount": amount, "status": "open"})
         self.books.holds[id_] = HoldShown(merchant, amount)
@@ -235,6 +234,7 @@ class Load:
         shown = msgspec.json.decode(answer)
         if status == 422:
             self._refused(voucher["id"], shown["type"])
+        if status not in (200, 201):
             return False
         self._check(shown, {"id": voucher["id"], "type": voucher["type"], "entries": voucher["entries"]})
         self._posted(voucher["id"], voucher["type"], signed(voucher["entries"]))
@@ -256,7 +256,7 @@ class Load:
             self.found.add("answer", f"an atomic batch was posted in part: {answer[:300]!r}")
 
     async def _definite(self, chance: random.Random, kind: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Send until there is a definite answer; now and then hang up at once, or send it twice at the same time."""
+        """Send until there is a definite answer, 200, 201 or 422, or one that must not be, which is noted; now and then hang up at once, or send it twice at the same time."""
         self.counters.requests += 1
         if chance.random() < 0.03:
             self.counters.impatient += 1
@@ -268,9 +268,11 @@ class Load:
         answers = await asyncio.gather(*sends)
         status, answer, attempts = answers[0]
         for other, other_answer, _ in answers[1:]:
-            if stable_part(kind, other_answer) != stable_part(kind, answer) or status == other == 201:
+            if status in DECIDED and (
+                stable_part(kind, other_answer) != stable_part(kind, answer) or status == other == 201
+            ):
                 self.found.add("twins", f"{path} {body[:200]!r}: {status} {answer!r} and {other} {other_answer!r}")
-        if kind != "batch" or b"batch-aborted" not in answer:
+        if status in DECIDED and (kind != "batch" or b"batch-aborted" not in answer):
             digest = stable_part(kind, answer)
             self.books.sent.append(Sent(kind, path, body, status, digest, attempts > 1 or len(sends) > 1))
         return status, answer
@@ -287,6 +289,8 @@ class Load:
                     return status, answer, attempt
                 if status not in COME_BACK:
                     self.found.add("answer", f"{kind} {path} {body[:200]!r}: {status} {answer[:500]!r}")
+                    if status < 500:
+                        return status, answer, attempt
             self.counters.retries += 1
             await asyncio.sleep(_pause(attempt))
         raise AssertionError

@@ -80,6 +80,8 @@ class _Loop:
             self._send_due(now)
             self._take(max(0.0, (min(self._next, self._ends) - time.perf_counter_ns()) / 1e9))
             now = time.perf_counter_ns()
+        # What became due while this driver was late was due all the same.
+        self._send_due(self._ends)
         busy = time.thread_time() - cpu
         elapsed = (now - self._started) / 1e9
         self._settle(now)
@@ -119,8 +121,9 @@ class _Loop:
         return self._wire.connect() if len(self._wire) < self._connections_max else None
 
     def _send(self, connection: Connection, due: int) -> None:
+        request = next(self._requests)
         now = time.perf_counter_ns()
-        self._wire.send(connection, next(self._requests), due)
+        self._wire.send(connection, request, due)
         self._out += 1
         if due >= self._counts_from:
             self._sent_in_time += now < self._ends

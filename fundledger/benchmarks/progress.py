@@ -50,9 +50,9 @@ class Step:
 class Progress:
     """On a terminal a bar that moves; elsewhere a line when something is done, and one every ten seconds until then."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
-        self._terminal = stream.isatty()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

@@ -22,9 +22,11 @@ class Connection:
     __slots__ = ("blocked", "closed", "received", "sent_ns", "socket", "unsent")
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), timeout=10)
+        self.socket = socket.socket()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A server that stands still takes no connections; its driver may not stand still with it.
         self.socket.setblocking(False)
+        self.socket.connect_ex((HOST, port))
         self.sent_ns: int | None = None
         self.received = b""
         self.unsent = b""
@@ -36,6 +38,11 @@ class Wire:
     """The connections of one driver to one port of this machine."""
 
     def __init__(self, port: int) -> None:
+        """Raises BenchFault when nobody listens."""
+        try:
+            socket.create_connection((HOST, port), timeout=10).close()
+        except OSError as error:
+            raise BenchFault(f"port {port} takes no connection: {error}") from None
         self._port = port
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
@@ -52,11 +59,8 @@ class Wire:
         return len(self._connections)
 
     def connect(self) -> Connection:
-        """Raises BenchFault."""
-        try:
-            connection = Connection(self._port)
-        except OSError as error:
-            raise BenchFault(f"port {self._port} takes no connection: {error}") from None
+        """A connection that may be used at once; one that does not come about breaks."""
+        connection = Connection(self._port)
         self._connections[connection.socket.fileno()] = connection
         self._epoll.register(connection.socket.fileno(), select.EPOLLIN)
         return connection

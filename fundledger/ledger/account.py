@@ -47,9 +47,10 @@ class Account(msgspec.Struct, frozen=True, gc=False):
 
 
 class SubAccount:
-    """A locked row, changed in memory by `rules.decide` and written back once per batch.
+    """A row of `sub_accounts`, changed in memory by `rules.decide` and written back once per batch.
 
-    `posted` is signed, credit positive. `written` tells whether this batch changed it.
+    `posted` is signed, credit positive. `written` tells whether this batch changed it. `stored` is what the row holds:
+    posted, held, version, status and MAC, which must still stand there when it is written.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class SubAccount:
         "shard",
         "slot",
         "status",
+        "stored",
         "version",
         "written",
     )
@@ -78,6 +80,7 @@ class SubAccount:
         posted_at_us: int,
         status: int,
         last_entry_mac: bytes,
+        mac: bytes = b"",
     ) -> None:
         self.account = account
         self.shard = shard
@@ -89,6 +92,14 @@ class SubAccount:
         self.posted_at_us = posted_at_us
         self.status = status
         self.last_entry_mac = last_entry_mac
+        self.stored = (posted, held, version, status, mac)
+        self.written = False
+
+    def stands(self, version: int, posted_at_us: int, mac: bytes) -> None:
+        """It was written and committed like this."""
+        self.version = version
+        self.posted_at_us = posted_at_us
+        self.stored = (self.posted, self.held, version, self.status, mac)
         self.written = False
 
     @property

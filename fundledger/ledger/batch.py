@@ -59,7 +59,7 @@ class Batch:
     """`sub_accounts` is keyed by `place_of`; what is in it is locked until the transaction ends.
 
     `mine` are the vouchers, and `my_holds` the holds, that an earlier attempt at this same batch may have committed
-    without our hearing of it.
+    without our hearing of it. `standing` is, of each sub-account that is written, the version and MAC that it gets.
     """
 
     __slots__ = (
@@ -78,6 +78,7 @@ class Batch:
         "ordinal",
         "posted_at_us",
         "reversed_by",
+        "standing",
         "sub_accounts",
         "tampered",
         "vouchers",
@@ -99,6 +100,7 @@ class Batch:
         self.tampered: dict[int, str] = {}
         self.new_vouchers: list[tuple[int, Record]] = []
         self.entries: list[Entry] = []
+        self.standing: list[tuple[SubAccount, int, bytes]] = []
         self.changed_holds: dict[str, Hold] = {}
         self.new_holds: set[str] = set()
         self.events: list[SetStatus] = []

@@ -26,8 +26,8 @@ def parameters(
     ]
     entry_columns = _entries(entries, places)
     columns += _vouchers(batch, vouchers, list(places))
-    columns += _sub_accounts(batch, sub_accounts)
-    return columns + entry_columns
+    balances, stored = _sub_accounts(batch, sub_accounts)
+    return columns + balances + entry_columns + stored
 
 
 def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[Any]:
@@ -73,10 +73,11 @@ def _sparse(column: list[Any]) -> list[Any]:
     return column if any(column) else []
 
 
-def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[Any]:
+def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[list[Any], list[Any]]:
+    """In the order in which everybody locks; then what must still stand there."""
     key = batch.key
     rows = []
-    for s in sub_accounts:
+    for s in sorted(sub_accounts, key=lambda s: (s.account.number, s.slot)):
         account = s.account
         version = s.version + 1
         message = canonical.sub_account(
@@ -92,12 +93,14 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[Any]
             s.last_entry_mac,
             key.version,
         )
+        mac = key.tag(message)
+        batch.standing.append((s, version, mac))
         rows.append(
-            (account.number, s.slot, s.posted, s.held, version, s.seq, s.status, s.last_entry_mac, key.tag(message))
+            (account.number, s.slot, s.posted, s.held, version, s.seq, s.status, s.last_entry_mac, mac, *s.stored)
         )
-    numbers, slots, posted, held, versions, seqs, statuses, last_macs, macs = _columns(rows, 9)
+    numbers, slots, posted, held, versions, seqs, statuses, last_macs, macs, *stored = _columns(rows, 14)
     head = [len(rows), numbers, slots, posted, held, versions, seqs, statuses]
-    return [*head, b"".join(last_macs), b"".join(macs)]
+    return [*head, b"".join(last_macs), b"".join(macs)], [*stored[:4], b"".join(stored[4])]
 
 
 def _entries(entries: Sequence[Entry], places: dict[Any, int]) -> list[Any]:

@@ -135,8 +135,10 @@ async def post_vouchers(
     Cancelling the caller does not withdraw a batch that was sent.
     """
     number = secrets.randbits(62)
+    answers, sent_commit = await _post_from_memory(session, books, commands, number, on_sent)
+    if answers is not None:
+        return answers
     conflicts = 0
-    sent_commit = False
     placed: set[str] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
     while True:
@@ -182,9 +184,46 @@ async def post_vouchers(
             session.drop()
             return await _halve(session, books, commands, GuardHit(f"internal error: {type(error).__name__}"))
         else:
+            session.memory.remember(batch)
             if batch.tampered:
                 await _freeze_tampered(session, books, batch)
             return list(outcomes)
+
+
+async def _post_from_memory(
+    session: Session, books: Books, commands: Sequence[Command], number: int, on_sent: Callable[[], None]
+) -> tuple[list[Outcome | Fault] | None, bool]:
+    """The answers, when everything was remembered and still stood; else None, and whether it may have happened."""
+    memory = session.memory
+    batch = memory.recall(commands, number, books.ordinal, books.keys.current, books.calendar)
+    if batch is None:
+        return None, False
+    outcomes = decide(batch, commands)
+    if any(outcome.refusal is not None or outcome.replay for outcome in outcomes):
+        memory.disappoint(batch)
+        return None, False
+    vouchers = [record for _, record in batch.new_vouchers]
+    written = [s for s in batch.sub_accounts.values() if s.written]
+    sent = False
+    try:
+        write = await session.unlocked()
+        arguments = parameters(batch, batch.new_vouchers[0][0], vouchers, written, batch.entries)
+        on_sent()
+        sent = True
+        await write.fetch(*arguments)
+    except asyncpg.PostgresError as error:
+        memory.disappoint(batch, pause=isinstance(error, asyncpg.UniqueViolationError))
+        return None, False
+    except (*_PASSING, asyncpg.InterfaceError):
+        memory.disappoint(batch)
+        session.drop()
+        return None, sent
+    except BaseException:
+        memory.disappoint(batch)
+        session.drop()
+        raise
+    memory.remember(batch)
+    return list(outcomes), True
 
 
 async def _halve(
@@ -225,6 +264,8 @@ async def _read(session: Session, books: Books, commands: Sequence[Command], num
         if account is None:
             account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
         _take(batch, books, account, shard, row)
+    for place, sub_account in batch.sub_accounts.items():
+        session.memory.compare(place, sub_account)
     if used or (plan.voucher_ids and not rows):
         records = await read_records(connection, books.directory, used or plan.voucher_ids)
         for record, _ in records:
@@ -261,10 +302,11 @@ def _take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg
             name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"
         }
         batch.tampered[place] = msgspec.json.encode(evidence).decode()
-        status = Status.FROZEN_INTEGRITY
-    batch.sub_accounts[place] = SubAccount(
-        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac
+    batch.sub_accounts[place] = sub_account = SubAccount(
+        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac, mac
     )
+    if place in batch.tampered:
+        sub_account.status = Status.FROZEN_INTEGRITY
 
 
 async def _write(

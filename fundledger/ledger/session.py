@@ -1,13 +1,21 @@
-"""One connection that posts: always inside a transaction, its statements prepared, re-opened after it breaks.
+"""The two connections of a lane, their statements prepared, re-opened after they break.
 
-`COMMIT AND CHAIN` opens the next transaction with the commit of the last, so that a batch is three statements. Between
-batches the connection is idle in a transaction that holds no snapshot, no lock and no transaction id.
+The one that locks is always inside a transaction: `COMMIT AND CHAIN` opens the next with the commit of the last, so
+that a batch is three statements (lock and read, write, commit). Between batches it is idle in a transaction that holds
+no snapshot, no lock and no transaction id. The other writes what was decided from memory, one statement and transaction
+at a time.
 """
+
+from typing import TypeAlias
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
+from fundledger.ledger.memory import Memory
 from fundledger.ledger.statements import SQL
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Statement: TypeAlias = "PreparedStatement[asyncpg.Record]"
 
 _SETTINGS = {
     # The statements of a lane touch rows by key only. Without statistics (a new table) the planner would scan, and a
@@ -29,44 +37,61 @@ ROLLBACK = "ROLLBACK AND CHAIN"
 
 
 class Session:
-    """Not for concurrent use: one batch at a time."""
+    """Not for concurrent use: one batch at a time. `memory` is what it remembers of its last batches."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, memory: Memory | None = None) -> None:
         self._dsn = dsn
         self._name = name
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
-        self.lock: PreparedStatement[asyncpg.Record]
-        self.write: PreparedStatement[asyncpg.Record]
+        self._locking: Connection | None = None
+        self._unlocked: Connection | None = None
+        self._unlocked_write: Statement
+        self.memory = memory or Memory()
+        self.lock: Statement
+        self.write: Statement
 
-    async def open(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """The connection, in a transaction. Raises what asyncpg raises when the database cannot be reached."""
-        if self._connection is None or self._connection.is_closed():
-            settings = {**_SETTINGS, "application_name": self._name}
-            connection = await asyncpg.connect(self._dsn, server_settings=settings, timeout=10)
+    async def open(self) -> Connection:
+        """The connection that locks, in a transaction. Raises what asyncpg raises when the database is away."""
+        if self._locking is None or self._locking.is_closed():
+            connection = await self._connect(self._name)
             self.lock = await connection.prepare(SQL["lock_sub_accounts"])
             self.write = await connection.prepare(SQL["write_batch"])
             await connection.execute("BEGIN")
-            self._connection = connection
-        return self._connection
+            self._locking = connection
+        return self._locking
+
+    async def unlocked(self) -> Statement:
+        """The write as a transaction of its own, on the other connection. Raises as `open`."""
+        if self._unlocked is None or self._unlocked.is_closed():
+            connection = await self._connect(f"{self._name} (unlocked)")
+            self._unlocked_write = await connection.prepare(SQL["write_batch"])
+            self._unlocked = connection
+        return self._unlocked_write
+
+    async def _connect(self, name: str) -> Connection:
+        return await asyncpg.connect(self._dsn, server_settings={**_SETTINGS, "application_name": name}, timeout=10)
 
     def is_broken(self) -> bool:
-        return self._connection is None or self._connection.is_closed()
+        return self._locking is None or self._locking.is_closed()
 
     async def rollback(self) -> None:
         """Give up what the transaction did; a connection that cannot even do that is dropped."""
-        if self._connection is None:
+        if self._locking is None:
             return
         try:
-            await self._connection.execute(ROLLBACK)
+            await self._locking.execute(ROLLBACK)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self.drop()
 
     def drop(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        """Cut both connections: nothing that was not committed can be committed any more."""
+        for connection in (self._locking, self._unlocked):
+            if connection is not None:
+                connection.terminate()
+        self._locking = self._unlocked = None
 
     async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and not connection.is_closed():
-            await connection.close(timeout=5)
+        connections = (self._locking, self._unlocked)
+        self._locking = self._unlocked = None
+        for connection in connections:
+            if connection is not None and not connection.is_closed():
+                await connection.close(timeout=5)

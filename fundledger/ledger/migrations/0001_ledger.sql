@@ -185,6 +185,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION ledger.seq_at IS 'the seq of the last entry at or before a time, 0 when there is none';
 
+CREATE FUNCTION ledger.expect_written(written bigint, expected bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF written <> expected THEN
+        RAISE EXCEPTION 'a sub-account changed since it was read: % of % written', written, expected USING ERRCODE = 'FL001';
+    END IF;
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION ledger.expect_written IS 'fails the statement that wrote fewer balances than it decided';
+
 -- For people: times, sides and account ids instead of numbers.
 CREATE VIEW ledger.journal AS
 SELECT e.posted_at, e.accounting_date, a.id AS account, e.slot, e.seq, v.type,

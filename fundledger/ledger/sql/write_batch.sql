@@ -1,4 +1,5 @@
 -- Write a batch of one shard: vouchers, new balances, entries. The only statement that changes a balance.
+-- All of it or nothing: a sub-account that is not as it was when the batch was decided fails the statement (FL001).
 -- Columns come as arrays of fixed-width elements and as bytes in pieces of 32, both read by position: measured, a
 -- quarter cheaper than one unnest a column. Columns that are mostly null come empty when they are all null.
 -- $1 shard, $2 batch, $3 accounting date, $4 posted_at, $5 posted_at in microseconds, $6 key version;
@@ -6,9 +7,9 @@
 -- them, $11 digests, $12 lines, flat, $13 where each voucher's lines end, $14 MACs, $15 references, $16 metadata,
 -- $17 holds, $18 what they reverse, $19 refusals;
 -- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
--- $27 statuses, $28 MACs of the last entry, $29 MACs;
+-- $27 statuses, $28 MACs of the last entry, $29 MACs, $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs before;
 -- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8, $35 amounts, $36 balances, $37 MACs.
--- Rows: none. Locks: the sub-accounts, which the caller holds already.
+-- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
                                  batch, accounting_date, posted_at, key_version, mac)
@@ -26,9 +27,14 @@ WITH new_vouchers AS (
         last_entry_mac = substring($28::bytea FROM 32 * k - 31 FOR 32), mac = substring($29::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $20::integer) AS k
     WHERE s.shard = $1 AND s.account_number = ($21::bigint[])[k] AND s.slot = ($22::integer[])[k]
+      AND s.posted = ($38::bigint[])[k] AND s.held = ($39::bigint[])[k] AND s.version = ($40::bigint[])[k]
+      AND s.status = ($41::smallint[])[k] AND s.mac = substring($42::bytea FROM 32 * k - 31 FOR 32)
+    RETURNING 1
+), new_entries AS (
+    INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, amount, balance_after,
+                                accounting_date, posted_at, key_version, mac)
+    SELECT $1, ($31::bigint[])[k], ($32::integer[])[k], ($33::bigint[])[k], ($8::uuid[])[($34::integer[])[k]],
+           ($35::bigint[])[k], ($36::bigint[])[k], $3, $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
+    FROM generate_series(1, $30::integer) AS k
 )
-INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, amount, balance_after,
-                            accounting_date, posted_at, key_version, mac)
-SELECT $1, ($31::bigint[])[k], ($32::integer[])[k], ($33::bigint[])[k], ($8::uuid[])[($34::integer[])[k]],
-       ($35::bigint[])[k], ($36::bigint[])[k], $3, $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
-FROM generate_series(1, $30::integer) AS k
+SELECT ledger.expect_written((SELECT count(*) FROM new_balances), $20::integer)

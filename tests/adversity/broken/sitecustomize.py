@@ -1,0 +1,78 @@
+"""Breaks the workers of a `serve` that is started with this folder in PYTHONPATH, in the way that BROKEN names.
+
+A drill that passes proves something only if it fails on these.
+"""
+
+import asyncio
+import os
+import sys
+
+COMMIT_AFTER_S = 0.1
+
+
+class EarlyConnection:
+    """Says that it has committed, and commits a little later."""
+
+    def __init__(self, connection, commit):
+        self._connection = connection
+        self._commit = commit
+        self._committing = None
+
+    async def settled(self):
+        if self._committing is not None:
+            await self._committing
+
+    async def execute(self, query, *arguments):
+        if query == self._commit:
+            self._committing = asyncio.create_task(self._commit_later())
+            return "COMMIT"
+        await self.settled()
+        return await self._connection.execute(query, *arguments)
+
+    async def fetch(self, query, *arguments):
+        await self.settled()
+        return await self._connection.fetch(query, *arguments)
+
+    async def _commit_later(self):
+        await asyncio.sleep(COMMIT_AFTER_S)
+        await self._connection.execute(self._commit)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+
+class EarlyStatement:
+    def __init__(self, statement, connection):
+        self._statement = statement
+        self._connection = connection
+
+    async def fetch(self, *arguments):
+        await self._connection.settled()
+        return await self._statement.fetch(*arguments)
+
+
+def answer_before_commit():
+    from fundledger.ledger import session  # noqa: PLC0415 - only in a worker
+
+    open_ = session.Session.open
+
+    async def open_early(self):
+        connection = await open_(self)
+        if getattr(self, "_early_of", None) is not connection:
+            self._early_of = connection
+            self._early = EarlyConnection(connection, session.COMMIT)
+            self.lock = EarlyStatement(self.lock, self._early)
+            self.write = EarlyStatement(self.write, self._early)
+        return self._early
+
+    session.Session.open = open_early
+
+
+def answer_before_disk():
+    from fundledger.ledger import session  # noqa: PLC0415 - only in a worker
+
+    session._SETTINGS["synchronous_commit"] = "off"
+
+
+if "fundledger.app.server" in sys.orig_argv:
+    {"answer before commit": answer_before_commit, "answer before disk": answer_before_disk}[os.environ["BROKEN"]]()
