@@ -50,7 +50,6 @@ async def _account(service: Service, call: Call) -> Account:
 
 async def get_account(service: Service, call: Call) -> Reply:
     """`GET /v1/accounts/{id}`."""
-    call.only()
     account = await _account(service, call)
     return await _shown(service, account)
 
@@ -62,7 +61,7 @@ async def _shown(service: Service, account: Account) -> Reply:
 
 async def get_balance(service: Service, call: Call) -> Reply:
     """`GET /v1/accounts/{id}/balance?at=`: the balance as it was then; without `at`, as it is."""
-    text = call.only("at").get("at")
+    text = call.query.get("at")
     account = await _account(service, call)
     if text is None:
         views = await service.reading(
@@ -79,7 +78,7 @@ async def get_balance(service: Service, call: Call) -> Reply:
 
 async def get_entries(service: Service, call: Call) -> Reply:
     """`GET /v1/accounts/{id}/entries`: the statement, a page at a time, oldest first; JSON or CSV."""
-    query = call.only("limit", "cursor", "from", "to")
+    query = call.query
     limit = _limit(query.get("limit"))
     from_ = instant(query["from"], "from") if "from" in query else None
     to = instant(query["to"], "to") if "to" in query else None

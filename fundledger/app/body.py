@@ -44,7 +44,7 @@ class VoucherBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
     vouchers: Annotated[list[VoucherBody], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
-    atomic: bool = False
+    atomic: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class AccountBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,8 +83,8 @@ _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 T = TypeVar("T")
 _decode_voucher = msgspec.json.Decoder(VoucherBody).decode
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
-_UNKNOWN = re.compile(r"unknown field `(.*)`")
-_MISSING = re.compile(r"missing required field `(.*)`")
+_UNKNOWN = re.compile(r"unknown field `(.*?)`(?: - at `|$)")
+_MISSING = re.compile(r"missing required field `(.*?)`(?: - at `|$)")
 
 
 def decode_voucher(body: bytes) -> VoucherBody:
@@ -107,7 +107,7 @@ def decoder(type_: type[T]) -> Callable[[bytes], T]:
             decoded = decode_(body or b"{}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             _explain(error)
-        if not (isinstance(decoded, BatchBody) and body.count(b'"') == _quotes_of_batch(decoded, body)):
+        if not (isinstance(decoded, BatchBody) and body.count(b'"') == _quotes_of_batch(decoded)):
             _refuse_duplicate_keys(body or b"{}")
         return decoded
 
@@ -127,8 +127,8 @@ def _quotes(voucher: VoucherBody) -> int:
     return quotes
 
 
-def _quotes_of_batch(batch: BatchBody, body: bytes) -> int:
-    return 2 + (2 if b'"atomic"' in body else 0) + sum(_quotes(voucher) for voucher in batch.vouchers)
+def _quotes_of_batch(batch: BatchBody) -> int:
+    return 2 + (0 if batch.atomic is msgspec.UNSET else 2) + sum(_quotes(voucher) for voucher in batch.vouchers)
 
 
 def _refuse_duplicate_keys(body: bytes) -> None:

@@ -32,8 +32,8 @@ async def place_hold(service: Service, call: Call) -> Reply:
     """`POST /v1/holds`: set an amount aside."""
     body = _decode_hold(call.body)
     expires_at_us = 0 if body.expires_at is None else clock.us(instant(body.expires_at, "expires_at"))
-    if expires_at_us < 0:
-        expires_at_us = 1
+    if body.expires_at is not None and expires_at_us <= 0:
+        expires_at_us = 1  # long past; 0 would mean never
     found = await service.reading(lambda: service.directory.resolve(service.pool, [body.account]))
     account = found.get(body.account)
     if account is None:
@@ -60,7 +60,6 @@ async def _hold(service: Service, call: Call) -> Hold:
 
 async def get_hold(service: Service, call: Call) -> Reply:
     """`GET /v1/holds/{id}`."""
-    call.only()
     return Reply(200, render.hold(await _hold(service, call), clock.now_us()))
 
 

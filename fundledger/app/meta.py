@@ -5,7 +5,6 @@ import contextlib
 import resource
 from pathlib import Path
 
-import asyncpg
 import msgspec
 
 from fundledger.app import metrics
@@ -13,9 +12,8 @@ from fundledger.app.problems import problem
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
-from fundledger.ledger.statements import load
 
-SQL = load("fundledger.app")
+PROBE_S = 2.0
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"
 
@@ -33,9 +31,7 @@ async def readyz(service: Service, call: Call) -> Reply:
         return problem(
             503, "draining", "Stopping", "this worker is finishing what it accepted", headers={"Retry-After": "1"}
         )
-    try:
-        await asyncio.wait_for(service.pool.fetchval(SQL["ping"]), timeout=2)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+    if not await service.database_answers(PROBE_S):
         headers = {"Retry-After": "1"}
         return problem(503, "no-database", "Not ready", "the account database does not answer", headers=headers)
     return Reply(200, b'{"status":"ready"}')

@@ -11,12 +11,16 @@ import asyncio
 import time
 from typing import Any, Final
 
+from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
+from fundledger.app.problems import malformed
 from fundledger.app.reply import Reply
-from fundledger.app.routing import BODY_BYTES_MAX, unauthorized, unsupported_media
+from fundledger.app.routing import BODY_BYTES_MAX, to_response, unauthorized, unsupported_media
 from fundledger.app.service import Service
 from fundledger.app.vouchers import post_voucher
 
@@ -45,13 +49,23 @@ class PaymentProtocol(RequestHandler):
             super().data_received(data)
         finally:
             self._waiter = waiter
-        if not self._paying:
-            self._next()
+        self._next()
+
+    def handle_error(
+        self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is no HTTP is answered like any other malformed request, and is no line in our log."""
+        if status == 400 and request.writer.output_size == 0:
+            detail = " ".join((message or "this is not HTTP/1.1").split())
+            response = to_response(malformed(detail[:200]).reply)
+            response.force_close()
+            return response
+        return super().handle_error(request, status, exc, message)
 
     def _next(self) -> None:
-        """Serve the first waiting message: by the short path, or by waking the handler loop."""
-        messages = self._messages
-        if not messages:
+        """Serve the first waiting message, by the short path or by waking the handler loop: one at a time, in order."""
+        messages, waiter = self._messages, self._waiter
+        if self._paying or not messages or waiter is None or waiter.done():
             return
         message, payload = messages[0]
         if (
@@ -59,22 +73,26 @@ class PaymentProtocol(RequestHandler):
             and message.path == ROUTE
             and message.method == "POST"
             and not message.should_close
+            and type(payload) is StreamReader
             and payload.is_eof()
             and payload.exception() is None
             and payload.total_raw_bytes <= BODY_BYTES_MAX
             and not self._service.draining
             and "Expect" not in message.headers
         ):
+            # Before the body is read: reading resumes the transport, which may call data_received at once.
+            self._paying = True
             messages.popleft()
             assert self._parser is not None
             self._parser.message_consumed()
+            if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
             self._pay(message, payload.read_nowait(-1))
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        else:
+            waiter.set_result(None)
 
     def _pay(self, message: RawRequestMessage, body: bytes) -> None:
         started = time.monotonic()
-        self._paying = True
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         headers = message.headers
         service = self._service
@@ -89,7 +107,7 @@ class PaymentProtocol(RequestHandler):
                     self.close()
                     transport.close()
                 elif self._messages:
-                    self._next()
+                    self._loop.call_soon(self._next)
 
         if service.module(headers.get("Authorization")) is None:
             answer(unauthorized().reply)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
@@ -29,24 +31,18 @@ class Call(msgspec.Struct):
     headers: MultiMapping[str]
     body: bytes
 
-    def only(self, *names: str) -> Mapping[str, str]:
-        """The query, which may have these parameters and no others, each once. Raises BadRequest."""
-        for name in self.query:
-            if name not in names:
-                raise malformed(f"there is no query parameter {name!r}", field=name)
-        return self.query
-
 
 Handler = Callable[["Service", Call], Awaitable[Reply]]
 
 
 class Route(msgspec.Struct, frozen=True):
-    """`template` is a path with `{name}` parts. A public route needs no token."""
+    """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token."""
 
     method: str
     template: str
     handler: Handler
     public: bool = False
+    query: tuple[str, ...] = ()
     body_bytes_max: int = BODY_BYTES_MAX
 
 
@@ -125,18 +121,26 @@ async def answer(service: "Service", router: Router, request: BaseRequest) -> we
         reply = bad.reply
     except Fault as fault:
         reply = faulted(fault)
+    except (RequestPayloadError, HttpProcessingError) as error:
+        reply = malformed(f"the body cannot be read: {error}").reply
+    except ConnectionError:
+        service.answered(label, 499, time.monotonic() - started)
+        raise
     except Exception as error:
         from fundledger.app.vouchers import crashed
 
         reply = crashed(error)
     service.answered(label, reply.status, time.monotonic() - started)
-    headers = {"Cache-Control": "no-store", "Server": "fundledger", **(reply.headers or {})}
-    response = web.Response(
-        status=reply.status, body=reply.body, headers={**headers, "Content-Type": reply.content_type}
-    )
+    response = to_response(reply)
     if service.draining or reply.status == 413:
         response.force_close()
     return response
+
+
+def to_response(reply: Reply) -> web.Response:
+    """A reply as aiohttp sends it."""
+    headers = {"Cache-Control": "no-store", "Server": "fundledger", "Content-Type": reply.content_type}
+    return web.Response(status=reply.status, body=reply.body, headers={**headers, **(reply.headers or {})})
 
 
 async def _call(service: "Service", route: Route, parameters: dict[str, str], request: BaseRequest) -> Reply:
@@ -149,14 +153,27 @@ async def _call(service: "Service", route: Route, parameters: dict[str, str], re
     if route.method == "POST":
         if request.content_length is not None and request.content_length > route.body_bytes_max:
             raise too_large(route.body_bytes_max)
+        if "Expect" in request.headers:
+            await _go_on(request)
         body = await _read(request, route.body_bytes_max)
         bad = unsupported_media(request.headers) if body else None
         if bad is not None:
             raise bad
     query = request.query
+    for name in query:
+        if name not in route.query:
+            raise malformed(f"there is no query parameter {name!r}", field=name)
     if len(set(query)) != len(query):
         raise malformed("a query parameter stands twice")
     return await route.handler(service, Call(module, parameters, query, request.headers, body))
+
+
+async def _go_on(request: BaseRequest) -> None:
+    """Tell a client that asks first (RFC 9110, 10.1.1) to send its body."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise BadRequest(417, "expectation-failed", "The expectation is not met", "only 100-continue is known here")
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def _read(request: BaseRequest, limit: int) -> bytes:

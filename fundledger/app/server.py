@@ -40,8 +40,8 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     Route("POST", "/v1/accounts", accounts.open_account),
     Route("GET", "/v1/accounts/{id}", accounts.get_account),
-    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries),
-    Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance),
+    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries, query=("limit", "cursor", "from", "to")),
+    Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance, query=("at",)),
     Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze),
     Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze),
     Route("POST", "/v1/accounts/{id}/close", accounts.close),

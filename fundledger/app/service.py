@@ -16,9 +16,11 @@ from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Fault, Unavailable
+from fundledger.ledger.statements import load
 from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
 
+SQL = load("fundledger.app")
 T = TypeVar("T")
 _log = logging.getLogger("fundledger.requests")
 _AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InternalClientError)
@@ -57,6 +59,7 @@ class Service:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._opening: list[tuple[NewAccount, asyncio.Future[Opened]]] = []
         self._opener: asyncio.Task[None] | None = None
+        self._probe: asyncio.Task[bool] | None = None
 
     def module(self, authorization: str | None) -> str | None:
         """The module that a request comes from, None when it is nobody's. Remembers the few headers that are valid."""
@@ -112,6 +115,20 @@ class Service:
             if isinstance(error, ValueError):
                 raise
             raise Unavailable("the database does not answer") from error
+
+    async def database_answers(self, within_s: float) -> bool:
+        """Whether a read comes back in time. One probe is out at a time: to cancel a read is to wait for the server."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.get_running_loop().create_task(self._ping())
+        await asyncio.wait([self._probe], timeout=within_s)
+        return self._probe.done() and self._probe.result()
+
+    async def _ping(self) -> bool:
+        try:
+            await self.pool.fetchval(SQL["ping"])
+        except (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return False
+        return True
 
     async def open_account(self, request: NewAccount) -> Opened:
         """Open one account, together with all that are asked for meanwhile. Raises Unavailable."""

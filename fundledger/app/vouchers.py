@@ -112,14 +112,13 @@ def to_voucher(
     asked: list[tuple[str, int]] = []
     imbalance = 0
     unknown: str | None = None
-    for i, entry in enumerate(parsed.entries):
+    for entry in parsed.entries:
         amount = entry.amount if entry.side == "credit" else -entry.amount
         imbalance += amount
         account = find(entry.account)
         if account is None:
             if not looked_up:
                 return None
-            account_id(entry.account, f"entries[{i}].account")
             unknown = unknown or entry.account
         else:
             lines.append((account, amount))
@@ -143,7 +142,14 @@ def to_voucher(
 
 async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) -> list[Voucher]:
     """The vouchers of several bodies, their accounts looked up together. Raises BadRequest, Unavailable."""
-    ids = {entry.account for body in bodies for entry in body.entries}
+    ids: set[str] = set()
+    for i, body in enumerate(bodies):
+        for j, entry in enumerate(body.entries):
+            if entry.account not in ids:
+                try:
+                    ids.add(account_id(entry.account, f"entries[{j}].account"))
+                except BadRequest as bad:
+                    raise _at(bad, i, len(bodies)) from None
     found: dict[str, Account] = await service.reading(lambda: service.directory.resolve(service.pool, sorted(ids)))
     vouchers = []
     for i, body in enumerate(bodies):
@@ -186,7 +192,7 @@ async def post_batch(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/batch`: `results[i]` answers `vouchers[i]`; `atomic` posts all or none."""
     batch = _decode_batch(call.body)
     vouchers = await prepare(service, batch.vouchers)
-    if batch.atomic:
+    if batch.atomic is True:
         outcome = await service.ask(vouchers[0].shard, AtomicGroup(vouchers))
         if isinstance(outcome, Fault):
             return faulted(outcome)

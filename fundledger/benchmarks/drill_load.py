@@ -256,7 +256,10 @@ class Load:
             self.found.add("answer", f"an atomic batch was posted in part: {answer[:300]!r}")
 
     async def _definite(self, chance: random.Random, kind: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Send until there is a definite answer, 200, 201 or 422, or one that must not be, which is noted; now and then hang up at once, or send it twice at the same time."""
+        """Send until there is a definite answer, or one that must never be; the status tells.
+
+        Now and then hang up at once before, or send it twice at the same time.
+        """
         self.counters.requests += 1
         if chance.random() < 0.03:
             self.counters.impatient += 1

@@ -1,6 +1,6 @@
--- wrk script: POST /v1/vouchers, or lists of them. From the environment: TOKEN; RUN, a UUID less its last
--- 12 digits, different in each run; SEED; ACCOUNTS, 1 for one hot merchant or how many to spread over; SIZE, vouchers in
--- a list, 0 for single ones; IDS, "ordered" (as time-ordered UUIDs are) or "random".
+-- wrk script: POST /v1/vouchers, or lists of them. From the environment: TOKEN; RUN, a UUID less its last 12 digits,
+-- different in each run; SEED; ACCOUNTS, 1 for one hot merchant or how many to spread over; SIZE, vouchers in a list, 0
+-- for single ones; IDS, "ordered" (as time-ordered UUIDs are) or "random".
 local run = os.getenv("RUN")
 local accounts = tonumber(os.getenv("ACCOUNTS"))
 local size = tonumber(os.getenv("SIZE"))
@@ -24,7 +24,8 @@ end
 local function id()
   if random_ids then
     local r = math.random
-    return string.format("%08x-%04x-4%03x-a%03x-%06x%06x", r(0, 4294967295), r(0, 65535), r(0, 4095), r(0, 4095), r(0, 16777215), r(0, 16777215))
+    local head = string.format("%08x-%04x-4%03x-a%03x", r(0, 4294967295), r(0, 65535), r(0, 4095), r(0, 4095))
+    return string.format("%s-%06x%06x", head, r(0, 16777215), r(0, 16777215))
   end
   sent = sent + 1
   return string.format("%s%02x%010x", run, number, sent)

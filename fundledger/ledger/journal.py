@@ -7,8 +7,7 @@ what is shown the order is (posted_at, slot, seq), and the running balance is th
 
 import base64
 import binascii
-from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
@@ -20,6 +19,8 @@ from fundledger.ledger.directory import Reader
 from fundledger.ledger.statements import SQL
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
+US_MIN = clock.us(datetime(1, 1, 1, tzinfo=UTC))
+US_MAX = clock.us(datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
 
 
 class BadCursor(Exception):
@@ -42,8 +43,8 @@ class StatementEntry(msgspec.Struct):
 
 class _Cursor(msgspec.Struct, array_like=True):
     account_number: int
-    from_us: int
-    to_us: int
+    from_us: int | None
+    to_us: int | None
     after: list[int]
 
 
@@ -65,8 +66,7 @@ async def read_statement(
     position = None if cursor is None else _decode(cursor)
     if position is not None:
         _check(position, account, len(slots), from_, to)
-        from_ = clock.moment(position.from_us) if position.from_us else None
-        to = clock.moment(position.to_us) if position.to_us else None
+        from_, to = (None if us is None else clock.moment(us) for us in (position.from_us, position.to_us))
     bounds = await reader.fetch(SQL["statement_bounds"], account.number, shards, slots, from_, to)
     after = [row["after"] for row in bounds] if position is None else position.after
     until = [row["until"] for row in bounds]
@@ -93,7 +93,7 @@ async def read_statement(
         )
     if len(rows) <= limit:
         return entries, None
-    from_us, to_us = (0 if bound is None else clock.us(bound) for bound in (from_, to))
+    from_us, to_us = (None if bound is None else clock.us(bound) for bound in (from_, to))
     return entries, _encode(_Cursor(account.number, from_us, to_us, [read[slot] for slot in slots]))
 
 
@@ -110,10 +110,12 @@ def _decode(cursor: str) -> _Cursor:
 
 
 def _check(cursor: _Cursor, account: Account, sub_accounts: int, from_: datetime | None, to: datetime | None) -> None:
-    asked: Sequence[tuple[datetime | None, int]] = ((from_, cursor.from_us), (to, cursor.to_us))
+    asked = ((from_, cursor.from_us), (to, cursor.to_us))
     if cursor.account_number != account.number or len(cursor.after) != sub_accounts:
         raise BadCursor("this cursor was made for another account")
     if any(bound is not None and clock.us(bound) != us for bound, us in asked):
         raise BadCursor("this cursor was made for another period")
-    if not all(0 <= seq < 1 << 62 for seq in cursor.after) or not all(0 <= us < 1 << 56 for _, us in asked):
+    if not all(0 <= seq < 1 << 62 for seq in cursor.after):
+        raise BadCursor("this is not a cursor of ours")
+    if not all(us is None or US_MIN <= us <= US_MAX for _, us in asked):
         raise BadCursor("this is not a cursor of ours")

@@ -154,8 +154,13 @@ async def post_vouchers(
                 await connection.execute(COMMIT)
             else:
                 await session.rollback()
-        except _CONFLICTS:
+        except _CONFLICTS as error:
             await session.rollback()
+            if getattr(error, "constraint_name", None) == "entries_pkey":
+                # The row is locked, so nobody raced us: it was put back to what it was before entries that exist.
+                _log.critical("a sub-account is behind its own entries", exc_info=error)
+                behind = Refusal(Code.ACCOUNT_FROZEN, "an account does not agree with its entries")
+                return await _halve(session, books, commands, Outcome(refusal=behind))
             conflicts += 1
             if conflicts >= CONFLICT_ATTEMPTS:
                 return await _halve(session, books, commands, Unavailable("too many conflicts"))
@@ -198,27 +203,28 @@ async def _post_from_memory(
     batch = memory.recall(commands, number, books.ordinal, books.keys.current, books.calendar)
     if batch is None:
         return None, False
-    outcomes = decide(batch, commands)
-    if any(outcome.refusal is not None or outcome.replay for outcome in outcomes):
-        memory.disappoint(batch)
-        return None, False
-    vouchers = [record for _, record in batch.new_vouchers]
-    written = [s for s in batch.sub_accounts.values() if s.written]
     sent = False
     try:
+        outcomes = decide(batch, commands)
+        if any(outcome.refusal is not None or outcome.replay for outcome in outcomes):
+            memory.disappoint(batch)
+            return None, False
+        vouchers = [record for _, record in batch.new_vouchers]
+        written = [s for s in batch.sub_accounts.values() if s.written]
         write = await session.unlocked()
         arguments = parameters(batch, batch.new_vouchers[0][0], vouchers, written, batch.entries)
         on_sent()
         sent = True
         await write.fetch(*arguments)
-    except asyncpg.PostgresError as error:
-        memory.disappoint(batch, pause=isinstance(error, asyncpg.UniqueViolationError))
-        return None, False
     except (*_PASSING, asyncpg.InterfaceError):
         memory.disappoint(batch)
         session.drop()
         return None, sent
+    except asyncpg.PostgresError as error:
+        memory.disappoint(batch, pause=isinstance(error, asyncpg.UniqueViolationError))
+        return None, False
     except BaseException:
+        # A bug, or the end of this process: what deciding changed in memory must not be believed.
         memory.disappoint(batch)
         session.drop()
         raise

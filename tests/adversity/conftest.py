@@ -27,10 +27,10 @@ class Torn:
         self.session = Session(proxy.dsn, "torn lane")
 
     async def reconnect(self) -> None:
-        """A connection as new as after any cut, so that the same batch is the same bytes each time."""
+        """A session that remembers nothing, on new connections: the same batch is the same bytes each time."""
         self.session.drop()
+        self.session = Session(self.proxy.dsn, "torn lane")
         await self.session.open()
-        self.proxy.record()
 
     async def post(self, *commands: Command) -> list[Outcome | Fault]:
         return await post_vouchers(self.session, self.ledger.books, commands)

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 from tests.support.running import short_folder
 
 SOCKET = ".s.PGSQL.5432"
+UNLOCKED = b"(unlocked)"
+"""Part of the name of a session's connection on which each statement is a transaction of its own."""
 
 
 class Way(Enum):
@@ -26,20 +28,23 @@ class Way(Enum):
 
 @dataclass(frozen=True)
 class Message:
-    """`kind` is the protocol's letter, empty for the first message of a connection; `raw` is all of it."""
+    """`kind` is the protocol's letter, empty for the first message of a connection; `raw` is all of it.
+
+    `commits` tells that the server commits when it gets this one: a COMMIT, or the end of a statement that is a
+    transaction of its own. `writes` is the first message of such a statement.
+    """
 
     way: Way
     kind: str
     raw: bytes
-
-    def is_commit(self) -> bool:
-        return self.way is Way.TO_SERVER and self.kind == "Q" and self.raw[5:].upper().startswith(b"COMMIT")
+    commits: bool = False
+    writes: bool = False
 
 
 @dataclass(frozen=True)
 class Cut:
     """The connection ends here, after `passing` bytes of the message. With `late` the client's side ends at once, and
-    the server gets these bytes and the end of the connection when the event is set. `then` is what comes next."""
+    the server gets everything that the client had sent when the event is set. `then` is what comes next."""
 
     passing: int = 0
     late: asyncio.Event | None = None
@@ -51,12 +56,12 @@ Fault = Callable[[Message], Cut | None]
 
 def cut_before_commit() -> Fault:
     """The server never hears of the COMMIT."""
-    return lambda message: Cut() if message.is_commit() else None
+    return lambda message: Cut() if message.commits else None
 
 
 def cut_with_commit() -> Fault:
     """The COMMIT is handed to the server and the connection is gone at the same moment."""
-    return lambda message: Cut(len(message.raw)) if message.is_commit() else None
+    return lambda message: Cut(len(message.raw)) if message.commits else None
 
 
 def cut_after_commit() -> Fault:
@@ -65,15 +70,20 @@ def cut_after_commit() -> Fault:
 
     def fault(message: Message) -> Cut | None:
         nonlocal sent
-        sent = sent or message.is_commit()
+        sent = sent or message.commits
         return Cut() if sent and message.way is Way.TO_CLIENT else None
 
     return fault
 
 
 def late_commit(until: asyncio.Event) -> Fault:
-    """The client is cut off at its COMMIT, which reaches the server long after."""
-    return lambda message: Cut(len(message.raw), until) if message.is_commit() else None
+    """The client is cut off at its commit, which reaches the server long after."""
+    return lambda message: Cut(late=until) if message.commits else None
+
+
+def late_write(until: asyncio.Event) -> Fault:
+    """The client is cut off at a statement that is its own transaction; the server sees nothing of it until later."""
+    return lambda message: Cut(late=until) if message.writes else None
 
 
 def cut_at_message(number: int, share: float = 0.0) -> Fault:
@@ -121,6 +131,7 @@ class _Link:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
+    unlocked: bool = False
     pumps: list[asyncio.Task[None]] = field(default_factory=list)
 
     def cut(self) -> None:
@@ -199,11 +210,13 @@ class Proxy:
         self._links.discard(link)
 
     async def _pump(self, link: _Link, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        starting = way is Way.TO_SERVER
+        previous = None if way is Way.TO_SERVER else ""
         try:
             while True:
-                message = await _read(reader, way, starting=starting)
-                starting = False
+                message = await _read(reader, way, previous, unlocked=link.unlocked)
+                if message.kind == "" and UNLOCKED in message.raw:
+                    link.unlocked = True
+                previous = message.kind
                 self.recorded.append(message)
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
@@ -217,7 +230,12 @@ class Proxy:
                 if cut.late is not None:
                     link.client.close()
                     await cut.late.wait()
-                writer.write(message.raw[: cut.passing])
+                    writer.write(message.raw + await reader.read())
+                    # What the server says to it still comes in, so that a test can see that it has happened.
+                    writer.write_eof()
+                    await link.pumps[1]
+                else:
+                    writer.write(message.raw[: cut.passing])
                 return
         except (OSError, asyncio.IncompleteReadError):
             return
@@ -226,8 +244,12 @@ class Proxy:
                 link.cut()
 
 
-async def _read(reader: asyncio.StreamReader, way: Way, *, starting: bool) -> Message:
-    kind = b"" if starting else await reader.readexactly(1)
+async def _read(reader: asyncio.StreamReader, way: Way, previous: str | None, *, unlocked: bool) -> Message:
+    """The next message after one of kind `previous`, None before the first one of a client."""
+    kind = b"" if previous is None else await reader.readexactly(1)
     length = await reader.readexactly(4)
     rest = await reader.readexactly(struct.unpack("!i", length)[0] - 4)
-    return Message(way, kind.decode("latin-1"), kind + length + rest)
+    if way is Way.TO_CLIENT:
+        return Message(way, kind.decode("latin-1"), kind + length + rest)
+    commits = (kind == b"Q" and rest.upper().startswith(b"COMMIT")) or (unlocked and kind == b"S" and previous == "E")
+    return Message(way, kind.decode("latin-1"), kind + length + rest, commits, unlocked and kind == b"B")

@@ -177,7 +177,7 @@ async def test_a_database_that_stands_still_delays_and_loses_nothing(
 
 
 async def _says_not_ready(service: RunningService) -> bool:
-    async with Client(service.base_url, None) as client:
+    async with Client(service.base_url, None, timeout_s=10) as client:
         return (await client.get("/readyz")).status == 503
 
 

@@ -175,11 +175,11 @@ def test_figure_is_held_against_its_floor(floor: Floor | None, ratio: float, met
 
 
 def test_figure_is_the_median_of_pairs_not_the_ratio_of_medians() -> None:
-    # The machine slows down by half in the middle; side by side nothing changed.
-    ours, theirs = [run_of(900), run_of(450), run_of(450)], [run_of(1000), run_of(500), run_of(500)]
+    # The machine slows down by half after the first round.
+    ours, theirs = [run_of(900), run_of(500), run_of(300)], [run_of(1000), run_of(500), run_of(600)]
     figure = rate_figure("x", ours, theirs)
     assert figure.measured == pytest.approx(0.9)
-    assert figure.spread == (pytest.approx(0.9), pytest.approx(0.9))
+    assert figure.spread == (pytest.approx(0.5), pytest.approx(1.0))
 
 
 def test_runs_with_errors_give_no_verdict() -> None:

@@ -13,10 +13,12 @@ Handler = Callable[[BaseRequest, int], Awaitable[web.StreamResponse]]
 
 
 class TinyServer:
-    """`handler(request, n)` answers the n-th request, from 1. `bodies` are what came, in that order."""
+    """`handler(request, n)` answers the n-th request, from 1. `bodies` are what came, in that order. `backlog` is how
+    many connections may wait to be taken."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, backlog: int = 1024) -> None:
         self._handler = handler
+        self._backlog = backlog
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
         self._listening = threading.Event()
@@ -40,7 +42,7 @@ class TinyServer:
 
     async def _serve(self) -> None:
         manager = web.Server(self._handle)
-        server = await self._loop.create_server(manager, "127.0.0.1", 0, backlog=1024)
+        server = await self._loop.create_server(manager, "127.0.0.1", 0, backlog=self._backlog)
         self.port = server.sockets[0].getsockname()[1]
         self._listening.set()
         await self._ending.wait()

@@ -1,0 +1,293 @@
+"""What the documents say is what the code does: links, tables, commands, and the session of the README."""
+
+import argparse
+import re
+import shlex
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fundledger.app import cli, metrics
+from fundledger.app.openapi_problems import ADVICE, problems
+from fundledger.app.settings import PREFIX, Settings
+from fundledger.ledger.refusal import Code
+from fundledger.ledger.statements import SQL
+from fundledger.reconciliation.checks import GUARDS
+from tests.support.client import Answer, Client
+from tests.support.running import RunningService, run
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+VARIES = re.compile(TIME + r'|"accounting_date":"[^"]*"|^Date: .*|; \d+\.\d+ s$', re.MULTILINE)
+
+
+def named(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", without_code(document.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def table(document: Path, first_column: str) -> list[list[str]]:
+    """The cells of the rows below the header that begins with this name."""
+    lines = document.read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_relative_link_leads_somewhere(document: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(document.read_text())):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (document.parent / path).resolve() if path else document
+        assert linked.exists(), target
+        assert linked.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_path_in_code_marks_exists(document: Path):
+    text = without_code(document.read_text())
+    for path in re.findall(r"`((?:fundledger|tests|docs)/[\w./-]+)`", text):
+        if "NNNN" not in path:
+            assert (ROOT / path).exists(), path
+
+
+def test_the_sixty_second_table_answers_each_question_with_something_that_is_there():
+    rows = table(README, "Question")
+    assert len(rows) >= 9
+    for question, answer in rows:
+        assert re.search(r"`(fundledger|tests|docs)/|`make ", answer), question
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_make_command_that_is_mentioned_is_a_target(document: Path):
+    code = " ".join(re.findall(r"```.*?```|`[^`]*`", document.read_text(), re.DOTALL))
+    assert set(re.findall(r"\bmake ([a-z]+)", code)) <= make_targets()
+
+
+def test_contributing_names_every_make_target():
+    assert {cells[0] for cells in table(ROOT / "CONTRIBUTING.md", "Target")} == {f"`make {t}`" for t in make_targets()}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_command_that_is_mentioned_exists(document: Path):
+    parser = cli._parser()
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
+    mentioned = re.findall(r"[`/ ]fundledger ([a-z]+)\b(?=[`\s\[]| \[)", document.read_text())
+    spoken = {"lane"}  # as part of a database session's name
+    assert set(mentioned) - spoken <= set(commands)
+
+
+def settings_row(name: str) -> list[str]:
+    field = Settings.model_fields[name]
+    default = "none" if field.default is None else "empty" if field.default == "" else f"`{field.default}`"
+    return [f"`{PREFIX}{name.upper()}`", default, str(field.description)]
+
+
+def test_the_settings_table_is_that_of_the_code():
+    assert table(DOCS / "settings.md", "Variable") == [settings_row(name) for name in Settings.model_fields]
+
+
+def test_the_settings_of_the_readme_are_rows_of_the_whole_table():
+    rows = table(README, "Variable")
+    assert rows
+    whole = table(DOCS / "settings.md", "Variable")
+    assert [row for row in rows if row not in whole] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_no_document_names_a_setting_that_does_not_exist(document: Path):
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    wrong_on_purpose = {"FUNDLEDGER_WORKER"}  # shows what a misspelt one is answered
+    assert set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", document.read_text())) <= known | wrong_on_purpose
+
+
+def test_the_refusals_are_those_of_the_code_in_their_order():
+    expected = [
+        [f"`{p.name}`", str(p.status), "final" if p.final else "not final", p.advice]
+        for p in problems()
+        if p.final is not None
+    ]
+    assert [row[0] for row in expected] == [f"`{code}`" for code in Code]
+    assert table(DOCS / "refusals.md", "Code") == expected
+
+
+def test_every_other_problem_is_documented():
+    expected = [[f"`{p.name}`", str(p.status), p.advice] for p in problems() if p.final is None]
+    assert table(DOCS / "refusals.md", "Type") == expected
+
+
+def test_there_is_advice_for_every_refusal():
+    assert set(ADVICE) == set(Code)
+
+
+def test_every_metric_is_documented():
+    exposed = set(re.findall(r"^# TYPE (\w+)", metrics.render(metrics.Snapshot()).decode(), re.MULTILINE))
+    documented = {cells[0].strip("`").partition("{")[0] for cells in table(DOCS / "operations.md", "Name")}
+    assert documented == exposed
+
+
+def test_every_statement_that_the_path_of_a_payment_names_exists():
+    statements = re.findall(r"\b(\w+)\.sql\b", (DOCS / "path-of-a-payment.md").read_text())
+    assert statements
+    assert set(statements) <= set(SQL)
+
+
+def test_the_guards_of_the_invariants_are_those_that_verify_watches():
+    text = (DOCS / "invariants.md").read_text()
+    assert set(re.findall(r"`(\w+)`", " ".join(cells[3] for cells in table(DOCS / "invariants.md", "No")))) <= GUARDS
+    assert [guard for guard in GUARDS if f"`{guard}`" not in text] == []
+
+
+def test_a_word_of_the_glossary_has_one_meaning():
+    words = re.findall(r"^\| ([\w ,-]+) \|", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    terms = [term.strip() for word in words if word != "Word" for term in word.split(",")]
+    assert len(terms) > 30
+    assert len(terms) == len(set(terms))
+
+
+def test_decisions_are_numbered_and_complete():
+    decisions = sorted((DOCS / "adr").glob("*.md"))
+    assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
+    for path in decisions:
+        text = path.read_text()
+        assert text.startswith(f"# {int(path.name[:4])}. "), path
+        parts = ("Status:", "## Context", "## Decision", "## Given up")
+        assert [part for part in parts if part not in text] == [], path
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Dockerfile", ".dockerignore"])
+def test_no_package_index_is_named(name: str):
+    assert not re.search(r"index-url|extra-index|pypi|simple/", (ROOT / name).read_text(), re.IGNORECASE)
+
+
+class Step(NamedTuple):
+    command: str
+    shown: str
+
+
+def session(text: str) -> list[Step]:
+    """The commands of the console blocks, each with the output that is shown below it."""
+    steps: list[Step] = []
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = part.splitlines()
+            count = 1
+            while not is_whole("\n".join(lines[:count])):
+                count += 1
+            steps.append(Step("\n".join(lines[:count]), "\n".join(lines[count:])))
+    return steps
+
+
+def is_whole(command: str) -> bool:
+    try:
+        shlex.split(command)
+    except ValueError:
+        return False
+    return not command.endswith("\\")
+
+
+class Shell:
+    """As much of a shell, and of curl, as the README's session needs."""
+
+    def __init__(self, running: RunningService, client: Client) -> None:
+        self._running = running
+        self._client = client
+        self._variables: dict[str, str] = {}
+
+    async def run(self, command: str) -> str:
+        command = command.replace("$(cat data/dev-token)", self._running.token).replace("\\\n", " ")
+        words = [re.sub(r"\$([A-Z]+)", lambda m: self._variables[m[1]], word) for word in shlex.split(command)]
+        name, is_assignment, value = words[0].partition("=")
+        if is_assignment:
+            self._variables[name] = self._running.base_url if name == "BASE" else value
+            return ""
+        if words[0] == "curl":
+            return await self._curl(words[1:])
+        assert words[0].endswith("/fundledger"), command
+        done = await run(words[1], env=self._running.environment, cwd=self._running.folder)
+        assert words[2:] in ([], ["|", "tail", "-1"]), command
+        return done.stdout.splitlines()[-1] if words[2:] else done.stdout
+
+    async def _curl(self, words: list[str]) -> str:
+        headers, body, path, with_head = {}, None, "", False
+        while words:
+            word = words.pop(0)
+            if word == "-H":
+                name, _, value = words.pop(0).partition(": ")
+                headers[name] = value
+            elif word == "-d":
+                body = words.pop(0).encode()
+            elif word.startswith("-"):
+                with_head = "i" in word
+            else:
+                path = word.removeprefix(self._running.base_url)
+        answer = await self._client.request("GET" if body is None else "POST", path, body, headers)
+        return shown_with_head(answer) if with_head else answer.body.decode()
+
+
+def shown_with_head(answer: Answer) -> str:
+    names = {200: "OK", 201: "Created", 422: "Unprocessable Entity"}
+    head = [f"HTTP/1.1 {answer.status} {names[answer.status]}", *(f"{k}: {v}" for k, v in answer.headers.items())]
+    return "\n".join([*head, "", answer.body.decode()])
+
+
+def comparable(output: str) -> list[str]:
+    """Without what differs from run to run; the order of headers says nothing."""
+    head, blank, body = VARIES.sub("...", output.strip()).partition("\n\n")
+    return [*sorted(head.splitlines()), blank, body]
+
+
+@pytest.fixture(scope="module")
+async def fresh() -> AsyncIterator[RunningService]:
+    async with RunningService(workers=2) as running:
+        yield running
+
+
+async def test_the_session_of_the_readme_answers_as_shown(fresh: RunningService):
+    steps = session(README.read_text())
+    assert len(steps) >= 10
+    async with Client(fresh.base_url, token=None) as client:
+        shell = Shell(fresh, client)
+        for step in steps:
+            assert comparable(await shell.run(step.command)) == comparable(step.shown), step.command
+
+
+async def test_the_examples_of_bad_settings_answer_as_shown(tmp_path: Path):
+    for step in session((DOCS / "settings.md").read_text()):
+        assignment, _, command = step.command.partition(" ")
+        name, _, value = assignment.partition("=")
+        done = await run(*command.split()[1:], env={name: value}, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.strip() == step.shown.strip()
+
+
+async def test_the_checks_of_the_invariants_are_those_of_verify(fresh: RunningService):
+    report = await fresh.verify()
+    text = " ".join(cells[4] for cells in table(DOCS / "invariants.md", "No"))
+    proving = {check["name"] for check in report["checks"]}
+    assert set(re.findall(r"`(\w+)`", text)) == proving - {"guards_in_force"}

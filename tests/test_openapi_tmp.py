@@ -1,0 +1,316 @@
+"""The OpenAPI file says what the service does, and the service does what the file says."""
+
+import json
+import re
+import uuid
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import CHECKS, CheckContext, load_all_checks
+
+from fundledger.app import docs_page, openapi
+from fundledger.app.body import BATCH_MAX
+from fundledger.app.openapi_operations import OPERATIONS
+from fundledger.app.openapi_types import BANK, HOLD, MERCHANT, OTHER_VOUCHER, VOUCHER
+from fundledger.app.problems import REFUSALS, URN
+from fundledger.app.server import ROUTES
+from tests.support.client import Answer, Client
+from tests.support.running import RunningService
+
+DOCUMENT: dict[str, Any] = json.loads(json.dumps(openapi.document()))
+del DOCUMENT['paths']['/v1/holds']['post']['responses']['422']
+SCHEMAS = DOCUMENT["components"]["schemas"]
+ANSWER_SCHEMAS = {name for name in SCHEMAS if not name.endswith("Body")}
+OTHERS = tuple(f"merchant:{number}:available" for number in (10002, 10003, 10004))
+DOLLARS = "merchant:10001:dollars"
+KNOWN_ACCOUNTS = (BANK, MERCHANT, *OTHERS, DOLLARS)
+KNOWN = {"accounts": KNOWN_ACCOUNTS, "vouchers": (VOUCHER, OTHER_VOUCHER), "holds": (HOLD, "hold:10001:2")}
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def closed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with answers that may have no members but those it names: a client may meet more, this test not."""
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    for name in ANSWER_SCHEMAS:
+        copy["components"]["schemas"][name]["additionalProperties"] = False
+    return copy
+
+
+class Described:
+    """A service of this file's own, since its accounts get frozen and closed here; and what it answered the examples."""
+
+    def __init__(self, running: RunningService) -> None:
+        self.base_url = running.base_url
+        self.token = running.token
+        self.answers: dict[tuple[str, str], Answer] = {}
+
+
+@pytest.fixture(scope="module")
+async def described() -> AsyncIterator[Described]:
+    async with RunningService(workers=2) as running, Client(running.base_url, running.token) as client:
+        service = Described(running)
+        for method, path, operation in operations():
+            service.answers[method, path] = await client.request(method, *example_request(path, operation))
+            if (method, path) == ("POST", "/v1/accounts"):
+                await furnish(client)
+        yield service
+        report = await running.verify()
+        assert report["ok"], report
+
+
+async def furnish(client: Client) -> None:
+    """What the other examples take for granted: more accounts, money on them, a second hold."""
+    await client.open_account(BANK, "bank", "platform")
+    for account in (MERCHANT, *OTHERS):
+        await client.open_account(account)
+    await client.open_account(DOLLARS, currency="USD")
+    for account in (MERCHANT, *OTHERS[1:]):
+        assert (await client.pay(BANK, account, 1_000_000)).status == 201
+    hold = {"id": "hold:10001:2", "account": MERCHANT, "amount": 100}
+    assert (await client.post("/v1/holds", hold)).status == 201
+
+
+def example_request(path: str, operation: dict[str, Any]) -> tuple[str, bytes | None]:
+    """Path and body."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            path = path.replace("{" + parameter["name"] + "}", parameter["example"])
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    return path, None if content is None else json.dumps(content["example"]).encode()
+
+
+def test_every_route_is_in_the_document_and_every_operation_is_a_route():
+    documented = {(method, path) for method, path, _ in operations()}
+    assert documented == {(route.method, route.template) for route in ROUTES}
+
+
+def test_an_operation_needs_no_token_exactly_where_its_route_is_public():
+    public = {(method, path) for method, path, operation in operations() if operation.get("security") == []}
+    assert public == {(route.method, route.template) for route in ROUTES if route.public}
+
+
+def test_the_body_limit_that_is_told_is_the_one_of_the_route():
+    told = {operation.path: operation.body_bytes_max for operation in OPERATIONS if operation.method == "POST"}
+    assert told == {route.template: route.body_bytes_max for route in ROUTES if route.method == "POST"}
+
+
+def test_operation_ids_are_unique():
+    ids = [operation["operationId"] for _, _, operation in operations()]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_refusal_is_listed_with_its_status_and_named_by_an_operation():
+    listed = {problem["type"]: (problem["status"], problem["title"]) for problem in DOCUMENT["x-problems"]}
+    assert {URN + code: entry for code, entry in REFUSALS.items()}.items() <= listed.items()
+    named = {
+        (name, int(status))
+        for _, _, operation in operations()
+        for status, answer in operation["responses"].items()
+        for name in answer.get("x-problems", ())
+    }
+    # Only ever the problem of one item of a batch, which is answered 200.
+    named.add(("batch-aborted", 422))
+    assert {(str(code), status) for code, (status, _) in REFUSALS.items()} <= named
+
+
+def test_every_problem_that_an_operation_names_is_listed_with_that_status():
+    listed = {(problem["type"].removeprefix(URN), problem["status"]) for problem in DOCUMENT["x-problems"]}
+    for method, path, operation in operations():
+        for status, answer in operation["responses"].items():
+            for name in answer.get("x-problems", ()):
+                assert (name, int(status)) in listed, (method, path)
+
+
+def test_request_bodies_name_no_unknown_members():
+    for name in set(SCHEMAS) - ANSWER_SCHEMAS:
+        assert SCHEMAS[name]["additionalProperties"] is False, name
+
+
+def test_patterns_are_those_of_json_schema():
+    patterns = re.findall(r'"pattern": "([^"]*)"', json.dumps(DOCUMENT))
+    assert patterns
+    assert not [pattern for pattern in patterns if "\\Z" in pattern]
+
+
+def test_every_reference_leads_somewhere():
+    references = re.findall(r'"\$ref": "#/components/schemas/([^"]*)"', json.dumps(DOCUMENT))
+    assert references
+    assert set(references) <= set(SCHEMAS)
+    assert set(SCHEMAS) <= set(references), "a schema that nothing refers to"
+
+
+def validator(name: str) -> Any:
+    schemas = closed(DOCUMENT)["components"]["schemas"]
+    return jsonschema_rs.validator_for(
+        {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}}, validate_formats=True
+    )
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SCHEMAS if "examples" in SCHEMAS[name]))
+def test_the_examples_of_a_schema_are_valid(name: str):
+    for example in SCHEMAS[name]["examples"]:
+        validator(name).validate(example)
+
+
+@pytest.mark.parametrize(("method", "path"), [(method, path) for method, path, _ in operations()])
+def test_the_example_of_an_operation_is_answered_as_documented(described: Described, method: str, path: str):
+    operation = DOCUMENT["paths"][path][method.lower()]
+    answer = described.answers[method, path]
+    assert answer.status == (201 if "201" in operation["responses"] else 200), answer
+    expected = operation["responses"][str(answer.status)]["content"]
+    schema = expected[answer.headers["Content-Type"].partition(";")[0]]["schema"]
+    if "$ref" in schema:
+        validator(schema["$ref"].rpartition("/")[2]).validate(answer.json)
+
+
+def test_the_document_is_served_as_it_was_built(described: Described):
+    answer = described.answers["GET", "/openapi.json"]
+    assert answer.json == DOCUMENT
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors: list[str] = []
+        self.targets: set[str] = set()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if given.get("id"):
+            self.anchors.append(str(given["id"]))
+        if tag == "a" and given.get("href"):
+            self.targets.add(str(given["href"]))
+        if tag == "script" or given.get("src") or (tag == "link" and given.get("href")):
+            self.loads.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_has_an_anchor_for_each_operation_and_every_link_of_it_leads_somewhere():
+    links = Links()
+    links.feed(docs_page.render(DOCUMENT))
+    assert not links.open
+    assert len(links.anchors) == len(set(links.anchors))
+    assert {operation["operationId"] for _, _, operation in operations()} <= set(links.anchors)
+    inner = {target[1:] for target in links.targets if target.startswith("#")}
+    assert inner <= set(links.anchors)
+    assert {target for target in links.targets if not target.startswith("#")} == {"/openapi.json"}
+
+
+def test_the_page_loads_nothing_and_runs_nothing(described: Described):
+    page = described.answers["GET", "/docs"]
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    links = Links()
+    links.feed(page.body.decode())
+    assert not links.loads
+
+
+def test_the_page_escapes_what_it_shows():
+    hostile = json.loads(json.dumps(DOCUMENT).replace("Open an account", "<script>alert(1)</script>"))
+    assert "<script>" not in docs_page.render(hostile)
+
+
+load_all_checks()
+NAMES = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "negative_data_rejection",
+    "ignored_auth",
+)
+
+
+def problem_type_is_named(context: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    """A problem that an operation answers is one that the document names for it under that status."""
+    if "problem+json" not in response.headers.get("content-type", [""])[0]:
+        return
+    body = response.json()
+    assert body["status"] == response.status_code
+    method, path = case.method.lower(), case.operation.path
+    if method not in DOCUMENT["paths"][path]:
+        # The path of the batch is also one that a voucher could have, were it not that ids are UUIDs.
+        is_a_voucher_s = (method, path) == ("get", "/v1/vouchers/batch")
+        assert body["type"] == URN + ("malformed" if is_a_voucher_s else "method-not-allowed")
+        return
+    answers = DOCUMENT["paths"][path][method]["responses"]
+    named = answers.get(str(response.status_code), {}).get("x-problems", ())
+    assert body["type"].removeprefix(URN) in named, f"{body['type']} is not named for {response.status_code}"
+
+
+SCHEMA = schemathesis.openapi.from_dict(
+    closed(DOCUMENT),
+    config=schemathesis.Config.from_dict({"generation": {"deterministic": True, "mode": "all"}}),
+)
+
+
+def _some(of: tuple[str, ...], text: object) -> str:
+    return of[zlib.crc32(str(text).encode()) % len(of)]
+
+
+def let_it_meet_the_ledger(case: schemathesis.Case) -> None:
+    """Let a valid request name what exists, and its entries balance, more often than chance would."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if "id" in (case.path_parameters or {}):
+        # Few accounts are frozen and closed, so that the others go on taking vouchers.
+        known = OTHERS if "accounts" in case.path and case.method == "POST" else KNOWN[case.path.split("/")[2]]
+        case.path_parameters["id"] = _some(known, case.path_parameters["id"])
+    body = case.body if isinstance(case.body, dict) else {}
+    for voucher in (body, body.get("voucher"), *(body.get("vouchers") or ())):
+        if isinstance(voucher, dict) and "entries" in voucher:
+            let_it_balance(voucher)
+    if "account" in body:
+        body["account"] = _some(KNOWN_ACCOUNTS, body["account"])
+
+
+def let_it_balance(voucher: dict[str, Any]) -> None:
+    """Most of the time, under an id that nothing else has."""
+    for entry in voucher["entries"]:
+        entry["account"] = _some(KNOWN_ACCOUNTS, entry["account"])
+    if zlib.crc32(json.dumps(voucher).encode()) % 4:
+        first = voucher["entries"][0]
+        other = "credit" if first["side"] == "debit" else "debit"
+        second = {**first, "account": _some(KNOWN_ACCOUNTS, first["amount"]), "side": other}
+        voucher["entries"] = [first, second]
+        voucher["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(voucher)))
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=40,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_whatever_is_sent_the_answer_is_one_that_the_document_names(case: schemathesis.Case, described: Described):
+    let_it_meet_the_ledger(case)
+    case.call_and_validate(
+        base_url=described.base_url,
+        headers={"Authorization": f"Bearer {described.token}"},
+        checks=[*CHECKS.get_by_names(list(NAMES)), problem_type_is_named],
+        timeout=30,
+    )
+
+
+def test_a_batch_takes_as_many_vouchers_as_the_document_says():
+    assert SCHEMAS["BatchBody"]["properties"]["vouchers"]["maxItems"] == BATCH_MAX
