@@ -132,6 +132,7 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     unlocked: bool = False
+    client_gone: bool = False
     pumps: list[asyncio.Task[None]] = field(default_factory=list)
 
     def cut(self) -> None:
@@ -222,12 +223,14 @@ class Proxy:
                     await asyncio.sleep(self.delay_s)
                 cut = None if self.fault is None else self.fault(message)
                 if cut is None:
-                    writer.write(message.raw)
-                    await writer.drain()
+                    if way is Way.TO_SERVER or not link.client_gone:
+                        writer.write(message.raw)
+                        await writer.drain()
                     continue
                 self.fault = cut.then
                 self.cuts += 1
                 if cut.late is not None:
+                    link.client_gone = True
                     link.client.close()
                     await cut.late.wait()
                     writer.write(message.raw + await reader.read())

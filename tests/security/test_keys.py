@@ -112,6 +112,16 @@ def test_a_dev_token_that_others_can_read_is_refused(tmp_path: Path, bad: int) -
     assert token not in str(caught.value)
 
 
+def test_an_empty_dev_token_is_no_token(tmp_path: Path) -> None:
+    """What a crash between making the file and writing it would leave."""
+    path = tmp_path / "dev-token"
+    path.touch(mode=0o600)
+    try:
+        assert len(dev_token(path)) > 40
+    except KeyFault:
+        pass
+
+
 @pytest.mark.parametrize(
     ("header", "module"),
     [

@@ -1,0 +1,39 @@
+"""What Postgres says of how it would run a statement."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger.session import _SETTINGS
+
+
+async def plan_of(
+    connection: "asyncpg.Connection[asyncpg.Record]", statement: str, *, like_a_lane: bool
+) -> dict[str, Any]:
+    """The generic plan: what a prepared statement gets, whatever its parameters.
+
+    `like_a_lane`: with the settings of a posting session; else with the server's own.
+    """
+    async with connection.transaction():
+        for name, value in _SETTINGS.items() if like_a_lane else ():
+            await connection.execute(f"SET LOCAL {name} = '{value}'")
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        parameters = len((await connection.prepare(statement)).get_parameters())
+        await connection.execute(f"PREPARE looked_at AS {statement}")
+        nulls = ", ".join(["NULL"] * parameters)
+        rows = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE looked_at ({nulls})")
+        await connection.execute("DEALLOCATE looked_at")
+    return msgspec.json.decode(rows[0][0])[0]["Plan"]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def scanned(plan: dict[str, Any]) -> list[str]:
+    """The tables that are read from end to end."""
+    return [node["Relation Name"] for node in nodes(plan) if node["Node Type"].endswith("Seq Scan")]
