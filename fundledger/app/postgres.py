@@ -25,6 +25,7 @@ from urllib.parse import quote
 import asyncpg
 
 from fundledger.ledger.statements import load
+from fundledger.security.keys import write_new
 
 _log = logging.getLogger(__name__)
 SQL = load("fundledger.app")
@@ -136,9 +137,7 @@ class EmbeddedPostgres:
 
     async def _initialise(self) -> None:
         if not self._password_file.exists():
-            handle = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(24) + "\n")
+            write_new(self._password_file, secrets.token_hex(24) + "\n")
         # An interrupted initdb leaves no PG_VERSION behind its last step's; it starts anew.
         if self._home.exists():
             shutil.rmtree(self._home)

@@ -13,6 +13,9 @@ from typing import Protocol
 from fundledger.security.mac import MacKey
 
 
+SECRET_BYTES = 32
+
+
 class KeyFault(Exception):
     """A key is missing or not safe to use. A deployment error: never a reason to freeze an account."""
 
@@ -38,8 +41,10 @@ class FileKeys:
         self._keys: dict[int, MacKey] = {}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in directory.glob("mac-*.key"):
-            version = int(path.stem.removeprefix("mac-"))
-            self._keys[version] = MacKey(version, read_secret(path))
+            version = path.stem.removeprefix("mac-")
+            if not version.isdecimal():
+                raise KeyFault(f"{path} is not named mac-N.key with a version N: move it elsewhere")
+            self._keys[int(version)] = MacKey(int(version), read_secret(path))
         if not self._keys:
             self._keys[1] = MacKey(1, make_secret(directory / "mac-1.key"))
         self._current = self._keys[max(self._keys)]
@@ -60,23 +65,40 @@ def read_secret(path: Path) -> bytes:
     if mode & 0o077:
         raise KeyFault(f"{path} is readable by others (mode {mode:04o}): it must be 0600")
     try:
-        return bytes.fromhex(path.read_text().strip())
+        secret = bytes.fromhex(path.read_text().strip())
     except ValueError:
-        raise KeyFault(f"{path} is not a key: 64 hexadecimal digits are expected") from None
+        secret = b""
+    if len(secret) < SECRET_BYTES:
+        raise KeyFault(f"{path} is not a key: 64 hexadecimal digits are expected")
+    return secret
 
 
 def make_secret(path: Path) -> bytes:
-    """Write 32 random bytes in hex, durable before it is used: data MACed with a lost key could never be verified."""
-    secret = secrets.token_bytes(32)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write 32 random bytes in hex; see `write_new`."""
+    secret = secrets.token_bytes(SECRET_BYTES)
+    write_new(path, secret.hex() + "\n")
+    return secret
+
+
+def write_new(path: Path, text: str) -> None:
+    """Make a file of mode 0600, whole or not at all, and durable before this returns.
+
+    Data MACed with a key that a crash then lost could never be verified again. Raises FileExistsError.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(handle, secret.hex().encode() + b"\n")
+        os.write(handle, text.encode())
         os.fsync(handle)
     finally:
         os.close(handle)
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return secret

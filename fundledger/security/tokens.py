@@ -1,11 +1,10 @@
 """Bearer tokens of modules: kept as hashes, compared as hashes."""
 
 import hashlib
-import os
 import secrets
 from pathlib import Path
 
-from fundledger.security.keys import KeyFault
+from fundledger.security.keys import KeyFault, write_new
 
 
 def dev_token(path: Path) -> str:
@@ -13,11 +12,12 @@ def dev_token(path: Path) -> str:
     if path.exists():
         if path.stat().st_mode & 0o077:
             raise KeyFault(f"{path} is readable by others: it must be 0600")
-        return path.read_text().strip()
+        token = path.read_text().strip()
+        if not token:
+            raise KeyFault(f"{path} is empty: remove it, and a new token is made")
+        return token
     token = "dev_" + secrets.token_urlsafe(32)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(token + "\n")
+    write_new(path, token + "\n")
     return token
 
 
