@@ -53,7 +53,7 @@ _DESCRIPTIONS: Final[dict[tuple[str, str], str]] = {
     ("VoucherBody", "reference"): "a text of yours; part of the voucher's content",
     ("VoucherBody", "ticket"): "taken, not looked at in this version",
     ("VoucherBody", "entries"): "debits and credits are equal; each account is open, and all are of one currency",
-    ("BatchBody", "atomic"): "true: all are posted or none",
+    ("BatchBody", "atomic"): "true: all are posted or none; false, or left out: each stands alone",
     ("AccountBody", "owner"): "whom the account belongs to; all accounts of an owner are kept together",
     ("FreezeBody", "reason"): "kept with the change",
     ("ReasonBody", "reason"): "kept with the change",

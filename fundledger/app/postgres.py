@@ -53,7 +53,7 @@ class EmbeddedPostgres:
         self._memory_mb = memory_mb or _quarter_of_memory_mb()
         self._bin = _binaries()
         self._user = _system_user()
-        self.run_dir = _run_dir(data_dir)
+        self.run_dir = run_dir(data_dir)
         self._process: asyncio.subprocess.Process | None = None
         for path in (self._home, self.run_dir, self._bin):
             _make_traversable(path)
@@ -261,11 +261,11 @@ def _system_user() -> pwd.struct_passwd | None:
     return pwd.getpwnam(SYSTEM_USER)
 
 
-def _run_dir(data_dir: Path) -> Path:
+def run_dir(data_dir: Path) -> Path:
     """Where the sockets are: in the data directory, or, where its path is too long for a socket, below /tmp."""
-    run_dir = data_dir / "run"
-    if len(str(run_dir)) + len("/.s.PGSQL.5432") <= _SOCKET_PATH_MAX:
-        return run_dir
+    folder = data_dir / "run"
+    if len(str(folder)) + len("/.s.PGSQL.5432") <= _SOCKET_PATH_MAX:
+        return folder
     name = hashlib.sha256(str(data_dir).encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"fundledger-{name}"
 

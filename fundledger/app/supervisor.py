@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
+from fundledger.app.postgres import EmbeddedPostgres, PostgresFault, run_dir
 from fundledger.app.server import WorkerOrder
 from fundledger.app.settings import PREFIX, BadSetting, Settings
 from fundledger.ledger.accounts import Layout
@@ -40,7 +40,7 @@ class Supervisor:
         self._settings = settings
         self._postgres: EmbeddedPostgres | None = None
         self._dsn = settings.account_dsn
-        self._run_dir = settings.data_dir / "run"
+        self._run_dir = run_dir(settings.data_dir)
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
 
@@ -73,7 +73,6 @@ class Supervisor:
         self._run_dir.mkdir(mode=0o700, exist_ok=True)
         if not self._dsn:
             self._postgres = EmbeddedPostgres(self._settings.data_dir, self._settings.postgres_memory_mb)
-            self._run_dir = self._postgres.run_dir
             await self._postgres.start()
             self._dsn = self._postgres.dsn
             _write_secret(self._settings.data_dir / "account-dsn", self._dsn + "\n")

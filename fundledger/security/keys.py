@@ -12,7 +12,6 @@ from typing import Protocol
 
 from fundledger.security.mac import MacKey
 
-
 SECRET_BYTES = 32
 
 
