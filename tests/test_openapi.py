@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,11 +14,10 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS, CheckContext, load_all_checks
 
-from fundledger.app import docs_page, openapi
-from fundledger.app.body import BATCH_MAX
+from fundledger.app import body, docs_page, openapi
 from fundledger.app.openapi_operations import OPERATIONS
 from fundledger.app.openapi_types import BANK, HOLD, MERCHANT, OTHER_VOUCHER, VOUCHER
-from fundledger.app.problems import REFUSALS, URN
+from fundledger.app.problems import REFUSALS, URN, BadRequest
 from fundledger.app.server import ROUTES
 from tests.support.client import Answer, Client
 from tests.support.running import RunningService
@@ -136,6 +135,30 @@ def test_request_bodies_name_no_unknown_members():
         assert SCHEMAS[name]["additionalProperties"] is False, name
 
 
+UUID_TEXT = "0190b0a5-3c1e-7d52-9c3a-5b7f2d6e8a11"
+TEXTS = ("", "a", "A", "_", "pay_out", "a b", "a\n", "a:b.c-d", "é", "a" * 32, "a" * 33, "a" * 128, "a" * 129)
+UUIDS = (UUID_TEXT, UUID_TEXT.upper(), UUID_TEXT.replace("-", ""), f"{{{UUID_TEXT}}}", UUID_TEXT + "\n", UUID_TEXT[:-1])
+
+
+@pytest.mark.parametrize("text", [*TEXTS, *UUIDS], ids=repr)
+@pytest.mark.parametrize(
+    ("schema", "member", "check"),
+    [
+        ("EntryBody", "account", lambda text: body.account_id(text, "account")),
+        ("VoucherBody", "type", body.voucher_type),
+        ("VoucherBody", "id", body.voucher_id),
+        ("ReverseBody", "id", body.voucher_id),
+    ],
+)
+def test_what_functions_check_is_told_by_the_schema(schema: str, member: str, check: Callable[[str], Any], text: str):
+    told = jsonschema_rs.validator_for(SCHEMAS[schema]["properties"][member], validate_formats=True).is_valid(text)
+    if told:
+        check(text)
+    else:
+        with pytest.raises(BadRequest):
+            check(text)
+
+
 def test_patterns_are_those_of_json_schema():
     patterns = re.findall(r'"pattern": "([^"]*)"', json.dumps(DOCUMENT))
     assert patterns
@@ -242,17 +265,17 @@ def problem_type_is_named(context: CheckContext, response: schemathesis.Response
     """A problem that an operation answers is one that the document names for it under that status."""
     if "problem+json" not in response.headers.get("content-type", [""])[0]:
         return
-    body = response.json()
-    assert body["status"] == response.status_code
+    problem = response.json()
+    assert problem["status"] == response.status_code
     method, path = case.method.lower(), case.operation.path
     if method not in DOCUMENT["paths"][path]:
         # The path of the batch is also one that a voucher could have, were it not that ids are UUIDs.
         is_a_voucher_s = (method, path) == ("get", "/v1/vouchers/batch")
-        assert body["type"] == URN + ("malformed" if is_a_voucher_s else "method-not-allowed")
+        assert problem["type"] == URN + ("malformed" if is_a_voucher_s else "method-not-allowed")
         return
     answers = DOCUMENT["paths"][path][method]["responses"]
     named = answers.get(str(response.status_code), {}).get("x-problems", ())
-    assert body["type"].removeprefix(URN) in named, f"{body['type']} is not named for {response.status_code}"
+    assert problem["type"].removeprefix(URN) in named, f"{problem['type']} is not named for {response.status_code}"
 
 
 SCHEMA = schemathesis.openapi.from_dict(
@@ -273,12 +296,12 @@ def let_it_meet_the_ledger(case: schemathesis.Case) -> None:
         # Few accounts are frozen and closed, so that the others go on taking vouchers.
         known = OTHERS if "accounts" in case.path and case.method == "POST" else KNOWN[case.path.split("/")[2]]
         case.path_parameters["id"] = _some(known, case.path_parameters["id"])
-    body = case.body if isinstance(case.body, dict) else {}
-    for voucher in (body, body.get("voucher"), *(body.get("vouchers") or ())):
+    sent = case.body if isinstance(case.body, dict) else {}
+    for voucher in (sent, sent.get("voucher"), *(sent.get("vouchers") or ())):
         if isinstance(voucher, dict) and "entries" in voucher:
             let_it_balance(voucher)
-    if "account" in body:
-        body["account"] = _some(KNOWN_ACCOUNTS, body["account"])
+    if "account" in sent:
+        sent["account"] = _some(KNOWN_ACCOUNTS, sent["account"])
 
 
 def let_it_balance(voucher: dict[str, Any]) -> None:
@@ -312,4 +335,4 @@ def test_whatever_is_sent_the_answer_is_one_that_the_document_names(case: schema
 
 
 def test_a_batch_takes_as_many_vouchers_as_the_document_says():
-    assert SCHEMAS["BatchBody"]["properties"]["vouchers"]["maxItems"] == BATCH_MAX
+    assert SCHEMAS["BatchBody"]["properties"]["vouchers"]["maxItems"] == body.BATCH_MAX

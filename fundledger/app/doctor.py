@@ -102,7 +102,9 @@ async def _database(settings: Settings) -> list[Symptom]:
 async def _server(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Symptom]:
     server = {row["name"]: row["setting"] for row in await connection.fetch(SQL["durability"])}
     version = int(server["server_version_num"])
-    symptoms = [Symptom("Postgres", version >= 180000, str(version / 10000), "use Postgres 18 or newer")]
+    symptoms = [
+        Symptom("Postgres", version >= 180000, f"{version // 10000}.{version % 10000}", "use Postgres 18 or newer")
+    ]
     for name in ("fsync", "full_page_writes", "synchronous_commit"):
         well = server[name] not in ("off", "local")
         symptoms.append(

@@ -22,6 +22,7 @@ from fundledger.app.body import (
 )
 from fundledger.app.problems import (
     BadRequest,
+    fault_members,
     faulted,
     not_found,
     problem,
@@ -35,8 +36,8 @@ from fundledger.hotspot.lane import LaneFull
 from fundledger.ledger.account import Account
 from fundledger.ledger.batch import AtomicGroup, Outcome
 from fundledger.ledger.directory import AccountTampered
-from fundledger.ledger.fault import Fault, Unavailable
-from fundledger.ledger.records import read_records
+from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.ledger.records import HoldTampered, VoucherTampered, read_records
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.voucher import Record, Voucher, digest_of
 
@@ -93,7 +94,7 @@ async def _post_after_lookup(service: Service, parsed: VoucherBody, answer: Call
 def crashed(error: Exception) -> Reply:
     """The answer to a bug, which is logged; a record that does not match its MAC is one that the client is told of."""
     _log.critical("a request failed", exc_info=error)
-    if isinstance(error, AccountTampered):
+    if isinstance(error, AccountTampered | HoldTampered | VoucherTampered):
         return refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))
     return problem(500, "internal-error", "Something is wrong on our side", "the request failed; it was logged")
 
@@ -201,10 +202,12 @@ async def post_batch(service: Service, call: Call) -> Reply:
     else:
         outcomes = await _post_each(service, vouchers)
     results = []
+    if all(isinstance(item, Unavailable) for item in outcomes):
+        return faulted(Unavailable("the database does not answer"))
     for voucher, item in zip(vouchers, outcomes, strict=True):
-        if isinstance(item, Fault):
-            # What stands of the others is told when the batch is sent again: nobody may hear "refused" who was posted.
-            return faulted(item)
+        if isinstance(item, Fault) and not isinstance(item, GuardHit):
+            # What stands is told when the batch is sent again: nobody may hear "refused" who was posted.
+            return faulted(OutcomeUnknown())
         results.append(_result(service, voucher, item))
     return Reply(200, render.encode({"results": results}))
 
@@ -232,7 +235,10 @@ async def _post_each(service: Service, vouchers: Sequence[Voucher]) -> list[Outc
     return answers
 
 
-def _result(service: Service, voucher: Voucher, outcome: Outcome) -> dict[str, Any]:
+def _result(service: Service, voucher: Voucher, outcome: Outcome | Fault) -> dict[str, Any]:
+    if isinstance(outcome, Fault):
+        service.metrics.outcome("fault")
+        return {"id": str(voucher.id), "status": "refused", "problem": fault_members(outcome)}
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
         return {"id": str(voucher.id), "status": "refused", "problem": refusal_members(outcome.refusal)}

@@ -31,7 +31,7 @@ class Directory:
     """
 
     def __init__(self, keys: Keys, generation: int = 1 << 17) -> None:
-        self._keys = keys
+        self.keys = keys
         self._generation = generation
         self._young: dict[str, Account] = {}
         self._old: dict[str, Account] = {}
@@ -72,7 +72,7 @@ class Directory:
 
     def verified(self, row: asyncpg.Record) -> Account:
         """An account from its row, once its MAC has been verified. Raises AccountTampered, KeyFault."""
-        if self._keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
+        if self.keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
             raise AccountTampered(_ACCOUNT_MAC_FAULT.format(row["id"]))
         return Account(row["number"], row["id"], row["shard"], row["slots"], row["currency"], CHART[row["type"]])
 

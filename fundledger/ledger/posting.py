@@ -22,7 +22,7 @@ from fundledger.ledger.columns import parameters
 from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.hold import EndHold, PlaceHold
-from fundledger.ledger.records import HoldTampered, read_holds, read_records, write_holds
+from fundledger.ledger.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.rules import decide
 from fundledger.ledger.session import COMMIT, Session
@@ -164,7 +164,7 @@ async def post_vouchers(
             conflicts += 1
             if conflicts >= CONFLICT_ATTEMPTS:
                 return await _halve(session, books, commands, Unavailable("too many conflicts"))
-        except (AccountTampered, HoldTampered, SubAccountMissing) as error:
+        except (AccountTampered, HoldTampered, VoucherTampered, SubAccountMissing) as error:
             await session.rollback()
             _log.critical("a record does not match its MAC", exc_info=error)
             return await _halve(session, books, commands, Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, str(error))))

@@ -17,6 +17,10 @@ from fundledger.security import canonical
 from fundledger.security.keys import Keys
 
 
+class VoucherTampered(Exception):
+    """A voucher's record does not match its MAC."""
+
+
 class HoldTampered(Exception):
     """A hold does not match its MAC."""
 
@@ -24,8 +28,11 @@ class HoldTampered(Exception):
 async def read_records(
     reader: Reader, directory: Directory, voucher_ids: Sequence[UUID]
 ) -> list[tuple[Record, UUID | None]]:
-    """The vouchers that exist among these ids, each with the id of its reversal. Raises AccountTampered."""
+    """The vouchers that exist among these ids, each with its reversal's. Raises AccountTampered, VoucherTampered."""
     rows = await reader.fetch(SQL["read_vouchers"], voucher_ids)
+    for row in rows:
+        if directory.keys.by_version(row["key_version"]).tag(voucher_message(row)) != row["mac"]:
+            raise VoucherTampered(f"the record of voucher {row['id']} does not match its MAC")
     numbers = {number for row in rows for number in row["lines"][::2]}
     accounts = await directory.by_number(reader, sorted(numbers))
     return [
@@ -122,6 +129,20 @@ def _message(hold: Hold, refusal: str | None, key_version: int) -> bytes:
         hold.ended_at_us,
         refusal,
         key_version,
+    )
+
+
+def voucher_message(row: asyncpg.Record) -> bytes:
+    """What the MAC of a voucher's row covers."""
+    return canonical.voucher(
+        row["id"].bytes,
+        row["digest"],
+        row["accounting_date"].toordinal(),
+        clock.us(row["posted_at"]),
+        row["batch"],
+        row["lines"],
+        row["refusal"],
+        row["key_version"],
     )
 
 

@@ -9,7 +9,7 @@ from fundledger.ledger import clock
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.directory import account_message
-from fundledger.ledger.records import hold_message
+from fundledger.ledger.records import hold_message, voucher_message
 from fundledger.ledger.voucher import digest_of
 from fundledger.reconciliation.report import Check
 from fundledger.security import canonical
@@ -161,17 +161,7 @@ async def _check_chunk(
         check.rows += len(chunk)
     for row in chunk:
         lines = row["lines"]
-        message = canonical.voucher(
-            row["id"].bytes,
-            row["digest"],
-            row["accounting_date"].toordinal(),
-            clock.us(row["posted_at"]),
-            row["batch"],
-            lines,
-            row["refusal"],
-            row["key_version"],
-        )
-        if keys.by_version(row["key_version"]).tag(message) != row["mac"]:
+        if keys.by_version(row["key_version"]).tag(voucher_message(row)) != row["mac"]:
             macs.differs(_voucher(row["id"]), "its MAC", "another content")
         named = [accounts.get(number, ("?", "?")) for number in lines[::2]]
         asked = [(name, amount) for (name, _), amount in zip(named, lines[1::2], strict=True)]

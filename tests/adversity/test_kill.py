@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from fundledger.benchmarks.drill_load import Load
 from fundledger.benchmarks.drill_processes import KINDS, children
 from tests.adversity.conftest import Tell
 from tests.support.client import Client, new_id, voucher
-from tests.support.running import RunningService
+from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
 BROKEN = Path(__file__).with_name("broken")
@@ -86,11 +87,20 @@ async def test_killing_anything_at_random_loses_and_doubles_nothing(seed: int, t
 @pytest.mark.parametrize(("broken", "killed"), [("answer before commit", "worker"), ("answer before disk", "postgres")])
 async def test_the_drill_catches_a_service_that_answers_too_early(broken: str, killed: str, seed: int) -> None:
     environment = {"PYTHONPATH": os.pathsep.join([str(BROKEN), *sys.path]), "BROKEN": broken}
-    report = await run_drill(
-        Orders(
-            seconds=9, every_s=2, clients=16, seed=seed, pace=20, merchants=20, kinds=[killed], environment=environment
-        )
+    home = short_folder()
+    orders = Orders(
+        seconds=9,
+        every_s=2,
+        clients=16,
+        seed=seed,
+        pace=20,
+        merchants=20,
+        kinds=[killed],
+        environment=environment,
+        home=home,
     )
+    report = await run_drill(orders)
+    shutil.rmtree(home, ignore_errors=True)
     assert report["kills"][killed] >= 1
     assert not report["ok"]
     assert report["differences"].get("lost", 0) > 0, report["differences"]

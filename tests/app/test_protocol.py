@@ -324,9 +324,24 @@ async def test_garbage_behind_a_payment_closes_after_the_payments_answer(service
     async with connected(service.base_url) as wire:
         await ways.warm(wire)
         body = good(*pair)
-        await wire.send(ways.whole(body) + b"this is no request\r\n\r\n")
+        await wire.send(ways.whole(body))
+        await ways.other_request_is_answered()
+        await wire.send(b"this is no request\r\n\r\n")
         assert (await wire.reply()).json["id"] == json.loads(body)["id"]
         assert await wire.is_closed()
+
+
+async def test_garbage_in_one_segment_with_a_payment_is_refused_and_nothing_of_it_is_posted(
+    service: RunningService, client: Client, pair: tuple[str, str]
+) -> None:
+    ways = Ways(service)
+    async with connected(service.base_url) as wire:
+        await ways.warm(wire)
+        body = good(*pair)
+        await wire.send(ways.whole(body) + b"this is no request\r\n\r\n")
+        assert (await wire.reply()).status == 400
+        assert await wire.is_closed()
+    assert not await posted(client, json.loads(body)["id"])
 
 
 async def test_close_behind_a_payment_is_answered_before_the_end(service: RunningService, pair: tuple[str, str]) -> None:

@@ -112,8 +112,11 @@ HOT = [
 ]
 
 
-@pytest.mark.parametrize("like_a_lane", [True, False], ids=["lane", "reads"])
-@pytest.mark.parametrize("name", HOT)
+LANES_ONLY = ("lock_sub_accounts", "write_batch")
+PLANS = [(name, like_a_lane) for name in HOT for like_a_lane in (True, False) if like_a_lane or name not in LANES_ONLY]
+
+
+@pytest.mark.parametrize(("name", "like_a_lane"), PLANS)
 async def test_no_hot_statement_reads_a_table_from_end_to_end(filled: Ledger, name: str, like_a_lane: bool) -> None:
     plan = await plan_of(filled.connection, STATEMENTS[f"ledger/{name}"], like_a_lane=like_a_lane)
     assert scanned(plan) == []

@@ -1,0 +1,360 @@
+"""The process around the service: how it refuses to start, how it stops, and what it finds when it starts again."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.support.client import Client, new_id, voucher
+from tests.support.running import RunningService, free_port, run
+from tests.support.waiting import eventually
+from tests.support.wire import connected, request
+
+
+@pytest.fixture(scope="module")
+async def own() -> AsyncIterator[RunningService]:
+    """A service that the tests of this module may stop, kill and start again."""
+    service = RunningService(workers=2)
+    try:
+        yield service
+        if service.is_running():
+            assert (await service.verify())["ok"]
+    finally:
+        await service.remove()
+
+
+@pytest.fixture
+async def restarted(own: RunningService) -> RunningService:
+    """Running, whatever the test before left."""
+    if not own.is_running():
+        await own.start()
+    return own
+
+
+def one_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+# --- What keeps it from starting ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("PORT", "0", "1"),
+        ("PORT", "65536", "65535"),
+        ("PORT", "http", "integer"),
+        ("WORKERS", "0", "1"),
+        ("WORKERS", "many", "integer"),
+        ("SHARDS", "0", "1"),
+        ("SHARDS", "1025", "1024"),
+        ("BATCH_SIZE_MAX", "-1", "1"),
+        ("POSTING", "buffered", "'lanes' or 'direct'"),
+        ("PROFILE", "staging", "'dev' or 'prod'"),
+        ("ACCOUNTING_TIMEZONE", "Mars/Olympus", "time zone"),
+        ("ACCOUNTING_CUT", "25:00", "time"),
+        ("DRAIN_S", "0", "1"),
+        ("LOG_LEVEL", "loud", "'debug'"),
+        ("POSTGRES_MEMORY_MB", "-5", "0"),
+    ],
+)
+async def test_a_bad_setting_is_one_line_with_its_name_its_value_and_what_is_accepted(
+    tmp_path: Path, name: str, value: str, accepted: str
+) -> None:
+    environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "data"), f"FUNDLEDGER_{name}": value}
+    done = await run("serve", env=environment, cwd=tmp_path)
+    line = one_line(done.stderr)
+    assert done.returncode == 2
+    assert f"FUNDLEDGER_{name}" in line
+    assert value in line
+    assert accepted in line
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_setting_that_does_not_exist_is_refused_with_the_nearest_that_does(tmp_path: Path) -> None:
+    done = await run("serve", env={"FUNDLEDGER_WORKRES": "3"}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "FUNDLEDGER_WORKRES" in one_line(done.stderr)
+    assert "FUNDLEDGER_WORKERS" in done.stderr
+
+
+async def test_settings_of_the_contract_that_are_not_used_yet_are_taken(tmp_path: Path) -> None:
+    environment = {"FUNDLEDGER_REDIS_URL": "redis://x", "FUNDLEDGER_RATELIMIT": "off", "FUNDLEDGER_SPLITTING": "auto"}
+    assert (await run("settings", env=environment, cwd=tmp_path)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("workers = 'many'", "FUNDLEDGER_WORKERS"),
+        ("wrokers = 3", "FUNDLEDGER_WROKERS"),
+        ("workers = ", "fundledger.toml"),
+    ],
+)
+async def test_a_bad_file_is_one_line_too(tmp_path: Path, toml: str, told: str) -> None:
+    (tmp_path / "fundledger.toml").write_text(toml)
+    done = await run("serve", env={}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in one_line(done.stderr)
+
+
+async def test_the_environment_wins_over_the_file_and_the_command_line_over_both(tmp_path: Path) -> None:
+    (tmp_path / "fundledger.toml").write_text("workers = 3\nshards = 5\n")
+    done = await run("settings", env={"FUNDLEDGER_WORKERS": "4"}, cwd=tmp_path)
+    shown = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "4" in shown["workers"].split() and "environment" in shown["workers"]
+    assert "5" in shown["shards"].split() and "fundledger.toml" in shown["shards"]
+    assert "default" in shown["port"]
+    done = await run("serve", "--workers", "0", env={"FUNDLEDGER_WORKERS": "4"}, cwd=tmp_path)
+    assert (done.returncode, "FUNDLEDGER_WORKERS" in done.stderr) == (2, True)
+
+
+async def test_settings_shows_no_secret(tmp_path: Path) -> None:
+    dsn = "postgresql://someone:verysecret@db.example/fund"
+    done = await run("settings", env={"FUNDLEDGER_ACCOUNT_DSN": dsn}, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "verysecret" not in done.stdout + done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("account_dsn"))
+    assert "****" in row
+    assert "FUNDLEDGER_ACCOUNT_DSN" in row
+
+
+async def test_a_data_directory_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "data"), "FUNDLEDGER_PORT": str(free_port())}
+    done = await run("serve", env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "FUNDLEDGER_DATA_DIR" in one_line(done.stderr)
+
+
+async def test_a_database_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    environment = {
+        "FUNDLEDGER_DATA_DIR": str(tmp_path / "data"),
+        "FUNDLEDGER_PORT": str(free_port()),
+        "FUNDLEDGER_ACCOUNT_DSN": f"postgresql://someone:verysecret@127.0.0.1:{free_port()}/none",
+    }
+    done = await run("serve", env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "database" in one_line(done.stderr)
+    assert "verysecret" not in done.stderr
+
+
+async def test_a_second_serve_on_the_data_directory_is_refused(service: RunningService) -> None:
+    environment = {**service.environment, "FUNDLEDGER_PORT": str(free_port())}
+    done = await run("serve", env=environment, cwd=service.folder)
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert str(service.data_dir) in line
+    assert str(service.process.pid) in line
+    async with Client(service.base_url, service.token) as client:
+        assert (await client.get("/readyz")).status == 200
+
+
+async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "data"), "FUNDLEDGER_PORT": port}
+        done = await run("serve", env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"FUNDLEDGER_PORT={port}" in one_line(done.stderr)
+
+
+async def test_a_ledger_of_another_layout_is_refused(service: RunningService, tmp_path: Path) -> None:
+    environment = {
+        "FUNDLEDGER_DATA_DIR": str(tmp_path / "data"),
+        "FUNDLEDGER_PORT": str(free_port()),
+        "FUNDLEDGER_ACCOUNT_DSN": service.dsn,
+        "FUNDLEDGER_SHARDS": "7",
+    }
+    done = await run("serve", env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert "FUNDLEDGER_SHARDS=7" in line
+    assert "accepted is 1" in line
+
+
+async def test_the_dev_profile_listens_on_loopback_only(tmp_path: Path) -> None:
+    done = await run("serve", env={"FUNDLEDGER_HOST": "0.0.0.0"}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "FUNDLEDGER_HOST='0.0.0.0'" in one_line(done.stderr)
+
+
+# --- What it leaves readable ----------------------------------------------------------------------------------------
+
+
+def secrets_of(service: RunningService) -> list[str]:
+    password = service.dsn.partition("://")[2].partition("@")[0].rpartition(":")[2]
+    keys = [path.read_text().strip() for path in (service.data_dir / "keys").glob("*.key")]
+    assert len(password) > 20 and len(service.token) > 20 and keys
+    return [password, service.token, *keys]
+
+
+async def test_secrets_are_in_files_that_only_the_owner_reads(service: RunningService) -> None:
+    for name in ("dev-token", "account-dsn", "postgres-password", "keys/mac-1.key"):
+        assert stat.S_IMODE((service.data_dir / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE((service.data_dir / "keys").stat().st_mode) == 0o700
+
+
+async def test_no_secret_is_in_a_log_or_on_a_command_line(service: RunningService) -> None:
+    shown = [service.log.read_bytes(), (service.data_dir / "postgres.log").read_bytes()]
+    for pid in (service.process.pid, service.postgres_pid(), *service.worker_pids()):
+        shown += [Path(f"/proc/{pid}/cmdline").read_bytes(), Path(f"/proc/{pid}/environ").read_bytes()]
+    for secret in secrets_of(service):
+        assert not any(secret.encode() in text for text in shown)
+
+
+# --- Stopping and starting again ------------------------------------------------------------------------------------
+
+
+async def is_gone(service: RunningService) -> bool:
+    return not service.worker_pids() and service.postgres_pid() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_everything_and_a_restart_finds_the_data(
+    restarted: RunningService, number: signal.Signals
+) -> None:
+    async with Client(restarted.base_url, restarted.token) as client:
+        a, b = await client.merchant(10), await client.merchant()
+        asked = voucher(a, b, 7)
+        first = await client.post("/v1/vouchers", asked)
+        token = restarted.token
+    restarted.process.send_signal(number)
+    assert await restarted.ended() == 0
+    assert await is_gone(restarted)
+    await restarted.start()
+    assert restarted.token == token
+    async with Client(restarted.base_url, token) as client:
+        again = await client.post("/v1/vouchers", asked)
+        assert (again.status, again.body) == (200, first.body)
+        assert (await client.balance(b))["posted"] == 7
+
+
+async def test_what_was_accepted_before_sigterm_is_answered_before_the_end(restarted: RunningService) -> None:
+    """A lock on the payer's row keeps the payments in flight until after the signal."""
+    async with Client(restarted.base_url, restarted.token) as client:
+        a, b = await client.merchant(100), await client.merchant()
+    holder = await asyncpg.connect(restarted.dsn)
+    try:
+        transaction = holder.transaction()
+        await transaction.start()
+        query = """SELECT 1 FROM ledger.sub_accounts s JOIN ledger.accounts a ON a.number = s.account_number
+                   WHERE a.id = $1 FOR UPDATE OF s"""
+        assert await holder.fetchval(query, a)
+        async with contextlib.AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(connected(restarted.base_url)) for _ in range(12)]
+            for i, wire in enumerate(wires):
+                body = voucher(a, b, 1)
+                if i % 2:  # on the short path
+                    await wire.send(request("GET", "/healthz", None))
+                    assert (await wire.reply()).status == 200
+                await wire.send(request("POST", "/v1/vouchers", restarted.token, json_of(body)))
+            # All have been read once every worker has answered another request on each connection's behalf.
+            await eventually(lambda: waiting_for_locks(holder), "payments wait for the lock")
+            async with Client(restarted.base_url, restarted.token) as client:
+                for _ in range(10):
+                    assert (await client.get("/healthz")).status == 200
+            restarted.process.send_signal(signal.SIGTERM)
+            await eventually(lambda: refuses_connections(restarted), "nothing new is accepted")
+            assert restarted.is_running()
+            await transaction.rollback()
+            replies = [await wire.reply() for wire in wires]
+    finally:
+        await holder.close()
+    assert [reply.status for reply in replies] == [201] * 12
+    assert await restarted.ended() == 0
+    await restarted.start()
+    async with Client(restarted.base_url, restarted.token) as client:
+        assert (await client.balance(b))["posted"] == 12
+
+
+def json_of(body: object) -> bytes:
+    import json
+
+    return json.dumps(body).encode()
+
+
+async def waiting_for_locks(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'fundledger lane%'"
+    return bool(await connection.fetchval(query))
+
+
+async def refuses_connections(service: RunningService) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    except ConnectionError:
+        return True
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return False
+
+
+async def test_a_worker_that_was_killed_is_replaced(restarted: RunningService) -> None:
+    before = restarted.worker_pids()
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+
+    def replaced() -> bool:
+        now = restarted.worker_pids()
+        return len(now) == 2 and before[0] not in now
+
+    await eventually(replaced, "another worker is started")
+    async with Client(restarted.base_url, restarted.token) as client:
+        a, b = await client.merchant(100), await client.merchant()
+
+    async def both_answer() -> bool:
+        async with Client(restarted.base_url, restarted.token) as client:
+            return b"fundledger_workers 2.0" in (await client.get("/metrics")).body
+
+    await eventually(both_answer, "both workers answer")
+    for _ in range(20):
+        async with Client(restarted.base_url, restarted.token) as client:
+            assert (await client.pay(a, b, 1)).status == 201
+    assert before[1] in restarted.worker_pids()
+    assert restarted.is_running()
+
+
+async def test_workers_end_when_their_supervisor_was_killed_and_a_new_one_starts_on_the_data(
+    restarted: RunningService,
+) -> None:
+    async with Client(restarted.base_url, restarted.token) as client:
+        a, b = await client.merchant(10), await client.merchant()
+        asked = voucher(a, b, 7)
+        first = await client.post("/v1/vouchers", asked)
+    restarted.kill()
+    await eventually(lambda: is_gone(restarted), "workers and Postgres end by themselves", 40)
+    await restarted.start()
+    async with Client(restarted.base_url, restarted.token) as client:
+        assert (await client.post("/v1/vouchers", asked)).body == first.body
+
+
+async def test_readiness_and_answers_while_the_database_is_away(restarted: RunningService) -> None:
+    async with Client(restarted.base_url, restarted.token) as client:
+        a, b = await client.merchant(100), await client.merchant()
+        first = restarted.postgres_pid()
+        os.kill(first, signal.SIGKILL)
+        id_ = new_id()
+        paid = await client.pay(a, b, 1, id_)
+        assert paid.status in (201, 503)
+        if paid.status == 503:
+            assert paid.headers["Retry-After"]
+
+        async def is_ready() -> bool:
+            return (await client.get("/readyz")).status == 200
+
+        await eventually(is_ready, "the database is back", 60)
+        assert restarted.postgres_pid() not in (None, first)
+        assert (await client.pay(a, b, 1, id_)).status in (200, 201)
+        assert (await client.balance(b))["posted"] == 1
