@@ -102,9 +102,10 @@ def sources(settings: Settings) -> list[tuple[str, str, str]]:
 
 
 def _accepted(error: Any) -> str:
-    context = error.get("ctx", {})
-    if "error" in context:
-        return f"accepted is {context['error']}"
+    if error["type"].startswith("time_"):
+        return "accepted: a time of day such as 23:00"
+    if error["type"] == "value_error":
+        return f"accepted: {error['ctx']['error']}"
     return f"accepted: {error['msg'].removeprefix('Input should be ')}"
 
 

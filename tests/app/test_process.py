@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from fundledger.app import supervisor
+from fundledger.app.cli import main
 from tests.support.client import Client, new_id, voucher
 from tests.support.running import RunningService, free_port, run
 from tests.support.waiting import eventually
@@ -67,16 +70,30 @@ def one_line(text: str) -> str:
         ("POSTGRES_MEMORY_MB", "-5", "0"),
     ],
 )
-async def test_a_bad_setting_is_one_line_with_its_name_its_value_and_what_is_accepted(
-    tmp_path: Path, name: str, value: str, accepted: str
+def test_a_bad_setting_is_one_line_with_its_name_its_value_and_what_is_accepted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    accepted: str,
 ) -> None:
-    environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "data"), f"FUNDLEDGER_{name}": value}
-    done = await run("serve", env=environment, cwd=tmp_path)
-    line = one_line(done.stderr)
-    assert done.returncode == 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"FUNDLEDGER_{name}", value)
+    with pytest.raises(SystemExit) as ended:
+        main(["settings"])
+    line = one_line(capsys.readouterr().err)
+    assert ended.value.code == 2
     assert f"FUNDLEDGER_{name}" in line
     assert value in line
     assert accepted in line
+
+
+async def test_serve_with_a_bad_setting_makes_nothing(tmp_path: Path) -> None:
+    environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "data"), "FUNDLEDGER_WORKERS": "many"}
+    done = await run("serve", env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "FUNDLEDGER_WORKERS" in one_line(done.stderr)
     assert not (tmp_path / "data").exists()
 
 
@@ -159,15 +176,16 @@ async def test_a_second_serve_on_the_data_directory_is_refused(service: RunningS
         assert (await client.get("/readyz")).status == 200
 
 
-async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+async def test_a_port_that_is_taken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PORT_WAIT_S", 0.1)
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = str(taken.getsockname()[1])
-        environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "data"), "FUNDLEDGER_PORT": port}
-        done = await run("serve", env=environment, cwd=tmp_path)
-    assert done.returncode == 2
-    assert f"FUNDLEDGER_PORT={port}" in one_line(done.stderr)
+        port = taken.getsockname()[1]
+        with pytest.raises(supervisor.CannotServe, match=f"FUNDLEDGER_PORT={port}"):
+            await supervisor._wait_for_port("127.0.0.1", port)
+    await supervisor._wait_for_port("127.0.0.1", port)
 
 
 async def test_a_ledger_of_another_layout_is_refused(service: RunningService, tmp_path: Path) -> None:
@@ -259,7 +277,7 @@ async def test_what_was_accepted_before_sigterm_is_answered_before_the_end(resta
                 if i % 2:  # on the short path
                     await wire.send(request("GET", "/healthz", None))
                     assert (await wire.reply()).status == 200
-                await wire.send(request("POST", "/v1/vouchers", restarted.token, json_of(body)))
+                await wire.send(request("POST", "/v1/vouchers", restarted.token, json.dumps(body).encode()))
             # All have been read once every worker has answered another request on each connection's behalf.
             await eventually(lambda: waiting_for_locks(holder), "payments wait for the lock")
             async with Client(restarted.base_url, restarted.token) as client:
@@ -277,12 +295,6 @@ async def test_what_was_accepted_before_sigterm_is_answered_before_the_end(resta
     await restarted.start()
     async with Client(restarted.base_url, restarted.token) as client:
         assert (await client.balance(b))["posted"] == 12
-
-
-def json_of(body: object) -> bytes:
-    import json
-
-    return json.dumps(body).encode()
 
 
 async def waiting_for_locks(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
