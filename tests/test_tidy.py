@@ -75,9 +75,7 @@ TRANSACTIONS = {"BEGIN", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN"}
 def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Every string of a module that is not a docstring, an f-string as its first part."""
     documents = {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
@@ -162,9 +160,9 @@ def ignores(pyproject: str) -> list[str]:
     found: list[str] = []
     inside = False
     for line in pyproject.splitlines():
-        if line.startswith("ignore = [") or line.startswith("[tool.ruff.lint.per-file-ignores]"):
+        if line.startswith(("ignore = [", "[tool.ruff.lint.per-file-ignores]")):
             inside = True
-        elif inside and (line.startswith("]") or line.startswith("[") or not line.strip()):
+        elif inside and (line.startswith(("]", "[")) or not line.strip()):
             inside = False
         elif inside:
             found.append(line)

@@ -274,6 +274,8 @@ def table(report: Mapping[str, Any]) -> str:
     lines += [
         f"{'attempts':20} {report['attempts']}",
         f"{'verify':20} {report['verify']}",
+        f"{'starts given up':20} {report['starts_given_up'] or 'none'}",
+        f"{'exit after SIGTERM':20} {report['exit_after_sigterm']}",
         f"{'differences':20} {report['differences'] or 'none'}",
         f"{'95 % bound 3/n':20} {report['bound_95_per_cent']} of acknowledged and refused vouchers",
         *report["shown"],

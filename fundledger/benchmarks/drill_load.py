@@ -164,7 +164,9 @@ class Load:
         }
 
     def _withdrawal(self, chance: random.Random) -> dict[str, Any]:
-        merchant, amount = self._merchant(chance), chance.randint(100, 120_000)
+        # Now and then more than anybody has, so that there are refusals, which must stand as firmly as what was posted.
+        amount_max = 120_000 if chance.random() < 0.8 else 1_000_000_000
+        merchant, amount = self._merchant(chance), chance.randint(100, amount_max)
         entries = [_entry(merchant, "debit", amount), _entry(TRANSIT, "credit", amount)]
         return {"id": _id(chance), "type": "withdraw", "entries": entries}
 

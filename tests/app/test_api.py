@@ -38,7 +38,13 @@ def at(moment: datetime) -> str:
 
 async def test_an_account_is_opened_shown_and_opened_again(client: Client) -> None:
     id_ = f"merchant:{uuid.uuid4().hex}:available"
-    asked = {"id": id_, "owner": "merchant:1", "type": "merchant_available", "currency": "CNY", "metadata": {"b": 1, "a": "x"}}
+    asked = {
+        "id": id_,
+        "owner": "merchant:1",
+        "type": "merchant_available",
+        "currency": "CNY",
+        "metadata": {"b": 1, "a": "x"},
+    }
     opened = await client.post("/v1/accounts", asked)
     assert opened.status == 201
     assert opened.headers["Content-Type"] == "application/json"
@@ -64,7 +70,13 @@ async def test_an_account_is_opened_shown_and_opened_again(client: Client) -> No
 
 @pytest.mark.parametrize(
     "other",
-    [{"owner": "merchant:2"}, {"type": "merchant_pending"}, {"currency": "USD"}, {"metadata": {"a": 2}}, {"metadata": None}],
+    [
+        {"owner": "merchant:2"},
+        {"type": "merchant_pending"},
+        {"currency": "USD"},
+        {"metadata": {"a": 2}},
+        {"metadata": None},
+    ],
     ids=lambda other: next(iter(other)),
 )
 async def test_an_account_that_exists_and_differs_is_a_conflict(client: Client, other: dict) -> None:
@@ -117,7 +129,13 @@ async def test_a_voucher_is_posted_and_answered_as_the_contract_says(client: Cli
     a, b = await client.merchant(100), await client.merchant()
     bank = await client.bank()
     entries = [line(a, "debit", 100), line(b, "credit", 70), line(bank, "credit", 30)]
-    asked = {"id": new_id(), "type": "pay", "entries": entries, "reference": "order 7 / 订单", "metadata": {"k": [1, None]}}
+    asked = {
+        "id": new_id(),
+        "type": "pay",
+        "entries": entries,
+        "reference": "order 7 / 订单",
+        "metadata": {"k": [1, None]},
+    }
     answer = await client.post("/v1/vouchers", asked)
     assert answer.status == 201
     assert not answer.is_replay
@@ -130,7 +148,9 @@ async def test_a_voucher_is_posted_and_answered_as_the_contract_says(client: Cli
     assert (await client.get(f"/v1/vouchers/{asked['id']}")).json == answer.json
 
 
-async def test_a_repeat_is_byte_identical_and_marked_on_every_connection(service: RunningService, client: Client) -> None:
+async def test_a_repeat_is_byte_identical_and_marked_on_every_connection(
+    service: RunningService, client: Client
+) -> None:
     a, b = await client.merchant(100), await client.merchant()
     asked = voucher(a, b, 10, reference="r")
     first = await client.post("/v1/vouchers", asked)
@@ -246,7 +266,9 @@ async def test_results_answer_the_vouchers_in_their_places(client: Client) -> No
     assert answer.status == 200
     results = answer.json["results"]
     assert [result["id"] for result in results] == [v["id"] for v in asked]
-    told = [result["problem"]["type"].rpartition(":")[2] if "problem" in result else result["status"] for result in results]
+    told = [
+        result["problem"]["type"].rpartition(":")[2] if "problem" in result else result["status"] for result in results
+    ]
     assert told == [
         "posted",
         "insufficient-funds",
@@ -422,7 +444,7 @@ async def test_a_capture_beyond_the_hold_or_from_another_account_is_refused(clie
         answer = await client.post(f"/v1/holds/{hold}/capture", {"voucher": asked})
         assert is_problem(answer, 422, "hold-exceeded")
     assert (await client.get(f"/v1/holds/{hold}")).json["status"] == "open"
-    assert is_problem(await client.post(f"/v1/holds/nohold/capture", {"voucher": voucher(a, b, 1)}), 404, "not-found")
+    assert is_problem(await client.post("/v1/holds/nohold/capture", {"voucher": voucher(a, b, 1)}), 404, "not-found")
 
 
 async def test_a_hold_is_released_with_and_without_a_body(client: Client) -> None:
@@ -458,7 +480,9 @@ async def test_a_hold_on_nobodys_or_a_platform_account_is_refused(client: Client
     nobody = f"merchant:{uuid.uuid4().hex}"
     answer = await client.post("/v1/holds", {"id": f"hold:{uuid.uuid4().hex}", "account": nobody, "amount": 10})
     assert is_problem(answer, 422, "account-not-found")
-    answer = await client.post("/v1/holds", {"id": f"hold:{uuid.uuid4().hex}", "account": await client.bank(), "amount": 1})
+    answer = await client.post(
+        "/v1/holds", {"id": f"hold:{uuid.uuid4().hex}", "account": await client.bank(), "amount": 1}
+    )
     assert is_problem(answer, 422, "hold-on-platform-account")
     assert is_problem(await client.get("/v1/holds/nohold"), 404, "not-found")
 
@@ -531,7 +555,9 @@ async def test_a_statement_shows_each_entry_with_the_balance_after_it(client: Cl
     assert answer.json["next_cursor"] is None
     entries = answer.json["entries"]
     assert [e["voucher_id"] for e in entries] == [id_ for id_, _, _ in history]
-    assert [e["amount"] if e["side"] == "credit" else -e["amount"] for e in entries] == [amount for _, amount, _ in history]
+    assert [e["amount"] if e["side"] == "credit" else -e["amount"] for e in entries] == [
+        amount for _, amount, _ in history
+    ]
     assert [e["posted_at"] for e in entries] == [posted_at for _, _, posted_at in history]
     assert [e["seq"] for e in entries] == list(range(1, 31))
     balance = 0
@@ -636,7 +662,9 @@ async def test_a_statement_as_csv_has_the_same_entries(client: Client) -> None:
     rows = list(csv.DictReader(io.StringIO(answer.body.decode())))
     names = ["seq", "voucher_id", "type", "side", "amount", "balance_after", "posted_at", "accounting_date"]
     assert list(rows[0])[: len(names)] == names
-    assert [[row[name] for name in names] for row in rows] == [[str(e[name]) for name in names] for e in as_json["entries"]]
+    assert [[row[name] for name in names] for row in rows] == [
+        [str(e[name]) for name in names] for e in as_json["entries"]
+    ]
 
 
 async def test_the_balance_at_a_time_is_what_it_was(client: Client) -> None:
@@ -675,7 +703,9 @@ async def test_the_balance_at_a_time_counts_the_holds_of_that_time(client: Clien
 async def test_a_refused_hold_never_counts_as_held(client: Client) -> None:
     a = await client.merchant(1)
     await client.post("/v1/holds", {"id": f"hold:{uuid.uuid4().hex}", "account": a, "amount": 60})
-    assert (await client.get(f"/v1/accounts/{a}/balance?at={at(datetime.now(UTC) + timedelta(hours=1))}")).json["held"] == 0
+    assert (await client.get(f"/v1/accounts/{a}/balance?at={at(datetime.now(UTC) + timedelta(hours=1))}")).json[
+        "held"
+    ] == 0
 
 
 # --- Freeze, unfreeze, close ----------------------------------------------------------------------------------------
@@ -690,7 +720,9 @@ async def test_a_frozen_account_takes_no_debits_and_with_scope_all_no_credits(cl
     assert refused.json["account"] == a
     assert (await client.pay(b, a, 1)).status == 201
     assert is_problem(
-        await client.post("/v1/holds", {"id": f"hold:{uuid.uuid4().hex}", "account": a, "amount": 1}), 422, "account-frozen"
+        await client.post("/v1/holds", {"id": f"hold:{uuid.uuid4().hex}", "account": a, "amount": 1}),
+        422,
+        "account-frozen",
     )
     answer = await client.post(f"/v1/accounts/{a}/freeze", {"reason": "worse", "scope": "all"})
     assert (answer.status, answer.json["status"]) == (200, "frozen")
@@ -775,7 +807,9 @@ PUBLIC = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic dev", "Bearer \xff"])
-async def test_without_a_valid_token_it_is_401(service: RunningService, method: str, path: str, header: str | None) -> None:
+async def test_without_a_valid_token_it_is_401(
+    service: RunningService, method: str, path: str, header: str | None
+) -> None:
     async with Client(service.base_url, None) as nobody:
         headers = {} if header is None else {"Authorization": header}
         answer = await nobody.request(method, path, b"{}" if method == "POST" else None, headers)
@@ -795,7 +829,9 @@ async def test_the_scheme_of_the_token_is_case_insensitive(service: RunningServi
     assert answer.status == 404
 
 
-@pytest.mark.parametrize("path", [path for method, path in ROUTES if "nobody" in path or "nohold" in path or SOME in path])
+@pytest.mark.parametrize(
+    "path", [path for method, path in ROUTES if "nobody" in path or "nohold" in path or SOME in path]
+)
 async def test_an_unknown_resource_is_404(client: Client, path: str) -> None:
     method = next(m for m, p in ROUTES if p == path)
     if method == "GET":
@@ -888,7 +924,7 @@ async def test_health_and_readiness(client: Client) -> None:
 async def test_the_metrics_count_what_was_asked_whichever_worker_is_scraped(client: Client) -> None:
     async def posted() -> float:
         text = (await client.get("/metrics")).body.decode()
-        lines = [l for l in text.splitlines() if l.startswith('fundledger_vouchers_total{outcome="posted"}')]
+        lines = [row for row in text.splitlines() if row.startswith('fundledger_vouchers_total{outcome="posted"}')]
         return float(lines[0].split()[-1]) if lines else 0.0
 
     a, b = await client.merchant(100), await client.merchant()

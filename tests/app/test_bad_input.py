@@ -94,7 +94,7 @@ VOUCHERS: list[tuple[str, str | bytes, str | None]] = [
     ("an empty object", "{}", "id"),
     ("an unknown field", f'{{{WHOLE},"surprise":1}}', "surprise"),
     ("an unknown field with an odd name", f'{{{WHOLE},"a`b":1}}', "a`b"),
-    ("a field with its name in capitals", f'{{{GOOD.replace("type", "TYPE")},{ENTRIES}}}', None),
+    ("a field with its name in capitals", f"{{{GOOD.replace('type', 'TYPE')},{ENTRIES}}}", None),
     ("an unknown field of an entry", of(DEBIT[:-1] + ',"currency":"CNY"}'), "entries[0].currency"),
     ("a missing field of an entry", of(f'{{"account":"{A}","side":"debit"}}'), "entries[0].amount"),
     # keys that stand twice
@@ -157,17 +157,21 @@ VOUCHERS: list[tuple[str, str | bytes, str | None]] = [
     ("an entry that is null", f'{{{GOOD},"entries":[null,{CREDIT}]}}', "entries[0]"),
     ("unbalanced", f'{{{GOOD},"entries":[{DEBIT},{CREDIT.replace(":1}", ":2}")}]}}', "entries"),
     ("debits only", f'{{{GOOD},"entries":[{DEBIT},{DEBIT}]}}', "entries"),
-    ("a sum that is far off", f'{{{GOOD},"entries":[{",".join([DEBIT.replace(":1}", ":9007199254740991}")] * 64)}]}}', "entries"),
+    (
+        "a sum that is far off",
+        f'{{{GOOD},"entries":[{",".join([DEBIT.replace(":1}", ":9007199254740991}")] * 64)}]}}',
+        "entries",
+    ),
     # ids
-    ("no UUID", f'{{{GOOD.replace(ID, "order-1")},{ENTRIES}}}', "id"),
-    ("an empty id", f'{{{GOOD.replace(ID, "")},{ENTRIES}}}', "id"),
-    ("an id without dashes", f'{{{GOOD.replace(ID, ID.replace("-", ""))},{ENTRIES}}}', "id"),
-    ("an id in braces", f'{{{GOOD.replace(ID, "{" + ID + "}")},{ENTRIES}}}', "id"),
-    ("an id as a URN", f'{{{GOOD.replace(ID, "urn:uuid:" + ID)},{ENTRIES}}}', "id"),
-    ("an id with a blank", f'{{{GOOD.replace(ID, ID + " ")},{ENTRIES}}}', "id"),
-    ("an id with other dashes", f'{{{GOOD.replace(ID, ID.replace("-", "", 1) + "-")},{ENTRIES}}}', "id"),
+    ("no UUID", f"{{{GOOD.replace(ID, 'order-1')},{ENTRIES}}}", "id"),
+    ("an empty id", f"{{{GOOD.replace(ID, '')},{ENTRIES}}}", "id"),
+    ("an id without dashes", f"{{{GOOD.replace(ID, ID.replace('-', ''))},{ENTRIES}}}", "id"),
+    ("an id in braces", f"{{{GOOD.replace(ID, '{' + ID + '}')},{ENTRIES}}}", "id"),
+    ("an id as a URN", f"{{{GOOD.replace(ID, 'urn:uuid:' + ID)},{ENTRIES}}}", "id"),
+    ("an id with a blank", f"{{{GOOD.replace(ID, ID + ' ')},{ENTRIES}}}", "id"),
+    ("an id with other dashes", f"{{{GOOD.replace(ID, ID.replace('-', '', 1) + '-')},{ENTRIES}}}", "id"),
     ("an id that is a number", f'{{"id":1,"type":"pay",{ENTRIES}}}', "id"),
-    ("an id with a NUL", f'{{{GOOD.replace(ID, ID[:-1] + chr(92) + "u0000")},{ENTRIES}}}', "id"),
+    ("an id with a NUL", f"{{{GOOD.replace(ID, ID[:-1] + chr(92) + 'u0000')},{ENTRIES}}}", "id"),
     # types
     ("an empty type", f'{{"id":"{ID}","type":"",{ENTRIES}}}', "type"),
     ("a type in capitals", f'{{"id":"{ID}","type":"Pay",{ENTRIES}}}', "type"),
@@ -220,13 +224,15 @@ async def test_a_batch_names_the_item_and_the_field(client: Client, written: Non
     for bad, field in (
         (amount("0"), "vouchers[1].entries[0].amount"),
         (of(DEBIT.replace(A, "a b")), "vouchers[1].entries[0].account"),
-        (f'{{{GOOD.replace(ID, "x")},{ENTRIES}}}', "vouchers[1].id"),
-        (f'{{{GOOD.replace("pay", "PAY")},{ENTRIES}}}', "vouchers[1].type"),
+        (f"{{{GOOD.replace(ID, 'x')},{ENTRIES}}}", "vouchers[1].id"),
+        (f"{{{GOOD.replace('pay', 'PAY')},{ENTRIES}}}", "vouchers[1].type"),
         (f'{{{WHOLE},"metadata":[]}}', "vouchers[1].metadata"),
         (f'{{{WHOLE},"surprise":1}}', "vouchers[1].surprise"),
         (f"{{{GOOD}}}", "vouchers[1].entries"),
     ):
-        answer = await client.post("/v1/vouchers/batch", body=f'{{"vouchers":[{good},{bad}]}}'.replace(ID, new_id()).encode())
+        answer = await client.post(
+            "/v1/vouchers/batch", body=f'{{"vouchers":[{good},{bad}]}}'.replace(ID, new_id()).encode()
+        )
         refused_clearly(answer, field)
 
 
@@ -243,7 +249,10 @@ async def test_a_batch_names_the_item_and_the_field(client: Client, written: Non
         (f'{{"vouchers":[{{{WHOLE}}}],"vouchers":[{{{WHOLE}}}]}}', "vouchers"),
         (f'{{"vouchers":[{{{WHOLE}}}],"more":1}}', "more"),
         # A type named like the field `atomic` must not hide a key that stands twice.
-        (f'{{"vouchers":[{{{GOOD.replace("pay", "atomic")},"entries":[{DEBIT[:-1]},"amount":1}},{CREDIT}]}}]}}', "amount"),
+        (
+            f'{{"vouchers":[{{{GOOD.replace("pay", "atomic")},"entries":[{DEBIT[:-1]},"amount":1}},{CREDIT}]}}]}}',
+            "amount",
+        ),
         (f'{{"vouchers":[{{"id":"{ID}","type":"atomic","type":"pay",{ENTRIES}}}]}}', "type"),
     ],
 )
@@ -565,7 +574,9 @@ async def test_what_is_no_http_is_a_4xx_or_a_closed_connection(
     assert (await client.get("/healthz")).status == 200
 
 
-async def test_an_unfinished_request_keeps_nobody_waiting(service: RunningService, client: Client, written: None) -> None:
+async def test_an_unfinished_request_keeps_nobody_waiting(
+    service: RunningService, client: Client, written: None
+) -> None:
     async with connected(service.base_url) as first, connected(service.base_url) as second:
         await first.send(b"POST /v1/vouchers HTTP/1.1\r\nHost: x\r\n")
         await second.send(request("POST", "/v1/vouchers", service.token, b"{", {"Content-Length": "100"}))

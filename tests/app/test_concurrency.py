@@ -107,7 +107,9 @@ async def test_opposite_transfers_between_the_same_accounts(clients: list[Client
     assert [(await clients[0].balance(x))["posted"] for x in (a, b)] == [10_000, 10_000]
 
 
-async def test_debits_that_together_exceed_the_balance_succeed_exactly_as_often_as_it_allows(clients: list[Client]) -> None:
+async def test_debits_that_together_exceed_the_balance_succeed_exactly_as_often_as_it_allows(
+    clients: list[Client],
+) -> None:
     a, b = await clients[0].merchant(100), await clients[0].merchant()
     answers = await at_once(*(client.pay(a, b, 3) for client in clients))
     assert Counter(answer.status for answer in answers) == {201: 33, 422: CLIENTS - 33}

@@ -29,7 +29,9 @@ class Ways:
         self.service = service
 
     def whole(self, body: bytes, **headers: str) -> bytes:
-        return request("POST", "/v1/vouchers", self.service.token, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        return request(
+            "POST", "/v1/vouchers", self.service.token, body, {k.replace("_", "-"): v for k, v in headers.items()}
+        )
 
     async def warm(self, wire: Wire) -> None:
         """After this the connection is idle and kept alive: the next payment takes the short path."""
@@ -157,7 +159,11 @@ class Ways:
             return await wire.reply()
 
 
-WAYS = [name for name in vars(Ways) if not name.startswith("_") and name not in ("whole", "warm", "other_request_is_answered")]
+WAYS = [
+    name
+    for name in vars(Ways)
+    if not name.startswith("_") and name not in ("whole", "warm", "other_request_is_answered")
+]
 Asked = Callable[[str, str], bytes]
 
 
@@ -185,14 +191,18 @@ REQUESTS: dict[str, tuple[Asked, int]] = {
 
 def comparable(reply: Reply) -> tuple[object, ...]:
     """All of an answer but its time and its voucher id."""
-    headers = {name: value for name, value in reply.headers.items() if name not in ("date", "connection", "content-length")}
+    headers = {
+        name: value for name, value in reply.headers.items() if name not in ("date", "connection", "content-length")
+    }
     body = re.sub(rb'"posted_at":"[^"]*"|"accounting_date":"[^"]*"|"id":"[^"]*"', b"", reply.body)
     return reply.status, headers, body
 
 
 @pytest.mark.parametrize("asked", REQUESTS)
 @pytest.mark.parametrize("way", WAYS)
-async def test_every_way_gets_the_same_answer(service: RunningService, pair: tuple[str, str], way: str, asked: str) -> None:
+async def test_every_way_gets_the_same_answer(
+    service: RunningService, pair: tuple[str, str], way: str, asked: str
+) -> None:
     ways = Ways(service)
     body, status = REQUESTS[asked]
     expected = await ways.at_once(body(*pair))
@@ -205,7 +215,9 @@ async def test_every_way_gets_the_same_answer(service: RunningService, pair: tup
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_every_way_gets_the_same_bytes_for_a_repeat(service: RunningService, pair: tuple[str, str], way: str) -> None:
+async def test_every_way_gets_the_same_bytes_for_a_repeat(
+    service: RunningService, pair: tuple[str, str], way: str
+) -> None:
     ways = Ways(service)
     body = good(*pair)
     first = await getattr(ways, way)(body)
@@ -217,7 +229,9 @@ async def test_every_way_gets_the_same_bytes_for_a_repeat(service: RunningServic
 
 @pytest.mark.parametrize("token", [None, "wrong"])
 @pytest.mark.parametrize("whole", [True, False])
-async def test_both_paths_ask_for_the_token(service: RunningService, pair: tuple[str, str], token: str | None, whole: bool) -> None:
+async def test_both_paths_ask_for_the_token(
+    service: RunningService, pair: tuple[str, str], token: str | None, whole: bool
+) -> None:
     ways = Ways(service)
     body = good(*pair)
     sent = request("POST", "/v1/vouchers", token, body)
@@ -234,7 +248,9 @@ async def test_both_paths_ask_for_the_token(service: RunningService, pair: tuple
 
 
 @pytest.mark.parametrize("headers", [{"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}])
-async def test_both_paths_refuse_other_media(service: RunningService, pair: tuple[str, str], headers: dict[str, str]) -> None:
+async def test_both_paths_refuse_other_media(
+    service: RunningService, pair: tuple[str, str], headers: dict[str, str]
+) -> None:
     ways = Ways(service)
     sent = ways.whole(good(*pair), **headers)
     if "Content-Type" in headers:
@@ -270,7 +286,9 @@ async def test_payments_in_one_segment_are_answered_in_order(
     assert [reply.json["id"] for reply in replies] == [json.loads(body)["id"] for body in bodies]
 
 
-async def test_payments_and_reads_in_one_segment_are_answered_in_order(service: RunningService, pair: tuple[str, str]) -> None:
+async def test_payments_and_reads_in_one_segment_are_answered_in_order(
+    service: RunningService, pair: tuple[str, str]
+) -> None:
     ways = Ways(service)
     bodies = [good(*pair) for _ in range(5)]
     sent = b""
@@ -319,7 +337,9 @@ async def test_what_follows_a_payment_while_it_is_posted_waits_for_its_answer(
             assert (await wire.reply()).status in (200, 400, 201)
 
 
-async def test_garbage_behind_a_payment_closes_after_the_payments_answer(service: RunningService, pair: tuple[str, str]) -> None:
+async def test_garbage_behind_a_payment_closes_after_the_payments_answer(
+    service: RunningService, pair: tuple[str, str]
+) -> None:
     ways = Ways(service)
     async with connected(service.base_url) as wire:
         await ways.warm(wire)
@@ -344,7 +364,9 @@ async def test_garbage_in_one_segment_with_a_payment_is_refused_and_nothing_of_i
     assert not await posted(client, json.loads(body)["id"])
 
 
-async def test_close_behind_a_payment_is_answered_before_the_end(service: RunningService, pair: tuple[str, str]) -> None:
+async def test_close_behind_a_payment_is_answered_before_the_end(
+    service: RunningService, pair: tuple[str, str]
+) -> None:
     ways = Ways(service)
     async with connected(service.base_url) as wire:
         await ways.warm(wire)
@@ -387,7 +409,9 @@ async def test_a_payment_is_posted_although_its_client_went_and_a_repeat_is_told
             assert (again.status, again.is_replay) == (200, True)
 
 
-async def test_a_slow_client_keeps_nobody_waiting(service: RunningService, client: Client, pair: tuple[str, str]) -> None:
+async def test_a_slow_client_keeps_nobody_waiting(
+    service: RunningService, client: Client, pair: tuple[str, str]
+) -> None:
     ways = Ways(service)
     body = good(*pair)
     sent = ways.whole(body)
@@ -405,7 +429,9 @@ async def test_a_slow_client_keeps_nobody_waiting(service: RunningService, clien
         await context.__aexit__(None, None, None)
 
 
-async def test_a_client_that_does_not_read_loses_nothing(service: RunningService, client: Client, pair: tuple[str, str]) -> None:
+async def test_a_client_that_does_not_read_loses_nothing(
+    service: RunningService, client: Client, pair: tuple[str, str]
+) -> None:
     """Its answers wait; when it reads at last they are all there, in order."""
     ways = Ways(service)
     bodies = [good(*pair) for _ in range(300)]

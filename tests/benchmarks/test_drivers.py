@@ -26,7 +26,7 @@ async def well(request: BaseRequest, number: int) -> web.StreamResponse:
 
 async def stalls_once(request: BaseRequest, number: int) -> web.StreamResponse:
     if number == 100:
-        time.sleep(STALL_S)  # noqa: ASYNC251 - the whole server stands still, which is the point
+        time.sleep(STALL_S)
     return web.Response(status=201, body=b"{}")
 
 

@@ -461,7 +461,9 @@ async def test_what_a_client_may_send_never_breaks_the_batch_of_others(ledger: L
 async def cut(ledger: Ledger) -> None:
     """End the lane's connection from the other side."""
     name = ledger.session._name
-    await ledger.connection.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", name)
+    await ledger.connection.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", name
+    )
 
 
 async def test_a_connection_that_broke_between_batches_is_replaced(ledger: Ledger) -> None:
@@ -583,7 +585,8 @@ async def test_an_account_is_opened_once_and_the_same_request_finds_it(ledger: L
 
 
 @pytest.mark.parametrize(
-    "other", [{"owner": "p"}, {"type_": "merchant_pending"}, {"currency": "USD"}, {"metadata": '{"a":2}'}, {"metadata": None}]
+    "other",
+    [{"owner": "p"}, {"type_": "merchant_pending"}, {"currency": "USD"}, {"metadata": '{"a":2}'}, {"metadata": None}],
 )
 async def test_an_account_that_exists_and_differs_is_told_and_left_alone(ledger: Ledger, other: dict) -> None:
     asked = {"id_": "m:1", "type_": "merchant_available", "owner": "o", "currency": "CNY", "metadata": '{"a":1}'}
@@ -779,7 +782,9 @@ async def test_a_sub_account_that_was_edited_is_refused_frozen_and_kept_as_evide
 ) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2", balance=100)
     c = await ledger.account("m:3")
-    old = dict(await ledger.connection.fetchrow("SELECT * FROM ledger.sub_accounts WHERE account_number = $1", a.number))
+    old = dict(
+        await ledger.connection.fetchrow("SELECT * FROM ledger.sub_accounts WHERE account_number = $1", a.number)
+    )
     await ledger.tamper(f"UPDATE ledger.sub_accounts SET {EDITS[edited]} WHERE account_number = $1", a.number)
     found = await ledger.connection.fetchrow("SELECT * FROM ledger.sub_accounts WHERE account_number = $1", a.number)
     outcomes = await ledger.post(transfer(b, c, 1), transfer(a, c, 1), transfer(b, a, 1), transfer(b, c, 1))
@@ -819,7 +824,9 @@ async def test_a_row_copied_from_another_account_is_refused(ledger: Ledger) -> N
 async def test_a_row_put_back_to_what_it_was_before_its_last_payment_moves_nothing(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     c = await ledger.account("m:3", balance=100)
-    old = dict(await ledger.connection.fetchrow("SELECT * FROM ledger.sub_accounts WHERE account_number = $1", a.number))
+    old = dict(
+        await ledger.connection.fetchrow("SELECT * FROM ledger.sub_accounts WHERE account_number = $1", a.number)
+    )
     await ledger.post(transfer(a, b, 100))
     changed = ("posted", "held", "version", "seq", "posted_at_us", "status", "last_entry_mac", "mac")
     assignments = ", ".join(f"{name} = ${i}" for i, name in enumerate(changed, 2))

@@ -97,7 +97,15 @@ def test_text_cannot_move_from_one_field_to_its_neighbour(left: str, right: str,
 
 
 def account(**more: object) -> bytes:
-    fields = {"number": 1, "id_": "a", "owner": "b", "type_": "c", "currency": "CNY", "created_at_us": 1, "metadata": None}
+    fields = {
+        "number": 1,
+        "id_": "a",
+        "owner": "b",
+        "type_": "c",
+        "currency": "CNY",
+        "created_at_us": 1,
+        "metadata": None,
+    }
     return canonical.account(**{**fields, **more}, key_version=1)  # type: ignore[arg-type]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json as json_
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -72,10 +72,8 @@ async def connected(base_url: str) -> AsyncIterator[Wire]:
         yield Wire(reader, writer)
     finally:
         writer.close()
-        try:
+        with suppress(ConnectionError, TimeoutError):
             await writer.wait_closed()
-        except (ConnectionError, TimeoutError):
-            pass
 
 
 def request(

@@ -52,7 +52,7 @@ class EarlyStatement:
 
 
 def answer_before_commit():
-    from fundledger.ledger import session  # noqa: PLC0415 - only in a worker
+    from fundledger.ledger import session
 
     open_ = session.Session.open
     # What is written from memory has no COMMIT that could be early.
@@ -71,7 +71,7 @@ def answer_before_commit():
 
 
 def answer_before_disk():
-    from fundledger.ledger import session  # noqa: PLC0415 - only in a worker
+    from fundledger.ledger import session
 
     session._SETTINGS["synchronous_commit"] = "off"
 
