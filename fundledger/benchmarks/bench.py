@@ -17,7 +17,7 @@ from fundledger.benchmarks.scenarios import NAMES, run_all
 from fundledger.benchmarks.session import Plan, Session
 from fundledger.benchmarks.wrk import choose_driver
 
-BUSY_LOAD = 0.5
+OTHERS_MAX = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         session = Session(_plan(options), progress, root)
         facts = machine.facts(root)
-        if facts["load_average_1_min"] > BUSY_LOAD * facts["cores"]:
-            session.notes.append(f"the machine was busy at the start: load {facts['load_average_1_min']}")
+        processors = machine.Processors()
         run_all(session)
+        facts["processor_share_of_others"] = round(processors.share_of_others(), 3)
     except BenchFault as fault:
         progress.say(f"fundledger bench: {fault}")
         return 2
@@ -44,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(root, ignore_errors=True)
         signal.signal(signal.SIGTERM, previous)
     facts["postgres"] = session.postgres
+    if facts["processor_share_of_others"] > OTHERS_MAX:
+        others = f"{facts['processor_share_of_others']:.0%}"
+        session.notes.append(
+            f"other programs used {others} of the processors meanwhile: repeat this on an idle machine"
+        )
     print(report.text(session, facts))
     print(f"\n{report.write_json(session, facts, started_at, options.out)}")
     return 1 if session.failed else 0

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,35 @@ def facts(data_root: Path) -> dict[str, Any]:
         "fdatasync_p50_us": _fdatasync_us(data_root),
         "commit": _commit(),
     }
+
+
+class Processors:
+    """Who used the processors since this was made."""
+
+    def __init__(self) -> None:
+        self._ours = _ours_s()
+        self._busy, self._total = _processor_s()
+
+    def share_of_others(self) -> float:
+        """Of all the time that the processors had."""
+        return max(0.0, self.others_s() / max(_processor_s()[1] - self._total, 1e-9))
+
+    def others_s(self) -> float:
+        """Seconds that neither this process nor any that it started, and that has ended, used."""
+        return (_processor_s()[0] - self._busy) - (_ours_s() - self._ours)
+
+
+def _ours_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(of.ru_utime + of.ru_stime for of in used)
+
+
+def _processor_s() -> tuple[float, float]:
+    """`(busy, all)` seconds of all processors; time that a hypervisor took away is busy."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = fields[3] + fields[4]
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (sum(fields) - idle) / ticks, sum(fields) / ticks
 
 
 def _processor() -> str:

@@ -69,6 +69,7 @@ class _Loop:
         self._counts_from = self._started + int(warm_up_s * 1e9)
         self._ends = self._counts_from + int(seconds * 1e9)
         self._next = self._started + int(next(due) * 1e9)
+        self._starved = False
         self._latencies: list[int] = []
         self._late: list[int] = []
         self._arrivals = self._sent_in_time = self._errors = self._answered = self._out = 0
@@ -99,7 +100,7 @@ class _Loop:
             unanswered=unanswered,
             late_p99_ms=percentile(sorted(self._late), 0.99) / 1e6 if self._late else 0.0,
             cpu_share=busy / elapsed,
-            no_verdict=verdict_against(self._arrivals, self._sent_in_time, busy / elapsed, unanswered),
+            no_verdict=verdict_against(self._arrivals, self._sent_in_time, busy / elapsed, unanswered, self._starved),
         )
 
     def _send_due(self, now: int) -> None:
@@ -109,6 +110,7 @@ class _Loop:
             self._arrivals += due >= self._counts_from
             connection = self._connection()
             if connection is None:
+                self._starved = True
                 self._waiting.append(due)
             else:
                 self._send(connection, due)
@@ -157,12 +159,15 @@ class _Loop:
         self._waiting = never_sent
 
 
-def verdict_against(arrivals: int, sent_in_time: int, cpu_share: float, unanswered: int) -> str | None:
-    """Why the latencies of a run prove nothing; None when they do."""
+def verdict_against(
+    arrivals: int, sent_in_time: int, cpu_share: float, unanswered: int, starved: bool = False
+) -> str | None:
+    """Why the latencies of a run prove nothing; None when they do. `starved`: it ran out of connections."""
     if arrivals == 0:
         return "nothing was due"
     if sent_in_time < SENT_SHARE_MIN * arrivals:
-        return f"the driver sent {sent_in_time / arrivals:.0%} of what was due"
+        why = ", since all its connections waited for answers" if starved else ""
+        return f"the driver sent {sent_in_time / arrivals:.0%} of what was due{why}"
     if cpu_share > CPU_SHARE_MAX:
         return f"the driver used {cpu_share:.0%} of a processor"
     if unanswered:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from fundledger.benchmarks.figures import Figure
-from fundledger.benchmarks.runs import OpenRun, Run, median_rate
+from fundledger.benchmarks.runs import Run, median_rate
 from fundledger.benchmarks.session import Session
 
 _MET = {True: "yes", False: "NO", None: ""}
@@ -21,8 +21,9 @@ def text(session: Session, facts: dict[str, Any]) -> str:
         table(("figure", "measured", "floor", "met"), [_figure_row(figure) for figure in session.figures]),
         table(("books", "vouchers", "acknowledged", "in flight at most", "verify s", "ok"), list(_proof_rows(session))),
     ]
-    against = [f"no verdict on {f.name}: {f.no_verdict}" for f in session.figures if f.no_verdict]
-    against += [f"books of {name}: {proof.why}" for name, proof in session.proofs.items() if proof.why]
+    # Several figures of one run share its reason.
+    reasons = {f"no verdict on {f.name.rpartition(':')[0]}: {f.no_verdict}": 0 for f in session.figures if f.no_verdict}
+    against = [*reasons, *(f"books of {name}: {proof.why}" for name, proof in session.proofs.items() if proof.why)]
     shown = ("cores", "memory_mb", "python", "postgres", "wrk", "fdatasync_p50_us", "load_average_1_min", "commit")
     machine = ", ".join(f"{name} {facts[name]}" for name in shown)
     return "\n\n".join(part for part in [*parts, "\n".join([*against, *session.notes]), machine] if part)
@@ -80,7 +81,7 @@ def _run_rows(session: Session) -> list[tuple[str, ...]]:
 
 
 def _run_cells(runs: Sequence[Run]) -> tuple[str, ...]:
-    errors = sum(run.errors + (run.unanswered if isinstance(run, OpenRun) else 0) for run in runs)
+    errors = sum(run.errors for run in runs)
     p50, p99 = median(run.p50_ms for run in runs), median(run.p99_ms for run in runs)
     return f"{median_rate(runs):,.0f}", f"{p50:.2f}", f"{p99:.2f}", str(errors)
 

@@ -25,7 +25,7 @@ from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
 BROKEN = Path(__file__).with_name("broken")
-RECOVERED_S = 60.0
+RECOVERED_S = 90.0
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def under_load(service: RunningService, seed: int, tell: Tell, what: str) 
     try:
         await load.open()
         load.start()
-        await eventually(lambda: load.counters.acknowledged > 200, "the load has begun")
+        await eventually(lambda: load.counters.acknowledged > 200, "the load has begun", RECOVERED_S)
         yield load
         await load.stop(RECOVERED_S)
         await eventually(lambda: _is_ready(service), "the service is ready")
@@ -144,7 +144,9 @@ async def test_a_new_service_takes_over_while_the_old_one_is_still_ending(
             victim.kill()
             await victim.start()
             await _served_again(load)
-            await eventually(lambda old=old: not set(old) & set(victim.worker_pids()), "the old workers are gone", 60)
+            await eventually(
+                lambda old=old: not set(old) & set(victim.worker_pids()), "the old workers are gone", RECOVERED_S
+            )
 
 
 async def test_a_power_cut_under_load_is_recovered_from_by_itself(

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from itertools import islice
@@ -17,6 +20,7 @@ from aiohttp.web_request import BaseRequest
 from fundledger.benchmarks import bench, database, noop, report
 from fundledger.benchmarks.closed_loop import closed_loop
 from fundledger.benchmarks.figures import Floor, rate_figure
+from fundledger.benchmarks.machine import Processors
 from fundledger.benchmarks.progress import Progress
 from fundledger.benchmarks.runs import Run
 from fundledger.benchmarks.service import Service
@@ -25,6 +29,7 @@ from fundledger.benchmarks.wrk import full_speed
 from tests.benchmarks.tiny import TinyServer
 from tests.support.client import Client
 from tests.support.running import short_folder
+from tests.support.waiting import eventually
 
 SMALL = {"POSTGRES_MEMORY_MB": "256"}
 
@@ -107,6 +112,20 @@ async def test_no_op_answers_the_bytes_that_the_service_answers(client: Client) 
 
     assert timeless(ours) == timeless(answer.body)
     assert len(ours) == len(answer.body)
+
+
+async def test_time_of_what_the_bench_started_is_its_own_when_it_has_ended() -> None:
+    def used_s() -> float:
+        fields = Path(f"/proc/{started.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    processors = Processors()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as started:
+        await eventually(lambda: used_s() > 1, "a second is used")
+        while_it_runs = processors.others_s()
+        started.kill()
+    assert while_it_runs > 0.9
+    assert processors.others_s() < while_it_runs
 
 
 def test_ids_are_never_sent_twice() -> None:

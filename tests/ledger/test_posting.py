@@ -114,7 +114,9 @@ async def test_a_final_refusal_is_recorded_and_a_repeat_gets_it_even_when_money_
     a, b = await ledger.account("m:1", balance=5), await ledger.account("m:2", balance=100)
     late = transfer(a, b, 10)
     assert code(await ledger.post_one(late)) == "insufficient-funds"
-    assert (await ledger.record(late.id)).refusal.code == Code.INSUFFICIENT_FUNDS
+    record = await ledger.record(late.id)
+    assert record is not None
+    assert record.refusal.code == Code.INSUFFICIENT_FUNDS
     await ledger.post(transfer(b, a, 50))
     again = await ledger.post_one(transfer(a, b, 10, id_=late.id))
     assert (code(again), again.replay) == ("insufficient-funds", True)

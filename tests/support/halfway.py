@@ -41,7 +41,7 @@ async def is_waiting_for_a_lock(ledger: Ledger) -> bool:
 
 @contextlib.asynccontextmanager
 async def overtaken(first: Ledger, ours: Command, second: Ledger, theirs: Command) -> AsyncIterator[list]:
-    """`first` has written `ours` and not committed; `second` posts `theirs` and waits for it; then `first` commits.
+    """`first` has written `ours` and not committed; `second` posts `theirs`, and waits; then `first` commits.
 
     Yields a list with both outcomes.
     """
@@ -49,7 +49,11 @@ async def overtaken(first: Ledger, ours: Command, second: Ledger, theirs: Comman
     outcomes = await halfway.write(ours)
     waiting = asyncio.create_task(second.post(theirs))
     try:
-        await eventually(lambda: is_waiting_for_a_lock(first), "the second one waits for the first")
+
+        async def is_blocked_or_done() -> bool:
+            return waiting.done() or await is_waiting_for_a_lock(first)
+
+        await eventually(is_blocked_or_done, "the second one waits for the first, or does not")
         await halfway.commit()
         yield [outcomes[0], (await waiting)[0]]
     finally:
