@@ -63,11 +63,16 @@ class EmbeddedPostgres:
         return self._dsn(DATABASE)
 
     async def start(self) -> None:
-        """Start the server and wait until it answers. Raises PostgresFault."""
+        """Start the server and wait until it answers. Raises PostgresFault.
+
+        A data directory that has served before is never initialised anew: a volume that went away stays a fault.
+        """
         await self.version()
         self.run_dir.mkdir(mode=0o700, exist_ok=True)
         self._own(self.run_dir)
         new = not (self._home / "PG_VERSION").exists()
+        if new and self._password_file.exists() and (self._password_file.parent / "account-dsn").exists():
+            raise PostgresFault(f"{self._home} is gone or empty, but it held a ledger: restore it, or is a volume missing?")
         if new:
             await self._initialise()
         await self._stop_left_over()

@@ -52,7 +52,7 @@ merchants = st.sampled_from(MERCHANTS)
 amounts = st.integers(1, 60)
 signed = st.integers(-60, 60).filter(bool)
 workers = st.integers(0, 1)
-statuses = st.sampled_from([Status.OPEN, Status.OPEN, Status.FROZEN_DEBITS, Status.FROZEN_ALL, Status.CLOSED])
+statuses = st.sampled_from([*[Status.OPEN] * 4, Status.FROZEN_DEBITS, Status.FROZEN_ALL, Status.CLOSED])
 
 
 @st.composite
@@ -222,6 +222,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.place(id_, name, amount, 0 if seconds is None else self.now_us + seconds * 1_000_000, worker)
         return id_
 
+    @rule(target=holds, name=merchants, amount=amounts, seconds=st.sampled_from([None, 20]), worker=workers)
+    def fund_and_hold(self, name: str, amount: int, seconds: int | None, worker: int) -> str:
+        self.fund(name=name, amount=amount + 20, worker=worker)
+        return self.place_hold(name=name, amount=amount, seconds=seconds, worker=worker)
+
     def place(self, id_: str, name: str, amount: int, expires_at_us: int, worker: int) -> None:
         expected = self.model.place_hold(id_, name, amount, expires_at_us, self.now_us)
         self.agrees(self.ask(worker, PlaceHold(id_, self.accounts[name], amount, expires_at_us)), [expected], "placed")
@@ -234,7 +239,7 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.place(id_, hold.account, hold.amount, hold.expires_at_us, worker)
 
-    @rule(target=vouchers, id_=holds, share=st.integers(1, 120), credit=cny, worker=workers)
+    @rule(target=vouchers, id_=holds, share=st.integers(1, 110), credit=cny, worker=workers)
     def capture(self, id_: str, share: int, credit: str, worker: int) -> Asked:
         hold = self.model.holds.get(id_)
         if hold is None:

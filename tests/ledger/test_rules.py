@@ -666,6 +666,19 @@ def test_an_aborted_group_gives_a_repeat_its_old_answer() -> None:
     assert parts[0].record is record
 
 
+@pytest.mark.parametrize("stood_before", [True, False])
+def test_a_culprit_that_stands_twice_in_a_group_is_told_twice(stood_before: bool) -> None:
+    world = World()
+    a, b = merchants(world, posted=10)
+    id_ = new_id()
+    if stood_before:
+        world.record(transfer(a, b, 11, id_=id_), Refusal(Code.INSUFFICIENT_FUNDS, "then"))
+    group = [transfer(a, b, 1), transfer(a, b, 11, id_=id_), transfer(a, b, 11, id_=id_)]
+    parts = world.decide(AtomicGroup(group))[0].parts
+    assert codes(parts) == ["batch-aborted", "insufficient-funds", "insufficient-funds"]
+    assert [part.replay for part in parts] == [False, stood_before, True]
+
+
 def test_a_group_takes_no_captures_and_no_reversals() -> None:
     """Nothing gives back a hold or a reversal when the group is aborted, so that asking for it is a bug."""
     world = World()

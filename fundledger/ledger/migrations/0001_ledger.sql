@@ -47,7 +47,8 @@ CREATE TABLE ledger.sub_accounts (
     key_version smallint NOT NULL,
     last_entry_mac bytea NOT NULL,
     mac bytea NOT NULL,
-    CONSTRAINT sub_accounts_pkey PRIMARY KEY (shard, account_number, slot),
+    -- The account first: a plan made before the table has statistics must not find it cheap to walk a whole shard.
+    CONSTRAINT sub_accounts_pkey PRIMARY KEY (account_number, slot, shard),
     CONSTRAINT sub_accounts_normal CHECK (normal IN (-1, 1)),
     CONSTRAINT sub_accounts_held CHECK (held >= 0),
     CONSTRAINT sub_accounts_floor CHECK (NOT bounded OR normal * posted - held >= 0)
