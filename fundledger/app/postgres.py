@@ -72,7 +72,7 @@ class EmbeddedPostgres:
         self._own(self.run_dir)
         new = not (self._home / "PG_VERSION").exists()
         if new and self._password_file.exists() and (self._password_file.parent / "account-dsn").exists():
-            raise PostgresFault(f"{self._home} is gone or empty, but it held a ledger: restore it, or is a volume missing?")
+            raise PostgresFault(f"{self._home} is gone or empty, but it held a ledger: is a volume missing?")
         if new:
             await self._initialise()
         await self._stop_left_over()

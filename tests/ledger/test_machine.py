@@ -190,7 +190,12 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = self.model.post(other, self.now_us)
         self.agrees(self.ask(worker, self.to_voucher(other)), [expected])
 
-    @rule(new=st.lists(asked(), min_size=1, max_size=5), old=st.lists(vouchers, max_size=3), worker=workers, data=st.data())
+    @rule(
+        new=st.lists(asked(), min_size=1, max_size=5),
+        old=st.lists(vouchers, max_size=3),
+        worker=workers,
+        data=st.data(),
+    )
     def post_a_batch(self, new: list[Asked], old: list[Asked], worker: int, data: st.DataObject) -> None:
         """Shuffled, with repeats of before and within."""
         batch = data.draw(st.permutations(new + old + new[:1]))

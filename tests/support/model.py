@@ -199,6 +199,4 @@ class Model:
 
     def balances(self) -> dict[str, tuple[Any, ...]]:
         """`(posted in the normal direction, held, status)` of each account."""
-        return {
-            name: (CHART[a.type].normal * a.posted, a.held, int(a.status)) for name, a in self.accounts.items()
-        }
+        return {name: (CHART[a.type].normal * a.posted, a.held, int(a.status)) for name, a in self.accounts.items()}
