@@ -25,7 +25,7 @@ from tests.support.database import Databases
 from tests.support.ledger import Ledger, code
 from tests.support.model import Asked, Model, ModelAccount, Said
 
-EXAMPLES = int(os.environ.get("FUNDLEDGER_TEST_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("FUNDLEDGER_TEST_EXAMPLES", "8"))
 ACCOUNTS = {
     # id: (type, owner, currency)
     "bank": ("bank", "platform", "CNY"),
