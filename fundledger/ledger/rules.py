@@ -209,7 +209,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
         stands = batch.vouchers.get(voucher.id)
         if i == len(outcomes) - 1:
             parts.append(culprit)
-        elif stands is not None and stands.digest == voucher.digest and stands is not culprit.record:
+        elif stands is not None and stands.digest == voucher.digest:
             parts.append(_seen(batch, voucher, stands))
         else:
             parts.append(Outcome(refusal=aborted))
