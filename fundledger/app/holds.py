@@ -13,11 +13,14 @@ from fundledger.app.routing import Call
 from fundledger.app.service import Service
 from fundledger.app.vouchers import prepare, to_reply
 from fundledger.ledger import clock
+from fundledger.ledger.account import Account
+from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.hold import EndHold, Hold, PlaceHold
 from fundledger.ledger.records import read_holds
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.statements import SQL
+from fundledger.security.keys import KeyFault
 
 _log = logging.getLogger(__name__)
 _REPLAY = {"Idempotent-Replay": "true"}
@@ -26,6 +29,8 @@ _decode_capture = decoder(CaptureBody)
 _decode_reason = decoder(ReasonBody)
 EXPIRY_EVERY_S = 1.0
 EXPIRY_AT_ONCE = 1000
+STUCK_ROUNDS = 60
+"""After so many rounds an account whose holds could not be ended is tried again."""
 
 
 async def place_hold(service: Service, call: Call) -> Reply:
@@ -88,21 +93,43 @@ async def release_hold(service: Service, call: Call) -> Reply:
 
 async def expire_holds(service: Service) -> None:
     """For ever: end the holds whose time is up. Safe in any number of workers: a hold ends once."""
+    stuck: set[int] = set()
+    rounds = 0
     while True:
+        rounds += 1
+        if rounds % STUCK_ROUNDS == 0:
+            stuck.clear()
         try:
-            if await _expire_some(service) < EXPIRY_AT_ONCE:
-                await asyncio.sleep(EXPIRY_EVERY_S)
+            if await _expire_some(service, stuck) == EXPIRY_AT_ONCE:
+                continue
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Fault) as error:
             _log.warning("holds could not be expired: %s", error)
-            await asyncio.sleep(EXPIRY_EVERY_S)
         except Exception:
             _log.exception("expiring holds failed")
-            await asyncio.sleep(EXPIRY_EVERY_S)
+        await asyncio.sleep(EXPIRY_EVERY_S)
 
 
-async def _expire_some(service: Service) -> int:
-    rows = await service.pool.fetch(SQL["expired_holds"], clock.moment(clock.now_us()), EXPIRY_AT_ONCE)
-    accounts = await service.directory.by_number(service.pool, sorted({row["account_number"] for row in rows}))
-    commands = [EndHold(row["id"], accounts[row["account_number"]], row["slot"], expire=True) for row in rows]
-    await asyncio.gather(*(service.ask(command.account.shard, command) for command in commands))
-    return len(rows)
+async def _expire_some(service: Service, stuck: set[int]) -> int:
+    """How many were ended. An account whose holds cannot be ended joins `stuck` and holds up nobody else."""
+    now = clock.moment(clock.now_us())
+    rows = await service.pool.fetch(SQL["expired_holds"], now, EXPIRY_AT_ONCE, sorted(stuck))
+    accounts: dict[int, Account] = {}
+    for number in {row["account_number"] for row in rows}:
+        try:
+            accounts |= await service.directory.by_number(service.pool, [number])
+        except (AccountTampered, KeyFault) as error:
+            _log.critical("holds cannot be expired: %s", error)
+            stuck.add(number)
+    commands = [
+        EndHold(row["id"], accounts[row["account_number"]], row["slot"], expire=True)
+        for row in rows
+        if row["account_number"] in accounts
+    ]
+    outcomes = await asyncio.gather(*(service.ask(command.account.shard, command) for command in commands))
+    ended = 0
+    for command, outcome in zip(commands, outcomes, strict=True):
+        if isinstance(outcome, Fault) or outcome.refusal is not None:
+            stuck.add(command.account.number)
+        else:
+            ended += 1
+    return ended

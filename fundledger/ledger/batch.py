@@ -105,6 +105,12 @@ class Batch:
         self.new_holds: set[str] = set()
         self.events: list[SetStatus] = []
 
+    def happens_at(self, posted_at_us: int, accounting_date: date) -> None:
+        """What is decided from now on was posted at this time."""
+        self.posted_at_us = posted_at_us
+        self.accounting_date = accounting_date
+        self.date_ordinal = accounting_date.toordinal()
+
     def has_writes(self) -> bool:
         return bool(self.new_vouchers or self.changed_holds or self.events)
 

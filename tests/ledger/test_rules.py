@@ -484,7 +484,7 @@ def test_a_refusal_is_recorded_if_and_only_if_it_is_final(row: Row) -> None:
     }
 
 
-SAID_BY_THE_API_ONLY = {Code.VOUCHER_NOT_POSTED}  # tests/app/test_api.py: a refused voucher cannot be reversed
+SAID_BY_THE_API_ONLY = {Code.VOUCHER_NOT_POSTED}  # tests/app/test_vouchers.py: a refused voucher cannot be reversed
 
 
 def test_every_refusal_is_produced_by_some_row() -> None:

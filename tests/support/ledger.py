@@ -209,5 +209,16 @@ def expire(hold: Hold) -> EndHold:
     return EndHold(hold.id, hold.account, hold.slot, expire=True)
 
 
+async def accounts_by_shard(ledger: Ledger, balance: int = 0) -> dict[int, list]:
+    """Two merchants in each shard."""
+    found: dict[int, list] = {shard: [] for shard in range(ledger.layout.shards)}
+    i = 0
+    while any(len(accounts) < 2 for accounts in found.values()):
+        account = await ledger.account(f"m:{i}", balance=balance)
+        found[account.shard].append(account)
+        i += 1
+    return found
+
+
 def codes(outcomes: Sequence[Outcome | Fault]) -> list[str]:
     return [code(outcome) for outcome in outcomes]

@@ -27,7 +27,7 @@ from fundledger.reconciliation.checks import verify
 from fundledger.security import canonical
 from fundledger.security.keys import FileKeys
 from fundledger.security.mac import MacKey
-from tests.ledger import test_memory, test_posting
+from tests.ledger import test_holds, test_isolation, test_memory, test_once, test_posting, test_tampering, test_workers
 from tests.support import ledger as support
 from tests.support.database import ONE_SHARD, Databases
 from tests.support.ledger import Ledger, capture, posted, transfer
@@ -185,7 +185,7 @@ async def capture_leaves_the_hold(ledger: Ledger, monkeypatch: pytest.MonkeyPatc
 
 
 async def clock_not_held(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posting, "max", lambda ours, theirs: ours, raising=False)
+    monkeypatch.setattr(posting.Batch, "happens_at", lambda *_: None)
 
 
 async def lines_not_summed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ async def lines_not_summed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def bad_item_not_isolated(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def all_of_them(session: Any, books: Any, commands: Sequence[Any], alone: Any) -> list[Any]:
+    async def all_of_them(session: Any, books: Any, commands: Sequence[Any], alone: Any, *_: Any) -> list[Any]:
         return [alone] * len(commands)
 
     monkeypatch.setattr(posting, "_halve", all_of_them)
@@ -327,33 +327,33 @@ def check_of(test: Callable[..., Awaitable[None]], **arguments: Any) -> Check:
 
 def edited(field: str) -> Check:
     return check_of(
-        test_posting.test_a_sub_account_that_was_edited_is_refused_frozen_and_kept_as_evidence, edited=field
+        test_tampering.test_a_sub_account_that_was_edited_is_refused_frozen_and_kept_as_evidence, edited=field
     )
 
 
 CHECKS: dict[str, Check] = {
     "a worker that waited decides over what the other left": check_of(
-        test_posting.test_a_worker_that_waited_decides_over_what_the_other_left
+        test_workers.test_a_worker_that_waited_decides_over_what_the_other_left
     ),
     "a freeze by another worker holds at once": check_of(test_memory.test_a_freeze_by_another_worker_holds_at_once),
-    "a repeat gets the first answer": check_of(test_posting.test_a_repeat_gets_the_first_answer_and_writes_nothing),
+    "a repeat gets the first answer": check_of(test_once.test_a_repeat_gets_the_first_answer_and_writes_nothing),
     "duplicates inside and across batches": check_of(test_memory.test_a_repeat_is_answered_from_the_record),
     "a duplicate that overtakes is decided again": check_of(
-        test_posting.test_a_duplicate_that_another_worker_is_about_to_commit_is_decided_again
+        test_once.test_a_duplicate_that_another_worker_is_about_to_commit_is_decided_again
     ),
     "an id with another amount is refused": check_of(
-        test_posting.test_an_id_with_other_content_is_refused_and_writes_nothing, other="amount"
+        test_once.test_an_id_with_other_content_is_refused_and_writes_nothing, other="amount"
     ),
     "a row copied from another account is refused": check_of(
-        test_posting.test_a_row_copied_from_another_account_is_refused
+        test_tampering.test_a_row_copied_from_another_account_is_refused
     ),
     "a final refusal stays": check_of(
-        test_posting.test_a_final_refusal_is_recorded_and_a_repeat_gets_it_even_when_money_came_in
+        test_once.test_a_final_refusal_is_recorded_and_a_repeat_gets_it_even_when_money_came_in
     ),
-    "a reversal gives back once": check_of(test_posting.test_a_reversal_gives_everything_back_once),
-    "two reversals at once": check_of(test_posting.test_a_second_reversal_is_refused_also_when_both_come_at_once),
+    "a reversal gives back once": check_of(test_holds.test_a_reversal_gives_everything_back_once),
+    "two reversals at once": check_of(test_holds.test_a_second_reversal_is_refused_also_when_both_come_at_once),
     "an item that the database refuses stands alone": check_of(
-        test_posting.test_an_item_that_the_database_refuses_stands_alone, at=[4]
+        test_isolation.test_an_item_that_the_database_refuses_stands_alone, at=[4]
     ),
     "posted_at never falls": check_of(test_posting.test_posted_at_never_falls_along_a_sub_account),
     "nothing acknowledged is lost": nothing_acknowledged_is_lost,
@@ -361,7 +361,7 @@ CHECKS: dict[str, Check] = {
     "books are proved after a capture": books_are_proved_after_a_capture,
     "no account goes below its floor": no_account_goes_below_its_floor,
     "vouchers sum to zero": vouchers_sum_to_zero,
-    **{f"a row whose {field} was edited is refused": edited(field) for field in test_posting.EDITS},
+    **{f"a row whose {field} was edited is refused": edited(field) for field in test_tampering.EDITS},
 }
 
 BREAKS: dict[str, Break] = {
@@ -383,7 +383,7 @@ BREAKS: dict[str, Break] = {
     "the second look after a conflict": duplicate_not_decided_again,
     "the evidence of tampering": evidence_not_kept,
     "the commit before the answer": answer_before_commit,
-    **{f"{field} in the MAC": mac_without(field) for field in ("number", *test_posting.EDITS) if field != "mac"},
+    **{f"{field} in the MAC": mac_without(field) for field in ("number", *test_tampering.EDITS) if field != "mac"},
 }
 
 TWINS = [
@@ -398,7 +398,7 @@ TWINS = [
     Twin("number in the MAC", "a row copied from another account is refused"),
     *(
         Twin(f"{field} in the MAC", f"a row whose {field} was edited is refused")
-        for field in test_posting.EDITS
+        for field in test_tampering.EDITS
         if field != "mac"
     ),
     Twin("the evidence of tampering", "a row whose posted was edited is refused"),

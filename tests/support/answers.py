@@ -1,0 +1,24 @@
+"""What the contract says of an answer's form."""
+
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from tests.support.client import Answer
+
+
+def is_problem(answer: Answer, status: int, problem: str) -> bool:
+    """A refusal in the form that RFC 9457 and the contract ask for."""
+    assert answer.headers["Content-Type"] == "application/problem+json", answer
+    assert answer.json["status"] == answer.status == status, answer
+    assert answer.problem == problem, answer
+    assert answer.json["title"] and answer.json["detail"]
+    return True
+
+
+def instant(text: str) -> datetime:
+    assert text.endswith("Z")
+    return datetime.fromisoformat(text)
+
+
+def at(moment: datetime) -> str:
+    return quote(moment.astimezone(UTC).isoformat().replace("+00:00", "Z"))
