@@ -15,6 +15,8 @@ def parameters(
     batch: Batch, shard: int, vouchers: Sequence[Record], sub_accounts: Sequence[SubAccount], entries: Sequence[Entry]
 ) -> list[Any]:
     """What one shard is given of a batch: its vouchers, the sub-accounts that changed, its entries."""
+    # In one order for everybody: two batches with the same new ids must not wait for each other in a circle.
+    vouchers = sorted(vouchers, key=lambda record: record.id.bytes)
     places = {record.id: k for k, record in enumerate(vouchers, 1)}
     columns = [
         shard,

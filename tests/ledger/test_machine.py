@@ -1,6 +1,6 @@
 """Random commands against a model of the ledger: every answer and every balance, after every step.
 
-`FUNDLEDGER_TEST_EXAMPLES=500` looks longer.
+`FUNDLEDGER_TEST_EXAMPLES=500` looks longer, and takes the time to shrink what it finds.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asyncpg.pgproto.pgproto import UUID
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule, run_state_machine_as_test
 
@@ -25,6 +25,7 @@ from tests.support.database import Databases
 from tests.support.ledger import Ledger, code
 from tests.support.model import Asked, Model, ModelAccount, Said
 
+LONGER = "FUNDLEDGER_TEST_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("FUNDLEDGER_TEST_EXAMPLES", "8"))
 ACCOUNTS = {
     # id: (type, owner, currency)
@@ -302,5 +303,6 @@ def test_the_ledger_agrees_with_its_model(
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
                 print_blob=True,
+                phases=list(Phase) if LONGER else [Phase.explicit, Phase.reuse, Phase.generate],
             ),
         )

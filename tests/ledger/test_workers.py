@@ -39,6 +39,22 @@ async def test_opposite_transfers_do_not_deadlock(ledger: Ledger, postgres) -> N
     await ledger.prove()
 
 
+async def test_the_same_new_ids_in_opposite_orders_do_not_deadlock(ledger: Ledger, postgres) -> None:
+    """Each worker on its own slots: only the ids can make them wait for each other."""
+    bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
+    other = await ledger.worker(1)
+    logged = len(postgres.log.read_bytes())
+    for _ in range(4):
+        ids = [new_id() for _ in range(2000)]
+        ours = [transfer(bank, fees, 1, id_=id_) for id_ in ids]
+        theirs = [transfer(bank, fees, 1, id_=id_) for id_ in reversed(ids)]
+        for outcomes in await together(ledger.post(*ours), other.post(*theirs)):
+            assert set(codes(outcomes)) == {"posted"}
+    assert b"deadlock" not in postgres.log.read_bytes()[logged:]
+    assert await ledger.posted(fees) == 4 * 2000
+    await ledger.prove()
+
+
 @pytest.mark.layout(shards=1, platform_slots=4)
 async def test_each_worker_posts_to_its_own_slot_of_a_platform_account(ledger: Ledger) -> None:
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
