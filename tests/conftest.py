@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -52,8 +53,13 @@ async def database(postgres: Databases, request: pytest.FixtureRequest) -> Async
 
 
 @pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> FileKeys:
-    return FileKeys(tmp_path_factory.mktemp("keys"))
+def keys_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.fixture(scope="session")
+def keys(keys_folder: Path) -> FileKeys:
+    return FileKeys(keys_folder)
 
 
 @pytest.fixture
