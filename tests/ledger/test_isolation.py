@@ -163,3 +163,45 @@ async def test_a_missing_key_is_a_fault_and_freezes_nobody(ledger: Ledger, tmp_p
     before = await ledger.state()
     assert [type(o) for o in await ledger.post(transfer(a, b, 1))] == [Unavailable]
     assert await ledger.state() == before
+
+
+async def test_nobody_is_told_that_nothing_was_written_when_an_earlier_attempt_may_have_been_committed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt is cut at its commit; every later one meets a conflict, until the lane gives up."""
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    real, real_write, cuts = asyncpg.Connection.execute, posting._write, []
+
+    async def execute(self, query, *arguments, **more):
+        if query == posting.COMMIT and not cuts:
+            cuts.append(1)
+            self.terminate()
+            raise ConnectionResetError("cut at the commit")
+        return await real(self, query, *arguments, **more)
+
+    async def write(*arguments):
+        if cuts:
+            raise asyncpg.SerializationError("again")
+        await real_write(*arguments)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+    monkeypatch.setattr(posting, "_write", write)
+    assert codes(await ledger.post(transfer(a, b, 1), transfer(a, b, 1))) == ["OutcomeUnknown"] * 2
+    monkeypatch.undo()
+    await ledger.prove()
+
+
+async def test_a_bug_in_one_item_stands_alone(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    real = posting.decide
+
+    def decide(batch, commands):
+        if any(command.type == "poison" for command in commands):
+            raise ZeroDivisionError
+        return real(batch, commands)
+
+    monkeypatch.setattr(posting, "decide", decide)
+    batch = [transfer(a, b, 1, type_="poison" if i == 3 else "pay") for i in range(7)]
+    assert codes(await ledger.post(*batch)) == ["posted"] * 3 + ["GuardHit"] + ["posted"] * 3
+    assert await ledger.posted(b) == 6
+    await ledger.prove()

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
+from fundledger.ledger import clock, posting, rules
 from fundledger.ledger.fault import GuardHit
 from tests.support.halfway import is_waiting_for_a_lock
 from tests.support.ledger import Ledger, code, codes, new_id, posted, transfer
@@ -146,4 +147,38 @@ async def test_two_workers_that_both_remember_lose_nothing(ledger: Ledger) -> No
     said = await asyncio.gather(paying(ledger), paying(other))
     assert said == [["posted"] * 40] * 2
     assert await ledger.posted(b) == 83
+    await ledger.prove()
+
+
+async def test_posted_at_never_falls_when_the_clock_does(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = await believed(ledger)
+    start = clock.now_us()
+    for offset in (50_000_000, 20_000_000, -3_000_000, 60_000_000):
+        monkeypatch.setattr(clock, "now_us", lambda offset=offset: start + offset)
+        assert posted(await ledger.post_one(transfer(a, b, 1)))
+    query = "SELECT posted_at FROM ledger.entries WHERE account_number = $1 ORDER BY seq DESC LIMIT 4"
+    times = [clock.us(row["posted_at"]) - start for row in await ledger.connection.fetch(query, b.number)]
+    assert times == [60_000_000, 50_000_000, 50_000_000, 50_000_000]
+    await ledger.prove()
+
+
+async def test_a_bug_while_deciding_from_memory_leaves_nothing_of_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `decide` had changed in memory before it failed is forgotten; the item is met again under locks."""
+    a, b = await believed(ledger)
+    real, crashes = rules.decide, []
+
+    def decide(batch, commands):
+        if not crashes:
+            crashes.append(1)
+            real(batch, commands)
+            raise ZeroDivisionError
+        return real(batch, commands)
+
+    monkeypatch.setattr(posting, "decide", decide)
+    assert codes(await ledger.post(transfer(a, b, 1), transfer(a, b, 1))) == ["posted", "posted"]
+    assert crashes
+    assert posted(await ledger.post_one(transfer(a, b, 1)))
+    assert await ledger.posted(b) == 6
     await ledger.prove()

@@ -6,9 +6,8 @@ import pytest
 
 from fundledger.ledger import clock
 from fundledger.ledger.account import BALANCE_MAX, Status
-from fundledger.ledger.batch import AtomicGroup, Outcome, SetStatus
+from fundledger.ledger.batch import AtomicGroup, SetStatus
 from fundledger.ledger.voucher import AMOUNT_MAX
-from fundledger.security.keys import FileKeys
 from tests.support.ledger import (
     Ledger,
     codes,
@@ -130,12 +129,3 @@ async def test_a_change_of_status_is_recorded_with_who_and_why(ledger: Ledger) -
     rows = await ledger.connection.fetch("SELECT account_number, status, reason, module FROM ledger.account_events")
     assert [tuple(row) for row in rows] == [(a.number, Status.FROZEN_DEBITS, "court order 7", "compliance")]
     await ledger.prove()
-
-
-async def test_an_outcome_is_an_outcome(ledger: Ledger) -> None:
-    a, b = await ledger.account("m:1", balance=1), await ledger.account("m:2")
-    assert all(isinstance(o, Outcome) for o in await ledger.post(transfer(a, b, 1), transfer(a, b, 1)))
-
-
-def test_the_keys_of_a_run_are_their_own(keys: FileKeys, tmp_path) -> None:
-    assert FileKeys(tmp_path).current.tag(b"x") != keys.current.tag(b"x")

@@ -154,3 +154,45 @@ async def test_a_replay_that_names_a_tampered_account_hurts_no_neighbour(ledger:
     await ledger.tamper("UPDATE ledger.accounts SET owner = 'thief' WHERE id = 'm:1'")
     outcomes = await ledger.post(transfer(c, b, 1), old, transfer(c, b, 1))
     assert codes(outcomes) == ["posted", "account-frozen", "posted"]
+
+
+async def test_a_time_that_was_edited_does_not_date_the_payments_of_others(ledger: Ledger) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    c = await ledger.account("m:3", balance=100)
+    await ledger.tamper(
+        "UPDATE ledger.sub_accounts SET posted_at_us = posted_at_us * 2 WHERE account_number = $1", a.number
+    )
+    before = clock.now_us()
+    outcomes = await ledger.post(transfer(c, b, 1), transfer(a, b, 1), transfer(c, b, 1))
+    assert codes(outcomes) == ["posted", "account-frozen", "posted"]
+    assert before <= outcomes[0].record.posted_at_us <= clock.now_us()
+    again = await ledger.post_one(transfer(c, b, 1))
+    assert before <= again.record.posted_at_us <= clock.now_us()
+
+
+async def test_a_key_version_that_nobody_has_hurts_no_neighbour_and_freezes_nobody(ledger: Ledger) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    c = await ledger.account("m:3", balance=100)
+    await ledger.tamper("UPDATE ledger.sub_accounts SET key_version = 9 WHERE account_number = $1", a.number)
+    outcomes = await ledger.post(transfer(c, b, 1), transfer(a, b, 1), transfer(c, b, 1))
+    assert codes(outcomes) == ["posted", "Unavailable", "posted"]
+    assert (await ledger.view(a)).status == Status.OPEN
+    assert await ledger.count("integrity_findings") == 0
+
+
+async def test_a_voucher_that_was_edited_is_not_told_to_who_asks_again(ledger: Ledger) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    old = transfer(a, b, 1, reference="r")
+    await ledger.post(old)
+    await ledger.tamper(
+        """
+        DO $$ BEGIN
+            ALTER TABLE ledger.vouchers DISABLE TRIGGER ALL;
+            UPDATE ledger.vouchers SET lines[2] = -50, lines[4] = 50 WHERE reference = 'r';
+            ALTER TABLE ledger.vouchers ENABLE ALWAYS TRIGGER vouchers_append_only;
+        END $$
+        """
+    )
+    outcomes = await ledger.post(transfer(a, b, 1), transfer(a, b, 1, id_=old.id, reference="r"), transfer(a, b, 1))
+    assert codes(outcomes) == ["posted", "account-frozen", "posted"]
+    assert await ledger.posted(b) == 3

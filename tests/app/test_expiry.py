@@ -1,0 +1,77 @@
+"""The loop that ends holds whose time is up: one that cannot be ended holds up no other."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from fundledger.app import holds
+from fundledger.ledger import clock
+from fundledger.ledger.batch import Command
+from fundledger.ledger.hold import HoldStatus
+from tests.support.ledger import Ledger
+
+
+@pytest.fixture
+def worker(ledger: Ledger) -> SimpleNamespace:
+    """What the loop needs of a service, on a real ledger."""
+
+    one_at_a_time = asyncio.Lock()
+
+    async def ask(shard: int, command: Command) -> object:
+        async with one_at_a_time:
+            return (await ledger.post(command))[0]
+
+    return SimpleNamespace(pool=ledger.connection, directory=ledger.directory, ask=ask)
+
+
+async def statuses(ledger: Ledger) -> dict[str, HoldStatus]:
+    rows = await ledger.connection.fetch("SELECT id, status FROM ledger.holds")
+    return {row["id"]: HoldStatus(row["status"]) for row in rows}
+
+
+async def test_only_holds_whose_time_is_up_are_ended(
+    ledger: Ledger, worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await ledger.account("m:1", balance=100)
+    now = clock.now_us()
+    for id_, seconds in (("h:1", 1), ("h:2", 2), ("h:3", 60)):
+        await ledger.hold(id_, a, 10, expires_at_us=now + seconds * 1_000_000)
+    await ledger.hold("h:never", a, 10)
+    monkeypatch.setattr(clock, "now_us", lambda: now + 2_000_000)
+    assert await holds._expire_some(worker, set()) == 2
+    assert await holds._expire_some(worker, set()) == 0
+    ended = {id_ for id_, status in (await statuses(ledger)).items() if status == HoldStatus.EXPIRED}
+    assert ended == {"h:1", "h:2"}
+    assert (await ledger.view(a)).held == 20
+    await ledger.prove()
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE ledger.sub_accounts SET posted = posted + 1 WHERE account_number = $1",
+        "UPDATE ledger.sub_accounts SET key_version = 9 WHERE account_number = $1",
+        "UPDATE ledger.accounts SET owner = 'thief' WHERE number = $1",
+        "UPDATE ledger.accounts SET key_version = 9 WHERE number = $1",
+        "UPDATE ledger.holds SET amount = 1 WHERE account_number = $1",
+        "DELETE FROM ledger.sub_accounts WHERE account_number = $1",
+    ],
+)
+async def test_a_hold_that_cannot_be_ended_holds_up_no_other(
+    ledger: Ledger, worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tampering: str
+) -> None:
+    bad, good = await ledger.account("m:bad", balance=100), await ledger.account("m:good", balance=100)
+    now = clock.now_us()
+    for account in (bad, good):
+        for i in range(3):
+            expires_at_us = now + (1 if account is bad else 2) * 1_000_000
+            await ledger.hold(f"{account.id}:{i}", account, 10, expires_at_us=expires_at_us)
+    await ledger.tamper(tampering, bad.number)
+    monkeypatch.setattr(clock, "now_us", lambda: now + 5_000_000)
+    monkeypatch.setattr(holds, "EXPIRY_AT_ONCE", 3)
+    stuck: set[int] = set()
+    assert [await holds._expire_some(worker, stuck) for _ in range(3)] == [0, 3, 0]
+    assert stuck == {bad.number}
+    found = await statuses(ledger)
+    assert {id_ for id_, status in found.items() if status == HoldStatus.EXPIRED} == {f"m:good:{i}" for i in range(3)}
