@@ -27,11 +27,11 @@ from fundledger.app.service import Service
 from fundledger.app.settings import Settings
 from fundledger.hotspot.direct import CONNECTIONS, Direct
 from fundledger.hotspot.lane import Lane
+from fundledger.ledger.books import Books
 from fundledger.ledger.clock import AccountingCalendar
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.memory import Memory
 from fundledger.ledger.migrate import read_layout
-from fundledger.ledger.posting import Books
 from fundledger.ledger.session import Session
 from fundledger.security.keys import FileKeys
 from fundledger.security.tokens import Tokens, dev_token
@@ -143,7 +143,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     server = await loop.create_server(protocol, sock=listener, backlog=1024)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(200_000, 20, 100)
     _log.info("worker is ready", extra={"worker": order.ordinal, "port": settings.port})
     gone = loop.create_task(_until_closed(lifeline, stopping))
     await stopping.wait()

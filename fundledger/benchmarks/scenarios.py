@@ -64,7 +64,7 @@ def one_worker(session: Session) -> None:
         if session.wants("bulk"):
             bulk(session, service, reference)
         if session.wants("single"):
-            single(session, service)
+            single(session, service, reference)
         if session.wants("open"):
             scheduled(session, service, capacity)
         if reference is not None:
@@ -145,17 +145,29 @@ def bulk(session: Session, service: Service, reference: Reference | None) -> Non
             )
 
 
-def single(session: Session, service: Service) -> None:
+def single(session: Session, service: Service, reference: Reference | None) -> None:
     """One caller, one request at a time, beside the least that a durable row costs on the same Postgres."""
+    scenario = "single connection"
     session.open_accounts(service, 1)
     bare = database.prepare_bare_inserts(service.dsn)
-    traffic = service.traffic(1)
+    ours = service.traffic(1)
     seconds = min(BASELINE_S, session.plan.seconds)
     contenders = [
-        Contender(SERVICE, lambda s: service.count(single_connection(service.port, traffic.requests(), s)), seconds),
+        Contender(SERVICE, lambda s: service.count(single_connection(service.port, ours.requests(), s)), seconds),
         Contender(BARE, lambda s: database.bare_inserts(bare, s), seconds),
     ]
-    runs = session.alternate("single connection", contenders, service.dsn)
+    with contextlib.ExitStack() as stack:
+        if reference is not None:
+            of, theirs = reference, reference.traffic(1)
+            contenders.append(
+                Contender(REFERENCE, lambda s: of.count(single_connection(of.port, theirs.requests(), s)), seconds)
+            )
+        noop = _noop(service)
+        with session.progress.step("start the no-op server"):
+            stack.enter_context(noop)
+        idle = ours.on_port(noop.port)
+        contenders.append(Contender(NOOP, lambda s: single_connection(noop.port, idle.requests(), s), seconds))
+        runs = session.alternate(scenario, contenders, service.dsn)
     session.figures.append(single_figure(runs[SERVICE], runs[BARE]))
 
 

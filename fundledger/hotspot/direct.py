@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from fundledger.hotspot.lane import CRASHED, Answer, LaneFull, Meter, Statistics
 from fundledger.ledger.batch import Command
+from fundledger.ledger.books import Books
 from fundledger.ledger.fault import GuardHit
-from fundledger.ledger.posting import Books, post_vouchers
+from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
 
 _log = logging.getLogger(__name__)

@@ -1,8 +1,9 @@
 """Group commit: one queue per shard and worker; while a batch is in the database, the next one gathers.
 
-There is no timer: at light load a batch is one command and its latency one transaction; under load batches grow to what
-arrives during one. If the process dies with a full queue, nothing of it was answered: each caller asks again with the
-same id and learns what is true.
+While a batch is written, the callers of the one before are answered; and as soon as as many commands wait as are being
+written, they become the next batch, which is decided meanwhile (ADR 0011). There is no timer: at light load a batch is
+one command and its latency one transaction; under load batches grow to what arrives during one. If the process dies
+with a full queue, nothing of it was answered: each caller asks again with the same id and learns what is true.
 """
 
 import asyncio
@@ -15,16 +16,21 @@ from typing import Protocol
 import msgspec
 
 from fundledger.ledger.batch import AtomicGroup, Command, Outcome
+from fundledger.ledger.books import Books
 from fundledger.ledger.fault import Fault, GuardHit, Unavailable
-from fundledger.ledger.posting import Books, post_vouchers
+from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
+from fundledger.ledger.unlocked import Prepared, prepare
 
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[int, Outcome | Fault], None]
 """Called once, with the index that the command was posted under, after its batch was committed."""
 
-PostBatch = Callable[[Session, Books, Sequence[Command], Callable[[], None]], Awaitable[list[Outcome | Fault]]]
+PostBatch = Callable[..., Awaitable[list[Outcome | Fault]]]
+"""As `post_vouchers`."""
+
+Item = tuple[Command, Answer, int]
 
 
 CRASHED = "internal error: nothing was written, or asking again with the same id tells what was"
@@ -71,9 +77,12 @@ class Lane:
         self._depth_max = depth_max
         self._batch_size_max = batch_size_max
         self._post_batch = post_batch
-        self._queue: deque[tuple[Command, Answer, int]] = deque()
+        self._queue: deque[Item] = deque()
         self._in_flight = 0
-        self._committed: Sequence[tuple[Command, Answer, int]] = ()
+        self._may_prepare = False
+        self._next: list[Item] = []
+        self._preparing: asyncio.Task[Prepared | None] | None = None
+        self._committed: Sequence[Item] = ()
         self._outcomes: Sequence[Outcome | Fault] = ()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -87,13 +96,15 @@ class Lane:
         self._queue.append((command, answer, index))
         if self._in_flight == 0:
             self._wake.set()
+        elif self._may_prepare and len(self._queue) == self._in_flight:
+            asyncio.get_running_loop().call_soon(self._prepare_next)
 
     def free(self) -> int:
         """How many more commands would be accepted now."""
         return self._depth_max - len(self._queue)
 
     def statistics(self) -> Statistics:
-        return Statistics(len(self._queue), self._in_flight)
+        return Statistics(len(self._queue) + len(self._next), self._in_flight)
 
     async def drain(self) -> None:
         """Wait until every accepted command has been answered."""
@@ -110,28 +121,45 @@ class Lane:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if not self._queue:
+            if not self._queue and not self._next:
                 self._in_flight = 0
                 self._empty.set()
                 self._wake.clear()
                 await self._wake.wait()
-            items = self._take()
+            items, preparing = self._next or self._take(), self._preparing
+            self._next, self._preparing = [], None
             self._in_flight = len(items)
             started = loop.time()
             late = loop.call_later(LATE_S, self._answer) if self._committed else None
-            outcomes = await self._post([command for command, _, _ in items])
+            outcomes = await self._post([command for command, _, _ in items], preparing)
+            self._may_prepare = False
             if late is not None:
                 late.cancel()
             self._meter.batch(len(items), loop.time() - started)
             self._answer()
             self._committed, self._outcomes = items, outcomes
-            if not self._queue:
+            if not self._queue and not self._next:
                 self._answer()
 
-    def _answer_soon(self) -> None:
+    def _sent(self, may_prepare: bool) -> None:
         # While a batch is written and committed, this process has nothing to do but answer the one before and read what
         # its callers send next: measured, 1.3 times the throughput of answering first.
-        asyncio.get_running_loop().call_soon(self._answer)
+        self._may_prepare = may_prepare
+        asyncio.get_running_loop().call_soon(self._while_written)
+
+    def _while_written(self) -> None:
+        self._answer()
+        if len(self._queue) >= self._in_flight:
+            self._prepare_next()
+
+    def _prepare_next(self) -> None:
+        """Decide the next batch while this one is written: fewer commands than that are worth waiting for more."""
+        if not self._may_prepare or not self._queue:
+            return
+        self._may_prepare = False
+        self._next = self._take()
+        commands = [command for command, _, _ in self._next]
+        self._preparing = asyncio.get_running_loop().create_task(prepare(self._session, self._books, commands))
 
     def _answer(self) -> None:
         """Answer the last batch that was committed."""
@@ -143,7 +171,7 @@ class Lane:
             except Exception:
                 _log.exception("an answer could not be delivered")
 
-    def _take(self) -> list[tuple[Command, Answer, int]]:
+    def _take(self) -> list[Item]:
         size = 0
         count = 0
         for command, _, _ in self._queue:
@@ -159,9 +187,12 @@ class Lane:
                 self._queue.popleft()
         return items
 
-    async def _post(self, commands: Sequence[Command]) -> Sequence[Outcome | Fault]:
+    async def _post(
+        self, commands: Sequence[Command], preparing: asyncio.Task[Prepared | None] | None
+    ) -> Sequence[Outcome | Fault]:
         try:
-            return await self._post_batch(self._session, self._books, commands, self._answer_soon)
+            prepared = None if preparing is None else await preparing
+            return await self._post_batch(self._session, self._books, commands, self._sent, prepared=prepared)
         except Exception:
             # A bug. The transaction is dropped with its connection, so that nothing of it can be committed later.
             _log.critical("posting a batch of %d failed", len(commands), exc_info=True)

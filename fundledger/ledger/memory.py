@@ -1,33 +1,46 @@
 """What a lane remembers of the sub-accounts that it wrote last, so that a batch need not lock and read them first.
 
-A batch of plain vouchers whose sub-accounts are all remembered is decided from memory and written by one statement,
-which fails as a whole if any row is not as remembered: compare and set on posted, held, version, status and MAC. So a
-row that somebody else wrote, or edited by hand, is never decided upon; it is then locked, read and verified like any
-other. Nothing is refused from memory: whatever is not simply posted is decided again under locks.
+A batch of plain vouchers is decided from what is remembered of its sub-accounts, or was just read without a lock, and
+written by one statement, which fails as a whole if any row is not as it was then: compare and set on posted, held,
+version, status and MAC. So a row that somebody else wrote, or edited by hand, is never decided upon; it is then locked,
+read and verified like any other. Nothing is refused like this: whatever is not simply posted is decided again under
+locks.
 
-A place is believed once a locked read has found it as this lane left it. One that disappointed has to be found so more
-often, twice as often each time: an account that several workers write stays on the locked path, whose statements wait
-for each other instead of failing.
+A place is believed without reading once a read has found it as this lane left it. One that was not so after all has to
+be found so more often, twice as often each time. One that changed even between reading and writing is locked for some
+batches, twice as many each time: an account that several workers write at once stays on the locked path, whose
+statements wait for each other instead of failing.
 """
 
 from collections.abc import Sequence
 
+import msgspec
+
 from fundledger.ledger import clock
-from fundledger.ledger.account import SubAccount
+from fundledger.ledger.account import Account, SubAccount
 from fundledger.ledger.batch import Batch, Command, places_of
 from fundledger.ledger.voucher import Voucher
 from fundledger.security.mac import MacKey
 
 DOUBTS_MAX = 6
-PAUSE_BATCHES = 8
+PAUSES_MAX = 4
 
 Stored = tuple[int, int, int, int, bytes]
+
+
+class Recalled(msgspec.Struct, frozen=True, gc=False):
+    """A batch over remembered sub-accounts of one shard; `unread[place]` is the account of one that is not there."""
+
+    batch: Batch
+    shard: int
+    unread: dict[int, Account]
 
 
 class Memory:
     """At most `2 * generation` sub-accounts, in two generations like the directory; 0 remembers nothing.
 
-    Not for concurrent use: one batch at a time, each ended by `remember` or `disappoint`.
+    One batch may be in the database (`expect`, then `succeed` or `fail`) while the next is recalled upon what it will
+    leave. One that is recalled and not sent ends by `disappoint` or `forget`.
     """
 
     def __init__(self, generation: int = 1 << 15) -> None:
@@ -35,39 +48,48 @@ class Memory:
         self._young: dict[int, SubAccount] = {}
         self._old: dict[int, SubAccount] = {}
         self._proofs_due: dict[int, int] = {}
+        self._contended: dict[int, int] = {}
         self._doubts: dict[int, int] = {}
-        self._suspects: dict[int, Stored] = {}
+        self._suspects: dict[int, tuple[Stored, bool]] = {}
+        self._expected: dict[int, SubAccount] = {}
+        self._stood: dict[int, Stored] = {}
+        self._refusals = 0
         self._pause = 0
+        self.failures = 0
 
     def recall(
         self, commands: Sequence[Command], number: int, ordinal: int, key: MacKey, calendar: clock.AccountingCalendar
-    ) -> Batch | None:
-        """A batch over remembered sub-accounts of one shard, or None when something has to be read."""
+    ) -> Recalled | None:
+        """What to decide upon without a lock; None when the batch has to lock."""
         if self._pause > 0:
             self._pause -= 1
             return None
-        if not commands or type(commands[0]) is not Voucher:
+        if self._generation == 0 or not commands or type(commands[0]) is not Voucher:
             return None
         shard = commands[0].shard
         found: dict[int, SubAccount] = {}
+        unread: dict[int, Account] = {}
         now = clock.now_us()
         for command in commands:
             if type(command) is not Voucher or command.hold is not None or command.reverses is not None:
                 return None
-            if command.unknown is not None:
+            if command.unknown is not None or command.shard != shard:
                 return None
-            for place in places_of(command, ordinal):
-                if place in found:
+            for place, (account, _) in zip(places_of(command, ordinal), command.lines, strict=True):
+                if place in found or place in unread:
                     continue
-                sub_account = self._believed(place)
-                if sub_account is None or sub_account.shard != shard:
+                if place in self._contended or (account.shard != shard and not account.type.platform):
                     return None
+                sub_account = self._expected.get(place) or self._believed(place)
+                if sub_account is None:
+                    unread[place] = account
+                    continue
                 found[place] = sub_account
                 if sub_account.posted_at_us > now:  # noqa: PLR1730 - called for every voucher
                     now = sub_account.posted_at_us
         batch = Batch(number, ordinal, key, now, calendar.date_of(now))
         batch.sub_accounts = found
-        return batch
+        return Recalled(batch, shard, unread)
 
     def _believed(self, place: int) -> SubAccount | None:
         if place in self._proofs_due:
@@ -79,15 +101,20 @@ class Memory:
                 self._young[place] = sub_account
         return sub_account
 
-    def compare(self, place: int, read: SubAccount) -> None:
-        """A locked read saw this place: believe it more, or less."""
+    def compare(self, place: int, read: SubAccount, *, locked: bool = True) -> None:
+        """A read saw this place: believe it more, or less."""
         if self._generation == 0:
             return
+        if locked and place in self._contended:
+            self._contended[place] -= 1
+            if self._contended[place] == 0:
+                del self._contended[place]
         suspected = self._suspects.pop(place, None)
         if suspected is not None:
-            if suspected != read.stored:
+            stored, just_read = suspected
+            if stored != read.stored:
                 self._doubts[place] = min(DOUBTS_MAX, self._doubts.get(place, 0) + 1)
-                self._proofs_due[place] = 1 << self._doubts[place]
+                (self._contended if just_read else self._proofs_due)[place] = 1 << self._doubts[place]
             return
         remembered = self._young.get(place) or self._old.get(place)
         if remembered is None or remembered.stored != read.stored:
@@ -98,7 +125,7 @@ class Memory:
                 del self._proofs_due[place]
 
     def remember(self, batch: Batch) -> None:
-        """The batch was committed: its sub-accounts stand as they are in it."""
+        """The batch was committed, or is expected to be: its sub-accounts stand as they are in it."""
         for sub_account, version, mac in batch.standing:
             sub_account.stands(version, batch.posted_at_us, mac)
         if self._generation == 0:
@@ -113,17 +140,48 @@ class Memory:
         self._old = self._young
         self._young = {}
         self._proofs_due = {place: due for place, due in self._proofs_due.items() if place in self._old}
+        self._contended = {place: due for place, due in self._contended.items() if place in self._old}
         self._doubts = {place: doubt for place, doubt in self._doubts.items() if place in self._old}
         self._suspects = {}
 
-    def disappoint(self, batch: Batch, *, pause: bool = False) -> None:
-        """A batch from memory was not written: forget what deciding it changed.
+    def expect(self, recalled: Recalled) -> None:
+        """The batch is about to be written; it stands until it fails."""
+        sub_accounts = recalled.batch.sub_accounts
+        self._stood = {place: sub_account.stored for place, sub_account in sub_accounts.items()}
+        self._expected = sub_accounts
+        self.remember(recalled.batch)
 
-        The next read finds out whose fault it was. `pause`: read for some batches in any case.
+    def succeed(self) -> None:
+        """The batch that was expected was committed."""
+        self._expected = {}
+        self._stood = {}
+        self._refusals = 0
+
+    def fail(self, recalled: Recalled, *, refused: bool = False) -> None:
+        """It was not, or nobody knows. What was decided upon it meanwhile is void: `failures` tells."""
+        self.failures += 1
+        self._doubt(recalled, self._stood, refused)
+        self._expected = {}
+        self._stood = {}
+
+    def disappoint(self, recalled: Recalled, *, refused: bool = False) -> None:
+        """A batch was not even sent: forget what deciding it changed.
+
+        The next read finds out whose fault it was. `refused`: nobody's, but an item was refused or a repeat; where that
+        happens again and again, batches lock at once.
         """
-        for place in batch.sub_accounts:
-            remembered = self._young.pop(place, None)
-            if remembered is not None:
-                self._suspects[place] = remembered.stored
-        if pause:
-            self._pause = PAUSE_BATCHES
+        self._doubt(recalled, {}, refused)
+
+    def _doubt(self, recalled: Recalled, stood: dict[int, Stored], refused: bool) -> None:
+        self.forget(recalled)
+        for place, sub_account in recalled.batch.sub_accounts.items():
+            self._suspects[place] = (stood.get(place, sub_account.stored), place in recalled.unread)
+        if refused:
+            self._refusals = min(PAUSES_MAX, self._refusals + 1)
+            self._pause = (1 << self._refusals) - 1
+
+    def forget(self, recalled: Recalled) -> None:
+        """What deciding a batch changed in its sub-accounts is not so."""
+        for place in recalled.batch.sub_accounts:
+            self._young.pop(place, None)
+            self._old.pop(place, None)

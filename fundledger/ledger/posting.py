@@ -8,54 +8,34 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import asyncpg
-import msgspec
 
 from fundledger.ledger import clock
-from fundledger.ledger.account import Account, Status, SubAccount
-from fundledger.ledger.accounts import Layout
+from fundledger.ledger.account import Account, Status
 from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of, places_of
+from fundledger.ledger.books import Books
 from fundledger.ledger.columns import parameters
-from fundledger.ledger.directory import AccountTampered, Directory
+from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.hold import EndHold, PlaceHold
 from fundledger.ledger.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
 from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.rows import take
 from fundledger.ledger.rules import decide
-from fundledger.ledger.session import COMMIT, Session
+from fundledger.ledger.session import COMMIT, PASSING, Session
 from fundledger.ledger.statements import SQL
+from fundledger.ledger.unlocked import OnSent, Prepared, Written, nothing, prepare, write_prepared
 from fundledger.ledger.voucher import Voucher
-from fundledger.security import canonical
-from fundledger.security.keys import KeyFault, Keys
+from fundledger.security.keys import KeyFault
 
 _log = logging.getLogger(__name__)
 _CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-_PASSING: Final = (
-    OSError,
-    # What asyncpg says of an idle connection that the server closed with a last word.
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-)
 CONFLICT_ATTEMPTS: Final = 5
 RETRY_FOR_S: Final = 20.0
 """How long a batch waits for a database that went away, before its callers are told that the outcome is unknown."""
-
-
-class Books(msgspec.Struct):
-    """What a poster needs to know beside its session. `ordinal` is the worker's: which slots it prefers."""
-
-    keys: Keys
-    directory: Directory
-    layout: Layout
-    calendar: clock.AccountingCalendar
-    ordinal: int
 
 
 class SubAccountMissing(Exception):
@@ -113,16 +93,13 @@ class Plan:
             self.places[shard] = {place}
 
 
-def _nothing() -> None:
-    pass
-
-
 async def post_vouchers(
     session: Session,
     books: Books,
     commands: Sequence[Command],
-    on_sent: Callable[[], None] = _nothing,
+    on_sent: OnSent = nothing,
     sent_before: bool = False,
+    prepared: Prepared | None = None,
 ) -> list[Outcome | Fault]:
     """Post a batch: `answers[i]` answers `commands[i]`, an outcome or the fault that kept it from having one.
 
@@ -134,16 +111,28 @@ async def post_vouchers(
     When the connection breaks, also around the commit, the same batch is posted again: each id counts once, so that
     finds out what is true. Asking again with the same ids is always safe.
 
-    `on_sent` is called when the writes are about to go out: from then on this process waits for the database.
+    `on_sent` is called when the writes are about to go out: from then on this process waits for the database. If it is
+    told true, the next batch may be prepared meanwhile, and given as `prepared`, with its commands, when it ended.
     `sent_before`: an earlier attempt at these commands may have been committed.
 
     Cancelling the caller does not withdraw a batch that was sent.
     """
+    prepared = prepared or await prepare(session, books, commands)
     number = secrets.randbits(62)
-    answers, sent_commit = await _post_from_memory(session, books, commands, number, on_sent)
-    sent_commit = sent_commit or sent_before
-    if answers is not None:
-        return answers
+    sent_commit = sent_before
+    if prepared is not None:
+        number = prepared.recalled.batch.number
+        written = await write_prepared(session, prepared, on_sent)
+        if written is Written.YES:
+            return list(prepared.outcomes)
+        sent_commit = sent_commit or written is Written.UNKNOWN
+    return await _post_locked(session, books, commands, number, sent_commit, on_sent)
+
+
+async def _post_locked(
+    session: Session, books: Books, commands: Sequence[Command], number: int, sent_commit: bool, on_sent: OnSent
+) -> list[Outcome | Fault]:
+    """Lock and read, decide, write, commit; again when it has to be. `sent_commit`: it may have been committed."""
     conflicts = 0
     placed: set[str] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
@@ -154,9 +143,11 @@ async def post_vouchers(
             outcomes = decide(batch, commands)
             connection = await session.open()
             if batch.has_writes():
-                await _write(connection, session, batch, on_sent)
+                await _write(connection, session, batch)
                 sent_commit = True
                 placed |= batch.new_holds
+                # Not before: whatever this process did between the lock and the commit, other writers would wait for.
+                on_sent(False)
                 await connection.execute(COMMIT)
             else:
                 await session.rollback()
@@ -179,7 +170,7 @@ async def post_vouchers(
         except KeyFault as fault:
             await session.rollback()
             return await _halve(session, books, commands, Unavailable(str(fault)), sent_commit)
-        except (*_PASSING, asyncpg.InterfaceError) as error:
+        except (*PASSING, asyncpg.InterfaceError) as error:
             if isinstance(error, asyncpg.InterfaceError) and not session.is_broken():
                 await session.rollback()
                 return await _halve(session, books, commands, GuardHit(str(error)), sent_commit)
@@ -203,48 +194,6 @@ async def post_vouchers(
             if batch.tampered:
                 await _freeze_tampered(session, books, batch)
             return list(outcomes)
-
-
-async def _post_from_memory(
-    session: Session, books: Books, commands: Sequence[Command], number: int, on_sent: Callable[[], None]
-) -> tuple[list[Outcome | Fault] | None, bool]:
-    """The answers, when everything was remembered and still stood; else None, and whether it may have happened."""
-    memory = session.memory
-    batch = memory.recall(commands, number, books.ordinal, books.keys.current, books.calendar)
-    if batch is None:
-        return None, False
-    sent = False
-    try:
-        outcomes = decide(batch, commands)
-        if any(outcome.refusal is not None or outcome.replay for outcome in outcomes):
-            memory.disappoint(batch)
-            return None, False
-        vouchers = [record for _, record in batch.new_vouchers]
-        written = [s for s in batch.sub_accounts.values() if s.written]
-        write = await session.unlocked()
-        arguments = parameters(batch, batch.new_vouchers[0][0], vouchers, written, batch.entries)
-        on_sent()
-        sent = True
-        await write.fetch(*arguments)
-    except (*_PASSING, asyncpg.InterfaceError):
-        memory.disappoint(batch)
-        session.drop()
-        return None, sent
-    except asyncpg.PostgresError as error:
-        memory.disappoint(batch, pause=isinstance(error, asyncpg.UniqueViolationError))
-        return None, False
-    except Exception:
-        # A bug: what deciding changed in memory must not be believed; the locked path isolates the item.
-        _log.critical("posting from memory failed", exc_info=True)
-        memory.disappoint(batch)
-        session.drop()
-        return None, sent
-    except BaseException:
-        memory.disappoint(batch)
-        session.drop()
-        raise
-    memory.remember(batch)
-    return list(outcomes), True
 
 
 async def _halve(
@@ -284,7 +233,7 @@ async def _read(session: Session, books: Books, commands: Sequence[Command], num
         account = plan.accounts.get(row[0])
         if account is None:
             account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
-        _take(batch, books, account, shard, row)
+        take(batch, books, account, shard, row)
     for place, sub_account in batch.sub_accounts.items():
         session.memory.compare(place, sub_account)
         # Time along one sub-account never falls, whoever's clock it was; one that does not verify has no say in it.
@@ -305,40 +254,10 @@ async def _read(session: Session, books: Books, commands: Sequence[Command], num
     return batch
 
 
-def _take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.Record) -> None:
-    """Put a locked row into the batch. One whose MAC does not verify is taken as frozen."""
-    number, slot, posted, held, version, seq, posted_at_us, status, key_version, last_entry_mac, mac, _ = row
-    message = canonical.sub_account(
-        number,
-        slot,
-        account.currency.encode(),
-        posted,
-        held,
-        version,
-        status,
-        seq,
-        posted_at_us,
-        last_entry_mac,
-        key_version,
-    )
-    place = (number << 16) + slot
-    if books.keys.by_version(key_version).tag(message) != mac:
-        evidence = {
-            name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"
-        }
-        batch.tampered[place] = msgspec.json.encode(evidence).decode()
-    batch.sub_accounts[place] = sub_account = SubAccount(
-        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac, mac
-    )
-    if place in batch.tampered:
-        sub_account.status = Status.FROZEN_INTEGRITY
-
-
 async def _write(
     connection: "asyncpg.Connection[asyncpg.Record]",
     session: Session,
     batch: Batch,
-    on_sent: Callable[[], None] = _nothing,
 ) -> None:
     written = [s for s in batch.sub_accounts.values() if s.written]
     shards = {s.shard for s in written}
@@ -349,7 +268,6 @@ async def _write(
         entries = [entry for entry in batch.entries if single or entry[0] == shard]
         sub_accounts = [s for s in written if single or s.shard == shard]
         arguments = parameters(batch, shard, vouchers, sub_accounts, entries)
-        on_sent()
         await session.write.fetch(*arguments)
     if batch.changed_holds:
         await write_holds(connection, batch)

@@ -1,13 +1,13 @@
-"""The two connections of a lane, their statements prepared, re-opened after they break.
+"""The connections of a lane, their statements prepared, re-opened after they break.
 
 The one that locks is always inside a transaction: `COMMIT AND CHAIN` opens the next with the commit of the last, so
 that a batch is three statements (lock and read, write, commit). Between batches it is idle in a transaction that holds
-no snapshot, no lock and no transaction id. The other writes what was decided from memory, one statement and transaction
-at a time.
+no snapshot, no lock and no transaction id. The other two read without a lock, and write what was decided without one;
+each statement is a transaction of its own. They are two because the next batch is read while the last one is written.
 """
 
 import socket
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
@@ -38,6 +38,18 @@ _SETTINGS = {
     "tcp_user_timeout": "60000",
 }
 
+PASSING: Final = (
+    OSError,
+    # What asyncpg says of an idle connection that the server closed with a last word.
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+)
+"""The database, or the way to it, went away; it may come back."""
+
 COMMIT = "COMMIT AND CHAIN"
 ROLLBACK = "ROLLBACK AND CHAIN"
 
@@ -51,6 +63,8 @@ class Session:
         self._locking: Connection | None = None
         self._unlocked: Connection | None = None
         self._unlocked_write: Statement
+        self._reading: Connection | None = None
+        self._unlocked_read: Statement
         self.memory = memory or Memory()
         self.lock: Statement
         self.write: Statement
@@ -66,12 +80,20 @@ class Session:
         return self._locking
 
     async def unlocked(self) -> Statement:
-        """The write as a transaction of its own, on the other connection. Raises as `open`."""
+        """The write as a transaction of its own, on a connection of its own. Raises as `open`."""
         if self._unlocked is None or self._unlocked.is_closed():
             connection = await self._connect(f"{self._name} (unlocked)")
             self._unlocked_write = await connection.prepare(SQL["write_batch"])
             self._unlocked = connection
         return self._unlocked_write
+
+    async def reading(self) -> Statement:
+        """The read without locks, on a connection of its own. Raises as `open`."""
+        if self._reading is None or self._reading.is_closed():
+            connection = await self._connect(f"{self._name} (reading)")
+            self._unlocked_read = await connection.prepare(SQL["read_sub_accounts"])
+            self._reading = connection
+        return self._unlocked_read
 
     async def _connect(self, name: str) -> Connection:
         settings = {**_SETTINGS, "application_name": name}
@@ -92,15 +114,15 @@ class Session:
             self.drop()
 
     def drop(self) -> None:
-        """Cut both connections: nothing that was not committed can be committed any more."""
-        for connection in (self._locking, self._unlocked):
+        """Cut the connections: nothing that was not committed can be committed any more."""
+        for connection in (self._locking, self._unlocked, self._reading):
             if connection is not None:
                 connection.terminate()
-        self._locking = self._unlocked = None
+        self._locking = self._unlocked = self._reading = None
 
     async def close(self) -> None:
-        connections = (self._locking, self._unlocked)
-        self._locking = self._unlocked = None
+        connections = (self._locking, self._unlocked, self._reading)
+        self._locking = self._unlocked = self._reading = None
         for connection in connections:
             if connection is not None and not connection.is_closed():
                 await connection.close(timeout=5)

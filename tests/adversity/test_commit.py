@@ -13,6 +13,7 @@ from fundledger.ledger.account import Account
 from fundledger.ledger.batch import AtomicGroup, Command, Outcome
 from fundledger.ledger.fault import Fault, OutcomeUnknown, Unavailable
 from fundledger.ledger.hold import EndHold, PlaceHold
+from fundledger.ledger.memory import Memory
 from fundledger.ledger.voucher import Voucher
 from tests.adversity.conftest import Tell, Torn
 from tests.adversity.proxy import (
@@ -141,6 +142,14 @@ async def rich(scene: Scene) -> list[Command]:
 
 
 async def plain(scene: Scene) -> list[Command]:
+    """Payments that are locked and read."""
+    scene.torn.session.memory = Memory(0)
+    return list(scene.payments())
+
+
+async def just_read(scene: Scene) -> list[Command]:
+    """Payments that are read without a lock."""
+    await scene.torn.reconnect()
     return list(scene.payments())
 
 
@@ -157,6 +166,7 @@ async def disappointing(scene: Scene) -> list[Command]:
 
 
 BATCHES = {"plain": plain, "remembered": remembered, "disappointing": disappointing, "rich": rich}
+ALL_BATCHES = {**BATCHES, "just read": just_read}
 
 
 @pytest.mark.parametrize("where", CUTS)
@@ -241,7 +251,7 @@ async def test_a_voucher_between_two_shards_is_posted_in_both_or_in_none(torn: T
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("share", [0.0, 0.5], ids=["between", "within"])
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", ALL_BATCHES)
 async def test_a_cut_at_any_message_of_a_batch_loses_and_doubles_nothing(
     torn: Torn, batch: str, share: float, tell: Tell
 ) -> None:
@@ -249,7 +259,7 @@ async def test_a_cut_at_any_message_of_a_batch_loses_and_doubles_nothing(
 
     async def post(fault: WireFault | None) -> int:
         await torn.reconnect()
-        commands = await BATCHES[batch](scene)
+        commands = await ALL_BATCHES[batch](scene)
         torn.proxy.record()
         torn.proxy.fault = fault
         answers = await torn.post(*commands)

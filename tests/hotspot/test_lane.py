@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fundledger.hotspot import lane as lane_module
 from fundledger.hotspot.lane import Lane, LaneFull, Statistics
 from fundledger.ledger.batch import AtomicGroup, Command, Outcome
 from fundledger.ledger.fault import Fault, GuardHit, Unavailable
@@ -20,14 +21,21 @@ class Post:
 
     def __init__(self) -> None:
         self.batches: list[list[Command]] = []
-        self.on_sent: list[Callable[[], None]] = []
+        self.on_sent: list[Callable[[bool], None]] = []
+        self.prepared: list[Any] = []
         self._done: list[asyncio.Future[list[Outcome | Fault]]] = []
 
     async def __call__(
-        self, session: Session, books: Any, commands: Sequence[Command], on_sent: Callable[[], None]
+        self,
+        session: Session,
+        books: Any,
+        commands: Sequence[Command],
+        on_sent: Callable[[bool], None],
+        prepared: Any = None,
     ) -> list[Outcome | Fault]:
         self.batches.append(list(commands))
         self.on_sent.append(on_sent)
+        self.prepared.append(prepared)
         self._done.append(asyncio.get_running_loop().create_future())
         return await self._done[-1]
 
@@ -115,7 +123,7 @@ async def test_each_caller_is_answered_once_with_its_own_outcome_in_order(desk: 
 async def test_nobody_is_answered_before_the_batch_has_been_committed(desk: Desk) -> None:
     desk.ask(3)
     await desk.post.started(1)
-    desk.post.on_sent[0]()
+    desk.post.on_sent[0](False)
     for _ in range(20):
         await asyncio.sleep(0)
     assert desk.order == []
@@ -252,7 +260,7 @@ async def test_a_committed_batch_is_answered_when_the_next_one_was_sent(desk: De
     desk.ask()
     desk.post.finish()
     await desk.post.started(2)
-    desk.post.on_sent[1]()
+    desk.post.on_sent[1](False)
     await desk.answered(3)
     desk.post.finish()
     await desk.answered(4)
@@ -280,3 +288,83 @@ async def test_a_lane_posts_on_a_real_database(ledger: Ledger) -> None:
     assert codes([answers[i] for i in range(40)]) == ["posted"] * 30 + ["insufficient-funds"] * 10
     await lane.close()
     await ledger.prove()
+
+
+class Preparing:
+    """In the place of `prepare`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[list[Command]] = []
+        self.fails = False
+        monkeypatch.setattr(lane_module, "prepare", self._prepare)
+
+    async def _prepare(self, session: Session, books: Any, commands: Sequence[Command]) -> Any:
+        self.batches.append(list(commands))
+        if self.fails:
+            raise RuntimeError("a bug")
+        return len(self.batches)
+
+
+async def test_as_many_as_are_being_written_are_prepared_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    preparing = Preparing(monkeypatch)
+    desk.ask(3)
+    await desk.post.started(1)
+    desk.post.on_sent[0](True)
+    desk.ask(2)
+    await asyncio.sleep(0)
+    assert preparing.batches == []
+    desk.ask(2)
+    await eventually(lambda: preparing.batches, "the next batch is prepared")
+    desk.ask(5)
+    assert [len(batch) for batch in preparing.batches] == [4]
+    assert desk.lane.statistics() == Statistics(waiting=9, in_flight=3)
+    desk.post.finish()
+    await desk.post.started(2)
+    assert desk.post.prepared == [None, 1]
+    assert desk.post.batches[1] == preparing.batches[0]
+    desk.post.finish()
+    await desk.post.started(3)
+    assert (len(desk.post.batches[2]), desk.post.prepared[2]) == (5, None)
+    desk.post.finish()
+    await desk.answered(12)
+    assert desk.order == list(range(12))
+
+
+async def test_nothing_is_prepared_beside_a_batch_that_locks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    preparing = Preparing(monkeypatch)
+    desk.ask(1)
+    await desk.post.started(1)
+    desk.post.on_sent[0](False)
+    desk.ask(5)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert preparing.batches == []
+
+
+async def test_drain_waits_for_what_was_prepared(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    preparing = Preparing(monkeypatch)
+    desk.ask(1)
+    await desk.post.started(1)
+    desk.post.on_sent[0](True)
+    desk.ask(1)
+    await eventually(lambda: preparing.batches, "the next batch is prepared")
+    draining = asyncio.create_task(desk.lane.drain())
+    desk.post.finish()
+    await desk.post.started(2)
+    assert not draining.done()
+    desk.post.finish()
+    await draining
+    assert desk.order == [0, 1]
+
+
+async def test_preparing_that_crashes_answers_its_callers(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    preparing = Preparing(monkeypatch)
+    preparing.fails = True
+    desk.ask(1)
+    await desk.post.started(1)
+    desk.post.on_sent[0](True)
+    desk.ask(1)
+    await eventually(lambda: preparing.batches, "the next batch is prepared")
+    desk.post.finish()
+    await desk.answered(2)
+    assert codes(desk.answers[1]) == ["GuardHit"]

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from fundledger.ledger import posting
+from fundledger.ledger import posting, unlocked
 from fundledger.ledger.fault import GuardHit, Unavailable
 from tests.support.ledger import (
     Ledger,
@@ -87,6 +87,7 @@ async def test_a_connection_that_broke_before_the_commit_posts_once(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    ledger.lock_always()
     real, cuts = posting._write, []
 
     async def write(*arguments):
@@ -108,6 +109,7 @@ async def test_a_connection_that_broke_after_the_commit_posts_once_and_is_no_rep
 ) -> None:
     """The commit succeeded and nobody heard of it: the one who asked first is told that it is new."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    ledger.lock_always()
     real, cuts = asyncpg.Connection.execute, []
 
     async def execute(self, query, *arguments, **more):
@@ -131,6 +133,7 @@ async def test_a_database_that_does_not_come_back_is_an_unknown_outcome_only_aft
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    ledger.lock_always()
     monkeypatch.setattr(posting, "RETRY_FOR_S", 0.0)
 
     async def unreachable() -> None:
@@ -170,6 +173,7 @@ async def test_nobody_is_told_that_nothing_was_written_when_an_earlier_attempt_m
 ) -> None:
     """The first attempt is cut at its commit; every later one meets a conflict, until the lane gives up."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    ledger.lock_always()
     real, real_write, cuts = asyncpg.Connection.execute, posting._write, []
 
     async def execute(self, query, *arguments, **more):
@@ -201,6 +205,7 @@ async def test_a_bug_in_one_item_stands_alone(ledger: Ledger, monkeypatch: pytes
         return real(batch, commands)
 
     monkeypatch.setattr(posting, "decide", decide)
+    monkeypatch.setattr(unlocked, "decide", decide)
     batch = [transfer(a, b, 1, type_="poison" if i == 3 else "pay") for i in range(7)]
     assert codes(await ledger.post(*batch)) == ["posted"] * 3 + ["GuardHit"] + ["posted"] * 3
     assert await ledger.posted(b) == 6

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
-from fundledger.ledger import clock, posting, rules
+from fundledger.ledger import clock, rules, unlocked
 from fundledger.ledger.fault import GuardHit
 from tests.support.halfway import is_waiting_for_a_lock
 from tests.support.ledger import Ledger, code, codes, new_id, posted, transfer
@@ -176,7 +176,7 @@ async def test_a_bug_while_deciding_from_memory_leaves_nothing_of_it(
             raise ZeroDivisionError
         return real(batch, commands)
 
-    monkeypatch.setattr(posting, "decide", decide)
+    monkeypatch.setattr(unlocked, "decide", decide)
     assert codes(await ledger.post(transfer(a, b, 1), transfer(a, b, 1))) == ["posted", "posted"]
     assert crashes
     assert posted(await ledger.post_one(transfer(a, b, 1)))

@@ -100,6 +100,7 @@ async def test_a_duplicate_that_another_worker_is_about_to_commit_is_decided_aga
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     id_ = new_id()
     other = await ledger.worker(1)
+    other.lock_always()
     async with overtaken(ledger, transfer(bank, fees, 5, id_=id_), other, transfer(bank, fees, 5, id_=id_)) as outcomes:
         assert codes(outcomes) == ["posted", "posted"]
         assert [outcome.replay for outcome in outcomes] == [False, True]

@@ -105,8 +105,13 @@ async def test_an_atomic_group_posts_all_or_none(ledger: Ledger) -> None:
 # --- Time --------------------------------------------------------------------------------------------------------------
 
 
-async def test_posted_at_never_falls_along_a_sub_account(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("locked", [True, False], ids=["under locks", "without a lock"])
+async def test_posted_at_never_falls_along_a_sub_account(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    if locked:
+        ledger.lock_always()
     start = clock.now_us()
     for offset in (50_000_000, 20_000_000, -3_000_000, 60_000_000):
         monkeypatch.setattr(clock, "now_us", lambda offset=offset: start + offset)

@@ -20,8 +20,19 @@ from tests.support.ledger import (
 async def test_a_worker_that_waited_decides_over_what_the_other_left(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=10), await ledger.account("m:2")
     other = await ledger.worker(1)
+    other.lock_always()
     async with overtaken(ledger, transfer(a, b, 10), other, transfer(a, b, 10)) as outcomes:
         assert codes(outcomes) == ["posted", "insufficient-funds"]
+    await ledger.prove()
+
+
+async def test_a_worker_that_had_read_decides_again_over_what_the_other_left(ledger: Ledger) -> None:
+    """It read without a lock, and waits with what it writes."""
+    a, b, c = [await ledger.account(f"m:{i}", balance=10) for i in range(3)]
+    other = await ledger.worker(1)
+    async with overtaken(ledger, transfer(a, b, 10), other, transfer(a, c, 10)) as outcomes:
+        assert codes(outcomes) == ["posted", "insufficient-funds"]
+    assert other.session._unlocked is not None, "it did not try without a lock"
     await ledger.prove()
 
 

@@ -13,11 +13,13 @@ from asyncpg.pgproto.pgproto import UUID
 from fundledger.ledger.account import Account, Status
 from fundledger.ledger.accounts import AccountView, Layout, NewAccount, Opened, open_accounts, read_accounts
 from fundledger.ledger.batch import Command, Outcome, SetStatus
+from fundledger.ledger.books import Books
 from fundledger.ledger.clock import AccountingCalendar
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.hold import EndHold, Hold, PlaceHold
-from fundledger.ledger.posting import Books, post_vouchers
+from fundledger.ledger.memory import Memory
+from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.records import read_holds, read_records
 from fundledger.ledger.session import Session
 from fundledger.ledger.voucher import Record, Voucher, digest_of
@@ -79,6 +81,10 @@ class Ledger:
             outcome = (await self.post(voucher((bank, -signed), (account, signed))))[0]
             assert posted(outcome), outcome
         return account
+
+    def lock_always(self) -> None:
+        """Decide nothing without a lock from now on."""
+        self.session.memory = Memory(0)
 
     async def post(self, *commands: Command) -> list[Outcome | Fault]:
         return await post_vouchers(self.session, self.books, commands)

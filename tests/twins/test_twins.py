@@ -27,7 +27,16 @@ from fundledger.reconciliation.checks import verify
 from fundledger.security import canonical
 from fundledger.security.keys import FileKeys
 from fundledger.security.mac import MacKey
-from tests.ledger import test_holds, test_isolation, test_memory, test_once, test_posting, test_tampering, test_workers
+from tests.ledger import (
+    test_ahead,
+    test_holds,
+    test_isolation,
+    test_memory,
+    test_once,
+    test_posting,
+    test_tampering,
+    test_workers,
+)
 from tests.support import ledger as support
 from tests.support.database import ONE_SHARD, Databases
 from tests.support.ledger import Ledger, capture, posted, transfer
@@ -73,6 +82,18 @@ def without_compare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def lock_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     without_lock(monkeypatch)
+
+
+async def compare_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads too early decides over what is no longer so. The key of the journal would catch it; not a floor."""
+    without_compare(monkeypatch)
+    await drop(ledger, "entries", "entries_pkey")
+    await drop(ledger, "sub_accounts", "sub_accounts_floor")
+
+
+async def failure_and_compare_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "failures", property(lambda _: 0, lambda *_: None), raising=False)
+    await compare_removed(ledger, monkeypatch)
 
 
 async def lock_and_compare_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,12 +242,14 @@ async def answer_before_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) 
     """A buffer that answers once it has decided, and writes afterwards."""
 
     async def eager(
-        session: Any, books: Any, commands: Sequence[Any], on_sent: Callable[[], None]
+        session: Any, books: Any, commands: Sequence[Any], on_sent: Callable[[bool], None], prepared: Any = None
     ) -> list[Outcome | Fault]:
         batch = await posting._read(session, books, commands, 1)
         outcomes = decide(batch, commands)
         await session.rollback()
-        later = asyncio.get_running_loop().create_task(post_vouchers(session, books, commands, on_sent))
+        later = asyncio.get_running_loop().create_task(
+            post_vouchers(session, books, commands, on_sent, prepared=prepared)
+        )
         ledger.later = later  # type: ignore[attr-defined]
         return list(outcomes)
 
@@ -335,6 +358,12 @@ CHECKS: dict[str, Check] = {
     "a worker that waited decides over what the other left": check_of(
         test_workers.test_a_worker_that_waited_decides_over_what_the_other_left
     ),
+    "a worker that had read decides again over what the other left": check_of(
+        test_workers.test_a_worker_that_had_read_decides_again_over_what_the_other_left
+    ),
+    "what was prepared upon a batch that failed is decided again": check_of(
+        test_ahead.test_what_was_prepared_upon_a_batch_that_failed_is_decided_again
+    ),
     "a freeze by another worker holds at once": check_of(test_memory.test_a_freeze_by_another_worker_holds_at_once),
     "a repeat gets the first answer": check_of(test_once.test_a_repeat_gets_the_first_answer_and_writes_nothing),
     "duplicates inside and across batches": check_of(test_memory.test_a_repeat_is_answered_from_the_record),
@@ -355,7 +384,7 @@ CHECKS: dict[str, Check] = {
     "an item that the database refuses stands alone": check_of(
         test_isolation.test_an_item_that_the_database_refuses_stands_alone, at=[4]
     ),
-    "posted_at never falls": check_of(test_posting.test_posted_at_never_falls_along_a_sub_account),
+    "posted_at never falls": check_of(test_posting.test_posted_at_never_falls_along_a_sub_account, locked=True),
     "nothing acknowledged is lost": nothing_acknowledged_is_lost,
     "books are proved after payments": books_are_proved_after_payments,
     "books are proved after a capture": books_are_proved_after_a_capture,
@@ -366,6 +395,8 @@ CHECKS: dict[str, Check] = {
 
 BREAKS: dict[str, Break] = {
     "the lock": lock_removed,
+    "compare and set": compare_removed,
+    "the failure of the batch before, and compare and set": failure_and_compare_removed,
     "the lock, and compare and set": lock_and_compare_removed,
     "the lock, compare and set, and the journal's key": lock_compare_and_journal_key_removed,
     "the duplicate check": duplicate_check_removed,
@@ -388,6 +419,11 @@ BREAKS: dict[str, Break] = {
 
 TWINS = [
     Twin("the lock", "a worker that waited decides over what the other left"),
+    Twin("compare and set", "a worker that had read decides again over what the other left"),
+    Twin(
+        "the failure of the batch before, and compare and set",
+        "what was prepared upon a batch that failed is decided again",
+    ),
     Twin("the lock, and compare and set", "a worker that waited decides over what the other left"),
     Twin("the lock, compare and set, and the journal's key", "a worker that waited decides over what the other left"),
     Twin("the duplicate check", "a repeat gets the first answer"),

@@ -1,0 +1,18 @@
+"""What a poster needs to know beside its session."""
+
+import msgspec
+
+from fundledger.ledger import clock
+from fundledger.ledger.accounts import Layout
+from fundledger.ledger.directory import Directory
+from fundledger.security.keys import Keys
+
+
+class Books(msgspec.Struct):
+    """`ordinal` is the worker's: which slots it prefers."""
+
+    keys: Keys
+    directory: Directory
+    layout: Layout
+    calendar: clock.AccountingCalendar
+    ordinal: int

@@ -1,0 +1,38 @@
+"""Rows of `sub_accounts` as they come from the database, verified."""
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger.account import Account, Status, SubAccount
+from fundledger.ledger.batch import Batch
+from fundledger.ledger.books import Books
+from fundledger.security import canonical
+
+
+def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.Record) -> None:
+    """Put a row that was read into the batch. One whose MAC does not verify is taken as frozen. Raises KeyFault."""
+    number, slot, posted, held, version, seq, posted_at_us, status, key_version, last_entry_mac, mac = row[:11]
+    message = canonical.sub_account(
+        number,
+        slot,
+        account.currency.encode(),
+        posted,
+        held,
+        version,
+        status,
+        seq,
+        posted_at_us,
+        last_entry_mac,
+        key_version,
+    )
+    place = (number << 16) + slot
+    if books.keys.by_version(key_version).tag(message) != mac:
+        evidence = {
+            name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"
+        }
+        batch.tampered[place] = msgspec.json.encode(evidence).decode()
+    batch.sub_accounts[place] = sub_account = SubAccount(
+        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac, mac
+    )
+    if place in batch.tampered:
+        sub_account.status = Status.FROZEN_INTEGRITY
