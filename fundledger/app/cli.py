@@ -75,6 +75,26 @@ def _bench(options: argparse.Namespace) -> int:
     return bench(options.rest)
 
 
+def _hot_list(options: argparse.Namespace) -> int:
+    from fundledger.app.hot import run_list
+
+    return asyncio.run(run_list(_settings(options)))
+
+
+def _hot_split(options: argparse.Namespace) -> int:
+    from fundledger.app.hot import run_resplit
+
+    settings = _settings(options)
+    slots = max(2, settings.workers) if options.slots is None else options.slots
+    return asyncio.run(run_resplit(settings, options.account, slots, options.reason))
+
+
+def _hot_merge(options: argparse.Namespace) -> int:
+    from fundledger.app.hot import run_resplit
+
+    return asyncio.run(run_resplit(_settings(options), options.account, 1, options.reason))
+
+
 def _show_settings(options: argparse.Namespace) -> int:
     rows = sources(_settings(options))
     width = max(len(name) for name, _, _ in rows)
@@ -104,8 +124,20 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--rate", type=int, default=200, help="payments per second (default 200)")
     doctor = command("doctor", _doctor, "what is wrong with this installation, and what to do")
     command("settings", _show_settings, "the effective settings, with where each came from")
+    hot = commands.add_parser("hot", help="hot accounts", description="Hot accounts: list, split and merge them.")
+    hots = hot.add_subparsers(required=True, metavar="COMMAND")
+    hot_list = hots.add_parser("list", help="which accounts are hot or split, and why")
+    hot_list.set_defaults(run=_hot_list)
+    hot_split = hots.add_parser("split", help="spread an account over several slots")
+    hot_split.set_defaults(run=_hot_split)
+    hot_split.add_argument("--slots", type=int, help="how many (default: one for each worker)")
+    hot_merge = hots.add_parser("merge", help="back to one slot")
+    hot_merge.set_defaults(run=_hot_merge)
+    for with_account in (hot_split, hot_merge):
+        with_account.add_argument("account")
+        with_account.add_argument("--reason", default="an operator asked", help="kept in the log of routes")
     bench = commands.add_parser("bench", help="measure this service beside its baselines", add_help=False)
     bench.set_defaults(run=_bench)
-    for with_data in (serve, migrate, verify, doctor):
+    for with_data in (serve, migrate, verify, doctor, hot_list, hot_split, hot_merge):
         with_data.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
     return parser

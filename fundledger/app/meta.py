@@ -44,6 +44,7 @@ def snapshot(service: Service) -> metrics.Snapshot:
     now.in_flight = sum(lane.statistics().in_flight for lane in service.lanes)
     now.accounts_remembered = len(service.directory)
     now.rss_bytes = _rss()
+    now.hot = service.keeper.counted
     return now
 
 

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fundledger.hotspot.keeper import Counted
+
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
@@ -48,6 +50,7 @@ class Snapshot(msgspec.Struct):
     accounts_remembered: int = 0
     rss_bytes: int = 0
     workers: int = 1
+    hot: Counted = msgspec.field(default_factory=Counted)
 
     def add(self, other: "Snapshot") -> None:
         for mine, theirs in ((self.requests, other.requests), (self.outcomes, other.outcomes)):
@@ -62,6 +65,12 @@ class Snapshot(msgspec.Struct):
         self.accounts_remembered += other.accounts_remembered
         self.rss_bytes += other.rss_bytes
         self.workers += other.workers
+        self.hot.splits += other.hot.splits
+        self.hot.merges += other.hot.merges
+        self.hot.rebalances += other.hot.rebalances
+        self.hot.transitions += other.hot.transitions
+        self.hot.widened += other.hot.widened
+        self.hot.heat = self.hot.heat or other.hot.heat
 
 
 class Metrics:
@@ -116,6 +125,17 @@ class _Rendered(Collector):
             family = HistogramMetricFamily(name, help_)
             family.add_metric([], *_buckets(histogram, bounds))
             yield family
+        heat = GaugeMetricFamily("fundledger_hot_accounts", "Accounts that are not cold.", labels=["heat"])
+        for state in ("warming", "hot", "cooling"):
+            heat.add_metric([state], s.hot.heat.get(state, 0))
+        yield heat
+        changes = CounterMetricFamily("fundledger_splitting", "What was done to hot accounts.", labels=["change"])
+        for change in ("splits", "merges", "rebalances", "transitions"):
+            changes.add_metric([change], getattr(s.hot, change))
+        yield changes
+        yield CounterMetricFamily(
+            "fundledger_widened_batches", "Batches that one slot of an account was not enough for.", value=s.hot.widened
+        )
         for name, help_, value in (
             ("fundledger_lane_waiting_commands", "Commands waiting in lanes.", s.waiting),
             ("fundledger_lane_in_flight_commands", "Commands in the database.", s.in_flight),

@@ -107,7 +107,7 @@ def account(view: AccountView) -> bytes:
         },
         "version": view.version,
         "sub_accounts": view.sub_accounts,
-        "heat": "cold",
+        "heat": view.heat,
         "created_at": time_text(view.created_at),
     }
     if view.metadata is not None:

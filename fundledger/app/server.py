@@ -25,7 +25,10 @@ from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
 from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route, Router, answer
 from fundledger.app.service import Service
 from fundledger.app.settings import Settings
+from fundledger.hotspot.detector import Thresholds
 from fundledger.hotspot.direct import CONNECTIONS, Direct
+from fundledger.hotspot.heat import Thermometer
+from fundledger.hotspot.keeper import Keeper
 from fundledger.hotspot.lane import Lane
 from fundledger.ledger.books import Books
 from fundledger.ledger.clock import AccountingCalendar
@@ -91,6 +94,8 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
     books = Books(keys, directory, layout, calendar, ordinal)
     metrics = Metrics()
     lanes: list[Lane | Direct] = []
+    thermometer = Thermometer()
+    sessions: list[Session] = []
     if settings.posting == "direct":
         sessions = [Session(dsn, f"fundledger direct {ordinal}.{i}", Memory(0)) for i in range(CONNECTIONS)]
         lanes = [Direct(sessions, books, metrics, settings.buffer_depth_max)] * layout.shards
@@ -98,8 +103,19 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
         for shard in range(layout.shards):
             session = Session(dsn, f"fundledger lane {ordinal}.{shard}")
             await session.open()
-            lanes.append(Lane(session, books, metrics, settings.buffer_depth_max, settings.batch_size_max))
-    return Service(settings, layout, keys, directory, lanes, pool, tokens, metrics, run_dir, ordinal)
+            depth, size = settings.buffer_depth_max, settings.batch_size_max
+            lanes.append(Lane(session, books, metrics, depth, size, thermometer=thermometer))
+            sessions.append(session)
+    thresholds = Thresholds(
+        settings.heat_promote,
+        settings.heat_promote_s,
+        settings.heat_demote,
+        settings.heat_demote_s,
+        settings.heat_share,
+    )
+    name = f"{socket.gethostname()}:{run_dir}:{ordinal}"
+    keeper = Keeper(dsn, name, books, thermometer, sessions, thresholds, acts=settings.splitting == "auto")
+    return Service(settings, layout, keys, directory, lanes, keeper, pool, tokens, metrics, run_dir, ordinal)
 
 
 def listen(service: Service) -> tuple[web.Server, socket.socket]:
@@ -138,7 +154,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    expiry = loop.create_task(holds.expire_holds(service))
+    daemons = [loop.create_task(holds.expire_holds(service)), loop.create_task(service.keeper.run())]
     told = await meta.tell_siblings(service, service.socket_path())
     server = await loop.create_server(protocol, sock=listener, backlog=1024)
     gc.collect()
@@ -150,7 +166,8 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     _log.info("worker drains", extra={"worker": order.ordinal})
     service.draining = True
     server.close()
-    expiry.cancel()
+    for daemon in daemons:
+        daemon.cancel()
     try:
         async with asyncio.timeout(settings.drain_s):
             await service.drain()

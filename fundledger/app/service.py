@@ -11,6 +11,7 @@ import asyncpg
 from fundledger.app.metrics import Metrics
 from fundledger.app.settings import Settings
 from fundledger.hotspot.direct import Direct
+from fundledger.hotspot.keeper import Keeper
 from fundledger.hotspot.lane import Lane
 from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
@@ -37,6 +38,7 @@ class Service:
         keys: Keys,
         directory: Directory,
         lanes: "list[Lane | Direct]",
+        keeper: Keeper,
         pool: "asyncpg.Pool[asyncpg.Record]",
         tokens: Tokens,
         metrics: Metrics,
@@ -48,6 +50,7 @@ class Service:
         self.keys = keys
         self.directory = directory
         self.lanes = lanes
+        self.keeper = keeper
         self.pool = pool
         self.metrics = metrics
         self.draining = False

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
-RESERVED = ("FUND_DSN", "REDIS_URL", "SPLITTING", "EARLY_RELEASE", "RATELIMIT", "FUND_PORT")
+RESERVED = ("FUND_DSN", "REDIS_URL", "EARLY_RELEASE", "RATELIMIT", "FUND_PORT")
 """Names of the contract that this version does not use yet: taken without complaint."""
 SECRET = ("account_dsn",)
 
@@ -42,6 +42,14 @@ class Settings(BaseSettings):
     )
     batch_size_max: int = Field(2000, ge=1, le=10000, description="vouchers in one transaction")
     buffer_depth_max: int = Field(20000, ge=1, le=1_000_000, description="vouchers waiting in one lane; beyond: 503")
+    splitting: Literal["auto", "off"] = Field(
+        "auto", description="auto: hot accounts are split and merged by themselves"
+    )
+    heat_promote: float = Field(0.5, gt=0, le=100, description="utilisation from which an account becomes hot")
+    heat_promote_s: float = Field(3.0, ge=0, le=3600, description="and for how long before it is split")
+    heat_demote: float = Field(0.2, ge=0, le=100, description="utilisation below which a hot account cools")
+    heat_demote_s: float = Field(600.0, ge=0, le=86400, description="and for how long before it is merged")
+    heat_share: float = Field(0.05, ge=0, le=1, description="share of all postings that a hot account has at least")
     accounting_timezone: str = Field("UTC", description="time zone of the accounting date")
     accounting_cut: time = Field(time(0, 0), description="local time at which an accounting date ends")
     read_connections: int = Field(4, ge=1, le=100, description="database connections for reads, per worker")
@@ -83,6 +91,9 @@ def read_settings(**overrides: Any) -> Settings:
         raise BadSetting(f"{PREFIX}{name.upper()}={first['input']!r}: {_accepted(first)}") from None
     except tomllib.TOMLDecodeError as error:
         raise BadSetting(f"{TOML}: {error}") from None
+    if settings.heat_demote >= settings.heat_promote:
+        accepted = f"accepted: less than {PREFIX}HEAT_PROMOTE ({settings.heat_promote})"
+        raise BadSetting(f"{PREFIX}HEAT_DEMOTE={settings.heat_demote}: {accepted}")
     if settings.profile == "dev" and settings.host not in ("127.0.0.1", "::1", "localhost"):
         raise BadSetting(f"{PREFIX}HOST={settings.host!r}: the dev profile listens on loopback only (127.0.0.1)")
     return settings

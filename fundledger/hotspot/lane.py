@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from fundledger.hotspot.heat import Thermometer
 from fundledger.ledger.batch import AtomicGroup, Command, Outcome
 from fundledger.ledger.books import Books
 from fundledger.ledger.fault import Fault, GuardHit, Unavailable
@@ -70,6 +71,7 @@ class Lane:
         depth_max: int,
         batch_size_max: int,
         post_batch: PostBatch = post_vouchers,
+        thermometer: Thermometer | None = None,
     ) -> None:
         self._session = session
         self._books = books
@@ -77,6 +79,7 @@ class Lane:
         self._depth_max = depth_max
         self._batch_size_max = batch_size_max
         self._post_batch = post_batch
+        self._thermometer = thermometer or Thermometer()
         self._queue: deque[Item] = deque()
         self._in_flight = 0
         self._may_prepare = False
@@ -131,11 +134,14 @@ class Lane:
             self._in_flight = len(items)
             started = loop.time()
             late = loop.call_later(LATE_S, self._answer) if self._committed else None
-            outcomes = await self._post([command for command, _, _ in items], preparing)
+            commands = [command for command, _, _ in items]
+            outcomes = await self._post(commands, preparing)
             self._may_prepare = False
             if late is not None:
                 late.cancel()
-            self._meter.batch(len(items), loop.time() - started)
+            elapsed = loop.time() - started
+            self._meter.batch(len(items), elapsed)
+            self._thermometer.batch(commands, elapsed)
             self._answer()
             self._committed, self._outcomes = items, outcomes
             if not self._queue and not self._next:

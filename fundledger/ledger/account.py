@@ -20,10 +20,14 @@ class Status(IntEnum):
     FROZEN_ALL = 2
     CLOSED = 3
     FROZEN_INTEGRITY = 4
+    MERGED = 5
+    """A slot that was emptied and takes nothing any more; its row stays, for its entries."""
 
 
 class Account(msgspec.Struct, frozen=True, gc=False):
-    """What never changes of an account. `slots` counts its sub-accounts in one shard."""
+    """What is remembered of an account. All but `slots` never changes: over how many sub-accounts in one shard its
+    postings are spread. Of a merchant's account it is a preference, and may be out of date: see `SubAccount.slots`.
+    """
 
     number: int
     id: str
@@ -50,7 +54,8 @@ class SubAccount:
     """A row of `sub_accounts`, changed in memory by `rules.decide` and written back once per batch.
 
     `posted` is signed, credit positive. `written` tells whether this batch changed it. `stored` is what the row holds:
-    posted, held, version, status and MAC, which must still stand there when it is written.
+    posted, held, version, status and MAC, which must still stand there when it is written. `slots`, of slot 0 of a
+    merchant's account, is how many slots exist.
     """
 
     __slots__ = (
@@ -62,6 +67,7 @@ class SubAccount:
         "seq",
         "shard",
         "slot",
+        "slots",
         "status",
         "stored",
         "version",
@@ -81,6 +87,7 @@ class SubAccount:
         status: int,
         last_entry_mac: bytes,
         mac: bytes = b"",
+        slots: int = 1,
     ) -> None:
         self.account = account
         self.shard = shard
@@ -91,6 +98,7 @@ class SubAccount:
         self.seq = seq
         self.posted_at_us = posted_at_us
         self.status = status
+        self.slots = slots
         self.last_entry_mac = last_entry_mac
         self.stored = (posted, held, version, status, mac)
         self.written = False

@@ -39,6 +39,7 @@ class AccountView(msgspec.Struct):
     pending: int
     version: int
     sub_accounts: int
+    heat: str = "cold"
 
     @property
     def available(self) -> int:
@@ -173,6 +174,7 @@ async def read_accounts(
             0,
             balance["version"],
             balance["sub_accounts"],
+            balance["heat"],
         )
     return views
 

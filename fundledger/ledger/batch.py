@@ -34,7 +34,30 @@ class SetStatus:
         self.module = module
 
 
-Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus
+class Resplit:
+    """A request to spread a merchant's account over its first `slots` sub-accounts: more are opened, or the others
+    emptied into the first and merged. One that has open holds is left with what is held, and merged by asking again.
+    """
+
+    __slots__ = ("account", "module", "reason", "slots")
+
+    def __init__(self, account: Account, slots: int, reason: str, module: str) -> None:
+        self.account = account
+        self.slots = slots
+        self.reason = reason
+        self.module = module
+
+
+class Rebalance:
+    """A request to level what is available on the slots of an account, by an ordinary voucher."""
+
+    __slots__ = ("account",)
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+
+Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance
 
 
 Entry = tuple[int, int, int, int, UUID, int, int, bytes]
@@ -59,7 +82,9 @@ class Batch:
     """`sub_accounts` is keyed by `place_of`; what is in it is locked until the transaction ends.
 
     `mine` are the vouchers, and `my_holds` the holds, that an earlier attempt at this same batch may have committed
-    without our hearing of it. `standing` is, of each sub-account that is written, the version and MAC that it gets.
+    without our hearing of it. `narrow` are the accounts of which more slots are needed than were read, and how many at
+    least; what was decided then does not count. `opened` are new slots, `resized` the first slots that tell of them,
+    `routes` the requests. `standing` is, of each sub-account that is written, the version and MAC that it gets.
     """
 
     __slots__ = (
@@ -72,12 +97,16 @@ class Batch:
         "key",
         "mine",
         "my_holds",
+        "narrow",
         "new_holds",
         "new_vouchers",
         "number",
+        "opened",
         "ordinal",
         "posted_at_us",
+        "resized",
         "reversed_by",
+        "routes",
         "standing",
         "sub_accounts",
         "tampered",
@@ -104,6 +133,10 @@ class Batch:
         self.changed_holds: dict[str, Hold] = {}
         self.new_holds: set[str] = set()
         self.events: list[SetStatus] = []
+        self.narrow: dict[int, int] = {}
+        self.opened: list[SubAccount] = []
+        self.resized: list[SubAccount] = []
+        self.routes: list[Resplit] = []
 
     def happens_at(self, posted_at_us: int, accounting_date: date) -> None:
         """What is decided from now on was posted at this time."""
@@ -112,7 +145,7 @@ class Batch:
         self.date_ordinal = accounting_date.toordinal()
 
     def has_writes(self) -> bool:
-        return bool(self.new_vouchers or self.changed_holds or self.events)
+        return bool(self.new_vouchers or self.changed_holds or self.events or self.routes)
 
 
 def place_of(account: Account, shard: int, ordinal: int) -> int:

@@ -95,7 +95,7 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[lis
             s.last_entry_mac,
             key.version,
         )
-        mac = key.tag(message)
+        mac = key.tag(canonical.first_of(s.slots, message))
         batch.standing.append((s, version, mac))
         rows.append(
             (account.number, s.slot, s.posted, s.held, version, s.seq, s.status, s.last_entry_mac, mac, *s.stored)

@@ -8,14 +8,26 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
 
 from fundledger.ledger import clock
 from fundledger.ledger.account import Account, Status
-from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of, places_of
+from fundledger.ledger.batch import (
+    AtomicGroup,
+    Batch,
+    Command,
+    Outcome,
+    Rebalance,
+    Resplit,
+    SetStatus,
+    place_of,
+    places_of,
+)
 from fundledger.ledger.books import Books
 from fundledger.ledger.columns import parameters
 from fundledger.ledger.directory import AccountTampered
@@ -23,6 +35,7 @@ from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.hold import EndHold, PlaceHold
 from fundledger.ledger.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
 from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.routes import write_opened, write_routes
 from fundledger.ledger.rows import take
 from fundledger.ledger.rules import decide
 from fundledger.ledger.session import COMMIT, PASSING, Session
@@ -33,6 +46,7 @@ from fundledger.security.keys import KeyFault
 
 _log = logging.getLogger(__name__)
 _CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+NARROW: Final[Mapping[int, int]] = MappingProxyType({})
 CONFLICT_ATTEMPTS: Final = 5
 RETRY_FOR_S: Final = 20.0
 """How long a batch waits for a database that went away, before its callers are told that the outcome is unknown."""
@@ -47,7 +61,8 @@ class Plan:
 
     __slots__ = ("accounts", "holds", "places", "reverses", "voucher_ids")
 
-    def __init__(self, commands: Sequence[Command], books: Books) -> None:
+    def __init__(self, commands: Sequence[Command], books: Books, wide: Mapping[int, int]) -> None:
+        """`wide`: of which accounts all slots are wanted, and how many there are at least."""
         self.places: dict[int, set[int]] = {}
         self.accounts: dict[int, Account] = {}
         self.voucher_ids: list[Any] = []
@@ -73,6 +88,12 @@ class Plan:
                 for shard in command.account.shards(books.layout.shards):
                     for slot in command.account.slots_in(shard):
                         self._add(command.account, shard, (command.account.number << 16) + slot)
+            elif type(command) is Resplit or type(command) is Rebalance:
+                self._add(command.account, command.account.shard, command.account.number << 16)
+        for number, slots in wide.items():
+            account = self.accounts[number]
+            for slot in range(slots):
+                self._add(account, account.shard, (number << 16) + slot)
 
     def _add_voucher(self, voucher: Voucher, ordinal: int) -> None:
         self.voucher_ids.append(voucher.id)
@@ -91,6 +112,14 @@ class Plan:
             self.places[shard].add(place)
         except KeyError:
             self.places[shard] = {place}
+
+    def allows_missing(self, shard: int, found: set[int], wide: Mapping[int, int]) -> bool:
+        """Whether nothing is missing but preferred slots of merchants' accounts, remembered with too many."""
+        for place in self.places[shard] - found:
+            account = self.accounts.get(place >> 16)
+            if account is None or account.type.platform or place & 0xFFFF < wide.get(account.number, 1):
+                return False
+        return True
 
 
 async def post_vouchers(
@@ -138,9 +167,7 @@ async def _post_locked(
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
     while True:
         try:
-            batch = await _read(session, books, commands, number)
-            batch.my_holds = set(placed)
-            outcomes = decide(batch, commands)
+            batch, outcomes = await _decide(session, books, commands, number, placed)
             connection = await session.open()
             if batch.has_writes():
                 await _write(connection, session, batch)
@@ -212,19 +239,38 @@ async def _halve(
     return first + await post_vouchers(session, books, commands[middle:], sent_before=sent)
 
 
-async def _read(session: Session, books: Books, commands: Sequence[Command], number: int) -> Batch:
-    """Lock and read everything that the commands need."""
+async def _decide(
+    session: Session, books: Books, commands: Sequence[Command], number: int, placed: AbstractSet[str] = frozenset()
+) -> tuple[Batch, list[Outcome]]:
+    """Lock, read and decide; again with all slots of the accounts of which one slot was not enough."""
+    wide: dict[int, int] = {}
+    while True:
+        batch = await _read(session, books, commands, number, wide)
+        batch.my_holds = set(placed)
+        outcomes = decide(batch, commands)
+        if not batch.narrow:
+            return batch, outcomes
+        await session.rollback()
+        wide |= batch.narrow
+        for account_number in batch.narrow:
+            session.widened[account_number] = session.widened.get(account_number, 0) + 1
+
+
+async def _read(
+    session: Session, books: Books, commands: Sequence[Command], number: int, wide: Mapping[int, int] = NARROW
+) -> Batch:
+    """Lock and read everything that the commands need, and all slots of the `wide` accounts."""
     connection = await session.open()
-    plan = Plan(commands, books)
+    plan = Plan(commands, books, wide)
     rows: list[tuple[int, asyncpg.Record]] = []
     used: list[Any] | None = None
     for shard in sorted(plan.places):
         places = sorted(plan.places[shard])
         ids = plan.voucher_ids if not rows else []
         got = await session.lock.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places], ids)
-        if len(got) != len(places):
+        if len(got) != len(places) and not plan.allows_missing(shard, {(r[0] << 16) + r[1] for r in got}, wide):
             raise SubAccountMissing(f"a sub-account is missing in shard {shard}: see `fundledger verify`")
-        if not rows:
+        if not rows and got:
             used = got[0]["used"]
         rows += [(shard, row) for row in got]
     now = clock.now_us()
@@ -259,6 +305,8 @@ async def _write(
     session: Session,
     batch: Batch,
 ) -> None:
+    if batch.opened:
+        await write_opened(connection, batch)
     written = [s for s in batch.sub_accounts.values() if s.written]
     shards = {s.shard for s in written}
     shards.update(shard for shard, _ in batch.new_vouchers)
@@ -269,6 +317,8 @@ async def _write(
         sub_accounts = [s for s in written if single or s.shard == shard]
         arguments = parameters(batch, shard, vouchers, sub_accounts, entries)
         await session.write.fetch(*arguments)
+    if batch.routes:
+        await write_routes(connection, batch)
     if batch.changed_holds:
         await write_holds(connection, batch)
     for event in batch.events:
@@ -287,8 +337,7 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
     reason = "a sub-account did not match its MAC"
     freezes = [SetStatus(account, Status.FROZEN_INTEGRITY, reason, "ledger") for account in accounts.values()]
     try:
-        batch = await _read(session, books, freezes, secrets.randbits(62))
-        decide(batch, freezes)
+        batch, _ = await _decide(session, books, freezes, secrets.randbits(62))
         connection = await session.open()
         for place, evidence in tampered.tampered.items():
             found = tampered.sub_accounts[place]

@@ -8,17 +8,30 @@ where its refusal is final, the record of it.
 from collections.abc import Sequence
 
 from fundledger.ledger.account import BALANCE_MAX, Status, SubAccount
-from fundledger.ledger.batch import AtomicGroup, Batch, Command, Outcome, SetStatus, place_of, places_of
+from fundledger.ledger.account_rules import NOT_READ, not_enough, status_refusal
+from fundledger.ledger.batch import (
+    AtomicGroup,
+    Batch,
+    Command,
+    Outcome,
+    Rebalance,
+    Resplit,
+    SetStatus,
+    place_of,
+    places_of,
+)
+from fundledger.ledger.entries import write_entries
 from fundledger.ledger.hold import EndHold, Hold, HoldStatus, PlaceHold
 from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.slots import all_slots, first_open, gather, rebalance, resplit, spread
 from fundledger.ledger.voucher import Record, Voucher
-from fundledger.security.canonical import entry as entry_message
 
 
 def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
     """`outcomes[i]` answers `commands[i]`; what is to be written is left in the batch.
 
-    Every sub-account that a command may touch must have been locked and put into the batch before.
+    Every sub-account that a command may touch must have been locked and put into the batch before. When it shows that
+    more slots of an account are needed, `batch.narrow` says so, and nothing that was decided counts.
     """
     outcomes = []
     for command in commands:
@@ -30,9 +43,13 @@ def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
             outcomes.append(_place_hold(batch, command))
         elif type(command) is EndHold:
             outcomes.append(_end_hold(batch, command))
-        else:
-            assert type(command) is SetStatus
+        elif type(command) is SetStatus:
             outcomes.append(_set_status(batch, command))
+        elif type(command) is Resplit:
+            outcomes.append(resplit(batch, command))
+        else:
+            assert type(command) is Rebalance
+            outcomes.append(rebalance(batch, command))
     return outcomes
 
 
@@ -45,14 +62,21 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
         return Outcome(refusal=Refusal(Code.VOUCHER_UNBALANCED, detail, field="entries"))
     if voucher.unknown is not None:
         return Outcome(refusal=_unknown(voucher.unknown))
-    sub_accounts = batch.sub_accounts
-    touched = [sub_accounts[place] for place in places_of(voucher, batch.ordinal)]
     hold = None
     if voucher.hold is not None:
         hold = batch.holds.get(voucher.hold)
         if hold is None:
             return Outcome(refusal=Refusal(Code.HOLD_NOT_FOUND, f"there is no hold {voucher.hold}"))
+    lines = voucher.lines
+    touched = _touched(batch, voucher, hold)
     refusal = _why_not(batch, voucher, touched, hold)
+    while isinstance(refusal, SubAccount):
+        shared = spread(batch, refusal, touched, lines, hold)
+        if shared is None:
+            refusal = not_enough(refusal)
+        else:
+            touched, lines = shared
+            refusal = _funds_refusal(touched, lines, hold)
     record = Record(
         voucher.id,
         voucher.type,
@@ -74,12 +98,26 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
         return Outcome(record=record, refusal=refusal)
     batch.vouchers[voucher.id] = record
     batch.new_vouchers.append((voucher.shard, record))
-    _write_entries(batch, voucher, touched)
+    write_entries(batch, voucher.id, touched, lines)
     if hold is not None:
         _capture(batch, voucher, hold)
     if voucher.reverses is not None:
         batch.reversed_by[voucher.reverses] = voucher.id
     return Outcome(record=record)
+
+
+def _touched(batch: Batch, voucher: Voucher, hold: Hold | None) -> list[SubAccount]:
+    """On which sub-account each line is: the preferred slot, where that is open; a capture's, where it is held."""
+    touched = []
+    for place, (account, _) in zip(places_of(voucher, batch.ordinal), voucher.lines, strict=True):
+        if hold is not None and hold.account.number == account.number:
+            place = (account.number << 16) + hold.slot  # noqa: PLW2901 - another one
+        sub_account = batch.sub_accounts.get(place)
+        if sub_account is None or sub_account.status == Status.MERGED:
+            sub_account = first_open(batch, account)
+        if sub_account is not None:
+            touched.append(sub_account)
+    return touched
 
 
 def _seen(batch: Batch, voucher: Voucher, seen: Record) -> Outcome:
@@ -95,12 +133,16 @@ def _unknown(account_id: str) -> Refusal:
     return Refusal(Code.ACCOUNT_NOT_FOUND, f"there is no account {account_id}", account=account_id)
 
 
-def _why_not(batch: Batch, voucher: Voucher, touched: list[SubAccount], hold: Hold | None) -> Refusal | None:
-    """Status, agreement, funds."""
+def _why_not(
+    batch: Batch, voucher: Voucher, touched: list[SubAccount], hold: Hold | None
+) -> Refusal | SubAccount | None:
+    """Status, agreement, funds. A sub-account that has not enough is no refusal yet."""
     lines = voucher.lines
+    if len(touched) < len(lines):
+        return NOT_READ
     for i, sub_account in enumerate(touched):
         if sub_account.status != Status.OPEN:
-            refusal = _status_refusal(sub_account, lines[i][1])
+            refusal = status_refusal(sub_account, lines[i][1])
             if refusal is not None:
                 return refusal
     if hold is not None:
@@ -121,19 +163,13 @@ def _why_not(batch: Batch, voucher: Voucher, touched: list[SubAccount], hold: Ho
     return _funds_refusal(touched, lines, hold)
 
 
-def _status_refusal(sub_account: SubAccount, amount: int) -> Refusal | None:
-    """What a line of `amount` (a debit is negative) may not do to a sub-account that is not open."""
-    account_id = sub_account.account.id
-    if sub_account.status == Status.CLOSED:
-        return Refusal(Code.ACCOUNT_CLOSED, f"account {account_id} is closed", account=account_id)
-    if sub_account.status == Status.FROZEN_DEBITS and amount > 0:
-        return None
-    what = "debits" if sub_account.status == Status.FROZEN_DEBITS else "entries"
-    return Refusal(Code.ACCOUNT_FROZEN, f"account {account_id} is frozen and takes no {what}", account=account_id)
+def _funds_refusal(
+    touched: list[SubAccount], lines: Sequence[tuple[object, int]], hold: Hold | None
+) -> Refusal | SubAccount | None:
+    """The net effect of all lines on each sub-account against its floor; a captured hold frees its amount first.
 
-
-def _funds_refusal(touched: list[SubAccount], lines: Sequence[tuple[object, int]], hold: Hold | None) -> Refusal | None:
-    """The net effect of all lines on each sub-account against its floor; a captured hold frees its amount first."""
+    The first sub-account that would fall below it, for its account's other slots to help.
+    """
     if len(lines) == 2 and touched[0] is not touched[1]:
         net = {0: lines[0][1], 1: lines[1][1]}
     else:
@@ -154,28 +190,8 @@ def _funds_refusal(touched: list[SubAccount], lines: Sequence[tuple[object, int]
             if hold is not None and hold.account.number == account.number and hold.slot == sub_account.slot:
                 available += hold.amount
             if available < 0:
-                detail = f"account {account.id} has not enough available"
-                return Refusal(Code.INSUFFICIENT_FUNDS, detail, account=account.id)
+                return sub_account
     return None
-
-
-def _write_entries(batch: Batch, voucher: Voucher, touched: list[SubAccount]) -> None:
-    tag, key_version = batch.key.tag, batch.key.version
-    voucher_id = voucher.id
-    id_bytes, date, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
-    append = batch.entries.append
-    for i, (account, amount) in enumerate(voucher.lines):
-        s = touched[i]
-        number, slot = account.number, s.slot
-        s.posted = balance = s.posted + amount
-        s.seq = seq = s.seq + 1
-        s.written = True
-        s.last_entry_mac = mac = tag(
-            entry_message(
-                number, slot, seq, id_bytes, amount, balance, date, posted_at_us, s.last_entry_mac, key_version
-            )
-        )
-        append((s.shard, number, slot, seq, voucher_id, amount, balance, mac))
 
 
 def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
@@ -229,13 +245,18 @@ def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
     account = request.account
     if 0 < request.expires_at_us <= batch.posted_at_us:
         return Outcome(refusal=Refusal(Code.HOLD_EXPIRY_PAST, "expires_at is not in the future", field="expires_at"))
-    sub_account = batch.sub_accounts[place_of(account, account.shard, batch.ordinal)]
-    refusal = _status_refusal(sub_account, -request.amount) if sub_account.status != Status.OPEN else None
+    preferred = batch.sub_accounts.get(place_of(account, account.shard, batch.ordinal))
+    if preferred is None or preferred.status == Status.MERGED:
+        preferred = first_open(batch, account)
+    if preferred is None:
+        return Outcome(refusal=NOT_READ)
+    sub_account = preferred
+    refusal = status_refusal(sub_account, -request.amount) if sub_account.status != Status.OPEN else None
     if refusal is None and account.type.platform:
         detail = f"account {account.id} is a platform account: it takes no holds"
         return Outcome(refusal=Refusal(Code.HOLD_ON_PLATFORM_ACCOUNT, detail, account=account.id))
-    if refusal is None and sub_account.available < request.amount:
-        refusal = Refusal(Code.INSUFFICIENT_FUNDS, f"account {account.id} has not enough available", account=account.id)
+    if refusal is None and sub_account.available < request.amount and not gather(batch, sub_account, request.amount):
+        refusal = not_enough(sub_account)
     hold = Hold(
         request.id,
         account,
@@ -276,7 +297,7 @@ def _hold_status_refusal(hold: Hold, now_us: int) -> Refusal | None:
 def _integrity_refusal(batch: Batch, hold: Hold) -> Refusal | None:
     """A sub-account whose row did not verify is not written, not even to free what is held there."""
     sub_account = batch.sub_accounts[(hold.account.number << 16) + hold.slot]
-    return _status_refusal(sub_account, 0) if sub_account.status == Status.FROZEN_INTEGRITY else None
+    return status_refusal(sub_account, 0) if sub_account.status == Status.FROZEN_INTEGRITY else None
 
 
 def _capture_refusal(voucher: Voucher, hold: Hold) -> Refusal | None:
@@ -324,7 +345,10 @@ def _end_hold(batch: Batch, request: EndHold) -> Outcome:
 def _set_status(batch: Batch, request: SetStatus) -> Outcome:
     """All sub-accounts of the account are locked, in every shard where it has some."""
     account = request.account
-    touched = [s for s in batch.sub_accounts.values() if s.account.number == account.number]
+    if not account.type.platform and all_slots(batch, account) is None:
+        return Outcome(refusal=NOT_READ)
+    mine = [s for s in batch.sub_accounts.values() if s.account.number == account.number]
+    touched = [s for s in mine if s.status != Status.MERGED]
     if request.status == Status.FROZEN_INTEGRITY:
         change = touched
     elif any(s.status == Status.CLOSED for s in touched):

@@ -55,7 +55,9 @@ ROLLBACK = "ROLLBACK AND CHAIN"
 
 
 class Session:
-    """Not for concurrent use: one batch at a time. `memory` is what it remembers of its last batches."""
+    """Not for concurrent use: one batch at a time. `memory` is what it remembers of its last batches; `widened` counts,
+    by account number, those for which one slot of an account was not enough.
+    """
 
     def __init__(self, dsn: str, name: str, memory: Memory | None = None) -> None:
         self._dsn = dsn
@@ -66,6 +68,7 @@ class Session:
         self._reading: Connection | None = None
         self._unlocked_read: Statement
         self.memory = memory or Memory()
+        self.widened: dict[int, int] = {}
         self.lock: Statement
         self.write: Statement
 

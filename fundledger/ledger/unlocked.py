@@ -64,7 +64,7 @@ async def prepare(session: Session, books: Books, commands: Sequence[Command]) -
             memory.disappoint(recalled)
             return None
         outcomes = decide(batch, commands)
-        if any(outcome.refusal is not None or outcome.replay for outcome in outcomes):
+        if batch.narrow or any(outcome.refusal is not None or outcome.replay for outcome in outcomes):
             memory.disappoint(recalled, refused=True)
             return None
         vouchers = [record for _, record in batch.new_vouchers]

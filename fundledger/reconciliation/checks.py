@@ -21,6 +21,7 @@ SQL: Final = load("fundledger.reconciliation")
 Connection = asyncpg.Connection
 Progress = Callable[[str, int], None]
 
+APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events")
 GUARDS: Final = frozenset(
     {
         "vouchers_id_once",
@@ -36,8 +37,9 @@ GUARDS: Final = frozenset(
         "sub_accounts_held",
         "sub_accounts_floor",
         "entries_pkey",
-        *(f"{table}_append_only" for table in ("vouchers", "entries", "account_events", "integrity_findings")),
-        *(f"{table}_no_truncate" for table in ("vouchers", "entries", "account_events", "integrity_findings")),
+        "sub_accounts_slots",
+        *(f"{table}_append_only" for table in APPEND_ONLY),
+        *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
 )
 """What the database itself must refuse; a guard that was dropped is a finding."""

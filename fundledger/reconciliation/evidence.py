@@ -110,7 +110,7 @@ def _sub_account_verifies(row: asyncpg.Record, keys: Keys) -> bool:
         row["last_entry_mac"],
         row["key_version"],
     )
-    return bool(keys.by_version(row["key_version"]).tag(message) == row["mac"])
+    return bool(keys.by_version(row["key_version"]).tag(canonical.first_of(row["slots"], message)) == row["mac"])
 
 
 def _check_floor(row: asyncpg.Record, check: Check) -> None:
@@ -133,7 +133,7 @@ async def check_accounts(accounts: Rows, keys: Keys, layout: Layout) -> list[Che
             macs.differs(f"account {row['id']}", "its MAC", "another content")
         complete.rows += 1
         kind = CHART.get(row["type"])
-        expected = row["slots"] * (layout.shards if kind is not None and kind.platform else 1)
+        expected = row["slots"] * layout.shards if kind is not None and kind.platform else row["existing"]
         if row["sub_accounts"] != expected:
             complete.differs(f"account {row['id']}", f"{expected} sub-accounts", row["sub_accounts"])
     return [macs, complete]

@@ -25,6 +25,12 @@ sub_account = partial(_SUB_ACCOUNT, b"subacct1")
 """Fields in order: account number, slot, currency (3 bytes), posted, held, version, status, seq, posted_at_us,
 MAC of the last entry, key version."""
 
+
+def first_of(slots: int, message: bytes) -> bytes:
+    """The message of a sub-account that tells how many slots its account has; alone it has nothing to tell."""
+    return message if slots == 1 else message + slots.to_bytes(4, "little")
+
+
 entry = partial(_ENTRY, b"entry__1")
 """Fields in order: account number, slot, seq, voucher id (16 bytes), amount, balance after, accounting date,
 posted_at_us, MAC of the previous entry, key version."""

@@ -344,7 +344,7 @@ HOLDS = [
 
 # --- Statuses -------------------------------------------------------------------------------------------------------
 
-OPEN, DEBITS, ALL, CLOSED, INTEGRITY = Status
+OPEN, DEBITS, ALL, CLOSED, INTEGRITY, _ = Status
 STATUSES = [
     # from, to, what becomes of it
     (OPEN, OPEN, "unchanged"),

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from fundledger.ledger.accounts import Layout
+from fundledger.ledger.batch import Resplit
 from fundledger.ledger.migrate import SchemaFault, migrate, migrations
 from fundledger.ledger.statements import load
 from fundledger.reconciliation.checks import GUARDS
@@ -112,6 +113,8 @@ HOT = [
 ]
 
 
+SMALL = {"hot_accounts"}
+"""Tables of a few rows, which are rightly read from end to end."""
 LANES_ONLY = ("lock_sub_accounts", "write_batch")
 PLANS = [(name, like_a_lane) for name in HOT for like_a_lane in (True, False) if like_a_lane or name not in LANES_ONLY]
 
@@ -119,7 +122,7 @@ PLANS = [(name, like_a_lane) for name in HOT for like_a_lane in (True, False) if
 @pytest.mark.parametrize(("name", "like_a_lane"), PLANS)
 async def test_no_hot_statement_reads_a_table_from_end_to_end(filled: Ledger, name: str, like_a_lane: bool) -> None:
     plan = await plan_of(filled.connection, STATEMENTS[f"ledger/{name}"], like_a_lane=like_a_lane)
-    assert scanned(plan) == []
+    assert set(scanned(plan)) <= SMALL
 
 
 async def test_a_plan_without_its_index_is_caught(filled: Ledger) -> None:
@@ -168,7 +171,7 @@ async def test_deep_pages_read_as_few_rows_as_the_first(filled: Ledger) -> None:
 
 # --- Guards ---------------------------------------------------------------------------------------------------------
 
-APPEND_ONLY = ("vouchers", "entries", "account_events", "integrity_findings")
+APPEND_ONLY = ("vouchers", "entries", "account_events", "integrity_findings", "route_events")
 CHANGES: dict[str, str] = {
     "UPDATE": "UPDATE ledger.{0} SET {1} = {1}",
     "DELETE": "DELETE FROM ledger.{0}",
@@ -182,6 +185,11 @@ async def used(ledger: Ledger) -> Ledger:
     """A ledger with a row in every table."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     await ledger.post(transfer(a, b, 1))
+    await ledger.post(Resplit(await ledger.account("m:3"), 2, "a test", "tests"))
+    await ledger.connection.execute("INSERT INTO ledger.heat (worker, hottest) VALUES ('w', '{}')")
+    await ledger.connection.execute(
+        "INSERT INTO ledger.hot_accounts (account_number, state, since, utilisation) VALUES (1, 'hot', now(), 1)"
+    )
     await ledger.hold("h", a, 1)
     await ledger.freeze(b)
     await ledger.connection.execute(
@@ -227,6 +235,19 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
         "UPDATE ledger.sub_accounts SET posted = held - 1 WHERE bounded AND normal = 1",
         asyncpg.CheckViolationError,
     ),
+    "sub_accounts_slots": ("UPDATE ledger.sub_accounts SET slots = 0", asyncpg.CheckViolationError),
+    "routes_pkey": ("INSERT INTO ledger.routes SELECT * FROM ledger.routes LIMIT 1", asyncpg.UniqueViolationError),
+    "routes_slots": ("UPDATE ledger.routes SET slots = 257", asyncpg.CheckViolationError),
+    "route_events_pkey": (
+        "INSERT INTO ledger.route_events OVERRIDING SYSTEM VALUE SELECT * FROM ledger.route_events LIMIT 1",
+        asyncpg.UniqueViolationError,
+    ),
+    "heat_pkey": ("INSERT INTO ledger.heat SELECT * FROM ledger.heat", asyncpg.UniqueViolationError),
+    "hot_accounts_pkey": (
+        "INSERT INTO ledger.hot_accounts SELECT * FROM ledger.hot_accounts",
+        asyncpg.UniqueViolationError,
+    ),
+    "hot_accounts_state": ("UPDATE ledger.hot_accounts SET state = 'cold'", asyncpg.CheckViolationError),
     "vouchers_id_once": (
         "INSERT INTO ledger.vouchers SELECT * FROM ledger.vouchers LIMIT 1",
         asyncpg.UniqueViolationError,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 from fundledger.ledger import posting
 from fundledger.ledger.batch import Command, Outcome
-from fundledger.ledger.rules import decide
 from fundledger.ledger.session import COMMIT
 from tests.support.ledger import Ledger
 from tests.support.waiting import eventually
@@ -22,8 +21,7 @@ class Halfway:
 
     async def write(self, *commands: Command) -> list[Outcome]:
         ledger = self.ledger
-        batch = await posting._read(ledger.session, ledger.books, commands, secrets.randbits(62))
-        self.outcomes = decide(batch, commands)
+        batch, self.outcomes = await posting._decide(ledger.session, ledger.books, commands, secrets.randbits(62))
         await posting._write(await ledger.session.open(), ledger.session, batch)
         return self.outcomes
 

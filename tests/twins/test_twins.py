@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from fundledger.hotspot.lane import Lane
-from fundledger.ledger import posting, rules
+from fundledger.ledger import entries, posting, rules
 from fundledger.ledger import voucher as voucher_module
 from fundledger.ledger.batch import Outcome
 from fundledger.ledger.fault import Fault
@@ -164,7 +164,7 @@ async def chain_not_linked(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> N
     def alone(*fields: Any) -> bytes:
         return real(*fields[:8], canonical.GENESIS, fields[9])
 
-    monkeypatch.setattr(rules, "entry_message", alone)
+    monkeypatch.setattr(entries, "entry_message", alone)
 
 
 async def funds_check_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 -- $1 shard; $2 account numbers, $3 slots (aligned); $4 voucher ids of the whole batch.
 -- Rows: one per sub-account; `used` is the same array in each. Locks: those rows, until the transaction ends.
 SELECT s.account_number, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version,
-       s.last_entry_mac, s.mac,
+       s.last_entry_mac, s.mac, s.slots,
        (SELECT array_agg(v.id) FROM ledger.vouchers v WHERE v.id = ANY ($4::uuid[])) AS used
 FROM unnest($2::bigint[], $3::integer[]) AS k (account_number, slot)
 JOIN ledger.sub_accounts s ON s.shard = $1 AND s.account_number = k.account_number AND s.slot = k.slot

@@ -1,0 +1,88 @@
+"""When an account is hot: plain functions over what all workers report, and a clock that is handed in.
+
+The signal is utilisation: the share of time in which a batch with the account is in a database transaction, summed
+over workers. Where it comes near one, posting to the account waits for posting to the account. A share of the arrivals
+is asked for as well, since in large batches everything is always on its way.
+
+    cold -> warming -> hot -> cooling -> cold
+
+Up and down have different thresholds, and each must last, so that nothing flaps.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from fundledger.hotspot.heat import Report
+
+
+class Heat(StrEnum):
+    COLD = "cold"
+    WARMING = "warming"
+    HOT = "hot"
+    COOLING = "cooling"
+
+
+class Thresholds(msgspec.Struct, frozen=True):
+    """Utilisation and how long, up and down; `share_min` of all arrivals, to go up."""
+
+    promote: float = 0.5
+    promote_s: float = 3.0
+    demote: float = 0.2
+    demote_s: float = 600.0
+    share_min: float = 0.05
+
+
+class Temperature(msgspec.Struct, frozen=True):
+    """Of one account: how hot, since when (seconds on the caller's clock), and the last utilisation."""
+
+    heat: Heat
+    since: float
+    utilisation: float = 0.0
+
+
+class Signal(msgspec.Struct):
+    """Of one account, over all workers."""
+
+    utilisation: float = 0.0
+    share: float = 0.0
+    widened: int = 0
+
+
+COLD = Temperature(Heat.COLD, 0.0)
+
+
+def merge(reports: Sequence[Report]) -> dict[int, Signal]:
+    """What the workers saw, together."""
+    arrivals = sum(report.arrivals / report.seconds for report in reports if report.seconds > 0)
+    signals: dict[int, Signal] = {}
+    for report in reports:
+        if report.seconds <= 0:
+            continue
+        for warm in report.hottest:
+            signal = signals.setdefault(warm.account_number, Signal())
+            signal.utilisation += warm.busy_s / report.seconds
+            signal.share += warm.arrivals / report.seconds / arrivals if arrivals else 0.0
+            signal.widened += warm.widened
+    return signals
+
+
+def step(now: Temperature, signal: Signal, at: float, thresholds: Thresholds) -> Temperature:
+    """How hot an account is after this second."""
+    up = signal.utilisation >= thresholds.promote and signal.share >= thresholds.share_min
+    down = signal.utilisation < thresholds.demote
+    heat, since = now.heat, now.since
+    if heat is Heat.COLD and up:
+        heat, since = Heat.WARMING, at
+    elif heat is Heat.WARMING and not up:
+        heat, since = Heat.COLD, at
+    elif heat is Heat.WARMING and at - since >= thresholds.promote_s:
+        heat, since = Heat.HOT, at
+    elif heat is Heat.HOT and down:
+        heat, since = Heat.COOLING, at
+    elif heat is Heat.COOLING and not down:
+        heat, since = Heat.HOT, at
+    elif heat is Heat.COOLING and at - since >= thresholds.demote_s:
+        heat, since = Heat.COLD, at
+    return Temperature(heat, since, signal.utilisation)

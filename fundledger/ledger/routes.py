@@ -1,0 +1,68 @@
+"""New slots and routes, between a batch and their rows; and the routes as workers follow them."""
+
+from collections.abc import Sequence
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger.batch import Batch
+from fundledger.ledger.directory import Directory, Reader
+from fundledger.ledger.statements import SQL
+from fundledger.security import canonical
+
+
+class Route(msgspec.Struct, frozen=True):
+    """To how many slots of an account workers post; each change has the next `epoch`."""
+
+    account_number: int
+    slots: int
+    epoch: int
+
+
+async def write_opened(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
+    """Under the lock of the account's slot 0."""
+    for first in batch.resized:
+        account = first.account
+        new = [slot for slot in batch.opened if slot.account.number == account.number]
+        await connection.execute(
+            SQL["open_slots"],
+            first.shard,
+            account.number,
+            account.type.normal,
+            account.type.bounded,
+            batch.key.version,
+            canonical.GENESIS,
+            [slot.slot for slot in new],
+            [slot.stored[4] for slot in new],
+        )
+
+
+async def write_routes(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
+    """Under the locks of all slots."""
+    for first in batch.resized:
+        await connection.execute(SQL["write_slots"], first.shard, first.account.number, first.slots)
+    for request in batch.routes:
+        await connection.execute(
+            SQL["write_route"], request.account.number, request.slots, request.reason, request.module
+        )
+
+
+async def read_routes(reader: Reader) -> list[Route]:
+    """Those of all accounts that were ever split."""
+    rows = await reader.fetch(SQL["read_routes"])
+    return [Route(row["account_number"], row["slots"], row["epoch"]) for row in rows]
+
+
+async def follow(reader: Reader, directory: Directory, known: dict[int, int], routes: Sequence[Route]) -> None:
+    """Have a worker's memory of accounts prefer the slots of the routes; `known` are the epochs that it follows.
+
+    Raises AccountTampered.
+    """
+    changed = [route for route in routes if known.get(route.account_number) != route.epoch]
+    if changed:
+        accounts = await directory.by_number(reader, [route.account_number for route in changed])
+        for route in changed:
+            account = accounts.get(route.account_number)
+            if account is not None and not account.type.platform:
+                directory.remember(msgspec.structs.replace(account, slots=route.slots))
+            known[route.account_number] = route.epoch

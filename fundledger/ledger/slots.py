@@ -1,0 +1,238 @@
+"""How an account's money lies over its slots: who is short, what the others can give, and how to level it.
+
+Only what is decided over all slots, under the locks of all of them, may say that an account has not enough. How many
+there are is told by slot 0, whose row is locked by whoever opens more.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.account import Account, Status, SubAccount
+from fundledger.ledger.account_rules import NOT_READ, status_refusal
+from fundledger.ledger.batch import Batch, Outcome, Rebalance, Resplit
+from fundledger.ledger.entries import write_entries
+from fundledger.ledger.hold import Hold
+from fundledger.ledger.voucher import Record, digest_of
+from fundledger.security import canonical
+
+REBALANCE = "rebalance"
+SLOTS_MAX = 256
+
+Lines = Sequence[tuple[Account, int]]
+
+
+def all_slots(batch: Batch, account: Account) -> list[SubAccount] | None:
+    """Every slot of a merchant's account, in order; None when some were not read: `batch.narrow` then asks for them."""
+    base = account.number << 16
+    first = batch.sub_accounts.get(base)
+    if first is None:
+        batch.narrow[account.number] = 1
+        return None
+    slots = [batch.sub_accounts.get(base + slot) for slot in range(first.slots)]
+    found = [slot for slot in slots if slot is not None]
+    if len(found) < first.slots:
+        batch.narrow[account.number] = first.slots
+        return None
+    return found
+
+
+def first_open(batch: Batch, account: Account) -> SubAccount | None:
+    """Where to post when the preferred slot is merged or does not exist: slot 0, which always does."""
+    first = batch.sub_accounts.get(account.number << 16)
+    if first is None:
+        batch.narrow[account.number] = 1
+    return first
+
+
+def spread(
+    batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
+) -> tuple[list[SubAccount], list[tuple[Account, int]]] | None:
+    """The same voucher with what `short` lacks taken from the other slots, the richest first; None when all together
+    have not enough, or when not all were read.
+    """
+    account, normal = short.account, short.account.type.normal
+    slots = all_slots(batch, account)
+    if slots is None:
+        return None
+    change = sum(amount for s, (_, amount) in zip(touched, lines, strict=True) if s is short)
+    lacking = -(normal * (short.posted + change) - short.held)
+    if hold is not None and hold.account.number == account.number and hold.slot == short.slot:
+        lacking -= hold.amount
+    givers, given = [], []
+    for giver in sorted(slots, key=lambda s: (-s.available, s.slot)):
+        part = min(giver.available, lacking)
+        if giver is not short and part > 0:
+            givers.append(giver)
+            given.append(part)
+            lacking -= part
+    if lacking > 0:
+        return None
+    places: list[SubAccount] = []
+    parts: list[tuple[Account, int]] = []
+    for s, (of, amount) in zip(touched, lines, strict=True):
+        left = -amount * normal if s is short else 0
+        while left > 0 and givers:
+            part = min(left, given[0])
+            places.append(givers[0])
+            parts.append((of, -part * normal))
+            left -= part
+            given[0] -= part
+            if given[0] == 0:
+                del givers[0], given[0]
+            amount = -left * normal  # noqa: PLW2901 - what is left for the slot itself
+        if amount:
+            places.append(s)
+            parts.append((of, amount))
+    return places, parts
+
+
+def _open_more(batch: Batch, slots: list[SubAccount], wanted: int) -> None:
+    """Empty slots behind those that there are, and merged ones opened again."""
+    first = slots[0]
+    account = first.account
+    for slot in slots[:wanted]:
+        if slot.status == Status.MERGED:
+            slot.status = Status.OPEN
+            slot.written = True
+    for number in range(len(slots), wanted):
+        message = canonical.sub_account(
+            account.number,
+            number,
+            account.currency.encode(),
+            0,
+            0,
+            0,
+            Status.OPEN,
+            0,
+            0,
+            canonical.GENESIS,
+            batch.key.version,
+        )
+        mac = batch.key.tag(message)
+        new = SubAccount(account, first.shard, number, 0, 0, 0, 0, 0, Status.OPEN, canonical.GENESIS, mac)
+        batch.sub_accounts[(account.number << 16) + number] = new
+        batch.opened.append(new)
+    if wanted > len(slots):
+        first.slots = wanted
+        first.written = True
+        batch.resized.append(first)
+
+
+def _close_behind(slots: list[SubAccount], wanted: int) -> list[tuple[SubAccount, SubAccount, int]]:
+    """Merge the slots from `wanted` on: what is to be moved to the first of all."""
+    moves = []
+    for slot in slots[wanted:]:
+        if slot.status == Status.MERGED:
+            continue
+        if slot.available > 0:
+            moves.append((slot, slots[0], slot.available))
+        elif slot.available < 0:
+            moves.append((slots[0], slot, -slot.available))
+        if slot.held == 0:
+            slot.status = Status.MERGED
+            slot.written = True
+    return moves
+
+
+def _level(slots: Sequence[SubAccount]) -> list[tuple[SubAccount, SubAccount, int]]:
+    """What to move so that the same is available everywhere, to the unit: water-filling."""
+    share, rest = divmod(sum(slot.available for slot in slots), len(slots))
+    wanted = {slot: share + (i < rest) for i, slot in enumerate(slots)}
+    rich = [slot for slot in slots if slot.available > wanted[slot]]
+    spare = {slot: slot.available - wanted[slot] for slot in rich}
+    moves = []
+    for poor in slots:
+        lacking = wanted[poor] - poor.available
+        while lacking > 0:
+            part = min(lacking, spare[rich[-1]])
+            moves.append((rich[-1], poor, part))
+            lacking -= part
+            spare[rich[-1]] -= part
+            if spare[rich[-1]] == 0:
+                rich.pop()
+    return moves
+
+
+def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Record:
+    """The record of moving amounts from slot to slot: a pair of lines each, on the one account."""
+    seed = b"%d:%d:%d" % (batch.number, account.number, len(batch.new_vouchers))
+    lines = [(account, sign * amount * account.type.normal) for amount in amounts for sign in (-1, 1)]
+    asked = [(account.id, amount) for _, amount in lines]
+    digest = digest_of(REBALANCE, asked, None, None, None, None)
+    record = Record(
+        UUID(hashlib.sha256(b"rebalance/1:" + seed).digest()[:16]),
+        REBALANCE,
+        digest,
+        lines,
+        None,
+        None,
+        None,
+        None,
+        None,
+        batch.posted_at_us,
+        batch.accounting_date,
+        batch.number,
+    )
+    batch.vouchers[record.id] = record
+    batch.new_vouchers.append((account.shard, record))
+    return record
+
+
+def gather(batch: Batch, short: SubAccount, amount: int) -> bool:
+    """Move to a slot what it lacks of an amount that is held there, by a voucher; whether there was enough."""
+    slots = all_slots(batch, short.account)
+    if slots is None or sum(slot.available for slot in slots) < amount:
+        return False
+    moves = []
+    lacking = amount - short.available
+    for giver in sorted(slots, key=lambda s: (-s.available, s.slot)):
+        given = min(giver.available, lacking)
+        if giver is not short and given > 0:
+            moves.append((giver, short, given))
+            lacking -= given
+    _move(batch, short.account, moves)
+    return True
+
+
+def _move(batch: Batch, account: Account, moves: Sequence[tuple[SubAccount, SubAccount, int]]) -> Record:
+    record = _move_voucher(batch, account, [amount for _, _, amount in moves])
+    write_entries(batch, record.id, [slot for giver, taker, _ in moves for slot in (giver, taker)], record.lines)
+    return record
+
+
+def resplit(batch: Batch, request: Resplit) -> Outcome:
+    """More slots or fewer, as wanted; nothing is written when it is so already."""
+    account = request.account
+    assert not account.type.platform, "the slots of a platform account are fixed"
+    slots = all_slots(batch, account)
+    if slots is None:
+        return Outcome(refusal=NOT_READ)
+    for slot in slots:
+        if slot.status not in (Status.OPEN, Status.MERGED):
+            return Outcome(refusal=status_refusal(slot, 0))
+    wanted = request.slots
+    if len(slots) >= wanted and all((s.status == Status.OPEN) == (s.slot < wanted) for s in slots):
+        batch.routes.append(request)
+        return Outcome(replay=True)
+    _open_more(batch, slots, wanted)
+    moves = _close_behind(slots, wanted)
+    record = _move(batch, account, moves) if moves else None
+    batch.routes.append(request)
+    return Outcome(record=record)
+
+
+def rebalance(batch: Batch, request: Rebalance) -> Outcome:
+    """The same available on every slot, as far as holds allow."""
+    account = request.account
+    slots = all_slots(batch, account)
+    if slots is None:
+        return Outcome(refusal=NOT_READ)
+    active = [slot for slot in slots if slot.status != Status.MERGED]
+    for slot in active:
+        refusal = status_refusal(slot, 0) if slot.status != Status.OPEN else None
+        if refusal is not None:
+            return Outcome(refusal=refusal)
+    moves = _level(active)
+    return Outcome(record=_move(batch, account, moves) if moves else None)

@@ -1,0 +1,9 @@
+-- To how many slots of an account workers post from now on, and why.
+-- $1 account number, $2 slots, $3 reason, $4 module. Rows: none. Locks: the route, after the account's sub-accounts.
+WITH route AS (
+    INSERT INTO ledger.routes (account_number, slots) VALUES ($1, $2)
+    ON CONFLICT (account_number) DO UPDATE SET slots = $2, epoch = routes.epoch + 1, changed_at = clock_timestamp()
+), account AS (
+    UPDATE ledger.accounts SET slots = $2 WHERE number = $1
+)
+INSERT INTO ledger.route_events (account_number, slots, reason, module) VALUES ($1, $2, $3, $4)

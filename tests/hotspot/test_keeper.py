@@ -1,0 +1,176 @@
+"""Keepers: one decides, all follow; what becomes hot is split, what has cooled is merged, and nobody is refused."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fundledger.hotspot.detector import Thresholds
+from fundledger.hotspot.heat import Thermometer
+from fundledger.hotspot.keeper import Keeper
+from fundledger.ledger.account import Account, Status
+from tests.support.ledger import Ledger, capture, code, posted, transfer
+
+QUICK = Thresholds(promote=0.5, promote_s=3, demote=0.2, demote_s=60, share_min=0.05)
+START = 1_800_000_000.0
+
+
+class Crew:
+    """Two workers with a keeper each, on a clock of the test's."""
+
+    def __init__(self, ledgers: list[Ledger], acts: bool = True) -> None:
+        self.ledgers = ledgers
+        self.at = START
+        self.thermometers = [Thermometer() for _ in ledgers]
+        self.keepers = [
+            Keeper(ledger.dsn, f"w{i}", ledger.books, thermometer, [ledger.session], QUICK, acts=acts)
+            for i, (ledger, thermometer) in enumerate(zip(ledgers, self.thermometers, strict=True))
+        ]
+
+    async def second(self, *batches: object, busy_s: float = 0.9) -> None:
+        """All workers posted this, and then all keepers did a second's work."""
+        for keeper, thermometer in zip(self.keepers, self.thermometers, strict=True):
+            if batches:
+                thermometer.batch(batches, busy_s)  # type: ignore[arg-type]
+            keeper._told_at -= 1.0
+            await keeper.tick(self.at)
+        self.at += 1.0
+
+    async def close(self) -> None:
+        for keeper in self.keepers:
+            keeper._drop()
+
+
+@pytest.fixture
+async def crew(ledger: Ledger) -> AsyncIterator[Crew]:
+    crew = Crew([ledger, await ledger.worker(1)])
+    yield crew
+    await crew.close()
+
+
+async def slots(ledger: Ledger, account: Account) -> list[int]:
+    rows = await ledger.connection.fetch(
+        "SELECT status FROM ledger.sub_accounts WHERE account_number = $1 ORDER BY slot", account.number
+    )
+    return [row["status"] for row in rows]
+
+
+async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_seconds(
+    ledger: Ledger, crew: Crew
+) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    seen = []
+    for _ in range(5):
+        await crew.second(transfer(bank, merchant, 1))
+        seen.append((await ledger.view(merchant)).heat)
+    assert seen == ["warming", "warming", "warming", "hot", "hot"]
+    assert await slots(ledger, merchant) == [Status.OPEN] * 2
+    for worker in crew.ledgers:
+        found = worker.directory.get("m")
+        assert found is not None and found.slots == 2
+    events = await ledger.connection.fetch("SELECT slots, reason, module FROM ledger.route_events")
+    assert [(e["slots"], e["module"]) for e in events] == [(2, "hotspot")]
+    assert "utilisation" in events[0]["reason"]
+    assert (crew.keepers[0].counted.splits, crew.keepers[1].counted.splits) == (1, 0)
+    await ledger.prove()
+
+
+async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: Crew) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    for _ in range(5):
+        await crew.second(transfer(bank, merchant, 1))
+    mine = crew.ledgers[1].directory.get("m")
+    assert mine is not None
+    assert posted(await crew.ledgers[1].post_one(transfer(bank, mine, 5)))
+    await crew.second()
+    await crew.second()
+    assert (await ledger.view(merchant)).heat == "cooling"
+    crew.at += 61
+    await crew.second()
+    assert (await ledger.view(merchant)).heat == "cold"
+    assert await slots(ledger, merchant) == [Status.OPEN, Status.MERGED]
+    assert await ledger.posted(merchant) == 15
+    await ledger.prove()
+
+
+async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: Crew) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    for _ in range(10):
+        await crew.second(transfer(bank, merchant, 1), busy_s=0.1)
+    assert (await ledger.view(merchant)).heat == "cold"
+    assert await slots(ledger, merchant) == [Status.OPEN]
+
+
+async def test_a_keeper_that_takes_over_goes_on_from_what_the_last_one_knew(ledger: Ledger, crew: Crew) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    for _ in range(3):
+        await crew.second(transfer(bank, merchant, 1))
+    crew.keepers[0]._drop()
+    crew.keepers = crew.keepers[::-1]
+    crew.thermometers = crew.thermometers[::-1]
+    await crew.second(transfer(bank, merchant, 1))
+    assert (await ledger.view(merchant)).heat == "hot"
+    assert await slots(ledger, merchant) == [Status.OPEN] * 2
+    assert crew.keepers[0].counted.splits == 1
+
+
+async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew: Crew) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=100)
+    for _ in range(5):
+        await crew.second(transfer(bank, merchant, 1))
+    mine = crew.ledgers[1].directory.get("m")
+    assert mine is not None
+    assert posted(await crew.ledgers[1].post_one(transfer(mine, bank, 10)))
+    await crew.second()
+    await crew.second()
+    rows = await ledger.connection.fetch(
+        "SELECT posted FROM ledger.sub_accounts WHERE account_number = $1 ORDER BY slot", merchant.number
+    )
+    assert [row["posted"] for row in rows] == [45, 45]
+    assert crew.keepers[0].counted.rebalances == 1
+    await ledger.prove()
+
+
+async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: Crew) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    for _ in range(5):
+        await crew.second(transfer(bank, merchant, 1))
+    mine = crew.ledgers[1].directory.get("m")
+    assert mine is not None
+    hold = await crew.ledgers[1].hold("h", mine, 7)
+    await crew.second()
+    await crew.second()
+    crew.at += 61
+    await crew.second()
+    assert await slots(ledger, merchant) == [Status.OPEN] * 2
+    assert posted(await ledger.post_one(capture(hold, bank, 7)))
+    await crew.second()
+    assert await slots(ledger, merchant) == [Status.OPEN, Status.MERGED]
+    await ledger.prove()
+
+
+async def test_with_splitting_off_heat_is_told_and_nothing_is_split(ledger: Ledger) -> None:
+    crew = Crew([ledger, await ledger.worker(1)], acts=False)
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    for _ in range(6):
+        await crew.second(transfer(bank, merchant, 1))
+    await crew.close()
+    assert (await ledger.view(merchant)).heat == "hot"
+    assert await slots(ledger, merchant) == [Status.OPEN]
+
+
+async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: Crew) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    await ledger.freeze(merchant)
+    for _ in range(6):
+        await crew.second(transfer(bank, merchant, 1))
+    assert await slots(ledger, merchant) == [Status.FROZEN_ALL]
+    assert code(await ledger.post_one(transfer(bank, merchant, 1))) == "account-frozen"
+
+
+async def test_one_worker_does_not_split(ledger: Ledger) -> None:
+    crew = Crew([ledger])
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    for _ in range(6):
+        await crew.second(transfer(bank, merchant, 1))
+    await crew.close()
+    assert await slots(ledger, merchant) == [Status.OPEN]
