@@ -55,7 +55,9 @@ async def get_account(service: Service, call: Call) -> Reply:
 
 
 async def _shown(service: Service, account: Account) -> Reply:
-    views = await service.reading(lambda: read_accounts(service.pool, service.directory, service.layout, [account.id]))
+    views = await service.reading_durable(
+        lambda: read_accounts(service.pool, service.directory, service.layout, [account.id])
+    )
     return Reply(200, render.account(views[account.id]))
 
 
@@ -64,13 +66,13 @@ async def get_balance(service: Service, call: Call) -> Reply:
     text = call.query.get("at")
     account = await _account(service, call)
     if text is None:
-        views = await service.reading(
+        views = await service.reading_durable(
             lambda: read_accounts(service.pool, service.directory, service.layout, [account.id])
         )
         posted, held, at = views[account.id].posted, views[account.id].held, None
     else:
         moment = instant(text, "at")
-        posted, held = await service.reading(lambda: balance_at(service.pool, account, service.layout, moment))
+        posted, held = await service.reading_durable(lambda: balance_at(service.pool, account, service.layout, moment))
         at = render.time_text(moment)
     members = {"account": account.id, "at": at, "posted": posted, "held": held, "available": posted - held}
     return Reply(200, render.encode(members))
@@ -84,7 +86,7 @@ async def get_entries(service: Service, call: Call) -> Reply:
     to = instant(query["to"], "to") if "to" in query else None
     account = await _account(service, call)
     try:
-        entries, cursor = await service.reading(
+        entries, cursor = await service.reading_durable(
             lambda: read_statement(service.pool, account, service.layout, limit, query.get("cursor"), from_, to)
         )
     except BadCursor as bad:

@@ -57,7 +57,7 @@ async def place_hold(service: Service, call: Call) -> Reply:
 async def _hold(service: Service, call: Call) -> Hold:
     """The hold that the path names, as it stands. Raises BadRequest (404)."""
     id_ = account_id(call.parameters["id"], "id")
-    found = await service.reading(lambda: read_holds(service.pool, service.directory, service.keys, [id_]))
+    found = await service.reading_durable(lambda: read_holds(service.pool, service.directory, service.keys, [id_]))
     if id_ not in found:
         raise not_found(f"hold {id_}")
     return found[id_]

@@ -27,6 +27,7 @@ from fundledger.app.service import Service
 from fundledger.app.settings import Settings
 from fundledger.hotspot.detector import Thresholds
 from fundledger.hotspot.direct import CONNECTIONS, Direct
+from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.heat import Thermometer
 from fundledger.hotspot.keeper import Keeper
 from fundledger.hotspot.lane import Lane
@@ -96,15 +97,17 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
     lanes: list[Lane | Direct] = []
     thermometer = Thermometer()
     sessions: list[Session] = []
+    flusher: Flusher | None = None
     if settings.posting == "direct":
         sessions = [Session(dsn, f"fundledger direct {ordinal}.{i}", Memory(0)) for i in range(CONNECTIONS)]
         lanes = [Direct(sessions, books, metrics, settings.buffer_depth_max)] * layout.shards
     else:
+        flusher = Flusher(dsn, f"fundledger flush {ordinal}") if settings.early_release == "on" else None
         for shard in range(layout.shards):
             session = Session(dsn, f"fundledger lane {ordinal}.{shard}")
             await session.open()
             depth, size = settings.buffer_depth_max, settings.batch_size_max
-            lanes.append(Lane(session, books, metrics, depth, size, thermometer=thermometer))
+            lanes.append(Lane(session, books, metrics, depth, size, thermometer=thermometer, flusher=flusher))
             sessions.append(session)
     thresholds = Thresholds(
         settings.heat_promote,
@@ -115,7 +118,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
     )
     name = f"{socket.gethostname()}:{run_dir}:{ordinal}"
     keeper = Keeper(dsn, name, books, thermometer, sessions, thresholds, acts=settings.splitting == "auto")
-    return Service(settings, layout, keys, directory, lanes, keeper, pool, tokens, metrics, run_dir, ordinal)
+    return Service(settings, layout, keys, directory, lanes, keeper, flusher, pool, tokens, metrics, run_dir, ordinal)
 
 
 def listen(service: Service) -> tuple[web.Server, socket.socket]:

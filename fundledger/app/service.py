@@ -11,12 +11,13 @@ import asyncpg
 from fundledger.app.metrics import Metrics
 from fundledger.app.settings import Settings
 from fundledger.hotspot.direct import Direct
+from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.keeper import Keeper
 from fundledger.hotspot.lane import Lane
 from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import Directory
-from fundledger.ledger.fault import Fault, Unavailable
+from fundledger.ledger.fault import Fault, OutcomeUnknown, Unavailable
 from fundledger.ledger.statements import load
 from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
@@ -39,6 +40,7 @@ class Service:
         directory: Directory,
         lanes: "list[Lane | Direct]",
         keeper: Keeper,
+        flusher: Flusher | None,
         pool: "asyncpg.Pool[asyncpg.Record]",
         tokens: Tokens,
         metrics: Metrics,
@@ -51,6 +53,7 @@ class Service:
         self.directory = directory
         self.lanes = lanes
         self.keeper = keeper
+        self.flusher = flusher
         self.pool = pool
         self.metrics = metrics
         self.draining = False
@@ -119,6 +122,16 @@ class Service:
                 raise
             raise Unavailable("the database does not answer") from error
 
+    async def reading_durable(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Run a read whose answer stays true whatever fails: what it saw is flushed first. Raises Unavailable."""
+        answer = await self.reading(read)
+        if self.flusher is not None:
+            try:
+                await self.flusher.flush()
+            except OutcomeUnknown as fault:
+                raise Unavailable(str(fault)) from fault
+        return answer
+
     async def database_answers(self, within_s: float) -> bool:
         """Whether a read comes back in time. One probe is out at a time: to cancel a read is to wait for the server."""
         if self._probe is None or self._probe.done():
@@ -169,4 +182,6 @@ class Service:
     async def close(self) -> None:
         for lane in self.lanes:
             await lane.close()
+        if self.flusher is not None:
+            await self.flusher.close()
         await self.pool.close()

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
-RESERVED = ("FUND_DSN", "REDIS_URL", "EARLY_RELEASE", "RATELIMIT", "FUND_PORT")
+RESERVED = ("FUND_DSN", "REDIS_URL", "RATELIMIT", "FUND_PORT")
 """Names of the contract that this version does not use yet: taken without complaint."""
 SECRET = ("account_dsn",)
 
@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     buffer_depth_max: int = Field(20000, ge=1, le=1_000_000, description="vouchers waiting in one lane; beyond: 503")
     splitting: Literal["auto", "off"] = Field(
         "auto", description="auto: hot accounts are split and merged by themselves"
+    )
+    early_release: Literal["on", "off"] = Field(
+        "on", description="on: locks that others wait for are free before the disk has the commit; answers are not"
     )
     heat_promote: float = Field(0.5, gt=0, le=100, description="utilisation from which an account becomes hot")
     heat_promote_s: float = Field(3.0, ge=0, le=3600, description="and for how long before it is split")

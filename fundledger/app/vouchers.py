@@ -250,7 +250,7 @@ def _result(service: Service, voucher: Voucher, outcome: Outcome | Fault) -> dic
 
 
 async def _records(service: Service, ids: Iterable[UUID]) -> list[tuple[Record, UUID | None]]:
-    return await service.reading(lambda: read_records(service.pool, service.directory, list(ids)))
+    return await service.reading_durable(lambda: read_records(service.pool, service.directory, list(ids)))
 
 
 async def get_voucher(service: Service, call: Call) -> Reply:

@@ -15,10 +15,11 @@ from typing import Protocol
 
 import msgspec
 
+from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.heat import Thermometer
 from fundledger.ledger.batch import AtomicGroup, Command, Outcome
 from fundledger.ledger.books import Books
-from fundledger.ledger.fault import Fault, GuardHit, Unavailable
+from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
 from fundledger.ledger.unlocked import Prepared, prepare
@@ -72,6 +73,7 @@ class Lane:
         batch_size_max: int,
         post_batch: PostBatch = post_vouchers,
         thermometer: Thermometer | None = None,
+        flusher: Flusher | None = None,
     ) -> None:
         self._session = session
         self._books = books
@@ -80,6 +82,9 @@ class Lane:
         self._batch_size_max = batch_size_max
         self._post_batch = post_batch
         self._thermometer = thermometer or Thermometer()
+        self._flusher = flusher
+        self._unflushed = 0
+        self._lost: deque[tuple[list[Item], Sequence[Outcome | Fault]]] = deque()
         self._queue: deque[Item] = deque()
         self._in_flight = 0
         self._may_prepare = False
@@ -111,7 +116,7 @@ class Lane:
 
     async def drain(self) -> None:
         """Wait until every accepted command has been answered."""
-        if self._queue or self._in_flight:
+        if self._queue or self._in_flight or self._unflushed:
             self._empty.clear()
             await self._empty.wait()
 
@@ -122,30 +127,67 @@ class Lane:
         await self._session.close()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            while self._lost:
+                await self._post_again(*self._lost.popleft())
             if not self._queue and not self._next:
                 self._in_flight = 0
-                self._empty.set()
+                if self._unflushed == 0:
+                    self._empty.set()
                 self._wake.clear()
                 await self._wake.wait()
+                continue
             items, preparing = self._next or self._take(), self._preparing
             self._next, self._preparing = [], None
-            self._in_flight = len(items)
-            started = loop.time()
-            late = loop.call_later(LATE_S, self._answer) if self._committed else None
-            commands = [command for command, _, _ in items]
-            outcomes = await self._post(commands, preparing)
-            self._may_prepare = False
-            if late is not None:
-                late.cancel()
-            elapsed = loop.time() - started
-            self._meter.batch(len(items), elapsed)
-            self._thermometer.batch(commands, elapsed)
+            await self._post_items(items, preparing)
+
+    async def _post_items(self, items: list[Item], preparing: asyncio.Task[Prepared | None] | None) -> None:
+        loop = asyncio.get_running_loop()
+        self._in_flight = len(items)
+        # Alone, one commit that waits for the disk is sooner done than one that does not and a flush.
+        early = self._flusher is not None and (len(items) > 1 or bool(self._queue) or self._unflushed > 0)
+        self._session.unflushed = False
+        started = loop.time()
+        late = loop.call_later(LATE_S, self._answer) if self._committed else None
+        commands = [command for command, _, _ in items]
+        outcomes = await self._post(commands, preparing, early)
+        self._may_prepare = False
+        if late is not None:
+            late.cancel()
+        elapsed = loop.time() - started
+        self._meter.batch(len(items), elapsed)
+        self._thermometer.batch(commands, elapsed)
+        self._answer()
+        unflushed = self._session.unflushed
+        if self._flusher is not None and (unflushed or any(_is_read(outcome) for outcome in outcomes)):
+            self._unflushed += 1
+            self._flusher.after(lambda durable: self._flushed(items, outcomes, durable))
+            return
+        self._committed, self._outcomes = items, outcomes
+        if not self._queue and not self._next:
             self._answer()
-            self._committed, self._outcomes = items, outcomes
-            if not self._queue and not self._next:
-                self._answer()
+
+    def _flushed(self, items: list[Item], outcomes: Sequence[Outcome | Fault], durable: bool) -> None:
+        if durable:
+            self._unflushed -= 1
+            _deliver(items, outcomes)
+        else:
+            self._lost.append((items, outcomes))
+        self._wake.set()
+
+    async def _post_again(self, items: list[Item], told: Sequence[Outcome | Fault]) -> None:
+        """A batch of which nobody knows whether it is durable: each id counts once, so posting it again finds out."""
+        commands = [command for command, _, _ in items]
+        try:
+            outcomes = list(await self._post_batch(self._session, self._books, commands, sent_before=True))
+        except Exception:
+            _log.critical("posting a batch of %d again failed", len(commands), exc_info=True)
+            self._session.drop()
+            outcomes = [OutcomeUnknown(CRASHED)] * len(commands)
+        for before, now in zip(told, outcomes, strict=True):
+            _is_no_repeat(before, now)
+        self._unflushed -= 1
+        _deliver(items, outcomes)
 
     def _sent(self, may_prepare: bool) -> None:
         # While a batch is written and committed, this process has nothing to do but answer the one before and read what
@@ -165,17 +207,14 @@ class Lane:
         self._may_prepare = False
         self._next = self._take()
         commands = [command for command, _, _ in self._next]
-        self._preparing = asyncio.get_running_loop().create_task(prepare(self._session, self._books, commands))
+        preparing = prepare(self._session, self._books, commands)
+        self._preparing = asyncio.get_running_loop().create_task(preparing)
 
     def _answer(self) -> None:
         """Answer the last batch that was committed."""
         items, outcomes = self._committed, self._outcomes
         self._committed = self._outcomes = ()
-        for (_, answer, index), outcome in zip(items, outcomes, strict=True):
-            try:
-                answer(index, outcome)
-            except Exception:
-                _log.exception("an answer could not be delivered")
+        _deliver(items, outcomes)
 
     def _take(self) -> list[Item]:
         size = 0
@@ -194,13 +233,36 @@ class Lane:
         return items
 
     async def _post(
-        self, commands: Sequence[Command], preparing: asyncio.Task[Prepared | None] | None
+        self, commands: Sequence[Command], preparing: asyncio.Task[Prepared | None] | None, early: bool
     ) -> Sequence[Outcome | Fault]:
         try:
             prepared = None if preparing is None else await preparing
-            return await self._post_batch(self._session, self._books, commands, self._sent, prepared=prepared)
+            return await self._post_batch(
+                self._session, self._books, commands, self._sent, prepared=prepared, early=early
+            )
         except Exception:
             # A bug. The transaction is dropped with its connection, so that nothing of it can be committed later.
             _log.critical("posting a batch of %d failed", len(commands), exc_info=True)
             self._session.drop()
             return [GuardHit(CRASHED)] * len(commands)
+
+
+def _deliver(items: Sequence[Item], outcomes: Sequence[Outcome | Fault]) -> None:
+    for (_, answer, index), outcome in zip(items, outcomes, strict=True):
+        try:
+            answer(index, outcome)
+        except Exception:
+            _log.exception("an answer could not be delivered")
+
+
+def _is_read(outcome: Outcome | Fault) -> bool:
+    """Whether it tells of something that somebody else may have committed, and nobody flushed."""
+    return isinstance(outcome, Outcome) and (outcome.replay or outcome.refusal is not None)
+
+
+def _is_no_repeat(before: Outcome | Fault, now: Outcome | Fault) -> None:
+    """Who asked first is told so, also by a lane that had to ask the database twice."""
+    if isinstance(before, Outcome) and isinstance(now, Outcome):
+        now.replay = now.replay and before.replay
+        for part_before, part in zip(before.parts or (), now.parts or (), strict=False):
+            _is_no_repeat(part_before, part)

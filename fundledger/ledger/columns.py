@@ -12,9 +12,16 @@ from fundledger.security import canonical
 
 
 def parameters(
-    batch: Batch, shard: int, vouchers: Sequence[Record], sub_accounts: Sequence[SubAccount], entries: Sequence[Entry]
+    batch: Batch,
+    shard: int,
+    vouchers: Sequence[Record],
+    sub_accounts: Sequence[SubAccount],
+    entries: Sequence[Entry],
+    early: bool = False,
 ) -> list[Any]:
-    """What one shard is given of a batch: its vouchers, the sub-accounts that changed, its entries."""
+    """What one shard is given of a batch: its vouchers, the sub-accounts that changed, its entries. `early`: the commit
+    does not wait for the disk.
+    """
     # In one order for everybody: two batches with the same new ids must not wait for each other in a circle.
     vouchers = sorted(vouchers, key=lambda record: record.id.bytes)
     places = {record.id: k for k, record in enumerate(vouchers, 1)}
@@ -29,7 +36,7 @@ def parameters(
     entry_columns = _entries(entries, places)
     columns += _vouchers(batch, vouchers, list(places))
     balances, stored = _sub_accounts(batch, sub_accounts)
-    return columns + balances + entry_columns + stored
+    return [*columns, *balances, *entry_columns, *stored, "off" if early else "on"]
 
 
 def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[Any]:

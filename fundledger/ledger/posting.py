@@ -129,19 +129,22 @@ async def post_vouchers(
     on_sent: OnSent = nothing,
     sent_before: bool = False,
     prepared: Prepared | None = None,
+    early: bool = False,
 ) -> list[Outcome | Fault]:
     """Post a batch: `answers[i]` answers `commands[i]`, an outcome or the fault that kept it from having one.
 
-    One transaction, committed before this returns. It locks every sub-account that the batch touches, by shard, account
-    and slot in ascending order, so that two batches never wait for each other in a circle. One item's refusal touches
-    no other item. A batch that fails as a whole is read and decided again; what still fails is halved, until the one
-    item that the database will not take stands alone.
+    One transaction, committed before this returns. It locks every sub-account that the batch
+    touches, by shard, account and slot in ascending order, so that two batches never wait for each other in a circle.
+    One item's refusal touches no other item. A batch that fails as a whole is read and decided again; what still fails
+    is halved, until the one item that the database will not take stands alone.
 
     When the connection breaks, also around the commit, the same batch is posted again: each id counts once, so that
     finds out what is true. Asking again with the same ids is always safe.
 
     `on_sent` is called when the writes are about to go out: from then on this process waits for the database. If it is
     told true, the next batch may be prepared meanwhile, and given as `prepared`, with its commands, when it ended.
+    `early`: when it has to lock, its commit does not wait for the disk. `session.unflushed` tells that it did not; then
+    no answer may be given before a flush that began afterwards.
     `sent_before`: an earlier attempt at these commands may have been committed.
 
     Cancelling the caller does not withdraw a batch that was sent.
@@ -155,11 +158,17 @@ async def post_vouchers(
         if written is Written.YES:
             return list(prepared.outcomes)
         sent_commit = sent_commit or written is Written.UNKNOWN
-    return await _post_locked(session, books, commands, number, sent_commit, on_sent)
+    return await _post_locked(session, books, commands, number, sent_commit, on_sent, early)
 
 
 async def _post_locked(
-    session: Session, books: Books, commands: Sequence[Command], number: int, sent_commit: bool, on_sent: OnSent
+    session: Session,
+    books: Books,
+    commands: Sequence[Command],
+    number: int,
+    sent_commit: bool,
+    on_sent: OnSent,
+    early: bool,
 ) -> list[Outcome | Fault]:
     """Lock and read, decide, write, commit; again when it has to be. `sent_commit`: it may have been committed."""
     conflicts = 0
@@ -170,12 +179,13 @@ async def _post_locked(
             batch, outcomes = await _decide(session, books, commands, number, placed)
             connection = await session.open()
             if batch.has_writes():
-                await _write(connection, session, batch)
+                await _write(connection, session, batch, early)
                 sent_commit = True
                 placed |= batch.new_holds
                 # Not before: whatever this process did between the lock and the commit, other writers would wait for.
                 on_sent(False)
                 await connection.execute(COMMIT)
+                session.unflushed = early
             else:
                 await session.rollback()
         except _CONFLICTS as error:
@@ -304,6 +314,7 @@ async def _write(
     connection: "asyncpg.Connection[asyncpg.Record]",
     session: Session,
     batch: Batch,
+    early: bool = False,
 ) -> None:
     if batch.opened:
         await write_opened(connection, batch)
@@ -315,7 +326,7 @@ async def _write(
         vouchers = [record for of, record in batch.new_vouchers if single or of == shard]
         entries = [entry for entry in batch.entries if single or entry[0] == shard]
         sub_accounts = [s for s in written if single or s.shard == shard]
-        arguments = parameters(batch, shard, vouchers, sub_accounts, entries)
+        arguments = parameters(batch, shard, vouchers, sub_accounts, entries, early)
         await session.write.fetch(*arguments)
     if batch.routes:
         await write_routes(connection, batch)

@@ -56,7 +56,8 @@ ROLLBACK = "ROLLBACK AND CHAIN"
 
 class Session:
     """Not for concurrent use: one batch at a time. `memory` is what it remembers of its last batches; `widened` counts,
-    by account number, those for which one slot of an account was not enough.
+    by account number, those for which one slot of an account was not enough. `unflushed`: the last commit may
+    not be durable yet.
     """
 
     def __init__(self, dsn: str, name: str, memory: Memory | None = None) -> None:
@@ -69,6 +70,7 @@ class Session:
         self._unlocked_read: Statement
         self.memory = memory or Memory()
         self.widened: dict[int, int] = {}
+        self.unflushed = False
         self.lock: Statement
         self.write: Statement
 

@@ -51,7 +51,7 @@ class Written(Enum):
 async def prepare(session: Session, books: Books, commands: Sequence[Command]) -> Prepared | None:
     """Decide a batch without a lock, or None when it has to be decided under locks. Writes nothing; never raises.
 
-    At most one batch may be in the database meanwhile. When it is cancelled, what it read is forgotten.
+    At most one batch may be in the database meanwhile. Cancelling forgets what was read.
     """
     memory = session.memory
     recalled = memory.recall(commands, secrets.randbits(62), books.ordinal, books.keys.current, books.calendar)

@@ -23,6 +23,7 @@ class Post:
         self.batches: list[list[Command]] = []
         self.on_sent: list[Callable[[bool], None]] = []
         self.prepared: list[Any] = []
+        self.more: list[dict[str, Any]] = []
         self._done: list[asyncio.Future[list[Outcome | Fault]]] = []
 
     async def __call__(
@@ -32,10 +33,12 @@ class Post:
         commands: Sequence[Command],
         on_sent: Callable[[bool], None],
         prepared: Any = None,
+        **more: Any,
     ) -> list[Outcome | Fault]:
         self.batches.append(list(commands))
         self.on_sent.append(on_sent)
         self.prepared.append(prepared)
+        self.more.append(more)
         self._done.append(asyncio.get_running_loop().create_future())
         return await self._done[-1]
 

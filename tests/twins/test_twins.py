@@ -242,14 +242,12 @@ async def answer_before_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) 
     """A buffer that answers once it has decided, and writes afterwards."""
 
     async def eager(
-        session: Any, books: Any, commands: Sequence[Any], on_sent: Callable[[bool], None], prepared: Any = None
+        session: Any, books: Any, commands: Sequence[Any], on_sent: Callable[[bool], None], **more: Any
     ) -> list[Outcome | Fault]:
         batch = await posting._read(session, books, commands, 1)
         outcomes = decide(batch, commands)
         await session.rollback()
-        later = asyncio.get_running_loop().create_task(
-            post_vouchers(session, books, commands, on_sent, prepared=prepared)
-        )
+        later = asyncio.get_running_loop().create_task(post_vouchers(session, books, commands, on_sent, **more))
         ledger.later = later  # type: ignore[attr-defined]
         return list(outcomes)
 

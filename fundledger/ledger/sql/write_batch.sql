@@ -8,6 +8,7 @@
 -- $17 holds, $18 what they reverse, $19 refusals;
 -- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
 -- $27 statuses, $28 MACs of the last entry, $29 MACs, $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs before;
+-- $43 synchronous_commit of this transaction: off only if whoever is answered waits for a flush (ADR 0013);
 -- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8, $35 amounts, $36 balances, $37 MACs.
 -- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
@@ -37,4 +38,5 @@ WITH new_vouchers AS (
            ($35::bigint[])[k], ($36::bigint[])[k], $3, $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $30::integer) AS k
 )
-SELECT ledger.expect_written((SELECT count(*) FROM new_balances), $20::integer)
+SELECT ledger.expect_written((SELECT count(*) FROM new_balances), $20::integer),
+       set_config('synchronous_commit', $43::text, true)

@@ -1,0 +1,113 @@
+"""Early lock release: a batch that locks commits without waiting for the disk, and is answered after a flush.
+
+A batch that commits with `synchronous_commit=off` frees its row locks at once, for whoever waits for them. The flusher
+makes synchronous commits on connections of its own, a few at a time, since one that comes while the disk is busy goes
+with the next. The write-ahead log is ordered, so when such a commit is durable (on a synchronous standby too, where
+there is one), so is everything that had committed before it began, in this worker and in all others. Nothing is
+answered before. If the machine fails in between, what was not answered may be gone, and nothing that was answered can
+depend on it (ADR 0013).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import asyncpg
+
+from fundledger.ledger.fault import OutcomeUnknown
+from fundledger.ledger.session import PASSING
+from fundledger.ledger.statements import load
+
+SQL: Final = load("fundledger.hotspot")
+CONNECTIONS: Final = 3
+Then = Callable[[bool], None]
+"""Called once: with True when all that was committed before is durable, with False when nobody knows."""
+
+_log = logging.getLogger(__name__)
+
+
+class Flusher:
+    """One for all lanes of a worker."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._waiting: list[Then] = []
+        self._idle: list[_Connection] = [_Connection(dsn, f"{name}.{i}") for i in range(CONNECTIONS)]
+        self._all = list(self._idle)
+        self._flushing: set[asyncio.Task[None]] = set()
+
+    def after(self, then: Then) -> None:
+        """Call back when what is committed now is durable."""
+        self._waiting.append(then)
+        if self._idle and len(self._waiting) == 1:
+            # Whatever else was committed in this turn of the loop goes with it.
+            asyncio.get_running_loop().call_soon(self._start)
+
+    async def flush(self) -> None:
+        """Wait until what is committed now is durable. Raises OutcomeUnknown when that cannot be known."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def then(durable: bool) -> None:
+            if not future.done():
+                future.set_result(durable)
+
+        self.after(then)
+        if not await future:
+            raise OutcomeUnknown("the database does not answer")
+
+    async def close(self) -> None:
+        """After the last one was called back."""
+        while self._flushing:
+            await asyncio.wait(self._flushing)
+        for connection in self._all:
+            await connection.close()
+
+    def _start(self) -> None:
+        if self._waiting and self._idle:
+            task = asyncio.get_running_loop().create_task(self._flush(self._idle.pop()))
+            self._flushing.add(task)
+            task.add_done_callback(self._flushing.discard)
+
+    async def _flush(self, connection: "_Connection") -> None:
+        waiting, self._waiting = self._waiting, []
+        durable = await connection.flush()
+        self._idle.append(connection)
+        self._start()
+        for then in waiting:
+            try:
+                then(durable)
+            except Exception:
+                _log.exception("an answer could not be delivered")
+
+
+class _Connection:
+    """Opened when it is first needed, and again after it broke."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._statement: asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record] | None = None
+
+    async def flush(self) -> bool:
+        """Whether all that was committed before is durable. Never raises."""
+        try:
+            if self._statement is None or self._connection is None or self._connection.is_closed():
+                settings = {"application_name": self._name, "synchronous_commit": "on"}
+                self._connection = await asyncpg.connect(self._dsn, timeout=10, server_settings=settings)
+                self._statement = await self._connection.prepare(SQL["flush"])
+            await self._statement.fetch()
+        except (*PASSING, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            _log.warning("what was committed could not be flushed: %s", error)
+        except Exception:
+            _log.critical("flushing failed", exc_info=True)
+        else:
+            return True
+        if self._connection is not None:
+            self._connection.terminate()
+        self._connection = self._statement = None
+        return False
+
+    async def close(self) -> None:
+        if self._connection is not None and not self._connection.is_closed():
+            await self._connection.close(timeout=5)
