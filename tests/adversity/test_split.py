@@ -1,0 +1,78 @@
+"""Splits, merges, levelling, and what takes from several slots, cut at every message that they exchange with the database."""
+
+import pytest
+
+from fundledger.ledger.account import Account
+from fundledger.ledger.batch import Command, Outcome, Rebalance, Resplit
+from fundledger.ledger.hold import PlaceHold
+from tests.adversity.conftest import Tell, Torn
+from tests.adversity.proxy import Fault, cut_at_message
+from tests.support.ledger import Ledger, new_id, posted, transfer
+
+AMOUNTS = (5, 7, 9)
+
+
+class Merchants:
+    """One account after the other, each with these amounts on its slots."""
+
+    def __init__(self, ledger: Ledger, bank: Account, workers: list[Ledger]) -> None:
+        self._ledger = ledger
+        self.bank = bank
+        self._workers = workers
+        self._opened = 0
+
+    @classmethod
+    async def set(cls, ledger: Ledger) -> "Merchants":
+        workers = [await ledger.worker(ordinal) for ordinal in range(len(AMOUNTS))]
+        return cls(ledger, await ledger.account("bank", "bank"), workers)
+
+    async def next(self) -> Account:
+        self._opened += 1
+        account = await self._ledger.account(f"m:{self._opened}")
+        assert (await self._ledger.post_one(Resplit(account, len(AMOUNTS), "a test", "tests"))).refusal is None
+        account = (await self._ledger.directory.by_number(self._ledger.connection, [account.number]))[account.number]
+        for worker, amount in zip(self._workers, AMOUNTS, strict=True):
+            assert posted(await worker.post_one(transfer(self.bank, account, amount)))
+        return account
+
+
+KINDS = {
+    "split": (lambda m, _: Resplit(m, 5, "a test", "tests"), 21, 0, 5),
+    "merge": (lambda m, _: Resplit(m, 1, "a test", "tests"), 21, 0, 1),
+    "rebalance": (lambda m, _: Rebalance(m), 21, 0, 3),
+    "debit": (lambda m, bank: transfer(m, bank, 18), 3, 0, 3),
+    "hold": (lambda m, _: PlaceHold(str(new_id()), m, 18, 0), 21, 18, 3),
+}
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["between", "within"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cut_at_any_message_leaves_all_or_nothing_and_is_gone_on_from(
+    torn: Torn, kind: str, share: float, tell: Tell
+) -> None:
+    make, total, held, slots = KINDS[kind]
+    merchants = await Merchants.set(torn.ledger)
+
+    async def post(fault: Fault | None) -> int:
+        account = await merchants.next()
+        await torn.reconnect()
+        command: Command = make(account, merchants.bank)
+        torn.proxy.record()
+        torn.proxy.fault = fault
+        answers = await torn.post(command)
+        messages = len(torn.proxy.recorded)
+        torn.proxy.fault = None
+        assert isinstance(answers[0], Outcome), answers
+        assert answers[0].refusal is None, answers
+        view = await torn.ledger.view(account)
+        assert (view.posted, view.held, view.sub_accounts) == (total, held, slots)
+        return messages
+
+    messages = await post(None)
+    assert messages >= 10, "several statements, and a commit"
+    for number in range(messages):
+        await post(cut_at_message(number, share))
+    assert torn.proxy.cuts == messages
+    await torn.ledger.prove()
+    tell(f"cut {'within' if share else 'before'} each message of a {kind}", messages)
