@@ -86,7 +86,7 @@ def test_bench_measures_proves_and_keeps_what_it_saw(folder: Path, capsys: pytes
     assert "single connection: p50 / p50 of a bare insert and commit" in printed
     kept = json.loads(next((folder / "out").glob("bench-*.json")).read_text())
     assert kept["ok"]
-    assert {run["contender"] for run in kept["runs"]} == {"service", "bare insert"}
+    assert {run["contender"] for run in kept["runs"]} == {"service", "bare insert", "no-op"}
     assert kept["proofs"]["one worker"]["vouchers"] == kept["proofs"]["one worker"]["acknowledged"] > 0
     assert not list(folder.glob("fundledger-bench-*")), "its data directories are gone"
 

@@ -17,8 +17,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from fundledger.ledger import clock
 from fundledger.ledger.account import Status
 from fundledger.ledger.accounts import Layout
-from fundledger.ledger.batch import AtomicGroup, Command, Outcome, SetStatus
+from fundledger.ledger.batch import AtomicGroup, Command, Outcome, Rebalance, Resplit, SetStatus
 from fundledger.ledger.hold import EndHold, PlaceHold
+from fundledger.ledger.routes import follow, read_routes
 from fundledger.ledger.voucher import Voucher, digest_of
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases
@@ -50,6 +51,7 @@ STEP_US = 1_000
 names = st.sampled_from(list(ACCOUNTS))
 cny = st.sampled_from([name for name, (_, _, currency) in ACCOUNTS.items() if currency == "CNY"])
 merchants = st.sampled_from(MERCHANTS)
+split = merchants
 amounts = st.integers(1, 60)
 signed = st.integers(-60, 60).filter(bool)
 workers = st.integers(0, 1)
@@ -102,6 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
             opened = self.run(self.workers[0].open(name, type_, owner, currency))
             self.accounts[name] = opened.view.account
             self.model.accounts[name] = ModelAccount(type_, currency)
+        self.known = [dict(self.accounts) for _ in self.workers]
 
     def teardown(self) -> None:
         if not hasattr(self, "dsn"):
@@ -118,24 +121,30 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- Between the model's words and the ledger's ---
 
-    def to_voucher(self, asked: Asked) -> Voucher:
+    def to_voucher(self, asked: Asked, worker: int) -> Voucher:
         """As the service makes it from a body."""
         of = [(name, amount) for name, amount in asked.lines] + ([(asked.unknown, 1)] if asked.unknown else [])
         digest = digest_of(asked.type, of, asked.reference, None, asked.hold, asked.reverses)
         holder = self.accounts[self.model.holds[asked.hold].account] if asked.hold is not None else None
+        accounts = self.known[worker]
         return Voucher(
             asked.id,
             asked.type,
-            [] if asked.unknown else [(self.accounts[name], amount) for name, amount in asked.lines],
+            [] if asked.unknown else [(accounts[name], amount) for name, amount in asked.lines],
             sum(amount for _, amount in asked.lines),
             digest,
             asked.reference,
             hold=asked.hold,
             hold_shard=0 if holder is None else holder.shard,
-            hold_place=0 if holder is None else holder.number << 16,
+            hold_place=0 if holder is None else (holder.number << 16) + self.slot_of(asked.hold),
             reverses=asked.reverses,
             unknown=asked.unknown,
         )
+
+    def slot_of(self, hold_id: str | None) -> int:
+        """Where it is held, as the service reads it before."""
+        hold = self.run(self.workers[0].read_hold(hold_id or ""))
+        return 0 if hold is None else int(hold.slot)
 
     def ask(self, worker: int, *commands: Command) -> list[Outcome]:
         """Post them; the model has been asked before."""
@@ -149,7 +158,8 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self.run(
             self.workers[0].connection.fetch(
                 """
-                SELECT a.id, sum(s.posted * s.normal)::bigint, sum(s.held)::bigint, max(s.status), min(s.status)
+                SELECT a.id, sum(s.posted * s.normal)::bigint, sum(s.held)::bigint, max(s.status) FILTER (WHERE s.status <> 5),
+                       min(s.status) FILTER (WHERE s.status <> 5)
                 FROM ledger.sub_accounts s JOIN ledger.accounts a ON a.number = s.account_number GROUP BY a.id
                 """
             )
@@ -164,7 +174,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=vouchers, asked=asked(), worker=workers)
     def post(self, asked: Asked, worker: int) -> Asked:
         expected = self.model.post(asked, self.now_us)
-        self.agrees(self.ask(worker, self.to_voucher(asked)), [expected])
+        self.agrees(self.ask(worker, self.to_voucher(asked, worker)), [expected])
         return asked
 
     @rule(target=vouchers, name=merchants, amount=st.integers(50, 500), worker=workers)
@@ -174,7 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
         change = -amount if ACCOUNTS[name][0] == "receivable" else amount
         asked = Asked(self.fresh_id(), ((bank, -change), (name, change)))
         expected = self.model.post(asked, self.now_us)
-        self.agrees(self.ask(worker, self.to_voucher(asked)), [expected])
+        self.agrees(self.ask(worker, self.to_voucher(asked, worker)), [expected])
         return asked
 
     def fresh_id(self) -> UUID:
@@ -183,13 +193,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(asked=vouchers, worker=workers)
     def repeat(self, asked: Asked, worker: int) -> None:
         expected = self.model.post(asked, self.now_us)
-        self.agrees(self.ask(worker, self.to_voucher(asked)), [expected])
+        self.agrees(self.ask(worker, self.to_voucher(asked, worker)), [expected])
 
     @rule(asked=vouchers, other=asked(), worker=workers)
     def reuse_the_id(self, asked: Asked, other: Asked, worker: int) -> None:
         other = Asked(asked.id, other.lines, other.type, other.reference)
         expected = self.model.post(other, self.now_us)
-        self.agrees(self.ask(worker, self.to_voucher(other)), [expected])
+        self.agrees(self.ask(worker, self.to_voucher(other, worker)), [expected])
 
     @rule(
         new=st.lists(asked(), min_size=1, max_size=5),
@@ -201,13 +211,13 @@ class LedgerMachine(RuleBasedStateMachine):
         """Shuffled, with repeats of before and within."""
         batch = data.draw(st.permutations(new + old + new[:1]))
         expected = [self.model.post(asked, self.now_us) for asked in batch]
-        self.agrees(self.ask(worker, *map(self.to_voucher, batch)), expected)
+        self.agrees(self.ask(worker, *[self.to_voucher(asked, worker) for asked in batch]), expected)
 
     @rule(new=st.lists(asked(), min_size=1, max_size=4), old=st.lists(vouchers, max_size=1), worker=workers)
     def post_all_or_none(self, new: list[Asked], old: list[Asked], worker: int) -> None:
         group = [*new, *(a for a in old if a.hold is None and a.reverses is None), *new[:1]]
         expected = self.model.post_all_or_none(group, self.now_us)
-        outcome = self.ask(worker, AtomicGroup([self.to_voucher(asked) for asked in group]))[0]
+        outcome = self.ask(worker, AtomicGroup([self.to_voucher(asked, worker) for asked in group]))[0]
         self.agrees(outcome.parts or [], expected)
 
     @rule(target=vouchers, original=vouchers, worker=workers)
@@ -218,7 +228,7 @@ class LedgerMachine(RuleBasedStateMachine):
         lines_ = tuple((name, -amount) for name, amount in stands[0].lines)
         asked = Asked(self.fresh_id(), lines_, "reversal", reverses=original.id)
         expected = self.model.post(asked, self.now_us)
-        self.agrees(self.ask(worker, self.to_voucher(asked)), [expected])
+        self.agrees(self.ask(worker, self.to_voucher(asked, worker)), [expected])
         return asked
 
     @rule(target=holds, name=names, amount=amounts, seconds=st.sampled_from([None, None, -1, 5, 30]), worker=workers)
@@ -235,7 +245,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def place(self, id_: str, name: str, amount: int, expires_at_us: int, worker: int) -> None:
         expected = self.model.place_hold(id_, name, amount, expires_at_us, self.now_us)
-        self.agrees(self.ask(worker, PlaceHold(id_, self.accounts[name], amount, expires_at_us)), [expected], "placed")
+        self.agrees(
+            self.ask(worker, PlaceHold(id_, self.known[worker][name], amount, expires_at_us)), [expected], "placed"
+        )
 
     @rule(id_=holds, name=merchants, amount=amounts, same=st.booleans(), worker=workers)
     def place_again(self, id_: str, name: str, amount: int, same: bool, worker: int) -> None:
@@ -254,7 +266,7 @@ class LedgerMachine(RuleBasedStateMachine):
         amount = -amount if ACCOUNTS[hold.account][0] == "receivable" else amount
         asked = Asked(self.fresh_id(), ((hold.account, -amount), (credit, amount)), hold=id_)
         expected = self.model.post(asked, self.now_us)
-        self.agrees(self.ask(worker, self.to_voucher(asked)), [expected])
+        self.agrees(self.ask(worker, self.to_voucher(asked, worker)), [expected])
         return asked
 
     @rule(id_=holds, worker=workers)
@@ -262,7 +274,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if id_ in self.model.holds:
             expected = self.model.release(id_, self.now_us)
             hold = self.model.holds[id_]
-            self.agrees(self.ask(worker, EndHold(id_, self.accounts[hold.account], 0)), [expected], "ended")
+            self.agrees(
+                self.ask(worker, EndHold(id_, self.accounts[hold.account], self.slot_of(id_))), [expected], "ended"
+            )
 
     @rule(seconds=st.sampled_from([1, 10, 40]), worker=workers)
     def let_time_pass(self, seconds: int, worker: int) -> None:
@@ -271,7 +285,7 @@ class LedgerMachine(RuleBasedStateMachine):
         commands = []
         for id_, hold in self.model.holds.items():
             self.model.expire(id_, self.now_us)
-            commands.append(EndHold(id_, self.accounts[hold.account], 0, expire=True))
+            commands.append(EndHold(id_, self.accounts[hold.account], self.slot_of(id_), expire=True))
         self.ask(worker, *commands)
         self.agrees([], [])
 
@@ -280,8 +294,28 @@ class LedgerMachine(RuleBasedStateMachine):
         if status == Status.CLOSED and name not in MERCHANTS:
             return  # whether each slot of a split account is empty is not in the model
         expected = self.model.set_status(name, status)
-        command = SetStatus(self.accounts[name], status, "the machine", "tests")
+        command = SetStatus(self.known[worker][name], status, "the machine", "tests")
         self.agrees(self.ask(worker, command), [expected], "changed")
+
+    @rule(name=split, slots=st.integers(1, 4), worker=workers)
+    def resplit(self, name: str, slots: int, worker: int) -> None:
+        """Nobody but the one who asked hears of it at once."""
+        outcome = self.ask(worker, Resplit(self.known[worker][name], slots, "the machine", "tests"))[0]
+        assert outcome.refusal is None or self.model.accounts[name].status != Status.OPEN
+        self.follow(worker)
+        self.agrees([], [])
+
+    @rule(worker=workers)
+    def follow(self, worker: int) -> None:
+        """A worker hears of all splits and merges."""
+        ledger = self.workers[worker]
+        self.run(follow(ledger.connection, ledger.directory, {}, self.run(read_routes(ledger.connection))))
+        self.known[worker] = {name: ledger.directory.get(name) or account for name, account in self.accounts.items()}
+
+    @rule(name=split, worker=workers)
+    def rebalance(self, name: str, worker: int) -> None:
+        self.ask(worker, Rebalance(self.known[worker][name]))
+        self.agrees([], [])
 
     @rule(asked=consumes(vouchers))
     def forget(self, asked: Asked) -> None:

@@ -251,7 +251,7 @@ async def answer_before_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) 
         ledger.later = later  # type: ignore[attr-defined]
         return list(outcomes)
 
-    monkeypatch.setattr(Lane.__init__, "__defaults__", (eager,))
+    monkeypatch.setattr(Lane.__init__, "__defaults__", (eager, *(Lane.__init__.__defaults__ or ())[1:]))
 
 
 # --- Checks that are not tests by themselves elsewhere --------------------------------------------------------------
