@@ -47,7 +47,7 @@ async def test_both_workers_are_asked(service: RunningService, clients: list[Cli
     try:
         lanes = await connection.fetch(
             "SELECT DISTINCT application_name FROM pg_stat_activity WHERE application_name LIKE 'fundledger lane%'"
-            " AND application_name NOT LIKE '%unlocked%'"
+            " AND application_name NOT LIKE '%(%'"
         )
     finally:
         await connection.close()

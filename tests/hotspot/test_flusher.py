@@ -174,6 +174,13 @@ async def test_a_flusher_whose_connection_broke_says_so_and_goes_on(ledger: Ledg
     await flusher.flush()
     end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'test flush%'"
     assert await ledger.connection.fetchval(end) == 1
+
+    async def gone() -> bool:
+        return not await ledger.connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'test flush%'"
+        )
+
+    await eventually(gone, "its connection has ended")
     with pytest.raises(OutcomeUnknown):
         await flusher.flush()
     await flusher.flush()

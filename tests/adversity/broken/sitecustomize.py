@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-COMMIT_AFTER_S = 0.1
+COMMIT_AFTER_S = 0.3
 
 
 class EarlyConnection:
