@@ -64,7 +64,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "balance": {"$ref": REF + "Balance"},
             "version": {"type": "integer", "minimum": 0, "description": "rises with every change"},
             "sub_accounts": {"type": "integer", "minimum": 1, "description": "slices that its balance is kept in"},
-            "heat": {"type": "string", "enum": ["cold", "hot"]},
+            "heat": {"type": "string", "enum": ["cold", "warming", "hot", "cooling"]},
             "created_at": INSTANT,
         },
         {
