@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fundledger.benchmarks.drill_books import Sent, compare, compare_counts, repeat
+from fundledger.benchmarks.drill_books import Sent, compare, compare_counts, repeat, settled
 from fundledger.benchmarks.drill_load import Load
 from fundledger.benchmarks.drill_processes import KINDS, Process, Serve, ServeFault, gone, until
 
@@ -105,6 +105,7 @@ class Drill:
                 await self._serve.start()
             _say("comparing what was acknowledged with the statements")
             async with asyncio.timeout(600):
+                await settled(books, self._load.ask)
                 entries = await compare(books, self._load.ask, found)
                 _say("sending answered requests again")
                 repeated = await repeat(self._sample(), self._load.ask, found)
@@ -229,6 +230,7 @@ class Drill:
             "reads": counters.reads,
             "attempts": dict(sorted(counters.statuses.items())),
             "repeated_at_the_end": repeated,
+            "levelled": len(load.books.moved),
             "entries_read": entries,
             "starts_given_up": self._serve.failed_starts,
             "lost": found.count("lost", "unread"),
@@ -269,7 +271,7 @@ def table(report: Mapping[str, Any]) -> str:
     lines.append("")
     for name in ("requests", "acknowledged", "refused", "holds", "retries", "hung_up", "sent_twice_at_once", "reads"):
         lines.append(f"{name:20} {report[name]:>9}")
-    for name in ("entries_read", "repeated_at_the_end", "lost", "doubled", "altered", "unknown"):
+    for name in ("levelled", "entries_read", "repeated_at_the_end", "lost", "doubled", "altered", "unknown"):
         lines.append(f"{name:20} {report[name]:>9}")
     lines += [
         f"{'attempts':20} {report['attempts']}",

@@ -12,6 +12,8 @@ SHOWN_MAX: Final = 30
 PAGE: Final = 1000
 CREDIT_NORMAL: Final = frozenset({"merchant_available", "fee_income", "payout_transit"})
 
+SETTLE_ROUNDS: Final = 12
+SETTLE_S: Final = 5.0
 REBALANCE: Final = "rebalance"
 
 Lines = tuple[tuple[str, int], ...]
@@ -96,6 +98,20 @@ def stable_part(kind: str, body: bytes) -> bytes:
 
 def signed(entries: Iterable[dict[str, Any]]) -> Lines:
     return tuple((e["account"], e["amount"] if e["side"] == "credit" else -e["amount"]) for e in entries)
+
+
+async def settled(books: Books, ask: Ask) -> None:
+    """Wait until the service no longer splits, merges and levels by itself: nothing changes any more. At most a minute."""
+    before: dict[str, int] = {}
+    for _ in range(SETTLE_ROUNDS):
+        now = {}
+        for account in books.accounts:
+            _, _, body = await ask("GET", f"/v1/accounts/{account}", None)
+            now[account] = msgspec.json.decode(body)["version"]
+        if now == before:
+            return
+        before = now
+        await asyncio.sleep(SETTLE_S)
 
 
 async def compare(books: Books, ask: Ask, found: Differences, readers: int = 8) -> int:

@@ -84,6 +84,26 @@ async def test_killing_anything_at_random_loses_and_doubles_nothing(seed: int, t
     tell(f"vouchers while killing {kills}", report["acknowledged"] + report["refused"], seed)
 
 
+RESTLESS = {
+    "FUNDLEDGER_HEAT_PROMOTE": "0.002",
+    "FUNDLEDGER_HEAT_PROMOTE_S": "0",
+    "FUNDLEDGER_HEAT_DEMOTE": "0.001",
+    "FUNDLEDGER_HEAT_DEMOTE_S": "1",
+    "FUNDLEDGER_HEAT_SHARE": "0",
+}
+"""Every account that is paid is split, and merged when it is not paid for a second."""
+
+
+async def test_killing_anything_while_accounts_split_and_merge_loses_and_doubles_nothing(seed: int, tell: Tell) -> None:
+    orders = Orders(
+        seconds=40, every_s=5, clients=16, seed=seed, workers=3, pace=10, merchants=40, environment=RESTLESS
+    )
+    report = await run_drill(orders)
+    assert report["ok"], json.dumps(report, indent=1)
+    assert report["levelled"] > 0, "nothing was split and merged"
+    tell("vouchers while accounts split and merge", report["acknowledged"] + report["refused"], seed)
+
+
 @pytest.mark.parametrize(("broken", "killed"), [("answer before commit", "worker"), ("answer before disk", "postgres")])
 async def test_the_drill_catches_a_service_that_answers_too_early(broken: str, killed: str, seed: int) -> None:
     environment = {"PYTHONPATH": os.pathsep.join([str(BROKEN), *sys.path]), "BROKEN": broken}
