@@ -101,7 +101,7 @@ def signed(entries: Iterable[dict[str, Any]]) -> Lines:
 
 
 async def settled(books: Books, ask: Ask) -> None:
-    """Wait until the service no longer splits, merges and levels by itself: nothing changes any more. At most a minute."""
+    """Wait, at most a minute, until the service no longer splits, merges and levels by itself: nothing changes."""
     before: dict[str, int] = {}
     for _ in range(SETTLE_ROUNDS):
         now = {}
