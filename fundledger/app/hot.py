@@ -23,12 +23,15 @@ from fundledger.security.keys import FileKeys, KeyFault
 
 async def run_list(settings: Settings) -> int:
     """Prints what is hot or split, and why."""
-    async with database(settings) as dsn:
-        connection = await _connect(dsn)
-        try:
-            rows = await connection.fetch(SQL["list_hot"])
-        finally:
-            await connection.close()
+    try:
+        async with database(settings) as dsn:
+            connection = await _connect(dsn)
+            try:
+                rows = await connection.fetch(SQL["list_hot"])
+            finally:
+                await connection.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise CannotServe(f"hot accounts cannot be read: {error}") from None
     width = max([len(row["id"]) for row in rows], default=0)
     for row in rows:
         since = row["since"].isoformat(timespec="seconds")

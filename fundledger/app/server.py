@@ -103,6 +103,8 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
         lanes = [Direct(sessions, books, metrics, settings.buffer_depth_max)] * layout.shards
     else:
         flusher = Flusher(dsn, f"fundledger flush {ordinal}") if settings.early_release == "on" else None
+        if flusher is not None:
+            await flusher.open()
         for shard in range(layout.shards):
             session = Session(dsn, f"fundledger lane {ordinal}.{shard}")
             await session.open()

@@ -17,13 +17,14 @@ from fundledger.hotspot.lane import Lane
 from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import Directory
-from fundledger.ledger.fault import Fault, OutcomeUnknown, Unavailable
+from fundledger.ledger.fault import Fault, Unavailable
 from fundledger.ledger.statements import load
 from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
 
 SQL = load("fundledger.app")
 T = TypeVar("T")
+DURABLE_ATTEMPTS = 4
 _log = logging.getLogger("fundledger.requests")
 _AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InternalClientError)
 """What a read meets when the database is gone or going."""
@@ -124,13 +125,12 @@ class Service:
 
     async def reading_durable(self, read: Callable[[], Awaitable[T]]) -> T:
         """Run a read whose answer stays true whatever fails: what it saw is flushed first. Raises Unavailable."""
-        answer = await self.reading(read)
-        if self.flusher is not None:
-            try:
-                await self.flusher.flush()
-            except OutcomeUnknown as fault:
-                raise Unavailable(str(fault)) from fault
-        return answer
+        for _ in range(DURABLE_ATTEMPTS):
+            answer = await self.reading(read)
+            if self.flusher is None or await self.flusher.flush():
+                return answer
+            # What was seen may be gone: look again.
+        raise Unavailable("the database does not answer")
 
     async def database_answers(self, within_s: float) -> bool:
         """Whether a read comes back in time. One probe is out at a time: to cancel a read is to wait for the server."""
@@ -158,7 +158,7 @@ class Service:
         while self._opening:
             waiting, self._opening = self._opening[:500], self._opening[500:]
             try:
-                opened = await self.reading(lambda w=waiting: self._open([request for request, _ in w]))  # type: ignore[misc]
+                opened = await self.reading_durable(lambda w=waiting: self._open([request for request, _ in w]))  # type: ignore[misc]
             except Exception as error:
                 for _, future in waiting:
                     if not future.done():

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
         "auto", description="auto: hot accounts are split and merged by themselves"
     )
     early_release: Literal["on", "off"] = Field(
-        "on", description="on: locks that others wait for are free before the disk has the commit; answers are not"
+        "off", description="on: locks that others wait for are free before the disk has the commit; answers are not"
     )
     heat_promote: float = Field(0.5, gt=0, le=100, description="utilisation from which an account becomes hot")
     heat_promote_s: float = Field(3.0, ge=0, le=3600, description="and for how long before it is split")

@@ -10,17 +10,18 @@ depend on it (ADR 0013).
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Final
 
 import asyncpg
 
-from fundledger.ledger.fault import OutcomeUnknown
-from fundledger.ledger.session import PASSING
+from fundledger.ledger.session import PASSING, Connection, Statement, connect
 from fundledger.ledger.statements import load
 
 SQL: Final = load("fundledger.hotspot")
 CONNECTIONS: Final = 3
+FLUSH_S: Final = 60.0
 Then = Callable[[bool], None]
 """Called once: with True when all that was committed before is durable, with False when nobody knows."""
 
@@ -36,6 +37,11 @@ class Flusher:
         self._all = list(self._idle)
         self._flushing: set[asyncio.Task[None]] = set()
 
+    async def open(self) -> None:
+        """Connect. What was committed before cannot be vouched for."""
+        for connection in self._all:
+            await connection.open()
+
     def after(self, then: Then) -> None:
         """Call back when what is committed now is durable."""
         self._waiting.append(then)
@@ -43,8 +49,8 @@ class Flusher:
             # Whatever else was committed in this turn of the loop goes with it.
             asyncio.get_running_loop().call_soon(self._start)
 
-    async def flush(self) -> None:
-        """Wait until what is committed now is durable. Raises OutcomeUnknown when that cannot be known."""
+    async def flush(self) -> bool:
+        """Wait until what is committed now is durable; False when that cannot be known."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def then(durable: bool) -> None:
@@ -52,8 +58,7 @@ class Flusher:
                 future.set_result(durable)
 
         self.after(then)
-        if not await future:
-            raise OutcomeUnknown("the database does not answer")
+        return await future
 
     async def close(self) -> None:
         """After the last one was called back."""
@@ -81,24 +86,31 @@ class Flusher:
 
 
 class _Connection:
-    """Opened when it is first needed, and again after it broke."""
+    """Its flush says something only about what was committed while it was open: a server that was restarted, or another
+    that took over, may have lost what was committed before, and flushes all the same.
+    """
 
     def __init__(self, dsn: str, name: str) -> None:
         self._dsn = dsn
         self._name = name
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
-        self._statement: asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record] | None = None
+        self._connection: Connection | None = None
+        self._statement: Statement | None = None
+
+    async def open(self) -> None:
+        """Raises what asyncpg raises."""
+        self._connection = await connect(self._dsn, self._name, command_timeout=FLUSH_S)
+        self._statement = await self._connection.prepare(SQL["flush"])
 
     async def flush(self) -> bool:
         """Whether all that was committed before is durable. Never raises."""
         try:
             if self._statement is None or self._connection is None or self._connection.is_closed():
-                settings = {"application_name": self._name, "synchronous_commit": "on"}
-                self._connection = await asyncpg.connect(self._dsn, timeout=10, server_settings=settings)
-                self._statement = await self._connection.prepare(SQL["flush"])
+                await self.open()
+                return False
             await self._statement.fetch()
         except (*PASSING, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             _log.warning("what was committed could not be flushed: %s", error)
+            await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - jitter
         except Exception:
             _log.critical("flushing failed", exc_info=True)
         else:

@@ -24,7 +24,7 @@ from fundledger.ledger.books import Books
 from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.routes import follow, read_routes
-from fundledger.ledger.session import Session
+from fundledger.ledger.session import Session, connect
 from fundledger.ledger.slots import SLOTS_MAX
 from fundledger.ledger.statements import load
 from fundledger.security.keys import KeyFault
@@ -98,9 +98,7 @@ class Keeper:
     async def tick(self, at: float) -> None:
         """One second's work. Raises what asyncpg raises."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._dsn, timeout=10, server_settings={"application_name": f"fundledger heat {self._name}"}
-            )
+            self._connection = await connect(self._dsn, f"fundledger heat {self._name}"[:63], command_timeout=30)
             self._temperatures = None
         connection = self._connection
         await self._tell(connection)
@@ -130,6 +128,7 @@ class Keeper:
             return True
         if not await connection.fetchval(SQL["lead"], _LEADER):
             return False
+        await connection.execute(SQL["forget_heat"])
         rows = await connection.fetch(SQL["read_hot_accounts"])
         self._temperatures = {
             row["account_number"]: Temperature(Heat(row["state"]), row["since"].timestamp(), row["utilisation"])
@@ -149,19 +148,13 @@ class Keeper:
             signal = signals.get(number, Signal())
             before = self._temperatures.get(number, COLD)
             after = step(before, signal, at, self._thresholds)
+            if self._acts and not await self._act(
+                connection, number, before, after, signal, slots.get(number, 1), wanted
+            ):
+                # Met again in a second, from the same state.
+                after = msgspec.structs.replace(before, utilisation=after.utilisation)
             if after.heat is not before.heat:
                 await self._changed(connection, number, before, after)
-            have = slots.get(number, 1)
-            if not self._acts:
-                pass
-            elif after.heat is Heat.HOT and have < wanted:
-                reason = f"hot: utilisation {signal.utilisation:.2f}, {signal.share:.0%} of the arrivals"
-                self.counted.splits += await self._post(connection, number, wanted, reason)
-            elif before.heat is Heat.COOLING and after.heat is Heat.COLD and have > 1:
-                reason = f"cold: utilisation below {self._thresholds.demote} for {self._thresholds.demote_s:.0f} s"
-                self.counted.merges += await self._post(connection, number, 1, reason)
-            elif signal.widened and have > 1:
-                self.counted.rebalances += await self._post(connection, number, 0, "")
             if after.heat is Heat.COLD:
                 self._temperatures.pop(number, None)
             else:
@@ -171,6 +164,31 @@ class Keeper:
         self.counted.heat = {}
         for temperature in self._temperatures.values():
             self.counted.heat[temperature.heat] = self.counted.heat.get(temperature.heat, 0) + 1
+
+    async def _act(
+        self,
+        connection: "asyncpg.Connection[asyncpg.Record]",
+        number: int,
+        before: Temperature,
+        after: Temperature,
+        signal: Signal,
+        have: int,
+        wanted: int,
+    ) -> bool:
+        """Split, merge or level what this second asks for; False when that could not be done."""
+        if after.heat is Heat.HOT and have < wanted:
+            reason = f"hot: utilisation {signal.utilisation:.2f}, {signal.share:.0%} of the arrivals"
+            changed = await self._post(connection, number, wanted, reason)
+            self.counted.splits += bool(changed)
+        elif before.heat is Heat.COOLING and after.heat is Heat.COLD and have > 1:
+            reason = f"cold: utilisation below {self._thresholds.demote} for {self._thresholds.demote_s:.0f} s"
+            changed = await self._post(connection, number, 1, reason)
+            self.counted.merges += bool(changed)
+            return changed is not None
+        elif signal.widened and have > 1:
+            changed = await self._post(connection, number, 0, "")
+            self.counted.rebalances += bool(changed)
+        return True
 
     async def _changed(
         self,
@@ -194,21 +212,24 @@ class Keeper:
 
     async def _post(
         self, connection: "asyncpg.Connection[asyncpg.Record]", number: int, slots: int, reason: str
-    ) -> bool:
-        """Split or merge; with no slots, level. Whether anything was changed; a refusal is logged, and met again."""
-        found = await self._books.directory.by_number(connection, [number])
-        account = found.get(number)
+    ) -> bool | None:
+        """Split or merge; with no slots, level. Whether anything was changed, None when it could not be done: that is
+        logged, and met again.
+        """
+        try:
+            account = (await self._books.directory.by_number(connection, [number])).get(number)
+        except (AccountTampered, KeyFault) as error:
+            _log.critical("an account is not split or merged: %s", error)
+            return None
         if account is None or account.type.platform:
             return False
         return await self._ask(account, Resplit(account, slots, reason, MODULE) if slots else Rebalance(account))
 
-    async def _ask(self, account: Account, command: Command) -> bool:
+    async def _ask(self, account: Account, command: Command) -> bool | None:
         outcome = (await post_vouchers(self._session, self._books, [command]))[0]
         if not isinstance(outcome, Outcome) or outcome.refusal is not None:
-            _log.warning(
-                "an account could not be split, merged or levelled: %s", outcome, extra={"account": account.id}
-            )
-            return False
+            _log.warning("an account could not be resplit: %s", outcome, extra={"account": account.id})
+            return None
         if outcome.replay:
             return False
         if type(command) is Resplit:

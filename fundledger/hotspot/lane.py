@@ -27,7 +27,7 @@ from fundledger.ledger.unlocked import Prepared, prepare
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[int, Outcome | Fault], None]
-"""Called once, with the index that the command was posted under, after its batch was committed."""
+"""Called once, with the index that the command was posted under, after its batch was committed durably."""
 
 PostBatch = Callable[..., Awaitable[list[Outcome | Fault]]]
 """As `post_vouchers`."""
@@ -38,6 +38,10 @@ Item = tuple[Command, Answer, int]
 CRASHED = "internal error: nothing was written, or asking again with the same id tells what was"
 LATE_S = 0.005
 """How long a committed batch waits at most for the next one to be on its way, before its callers are answered."""
+
+
+FLUSH_ATTEMPTS = 5
+"""After so many flushes that failed, callers are told that the outcome is unknown."""
 
 
 class LaneFull(Unavailable):
@@ -55,6 +59,14 @@ class Statistics(msgspec.Struct, frozen=True):
 
     waiting: int
     in_flight: int
+
+
+class _Unflushed(msgspec.Struct, frozen=True):
+    """A batch that was committed, and may not be durable."""
+
+    items: list[Item]
+    outcomes: Sequence[Outcome | Fault]
+    attempts: int = 0
 
 
 class Lane:
@@ -84,7 +96,8 @@ class Lane:
         self._thermometer = thermometer or Thermometer()
         self._flusher = flusher
         self._unflushed = 0
-        self._lost: deque[tuple[list[Item], Sequence[Outcome | Fault]]] = deque()
+        self._unflushed_items = 0
+        self._lost: deque[_Unflushed] = deque()
         self._queue: deque[Item] = deque()
         self._in_flight = 0
         self._may_prepare = False
@@ -99,7 +112,7 @@ class Lane:
 
     def post(self, command: Command, answer: Answer, index: int = 0) -> None:
         """Accept a command; `answer(index, outcome)` follows after the commit. Raises LaneFull."""
-        if len(self._queue) >= self._depth_max:
+        if len(self._queue) + self._unflushed_items >= self._depth_max:
             raise LaneFull("too many vouchers are waiting")
         self._queue.append((command, answer, index))
         if self._in_flight == 0:
@@ -109,7 +122,7 @@ class Lane:
 
     def free(self) -> int:
         """How many more commands would be accepted now."""
-        return self._depth_max - len(self._queue)
+        return self._depth_max - len(self._queue) - self._unflushed_items
 
     def statistics(self) -> Statistics:
         return Statistics(len(self._queue) + len(self._next), self._in_flight)
@@ -129,7 +142,8 @@ class Lane:
     async def _run(self) -> None:
         while True:
             while self._lost:
-                await self._post_again(*self._lost.popleft())
+                self._answer()
+                await self._post_again(self._lost.popleft())
             if not self._queue and not self._next:
                 self._in_flight = 0
                 if self._unflushed == 0:
@@ -154,40 +168,64 @@ class Lane:
         self._may_prepare = False
         if late is not None:
             late.cancel()
-        elapsed = loop.time() - started
-        self._meter.batch(len(items), elapsed)
-        self._thermometer.batch(commands, elapsed)
+        self._measure(commands, loop.time() - started)
         self._answer()
         unflushed = self._session.unflushed
         if self._flusher is not None and (unflushed or any(_is_read(outcome) for outcome in outcomes)):
             self._unflushed += 1
-            self._flusher.after(lambda durable: self._flushed(items, outcomes, durable))
+            self._unflushed_items += len(items)
+            self._after_flush(self._flusher, _Unflushed(items, outcomes))
             return
         self._committed, self._outcomes = items, outcomes
         if not self._queue and not self._next:
             self._answer()
 
-    def _flushed(self, items: list[Item], outcomes: Sequence[Outcome | Fault], durable: bool) -> None:
-        if durable:
-            self._unflushed -= 1
-            _deliver(items, outcomes)
-        else:
-            self._lost.append((items, outcomes))
-        self._wake.set()
-
-    async def _post_again(self, items: list[Item], told: Sequence[Outcome | Fault]) -> None:
-        """A batch of which nobody knows whether it is durable: each id counts once, so posting it again finds out."""
-        commands = [command for command, _, _ in items]
+    def _measure(self, commands: Sequence[Command], elapsed: float) -> None:
         try:
-            outcomes = list(await self._post_batch(self._session, self._books, commands, sent_before=True))
+            self._meter.batch(len(commands), elapsed)
+            self._thermometer.batch(commands, elapsed)
+        except Exception:
+            # Nobody's answer hangs on a number.
+            _log.exception("a batch could not be counted")
+
+    def _after_flush(self, flusher: Flusher, batch: "_Unflushed") -> None:
+        def then(durable: bool) -> None:
+            if durable:
+                self._unflushed -= 1
+                self._unflushed_items -= len(batch.items)
+                _deliver(batch.items, batch.outcomes)
+            else:
+                self._lost.append(batch)
+            self._wake.set()
+
+        flusher.after(then)
+
+    async def _post_again(self, batch: "_Unflushed") -> None:
+        """A batch of which nobody knows whether it is durable: each id counts once, so posting it again finds out; and
+        what it finds has to be flushed as well.
+        """
+        commands = [command for command, _, _ in batch.items]
+        if batch.attempts >= FLUSH_ATTEMPTS:
+            outcomes: Sequence[Outcome | Fault] = [OutcomeUnknown("the database does not answer")] * len(commands)
+        else:
+            outcomes = await self._post_once_more(commands)
+        for before, now in zip(batch.outcomes, outcomes, strict=True):
+            _is_no_repeat(before, now)
+        again = _Unflushed(batch.items, outcomes, batch.attempts + 1)
+        if self._flusher is not None and batch.attempts < FLUSH_ATTEMPTS:
+            self._after_flush(self._flusher, again)
+            return
+        self._unflushed -= 1
+        self._unflushed_items -= len(batch.items)
+        _deliver(batch.items, outcomes)
+
+    async def _post_once_more(self, commands: Sequence[Command]) -> Sequence[Outcome | Fault]:
+        try:
+            return await self._post_batch(self._session, self._books, commands, sent_before=True, locked=True)
         except Exception:
             _log.critical("posting a batch of %d again failed", len(commands), exc_info=True)
             self._session.drop()
-            outcomes = [OutcomeUnknown(CRASHED)] * len(commands)
-        for before, now in zip(told, outcomes, strict=True):
-            _is_no_repeat(before, now)
-        self._unflushed -= 1
-        _deliver(items, outcomes)
+            return [OutcomeUnknown(CRASHED)] * len(commands)
 
     def _sent(self, may_prepare: bool) -> None:
         # While a batch is written and committed, this process has nothing to do but answer the one before and read what
@@ -238,7 +276,13 @@ class Lane:
         try:
             prepared = None if preparing is None else await preparing
             return await self._post_batch(
-                self._session, self._books, commands, self._sent, prepared=prepared, early=early
+                self._session,
+                self._books,
+                commands,
+                self._sent,
+                prepared=prepared,
+                early=early,
+                locked=preparing is not None and prepared is None,
             )
         except Exception:
             # A bug. The transaction is dropped with its connection, so that nothing of it can be committed later.
@@ -257,7 +301,9 @@ def _deliver(items: Sequence[Item], outcomes: Sequence[Outcome | Fault]) -> None
 
 def _is_read(outcome: Outcome | Fault) -> bool:
     """Whether it tells of something that somebody else may have committed, and nobody flushed."""
-    return isinstance(outcome, Outcome) and (outcome.replay or outcome.refusal is not None)
+    if not isinstance(outcome, Outcome):
+        return False
+    return outcome.replay or outcome.refusal is not None or any(map(_is_read, outcome.parts or ()))
 
 
 def _is_no_repeat(before: Outcome | Fault, now: Outcome | Fault) -> None:

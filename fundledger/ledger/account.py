@@ -13,7 +13,7 @@ BALANCE_MAX = 1 << 62
 
 
 class Status(IntEnum):
-    """Of a sub-account, as stored. All sub-accounts of an account carry the same, but for an integrity freeze."""
+    """Of a sub-account, as stored. All of an account carry the same, but for merged ones and an integrity freeze."""
 
     OPEN = 0
     FROZEN_DEBITS = 1

@@ -79,7 +79,8 @@ class Outcome(msgspec.Struct, gc=False):
 
 
 class Batch:
-    """`sub_accounts` is keyed by `place_of`; what is in it is locked until the transaction ends.
+    """`sub_accounts` is keyed by `place_of`; what is in it is locked until the transaction ends, or compared when it is
+    written.
 
     `mine` are the vouchers, and `my_holds` the holds, that an earlier attempt at this same batch may have committed
     without our hearing of it. `narrow` are the accounts of which more slots are needed than were read, and how many at

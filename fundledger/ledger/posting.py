@@ -130,6 +130,7 @@ async def post_vouchers(
     sent_before: bool = False,
     prepared: Prepared | None = None,
     early: bool = False,
+    locked: bool = False,
 ) -> list[Outcome | Fault]:
     """Post a batch: `answers[i]` answers `commands[i]`, an outcome or the fault that kept it from having one.
 
@@ -145,11 +146,13 @@ async def post_vouchers(
     told true, the next batch may be prepared meanwhile, and given as `prepared`, with its commands, when it ended.
     `early`: when it has to lock, its commit does not wait for the disk. `session.unflushed` tells that it did not; then
     no answer may be given before a flush that began afterwards.
+    `locked`: do not try without a lock; while another batch of this session is being prepared, this is a must.
     `sent_before`: an earlier attempt at these commands may have been committed.
 
     Cancelling the caller does not withdraw a batch that was sent.
     """
-    prepared = prepared or await prepare(session, books, commands)
+    if prepared is None and not locked:
+        prepared = await prepare(session, books, commands)
     number = secrets.randbits(62)
     sent_commit = sent_before
     if prepared is not None:
@@ -158,6 +161,8 @@ async def post_vouchers(
         if written is Written.YES:
             return list(prepared.outcomes)
         sent_commit = sent_commit or written is Written.UNKNOWN
+        # Nothing more is to be prepared upon what was not written.
+        on_sent(False)
     return await _post_locked(session, books, commands, number, sent_commit, on_sent, early)
 
 
@@ -184,8 +189,8 @@ async def _post_locked(
                 placed |= batch.new_holds
                 # Not before: whatever this process did between the lock and the commit, other writers would wait for.
                 on_sent(False)
+                session.unflushed = session.unflushed or early
                 await connection.execute(COMMIT)
-                session.unflushed = early
             else:
                 await session.rollback()
         except _CONFLICTS as error:
@@ -245,15 +250,24 @@ async def _halve(
             _log.critical("the database refused what the rules allowed: %s", alone)
         return [OutcomeUnknown(str(alone)) if sent and isinstance(alone, Unavailable) else alone]
     middle = len(commands) // 2
-    first = await post_vouchers(session, books, commands[:middle], sent_before=sent)
-    return first + await post_vouchers(session, books, commands[middle:], sent_before=sent)
+    # Under locks: what is remembered may be what a batch that is only prepared has made of it.
+    first = await _post_locked(session, books, commands[:middle], secrets.randbits(62), sent, nothing, early=False)
+    rest = await _post_locked(session, books, commands[middle:], secrets.randbits(62), sent, nothing, early=False)
+    return first + rest
 
 
 async def _decide(
-    session: Session, books: Books, commands: Sequence[Command], number: int, placed: AbstractSet[str] = frozenset()
+    session: Session,
+    books: Books,
+    commands: Sequence[Command],
+    number: int,
+    placed: AbstractSet[str] = frozenset(),
+    known: Mapping[int, int] = NARROW,
 ) -> tuple[Batch, list[Outcome]]:
-    """Lock, read and decide; again with all slots of the accounts of which one slot was not enough."""
-    wide: dict[int, int] = {}
+    """Lock, read and decide; again with all slots of the accounts of which one slot was not enough. `known`: of which
+    accounts all are wanted from the beginning.
+    """
+    wide = dict(known)
     while True:
         batch = await _read(session, books, commands, number, wide)
         batch.my_holds = set(placed)
@@ -348,7 +362,13 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
     reason = "a sub-account did not match its MAC"
     freezes = [SetStatus(account, Status.FROZEN_INTEGRITY, reason, "ledger") for account in accounts.values()]
     try:
-        batch, _ = await _decide(session, books, freezes, secrets.randbits(62))
+        connection = await session.open()
+        existing: dict[int, int] = {}
+        for number, account in accounts.items():
+            if not account.type.platform:
+                rows = await connection.fetch(SQL["read_slots"], number, [account.shard])
+                existing[number] = rows[-1]["slot"] + 1
+        batch, _ = await _decide(session, books, freezes, secrets.randbits(62), known=existing)
         connection = await session.open()
         for place, evidence in tampered.tampered.items():
             found = tampered.sub_accounts[place]

@@ -1,14 +1,17 @@
 """New slots and routes, between a batch and their rows; and the routes as workers follow them."""
 
+import logging
 from collections.abc import Sequence
 
 import asyncpg
 import msgspec
 
 from fundledger.ledger.batch import Batch
-from fundledger.ledger.directory import Directory, Reader
+from fundledger.ledger.directory import AccountTampered, Directory, Reader
 from fundledger.ledger.statements import SQL
 from fundledger.security import canonical
+
+_log = logging.getLogger(__name__)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -54,15 +57,16 @@ async def read_routes(reader: Reader) -> list[Route]:
 
 
 async def follow(reader: Reader, directory: Directory, known: dict[int, int], routes: Sequence[Route]) -> None:
-    """Have a worker's memory of accounts prefer the slots of the routes; `known` are the epochs that it follows.
-
-    Raises AccountTampered.
-    """
-    changed = [route for route in routes if known.get(route.account_number) != route.epoch]
-    if changed:
-        accounts = await directory.by_number(reader, [route.account_number for route in changed])
-        for route in changed:
-            account = accounts.get(route.account_number)
-            if account is not None and not account.type.platform:
-                directory.remember(msgspec.structs.replace(account, slots=route.slots))
-            known[route.account_number] = route.epoch
+    """Have a worker's memory of accounts prefer the slots of the routes; `known` are the epochs that it follows."""
+    for route in routes:
+        if known.get(route.account_number) == route.epoch:
+            continue
+        known[route.account_number] = route.epoch
+        try:
+            account = (await directory.by_number(reader, [route.account_number])).get(route.account_number)
+        except AccountTampered as error:
+            # Its route is nobody's worry: whoever posts to it is refused.
+            _log.critical("a route is not followed: %s", error)
+            continue
+        if account is not None and not account.type.platform:
+            directory.remember(msgspec.structs.replace(account, slots=route.slots))

@@ -8,7 +8,7 @@ where its refusal is final, the record of it.
 from collections.abc import Sequence
 
 from fundledger.ledger.account import BALANCE_MAX, Status, SubAccount
-from fundledger.ledger.account_rules import NOT_READ, not_enough, status_refusal
+from fundledger.ledger.account_rules import NOT_READ, status_refusal
 from fundledger.ledger.batch import (
     AtomicGroup,
     Batch,
@@ -30,7 +30,7 @@ from fundledger.ledger.voucher import Record, Voucher
 def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
     """`outcomes[i]` answers `commands[i]`; what is to be written is left in the batch.
 
-    Every sub-account that a command may touch must have been locked and put into the batch before. When it shows that
+    Every sub-account that a command may touch must have been read and put into the batch before. When it shows that
     more slots of an account are needed, `batch.narrow` says so, and nothing that was decided counts.
     """
     outcomes = []
@@ -72,8 +72,8 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
     refusal = _why_not(batch, voucher, touched, hold)
     while isinstance(refusal, SubAccount):
         shared = spread(batch, refusal, touched, lines, hold)
-        if shared is None:
-            refusal = not_enough(refusal)
+        if isinstance(shared, Refusal):
+            refusal = shared
         else:
             touched, lines = shared
             refusal = _funds_refusal(touched, lines, hold)
@@ -255,8 +255,8 @@ def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
     if refusal is None and account.type.platform:
         detail = f"account {account.id} is a platform account: it takes no holds"
         return Outcome(refusal=Refusal(Code.HOLD_ON_PLATFORM_ACCOUNT, detail, account=account.id))
-    if refusal is None and sub_account.available < request.amount and not gather(batch, sub_account, request.amount):
-        refusal = not_enough(sub_account)
+    if refusal is None and sub_account.available < request.amount:
+        refusal = gather(batch, sub_account, request.amount)
     hold = Hold(
         request.id,
         account,
@@ -345,7 +345,9 @@ def _end_hold(batch: Batch, request: EndHold) -> Outcome:
 def _set_status(batch: Batch, request: SetStatus) -> Outcome:
     """All sub-accounts of the account are locked, in every shard where it has some."""
     account = request.account
-    if not account.type.platform and all_slots(batch, account) is None:
+    # For an account that does not verify, whoever freezes it has looked which slots there are.
+    believed = request.status != Status.FROZEN_INTEGRITY and not account.type.platform
+    if believed and all_slots(batch, account) is None:
         return Outcome(refusal=NOT_READ)
     mine = [s for s in batch.sub_accounts.values() if s.account.number == account.number]
     touched = [s for s in mine if s.status != Status.MERGED]

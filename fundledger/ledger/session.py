@@ -54,10 +54,18 @@ COMMIT = "COMMIT AND CHAIN"
 ROLLBACK = "ROLLBACK AND CHAIN"
 
 
+async def connect(dsn: str, name: str, command_timeout: float | None = None) -> Connection:
+    """A connection that notices within a minute when the host of its database is gone. Raises what asyncpg raises."""
+    settings = {**_SETTINGS, "application_name": name}
+    connection = await asyncpg.connect(dsn, server_settings=settings, timeout=10, command_timeout=command_timeout)
+    _notice_a_dead_peer(connection)
+    return connection
+
+
 class Session:
     """Not for concurrent use: one batch at a time. `memory` is what it remembers of its last batches; `widened` counts,
-    by account number, those for which one slot of an account was not enough. `unflushed`: the last commit may
-    not be durable yet.
+    by account number, those for which one slot of an account was not enough. `unflushed`: something was committed
+    that may not be durable yet; whoever flushes it resets this.
     """
 
     def __init__(self, dsn: str, name: str, memory: Memory | None = None) -> None:
@@ -101,10 +109,7 @@ class Session:
         return self._unlocked_read
 
     async def _connect(self, name: str) -> Connection:
-        settings = {**_SETTINGS, "application_name": name}
-        connection = await asyncpg.connect(self._dsn, server_settings=settings, timeout=10)
-        _notice_a_dead_peer(connection)
-        return connection
+        return await connect(self._dsn, name)
 
     def is_broken(self) -> bool:
         return self._locking is None or self._locking.is_closed()

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.ledger.account import Account, Status, SubAccount
-from fundledger.ledger.account_rules import NOT_READ, status_refusal
+from fundledger.ledger.account_rules import NOT_READ, not_enough, status_refusal
 from fundledger.ledger.batch import Batch, Outcome, Rebalance, Resplit
 from fundledger.ledger.entries import write_entries
 from fundledger.ledger.hold import Hold
+from fundledger.ledger.refusal import Refusal
 from fundledger.ledger.voucher import Record, digest_of
 from fundledger.security import canonical
 
@@ -32,7 +33,8 @@ def all_slots(batch: Batch, account: Account) -> list[SubAccount] | None:
         return None
     slots = [batch.sub_accounts.get(base + slot) for slot in range(first.slots)]
     found = [slot for slot in slots if slot is not None]
-    if len(found) < first.slots:
+    # A first slot that did not verify is not believed: whoever asks meets its status.
+    if len(found) < first.slots and first.status != Status.FROZEN_INTEGRITY:
         batch.narrow[account.number] = first.slots
         return None
     return found
@@ -46,16 +48,27 @@ def first_open(batch: Batch, account: Account) -> SubAccount | None:
     return first
 
 
+def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
+    """Nothing is taken from an account, and it is not said to lack anything, with a slot that may not be debited."""
+    for slot in slots:
+        if slot.status not in (Status.OPEN, Status.MERGED):
+            return status_refusal(slot, -1)
+    return None
+
+
 def spread(
     batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
-) -> tuple[list[SubAccount], list[tuple[Account, int]]] | None:
-    """The same voucher with what `short` lacks taken from the other slots, the richest first; None when all together
-    have not enough, or when not all were read.
+) -> tuple[list[SubAccount], list[tuple[Account, int]]] | Refusal:
+    """The same voucher with what `short` lacks taken from the other slots, the richest first; or why not (which does
+    not count when not all were read).
     """
     account, normal = short.account, short.account.type.normal
     slots = all_slots(batch, account)
     if slots is None:
-        return None
+        return NOT_READ
+    unusable = _unusable(slots)
+    if unusable is not None:
+        return unusable
     change = sum(amount for s, (_, amount) in zip(touched, lines, strict=True) if s is short)
     lacking = -(normal * (short.posted + change) - short.held)
     if hold is not None and hold.account.number == account.number and hold.slot == short.slot:
@@ -68,7 +81,7 @@ def spread(
             given.append(part)
             lacking -= part
     if lacking > 0:
-        return None
+        return not_enough(short)
     places: list[SubAccount] = []
     parts: list[tuple[Account, int]] = []
     for s, (of, amount) in zip(touched, lines, strict=True):
@@ -157,7 +170,8 @@ def _level(slots: Sequence[SubAccount]) -> list[tuple[SubAccount, SubAccount, in
 
 def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Record:
     """The record of moving amounts from slot to slot: a pair of lines each, on the one account."""
-    seed = b"%d:%d:%d" % (batch.number, account.number, len(batch.new_vouchers))
+    # The time as well: a batch that is decided again has its number still, and may move something else.
+    seed = b"%d:%d:%d:%d" % (batch.number, batch.posted_at_us, account.number, len(batch.new_vouchers))
     lines = [(account, sign * amount * account.type.normal) for amount in amounts for sign in (-1, 1)]
     asked = [(account.id, amount) for _, amount in lines]
     digest = digest_of(REBALANCE, asked, None, None, None, None)
@@ -180,11 +194,16 @@ def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Rec
     return record
 
 
-def gather(batch: Batch, short: SubAccount, amount: int) -> bool:
-    """Move to a slot what it lacks of an amount that is held there, by a voucher; whether there was enough."""
+def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
+    """Move to a slot what it lacks of an amount that is held there, by a voucher; or why not."""
     slots = all_slots(batch, short.account)
-    if slots is None or sum(slot.available for slot in slots) < amount:
-        return False
+    if slots is None:
+        return NOT_READ
+    unusable = _unusable(slots)
+    if unusable is not None:
+        return unusable
+    if sum(slot.available for slot in slots) < amount:
+        return not_enough(short)
     moves = []
     lacking = amount - short.available
     for giver in sorted(slots, key=lambda s: (-s.available, s.slot)):
@@ -193,7 +212,7 @@ def gather(batch: Batch, short: SubAccount, amount: int) -> bool:
             moves.append((giver, short, given))
             lacking -= given
     _move(batch, short.account, moves)
-    return True
+    return None
 
 
 def _move(batch: Batch, account: Account, moves: Sequence[tuple[SubAccount, SubAccount, int]]) -> Record:

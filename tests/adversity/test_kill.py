@@ -90,6 +90,7 @@ RESTLESS = {
     "FUNDLEDGER_HEAT_DEMOTE": "0.001",
     "FUNDLEDGER_HEAT_DEMOTE_S": "1",
     "FUNDLEDGER_HEAT_SHARE": "0",
+    "FUNDLEDGER_EARLY_RELEASE": "on",
 }
 """Every account that is paid is split, and merged when it is not paid for a second."""
 

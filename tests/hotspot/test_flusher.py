@@ -8,8 +8,8 @@ import pytest
 
 from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.lane import Lane
-from fundledger.ledger.batch import Command, Outcome
-from fundledger.ledger.fault import Fault, OutcomeUnknown
+from fundledger.ledger.batch import AtomicGroup, Command, Outcome
+from fundledger.ledger.fault import Fault
 from tests.support.ledger import Ledger, code, codes, new_id, transfer
 from tests.support.waiting import eventually
 
@@ -144,6 +144,38 @@ async def test_after_a_flush_that_failed_each_caller_is_told_what_is_true(ledger
     assert (await ledger.prove()).ok
 
 
+async def test_a_group_that_another_has_not_flushed_waits_for_the_flush(ledger: Ledger, counter: Counter) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    other = await ledger.worker(1)
+    group = AtomicGroup([transfer(a, b, 1), transfer(a, b, 2)])
+    await post_early(other, True, group)
+    counter.ask(group)
+    await eventually(lambda: counter.lane._unflushed == 1, "the lane waits for a flush")
+    assert counter.told == []
+
+
+async def test_a_batch_found_after_its_flush_failed_is_flushed_before_it_is_answered(
+    ledger: Ledger, counter: Counter
+) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    counter.flusher.fails = 1
+    counter.ask(transfer(a, b, 1), transfer(a, b, 2))
+    flushed = []
+    real = Flusher._flush
+
+    async def flush(self: Flusher, connection: object) -> None:
+        flushed.append(len(counter.told))
+        await real(self, connection)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flusher, "_flush", flush)
+        counter.flusher.gate.set()
+        await eventually(lambda: len(counter.told) == 2, "both are answered")
+    assert flushed, "it was flushed again"
+    assert set(flushed) == {0}, "before anybody was answered"
+    assert codes(counter.told) == ["posted", "posted"]
+
+
 async def test_drain_waits_for_the_flush(ledger: Ledger, counter: Counter) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     counter.ask(transfer(a, b, 1), transfer(a, b, 2))
@@ -164,16 +196,18 @@ async def test_a_flush_makes_what_was_committed_durable(ledger: Ledger) -> None:
     await post_early(ledger, True, transfer(a, b, 1))
     at = await ledger.connection.fetchval("SELECT pg_current_wal_insert_lsn()")
     flusher = Flusher(ledger.dsn, "test flush")
-    await flusher.flush()
+    await flusher.open()
+    assert await flusher.flush()
     assert await ledger.connection.fetchval("SELECT pg_current_wal_flush_lsn() >= $1::pg_lsn", at)
     await flusher.close()
 
 
 async def test_a_flusher_whose_connection_broke_says_so_and_goes_on(ledger: Ledger) -> None:
     flusher = Flusher(ledger.dsn, "test flush")
-    await flusher.flush()
+    await flusher.open()
+    assert await flusher.flush()
     end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'test flush%'"
-    assert await ledger.connection.fetchval(end) == 1
+    assert await ledger.connection.fetchval(end) == len(flusher._all)
 
     async def gone() -> bool:
         return not await ledger.connection.fetchval(
@@ -181,14 +215,15 @@ async def test_a_flusher_whose_connection_broke_says_so_and_goes_on(ledger: Ledg
         )
 
     await eventually(gone, "its connection has ended")
-    with pytest.raises(OutcomeUnknown):
-        await flusher.flush()
-    await flusher.flush()
+    told = [await flusher.flush() for _ in range(3)]
+    assert not told[0], "it vouches for nothing that was committed before it was opened again"
+    assert told[-1]
     await flusher.close()
 
 
 async def test_many_that_ask_at_once_share_a_flush(ledger: Ledger, monkeypatch) -> None:
     flusher = Flusher(ledger.dsn, "test flush")
+    await flusher.open()
     flushed = []
     real = Flusher._flush
 

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
+from fundledger.ledger import posting, rules, unlocked
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.posting import post_vouchers
@@ -107,6 +108,35 @@ async def test_a_refusal_while_preparing_leaves_the_batch_that_is_being_written_
     outcomes = await Pair(ledger).post([transfer(a, b, 90)], [transfer(a, b, 8), transfer(a, b, 7)])
     assert codes(outcomes) == ["posted", "insufficient-funds", "posted"]
     assert (await ledger.posted(a), await ledger.posted(b)) == (0, 100)
+    assert (await ledger.prove()).ok
+
+
+async def test_halves_of_a_batch_that_failed_are_decided_under_locks(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered may be what another batch, which was only prepared, has made of it."""
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    for _ in range(3):
+        assert posted(await ledger.post_one(transfer(a, b, 1)))
+    real, prepared = posting.prepare, []
+
+    async def counted(session, books, commands):
+        prepared.append(len(commands))
+        return await real(session, books, commands)
+
+    real_decide = rules.decide
+
+    def decide(batch, commands):
+        if any(command.type == "poison" for command in commands):
+            raise ZeroDivisionError
+        return real_decide(batch, commands)
+
+    monkeypatch.setattr(posting, "prepare", counted)
+    monkeypatch.setattr(posting, "decide", decide)
+    monkeypatch.setattr(unlocked, "decide", decide)
+    batch = [transfer(a, b, 1, type_="poison" if i == 2 else "pay") for i in range(6)]
+    assert codes(await ledger.post(*batch)) == ["posted"] * 2 + ["GuardHit"] + ["posted"] * 3
+    assert prepared == [6]
     assert (await ledger.prove()).ok
 
 

@@ -343,6 +343,33 @@ async def test_a_statement_goes_on_through_split_and_merge(ledger: Ledger) -> No
 # --- Tampering -------------------------------------------------------------------------------------------------------------
 
 
+async def test_nothing_is_taken_from_a_slot_that_does_not_verify(ledger: Ledger) -> None:
+    merchant, bank = await spread_out(ledger, 5, 7)
+    edit = "UPDATE ledger.sub_accounts SET posted = 1000 WHERE account_number = $1 AND slot = 1"
+    await ledger.tamper(edit, merchant.number)
+    assert code(await ledger.post_one(transfer(merchant, bank, 500))) == "account-frozen"
+    assert await rows(ledger, merchant) == [(5, 0, Status.FROZEN_INTEGRITY), (1000, 0, Status.FROZEN_INTEGRITY)]
+
+
+async def test_nothing_is_held_on_a_slot_that_does_not_verify(ledger: Ledger) -> None:
+    merchant, _ = await spread_out(ledger, 5, 7)
+    edit = "UPDATE ledger.sub_accounts SET posted = 1000 WHERE account_number = $1 AND slot = 1"
+    await ledger.tamper(edit, merchant.number)
+    assert code(await ledger.post_one(PlaceHold("h", merchant, 500, 0))) == "account-frozen"
+    assert [held for _, held, _ in await rows(ledger, merchant)] == [0, 0]
+
+
+@pytest.mark.parametrize("slots", [1, 200])
+async def test_an_account_whose_first_slot_does_not_verify_is_frozen_on_every_slot(ledger: Ledger, slots: int) -> None:
+    merchant, bank = await spread_out(ledger, 5, 7)
+    edit = "UPDATE ledger.sub_accounts SET slots = $2 WHERE account_number = $1 AND slot = 0"
+    await ledger.tamper(edit, merchant.number, slots)
+    stale = await ledger.worker(1)
+    for _ in range(2):
+        assert code(await stale.post_one(transfer(merchant, bank, 12))) == "account-frozen"
+    assert [status for _, _, status in await rows(ledger, merchant)] == [Status.FROZEN_INTEGRITY] * 2
+
+
 async def test_slots_that_are_hidden_by_an_edit_are_noticed(ledger: Ledger) -> None:
     merchant, bank = await spread_out(ledger, 5, 7)
     await ledger.tamper(

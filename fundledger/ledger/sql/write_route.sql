@@ -1,9 +1,12 @@
--- To how many slots of an account workers post from now on, and why.
+-- To how many slots of an account workers post from now on, and why; nothing when it is so already.
 -- $1 account number, $2 slots, $3 reason, $4 module. Rows: none. Locks: the route, after the account's sub-accounts.
 WITH route AS (
     INSERT INTO ledger.routes (account_number, slots) VALUES ($1, $2)
     ON CONFLICT (account_number) DO UPDATE SET slots = $2, epoch = routes.epoch + 1, changed_at = clock_timestamp()
+    WHERE routes.slots <> $2
+    RETURNING account_number
 ), account AS (
-    UPDATE ledger.accounts SET slots = $2 WHERE number = $1
+    UPDATE ledger.accounts SET slots = $2 WHERE number = $1 AND slots <> $2
 )
-INSERT INTO ledger.route_events (account_number, slots, reason, module) VALUES ($1, $2, $3, $4)
+INSERT INTO ledger.route_events (account_number, slots, reason, module)
+SELECT route.account_number, $2, $3, $4 FROM route

@@ -1,5 +1,5 @@
 -- Vouchers whose entries do not come to what their lines say, account by account. A line may lie over several slots, so
--- both sides are summed with a random weight for each account: equal sums are equal amounts on equal accounts.
+-- both sides are summed with a weight for each account. That finds what goes wrong; an edit is found by the MACs.
 -- Rows: the first 100 that differ. Locks: none.
 WITH lines AS (
     SELECT v.id, cardinality(v.lines) / 2 AS n,
