@@ -1,5 +1,7 @@
 """An account over several slots: split and merged while it is paid, spent to the last cent, never beyond."""
 
+import os
+
 import pytest
 
 from fundledger.ledger.account import Account, Status
@@ -10,6 +12,9 @@ from fundledger.ledger.routes import follow, read_routes
 from fundledger.reconciliation.checks import verify
 from tests.support.halfway import Halfway, overtaken
 from tests.support.ledger import Ledger, capture, code, codes, new_id, posted, reversal, together, transfer, voucher
+
+ROUNDS = int(os.environ.get("FUNDLEDGER_TEST_ROUNDS", "25"))
+"""`FUNDLEDGER_TEST_ROUNDS=2000` looks longer."""
 
 
 async def resplit(ledger: Ledger, account: Account, slots: int) -> Account:
@@ -268,7 +273,7 @@ async def test_concurrent_debits_that_exceed_the_balance_together_succeed_exactl
 ) -> None:
     merchant, bank = await spread_out(ledger, 0, 0, 0, 0)
     workers = [await ledger.worker(ordinal) for ordinal in range(4)]
-    for round_ in range(25):
+    for round_ in range(ROUNDS):
         for ordinal, worker in enumerate(workers):
             assert posted(await worker.post_one(transfer(bank, merchant, 3 + ordinal)))
         asked = [worker.post(*[transfer(merchant, bank, 2) for _ in range(3)]) for worker in workers]

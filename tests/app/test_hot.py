@@ -1,0 +1,58 @@
+"""`fundledger hot`: operators split and merge beside a running service, and what they see."""
+
+import subprocess
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.running import RunningService, run
+
+
+@pytest.fixture
+async def client(service: RunningService) -> AsyncIterator[Client]:
+    async with Client(service.base_url, service.token) as client:
+        yield client
+
+
+async def hot(service: RunningService, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return await run("hot", *arguments, env=service.environment, cwd=service.folder)
+
+
+async def test_an_operator_splits_and_merges_an_account_while_it_is_paid(
+    service: RunningService, client: Client
+) -> None:
+    payer, merchant = await client.merchant(100), await client.merchant()
+    done = await hot(service, "split", merchant, "--slots", "3", "--reason", "a sale")
+    assert (done.returncode, done.stdout) == (0, f"{merchant}: 3 slots\n")
+    assert (await client.pay(payer, merchant, 60)).status == 201
+    shown = (await client.get(f"/v1/accounts/{merchant}")).json
+    assert (shown["sub_accounts"], shown["balance"]["posted"], shown["heat"]) == (3, 60, "cold")
+    listed = (await hot(service, "list")).stdout
+    assert any(line.startswith(merchant) and "3 slots" in line and "a sale" in line for line in listed.splitlines())
+    assert (await hot(service, "split", merchant, "--slots", "3")).stdout == f"{merchant}: 3 slots, as before\n"
+    done = await hot(service, "merge", merchant)
+    assert (done.returncode, done.stdout) == (0, f"{merchant}: 1 slot\n")
+    assert (await client.pay(merchant, payer, 60)).status == 201
+    assert (await service.verify())["ok"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["split", "nobody"], "there is no account nobody"),
+        (["split", "nobody", "--slots", "0"], "--slots 0: accepted is 1 to 256"),
+        (["split", "nobody", "--slots", "257"], "--slots 257: accepted is 1 to 256"),
+    ],
+)
+async def test_what_cannot_be_split_is_one_line(service: RunningService, arguments: list[str], said: str) -> None:
+    done = await hot(service, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fundledger: {said}\n")
+
+
+async def test_a_frozen_account_is_refused(service: RunningService, client: Client) -> None:
+    merchant = await client.merchant()
+    assert (await client.post(f"/v1/accounts/{merchant}/freeze", {"reason": "a test"})).status == 200
+    done = await hot(service, "split", merchant)
+    assert done.returncode == 1
+    assert done.stdout.startswith("refused: ")
