@@ -200,14 +200,18 @@ def compare_counts(books: Books, verified: dict[str, Any], found: Differences) -
         failing = [check for check in verified.get("checks", []) if not check.get("ok")]
         found.add("verify", str(failing or verified)[:2000])
         return
-    wanted = {
+    for name, count in count_differences(books, verified).items():
+        found.add("count", f"verify counts {verified.get(name)} {name}, the drill was told of {count}")
+
+
+def count_differences(books: Books, verified: dict[str, Any]) -> dict[str, int]:
+    """What the drill was told of, of all that `verify` counts otherwise."""
+    told = {
         "vouchers": len(books.posted) + len(books.refused) + len(books.moved),
         "entries": books.journal_entries,
         "accounts": len(books.accounts),
     }
-    for name, count in wanted.items():
-        if verified.get(name) != count:
-            found.add("count", f"verify counts {verified.get(name)} {name}, the drill was told of {count}")
+    return {name: count for name, count in told.items() if verified.get(name) != count}
 
 
 async def repeat(sent: Iterable[Sent], ask: Ask, found: Differences, senders: int = 16) -> int:
