@@ -40,9 +40,7 @@ def changing(*tables: str) -> re.Pattern[str]:
 
 def test_exactly_one_statement_changes_a_balance() -> None:
     found = [named(path) for path in files(PACKAGE, "*.sql") if changing("sub_accounts").search(sql_of(path))]
-    of_slots = "fundledger/ledger/sql/write_slots.sql"
-    assert sorted(found) == ["fundledger/ledger/sql/write_batch.sql", of_slots]
-    assert re.search(r" SET slots = \$3 WHERE ", sql_of(PACKAGE.parent / of_slots)), "it changes how many there are"
+    assert found == ["fundledger/ledger/sql/write_batch.sql"]
 
 
 def test_no_statement_changes_or_deletes_an_entry_or_a_voucher() -> None:

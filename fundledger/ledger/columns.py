@@ -36,7 +36,7 @@ def parameters(
     entry_columns = _entries(entries, places)
     columns += _vouchers(batch, vouchers, list(places))
     balances, stored = _sub_accounts(batch, sub_accounts)
-    return [*columns, *balances, *entry_columns, *stored, "off" if early else "on"]
+    return [*columns, *balances, *entry_columns, *stored, "off" if early else "on", _slots(batch, sub_accounts)]
 
 
 def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[Any]:
@@ -86,7 +86,7 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[lis
     """In the order in which everybody locks; then what must still stand there."""
     key = batch.key
     rows = []
-    for s in sorted(sub_accounts, key=lambda s: (s.account.number, s.slot)):
+    for s in sorted(sub_accounts, key=_order):
         account = s.account
         version = s.version + 1
         message = canonical.sub_account(
@@ -110,6 +110,15 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[lis
     numbers, slots, posted, held, versions, seqs, statuses, last_macs, macs, *stored = _columns(rows, 14)
     head = [len(rows), numbers, slots, posted, held, versions, seqs, statuses]
     return [*head, b"".join(last_macs), b"".join(macs)], [*stored[:4], b"".join(stored[4])]
+
+
+def _slots(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[int]:
+    """Aligned with the sub-accounts, in a batch that opens slots."""
+    return [s.slots for s in sorted(sub_accounts, key=_order)] if batch.resized else []
+
+
+def _order(sub_account: SubAccount) -> tuple[int, int]:
+    return sub_account.account.number, sub_account.slot
 
 
 def _entries(entries: Sequence[Entry], places: dict[Any, int]) -> list[Any]:

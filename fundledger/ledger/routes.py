@@ -42,8 +42,6 @@ async def write_opened(connection: "asyncpg.Connection[asyncpg.Record]", batch: 
 
 async def write_routes(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
     """Under the locks of all slots."""
-    for first in batch.resized:
-        await connection.execute(SQL["write_slots"], first.shard, first.account.number, first.slots)
     for request in batch.routes:
         await connection.execute(
             SQL["write_route"], request.account.number, request.slots, request.reason, request.module
