@@ -124,7 +124,8 @@ async def test_the_drill_catches_a_service_that_answers_too_early(broken: str, k
     shutil.rmtree(home, ignore_errors=True)
     assert report["kills"][killed] >= 1
     assert not report["ok"]
-    assert report["differences"].get("lost", 0) > 0, report["differences"]
+    # What went may have been holds only, which are in no journal: then balances differ.
+    assert report["differences"].keys() & {"lost", "balance"}, report["differences"]
     assert report["verify"]["ok"], "what was written is right; it is only not all that was acknowledged"
 
 
