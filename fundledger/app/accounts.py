@@ -20,6 +20,19 @@ from fundledger.ledger.journal import LIMIT_DEFAULT, LIMIT_MAX, BadCursor, State
 _decode_account = decoder(AccountBody)
 _decode_freeze = decoder(FreezeBody)
 _decode_reason = decoder(ReasonBody)
+COLUMNS: Final = (
+    "seq",
+    "voucher_id",
+    "type",
+    "side",
+    "amount",
+    "balance_after",
+    "posted_at",
+    "accounting_date",
+    "slot",
+    "summary",
+)
+LEVELS: Final = ("vouchers", "entries")
 CSV: Final = "text/csv; charset=utf-8"
 
 
@@ -84,10 +97,16 @@ async def get_entries(service: Service, call: Call) -> Reply:
     limit = _limit(query.get("limit"))
     from_ = instant(query["from"], "from") if "from" in query else None
     to = instant(query["to"], "to") if "to" in query else None
+    level = query.get("level", "vouchers")
+    if level not in LEVELS:
+        raise malformed(f"level is one of {', '.join(LEVELS)}", field="level")
+    detailed = level == LEVELS[0]
     account = await _account(service, call)
     try:
         entries, cursor = await service.reading_durable(
-            lambda: read_statement(service.pool, account, service.layout, limit, query.get("cursor"), from_, to)
+            lambda: read_statement(
+                service.pool, account, service.layout, limit, query.get("cursor"), from_, to, detailed=detailed
+            )
         )
     except BadCursor as bad:
         raise malformed(str(bad), field="cursor") from None
@@ -107,7 +126,7 @@ def _limit(text: str | None) -> int:
 def _members(entry: StatementEntry) -> dict[str, object]:
     return {
         "seq": entry.seq,
-        "voucher_id": str(entry.voucher_id),
+        "voucher_id": None if entry.voucher_id is None else str(entry.voucher_id),
         "type": entry.type,
         "side": entry.side,
         "amount": entry.amount,
@@ -115,17 +134,17 @@ def _members(entry: StatementEntry) -> dict[str, object]:
         "posted_at": render.time_text(entry.posted_at),
         "accounting_date": entry.accounting_date,
         "slot": entry.slot,
+        "summary": entry.summary,
     }
 
 
 def _csv(entries: list[StatementEntry]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
-    names = ("seq", "voucher_id", "type", "side", "amount", "balance_after", "posted_at", "accounting_date", "slot")
-    writer.writerow(names)
+    writer.writerow(COLUMNS)
     for entry in entries:
         members = _members(entry)
-        writer.writerow([members[name] for name in names])
+        writer.writerow([members[name] for name in COLUMNS])
     return text.getvalue().encode()
 
 

@@ -84,10 +84,14 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     "StatementEntry": _object(
         {
             "seq": {"type": "integer", "minimum": 1, "description": "counts the entries of one slot, without gaps"},
-            "voucher_id": UUID,
-            "type": {"type": "string", "description": "the voucher's"},
+            "voucher_id": {
+                "type": ["string", "null"],
+                "format": "uuid",
+                "description": "null only of a summary itself",
+            },
+            "type": {"type": "string", "description": "the voucher's, or `summary`"},
             "side": {"enum": ["credit", "debit"]},
-            "amount": {"type": "integer", "minimum": 1, "description": "in minor units"},
+            "amount": {"type": "integer", "minimum": 0, "description": "in minor units"},
             "balance_after": _amount("the account's, in its normal direction"),
             "posted_at": INSTANT,
             "accounting_date": _DATE,
@@ -95,6 +99,11 @@ _SCHEMAS: Final[dict[str, Schema]] = {
                 "type": "integer",
                 "minimum": 0,
                 "description": "which slice of the account; 0 unless it is split",
+            },
+            "summary": {
+                "type": ["integer", "null"],
+                "minimum": 2,
+                "description": "how many lines of its batch one entry stands for, which all have its `seq`; else null",
             },
         }
     ),
@@ -220,6 +229,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
                 "posted_at": "2026-11-23T04:32:59.137384Z",
                 "accounting_date": "2026-11-23",
                 "slot": 0,
+                "summary": None,
             }
         ],
         "next_cursor": None,

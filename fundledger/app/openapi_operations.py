@@ -113,6 +113,11 @@ ACCOUNTS: Final = (
             query_parameter("cursor", {"type": "string"}, "`next_cursor` of the page before"),
             query_parameter("from", INSTANT, "first moment of `posted_at`, inclusive"),
             query_parameter("to", INSTANT, "last moment of `posted_at`, inclusive"),
+            query_parameter(
+                "level",
+                {"enum": ["vouchers", "entries"], "default": "vouchers"},
+                "`vouchers`: of an entry that sums several vouchers, the line of each; `entries`: as journaled",
+            ),
         ),
     ),
     Operation(

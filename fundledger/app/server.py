@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     Route("POST", "/v1/accounts", accounts.open_account),
     Route("GET", "/v1/accounts/{id}", accounts.get_account),
-    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries, query=("limit", "cursor", "from", "to")),
+    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries, query=("limit", "cursor", "from", "to", "level")),
     Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance, query=("at",)),
     Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze),
     Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze),
@@ -92,7 +92,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
     )
     directory = Directory(keys)
     calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
-    books = Books(keys, directory, layout, calendar, ordinal)
+    books = Books(keys, directory, layout, calendar, ordinal, settings.journal == "summary")
     metrics = Metrics()
     lanes: list[Lane | Direct] = []
     thermometer = Thermometer()

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     early_release: Literal["on", "off"] = Field(
         "off", description="on: locks that others wait for are free before the disk has the commit; answers are not"
     )
+    journal: Literal["summary", "entries"] = Field(
+        "summary", description="summary: one entry of a batch on a platform account's slot, however many vouchers"
+    )
     heat_promote: float = Field(0.5, gt=0, le=100, description="utilisation from which an account becomes hot")
     heat_promote_s: float = Field(3.0, ge=0, le=3600, description="and for how long before it is split")
     heat_demote: float = Field(0.2, ge=0, le=100, description="utilisation below which a hot account cools")

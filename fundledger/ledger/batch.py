@@ -60,8 +60,10 @@ class Rebalance:
 Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance
 
 
-Entry = tuple[int, int, int, int, UUID, int, int, bytes]
-"""Shard, account number, slot, seq, voucher id, signed amount, balance after, MAC."""
+Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None]
+"""Shard, account number, slot, seq, voucher id (of a summary: of each line), signed amount, balance after, MAC, and its
+accounting date where that is not the batch's.
+"""
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -86,6 +88,7 @@ class Batch:
     without our hearing of it. `narrow` are the accounts of which more slots are needed than were read, and how many at
     least; what was decided then does not count. `opened` are new slots, `resized` the first slots that tell of them,
     `routes` the requests. `standing` is, of each sub-account that is written, the version and MAC that it gets.
+    `summaries` are the lines on platform accounts that have no entry yet, if the batch `summarises` them.
     """
 
     __slots__ = (
@@ -110,11 +113,22 @@ class Batch:
         "routes",
         "standing",
         "sub_accounts",
+        "summaries",
+        "summarises",
         "tampered",
         "vouchers",
     )
 
-    def __init__(self, number: int, ordinal: int, key: MacKey, posted_at_us: int, accounting_date: date) -> None:
+    def __init__(
+        self,
+        number: int,
+        ordinal: int,
+        key: MacKey,
+        posted_at_us: int,
+        accounting_date: date,
+        *,
+        summarises: bool = True,
+    ) -> None:
         self.number = number
         self.ordinal = ordinal
         self.key = key
@@ -130,6 +144,8 @@ class Batch:
         self.tampered: dict[int, str] = {}
         self.new_vouchers: list[tuple[int, Record]] = []
         self.entries: list[Entry] = []
+        self.summaries: dict[SubAccount, list[tuple[UUID, int]]] = {}
+        self.summarises = summarises
         self.standing: list[tuple[SubAccount, int, bytes]] = []
         self.changed_holds: dict[str, Hold] = {}
         self.new_holds: set[str] = set()

@@ -9,10 +9,13 @@ from fundledger.security.keys import Keys
 
 
 class Books(msgspec.Struct):
-    """`ordinal` is the worker's: which slots it prefers."""
+    """`ordinal` is the worker's: which slots it prefers. `summarises`: a batch has one entry on a platform account's
+    sub-account, however many vouchers.
+    """
 
     keys: Keys
     directory: Directory
     layout: Layout
     calendar: clock.AccountingCalendar
     ordinal: int
+    summarises: bool = True

@@ -33,10 +33,18 @@ def parameters(
         batch.posted_at_us,
         batch.key.version,
     ]
-    entry_columns = _entries(entries, places)
+    entry_columns, summed = _entries(entries, places)
     columns += _vouchers(batch, vouchers, list(places))
     balances, stored = _sub_accounts(batch, sub_accounts)
-    return [*columns, *balances, *entry_columns, *stored, "off" if early else "on", _slots(batch, sub_accounts)]
+    return [
+        *columns,
+        *balances,
+        *entry_columns,
+        *stored,
+        "off" if early else "on",
+        _slots(batch, sub_accounts),
+        *summed,
+    ]
 
 
 def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[Any]:
@@ -121,11 +129,21 @@ def _order(sub_account: SubAccount) -> tuple[int, int]:
     return sub_account.account.number, sub_account.slot
 
 
-def _entries(entries: Sequence[Entry], places: dict[Any, int]) -> list[Any]:
-    """A voucher of another shard, whose entry is written here, gets a place behind this shard's own."""
-    _, numbers, slots, seqs, voucher_ids, amounts, balances, macs = _columns(entries, 8)
-    which = [places.get(id_) or places.setdefault(id_, len(places) + 1) for id_ in voucher_ids]
-    return [len(entries), numbers, slots, seqs, which, amounts, balances, b"".join(macs)]
+def _entries(entries: Sequence[Entry], places: dict[Any, int]) -> tuple[list[Any], list[Any]]:
+    """A voucher of another shard, whose entry is written here, gets a place behind this shard's own. Then what only
+    summaries have: the places of their vouchers, where those of each entry end, and their accounting dates.
+    """
+    _, numbers, slots, seqs, voucher_ids, amounts, balances, macs, dates = _columns(entries, 9)
+    which, summed, ends = [], [], []
+    for id_ in voucher_ids:
+        if type(id_) is list:
+            which.append(0)
+            summed += [places.get(each) or places.setdefault(each, len(places) + 1) for each in id_]
+        else:
+            which.append(places.get(id_) or places.setdefault(id_, len(places) + 1))
+        ends.append(len(summed))
+    columns = [len(entries), numbers, slots, seqs, which, amounts, balances, b"".join(macs)]
+    return columns, [summed, _sparse(ends), _sparse(list(dates))]
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:

@@ -1,12 +1,18 @@
-"""Entries of a batch: each moves the balance of its sub-account, and is chained to the one before."""
+"""Entries of a batch: each moves the balance of its sub-account, and is chained to the one before.
+
+A line on a platform account moves the balance at once, and is journaled with all others of its batch on that
+sub-account, by one entry that names their vouchers: the detail is in the vouchers' lines.
+"""
 
 from collections.abc import Sequence
+from datetime import date
 
 from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.ledger.account import Account, SubAccount
 from fundledger.ledger.batch import Batch
 from fundledger.security.canonical import entry as entry_message
+from fundledger.security.canonical import summary as summary_message
 
 
 def write_entries(
@@ -14,17 +20,62 @@ def write_entries(
 ) -> None:
     """`touched[i]` is the sub-account of `lines[i]`."""
     tag, key_version = batch.key.tag, batch.key.version
-    id_bytes, date, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
-    append = batch.entries.append
+    id_bytes, date_ordinal, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
+    append, summarises = batch.entries.append, batch.summarises
     for i, (account, amount) in enumerate(lines):
         s = touched[i]
-        number, slot = account.number, s.slot
         s.posted = balance = s.posted + amount
-        s.seq = seq = s.seq + 1
         s.written = True
+        if summarises and account.type.platform:
+            batch.summaries.setdefault(s, []).append((voucher_id, amount))
+            continue
+        number, slot = account.number, s.slot
+        s.seq = seq = s.seq + 1
         s.last_entry_mac = mac = tag(
             entry_message(
-                number, slot, seq, id_bytes, amount, balance, date, posted_at_us, s.last_entry_mac, key_version
+                number, slot, seq, id_bytes, amount, balance, date_ordinal, posted_at_us, s.last_entry_mac, key_version
             )
         )
-        append((s.shard, number, slot, seq, voucher_id, amount, balance, mac))
+        append((s.shard, number, slot, seq, voucher_id, amount, balance, mac, None))
+
+
+def write_summaries(batch: Batch) -> None:
+    """The entries of all lines that were only summed so far; a line that is alone gets an ordinary one."""
+    for s, lines in batch.summaries.items():
+        if len(lines) == 1:
+            voucher_id, amount = lines[0]
+            message = (s.account.number, s.slot, s.seq + 1, voucher_id.bytes, amount, s.posted)
+            mac = batch.key.tag(
+                entry_message(*message, batch.date_ordinal, batch.posted_at_us, s.last_entry_mac, batch.key.version)
+            )
+            s.seq += 1
+            s.last_entry_mac = mac
+            batch.entries.append((s.shard, s.account.number, s.slot, s.seq, voucher_id, amount, s.posted, mac, None))
+        elif lines:
+            write_summary(batch, s, [id_ for id_, _ in lines], sum(amount for _, amount in lines))
+    batch.summaries = {}
+
+
+def write_summary(
+    batch: Batch, s: SubAccount, voucher_ids: list[UUID], amount: int, accounting_date: date | None = None
+) -> None:
+    """One entry for a line of each of these vouchers, which `s.posted` has in it already."""
+    ordinal = batch.date_ordinal if accounting_date is None else accounting_date.toordinal()
+    s.seq += 1
+    s.last_entry_mac = mac = batch.key.tag(
+        summary_message(
+            s.account.number,
+            s.slot,
+            s.seq,
+            b"".join([id_.bytes for id_ in voucher_ids]),
+            amount,
+            s.posted,
+            ordinal,
+            batch.posted_at_us,
+            s.last_entry_mac,
+            batch.key.version,
+        )
+    )
+    batch.entries.append(
+        (s.shard, s.account.number, s.slot, s.seq, voucher_ids, amount, s.posted, mac, accounting_date)
+    )

@@ -2,13 +2,15 @@
 
 A cursor holds, for each sub-account, the seq up to which it was read. So a page costs the same however deep it is, and
 an entry that commits late on one slot is never skipped because a later one of another slot was seen already. Within
-what is shown the order is (posted_at, slot, seq), and the running balance is the account's.
+what is shown the order is (posted_at, slot, seq), and the running balance is the account's. A summary is shown as the
+lines that it sums, in its place, or as it stands.
 """
 
 import base64
 import binascii
 from datetime import UTC, date, datetime
 
+import asyncpg
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
@@ -28,24 +30,34 @@ class BadCursor(Exception):
 
 
 class StatementEntry(msgspec.Struct):
-    """`amount` is positive on its `side`; `balance_after` is the account's, in its normal direction."""
+    """`amount` is positive on its `side`; `balance_after` is the account's, in its normal direction.
+
+    A line that was journaled by a summary has that entry's `seq`, and `summary` tells of how many lines it is one. The
+    summary itself has no voucher.
+    """
 
     seq: int
     slot: int
-    voucher_id: UUID
+    voucher_id: UUID | None
     type: str
     side: str
     amount: int
     balance_after: int
     posted_at: datetime
     accounting_date: date
+    summary: int | None = None
 
 
 class _Cursor(msgspec.Struct, array_like=True):
+    """Up to which seq each slot was read. `part`: on which slot lines of the summary behind that were read as well, how
+    many, and what they come to.
+    """
+
     account_number: int
     from_us: int | None
     to_us: int | None
     after: list[int]
+    part: tuple[int, int, int] | None = None
 
 
 async def read_statement(
@@ -56,16 +68,21 @@ async def read_statement(
     cursor: str | None,
     from_: datetime | None,
     to: datetime | None,
+    *,
+    detailed: bool = True,
 ) -> tuple[list[StatementEntry], str | None]:
     """A page of at most `limit` entries, oldest first, and the cursor of the next one, None on the last page.
 
-    `from_` and `to` are inclusive bounds of `posted_at`. Raises BadCursor.
+    `from_` and `to` are inclusive bounds of `posted_at`. `detailed`: in place of a summary, each line that it sums is
+    shown. Raises BadCursor.
     """
     places = await reader.fetch(SQL["read_slots"], account.number, list(account.shards(layout.shards)))
     shards, slots = [row["shard"] for row in places], [row["slot"] for row in places]
     position = None if cursor is None else _decode(cursor)
     if position is not None:
         _check(position, account, len(slots), from_, to)
+        if position.part is not None and not detailed:
+            raise BadCursor("this cursor was made for a statement in detail")
         from_, to = (None if us is None else clock.moment(us) for us in (position.from_us, position.to_us))
     bounds = await reader.fetch(SQL["statement_bounds"], account.number, shards, slots, from_, to)
     after = [row["after"] for row in bounds]
@@ -75,29 +92,100 @@ async def read_statement(
     until = [row["until"] for row in bounds]
     rows = await reader.fetch(SQL["read_statement"], account.number, shards, slots, after, until, limit + 1)
     opening = await reader.fetch(SQL["statement_opening"], account.number, shards, slots, after)
-    balance = opening[0]["posted"]
-    read = dict(zip(slots, after, strict=True))
-    entries = []
-    for row in rows[:limit]:
-        balance += row["amount"]
-        read[row["slot"]] = row["seq"]
-        entries.append(
+    part = None if position is None else position.part
+    page = _Page(account, limit, opening[0]["posted"], dict(zip(slots, after, strict=True)), part)
+    if detailed:
+        page.lines = await _lines(reader, account, page, rows)
+    more = not all(page.add(row) for row in rows)
+    if not more:
+        return page.entries, None
+    from_us, to_us = (None if bound is None else clock.us(bound) for bound in (from_, to))
+    next_ = _Cursor(account.number, from_us, to_us, [page.read[slot] for slot in slots], page.part)
+    return page.entries, _encode(next_)
+
+
+class _Page:
+    """A page as it fills: `add` answers False for the row that has no room, or not for all its lines."""
+
+    def __init__(
+        self, account: Account, limit: int, balance: int, read: dict[int, int], part: tuple[int, int, int] | None
+    ) -> None:
+        self.entries: list[StatementEntry] = []
+        self.lines: dict[UUID, list[asyncpg.Record]] = {}
+        self.read = read
+        self.part = part
+        self._normal = account.type.normal
+        self._limit = limit
+        self._balance = balance + (part[2] if part else 0)
+
+    def begun(self, row: asyncpg.Record) -> int:
+        """How many lines of this row earlier pages have shown."""
+        of = self.part
+        return of[1] if of is not None and of[0] == row["slot"] and row["seq"] == self.read[of[0]] + 1 else 0
+
+    def room(self) -> int:
+        return self._limit - len(self.entries)
+
+    def add(self, row: asyncpg.Record) -> bool:
+        if self.room() == 0:
+            return False
+        if row["vouchers"] is None or not self.lines:
+            self._show(row, row["voucher_id"], row["type"] or "summary", row["amount"], row["vouchers"])
+            self.read[row["slot"]] = row["seq"]
+            return True
+        begun = self.begun(row)
+        lines = [line for id_ in dict.fromkeys(row["vouchers"]) for line in self.lines.get(id_, ())]
+        shown = lines[begun : begun + self.room()]
+        for line in shown:
+            self._show(row, line["id"], line["type"], line["amount"], row["vouchers"])
+        done = begun + len(shown)
+        if done < len(row["vouchers"]):
+            before = self.part[2] if begun and self.part else 0
+            self.part = (row["slot"], done, before + sum(line["amount"] for line in shown))
+            return False
+        if begun:
+            self.part = None
+        self.read[row["slot"]] = row["seq"]
+        return True
+
+    def _show(self, row: asyncpg.Record, id_: UUID | None, type_: str, amount: int, summed: list[UUID] | None) -> None:
+        self._balance += amount
+        self.entries.append(
             StatementEntry(
                 row["seq"],
                 row["slot"],
-                row["voucher_id"],
-                row["type"],
-                "credit" if row["amount"] > 0 else "debit",
-                abs(row["amount"]),
-                balance * account.type.normal,
+                id_,
+                type_,
+                "credit" if amount > 0 else "debit",
+                abs(amount),
+                self._balance * self._normal,
                 row["posted_at"],
                 row["accounting_date"],
+                None if summed is None else len(summed),
             )
         )
-    if len(rows) <= limit:
-        return entries, None
-    from_us, to_us = (None if bound is None else clock.us(bound) for bound in (from_, to))
-    return entries, _encode(_Cursor(account.number, from_us, to_us, [read[slot] for slot in slots]))
+
+
+async def _lines(
+    reader: Reader, account: Account, page: _Page, rows: list[asyncpg.Record]
+) -> dict[UUID, list[asyncpg.Record]]:
+    """Of the summaries among these rows, as many lines as the page has room for."""
+    wanted: list[UUID] = []
+    room = page.room()
+    for row in rows:
+        if room <= 0:
+            break
+        if row["vouchers"] is None:
+            room -= 1
+        else:
+            begun = page.begun(row)
+            wanted += dict.fromkeys(row["vouchers"][: begun + room])
+            room -= len(row["vouchers"]) - begun
+    found: dict[UUID, list[asyncpg.Record]] = {}
+    if wanted:
+        for line in await reader.fetch(SQL["read_lines"], account.number, wanted):
+            found.setdefault(line["id"], []).append(line)
+    return found
 
 
 def _encode(cursor: _Cursor) -> str:
@@ -119,6 +207,8 @@ def _check(cursor: _Cursor, account: Account, sub_accounts: int, from_: datetime
     if any(bound is not None and clock.us(bound) != us for bound, us in asked):
         raise BadCursor("this cursor was made for another period")
     if not all(0 <= seq < 1 << 62 for seq in cursor.after):
+        raise BadCursor("this is not a cursor of ours")
+    if cursor.part is not None and not all(-(1 << 62) < number < 1 << 62 for number in cursor.part):
         raise BadCursor("this is not a cursor of ours")
     if not all(us is None or US_MIN <= us <= US_MAX for _, us in asked):
         raise BadCursor("this is not a cursor of ours")

@@ -298,7 +298,9 @@ async def _read(
             used = got[0]["used"]
         rows += [(shard, row) for row in got]
     now = clock.now_us()
-    batch = Batch(number, books.ordinal, books.keys.current, now, books.calendar.date_of(now))
+    batch = Batch(
+        number, books.ordinal, books.keys.current, now, books.calendar.date_of(now), summarises=books.summarises
+    )
     for shard, row in rows:
         account = plan.accounts.get(row[0])
         if account is None:

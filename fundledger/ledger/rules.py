@@ -20,7 +20,7 @@ from fundledger.ledger.batch import (
     place_of,
     places_of,
 )
-from fundledger.ledger.entries import write_entries
+from fundledger.ledger.entries import write_entries, write_summaries
 from fundledger.ledger.hold import EndHold, Hold, HoldStatus, PlaceHold
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.slots import all_slots, first_open, gather, rebalance, resplit, spread
@@ -50,6 +50,7 @@ def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
         else:
             assert type(command) is Rebalance
             outcomes.append(rebalance(batch, command))
+    write_summaries(batch)
     return outcomes
 
 
@@ -200,6 +201,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
     )
     saved = [(s, s.posted, s.seq, s.written, s.last_entry_mac) for s in batch.sub_accounts.values()]
     vouchers, entries, mine = len(batch.new_vouchers), len(batch.entries), set(batch.mine)
+    summed = {sub_account: len(lines) for sub_account, lines in batch.summaries.items()}
     outcomes: list[Outcome] = []
     for voucher in group.vouchers:
         outcome = _post(batch, voucher)
@@ -216,6 +218,8 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
             del batch.vouchers[record.id]
     batch.new_vouchers[vouchers:] = [new for new in batch.new_vouchers[vouchers:] if new[1] is culprit.record]
     del batch.entries[entries:]
+    for sub_account, lines in batch.summaries.items():
+        del lines[summed.get(sub_account, 0) :]
     batch.mine = mine
     aborted = Refusal(
         Code.BATCH_ABORTED, f"voucher {group.vouchers[len(outcomes) - 1].id} of this atomic batch was refused"

@@ -59,6 +59,7 @@ async def prepare(session: Session, books: Books, commands: Sequence[Command]) -
         return None
     failures = memory.failures
     batch = recalled.batch
+    batch.summarises = books.summarises
     try:
         if recalled.unread and not await _read(session, books, recalled):
             memory.disappoint(recalled)

@@ -38,6 +38,7 @@ GUARDS: Final = frozenset(
         "sub_accounts_floor",
         "entries_pkey",
         "sub_accounts_slots",
+        "entries_vouchers",
         *(f"{table}_append_only" for table in APPEND_ONLY),
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
@@ -78,6 +79,11 @@ async def _verify(connection: Connection, keys: Keys, started: float, progress: 
     checks += await check_holds(rows(connection, "holds"), keys)
     for name, size, subject in (
         ("voucher_equals_entries", counts["vouchers"], "voucher {id}: {lines} lines, {entries} entries"),
+        (
+            "summary_equals_vouchers",
+            counts["entries"],
+            "account number {account_number} slot {slot} seq {seq}: {amount}, its vouchers {vouchers}",
+        ),
         ("voucher_once", counts["vouchers"], "voucher {id} stands {times} times"),
         ("reversal_mirrors", counts["reversals"], "reversal {id} of {reverses}"),
         ("holds_open", counts["sub_accounts"], "account number {account_number} slot {slot}: held {held}, open {open}"),

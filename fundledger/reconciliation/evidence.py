@@ -61,7 +61,7 @@ async def check_journal(sub_accounts: Rows, entries: Rows, keys: Keys) -> list[C
 
 
 def _follow(journal: _Journal, entry: asyncpg.Record, keys: Keys, linked: Check, chained: Check) -> None:
-    _, number, slot, seq, voucher_id, amount, after, date, posted_at, key_version, mac = entry
+    _, number, slot, seq, voucher_id, amount, after, date, posted_at, key_version, mac, summed = entry
     posted_at_us = clock.us(posted_at)
     if seq != journal.seq + 1:
         linked.differs(_entry(entry), f"seq {journal.seq + 1}", f"seq {seq}")
@@ -70,17 +70,10 @@ def _follow(journal: _Journal, entry: asyncpg.Record, keys: Keys, linked: Check,
     if posted_at_us < journal.posted_at_us:
         linked.differs(_entry(entry), "a time not before the previous entry's", posted_at)
     key = keys.by_version(key_version)
-    message = canonical.entry(
-        number,
-        slot,
-        seq,
-        voucher_id.bytes,
-        amount,
-        after,
-        date.toordinal(),
-        posted_at_us,
-        journal.mac,
-        key_version,
+    of = voucher_id.bytes if summed is None else b"".join([id_.bytes for id_ in summed])
+    canonical_message = canonical.entry if summed is None else canonical.summary
+    message = canonical_message(
+        number, slot, seq, of, amount, after, date.toordinal(), posted_at_us, journal.mac, key_version
     )
     if key.tag(message) != mac:
         chained.differs(_entry(entry), "its MAC, chained to the previous entry", "another content")

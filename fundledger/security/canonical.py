@@ -15,6 +15,7 @@ GENESIS = bytes(32)
 
 _SUB_ACCOUNT = struct.Struct("<8sqi3sqqqBqq32sH").pack
 _ENTRY = struct.Struct("<8sqiq16sqqiq32sH").pack
+_SUMMARY = struct.Struct("<8sqiqqqiq32sHI").pack
 _VOUCHER = struct.Struct("<8s16s32siqqH").pack
 _HOLD = struct.Struct("<8sqiqqBqqqH").pack
 _ACCOUNT = struct.Struct("<8sqqH").pack
@@ -34,6 +35,23 @@ def first_of(slots: int, message: bytes) -> bytes:
 entry = partial(_ENTRY, b"entry__1")
 """Fields in order: account number, slot, seq, voucher id (16 bytes), amount, balance after, accounting date,
 posted_at_us, MAC of the previous entry, key version."""
+
+
+def summary(
+    number: int,
+    slot: int,
+    seq: int,
+    voucher_ids: bytes,
+    amount: int,
+    balance_after: int,
+    accounting_date: int,
+    posted_at_us: int,
+    previous_mac: bytes,
+    key_version: int,
+) -> bytes:
+    """An entry that stands for a line of each of these vouchers, whose ids come 16 bytes each."""
+    fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
+    return _SUMMARY(b"summary1", *fixed, len(voucher_ids) // 16) + voucher_ids
 
 
 def voucher(

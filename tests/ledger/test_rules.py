@@ -609,14 +609,14 @@ def test_entries_of_a_sub_account_are_chained_and_numbered() -> None:
     first, second = transfer(a, b, 10), voucher((a, -1), (b, 3), (a, -2))
     world.decide(first, second)
     entries = [e for e in world.batch.entries if e[1] == a.number]
-    assert [(seq, id_, amount, balance) for _, _, _, seq, id_, amount, balance, _ in entries] == [
+    assert [(seq, id_, amount, balance) for _, _, _, seq, id_, amount, balance, *_ in entries] == [
         (6, first.id, -10, 90),
         (7, second.id, -1, 89),
         (8, second.id, -2, 87),
     ]
     previous = canonical.GENESIS
     day = world.batch.accounting_date.toordinal()
-    for _, number, slot, seq, id_, amount, balance, mac in entries:
+    for _, number, slot, seq, id_, amount, balance, mac, _ in entries:
         message = canonical.entry(number, slot, seq, id_.bytes, amount, balance, day, NOW_US, previous, KEY.version)
         assert mac == KEY.tag(message)
         previous = mac

@@ -236,6 +236,11 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
         "UPDATE ledger.sub_accounts SET posted = held - 1 WHERE bounded AND normal = 1",
         asyncpg.CheckViolationError,
     ),
+    "entries_vouchers": (
+        """INSERT INTO ledger.entries SELECT shard, account_number, slot, seq + 1000, NULL, amount, balance_after,
+           accounting_date, posted_at, key_version, mac FROM ledger.entries LIMIT 1""",
+        asyncpg.CheckViolationError,
+    ),
     "sub_accounts_slots": ("UPDATE ledger.sub_accounts SET slots = 0", asyncpg.CheckViolationError),
     "routes_pkey": ("INSERT INTO ledger.routes SELECT * FROM ledger.routes LIMIT 1", asyncpg.UniqueViolationError),
     "routes_slots": ("UPDATE ledger.routes SET slots = 257", asyncpg.CheckViolationError),

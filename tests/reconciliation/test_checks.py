@@ -13,7 +13,7 @@ from fundledger.ledger.voucher import Voucher
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.report import FINDINGS_MAX
 from fundledger.security.keys import FileKeys, KeyFault
-from tests.support.ledger import Ledger, capture, posted, reversal, transfer
+from tests.support.ledger import Ledger, capture, codes, posted, reversal, transfer
 from tests.support.running import run
 
 GUARDED = ("vouchers", "entries", "account_events", "integrity_findings")
@@ -30,6 +30,8 @@ async def used(ledger: Ledger) -> AsyncIterator[Ledger]:
     assert not posted(await ledger.post_one(transfer(b, a, 10_000)))
     assert posted(await ledger.post_one(capture(await ledger.hold("h:captured", a, 50), b, 40)))
     await ledger.hold("h:open", a, 70)
+    bank = await ledger.account("bank:busy", "bank")
+    assert codes(await ledger.post(*(transfer(bank, a, 1) for _ in range(3)))) == ["posted"] * 3
     await ledger.freeze(b)
     await ledger.prove()
     yield ledger
@@ -93,6 +95,14 @@ CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
         f"""INSERT INTO ledger.entries SELECT shard, account_number, slot, 100, gen_random_uuid(), 1, balance_after,
             accounting_date, posted_at, key_version, mac FROM ledger.entries WHERE account_number = {A} AND seq = 2""",
         {"entries_linked", "chain_verifies", "voucher_equals_entries", "balance_equals_entries"},
+    ),
+    "a summary names another voucher": (
+        "UPDATE ledger.entries SET vouchers[2] = gen_random_uuid() WHERE vouchers IS NOT NULL",
+        {"chain_verifies", "voucher_equals_entries", "summary_equals_vouchers"},
+    ),
+    "a summary names a voucher less": (
+        "UPDATE ledger.entries SET vouchers = vouchers[2:] WHERE vouchers IS NOT NULL",
+        {"chain_verifies", "voucher_equals_entries", "summary_equals_vouchers"},
     ),
     "an entry of nobody": (
         f"""INSERT INTO ledger.entries SELECT shard, 999999, slot, seq, voucher_id, amount, balance_after,
@@ -285,8 +295,8 @@ async def test_the_command_prints_one_object_and_ends_with_0_or_1(used: Ledger, 
     assert {"ok", "checks", "vouchers", "entries", "accounts", "trial_balance", "elapsed_s"} <= set(report)
     assert all({"name", "ok", "rows", "findings"} <= set(check) for check in report["checks"])
     assert report["trial_balance"] == {"CNY": 0}
-    counted = [report["vouchers"], report["entries"], report["accounts"]]
-    assert counted == [await used.count(table) for table in ("vouchers", "entries", "accounts")]
+    assert [report["vouchers"], report["accounts"]] == [await used.count(table) for table in ("vouchers", "accounts")]
+    assert report["entries"] == await used.count("entries") + 2, "a summary of three lines counts as three"
     await corrupt(used, CORRUPTIONS["a balance"][0])
     status, out, _ = await verify_command(used, data_dir, "--json")
     report = json.loads(out)

@@ -10,7 +10,9 @@
 -- $27 statuses, $28 MACs of the last entry, $29 MACs, $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs before;
 -- $43 synchronous_commit of this transaction: off only if whoever is answered waits for a flush (ADR 0013);
 -- $44 how many slots there are, of the first ones that tell so, aligned with $21; empty when no slots are opened.
--- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8, $35 amounts, $36 balances, $37 MACs.
+-- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8 (0: a summary), $35 amounts,
+-- $36 balances, $37 MACs; $45 which of $8 summaries sum, flat, $46 where those of each entry end, $47 accounting dates
+-- that are not $3; each empty when there are none.
 -- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
@@ -33,10 +35,14 @@ WITH new_vouchers AS (
       AND s.status = ($41::smallint[])[k] AND s.mac = substring($42::bytea FROM 32 * k - 31 FOR 32)
     RETURNING 1
 ), new_entries AS (
-    INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, amount, balance_after,
+    INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, vouchers, amount, balance_after,
                                 accounting_date, posted_at, key_version, mac)
     SELECT $1, ($31::bigint[])[k], ($32::integer[])[k], ($33::bigint[])[k], ($8::uuid[])[($34::integer[])[k]],
-           ($35::bigint[])[k], ($36::bigint[])[k], $3, $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
+           CASE WHEN ($34::integer[])[k] = 0 THEN ARRAY(
+               SELECT ($8::uuid[])[i]
+               FROM unnest(($45::integer[])[coalesce(($46::integer[])[k - 1], 0) + 1:($46::integer[])[k]]) AS i
+           ) END,
+           ($35::bigint[])[k], ($36::bigint[])[k], coalesce(($47::date[])[k], $3), $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $30::integer) AS k
 )
 SELECT ledger.expect_written((SELECT count(*) FROM new_balances), $20::integer),

@@ -1,0 +1,145 @@
+"""One entry of a batch on a platform account's slot, however many vouchers; the detail is still all there."""
+
+import pytest
+
+from fundledger.ledger import entries, rules
+from fundledger.ledger.account import Account
+from fundledger.ledger.batch import AtomicGroup, Batch
+from fundledger.ledger.journal import BadCursor, StatementEntry, read_statement
+from fundledger.reconciliation.checks import verify
+from tests.support.ledger import Ledger, codes, posted, transfer, voucher
+
+Shown = list[tuple[object, ...]]
+
+
+async def statement(
+    ledger: Ledger, account: Account, limit: int = 1000, *, detailed: bool = True
+) -> list[StatementEntry]:
+    """All pages."""
+    found: list[StatementEntry] = []
+    cursor = None
+    while True:
+        page, cursor = await read_statement(
+            ledger.connection, account, ledger.layout, limit, cursor, None, None, detailed=detailed
+        )
+        assert len(page) <= limit
+        found += page
+        if cursor is None:
+            return found
+
+
+async def busy_bank(ledger: Ledger) -> tuple[Account, list[tuple[object, int]]]:
+    """A bank that was debited and credited in three batches, and `(voucher id, signed amount)` of each line."""
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m", balance=1000)
+    batches = [
+        [transfer(bank, m, 10), transfer(bank, m, 20), transfer(m, bank, 5)],
+        [transfer(bank, m, 40)],
+        [voucher((bank, -7), (m, 10), (bank, -3)), transfer(bank, m, 1), transfer(m, bank, 500)],
+    ]
+    for batch in batches:
+        assert codes(await ledger.post(*batch)) == ["posted"] * len(batch)
+    lines = [(v.id, amount) for batch in batches for v in batch for of, amount in v.lines if of is bank]
+    return bank, lines
+
+
+async def test_a_batch_has_one_entry_on_a_platform_account_and_the_merchants_have_all(ledger: Ledger) -> None:
+    bank, lines = await busy_bank(ledger)
+    rows = await ledger.connection.fetch(
+        "SELECT seq, amount, balance_after, voucher_id, cardinality(vouchers) AS summed FROM ledger.entries"
+        " WHERE account_number = $1 ORDER BY seq",
+        bank.number,
+    )
+    assert [tuple(row)[:3] for row in rows] == [(1, -25, -25), (2, -40, -65), (3, 489, 424)]
+    assert [row["summed"] for row in rows] == [3, None, 4]
+    assert rows[1]["voucher_id"] == lines[3][0]
+    assert (await ledger.prove()).entries == 2 * 7 + 1 + 2, "each line counts, also those of the opening balance"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 7, 8, 9, 1000])
+async def test_a_statement_shows_every_line_that_a_summary_sums(ledger: Ledger, limit: int) -> None:
+    bank, lines = await busy_bank(ledger)
+    found = await statement(ledger, bank, limit)
+    assert [(e.voucher_id, e.amount if e.side == "credit" else -e.amount) for e in found] == lines
+    balance = 0
+    for entry, (_, amount) in zip(found, lines, strict=True):
+        balance -= amount
+        assert entry.balance_after == balance
+        assert entry.type == "pay"
+    assert [e.summary for e in found] == [3, 3, 3, None, 4, 4, 4, 4]
+    assert [e.seq for e in found] == [1, 1, 1, 2, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_a_statement_shows_the_summaries_themselves(ledger: Ledger, limit: int) -> None:
+    bank, lines = await busy_bank(ledger)
+    found = await statement(ledger, bank, limit, detailed=False)
+    assert [(e.voucher_id, e.type, e.side, e.amount, e.balance_after, e.summary) for e in found] == [
+        (None, "summary", "debit", 25, 25, 3),
+        (lines[3][0], "pay", "debit", 40, 65, None),
+        (None, "summary", "credit", 489, -424, 4),
+    ]
+
+
+async def test_a_page_may_end_within_a_summary_while_another_slot_is_posted_to(ledger: Ledger) -> None:
+    bank, lines = await busy_bank(ledger)
+    page, cursor = await read_statement(ledger.connection, bank, ledger.layout, 2, None, None, None)
+    assert cursor is not None
+    with pytest.raises(BadCursor, match="in detail"):
+        await read_statement(ledger.connection, bank, ledger.layout, 2, cursor, None, None, detailed=False)
+    other = await ledger.worker(1)
+    m = ledger.directory.get("m")
+    assert m is not None
+    late = [transfer(bank, m, 8), transfer(bank, m, 9)]
+    assert codes(await other.post(*late)) == ["posted"] * 2
+    rest, cursor = await read_statement(ledger.connection, bank, ledger.layout, 1000, cursor, None, None)
+    assert cursor is None
+    shown = [(e.voucher_id, e.amount if e.side == "credit" else -e.amount) for e in page + rest]
+    assert shown == lines + [(v.id, -amount) for v, amount in zip(late, (8, 9), strict=True)]
+    assert rest[-1].balance_after == -sum(amount for _, amount in shown)
+
+
+async def test_a_group_that_is_refused_leaves_nothing_in_a_summary(ledger: Ledger) -> None:
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    group = AtomicGroup([transfer(bank, m, 10), transfer(bank, m, 20), transfer(m, bank, 10_000)])
+    alone = [transfer(bank, m, 1), transfer(bank, m, 2)]
+    outcomes = await ledger.post(alone[0], group, alone[1])
+    assert [posted(outcome) for outcome in (outcomes[0], outcomes[2])] == [True, True]
+    assert [e.voucher_id for e in await statement(ledger, bank)] == [v.id for v in alone]
+    assert await ledger.posted(bank) == 3
+    assert (await ledger.prove()).ok
+
+
+async def test_without_summaries_each_line_has_an_entry(ledger: Ledger) -> None:
+    ledger.books.summarises = False
+    bank, lines = await busy_bank(ledger)
+    found = await statement(ledger, bank)
+    assert [(e.voucher_id, e.seq, e.summary) for e in found] == [(id_, i, None) for i, (id_, _) in enumerate(lines, 1)]
+    assert (await ledger.prove()).ok
+
+
+@pytest.mark.parametrize("way", ["one is left out", "one is named twice"])
+async def test_a_summary_that_names_the_wrong_vouchers_is_found(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A broken twin: balances, chains and MACs are right, only not what they stand for."""
+    real = entries.write_summary
+
+    def careless(batch: Batch, s: object, ids: list, amount: int, *more: object) -> None:
+        real(batch, s, ids[1:] if way == "one is left out" else [*ids, ids[0]], amount, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(entries, "write_summary", careless)
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    await ledger.post(*(transfer(bank, m, amount) for amount in (1, 2, 3)))
+    report = await verify(ledger.dsn, ledger.keys)
+    found = {check.name for check in report.checks if not check.ok}
+    assert "summary_equals_vouchers" in found
+    assert found <= {"summary_equals_vouchers", "voucher_equals_entries"}
+
+
+async def test_a_summary_that_is_forgotten_is_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken twin: lines move the balance and are never journaled."""
+    monkeypatch.setattr(rules, "write_summaries", lambda batch: None)
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    await ledger.post(transfer(bank, m, 1), transfer(bank, m, 2))
+    report = await verify(ledger.dsn, ledger.keys)
+    assert {"balance_equals_entries", "voucher_equals_entries"} <= {c.name for c in report.checks if not c.ok}
