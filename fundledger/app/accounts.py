@@ -4,21 +4,24 @@ import csv
 import io
 from typing import Final
 
+import msgspec
+
 from fundledger.app import render
-from fundledger.app.body import AccountBody, FreezeBody, ReasonBody, account_id, decoder, instant, metadata
+from fundledger.app.body import AccountBody, FreezeBody, PolicyBody, ReasonBody, account_id, decoder, instant, metadata
 from fundledger.app.problems import BadRequest, faulted, malformed, not_found, refused
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
 from fundledger.ledger.account import Account, Status
 from fundledger.ledger.accounts import NewAccount, balance_at, read_accounts
-from fundledger.ledger.batch import SetStatus
-from fundledger.ledger.chart import CHART
+from fundledger.ledger.batch import SetPolicy, SetStatus
+from fundledger.ledger.chart import CHART, AccountType
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.journal import LIMIT_DEFAULT, LIMIT_MAX, BadCursor, StatementEntry, read_statement
 
 _decode_account = decoder(AccountBody)
 _decode_freeze = decoder(FreezeBody)
+_decode_policy = decoder(PolicyBody)
 _decode_reason = decoder(ReasonBody)
 COLUMNS: Final = (
     "seq",
@@ -41,12 +44,21 @@ async def open_account(service: Service, call: Call) -> Reply:
     body = _decode_account(call.body)
     if body.type not in CHART:
         raise malformed(f"an account type is one of {', '.join(CHART)}", field="type")
-    request = NewAccount(body.id, body.owner, body.type, body.currency, metadata(body.metadata))
+    buffered = body.posting == "buffered"
+    if buffered:
+        _may_be_buffered(CHART[body.type])
+    request = NewAccount(body.id, body.owner, body.type, body.currency, metadata(body.metadata), buffered)
     opened = await service.open_account(request)
     if not opened.same:
         detail = f"account {body.id} exists with another owner, type, currency or metadata"
         raise BadRequest(409, "account-exists", "The account exists and differs", detail, account=body.id)
     return Reply(201 if opened.created else 200, render.account(opened.view))
+
+
+def _may_be_buffered(type_: AccountType) -> None:
+    """Raises BadRequest (400)."""
+    if type_.platform or type_.normal < 0:
+        raise malformed(f"credits of a {type_.name} account cannot be buffered, only a merchant's", field="posting")
 
 
 async def _account(service: Service, call: Call) -> Account:
@@ -150,7 +162,11 @@ def _csv(entries: list[StatementEntry]) -> bytes:
 
 async def _set_status(service: Service, call: Call, status: Status, reason: str) -> Reply:
     account = await _account(service, call)
-    outcome = await service.ask(account.shard, SetStatus(account, status, reason, call.module))
+    return await _ask(service, account, SetStatus(account, status, reason, call.module))
+
+
+async def _ask(service: Service, account: Account, command: SetStatus | SetPolicy) -> Reply:
+    outcome = await service.ask(account.shard, command)
     if isinstance(outcome, Fault):
         return faulted(outcome)
     if outcome.refusal is not None:
@@ -173,3 +189,18 @@ async def unfreeze(service: Service, call: Call) -> Reply:
 async def close(service: Service, call: Call) -> Reply:
     """`POST /v1/accounts/{id}/close`: only with a balance of 0 and no holds; for ever."""
     return await _set_status(service, call, Status.CLOSED, _decode_reason(call.body).reason)
+
+
+async def set_policy(service: Service, call: Call) -> Reply:
+    """`POST /v1/accounts/{id}/policy`: whether credits are posted directly or wait to be folded."""
+    body = _decode_policy(call.body)
+    account = await _account(service, call)
+    buffered = body.posting == "buffered"
+    if buffered:
+        _may_be_buffered(account.type)
+    reply = await _ask(service, account, SetPolicy(account, buffered, body.reason, call.module))
+    if reply.status == 200:
+        # This worker knows at once, the others within a second.
+        known = service.directory.get(account.id) or account
+        service.directory.remember(msgspec.structs.replace(known, buffered=buffered))
+    return reply

@@ -47,12 +47,16 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
     atomic: bool | msgspec.UnsetType = msgspec.UNSET
 
 
+Posting = Literal["direct", "buffered"]
+
+
 class AccountBody(msgspec.Struct, forbid_unknown_fields=True):
     id: Id
     owner: Id
     type: str
     currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217")]
     metadata: msgspec.Raw = msgspec.Raw(b"")
+    posting: Posting = "direct"
 
 
 class ReverseBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,6 +77,11 @@ class CaptureBody(msgspec.Struct, forbid_unknown_fields=True):
 class FreezeBody(msgspec.Struct, forbid_unknown_fields=True):
     reason: Reason = ""
     scope: Literal["debits", "all"] = "debits"
+
+
+class PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
+    posting: Posting
+    reason: Reason = ""
 
 
 class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):

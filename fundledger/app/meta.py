@@ -44,7 +44,8 @@ def snapshot(service: Service) -> metrics.Snapshot:
     now.in_flight = sum(lane.statistics().in_flight for lane in service.lanes)
     now.accounts_remembered = len(service.directory)
     now.rss_bytes = _rss()
-    now.hot = service.keeper.counted
+    now.hot = service.daemons.keeper.counted
+    now.buffer = service.daemons.folder.counted
     return now
 
 

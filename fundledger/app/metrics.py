@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fundledger.hotspot.folder import LAGS, Folded
 from fundledger.hotspot.keeper import Counted
 
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -51,6 +52,7 @@ class Snapshot(msgspec.Struct):
     rss_bytes: int = 0
     workers: int = 1
     hot: Counted = msgspec.field(default_factory=Counted)
+    buffer: Folded = msgspec.field(default_factory=Folded)
 
     def add(self, other: "Snapshot") -> None:
         for mine, theirs in ((self.requests, other.requests), (self.outcomes, other.outcomes)):
@@ -71,6 +73,7 @@ class Snapshot(msgspec.Struct):
         self.hot.transitions += other.hot.transitions
         self.hot.widened += other.hot.widened
         self.hot.heat = self.hot.heat or other.hot.heat
+        self.buffer.add(other.buffer)
 
 
 class Metrics:
@@ -125,6 +128,12 @@ class _Rendered(Collector):
             family = HistogramMetricFamily(name, help_)
             family.add_metric([], *_buckets(histogram, bounds))
             yield family
+        lag = HistogramMetricFamily(
+            "fundledger_buffered_wait_seconds", "How long folded credits had waited, from their acceptance."
+        )
+        lag.add_metric([], *_buckets(Histogram(s.buffer.waits, s.buffer.waited_s), LAGS))
+        yield lag
+        yield CounterMetricFamily("fundledger_folds", "Folds of an account's buffer.", value=s.buffer.folds)
         heat = GaugeMetricFamily("fundledger_hot_accounts", "Accounts that are not cold.", labels=["heat"])
         for state in ("warming", "hot", "cooling"):
             heat.add_metric([state], s.hot.heat.get(state, 0))
@@ -141,6 +150,9 @@ class _Rendered(Collector):
             ("fundledger_lane_in_flight_commands", "Commands in the database.", s.in_flight),
             ("fundledger_accounts_remembered", "Accounts in the memory of workers.", s.accounts_remembered),
             ("fundledger_resident_memory_bytes", "Resident memory of all workers.", s.rss_bytes),
+            ("fundledger_buffered_credits", "Credits that wait to be folded.", s.buffer.rows),
+            ("fundledger_buffered_lag_seconds", "How long the oldest of them has waited.", s.buffer.lag_s),
+            ("fundledger_unbuffered_workers", "Workers that post directly what they might buffer.", s.buffer.direct),
             ("fundledger_workers", "Workers that answered this scrape.", s.workers),
         ):
             yield GaugeMetricFamily(name, help_, value)

@@ -65,6 +65,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "version": {"type": "integer", "minimum": 0, "description": "rises with every change"},
             "sub_accounts": {"type": "integer", "minimum": 1, "description": "slices that its balance is kept in"},
             "heat": {"type": "string", "enum": ["cold", "warming", "hot", "cooling"]},
+            "posting": {"type": "string", "enum": ["direct", "buffered"]},
             "created_at": INSTANT,
         },
         {
@@ -208,6 +209,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "version": 2,
         "sub_accounts": 1,
         "heat": "cold",
+        "posting": "direct",
         "created_at": "2026-11-23T04:32:59.121428Z",
     },
     "BalanceAt": {

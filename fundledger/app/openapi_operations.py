@@ -173,6 +173,19 @@ ACCOUNTS: Final = (
         body_required=False,
         example={"reason": "contract ended"},
     ),
+    Operation(
+        "POST",
+        "/v1/accounts/{id}/policy",
+        "set_account_policy",
+        "Accounts",
+        "Buffer an account's credits, or not",
+        "Of a merchant's account: `buffered` credits count as `pending` at once and are posted within moments, many at "
+        "a time; what is spent is decided upon all of them.",
+        {200: shown("Account", "The account."), 404: no_such("account"), 422: refused(*_STATUS)},
+        (_ACCOUNT_ID,),
+        "PolicyBody",
+        example={"posting": "buffered", "reason": "flash sale"},
+    ),
 )
 
 VOUCHERS: Final = (

@@ -26,6 +26,7 @@ _BODIES: Final = (
     body.HoldBody,
     body.CaptureBody,
     body.FreezeBody,
+    body.PolicyBody,
     body.ReasonBody,
 )
 # What body.py checks with functions instead of types: (schema, member) -> what its type does not say.
@@ -55,6 +56,9 @@ _DESCRIPTIONS: Final[dict[tuple[str, str], str]] = {
     ("VoucherBody", "entries"): "debits and credits are equal; each account is open, and all are of one currency",
     ("BatchBody", "atomic"): "true: all are posted or none; false, or left out: each stands alone",
     ("AccountBody", "owner"): "whom the account belongs to; all accounts of an owner are kept together",
+    ("AccountBody", "posting"): "`buffered`: credits wait a moment, as `pending`, and are posted many at a time",
+    ("PolicyBody", "posting"): "`buffered`: credits wait a moment, as `pending`, and are posted many at a time",
+    ("PolicyBody", "reason"): "kept with the change",
     ("FreezeBody", "reason"): "kept with the change",
     ("ReasonBody", "reason"): "kept with the change",
     ("FreezeBody", "scope"): "`debits`: no money leaves; `all`: no entries at all",

@@ -108,6 +108,7 @@ def account(view: AccountView) -> bytes:
         "version": view.version,
         "sub_accounts": view.sub_accounts,
         "heat": view.heat,
+        "posting": "buffered" if view.account.buffered else "direct",
         "created_at": time_text(view.created_at),
     }
     if view.metadata is not None:

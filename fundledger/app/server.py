@@ -23,11 +23,12 @@ from fundledger.app.logs import configure_logs
 from fundledger.app.metrics import Metrics
 from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
 from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route, Router, answer
-from fundledger.app.service import Service
+from fundledger.app.service import Daemons, Service
 from fundledger.app.settings import Settings
 from fundledger.hotspot.detector import Thresholds
 from fundledger.hotspot.direct import CONNECTIONS, Direct
 from fundledger.hotspot.flusher import Flusher
+from fundledger.hotspot.folder import Folder
 from fundledger.hotspot.heat import Thermometer
 from fundledger.hotspot.keeper import Keeper
 from fundledger.hotspot.lane import Lane
@@ -49,6 +50,7 @@ ROUTES = [
     Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze),
     Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze),
     Route("POST", "/v1/accounts/{id}/close", accounts.close),
+    Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy),
     Route("POST", "/v1/vouchers", vouchers.post_one),
     Route("POST", "/v1/vouchers/batch", vouchers.post_batch, body_bytes_max=BATCH_BODY_BYTES_MAX),
     Route("GET", "/v1/vouchers/{id}", vouchers.get_voucher),
@@ -120,7 +122,9 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
     )
     name = f"{socket.gethostname()}:{run_dir}:{ordinal}"
     keeper = Keeper(dsn, name, books, thermometer, sessions, thresholds, acts=settings.splitting == "auto")
-    return Service(settings, layout, keys, directory, lanes, keeper, flusher, pool, tokens, metrics, run_dir, ordinal)
+    folder = Folder(dsn, name, books, settings.buffered_max, settings.buffered_lag_max_s)
+    daemons = Daemons(keeper, folder)
+    return Service(settings, layout, keys, directory, lanes, daemons, flusher, pool, tokens, metrics, run_dir, ordinal)
 
 
 def listen(service: Service) -> tuple[web.Server, socket.socket]:
@@ -159,7 +163,8 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    daemons = [loop.create_task(holds.expire_holds(service)), loop.create_task(service.keeper.run())]
+    daemons = [loop.create_task(holds.expire_holds(service)), loop.create_task(service.daemons.keeper.run())]
+    daemons.append(loop.create_task(service.daemons.folder.run()))
     told = await meta.tell_siblings(service, service.socket_path())
     server = await loop.create_server(protocol, sock=listener, backlog=1024)
     gc.collect()

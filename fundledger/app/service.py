@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 
 from fundledger.app.metrics import Metrics
 from fundledger.app.settings import Settings
 from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
+from fundledger.hotspot.folder import Folder
 from fundledger.hotspot.keeper import Keeper
 from fundledger.hotspot.lane import Lane
 from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
@@ -30,6 +32,13 @@ _AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionE
 """What a read meets when the database is gone or going."""
 
 
+class Daemons(msgspec.Struct, frozen=True):
+    """What a worker does by itself."""
+
+    keeper: Keeper
+    folder: Folder
+
+
 class Service:
     """One worker's share of the account service."""
 
@@ -40,7 +49,7 @@ class Service:
         keys: Keys,
         directory: Directory,
         lanes: "list[Lane | Direct]",
-        keeper: Keeper,
+        daemons: "Daemons",
         flusher: Flusher | None,
         pool: "asyncpg.Pool[asyncpg.Record]",
         tokens: Tokens,
@@ -53,7 +62,7 @@ class Service:
         self.keys = keys
         self.directory = directory
         self.lanes = lanes
-        self.keeper = keeper
+        self.daemons = daemons
         self.flusher = flusher
         self.pool = pool
         self.metrics = metrics

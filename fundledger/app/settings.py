@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     journal: Literal["summary", "entries"] = Field(
         "summary", description="summary: one entry of a batch on a platform account's slot, however many vouchers"
     )
+    buffered_max: int = Field(
+        50_000, ge=1, le=1_000_000, description="credits waiting to be folded; beyond: posted directly"
+    )
+    buffered_lag_max_s: float = Field(
+        5.0, ge=0.5, le=3600, description="how long one may wait; beyond: the others are posted directly"
+    )
     heat_promote: float = Field(0.5, gt=0, le=100, description="utilisation from which an account becomes hot")
     heat_promote_s: float = Field(3.0, ge=0, le=3600, description="and for how long before it is split")
     heat_demote: float = Field(0.2, ge=0, le=100, description="utilisation below which a hot account cools")

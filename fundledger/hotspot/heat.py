@@ -83,8 +83,8 @@ class Thermometer:
         seen: dict[int, int] = {}
         for command in commands[::stride]:
             if type(command) is Voucher:
-                for account, _ in command.lines:
-                    if not account.type.platform:
+                for account, amount in command.lines:
+                    if not account.type.platform and not (account.buffered and amount > 0):
                         seen[account.number] = seen.get(account.number, 0) + stride
         self._arrivals += len(commands)
         busy = self._busy

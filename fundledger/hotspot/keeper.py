@@ -114,6 +114,7 @@ class Keeper:
             for number, count in session.widened.items():
                 widened[number] = widened.get(number, 0) + count
             session.widened.clear()
+            session.buffering.clear()
         now = time.monotonic()
         report = self._thermometer.report(now - self._told_at, widened)
         self._told_at = now

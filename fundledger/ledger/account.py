@@ -25,8 +25,9 @@ class Status(IntEnum):
 
 
 class Account(msgspec.Struct, frozen=True, gc=False):
-    """What is remembered of an account. All but `slots` never changes: over how many sub-accounts in one shard its
-    postings are spread. Of a merchant's account it is a preference, and may be out of date: see `SubAccount.slots`.
+    """What is remembered of an account. All but two never change: `slots`, over how many sub-accounts in one shard its
+    postings are spread, and `buffered`, whether its credits are. Of a merchant's account these are preferences, and may
+    be out of date: see SubAccount.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Account(msgspec.Struct, frozen=True, gc=False):
     slots: int
     currency: str
     type: AccountType
+    buffered: bool = False
 
     def slots_in(self, shard: int) -> range:
         """All its slots in a shard."""
@@ -55,11 +57,12 @@ class SubAccount:
 
     `posted` is signed, credit positive. `written` tells whether this batch changed it. `stored` is what the row holds:
     posted, held, version, status and MAC, which must still stand there when it is written. `slots`, of slot 0 of a
-    merchant's account, is how many slots exist.
+    merchant's account, is how many slots exist; `buffered`, of the same, whether credits may wait in the buffer.
     """
 
     __slots__ = (
         "account",
+        "buffered",
         "held",
         "last_entry_mac",
         "posted",
@@ -88,6 +91,7 @@ class SubAccount:
         last_entry_mac: bytes,
         mac: bytes = b"",
         slots: int = 1,
+        buffered: bool = False,
     ) -> None:
         self.account = account
         self.shard = shard
@@ -99,6 +103,7 @@ class SubAccount:
         self.posted_at_us = posted_at_us
         self.status = status
         self.slots = slots
+        self.buffered = buffered
         self.last_entry_mac = last_entry_mac
         self.stored = (posted, held, version, status, mac)
         self.written = False

@@ -17,13 +17,14 @@ from fundledger.security.keys import Keys
 
 
 class NewAccount(msgspec.Struct, frozen=True):
-    """A request to open an account. `metadata` is a JSON object as text."""
+    """A request to open an account. `metadata` is a JSON object as text. `buffered`: its credits wait to be folded."""
 
     id: str
     owner: str
     type: str
     currency: str
     metadata: str | None = None
+    buffered: bool = False
 
 
 class AccountView(msgspec.Struct):
@@ -115,7 +116,7 @@ async def open_accounts(
 def account_of(number: int, new: NewAccount, layout: Layout) -> Account:
     kind = CHART[new.type]
     slots = layout.platform_slots if kind.platform else 1
-    return Account(number, new.id, shard_of(new.owner, layout.shards), slots, new.currency, kind)
+    return Account(number, new.id, shard_of(new.owner, layout.shards), slots, new.currency, kind, new.buffered)
 
 
 def _account_rows(
@@ -130,7 +131,7 @@ def _account_rows(
         mac = key.tag(
             canonical.account(number, new.id, new.owner, new.type, new.currency, created_us, new.metadata, key.version)
         )
-        placed = (account.shard, account.slots, new.metadata, created, key.version, mac)
+        placed = (account.shard, account.slots, new.metadata, created, key.version, mac, new.buffered)
         rows.append((number, new.id, new.owner, new.type, new.currency, *placed))
     return rows
 
@@ -149,8 +150,8 @@ def _sub_account_rows(
                 message = canonical.sub_account(
                     number, slot, new.currency.encode(), 0, 0, 0, Status.OPEN, 0, 0, genesis, key.version
                 )
-                mac = key.tag(message)
-                rows.append((shard, number, slot, kind.normal, kind.bounded, key.version, genesis, mac))
+                mac = key.tag(canonical.first_of(1, new.buffered, message))
+                rows.append((shard, number, slot, kind.normal, kind.bounded, key.version, genesis, mac, new.buffered))
     return rows
 
 
@@ -171,7 +172,7 @@ async def read_accounts(
             Status(balance["status"]),
             balance["posted"],
             balance["held"],
-            0,
+            balance["pending"],
             balance["version"],
             balance["sub_accounts"],
             balance["heat"],

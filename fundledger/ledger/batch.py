@@ -57,7 +57,42 @@ class Rebalance:
         self.account = account
 
 
-Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance
+class Fold:
+    """A request to post what waits in the buffer of an account."""
+
+    __slots__ = ("account",)
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+
+class SetPolicy:
+    """A request to buffer an account's credits from now on, or no longer."""
+
+    __slots__ = ("account", "buffered", "module", "reason")
+
+    def __init__(self, account: Account, buffered: bool, reason: str, module: str) -> None:
+        self.account = account
+        self.buffered = buffered
+        self.reason = reason
+        self.module = module
+
+
+class Unfolded(msgspec.Struct, frozen=True, gc=False):
+    """A row of `buffered_entries`: the `number`-th `of` those that its batch has for the account."""
+
+    batch: int
+    number: int
+    of: int
+    voucher_id: UUID
+    amount: int
+    accounting_date: date
+    posted_at_us: int
+    key_version: int
+    mac: bytes
+
+
+Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance | Fold | SetPolicy
 
 
 Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None]
@@ -70,7 +105,8 @@ class Outcome(msgspec.Struct, gc=False):
     """The answer to one command: what stands in the ledger now, or why not.
 
     A refusal that is final comes with its record. `replay`: an earlier request with this id got this answer first.
-    `parts[i]` answers the i-th voucher of an atomic group.
+    `parts[i]` answers the i-th voucher of an atomic group; `folded` are the times (us) at which what was folded
+    had been accepted.
     """
 
     record: Record | None = None
@@ -78,6 +114,7 @@ class Outcome(msgspec.Struct, gc=False):
     replay: bool = False
     hold: Hold | None = None
     parts: "list[Outcome] | None" = None
+    folded: list[int] | None = None
 
 
 class Batch:
@@ -89,14 +126,20 @@ class Batch:
     least; what was decided then does not count. `opened` are new slots, `resized` the first slots that tell of them,
     `routes` the requests. `standing` is, of each sub-account that is written, the version and MAC that it gets.
     `summaries` are the lines on platform accounts that have no entry yet, if the batch `summarises` them.
+    `deferred` is slot 0 of each account whose credits go to the buffer, `buffered` are these credits (account number,
+    voucher id, amount); `unfolded` is what waits for an account, read under its lock, `unfold` asks for that of more
+    accounts, and `folded` are the rows that are posted; `policies` are requests.
     """
 
     __slots__ = (
         "accounting_date",
+        "buffered",
         "changed_holds",
         "date_ordinal",
+        "deferred",
         "entries",
         "events",
+        "folded",
         "holds",
         "key",
         "mine",
@@ -107,6 +150,7 @@ class Batch:
         "number",
         "opened",
         "ordinal",
+        "policies",
         "posted_at_us",
         "resized",
         "reversed_by",
@@ -116,6 +160,8 @@ class Batch:
         "summaries",
         "summarises",
         "tampered",
+        "unfold",
+        "unfolded",
         "vouchers",
     )
 
@@ -154,6 +200,12 @@ class Batch:
         self.opened: list[SubAccount] = []
         self.resized: list[SubAccount] = []
         self.routes: list[Resplit] = []
+        self.deferred: dict[int, SubAccount] = {}
+        self.buffered: list[tuple[int, UUID, int]] = []
+        self.unfold: set[int] = set()
+        self.unfolded: dict[int, list[Unfolded]] = {}
+        self.folded: list[tuple[int, Unfolded]] = []
+        self.policies: list[SetPolicy] = []
 
     def happens_at(self, posted_at_us: int, accounting_date: date) -> None:
         """What is decided from now on was posted at this time."""
@@ -162,7 +214,9 @@ class Batch:
         self.date_ordinal = accounting_date.toordinal()
 
     def has_writes(self) -> bool:
-        return bool(self.new_vouchers or self.changed_holds or self.events or self.routes)
+        return bool(
+            self.new_vouchers or self.changed_holds or self.events or self.routes or self.policies or self.folded
+        )
 
 
 def place_of(account: Account, shard: int, ordinal: int) -> int:

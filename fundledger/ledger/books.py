@@ -10,7 +10,8 @@ from fundledger.security.keys import Keys
 
 class Books(msgspec.Struct):
     """`ordinal` is the worker's: which slots it prefers. `summarises`: a batch has one entry on a platform account's
-    sub-account, however many vouchers.
+    sub-account, however many vouchers. `buffering`: credits of buffered accounts wait to be folded; else too much
+    waits, and they are posted directly.
     """
 
     keys: Keys
@@ -19,3 +20,4 @@ class Books(msgspec.Struct):
     calendar: clock.AccountingCalendar
     ordinal: int
     summarises: bool = True
+    buffering: bool = True

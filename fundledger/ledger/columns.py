@@ -44,6 +44,7 @@ def parameters(
         "off" if early else "on",
         _slots(batch, sub_accounts),
         *summed,
+        _policies(batch, sub_accounts),
     ]
 
 
@@ -110,7 +111,7 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[lis
             s.last_entry_mac,
             key.version,
         )
-        mac = key.tag(canonical.first_of(s.slots, message))
+        mac = key.tag(canonical.first_of(s.slots, s.buffered, message))
         batch.standing.append((s, version, mac))
         rows.append(
             (account.number, s.slot, s.posted, s.held, version, s.seq, s.status, s.last_entry_mac, mac, *s.stored)
@@ -123,6 +124,11 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[lis
 def _slots(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[int]:
     """Aligned with the sub-accounts, in a batch that opens slots."""
     return [s.slots for s in sorted(sub_accounts, key=_order)] if batch.resized else []
+
+
+def _policies(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[bool]:
+    """Aligned with the sub-accounts, in a batch that changes how credits are posted."""
+    return [s.buffered for s in sorted(sub_accounts, key=_order)] if batch.policies else []
 
 
 def _order(sub_account: SubAccount) -> tuple[int, int]:

@@ -74,7 +74,9 @@ class Directory:
         """An account from its row, once its MAC has been verified. Raises AccountTampered, KeyFault."""
         if self.keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
             raise AccountTampered(_ACCOUNT_MAC_FAULT.format(row["id"]))
-        return Account(row["number"], row["id"], row["shard"], row["slots"], row["currency"], CHART[row["type"]])
+        return Account(
+            row["number"], row["id"], row["shard"], row["slots"], row["currency"], CHART[row["type"]], row["buffered"]
+        )
 
     def remember(self, account: Account) -> None:
         """Put an account that is known to be recorded into memory."""

@@ -40,42 +40,34 @@ def write_entries(
 
 
 def write_summaries(batch: Batch) -> None:
-    """The entries of all lines that were only summed so far; a line that is alone gets an ordinary one."""
+    """The entries of all lines that were only summed so far."""
     for s, lines in batch.summaries.items():
-        if len(lines) == 1:
-            voucher_id, amount = lines[0]
-            message = (s.account.number, s.slot, s.seq + 1, voucher_id.bytes, amount, s.posted)
-            mac = batch.key.tag(
-                entry_message(*message, batch.date_ordinal, batch.posted_at_us, s.last_entry_mac, batch.key.version)
-            )
-            s.seq += 1
-            s.last_entry_mac = mac
-            batch.entries.append((s.shard, s.account.number, s.slot, s.seq, voucher_id, amount, s.posted, mac, None))
-        elif lines:
-            write_summary(batch, s, [id_ for id_, _ in lines], sum(amount for _, amount in lines))
+        if lines:
+            write_later(batch, s, [id_ for id_, _ in lines], sum(amount for _, amount in lines))
     batch.summaries = {}
 
 
-def write_summary(
+def write_later(
     batch: Batch, s: SubAccount, voucher_ids: list[UUID], amount: int, accounting_date: date | None = None
 ) -> None:
-    """One entry for a line of each of these vouchers, which `s.posted` has in it already."""
-    ordinal = batch.date_ordinal if accounting_date is None else accounting_date.toordinal()
+    """One entry for a line of each of these vouchers, which `s.posted` has in it already: a summary, unless it is one
+    line only.
+    """
+    alone = len(voucher_ids) == 1
     s.seq += 1
     s.last_entry_mac = mac = batch.key.tag(
-        summary_message(
+        (entry_message if alone else summary_message)(
             s.account.number,
             s.slot,
             s.seq,
             b"".join([id_.bytes for id_ in voucher_ids]),
             amount,
             s.posted,
-            ordinal,
+            batch.date_ordinal if accounting_date is None else accounting_date.toordinal(),
             batch.posted_at_us,
             s.last_entry_mac,
             batch.key.version,
         )
     )
-    batch.entries.append(
-        (s.shard, s.account.number, s.slot, s.seq, voucher_ids, amount, s.posted, mac, accounting_date)
-    )
+    of = voucher_ids[0] if alone else voucher_ids
+    batch.entries.append((s.shard, s.account.number, s.slot, s.seq, of, amount, s.posted, mac, accounting_date))

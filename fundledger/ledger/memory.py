@@ -78,7 +78,11 @@ class Memory:
             for place, (account, _) in zip(places_of(command, ordinal), command.lines, strict=True):
                 if place in found or place in unread:
                     continue
-                if place in self._contended or (account.shard != shard and not account.type.platform):
+                if (
+                    place in self._contended
+                    or account.buffered
+                    or (account.shard != shard and not account.type.platform)
+                ):
                     return None
                 sub_account = self._expected.get(place) or self._believed(place)
                 if sub_account is None:

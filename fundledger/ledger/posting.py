@@ -5,34 +5,27 @@ reversals, freezing) is a command of the same batch.
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import secrets
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
 
 from fundledger.ledger import clock
-from fundledger.ledger.account import Account, Status
-from fundledger.ledger.batch import (
-    AtomicGroup,
-    Batch,
-    Command,
-    Outcome,
-    Rebalance,
-    Resplit,
-    SetStatus,
-    place_of,
-    places_of,
-)
+from fundledger.ledger.account import Status
+from fundledger.ledger.batch import Batch, Command, Outcome, SetPolicy, SetStatus
 from fundledger.ledger.books import Books
+from fundledger.ledger.buffer_rows import delete_folded, read_deferred, read_unfolded, write_buffered
 from fundledger.ledger.columns import parameters
 from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
-from fundledger.ledger.hold import EndHold, PlaceHold
+from fundledger.ledger.plan import Plan
 from fundledger.ledger.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.routes import write_opened, write_routes
@@ -41,85 +34,21 @@ from fundledger.ledger.rules import decide
 from fundledger.ledger.session import COMMIT, PASSING, Session
 from fundledger.ledger.statements import SQL
 from fundledger.ledger.unlocked import OnSent, Prepared, Written, nothing, prepare, write_prepared
-from fundledger.ledger.voucher import Voucher
 from fundledger.security.keys import KeyFault
 
 _log = logging.getLogger(__name__)
 _CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+APART: Final = frozenset({SetStatus, SetPolicy})
 NARROW: Final[Mapping[int, int]] = MappingProxyType({})
 CONFLICT_ATTEMPTS: Final = 5
+NOT_BUFFERING: Final = "FL002"
+EXCLUSIVE: Final = SQL["lock_sub_accounts"].replace("FOR NO KEY UPDATE", "FOR UPDATE")
 RETRY_FOR_S: Final = 20.0
 """How long a batch waits for a database that went away, before its callers are told that the outcome is unknown."""
 
 
 class SubAccountMissing(Exception):
     """A sub-account of an account that exists is not there: somebody deleted it."""
-
-
-class Plan:
-    """Which rows a list of commands needs: `places[shard]` are the sub-accounts to lock there, by `place_of`."""
-
-    __slots__ = ("accounts", "holds", "places", "reverses", "voucher_ids")
-
-    def __init__(self, commands: Sequence[Command], books: Books, wide: Mapping[int, int]) -> None:
-        """`wide`: of which accounts all slots are wanted, and how many there are at least."""
-        self.places: dict[int, set[int]] = {}
-        self.accounts: dict[int, Account] = {}
-        self.voucher_ids: list[Any] = []
-        self.holds: list[str] = []
-        self.reverses: list[Any] = []
-        for command in commands:
-            if type(command) is Voucher:
-                self._add_voucher(command, books.ordinal)
-            elif type(command) is AtomicGroup:
-                for voucher in command.vouchers:
-                    self._add_voucher(voucher, books.ordinal)
-            elif type(command) is PlaceHold:
-                self._add(
-                    command.account,
-                    command.account.shard,
-                    place_of(command.account, command.account.shard, books.ordinal),
-                )
-                self.holds.append(command.id)
-            elif type(command) is EndHold:
-                self._add(command.account, command.account.shard, (command.account.number << 16) + command.slot)
-                self.holds.append(command.id)
-            elif type(command) is SetStatus:
-                for shard in command.account.shards(books.layout.shards):
-                    for slot in command.account.slots_in(shard):
-                        self._add(command.account, shard, (command.account.number << 16) + slot)
-            elif type(command) is Resplit or type(command) is Rebalance:
-                self._add(command.account, command.account.shard, command.account.number << 16)
-        for number, slots in wide.items():
-            account = self.accounts[number]
-            for slot in range(slots):
-                self._add(account, account.shard, (number << 16) + slot)
-
-    def _add_voucher(self, voucher: Voucher, ordinal: int) -> None:
-        self.voucher_ids.append(voucher.id)
-        home = voucher.shard
-        for place, (account, _) in zip(places_of(voucher, ordinal), voucher.lines, strict=True):
-            self._add(account, home if account.type.platform else account.shard, place)
-        if voucher.hold is not None:
-            self.holds.append(voucher.hold)
-            self.places.setdefault(voucher.hold_shard, set()).add(voucher.hold_place)
-        if voucher.reverses is not None:
-            self.reverses.append(voucher.reverses)
-
-    def _add(self, account: Account, shard: int, place: int) -> None:
-        self.accounts[account.number] = account
-        try:
-            self.places[shard].add(place)
-        except KeyError:
-            self.places[shard] = {place}
-
-    def allows_missing(self, shard: int, found: set[int], wide: Mapping[int, int]) -> bool:
-        """Whether nothing is missing but preferred slots of merchants' accounts, remembered with too many."""
-        for place in self.places[shard] - found:
-            account = self.accounts.get(place >> 16)
-            if account is None or account.type.platform or place & 0xFFFF < wide.get(account.number, 1):
-                return False
-        return True
 
 
 async def post_vouchers(
@@ -151,6 +80,8 @@ async def post_vouchers(
 
     Cancelling the caller does not withdraw a batch that was sent.
     """
+    if prepared is None and len(commands) > 1 and any(type(command) in APART for command in commands):
+        return await _post_apart(session, books, commands, sent_before)
     if prepared is None and not locked:
         prepared = await prepare(session, books, commands)
     number = secrets.randbits(62)
@@ -164,6 +95,17 @@ async def post_vouchers(
         # Nothing more is to be prepared upon what was not written.
         on_sent(False)
     return await _post_locked(session, books, commands, number, sent_commit, on_sent, early)
+
+
+async def _post_apart(session: Session, books: Books, commands: Sequence[Command], sent: bool) -> list[Outcome | Fault]:
+    """Each change of an account's status or policy by itself: it waits for whoever buffers credits of that account, who
+    may be waiting for another one's lock.
+    """
+    answers: list[Outcome | Fault] = []
+    for apart, several in itertools.groupby(commands, key=lambda command: type(command) in APART):
+        for some in ([command] for command in several) if apart else (list(several),):
+            answers += await _post_locked(session, books, some, secrets.randbits(62), sent, nothing, early=False)
+    return answers
 
 
 async def _post_locked(
@@ -223,6 +165,10 @@ async def _post_locked(
             await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - jitter
         except asyncpg.PostgresError as error:
             await session.rollback()
+            if error.sqlstate == NOT_BUFFERING and conflicts < CONFLICT_ATTEMPTS:
+                session.buffering.clear()
+                conflicts += 1
+                continue
             return await _halve(session, books, commands, GuardHit(str(error)), sent_commit)
         except Exception as error:
             # A bug. Dropping the connection makes sure that nothing of this attempt can be committed later.
@@ -268,39 +214,52 @@ async def _decide(
     accounts all are wanted from the beginning.
     """
     wide = dict(known)
+    unfold: set[int] = set()
     while True:
-        batch = await _read(session, books, commands, number, wide)
+        batch = await _read(session, books, commands, number, wide, unfold)
         batch.my_holds = set(placed)
         outcomes = decide(batch, commands)
-        if not batch.narrow:
+        if not batch.narrow and not batch.unfold:
             return batch, outcomes
         await session.rollback()
         wide |= batch.narrow
+        unfold |= batch.unfold
         for account_number in batch.narrow:
             session.widened[account_number] = session.widened.get(account_number, 0) + 1
 
 
 async def _read(
-    session: Session, books: Books, commands: Sequence[Command], number: int, wide: Mapping[int, int] = NARROW
+    session: Session,
+    books: Books,
+    commands: Sequence[Command],
+    number: int,
+    wide: Mapping[int, int] = NARROW,
+    unfold: AbstractSet[int] = frozenset(),
 ) -> Batch:
-    """Lock and read everything that the commands need, and all slots of the `wide` accounts."""
+    """Lock and read everything that the commands need, all slots of the `wide` accounts, and what waits in the buffer
+    of those to `unfold`.
+    """
     connection = await session.open()
-    plan = Plan(commands, books, wide)
+    plan = Plan(commands, books, wide, unfold)
+    now = clock.now_us()
+    batch = Batch(
+        number, books.ordinal, books.keys.current, now, books.calendar.date_of(now), summarises=books.summarises
+    )
+    if plan.deferred:
+        accounts = [account for account, _ in plan.deferred.values()]
+        plan.lock_instead(await read_deferred(connection, books, batch, accounts, session.buffering))
     rows: list[tuple[int, asyncpg.Record]] = []
     used: list[Any] | None = None
     for shard in sorted(plan.places):
         places = sorted(plan.places[shard])
         ids = plan.voucher_ids if not rows else []
-        got = await session.lock.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places], ids)
+        lock = session.lock.fetch if not plan.exclusive else partial(connection.fetch, EXCLUSIVE)
+        got = await lock(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places], ids)
         if len(got) != len(places) and not plan.allows_missing(shard, {(r[0] << 16) + r[1] for r in got}, wide):
             raise SubAccountMissing(f"a sub-account is missing in shard {shard}: see `fundledger verify`")
         if not rows and got:
             used = got[0]["used"]
         rows += [(shard, row) for row in got]
-    now = clock.now_us()
-    batch = Batch(
-        number, books.ordinal, books.keys.current, now, books.calendar.date_of(now), summarises=books.summarises
-    )
     for shard, row in rows:
         account = plan.accounts.get(row[0])
         if account is None:
@@ -321,6 +280,8 @@ async def _read(
     if plan.reverses:
         for row in await connection.fetch(SQL["read_reversals"], plan.reverses):
             batch.reversed_by[row["reverses"]] = row["id"]
+    if plan.unfold:
+        await read_unfolded(connection, books, batch, plan.unfold)
     if plan.holds:
         batch.holds = await read_holds(connection, books.directory, books.keys, plan.holds)
     return batch
@@ -348,6 +309,14 @@ async def _write(
         await write_routes(connection, batch)
     if batch.changed_holds:
         await write_holds(connection, batch)
+    if batch.buffered:
+        await write_buffered(connection, batch)
+    if batch.folded:
+        await delete_folded(connection, batch)
+    for policy in batch.policies:
+        await connection.execute(
+            SQL["write_policy"], policy.account.number, policy.buffered, policy.reason, policy.module
+        )
     for event in batch.events:
         await connection.execute(
             SQL["write_account_event"], event.account.number, event.status, event.reason, event.module

@@ -19,6 +19,7 @@ class Route(msgspec.Struct, frozen=True):
 
     account_number: int
     slots: int
+    buffered: bool
     epoch: int
 
 
@@ -51,7 +52,7 @@ async def write_routes(connection: "asyncpg.Connection[asyncpg.Record]", batch: 
 async def read_routes(reader: Reader) -> list[Route]:
     """Those of all accounts that were ever split."""
     rows = await reader.fetch(SQL["read_routes"])
-    return [Route(row["account_number"], row["slots"], row["epoch"]) for row in rows]
+    return [Route(row["account_number"], row["slots"], row["buffered"], row["epoch"]) for row in rows]
 
 
 async def follow(reader: Reader, directory: Directory, known: dict[int, int], routes: Sequence[Route]) -> None:
@@ -67,4 +68,4 @@ async def follow(reader: Reader, directory: Directory, known: dict[int, int], ro
             _log.critical("a route is not followed: %s", error)
             continue
         if account is not None and not account.type.platform:
-            directory.remember(msgspec.structs.replace(account, slots=route.slots))
+            directory.remember(msgspec.structs.replace(account, slots=route.slots, buffered=route.buffered))

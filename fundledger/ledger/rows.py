@@ -11,7 +11,21 @@ from fundledger.security import canonical
 
 def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.Record) -> None:
     """Put a row that was read into the batch. One whose MAC does not verify is taken as frozen. Raises KeyFault."""
-    number, slot, posted, held, version, seq, posted_at_us, status, key_version, last_entry_mac, mac, slots = row[:12]
+    (
+        number,
+        slot,
+        posted,
+        held,
+        version,
+        seq,
+        posted_at_us,
+        status,
+        key_version,
+        last_entry_mac,
+        mac,
+        slots,
+        buffered,
+    ) = row[:13]
     message = canonical.sub_account(
         number,
         slot,
@@ -26,13 +40,13 @@ def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.
         key_version,
     )
     place = (number << 16) + slot
-    if books.keys.by_version(key_version).tag(canonical.first_of(slots, message)) != mac:
+    if books.keys.by_version(key_version).tag(canonical.first_of(slots, buffered, message)) != mac:
         evidence = {
             name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"
         }
         batch.tampered[place] = msgspec.json.encode(evidence).decode()
     batch.sub_accounts[place] = sub_account = SubAccount(
-        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac, mac, slots
+        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac, mac, slots, buffered
     )
     if place in batch.tampered:
         sub_account.status = Status.FROZEN_INTEGRITY

@@ -13,17 +13,21 @@ from fundledger.ledger.batch import (
     AtomicGroup,
     Batch,
     Command,
+    Fold,
     Outcome,
     Rebalance,
     Resplit,
+    SetPolicy,
     SetStatus,
     place_of,
     places_of,
 )
+from fundledger.ledger.buffer import defer, fold
 from fundledger.ledger.entries import write_entries, write_summaries
 from fundledger.ledger.hold import EndHold, Hold, HoldStatus, PlaceHold
 from fundledger.ledger.refusal import Code, Refusal
-from fundledger.ledger.slots import all_slots, first_open, gather, rebalance, resplit, spread
+from fundledger.ledger.slots import first_open, gather, rebalance, resplit, spread
+from fundledger.ledger.standing import set_policy, set_status
 from fundledger.ledger.voucher import Record, Voucher
 
 
@@ -34,6 +38,8 @@ def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
     more slots of an account are needed, `batch.narrow` says so, and nothing that was decided counts.
     """
     outcomes = []
+    if batch.unfolded:
+        fold(batch)
     for command in commands:
         if type(command) is Voucher:
             outcomes.append(_post(batch, command))
@@ -44,12 +50,17 @@ def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
         elif type(command) is EndHold:
             outcomes.append(_end_hold(batch, command))
         elif type(command) is SetStatus:
-            outcomes.append(_set_status(batch, command))
+            outcomes.append(set_status(batch, command))
         elif type(command) is Resplit:
             outcomes.append(resplit(batch, command))
-        else:
-            assert type(command) is Rebalance
+        elif type(command) is Rebalance:
             outcomes.append(rebalance(batch, command))
+        elif type(command) is SetPolicy:
+            outcomes.append(set_policy(batch, command))
+        else:
+            assert type(command) is Fold
+            number = command.account.number
+            outcomes.append(Outcome(folded=[row.posted_at_us for of, row in batch.folded if of == number]))
     write_summaries(batch)
     return outcomes
 
@@ -99,6 +110,8 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
         return Outcome(record=record, refusal=refusal)
     batch.vouchers[voucher.id] = record
     batch.new_vouchers.append((voucher.shard, record))
+    if batch.deferred:
+        touched, lines = defer(batch, voucher.id, touched, lines)
     write_entries(batch, voucher.id, touched, lines)
     if hold is not None:
         _capture(batch, voucher, hold)
@@ -110,7 +123,11 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
 def _touched(batch: Batch, voucher: Voucher, hold: Hold | None) -> list[SubAccount]:
     """On which sub-account each line is: the preferred slot, where that is open; a capture's, where it is held."""
     touched = []
+    deferred = batch.deferred
     for place, (account, _) in zip(places_of(voucher, batch.ordinal), voucher.lines, strict=True):
+        if deferred and account.number in deferred:
+            touched.append(deferred[account.number])
+            continue
         if hold is not None and hold.account.number == account.number:
             place = (account.number << 16) + hold.slot  # noqa: PLW2901 - another one
         sub_account = batch.sub_accounts.get(place)
@@ -201,6 +218,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
     )
     saved = [(s, s.posted, s.seq, s.written, s.last_entry_mac) for s in batch.sub_accounts.values()]
     vouchers, entries, mine = len(batch.new_vouchers), len(batch.entries), set(batch.mine)
+    buffered = len(batch.buffered)
     summed = {sub_account: len(lines) for sub_account, lines in batch.summaries.items()}
     outcomes: list[Outcome] = []
     for voucher in group.vouchers:
@@ -218,6 +236,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
             del batch.vouchers[record.id]
     batch.new_vouchers[vouchers:] = [new for new in batch.new_vouchers[vouchers:] if new[1] is culprit.record]
     del batch.entries[entries:]
+    del batch.buffered[buffered:]
     for sub_account, lines in batch.summaries.items():
         del lines[summed.get(sub_account, 0) :]
     batch.mine = mine
@@ -344,34 +363,3 @@ def _end_hold(batch: Batch, request: EndHold) -> Outcome:
         return Outcome(hold=hold, refusal=refusal)
     _free(batch, hold, HoldStatus.RELEASED)
     return Outcome(hold=hold)
-
-
-def _set_status(batch: Batch, request: SetStatus) -> Outcome:
-    """All sub-accounts of the account are locked, in every shard where it has some."""
-    account = request.account
-    # For an account that does not verify, whoever freezes it has looked which slots there are.
-    believed = request.status != Status.FROZEN_INTEGRITY and not account.type.platform
-    if believed and all_slots(batch, account) is None:
-        return Outcome(refusal=NOT_READ)
-    mine = [s for s in batch.sub_accounts.values() if s.account.number == account.number]
-    touched = [s for s in mine if s.status != Status.MERGED]
-    if request.status == Status.FROZEN_INTEGRITY:
-        change = touched
-    elif any(s.status == Status.CLOSED for s in touched):
-        if request.status == Status.CLOSED:
-            return Outcome(replay=True)
-        return Outcome(refusal=Refusal(Code.ACCOUNT_CLOSED, f"account {account.id} is closed", account=account.id))
-    elif any(s.status == Status.FROZEN_INTEGRITY for s in touched):
-        detail = f"account {account.id} is frozen because its books do not verify: see the runbook"
-        return Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, detail, account=account.id))
-    elif request.status == Status.CLOSED and any(s.posted or s.held for s in touched):
-        detail = f"account {account.id} is not empty: a closed account has a balance of 0 and no holds"
-        return Outcome(refusal=Refusal(Code.ACCOUNT_NOT_EMPTY, detail, account=account.id))
-    else:
-        change = [s for s in touched if s.status != request.status]
-    for sub_account in change:
-        sub_account.status = request.status
-        sub_account.written = True
-    if change:
-        batch.events.append(request)
-    return Outcome(replay=not change)

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
+from fundledger.ledger.account import SubAccount
 from fundledger.ledger.memory import Memory
 from fundledger.ledger.statements import SQL
 
@@ -65,7 +66,8 @@ async def connect(dsn: str, name: str, command_timeout: float | None = None) -> 
 class Session:
     """Not for concurrent use: one batch at a time. `memory` is what it remembers of its last batches; `widened` counts,
     by account number, those for which one slot of an account was not enough. `unflushed`: something was committed
-    that may not be durable yet; whoever flushes it resets this.
+    that may not be durable yet; whoever flushes it resets this. `buffering` are slots 0 of accounts that were seen to
+    take buffered credits.
     """
 
     def __init__(self, dsn: str, name: str, memory: Memory | None = None) -> None:
@@ -79,6 +81,7 @@ class Session:
         self.memory = memory or Memory()
         self.widened: dict[int, int] = {}
         self.unflushed = False
+        self.buffering: dict[int, SubAccount] = {}
         self.lock: Statement
         self.write: Statement
 

@@ -56,6 +56,15 @@ def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
     return None
 
 
+def _lacking(batch: Batch, short: SubAccount) -> Refusal:
+    """All slots together have not enough; nor have they with what waits in the buffer, or that was not read yet."""
+    number = short.account.number
+    if batch.sub_accounts[number << 16].buffered and number not in batch.unfolded:
+        batch.unfold.add(number)
+        return NOT_READ
+    return not_enough(short)
+
+
 def spread(
     batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]] | Refusal:
@@ -81,7 +90,7 @@ def spread(
             given.append(part)
             lacking -= part
     if lacking > 0:
-        return not_enough(short)
+        return _lacking(batch, short)
     places: list[SubAccount] = []
     parts: list[tuple[Account, int]] = []
     for s, (of, amount) in zip(touched, lines, strict=True):
@@ -203,7 +212,7 @@ def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
     if unusable is not None:
         return unusable
     if sum(slot.available for slot in slots) < amount:
-        return not_enough(short)
+        return _lacking(batch, short)
     moves = []
     lacking = amount - short.available
     for giver in sorted(slots, key=lambda s: (-s.available, s.slot)):

@@ -13,7 +13,7 @@ import asyncpg
 
 from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.statements import load
-from fundledger.reconciliation.evidence import check_accounts, check_holds, check_journal, check_vouchers
+from fundledger.reconciliation.evidence import check_accounts, check_buffer, check_holds, check_journal, check_vouchers
 from fundledger.reconciliation.report import Check, Report
 from fundledger.security.keys import Keys
 
@@ -39,6 +39,11 @@ GUARDS: Final = frozenset(
         "entries_pkey",
         "sub_accounts_slots",
         "entries_vouchers",
+        "buffered_entries_pkey",
+        "buffered_entries_amount",
+        "buffered_entries_number",
+        "buffered_entries_no_change",
+        "buffered_entries_no_truncate",
         *(f"{table}_append_only" for table in APPEND_ONLY),
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
@@ -77,6 +82,7 @@ async def _verify(connection: Connection, keys: Keys, started: float, progress: 
     names = _names(connection)
     checks += await check_vouchers(rows(connection, "vouchers"), names, keys)
     checks += await check_holds(rows(connection, "holds"), keys)
+    checks.append(await check_buffer(rows(connection, "buffered"), keys))
     for name, size, subject in (
         ("voucher_equals_entries", counts["vouchers"], "voucher {id}: {lines} lines, {entries} entries"),
         (

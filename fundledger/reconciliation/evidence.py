@@ -7,6 +7,9 @@ from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.ledger import clock
 from fundledger.ledger.accounts import Layout
+from fundledger.ledger.batch import Unfolded
+from fundledger.ledger.buffer import what_is_wrong
+from fundledger.ledger.buffer_rows import unfolded
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.directory import account_message
 from fundledger.ledger.records import hold_message, voucher_message
@@ -103,7 +106,10 @@ def _sub_account_verifies(row: asyncpg.Record, keys: Keys) -> bool:
         row["last_entry_mac"],
         row["key_version"],
     )
-    return bool(keys.by_version(row["key_version"]).tag(canonical.first_of(row["slots"], message)) == row["mac"])
+    return bool(
+        keys.by_version(row["key_version"]).tag(canonical.first_of(row["slots"], row["buffered"], message))
+        == row["mac"]
+    )
 
 
 def _check_floor(row: asyncpg.Record, check: Check) -> None:
@@ -173,6 +179,26 @@ async def check_holds(holds: Rows, keys: Keys) -> list[Check]:
         if keys.by_version(row["key_version"]).tag(hold_message(row)) != row["mac"]:
             check.differs(f"hold {row['id']}", "its MAC", "another content")
     return [check]
+
+
+async def check_buffer(buffered: Rows, keys: Keys) -> Check:
+    """Each row against its MAC, and whether an account has all rows of a batch. In order."""
+    check = Check("mac_verifies_buffered")
+    number, waiting = 0, list[Unfolded]()
+    async for row in buffered:
+        check.rows += 1
+        if row["account_number"] != number or (len(waiting) >= 5000 and row["number"] == 1):
+            _compare_buffer(check, number, waiting, keys)
+            number, waiting = row["account_number"], []
+        waiting.append(unfolded(row))
+    _compare_buffer(check, number, waiting, keys)
+    return check
+
+
+def _compare_buffer(check: Check, number: int, waiting: list[Unfolded], keys: Keys) -> None:
+    wrong = what_is_wrong(keys, number, waiting)
+    if wrong is not None:
+        check.differs(f"account number {number}", "all rows, each with its MAC", wrong)
 
 
 def _entry(row: asyncpg.Record) -> str:

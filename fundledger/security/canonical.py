@@ -16,6 +16,7 @@ GENESIS = bytes(32)
 _SUB_ACCOUNT = struct.Struct("<8sqi3sqqqBqq32sH").pack
 _ENTRY = struct.Struct("<8sqiq16sqqiq32sH").pack
 _SUMMARY = struct.Struct("<8sqiqqqiq32sHI").pack
+_BUFFERED = struct.Struct("<8sqqii16sqiqH").pack
 _VOUCHER = struct.Struct("<8s16s32siqqH").pack
 _HOLD = struct.Struct("<8sqiqqBqqqH").pack
 _ACCOUNT = struct.Struct("<8sqqH").pack
@@ -27,9 +28,16 @@ sub_account = partial(_SUB_ACCOUNT, b"subacct1")
 MAC of the last entry, key version."""
 
 
-def first_of(slots: int, message: bytes) -> bytes:
-    """The message of a sub-account that tells how many slots its account has; alone it has nothing to tell."""
-    return message if slots == 1 else message + slots.to_bytes(4, "little")
+def first_of(slots: int, buffered: bool, message: bytes) -> bytes:
+    """The message of a sub-account that tells how many slots its account has, and whether its credits may be buffered;
+    alone and unbuffered it has nothing to tell.
+    """
+    return message if slots == 1 and not buffered else message + (slots | buffered << 16).to_bytes(4, "little")
+
+
+buffered = partial(_BUFFERED, b"buffer_1")
+"""Fields in order: account number, batch, number and how many of the account's in this batch, voucher id (16 bytes),
+amount, accounting date, posted_at_us, key version."""
 
 
 entry = partial(_ENTRY, b"entry__1")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fundledger.ledger.account import Account
-from fundledger.ledger.batch import Command, Outcome, Rebalance, Resplit
+from fundledger.ledger.account import Account, Status
+from fundledger.ledger.batch import Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
 from fundledger.ledger.hold import PlaceHold
 from tests.adversity.conftest import Tell, Torn
 from tests.adversity.proxy import Fault, cut_at_message
@@ -26,13 +26,17 @@ class Merchants:
         workers = [await ledger.worker(ordinal) for ordinal in range(len(AMOUNTS))]
         return cls(ledger, await ledger.account("bank", "bank"), workers)
 
-    async def next(self) -> Account:
+    async def next(self, *, buffered: bool) -> Account:
         self._opened += 1
-        account = await self._ledger.account(f"m:{self._opened}")
+        account = await self._ledger.account(f"m:{self._opened}", buffered=buffered)
         assert (await self._ledger.post_one(Resplit(account, len(AMOUNTS), "a test", "tests"))).refusal is None
         account = (await self._ledger.directory.by_number(self._ledger.connection, [account.number]))[account.number]
         for worker, amount in zip(self._workers, AMOUNTS, strict=True):
+            worker.books.buffering = False
             assert posted(await worker.post_one(transfer(self.bank, account, amount)))
+            worker.books.buffering = buffered
+            if buffered:
+                assert posted(await worker.post_one(transfer(self.bank, account, 1)))
         return account
 
 
@@ -41,8 +45,17 @@ KINDS = {
     "merge": (lambda m, _: Resplit(m, 1, "a test", "tests"), 21, 0, 1),
     "rebalance": (lambda m, _: Rebalance(m), 21, 0, 3),
     "debit": (lambda m, bank: transfer(m, bank, 18), 3, 0, 3),
+    "buffered debit": (lambda m, bank: transfer(m, bank, 23), 1, 0, 3),
+    "fold": (lambda m, _: Fold(m), 24, 0, 3),
+    "buffered credit": (lambda m, bank: transfer(bank, m, 2), 21, 0, 3),
+    "change of policy": (lambda m, _: SetPolicy(m, False, "a test", "tests"), 24, 0, 3),
+    "freeze": (lambda m, _: SetStatus(m, Status.FROZEN_ALL, "a test", "tests"), 24, 0, 3),
     "hold": (lambda m, _: PlaceHold(str(new_id()), m, 18, 0), 21, 18, 3),
 }
+
+
+BUFFERED = {"buffered debit": 0, "fold": 0, "buffered credit": 5, "change of policy": 0, "freeze": 0}
+"""Of an account whose credits are buffered: what waits in the end."""
 
 
 @pytest.mark.usefixtures("hasty")
@@ -55,7 +68,7 @@ async def test_a_cut_at_any_message_leaves_all_or_nothing_and_is_gone_on_from(
     merchants = await Merchants.set(torn.ledger)
 
     async def post(fault: Fault | None) -> int:
-        account = await merchants.next()
+        account = await merchants.next(buffered=kind in BUFFERED)
         await torn.reconnect()
         command: Command = make(account, merchants.bank)
         torn.proxy.record()
@@ -67,6 +80,7 @@ async def test_a_cut_at_any_message_leaves_all_or_nothing_and_is_gone_on_from(
         assert answers[0].refusal is None, answers
         view = await torn.ledger.view(account)
         assert (view.posted, view.held, view.sub_accounts) == (total, held, slots)
+        assert view.pending == BUFFERED.get(kind, 0)
         return messages
 
     messages = await post(None)

@@ -34,6 +34,7 @@ async def test_an_account_is_opened_shown_and_opened_again(client: Client) -> No
         "version": 0,
         "sub_accounts": 1,
         "heat": "cold",
+        "posting": "direct",
         "metadata": {"a": "x", "b": 1},
     }
     again = await client.post("/v1/accounts", {**asked, "metadata": {"a": "x", "b": 1}})

@@ -1,12 +1,15 @@
 """`fundledger hot`: operators split and merge beside a running service, and what they see."""
 
 import subprocess
+import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.answers import is_problem
 from tests.support.client import Client
 from tests.support.running import RunningService, run
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -56,3 +59,41 @@ async def test_a_frozen_account_is_refused(service: RunningService, client: Clie
     done = await hot(service, "split", merchant)
     assert done.returncode == 1
     assert done.stdout.startswith("refused: ")
+
+
+async def test_a_buffered_account_shows_what_is_pending_and_is_folded_by_itself(client: Client) -> None:
+    bank = await client.open_account(f"bank:{uuid.uuid4().hex}", "bank")
+    merchant = await client.merchant()
+    path = f"/v1/accounts/{merchant}"
+    answer = await client.post(f"{path}/policy", {"posting": "buffered", "reason": "a sale"})
+    assert (answer.status, answer.json["posting"]) == (200, "buffered")
+    for _ in range(20):
+        assert (await client.pay(bank, merchant, 5)).status == 201
+        balance = (await client.get(path)).json["balance"]
+        assert (balance["posted"] + balance["pending"]) % 5 == 0
+
+    async def is_folded() -> bool:
+        return bool(
+            (await client.get(path)).json["balance"] == {"posted": 100, "held": 0, "pending": 0, "available": 100}
+        )
+
+    await eventually(is_folded, "everything is folded")
+    assert [e["balance_after"] for e in (await client.get(f"{path}/entries")).json["entries"]] == list(range(5, 101, 5))
+    assert b"fundledger_folds_total" in (await client.get("/metrics")).body
+    answer = await client.post(f"{path}/policy", {"posting": "direct"})
+    assert (answer.status, answer.json["posting"]) == (200, "direct")
+
+
+async def test_only_merchants_accounts_are_buffered(client: Client) -> None:
+    bank = await client.open_account(f"bank:{uuid.uuid4().hex}", "bank")
+    for answer in (
+        await client.post(f"/v1/accounts/{bank}/policy", {"posting": "buffered"}),
+        await client.post(f"/v1/accounts/{bank}/policy", {"posting": "sometimes"}),
+        await client.post(
+            "/v1/accounts",
+            {"id": "r:1", "owner": "r", "type": "receivable", "currency": "CNY", "posting": "buffered"},
+        ),
+    ):
+        is_problem(answer, 400, "malformed")
+        assert answer.json["field"] == "posting"
+    is_problem(await client.post("/v1/accounts/nobody/policy", {"posting": "buffered"}), 404, "not-found")

@@ -88,6 +88,10 @@ async def filled(postgres: Databases, keys: FileKeys) -> AsyncIterator[Ledger]:
             FROM generate_series(1, {ROWS}) n;
             INSERT INTO ledger.hot_accounts (account_number, state, since, utilisation)
             SELECT n, 'hot', now(), 1 FROM generate_series(1, {ROWS}) n;
+            INSERT INTO ledger.buffered_entries (account_number, batch, number, of, voucher_id, amount, accounting_date,
+                                                 posted_at, key_version, mac)
+            SELECT 1 + n % 200, n / 200, 1, 1, gen_random_uuid(), 1, current_date, now(), 1, ''
+            FROM generate_series(1, {ROWS}) n;
             ANALYZE;
             """
         )
@@ -109,6 +113,10 @@ HOT = [
     "accounts_by_number",
     "open_accounts",
     "read_balances",
+    "read_lines",
+    "read_buffered",
+    "write_buffered",
+    "delete_folded",
     "read_statement",
     "statement_bounds",
     "statement_opening",
@@ -116,7 +124,14 @@ HOT = [
 ]
 
 
-LANES_ONLY = ("lock_sub_accounts", "read_sub_accounts", "write_batch")
+LANES_ONLY = (
+    "lock_sub_accounts",
+    "read_sub_accounts",
+    "write_batch",
+    "read_buffered",
+    "write_buffered",
+    "delete_folded",
+)
 PLANS = [(name, like_a_lane) for name in HOT for like_a_lane in (True, False) if like_a_lane or name not in LANES_ONLY]
 
 
@@ -211,6 +226,8 @@ async def test_what_was_written_is_never_changed(used: Ledger, table: str, chang
     assert await used.count(table) == before >= 1
 
 
+BUFFERED = """INSERT INTO ledger.buffered_entries VALUES (1, 1, {number}, 2, gen_random_uuid(), {amount},
+              current_date, now(), 1, '')"""
 BITES: dict[str, tuple[str, type[Exception]]] = {
     "settings_one_row": (
         "INSERT INTO ledger.settings (shards, platform_slots) VALUES (1, 1)",
@@ -235,6 +252,12 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
     "sub_accounts_floor": (
         "UPDATE ledger.sub_accounts SET posted = held - 1 WHERE bounded AND normal = 1",
         asyncpg.CheckViolationError,
+    ),
+    "buffered_entries_amount": (BUFFERED.format(number=1, amount=0), asyncpg.CheckViolationError),
+    "buffered_entries_number": (BUFFERED.format(number=3, amount=1), asyncpg.CheckViolationError),
+    "buffered_entries_pkey": (
+        BUFFERED.format(number=1, amount=1) + ";" + BUFFERED.format(number=1, amount=1),
+        asyncpg.UniqueViolationError,
     ),
     "entries_vouchers": (
         """INSERT INTO ledger.entries SELECT shard, account_number, slot, seq + 1000, NULL, amount, balance_after,
@@ -291,6 +314,16 @@ async def test_each_constraint_bites(used: Ledger, name: str) -> None:
     assert caught.value.constraint_name == name.strip()
 
 
+@pytest.mark.parametrize(
+    "change", ["UPDATE ledger.buffered_entries SET amount = 2", "TRUNCATE ledger.buffered_entries"]
+)
+async def test_what_waits_in_the_buffer_is_never_changed(used: Ledger, change: str) -> None:
+    await used.connection.execute(BUFFERED.format(number=1, amount=1))
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await used.connection.execute(change)
+    assert await used.count("buffered_entries") == 1
+
+
 async def test_every_named_constraint_is_tried(ledger: Ledger) -> None:
     rows = await ledger.connection.fetch(
         """
@@ -310,6 +343,7 @@ async def test_every_guard_that_verify_asks_for_is_tried_here() -> None:
         {name.strip() for name in BITES}
         | {f"{t}_append_only" for t in APPEND_ONLY}
         | {f"{t}_no_truncate" for t in APPEND_ONLY}
+        | {"buffered_entries_no_change", "buffered_entries_no_truncate"}
     )
     assert tried >= GUARDS
 

@@ -122,12 +122,12 @@ async def test_a_summary_that_names_the_wrong_vouchers_is_found(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """A broken twin: balances, chains and MACs are right, only not what they stand for."""
-    real = entries.write_summary
+    real = entries.write_later
 
     def careless(batch: Batch, s: object, ids: list, amount: int, *more: object) -> None:
         real(batch, s, ids[1:] if way == "one is left out" else [*ids, ids[0]], amount, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(entries, "write_summary", careless)
+    monkeypatch.setattr(entries, "write_later", careless)
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     await ledger.post(*(transfer(bank, m, amount) for amount in (1, 2, 3)))
     report = await verify(ledger.dsn, ledger.keys)

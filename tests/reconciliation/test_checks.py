@@ -32,6 +32,8 @@ async def used(ledger: Ledger) -> AsyncIterator[Ledger]:
     await ledger.hold("h:open", a, 70)
     bank = await ledger.account("bank:busy", "bank")
     assert codes(await ledger.post(*(transfer(bank, a, 1) for _ in range(3)))) == ["posted"] * 3
+    buffered = await ledger.account("m:3", buffered=True)
+    assert codes(await ledger.post(*(transfer(bank, buffered, 1) for _ in range(3)))) == ["posted"] * 3
     await ledger.freeze(b)
     await ledger.prove()
     yield ledger
@@ -103,6 +105,15 @@ CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
     "a summary names a voucher less": (
         "UPDATE ledger.entries SET vouchers = vouchers[2:] WHERE vouchers IS NOT NULL",
         {"chain_verifies", "voucher_equals_entries", "summary_equals_vouchers"},
+    ),
+    "what waits in the buffer": (
+        """ALTER TABLE ledger.buffered_entries DISABLE TRIGGER ALL;
+           UPDATE ledger.buffered_entries SET amount = amount + 1 WHERE number = 2""",
+        {"mac_verifies_buffered", "voucher_equals_entries", "trial_balance", "guards_in_force"},
+    ),
+    "one that waits in the buffer is gone": (
+        "DELETE FROM ledger.buffered_entries WHERE number = 2",
+        {"mac_verifies_buffered", "voucher_equals_entries", "trial_balance"},
     ),
     "an entry of nobody": (
         f"""INSERT INTO ledger.entries SELECT shard, 999999, slot, seq, voucher_id, amount, balance_after,
@@ -269,6 +280,7 @@ async def test_another_installations_key_verifies_nothing(used: Ledger, tmp_path
         "mac_verifies_accounts",
         "mac_verifies_vouchers",
         "mac_verifies_holds",
+        "mac_verifies_buffered",
     }
 
 
@@ -296,7 +308,7 @@ async def test_the_command_prints_one_object_and_ends_with_0_or_1(used: Ledger, 
     assert all({"name", "ok", "rows", "findings"} <= set(check) for check in report["checks"])
     assert report["trial_balance"] == {"CNY": 0}
     assert [report["vouchers"], report["accounts"]] == [await used.count(table) for table in ("vouchers", "accounts")]
-    assert report["entries"] == await used.count("entries") + 2, "a summary of three lines counts as three"
+    assert report["entries"] == await used.count("entries") + 4, "two summaries of three lines count as six"
     await corrupt(used, CORRUPTIONS["a balance"][0])
     status, out, _ = await verify_command(used, data_dir, "--json")
     report = json.loads(out)

@@ -67,8 +67,9 @@ class Ledger:
         owner: str | None = None,
         currency: str = "CNY",
         metadata: str | None = None,
+        buffered: bool = False,
     ) -> Opened:
-        request = NewAccount(id_, owner or id_, type_, currency, metadata)
+        request = NewAccount(id_, owner or id_, type_, currency, metadata, buffered)
         return (await open_accounts(self.connection, self.directory, self.keys, self.layout, [request]))[0]
 
     async def account(self, id_: str, type_: str = "merchant_available", balance: int = 0, **more: Any) -> Account:
@@ -122,7 +123,16 @@ class Ledger:
 
     async def state(self) -> dict[str, list[tuple[object, ...]]]:
         """Every row of every table, to show that something wrote nothing."""
-        tables = ("accounts", "sub_accounts", "vouchers", "entries", "holds", "account_events", "integrity_findings")
+        tables = (
+            "buffered_entries",
+            "accounts",
+            "sub_accounts",
+            "vouchers",
+            "entries",
+            "holds",
+            "account_events",
+            "integrity_findings",
+        )
         return {
             table: sorted(tuple(map(str, row)) for row in await self.connection.fetch(f"SELECT * FROM ledger.{table}"))
             for table in tables

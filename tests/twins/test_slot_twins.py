@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from fundledger.hotspot.flusher import Flusher, Then
-from fundledger.ledger import rules, slots
+from fundledger.ledger import rules, slots, standing
 from fundledger.ledger.account import Account, SubAccount
 from fundledger.ledger.batch import Batch
 from fundledger.ledger.statements import SQL
@@ -29,7 +29,7 @@ def slots_that_were_not_read_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
         return sorted(read, key=lambda s: s.slot)
 
     monkeypatch.setattr(slots, "all_slots", found)
-    monkeypatch.setattr(rules, "all_slots", found)
+    monkeypatch.setattr(standing, "all_slots", found)
 
 
 def one_slot_is_taken_from_beyond_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

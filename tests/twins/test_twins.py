@@ -67,7 +67,7 @@ async def drop(ledger: Ledger, table: str, constraint: str) -> None:
 
 
 def without_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SQL, "lock_sub_accounts", swapped(SQL["lock_sub_accounts"], r"FOR UPDATE OF s", ""))
+    monkeypatch.setitem(SQL, "lock_sub_accounts", swapped(SQL["lock_sub_accounts"], r"FOR NO KEY UPDATE OF s", ""))
 
 
 def without_compare(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 -- Lock and read the sub-accounts that a batch touches in one shard, and tell which of its voucher ids are used already.
 -- $1 shard; $2 account numbers, $3 slots (aligned); $4 voucher ids of the whole batch.
--- Rows: one per sub-account; `used` is the same array in each. Locks: those rows, until the transaction ends.
+-- Rows: one per sub-account; `used` is the same array in each. Locks: those rows, until the transaction ends; whoever
+-- buffers credits of an account shares the key of its slot 0, and only a change of status or policy waits for that.
 SELECT s.account_number, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version,
-       s.last_entry_mac, s.mac, s.slots,
+       s.last_entry_mac, s.mac, s.slots, s.buffered,
        (SELECT array_agg(v.id) FROM ledger.vouchers v WHERE v.id = ANY ($4::uuid[])) AS used
 FROM unnest($2::bigint[], $3::integer[]) AS k (account_number, slot)
 JOIN ledger.sub_accounts s ON s.shard = $1 AND s.account_number = k.account_number AND s.slot = k.slot
-ORDER BY s.account_number, s.slot FOR UPDATE OF s -- one order for everybody, so that no two batches can wait for each other
+ORDER BY s.account_number, s.slot FOR NO KEY UPDATE OF s -- one order for everybody, so that no two batches can wait for each other

@@ -9,7 +9,8 @@
 -- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
 -- $27 statuses, $28 MACs of the last entry, $29 MACs, $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs before;
 -- $43 synchronous_commit of this transaction: off only if whoever is answered waits for a flush (ADR 0013);
--- $44 how many slots there are, of the first ones that tell so, aligned with $21; empty when no slots are opened.
+-- $44 how many slots there are, of the first ones that tell so, aligned with $21; empty when no slots are opened;
+-- $48 whether credits may be buffered, likewise, empty unless a policy changes.
 -- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8 (0: a summary), $35 amounts,
 -- $36 balances, $37 MACs; $45 which of $8 summaries sum, flat, $46 where those of each entry end, $47 accounting dates
 -- that are not $3; each empty when there are none.
@@ -28,6 +29,7 @@ WITH new_vouchers AS (
     UPDATE ledger.sub_accounts s
     SET posted = ($23::bigint[])[k], held = ($24::bigint[])[k], version = ($25::bigint[])[k], seq = ($26::bigint[])[k],
         posted_at_us = $5, status = ($27::smallint[])[k], key_version = $6, slots = coalesce(($44::integer[])[k], s.slots),
+        buffered = coalesce(($48::boolean[])[k], s.buffered),
         last_entry_mac = substring($28::bytea FROM 32 * k - 31 FOR 32), mac = substring($29::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $20::integer) AS k
     WHERE s.shard = $1 AND s.account_number = ($21::bigint[])[k] AND s.slot = ($22::integer[])[k]

@@ -1,3 +1,6 @@
--- What all accounts of a currency sum to: nothing. Rows: one per currency. Locks: none.
+-- What all accounts of a currency sum to, with what waits in the buffer: nothing. Rows: one per currency. Locks: none.
 SELECT a.currency, sum(s.posted)::text AS total, count(*) AS sub_accounts
-FROM ledger.sub_accounts s JOIN ledger.accounts a ON a.number = s.account_number GROUP BY a.currency ORDER BY a.currency
+FROM (
+    SELECT account_number, posted FROM ledger.sub_accounts UNION ALL
+    SELECT account_number, amount FROM ledger.buffered_entries
+) AS s JOIN ledger.accounts a ON a.number = s.account_number GROUP BY a.currency ORDER BY a.currency

@@ -1,6 +1,6 @@
 -- Vouchers whose entries do not come to what their lines say, account by account. A line may lie over several slots, so
 -- both sides are summed with a weight for each account; a summary that names a voucher stands for its lines on that
--- account. That finds what goes wrong; an edit is found by the MACs.
+-- account, and so does what waits in the buffer. That finds what goes wrong; an edit is found by the MACs.
 -- Rows: the first 100 that differ. Locks: none.
 WITH lines AS (
     SELECT v.id, cardinality(v.lines) / 2 AS n,
@@ -14,6 +14,8 @@ WITH lines AS (
     SELECT p.id, count(*) AS n, sum(hashint8extended(p.account_number, 0)::numeric * p.amount) AS content
     FROM (
         SELECT e.voucher_id AS id, e.account_number, e.amount FROM ledger.entries e WHERE e.voucher_id IS NOT NULL
+        UNION ALL
+        SELECT b.voucher_id, b.account_number, b.amount FROM ledger.buffered_entries b
         UNION ALL
         SELECT summed.id, summed.account_number, (
             SELECT sum(v.lines[2 * i]) FROM generate_series(1, cardinality(v.lines) / 2) AS i

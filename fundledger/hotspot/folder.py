@@ -1,0 +1,163 @@
+"""Posts what waits in the buffer: one folder in each worker, of which one at a time folds.
+
+Several times a second the one that holds an advisory lock looks what waits, and folds it, account by account, by
+ordinary batches of the ledger. The others look once a second. Whoever looks also decides for its own worker whether
+credits may go on being buffered: when too much waits, or waits for too long, they are posted directly until half of
+that is left. Whatever dies, what waits is still there, and the next folder goes on.
+"""
+
+import asyncio
+import logging
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from fundledger.hotspot.keeper import SQL
+from fundledger.ledger import clock
+from fundledger.ledger.batch import Fold, Outcome
+from fundledger.ledger.books import Books
+from fundledger.ledger.directory import AccountTampered
+from fundledger.ledger.posting import post_vouchers
+from fundledger.ledger.session import Session, connect
+from fundledger.security.keys import KeyFault
+
+EVERY_S: Final = 0.1
+FOLLOW_EVERY_S: Final = 1.0
+ACCOUNTS_AT_ONCE: Final = 50
+LAGS: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30, 60)
+"""Bounds (s) of the histogram of how long credits waited."""
+_FOLDS = 0x666F6C64  # "fold": whoever holds this advisory lock folds
+_log = logging.getLogger(__name__)
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """What waits for one account, and since when (us)."""
+
+    account_number: int
+    rows: int
+    oldest_us: int
+
+
+class Folded(msgspec.Struct):
+    """Since this folder started. `rows` and `lag_s` are what waits now, and for how long the oldest has; `waits[i]` of
+    the credits that were folded had waited up to `LAGS[i]`, the last ones longer, all together `waited_s`.
+    """
+
+    folds: int = 0
+    folded: int = 0
+    rows: int = 0
+    lag_s: float = 0.0
+    direct: int = 0
+    waits: list[int] = msgspec.field(default_factory=lambda: [0] * (len(LAGS) + 1))
+    waited_s: float = 0.0
+
+    def add(self, other: "Folded") -> None:
+        """Of another worker: everybody sees the same buffer."""
+        self.folds += other.folds
+        self.folded += other.folded
+        self.rows = max(self.rows, other.rows)
+        self.lag_s = max(self.lag_s, other.lag_s)
+        self.direct += other.direct
+        self.waits = [a + b for a, b in zip(self.waits, other.waits, strict=True)]
+        self.waited_s += other.waited_s
+
+
+class Folder:
+    """`rows_max` and `lag_max_s`: beyond either, this worker posts directly. Cancelling ends `run`."""
+
+    def __init__(self, dsn: str, name: str, books: Books, rows_max: int, lag_max_s: float) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._books = books
+        self._rows_max = rows_max
+        self._lag_max_s = lag_max_s
+        self._session = Session(dsn, f"fundledger fold {name}"[:63])
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._leads = False
+        self.counted = Folded()
+
+    async def run(self) -> None:
+        """For ever."""
+        try:
+            while True:
+                began = time.monotonic()
+                try:
+                    await self.tick()
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                    _log.warning("the folder cannot reach the database: %s", error)
+                    self._drop()
+                except (AccountTampered, KeyFault) as error:
+                    _log.critical("the folder met a record that it cannot trust: %s", error)
+                except Exception:
+                    _log.exception("the folder failed")
+                    self._drop()
+                every = EVERY_S if self._leads else FOLLOW_EVERY_S
+                await asyncio.sleep(max(0.0, every - (time.monotonic() - began)))
+        finally:
+            self._drop()
+
+    async def tick(self) -> None:
+        """Look, and fold if that is this one's to do. Raises what asyncpg raises."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn, f"fundledger buffer {self._name}"[:63], command_timeout=30)
+            self._leads = False
+        self._leads = self._leads or bool(await self._connection.fetchval(SQL["lead"], _FOLDS))
+        rows = await self._connection.fetch(SQL["backlog"])
+        waiting = [Waiting(row["account_number"], row["waiting"], clock.us(row["oldest"])) for row in rows]
+        self._watch(waiting)
+        if self._leads and waiting:
+            await self._fold(self._connection, sorted(waiting, key=lambda w: w.oldest_us))
+
+    def _watch(self, waiting: Sequence[Waiting]) -> None:
+        counted = self.counted
+        counted.rows = sum(w.rows for w in waiting)
+        oldest = min((w.oldest_us for w in waiting), default=clock.now_us())
+        counted.lag_s = max(0.0, (clock.now_us() - oldest) / 1e6)
+        share = 1.0 if self._books.buffering else 0.5
+        may = counted.rows <= share * self._rows_max and counted.lag_s <= share * self._lag_max_s
+        if may != self._books.buffering:
+            extra = {"rows": counted.rows, "lag_s": round(counted.lag_s, 3)}
+            _log.warning(
+                "credits are buffered again" if may else "too much waits: credits are posted directly", extra=extra
+            )
+        self._books.buffering = may
+        counted.direct = int(not may)
+
+    async def _fold(self, connection: "asyncpg.Connection[asyncpg.Record]", waiting: Sequence[Waiting]) -> None:
+        for start in range(0, len(waiting), ACCOUNTS_AT_ONCE):
+            numbers = [w.account_number for w in waiting[start : start + ACCOUNTS_AT_ONCE]]
+            commands = []
+            for number in numbers:
+                try:
+                    found = await self._books.directory.by_number(connection, [number])
+                except (AccountTampered, KeyFault) as error:
+                    _log.critical("what waits for an account is not folded: %s", error)
+                    continue
+                commands += [Fold(account) for account in found.values()]
+            if commands:
+                self._count(await post_vouchers(self._session, self._books, commands))
+
+    def _count(self, outcomes: Sequence[object]) -> None:
+        now = clock.now_us()
+        for outcome in outcomes:
+            if not isinstance(outcome, Outcome) or outcome.refusal is not None:
+                _log.warning("what waits for an account could not be folded: %s", outcome)
+                continue
+            for accepted_us in outcome.folded or ():
+                waited = (now - accepted_us) / 1e6
+                self.counted.waited_s += waited
+                self.counted.waits[bisect_left(LAGS, waited)] += 1
+            self.counted.folds += bool(outcome.folded)
+            self.counted.folded += len(outcome.folded or ())
+
+    def _drop(self) -> None:
+        """The lock goes with its connection: another folder takes over."""
+        if self._connection is not None:
+            self._connection.terminate()
+        self._connection = None
+        self._leads = False
+        self._session.drop()

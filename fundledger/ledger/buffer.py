@@ -1,0 +1,92 @@
+"""Buffered posting: credits that wait beside their account, so that nobody waits for its row.
+
+A credit of a buffered account is written to `buffered_entries` in its voucher's transaction; it counts as pending at
+once. Folding moves rows into the account's slot 0 and its journal: an entry that sums them is written and they are
+deleted in one transaction, by whoever holds the lock of slot 0. So a row is folded once, whoever dies; and there is no
+watermark, which a row that commits late could fall behind. Whoever buffers shares slot 0's key (FOR KEY SHARE), which
+keeps no balance from being written, but a freeze, a close and a change of policy, which lock the row FOR UPDATE.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Final
+
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.account import Account, Status, SubAccount
+from fundledger.ledger.batch import Batch, Unfolded
+from fundledger.ledger.entries import write_later
+from fundledger.security import canonical
+from fundledger.security.keys import Keys
+
+AMOUNT_MAX: Final = 1 << 40
+"""What is larger is posted directly, so that what waits can never carry a balance out of its range."""
+
+Lines = Sequence[tuple[Account, int]]
+
+
+def defer(
+    batch: Batch, voucher_id: UUID, touched: Sequence[SubAccount], lines: Lines
+) -> tuple[list[SubAccount], list[tuple[Account, int]]]:
+    """Buffer the lines that are to be; the others."""
+    places: list[SubAccount] = []
+    rest: list[tuple[Account, int]] = []
+    for sub_account, line in zip(touched, lines, strict=True):
+        if line[0].number in batch.deferred:
+            batch.buffered.append((line[0].number, voucher_id, line[1]))
+        else:
+            places.append(sub_account)
+            rest.append(line)
+    return places, rest
+
+
+def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[Unfolded]) -> str | None:
+    """Of an account's rows, in order: which one does not verify, or is missing. Raises KeyFault."""
+    before: Unfolded | None = None
+    for row in rows:
+        if keys.by_version(row.key_version).tag(message_of(account_number, row)) != row.mac:
+            return f"batch {row.batch}, row {row.number} of {row.of}: another content than its MAC's"
+        follows = before is not None and before.batch == row.batch
+        whole = before is None or follows or before.number == before.of
+        if not whole or row.number != (before.number + 1 if follows and before is not None else 1):
+            return f"batch {row.batch}, row {row.number} of {row.of}: one before it is missing"
+        before = row
+    if before is not None and before.number != before.of:
+        return f"batch {before.batch}, row {before.number} of {before.of}: the next one is missing"
+    return None
+
+
+def message_of(account_number: int, row: Unfolded) -> bytes:
+    """What the MAC of a buffered row covers."""
+    return canonical.buffered(
+        account_number,
+        row.batch,
+        row.number,
+        row.of,
+        row.voucher_id.bytes,
+        row.amount,
+        row.accounting_date.toordinal(),
+        row.posted_at_us,
+        row.key_version,
+    )
+
+
+def fold(batch: Batch) -> None:
+    """Post what was read of the buffer, before anything else is decided: one entry a day that it was accepted on."""
+    for number, rows in batch.unfolded.items():
+        first = batch.sub_accounts[number << 16]
+        if first.status not in (Status.OPEN, Status.FROZEN_DEBITS):
+            continue
+        days: dict[date, list[Unfolded]] = {}
+        for row in sorted(rows, key=_arrival):
+            days.setdefault(row.accounting_date, []).append(row)
+        for day, of_day in days.items():
+            amount = sum(row.amount for row in of_day)
+            first.posted += amount
+            first.written = True
+            write_later(batch, first, [row.voucher_id for row in of_day], amount, day)
+        batch.folded += [(number, row) for row in rows]
+
+
+def _arrival(row: Unfolded) -> tuple[int, int, int]:
+    return row.posted_at_us, row.batch, row.number

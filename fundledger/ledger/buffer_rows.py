@@ -1,0 +1,122 @@
+"""Buffered credits between a batch and their rows: see `buffer`."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger import clock
+from fundledger.ledger.account import BALANCE_MAX, Account, Status, SubAccount
+from fundledger.ledger.batch import Batch, Unfolded
+from fundledger.ledger.books import Books
+from fundledger.ledger.buffer import what_is_wrong
+from fundledger.ledger.rows import take
+from fundledger.ledger.statements import SQL
+from fundledger.security import canonical
+
+KNOWN_MAX: Final = 10_000
+
+
+async def read_deferred(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    books: Books,
+    batch: Batch,
+    accounts: Iterable[Account],
+    known: dict[int, SubAccount],
+) -> list[Account]:
+    """Put accounts whose credits this batch is to buffer into it; `known` were seen lately. Answers those that do not
+    take them like that after all. Raises KeyFault and what asyncpg raises.
+
+    Nothing is locked: the write fails if one of them is not as it was seen.
+    """
+    if len(known) > KNOWN_MAX:
+        known.clear()
+    unknown: dict[int, list[Account]] = {}
+    for account in accounts:
+        seen = known.get(account.number)
+        if seen is None:
+            unknown.setdefault(account.shard, []).append(account)
+        else:
+            batch.deferred[account.number] = seen
+    unsuited = []
+    for shard, of_shard in unknown.items():
+        by_number = {account.number: account for account in of_shard}
+        rows = await connection.fetch(SQL["read_sub_accounts"], shard, list(by_number), [0] * len(of_shard))
+        for row in rows:
+            account = by_number.pop(row[0])
+            take(batch, books, account, shard, row)
+            first = batch.sub_accounts.pop(account.number << 16)
+            if first.status == Status.OPEN and first.buffered and abs(first.posted) < BALANCE_MAX // 2:
+                batch.deferred[account.number] = known[account.number] = first
+            else:
+                # One that does not verify is met again under its lock.
+                batch.tampered.pop(account.number << 16, None)
+                unsuited.append(account)
+        unsuited += by_number.values()
+    return unsuited
+
+
+async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
+    """Fails, with SQLSTATE FL002, if an account may no longer be credited like this."""
+    of: dict[int, int] = {}
+    for number, _, _ in batch.buffered:
+        of[number] = of.get(number, 0) + 1
+    at = dict.fromkeys(of, 0)
+    key = batch.key
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [])
+    for account_number, voucher_id, amount in batch.buffered:
+        at[account_number] += 1
+        row = (account_number, at[account_number], of[account_number], voucher_id, amount)
+        message = canonical.buffered(
+            account_number,
+            batch.number,
+            at[account_number],
+            of[account_number],
+            voucher_id.bytes,
+            amount,
+            batch.date_ordinal,
+            batch.posted_at_us,
+            key.version,
+        )
+        for column, value in zip(columns, (*row, key.tag(message)), strict=True):
+            column.append(value)
+    accounts = [batch.deferred[number].account for number in sorted(of)]
+    await connection.execute(
+        SQL["write_buffered"],
+        batch.number,
+        batch.accounting_date,
+        clock.moment(batch.posted_at_us),
+        key.version,
+        *columns,
+        [account.number for account in accounts],
+        [account.shard for account in accounts],
+    )
+
+
+async def read_unfolded(
+    connection: "asyncpg.Connection[asyncpg.Record]", books: Books, batch: Batch, numbers: Iterable[int]
+) -> None:
+    """Everything that waits for these accounts, verified, whose slot 0 is locked. Raises KeyFault."""
+    wanted = list(numbers)
+    batch.unfolded = {number: [] for number in wanted}
+    for row in await connection.fetch(SQL["read_buffered"], wanted):
+        batch.unfolded[row["account_number"]].append(unfolded(row))
+    for number, rows in batch.unfolded.items():
+        wrong = what_is_wrong(books.keys, number, rows)
+        if wrong is not None:
+            batch.tampered[number << 16] = msgspec.json.encode({"buffered": wrong}).decode()
+            batch.sub_accounts[number << 16].status = Status.FROZEN_INTEGRITY
+
+
+def unfolded(row: asyncpg.Record) -> Unfolded:
+    """As it is read by `sql/read_buffered.sql`."""
+    _, batch, number, of, voucher_id, amount, accounting_date, posted_at, key_version, mac = row
+    return Unfolded(batch, number, of, voucher_id, amount, accounting_date, clock.us(posted_at), key_version, mac)
+
+
+async def delete_folded(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
+    """Fails, with SQLSTATE FL001, if not all of them are there."""
+    keys = list(dict.fromkeys((number, row.batch) for number, row in batch.folded))
+    numbers, batches = [number for number, _ in keys], [of for _, of in keys]
+    await connection.execute(SQL["delete_folded"], numbers, batches, len(batch.folded))

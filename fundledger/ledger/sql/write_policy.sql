@@ -1,0 +1,11 @@
+-- Whether an account's credits are buffered from now on, and why.
+-- $1 account number, $2 buffered, $3 reason, $4 module. Rows: none. Locks: the route, after the account's slot 0.
+WITH account AS (
+    UPDATE ledger.accounts a SET buffered = $2 WHERE a.number = $1 RETURNING a.number, a.slots
+), route AS (
+    INSERT INTO ledger.routes (account_number, slots, buffered) SELECT account.number, account.slots, $2 FROM account
+    ON CONFLICT (account_number) DO UPDATE SET buffered = $2, epoch = routes.epoch + 1, changed_at = clock_timestamp()
+    RETURNING account_number, slots
+)
+INSERT INTO ledger.route_events (account_number, slots, buffered, reason, module)
+SELECT route.account_number, route.slots, $2, $3, $4 FROM route
