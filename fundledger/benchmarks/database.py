@@ -104,3 +104,18 @@ def fill(dsn: str, entries: int, advance: Callable[[int], None]) -> None:
             await connection.close()
 
     asyncio.run(load())
+
+
+def slow_commits(dsn: str, milliseconds: int) -> None:
+    """Have each commit of that Postgres take so much longer, as with a slow disk or a synchronous standby."""
+
+    async def change() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(f"ALTER SYSTEM SET commit_delay = {milliseconds * 1000}")
+            await connection.execute("ALTER SYSTEM SET commit_siblings = 0")
+            await connection.execute("SELECT pg_reload_conf()")
+        finally:
+            await connection.close()
+
+    asyncio.run(change())

@@ -25,6 +25,7 @@ SINGLE_FLOOR = Floor(1.3, at_most=True)
 TAIL_FLOOR = Floor(2, at_most=True)
 MEMORY_FLOOR = Floor(250, at_most=True)
 START_FLOOR = Floor(5, at_most=True)
+LAG_FLOOR = Floor(500, at_most=True)
 GROWTH_FLOOR = Floor(1.25, at_most=True)
 
 

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from fundledger.benchmarks.figures import Figure
+from fundledger.benchmarks.plot import svg
 from fundledger.benchmarks.runs import Run, median_rate
 from fundledger.benchmarks.session import Session
 
@@ -47,6 +48,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_json(session: Session, facts: dict[str, Any], started_at: datetime, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"bench-{started_at:%Y%m%dT%H%M%SZ}.json"
+    path.with_suffix(".svg").write_text(svg(session.runs))
     path.write_text(json.dumps(_members(session, facts, started_at), indent=1, default=str) + "\n")
     return path
 

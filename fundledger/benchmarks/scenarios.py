@@ -19,6 +19,7 @@ from fundledger.benchmarks.figures import (
     single_figure,
     tail_figure,
 )
+from fundledger.benchmarks.mechanisms import mechanisms
 from fundledger.benchmarks.open_loop import open_loop, poisson
 from fundledger.benchmarks.reference import Reference
 from fundledger.benchmarks.runs import Run, median_rate
@@ -27,7 +28,7 @@ from fundledger.benchmarks.session import SERVICE, Contender, Session
 from fundledger.benchmarks.single_connection import single_connection
 from fundledger.benchmarks.wrk import full_speed
 
-NAMES = ("hot", "uniform", "bulk", "single", "open", "memory", "start", "two", "growth")
+NAMES = ("hot", "uniform", "bulk", "single", "open", "memory", "start", "two", "growth", "mechanisms")
 ONE_WORKER = ("hot", "uniform", "bulk", "single", "open", "memory", "start")
 REFERENCE = "reference"
 REFERENCE_NAIVE = "reference, naive"
@@ -50,6 +51,8 @@ def run_all(session: Session) -> None:
         two_workers(session)
     if session.wants("growth") and (session.plan.long or session.plan.only):
         growth(session)
+    if session.wants("mechanisms") and (session.plan.long or session.plan.only):
+        mechanisms(session)
 
 
 def one_worker(session: Session) -> None:

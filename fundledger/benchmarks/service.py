@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,16 @@ from typing import Self
 
 from fundledger.benchmarks.child import Child, free_port
 from fundledger.benchmarks.closed_loop import closed_loop
+from fundledger.benchmarks.figures import LAG_FLOOR, Figure
 from fundledger.benchmarks.runs import BenchFault, Run
-from fundledger.benchmarks.traffic import Traffic, opening, service_traffic, sweep
+from fundledger.benchmarks.traffic import Traffic, buffering, opening, service_traffic, sweep
 
 OPENING_CONNECTIONS = 128
 SWEEP_SIZE = 1000
 SWEEP_CONNECTIONS = 4
 VERIFY_S = 1800
+FOLLOWED_S = 2.5
+"""Within this, every worker has heard of a policy."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class Proof:
 
 
 class Service:
-    """`fundledger serve` in a data directory of its own. `acknowledged` counts the vouchers that were answered well."""
+    """`fundledger serve` in a data directory of its own. `acknowledged` counts the vouchers that were answered well.
+    `moves`: some took from several slots, or were the service's own, which levels them.
+    """
 
     def __init__(self, data_dir: Path, workers: int, settings: Mapping[str, str], posting: str = "lanes") -> None:
         self.data_dir = data_dir
@@ -44,6 +50,7 @@ class Service:
         self.acknowledged = 0
         self.in_flight_max = 0
         self.errors = 0
+        self.moves = False
         self._opened = 0
         data_dir.mkdir(mode=0o711)
         # Settings of whoever runs this are no part of the measurement.
@@ -85,8 +92,8 @@ class Service:
         self._child.stop()
         return self._child.start()
 
-    def traffic(self, accounts: int, size: int = 0, ids: str = "ordered") -> Traffic:
-        return service_traffic(self.port, self.token, accounts, size, ids)
+    def traffic(self, accounts: int, size: int = 0, ids: str = "ordered", shape: str = "even") -> Traffic:
+        return service_traffic(self.port, self.token, accounts, size, ids, shape)
 
     def has_accounts(self, count: int) -> bool:
         """Whether `open_accounts` opened that many already."""
@@ -111,6 +118,29 @@ class Service:
         self.acknowledged += count
         return run
 
+    def buffer_accounts(self, count: int, watch: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
+        """Have the credits of the merchants 1 to `count` buffered. Raises BenchFault."""
+        run = closed_loop(self.port, watch(buffering(self.token, count)), 16)
+        if run.errors:
+            raise BenchFault(f"the credits of {run.errors} of {run.answered} accounts could not be buffered")
+        time.sleep(FOLLOWED_S)
+
+    def lag_figure(self) -> Figure:
+        """How long 99 % of the folded credits had waited, at most: the bound of the histogram's bucket."""
+        text = self._child.get("/metrics").decode()
+        found = re.findall(r'^fundledger_buffered_wait_seconds_bucket\{le="(\S+)"\} (\S+)$', text, re.MULTILINE)
+        counts = [(float(bound), float(count)) for bound, count in found]
+        bound = next((bound for bound, count in counts if counts and count >= 0.99 * counts[-1][1]), 0.0)
+        return Figure("99 % of the buffered credits were folded within", bound * 1000, "ms", LAG_FLOOR)
+
+    def _folded(self) -> None:
+        """Until nothing waits in the buffer."""
+        for _ in range(100):
+            if _gauge(self._child.get("/metrics").decode(), "fundledger_buffered_credits") == 0:
+                return
+            time.sleep(0.2)
+        raise BenchFault("the buffer is not folded")
+
     def count(self, run: Run) -> Run:
         """Remember what a driver was told, for the proof."""
         self.acknowledged += (run.answered - run.errors) * run.vouchers_each
@@ -130,6 +160,7 @@ class Service:
 
     def prove(self) -> Proof:
         """`fundledger verify` while the service runs, and its count of vouchers against the drivers'."""
+        self._folded()
         done = subprocess.run(
             [_command(), "verify", "--json"],
             env=self._environment,
@@ -150,6 +181,8 @@ class Service:
         if not ok or done.returncode:
             bad = [check["name"] for check in report.get("checks", []) if not check["ok"]]
             why = f"verify found differences: {', '.join(bad)}"
+        elif self.moves:
+            pass
         elif not self.acknowledged <= vouchers <= self.acknowledged + self.in_flight_max:
             why = f"{vouchers} vouchers, {self.acknowledged} acknowledged and at most {self.in_flight_max} in flight"
         elif entries != 2 * vouchers:

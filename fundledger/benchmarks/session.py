@@ -1,6 +1,6 @@
 """One bench: its plan, the servers that it starts, and everything that it has seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,10 +64,13 @@ class Session:
     def wants(self, *names: str) -> bool:
         return not self.plan.only or not self.plan.only.isdisjoint(names)
 
-    def start_service(self, name: str, workers: int, posting: str = "lanes") -> Service:
+    def start_service(
+        self, name: str, workers: int, posting: str = "lanes", settings: Mapping[str, str] | None = None
+    ) -> Service:
         """The caller stops it, as a context. Raises BenchFault."""
         with self.progress.step(f"start {name}") as step:
-            service = Service(self.root / name.replace(" ", "-"), workers, self.plan.settings, posting)
+            given = {**(settings or {}), **self.plan.settings}
+            service = Service(self.root / name.replace(" ", "-"), workers, given, posting)
             step.result = f"ready in {service.fresh_start_s:.1f} s with a new database"
         self.services.append(service)
         if not self.postgres:

@@ -4,7 +4,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import accumulate, count, islice
 from pathlib import Path
 
 PLATFORM_ACCOUNT = "bank:bench"
@@ -37,8 +37,13 @@ def fresh_prefix() -> str:
     return f"{r[:8]}-{r[8:12]}-7{r[12:15]}-8{r[15:18]}-"
 
 
-def service_traffic(port: int, token: str, accounts: int, size: int = 0, ids: str = "ordered") -> Traffic:
-    """Payments to merchant 1, or spread evenly over merchants 1 to `accounts`; `size` > 0: in lists of that size."""
+def service_traffic(
+    port: int, token: str, accounts: int, size: int = 0, ids: str = "ordered", shape: str = "even"
+) -> Traffic:
+    """Payments to merchant 1, or spread over merchants 1 to `accounts`; `size` > 0: in lists of that size.
+
+    `shape`: `even`, `zipf` (the n-th merchant gets a share of n^-1.1), or `refund` (every other one takes money back).
+    """
 
     def environment() -> dict[str, str]:
         return {
@@ -48,11 +53,16 @@ def service_traffic(port: int, token: str, accounts: int, size: int = 0, ids: st
             "ACCOUNTS": str(accounts),
             "SIZE": str(size),
             "IDS": ids,
+            "SHAPE": shape,
         }
 
     def requests() -> Iterator[bytes]:
         pick = random.Random()
-        vouchers = (_voucher(id_, pick.randint(1, accounts)) for id_ in _ids(ids))
+        merchants = _zipf(pick, accounts) if shape == "zipf" else (pick.randint(1, accounts) for _ in count())
+        vouchers = (
+            _voucher(id_, number, back=shape == "refund" and pick.random() < 0.5)
+            for id_, number in zip(_ids(ids), merchants, strict=False)
+        )
         if size == 0:
             return (_post("/v1/vouchers", voucher, token) for voucher in vouchers)
         return (_post("/v1/vouchers/batch", _list(vouchers, size), token) for _ in count())
@@ -101,7 +111,24 @@ def _ids(kind: str) -> Iterator[str]:
         yield f"{prefix}{number:012x}"
 
 
-def _voucher(id_: str, number: int) -> str:
+def buffering(token: str, last: int) -> Iterator[bytes]:
+    """Requests that have the credits of the merchants 1 to `last` buffered."""
+    for number in range(1, last + 1):
+        yield _post(f"/v1/accounts/{merchant(number)}/policy", '{"posting":"buffered"}', token)
+
+
+def _zipf(pick: random.Random, accounts: int) -> Iterator[int]:
+    cumulative = list(accumulate(number**-1.1 for number in range(1, accounts + 1)))
+    while True:
+        yield from pick.choices(range(1, accounts + 1), cum_weights=cumulative, k=1000)
+
+
+def _voucher(id_: str, number: int, *, back: bool = False) -> str:
+    if back:
+        return (
+            f'{{"id":"{id_}","type":"refund","entries":[{{"account":"{merchant(number)}","side":"debit","amount":90}},'
+            f'{{"account":"{PLATFORM_ACCOUNT}","side":"credit","amount":90}}]}}'
+        )
     return (
         f'{{"id":"{id_}","type":"pay","entries":[{{"account":"{PLATFORM_ACCOUNT}","side":"debit","amount":100}},'
         f'{{"account":"{merchant(number)}","side":"credit","amount":100}}]}}'

@@ -1,6 +1,7 @@
 -- wrk script: POST /v1/vouchers, or lists of them. From the environment: TOKEN; RUN, a UUID less its last 12 digits,
 -- different in each run; SEED; ACCOUNTS, 1 for one hot merchant or how many to spread over; SIZE, vouchers in a list, 0
--- for single ones; IDS, "ordered" (as time-ordered UUIDs are) or "random".
+-- for single ones; IDS, "ordered" (as time-ordered UUIDs are) or "random"; SHAPE, "even", "zipf" (the n-th merchant gets a
+-- share of n^-1.1) or "refund" (every other one takes money back).
 local run = os.getenv("RUN")
 local accounts = tonumber(os.getenv("ACCOUNTS"))
 local size = tonumber(os.getenv("SIZE"))
@@ -9,6 +10,10 @@ local path = size > 0 and "/v1/vouchers/batch" or "/v1/vouchers"
 local headers = { ["Authorization"] = "Bearer " .. os.getenv("TOKEN"), ["Content-Type"] = "application/json" }
 local template = '{"id":"%s","type":"pay","entries":[{"account":"bank:bench","side":"debit","amount":100},'
   .. '{"account":"merchant:%d:available","side":"credit","amount":100}]}'
+local refund = '{"id":"%s","type":"refund","entries":[{"account":"merchant:%d:available","side":"debit","amount":90},'
+  .. '{"account":"bank:bench","side":"credit","amount":90}]}'
+local shape = os.getenv("SHAPE")
+local cumulative = {}
 local sent = 0
 local threads = 0
 
@@ -19,6 +24,11 @@ end
 
 function init()
   math.randomseed(tonumber(os.getenv("SEED")) + number)
+  local sum = 0
+  for i = 1, shape == "zipf" and accounts or 0 do
+    sum = sum + i ^ -1.1
+    cumulative[i] = sum
+  end
 end
 
 local function id()
@@ -31,8 +41,26 @@ local function id()
   return string.format("%s%02x%010x", run, number, sent)
 end
 
+local function merchant()
+  if shape ~= "zipf" then
+    return accounts > 1 and math.random(1, accounts) or 1
+  end
+  local wanted = math.random() * cumulative[accounts]
+  local low, high = 1, accounts
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if cumulative[middle] < wanted then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return low
+end
+
 local function voucher()
-  return string.format(template, id(), accounts > 1 and math.random(1, accounts) or 1)
+  local kind = shape == "refund" and math.random() < 0.5 and refund or template
+  return string.format(kind, id(), merchant())
 end
 
 function request()

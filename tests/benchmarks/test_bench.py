@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from fundledger.benchmarks import bench, database, noop, report
+from fundledger.benchmarks import bench, database, mechanisms, noop, report
 from fundledger.benchmarks.closed_loop import closed_loop
 from fundledger.benchmarks.figures import Floor, rate_figure
 from fundledger.benchmarks.machine import Processors
@@ -89,6 +90,51 @@ def test_bench_measures_proves_and_keeps_what_it_saw(folder: Path, capsys: pytes
     assert {run["contender"] for run in kept["runs"]} == {"service", "bare insert", "no-op"}
     assert kept["proofs"]["one worker"]["vouchers"] == kept["proofs"]["one worker"]["acknowledged"] > 0
     assert not list(folder.glob("fundledger-bench-*")), "its data directories are gone"
+
+
+def test_mechanisms_are_measured_side_by_side_and_plotted(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mechanisms, "ALL", mechanisms.ALL[:1] + mechanisms.ALL[3:5])
+    monkeypatch.setattr(mechanisms, "WORKERS", (1,))
+    monkeypatch.setattr(mechanisms, "DELAYS_MS", (0,))
+    monkeypatch.setattr(mechanisms, "SPREAD_OVER", 5)
+    options = ["--only", "mechanisms", "--seconds", "1", "--rounds", "1", "--warm-up-seconds", "1", "--driver", "own"]
+    options += ["--setting", "POSTGRES_MEMORY_MB=128", "--data-root", str(folder), "--out", str(folder / "out")]
+    assert bench.main(options) == 0
+    printed = capsys.readouterr().out
+    assert "buffered / direct" in printed
+    assert "99 % of the buffered credits were folded within" in printed
+    kept = json.loads(next((folder / "out").glob("bench-*.json")).read_text())
+    assert len(kept["proofs"]) == 5
+    assert all(proof["ok"] for proof in kept["proofs"].values())
+    scenarios = {run["scenario"] for run in kept["runs"]}
+    assert any(scenario.startswith("refund storm") for scenario in scenarios)
+    drawn = next((folder / "out").glob("bench-*.svg")).read_text()
+    assert all(scenario in drawn for scenario in scenarios)
+
+
+@pytest.mark.parametrize("driver", ["wrk", "own"])
+def test_shapes_of_traffic(driver: str) -> None:
+    if driver == "wrk" and shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed: Debian package wrk")
+
+    async def well(request: BaseRequest, number: int) -> web.StreamResponse:
+        return web.Response(status=201, body=b"{}")
+
+    for shape in ("zipf", "refund"):
+        with TinyServer(well) as server:
+            traffic = service_traffic(server.port, "t", 50 if shape == "zipf" else 1, shape=shape)
+            full_speed(traffic, 2, 1, driver)
+        vouchers = [json.loads(body) for body in server.bodies]
+        if shape == "refund":
+            share = sum(voucher["type"] == "refund" for voucher in vouchers) / len(vouchers)
+            assert 0.3 < share < 0.7
+        else:
+            paid = Counter(voucher["entries"][1]["account"] for voucher in vouchers)
+            ordered = [paid[f"merchant:{number}:available"] for number in range(1, 51)]
+            assert ordered[0] > ordered[9] > 0
+            assert sum(ordered) == len(vouchers)
 
 
 def test_reference_that_is_not_there_is_told_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
