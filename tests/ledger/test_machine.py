@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from fundledger.ledger import clock
 from fundledger.ledger.account import Status
 from fundledger.ledger.accounts import Layout
-from fundledger.ledger.batch import AtomicGroup, Command, Outcome, Rebalance, Resplit, SetStatus
+from fundledger.ledger.batch import AtomicGroup, Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
 from fundledger.ledger.hold import EndHold, PlaceHold
 from fundledger.ledger.routes import follow, read_routes
 from fundledger.ledger.voucher import Voucher, digest_of
@@ -158,9 +158,11 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self.run(
             self.workers[0].connection.fetch(
                 """
-                SELECT a.id, sum(s.posted * s.normal)::bigint, sum(s.held)::bigint, max(s.status) FILTER (WHERE s.status <> 5),
+                SELECT a.id, (sum(s.posted * s.normal) + coalesce((
+                           SELECT sum(b.amount) FROM ledger.buffered_entries b WHERE b.account_number = a.number
+                       ), 0))::bigint, sum(s.held)::bigint, max(s.status) FILTER (WHERE s.status <> 5),
                        min(s.status) FILTER (WHERE s.status <> 5)
-                FROM ledger.sub_accounts s JOIN ledger.accounts a ON a.number = s.account_number GROUP BY a.id
+                FROM ledger.sub_accounts s JOIN ledger.accounts a ON a.number = s.account_number GROUP BY a.id, a.number
                 """
             )
         )
@@ -315,6 +317,22 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(name=split, worker=workers)
     def rebalance(self, name: str, worker: int) -> None:
         self.ask(worker, Rebalance(self.known[worker][name]))
+        self.agrees([], [])
+
+    @rule(name=merchants, buffered=st.sampled_from([True, True, False]), worker=workers)
+    def set_policy(self, name: str, buffered: bool, worker: int) -> None:
+        """Nobody but the one who asked hears of it at once."""
+        if ACCOUNTS[name][0] == "receivable":
+            return
+        outcome = self.ask(worker, SetPolicy(self.known[worker][name], buffered, "the machine", "tests"))[0]
+        assert outcome.refusal is None or self.model.accounts[name].status == Status.CLOSED
+        self.follow(worker)
+        self.agrees([], [])
+
+    @rule(name=merchants, worker=workers)
+    def fold(self, name: str, worker: int) -> None:
+        """Any worker, also of what it does not know to be buffered."""
+        self.ask(worker, Fold(self.known[worker][name]))
         self.agrees([], [])
 
     @rule(asked=consumes(vouchers))
