@@ -14,6 +14,8 @@ CREDIT_NORMAL: Final = frozenset({"merchant_available", "fee_income", "payout_tr
 
 SETTLE_ROUNDS: Final = 12
 SETTLE_S: Final = 5.0
+FOLD_ROUNDS: Final = 150
+FOLD_S: Final = 0.2
 REBALANCE: Final = "rebalance"
 
 Lines = tuple[tuple[str, int], ...]
@@ -144,8 +146,7 @@ async def _compare_account(
     journal: dict[str, list[tuple[str, int]]],
 ) -> None:
     normal = 1 if books.accounts[account] in CREDIT_NORMAL else -1
-    _, _, body = await ask("GET", f"/v1/accounts/{account}", None)
-    balance = msgspec.json.decode(body)["balance"]
+    balance = await _folded_balance(ask, account)
     wanted = {"posted": normal * posted, "held": held, "pending": 0, "available": normal * posted - held}
     if balance != wanted:
         found.add("balance", f"{account} shows {balance}, acknowledged were {wanted}")
@@ -168,6 +169,17 @@ async def _compare_account(
             if books.types.get(id_, entry["type"]) != entry["type"]:
                 found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
         cursor = page["next_cursor"]
+
+
+async def _folded_balance(ask: Ask, account: str) -> dict[str, int]:
+    """With nothing pending any more, unless that takes longer than it may."""
+    for _ in range(FOLD_ROUNDS):
+        _, _, body = await ask("GET", f"/v1/accounts/{account}", None)
+        balance: dict[str, int] = msgspec.json.decode(body)["balance"]
+        if balance["pending"] == 0:
+            break
+        await asyncio.sleep(FOLD_S)
+    return balance
 
 
 def _totals(lines: Iterable[tuple[str, int]]) -> dict[str, int]:
