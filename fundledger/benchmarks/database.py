@@ -112,9 +112,9 @@ def slow_commits(dsn: str, milliseconds: int) -> None:
     async def change() -> None:
         connection = await asyncpg.connect(dsn)
         try:
-            await connection.execute(f"ALTER SYSTEM SET commit_delay = {milliseconds * 1000}")
-            await connection.execute("ALTER SYSTEM SET commit_siblings = 0")
-            await connection.execute("SELECT pg_reload_conf()")
+            await connection.execute(_SQL["slow_commits"].replace("MICROSECONDS", str(milliseconds * 1000)))
+            await connection.execute(_SQL["slow_alone"])
+            await connection.execute(_SQL["reload"])
         finally:
             await connection.close()
 
