@@ -78,6 +78,7 @@ class Folder:
         self._session = Session(dsn, f"fundledger fold {name}"[:63])
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._leads = False
+        self._stuck: set[int] = set()
         self.counted = Folded()
 
     async def run(self) -> None:
@@ -108,6 +109,7 @@ class Folder:
         self._leads = self._leads or bool(await self._connection.fetchval(SQL["lead"], _FOLDS))
         rows = await self._connection.fetch(SQL["backlog"])
         waiting = [Waiting(row["account_number"], row["waiting"], clock.us(row["oldest"])) for row in rows]
+        waiting = [w for w in waiting if w.account_number not in self._stuck]
         self._watch(waiting)
         if self._leads and waiting:
             await self._fold(self._connection, sorted(waiting, key=lambda w: w.oldest_us))
@@ -135,6 +137,8 @@ class Folder:
                 try:
                     found = await self._books.directory.by_number(connection, [number])
                 except (AccountTampered, KeyFault) as error:
+                    # Nobody else's credits are held up by it; it is tried again on the next connection.
+                    self._stuck.add(number)
                     _log.critical("what waits for an account is not folded: %s", error)
                     continue
                 commands += [Fold(account) for account in found.values()]
@@ -160,4 +164,5 @@ class Folder:
             self._connection.terminate()
         self._connection = None
         self._leads = False
+        self._stuck.clear()
         self._session.drop()

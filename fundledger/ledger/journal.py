@@ -49,15 +49,15 @@ class StatementEntry(msgspec.Struct):
 
 
 class _Cursor(msgspec.Struct, array_like=True):
-    """Up to which seq each slot was read. `part`: on which slot lines of the summary behind that were read as well, how
-    many, and what they come to.
+    """Up to which seq each slot was read. `parts`: on which slots lines of the summary behind that were read as well,
+    how many, and what they come to.
     """
 
     account_number: int
     from_us: int | None
     to_us: int | None
     after: list[int]
-    part: tuple[int, int, int] | None = None
+    parts: list[tuple[int, int, int]] = []
 
 
 async def read_statement(
@@ -81,7 +81,7 @@ async def read_statement(
     position = None if cursor is None else _decode(cursor)
     if position is not None:
         _check(position, account, len(slots), from_, to)
-        if position.part is not None and not detailed:
+        if position.parts and not detailed:
             raise BadCursor("this cursor was made for a statement in detail")
         from_, to = (None if us is None else clock.moment(us) for us in (position.from_us, position.to_us))
     bounds = await reader.fetch(SQL["statement_bounds"], account.number, shards, slots, from_, to)
@@ -92,15 +92,16 @@ async def read_statement(
     until = [row["until"] for row in bounds]
     rows = await reader.fetch(SQL["read_statement"], account.number, shards, slots, after, until, limit + 1)
     opening = await reader.fetch(SQL["statement_opening"], account.number, shards, slots, after)
-    part = None if position is None else position.part
-    page = _Page(account, limit, opening[0]["posted"], dict(zip(slots, after, strict=True)), part)
+    parts = {} if position is None else {slot: (count, amount) for slot, count, amount in position.parts}
+    page = _Page(account, limit, opening[0]["posted"], dict(zip(slots, after, strict=True)), parts)
     if detailed:
+        page.detailed = True
         page.lines = await _lines(reader, account, page, rows)
     more = not all(page.add(row) for row in rows)
     if not more:
         return page.entries, None
     from_us, to_us = (None if bound is None else clock.us(bound) for bound in (from_, to))
-    next_ = _Cursor(account.number, from_us, to_us, [page.read[slot] for slot in slots], page.part)
+    next_ = _Cursor(account.number, from_us, to_us, [page.read[slot] for slot in slots], page.begun_summaries())
     return page.entries, _encode(next_)
 
 
@@ -108,20 +109,25 @@ class _Page:
     """A page as it fills: `add` answers False for the row that has no room, or not for all its lines."""
 
     def __init__(
-        self, account: Account, limit: int, balance: int, read: dict[int, int], part: tuple[int, int, int] | None
+        self, account: Account, limit: int, balance: int, read: dict[int, int], parts: dict[int, tuple[int, int]]
     ) -> None:
         self.entries: list[StatementEntry] = []
         self.lines: dict[UUID, list[asyncpg.Record]] = {}
+        self.detailed = False
         self.read = read
-        self.part = part
+        self._parts = parts
         self._normal = account.type.normal
         self._limit = limit
-        self._balance = balance + (part[2] if part else 0)
+        self._balance = balance + sum(amount for _, amount in parts.values())
 
     def begun(self, row: asyncpg.Record) -> int:
         """How many lines of this row earlier pages have shown."""
-        of = self.part
-        return of[1] if of is not None and of[0] == row["slot"] and row["seq"] == self.read[of[0]] + 1 else 0
+        slot = row["slot"]
+        return self._parts[slot][0] if slot in self._parts and row["seq"] == self.read[slot] + 1 else 0
+
+    def begun_summaries(self) -> list[tuple[int, int, int]]:
+        """Slots on which a summary was shown in part, how many lines of it, and what those come to."""
+        return [(slot, count, amount) for slot, (count, amount) in self._parts.items()]
 
     def room(self) -> int:
         return self._limit - len(self.entries)
@@ -129,22 +135,25 @@ class _Page:
     def add(self, row: asyncpg.Record) -> bool:
         if self.room() == 0:
             return False
-        if row["vouchers"] is None or not self.lines:
+        if row["vouchers"] is None or not self.detailed:
             self._show(row, row["voucher_id"], row["type"] or "summary", row["amount"], row["vouchers"])
             self.read[row["slot"]] = row["seq"]
             return True
-        begun = self.begun(row)
-        lines = [line for id_ in dict.fromkeys(row["vouchers"]) for line in self.lines.get(id_, ())]
-        shown = lines[begun : begun + self.room()]
-        for line in shown:
-            self._show(row, line["id"], line["type"], line["amount"], row["vouchers"])
-        done = begun + len(shown)
-        if done < len(row["vouchers"]):
-            before = self.part[2] if begun and self.part else 0
-            self.part = (row["slot"], done, before + sum(line["amount"] for line in shown))
+        begun, before = self.begun(row), self._balance
+        end = begun + self.room()
+        nth: dict[UUID, int] = {}
+        for position, id_ in enumerate(row["vouchers"][:end]):
+            number = nth[id_] = nth.get(id_, -1) + 1
+            if position >= begun:
+                lines = self.lines.get(id_, [])
+                # A voucher that is gone has no line to show any more; `verify` tells.
+                type_, amount = (lines[number]["type"], lines[number]["amount"]) if number < len(lines) else ("gone", 0)
+                self._show(row, id_, type_, amount, row["vouchers"])
+        if end < len(row["vouchers"]):
+            shown = self._parts[row["slot"]][1] if begun else 0
+            self._parts[row["slot"]] = (end, shown + self._balance - before)
             return False
-        if begun:
-            self.part = None
+        self._parts.pop(row["slot"], None)
         self.read[row["slot"]] = row["seq"]
         return True
 
@@ -208,7 +217,7 @@ def _check(cursor: _Cursor, account: Account, sub_accounts: int, from_: datetime
         raise BadCursor("this cursor was made for another period")
     if not all(0 <= seq < 1 << 62 for seq in cursor.after):
         raise BadCursor("this is not a cursor of ours")
-    if cursor.part is not None and not all(-(1 << 62) < number < 1 << 62 for number in cursor.part):
+    if not all(-(1 << 62) < number < 1 << 62 for part in cursor.parts for number in part):
         raise BadCursor("this is not a cursor of ours")
     if not all(us is None or US_MIN <= us <= US_MAX for _, us in asked):
         raise BadCursor("this is not a cursor of ours")

@@ -5,11 +5,13 @@ from datetime import date, timedelta
 
 import pytest
 
+from fundledger.hotspot.keeper import SQL as FOLDER_SQL
 from fundledger.ledger.account import Account, Status
 from fundledger.ledger.batch import AtomicGroup, Fold, Outcome, Resplit, SetPolicy, SetStatus
 from fundledger.ledger.buffer import AMOUNT_MAX
 from fundledger.ledger.hold import PlaceHold
 from fundledger.ledger.journal import read_statement
+from fundledger.ledger.routes import follow, read_routes
 from fundledger.reconciliation.checks import verify
 from tests.support.halfway import Halfway, is_waiting_for_a_lock, overtaken
 from tests.support.ledger import Ledger, code, codes, posted, reversal, together, transfer, voucher
@@ -347,4 +349,28 @@ async def test_the_buffer_is_written_with_its_voucher_or_not_at_all(ledger: Ledg
     assert codes(outcomes) == ["posted", "GuardHit", "posted"]
     assert await held_up(ledger, m) == (0, 0, 14)
     assert await ledger.posted(bank) == 14
+    await ledger.prove()
+
+
+async def test_evidence_is_found_once_and_left_alone(ledger: Ledger) -> None:
+    m, bank = await scene(ledger)
+    await ledger.post(*(transfer(bank, m, 10) for _ in range(3)))
+    await ledger.tamper("DELETE FROM ledger.buffered_entries WHERE number = 2")
+    for _ in range(3):
+        assert (await ledger.post_one(Fold(m))).folded == []
+    assert await ledger.count("integrity_findings") == 1
+    assert await ledger.count("account_events") == 1
+    waiting = await ledger.connection.fetch(FOLDER_SQL["backlog"])
+    assert waiting == [], "nobody else's credits are posted directly because of it"
+
+
+async def test_a_split_keeps_the_policy_that_an_account_was_opened_with(ledger: Ledger) -> None:
+    m, bank = await scene(ledger)
+    assert (await ledger.post_one(Resplit(m, 2, "a test", "tests"))).refusal is None
+    await follow(ledger.connection, ledger.directory, {}, await read_routes(ledger.connection))
+    known = ledger.directory.get("m")
+    assert known is not None
+    assert (known.slots, known.buffered) == (2, True)
+    await ledger.post_one(transfer(bank, known, 5))
+    assert await held_up(ledger, m) == (0, 0, 5)
     await ledger.prove()

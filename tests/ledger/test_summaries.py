@@ -7,6 +7,7 @@ from fundledger.ledger.account import Account
 from fundledger.ledger.batch import AtomicGroup, Batch
 from fundledger.ledger.journal import BadCursor, StatementEntry, read_statement
 from fundledger.reconciliation.checks import verify
+from tests.support.halfway import Halfway
 from tests.support.ledger import Ledger, codes, posted, transfer, voucher
 
 Shown = list[tuple[object, ...]]
@@ -143,3 +144,32 @@ async def test_a_summary_that_is_forgotten_is_found(ledger: Ledger, monkeypatch:
     await ledger.post(transfer(bank, m, 1), transfer(bank, m, 2))
     report = await verify(ledger.dsn, ledger.keys)
     assert {"balance_equals_entries", "voucher_equals_entries"} <= {c.name for c in report.checks if not c.ok}
+
+
+async def test_pages_may_end_within_summaries_of_several_slots(ledger: Ledger) -> None:
+    """Another slot's summary of an earlier time comes to light when one was shown in part."""
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    late = Halfway(await ledger.worker(1))
+    await late.write(*(transfer(bank, m, amount) for amount in (100, 200, 300)))
+    other = await ledger.account("m2")
+    await ledger.post(*(transfer(bank, other, amount) for amount in (1, 2, 3)))
+    page, cursor = await read_statement(ledger.connection, bank, ledger.layout, 2, None, None, None)
+    assert [e.amount for e in page] == [1, 2]
+    await late.commit()
+    shown = list(page)
+    while cursor is not None:
+        page, cursor = await read_statement(ledger.connection, bank, ledger.layout, 2, cursor, None, None)
+        shown += page
+    assert [e.amount for e in shown] == [1, 2, 100, 200, 300, 3]
+    assert [e.balance_after for e in shown] == [1, 3, 103, 303, 603, 606]
+
+
+async def test_the_statement_ends_also_when_a_voucher_of_a_summary_is_gone(ledger: Ledger) -> None:
+    bank, lines = await busy_bank(ledger)
+    async with ledger.connection.transaction():
+        await ledger.connection.execute("ALTER TABLE ledger.vouchers DISABLE TRIGGER ALL")
+        await ledger.connection.execute("DELETE FROM ledger.vouchers WHERE id = $1", lines[1][0])
+    for limit in (1, 2, 3, 1000):
+        found = await statement(ledger, bank, limit)
+        assert [e.voucher_id for e in found] == [id_ for id_, _ in lines]
+        assert [e.type for e in found].count("gone") == 1

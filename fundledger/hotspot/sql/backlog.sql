@@ -1,3 +1,7 @@
--- How much waits to be folded, account by account. Rows: one per account. Locks: none.
+-- How much waits to be folded, account by account; not what is kept as evidence, of accounts whose books do not verify.
+-- Rows: one per account. Locks: none.
 SELECT b.account_number, count(*) AS waiting, min(b.posted_at) AS oldest FROM ledger.buffered_entries b
 GROUP BY b.account_number
+HAVING NOT EXISTS (
+    SELECT FROM ledger.sub_accounts s WHERE s.account_number = b.account_number AND s.slot = 0 AND s.status = 4 -- integrity
+)

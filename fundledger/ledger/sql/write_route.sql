@@ -1,7 +1,8 @@
 -- To how many slots of an account workers post from now on, and why; nothing when it is so already.
 -- $1 account number, $2 slots, $3 reason, $4 module. Rows: none. Locks: the route, after the account's sub-accounts.
 WITH route AS (
-    INSERT INTO ledger.routes (account_number, slots) VALUES ($1, $2)
+    INSERT INTO ledger.routes (account_number, slots, buffered)
+    SELECT a.number, $2, a.buffered FROM ledger.accounts a WHERE a.number = $1
     ON CONFLICT (account_number) DO UPDATE SET slots = $2, epoch = routes.epoch + 1, changed_at = clock_timestamp()
     WHERE routes.slots <> $2
     RETURNING account_number
