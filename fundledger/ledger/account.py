@@ -37,6 +37,7 @@ class Account(msgspec.Struct, frozen=True, gc=False):
     currency: str
     type: AccountType
     buffered: bool = False
+    owner: str = ""
 
     def slots_in(self, shard: int) -> range:
         """All its slots in a shard."""

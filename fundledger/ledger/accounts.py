@@ -116,7 +116,8 @@ async def open_accounts(
 def account_of(number: int, new: NewAccount, layout: Layout) -> Account:
     kind = CHART[new.type]
     slots = layout.platform_slots if kind.platform else 1
-    return Account(number, new.id, shard_of(new.owner, layout.shards), slots, new.currency, kind, new.buffered)
+    shard = shard_of(new.owner, layout.shards)
+    return Account(number, new.id, shard, slots, new.currency, kind, new.buffered, new.owner)
 
 
 def _account_rows(

@@ -1,5 +1,6 @@
 """Which account an id names. Remembers what never changes; balances and status are never remembered."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -75,7 +76,14 @@ class Directory:
         if self.keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
             raise AccountTampered(_ACCOUNT_MAC_FAULT.format(row["id"]))
         return Account(
-            row["number"], row["id"], row["shard"], row["slots"], row["currency"], CHART[row["type"]], row["buffered"]
+            row["number"],
+            row["id"],
+            row["shard"],
+            row["slots"],
+            row["currency"],
+            CHART[row["type"]],
+            row["buffered"],
+            sys.intern(row["owner"]),
         )
 
     def remember(self, account: Account) -> None:

@@ -1,0 +1,176 @@
+"""Where a request is let in: its caller's limits first (429), then this worker's own capacity (503).
+
+What is let in is in flight until it `leaves`. Every answer of a limited route tells the caller where he stands, every
+refusal which policy decided, from where, and which version of the policies.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fundledger.app.hotkeys import HotKeys
+from fundledger.app.problems import PROBLEM_TYPE
+from fundledger.app.render import encode
+from fundledger.app.reply import Reply
+from fundledger.ledger.account import Account
+from fundledger.ledger.voucher import Voucher
+from fundledger.ratelimit.bucket import Bucket
+from fundledger.ratelimit.chain import Chain, Denied
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.limiter import Limiter, Pending
+from fundledger.ratelimit.shedding import Shedder
+
+IANA: Final = "https://iana.org/assignments/http-problem-types#"
+JITTER: Final = 0.2
+UNLIMITED: Final = Chain([], ApiClass.PAYMENT, -1)
+
+
+class Passage:
+    """One request on its way in. `started`: when it was read (monotonic s); `budget_s`: what its sender still waits."""
+
+    __slots__ = ("api_class", "budget_s", "chain", "charged", "inside", "merchant", "module", "shed", "started")
+
+    def __init__(self, module: str, started: float, budget_s: float | None, api_class: ApiClass) -> None:
+        self.module = module
+        self.started = started
+        self.budget_s = budget_s
+        self.api_class = api_class
+        self.merchant: str | None = None
+        self.chain = UNLIMITED
+        self.charged = 0
+        self.inside = False
+        self.shed = False
+
+
+class Gate:
+    """Of one worker. Without a limiter nobody has a quota."""
+
+    def __init__(self, limiter: Limiter | None, shedder: Shedder, hotkeys: HotKeys) -> None:
+        self.limiter = limiter
+        self.shedder = shedder
+        self.hotkeys = hotkeys
+
+    def enter(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | Pending | None:
+        """None: it is in. Pending: `ask` has to be awaited. Never waits. `account`: whose money it is about."""
+        merchant = None
+        seen = self.hotkeys.seen
+        if account is not None:
+            merchant = passage.merchant = account.owner
+            seen("merchant", merchant, cost)
+            seen("account", account.id, cost)
+        seen("caller", passage.module, cost)
+        limiter = self.limiter
+        if limiter is not None:
+            chain = limiter.chain(passage.module, passage.api_class, merchant, None if account is None else account.id)
+            passage.chain = chain
+            verdict = limiter.admit(chain, cost, passage.started)
+            if verdict is not None:
+                return verdict if isinstance(verdict, Pending) else self._denied(passage, verdict, cost)
+            passage.charged = cost
+        return self.enter_uncharged(passage)
+
+    async def ask(
+        self, passage: Passage, cost: int = 1, charges: Sequence[tuple[Bucket, int]] | None = None
+    ) -> Reply | None:
+        """As `enter`, when it could not tell, or for charges of its own. None: it is in."""
+        if self.limiter is not None:
+            verdict = await self.limiter.ask(passage.chain, cost, passage.started, charges)
+            if verdict is not None:
+                return self._denied(passage, verdict, cost)
+            passage.charged = cost if charges is None else 0
+        return self.enter_uncharged(passage)
+
+    async def let(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | None:
+        """`enter`, and `ask` where it takes that."""
+        answer = self.enter(passage, account, cost)
+        return await self.ask(passage, cost) if isinstance(answer, Pending) else answer
+
+    def enter_uncharged(self, passage: Passage) -> Reply | None:
+        """Whether this worker has the capacity for it."""
+        reason = self.shedder.enter(passage.api_class, passage.merchant, passage.started, passage.budget_s)
+        if reason is not None:
+            self.refund(passage, passage.charged)
+            passage.shed = True
+            return self._shed(passage, reason)
+        passage.inside = True
+        return None
+
+    def refund(self, passage: Passage, cost: int) -> None:
+        """It is a repeat, answered from its record, or it was shed: it costs nothing."""
+        if self.limiter is not None and passage.charged and cost:
+            self.limiter.give_back(passage.chain, cost)
+
+    def leave(self, passage: Passage, now: float, *, dropped: bool = False) -> None:
+        """It has been answered. `dropped`: with a fault of ours."""
+        if passage.inside:
+            passage.inside = False
+            self.shedder.leave(passage.api_class, passage.merchant, now - passage.started, dropped=dropped)
+
+    def charges_of(self, passage: Passage, vouchers: Sequence[Voucher]) -> list[tuple[Bucket, int]]:
+        """What a batch costs: each voucher one of each bucket that it alone would have been charged to."""
+        limiter = self.limiter
+        if limiter is None:
+            return []
+        count = len(vouchers)
+        self.hotkeys.seen("caller", passage.module, count)
+        merchants: dict[Chain, int] = {}
+        for voucher in vouchers:
+            account = account_of(voucher)
+            owner, id_ = (None, None) if account is None else (account.owner, account.id)
+            chain = limiter.chain(passage.module, limiter.policies.class_of(voucher.type), owner, id_)
+            merchants[chain] = merchants.get(chain, 0) + 1
+        costs: dict[Bucket, int] = {}
+        for chain, n in merchants.items():
+            for bucket in chain.buckets:
+                costs[bucket] = costs.get(bucket, 0) + n
+        passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
+        for bucket in passage.chain.buckets:
+            costs[bucket] = count
+        return list(costs.items())
+
+    def class_of(self, voucher_type: str) -> ApiClass:
+        return ApiClass.PAYMENT if self.limiter is None else self.limiter.policies.class_of(voucher_type)
+
+    def _denied(self, passage: Passage, denied: Denied, cost: int) -> Reply:
+        version = self.limiter.policies.version if self.limiter is not None else ""
+        wait_s = max(1, math.ceil(denied.retry_s * (1 + random.random() * JITTER)))  # noqa: S311 - spreads those who wait
+        policy = denied.policy
+        headers = {
+            "Retry-After": str(wait_s),
+            "X-Limit-Decision": f"{policy.name};{denied.source};{version}",
+        }
+        if denied.closed:
+            passage.shed = True
+            detail = "limits cannot be counted at the moment, and this is not done uncounted"
+            return _refusal(503, "temporary-reduced-capacity", "Not at the moment", detail, wait_s, headers)
+        if cost > policy.rate.burst:
+            detail = f"this costs {cost}, and the policy {policy.name} never lets more than {policy.rate.burst} in at once"
+        else:
+            detail = f"the quota of the policy {policy.name} is used up; nothing was done, the same request may be sent again"
+        headers |= passage.chain.told(passage.started)
+        named = {"violated-policies": [policy.name]}
+        return _refusal(429, "quota-exceeded", "Too many requests", detail, wait_s, headers, **named)
+
+    def _shed(self, passage: Passage, reason: str) -> Reply:
+        wait_s = self.shedder.retry_after_s(passage.api_class)
+        wait_s = math.ceil(wait_s * (1 + random.random() * JITTER))  # noqa: S311 - as above
+        version = self.limiter.policies.version if self.limiter is not None else ""
+        headers = {"Retry-After": str(wait_s), "X-Limit-Decision": f"{reason};shedder;{version}"}
+        detail = "there is more to do than can be done; nothing was done, the same request may be sent again"
+        return _refusal(503, "temporary-reduced-capacity", "Not at the moment", detail, wait_s, headers)
+
+
+def account_of(voucher: Voucher) -> Account | None:
+    """Whose money a voucher is about: the first account that is not the platform's."""
+    for account, _ in voucher.lines:
+        if not account.type.platform:
+            return account
+    return None
+
+
+def _refusal(
+    status: int, type_: str, title: str, detail: str, wait_s: int, headers: dict[str, str], **members: Any
+) -> Reply:
+    body = {"type": IANA + type_, "title": title, "status": status, "detail": detail, **members}
+    return Reply(status, encode({**body, "retry_after_ms": wait_s * 1000}), PROBLEM_TYPE, headers)

@@ -1,0 +1,76 @@
+-- gcra.decide on the buckets of KEYS[2..], all or none, by the clock of this server. KEYS[1]: since when it remembers.
+-- ARGV: nonce, then for each bucket: tokens, period_us, burst, ceiling, debt, least, most, shadow (0 or 1).
+-- Reply: nonce, admitted (0 or 1), then for each bucket: granted, remaining, retry_us, reset_us.
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+-- Exact below 2^53: the remainder is, and what it leaves divides evenly.
+local function div(a, b)
+    local rest = math.fmod(a, b)
+    if rest < 0 then rest = rest + b end
+    return (a - rest) / b, rest
+end
+
+local since = redis.call('GET', KEYS[1])
+if since then
+    since = tonumber(since)
+else
+    since = now
+    redis.call('SET', KEYS[1], string.format('%.0f', now))
+end
+local ago = math.max(0, now - since)
+
+local count = #KEYS - 1
+local stored = {}
+if count > 0 then stored = redis.call('MGET', unpack(KEYS, 2)) end
+local loads, free, admitted = {}, {}, 1
+for i = 1, count do
+    local at = (i - 1) * 8 + 1
+    local tokens, period = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local burst, ceiling = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+    local most, load = ceiling * period, 0
+    if stored[i] then
+        local us, frac, of = string.match(stored[i], '^(%d+) (%d+) (%d+)$')
+        local ahead = tonumber(us) - now
+        frac = tonumber(frac)
+        -- Of a rate that was changed since: rounded up.
+        if tonumber(of) ~= tokens then frac = tokens end
+        if ahead > div(most, tokens) then
+            load = most
+        elseif ahead >= 0 then
+            load = math.min(most, ahead * tokens + frac)
+        end
+    end
+    local spent = (burst - math.max(1, math.floor(burst / 10))) * period
+    if ago <= div(spent, tokens) then load = math.max(load, spent - ago * tokens) end
+    load = math.min(math.max(0, load + tonumber(ARGV[at + 5]) * period), most)
+    loads[i] = load
+    free[i] = math.max(0, (div(burst * period - load, period)))
+    if ARGV[at + 8] ~= '1' and free[i] < tonumber(ARGV[at + 6]) then admitted = 0 end
+end
+
+local reply = {ARGV[1], admitted}
+for i = 1, count do
+    local at = (i - 1) * 8 + 1
+    local tokens, period, burst = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local debt, least, granted = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), 0
+    if admitted == 1 and free[i] >= least then granted = math.min(free[i], tonumber(ARGV[at + 7])) end
+    local load = loads[i] + granted * period
+    local whole, frac = div(load, tokens)
+    local reset = whole
+    if frac > 0 then reset = whole + 1 end
+    local retry = 0
+    if free[i] < least then
+        local rest
+        retry, rest = div(loads[i] - (burst - least) * period, tokens)
+        if rest > 0 then retry = retry + 1 end
+    end
+    if granted > 0 or debt ~= 0 then
+        local ttl_ms = math.floor(reset / 1000) + 1001
+        local state = string.format('%.0f %.0f %.0f', now + whole, frac, tokens)
+        redis.call('SET', KEYS[i + 1], state, 'PX', string.format('%.0f', ttl_ms))
+    end
+    local n = #reply
+    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = granted, free[i] - granted, retry, reset
+end
+return reply

@@ -1,0 +1,400 @@
+"""Who may pass now: the policies that a request meets, decided from what this worker holds, or by asking the store.
+
+`admit` decides at once whatever can be decided here: leased tokens, credit, refusals that are remembered, and all of it
+while the store is away. Only what it cannot answer is asked (`ask`), in one script for all policies of the request:
+all of them are charged or none. A request is counted once: a refusal under the policy that refused, an admission under
+the most special policy that it met.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from fundledger.ratelimit import fallback
+from fundledger.ratelimit.bucket import Bucket
+from fundledger.ratelimit.chain import Chain, Denied
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.counted import Limits, Times
+from fundledger.ratelimit.policies import Kind, Policies, Policy
+from fundledger.ratelimit.store import Store, StoreAway
+
+REMEMBERED: Final = 1 << 15
+"""Buckets, and chains of them, in each of two generations."""
+SETTLE_S: Final = 0.005
+KEYS_AT_ONCE: Final = 200
+SAMPLE: Final = 16
+"""One in so many decisions on leased tokens is timed."""
+WINDOW_S: Final = 10.0
+
+
+class Pending:
+    """The answer is not known here: ask."""
+
+
+PENDING: Final = Pending()
+
+
+class Limiter:
+    """Of one worker. `run` has to be running. Not for use from several threads."""
+
+    def __init__(
+        self,
+        policies: Policies,
+        store: Store,
+        counts: Limits,
+        *,
+        shadow: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self.counts = counts
+        self.store = store
+        self.policies = policies
+        self._shadow = shadow
+        self._generation = 0
+        self._recovered = 0
+        self._workers = store.workers
+        self._buckets: tuple[dict[str, Bucket], dict[str, Bucket]] = ({}, {})
+        self._chains: dict[tuple[str, ApiClass, str | None, str | None], Chain] = {}
+        self._old_chains: dict[tuple[str, ApiClass, str | None, str | None], Chain] = {}
+        self._dirty: list[Bucket] = []
+        self._holding: list[Bucket] = []
+        self._wake = asyncio.Event()
+        self._urgent = False
+        self._until_timed = SAMPLE
+        self._window_ends = 0.0
+        self.replace(policies)
+
+    def chain(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> Chain:
+        """The policies that such a request meets."""
+        key = (caller, api_class, merchant, account)
+        chain = self._chains.get(key)
+        if chain is not None and chain.generation == self._generation:
+            return chain
+        if len(self._chains) >= REMEMBERED:
+            self._harvest(self._old_chains)
+            self._old_chains, self._chains = self._chains, {}
+        chain = self._old_chains.get(key)
+        if chain is None or chain.generation != self._generation:
+            keys = {
+                Kind.GLOBAL: "",
+                Kind.CLASS: str(api_class),
+                Kind.CALLER: caller,
+                Kind.MERCHANT: merchant,
+                Kind.ACCOUNT: account,
+            }
+            buckets = [self._bucket(policy, key) for policy, key in self.policies.matching(api_class, keys)]
+            chain = Chain(buckets, api_class, self._generation)
+        else:
+            del self._old_chains[key]
+        self._chains[key] = chain
+        return chain
+
+    def admit(self, chain: Chain, cost: int, now: float) -> Denied | Pending | None:
+        """None: it may pass, and is charged. PENDING: `ask`. Never waits, never raises. `now`: `time.monotonic()`."""
+        for bucket in chain.buckets:
+            if bucket.tokens < cost or now >= bucket.expires:
+                return self._admit_slowly(chain, chain.charges(cost), now)
+        for bucket in chain.buckets:
+            bucket.tokens -= cost
+            if bucket.tokens < bucket.low and not bucket.dirty:
+                self._refill(bucket)
+        chain.allowed += 1
+        self._until_timed -= 1
+        if self._until_timed <= 0:
+            self._until_timed = SAMPLE
+            self.counts.decision_s["lease"].observe(self._clock() - now)
+        return None
+
+    async def ask(
+        self, chain: Chain, cost: int, now: float, charges: "Sequence[tuple[Bucket, int]] | None" = None
+    ) -> Denied | None:
+        """None: it may pass, and is charged. Asks the store if need be, once for all policies, for 5 ms at most.
+
+        `charges`: what is charged instead of `cost` of each bucket of the chain, as of a batch that concerns several
+        merchants. Cancelling charges at most what this request costs.
+        """
+        charges = chain.charges(cost) if charges is None else charges
+        verdict = self._admit_slowly(chain, charges, now)
+        if not isinstance(verdict, Pending):
+            return verdict
+        held, asked = [], []
+        for bucket, of_it in charges:
+            if bucket.has(of_it, now):
+                bucket.take(of_it, now)
+                held.append((bucket, of_it))
+            else:
+                bucket.want = bucket.hold
+                asked.append((bucket, of_it))
+        try:
+            admitted, short = await self._decide(asked)
+        except StoreAway:
+            self._return(held)
+            return self._admit_share(chain, charges, now)
+        if not admitted:
+            self._return(held)
+        source = "strict" if chain.strict else "lease"
+        for bucket in short:
+            if not bucket.shadowed:
+                return self._denied(chain, bucket, source, bucket.denied_until - self._clock(), now)
+            self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny {source}", 1)
+        self._count(f"{chain.allow_key} {source}", 1)
+        self.counts.decision_s["strict"].observe(self._clock() - now)
+        return None
+
+    def _admit_slowly(
+        self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float
+    ) -> "Denied | Pending | None":
+        if self.store.breaker.open:
+            return self._admit_share(chain, charges, now)
+        if self.store.recovered != self._recovered:
+            self._forget_shares()
+        passed = []
+        for bucket, cost in charges:
+            if not bucket.denies(cost, now):
+                continue
+            if not bucket.shadowed:
+                return self._denied(chain, bucket, "denycache", bucket.denied_until - now, now)
+            passed.append(bucket)
+        for bucket, cost in charges:
+            if not bucket.has(cost, now) and bucket not in passed:
+                return PENDING
+        for bucket, cost in charges:
+            if bucket in passed:
+                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny denycache", 1)
+                continue
+            bucket.take(cost, now)
+            if not bucket.dirty and (bucket.debt or bucket.tokens < bucket.low):
+                self._refill(bucket)
+        chain.allowed += 1
+        self.counts.decision_s["lease"].observe(self._clock() - now)
+        return None
+
+    def _return(self, held: Sequence[tuple[Bucket, int]]) -> None:
+        for bucket, cost in held:
+            bucket.give_back(cost)
+            if not bucket.dirty:
+                self._refill(bucket)
+
+    def give_back(self, chain: Chain, cost: int) -> None:
+        """An admitted request turned out to cost nothing: a repeat, answered from its record; or it was shed."""
+        if not self.store.breaker.open:
+            self._return([charge for charge in chain.charges(cost) if not charge[0].shadowed])
+
+    async def peek(self, chain: Chain) -> list[tuple[int, int]]:
+        """Of each bucket of a chain: what may be had now, and in how many us it is full. Raises StoreAway."""
+        nothing = [0] * len(chain.buckets)
+        reply = await self.store.decide(*_request(chain.charges(0), nothing, nothing))
+        return [(reply[i * 4 + 2], reply[i * 4 + 4]) for i in range(len(chain.buckets))]
+
+    def replace(self, policies: Policies) -> None:
+        """From now on these policies count. What is held goes back; what was spent is still charged."""
+        for generation in self._buckets:
+            for bucket in generation.values():
+                if bucket.tokens and not bucket.dirty:
+                    bucket.give_back(bucket.tokens)
+                    bucket.tokens = 0
+                    self._refill(bucket)
+        self._harvest(self._chains)
+        self._harvest(self._old_chains)
+        self._chains, self._old_chains, self._buckets = {}, {}, ({}, {})
+        self._generation += 1
+        self.policies = policies
+        self.counts.version = policies.version
+        self.counts.policies = {p.name: (p.rate.per_second, p.rate.burst) for p in policies.all()}
+        for source in ("lease", "strict", "denycache", "fallback"):
+            self.counts.decision_s.setdefault(source, Times())
+
+    def counted(self) -> Limits:
+        """Everything so far."""
+        self._harvest(self._chains)
+        self._harvest(self._old_chains)
+        for policy in self.policies.all():
+            self._spent(policy.name)
+        away = self.store.away_since
+        self.counts.mode = "fallback" if away is not None else "shadow" if self._shadow else "normal"
+        self.counts.fallback_s = 0.0 if away is None else self._clock() - away
+        return self.counts
+
+    async def run(self) -> None:
+        """For ever: charge what was spent, fetch leases before they are needed, return the rest. Cancelling ends it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._dirty:
+                self._wake.clear()
+                timer = loop.call_later(0.1, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
+            if not self._urgent:
+                await asyncio.sleep(SETTLE_S)
+            self._urgent = False
+            self._expire(self._clock())
+            while self._dirty:
+                batch, self._dirty = self._dirty[:KEYS_AT_ONCE], self._dirty[KEYS_AT_ONCE:]
+                await self._settle(batch)
+
+    async def _settle(self, buckets: list[Bucket]) -> None:
+        for bucket in buckets:
+            bucket.dirty = False
+            # Who is spent on credit fast is worth a lease; who hardly is, is not.
+            eager = bucket.low > 0 or bucket.debt * 4 > bucket.credit
+            bucket.want = min(bucket.hold, max(2 * bucket.want, 4 * bucket.debt)) if eager and bucket.debt >= 0 else 0
+        with contextlib.suppress(StoreAway):
+            await self._decide([(bucket, 0) for bucket in buckets])
+
+    async def _decide(self, asked: Sequence[tuple[Bucket, int]]) -> tuple[bool, list[Bucket]]:
+        """Ask for tokens of each bucket, and a lease. `(admitted, which had not enough)`. Raises StoreAway."""
+        now = self._clock()
+        rooms = [bucket.room(now) for bucket, _ in asked]
+        debts = [bucket.debt for bucket, _ in asked]
+        for (bucket, _), room in zip(asked, rooms, strict=True):
+            bucket.charging += bucket.debt
+            bucket.asking += room
+            bucket.debt = 0
+        reply = None
+        try:
+            reply = await self.store.decide(*_request(asked, debts, rooms))
+        finally:
+            for (bucket, _), debt, room in zip(asked, debts, rooms, strict=True):
+                bucket.charging -= debt
+                bucket.asking -= room
+                # Nobody knows whether it was charged: twice is on the safe side.
+                bucket.debt += debt if reply is None else 0
+        now = self._clock()
+        short = []
+        for i, (bucket, cost) in enumerate(asked):
+            granted, remaining, retry_us, reset_us = reply[i * 4 + 1 : i * 4 + 5]
+            bucket.used += granted + debts[i]
+            bucket.answer(remaining, reset_us, now)
+            if granted > cost:
+                if bucket.tokens == 0:
+                    self._holding.append(bucket)
+                bucket.granted(granted - cost, now)
+                self._tokens(bucket, "granted", granted - cost)
+            if retry_us:
+                bucket.refused(cost, retry_us, now)
+                short.append(bucket)
+        return reply[0] == 1, short
+
+    def _admit_share(self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float) -> Denied | None:
+        if not charges:
+            chain.allowed += 1
+            return None
+        if chain.api_class in fallback.CLOSED:
+            return self._denied(chain, charges[-1][0], "fallback", 1.0, now, closed=True)
+        _, grants = fallback.take(charges, chain.api_class, self.store.workers, int(now * 1e6))
+        for (bucket, _), grant in zip(charges, grants, strict=True):
+            if grant.retry_us and bucket.shadowed:
+                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny fallback", 1)
+            elif grant.retry_us:
+                return self._denied(chain, bucket, "fallback", grant.retry_us / 1e6, now)
+        self._count(f"{chain.allow_key} fallback", 1)
+        self.counts.decision_s["fallback"].observe(self._clock() - now)
+        return None
+
+    def _denied(
+        self, chain: Chain, bucket: Bucket, source: str, retry_s: float, now: float, *, closed: bool = False
+    ) -> Denied:
+        self._count(f"{bucket.policy.name} {chain.api_class} deny {source}", 1)
+        self.counts.decision_s["strict" if source == "lease" else source].observe(self._clock() - now)
+        return Denied(bucket.policy, source, max(0.0, retry_s), closed)
+
+    def _bucket(self, policy: Policy, key: str) -> Bucket:
+        name = f"{policy.name}:{key}"
+        young, old = self._buckets
+        bucket = young.get(name) or old.get(name)
+        if bucket is None:
+            bucket = Bucket(policy, key, policy.leased(self.store.workers))
+        if name not in young:
+            if len(young) >= REMEMBERED:
+                # What is not charged yet, and shares that are not full, may not be forgotten.
+                kept = {name: bucket for name, bucket in old.items() if self._in_use(bucket)}
+                self._buckets = ({}, {**kept, **young})
+                young = self._buckets[0]
+            young[name] = bucket
+        return bucket
+
+    def _in_use(self, bucket: Bucket) -> bool:
+        return bucket.debt != 0 or (bucket.state is not None and bucket.state[0] > self._clock() * 1e6)
+
+    def _refill(self, bucket: Bucket) -> None:
+        bucket.dirty = True
+        if bucket.tokens < bucket.low:
+            self._urgent = True
+        if not self._dirty:
+            self._wake.set()
+        self._dirty.append(bucket)
+
+    def _expire(self, now: float) -> None:
+        """Tokens that were not spent in time: most of a lease goes back, a rest is left to expire."""
+        holding = []
+        for bucket in self._holding:
+            if now < bucket.expires:
+                holding.append(bucket)
+                continue
+            state = "returned" if bucket.tokens * 2 > bucket.want else "expired"
+            self._tokens(bucket, state, bucket.tokens)
+            if state == "returned":
+                bucket.give_back(bucket.tokens)
+                if not bucket.dirty:
+                    self._refill(bucket)
+            bucket.tokens = bucket.low = 0
+            bucket.want //= 2
+        self._holding = holding
+        if self.store.workers != self._workers:
+            self._workers = self.store.workers
+            for bucket in self._all_buckets():
+                bucket.resize(bucket.policy.leased(self._workers))
+        if now > self._window_ends:
+            self._window_ends = now + WINDOW_S
+            busiest: dict[str, float] = {}
+            for bucket in self._all_buckets():
+                share = bucket.used / (bucket.policy.rate.per_second * WINDOW_S)
+                busiest[bucket.policy.name] = max(share, busiest.get(bucket.policy.name, 0.0))
+                bucket.used = 0
+            self.counts.utilization = busiest
+
+    def _all_buckets(self) -> Iterable[Bucket]:
+        return [bucket for generation in self._buckets for bucket in generation.values()]
+
+    def _forget_shares(self) -> None:
+        self._recovered = self.store.recovered
+        for bucket in self._all_buckets():
+            bucket.state = None
+            bucket.tokens = bucket.debt = bucket.low = 0
+            bucket.denied_until = 0.0
+            bucket.on_credit = False
+
+    def _tokens(self, bucket: Bucket, state: str, count: int) -> None:
+        key = f"{bucket.policy.name} {state}"
+        self.counts.lease_tokens[key] = self.counts.lease_tokens.get(key, 0) + count
+
+    def _spent(self, policy: str) -> None:
+        tokens = self.counts.lease_tokens
+        held = sum(bucket.tokens for bucket in self._holding if bucket.policy.name == policy)
+        gone = held + sum(tokens.get(f"{policy} {state}", 0) for state in ("returned", "expired"))
+        spent = tokens.get(f"{policy} granted", 0) - gone
+        tokens[f"{policy} spent"] = max(spent, tokens.get(f"{policy} spent", 0))
+
+    def _count(self, key: str, count: int) -> None:
+        self.counts.decisions[key] = self.counts.decisions.get(key, 0) + count
+
+    def _harvest(self, chains: dict[tuple[str, ApiClass, str | None, str | None], Chain]) -> None:
+        for chain in chains.values():
+            if chain.allowed:
+                self._count(f"{chain.allow_key} lease", chain.allowed)
+                chain.allowed = 0
+
+
+def _request(
+    asked: Sequence[tuple[Bucket, int]], debts: Sequence[int], rooms: Sequence[int]
+) -> tuple[list[str], list[int]]:
+    """What decide.lua takes: of each bucket `cost` at least, `room` more at most."""
+    arguments: list[int] = []
+    for (bucket, cost), debt, room in zip(asked, debts, rooms, strict=True):
+        rate = bucket.policy.rate
+        most = cost + room
+        arguments += (rate.tokens, rate.period_us, rate.burst, rate.ceiling, debt, cost, most, int(bucket.shadowed))
+    return [bucket.key for bucket, _ in asked], arguments

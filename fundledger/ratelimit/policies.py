@@ -1,0 +1,195 @@
+"""The policies file: who may do how much. Read as a whole or refused as a whole, with the line of what is wrong named.
+
+For each kind of key (global, class, caller, merchant, account) the first policy of the file that matches a request
+counts, so a request meets at most five. A policy is `strict` (each request asks the store) or `leased` (a worker holds
+some tokens and spends them by itself): docs/adr/0016.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from fractions import Fraction
+from importlib.resources import files
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.gcra import EXACT_MAX, Rate
+
+LEASED_SHARE: Final = Fraction(1, 20)
+"""What all workers together may hold or have spent unasked, of the rate for a second and the burst."""
+LEASED_MIN: Final = 4
+"""Fewer tokens than these for one worker are no lease: the policy is strict then."""
+RATE_MAX: Final = 1_000_000
+_PER: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(\d*)(s|min|h|d)\Z")
+
+
+class Kind(StrEnum):
+    """Whose bucket it is."""
+
+    GLOBAL = "global"
+    CLASS = "class"
+    CALLER = "caller"
+    MERCHANT = "merchant"
+    ACCOUNT = "account"
+
+
+class BadPolicies(Exception):
+    """What is wrong with the file, in one line."""
+
+
+class _PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
+    key: Kind
+    rate: float | str
+    burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    mode: Literal["leased", "strict"] | None = None
+    classes: list[ApiClass] | None = None
+    only: list[str] | None = None
+    shadow: bool = False
+
+
+class _FileBody(msgspec.Struct, forbid_unknown_fields=True):
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    policy: Annotated[list[_PolicyBody], msgspec.Meta(max_length=64)] = []
+    types: dict[ApiClass, list[str]] = {}
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """One rule. `classes` and `only` (keys) are None where it is for all. `leased_max`: tokens that all workers
+    together may hold; 0 of a strict one.
+    """
+
+    name: str
+    kind: Kind
+    rate: Rate
+    leased_max: int
+    classes: frozenset[ApiClass] | None = None
+    only: frozenset[str] | None = None
+    shadow: bool = False
+
+    def matches(self, api_class: ApiClass, key: str) -> bool:
+        return (self.classes is None or api_class in self.classes) and (self.only is None or key in self.only)
+
+    def leased(self, workers: int) -> int:
+        """Tokens of one of so many workers; 0 when it has to ask for each."""
+        share = self.leased_max // max(1, workers)
+        return share if share >= LEASED_MIN else 0
+
+
+class Policies(msgspec.Struct, frozen=True):
+    """A file that was accepted. `version` is its own number and eight digits of its content."""
+
+    version: str
+    by_kind: dict[Kind, list[Policy]]
+    types: dict[str, ApiClass]
+
+    def class_of(self, voucher_type: str) -> ApiClass:
+        """What a voucher of this type is for."""
+        return self.types.get(voucher_type, ApiClass.PAYMENT)
+
+    def matching(self, api_class: ApiClass, keys: Mapping[Kind, str | None]) -> list[tuple[Policy, str]]:
+        """The policies that a request meets, each with whose bucket counts; the most general first."""
+        found = []
+        for kind, policies in self.by_kind.items():
+            key = keys.get(kind)
+            if key is not None:
+                policy = next((p for p in policies if p.matches(api_class, key)), None)
+                if policy is not None:
+                    found.append((policy, key))
+        return found
+
+    def all(self) -> list[Policy]:
+        return [policy for policies in self.by_kind.values() for policy in policies]
+
+
+def default_text() -> str:
+    """The file that an installation begins with."""
+    return (files("fundledger.ratelimit") / "default.toml").read_text()
+
+
+def parse(text: str, *, shadow: bool = False) -> Policies:
+    """`shadow`: nothing is refused, whatever the file says. Raises BadPolicies."""
+    try:
+        body = msgspec.convert(tomllib.loads(text), _FileBody)
+    except tomllib.TOMLDecodeError as error:
+        raise BadPolicies(f"this is not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise BadPolicies(str(error).replace("`$.", "`").replace(" - at `$`", "")) from None
+    policies = [_policy(one, shadow) for one in body.policy]
+    _refuse_twice([policy.name for policy in policies])
+    _refuse_never_reached(policies)
+    by_kind = {kind: [policy for policy in policies if policy.kind is kind] for kind in Kind}
+    types = {name: api_class for api_class, names in body.types.items() for name in names}
+    if len(types) != sum(len(names) for names in body.types.values()):
+        raise BadPolicies("types: a voucher type stands under two classes")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Policies(f"{body.version}.{digest}", {kind: found for kind, found in by_kind.items() if found}, types)
+
+
+def _policy(body: _PolicyBody, shadow: bool) -> Policy:
+    where = f"policy {body.name!r}"
+    per_second = _per_second(where, body.rate)
+    per_us = per_second / 1_000_000
+    leased_max = int(LEASED_SHARE * (per_second + body.burst))
+    ceiling = 2 * body.burst + leased_max
+    rate = Rate(per_us.numerator, per_us.denominator, body.burst, ceiling)
+    if ceiling * rate.period_us > EXACT_MAX or rate.tokens > EXACT_MAX:
+        raise BadPolicies(f"{where}: rate {body.rate} with burst {body.burst} cannot be counted exactly: fewer digits")
+    if body.mode == "leased" and leased_max < LEASED_MIN:
+        least = f"a twentieth of rate and burst is {leased_max} tokens, fewer than {LEASED_MIN}"
+        raise BadPolicies(f"{where}: mode 'leased' is impossible: {least}; leave it out, or use 'strict'")
+    if body.only is not None and body.key is Kind.GLOBAL:
+        raise BadPolicies(f"{where}: `only` makes no sense with key 'global'")
+    if body.only == [] or body.classes == []:
+        raise BadPolicies(f"{where}: an empty list matches nothing; leave it out to match all")
+    return Policy(
+        body.name,
+        body.key,
+        rate,
+        0 if body.mode == "strict" else leased_max,
+        None if body.classes is None else frozenset(body.classes),
+        None if body.only is None else frozenset(body.only),
+        body.shadow or shadow,
+    )
+
+
+def _per_second(where: str, given: float | str) -> Fraction:
+    """Tokens a second, exactly as written: `0.7`, `"90/min"`, `"7/10s"`."""
+    if isinstance(given, str):
+        found = _RATE.match(given.replace(" ", ""))
+        if found is None or found[2] == "0":
+            raise BadPolicies(f'{where}: rate {given!r}: accepted is a number a second, or such as "90/min", "7/10s"')
+        rate = Fraction(found[1]) / (int(found[2] or 1) * _PER[found[3]])
+    else:
+        rate = Fraction(str(given)) if given == given and abs(given) != float("inf") else Fraction(0)  # noqa: PLR0124
+    if not Fraction(1, 86400) <= rate <= RATE_MAX:
+        raise BadPolicies(f"{where}: rate {given!r}: accepted is from one a day to {RATE_MAX} a second")
+    return rate
+
+
+def _refuse_twice(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise BadPolicies(f"policy {name!r} stands twice")
+
+
+def _refuse_never_reached(policies: list[Policy]) -> None:
+    for i, later in enumerate(policies):
+        for earlier in policies[:i]:
+            if (
+                earlier.kind is later.kind
+                and _covers(earlier.classes, later.classes)
+                and _covers(earlier.only, later.only)
+            ):
+                raise BadPolicies(
+                    f"policy {later.name!r} is never reached: {earlier.name!r} before it matches the same"
+                )
+
+
+def _covers(wide: frozenset[str] | None, narrow: frozenset[str] | None) -> bool:
+    return wide is None or (narrow is not None and narrow <= wide)

@@ -1,0 +1,260 @@
+"""The way to Redis or Valkey: scripts, many to a round trip, with a deadline, and a breaker for when it is away.
+
+Whoever asks gets an answer within `DEADLINE_S` or a StoreAway; the round trip itself goes on without him, so that a
+caller who goes away leaves nobody else's reply on the wire. Each reply carries the nonce of what was asked.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+import redis.asyncio
+from redis.exceptions import NoScriptError, RedisError
+
+from fundledger.ratelimit.counted import Limits, Times
+
+DEADLINE_S: Final = 0.005
+ROUND_TRIP_S: Final = 0.1
+"""After so long a connection is given up."""
+FAILURES_IN_ROW: Final = 3
+CALLS_MIN: Final = 10
+MISSED_SHARE: Final = 0.2
+PROBE_EVERY_S: Final = (0.1, 0.2)
+HEARTBEAT_S: Final = 1.0
+WORKER_LIVES_S: Final = 5
+CALLS_AT_ONCE: Final = 256
+SINCE: Final = "{fundledger}:since"
+WORKERS: Final = "{fundledger}:workers"
+_SCRIPTS: Final = {
+    name: (files("fundledger.ratelimit") / f"{name}.lua").read_text() for name in ("decide", "mark", "heartbeat")
+}
+_log = logging.getLogger(__name__)
+
+
+class StoreAway(Exception):
+    """No answer in time, an error instead of one, or it is known to be away. What was asked may have been done."""
+
+
+class Breaker:
+    """Closed until three failures in a row, or a fifth of the calls of a second; then open until a probe succeeds."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self._in_row = 0
+        self._window = 0.0
+        self._calls = 0
+        self._failures = 0
+
+    def succeeded(self, now: float) -> None:
+        self._in_row = 0
+        self._count(now)
+
+    def failed(self, now: float) -> None:
+        """A failure: an error, or an answer that came too late."""
+        self._in_row += 1
+        self._count(now)
+        self._failures += 1
+        if self._in_row >= FAILURES_IN_ROW or (
+            self._calls >= CALLS_MIN and self._failures > MISSED_SHARE * self._calls
+        ):
+            self.open = True
+
+    def close(self) -> None:
+        self.open = False
+        self._in_row = self._calls = self._failures = 0
+
+    def _count(self, now: float) -> None:
+        if now - self._window > 1.0:
+            self._window = now
+            self._calls = self._failures = 0
+        self._calls += 1
+
+
+class Store:
+    """One connection of one worker. `name` tells it from all other workers. `workers` is how many live, as last heard.
+
+    `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing.
+    """
+
+    def __init__(self, url: str, name: str, counts: Limits, workers: int) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            url,
+            single_connection_client=False,
+            max_connections=4,
+            socket_connect_timeout=ROUND_TRIP_S * 2,
+            protocol=2,
+            retry=None,
+            decode_responses=True,
+        )
+        self._name = name
+        self._counts = counts
+        self.workers = workers
+        self.breaker = Breaker()
+        self.away_since: float | None = None
+        self.recovered = 0
+        self._shas: dict[str, str] = {}
+        self._queue: deque[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]] = deque()
+        self._wake = asyncio.Event()
+        self._nonces = itertools.count(random.getrandbits(32))
+
+    async def decide(self, keys: Sequence[str], numbers: Sequence[int]) -> list[int]:
+        """The reply of decide.lua without its nonce: admitted, then four numbers for each key. Raises StoreAway."""
+        nonce = str(next(self._nonces))
+        reply = await self.call("decide", [SINCE, *keys], [nonce, *numbers])
+        if reply[0] != nonce:
+            self._failed("decide", "error")
+            _log.critical("the store answered something that was not asked")
+            raise StoreAway("a wrong reply")
+        return reply[1:]  # type: ignore[no-any-return]
+
+    async def call(self, op: str, keys: Sequence[str], arguments: list[Any]) -> Any:
+        """Run a script. Raises StoreAway after `DEADLINE_S`, or at once while the breaker is open."""
+        if self.breaker.open:
+            raise StoreAway("the breaker is open")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append((op, keys, arguments, future))
+        self._wake.set()
+        started = time.monotonic()
+
+        def overdue() -> None:
+            # A loop that was busy sees the reply only now: once more around before it counts as late.
+            loop.call_later(0.0005, late)
+
+        def late() -> None:
+            if not future.done():
+                future.set_exception(StoreAway("no answer in time"))
+                self._failed(op, "timeout")
+
+        timer = loop.call_later(DEADLINE_S, overdue)
+        try:
+            reply = await future
+        finally:
+            timer.cancel()
+        self._observe(op, time.monotonic() - started)
+        return reply
+
+    def _observe(self, op: str, seconds: float) -> None:
+        self.breaker.succeeded(time.monotonic())
+        key = f"{op} ok"
+        self._counts.store_calls[key] = self._counts.store_calls.get(key, 0) + 1
+        self._counts.store_s.setdefault(op, Times()).observe(seconds)
+
+    def _failed(self, op: str, outcome: str) -> None:
+        key = f"{op} {outcome}"
+        self._counts.store_calls[key] = self._counts.store_calls.get(key, 0) + 1
+        if self.breaker.open:
+            return
+        self.breaker.failed(time.monotonic())
+        if self.breaker.open:
+            self._went_away()
+
+    def _went_away(self) -> None:
+        self.breaker.open = True
+        self.away_since = time.monotonic()
+        _log.error("the limiter's store is away: this worker goes on with its share of each limit")
+        waiting, self._queue = self._queue, deque()
+        for _, _, _, future in waiting:
+            if not future.done():
+                future.set_exception(StoreAway("the breaker opened"))
+
+    async def run(self) -> None:
+        """For ever: send what waits, beat the heart, and look for a store that was away. Cancelling ends it."""
+        beating = asyncio.create_task(self._beat())
+        try:
+            while True:
+                if self.breaker.open:
+                    await self._probe()
+                    continue
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                await self._send([self._queue.popleft() for _ in range(min(CALLS_AT_ONCE, len(self._queue)))])
+        finally:
+            beating.cancel()
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await self._redis.aclose()
+
+    async def _send(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> None:
+        calls = [call for call in calls if not call[3].done()]
+        if not calls:
+            return
+        try:
+            async with asyncio.timeout(ROUND_TRIP_S):
+                replies = await self._round_trip(calls)
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._drop_connection()
+            replies = [error] * len(calls)
+        for (op, _, _, future), reply in zip(calls, replies, strict=True):
+            if future.done():
+                continue
+            if isinstance(reply, BaseException):
+                future.set_exception(StoreAway(str(reply)))
+                self._failed(op, "error")
+            else:
+                future.set_result(reply)
+
+    async def _round_trip(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> list[Any]:
+        replies = await self._pipeline(calls)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            # The store was restarted, or its scripts were flushed: none of the calls that failed has run.
+            again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            for name, source in _SCRIPTS.items():
+                self._shas[name] = await self._redis.script_load(source)
+            for i, reply in zip(again, await self._pipeline([calls[i] for i in again]), strict=True):
+                replies[i] = reply
+        return replies
+
+    async def _pipeline(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> list[Any]:
+        if not self._shas:
+            for name, source in _SCRIPTS.items():
+                self._shas[name] = await self._redis.script_load(source)
+        pipeline = self._redis.pipeline(transaction=False)
+        for op, keys, arguments, _ in calls:
+            pipeline.evalsha(self._shas[op], len(keys), *keys, *arguments)
+        return await pipeline.execute(raise_on_error=False)
+
+    async def _drop_connection(self) -> None:
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._redis.connection_pool.disconnect()
+
+    async def _beat(self) -> None:
+        first = True
+        while True:
+            with contextlib.suppress(StoreAway):
+                if first:
+                    # A store that starts with the service has nothing to be sorry for: its buckets are full.
+                    await self._first()
+                    first = False
+                self.workers = max(1, int(await self.call("heartbeat", [WORKERS], [self._name, WORKER_LIVES_S])))
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _first(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self._redis.set(SINCE, 0, nx=True)
+        except (RedisError, OSError, TimeoutError):
+            self._failed("first", "error")
+
+    async def _probe(self) -> None:
+        await asyncio.sleep(random.uniform(*PROBE_EVERY_S))  # noqa: S311 - spreads the workers' probes
+        try:
+            async with asyncio.timeout(ROUND_TRIP_S):
+                # Whatever was admitted meanwhile is not in its buckets: they count as spent.
+                await self._redis.eval(_SCRIPTS["mark"], 1, SINCE)
+        except (RedisError, OSError, TimeoutError):
+            await self._drop_connection()
+            return
+        self.breaker.close()
+        self.recovered += 1
+        away_s = time.monotonic() - (self.away_since or 0.0)
+        self.away_since = None
+        _log.warning("the limiter's store is back", extra={"away_s": round(away_s, 1)})
