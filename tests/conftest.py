@@ -1,4 +1,4 @@
-"""What every test may ask for: a Postgres, a database, a ledger, a running service."""
+"""What every test may ask for: a Postgres, a database, a ledger, a Valkey, a running service."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from tests.support.client import Client
 from tests.support.database import ONE_SHARD, Databases
 from tests.support.ledger import Ledger
 from tests.support.running import RunningService, short_folder
+from tests.support.valkey import OwnValkey
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,6 +69,13 @@ async def ledger(database: str, keys: FileKeys, request: pytest.FixtureRequest) 
     ledger = await Ledger(database, keys, layout_of(request)).start()
     yield ledger
     await ledger.close()
+
+
+@pytest.fixture(scope="session")
+async def valkey() -> AsyncIterator[str]:
+    """The URL of one embedded Valkey for the whole run. Whoever uses it flushes it first."""
+    async with OwnValkey() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

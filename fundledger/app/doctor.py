@@ -14,11 +14,13 @@ from fundledger.app.books import database
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
 from fundledger.app.settings import Settings
 from fundledger.app.supervisor import CannotServe
+from fundledger.app.valkey import EmbeddedValkey, ValkeyFault, ask
 from fundledger.ledger.migrate import migrations
 from fundledger.ledger.statements import SQL as LEDGER
 from fundledger.ledger.statements import load
 
 SQL = load("fundledger.app")
+REDIS_MIN = 6
 
 
 class Symptom(msgspec.Struct):
@@ -34,6 +36,7 @@ async def run_doctor(settings: Settings) -> int:
     """Prints what was looked at; 0 when all is well, 1 otherwise."""
     symptoms = [_python(), _files(), *_data_dir(settings), _port(settings), await _binaries(settings)]
     symptoms += await _database(settings)
+    symptoms += await _redis(settings)
     for s in symptoms:
         print(f"{'ok ' if s.well else 'BAD'}  {s.what:24} {s.found}" + ("" if s.well else f"\n     -> {s.advice}"))
     return 0 if all(s.well for s in symptoms) else 1
@@ -97,6 +100,30 @@ async def _database(settings: Settings) -> list[Symptom]:
                 await connection.close()
     except (OSError, CannotServe, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
         return [Symptom("account database", False, "does not answer", str(error))]
+
+
+async def _redis(settings: Settings) -> list[Symptom]:
+    if not settings.redis_url:
+        try:
+            found = await EmbeddedValkey(settings.data_dir).version()
+        except ValkeyFault as fault:
+            return [Symptom("embedded Valkey", False, "does not run", str(fault))]
+        return [Symptom("embedded Valkey", True, found)]
+    symptoms = [Symptom("embedded Valkey", True, "not used: FUNDLEDGER_REDIS_URL is set")]
+    try:
+        server = await ask(settings.redis_url)
+    except ValkeyFault as fault:
+        return [*symptoms, Symptom("Redis", False, "does not answer", str(fault))]
+    return [
+        *symptoms,
+        Symptom("Redis", server.major >= REDIS_MIN, f"{server.name} {server.version}", f"use {REDIS_MIN} or newer"),
+        Symptom(
+            "maxmemory-policy",
+            server.eviction == "noeviction",
+            server.eviction,
+            "set noeviction: each count that is evicted gives a burst away",
+        ),
+    ]
 
 
 async def _server(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Symptom]:

@@ -74,9 +74,10 @@ class WorkerOrder(msgspec.Struct):
     dsn: str
     run_dir: str
     settings: str
+    redis_url: str
 
 
-async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Service:
+async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, redis_url: str = "") -> Service:
     """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, SchemaFault, KeyFault."""
     keys = FileKeys(settings.data_dir / "keys")
     tokens = Tokens.of({dev_token(settings.data_dir / "dev-token"): "dev"})
@@ -124,7 +125,21 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path) -> Se
     keeper = Keeper(dsn, name, books, thermometer, sessions, thresholds, acts=settings.splitting == "auto")
     folder = Folder(dsn, name, books, settings.buffered_max, settings.buffered_lag_max_s)
     daemons = Daemons(keeper, folder)
-    return Service(settings, layout, keys, directory, lanes, daemons, flusher, pool, tokens, metrics, run_dir, ordinal)
+    return Service(
+        settings,
+        layout,
+        keys,
+        directory,
+        lanes,
+        daemons,
+        flusher,
+        pool,
+        tokens,
+        metrics,
+        run_dir,
+        ordinal,
+        redis_url=redis_url,
+    )
 
 
 def listen(service: Service) -> tuple[web.Server, socket.socket]:
@@ -146,7 +161,7 @@ def listen(service: Service) -> tuple[web.Server, socket.socket]:
 async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     """Serve until SIGTERM or until the supervisor is gone; then finish what was accepted."""
     settings = Settings.model_validate_json(order.settings)
-    service = await build(settings, order.dsn, order.ordinal, Path(order.run_dir))
+    service = await build(settings, order.dsn, order.ordinal, Path(order.run_dir), redis_url=order.redis_url)
     loop = asyncio.get_running_loop()
     manager, listener = listen(service)
 

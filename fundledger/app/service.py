@@ -56,6 +56,8 @@ class Service:
         metrics: Metrics,
         run_dir: Path,
         ordinal: int,
+        *,
+        redis_url: str = "",
     ) -> None:
         self.settings = settings
         self.layout = layout
@@ -66,6 +68,7 @@ class Service:
         self.flusher = flusher
         self.pool = pool
         self.metrics = metrics
+        self.redis_url = redis_url
         self.draining = False
         self._run_dir = run_dir
         self._until_logged = settings.log_sample

@@ -6,6 +6,7 @@ import tomllib
 from datetime import time
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator
@@ -13,9 +14,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
-RESERVED = ("FUND_DSN", "REDIS_URL", "RATELIMIT", "FUND_PORT")
+RESERVED = ("FUND_DSN", "RATELIMIT", "FUND_PORT")
 """Names of the contract that this version does not use yet: taken without complaint."""
 SECRET = ("account_dsn",)
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class BadSetting(Exception):
@@ -29,6 +31,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("data"), description="where the embedded database, keys and the dev token are kept")
     account_dsn: str = Field("", description="account database; empty: the embedded one")
+    redis_url: str = Field("", description="Redis or Valkey in which limits are counted; empty: the embedded Valkey")
     host: str = Field("127.0.0.1", description="address to listen on; the dev profile allows loopback only")
     port: int = Field(8080, ge=1, le=65535, description="port of the account service")
     workers: int = Field(2, ge=1, le=256, description="worker processes on the port")
@@ -79,6 +82,20 @@ class Settings(BaseSettings):
             raise ValueError("a time zone name such as UTC or Asia/Shanghai") from None
         return name
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_at_a_place(cls, url: str) -> str:
+        accepted = ValueError("redis://HOST:PORT/DATABASE, rediss://... or unix:///PATH")
+        try:
+            parts = urlsplit(url)
+            place = parts.path if parts.scheme == "unix" and not parts.hostname else parts.hostname
+            known = url.startswith(REDIS_SCHEMES) and parts.port != 0
+        except ValueError:
+            raise accepted from None
+        if url and not (known and place):
+            raise accepted
+        return url
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -100,7 +117,7 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise BadSetting(f"{PREFIX}{name.upper()}={first['input']!r}: {_accepted(first)}") from None
+        raise BadSetting(f"{PREFIX}{name.upper()}={_masked(name, first['input'])!r}: {_accepted(first)}") from None
     except tomllib.TOMLDecodeError as error:
         raise BadSetting(f"{TOML}: {error}") from None
     if settings.heat_demote >= settings.heat_promote:
@@ -118,10 +135,16 @@ def sources(settings: Settings) -> list[tuple[str, str, str]]:
     for name in Settings.model_fields:
         variable = PREFIX + name.upper()
         value = getattr(settings, name)
-        shown = "****" if name in SECRET and value else "(default)" if value is None else str(value)
+        shown = "(default)" if value is None else str(_masked(name, value))
         where = f"environment {variable}" if variable in os.environ else f"{TOML}" if name in in_toml else "default"
         rows.append((name, shown, where))
     return rows
+
+
+def _masked(name: str, value: Any) -> Any:
+    """What may be shown: a URL of Redis is a secret when it carries a password."""
+    is_secret = name in SECRET or (name == "redis_url" and ("@" in str(value) or "password" in str(value)))
+    return "****" if is_secret and value else value
 
 
 def _accepted(error: Any) -> str:

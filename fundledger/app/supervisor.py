@@ -19,6 +19,7 @@ import msgspec
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault, run_dir
 from fundledger.app.server import WorkerOrder
 from fundledger.app.settings import PREFIX, BadSetting, Settings
+from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import SchemaFault, migrate
 from fundledger.security.keys import FileKeys, KeyFault
@@ -40,6 +41,9 @@ class Supervisor:
         self._settings = settings
         self._postgres: EmbeddedPostgres | None = None
         self._dsn = settings.account_dsn
+        self._valkey: EmbeddedValkey | None = None
+        self._valkey_kept: asyncio.Task[None] | None = None
+        self._redis_url = settings.redis_url
         self._run_dir = run_dir(settings.data_dir)
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -55,7 +59,7 @@ class Supervisor:
             await self._prepare()
             keepers = await self._start_workers()
             if not self._stopping.is_set():
-                _banner(self._settings)
+                _banner(self._settings, self._valkey)
             if self._postgres is not None:
                 keepers.append(loop.create_task(self._keep_postgres(self._postgres)))
             await self._first_of(keepers)
@@ -63,6 +67,10 @@ class Supervisor:
         except (KeyFault, PostgresFault, SchemaFault) as fault:
             raise CannotServe(str(fault)) from None
         finally:
+            if self._valkey is not None and self._valkey_kept is not None:
+                self._valkey_kept.cancel()
+                await asyncio.gather(self._valkey_kept, return_exceptions=True)
+                await self._valkey.stop()
             if self._postgres is not None:
                 await self._postgres.stop()
             held.close()
@@ -71,6 +79,10 @@ class Supervisor:
         FileKeys(self._settings.data_dir / "keys")
         dev_token(self._settings.data_dir / "dev-token")
         self._run_dir.mkdir(mode=0o700, exist_ok=True)
+        if not self._redis_url:
+            self._valkey = EmbeddedValkey(self._settings.data_dir)
+            self._redis_url = self._valkey.url
+            self._valkey_kept = asyncio.create_task(self._keep_valkey(self._valkey))
         if not self._dsn:
             self._postgres = EmbeddedPostgres(self._settings.data_dir, self._settings.postgres_memory_mb)
             await self._postgres.start()
@@ -115,7 +127,9 @@ class Supervisor:
             )
             self._workers[ordinal] = process
             assert process.stdin is not None
-            order = WorkerOrder(ordinal, self._dsn, str(self._run_dir), self._settings.model_dump_json())
+            order = WorkerOrder(
+                ordinal, self._dsn, str(self._run_dir), self._settings.model_dump_json(), self._redis_url
+            )
             process.stdin.write(msgspec.json.encode(order) + b"\n")
             watch = asyncio.create_task(_until_told(self._run_dir / f"worker-{ordinal}.sock", ready))
             code = await process.wait()
@@ -133,6 +147,24 @@ class Supervisor:
                 return
             _log.error("the embedded Postgres died and is started again", extra={"code": code})
             await postgres.start()
+
+    async def _keep_valkey(self, valkey: EmbeddedValkey) -> None:
+        """Start it, and again when it died. Nobody waits for it: without it workers limit by their own shares."""
+        loop = asyncio.get_running_loop()
+        pause = 0.0
+        while not self._stopping.is_set():
+            started = loop.time()
+            try:
+                await valkey.start()
+            except ValkeyFault as fault:
+                _log.error("%s; limits are each worker's own share until it starts", fault)
+            else:
+                code = await valkey.wait()
+                if self._stopping.is_set():
+                    return
+                _log.error("the embedded Valkey died and is started again", extra={"code": code})
+            pause = 0.0 if loop.time() - started > 5 else min(30.0, pause * 2 + 0.2)
+            await self._pause(pause)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -236,16 +268,21 @@ def _write_secret(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _banner(settings: Settings) -> None:
+def _banner(settings: Settings, valkey: EmbeddedValkey | None) -> None:
     base = f"http://{settings.host}:{settings.port}"
     token = settings.data_dir / "dev-token"
     account = '{"id":"bank:demo","owner":"platform","type":"bank","currency":"CNY"}'
     headers = f'-H "Authorization: Bearer $(cat {token})" -H "Content-Type: application/json"'
+    if valkey is None:
+        limits = "FUNDLEDGER_REDIS_URL"
+    else:
+        limits = str(valkey.socket_path) if valkey.is_running() else f"no Valkey, see {valkey.log_file}"
     lines = (
         f"fundledger: ready, {settings.workers} workers",
         f"  account service  {base}    reference {base}/docs",
         f"  API token        {token}",
         f"  database         {'FUNDLEDGER_ACCOUNT_DSN' if settings.account_dsn else settings.data_dir / 'account-dsn'}",
+        f"  limits           {limits}",
         f"  try              curl -s {base}/v1/accounts {headers} -d '{account}'",
         "  Ctrl-C drains and stops",
     )

@@ -65,6 +65,12 @@ def one_line(text: str) -> str:
         ("PROFILE", "staging", "'dev' or 'prod'"),
         ("ACCOUNTING_TIMEZONE", "Mars/Olympus", "time zone"),
         ("ACCOUNTING_CUT", "25:00", "time"),
+        ("REDIS_URL", "http://127.0.0.1:6379", "redis://HOST:PORT/DATABASE, rediss://... or unix:///PATH"),
+        ("REDIS_URL", "redis://", "redis://HOST"),
+        ("REDIS_URL", "redis://host:seven", "redis://HOST"),
+        ("REDIS_URL", "redis://host:0", "redis://HOST"),
+        ("REDIS_URL", "unix://", "unix:///PATH"),
+        ("REDIS_URL", "127.0.0.1:6379", "redis://HOST"),
         ("DRAIN_S", "0", "1"),
         ("LOG_LEVEL", "loud", "'debug'"),
         ("POSTGRES_MEMORY_MB", "-5", "0"),
@@ -105,7 +111,7 @@ async def test_a_setting_that_does_not_exist_is_refused_with_the_nearest_that_do
 
 
 async def test_settings_of_the_contract_that_are_not_used_yet_are_taken(tmp_path: Path) -> None:
-    environment = {"FUNDLEDGER_REDIS_URL": "redis://x", "FUNDLEDGER_RATELIMIT": "off", "FUNDLEDGER_SPLITTING": "auto"}
+    environment = {"FUNDLEDGER_FUND_DSN": "postgresql://x", "FUNDLEDGER_RATELIMIT": "off"}
     assert (await run("settings", env=environment, cwd=tmp_path)).returncode == 0
 
 
@@ -143,6 +149,23 @@ async def test_settings_shows_no_secret(tmp_path: Path) -> None:
     row = next(line for line in done.stdout.splitlines() if line.startswith("account_dsn"))
     assert "****" in row
     assert "FUNDLEDGER_ACCOUNT_DSN" in row
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:verysecret@10.0.0.1:6379/2", "rediss://someone:verysecret@r", "unix:///r?password=verysecret"]
+)
+async def test_a_url_of_redis_is_a_secret_when_it_carries_a_password(tmp_path: Path, url: str) -> None:
+    done = await run("settings", env={"FUNDLEDGER_REDIS_URL": url}, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "verysecret" not in done.stdout + done.stderr
+    done = await run("settings", env={"FUNDLEDGER_REDIS_URL": f"http:{url}"}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "FUNDLEDGER_REDIS_URL='****'" in one_line(done.stderr)
+
+
+async def test_a_url_of_redis_without_a_password_is_shown(tmp_path: Path) -> None:
+    done = await run("settings", env={"FUNDLEDGER_REDIS_URL": "redis://10.0.0.1:6379/2"}, cwd=tmp_path)
+    assert "redis://10.0.0.1:6379/2" in done.stdout
 
 
 async def test_a_data_directory_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
@@ -236,7 +259,7 @@ async def test_no_secret_is_in_a_log_or_on_a_command_line(service: RunningServic
 
 
 async def is_gone(service: RunningService) -> bool:
-    return not service.worker_pids() and service.postgres_pid() is None
+    return not service.worker_pids() and service.postgres_pid() is None and service.valkey_pid() is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -346,7 +369,7 @@ async def test_workers_end_when_their_supervisor_was_killed_and_a_new_one_starts
         asked = voucher(a, b, 7)
         first = await client.post("/v1/vouchers", asked)
     restarted.kill()
-    await eventually(lambda: is_gone(restarted), "workers and Postgres end by themselves", 40)
+    await eventually(lambda: is_gone(restarted), "workers, Postgres and Valkey end by themselves", 40)
     await restarted.start()
     async with Client(restarted.base_url, restarted.token) as client:
         assert (await client.post("/v1/vouchers", asked)).body == first.body

@@ -151,8 +151,13 @@ class RunningService:
             return None
         return pid if Path(f"/proc/{pid}").exists() else None
 
+    def valkey_pid(self) -> int | None:
+        """The embedded Valkey, None when it does not run."""
+        mark = f"{self.data_dir}/run/valkey.sock"
+        return next((pid for pid, command in self._processes() if "valkey-server" in command and mark in command), None)
+
     def kill_everything(self) -> None:
-        """SIGKILL of supervisor, workers and Postgres: what a power failure leaves behind, but for the disk."""
+        """SIGKILL of supervisor, workers and Postgres, and Valkey with them: what a power failure leaves behind, but for the disk."""
         pids = self.worker_pids()
         if self.process is not None:
             self.process.kill()
