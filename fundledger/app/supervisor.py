@@ -17,8 +17,10 @@ import asyncpg
 import msgspec
 
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault, run_dir
+from fundledger.app.scrape import Scraper
 from fundledger.app.server import WorkerOrder
 from fundledger.app.settings import PREFIX, BadSetting, Settings
+from fundledger.app.sockets import worker_socket
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import SchemaFault, migrate
 from fundledger.security.keys import FileKeys, KeyFault
@@ -41,6 +43,7 @@ class Supervisor:
         self._postgres: EmbeddedPostgres | None = None
         self._dsn = settings.account_dsn
         self._run_dir = run_dir(settings.data_dir)
+        self._scraper = Scraper(self._run_dir, settings.workers)
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
 
@@ -53,6 +56,7 @@ class Supervisor:
         try:
             await _wait_for_port(self._settings.host, self._settings.port)
             await self._prepare()
+            await self._scraper.open()
             keepers = await self._start_workers()
             if not self._stopping.is_set():
                 _banner(self._settings)
@@ -63,6 +67,7 @@ class Supervisor:
         except (KeyFault, PostgresFault, SchemaFault) as fault:
             raise CannotServe(str(fault)) from None
         finally:
+            await self._scraper.close()
             if self._postgres is not None:
                 await self._postgres.stop()
             held.close()
@@ -117,9 +122,10 @@ class Supervisor:
             assert process.stdin is not None
             order = WorkerOrder(ordinal, self._dsn, str(self._run_dir), self._settings.model_dump_json())
             process.stdin.write(msgspec.json.encode(order) + b"\n")
-            watch = asyncio.create_task(_until_told(self._run_dir / f"worker-{ordinal}.sock", ready))
+            watch = asyncio.create_task(_until_told(worker_socket(self._run_dir, ordinal), ready))
             code = await process.wait()
             watch.cancel()
+            self._scraper.ended(ordinal)
             if self._stopping.is_set():
                 return
             _log.error("a worker died and is started again", extra={"worker": ordinal, "code": code})
