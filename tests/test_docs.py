@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fundledger.app import cli, metrics
+from fundledger.app import cli, exposition, metrics
 from fundledger.app.openapi_problems import ADVICE, problems
 from fundledger.app.settings import PREFIX, Settings
 from fundledger.ledger.refusal import Code
@@ -146,7 +146,7 @@ def test_there_is_advice_for_every_refusal():
 
 
 def test_every_metric_is_documented():
-    exposed = set(re.findall(r"^# TYPE (\w+)", metrics.render(metrics.Snapshot()).decode(), re.MULTILINE))
+    exposed = set(re.findall(r"^# TYPE (\w+)", exposition.render(metrics.Snapshot()).decode(), re.MULTILINE))
     documented = {cells[0].strip("`").partition("{")[0] for cells in table(DOCS / "operations.md", "Name")}
     assert documented == exposed
 

@@ -1,4 +1,4 @@
-"""What is not money: liveness, readiness, metrics, the OpenAPI file and its page."""
+"""What is not money: liveness, readiness, metrics, hot keys."""
 
 import asyncio
 import contextlib
@@ -7,14 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from fundledger.app import metrics
+from fundledger.app.metrics import Pool, Snapshot
 from fundledger.app.problems import problem
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
+from fundledger.app.sockets import HOT_KEYS, METRICS, ask_supervisor
 
 PROBE_S = 2.0
-METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"
 
 
@@ -37,16 +38,37 @@ async def readyz(service: Service, call: Call) -> Reply:
     return Reply(200, b'{"status":"ready"}')
 
 
-def snapshot(service: Service) -> metrics.Snapshot:
+async def get_metrics(service: Service, call: Call) -> Reply:
+    """`GET /metrics`: the page of the supervisor, whichever worker was asked. Raises Unavailable."""
+    del call
+    return Reply(200, await ask_supervisor(service.run_dir, METRICS), CONTENT_TYPE)
+
+
+async def get_hot_keys(service: Service, call: Call) -> Reply:
+    """`GET /debug/hotkeys`: who asks most, of all workers. Raises Unavailable."""
+    del call
+    return Reply(200, await ask_supervisor(service.run_dir, HOT_KEYS))
+
+
+def snapshot(service: Service) -> Snapshot:
     """What this worker has counted, with its gauges as they are now."""
+    service.metrics.take_commits()
     now = service.metrics.now
     now.waiting = sum(lane.statistics().waiting for lane in service.lanes)
     now.in_flight = sum(lane.statistics().in_flight for lane in service.lanes)
     now.accounts_remembered = len(service.directory)
     now.rss_bytes = _rss()
+    now.pool = _pool(service)
+    now.hot_keys = service.hot_keys.last()
     now.hot = service.daemons.keeper.counted
     now.buffer = service.daemons.folder.counted
     return now
+
+
+def _pool(service: Service) -> Pool:
+    idle = service.pool.get_idle_size()
+    waiting = len(service.pool._queue._getters)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+    return Pool(idle, service.pool.get_size() - idle, waiting)
 
 
 def _rss() -> int:
@@ -56,30 +78,8 @@ def _rss() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def get_metrics(service: Service, call: Call) -> Reply:
-    """`GET /metrics`: the sum over all workers that answer, whichever of them was asked."""
-    del call
-    mine = msgspec.json.encode(snapshot(service))
-    total = msgspec.json.decode(mine, type=metrics.Snapshot)
-    for other in await asyncio.gather(*(_sibling(path) for path in service.siblings())):
-        if other is not None:
-            total.add(other)
-    return Reply(200, metrics.render(total), METRICS_TYPE)
-
-
-async def _sibling(path: Path) -> metrics.Snapshot | None:
-    try:
-        async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_unix_connection(str(path))
-            sent = await reader.read()
-            writer.close()
-        return msgspec.json.decode(sent, type=metrics.Snapshot)
-    except (OSError, TimeoutError, msgspec.DecodeError):
-        return None
-
-
-async def tell_siblings(service: Service, path: Path) -> asyncio.Server:
-    """Answer each connection on a socket with this worker's snapshot."""
+async def tell_supervisor(service: Service) -> asyncio.Server:
+    """Answer each connection to this worker's socket with its snapshot."""
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         del reader
@@ -88,5 +88,6 @@ async def tell_siblings(service: Service, path: Path) -> asyncio.Server:
             await writer.drain()
         writer.close()
 
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before this worker serves
+    path = service.socket_path()
+    path.unlink(missing_ok=True)
     return await asyncio.start_unix_server(tell, str(path))

@@ -1,22 +1,32 @@
 """Counters and histograms of one worker, cheap enough for the hot path, and their sum over all workers.
 
-A snapshot is plain JSON; `render` turns the sum of several into the Prometheus text format with the official client.
+A snapshot is plain JSON, which the supervisor fetches from each worker (`scrape.py`) and shows to Prometheus
+(`exposition.py`).
 """
 
+import os
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from fundledger.hotspot.folder import LAGS, Folded
+from fundledger.app.hotkeys import Window
+from fundledger.hotspot.folder import Folded
 from fundledger.hotspot.keeper import Counted
+from fundledger.ledger.session import Commits
+from fundledger.ratelimit.counted import Limits, Shed, Times
 
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+REQUEST_S: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+LAG_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+METHODS: Final = frozenset({"GET", "POST", "HEAD"})
+OTHER: Final = "other"
+MODES: Final = ("off", "normal", "shadow", "fallback")
+"""Of the limiter; of several workers the last of these is shown."""
 
 
 class Histogram(msgspec.Struct):
@@ -38,35 +48,64 @@ def _histogram(bounds: Sequence[float]) -> Histogram:
     return Histogram([0] * (len(bounds) + 1))
 
 
-class Snapshot(msgspec.Struct):
-    """Everything one worker has counted since it started, and its gauges now."""
+class Pool(msgspec.Struct):
+    """Connections for reads, now, and reads that wait for one."""
 
-    requests: dict[str, int] = {}
-    latencies: dict[str, Histogram] = {}
+    idle: int = 0
+    busy: int = 0
+    waiting: int = 0
+
+    def add(self, other: "Pool") -> None:
+        self.idle += other.idle
+        self.busy += other.busy
+        self.waiting += other.waiting
+
+
+class Snapshot(msgspec.Struct):
+    """Everything one worker has counted since it started, and its gauges now. `worker` is no other one's, ever.
+
+    Keys of several labels are the labels joined by a blank, in the order that the field's comment names.
+    """
+
+    worker: str = ""
+    requests: dict[str, int] = {}  # route, method, status, shed
+    latencies: dict[str, Histogram] = {}  # route, api_class
     outcomes: dict[str, int] = {}
     batch_size: Histogram = msgspec.field(default_factory=lambda: _histogram(SIZES))
     batch_seconds: Histogram = msgspec.field(default_factory=lambda: _histogram(SECONDS))
+    commits: dict[str, Histogram] = {}  # kind
+    loop_lag: Histogram = msgspec.field(default_factory=lambda: _histogram(LAG_S))
     waiting: int = 0
     in_flight: int = 0
     accounts_remembered: int = 0
     rss_bytes: int = 0
     workers: int = 1
+    pool: Pool = msgspec.field(default_factory=Pool)
+    hot_keys: dict[str, Window] = {}  # kind
     hot: Counted = msgspec.field(default_factory=Counted)
     buffer: Folded = msgspec.field(default_factory=Folded)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    shed: Shed = msgspec.field(default_factory=Shed)
 
     def add(self, other: "Snapshot") -> None:
-        for mine, theirs in ((self.requests, other.requests), (self.outcomes, other.outcomes)):
-            for name, count in theirs.items():
-                mine[name] = mine.get(name, 0) + count
+        """Of another worker."""
+        _add_counts(self.requests, other.requests)
+        _add_counts(self.outcomes, other.outcomes)
         for route, histogram in other.latencies.items():
-            self.latencies.setdefault(route, _histogram(SECONDS)).add(histogram)
+            self.latencies.setdefault(route, _histogram(REQUEST_S)).add(histogram)
+        for kind, histogram in other.commits.items():
+            self.commits.setdefault(kind, _histogram(SECONDS)).add(histogram)
         self.batch_size.add(other.batch_size)
         self.batch_seconds.add(other.batch_seconds)
+        self.loop_lag.add(other.loop_lag)
         self.waiting += other.waiting
         self.in_flight += other.in_flight
         self.accounts_remembered += other.accounts_remembered
         self.rss_bytes += other.rss_bytes
         self.workers += other.workers
+        self.pool.add(other.pool)
+        for kind, window in other.hot_keys.items():
+            self.hot_keys.setdefault(kind, Window()).add(window)
         self.hot.splits += other.hot.splits
         self.hot.merges += other.hot.merges
         self.hot.rebalances += other.hot.rebalances
@@ -74,23 +113,84 @@ class Snapshot(msgspec.Struct):
         self.hot.widened += other.hot.widened
         self.hot.heat = self.hot.heat or other.hot.heat
         self.buffer.add(other.buffer)
+        _add_limits(self.limits, other.limits)
+        _add_shed(self.shed, other.shed)
+
+    def forget_gauges(self) -> None:
+        """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""
+        self.waiting = self.in_flight = self.accounts_remembered = self.rss_bytes = self.workers = 0
+        self.pool = Pool()
+        self.hot_keys = {}
+        self.hot.heat = {}
+        self.buffer.rows = self.buffer.direct = 0
+        self.buffer.lag_s = 0.0
+        limits, shed = self.limits, self.shed
+        limits.policies, limits.utilization, limits.mode, limits.fallback_s, limits.version = {}, {}, MODES[0], 0.0, ""
+        shed.in_flight, shed.limit, shed.level = {}, {}, 0
+
+
+def _add_counts(mine: dict[str, int], theirs: Mapping[str, int]) -> None:
+    for name, count in theirs.items():
+        mine[name] = mine.get(name, 0) + count
+
+
+def _add_times(mine: dict[str, Times], theirs: Mapping[str, Times]) -> None:
+    for name, times in theirs.items():
+        mine.setdefault(name, Times()).add(times)
+
+
+def _add_limits(mine: Limits, theirs: Limits) -> None:
+    _add_counts(mine.decisions, theirs.decisions)
+    _add_counts(mine.lease_tokens, theirs.lease_tokens)
+    _add_counts(mine.store_calls, theirs.store_calls)
+    _add_times(mine.decision_s, theirs.decision_s)
+    _add_times(mine.store_s, theirs.store_s)
+    mine.reload_failures += theirs.reload_failures
+    # All workers read one file; while they read it anew, either version is as good.
+    mine.policies = theirs.policies or mine.policies
+    mine.version = theirs.version or mine.version
+    for policy, ratio in theirs.utilization.items():
+        mine.utilization[policy] = max(mine.utilization.get(policy, 0.0), ratio)
+    mine.mode = max(mine.mode, theirs.mode, key=MODES.index)
+    mine.fallback_s = max(mine.fallback_s, theirs.fallback_s)
+
+
+def _add_shed(mine: Shed, theirs: Shed) -> None:
+    _add_counts(mine.shed, theirs.shed)
+    _add_counts(mine.in_flight, theirs.in_flight)
+    _add_counts(mine.limit, theirs.limit)
+    mine.level = max(mine.level, theirs.level)
+    mine.level_changes += theirs.level_changes
 
 
 class Metrics:
-    """The counters of this worker."""
+    """The counters of this worker. To `commits` whoever commits tells how long that took."""
 
     def __init__(self) -> None:
-        self.now = Snapshot()
-        self._keys: dict[tuple[str, int], str] = {}
+        self.now = Snapshot(worker=f"{os.getpid()}:{time.time_ns()}")
+        self.commits: Commits = deque()
+        self._series: dict[tuple[str, str, int, str, bool], tuple[str, Histogram]] = {}
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        key = self._keys.get((route, status))
-        if key is None:
-            key = self._keys[route, status] = f"{route} {status}"
-            self.now.requests[key] = 0
-            self.now.latencies.setdefault(route, _histogram(SECONDS))
+    def request(
+        self, route: str, method: str, status: int, seconds: float, api_class: str = "", shed: bool = False
+    ) -> None:
+        """A request was answered. `route` is a template: there are few. An unusual method is shown as `other`."""
+        series = self._series.get((route, method, status, api_class, shed))
+        if series is None:
+            series = self._begin(route, method, status, api_class, shed)
+        key, histogram = series
         self.now.requests[key] += 1
-        self.now.latencies[route].observe(SECONDS, seconds)
+        histogram.counts[bisect_left(REQUEST_S, seconds)] += 1
+        histogram.total += seconds
+
+    def _begin(self, route: str, method: str, status: int, api_class: str, shed: bool) -> tuple[str, Histogram]:
+        method = method if method in METHODS else OTHER
+        key = f"{route} {method} {status} {'true' if shed else 'false'}"
+        self.now.requests.setdefault(key, 0)
+        histogram = self.now.latencies.setdefault(f"{route} {api_class}", _histogram(REQUEST_S))
+        if method != OTHER:
+            self._series[route, method, status, api_class, shed] = key, histogram
+        return key, histogram
 
     def outcome(self, name: str) -> None:
         self.now.outcomes[name] = self.now.outcomes.get(name, 0) + 1
@@ -98,77 +198,10 @@ class Metrics:
     def batch(self, size: int, seconds: float) -> None:
         self.now.batch_size.observe(SIZES, size)
         self.now.batch_seconds.observe(SECONDS, seconds)
+        self.take_commits()
 
-
-class _Rendered(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterable[Metric]:
-        s = self._snapshot
-        requests = CounterMetricFamily("fundledger_requests", "Requests answered.", labels=["route", "status"])
-        for key, count in s.requests.items():
-            route, _, status = key.rpartition(" ")
-            requests.add_metric([route, status], count)
-        yield requests
-        latencies = HistogramMetricFamily(
-            "fundledger_request_duration_seconds", "From the last byte of a request to its answer.", labels=["route"]
-        )
-        for route, histogram in s.latencies.items():
-            latencies.add_metric([route], *_buckets(histogram, SECONDS))
-        yield latencies
-        outcomes = CounterMetricFamily("fundledger_vouchers", "Vouchers by what became of them.", labels=["outcome"])
-        for name, count in s.outcomes.items():
-            outcomes.add_metric([name], count)
-        yield outcomes
-        for name, help_, histogram, bounds in (
-            ("fundledger_batch_size_commands", "Commands in one transaction.", s.batch_size, SIZES),
-            ("fundledger_batch_duration_seconds", "One transaction, lock to commit.", s.batch_seconds, SECONDS),
-        ):
-            family = HistogramMetricFamily(name, help_)
-            family.add_metric([], *_buckets(histogram, bounds))
-            yield family
-        lag = HistogramMetricFamily(
-            "fundledger_buffered_wait_seconds", "How long folded credits had waited, from their acceptance."
-        )
-        lag.add_metric([], *_buckets(Histogram(s.buffer.waits, s.buffer.waited_s), LAGS))
-        yield lag
-        yield CounterMetricFamily("fundledger_folds", "Folds of an account's buffer.", value=s.buffer.folds)
-        heat = GaugeMetricFamily("fundledger_hot_accounts", "Accounts that are not cold.", labels=["heat"])
-        for state in ("warming", "hot", "cooling"):
-            heat.add_metric([state], s.hot.heat.get(state, 0))
-        yield heat
-        changes = CounterMetricFamily("fundledger_splitting", "What was done to hot accounts.", labels=["change"])
-        for change in ("splits", "merges", "rebalances", "transitions"):
-            changes.add_metric([change], getattr(s.hot, change))
-        yield changes
-        yield CounterMetricFamily(
-            "fundledger_widened_batches", "Batches that one slot of an account was not enough for.", value=s.hot.widened
-        )
-        for name, help_, value in (
-            ("fundledger_lane_waiting_commands", "Commands waiting in lanes.", s.waiting),
-            ("fundledger_lane_in_flight_commands", "Commands in the database.", s.in_flight),
-            ("fundledger_accounts_remembered", "Accounts in the memory of workers.", s.accounts_remembered),
-            ("fundledger_resident_memory_bytes", "Resident memory of all workers.", s.rss_bytes),
-            ("fundledger_buffered_credits", "Credits that wait to be folded.", s.buffer.rows),
-            ("fundledger_buffered_lag_seconds", "How long the oldest of them has waited.", s.buffer.lag_s),
-            ("fundledger_unbuffered_workers", "Workers that post directly what they might buffer.", s.buffer.direct),
-            ("fundledger_workers", "Workers that answered this scrape.", s.workers),
-        ):
-            yield GaugeMetricFamily(name, help_, value)
-
-
-def _buckets(histogram: Histogram, bounds: Sequence[float]) -> tuple[list[tuple[str, float]], float]:
-    buckets: list[tuple[str, float]] = []
-    total = 0
-    for bound, count in zip((*bounds, "+Inf"), histogram.counts, strict=True):
-        total += count
-        buckets.append((str(bound), total))
-    return buckets, histogram.total
-
-
-def render(snapshot: Snapshot) -> bytes:
-    """The Prometheus text format."""
-    registry = CollectorRegistry()
-    registry.register(_Rendered(snapshot))
-    return generate_latest(registry)
+    def take_commits(self) -> None:
+        """Count what `commits` was told."""
+        while self.commits:
+            kind, took = self.commits.popleft()
+            self.now.commits.setdefault(kind, _histogram(SECONDS)).observe(SECONDS, took)

@@ -48,7 +48,7 @@ _TAGS = {
     "Accounts": "Holders of value in one currency.",
     "Vouchers": "Balanced, immutable records of what was moved.",
     "Holds": "Amounts set aside: ended by capture, release or expiry.",
-    "Service": "What is not money. Needs no token.",
+    "Service": "What is not money.",
 }
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from fundledger.app.hotkeys import KINDS, SHOWN
 from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID, Schema
 from fundledger.app.openapi_types import BANK, HOLD, MERCHANT, OTHER_VOUCHER, REVERSAL, VOUCHER
 from fundledger.app.problems import REFUSALS, URN
@@ -170,6 +171,21 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         },
         {"problem": {**_PROBLEM, "description": "why it was refused"}},
     ),
+    "HotKey": _object(
+        {
+            "id": {"type": "string", "description": "whom it is, as requests name it"},
+            "rate": {"type": "number", "minimum": 0, "description": "requests per second"},
+            "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "of all requests with such a key"},
+        }
+    ),
+    "HotKeys": _object(
+        {
+            "kinds": _object(
+                {kind: {"type": "array", "items": {"$ref": REF + "HotKey"}, "maxItems": SHOWN} for kind in KINDS}
+            ),
+            "window_s": {"type": "number", "description": "over how many seconds rates are taken"},
+        }
+    ),
     "Alive": _object({"status": {"const": "alive"}}),
     "Ready": _object({"status": {"const": "ready"}}),
     "Problem": _object(
@@ -261,6 +277,14 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "expires_at": None,
         "ended_at": None,
         "voucher_id": None,
+    },
+    "HotKeys": {
+        "kinds": {
+            "caller": [{"id": "gateway", "rate": 812.0, "share": 0.406}],
+            "merchant": [{"id": "merchant:10001", "rate": 640.0, "share": 0.32}],
+            "account": [{"id": MERCHANT, "rate": 640.0, "share": 0.16}],
+        },
+        "window_s": 1.0,
     },
     "Alive": {"status": "alive"},
     "Ready": {"status": "ready"},

@@ -358,9 +358,21 @@ SERVICE: Final = (
         "get_metrics",
         "Service",
         "Metrics for Prometheus",
-        "The sum over all workers.",
-        {200: Answer("The Prometheus text format.", {"text/plain": {"type": "string"}})},
+        "The sum over all workers, also over those that are gone.",
+        {
+            200: Answer("The Prometheus text format.", {"text/plain": {"type": "string"}}),
+            503: Answer("The supervisor does not answer.", headers={"Retry-After": True}, problems=("unavailable",)),
+        },
         public=True,
+    ),
+    Operation(
+        "GET",
+        "/debug/hotkeys",
+        "get_hot_keys",
+        "Service",
+        "Who asks most",
+        "The most frequent callers, merchants and accounts of the last second, over all workers.",
+        {200: shown("HotKeys", "By kind, the most frequent first.")},
     ),
     Operation(
         "GET",

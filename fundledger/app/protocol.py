@@ -98,7 +98,7 @@ class PaymentProtocol(RequestHandler):
         service = self._service
 
         def answer(reply: Reply) -> None:
-            service.answered(ROUTE, reply.status, time.monotonic() - started)
+            service.answered(ROUTE, reply.status, time.monotonic() - started, "POST")
             self._paying = False
             transport = self.transport
             if transport is not None:

@@ -124,13 +124,13 @@ async def answer(service: "Service", router: Router, request: BaseRequest) -> we
     except (RequestPayloadError, HttpProcessingError) as error:
         reply = malformed(f"the body cannot be read: {error}").reply
     except ConnectionError:
-        service.answered(label, 499, time.monotonic() - started)
+        service.answered(label, 499, time.monotonic() - started, request.method)
         raise
     except Exception as error:
         from fundledger.app.vouchers import crashed
 
         reply = crashed(error)
-    service.answered(label, reply.status, time.monotonic() - started)
+    service.answered(label, reply.status, time.monotonic() - started, request.method)
     response = to_response(reply)
     if service.draining or reply.status == 413:
         response.force_close()

@@ -62,6 +62,7 @@ ROUTES = [
     Route("GET", "/healthz", meta.healthz, public=True),
     Route("GET", "/readyz", meta.readyz, public=True),
     Route("GET", "/metrics", meta.get_metrics, public=True),
+    Route("GET", "/debug/hotkeys", meta.get_hot_keys),
     Route("GET", "/openapi.json", openapi.get_document, public=True),
     Route("GET", "/docs", openapi.get_page, public=True),
 ]
@@ -102,14 +103,18 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
     sessions: list[Session] = []
     flusher: Flusher | None = None
     if settings.posting == "direct":
-        sessions = [Session(dsn, f"fundledger direct {ordinal}.{i}", Memory(0)) for i in range(CONNECTIONS)]
+        sessions = [
+            Session(dsn, f"fundledger direct {ordinal}.{i}", Memory(0), metrics.commits) for i in range(CONNECTIONS)
+        ]
         lanes = [Direct(sessions, books, metrics, settings.buffer_depth_max)] * layout.shards
     else:
-        flusher = Flusher(dsn, f"fundledger flush {ordinal}") if settings.early_release == "on" else None
+        flusher = (
+            Flusher(dsn, f"fundledger flush {ordinal}", metrics.commits) if settings.early_release == "on" else None
+        )
         if flusher is not None:
             await flusher.open()
         for shard in range(layout.shards):
-            session = Session(dsn, f"fundledger lane {ordinal}.{shard}")
+            session = Session(dsn, f"fundledger lane {ordinal}.{shard}", commits=metrics.commits)
             await session.open()
             depth, size = settings.buffer_depth_max, settings.batch_size_max
             lanes.append(Lane(session, books, metrics, depth, size, thermometer=thermometer, flusher=flusher))
@@ -180,7 +185,8 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     daemons = [loop.create_task(holds.expire_holds(service)), loop.create_task(service.daemons.keeper.run())]
     daemons.append(loop.create_task(service.daemons.folder.run()))
-    told = await meta.tell_siblings(service, service.socket_path())
+    told = await meta.tell_supervisor(service)
+    service.lag.start()
     server = await loop.create_server(protocol, sock=listener, backlog=1024)
     gc.collect()
     gc.freeze()
@@ -201,6 +207,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     except TimeoutError:
         _log.error("worker gave up draining", extra={"worker": order.ordinal})
     told.close()
+    service.lag.stop()
     gone.cancel()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):

@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 
+from fundledger.app.hotkeys import HotKeys
+from fundledger.app.lag import LoopLag
 from fundledger.app.metrics import Metrics
 from fundledger.app.settings import Settings
+from fundledger.app.sockets import worker_socket
 from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.folder import Folder
@@ -69,8 +72,10 @@ class Service:
         self.pool = pool
         self.metrics = metrics
         self.redis_url = redis_url
+        self.hot_keys = HotKeys()
+        self.lag = LoopLag(metrics.now.loop_lag)
         self.draining = False
-        self._run_dir = run_dir
+        self.run_dir = run_dir
         self._until_logged = settings.log_sample
         self._ordinal = ordinal
         self._tokens = tokens
@@ -91,9 +96,11 @@ class Service:
                 self._modules[authorization] = module
         return module
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
+    def answered(
+        self, route: str, status: int, seconds: float, method: str = "POST", api_class: str = "", shed: bool = False
+    ) -> None:
         """Count an answer; log one of so many, and each that is our fault."""
-        self.metrics.request(route, status, seconds)
+        self.metrics.request(route, method, status, seconds, api_class, shed)
         self._until_logged -= 1
         if self._until_logged <= 0 or status >= 500:
             self._until_logged = self.settings.log_sample
@@ -101,12 +108,8 @@ class Service:
             _log.log(level, "answered", extra={"route": route, "status": status, "ms": round(seconds * 1000, 3)})
 
     def socket_path(self) -> Path:
-        """Where this worker tells its siblings what it has counted."""
-        return self._run_dir / f"worker-{self._ordinal}.sock"
-
-    def siblings(self) -> list[Path]:
-        """Where the other workers tell."""
-        return [path for path in sorted(self._run_dir.glob("worker-*.sock")) if path != self.socket_path()]
+        """Where this worker tells the supervisor what it has counted."""
+        return worker_socket(self.run_dir, self._ordinal)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -17,9 +17,11 @@ import asyncpg
 import msgspec
 
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault, run_dir
+from fundledger.app.scrape import Scraper
 from fundledger.app.server import WorkerOrder
 from fundledger.app.settings import PREFIX, BadSetting, Settings
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
+from fundledger.app.sockets import worker_socket
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import SchemaFault, migrate
 from fundledger.security.keys import FileKeys, KeyFault
@@ -45,6 +47,7 @@ class Supervisor:
         self._valkey_kept: asyncio.Task[None] | None = None
         self._redis_url = settings.redis_url
         self._run_dir = run_dir(settings.data_dir)
+        self._scraper = Scraper(self._run_dir, settings.workers)
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
 
@@ -57,6 +60,7 @@ class Supervisor:
         try:
             await _wait_for_port(self._settings.host, self._settings.port)
             await self._prepare()
+            await self._scraper.open()
             keepers = await self._start_workers()
             if not self._stopping.is_set():
                 _banner(self._settings, self._valkey)
@@ -71,6 +75,7 @@ class Supervisor:
                 self._valkey_kept.cancel()
                 await asyncio.gather(self._valkey_kept, return_exceptions=True)
                 await self._valkey.stop()
+            await self._scraper.close()
             if self._postgres is not None:
                 await self._postgres.stop()
             held.close()
@@ -131,9 +136,10 @@ class Supervisor:
                 ordinal, self._dsn, str(self._run_dir), self._settings.model_dump_json(), self._redis_url
             )
             process.stdin.write(msgspec.json.encode(order) + b"\n")
-            watch = asyncio.create_task(_until_told(self._run_dir / f"worker-{ordinal}.sock", ready))
+            watch = asyncio.create_task(_until_told(worker_socket(self._run_dir, ordinal), ready))
             code = await process.wait()
             watch.cancel()
+            self._scraper.ended(ordinal)
             if self._stopping.is_set():
                 return
             _log.error("a worker died and is started again", extra={"worker": ordinal, "code": code})

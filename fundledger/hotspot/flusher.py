@@ -11,12 +11,14 @@ depend on it (ADR 0013).
 import asyncio
 import logging
 import random
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import asyncpg
 
-from fundledger.ledger.session import PASSING, Connection, Statement, connect
+from fundledger.ledger.session import PASSING, Commits, Connection, Statement, connect
 from fundledger.ledger.statements import load
 
 SQL: Final = load("fundledger.hotspot")
@@ -29,9 +31,10 @@ _log = logging.getLogger(__name__)
 
 
 class Flusher:
-    """One for all lanes of a worker."""
+    """One for all lanes of a worker. To `commits` it tells how long each flush took, for whoever takes that away."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, commits: Commits | None = None) -> None:
+        self._commits: Commits = deque(maxlen=0) if commits is None else commits
         self._waiting: list[Then] = []
         self._idle: list[_Connection] = [_Connection(dsn, f"{name}.{i}") for i in range(CONNECTIONS)]
         self._all = list(self._idle)
@@ -75,7 +78,10 @@ class Flusher:
 
     async def _flush(self, connection: "_Connection") -> None:
         waiting, self._waiting = self._waiting, []
+        began = time.perf_counter()
         durable = await connection.flush()
+        if durable:
+            self._commits.append(("flush", time.perf_counter() - began))
         self._idle.append(connection)
         self._start()
         for then in waiting:

@@ -6,12 +6,14 @@ summary, and its count is too high by at most N / capacity. Of a large batch a s
 
 import heapq
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 
 from fundledger.ledger.batch import Command
 from fundledger.ledger.voucher import Voucher
 
+K = TypeVar("K", int, str)
 CAPACITY = 64
 SAMPLE = 64
 SHOWN = 16
@@ -36,44 +38,45 @@ class Report(msgspec.Struct, frozen=True):
     hottest: list[Warm]
 
 
-class SpaceSaving:
+class SpaceSaving(Generic[K]):
     """The most frequent keys of a stream. `counts[key]` is never too low for a key that is in it."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._heap: list[tuple[int, int]] = []
-        self.counts: dict[int, int] = {}
+        # Each key once, with what it had when it came or was last looked at: never more than it has now.
+        self._heap: list[tuple[int, K]] = []
+        self.counts: dict[K, int] = {}
 
-    def add(self, key: int, weight: int) -> int | None:
+    def add(self, key: K, weight: int) -> K | None:
         """Count a key; answers the key that had to make room."""
         counts = self.counts
-        evicted = None
         if key in counts:
             counts[key] += weight
-        elif len(counts) < self._capacity:
+            return None
+        if len(counts) < self._capacity:
             counts[key] = weight
-        else:
-            least, evicted = self._pop_least()
-            del counts[evicted]
-            counts[key] = least + weight
-        heapq.heappush(self._heap, (counts[key], key))
-        if len(self._heap) > 8 * self._capacity:
-            self._heap = [(count, key) for key, count in counts.items()]
-            heapq.heapify(self._heap)
+            heapq.heappush(self._heap, (weight, key))
+            return None
+        least, evicted = self._least()
+        del counts[evicted]
+        counts[key] = least + weight
+        heapq.heapreplace(self._heap, (least + weight, key))
         return evicted
 
-    def _pop_least(self) -> tuple[int, int]:
+    def _least(self) -> tuple[int, K]:
+        heap, counts = self._heap, self.counts
         while True:
-            count, key = heapq.heappop(self._heap)
-            if self.counts.get(key) == count:
+            count, key = heap[0]
+            if counts[key] == count:
                 return count, key
+            heapq.heapreplace(heap, (counts[key], key))
 
 
 class Thermometer:
     """What one worker's lanes post to; read and begun anew with each report."""
 
     def __init__(self) -> None:
-        self._top = SpaceSaving()
+        self._top: SpaceSaving[int] = SpaceSaving()
         self._busy: dict[int, float] = {}
         self._arrivals = 0
 

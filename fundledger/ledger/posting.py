@@ -9,6 +9,7 @@ import itertools
 import logging
 import random
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -108,7 +109,7 @@ async def _post_apart(session: Session, books: Books, commands: Sequence[Command
     return answers
 
 
-async def _post_locked(
+async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit is read at one place
     session: Session,
     books: Books,
     commands: Sequence[Command],
@@ -132,7 +133,10 @@ async def _post_locked(
                 # Not before: whatever this process did between the lock and the commit, other writers would wait for.
                 on_sent(False)
                 session.unflushed = session.unflushed or early
+                began = time.perf_counter()
                 await connection.execute(COMMIT)
+                if not early:
+                    session.commits.append(("commit", time.perf_counter() - began))
             else:
                 await session.rollback()
         except _CONFLICTS as error:

@@ -7,6 +7,7 @@ each statement is a transaction of its own. They are two because the next batch 
 """
 
 import socket
+from collections import deque
 from typing import Final, TypeAlias
 
 import asyncpg
@@ -18,6 +19,8 @@ from fundledger.ledger.statements import SQL
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Statement: TypeAlias = "PreparedStatement[asyncpg.Record]"
+Commits: TypeAlias = deque[tuple[str, float]]
+"""How long (s) each commit took, and what kind it was: `commit` by itself, `write` that commits itself, `flush`."""
 
 _SETTINGS = {
     # The statements of a lane touch rows by key only. Without statistics (a new table) the planner would scan, and a
@@ -67,10 +70,10 @@ class Session:
     """Not for concurrent use: one batch at a time. `memory` is what it remembers of its last batches; `widened` counts,
     by account number, those for which one slot of an account was not enough. `unflushed`: something was committed
     that may not be durable yet; whoever flushes it resets this. `buffering` are slots 0 of accounts that were seen to
-    take buffered credits.
+    take buffered credits. To `commits` it tells how long each commit took, for whoever takes that away.
     """
 
-    def __init__(self, dsn: str, name: str, memory: Memory | None = None) -> None:
+    def __init__(self, dsn: str, name: str, memory: Memory | None = None, commits: Commits | None = None) -> None:
         self._dsn = dsn
         self._name = name
         self._locking: Connection | None = None
@@ -81,6 +84,7 @@ class Session:
         self.memory = memory or Memory()
         self.widened: dict[int, int] = {}
         self.unflushed = False
+        self.commits: Commits = deque(maxlen=0) if commits is None else commits
         self.buffering: dict[int, SubAccount] = {}
         self.lock: Statement
         self.write: Statement

@@ -6,6 +6,7 @@ leave, and sent only when that one was committed; if it was not, what was prepar
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any, TypeAlias
@@ -97,7 +98,9 @@ async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) 
         memory.expect(recalled)
         on_sent(True)
         sent = True
+        began = time.perf_counter()
         await write.fetch(*prepared.arguments)
+        session.commits.append(("write", time.perf_counter() - began))
     except (*PASSING, asyncpg.InterfaceError):
         memory.fail(recalled)
         session.drop()

@@ -26,6 +26,7 @@ ROUTES = [
     ("GET", "/v1/holds/nohold"),
     ("POST", "/v1/holds/nohold/capture"),
     ("POST", "/v1/holds/nohold/release"),
+    ("GET", "/debug/hotkeys"),
 ]
 PUBLIC = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
 
@@ -160,8 +161,8 @@ async def test_the_metrics_count_what_was_asked_whichever_worker_is_scraped(clie
     assert await posted() == before + 5
     text = (await client.get("/metrics")).body.decode()
     for name in (
-        "fundledger_requests_total",
-        "fundledger_request_duration_seconds_bucket",
+        "fundledger_http_requests_total",
+        "fundledger_http_request_duration_seconds_bucket",
         "fundledger_batch_size_commands_bucket",
         "fundledger_lane_waiting_commands",
     ):

@@ -1,0 +1,42 @@
+"""Which build this is: the version of the package, and the commit that it was checked out at."""
+
+import re
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+_GIT = Path(__file__).parents[2] / ".git"
+
+
+class Build(msgspec.Struct, frozen=True):
+    """`commit` is `unknown` where the package was installed without its repository."""
+
+    version: str
+    commit: str
+
+
+@cache
+def this_build() -> Build:
+    return Build(version("fundledger"), commit_of(_GIT) or "unknown")
+
+
+def commit_of(git: Path) -> str | None:
+    """What is checked out, of a repository's `.git` folder, without the program."""
+    try:
+        head = (git / "HEAD").read_text().strip()
+        name = head.removeprefix("ref: ")
+        if name == head:
+            return _commit(head)
+        if (git / name).exists():
+            return _commit((git / name).read_text())
+        packed = (git / "packed-refs").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^([0-9a-f]{{40}}) {re.escape(name)}$", packed, re.MULTILINE)
+    return found and _commit(found[1])
+
+
+def _commit(text: str) -> str | None:
+    return text.strip()[:12] if re.fullmatch(r"[0-9a-f]{40}", text.strip()) else None

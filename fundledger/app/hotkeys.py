@@ -1,0 +1,82 @@
+"""Who asks most, and for which merchants and accounts: the top of each second, in fixed memory.
+
+One Space-Saving summary (`hotspot/heat.py`) for each kind of key; the last whole second is shown. Seconds are those of
+the monotonic clock, which the workers of a machine share, so that theirs are the same and can be added up. Who they are
+travels from a worker to the supervisor, and to `GET /debug/hotkeys`; a label of a metric tells a rank only.
+"""
+
+import heapq
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from fundledger.hotspot.heat import SpaceSaving
+
+KINDS: Final = ("caller", "merchant", "account")
+CAPACITY: Final = 128
+WINDOW_S: Final = 1.0
+SHOWN: Final = 20
+"""How many of a kind `GET /debug/hotkeys` names."""
+
+Hot = tuple[str, float, float]
+"""A key, its rate per second, and its share (0 to 1) of all that was seen of its kind."""
+
+
+class Window(msgspec.Struct):
+    """What a second saw of one kind: the weight of everything, and of its most frequent keys."""
+
+    total: int = 0
+    counts: dict[str, int] = {}
+
+    def add(self, other: "Window") -> None:
+        self.total += other.total
+        for key, count in other.counts.items():
+            self.counts[key] = self.counts.get(key, 0) + count
+
+    def top(self, n: int) -> list[Hot]:
+        """At most `n`, the most frequent first; of the same rate, by key."""
+        most = heapq.nsmallest(n, self.counts.items(), key=lambda item: (-item[1], item[0]))
+        return [(key, count / WINDOW_S, count / self.total) for key, count in most]
+
+
+class HotKeys:
+    """What one worker sees. `clock` answers seconds that never go back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ends = 0.0
+        self._last: dict[str, Window] = {}
+        self._begin()
+
+    def seen(self, kind: str, key: str, weight: int = 1) -> None:
+        """Count a key of one of KINDS. Costs the same however many keys there are."""
+        now = self._clock()
+        if now >= self._ends:
+            self._turn(now)
+        self._totals[kind] += weight
+        self._tops[kind].add(key, weight)
+
+    def top(self, kind: str, n: int) -> list[Hot]:
+        """The `n` most frequent of the last whole second. A rate is too high by at most 1/128 of that of all keys."""
+        return self.last()[kind].top(n)
+
+    def last(self) -> dict[str, Window]:
+        """The last whole second, by kind."""
+        now = self._clock()
+        if now >= self._ends:
+            self._turn(now)
+        return self._last
+
+    def _turn(self, now: float) -> None:
+        is_last = now < self._ends + WINDOW_S
+        self._last = {kind: Window(self._totals[kind], top.counts) for kind, top in self._tops.items()}
+        if not is_last:
+            self._last = {kind: Window() for kind in KINDS}
+        self._ends = (now // WINDOW_S + 1) * WINDOW_S
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tops: dict[str, SpaceSaving[str]] = {kind: SpaceSaving(CAPACITY) for kind in KINDS}
+        self._totals = dict.fromkeys(KINDS, 0)
