@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fundledger.app.settings import BadSetting, Settings, read_settings, sources
 
@@ -95,6 +96,12 @@ def _hot_merge(options: argparse.Namespace) -> int:
     return asyncio.run(run_resplit(_settings(options), options.account, 1, options.reason))
 
 
+def _check_limits(options: argparse.Namespace) -> int:
+    from fundledger.app.limits import check_policies
+
+    return check_policies(options.file, _settings(options).workers)
+
+
 def _show_settings(options: argparse.Namespace) -> int:
     rows = sources(_settings(options))
     width = max(len(name) for name, _, _ in rows)
@@ -136,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     for with_account in (hot_split, hot_merge):
         with_account.add_argument("account")
         with_account.add_argument("--reason", default="an operator asked", help="kept in the log of routes")
+    ratelimit = commands.add_parser("ratelimit", help="who may do how much", description="The policies of the limiter.")
+    ratelimits = ratelimit.add_subparsers(required=True, metavar="COMMAND")
+    check = ratelimits.add_parser("check", help="whether a file of policies would be taken; exit status 1 if not")
+    check.set_defaults(run=_check_limits)
+    check.add_argument("file", type=Path, metavar="FILE")
     bench = commands.add_parser("bench", help="measure this service beside its baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_data in (serve, migrate, verify, doctor, hot_list, hot_split, hot_merge):

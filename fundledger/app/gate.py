@@ -6,6 +6,7 @@ refusal which policy decided, from where, and which version of the policies.
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -46,15 +47,15 @@ class Passage:
 class Gate:
     """Of one worker. Without a limiter nobody has a quota."""
 
-    def __init__(self, limiter: Limiter | None, shedder: Shedder, hotkeys: HotKeys) -> None:
+    def __init__(self, limiter: Limiter | None, shedder: Shedder, hot_keys: HotKeys) -> None:
         self.limiter = limiter
         self.shedder = shedder
-        self.hotkeys = hotkeys
+        self.hot_keys = hot_keys
 
     def enter(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | Pending | None:
         """None: it is in. Pending: `ask` has to be awaited. Never waits. `account`: whose money it is about."""
         merchant = None
-        seen = self.hotkeys.seen
+        seen = self.hot_keys.seen
         if account is not None:
             merchant = passage.merchant = account.owner
             seen("merchant", merchant, cost)
@@ -68,7 +69,7 @@ class Gate:
             if verdict is not None:
                 return verdict if isinstance(verdict, Pending) else self._denied(passage, verdict, cost)
             passage.charged = cost
-        return self.enter_uncharged(passage)
+        return self.enter_uncharged(passage, passage.started)
 
     async def ask(
         self, passage: Passage, cost: int = 1, charges: Sequence[tuple[Bucket, int]] | None = None
@@ -79,22 +80,41 @@ class Gate:
             if verdict is not None:
                 return self._denied(passage, verdict, cost)
             passage.charged = cost if charges is None else 0
-        return self.enter_uncharged(passage)
+        return self.enter_uncharged(passage, time.monotonic())
 
     async def let(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | None:
         """`enter`, and `ask` where it takes that."""
         answer = self.enter(passage, account, cost)
         return await self.ask(passage, cost) if isinstance(answer, Pending) else answer
 
-    def enter_uncharged(self, passage: Passage) -> Reply | None:
-        """Whether this worker has the capacity for it."""
-        reason = self.shedder.enter(passage.api_class, passage.merchant, passage.started, passage.budget_s)
+    def enter_uncharged(self, passage: Passage, now: float) -> Reply | None:
+        """Whether this worker has the capacity for it, and its sender the time."""
+        budget_s = passage.budget_s
+        if budget_s is not None:
+            budget_s -= now - passage.started
+        reason = self.shedder.enter(passage.api_class, passage.merchant, now, budget_s)
         if reason is not None:
             self.refund(passage, passage.charged)
             passage.shed = True
             return self._shed(passage, reason)
         passage.inside = True
         return None
+
+    def at_the_door(self, passage: Passage) -> Reply | None:
+        """Whether its class is let in at all now; before its body is read."""
+        if not self.shedder.is_shut(passage.api_class):
+            return None
+        passage.shed = True
+        return self._shed(passage, "worker")
+
+    def told(self, passage: Passage, now: float) -> Chain:
+        """Where the sender of a request stands, for the headers of its answer."""
+        chain = passage.chain
+        if chain is UNLIMITED and self.limiter is not None and passage.module:
+            chain = self.limiter.chain(passage.module, passage.api_class, None, None)
+        if now >= chain.told_until:
+            chain.told(now)
+        return chain
 
     def refund(self, passage: Passage, cost: int) -> None:
         """It is a repeat, answered from its record, or it was shed: it costs nothing."""
@@ -107,27 +127,35 @@ class Gate:
             passage.inside = False
             self.shedder.leave(passage.api_class, passage.merchant, now - passage.started, dropped=dropped)
 
-    def charges_of(self, passage: Passage, vouchers: Sequence[Voucher]) -> list[tuple[Bucket, int]]:
-        """What a batch costs: each voucher one of each bucket that it alone would have been charged to."""
+    async def ask_batch(self, passage: Passage, vouchers: Sequence[Voucher]) -> Reply | None:
+        """None: all of a batch is in. Each voucher costs one of each bucket that it alone would have been charged to."""
+        count = len(vouchers)
+        self.hot_keys.seen("caller", passage.module, count)
         limiter = self.limiter
         if limiter is None:
-            return []
-        count = len(vouchers)
-        self.hotkeys.seen("caller", passage.module, count)
-        merchants: dict[Chain, int] = {}
+            return self.enter_uncharged(passage, time.monotonic())
+        chains: dict[Chain, int] = {}
         for voucher in vouchers:
-            account = account_of(voucher)
-            owner, id_ = (None, None) if account is None else (account.owner, account.id)
-            chain = limiter.chain(passage.module, limiter.policies.class_of(voucher.type), owner, id_)
-            merchants[chain] = merchants.get(chain, 0) + 1
+            chain = self._chain_of(limiter, passage, voucher)
+            chains[chain] = chains.get(chain, 0) + 1
         costs: dict[Bucket, int] = {}
-        for chain, n in merchants.items():
+        for chain, n in chains.items():
             for bucket in chain.buckets:
                 costs[bucket] = costs.get(bucket, 0) + n
         passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
         for bucket in passage.chain.buckets:
             costs[bucket] = count
-        return list(costs.items())
+        return await self.ask(passage, count, list(costs.items()))
+
+    def _chain_of(self, limiter: Limiter, passage: Passage, voucher: Voucher) -> Chain:
+        account = account_of(voucher)
+        owner, id_ = (None, None) if account is None else (account.owner, account.id)
+        return limiter.chain(passage.module, limiter.policies.class_of(voucher.type), owner, id_)
+
+    def refund_voucher(self, passage: Passage, voucher: Voucher) -> None:
+        """One of a batch was a repeat."""
+        if self.limiter is not None:
+            self.limiter.give_back(self._chain_of(self.limiter, passage, voucher), 1)
 
     def class_of(self, voucher_type: str) -> ApiClass:
         return ApiClass.PAYMENT if self.limiter is None else self.limiter.policies.class_of(voucher_type)
@@ -145,10 +173,9 @@ class Gate:
             detail = "limits cannot be counted at the moment, and this is not done uncounted"
             return _refusal(503, "temporary-reduced-capacity", "Not at the moment", detail, wait_s, headers)
         if cost > policy.rate.burst:
-            detail = f"this costs {cost}, and the policy {policy.name} never lets more than {policy.rate.burst} in at once"
+            detail = f"this costs {cost}, and the policy {policy.name} lets at most {policy.rate.burst} in at once"
         else:
-            detail = f"the quota of the policy {policy.name} is used up; nothing was done, the same request may be sent again"
-        headers |= passage.chain.told(passage.started)
+            detail = f"the quota of the policy {policy.name} is used up; nothing was done, the same may be sent again"
         named = {"violated-policies": [policy.name]}
         return _refusal(429, "quota-exceeded", "Too many requests", detail, wait_s, headers, **named)
 

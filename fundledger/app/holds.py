@@ -43,6 +43,9 @@ async def place_hold(service: Service, call: Call) -> Reply:
     account = found.get(body.account)
     if account is None:
         return refused(Refusal(Code.ACCOUNT_NOT_FOUND, f"there is no account {body.account}", account=body.account))
+    no = await service.gate.let(call.passage, account)
+    if no is not None:
+        return no
     outcome = await service.ask(account.shard, PlaceHold(body.id, account, body.amount, expires_at_us))
     if isinstance(outcome, Fault):
         return faulted(outcome)

@@ -62,6 +62,10 @@ def snapshot(service: Service) -> Snapshot:
     now.hot_keys = service.hot_keys.last()
     now.hot = service.daemons.keeper.counted
     now.buffer = service.daemons.folder.counted
+    limiter = service.gate.limiter
+    if limiter is not None:
+        now.limits = limiter.counted()
+    now.shed = service.gate.shedder.counted()
     return now
 
 

@@ -18,11 +18,13 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
-from fundledger.app.problems import malformed
+from fundledger.app.gate import Passage
+from fundledger.app.problems import BadRequest, malformed
 from fundledger.app.reply import Reply
-from fundledger.app.routing import BODY_BYTES_MAX, to_response, unauthorized, unsupported_media
+from fundledger.app.routing import BODY_BYTES_MAX, budget_of, to_response, unauthorized, unsupported_media
 from fundledger.app.service import Service
 from fundledger.app.vouchers import post_voucher
+from fundledger.ratelimit.classes import ApiClass
 
 ROUTE: Final = "/v1/vouchers"
 KEEPALIVE_S: Final = 75.0
@@ -97,23 +99,34 @@ class PaymentProtocol(RequestHandler):
         headers = message.headers
         service = self._service
 
+        passage = Passage("", started, None, ApiClass.PAYMENT)
+
         def answer(reply: Reply) -> None:
-            service.answered(ROUTE, reply.status, time.monotonic() - started, "POST")
+            now = time.monotonic()
+            service.gate.leave(passage, now, dropped=reply.status >= 500)
+            service.answered(ROUTE, reply.status, now - started, "POST", passage.api_class, passage.shed)
             self._paying = False
             transport = self.transport
             if transport is not None:
-                transport.write(reply.raw())
+                transport.write(reply.raw(service.gate.told(passage, now).raw))
                 if service.draining:
                     self.close()
                     transport.close()
                 elif self._messages:
                     self._loop.call_soon(self._next)
 
-        if service.module(headers.get("Authorization")) is None:
+        module = service.module(headers.get("Authorization"))
+        if module is None:
             answer(unauthorized().reply)
+            return
+        passage.module = module
+        try:
+            passage.budget_s = budget_of(headers)
+        except BadRequest as bad_budget:
+            answer(bad_budget.reply)
             return
         bad = unsupported_media(headers)
         if bad is not None:
             answer(bad.reply)
             return
-        post_voucher(service, body, answer)
+        post_voucher(service, passage, body, answer)

@@ -24,10 +24,11 @@ class Reply:
         self.content_type = content_type
         self.headers = headers
 
-    def raw(self) -> bytes:
+    def raw(self, more: bytes = b"") -> bytes:
+        """`more`: header lines that belong to the request, not to its answer."""
         head = _heads.get((self.status, self.content_type)) or _head(self.status, self.content_type)
         extra = b"".join([f"{k}: {v}\r\n".encode() for k, v in self.headers.items()]) if self.headers else b""
-        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (head, _date_line(), extra, len(self.body), self.body)
+        return b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (head, _date_line(), extra, more, len(self.body), self.body)
 
 
 def _head(status: int, content_type: str) -> bytes:

@@ -1,5 +1,6 @@
 """Which handler answers a request: a table, one authentication, one place where exceptions become problems."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -11,15 +12,18 @@ from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
+from fundledger.app.gate import Passage
 from fundledger.app.problems import BadRequest, faulted, malformed
 from fundledger.app.reply import Reply
 from fundledger.ledger.fault import Fault
+from fundledger.ratelimit.classes import ApiClass
 
 if TYPE_CHECKING:
     from fundledger.app.service import Service
 
 BODY_BYTES_MAX: Final = 64 << 10
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
+TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
 
 
 class Call(msgspec.Struct):
@@ -30,13 +34,17 @@ class Call(msgspec.Struct):
     query: Mapping[str, str]
     headers: MultiMapping[str]
     body: bytes
+    passage: Passage = msgspec.field(default_factory=lambda: Passage("", 0.0, None, ApiClass.PAYMENT))
 
 
 Handler = Callable[["Service", Call], Awaitable[Reply]]
 
 
 class Route(msgspec.Struct, frozen=True):
-    """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token."""
+    """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token.
+
+    Without `api_class` it is not limited; `enters`: its handler passes the gate by itself, when it knows whose it is.
+    """
 
     method: str
     template: str
@@ -44,6 +52,8 @@ class Route(msgspec.Struct, frozen=True):
     public: bool = False
     query: tuple[str, ...] = ()
     body_bytes_max: int = BODY_BYTES_MAX
+    api_class: ApiClass | None = None
+    enters: bool = False
 
 
 class Router:
@@ -112,26 +122,32 @@ def too_large(limit: int) -> BadRequest:
 async def answer(service: "Service", router: Router, request: BaseRequest) -> web.StreamResponse:
     """The handler that aiohttp calls for everything that does not take the short path of `protocol`."""
     started = time.monotonic()
-    label = "unmatched"
+    label, method = "unmatched", request.method
+    passage = Passage("", started, None, ApiClass.PAYMENT)
     try:
-        route, parameters = router.find(request.method, request.path)
+        route, parameters = router.find(method, request.path)
         label = route.template
-        reply = await _call(service, route, parameters, request)
+        reply = await _call(service, route, parameters, request, passage)
     except BadRequest as bad:
         reply = bad.reply
     except Fault as fault:
         reply = faulted(fault)
     except (RequestPayloadError, HttpProcessingError) as error:
         reply = malformed(f"the body cannot be read: {error}").reply
-    except ConnectionError:
-        service.answered(label, 499, time.monotonic() - started, request.method)
+    except (ConnectionError, asyncio.CancelledError):
+        service.gate.leave(passage, time.monotonic())
+        service.answered(label, 499, time.monotonic() - started, method)
         raise
     except Exception as error:
         from fundledger.app.vouchers import crashed
 
         reply = crashed(error)
-    service.answered(label, reply.status, time.monotonic() - started, request.method)
+    now = time.monotonic()
+    service.gate.leave(passage, now, dropped=reply.status >= 500)
+    api_class = str(passage.api_class) if passage.module else ""
+    service.answered(label, reply.status, now - started, method, api_class, passage.shed)
     response = to_response(reply)
+    response.headers.update(service.gate.told(passage, now).headers)
     if service.draining or reply.status == 413:
         response.force_close()
     return response
@@ -143,12 +159,18 @@ def to_response(reply: Reply) -> web.Response:
     return web.Response(status=reply.status, body=reply.body, headers={**headers, **(reply.headers or {})})
 
 
-async def _call(service: "Service", route: Route, parameters: dict[str, str], request: BaseRequest) -> Reply:
+async def _call(
+    service: "Service", route: Route, parameters: dict[str, str], request: BaseRequest, passage: Passage
+) -> Reply:
     module = service.module(request.headers.get("Authorization"))
     if module is None:
         if not route.public:
             raise unauthorized()
         module = "public"
+    if route.api_class is not None:
+        no = await _enter(service, route, parameters, request, passage, module)
+        if no is not None:
+            return no
     body = b""
     if route.method == "POST":
         if request.content_length is not None and request.content_length > route.body_bytes_max:
@@ -165,7 +187,36 @@ async def _call(service: "Service", route: Route, parameters: dict[str, str], re
             raise malformed(f"there is no query parameter {name!r}", field=name)
     if len(set(query)) != len(query):
         raise malformed("a query parameter stands twice")
-    return await route.handler(service, Call(module, parameters, query, request.headers, body))
+    return await route.handler(service, Call(module, parameters, query, request.headers, body, passage))
+
+
+async def _enter(
+    service: "Service",
+    route: Route,
+    parameters: dict[str, str],
+    request: BaseRequest,
+    passage: Passage,
+    module: str,
+) -> Reply | None:
+    """Before its body is read, as far as it is known whose request it is."""
+    assert route.api_class is not None
+    passage.module = module
+    passage.api_class = route.api_class
+    passage.budget_s = budget_of(request.headers)
+    if route.enters:
+        return service.gate.at_the_door(passage)
+    account = service.directory.get(parameters["id"]) if route.template.startswith("/v1/accounts/{id}") else None
+    return await service.gate.let(passage, account)
+
+
+def budget_of(headers: MultiMapping[str]) -> float | None:
+    """What a caller still waits, in seconds, by his own `X-Request-Timeout-Ms`. Raises BadRequest (400)."""
+    text = headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise malformed(f"{TIMEOUT_HEADER} is a whole number of milliseconds", field=TIMEOUT_HEADER)
+    return int(text) / 1000
 
 
 async def _go_on(request: BaseRequest) -> None:

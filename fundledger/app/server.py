@@ -18,7 +18,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from fundledger.app import accounts, holds, meta, openapi, vouchers
+from fundledger.app import accounts, holds, limits, meta, openapi, vouchers
 from fundledger.app.logs import configure_logs
 from fundledger.app.metrics import Metrics
 from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
@@ -38,31 +38,42 @@ from fundledger.ledger.directory import Directory
 from fundledger.ledger.memory import Memory
 from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.session import Session
+from fundledger.ratelimit.classes import ApiClass
 from fundledger.security.keys import FileKeys
 from fundledger.security.tokens import Tokens, dev_token
 
 _log = logging.getLogger(__name__)
+STATEMENT = ("limit", "cursor", "from", "to", "level")
 ROUTES = [
-    Route("POST", "/v1/accounts", accounts.open_account),
-    Route("GET", "/v1/accounts/{id}", accounts.get_account),
-    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries, query=("limit", "cursor", "from", "to", "level")),
-    Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance, query=("at",)),
-    Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze),
-    Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze),
-    Route("POST", "/v1/accounts/{id}/close", accounts.close),
-    Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy),
-    Route("POST", "/v1/vouchers", vouchers.post_one),
-    Route("POST", "/v1/vouchers/batch", vouchers.post_batch, body_bytes_max=BATCH_BODY_BYTES_MAX),
-    Route("GET", "/v1/vouchers/{id}", vouchers.get_voucher),
-    Route("POST", "/v1/vouchers/{id}/reverse", vouchers.reverse_voucher),
-    Route("POST", "/v1/holds", holds.place_hold),
-    Route("GET", "/v1/holds/{id}", holds.get_hold),
-    Route("POST", "/v1/holds/{id}/capture", holds.capture_hold),
-    Route("POST", "/v1/holds/{id}/release", holds.release_hold),
+    Route("POST", "/v1/accounts", accounts.open_account, api_class=ApiClass.PAYMENT),
+    Route("GET", "/v1/accounts/{id}", accounts.get_account, api_class=ApiClass.QUERY),
+    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries, query=STATEMENT, api_class=ApiClass.LIST),
+    Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance, query=("at",), api_class=ApiClass.QUERY),
+    # What stops money is as urgent as what moves it, and is not refused while limits cannot be counted.
+    Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze, api_class=ApiClass.WITHDRAW),
+    Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze, api_class=ApiClass.ADMIN),
+    Route("POST", "/v1/accounts/{id}/close", accounts.close, api_class=ApiClass.ADMIN),
+    Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy, api_class=ApiClass.ADMIN),
+    Route("POST", "/v1/vouchers", vouchers.post_one, api_class=ApiClass.PAYMENT, enters=True),
+    Route(
+        "POST",
+        "/v1/vouchers/batch",
+        vouchers.post_batch,
+        body_bytes_max=BATCH_BODY_BYTES_MAX,
+        api_class=ApiClass.BATCH,
+        enters=True,
+    ),
+    Route("GET", "/v1/vouchers/{id}", vouchers.get_voucher, api_class=ApiClass.QUERY),
+    Route("POST", "/v1/vouchers/{id}/reverse", vouchers.reverse_voucher, api_class=ApiClass.REFUND),
+    Route("POST", "/v1/holds", holds.place_hold, api_class=ApiClass.PAYMENT, enters=True),
+    Route("GET", "/v1/holds/{id}", holds.get_hold, api_class=ApiClass.QUERY),
+    Route("POST", "/v1/holds/{id}/capture", holds.capture_hold, api_class=ApiClass.CONFIRM),
+    Route("POST", "/v1/holds/{id}/release", holds.release_hold, api_class=ApiClass.CONFIRM),
     Route("GET", "/healthz", meta.healthz, public=True),
     Route("GET", "/readyz", meta.readyz, public=True),
     Route("GET", "/metrics", meta.get_metrics, public=True),
     Route("GET", "/debug/hotkeys", meta.get_hot_keys),
+    Route("GET", "/debug/limits", limits.get_limits, query=("caller", "class", "merchant", "account")),
     Route("GET", "/openapi.json", openapi.get_document, public=True),
     Route("GET", "/docs", openapi.get_page, public=True),
 ]
@@ -130,6 +141,8 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
     keeper = Keeper(dsn, name, books, thermometer, sessions, thresholds, acts=settings.splitting == "auto")
     folder = Folder(dsn, name, books, settings.buffered_max, settings.buffered_lag_max_s)
     daemons = Daemons(keeper, folder)
+    name = f"{socket.gethostname()}:{run_dir}:{ordinal}:{os.getpid()}"
+    limiter = limits.build_limiter(settings, redis_url, name)
     return Service(
         settings,
         layout,
@@ -143,7 +156,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
         metrics,
         run_dir,
         ordinal,
-        redis_url=redis_url,
+        limiter=limiter,
     )
 
 
@@ -185,6 +198,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     daemons = [loop.create_task(holds.expire_holds(service)), loop.create_task(service.daemons.keeper.run())]
     daemons.append(loop.create_task(service.daemons.folder.run()))
+    watching = loop.create_task(service.watch())
     told = await meta.tell_supervisor(service)
     service.lag.start()
     server = await loop.create_server(protocol, sock=listener, backlog=1024)
@@ -207,6 +221,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     except TimeoutError:
         _log.error("worker gave up draining", extra={"worker": order.ordinal})
     told.close()
+    watching.cancel()
     service.lag.stop()
     gone.cancel()
     with contextlib.suppress(TimeoutError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,9 +10,12 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 
+from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
 from fundledger.app.lag import LoopLag
+from fundledger.app.limits import watch_policies
 from fundledger.app.metrics import Metrics
+from fundledger.app.repeats import Repeats
 from fundledger.app.settings import Settings
 from fundledger.app.sockets import worker_socket
 from fundledger.hotspot.direct import Direct
@@ -24,6 +28,8 @@ from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Fault, Unavailable
 from fundledger.ledger.statements import load
+from fundledger.ratelimit.limiter import Limiter
+from fundledger.ratelimit.shedding import WINDOW_S, Shedder
 from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
 
@@ -60,7 +66,7 @@ class Service:
         run_dir: Path,
         ordinal: int,
         *,
-        redis_url: str = "",
+        limiter: Limiter | None = None,
     ) -> None:
         self.settings = settings
         self.layout = layout
@@ -71,8 +77,10 @@ class Service:
         self.flusher = flusher
         self.pool = pool
         self.metrics = metrics
-        self.redis_url = redis_url
         self.hot_keys = HotKeys()
+        shedder = Shedder(settings.latency_target_ms / 1000, settings.concurrency_max, on=settings.shedding == "on")
+        self.gate = Gate(limiter, shedder, self.hot_keys)
+        self.repeats = Repeats(pool)
         self.lag = LoopLag(metrics.now.loop_lag)
         self.draining = False
         self.run_dir = run_dir
@@ -110,6 +118,21 @@ class Service:
     def socket_path(self) -> Path:
         """Where this worker tells the supervisor what it has counted."""
         return worker_socket(self.run_dir, self._ordinal)
+
+    async def watch(self) -> None:
+        """For ever: what the limiter and the shedder do beside requests. Cancelling ends it."""
+        limiter = self.gate.limiter
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._shed())
+            if limiter is not None:
+                group.create_task(limiter.store.run())
+                group.create_task(limiter.run())
+                group.create_task(watch_policies(self.settings, limiter))
+
+    async def _shed(self) -> None:
+        while True:
+            await asyncio.sleep(WINDOW_S)
+            self.gate.shedder.tick(time.monotonic(), self.lag.recent_s)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
-RESERVED = ("FUND_DSN", "RATELIMIT", "FUND_PORT")
+RESERVED = ("FUND_DSN", "FUND_PORT")
 """Names of the contract that this version does not use yet: taken without complaint."""
 SECRET = ("account_dsn",)
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
@@ -65,6 +65,17 @@ class Settings(BaseSettings):
     heat_demote: float = Field(0.2, ge=0, le=100, description="utilisation below which a hot account cools")
     heat_demote_s: float = Field(600.0, ge=0, le=86400, description="and for how long before it is merged")
     heat_share: float = Field(0.05, ge=0, le=1, description="share of all postings that a hot account has at least")
+    ratelimit: Literal["on", "off", "shadow"] = Field(
+        "on", description="shadow: what would be refused is counted, nothing is refused"
+    )
+    ratelimit_file: Path | None = Field(
+        None, description="who may do how much; none: limits.toml of the data directory, made on first start"
+    )
+    shedding: Literal["on", "off"] = Field("on", description="on: too much work is answered 503 early, lowest first")
+    latency_target_ms: int = Field(
+        100, ge=10, le=10_000, description="mean latency of a class above which less is let in"
+    )
+    concurrency_max: int = Field(4000, ge=10, le=100_000, description="requests in flight in one worker")
     accounting_timezone: str = Field("UTC", description="time zone of the accounting date")
     accounting_cut: time = Field(time(0, 0), description="local time at which an accounting date ends")
     read_connections: int = Field(4, ge=1, le=100, description="database connections for reads, per worker")

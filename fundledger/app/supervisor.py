@@ -16,12 +16,13 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from fundledger.app.limits import read_policies
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault, run_dir
 from fundledger.app.scrape import Scraper
 from fundledger.app.server import WorkerOrder
 from fundledger.app.settings import PREFIX, BadSetting, Settings
-from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.app.sockets import worker_socket
+from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import SchemaFault, migrate
 from fundledger.security.keys import FileKeys, KeyFault
@@ -83,6 +84,8 @@ class Supervisor:
     async def _prepare(self) -> None:
         FileKeys(self._settings.data_dir / "keys")
         dev_token(self._settings.data_dir / "dev-token")
+        if self._settings.ratelimit != "off":
+            read_policies(self._settings)
         self._run_dir.mkdir(mode=0o700, exist_ok=True)
         if not self._redis_url:
             self._valkey = EmbeddedValkey(self._settings.data_dir)

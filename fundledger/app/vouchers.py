@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from fundledger.app.body import (
     voucher_id,
     voucher_type,
 )
+from fundledger.app.gate import Passage, account_of
 from fundledger.app.problems import (
     BadRequest,
     fault_members,
@@ -40,6 +42,7 @@ from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.records import HoldTampered, VoucherTampered, read_records
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.voucher import Record, Voucher, digest_of
+from fundledger.ratelimit.limiter import Pending
 
 _log = logging.getLogger(__name__)
 _REPLAY = {"Idempotent-Replay": "true"}
@@ -49,8 +52,8 @@ CHUNK = 500
 """Vouchers of a long batch that are prepared before other requests get their turn."""
 
 
-def post_voucher(service: Service, body: bytes, answer: Callable[[Reply], None]) -> None:
-    """`POST /v1/vouchers`: decode, put into its lane; `answer` is called once, at once or after the commit.
+def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callable[[Reply], None]) -> None:
+    """`POST /v1/vouchers`: decode, let in, put into its lane; `answer` is called once, at once or after the commit.
 
     Never raises: whatever is wrong is the answer.
     """
@@ -58,13 +61,50 @@ def post_voucher(service: Service, body: bytes, answer: Callable[[Reply], None])
         parsed = decode_voucher(body)
         voucher = to_voucher(parsed, service.directory.get)
         if type(voucher) is not Voucher:
-            service.spawn(_post_after_lookup(service, parsed, answer))
+            service.spawn(_post_after_lookup(service, passage, parsed, answer))
             return
-        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
+        passage.api_class = service.gate.class_of(voucher.type)
+        no = service.gate.enter(passage, account_of(voucher))
+        if no is None:
+            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(_told(service, passage, outcome)))
+        elif isinstance(no, Reply) and not _may_be_repeat(service, no):
+            answer(no)
+        else:
+            service.spawn(_post_if_let(service, passage, voucher, no, answer))
     except BadRequest as bad:
         answer(bad.reply)
     except LaneFull as full:
+        service.gate.refund(passage, passage.charged)
         answer(faulted(full))
+
+
+def _told(service: Service, passage: Passage, outcome: Outcome | Fault) -> Reply:
+    if type(outcome) is Outcome and outcome.replay:
+        service.gate.refund(passage, passage.charged)
+    return to_reply(service, outcome)
+
+
+def _may_be_repeat(service: Service, no: Reply) -> bool:
+    return no.status == 429 and service.repeats.has_room()
+
+
+async def _post_if_let(
+    service: Service, passage: Passage, voucher: Voucher, no: Reply | Pending, answer: Callable[[Reply], None]
+) -> None:
+    """A payment that is let in, or not, only after somebody was asked: the store, or the record of an earlier one."""
+    try:
+        reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
+        if reply is not None and _may_be_repeat(service, reply) and await service.repeats.known(voucher.id):
+            reply = service.gate.enter_uncharged(passage, time.monotonic())
+        if reply is not None:
+            answer(reply)
+            return
+        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(_told(service, passage, outcome)))
+    except Unavailable as fault:
+        service.gate.refund(passage, passage.charged)
+        answer(faulted(fault))
+    except Exception as error:
+        answer(crashed(error))
 
 
 async def post_one(service: Service, call: Call) -> Reply:
@@ -75,14 +115,23 @@ async def post_one(service: Service, call: Call) -> Reply:
         if not future.done():
             future.set_result(reply)
 
-    post_voucher(service, call.body, answer)
+    post_voucher(service, call.passage, call.body, answer)
     return await future
 
 
-async def _post_after_lookup(service: Service, parsed: VoucherBody, answer: Callable[[Reply], None]) -> None:
+async def _post_after_lookup(
+    service: Service, passage: Passage, parsed: VoucherBody, answer: Callable[[Reply], None]
+) -> None:
     try:
         voucher = (await prepare(service, [parsed]))[0]
-        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(to_reply(service, outcome)))
+        passage.api_class = service.gate.class_of(voucher.type)
+        no = service.gate.enter(passage, account_of(voucher))
+        if isinstance(no, Reply) and not _may_be_repeat(service, no):
+            answer(no)
+        elif no is not None:
+            await _post_if_let(service, passage, voucher, no, answer)
+        else:
+            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(_told(service, passage, outcome)))
     except BadRequest as bad:
         answer(bad.reply)
     except Unavailable as fault:
@@ -193,6 +242,9 @@ async def post_batch(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/batch`: `results[i]` answers `vouchers[i]`; `atomic` posts all or none."""
     batch = _decode_batch(call.body)
     vouchers = await prepare(service, batch.vouchers)
+    no = await service.gate.ask_batch(call.passage, vouchers)
+    if no is not None:
+        return no
     if batch.atomic is True:
         outcome = await service.ask(vouchers[0].shard, AtomicGroup(vouchers))
         if isinstance(outcome, Fault):
@@ -208,6 +260,8 @@ async def post_batch(service: Service, call: Call) -> Reply:
         if isinstance(item, Fault) and not isinstance(item, GuardHit):
             # What stands is told when the batch is sent again: nobody may hear "refused" who was posted.
             return faulted(OutcomeUnknown())
+        if isinstance(item, Outcome) and item.replay:
+            service.gate.refund_voucher(call.passage, voucher)
         results.append(_result(service, voucher, item))
     return Reply(200, render.encode({"results": results}))
 

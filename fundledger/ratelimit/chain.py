@@ -56,7 +56,7 @@ class Chain:
         return [(bucket, cost) for bucket in self.buckets]
 
     def told(self, now: float) -> dict[str, str]:
-        """`RateLimit-Policy`, and `RateLimit` of the policy nearest its end (draft-ietf-httpapi-ratelimit-headers-11)."""
+        """`RateLimit-Policy`, and `RateLimit` of whichever is nearest its end (draft-ietf-httpapi-ratelimit-headers-11)."""
         if now < self.told_until:
             return self.headers
         least, left = None, 0
@@ -73,7 +73,7 @@ class Chain:
             "RateLimit": f'"{least.policy.name}";r={left};t={full_in}',
         }
         self.raw = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()]).encode()
-        self.told_until = now + TELL_S if left > PRECISE_BELOW else 0.0
+        self.told_until = now + TELL_S if left > PRECISE_BELOW else now
         return self.headers
 
 

@@ -230,10 +230,14 @@ class Limiter:
             if not self._urgent:
                 await asyncio.sleep(SETTLE_S)
             self._urgent = False
-            self._expire(self._clock())
-            while self._dirty:
-                batch, self._dirty = self._dirty[:KEYS_AT_ONCE], self._dirty[KEYS_AT_ONCE:]
-                await self._settle(batch)
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Charge, fetch and return what is due now."""
+        self._expire(self._clock())
+        while self._dirty:
+            batch, self._dirty = self._dirty[:KEYS_AT_ONCE], self._dirty[KEYS_AT_ONCE:]
+            await self._settle(batch)
 
     async def _settle(self, buckets: list[Bucket]) -> None:
         for bucket in buckets:

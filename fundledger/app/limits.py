@@ -1,0 +1,140 @@
+"""The policies file of this installation: read at the start, watched while serving; and what a caller's limits are."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fundledger.app.problems import malformed
+from fundledger.app.render import encode
+from fundledger.app.reply import Reply
+from fundledger.app.settings import PREFIX, BadSetting, Settings
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.counted import Limits
+from fundledger.ratelimit.limiter import Limiter
+from fundledger.ratelimit.policies import BadPolicies, Policies, default_text, parse
+from fundledger.ratelimit.store import Store, StoreAway
+
+if TYPE_CHECKING:
+    from fundledger.app.routing import Call
+    from fundledger.app.service import Service
+
+LOOK_EVERY_S: Final = 0.3
+_log = logging.getLogger(__name__)
+
+
+def policies_path(settings: Settings) -> Path:
+    return settings.ratelimit_file or settings.data_dir / "limits.toml"
+
+
+def read_policies(settings: Settings) -> Policies:
+    """Makes the file of a new installation. Raises BadSetting."""
+    path = policies_path(settings)
+    try:
+        if settings.ratelimit_file is None and not path.exists():
+            path.write_text(default_text())
+        return parse(path.read_text(), shadow=settings.ratelimit == "shadow")
+    except BadPolicies as bad:
+        raise BadSetting(f"{path}: {bad}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadSetting(f"{PREFIX}RATELIMIT_FILE={str(path)!r}: {why}, accepted is a file of policies") from None
+
+
+def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | None:
+    """None when limits are off. Raises BadSetting."""
+    if settings.ratelimit == "off":
+        return None
+    counts = Limits()
+    store = Store(redis_url, name, counts, settings.workers)
+    return Limiter(read_policies(settings), store, counts, shadow=settings.ratelimit == "shadow")
+
+
+async def watch_policies(settings: Settings, limiter: Limiter) -> None:
+    """For ever: what is written into the file counts within a second; a file with a mistake changes nothing."""
+    path = policies_path(settings)
+    seen = _stamp(path)
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        stamp = _stamp(path)
+        if stamp == seen:
+            continue
+        seen = stamp
+        try:
+            policies = parse(path.read_text(), shadow=settings.ratelimit == "shadow")
+        except (BadPolicies, OSError, UnicodeDecodeError) as bad:
+            limiter.counts.reload_failures += 1
+            _log.error("the limits stay as they were: %s: %s", path, bad)
+        else:
+            limiter.replace(policies)
+            _log.warning("limits were changed", extra={"version": policies.version})
+
+
+def check_policies(path: Path, workers: int) -> int:
+    """Prints what a file says, or the first thing that is wrong with it; 1 then. Raises BadSetting without a file."""
+    try:
+        policies = parse(path.read_text())
+    except OSError as error:
+        raise BadSetting(f"{path}: {error.strerror}") from None
+    except (BadPolicies, UnicodeDecodeError) as bad:
+        print(f"{path}: {bad}")
+        return 1
+    for policy in policies.all():
+        leased = policy.leased(workers)
+        mode = f"leased, {leased} for each of {workers} workers" if leased else "strict"
+        whom = "" if policy.only is None else f" of {', '.join(sorted(policy.only))}"
+        what = "" if policy.classes is None else f", only {', '.join(sorted(policy.classes))}"
+        shadow = ", shadow" if policy.shadow else ""
+        rate = f"{policy.rate.per_second:g}/s, burst {policy.rate.burst}"
+        print(f"{policy.name}: {rate} for each {policy.kind}{whom}{what}; {mode}{shadow}")
+    print(f"version {policies.version}: would be taken")
+    return 0
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+async def get_limits(service: "Service", call: "Call") -> Reply:
+    """`GET /debug/limits`: which policies such a request meets, what is used of each, and who says so."""
+    query = call.query
+    try:
+        api_class = ApiClass(query.get("class", "payment"))
+    except ValueError:
+        raise malformed(f"class is one of {', '.join(ApiClass)}", field="class") from None
+    limiter = service.gate.limiter
+    if limiter is None:
+        return Reply(200, encode({"mode": "off", "version": "", "policies": []}))
+    caller = query.get("caller", call.module)
+    chain = limiter.chain(caller, api_class, query.get("merchant"), query.get("account"))
+    try:
+        known: list[Any] = await limiter.peek(chain)
+        source = "store"
+    except StoreAway:
+        known, source = [None] * len(chain.buckets), "fallback"
+    policies = []
+    for bucket, told in zip(chain.buckets, known, strict=True):
+        rate = bucket.policy.rate
+        left, reset_us = (bucket.left(0.0), bucket.reset_us) if told is None else told
+        policies.append(
+            {
+                "policy": bucket.policy.name,
+                "key": bucket.policy.kind,
+                "of": bucket.name,
+                "rate": rate.per_second,
+                "limit": rate.burst,
+                "used": rate.burst - left,
+                "reset_ms": reset_us // 1000,
+                "mode": "strict" if bucket.hold == 0 else "leased",
+                "shadow": bucket.shadowed,
+                "source": source,
+                "held_here": bucket.tokens,
+            }
+        )
+    counts = limiter.counted()
+    body = {"mode": counts.mode, "version": counts.version, "class": api_class, "caller": caller, "policies": policies}
+    return Reply(200, encode(body))
