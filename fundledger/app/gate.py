@@ -128,7 +128,7 @@ class Gate:
             self.shedder.leave(passage.api_class, passage.merchant, now - passage.started, dropped=dropped)
 
     async def ask_batch(self, passage: Passage, vouchers: Sequence[Voucher]) -> Reply | None:
-        """None: all of a batch is in. Each voucher costs one of each bucket that it alone would have been charged to."""
+        """None: all of a batch is in. Each voucher costs one of each bucket that it alone would be charged to."""
         count = len(vouchers)
         self.hot_keys.seen("caller", passage.module, count)
         limiter = self.limiter

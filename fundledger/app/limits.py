@@ -46,7 +46,7 @@ def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | No
     if settings.ratelimit == "off":
         return None
     counts = Limits()
-    store = Store(redis_url, name, counts, settings.workers)
+    store = Store(redis_url, name, counts, settings.workers, settings.ratelimit_deadline_ms / 1000)
     return Limiter(read_policies(settings), store, counts, shadow=settings.ratelimit == "shadow")
 
 

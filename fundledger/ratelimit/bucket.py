@@ -17,7 +17,8 @@ class Bucket:
     and spent in it, what was spent in it and is not charged yet, and what was charged beyond the burst.
 
     `asking` tokens and `charging` debt are on their way to the store. `on_credit`: the bucket was not near its end when
-    the store answered last. `state` is this worker's own share while the store is away.
+    the store answered last. `state` is this worker's own share, one of
+    `share_of`, while the store is away.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Bucket:
         "remaining",
         "reset_us",
         "shadowed",
+        "share_of",
         "state",
         "tokens",
         "used",
@@ -64,6 +66,7 @@ class Bucket:
         self.denied_cost = 0
         self.shadowed = policy.shadow
         self.state: State | None = None
+        self.share_of = 1
         self.remaining = policy.rate.burst
         self.reset_us = 0
         self.answered = 0.0

@@ -56,7 +56,7 @@ class Chain:
         return [(bucket, cost) for bucket in self.buckets]
 
     def told(self, now: float) -> dict[str, str]:
-        """`RateLimit-Policy`, and `RateLimit` of whichever is nearest its end (draft-ietf-httpapi-ratelimit-headers-11)."""
+        """`RateLimit-Policy`, and `RateLimit` of the nearest to its end (draft-ietf-httpapi-ratelimit-headers-11)."""
         if now < self.told_until:
             return self.headers
         least, left = None, 0

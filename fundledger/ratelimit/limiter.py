@@ -366,10 +366,15 @@ class Limiter:
     def _forget_shares(self) -> None:
         self._recovered = self.store.recovered
         for bucket in self._all_buckets():
+            if self.store.was_short:
+                bucket.debt += fallback.missing(bucket, int(self._clock() * 1e6))
+                if bucket.debt and not bucket.dirty:
+                    self._refill(bucket)
+            else:
+                bucket.debt = bucket.tokens = bucket.low = 0
+                bucket.on_credit = False
             bucket.state = None
-            bucket.tokens = bucket.debt = bucket.low = 0
             bucket.denied_until = 0.0
-            bucket.on_credit = False
 
     def _tokens(self, bucket: Bucket, state: str, count: int) -> None:
         key = f"{bucket.policy.name} {state}"

@@ -97,8 +97,7 @@ class Shedder:
             gate.begin(now)
         in_flight += 1
         gate.in_flight = in_flight
-        if in_flight > gate.in_flight_max:
-            gate.in_flight_max = in_flight
+        gate.in_flight_max = max(gate.in_flight_max, in_flight)
         self._in_flight += 1
         if not gate.critical:
             self._sheddable += 1

@@ -21,8 +21,10 @@ from redis.exceptions import NoScriptError, RedisError
 from fundledger.ratelimit.counted import Limits, Times
 
 DEADLINE_S: Final = 0.005
-ROUND_TRIP_S: Final = 0.1
-"""After so long a connection is given up."""
+ROUND_TRIP_S: Final = 0.05
+"""After so long (or ten deadlines) a connection is given up."""
+SHORT_S: Final = 1.0
+"""Who was away for less is told what was admitted meanwhile; who was for longer has its buckets marked as spent."""
 FAILURES_IN_ROW: Final = 3
 CALLS_MIN: Final = 10
 MISSED_SHARE: Final = 0.2
@@ -43,7 +45,9 @@ class StoreAway(Exception):
 
 
 class Breaker:
-    """Closed until three failures in a row, or a fifth of the calls of a second; then open until a probe succeeds."""
+    """Closed until three failures in a row, or a fifth of the round trips of a second; then open until a probe
+    succeeds.
+    """
 
     def __init__(self) -> None:
         self.open = False
@@ -80,15 +84,18 @@ class Breaker:
 class Store:
     """One connection of one worker. `name` tells it from all other workers. `workers` is how many live, as last heard.
 
-    `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing.
+    `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing. `recovered` counts how
+    often it came back, `was_short` tells whether it had hardly been away.
     """
 
-    def __init__(self, url: str, name: str, counts: Limits, workers: int) -> None:
+    def __init__(self, url: str, name: str, counts: Limits, workers: int, deadline_s: float = DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        self._round_trip_s = max(ROUND_TRIP_S, 10 * deadline_s)
         self._redis = redis.asyncio.Redis.from_url(
             url,
             single_connection_client=False,
             max_connections=4,
-            socket_connect_timeout=ROUND_TRIP_S * 2,
+            socket_connect_timeout=self._round_trip_s,
             protocol=2,
             retry=None,
             decode_responses=True,
@@ -99,6 +106,9 @@ class Store:
         self.breaker = Breaker()
         self.away_since: float | None = None
         self.recovered = 0
+        self.was_short = False
+        self._trip = 0
+        self._failed_trip = -1
         self._shas: dict[str, str] = {}
         self._queue: deque[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]] = deque()
         self._wake = asyncio.Event()
@@ -133,7 +143,7 @@ class Store:
                 future.set_exception(StoreAway("no answer in time"))
                 self._failed(op, "timeout")
 
-        timer = loop.call_later(DEADLINE_S, overdue)
+        timer = loop.call_later(self._deadline_s, overdue)
         try:
             reply = await future
         finally:
@@ -150,8 +160,10 @@ class Store:
     def _failed(self, op: str, outcome: str) -> None:
         key = f"{op} {outcome}"
         self._counts.store_calls[key] = self._counts.store_calls.get(key, 0) + 1
-        if self.breaker.open:
+        # Many may wait for one round trip; it fails once.
+        if self.breaker.open or self._failed_trip == self._trip:
             return
+        self._failed_trip = self._trip
         self.breaker.failed(time.monotonic())
         if self.breaker.open:
             self._went_away()
@@ -188,11 +200,14 @@ class Store:
         if not calls:
             return
         try:
-            async with asyncio.timeout(ROUND_TRIP_S):
+            async with asyncio.timeout(self._round_trip_s):
                 replies = await self._round_trip(calls)
         except (RedisError, OSError, TimeoutError) as error:
+            self._trip += 1
+            self._failed("connection", "error")
             await self._drop_connection()
             replies = [error] * len(calls)
+        self._trip += 1
         for (op, _, _, future), reply in zip(calls, replies, strict=True):
             if future.done():
                 continue
@@ -247,9 +262,13 @@ class Store:
     async def _probe(self) -> None:
         await asyncio.sleep(random.uniform(*PROBE_EVERY_S))  # noqa: S311 - spreads the workers' probes
         try:
-            async with asyncio.timeout(ROUND_TRIP_S):
-                # Whatever was admitted meanwhile is not in its buckets: they count as spent.
-                await self._redis.eval(_SCRIPTS["mark"], 1, SINCE)
+            async with asyncio.timeout(self._round_trip_s):
+                self.was_short = time.monotonic() - (self.away_since or 0.0) < SHORT_S
+                if self.was_short:
+                    await self._redis.ping()
+                else:
+                    # Whatever was admitted meanwhile is not in its buckets: they count as spent.
+                    await self._redis.eval(_SCRIPTS["mark"], 1, SINCE)
         except (RedisError, OSError, TimeoutError):
             await self._drop_connection()
             return
