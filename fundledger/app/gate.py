@@ -24,7 +24,7 @@ from fundledger.ratelimit.shedding import Shedder
 
 IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
-UNLIMITED: Final = Chain([], ApiClass.PAYMENT, -1)
+UNLIMITED: Final = Chain([], ApiClass.PAYMENT)
 
 
 class Passage:

@@ -32,6 +32,7 @@ class Bucket:
         "dirty",
         "expires",
         "hold",
+        "holding",
         "key",
         "low",
         "name",
@@ -62,6 +63,7 @@ class Bucket:
         self.asking = 0
         self.on_credit = self.credit > 0
         self.dirty = False
+        self.holding = False
         self.denied_until = 0.0
         self.denied_cost = 0
         self.shadowed = policy.shadow

@@ -32,7 +32,6 @@ class Chain:
         "allowed",
         "api_class",
         "buckets",
-        "generation",
         "headers",
         "policy_header",
         "raw",
@@ -40,10 +39,9 @@ class Chain:
         "told_until",
     )
 
-    def __init__(self, buckets: list[Bucket], api_class: ApiClass, generation: int) -> None:
+    def __init__(self, buckets: list[Bucket], api_class: ApiClass) -> None:
         self.buckets = buckets
         self.api_class = api_class
-        self.generation = generation
         self.strict = any(bucket.hold == 0 for bucket in buckets)
         self.allowed = 0
         self.headers: dict[str, str] = {}

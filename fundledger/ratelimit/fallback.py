@@ -63,7 +63,7 @@ def missing(bucket: Bucket, now_us: int) -> int:
         return 0
     rate = bucket.policy.rate
     ahead_us = max(0, bucket.state[0] - now_us)
-    # A N-th of the rate for N times as long: what is missing of the share, the whole rate refills in a N-th of it.
+    # The share is refilled at a N-th of the rate.
     return min(rate.burst, ahead_us * rate.tokens // (rate.period_us * max(1, bucket.share_of)))
 
 

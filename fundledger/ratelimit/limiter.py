@@ -53,7 +53,6 @@ class Limiter:
         self.store = store
         self.policies = policies
         self._shadow = shadow
-        self._generation = 0
         self._recovered = 0
         self._workers = store.workers
         self._buckets: tuple[dict[str, Bucket], dict[str, Bucket]] = ({}, {})
@@ -71,13 +70,13 @@ class Limiter:
         """The policies that such a request meets."""
         key = (caller, api_class, merchant, account)
         chain = self._chains.get(key)
-        if chain is not None and chain.generation == self._generation:
+        if chain is not None:
             return chain
         if len(self._chains) >= REMEMBERED:
             self._harvest(self._old_chains)
             self._old_chains, self._chains = self._chains, {}
-        chain = self._old_chains.get(key)
-        if chain is None or chain.generation != self._generation:
+        chain = self._old_chains.pop(key, None)
+        if chain is None:
             keys = {
                 Kind.GLOBAL: "",
                 Kind.CLASS: str(api_class),
@@ -86,9 +85,7 @@ class Limiter:
                 Kind.ACCOUNT: account,
             }
             buckets = [self._bucket(policy, key) for policy, key in self.policies.matching(api_class, keys)]
-            chain = Chain(buckets, api_class, self._generation)
-        else:
-            del self._old_chains[key]
+            chain = Chain(buckets, api_class)
         self._chains[key] = chain
         return chain
 
@@ -197,10 +194,8 @@ class Limiter:
                     bucket.give_back(bucket.tokens)
                     bucket.tokens = 0
                     self._refill(bucket)
-        self._harvest(self._chains)
-        self._harvest(self._old_chains)
-        self._chains, self._old_chains, self._buckets = {}, {}, ({}, {})
-        self._generation += 1
+        self._forget_chains()
+        self._buckets = ({}, {})
         self.policies = policies
         self.counts.version = policies.version
         self.counts.policies = {p.name: (p.rate.per_second, p.rate.burst) for p in policies.all()}
@@ -273,7 +268,8 @@ class Limiter:
             bucket.used += granted + debts[i]
             bucket.answer(remaining, reset_us, now)
             if granted > cost:
-                if bucket.tokens == 0:
+                if not bucket.holding:
+                    bucket.holding = True
                     self._holding.append(bucket)
                 bucket.granted(granted - cost, now)
                 self._tokens(bucket, "granted", granted - cost)
@@ -317,8 +313,15 @@ class Limiter:
                 kept = {name: bucket for name, bucket in old.items() if self._in_use(bucket)}
                 self._buckets = ({}, {**kept, **young})
                 young = self._buckets[0]
+                # A chain that lived longer than its buckets would spend from them beside their successors.
+                self._forget_chains()
             young[name] = bucket
         return bucket
+
+    def _forget_chains(self) -> None:
+        self._harvest(self._chains)
+        self._harvest(self._old_chains)
+        self._chains, self._old_chains = {}, {}
 
     def _in_use(self, bucket: Bucket) -> bool:
         return bucket.debt != 0 or (bucket.state is not None and bucket.state[0] > self._clock() * 1e6)
@@ -338,6 +341,7 @@ class Limiter:
             if now < bucket.expires:
                 holding.append(bucket)
                 continue
+            bucket.holding = False
             state = "returned" if bucket.tokens * 2 > bucket.want else "expired"
             self._tokens(bucket, state, bucket.tokens)
             if state == "returned":

@@ -107,6 +107,7 @@ class Store:
         self.away_since: float | None = None
         self.recovered = 0
         self.was_short = False
+        self._met = False
         self._trip = 0
         self._failed_trip = -1
         self._shas: dict[str, str] = {}
@@ -242,29 +243,27 @@ class Store:
             await self._redis.connection_pool.disconnect()
 
     async def _beat(self) -> None:
-        first = True
         while True:
-            with contextlib.suppress(StoreAway):
-                if first:
-                    # A store that starts with the service has nothing to be sorry for: its buckets are full.
-                    await self._first()
-                    first = False
+            with contextlib.suppress(StoreAway, RedisError, OSError, TimeoutError):
+                if not self._met and not self.breaker.open:
+                    async with asyncio.timeout(self._round_trip_s):
+                        await self._meet()
                 self.workers = max(1, int(await self.call("heartbeat", [WORKERS], [self._name, WORKER_LIVES_S])))
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _first(self) -> None:
-        try:
-            async with asyncio.timeout(1):
-                await self._redis.set(SINCE, 0, nx=True)
-        except (RedisError, OSError, TimeoutError):
-            self._failed("first", "error")
+    async def _meet(self) -> None:
+        """A store that is met for the first time has nothing to be sorry for: unless it says else, all is full."""
+        await self._redis.set(SINCE, 0, nx=True)
+        self._met = True
 
     async def _probe(self) -> None:
         await asyncio.sleep(random.uniform(*PROBE_EVERY_S))  # noqa: S311 - spreads the workers' probes
         try:
             async with asyncio.timeout(self._round_trip_s):
                 self.was_short = time.monotonic() - (self.away_since or 0.0) < SHORT_S
-                if self.was_short:
+                if not self._met:
+                    await self._meet()
+                elif self.was_short:
                     await self._redis.ping()
                 else:
                     # Whatever was admitted meanwhile is not in its buckets: they count as spent.
