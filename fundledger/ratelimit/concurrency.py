@@ -147,10 +147,6 @@ class Gate:
         """How many more are in flight than leave within the target at the present rate."""
         return max(0.0, self.in_flight - self.rate * self.target_s)
 
-    def leaving(self) -> int:
-        """How many are in flight beyond the limit: it was cut, and they will not be replaced."""
-        return max(0, self.in_flight - self.limit)
-
     def cut(self, excess: float) -> float:
         """Make room for `excess` requests, at least a tenth of its own; returns what it has made.
 

@@ -181,7 +181,8 @@ class Shedder:
                 queueing.restart()
             for gate in self._gates.values() if min(parts) >= SLOW else ():
                 gate.learn(min(parts))
-        alone = [gate for gate in over if gate.quiet >= QUIET_WINDOWS]
+        # Of the lanes it is known that they are quick: where none of them was answered, they stand still.
+        alone = [g for g in over if g.quiet >= QUIET_WINDOWS and (g.window_ended or g.api_class not in LANES)]
         if all(gate in alone or gate.is_calm() for gate in self._gates.values()):
             for gate in alone:
                 gate.learn(1.0)
@@ -210,13 +211,9 @@ class Shedder:
         """For what is in flight beyond what leaves within the target, by Little's law; lowest first.
 
         By a tenth of the lowest payers at least, and by half of what is in flight at most: however far above its target
-        a worker is, it is there after some windows, and does not have to cut one rank after the other by tenths. What
-        has been cut before and is still in flight is not cut again.
+        a worker is, it is there after some windows, and does not have to cut one rank after the other by tenths.
         """
-        leaving = sum(gate.leaving() for gate in self._gates.values())
-        excess = min(sum(g.excess() for g in over) - leaving, sum(g.in_flight for g in over) / 2)
-        if leaving and excess <= 0:
-            return
+        excess = min(sum(g.excess() for g in over), sum(g.in_flight for g in over) / 2)
         for rank in range(min(payer, LOWEST), min(payer, max(hurt, 1)) - 1, -1):
             gates = [gate for gate in self._by_rank[rank] if gate.used]
             used = sum(gate.used for gate in gates)

@@ -83,16 +83,6 @@ def test_who_is_switched_off_lets_everybody_in_and_counts() -> None:
     assert (shedder.level, shedder.counted().shed) == (0, {})
 
 
-def test_all_but_the_critical_classes_leave_a_fifth_free() -> None:
-    shedder = Shedder(concurrency_max=100)
-    others = [c for c in ApiClass if c not in CRITICAL]
-    let_in = sum(shedder.enter(c, None, 0.0) is None for c in others for _ in range(100))
-    refunds = [shedder.enter(c, None, 0.0) for c in CRITICAL for _ in range(50)]
-    assert let_in <= 80
-    assert refunds.count(None) == 100 - let_in
-    assert {reason for reason in refunds if reason} == {"fleet"}
-
-
 @pytest.mark.parametrize(
     ("mean_s", "budget_s", "reason"),
     [
