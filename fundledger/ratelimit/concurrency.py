@@ -22,6 +22,8 @@ QUIET_WINDOWS: Final = 10
 """A class that had at most QUIET in flight in so many windows has no queue of its own."""
 BASELINES: Final = 8
 """The target is so many baselines: a commit that waits for the one before takes two, the rest is spread."""
+BASELINES_MIN: Final = 3
+"""A class grows below half of its target: that must be more than it takes when it waits for nobody."""
 TARGETS: Final = 5
 """However slow the database, so many times the usual target is too slow (but see `Gate.close`)."""
 DROPPED_TARGETS: Final = 10
@@ -99,7 +101,7 @@ class Gate:
         """End the window, if enough requests ended in it.
 
         The target is `target_s` or BASELINES times the baseline, at most TARGETS times `target_s`; and never less than
-        two baselines, since a class that takes seconds by nature would else be overload when it is alone.
+        BASELINES_MIN baselines, since a class that takes seconds by nature would else be overload when it is alone.
         """
         ended, self.used = self.ended, self.in_flight_max
         self.mean_s = None
@@ -125,10 +127,11 @@ class Gate:
         self.shares.window(was_full=self.full)
         self.full = False
         self.lent = int(self.shares.lent * self.limit)
-        self.target_s = max(target_s, min(BASELINES * self._baseline_s, TARGETS * target_s), 2 * self._baseline_s)
+        longest_s = max(TARGETS * target_s, BASELINES_MIN * self._baseline_s)
+        self.target_s = max(target_s, min(BASELINES * self._baseline_s, longest_s))
         if self.mean_s is not None:
             self._calm = self.mean_s < self.target_s / 2
-        elif not self.in_flight:
+        elif not self.used:
             self._calm = True
 
     def is_over(self) -> bool:

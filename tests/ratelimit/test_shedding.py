@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fundledger.ratelimit import concurrency
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
 from fundledger.ratelimit.concurrency import LIMIT_MIN, Queueing
 from fundledger.ratelimit.door import Door
@@ -196,6 +197,17 @@ def test_a_server_that_answers_nobody_is_noticed() -> None:
             shedder.enter(PAYMENT, None, n / 10)
         shedder.tick(n / 10, 0.0)
     assert limits(shedder)["payment"] == LIMIT_MIN
+
+
+@pytest.mark.parametrize(("baselines", "calm"), [(concurrency.BASELINES_MIN, True), (2, False)])
+def test_a_class_that_waits_for_nobody_is_calm_however_long_it_takes(
+    baselines: int, calm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "BASELINES_MIN", baselines)
+    shedder = Shedder(concurrency_max=400)
+    for n in range(300):
+        window(shedder, n / 10, {ApiClass.LIST: 2.0}, count=20)
+    assert (limits(shedder)["list"] >= 20) == calm
 
 
 # --- A queue, or slow work --------------------------------------------------------------------------------------------
