@@ -154,6 +154,10 @@ class Shedder:
         stuck = late or (hurt is not None and self._is_at_floor(lowest))
         self._move_door(now, stuck=stuck and max(hurt or 0, 1) <= self._rank_max, calm=calm)
 
+    def is_shut(self, api_class: ApiClass) -> bool:
+        """Whether the level turns this class away at the door."""
+        return self._on and RANKS[api_class] > self._rank_max
+
     def retry_after_s(self, api_class: ApiClass) -> int:
         """When to ask again: a second more for each level, and while the class is shut out, until it may be let in."""
         return 1 + self._door.level + int(LOWER_S) * max(0, RANKS[api_class] - self._rank_max)
