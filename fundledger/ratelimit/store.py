@@ -6,6 +6,7 @@ caller who goes away leaves nobody else's reply on the wire. Each reply carries 
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import logging
 import random
@@ -35,7 +36,11 @@ WORKERS: Final = "{fundledger}:workers"
 _SCRIPTS: Final = {
     name: (files("fundledger.ratelimit") / f"{name}.lua").read_text() for name in ("decide", "mark", "heartbeat")
 }
+_SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()}
 _log = logging.getLogger(__name__)
+
+Call = tuple[str, Sequence[str], list[Any], "asyncio.Future[Any]"]
+"""Which script, its keys and arguments, and who waits for its reply."""
 
 
 class StoreAway(Exception):
@@ -99,8 +104,7 @@ class Store:
         self.breaker = Breaker()
         self.away_since: float | None = None
         self.recovered = 0
-        self._shas: dict[str, str] = {}
-        self._queue: deque[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]] = deque()
+        self._queue: deque[Call] = deque()
         self._wake = asyncio.Event()
         self._nonces = itertools.count(random.getrandbits(32))
 
@@ -109,8 +113,12 @@ class Store:
         nonce = str(next(self._nonces))
         reply = await self.call("decide", [SINCE, *keys], [nonce, *numbers])
         if reply[0] != nonce:
-            self._failed("decide", "error")
             _log.critical("the store answered something that was not asked")
+            self._failed("decide", "error")
+            if not self.breaker.open:
+                self._went_away()
+            # What else comes over this connection is somebody else's, too.
+            await self._drop_connection()
             raise StoreAway("a wrong reply")
         return reply[1:]  # type: ignore[no-any-return]
 
@@ -164,6 +172,8 @@ class Store:
         for _, _, _, future in waiting:
             if not future.done():
                 future.set_exception(StoreAway("the breaker opened"))
+        # `run` may be waiting for a call, and there will be none until it has looked for the store.
+        self._wake.set()
 
     async def run(self) -> None:
         """For ever: send what waits, beat the heart, and look for a store that was away. Cancelling ends it."""
@@ -183,7 +193,7 @@ class Store:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await self._redis.aclose()
 
-    async def _send(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> None:
+    async def _send(self, calls: list[Call]) -> None:
         calls = [call for call in calls if not call[3].done()]
         if not calls:
             return
@@ -202,24 +212,23 @@ class Store:
             else:
                 future.set_result(reply)
 
-    async def _round_trip(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> list[Any]:
+    async def _round_trip(self, calls: list[Call]) -> list[Any]:
         replies = await self._pipeline(calls)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            # The store was restarted, or its scripts were flushed: none of the calls that failed has run.
-            again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            for name, source in _SCRIPTS.items():
-                self._shas[name] = await self._redis.script_load(source)
-            for i, reply in zip(again, await self._pipeline([calls[i] for i in again]), strict=True):
+        # The store was restarted, or its scripts were flushed: none of the calls that failed has run. They are sent
+        # with their script, so that however often it is flushed, this time it is there.
+        again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if again:
+            for i, reply in zip(again, await self._pipeline([calls[i] for i in again], whole=True), strict=True):
                 replies[i] = reply
         return replies
 
-    async def _pipeline(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> list[Any]:
-        if not self._shas:
-            for name, source in _SCRIPTS.items():
-                self._shas[name] = await self._redis.script_load(source)
+    async def _pipeline(self, calls: list[Call], *, whole: bool = False) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
         for op, keys, arguments, _ in calls:
-            pipeline.evalsha(self._shas[op], len(keys), *keys, *arguments)
+            if whole:
+                pipeline.eval(_SCRIPTS[op], len(keys), *keys, *arguments)
+            else:
+                pipeline.evalsha(_SHAS[op], len(keys), *keys, *arguments)
         return await pipeline.execute(raise_on_error=False)
 
     async def _drop_connection(self) -> None:
