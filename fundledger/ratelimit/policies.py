@@ -25,7 +25,7 @@ LEASED_MIN: Final = 4
 """Fewer tokens than these for one worker are no lease: the policy is strict then."""
 RATE_MAX: Final = 1_000_000
 _PER: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/(\d*)(s|min|h|d)\Z")
+_RATE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)/(\d{0,12})(s|min|h|d)\Z", re.ASCII)
 
 
 class Kind(StrEnum):
@@ -116,10 +116,11 @@ def parse(text: str, *, shadow: bool = False) -> Policies:
     """`shadow`: nothing is refused, whatever the file says. Raises BadPolicies."""
     try:
         body = msgspec.convert(tomllib.loads(text), _FileBody)
-    except tomllib.TOMLDecodeError as error:
-        raise BadPolicies(f"this is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BadPolicies(str(error).replace("`$.", "`").replace(" - at `$`", "")) from None
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: a number of thousands of digits, brackets of thousands of levels.
+        raise BadPolicies(f"this is not TOML: {error}") from None
     policies = [_policy(one, shadow) for one in body.policy]
     _refuse_twice([policy.name for policy in policies])
     _refuse_never_reached(policies)
@@ -162,7 +163,7 @@ def _per_second(where: str, given: float | str) -> Fraction:
     """Tokens a second, exactly as written: `0.7`, `"90/min"`, `"7/10s"`."""
     if isinstance(given, str):
         found = _RATE.match(given.replace(" ", ""))
-        if found is None or found[2] == "0":
+        if found is None or found[2].strip("0") == "" != found[2]:
             raise BadPolicies(f'{where}: rate {given!r}: accepted is a number a second, or such as "90/min", "7/10s"')
         rate = Fraction(found[1]) / (int(found[2] or 1) * _PER[found[3]])
     else:

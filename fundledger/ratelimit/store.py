@@ -6,6 +6,7 @@ caller who goes away leaves nobody else's reply on the wire. Each reply carries 
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import logging
 import random
@@ -33,11 +34,16 @@ HEARTBEAT_S: Final = 1.0
 WORKER_LIVES_S: Final = 5
 CALLS_AT_ONCE: Final = 256
 SINCE: Final = "{fundledger}:since"
+PROBE: Final = "{fundledger}:probe"
 WORKERS: Final = "{fundledger}:workers"
 _SCRIPTS: Final = {
     name: (files("fundledger.ratelimit") / f"{name}.lua").read_text() for name in ("decide", "mark", "heartbeat")
 }
+_SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()}
 _log = logging.getLogger(__name__)
+
+Call = tuple[str, Sequence[str], list[Any], "asyncio.Future[Any]"]
+"""Which script, its keys and arguments, and who waits for its reply."""
 
 
 class StoreAway(Exception):
@@ -110,8 +116,7 @@ class Store:
         self._met = False
         self._trip = 0
         self._failed_trip = -1
-        self._shas: dict[str, str] = {}
-        self._queue: deque[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]] = deque()
+        self._queue: deque[Call] = deque()
         self._wake = asyncio.Event()
         self._nonces = itertools.count(random.getrandbits(32))
 
@@ -120,8 +125,12 @@ class Store:
         nonce = str(next(self._nonces))
         reply = await self.call("decide", [SINCE, *keys], [nonce, *numbers])
         if reply[0] != nonce:
-            self._failed("decide", "error")
             _log.critical("the store answered something that was not asked")
+            self._failed("decide", "error")
+            if not self.breaker.open:
+                self._went_away()
+            # What else comes over this connection is somebody else's, too.
+            await self._drop_connection()
             raise StoreAway("a wrong reply")
         return reply[1:]  # type: ignore[no-any-return]
 
@@ -177,6 +186,8 @@ class Store:
         for _, _, _, future in waiting:
             if not future.done():
                 future.set_exception(StoreAway("the breaker opened"))
+        # `run` may be waiting for a call, and there will be none until it has looked for the store.
+        self._wake.set()
 
     async def run(self) -> None:
         """For ever: send what waits, beat the heart, and look for a store that was away. Cancelling ends it."""
@@ -196,7 +207,7 @@ class Store:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await self._redis.aclose()
 
-    async def _send(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> None:
+    async def _send(self, calls: list[Call]) -> None:
         calls = [call for call in calls if not call[3].done()]
         if not calls:
             return
@@ -204,11 +215,8 @@ class Store:
             async with asyncio.timeout(self._round_trip_s):
                 replies = await self._round_trip(calls)
         except (RedisError, OSError, TimeoutError) as error:
-            self._trip += 1
-            self._failed("connection", "error")
             await self._drop_connection()
             replies = [error] * len(calls)
-        self._trip += 1
         for (op, _, _, future), reply in zip(calls, replies, strict=True):
             if future.done():
                 continue
@@ -217,25 +225,28 @@ class Store:
                 self._failed(op, "error")
             else:
                 future.set_result(reply)
+        if isinstance(replies[0], BaseException):
+            # Also when everybody who waited has been told before.
+            self._failed("connection", "error")
+        self._trip += 1
 
-    async def _round_trip(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> list[Any]:
+    async def _round_trip(self, calls: list[Call]) -> list[Any]:
         replies = await self._pipeline(calls)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            # The store was restarted, or its scripts were flushed: none of the calls that failed has run.
-            again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            for name, source in _SCRIPTS.items():
-                self._shas[name] = await self._redis.script_load(source)
-            for i, reply in zip(again, await self._pipeline([calls[i] for i in again]), strict=True):
+        # The store was restarted, or its scripts were flushed: none of the calls that failed has run. They are sent
+        # with their script, so that however often it is flushed, this time it is there.
+        again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if again:
+            for i, reply in zip(again, await self._pipeline([calls[i] for i in again], whole=True), strict=True):
                 replies[i] = reply
         return replies
 
-    async def _pipeline(self, calls: list[tuple[str, Sequence[str], list[Any], asyncio.Future[Any]]]) -> list[Any]:
-        if not self._shas:
-            for name, source in _SCRIPTS.items():
-                self._shas[name] = await self._redis.script_load(source)
+    async def _pipeline(self, calls: list[Call], *, whole: bool = False) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
         for op, keys, arguments, _ in calls:
-            pipeline.evalsha(self._shas[op], len(keys), *keys, *arguments)
+            if whole:
+                pipeline.eval(_SCRIPTS[op], len(keys), *keys, *arguments)
+            else:
+                pipeline.evalsha(_SHAS[op], len(keys), *keys, *arguments)
         return await pipeline.execute(raise_on_error=False)
 
     async def _drop_connection(self) -> None:
@@ -264,7 +275,8 @@ class Store:
                 if not self._met:
                     await self._meet()
                 elif self.was_short:
-                    await self._redis.ping()
+                    # A write: a store that is full answers, and cannot count.
+                    await self._redis.set(PROBE, 1, px=1000)
                 else:
                     # Whatever was admitted meanwhile is not in its buckets: they count as spent.
                     await self._redis.eval(_SCRIPTS["mark"], 1, SINCE)

@@ -1,0 +1,78 @@
+"""The pacer: turns come one by one and evenly; who cannot have one soon is told, and nobody is counted twice."""
+
+import asyncio
+import time
+
+import pytest
+
+from fundledger.ratelimit.pacer import Pacer, TooMuch
+from tests.support.waiting import eventually
+
+
+async def test_turns_come_at_the_rate_and_without_a_burst() -> None:
+    pacer = Pacer(200)
+    started = time.monotonic()
+    for _ in range(11):
+        await pacer.turn()
+    # The first one is free; a lower bound, so that a slow machine changes nothing.
+    assert time.monotonic() - started >= 10 / 200 * 0.98
+
+
+async def test_an_idle_pacer_saves_nothing_up() -> None:
+    pacer = Pacer(200)
+    await pacer.turn()
+    idle_until = time.monotonic() + 0.1
+    await eventually(lambda: time.monotonic() > idle_until, "idle for twenty turns")
+    started = time.monotonic()
+    for _ in range(6):
+        await pacer.turn()
+    assert time.monotonic() - started >= 5 / 200 * 0.98
+
+
+async def test_no_more_wait_than_may() -> None:
+    pacer = Pacer(0.001, waiters_max=3)
+    await pacer.turn()
+    waiting = [asyncio.create_task(pacer.turn()) for _ in range(3)]
+    await eventually(lambda: pacer.waiting == 3, "three wait")
+    with pytest.raises(TooMuch, match="3 are waiting"):
+        await pacer.turn()
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert pacer.waiting == 0
+
+
+async def test_who_waited_for_too_long_is_told_and_has_had_no_turn() -> None:
+    pacer = Pacer(0.001, turn_s=0.01)
+    await pacer.turn()
+    with pytest.raises(TooMuch, match=r"no turn within 0\.01 s"):
+        await pacer.turn()
+    assert pacer.waiting == 0
+
+
+async def test_a_turn_that_was_given_up_goes_to_the_next() -> None:
+    pacer = Pacer(20)
+    await pacer.turn()
+    given_up = [asyncio.create_task(pacer.turn()) for _ in range(10)]
+    await eventually(lambda: pacer.waiting == 10, "ten wait")
+    for task in given_up:
+        task.cancel()
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*given_up, return_exceptions=True)
+    )
+    assert pacer.waiting == 0
+    # Eleven turns from now would take half a second: a turn time-out of less would be TooMuch.
+    pacer._turn_s = 0.4
+    await pacer.turn()
+
+
+async def test_whoever_waits_gets_a_turn_before_who_comes_later() -> None:
+    pacer = Pacer(500)
+    order: list[int] = []
+
+    async def one(i: int) -> None:
+        await pacer.turn()
+        order.append(i)
+
+    await asyncio.gather(*(one(i) for i in range(20)))
+    assert order == list(range(20))
