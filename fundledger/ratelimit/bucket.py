@@ -127,4 +127,4 @@ class Bucket:
         """Tokens that may be had now, as far as this worker knows."""
         rate = self.policy.rate
         refilled = int((now - self.answered) * 1e6) * rate.tokens // rate.period_us if self.answered else rate.burst
-        return max(0, min(rate.burst, self.remaining + refilled) + self.tokens - self.debt)
+        return max(0, min(rate.burst, self.remaining + refilled + self.tokens - self.debt))

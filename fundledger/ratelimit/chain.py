@@ -61,7 +61,7 @@ class Chain:
         share = math.inf
         for bucket in self.buckets:
             have = bucket.left(now)
-            if have / bucket.policy.rate.burst < share:
+            if have / bucket.policy.rate.burst <= share:
                 share, least, left = have / bucket.policy.rate.burst, bucket, have
         if least is None:
             return self.headers
