@@ -30,7 +30,18 @@ UNLIMITED: Final = Chain([], ApiClass.PAYMENT)
 class Passage:
     """One request on its way in. `started`: when it was read (monotonic s); `budget_s`: what its sender still waits."""
 
-    __slots__ = ("api_class", "budget_s", "chain", "charged", "inside", "merchant", "module", "shed", "started")
+    __slots__ = (
+        "api_class",
+        "budget_s",
+        "chain",
+        "charged",
+        "charges",
+        "inside",
+        "merchant",
+        "module",
+        "shed",
+        "started",
+    )
 
     def __init__(self, module: str, started: float, budget_s: float | None, api_class: ApiClass) -> None:
         self.module = module
@@ -40,6 +51,7 @@ class Passage:
         self.merchant: str | None = None
         self.chain = UNLIMITED
         self.charged = 0
+        self.charges: Sequence[tuple[Bucket, int]] = ()
         self.inside = False
         self.shed = False
 
@@ -79,7 +91,10 @@ class Gate:
             verdict = await self.limiter.ask(passage.chain, cost, passage.started, charges)
             if verdict is not None:
                 return self._denied(passage, verdict, cost)
-            passage.charged = cost if charges is None else 0
+            if charges is None:
+                passage.charged = cost
+            else:
+                passage.charges = charges
         return self.enter_uncharged(passage, time.monotonic())
 
     async def let(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | None:
@@ -94,7 +109,7 @@ class Gate:
             budget_s -= now - passage.started
         reason = self.shedder.enter(passage.api_class, passage.merchant, now, budget_s)
         if reason is not None:
-            self.refund(passage, passage.charged)
+            self.refund(passage)
             passage.shed = True
             return self._shed(passage, reason)
         passage.inside = True
@@ -116,10 +131,15 @@ class Gate:
             chain.told(now)
         return chain
 
-    def refund(self, passage: Passage, cost: int) -> None:
+    def refund(self, passage: Passage) -> None:
         """It is a repeat, answered from its record, or it was shed: it costs nothing."""
-        if self.limiter is not None and passage.charged and cost:
-            self.limiter.give_back(passage.chain, cost)
+        if self.limiter is None:
+            return
+        if passage.charges:
+            self.limiter.give_back_charges(passage.charges)
+        elif passage.charged:
+            self.limiter.give_back(passage.chain, passage.charged)
+        passage.charges, passage.charged = (), 0
 
     def leave(self, passage: Passage, now: float, *, dropped: bool = False) -> None:
         """It has been answered. `dropped`: with a fault of ours."""
@@ -153,9 +173,11 @@ class Gate:
         return limiter.chain(passage.module, limiter.policies.class_of(voucher.type), owner, id_)
 
     def refund_voucher(self, passage: Passage, voucher: Voucher) -> None:
-        """One of a batch was a repeat."""
+        """One of a batch was a repeat: it costs nothing, neither by itself nor as one of the batch."""
         if self.limiter is not None:
-            self.limiter.give_back(self._chain_of(self.limiter, passage, voucher), 1)
+            alone = self._chain_of(self.limiter, passage, voucher).buckets
+            buckets = dict.fromkeys((*passage.chain.buckets, *alone))
+            self.limiter.give_back_charges([(bucket, 1) for bucket in buckets])
 
     def class_of(self, voucher_type: str) -> ApiClass:
         return ApiClass.PAYMENT if self.limiter is None else self.limiter.policies.class_of(voucher_type)

@@ -11,7 +11,7 @@ from fundledger.app.problems import faulted, not_found, refused
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
-from fundledger.app.vouchers import prepare, to_reply
+from fundledger.app.vouchers import prepare, told
 from fundledger.ledger import clock
 from fundledger.ledger.account import Account
 from fundledger.ledger.directory import AccountTampered
@@ -52,6 +52,8 @@ async def place_hold(service: Service, call: Call) -> Reply:
     outcome = await service.ask(account.shard, PlaceHold(body.id, account, body.amount, expires_at_us))
     if isinstance(outcome, Fault):
         return faulted(outcome)
+    if outcome.replay:
+        service.gate.refund(call.passage)
     if outcome.refusal is not None:
         return refused(outcome.refusal, outcome.replay)
     assert outcome.hold is not None
@@ -80,7 +82,7 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     hold = await _hold(service, call)
     place = (hold.account.number << 16) + hold.slot
     vouchers = await prepare(service, [body.voucher], hold=hold.id, hold_shard=hold.account.shard, hold_place=place)
-    return to_reply(service, await service.ask(vouchers[0].shard, vouchers[0]))
+    return told(service, call.passage, await service.ask(vouchers[0].shard, vouchers[0]))
 
 
 async def release_hold(service: Service, call: Call) -> Reply:
@@ -90,6 +92,8 @@ async def release_hold(service: Service, call: Call) -> Reply:
     outcome = await service.ask(hold.account.shard, EndHold(hold.id, hold.account, hold.slot))
     if isinstance(outcome, Fault):
         return faulted(outcome)
+    if outcome.replay:
+        service.gate.refund(call.passage)
     if outcome.refusal is not None:
         return refused(outcome.refusal)
     assert outcome.hold is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,7 +63,8 @@ async def watch_policies(settings: Settings, limiter: Limiter) -> None:
         seen = stamp
         try:
             policies = parse(path.read_text(), shadow=settings.ratelimit == "shadow")
-        except (BadPolicies, OSError, UnicodeDecodeError) as bad:
+        except Exception as bad:
+            # Whatever is wrong with a file, nothing else of the limiter may end for it.
             limiter.counts.reload_failures += 1
             _log.error("the limits stay as they were: %s: %s", path, bad)
         else:
@@ -119,7 +121,7 @@ async def get_limits(service: "Service", call: "Call") -> Reply:
     policies = []
     for bucket, told in zip(chain.buckets, known, strict=True):
         rate = bucket.policy.rate
-        left, reset_us = (bucket.left(0.0), bucket.reset_us) if told is None else told
+        left, reset_us = (bucket.left(time.monotonic()), bucket.reset_us) if told is None else told
         policies.append(
             {
                 "policy": bucket.policy.name,

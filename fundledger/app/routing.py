@@ -43,7 +43,8 @@ Handler = Callable[["Service", Call], Awaitable[Reply]]
 class Route(msgspec.Struct, frozen=True):
     """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token.
 
-    Without `api_class` it is not limited; `enters`: its handler passes the gate by itself, when it knows whose it is.
+    Without `api_class` it is not limited; `enters`: its handler passes the gate by itself, when it knows whose it is;
+    `by_body`: the body tells the class, so that nobody is turned away before it is read.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Route(msgspec.Struct, frozen=True):
     body_bytes_max: int = BODY_BYTES_MAX
     api_class: ApiClass | None = None
     enters: bool = False
+    by_body: bool = False
 
 
 class Router:
@@ -204,7 +206,7 @@ async def _enter(
     passage.api_class = route.api_class
     passage.budget_s = budget_of(request.headers)
     if route.enters:
-        return service.gate.at_the_door(passage)
+        return None if route.by_body else service.gate.at_the_door(passage)
     account = service.directory.get(parameters["id"]) if route.template.startswith("/v1/accounts/{id}") else None
     return await service.gate.let(passage, account)
 

@@ -54,7 +54,7 @@ ROUTES = [
     Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze, api_class=ApiClass.ADMIN),
     Route("POST", "/v1/accounts/{id}/close", accounts.close, api_class=ApiClass.ADMIN),
     Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy, api_class=ApiClass.ADMIN),
-    Route("POST", "/v1/vouchers", vouchers.post_one, api_class=ApiClass.PAYMENT, enters=True),
+    Route("POST", "/v1/vouchers", vouchers.post_one, api_class=ApiClass.PAYMENT, enters=True, by_body=True),
     Route(
         "POST",
         "/v1/vouchers/batch",

@@ -66,7 +66,7 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
         passage.api_class = service.gate.class_of(voucher.type)
         no = service.gate.enter(passage, account_of(voucher))
         if no is None:
-            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(_told(service, passage, outcome)))
+            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(told(service, passage, outcome)))
         elif isinstance(no, Reply) and not _may_be_repeat(service, no):
             answer(no)
         else:
@@ -74,13 +74,14 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
     except BadRequest as bad:
         answer(bad.reply)
     except LaneFull as full:
-        service.gate.refund(passage, passage.charged)
+        service.gate.refund(passage)
         answer(faulted(full))
 
 
-def _told(service: Service, passage: Passage, outcome: Outcome | Fault) -> Reply:
+def told(service: Service, passage: Passage, outcome: Outcome | Fault) -> Reply:
+    """What the poster of one voucher is answered; of a repeat, for nothing."""
     if type(outcome) is Outcome and outcome.replay:
-        service.gate.refund(passage, passage.charged)
+        service.gate.refund(passage)
     return to_reply(service, outcome)
 
 
@@ -99,9 +100,9 @@ async def _post_if_let(
         if reply is not None:
             answer(reply)
             return
-        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(_told(service, passage, outcome)))
+        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(told(service, passage, outcome)))
     except Unavailable as fault:
-        service.gate.refund(passage, passage.charged)
+        service.gate.refund(passage)
         answer(faulted(fault))
     except Exception as error:
         answer(crashed(error))
@@ -131,7 +132,7 @@ async def _post_after_lookup(
         elif no is not None:
             await _post_if_let(service, passage, voucher, no, answer)
         else:
-            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(_told(service, passage, outcome)))
+            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(told(service, passage, outcome)))
     except BadRequest as bad:
         answer(bad.reply)
     except Unavailable as fault:
@@ -223,7 +224,7 @@ def _at(bad: BadRequest, index: int, of: int) -> BadRequest:
 
 
 def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
-    """What the poster of one voucher is answered."""
+    """An outcome as an answer."""
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
         return faulted(outcome)
@@ -245,14 +246,18 @@ async def post_batch(service: Service, call: Call) -> Reply:
     no = await service.gate.ask_batch(call.passage, vouchers)
     if no is not None:
         return no
-    if batch.atomic is True:
-        outcome = await service.ask(vouchers[0].shard, AtomicGroup(vouchers))
-        if isinstance(outcome, Fault):
-            return faulted(outcome)
-        assert outcome.parts is not None
-        outcomes: Sequence[Outcome | Fault] = outcome.parts
-    else:
-        outcomes = await _post_each(service, vouchers)
+    try:
+        if batch.atomic is True:
+            outcome = await service.ask(vouchers[0].shard, AtomicGroup(vouchers))
+            if isinstance(outcome, Fault):
+                return faulted(outcome)
+            assert outcome.parts is not None
+            outcomes: Sequence[Outcome | Fault] = outcome.parts
+        else:
+            outcomes = await _post_each(service, vouchers)
+    except LaneFull:
+        service.gate.refund(call.passage)
+        raise
     results = []
     if all(isinstance(item, Unavailable) for item in outcomes):
         return faulted(Unavailable("the database does not answer"))
@@ -330,4 +335,4 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     asked = [(account.id, amount) for account, amount in lines]
     digest = digest_of("reversal", asked, None, None, None, original_id)
     voucher = Voucher(id_, "reversal", lines, 0, digest, reverses=original_id)
-    return to_reply(service, await service.ask(voucher.shard, voucher))
+    return told(service, call.passage, await service.ask(voucher.shard, voucher))

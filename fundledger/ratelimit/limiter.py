@@ -155,8 +155,12 @@ class Limiter:
 
     def give_back(self, chain: Chain, cost: int) -> None:
         """An admitted request turned out to cost nothing: a repeat, answered from its record; or it was shed."""
+        self.give_back_charges(chain.charges(cost))
+
+    def give_back_charges(self, charges: Sequence[tuple[Bucket, int]]) -> None:
+        """As `give_back`, of what was charged to each bucket."""
         if not self.store.breaker.open:
-            self._return([charge for charge in chain.charges(cost) if not charge[0].shadowed])
+            self._return([charge for charge in charges if not charge[0].shadowed])
 
     async def peek(self, chain: Chain) -> list[tuple[int, int]]:
         """Of each bucket of a chain: what may be had now, and in how many us it is full. Raises StoreAway."""
