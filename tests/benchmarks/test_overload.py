@@ -127,6 +127,8 @@ def test_recovery_is_when_nobody_is_in_fallback_any_more() -> None:
     assert recovery_s(seen(0, 2, 2, 1, 0, 0), 100 * MS, 1000 * MS) == pytest.approx(0.3)
     assert recovery_s(seen(1, 0, 0), 100 * MS, 1000 * MS) == 0
     assert recovery_s(seen(1, 1, 1), 100 * MS, 1000 * MS) is None
+    by_worker = {f'{MODE}{{worker="0",mode="fallback"}}': 0.0, f'{MODE}{{worker="1",mode="fallback"}}': 1.0}
+    assert recovery_s([(150 * MS, by_worker), *seen(1, 1, 0)[2:]], 100 * MS, 1000 * MS) == pytest.approx(0.1)
     assert recovery_s([(150 * MS, {})], 100 * MS, 1000 * MS) is None
 
 
