@@ -211,8 +211,11 @@ def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, 
 
 def recovery_s(samples: Sequence[tuple[int, dict[str, float]]], back_ns: int, ends_ns: int) -> float | None:
     """From `back_ns` until nobody is in fallback; 0: nobody was seen to be. None: they still are, or it is not told."""
-    fallback = f'{MODE}{{mode="fallback"}}'
-    told = [(at, of[fallback]) for at, of in samples if back_ns <= at < ends_ns and fallback in of]
+    told = []
+    for at, of in samples:
+        fallback = [value for key, value in of.items() if key.startswith(MODE) and 'mode="fallback"' in key]
+        if fallback and back_ns <= at < ends_ns:
+            told.append((at, sum(fallback)))
     if not told or told[-1][1]:
         return None
     last = max((at for at, value in told if value), default=None)

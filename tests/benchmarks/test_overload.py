@@ -17,7 +17,7 @@ from aiohttp.web_request import BaseRequest
 from fundledger.benchmarks import bench, limits_drill, overload
 from fundledger.benchmarks.limits_drill import MODE, recovery_s
 from fundledger.benchmarks.mix import SHARES, Mix
-from fundledger.benchmarks.mixed_loop import Answer, mixed_loop
+from fundledger.benchmarks.mixed_loop import Answer, MixedRun, mixed_loop
 from fundledger.benchmarks.open_loop import steady
 from fundledger.benchmarks.plot_lines import lines
 from fundledger.benchmarks.service import accepted
@@ -127,7 +127,36 @@ def test_recovery_is_when_nobody_is_in_fallback_any_more() -> None:
     assert recovery_s(seen(0, 2, 2, 1, 0, 0), 100 * MS, 1000 * MS) == pytest.approx(0.3)
     assert recovery_s(seen(1, 0, 0), 100 * MS, 1000 * MS) == 0
     assert recovery_s(seen(1, 1, 1), 100 * MS, 1000 * MS) is None
+    by_worker = {f'{MODE}{{worker="0",mode="fallback"}}': 0.0, f'{MODE}{{worker="1",mode="fallback"}}': 1.0}
+    assert recovery_s([(150 * MS, by_worker), *seen(1, 1, 0)[2:]], 100 * MS, 1000 * MS) == pytest.approx(0.1)
     assert recovery_s([(150 * MS, {})], 100 * MS, 1000 * MS) is None
+
+
+def test_an_outage_is_told_as_the_share_of_the_limit_that_was_admitted_and_its_errors() -> None:
+    """1,000 a second for 12 s: half are admitted, nine tenths of that from 4 s to 8 s, when one more is refused by 500."""
+
+    def status(ms: int) -> int:
+        if ms == 5001:
+            return 500
+        share = 0.45 if 4000 <= ms < 8000 else 0.5
+        return 201 if int(ms * share) != int((ms - 1) * share) else 429
+
+    late = dict.fromkeys(range(4000, 5000), 9)
+    answers = [answer(status(ms), ms=late.get(ms, 1), due_ms=ms) for ms in range(12_000)]
+    run = MixedRun(1000.0, 0, 12_000 * MS, answers)
+    watch = Watch(lambda _: "", (), 1.0)
+    watch.samples = [(at * MS, {f'{MODE}{{mode="fallback"}}': float(at < 8500)}) for at in range(4000, 12_000, 100)]
+    seen = limits_drill._outage("stopped", run, watch, 4000 * MS, 8000 * MS, 12_000 * MS)
+    assert seen.admitted_meanwhile == pytest.approx(0.9, abs=0.01)
+    assert seen.recovered_s == pytest.approx(0.5)
+    assert seen.admitted_first_second == 500
+    assert seen.server_errors == 1
+    assert (seen.p99_before_ms, seen.p99_first_second_ms, seen.p99_later_ms) == (1, 9, 1)
+    figures = {figure.name: figure for figure in limits_drill._figures(run, [seen], None)}
+    assert figures["limits: answers with 5xx"].met is False
+    assert figures["limits, Valkey stopped: admitted / limit, at least"].met
+    assert figures["limits, Valkey stopped: recovered after"].met
+    assert not figures["limits, Valkey stopped: p99 of the first second, above that before"].met
 
 
 def test_metrics_are_watched_and_an_answer_that_does_not_come_is_no_sample() -> None:
