@@ -17,7 +17,7 @@ from fundledger.app.reply import Reply
 from fundledger.ledger.account import Account
 from fundledger.ledger.voucher import Voucher
 from fundledger.ratelimit.bucket import Bucket
-from fundledger.ratelimit.chain import Chain, Denied
+from fundledger.ratelimit.chain import Chain, Denied, Told
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.limiter import Limiter, Pending
 from fundledger.ratelimit.shedding import Shedder
@@ -39,6 +39,7 @@ class Passage:
         "inside",
         "merchant",
         "module",
+        "refused",
         "shed",
         "started",
     )
@@ -54,6 +55,7 @@ class Passage:
         self.charges: Sequence[tuple[Bucket, int]] = ()
         self.inside = False
         self.shed = False
+        self.refused: Told | None = None
 
 
 class Gate:
@@ -122,8 +124,10 @@ class Gate:
         passage.shed = True
         return self._shed(passage, "worker")
 
-    def told(self, passage: Passage, now: float) -> Chain:
+    def told(self, passage: Passage, now: float) -> Chain | Told:
         """Where the sender of a request stands, for the headers of its answer."""
+        if passage.refused is not None:
+            return passage.refused
         chain = passage.chain
         if chain is UNLIMITED and self.limiter is not None and passage.module:
             chain = self.limiter.chain(passage.module, passage.api_class, None, None)
@@ -190,6 +194,8 @@ class Gate:
             "Retry-After": str(wait_s),
             "X-Limit-Decision": f"{policy.name};{denied.source};{version}",
         }
+        left = cost if denied.source != "fallback" else 1
+        passage.refused = passage.chain.refused(time.monotonic(), wait_s, policy, left)
         if denied.closed:
             passage.shed = True
             detail = "limits cannot be counted at the moment, and this is not done uncounted"
@@ -204,6 +210,7 @@ class Gate:
     def _shed(self, passage: Passage, reason: str) -> Reply:
         wait_s = self.shedder.retry_after_s(passage.api_class)
         wait_s = math.ceil(wait_s * (1 + random.random() * JITTER))  # noqa: S311 - as above
+        passage.refused = passage.chain.refused(time.monotonic(), wait_s, None, 0)
         version = self.limiter.policies.version if self.limiter is not None else ""
         headers = {"Retry-After": str(wait_s), "X-Limit-Decision": f"{reason};shedder;{version}"}
         detail = "there is more to do than can be done; nothing was done, the same request may be sent again"

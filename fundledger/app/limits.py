@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,12 +35,15 @@ def read_policies(settings: Settings) -> Policies:
     try:
         if settings.ratelimit_file is None and not path.exists():
             path.write_text(default_text())
-        return parse(path.read_text(), shadow=settings.ratelimit == "shadow")
+        text = path.read_text()
+        policies = parse(text, shadow=settings.ratelimit == "shadow")
     except BadPolicies as bad:
         raise BadSetting(f"{path}: {bad}") from None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise BadSetting(f"{PREFIX}RATELIMIT_FILE={str(path)!r}: {why}, accepted is a file of policies") from None
+    _remember(settings, text)
+    return policies
 
 
 def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | None:
@@ -48,7 +52,31 @@ def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | No
         return None
     counts = Limits()
     store = Store(redis_url, name, counts, settings.workers, settings.ratelimit_deadline_ms / 1000)
-    return Limiter(read_policies(settings), store, counts, shadow=settings.ratelimit == "shadow")
+    try:
+        policies = read_policies(settings)
+    except BadSetting as bad:
+        # A worker that is started again while the file is bad has the limits that the others have kept.
+        try:
+            policies = parse(_remembered(settings).read_text(), shadow=settings.ratelimit == "shadow")
+        except (OSError, BadPolicies):
+            raise bad from None
+        counts.reload_failures += 1
+        _log.error("the limits are those before: %s", bad)
+    return Limiter(policies, store, counts, shadow=settings.ratelimit == "shadow")
+
+
+def _remembered(settings: Settings) -> Path:
+    return settings.data_dir / "limits.accepted.toml"
+
+
+def _remember(settings: Settings, text: str) -> None:
+    """What was accepted last, for a worker that is started later; it counts also where it cannot be written."""
+    mine = settings.data_dir / f"limits.accepted.{os.getpid()}"
+    try:
+        mine.write_text(text)
+        mine.replace(_remembered(settings))
+    except OSError as error:
+        _log.warning("the limits cannot be remembered: %s", error)
 
 
 async def watch_policies(settings: Settings, limiter: Limiter) -> None:
@@ -62,7 +90,9 @@ async def watch_policies(settings: Settings, limiter: Limiter) -> None:
             continue
         seen = stamp
         try:
-            policies = parse(path.read_text(), shadow=settings.ratelimit == "shadow")
+            text = path.read_text()
+            policies = parse(text, shadow=settings.ratelimit == "shadow")
+            _remember(settings, text)
         except Exception as bad:
             # Whatever is wrong with a file, nothing else of the limiter may end for it.
             limiter.counts.reload_failures += 1

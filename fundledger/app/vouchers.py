@@ -96,6 +96,7 @@ async def _post_if_let(
     try:
         reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
         if reply is not None and _may_be_repeat(service, reply) and await service.repeats.known(voucher.id):
+            passage.refused = None
             reply = service.gate.enter_uncharged(passage, time.monotonic())
         if reply is not None:
             answer(reply)

@@ -24,6 +24,13 @@ class Denied(msgspec.Struct, frozen=True):
     closed: bool = False
 
 
+class Told(msgspec.Struct, frozen=True):
+    """Header lines of one answer: by name, and as they are sent."""
+
+    headers: dict[str, str]
+    raw: bytes
+
+
 class Chain:
     """The buckets of all requests of one caller, class, merchant and account."""
 
@@ -57,22 +64,44 @@ class Chain:
         """`RateLimit-Policy`, and `RateLimit` of the nearest to its end (draft-ietf-httpapi-ratelimit-headers-11)."""
         if now < self.told_until:
             return self.headers
+        least, left = self._nearest(now)
+        if least is None:
+            return self.headers
+        told = _told(self.policy_header, least.policy, left, _full_in(least, left))
+        self.headers, self.raw = told.headers, told.raw
+        self.told_until = now + TELL_S if left > PRECISE_BELOW else now
+        return self.headers
+
+    def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> Told | None:
+        """The same for a refusal: of the `policy` that refused `cost`, and never with a time after its `Retry-After`."""
+        if policy is None:
+            least, left = self._nearest(now)
+            return _told(self.policy_header, least.policy, left, min(wait_s, _full_in(least, left))) if least else None
+        have = max((b.left(now) for b in self.buckets if b.policy is policy), default=0)
+        header = self.policy_header
+        if all(bucket.policy is not policy for bucket in self.buckets):
+            # Of one voucher in a batch.
+            header = ", ".join(filter(None, (header, f'"{policy.name}";{quota_of(policy)}')))
+        return _told(header, policy, min(have, cost - 1), wait_s)
+
+    def _nearest(self, now: float) -> tuple[Bucket | None, int]:
+        """The bucket of which the least is left, and how much."""
         least, left = None, 0
         share = math.inf
         for bucket in self.buckets:
             have = bucket.left(now)
             if have / bucket.policy.rate.burst <= share:
                 share, least, left = have / bucket.policy.rate.burst, bucket, have
-        if least is None:
-            return self.headers
-        full_in = math.ceil((least.policy.rate.burst - left) / least.policy.rate.per_second)
-        self.headers = {
-            "RateLimit-Policy": self.policy_header,
-            "RateLimit": f'"{least.policy.name}";r={left};t={full_in}',
-        }
-        self.raw = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()]).encode()
-        self.told_until = now + TELL_S if left > PRECISE_BELOW else now
-        return self.headers
+        return least, left
+
+
+def _full_in(bucket: Bucket, left: int) -> int:
+    return math.ceil((bucket.policy.rate.burst - left) / bucket.policy.rate.per_second)
+
+
+def _told(policies: str, of: Policy, left: int, seconds: int) -> Told:
+    headers = {"RateLimit-Policy": policies, "RateLimit": f'"{of.name}";r={left};t={seconds}'}
+    return Told(headers, "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode())
 
 
 def quota_of(policy: Policy) -> str:

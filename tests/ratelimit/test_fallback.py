@@ -47,6 +47,13 @@ def test_the_shares_of_all_workers_add_up_to_at_most_the_limit(workers: int, rat
     assert in_worst_second(together) >= 0.8 * bound - workers
 
 
+def test_the_whole_limit_for_each_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fallback.share_of
+    monkeypatch.setattr(fallback, "share_of", lambda rate, _: real(rate, 1))
+    with pytest.raises(AssertionError):
+        test_the_shares_of_all_workers_add_up_to_at_most_the_limit(2, 100, 20)
+
+
 @pytest.mark.parametrize("workers", [1, 8, 256])
 def test_a_share_is_never_nothing(workers: int) -> None:
     for rate, burst in ((1, 1), ("1/d", 1), (0.7, 3)):
