@@ -67,8 +67,8 @@ _ABOUT = textwrap.dedent("""
     have answers 405 with `Allow`. No input is answered 500; one that is, is a defect.
 
     429 is the caller's quota, 503 is our capacity. After both nothing was done, unless it is `outcome-unknown`: wait
-    for `Retry-After` seconds, then send the same request with the same id. A repeat of a voucher is answered
-    from its record and costs nothing.
+    for `Retry-After` seconds, then send the same request with the same id. A repeat is answered from its
+    record and costs nothing.
 """).strip()
 _TAGS = {
     "Accounts": "Holders of value in one currency.",
