@@ -67,7 +67,9 @@ SERVICE: Final = (
         (
             query_parameter("caller", {"type": "string"}, "a module; without it: the one that asks"),
             query_parameter(
-                "class", {"enum": [str(c) for c in ApiClass], "default": str(ApiClass.PAYMENT)}, "what it is for"
+                "class",
+                {"type": "string", "enum": [str(c) for c in ApiClass], "default": str(ApiClass.PAYMENT)},
+                "what it is for",
             ),
             query_parameter("merchant", {"type": "string"}, "the owner of the account that it is about"),
             query_parameter("account", {"type": "string"}, "that account"),

@@ -38,8 +38,8 @@ PENDING: Final = Pending()
 class Limiter:
     """Of one worker. `run` and `store.run` have to be running. Not for use from several threads.
 
-    `clock` answers monotonic seconds, as each `now` is. `shadow` only changes the mode that is told: `parse` is what makes
-    policies refuse nothing.
+    `clock` answers monotonic seconds, as each `now` is. `shadow` only changes the mode that is told: `parse` is what
+    makes policies refuse nothing.
     """
 
     def __init__(
