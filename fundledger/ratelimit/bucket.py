@@ -17,8 +17,8 @@ class Bucket:
     and spent in it, what was spent in it and is not charged yet, and what was charged beyond the burst.
 
     `asking` tokens and `charging` debt are on their way to the store. `on_credit`: the bucket was not near its end when
-    the store answered last. `state` is this worker's own share, one of
-    `share_of`, while the store is away.
+    the store answered last. `state` is this worker's own share, one of `share_of`, while the store is away.
+    Times are monotonic seconds.
     """
 
     __slots__ = (

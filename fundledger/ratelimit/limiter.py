@@ -36,7 +36,11 @@ PENDING: Final = Pending()
 
 
 class Limiter:
-    """Of one worker. `run` has to be running. Not for use from several threads."""
+    """Of one worker. `run` and `store.run` have to be running. Not for use from several threads.
+
+    `clock` answers monotonic seconds, as each `now` is. `shadow` only changes the mode that is told: `parse` is what
+    makes policies refuse nothing.
+    """
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class Limiter:
         self.replace(policies)
 
     def chain(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> Chain:
-        """The policies that such a request meets."""
+        """The buckets that such a request meets: the same for the same one, until `replace`, in bounded memory."""
         return self._buckets.chain(caller, api_class, merchant, account, self.store.workers)
 
     def admit(self, chain: Chain, cost: int, now: float) -> Denied | Pending | None:
@@ -154,7 +158,10 @@ class Limiter:
                 self._refill(bucket)
 
     def give_back(self, chain: Chain, cost: int) -> None:
-        """An admitted request turned out to cost nothing: a repeat, answered from its record; or it was shed."""
+        """An admitted request turned out to cost nothing: a repeat, answered from its record; or it was shed.
+
+        At most once for each admission, and no more than it cost. While the store is away nothing goes back.
+        """
         self.give_back_charges(chain.charges(cost))
 
     def give_back_charges(self, charges: Sequence[tuple[Bucket, int]]) -> None:
