@@ -27,7 +27,7 @@ from fundledger.ratelimit.shedding import Shedder
 
 IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
-UNLIMITED: Final = Chain([], ApiClass.PAYMENT)
+UNLIMITED: Final = Chain([], ApiClass.PAYMENT, {})
 
 
 class Passage:

@@ -10,6 +10,22 @@ LEASE_S: Final = 0.25
 LOW_WATER: Final = 0.2
 
 
+REMEMBER_S: Final = 1.0
+"""A refusal is remembered for no longer: others may have given back what was missing."""
+
+
+class Share:
+    """What one worker has of a bucket in one outage of the store: one of `of`, by its own GCRA; `spent` tokens."""
+
+    __slots__ = ("of", "outage", "spent", "state")
+
+    def __init__(self, state: State, of: int, outage: int) -> None:
+        self.state = state
+        self.of = of
+        self.outage = outage
+        self.spent = 0
+
+
 class Bucket:
     """Of the `leased` tokens that this worker may have to itself, half are held (`tokens`), deducted in the store
     before they are spent; a quarter may be spent before it is asked (`debt`), and is charged within milliseconds. So
@@ -17,7 +33,7 @@ class Bucket:
     and spent in it, what was spent in it and is not charged yet, and what was charged beyond the burst.
 
     `asking` tokens and `charging` debt are on their way to the store. `on_credit`: the bucket was not near its end when
-    the store answered last. `state` is this worker's own share, one of `share_of`, while the store is away.
+    the store answered last. `share` is this worker's own while the store is away.
     Times are monotonic seconds.
     """
 
@@ -40,12 +56,13 @@ class Bucket:
         "policy",
         "remaining",
         "reset_us",
+        "retry_at",
         "shadowed",
-        "share_of",
-        "state",
+        "share",
         "tokens",
         "used",
         "want",
+        "window",
     )
 
     def __init__(self, policy: Policy, key: str, leased: int) -> None:
@@ -67,8 +84,9 @@ class Bucket:
         self.denied_until = 0.0
         self.denied_cost = 0
         self.shadowed = policy.shadow
-        self.state: State | None = None
-        self.share_of = 1
+        self.share: Share | None = None
+        self.retry_at = 0.0
+        self.window = -1
         self.remaining = policy.rate.burst
         self.reset_us = 0
         self.answered = 0.0
@@ -79,6 +97,16 @@ class Bucket:
         self.hold = leased // 2
         self.credit = leased // 4
         self.on_credit = self.on_credit and self.credit > 0
+
+    def change(self, policy: Policy, leased: int) -> None:
+        """Its policy was changed."""
+        self.policy = policy
+        self.shadowed = policy.shadow
+        self.resize(leased)
+        self.denied_until = 0.0
+        if self.share is not None:
+            # The fraction is one of the rate that was.
+            self.share.state = (self.share.state[0] + 1, 0)
 
     def denies(self, cost: int, now: float) -> bool:
         """Whether it was refused to somebody who asked for no more, and it is too early to ask again."""
@@ -98,6 +126,7 @@ class Bucket:
     def give_back(self, cost: int) -> None:
         """What was taken was not used after all. It may be charged already: then it is owed the other way round."""
         self.debt -= cost
+        self.denied_until = 0.0
 
     def granted(self, tokens: int, now: float) -> None:
         """The store deducted so many for this worker."""
@@ -115,7 +144,8 @@ class Bucket:
     def refused(self, cost: int, retry_us: int, now: float) -> None:
         """For as long as nothing can be had, nothing is asked; and not for every single token that trickles in."""
         pause_us = min(5_000, self.hold * self.policy.rate.period_us // (4 * self.policy.rate.tokens))
-        self.denied_until = now + max(retry_us, pause_us) / 1e6
+        self.retry_at = now + max(retry_us, pause_us) / 1e6
+        self.denied_until = min(self.retry_at, now + REMEMBER_S)
         self.denied_cost = cost
         self.on_credit = False
 
@@ -127,4 +157,5 @@ class Bucket:
         """Tokens that may be had now, as far as this worker knows."""
         rate = self.policy.rate
         refilled = int((now - self.answered) * 1e6) * rate.tokens // rate.period_us if self.answered else rate.burst
-        return max(0, min(rate.burst, self.remaining + refilled + self.tokens - self.debt))
+        have = min(rate.burst, self.remaining + refilled)
+        return max(0, min(rate.burst, have + self.tokens - self.debt - self.charging))

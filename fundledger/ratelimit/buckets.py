@@ -10,6 +10,8 @@ from fundledger.ratelimit.policies import Kind, Policies, Policy
 
 REMEMBERED: Final = 1 << 15
 """Buckets, and chains of them, in each of two generations."""
+IN_USE_MAX: Final = 4 * REMEMBERED
+"""Of those that may not be forgotten; beyond, in a long outage under a flood of keys, the oldest are."""
 
 _Request = tuple[str, ApiClass, str | None, str | None]
 """Caller, class, merchant, account."""
@@ -19,12 +21,12 @@ class Buckets:
     """Two generations of each: what is used in the old one moves to the young one; when that is full it becomes the old
     one. What is forgotten was not refused and owes nothing, so that it is as it was when it is met again.
 
-    `harvest` is called with what chains have counted before they are forgotten. `clock` answers monotonic seconds.
+    `tallies` are what chains count in. `clock` answers monotonic seconds.
     """
 
-    def __init__(self, policies: Policies, harvest: Callable[[str, int], None], clock: Callable[[], float]) -> None:
+    def __init__(self, policies: Policies, tallies: dict[str, list[int]], clock: Callable[[], float]) -> None:
         self._policies = policies
-        self._harvest = harvest
+        self._tallies = tallies
         self._clock = clock
         self._young: dict[str, Bucket] = {}
         self._old: dict[str, Bucket] = {}
@@ -41,7 +43,6 @@ class Buckets:
         if chain is not None:
             return chain
         if len(self._chains) >= REMEMBERED:
-            self._count(self._old_chains)
             self._old_chains, self._chains = self._chains, {}
         chain = self._old_chains.pop(request, None)
         if chain is None:
@@ -53,17 +54,24 @@ class Buckets:
                 Kind.ACCOUNT: account,
             }
             found = self._policies.matching(api_class, keys)
-            chain = Chain([self._bucket(policy, key, workers) for policy, key in found], api_class)
+            chain = Chain([self._bucket(policy, key, workers) for policy, key in found], api_class, self._tallies)
         self._chains[request] = chain
         return chain
 
     def all(self) -> list[Bucket]:
         return [*self._young.values(), *self._old.values()]
 
-    def count(self) -> None:
-        """Harvest what was counted so far."""
-        self._count(self._chains)
-        self._count(self._old_chains)
+    def replace(self, policies: Policies, workers: int) -> None:
+        """From now on these policies count. What a bucket owes, and its share, stay with the policy of its name."""
+        by_name = {policy.name: policy for policy in policies.all()}
+        kept: dict[str, Bucket] = {}
+        for bucket in self.all():
+            policy = by_name.get(bucket.policy.name)
+            if policy is not None and policy.kind is bucket.policy.kind and (bucket.debt or bucket.share is not None):
+                bucket.change(policy, policy.leased(workers))
+                kept[f"{policy.name}:{bucket.name}"] = bucket
+        self._policies = policies
+        self._young, self._old, self._chains, self._old_chains = {}, kept, {}, {}
 
     def _bucket(self, policy: Policy, key: str, workers: int) -> Bucket:
         name = f"{policy.name}:{key}"
@@ -73,19 +81,12 @@ class Buckets:
         bucket = self._old.pop(name, None) or Bucket(policy, key, policy.leased(workers))
         if len(self._young) >= REMEMBERED:
             # What is not charged yet, and shares that are not full, may not be forgotten.
-            kept = {name: bucket for name, bucket in self._old.items() if self._is_in_use(bucket)}
-            self._old, self._young = {**kept, **self._young}, {}
+            in_use = [(name, bucket) for name, bucket in self._old.items() if self._is_in_use(bucket)]
+            self._old, self._young = {**dict(in_use[-IN_USE_MAX:]), **self._young}, {}
             # A chain that lived longer than its buckets would spend from them beside their successors.
-            self.count()
             self._chains, self._old_chains = {}, {}
         self._young[name] = bucket
         return bucket
 
     def _is_in_use(self, bucket: Bucket) -> bool:
-        return bucket.debt != 0 or (bucket.state is not None and bucket.state[0] > self._clock() * 1e6)
-
-    def _count(self, chains: dict[_Request, Chain]) -> None:
-        for chain in chains.values():
-            if chain.allowed:
-                self._harvest(f"{chain.allow_key} lease", chain.allowed)
-                chain.allowed = 0
+        return bucket.debt != 0 or (bucket.share is not None and bucket.share.state[0] > self._clock() * 1e6)

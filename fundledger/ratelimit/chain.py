@@ -35,32 +35,32 @@ class Told(msgspec.Struct, frozen=True):
 class Chain:
     """The buckets of all requests of one caller, class, merchant and account; the most general first.
 
-    `allowed`: admissions that are not in the counts yet. `headers`, and `raw` as they go over the wire, are as `told`
-    made them last; they hold until `told_until` (monotonic s).
+    `tally[0]` counts admissions, together with all chains of the same `allow_key`. `headers`, and `raw` as they go over
+    the wire, are as `told` made them last; they hold until `told_until` (monotonic s).
     """
 
     __slots__ = (
         "allow_key",
-        "allowed",
         "api_class",
         "buckets",
         "headers",
         "policy_header",
         "raw",
         "strict",
+        "tally",
         "told_until",
     )
 
-    def __init__(self, buckets: list[Bucket], api_class: ApiClass) -> None:
+    def __init__(self, buckets: list[Bucket], api_class: ApiClass, tallies: dict[str, list[int]]) -> None:
         self.buckets = buckets
         self.api_class = api_class
         self.strict = any(bucket.hold == 0 for bucket in buckets)
-        self.allowed = 0
         self.headers: dict[str, str] = {}
         self.raw = b""
         self.told_until = 0.0
         self.policy_header = ", ".join(f'"{b.policy.name}";{quota_of(b.policy)}' for b in buckets)
         self.allow_key = f"{buckets[-1].policy.name if buckets else 'none'} {api_class} allow"
+        self.tally = tallies.setdefault(self.allow_key, [0])
 
     def charges(self, cost: int) -> list[tuple[Bucket, int]]:
         """So many tokens of each bucket."""

@@ -1,4 +1,5 @@
--- gcra.decide on the buckets of KEYS[2..], all or none, by the clock of this server. KEYS[1]: since when it remembers.
+-- gcra.decide on the buckets of KEYS[3..], all or none, by the clock of this server. KEYS[1]: since when it remembers,
+-- KEYS[2]: since when it is back from being away.
 -- ARGV: nonce, then for each bucket: tokens, period_us, burst, ceiling, debt, least, most, shadow (0 or 1).
 -- Reply: nonce, admitted (0 or 1), then for each bucket: granted, remaining, retry_us, reset_us.
 local clock = redis.call('TIME')
@@ -11,19 +12,29 @@ local function div(a, b)
     return (a - rest) / b, rest
 end
 
-local since = redis.call('GET', KEYS[1])
-if since then
-    since = tonumber(since)
-else
+-- What is left at `now` of what was spent at `at`.
+local function rest_of(spent, at, tokens)
+    local ago = math.max(0, now - at)
+    if ago <= div(spent, tokens) then return spent - ago * tokens end
+    return 0
+end
+
+local since = tonumber(redis.call('GET', KEYS[1]) or now + 1)
+if since > now then
+    -- Nothing is remembered, or the clock went back.
     since = now
     redis.call('SET', KEYS[1], string.format('%.0f', now))
 end
-local ago = math.max(0, now - since)
+local back = tonumber(redis.call('GET', KEYS[2]) or 0)
+if back > now then
+    back = now
+    redis.call('SET', KEYS[2], string.format('%.0f', now))
+end
 
-local count = #KEYS - 1
+local count = #KEYS - 2
 local stored = {}
-if count > 0 then stored = redis.call('MGET', unpack(KEYS, 2)) end
-local loads, free, admitted = {}, {}, 1
+if count > 0 then stored = redis.call('MGET', unpack(KEYS, 3)) end
+local loads, free, beyond, admitted = {}, {}, {}, 1
 for i = 1, count do
     local at = (i - 1) * 8 + 1
     local tokens, period = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -37,12 +48,14 @@ for i = 1, count do
         if tonumber(of) ~= tokens then frac = tokens end
         if ahead > div(most, tokens) then
             load = most
+            beyond[i] = true
         elseif ahead >= 0 then
             load = math.min(most, ahead * tokens + frac)
         end
     end
     local spent = (burst - math.max(1, math.floor(burst / 10))) * period
-    if ago <= div(spent, tokens) then load = math.max(load, spent - ago * tokens) end
+    load = math.max(load, rest_of(spent, since, tokens))
+    load = math.max(load, rest_of(math.min(spent, 10000000 * tokens), back, tokens))
     load = math.min(math.max(0, load + tonumber(ARGV[at + 5]) * period), most)
     loads[i] = load
     free[i] = math.max(0, (div(burst * period - load, period)))
@@ -65,10 +78,10 @@ for i = 1, count do
         retry, rest = div(loads[i] - (burst - least) * period, tokens)
         if rest > 0 then retry = retry + 1 end
     end
-    if granted > 0 or debt ~= 0 then
+    if granted > 0 or debt ~= 0 or beyond[i] then
         local ttl_ms = math.floor(reset / 1000) + 1001
         local state = string.format('%.0f %.0f %.0f', now + whole, frac, tokens)
-        redis.call('SET', KEYS[i + 1], state, 'PX', string.format('%.0f', ttl_ms))
+        redis.call('SET', KEYS[i + 2], state, 'PX', string.format('%.0f', ttl_ms))
     end
     local n = #reply
     reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = granted, free[i] - granted, retry, reset

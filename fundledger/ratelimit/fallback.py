@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fundledger.ratelimit import gcra
-from fundledger.ratelimit.bucket import Bucket
+from fundledger.ratelimit.bucket import Bucket, Share
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.gcra import Ask, Grant, Rate, State
 
@@ -31,43 +31,53 @@ def share_of(rate: Rate, workers: int) -> Rate:
 
 
 def take(
-    charges: Sequence[tuple[Bucket, int]], api_class: ApiClass, workers: int, now_us: int
+    charges: Sequence[tuple[Bucket, int]], api_class: ApiClass, workers: int, outage: int, now_us: int
 ) -> tuple[bool, list[Grant]]:
-    """All or none, of this worker's shares; `grants[i]` (in thousandths) answers `charges[i]`. `now_us`: any clock that
-    only goes forward.
+    """All or none, of this worker's shares in this outage; `grants[i]` (in thousandths) answers `charges[i]`. `now_us`:
+    any clock that only goes forward.
     """
-    asks, owed = [], []
+    asks, beyond = [], []
     for bucket, cost in charges:
         rate = share_of(bucket.policy.rate, workers)
-        if bucket.state is None:
-            bucket.share_of = workers
-            bucket.state = _begin(bucket, rate, workers, now_us)
+        if bucket.share is None or bucket.share.outage != outage:
+            rejoin(bucket, now_us)
+            bucket.share = Share(_begin(bucket, rate, workers, now_us), workers, outage)
         weighted = cost * WEIGHTS.get(api_class, 1) * FRACTION
         least = min(weighted, rate.burst)
         asks.append(Ask(rate, least=least, most=least, shadow=bucket.shadowed))
-        owed.append(weighted - least)
-    states = [bucket.state for bucket, _ in charges]
-    admitted, grants, written = gcra.decide(asks, states, _LONG_AGO_US, now_us)
-    for (bucket, _), ask, debt, state in zip(charges, asks, owed, written, strict=True):
-        if state is not None and debt:
-            # What costs more than the whole share is let in by a full one, and is missing from it for so much longer.
-            bucket.state = gcra.decide([Ask(ask.rate, debt=debt)], [state], _LONG_AGO_US, now_us)[2][0]
-        elif state is not None:
-            bucket.state = state
+        beyond.append(weighted - least)
+    states = [bucket.share.state for bucket, _ in charges if bucket.share is not None]
+    admitted, grants, written = gcra.decide(asks, states, _LONG_AGO_US, _LONG_AGO_US, now_us)
+    for (bucket, cost), ask, debt, state in zip(charges, asks, beyond, written, strict=True):
+        if state is None or bucket.share is None:
+            continue
+        # What costs more than the whole share is let in by a full one, and is missing from it for so much longer.
+        after = (
+            gcra.decide([Ask(ask.rate, debt=debt)], [state], _LONG_AGO_US, _LONG_AGO_US, now_us)[2][0]
+            if debt
+            else state
+        )
+        bucket.share.state = after or state
+        bucket.share.spent += cost
     return admitted, grants
 
 
-def missing(bucket: Bucket, now_us: int) -> int:
-    """Tokens of this worker's share that were spent and have not come back: what the store has to be told of."""
-    if bucket.state is None:
-        return 0
+def rejoin(bucket: Bucket, now_us: int) -> None:
+    """The outage is over: what was spent of the share, and has not come back to it, is charged."""
+    share = bucket.share
+    if share is None:
+        return
     rate = bucket.policy.rate
-    ahead_us = max(0, bucket.state[0] - now_us)
+    ahead_us = max(0, share.state[0] - now_us)
     # The share is refilled at a N-th of the rate.
-    return min(rate.burst, ahead_us * rate.tokens // (rate.period_us * max(1, bucket.share_of)))
+    missing = -(-ahead_us * rate.tokens // (rate.period_us * share.of))
+    bucket.debt += min(share.spent, missing)
+    bucket.share = None
+    bucket.on_credit = False
+    bucket.denied_until = 0.0
 
 
 def _begin(bucket: Bucket, rate: Rate, workers: int, now_us: int) -> State:
-    missing = (bucket.policy.rate.burst - bucket.remaining) * FRACTION // workers if bucket.answered else 0
-    load = min(missing, rate.burst) * rate.period_us
+    missing = (bucket.policy.rate.burst - bucket.left(now_us / 1e6)) * FRACTION // workers
+    load = max(0, min(missing, rate.burst)) * rate.period_us
     return now_us + load // rate.tokens, load % rate.tokens

@@ -15,6 +15,7 @@ import msgspec
 
 EXACT_MAX: Final = 1 << 52
 """Lua counts in doubles: nothing may go beyond the integers that these hold exactly."""
+AWAY_S: Final = 10
 KEPT: Final = 10
 """One in so many tokens of the burst is there at once after the store was lost or away."""
 
@@ -61,33 +62,44 @@ class Grant(msgspec.Struct, frozen=True):
     reset_us: int
 
 
-def load_of(rate: Rate, state: State | None, since: int, now: int) -> int:
-    """What is missing, in units of 1 / tokens us. `since`: when the store forgot everything, as if all was spent."""
+def load_of(rate: Rate, state: State | None, since: int, back: int, now: int) -> int:
+    """What is missing, in units of 1 / tokens us.
+
+    `since`: when the store had lost everything, as if all but a tenth was spent then. `back`: when it was last back
+    from being away, as if so much was spent then as comes back in `AWAY_S` seconds.
+    """
     most = rate.ceiling * rate.period_us
     load = 0
     if state is not None:
         ahead = state[0] - now
-        if ahead > most // rate.tokens:
-            # Only a clock that went back gets here.
+        if is_beyond(rate, state, now):
             load = most
         elif ahead >= 0:
             load = min(most, ahead * rate.tokens + state[1])
     spent = (rate.burst - max(1, rate.burst // KEPT)) * rate.period_us
-    ago = max(0, now - since)
-    if ago <= spent // rate.tokens:
-        load = max(load, spent - ago * rate.tokens)
-    return load
+    load = max(load, _rest(spent, since, rate, now))
+    return max(load, _rest(min(spent, AWAY_S * 1_000_000 * rate.tokens), back, rate, now))
+
+
+def _rest(spent: int, at: int, rate: Rate, now: int) -> int:
+    ago = max(0, now - at)
+    return spent - ago * rate.tokens if ago <= spent // rate.tokens else 0
+
+
+def is_beyond(rate: Rate, state: State | None, now: int) -> bool:
+    """Whether a bucket is short of more than it can be."""
+    return state is not None and state[0] - now > rate.ceiling * rate.period_us // rate.tokens
 
 
 def decide(
-    asks: Sequence[Ask], states: Sequence[State | None], since: int, now: int
+    asks: Sequence[Ask], states: Sequence[State | None], since: int, back: int, now: int
 ) -> tuple[bool, list[Grant], list[State | None]]:
     """`(admitted, grants, states)`: all asks are granted or none; `grants[i]` and the new `states[i]` answer `asks[i]`.
 
     A state that was not changed is None.
     """
     loads = [
-        min(max(0, load_of(ask.rate, state, since, now) + ask.debt * ask.rate.period_us), _most(ask.rate))
+        min(max(0, load_of(ask.rate, state, since, back, now) + ask.debt * ask.rate.period_us), _most(ask.rate))
         for ask, state in zip(asks, states, strict=True)
     ]
     free = [
@@ -105,7 +117,8 @@ def decide(
         if have < ask.least:
             retry = _ceil(load - (rate.burst - ask.least) * rate.period_us, rate.tokens)
         grants.append(Grant(granted, have - granted, retry, _ceil(after, rate.tokens)))
-        changed = granted > 0 or ask.debt != 0
+        # Also what is beyond its ceiling, by a clock that went back: it is to come down from there.
+        changed = granted > 0 or ask.debt != 0 or is_beyond(rate, states[len(written)], now)
         written.append((now + after // rate.tokens, after % rate.tokens) if changed else None)
     return admitted, grants, written
 

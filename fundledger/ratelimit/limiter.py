@@ -22,7 +22,10 @@ from fundledger.ratelimit.policies import Policies
 from fundledger.ratelimit.store import Store, StoreAway
 
 SETTLE_S: Final = 0.005
-KEYS_AT_ONCE: Final = 200
+KEYS_AT_ONCE: Final = 64
+"""Buckets in one script: it takes the store about as long as a round trip."""
+SETTLED_S: Final = 0.05
+"""Nobody waits for what was spent to be charged."""
 SAMPLE: Final = 16
 """One in so many decisions on leased tokens is timed."""
 WINDOW_S: Final = 10.0
@@ -58,15 +61,16 @@ class Limiter:
         self.store = store
         self.policies = policies
         self._shadow = shadow
-        self._recovered = 0
         self._workers = store.workers
-        self._buckets = Buckets(policies, self._count, clock)
+        self._tallies: dict[str, list[int]] = {}
+        self._buckets = Buckets(policies, self._tallies, clock)
         self._dirty: list[Bucket] = []
         self._holding: list[Bucket] = []
         self._wake = asyncio.Event()
         self._urgent = False
         self._until_timed = SAMPLE
-        self._window_ends = 0.0
+        self._window = -1
+        self._busiest: dict[str, float] = {}
         self.replace(policies)
 
     def chain(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> Chain:
@@ -82,7 +86,7 @@ class Limiter:
             bucket.tokens -= cost
             if bucket.tokens < bucket.low and not bucket.dirty:
                 self._refill(bucket)
-        chain.allowed += 1
+        chain.tally[0] += 1
         self._until_timed -= 1
         if self._until_timed <= 0:
             self._until_timed = SAMPLE
@@ -109,27 +113,35 @@ class Limiter:
         return self._admit_share(chain, charges, now)
 
     async def _ask_store(self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float) -> Denied | None:
-        held, asked = [], []
-        for bucket, of_it in charges:
-            if bucket.has(of_it, now):
-                bucket.take(of_it, now)
-                held.append((bucket, of_it))
+        """Raises StoreAway, with nothing charged that it knows of."""
+        held: list[tuple[Bucket, int]] = []
+        asked = []
+        for bucket, cost in charges:
+            if bucket.has(cost, now):
+                bucket.take(cost, now)
+                held.append((bucket, cost))
             else:
                 bucket.want = bucket.hold
-                asked.append((bucket, of_it))
-        try:
-            admitted, short = await self._decide(asked)
-        except StoreAway:
-            self._return(held)
-            raise
-        if not admitted:
-            self._return(held)
+                asked.append((bucket, cost))
         source = "strict" if chain.strict else "lease"
-        for bucket in short:
-            if not bucket.shadowed:
-                return self._denied(chain, bucket, source, bucket.denied_until - self._clock(), now)
-            self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny {source}", 1)
-        self._count(f"{chain.allow_key} {source}", 1)
+        for at in range(0, len(asked), KEYS_AT_ONCE):
+            some = asked[at : at + KEYS_AT_ONCE]
+            try:
+                admitted, short = await self._decide(some)
+            except BaseException:
+                self._return(held)
+                raise
+            if not admitted:
+                self._return(held)
+            for bucket in short:
+                if not bucket.shadowed:
+                    return self._denied(chain, bucket, source, bucket.retry_at - self._clock(), now)
+                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny {source}", 1)
+            held += [charge for charge in some if charge[0] not in short]
+        if source == "lease":
+            chain.tally[0] += 1
+        else:
+            self._count(f"{chain.allow_key} {source}", 1)
         self.counts.decision_s["strict"].observe(self._clock() - now)
         return None
 
@@ -138,14 +150,14 @@ class Limiter:
     ) -> "Denied | Pending | None":
         if self.store.breaker.open:
             return self._admit_share(chain, charges, now)
-        if self.store.recovered != self._recovered:
-            self._forget_shares()
         passed = []
         for bucket, cost in charges:
+            if bucket.share is not None and bucket.share.spent:
+                fallback.rejoin(bucket, int(now * 1e6))
             if not bucket.denies(cost, now):
                 continue
             if not bucket.shadowed:
-                return self._denied(chain, bucket, "denycache", bucket.denied_until - now, now)
+                return self._denied(chain, bucket, "denycache", bucket.retry_at - now, now)
             passed.append(bucket)
         for bucket, cost in charges:
             if not bucket.has(cost, now) and bucket not in passed:
@@ -157,7 +169,7 @@ class Limiter:
             bucket.take(cost, now)
             if not bucket.dirty and (bucket.debt or bucket.tokens < bucket.low):
                 self._refill(bucket)
-        chain.allowed += 1
+        chain.tally[0] += 1
         self.counts.decision_s["lease"].observe(self._clock() - now)
         return None
 
@@ -192,10 +204,9 @@ class Limiter:
                 self._tokens(bucket, "returned", bucket.tokens)
                 bucket.give_back(bucket.tokens)
                 bucket.tokens = 0
-                if not bucket.dirty:
-                    self._refill(bucket)
-        self._buckets.count()
-        self._buckets = Buckets(policies, self._count, self._clock)
+            if bucket.debt and not bucket.dirty:
+                self._refill(bucket)
+        self._buckets.replace(policies, self._workers)
         self.policies = policies
         self.counts.version = policies.version
         self.counts.policies = {p.name: (p.rate.per_second, p.rate.burst) for p in policies.all()}
@@ -204,13 +215,19 @@ class Limiter:
 
     def counted(self) -> Limits:
         """Everything so far."""
-        self._buckets.count()
+        counts = self.counts
+        counts.decisions |= {f"{key} lease": tally[0] for key, tally in self._tallies.items() if tally[0]}
+        held: dict[str, int] = {}
+        for bucket in self._holding:
+            held[bucket.policy.name] = held.get(bucket.policy.name, 0) + bucket.tokens
         for policy in self.policies.all():
-            self._spent(policy.name)
+            self._spent(policy.name, held.get(policy.name, 0))
+        if int(self._clock() / WINDOW_S) > self._window + 1:
+            counts.utilization = {}
         away = self.store.away_since
-        self.counts.mode = "fallback" if away is not None else "shadow" if self._shadow else "normal"
-        self.counts.fallback_s = 0.0 if away is None else self._clock() - away
-        return self.counts
+        counts.mode = "fallback" if away is not None else "shadow" if self._shadow else "normal"
+        counts.fallback_s = 0.0 if away is None else self._clock() - away
+        return counts
 
     async def run(self) -> None:
         """For ever: charge what was spent, fetch leases before they are needed, return the rest. Cancelling ends it."""
@@ -240,9 +257,11 @@ class Limiter:
             eager = bucket.low > 0 or bucket.debt * 4 > bucket.credit
             bucket.want = min(bucket.hold, max(2 * bucket.want, 4 * bucket.debt)) if eager and bucket.debt >= 0 else 0
         with contextlib.suppress(StoreAway):
-            await self._decide([(bucket, 0) for bucket in buckets])
+            await self._decide([(bucket, 0) for bucket in buckets], SETTLED_S)
 
-    async def _decide(self, asked: Sequence[tuple[Bucket, int]]) -> tuple[bool, list[Bucket]]:
+    async def _decide(
+        self, asked: Sequence[tuple[Bucket, int]], deadline_s: float | None = None
+    ) -> tuple[bool, list[Bucket]]:
         """Ask for tokens of each bucket, and a lease. `(admitted, which had not enough)`. Raises StoreAway."""
         now = self._clock()
         rooms = [bucket.room(now) for bucket, _ in asked]
@@ -253,7 +272,7 @@ class Limiter:
             bucket.debt = 0
         reply = None
         try:
-            reply = await self.store.decide(*_request(asked, debts, rooms))
+            reply = await self.store.decide(*_request(asked, debts, rooms), deadline_s)
         finally:
             for (bucket, _), debt, room in zip(asked, debts, rooms, strict=True):
                 bucket.charging -= debt
@@ -264,7 +283,7 @@ class Limiter:
         short = []
         for i, (bucket, cost) in enumerate(asked):
             granted, remaining, retry_us, reset_us = reply[i * 4 + 1 : i * 4 + 5]
-            bucket.used += granted + debts[i]
+            self._used(bucket, granted + debts[i], now)
             bucket.answer(remaining, reset_us, now)
             if granted > cost:
                 if not bucket.holding:
@@ -279,16 +298,25 @@ class Limiter:
 
     def _admit_share(self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float) -> Denied | None:
         if not charges:
-            chain.allowed += 1
+            chain.tally[0] += 1
             return None
         if chain.api_class in fallback.CLOSED:
             return self._denied(chain, charges[-1][0], "fallback", 1.0, now, closed=True)
-        _, grants = fallback.take(charges, chain.api_class, self.store.workers, int(now * 1e6))
+        is_away = self.store.breaker.open
+        outage = self.store.outages
+        _, grants = fallback.take(charges, chain.api_class, self.store.workers, outage, int(now * 1e6))
         for (bucket, _), grant in zip(charges, grants, strict=True):
             if grant.retry_us and bucket.shadowed:
                 self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny fallback", 1)
             elif grant.retry_us:
                 return self._denied(chain, bucket, "fallback", grant.retry_us / 1e6, now)
+        for bucket, cost in charges:
+            if not is_away and bucket.share is not None:
+                # One answer was late: the store is told at once.
+                bucket.share.spent -= cost
+                bucket.debt += cost
+                if not bucket.dirty:
+                    self._refill(bucket)
         self._count(f"{chain.allow_key} fallback", 1)
         self.counts.decision_s["fallback"].observe(self._clock() - now)
         return None
@@ -329,36 +357,25 @@ class Limiter:
             self._workers = self.store.workers
             for bucket in self._buckets.all():
                 bucket.resize(bucket.policy.leased(self._workers))
-        if now > self._window_ends:
-            self._window_ends = now + WINDOW_S
-            busiest: dict[str, float] = {}
-            for bucket in self._buckets.all():
-                share = bucket.used / (bucket.policy.rate.per_second * WINDOW_S)
-                busiest[bucket.policy.name] = max(share, busiest.get(bucket.policy.name, 0.0))
-                bucket.used = 0
-            self.counts.utilization = busiest
 
-    def _forget_shares(self) -> None:
-        self._recovered = self.store.recovered
-        for bucket in self._buckets.all():
-            if self.store.was_short:
-                bucket.debt += fallback.missing(bucket, int(self._clock() * 1e6))
-                if bucket.debt and not bucket.dirty:
-                    self._refill(bucket)
-            else:
-                self._tokens(bucket, "expired", bucket.tokens)
-                bucket.debt = bucket.tokens = bucket.low = 0
-                bucket.on_credit = False
-            bucket.state = None
-            bucket.denied_until = 0.0
+    def _used(self, bucket: Bucket, tokens: int, now: float) -> None:
+        """Of the busiest key of each policy, over the last whole window."""
+        window = int(now / WINDOW_S)
+        if window != self._window:
+            self.counts.utilization = self._busiest if window == self._window + 1 else {}
+            self._window, self._busiest = window, {}
+        if bucket.window != window:
+            bucket.window, bucket.used = window, 0
+        bucket.used += tokens
+        name, share = bucket.policy.name, bucket.used / (bucket.policy.rate.per_second * WINDOW_S)
+        self._busiest[name] = max(share, self._busiest.get(name, 0.0))
 
     def _tokens(self, bucket: Bucket, state: str, count: int) -> None:
         key = f"{bucket.policy.name} {state}"
         self.counts.lease_tokens[key] = self.counts.lease_tokens.get(key, 0) + count
 
-    def _spent(self, policy: str) -> None:
+    def _spent(self, policy: str, held: int) -> None:
         tokens = self.counts.lease_tokens
-        held = sum(bucket.tokens for bucket in self._holding if bucket.policy.name == policy)
         gone = held + sum(tokens.get(f"{policy} {state}", 0) for state in ("returned", "expired"))
         spent = tokens.get(f"{policy} granted", 0) - gone
         tokens[f"{policy} spent"] = max(spent, tokens.get(f"{policy} spent", 0))

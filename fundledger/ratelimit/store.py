@@ -25,7 +25,7 @@ DEADLINE_S: Final = 0.005
 ROUND_TRIP_S: Final = 0.05
 """After so long (or ten deadlines) a connection is given up."""
 SHORT_S: Final = 1.0
-"""Who was away for less is told what was admitted meanwhile; who was for longer has its buckets marked as spent."""
+"""What was away for less is only told what was admitted meanwhile; what was for longer counts as spent at first."""
 FAILURES_IN_ROW: Final = 3
 CALLS_MIN: Final = 10
 MISSED_SHARE: Final = 0.2
@@ -34,6 +34,7 @@ HEARTBEAT_S: Final = 1.0
 WORKER_LIVES_S: Final = 5
 CALLS_AT_ONCE: Final = 256
 SINCE: Final = "{fundledger}:since"
+BACK: Final = "{fundledger}:back"
 PROBE: Final = "{fundledger}:probe"
 WORKERS: Final = "{fundledger}:workers"
 _SCRIPTS: Final = {
@@ -88,15 +89,15 @@ class Breaker:
 
 
 class Store:
-    """One connection of one worker. `name` tells it from all other workers. `workers` is how many live, as last heard.
+    """One connection of one worker. `name` tells it from all other workers. `workers` is how many live, as last heard,
+    and at least those that it is told of at first. `outages` counts how often it went away.
 
-    `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing. `recovered` counts how
-    often it came back, `was_short` tells whether it had hardly been away.
+    `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing.
     """
 
-    def __init__(self, url: str, name: str, counts: Limits, workers: int, deadline_s: float = DEADLINE_S) -> None:
-        self._deadline_s = deadline_s
-        self._round_trip_s = max(ROUND_TRIP_S, 10 * deadline_s)
+    def __init__(self, url: str, name: str, counts: Limits, workers: int, deadline_s: float | None = None) -> None:
+        self._deadline_s = deadline_s or DEADLINE_S
+        self._round_trip_s = max(ROUND_TRIP_S, 10 * self._deadline_s)
         self._redis = redis.asyncio.Redis.from_url(
             url,
             single_connection_client=False,
@@ -108,22 +109,22 @@ class Store:
         )
         self._name = name
         self._counts = counts
-        self.workers = workers
+        self.workers = self._siblings = max(1, workers)
         self.breaker = Breaker()
         self.away_since: float | None = None
-        self.recovered = 0
-        self.was_short = False
+        self.outages = 0
         self._met = False
         self._trip = 0
         self._failed_trip = -1
+        self._fewer = 0
         self._queue: deque[Call] = deque()
         self._wake = asyncio.Event()
         self._nonces = itertools.count(random.getrandbits(32))
 
-    async def decide(self, keys: Sequence[str], numbers: Sequence[int]) -> list[int]:
+    async def decide(self, keys: Sequence[str], numbers: Sequence[int], deadline_s: float | None = None) -> list[int]:
         """The reply of decide.lua without its nonce: admitted, then four numbers for each key. Raises StoreAway."""
         nonce = str(next(self._nonces))
-        reply = await self.call("decide", [SINCE, *keys], [nonce, *numbers])
+        reply = await self.call("decide", [SINCE, BACK, *keys], [nonce, *numbers], deadline_s)
         if reply[0] != nonce:
             _log.critical("the store answered something that was not asked")
             self._failed("decide", "error")
@@ -134,7 +135,7 @@ class Store:
             raise StoreAway("a wrong reply")
         return reply[1:]  # type: ignore[no-any-return]
 
-    async def call(self, op: str, keys: Sequence[str], arguments: list[Any]) -> Any:
+    async def call(self, op: str, keys: Sequence[str], arguments: list[Any], deadline_s: float | None = None) -> Any:
         """Run a script. Raises StoreAway after `DEADLINE_S`, or at once while the breaker is open."""
         if self.breaker.open:
             raise StoreAway("the breaker is open")
@@ -153,7 +154,7 @@ class Store:
                 future.set_exception(StoreAway("no answer in time"))
                 self._failed(op, "timeout")
 
-        timer = loop.call_later(self._deadline_s, overdue)
+        timer = loop.call_later(deadline_s or self._deadline_s, overdue)
         try:
             reply = await future
         finally:
@@ -162,7 +163,6 @@ class Store:
         return reply
 
     def _observe(self, op: str, seconds: float) -> None:
-        self.breaker.succeeded(time.monotonic())
         key = f"{op} ok"
         self._counts.store_calls[key] = self._counts.store_calls.get(key, 0) + 1
         self._counts.store_s.setdefault(op, Times()).observe(seconds)
@@ -180,6 +180,7 @@ class Store:
 
     def _went_away(self) -> None:
         self.breaker.open = True
+        self.outages += 1
         self.away_since = time.monotonic()
         _log.error("the limiter's store is away: this worker goes on with its share of each limit")
         waiting, self._queue = self._queue, deque()
@@ -228,6 +229,8 @@ class Store:
         if isinstance(replies[0], BaseException):
             # Also when everybody who waited has been told before.
             self._failed("connection", "error")
+        if self._failed_trip != self._trip:
+            self.breaker.succeeded(time.monotonic())
         self._trip += 1
 
     async def _round_trip(self, calls: list[Call]) -> list[Any]:
@@ -255,12 +258,23 @@ class Store:
 
     async def _beat(self) -> None:
         while True:
-            with contextlib.suppress(StoreAway, RedisError, OSError, TimeoutError):
+            try:
                 if not self._met and not self.breaker.open:
                     async with asyncio.timeout(self._round_trip_s):
                         await self._meet()
-                self.workers = max(1, int(await self.call("heartbeat", [WORKERS], [self._name, WORKER_LIVES_S])))
+                self._heard(int(await self.call("heartbeat", [WORKERS], [self._name, WORKER_LIVES_S])))
+            except (StoreAway, RedisError, OSError, TimeoutError):
+                # Counted where it failed; the next one is soon.
+                self._fewer = 0
+            except Exception:
+                _log.exception("a heartbeat failed")
             await asyncio.sleep(HEARTBEAT_S)
+
+    def _heard(self, workers: int) -> None:
+        """More are believed at once; fewer, after all of those who are alive must have been heard of again."""
+        self._fewer = 0 if workers >= self.workers else self._fewer + 1
+        if workers > self.workers or self._fewer > WORKER_LIVES_S:
+            self.workers = max(1, self._siblings, workers)
 
     async def _meet(self) -> None:
         """A store that is met for the first time has nothing to be sorry for: unless it says else, all is full."""
@@ -271,20 +285,17 @@ class Store:
         await asyncio.sleep(random.uniform(*PROBE_EVERY_S))  # noqa: S311 - spreads the workers' probes
         try:
             async with asyncio.timeout(self._round_trip_s):
-                self.was_short = time.monotonic() - (self.away_since or 0.0) < SHORT_S
                 if not self._met:
                     await self._meet()
-                elif self.was_short:
+                elif time.monotonic() - (self.away_since or 0.0) < SHORT_S:
                     # A write: a store that is full answers, and cannot count.
                     await self._redis.set(PROBE, 1, px=1000)
                 else:
-                    # Whatever was admitted meanwhile is not in its buckets: they count as spent.
-                    await self._redis.eval(_SCRIPTS["mark"], 1, SINCE)
+                    await self._redis.eval(_SCRIPTS["mark"], 1, BACK)
         except (RedisError, OSError, TimeoutError):
             await self._drop_connection()
             return
         self.breaker.close()
-        self.recovered += 1
         away_s = time.monotonic() - (self.away_since or 0.0)
         self.away_since = None
         _log.warning("the limiter's store is back", extra={"away_s": round(away_s, 1)})

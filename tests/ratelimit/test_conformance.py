@@ -51,15 +51,18 @@ class Pair:
         self.states: dict[str, State | None] = {}
         self.now = EPOCH_US
         self.since = EPOCH_US
+        self.back = EPOCH_US + 30_000_000
 
     def next(self) -> tuple[list[str], list[object], list[int]]:
         """Keys, arguments, and the reply that is expected."""
         pick = self.pick
         self.now += int(10 ** pick.uniform(0, 6.5)) - (500_000 if pick.random() < 0.01 else 0)
+        self.now -= 3_600_000_000 if pick.random() < 0.0005 else 0
+        self.since, self.back = min(self.since, self.back, self.now), min(self.back, self.now)
         chosen = pick.sample(range(len(self.rates)), pick.randint(1, 5))
         asks = [an_ask(pick, self.rates[i]) for i in chosen]
         keys = [f"b{i}" for i in chosen]
-        ok, grants, written = decide(asks, [self.states.get(key) for key in keys], self.since, self.now)
+        ok, grants, written = decide(asks, [self.states.get(key) for key in keys], self.since, self.back, self.now)
         for key, state in zip(keys, written, strict=True):
             self.states[key] = state or self.states.get(key)
         arguments: list[object] = ["n"]
@@ -79,13 +82,14 @@ async def test_python_and_lua_agree_bit_for_bit(valkey: str) -> None:
         await client.flushall()
         pair = Pair(random.Random(11))
         await client.set("since", pair.since)
+        await client.set("back", pair.back)
         sha = await client.script_load(with_the_clock_of_a_test())
         granted = denied = 0
         for _ in range(DECISIONS // AT_ONCE):
             batch = [pair.next() for _ in range(AT_ONCE)]
             pipeline = client.pipeline(transaction=False)
             for keys, arguments, _ in batch:
-                pipeline.evalsha(sha, len(keys) + 1, "since", *keys, *arguments)
+                pipeline.evalsha(sha, len(keys) + 2, "since", "back", *keys, *arguments)
             for (_, _, expected), (nonce, *reply) in zip(batch, await pipeline.execute(), strict=True):
                 assert nonce == "n"
                 assert reply == expected

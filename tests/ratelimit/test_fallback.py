@@ -29,7 +29,7 @@ def admitted(
     bucket: Bucket, workers: int, us: range, api_class: ApiClass = ApiClass.PAYMENT, cost: int = 1
 ) -> list[int]:
     """When one is let in, of one that asks at each moment of `us`."""
-    return [now for now in us if fallback.take([(bucket, cost)], api_class, workers, now)[0]]
+    return [now for now in us if fallback.take([(bucket, cost)], api_class, workers, 1, now)[0]]
 
 
 def in_worst_second(moments: list[int]) -> int:
@@ -82,7 +82,7 @@ def test_reading_is_possible_with_a_burst_of_one() -> None:
 def test_a_share_begins_with_what_was_left_when_the_store_answered_last() -> None:
     for left in (0, 5, 20):
         bucket = a_bucket(policy(1, 20))
-        bucket.answer(left, 0, 1.0)
+        bucket.answer(left, 0, START_US / 1e6)
         assert len(admitted(bucket, 1, range(START_US, START_US + 100))) == left
     assert len(admitted(a_bucket(policy(1, 20)), 1, range(START_US, START_US + 100))) == 20
 
@@ -90,7 +90,7 @@ def test_a_share_begins_with_what_was_left_when_the_store_answered_last() -> Non
 def test_what_costs_more_than_the_share_passes_a_full_one_and_is_missing_for_so_much_longer() -> None:
     of = policy(10, 10)
     bucket = a_bucket(of)
-    batch = fallback.take([(bucket, 30)], ApiClass.BATCH, 1, START_US)
+    batch = fallback.take([(bucket, 30)], ApiClass.BATCH, 1, 1, START_US)
     assert batch[0]
     assert not admitted(bucket, 1, range(START_US, START_US + 2_000_000, 1000))
     after = admitted(bucket, 1, range(START_US, START_US + 4_000_000, 1000))
@@ -100,9 +100,9 @@ def test_what_costs_more_than_the_share_passes_a_full_one_and_is_missing_for_so_
 
 def test_what_one_policy_refuses_costs_nothing_of_the_others() -> None:
     wide, narrow = a_bucket(policy(1, 5)), a_bucket(policy(1, 1))
-    assert fallback.take([(wide, 1), (narrow, 1)], ApiClass.PAYMENT, 1, START_US)[0]
+    assert fallback.take([(wide, 1), (narrow, 1)], ApiClass.PAYMENT, 1, 1, START_US)[0]
     for _ in range(10):
-        ok, grants = fallback.take([(wide, 1), (narrow, 1)], ApiClass.PAYMENT, 1, START_US)
+        ok, grants = fallback.take([(wide, 1), (narrow, 1)], ApiClass.PAYMENT, 1, 1, START_US)
         assert not ok
         assert (grants[0].retry_us, grants[1].retry_us > 0) == (0, True)
     assert len(admitted(wide, 1, range(START_US, START_US + 10))) == 4

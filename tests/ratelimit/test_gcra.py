@@ -28,7 +28,7 @@ def admitted(rate: Rate, arrivals: list[tuple[int, int]]) -> list[tuple[int, int
     state: State | None = None
     let_in = []
     for now, cost in arrivals:
-        ok, _, (new,) = decide([Ask(rate, least=cost, most=cost)], [state], 0, now)
+        ok, _, (new,) = decide([Ask(rate, least=cost, most=cost)], [state], 0, 0, now)
         state = new or state
         if ok and cost:
             let_in.append((now, cost))
@@ -101,9 +101,13 @@ def test_a_clock_that_goes_back_admits_nothing_more_and_shuts_nobody_out() -> No
     assert len(forward) == 5
     state: State | None = (EPOCH_US + 500_000, 0)
     hour_back = EPOCH_US - 3_600_000_000
-    assert load_of(rate, state, 0, hour_back) <= rate.ceiling * rate.period_us
-    ok, (grant,), _ = decide([Ask(rate, least=1, most=1)], [state], 0, hour_back)
+    assert load_of(rate, state, 0, 0, hour_back) <= rate.ceiling * rate.period_us
+    hour = (EPOCH_US, 0)
+    ok, (grant,), (written,) = decide([Ask(rate, least=1, most=1)], [hour], 0, 0, hour_back)
     assert not ok
+    assert written is not None, "an hour would pass before it comes down by itself"
+    ok, _, _ = decide([Ask(rate, least=1, most=1)], [written], 0, 0, hour_back + 2_000_000)
+    assert ok
     assert grant.remaining == 0
     assert grant.retry_us <= rate.ceiling * rate.period_us // rate.tokens
 
@@ -111,7 +115,7 @@ def test_a_clock_that_goes_back_admits_nothing_more_and_shuts_nobody_out() -> No
 def test_a_denial_charges_nothing_anywhere() -> None:
     wide, narrow = rate_of(100, 100), rate_of(1, 1)
     states: list[State | None] = [None, (EPOCH_US + narrow.period_us // narrow.tokens, 0)]
-    ok, grants, written = decide([Ask(wide, least=1, most=1), Ask(narrow, least=1, most=1)], states, 0, EPOCH_US)
+    ok, grants, written = decide([Ask(wide, least=1, most=1), Ask(narrow, least=1, most=1)], states, 0, 0, EPOCH_US)
     assert not ok
     assert written == [None, None]
     assert [grant.granted for grant in grants] == [0, 0]
@@ -128,7 +132,7 @@ def admitted_since(rate: Rate, since: int) -> list[bool]:
     state: State | None = None
     let_in = []
     for _ in range(100):
-        ok, _, (new,) = decide([Ask(rate, least=1, most=1)], [state], since, EPOCH_US)
+        ok, _, (new,) = decide([Ask(rate, least=1, most=1)], [state], since, 0, EPOCH_US)
         state = new or state
         if ok:
             let_in.append(ok)
@@ -137,10 +141,10 @@ def admitted_since(rate: Rate, since: int) -> list[bool]:
 
 def test_what_was_spent_unasked_is_charged_even_beyond_the_burst() -> None:
     rate = rate_of(100, 10)
-    _, (grant,), (state,) = decide([Ask(rate, debt=15)], [None], 0, EPOCH_US)
+    _, (grant,), (state,) = decide([Ask(rate, debt=15)], [None], 0, 0, EPOCH_US)
     assert grant.remaining == 0
-    ok, (grant,), _ = decide([Ask(rate, least=1, most=1)], [state], 0, EPOCH_US)
+    ok, (grant,), _ = decide([Ask(rate, least=1, most=1)], [state], 0, 0, EPOCH_US)
     assert not ok
     assert grant.retry_us == 60_000
-    _, _, (given_back,) = decide([Ask(rate, debt=-15)], [state], 0, EPOCH_US)
+    _, _, (given_back,) = decide([Ask(rate, debt=-15)], [state], 0, 0, EPOCH_US)
     assert given_back == (EPOCH_US, 0)

@@ -41,7 +41,7 @@ class World:
             asks.append(Ask(Rate(tokens, period_us, burst, ceiling), debt, least, most, bool(shadow)))
         self.asked += 1
         now_us = int(self.now * 1e6)
-        ok, grants, written = decide(asks, [self.states.get(key) for key in keys], 0, now_us)
+        ok, grants, written = decide(asks, [self.states.get(key) for key in keys], 0, 0, now_us)
         for key, state in zip(keys, written, strict=True):
             self.states[key] = state or self.states.get(key)
         reply = [int(ok)]
@@ -57,10 +57,10 @@ class Near:
         self._world = world
         self.workers = workers
         self.breaker = Breaker()
-        self.recovered = 0
+        self.outages = 0
         self.away_since: float | None = None
 
-    async def decide(self, keys: list[str], numbers: list[int]) -> list[int]:
+    async def decide(self, keys: list[str], numbers: list[int], deadline_s: float | None = None) -> list[int]:
         if self.breaker.open:
             raise StoreAway("away")
         return self._world.decide(keys, numbers)
