@@ -190,9 +190,11 @@ REQUESTS: dict[str, tuple[Asked, int]] = {
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
-    """All of an answer but its time and its voucher id."""
+    """All of an answer but its time, its voucher id, and what is left of the quota."""
     headers = {
-        name: value for name, value in reply.headers.items() if name not in ("date", "connection", "content-length")
+        name: value
+        for name, value in reply.headers.items()
+        if name not in ("date", "connection", "content-length", "ratelimit")
     }
     body = re.sub(rb'"posted_at":"[^"]*"|"accounting_date":"[^"]*"|"id":"[^"]*"', b"", reply.body)
     return reply.status, headers, body
