@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: serve demo test lint bench prove lock
+.PHONY: serve demo test lint bench loadtest prove lock
 
 serve: $(STAMP) ## start everything on 127.0.0.1:8080, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
@@ -22,6 +22,12 @@ lint: $(STAMP)
 
 bench: $(STAMP) ## short; ARGS="--long" for the long one
 	$(BIN)/fundledger bench $(ARGS)
+
+loadtest: $(STAMP) ## Locust beside a running `make serve`; ARGS="--users 200 --run-time 5m", SHAPE=steps or spike
+	@mkdir -p benchmarks-out
+	$(BIN)/locust -f fundledger/benchmarks/locustfile.py --headless --only-summary -H http://127.0.0.1:8080 --users 50 \
+		--spawn-rate 25 --run-time 1m --csv benchmarks-out/locust --html benchmarks-out/locust.html \
+		--json-file benchmarks-out/locust $(ARGS)
 
 prove: $(STAMP) ## verify the books of ./data; the service may be running
 	$(BIN)/fundledger verify

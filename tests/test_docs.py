@@ -14,6 +14,8 @@ from fundledger.app.openapi_problems import ADVICE, problems
 from fundledger.app.settings import PREFIX, Settings
 from fundledger.ledger.refusal import Code
 from fundledger.ledger.statements import SQL
+from fundledger.ratelimit import policies
+from fundledger.ratelimit.classes import RANKS
 from fundledger.reconciliation.checks import GUARDS
 from tests.support.client import Answer, Client
 from tests.support.running import RunningService, run
@@ -23,7 +25,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
-VARIES = re.compile(TIME + r'|"accounting_date":"[^"]*"|^Date: .*|; \d+\.\d+ s$', re.MULTILINE)
+VARIES = re.compile(TIME + r'|"accounting_date":"[^"]*"|^(?:Date|RateLimit): .*|; \d+\.\d+ s$', re.MULTILINE)
 
 
 def named(document: Path) -> str:
@@ -149,6 +151,23 @@ def test_every_metric_is_documented():
     exposed = set(re.findall(r"^# TYPE (\w+)", exposition.render(metrics.Snapshot()).decode(), re.MULTILINE))
     documented = {cells[0].strip("`").partition("{")[0] for cells in table(DOCS / "operations.md", "Name")}
     assert documented == exposed
+
+
+def test_the_fields_of_a_policy_are_those_of_the_code():
+    fields = [cells[0] for cells in table(DOCS / "limits.md", "Field")]
+    assert fields == [f"`{field}`" for field in policies._PolicyBody.__struct_fields__]
+
+
+def test_the_policies_that_are_shown_would_be_taken():
+    examples = re.findall(r"```toml\n(.*?)```", (DOCS / "limits.md").read_text(), re.DOTALL)
+    assert len(examples) >= 3
+    for example in examples:
+        assert policies.parse(f"version = 1\n{example}").all()
+
+
+def test_the_classes_that_are_shown_have_the_ranks_of_the_code():
+    rows = table(DOCS / "limits.md", "Rank")
+    assert [(cells[1].strip("`"), int(cells[0].partition(",")[0])) for cells in rows] == list(RANKS.items())
 
 
 def test_every_statement_that_the_path_of_a_payment_names_exists():

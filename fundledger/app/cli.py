@@ -102,6 +102,12 @@ def _check_limits(options: argparse.Namespace) -> int:
     return check_policies(options.file, _settings(options).workers)
 
 
+def _bench_limits(options: argparse.Namespace) -> int:
+    from fundledger.app.limits_bench import run_bench
+
+    return run_bench(_settings(options))
+
+
 def _show_settings(options: argparse.Namespace) -> int:
     rows = sources(_settings(options))
     width = max(len(name) for name, _, _ in rows)
@@ -148,6 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     check = ratelimits.add_parser("check", help="whether a file of policies would be taken; exit status 1 if not")
     check.set_defaults(run=_check_limits)
     check.add_argument("file", type=Path, metavar="FILE")
+    measure = ratelimits.add_parser("bench", help="what a decision costs on this machine")
+    measure.set_defaults(run=_bench_limits)
     bench = commands.add_parser("bench", help="measure this service beside its baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_data in (serve, migrate, verify, doctor, hot_list, hot_split, hot_merge):

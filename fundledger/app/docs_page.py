@@ -168,6 +168,8 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href=#schema-{name}>{name}</a>"
+    if "oneOf" in schema:
+        return " or ".join(_type(one) for one in schema["oneOf"])
     if "const" in schema:
         return f"<code>{escape(json.dumps(schema['const']))}</code>"
     if "enum" in schema:
@@ -195,12 +197,13 @@ def _bounds(schema: Mapping[str, Any], least: str, most: str, unit: str = "") ->
 def _problems(problems: Iterable[Mapping[str, Any]]) -> str:
     rows = []
     for problem in problems:
-        name = problem["type"].rpartition(":")[2]
+        name = re.split("[:#]", problem["type"])[-1]
         final = {True: "final", False: "not final", None: ""}[problem["final"]]
         anchor = f"<a id=problem-{escape(name)}></a><code>{escape(name)}</code>"
         rows.append((anchor, str(problem["status"]), final, f"{escape(problem['title'])}. {_text(problem['advice'])}"))
     about = (
-        "In an answer each is a URN, such as <code>urn:fundledger:problem:insufficient-funds</code>. "
+        "In an answer each is a URN, such as <code>urn:fundledger:problem:insufficient-funds</code>, or a type that "
+        "IANA registers, such as <code>https://iana.org/assignments/http-problem-types#quota-exceeded</code>. "
         "<b>final</b>: every repeat of that id gets the same refusal. <b>not final</b>: the id is still free."
     )
     return f"<h2 id=problems>Problem types</h2><p>{about}</p>" + _table(

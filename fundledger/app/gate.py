@@ -1,7 +1,10 @@
 """Where a request is let in: its caller's limits first (429), then this worker's own capacity (503).
 
 What is let in is in flight until it `leaves`. Every answer of a limited route tells the caller where he stands, every
-refusal which policy decided, from where, and which version of the policies.
+refusal which policy decided, from where, and which version of the policies. Refusals are answers here: nothing raises.
+
+429: RFC 6585; `Retry-After`: RFC 9110, 10.2.3; problems: RFC 9457, with the types that
+draft-ietf-httpapi-ratelimit-headers-11 registers. ADR 16, ADR 17.
 """
 
 import math
@@ -24,11 +27,17 @@ from fundledger.ratelimit.shedding import Shedder
 
 IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
-UNLIMITED: Final = Chain([], ApiClass.PAYMENT, -1)
+UNLIMITED: Final = Chain([], ApiClass.PAYMENT)
 
 
 class Passage:
-    """One request on its way in. `started`: when it was read (monotonic s); `budget_s`: what its sender still waits."""
+    """One request on its way in. `started`: when it was read (monotonic s); `budget_s`: how long from then its sender
+    waits, None if it does not tell.
+
+    `merchant`: whose money it is about, None where that is not known. `charged` tokens of each bucket of its `chain`,
+    or the `charges` of a batch, are what a refund gives back. `inside`: it is in flight. `shed`: it was turned away for
+    want of capacity.
+    """
 
     __slots__ = (
         "api_class",
@@ -59,7 +68,7 @@ class Passage:
 
 
 class Gate:
-    """Of one worker. Without a limiter nobody has a quota."""
+    """Of one worker. Without a limiter nobody has a quota. Who was let in has to `leave`, however it ends."""
 
     def __init__(self, limiter: Limiter | None, shedder: Shedder, hot_keys: HotKeys) -> None:
         self.limiter = limiter
@@ -67,7 +76,10 @@ class Gate:
         self.hot_keys = hot_keys
 
     def enter(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | Pending | None:
-        """None: it is in. Pending: `ask` has to be awaited. Never waits. `account`: whose money it is about."""
+        """None: it is in. A Reply: it is not, and this is the answer. Pending: `ask` has to be awaited.
+
+        Never waits. `account`: whose money it is about. `cost` in tokens.
+        """
         merchant = None
         seen = self.hot_keys.seen
         if account is not None:
@@ -88,7 +100,10 @@ class Gate:
     async def ask(
         self, passage: Passage, cost: int = 1, charges: Sequence[tuple[Bucket, int]] | None = None
     ) -> Reply | None:
-        """As `enter`, when it could not tell, or for charges of its own. None: it is in."""
+        """As `enter`, when it could not tell, or for charges of its own. None: it is in.
+
+        Waits for the store's deadline at most. Cancelling lets nobody in, and may leave it charged.
+        """
         if self.limiter is not None:
             verdict = await self.limiter.ask(passage.chain, cost, passage.started, charges)
             if verdict is not None:
@@ -100,12 +115,14 @@ class Gate:
         return self.enter_uncharged(passage, time.monotonic())
 
     async def let(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | None:
-        """`enter`, and `ask` where it takes that."""
+        """`enter`, and `ask` where it takes that. Cancelling: as of `ask`."""
         answer = self.enter(passage, account, cost)
         return await self.ask(passage, cost) if isinstance(answer, Pending) else answer
 
     def enter_uncharged(self, passage: Passage, now: float) -> Reply | None:
-        """Whether this worker has the capacity for it, and its sender the time."""
+        """None: it is in, this worker has the capacity and its sender the time. Else it is shed, and its charge goes
+        back. `now` in monotonic seconds.
+        """
         budget_s = passage.budget_s
         if budget_s is not None:
             budget_s -= now - passage.started
@@ -118,7 +135,7 @@ class Gate:
         return None
 
     def at_the_door(self, passage: Passage) -> Reply | None:
-        """Whether its class is let in at all now; before its body is read."""
+        """None: the level lets its class in now. Before its body is read, and before it is charged."""
         if not self.shedder.is_shut(passage.api_class):
             return None
         passage.shed = True
@@ -152,7 +169,9 @@ class Gate:
             self.shedder.leave(passage.api_class, passage.merchant, now - passage.started, dropped=dropped)
 
     async def ask_batch(self, passage: Passage, vouchers: Sequence[Voucher]) -> Reply | None:
-        """None: all of a batch is in. Each voucher costs one of each bucket that it alone would have been charged to."""
+        """None: all of a batch is in, else none of it. Each voucher costs one of each bucket that it alone would be
+        charged to, and one of each of the class batch. Cancelling: as of `ask`.
+        """
         count = len(vouchers)
         self.hot_keys.seen("caller", passage.module, count)
         limiter = self.limiter

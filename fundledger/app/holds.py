@@ -20,6 +20,7 @@ from fundledger.ledger.hold import EndHold, Hold, PlaceHold
 from fundledger.ledger.records import read_holds
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.statements import SQL
+from fundledger.ratelimit.pacer import Pacer
 from fundledger.security.keys import KeyFault
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _decode_capture = decoder(CaptureBody)
 _decode_reason = decoder(ReasonBody)
 EXPIRY_EVERY_S = 1.0
 EXPIRY_AT_ONCE = 1000
+EXPIRY_ROUNDS_PER_S = 10
+"""Many that end at one moment do not crowd out payments."""
 STUCK_ROUNDS = 60
 """After so many rounds an account whose holds could not be ended is tried again."""
 
@@ -102,8 +105,10 @@ async def expire_holds(service: Service) -> None:
     """For ever: end the holds whose time is up. Safe in any number of workers: a hold ends once."""
     stuck: set[int] = set()
     rounds = 0
+    pacer = Pacer(EXPIRY_ROUNDS_PER_S)
     while True:
         rounds += 1
+        await pacer.turn()
         if rounds % STUCK_ROUNDS == 0:
             stuck.clear()
         try:

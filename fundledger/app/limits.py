@@ -26,11 +26,12 @@ _log = logging.getLogger(__name__)
 
 
 def policies_path(settings: Settings) -> Path:
+    """The file of the setting, else `limits.toml` of the data directory."""
     return settings.ratelimit_file or settings.data_dir / "limits.toml"
 
 
 def read_policies(settings: Settings) -> Policies:
-    """Makes the file of a new installation. Raises BadSetting."""
+    """The policies of the file, which is made for a new installation. Raises BadSetting, in one line."""
     path = policies_path(settings)
     try:
         if settings.ratelimit_file is None and not path.exists():
@@ -47,11 +48,14 @@ def read_policies(settings: Settings) -> Policies:
 
 
 def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | None:
-    """None when limits are off. Raises BadSetting."""
+    """None when limits are off. `name` tells this worker from all others of the store. Raises BadSetting.
+
+    Nothing is connected yet: the store may be away, for now or for good.
+    """
     if settings.ratelimit == "off":
         return None
     counts = Limits()
-    store = Store(redis_url, name, counts, settings.workers)
+    store = Store(redis_url, name, counts, settings.workers, settings.ratelimit_deadline_ms / 1000)
     try:
         policies = read_policies(settings)
     except BadSetting as bad:
@@ -80,7 +84,9 @@ def _remember(settings: Settings, text: str) -> None:
 
 
 async def watch_policies(settings: Settings, limiter: Limiter) -> None:
-    """For ever: what is written into the file counts within a second; a file with a mistake changes nothing."""
+    """For ever: what is written into the file counts within a second; a file with a mistake changes nothing, and is
+    counted and logged. A file that is gone is a mistake. Cancelling ends it.
+    """
     path = policies_path(settings)
     seen = _stamp(path)
     while True:
@@ -132,7 +138,11 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 async def get_limits(service: "Service", call: "Call") -> Reply:
-    """`GET /debug/limits`: which policies such a request meets, what is used of each, and who says so."""
+    """`GET /debug/limits`: which policies such a request meets, what is used of each, and who says so.
+
+    Asks the store, and charges nothing; while that is away it tells what this worker heard last. Raises BadRequest
+    (400).
+    """
     query = call.query
     try:
         api_class = ApiClass(query.get("class", "payment"))

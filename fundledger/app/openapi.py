@@ -13,7 +13,7 @@ from fundledger.app.openapi_answers import ANSWERS
 from fundledger.app.openapi_operations import OPERATIONS
 from fundledger.app.openapi_problems import problems
 from fundledger.app.openapi_schemas import REF, Schema, request_schemas
-from fundledger.app.openapi_types import Answer, Operation, all_answers
+from fundledger.app.openapi_types import SERVICE_TAG, TIMEOUT, Answer, Operation, all_answers
 from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
@@ -24,8 +24,30 @@ _HEADERS: dict[str, Schema] = {
         "description": "`true`: this answer was given before, to the first request with this id.",
         "schema": {"const": "true"},
     },
-    "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}},
+    "Retry-After": {
+        "description": "Seconds to wait before the next attempt; not the same for all, so that they do not come back "
+        "together.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimit": {
+        "description": "Of the policy that is nearest its end: `r`, what it still lets in now; `t`, seconds until it "
+        "is full again (draft-ietf-httpapi-ratelimit-headers-11). Absent where no policy counts.",
+        "schema": {"type": "string"},
+        "example": '"merchant";r=99812;t=1',
+    },
+    "RateLimit-Policy": {
+        "description": "The policies that the request met, each with its quota: `q` in `w` seconds. Absent where none "
+        "counts.",
+        "schema": {"type": "string"},
+        "example": '"caller";q=200000;w=1, "merchant";q=100000;w=1',
+    },
     "WWW-Authenticate": {"description": "How to authenticate (RFC 6750).", "schema": {"type": "string"}},
+    "X-Limit-Decision": {
+        "description": "`policy;source;version`: which policy said no, who counted it, which version of the policies. "
+        "When it was shed, the reason (`concurrency`, `fleet`, `worker`, `deadline`) and `shedder`.",
+        "schema": {"type": "string"},
+        "example": "merchant;lease;1.4f1ab0c3",
+    },
     "X-Next-Cursor": {
         "description": "Of a CSV page: send it as `cursor` for the next page; absent on the last.",
         "schema": {"type": "string"},
@@ -42,13 +64,17 @@ _ABOUT = textwrap.dedent("""
     true. A refusal that depends on state (funds, status, holds) is final for its id: a repeat gets the same refusal.
 
     Errors are `application/problem+json` (RFC 9457); the problem types are listed below. A method that a path does not
-    have answers 405 with `Allow`. No input is answered 5xx; one that is, is a defect.
+    have answers 405 with `Allow`. No input is answered 500; one that is, is a defect.
+
+    429 is the caller's quota, 503 is our capacity. After both nothing was done, unless it is `outcome-unknown`: wait
+    for `Retry-After` seconds, then send the same request with the same id. A repeat is answered from its
+    record and costs nothing.
 """).strip()
 _TAGS = {
     "Accounts": "Holders of value in one currency.",
     "Vouchers": "Balanced, immutable records of what was moved.",
     "Holds": "Amounts set aside: ended by capture, release or expiry.",
-    "Service": "What is not money.",
+    SERVICE_TAG: "What is not money.",
 }
 
 
@@ -102,7 +128,7 @@ def document() -> dict[str, Any]:
             },
         },
         "x-problems": [
-            {"type": p.urn, "status": p.status, "title": p.title, "final": p.final, "advice": p.advice}
+            {"type": p.type, "status": p.status, "title": p.title, "final": p.final, "advice": p.advice}
             for p in problems()
         ],
     }
@@ -117,8 +143,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.public:
         described["security"] = []
-    if operation.parameters:
-        described["parameters"] = list(operation.parameters)
+    parameters = [*operation.parameters, TIMEOUT] if operation.limited else list(operation.parameters)
+    if parameters:
+        described["parameters"] = parameters
     if operation.body is not None:
         media = {"schema": {"$ref": REF + operation.body}, "example": operation.example}
         described["requestBody"] = {"required": operation.body_required, "content": {JSON: media}}

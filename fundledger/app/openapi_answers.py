@@ -2,7 +2,9 @@
 
 from typing import Any, Final
 
+from fundledger.app.gate import IANA
 from fundledger.app.hotkeys import KINDS, SHOWN
+from fundledger.app.metrics import MODES
 from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID, Schema
 from fundledger.app.openapi_types import BANK, HOLD, MERCHANT, OTHER_VOUCHER, REVERSAL, VOUCHER
 from fundledger.app.problems import REFUSALS, URN
@@ -10,6 +12,8 @@ from fundledger.app.render import STATUS_NAMES
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.hold import HoldStatus
 from fundledger.ledger.refusal import Code
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.policies import Kind
 
 _DATE: Final[Schema] = {"type": "string", "format": "date"}
 _PROBLEM: Final[Schema] = {"$ref": REF + "Problem"}
@@ -45,6 +49,7 @@ def _nullable(schema: Schema, description: str) -> Schema:
 _POSTED = _amount("entries so far, in the account's normal direction, in minor units")
 _HELD = _amount("sum of its open holds", minimum=0)
 _AVAILABLE = _amount("posted - held")
+_RETRY_AFTER_MS: Final[Schema] = {"type": "integer", "minimum": 1000, "description": "as `Retry-After`, in ms"}
 
 _SCHEMAS: Final[dict[str, Schema]] = {
     "Balance": _object(
@@ -186,6 +191,57 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "window_s": {"type": "number", "description": "over how many seconds rates are taken"},
         }
     ),
+    "Limit": _object(
+        {
+            "policy": {"type": "string", "description": "its name"},
+            "key": {"type": "string", "enum": [str(kind) for kind in Kind], "description": "whose bucket it is"},
+            "of": {"type": "string", "description": "who that is here; empty: of all together"},
+            "rate": {"type": "number", "minimum": 0, "description": "a second"},
+            "limit": {"type": "integer", "minimum": 1, "description": "at once: the burst"},
+            "used": {"type": "integer", "minimum": 0, "description": "missing from the burst now"},
+            "reset_ms": {"type": "integer", "minimum": 0, "description": "until nothing is missing"},
+            "mode": {"type": "string", "enum": ["leased", "strict"]},
+            "shadow": {"type": "boolean", "description": "true: it refuses nothing"},
+            "source": {"type": "string", "enum": ["store", "fallback"], "description": "who says so"},
+            "held_here": {"type": "integer", "description": "tokens that the worker that answers holds"},
+        }
+    ),
+    "Limits": _object(
+        {
+            "mode": {"type": "string", "enum": list(MODES)},
+            "version": {"type": "string", "description": "of the policies: the file's number, a digest of its content"},
+            "policies": {"type": "array", "items": {"$ref": REF + "Limit"}, "description": "the most general first"},
+        },
+        {
+            "class": {"type": "string", "enum": [str(api_class) for api_class in ApiClass]},
+            "caller": {"type": "string"},
+        },
+    ),
+    "QuotaExceeded": _object(
+        {
+            "type": {"const": IANA + "quota-exceeded"},
+            "title": {"type": "string"},
+            "status": {"const": 429},
+            "detail": {"type": "string"},
+            "violated-policies": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "names, see `/debug/limits`",
+            },
+            "retry_after_ms": _RETRY_AFTER_MS,
+        },
+        description="RFC 9457, with the type that IANA registers for a quota.",
+    ),
+    "ReducedCapacity": _object(
+        {
+            "type": {"const": IANA + "temporary-reduced-capacity"},
+            "title": {"type": "string"},
+            "status": {"const": 503},
+            "detail": {"type": "string"},
+            "retry_after_ms": _RETRY_AFTER_MS,
+        },
+        description="RFC 9457, with the type that IANA registers for too little capacity.",
+    ),
     "Alive": _object({"status": {"const": "alive"}}),
     "Ready": _object({"status": {"const": "ready"}}),
     "Problem": _object(
@@ -285,6 +341,42 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
             "account": [{"id": MERCHANT, "rate": 640.0, "share": 0.16}],
         },
         "window_s": 1.0,
+    },
+    "Limits": {
+        "mode": "normal",
+        "version": "1.4f1ab0c3",
+        "class": "payment",
+        "caller": "gateway",
+        "policies": [
+            {
+                "policy": "merchant",
+                "key": "merchant",
+                "of": "merchant:10001",
+                "rate": 100000.0,
+                "limit": 100000,
+                "used": 640,
+                "reset_ms": 6,
+                "mode": "leased",
+                "shadow": False,
+                "source": "store",
+                "held_here": 1250,
+            }
+        ],
+    },
+    "QuotaExceeded": {
+        "type": IANA + "quota-exceeded",
+        "title": "Too many requests",
+        "status": 429,
+        "detail": "the quota of the policy merchant is used up; nothing was done, the same may be sent again",
+        "violated-policies": ["merchant"],
+        "retry_after_ms": 1000,
+    },
+    "ReducedCapacity": {
+        "type": IANA + "temporary-reduced-capacity",
+        "title": "Not at the moment",
+        "status": 503,
+        "detail": "there is more to do than can be done; nothing was done, the same request may be sent again",
+        "retry_after_ms": 2000,
     },
     "Alive": {"status": "alive"},
     "Ready": {"status": "ready"},

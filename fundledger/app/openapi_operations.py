@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID
+from fundledger.app.openapi_service import SERVICE
 from fundledger.app.openapi_types import (
     BANK,
     CAPTURE,
@@ -321,78 +322,6 @@ HOLDS: Final = (
         "ReasonBody",
         body_required=False,
         example={"reason": "order cancelled"},
-    ),
-)
-
-SERVICE: Final = (
-    Operation(
-        "GET",
-        "/healthz",
-        "get_liveness",
-        "Service",
-        "Is this process alive?",
-        "For whoever restarts it.",
-        {200: shown("Alive", "It is.")},
-        public=True,
-    ),
-    Operation(
-        "GET",
-        "/readyz",
-        "get_readiness",
-        "Service",
-        "Does it take requests?",
-        "For load balancers.",
-        {
-            200: shown("Ready", "It does."),
-            503: Answer(
-                "It is stopping, or its database does not answer.",
-                headers={"Retry-After": True},
-                problems=("draining", "no-database"),
-            ),
-        },
-        public=True,
-    ),
-    Operation(
-        "GET",
-        "/metrics",
-        "get_metrics",
-        "Service",
-        "Metrics for Prometheus",
-        "The sum over all workers, also over those that are gone.",
-        {
-            200: Answer("The Prometheus text format.", {"text/plain": {"type": "string"}}),
-            503: Answer("The supervisor does not answer.", headers={"Retry-After": True}, problems=("unavailable",)),
-        },
-        public=True,
-    ),
-    Operation(
-        "GET",
-        "/debug/hotkeys",
-        "get_hot_keys",
-        "Service",
-        "Who asks most",
-        "The most frequent callers, merchants and accounts of the last second, over all workers.",
-        {200: shown("HotKeys", "By kind, the most frequent first.")},
-    ),
-    Operation(
-        "GET",
-        "/openapi.json",
-        "get_openapi",
-        "Service",
-        "This description",
-        "OpenAPI 3.1.",
-        {200: Answer("The file.", {JSON: {"type": "object"}})},
-        public=True,
-    ),
-    Operation(
-        "GET",
-        "/docs",
-        "get_docs",
-        "Service",
-        "This page",
-        "The same description, to be read by people.",
-        {200: Answer("The page.", {"text/html": {"type": "string"}})},
-        public=True,
     ),
 )
 

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from fundledger.app.gate import IANA
 from fundledger.app.problems import REFUSALS, URN
 from fundledger.ledger.refusal import FINAL, Code
 
@@ -38,6 +39,7 @@ class Trouble(msgspec.Struct, frozen=True):
     status: int
     title: str
     advice: str
+    prefix: str = URN
 
 
 OTHERS: Final[dict[str, Trouble]] = {
@@ -52,8 +54,20 @@ OTHERS: Final[dict[str, Trouble]] = {
     "unsupported-media-type": Trouble(
         415, "The body is not in a form that is read here", "Send `application/json`, uncompressed."
     ),
+    "quota-exceeded": Trouble(
+        429,
+        "Too many requests",
+        "Nothing was done. Wait for `Retry-After` seconds, send the same again; `violated-policies` names the limit.",
+        IANA,
+    ),
     "internal-error": Trouble(
         500, "Something is wrong on our side", "Tell the operator. Sending the same id again tells what is true."
+    ),
+    "temporary-reduced-capacity": Trouble(
+        503,
+        "Not at the moment",
+        "Nothing was done: there is too much to do. Wait for `Retry-After` seconds, send the same request again.",
+        IANA,
     ),
     "unavailable": Trouble(
         503, "Not at the moment", "Nothing was written. Wait for `Retry-After` seconds, send the same request again."
@@ -67,21 +81,22 @@ OTHERS: Final[dict[str, Trouble]] = {
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One row of the list. `final` is None where no id is concerned."""
+    """One row of the list. `final` is None where no id is concerned. `prefix` and `name` make the type."""
 
     name: str
     status: int
     title: str
     final: bool | None
     advice: str
+    prefix: str = URN
 
     @property
-    def urn(self) -> str:
-        return URN + self.name
+    def type(self) -> str:
+        return self.prefix + self.name
 
 
 def problems() -> list[Problem]:
     """Refusals in their order of precedence, then everything else by status."""
     refusals = [Problem(str(code), *REFUSALS[code], code in FINAL, ADVICE[code]) for code in Code]
-    others = [Problem(name, other.status, other.title, None, other.advice) for name, other in OTHERS.items()]
+    others = [Problem(name, o.status, o.title, None, o.advice, o.prefix) for name, o in OTHERS.items()]
     return refusals + others

@@ -5,8 +5,9 @@ from typing import Any, Final
 import msgspec
 
 from fundledger.app.openapi_schemas import REF, Schema
+from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.reply import JSON
-from fundledger.app.routing import BODY_BYTES_MAX
+from fundledger.app.routing import BODY_BYTES_MAX, TIMEOUT_HEADER
 
 # What the examples name.
 BANK: Final = "bank:icbc"
@@ -16,6 +17,16 @@ OTHER_VOUCHER: Final = "0190b0a5-3c1e-7d52-9c3a-5b7f2d6e8a12"
 REVERSAL: Final = "0190b0a5-3c1e-7d52-9c3a-5b7f2d6e8a13"
 CAPTURE: Final = "0190b0a5-3c1e-7d52-9c3a-5b7f2d6e8a14"
 HOLD: Final = "hold:10001:1"
+SERVICE_TAG: Final = "Service"
+_WHERE_THE_CALLER_STANDS: Final = {"RateLimit-Policy": False, "RateLimit": False}
+TIMEOUT: Final[Schema] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "How long you still wait, in ms. What cannot be answered in that time is answered 503 at once; of a "
+    "request that was let in, nothing is withdrawn when it has passed.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -43,6 +54,11 @@ class Operation(msgspec.Struct, frozen=True):
     example: dict[str, Any] | None = None
     body_bytes_max: int = BODY_BYTES_MAX
     public: bool = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether its callers have a quota, and it may be shed."""
+        return self.tag != SERVICE_TAG
 
 
 def shown(schema: str, description: str) -> Answer:
@@ -94,6 +110,19 @@ def standard_answers(operation: Operation) -> dict[int, Answer]:
     found[503] = Answer(
         "Not at the moment.", headers={"Retry-After": True}, problems=("unavailable", "outcome-unknown")
     )
+    if operation.limited:
+        found[429] = Answer(
+            "The caller's quota is used up. Nothing was done.",
+            {PROBLEM_TYPE: {"$ref": REF + "QuotaExceeded"}},
+            {"Retry-After": True, "X-Limit-Decision": True},
+            ("quota-exceeded",),
+        )
+        found[503] = Answer(
+            "Not at the moment. `X-Limit-Decision` is there when it was shed: then nothing was done.",
+            {PROBLEM_TYPE: {"oneOf": [{"$ref": REF + "ReducedCapacity"}, {"$ref": REF + "Problem"}]}},
+            {"Retry-After": True, "X-Limit-Decision": False},
+            ("temporary-reduced-capacity", "unavailable", "outcome-unknown"),
+        )
     if operation.method == "POST":
         limit = f"{operation.body_bytes_max:,} bytes"
         found[413] = Answer(f"The body has more than {limit}.", problems=("body-too-large",))
@@ -102,10 +131,17 @@ def standard_answers(operation: Operation) -> dict[int, Answer]:
 
 
 def all_answers(operation: Operation) -> dict[int, Answer]:
-    """By status, in ascending order; where both name a status, the problem types of both count."""
+    """By status, in ascending order; where both name a status, the problem types of both count.
+
+    Every answer of a limited operation tells where its caller stands, but for the one that does not know who that is.
+    """
     found = standard_answers(operation)
     for status, own in operation.answers.items():
         shared = found.get(status)
         named = own.problems if shared is None else (*shared.problems, *own.problems)
         found[status] = msgspec.structs.replace(own, problems=named)
+    for status, answer in found.items() if operation.limited else ():
+        if status != 401:
+            headers = {**answer.headers, **_WHERE_THE_CALLER_STANDS}
+            found[status] = msgspec.structs.replace(answer, headers=headers)
     return dict(sorted(found.items()))

@@ -18,7 +18,7 @@ IDS_AT_ONCE: Final = 64
 
 
 class Repeats:
-    """Of one worker: at most `READS_PER_S` reads of `IDS_AT_ONCE` ids. What does not fit is not looked up."""
+    """Of one worker: at most `READS_PER_S` reads a second of `IDS_AT_ONCE` ids. What does not fit is not looked up."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
@@ -27,10 +27,13 @@ class Repeats:
         self._reading: asyncio.Task[None] | None = None
 
     def has_room(self) -> bool:
+        """Whether one more id would be looked up."""
         return len(self._asked) < IDS_AT_ONCE
 
     async def known(self, id_: UUID) -> bool:
-        """Whether this id is recorded, posted or refused; False also when nobody could look."""
+        """Whether this id is recorded, posted or refused; False also when nobody could look: there was no room, or the
+        database does not answer. Never raises. Cancelling leaves the read to those who wait for the same.
+        """
         if not self.has_room():
             return False
         future = self._asked.get(id_)

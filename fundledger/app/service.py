@@ -123,11 +123,11 @@ class Service:
         """For ever: what the limiter and the shedder do beside requests. Cancelling ends it."""
         limiter = self.gate.limiter
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._shed())
+            group.create_task(_again(self._shed))
             if limiter is not None:
-                group.create_task(limiter.store.run())
-                group.create_task(limiter.run())
-                group.create_task(watch_policies(self.settings, limiter))
+                group.create_task(_again(limiter.store.run))
+                group.create_task(_again(limiter.run))
+                group.create_task(_again(lambda: watch_policies(self.settings, limiter)))
 
     async def _shed(self) -> None:
         while True:
@@ -223,3 +223,13 @@ class Service:
         if self.flusher is not None:
             await self.flusher.close()
         await self.pool.close()
+
+
+async def _again(work: Callable[[], Awaitable[None]]) -> None:
+    """Work that never ends, begun again after a bug: nothing beside requests may stay undone for ever."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            _log.critical("work beside requests failed, and begins again", exc_info=True)
+            await asyncio.sleep(1)

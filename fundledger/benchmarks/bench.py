@@ -78,6 +78,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         options.accounts,
         max(options.accounts, 1_000_000) if long else options.accounts,
         settings,
+        options.unbounded,
     )
 
 
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], choices=NAMES, help="this scenario; may be given again")
     parser.add_argument(
         "--driver", choices=("auto", "wrk", "own"), default="auto", help="of the closed loops; auto: wrk if installed"
+    )
+    parser.add_argument(
+        "--unbounded", action="store_true", help="overload: as fast as this machine is, commits are not slowed"
     )
     parser.add_argument("--rounds", type=_positive, help="runs of each contender (3; long: 5)")
     parser.add_argument("--seconds", type=_positive, help="length of one run (4; long: 10)")

@@ -76,14 +76,19 @@ class Child:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def get(self, path: str) -> bytes:
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def get(self, path: str, within_s: float = 30) -> bytes:
         """The body of a GET. Raises BenchFault."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=within_s)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise BenchFault(f"GET {path}: {error}") from None
         finally:
             connection.close()
@@ -94,7 +99,7 @@ class Child:
     def _answers(self) -> bool:
         try:
             return self._is_ready(self)
-        except (BenchFault, http.client.HTTPException):
+        except BenchFault:
             return False
 
     def __enter__(self) -> Self:

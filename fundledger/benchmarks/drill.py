@@ -171,6 +171,7 @@ class Drill:
         try:
             async with asyncio.timeout(RECOVERY_S):
                 await until(lambda: kind != "postgres" or self._serve.postmaster() not in (None, postmaster))
+                await until(lambda: kind != "valkey" or self._serve.valkey() not in (None, target))
                 await until(lambda: len(self._serve.workers()) == self._orders.workers)
                 await self._load.next_acknowledgement(kill.at + SETTLED_S)
         except TimeoutError:

@@ -17,7 +17,7 @@ import msgspec
 START_S: Final = 90.0
 STOP_S: Final = 90.0
 GONE_S: Final = 90.0
-KINDS: Final = ("worker", "supervisor", "postgres", "backend")
+KINDS: Final = ("worker", "supervisor", "postgres", "backend", "valkey")
 
 
 class ServeFault(Exception):
@@ -141,6 +141,10 @@ class Serve:
         found = [child for child in self._children() if "/postgres -D" in command_line(child.pid)]
         return found[0] if found else None
 
+    def valkey(self) -> Process | None:
+        found = [child for child in self._children() if "valkey-server" in command_line(child.pid)]
+        return found[0] if found else None
+
     def backends(self) -> list[Process]:
         """Postgres' processes that serve a connection."""
         postmaster = self.postmaster()
@@ -156,6 +160,8 @@ class Serve:
             return process(self._process.pid) if self._process is not None else None
         if kind == "postgres":
             return self.postmaster()
+        if kind == "valkey":
+            return self.valkey()
         found = self.workers() if kind == "worker" else self.backends()
         return chance.choice(found) if found else None
 

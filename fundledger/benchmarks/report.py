@@ -18,6 +18,7 @@ _MET = {True: "yes", False: "NO", None: ""}
 
 def text(session: Session, facts: dict[str, Any]) -> str:
     parts = [
+        *(page.text for page in session.pages),
         table(("scenario", "", "vouchers/s", "p50 ms", "p99 ms", "errors"), list(_run_rows(session))),
         table(("figure", "measured", "floor", "met"), [_figure_row(figure) for figure in session.figures]),
         table(("books", "vouchers", "acknowledged", "in flight at most", "verify s", "ok"), list(_proof_rows(session))),
@@ -48,7 +49,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_json(session: Session, facts: dict[str, Any], started_at: datetime, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"bench-{started_at:%Y%m%dT%H%M%SZ}.json"
-    path.with_suffix(".svg").write_text(svg(session.runs))
+    if session.runs:
+        path.with_suffix(".svg").write_text(svg(session.runs))
+    for page in session.pages:
+        for name, drawing in page.drawings.items():
+            path.with_name(f"{path.stem}-{name}.svg").write_text(drawing)
     path.write_text(json.dumps(_members(session, facts, started_at), indent=1, default=str) + "\n")
     return path
 
@@ -65,6 +70,7 @@ def _members(session: Session, facts: dict[str, Any], started_at: datetime) -> d
             for contender, runs in by_contender.items()
             for run in runs
         ],
+        "pages": {page.name: page.members for page in session.pages},
         "figures": [{**asdict(figure), "met": figure.met} for figure in session.figures],
         "proofs": {name: asdict(proof) for name, proof in session.proofs.items()},
         "notes": session.notes,

@@ -19,8 +19,10 @@ from fundledger.benchmarks.figures import (
     single_figure,
     tail_figure,
 )
+from fundledger.benchmarks.limits_drill import limits
 from fundledger.benchmarks.mechanisms import mechanisms
 from fundledger.benchmarks.open_loop import open_loop, poisson
+from fundledger.benchmarks.overload import overload
 from fundledger.benchmarks.reference import Reference
 from fundledger.benchmarks.runs import Run, median_rate
 from fundledger.benchmarks.service import SWEEP_SIZE, Service
@@ -28,8 +30,8 @@ from fundledger.benchmarks.session import SERVICE, Contender, Session
 from fundledger.benchmarks.single_connection import single_connection
 from fundledger.benchmarks.wrk import full_speed
 
-NAMES = ("hot", "uniform", "bulk", "single", "open", "memory", "start", "two", "growth", "mechanisms")
 ONE_WORKER = ("hot", "uniform", "bulk", "single", "open", "memory", "start")
+NAMES = (*ONE_WORKER, "two", "growth", "mechanisms", "overload", "limits")
 REFERENCE = "reference"
 REFERENCE_NAIVE = "reference, naive"
 NAIVE = "naive (direct)"
@@ -53,6 +55,10 @@ def run_all(session: Session) -> None:
         growth(session)
     if session.wants("mechanisms") and (session.plan.long or session.plan.only):
         mechanisms(session)
+    if session.wants("overload") and (session.plan.long or session.plan.only):
+        overload(session)
+    if session.wants("limits") and (session.plan.long or session.plan.only):
+        limits(session)
 
 
 def one_worker(session: Session) -> None:

@@ -15,6 +15,7 @@ from typing import Self
 
 from fundledger.benchmarks.child import Child, free_port
 from fundledger.benchmarks.closed_loop import closed_loop
+from fundledger.benchmarks.drill_processes import children, command_line
 from fundledger.benchmarks.figures import LAG_FLOOR, Figure
 from fundledger.benchmarks.runs import BenchFault, Run
 from fundledger.benchmarks.traffic import Traffic, buffering, opening, service_traffic, sweep
@@ -127,7 +128,7 @@ class Service:
 
     def lag_figure(self) -> Figure:
         """How long 99 % of the folded credits had waited, at most: the bound of the histogram's bucket."""
-        text = self._child.get("/metrics").decode()
+        text = self.metrics()
         found = re.findall(r'^fundledger_buffered_wait_seconds_bucket\{le="(\S+)"\} (\S+)$', text, re.MULTILINE)
         counts = [(float(bound), float(count)) for bound, count in found]
         bound = next((bound for bound, count in counts if counts and count >= 0.99 * counts[-1][1]), 0.0)
@@ -136,7 +137,7 @@ class Service:
     def _folded(self) -> None:
         """Until nothing waits in the buffer."""
         for _ in range(100):
-            if _gauge(self._child.get("/metrics").decode(), "fundledger_buffered_credits") == 0:
+            if _gauge(self.metrics(), "fundledger_buffered_credits") == 0:
                 return
             time.sleep(0.2)
         raise BenchFault("the buffer is not folded")
@@ -148,9 +149,23 @@ class Service:
         self.errors += run.errors
         return run
 
+    def metrics(self, within_s: float = 30) -> str:
+        """What /metrics shows. Raises BenchFault."""
+        return self._child.get("/metrics", within_s).decode()
+
+    def worker_memory_mb_max(self) -> float:
+        """The most memory that one worker ever had, of those that run."""
+        pids = [child.pid for child in children(self._child.pid) if "fundledger.app.server" in command_line(child.pid)]
+        return max((_memory_mb_max(pid) for pid in pids), default=0.0)
+
+    def valkey_pid(self) -> int | None:
+        """Of the embedded Valkey, None when there is none."""
+        found = [child.pid for child in children(self._child.pid) if "valkey-server" in command_line(child.pid)]
+        return found[0] if found else None
+
     def worker_memory_mb(self) -> float:
         """Resident memory of one worker, the mean of all."""
-        text = self._child.get("/metrics").decode()
+        text = self.metrics()
         return _gauge(text, "fundledger_resident_memory_bytes") / _gauge(text, "fundledger_workers") / 1e6
 
     def _is_ready(self, child: Child) -> bool:
@@ -198,6 +213,32 @@ def _command() -> str:
     if found is None:
         raise BenchFault("the command fundledger is not installed")
     return found
+
+
+def accepted(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those that this version of the service knows. Raises BenchFault when it refuses a value."""
+    known = dict(settings)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
+    while True:
+        given = {f"FUNDLEDGER_{name}": value for name, value in known.items()}
+        done = subprocess.run(
+            [_command(), "settings"], env=clean | given, capture_output=True, text=True, check=False, timeout=60
+        )
+        if not done.returncode:
+            return known
+        unknown = re.search(r"FUNDLEDGER_(\w+) .*there is no such setting", done.stderr)
+        if unknown is None or unknown[1] not in known:
+            raise BenchFault(done.stderr.strip())
+        del known[unknown[1]]
+
+
+def _memory_mb_max(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1000 if found else 0.0
 
 
 def _gauge(text: str, name: str) -> float:

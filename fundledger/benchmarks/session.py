@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fundledger.benchmarks import database
 from fundledger.benchmarks.figures import Figure
@@ -31,6 +32,17 @@ class Plan:
     accounts: int
     accounts_touched: int
     settings: dict[str, str]
+    unbounded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a scenario tells in a form of its own: a text, members of the JSON, and drawings by their names."""
+
+    name: str
+    text: str
+    members: dict[str, Any]
+    drawings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ class Session:
     figures: list[Figure] = field(default_factory=list)
     proofs: dict[str, Proof] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    pages: list[Page] = field(default_factory=list)
     services: list[Service] = field(default_factory=list)
     postgres: str = ""
 

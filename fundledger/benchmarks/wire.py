@@ -17,9 +17,10 @@ _BROKEN = 0
 
 
 class Connection:
-    """`sent_ns` belongs to the driver: when the outstanding request was sent, or was meant to be; None: idle."""
+    """`sent_ns` belongs to the driver: when the outstanding request was sent, or was meant to be; None: idle.
+    `answer` is the last one, as it came."""
 
-    __slots__ = ("blocked", "closed", "received", "sent_ns", "socket", "unsent")
+    __slots__ = ("answer", "blocked", "closed", "received", "sent_ns", "socket", "unsent")
 
     def __init__(self, port: int) -> None:
         self.socket = socket.socket()
@@ -29,6 +30,7 @@ class Connection:
         self.socket.connect_ex((HOST, port))
         self.sent_ns: int | None = None
         self.received = b""
+        self.answer = b""
         self.unsent = b""
         self.blocked = False
         self.closed = False
@@ -52,7 +54,7 @@ class Wire:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for connection in list(self._connections.values()):
-            self._drop(connection)
+            self.drop(connection)
         self._epoll.close()
 
     def __len__(self) -> int:
@@ -111,7 +113,7 @@ class Wire:
         except OSError:
             got = b""
         if not got:
-            self._drop(connection)
+            self.drop(connection)
             return _BROKEN
         if connection.received:
             got = connection.received + got
@@ -119,9 +121,11 @@ class Wire:
             connection.received = got
             return None
         connection.received = b""
+        connection.answer = got
         return int(got[9:12])
 
-    def _drop(self, connection: Connection) -> None:
+    def drop(self, connection: Connection) -> None:
+        """Hang up, whatever is out."""
         connection.closed = True
         self._connections.pop(connection.socket.fileno(), None)
         with contextlib.suppress(OSError):

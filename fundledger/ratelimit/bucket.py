@@ -17,7 +17,8 @@ class Bucket:
     and spent in it, what was spent in it and is not charged yet, and what was charged beyond the burst.
 
     `asking` tokens and `charging` debt are on their way to the store. `on_credit`: the bucket was not near its end when
-    the store answered last. `state` is this worker's own share while the store is away.
+    the store answered last. `state` is this worker's own share, one of `share_of`, while the store is away.
+    Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Bucket:
         "dirty",
         "expires",
         "hold",
+        "holding",
         "key",
         "low",
         "name",
@@ -39,6 +41,7 @@ class Bucket:
         "remaining",
         "reset_us",
         "shadowed",
+        "share_of",
         "state",
         "tokens",
         "used",
@@ -60,10 +63,12 @@ class Bucket:
         self.asking = 0
         self.on_credit = self.credit > 0
         self.dirty = False
+        self.holding = False
         self.denied_until = 0.0
         self.denied_cost = 0
         self.shadowed = policy.shadow
         self.state: State | None = None
+        self.share_of = 1
         self.remaining = policy.rate.burst
         self.reset_us = 0
         self.answered = 0.0
@@ -122,4 +127,4 @@ class Bucket:
         """Tokens that may be had now, as far as this worker knows."""
         rate = self.policy.rate
         refilled = int((now - self.answered) * 1e6) * rate.tokens // rate.period_us if self.answered else rate.burst
-        return max(0, min(rate.burst, self.remaining + refilled) + self.tokens - self.debt)
+        return max(0, min(rate.burst, self.remaining + refilled + self.tokens - self.debt))

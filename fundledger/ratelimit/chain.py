@@ -14,8 +14,9 @@ PRECISE_BELOW = 1000
 
 
 class Denied(msgspec.Struct, frozen=True):
-    """Why a request may not pass. `retry_s`: when it may have come true that it can. `closed`: it is not the caller's
-    quota, the limiter cannot count and this is not done uncounted.
+    """Why a request may not pass: which policy has not enough for it, and who said so (`source`: lease, strict,
+    denycache, fallback). `retry_s`: how long it is refused for sure. `closed`: it is not the caller's quota, the
+    limiter cannot count and this is not done uncounted.
     """
 
     policy: Policy
@@ -32,14 +33,17 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Chain:
-    """The buckets of all requests of one caller, class, merchant and account."""
+    """The buckets of all requests of one caller, class, merchant and account; the most general first.
+
+    `allowed`: admissions that are not in the counts yet. `headers`, and `raw` as they go over the wire, are as `told`
+    made them last; they hold until `told_until` (monotonic s).
+    """
 
     __slots__ = (
         "allow_key",
         "allowed",
         "api_class",
         "buckets",
-        "generation",
         "headers",
         "policy_header",
         "raw",
@@ -47,10 +51,9 @@ class Chain:
         "told_until",
     )
 
-    def __init__(self, buckets: list[Bucket], api_class: ApiClass, generation: int) -> None:
+    def __init__(self, buckets: list[Bucket], api_class: ApiClass) -> None:
         self.buckets = buckets
         self.api_class = api_class
-        self.generation = generation
         self.strict = any(bucket.hold == 0 for bucket in buckets)
         self.allowed = 0
         self.headers: dict[str, str] = {}
@@ -60,10 +63,15 @@ class Chain:
         self.allow_key = f"{buckets[-1].policy.name if buckets else 'none'} {api_class} allow"
 
     def charges(self, cost: int) -> list[tuple[Bucket, int]]:
+        """So many tokens of each bucket."""
         return [(bucket, cost) for bucket in self.buckets]
 
     def told(self, now: float) -> dict[str, str]:
-        """`RateLimit-Policy`, and `RateLimit` of whichever is nearest its end (draft-ietf-httpapi-ratelimit-headers-11)."""
+        """`RateLimit-Policy`, and `RateLimit` of the nearest to its end: `r` tokens now, full again in `t` seconds.
+
+        As far as this worker knows; nothing is asked. None of both where no policy matches. Source:
+        draft-ietf-httpapi-ratelimit-headers-11, structured fields (RFC 9651).
+        """
         if now < self.told_until:
             return self.headers
         least, left = self._nearest(now)
@@ -92,7 +100,7 @@ class Chain:
         share = math.inf
         for bucket in self.buckets:
             have = bucket.left(now)
-            if have / bucket.policy.rate.burst < share:
+            if have / bucket.policy.rate.burst <= share:
                 share, least, left = have / bucket.policy.rate.burst, bucket, have
         return least, left
 

@@ -18,9 +18,12 @@ CUT: Final = 0.9
 GROWTH: Final = 25
 """A limit grows by this fraction of itself, 4 %, or by 1."""
 QUIET: Final = 8
-"""A class with at most so many in flight has no queue of its own."""
+QUIET_WINDOWS: Final = 10
+"""A class that had at most QUIET in flight in so many windows has no queue of its own."""
 BASELINES: Final = 8
 """The target is so many baselines: a commit that waits for the one before takes two, the rest is spread."""
+BASELINES_MIN: Final = 3
+"""A class grows below half of its target: that must be more than it takes when it waits for nobody."""
 TARGETS: Final = 5
 """However slow the database, so many times the usual target is too slow (but see `Gate.close`)."""
 DROPPED_TARGETS: Final = 10
@@ -42,19 +45,22 @@ class Gate:
     __slots__ = (
         "_baseline_s",
         "_busy_since",
+        "_calm",
         "_limit_max",
+        "_rated",
         "api_class",
         "critical",
         "ended",
-        "half",
+        "full",
         "in_flight",
         "in_flight_max",
+        "lent",
         "limit",
         "lost_s",
         "mean_s",
+        "quiet",
         "rank",
         "rate",
-        "_rated",
         "recent_s",
         "shares",
         "shed",
@@ -74,13 +80,15 @@ class Gate:
         self.shed = {"concurrency": 0, "fleet": 0, "worker": 0, "deadline": 0}
         self.start = start
         self.in_flight = self.in_flight_max = self.used = self.ended = 0
-        self.window_ended = self._rated = 0
+        self.window_ended = self.quiet = self._rated = 0
         self.rate = 0.0
         self.total_s = self.recent_s = self.window_s = 0.0
         self.mean_s: float | None = None
         self.target_s = target_s
         self.lost_s = DROPPED_TARGETS * target_s
         self._limit_max = limit_max
+        self.full = False
+        self._calm = True
         self._baseline_s = 0.0
         self._busy_since = 0.0
         self._set(start)
@@ -93,10 +101,11 @@ class Gate:
         """End the window, if enough requests ended in it.
 
         The target is `target_s` or BASELINES times the baseline, at most TARGETS times `target_s`; and never less than
-        two baselines, since a class that takes seconds by nature would else be overload when it is alone.
+        BASELINES_MIN baselines, since a class that takes seconds by nature would else be overload when it is alone.
         """
         ended, self.used = self.ended, self.in_flight_max
         self.mean_s = None
+        self.quiet = self.quiet + 1 if self.used <= QUIET else 0
         self.window_ended, self.window_s = 0, 0.0
         rate = (ended - self._rated) / elapsed_s
         self.rate += (RATE if self.rate else 1.0) * (rate - self.rate)
@@ -115,14 +124,22 @@ class Gate:
             self.window_ended, self.window_s = ended, self.total_s
             self.ended, self.total_s, self._rated = 0, 0.0, 0
         self.in_flight_max = self.in_flight
-        self.target_s = max(target_s, min(BASELINES * self._baseline_s, TARGETS * target_s), 2 * self._baseline_s)
+        self.shares.window(was_full=self.full)
+        self.full = False
+        self.lent = int(self.shares.lent * self.limit)
+        longest_s = max(TARGETS * target_s, BASELINES_MIN * self._baseline_s)
+        self.target_s = max(target_s, min(BASELINES * self._baseline_s, longest_s))
+        if self.mean_s is not None:
+            self._calm = self.mean_s < self.target_s / 2
+        elif not self.used:
+            self._calm = True
 
-    def is_over(self, times: float = 1.0) -> bool:
-        return self.mean_s is not None and self.mean_s > times * self.target_s
+    def is_over(self) -> bool:
+        return self.mean_s is not None and self.mean_s > self.target_s
 
     def is_calm(self) -> bool:
-        """Below half of the target; so is one of which nothing is known."""
-        return self.mean_s is None or self.mean_s < self.target_s / 2
+        """Below half of the target when it was last known, or nothing in flight since."""
+        return self._calm
 
     def learn(self, part: float) -> None:
         """So much of the last window's mean was no queue."""
@@ -132,10 +149,6 @@ class Gate:
     def excess(self) -> float:
         """How many more are in flight than leave within the target at the present rate."""
         return max(0.0, self.in_flight - self.rate * self.target_s)
-
-    def leaving(self) -> int:
-        """How many are in flight beyond the limit: it was cut, and they will not be replaced."""
-        return max(0, self.in_flight - self.limit)
 
     def cut(self, excess: float) -> float:
         """Make room for `excess` requests, at least a tenth of its own; returns what it has made.
@@ -166,7 +179,7 @@ class Gate:
 
     def _set(self, limit: int) -> None:
         self.limit = limit
-        self.half = limit // 2
+        self.lent = int(self.shares.lent * limit)
 
 
 class Queueing:
@@ -200,7 +213,7 @@ class Queueing:
     def unqueued(self) -> float | None:
         """Which part of the latency is no queue, 0 to 1. None until half of what was in flight is gone.
 
-        The line through (in flight, latency) at the peak and now meets zero in flight at the latency of the work itself.
+        The line through (in flight, latency) at the peak and now meets zero in flight at the latency of the work.
         """
         if self._in_flight > self._peak / 2 or not self._peak_rate:
             return None

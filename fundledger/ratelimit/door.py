@@ -41,16 +41,18 @@ class Door:
         self._stuck_since = (now if self._stuck_since is None else self._stuck_since) if stuck else None
         self._calm_since = (now if self._calm_since is None else self._calm_since) if calm else None
         changed_at = max(self._raised_at, self._lowered_at)
-        if self._stuck_since is not None and self.level < self.level_max:
-            if now - max(self._stuck_since, changed_at) >= RAISE_S:
-                self._relapsed = now - self._lowered_at <= RELAPSE_S
-                self._raised_at = now
-                return self._move(1)
-        elif self._calm_since is not None and self.level:
-            if now - max(self._calm_since, changed_at) >= self._patience_s(now):
-                self._lowered_at = now
-                return self._move(-1)
+        if self._since(self._stuck_since, changed_at, now) >= RAISE_S and self.level < self.level_max:
+            self._relapsed = now - self._lowered_at <= RELAPSE_S
+            self._raised_at = now
+            return self._move(1)
+        if self._since(self._calm_since, changed_at, now) >= self._patience_s(now) and self.level:
+            self._lowered_at = now
+            return self._move(-1)
         return 0
+
+    @staticmethod
+    def _since(began: float | None, changed_at: float, now: float) -> float:
+        return -1.0 if began is None else now - max(began, changed_at) + 1e-9
 
     def _patience_s(self, now: float) -> float:
         if self._relapsed and self._lowered_at > self._raised_at and now - self._lowered_at > RELAPSE_S:

@@ -40,6 +40,7 @@ def take(
     for bucket, cost in charges:
         rate = share_of(bucket.policy.rate, workers)
         if bucket.state is None:
+            bucket.share_of = workers
             bucket.state = _begin(bucket, rate, workers, now_us)
         weighted = cost * WEIGHTS.get(api_class, 1) * FRACTION
         least = min(weighted, rate.burst)
@@ -54,6 +55,16 @@ def take(
         elif state is not None:
             bucket.state = state
     return admitted, grants
+
+
+def missing(bucket: Bucket, now_us: int) -> int:
+    """Tokens of this worker's share that were spent and have not come back: what the store has to be told of."""
+    if bucket.state is None:
+        return 0
+    rate = bucket.policy.rate
+    ahead_us = max(0, bucket.state[0] - now_us)
+    # The share is refilled at a N-th of the rate.
+    return min(rate.burst, ahead_us * rate.tokens // (rate.period_us * max(1, bucket.share_of)))
 
 
 def _begin(bucket: Bucket, rate: Rate, workers: int, now_us: int) -> State:

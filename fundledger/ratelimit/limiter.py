@@ -9,19 +9,18 @@ the most special policy that it met.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from fundledger.ratelimit import fallback
 from fundledger.ratelimit.bucket import Bucket
+from fundledger.ratelimit.buckets import Buckets
 from fundledger.ratelimit.chain import Chain, Denied
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.counted import Limits, Times
-from fundledger.ratelimit.policies import Kind, Policies, Policy
+from fundledger.ratelimit.policies import Policies
 from fundledger.ratelimit.store import Store, StoreAway
 
-REMEMBERED: Final = 1 << 15
-"""Buckets, and chains of them, in each of two generations."""
 SETTLE_S: Final = 0.005
 KEYS_AT_ONCE: Final = 200
 SAMPLE: Final = 16
@@ -37,7 +36,11 @@ PENDING: Final = Pending()
 
 
 class Limiter:
-    """Of one worker. `run` has to be running. Not for use from several threads."""
+    """Of one worker. `run` and `store.run` have to be running. Not for use from several threads.
+
+    `clock` answers monotonic seconds, as each `now` is. `shadow` only changes the mode that is told: `parse` is what
+    makes policies refuse nothing.
+    """
 
     def __init__(
         self,
@@ -53,12 +56,9 @@ class Limiter:
         self.store = store
         self.policies = policies
         self._shadow = shadow
-        self._generation = 0
         self._recovered = 0
         self._workers = store.workers
-        self._buckets: tuple[dict[str, Bucket], dict[str, Bucket]] = ({}, {})
-        self._chains: dict[tuple[str, ApiClass, str | None, str | None], Chain] = {}
-        self._old_chains: dict[tuple[str, ApiClass, str | None, str | None], Chain] = {}
+        self._buckets = Buckets(policies, self._count, clock)
         self._dirty: list[Bucket] = []
         self._holding: list[Bucket] = []
         self._wake = asyncio.Event()
@@ -68,29 +68,8 @@ class Limiter:
         self.replace(policies)
 
     def chain(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> Chain:
-        """The policies that such a request meets."""
-        key = (caller, api_class, merchant, account)
-        chain = self._chains.get(key)
-        if chain is not None and chain.generation == self._generation:
-            return chain
-        if len(self._chains) >= REMEMBERED:
-            self._harvest(self._old_chains)
-            self._old_chains, self._chains = self._chains, {}
-        chain = self._old_chains.get(key)
-        if chain is None or chain.generation != self._generation:
-            keys = {
-                Kind.GLOBAL: "",
-                Kind.CLASS: str(api_class),
-                Kind.CALLER: caller,
-                Kind.MERCHANT: merchant,
-                Kind.ACCOUNT: account,
-            }
-            buckets = [self._bucket(policy, key) for policy, key in self.policies.matching(api_class, keys)]
-            chain = Chain(buckets, api_class, self._generation)
-        else:
-            del self._old_chains[key]
-        self._chains[key] = chain
-        return chain
+        """The buckets that such a request meets: the same for the same one, until `replace`, in bounded memory."""
+        return self._buckets.chain(caller, api_class, merchant, account, self.store.workers)
 
     def admit(self, chain: Chain, cost: int, now: float) -> Denied | Pending | None:
         """None: it may pass, and is charged. PENDING: `ask`. Never waits, never raises. `now`: `time.monotonic()`."""
@@ -179,7 +158,10 @@ class Limiter:
                 self._refill(bucket)
 
     def give_back(self, chain: Chain, cost: int) -> None:
-        """An admitted request turned out to cost nothing: a repeat, answered from its record; or it was shed."""
+        """An admitted request turned out to cost nothing: a repeat, answered from its record; or it was shed.
+
+        At most once for each admission, and no more than it cost. While the store is away nothing goes back.
+        """
         self.give_back_charges(chain.charges(cost))
 
     def give_back_charges(self, charges: Sequence[tuple[Bucket, int]]) -> None:
@@ -195,16 +177,14 @@ class Limiter:
 
     def replace(self, policies: Policies) -> None:
         """From now on these policies count. What is held goes back; what was spent is still charged."""
-        for generation in self._buckets:
-            for bucket in generation.values():
-                if bucket.tokens and not bucket.dirty:
-                    bucket.give_back(bucket.tokens)
-                    bucket.tokens = 0
+        for bucket in self._buckets.all():
+            if bucket.tokens:
+                bucket.give_back(bucket.tokens)
+                bucket.tokens = 0
+                if not bucket.dirty:
                     self._refill(bucket)
-        self._harvest(self._chains)
-        self._harvest(self._old_chains)
-        self._chains, self._old_chains, self._buckets = {}, {}, ({}, {})
-        self._generation += 1
+        self._buckets.count()
+        self._buckets = Buckets(policies, self._count, self._clock)
         self.policies = policies
         self.counts.version = policies.version
         self.counts.policies = {p.name: (p.rate.per_second, p.rate.burst) for p in policies.all()}
@@ -213,8 +193,7 @@ class Limiter:
 
     def counted(self) -> Limits:
         """Everything so far."""
-        self._harvest(self._chains)
-        self._harvest(self._old_chains)
+        self._buckets.count()
         for policy in self.policies.all():
             self._spent(policy.name)
         away = self.store.away_since
@@ -277,7 +256,8 @@ class Limiter:
             bucket.used += granted + debts[i]
             bucket.answer(remaining, reset_us, now)
             if granted > cost:
-                if bucket.tokens == 0:
+                if not bucket.holding:
+                    bucket.holding = True
                     self._holding.append(bucket)
                 bucket.granted(granted - cost, now)
                 self._tokens(bucket, "granted", granted - cost)
@@ -309,24 +289,6 @@ class Limiter:
         self.counts.decision_s["strict" if source == "lease" else source].observe(self._clock() - now)
         return Denied(bucket.policy, source, max(0.0, retry_s), closed)
 
-    def _bucket(self, policy: Policy, key: str) -> Bucket:
-        name = f"{policy.name}:{key}"
-        young, old = self._buckets
-        bucket = young.get(name) or old.get(name)
-        if bucket is None:
-            bucket = Bucket(policy, key, policy.leased(self.store.workers))
-        if name not in young:
-            if len(young) >= REMEMBERED:
-                # What is not charged yet, and shares that are not full, may not be forgotten.
-                kept = {name: bucket for name, bucket in old.items() if self._in_use(bucket)}
-                self._buckets = ({}, {**kept, **young})
-                young = self._buckets[0]
-            young[name] = bucket
-        return bucket
-
-    def _in_use(self, bucket: Bucket) -> bool:
-        return bucket.debt != 0 or (bucket.state is not None and bucket.state[0] > self._clock() * 1e6)
-
     def _refill(self, bucket: Bucket) -> None:
         bucket.dirty = True
         if bucket.tokens < bucket.low:
@@ -342,6 +304,7 @@ class Limiter:
             if now < bucket.expires:
                 holding.append(bucket)
                 continue
+            bucket.holding = False
             state = "returned" if bucket.tokens * 2 > bucket.want else "expired"
             self._tokens(bucket, state, bucket.tokens)
             if state == "returned":
@@ -353,27 +316,29 @@ class Limiter:
         self._holding = holding
         if self.store.workers != self._workers:
             self._workers = self.store.workers
-            for bucket in self._all_buckets():
+            for bucket in self._buckets.all():
                 bucket.resize(bucket.policy.leased(self._workers))
         if now > self._window_ends:
             self._window_ends = now + WINDOW_S
             busiest: dict[str, float] = {}
-            for bucket in self._all_buckets():
+            for bucket in self._buckets.all():
                 share = bucket.used / (bucket.policy.rate.per_second * WINDOW_S)
                 busiest[bucket.policy.name] = max(share, busiest.get(bucket.policy.name, 0.0))
                 bucket.used = 0
             self.counts.utilization = busiest
 
-    def _all_buckets(self) -> Iterable[Bucket]:
-        return [bucket for generation in self._buckets for bucket in generation.values()]
-
     def _forget_shares(self) -> None:
         self._recovered = self.store.recovered
-        for bucket in self._all_buckets():
+        for bucket in self._buckets.all():
+            if self.store.was_short:
+                bucket.debt += fallback.missing(bucket, int(self._clock() * 1e6))
+                if bucket.debt and not bucket.dirty:
+                    self._refill(bucket)
+            else:
+                bucket.debt = bucket.tokens = bucket.low = 0
+                bucket.on_credit = False
             bucket.state = None
-            bucket.tokens = bucket.debt = bucket.low = 0
             bucket.denied_until = 0.0
-            bucket.on_credit = False
 
     def _tokens(self, bucket: Bucket, state: str, count: int) -> None:
         key = f"{bucket.policy.name} {state}"
@@ -388,12 +353,6 @@ class Limiter:
 
     def _count(self, key: str, count: int) -> None:
         self.counts.decisions[key] = self.counts.decisions.get(key, 0) + count
-
-    def _harvest(self, chains: dict[tuple[str, ApiClass, str | None, str | None], Chain]) -> None:
-        for chain in chains.values():
-            if chain.allowed:
-                self._count(f"{chain.allow_key} lease", chain.allowed)
-                chain.allowed = 0
 
 
 def _request(

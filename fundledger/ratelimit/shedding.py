@@ -6,7 +6,7 @@ Pure and synchronous: `enter` and `leave` around each request, `tick` about ten 
 from typing import Final
 
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
-from fundledger.ratelimit.concurrency import LIMIT_MIN, QUIET, SLOW, Gate, Queueing
+from fundledger.ratelimit.concurrency import LIMIT_MIN, QUIET_WINDOWS, SLOW, Gate, Queueing
 from fundledger.ratelimit.counted import Shed
 from fundledger.ratelimit.door import LOWER_S, Door
 
@@ -15,6 +15,8 @@ SHEDDABLE: Final = 0.8
 """The part of `concurrency_max` that all but the critical classes hold at most together."""
 LANES: Final = CRITICAL | {ApiClass.PAYMENT}
 """These wait for each other in the lanes, so that it is seen in them together whether there is a queue."""
+HELPLESS: Final = 10
+"""After so many windows in which nobody below them had anything left to give, the critical classes pay."""
 LOWEST: Final = max(RANKS.values())
 
 
@@ -34,6 +36,7 @@ class Shedder:
         "_concurrency_max",
         "_door",
         "_gates",
+        "_helpless",
         "_in_flight",
         "_on",
         "_queueing",
@@ -60,6 +63,7 @@ class Shedder:
         self._rank_max = LOWEST
         self._in_flight = 0
         self._sheddable = 0
+        self._helpless = 0
         self._ticked_at: float | None = None
 
     @property
@@ -86,9 +90,10 @@ class Shedder:
                 not gate.critical and self._sheddable >= self._sheddable_max
             ):
                 reason = "fleet"
-            elif in_flight >= gate.limit or (
-                in_flight > gate.half and merchant is not None and gate.shares.is_spent(merchant, in_flight, gate.limit)
-            ):
+            elif in_flight >= gate.limit:
+                reason = "concurrency"
+                gate.full = True
+            elif in_flight >= gate.lent and merchant is not None and gate.shares.is_spent(merchant, gate.limit):
                 reason = "concurrency"
             if reason is not None:
                 gate.shed[reason] += 1
@@ -97,7 +102,7 @@ class Shedder:
             gate.begin(now)
         in_flight += 1
         gate.in_flight = in_flight
-        if in_flight > gate.in_flight_max:
+        if in_flight > gate.in_flight_max:  # noqa: PLR1730, as in `fairness`
             gate.in_flight_max = in_flight
         self._in_flight += 1
         if not gate.critical:
@@ -143,6 +148,7 @@ class Shedder:
         lowest = max((gate.rank for gate in self._gates.values() if gate.used), default=0)
         payer = self._payer(hurt or 0, lowest)
         self._move_limits(payer, calm=calm)
+        self._helpless = self._helpless + 1 if hurt == 0 and payer in (0, LOWEST + 1) else 0
         if hurt is not None:
             self._make_room(hurt, payer, over)
         stuck = late or (hurt is not None and self._is_at_floor(lowest))
@@ -179,8 +185,10 @@ class Shedder:
                 queueing.restart()
             for gate in self._gates.values() if min(parts) >= SLOW else ():
                 gate.learn(min(parts))
-        if all(gate.used <= QUIET for gate in over):
-            for gate in over:
+        # Of the lanes it is known that they are quick: where none of them was answered, they stand still.
+        alone = [g for g in over if g.quiet >= QUIET_WINDOWS and (g.window_ended or g.api_class not in LANES)]
+        if all(gate in alone or gate.is_calm() for gate in self._gates.values()):
+            for gate in alone:
                 gate.learn(1.0)
 
     def _payer(self, hurt: int, lowest: int) -> int:
@@ -188,36 +196,34 @@ class Shedder:
         for rank in range(lowest, max(hurt, 1) - 1, -1):
             if any(gate.used and gate.limit > LIMIT_MIN for gate in self._by_rank[rank]):
                 return rank
-        grave = any(gate.is_over(2.0) for gate in self._by_rank[0])
-        return 0 if hurt == 0 and (lowest == 0 or grave) else LOWEST + 1
+        return 0 if hurt == 0 and (lowest == 0 or self._helpless >= HELPLESS) else LOWEST + 1
 
     def _move_limits(self, payer: int, *, calm: bool) -> None:
         """Grow what is calm and needs it, and what has somebody below it to make room; settle what is neither."""
-        for gate in self._gates.values():
-            if gate.rank > self._rank_max:
-                continue
-            pressed = 2 * gate.used >= gate.limit
-            if (gate.is_calm() and (calm or gate.mean_s is not None)) or (pressed and gate.rank < payer <= LOWEST):
-                if pressed or gate.limit < gate.start:
-                    gate.grow()
-            elif gate.rank >= payer and not gate.is_over():
-                gate.settle()
+        room = True
+        for gates in self._by_rank[: self._rank_max + 1]:
+            room = room and all(gate.is_calm() for gate in gates)
+            for gate in gates:
+                pressed = 2 * gate.used >= gate.limit
+                if (room and (calm or gate.mean_s is not None)) or (pressed and gate.rank < payer <= LOWEST):
+                    if pressed or gate.limit < gate.start:
+                        gate.grow()
+                elif gate.rank >= payer and not gate.is_over():
+                    gate.settle()
 
     def _make_room(self, hurt: int, payer: int, over: list[Gate]) -> None:
         """For what is in flight beyond what leaves within the target, by Little's law; lowest first.
 
-        By a tenth of the payers and up to half of what is in flight at once: however far above its target a worker is,
-        it is there after some windows, and does not have to cut one rank after the other by tenths. What has been cut
-        before and is still in flight is not cut again.
+        By a tenth of the lowest payers at least, and by half of what is in flight at most: however far above its target
+        a worker is, it is there after some windows, and does not have to cut one rank after the other by tenths.
         """
         excess = min(sum(g.excess() for g in over), sum(g.in_flight for g in over) / 2)
-        excess -= sum(gate.leaving() for gate in self._gates.values())
         for rank in range(min(payer, LOWEST), min(payer, max(hurt, 1)) - 1, -1):
             gates = [gate for gate in self._by_rank[rank] if gate.used]
             used = sum(gate.used for gate in gates)
+            excess -= sum([gate.cut(max(0.0, excess) * gate.used / used) for gate in gates])
             if excess <= 0:
                 return
-            excess -= sum(gate.cut(excess * gate.used / used) for gate in gates)
 
     def _is_at_floor(self, rank: int) -> bool:
         return rank > 0 and all(gate.limit <= LIMIT_MIN for gate in self._by_rank[rank] if gate.used)

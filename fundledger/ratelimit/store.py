@@ -22,8 +22,10 @@ from redis.exceptions import NoScriptError, RedisError
 from fundledger.ratelimit.counted import Limits, Times
 
 DEADLINE_S: Final = 0.005
-ROUND_TRIP_S: Final = 0.1
-"""After so long a connection is given up."""
+ROUND_TRIP_S: Final = 0.05
+"""After so long (or ten deadlines) a connection is given up."""
+SHORT_S: Final = 1.0
+"""Who was away for less is told what was admitted meanwhile; who was for longer has its buckets marked as spent."""
 FAILURES_IN_ROW: Final = 3
 CALLS_MIN: Final = 10
 MISSED_SHARE: Final = 0.2
@@ -32,6 +34,7 @@ HEARTBEAT_S: Final = 1.0
 WORKER_LIVES_S: Final = 5
 CALLS_AT_ONCE: Final = 256
 SINCE: Final = "{fundledger}:since"
+PROBE: Final = "{fundledger}:probe"
 WORKERS: Final = "{fundledger}:workers"
 _SCRIPTS: Final = {
     name: (files("fundledger.ratelimit") / f"{name}.lua").read_text() for name in ("decide", "mark", "heartbeat")
@@ -48,7 +51,9 @@ class StoreAway(Exception):
 
 
 class Breaker:
-    """Closed until three failures in a row, or a fifth of the calls of a second; then open until a probe succeeds."""
+    """Closed until three failures in a row, or a fifth of the round trips of a second; then open until a probe
+    succeeds.
+    """
 
     def __init__(self) -> None:
         self.open = False
@@ -85,15 +90,18 @@ class Breaker:
 class Store:
     """One connection of one worker. `name` tells it from all other workers. `workers` is how many live, as last heard.
 
-    `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing.
+    `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing. `recovered` counts how
+    often it came back, `was_short` tells whether it had hardly been away.
     """
 
-    def __init__(self, url: str, name: str, counts: Limits, workers: int) -> None:
+    def __init__(self, url: str, name: str, counts: Limits, workers: int, deadline_s: float = DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        self._round_trip_s = max(ROUND_TRIP_S, 10 * deadline_s)
         self._redis = redis.asyncio.Redis.from_url(
             url,
             single_connection_client=False,
             max_connections=4,
-            socket_connect_timeout=ROUND_TRIP_S * 2,
+            socket_connect_timeout=self._round_trip_s,
             protocol=2,
             retry=None,
             decode_responses=True,
@@ -104,6 +112,10 @@ class Store:
         self.breaker = Breaker()
         self.away_since: float | None = None
         self.recovered = 0
+        self.was_short = False
+        self._met = False
+        self._trip = 0
+        self._failed_trip = -1
         self._queue: deque[Call] = deque()
         self._wake = asyncio.Event()
         self._nonces = itertools.count(random.getrandbits(32))
@@ -141,7 +153,7 @@ class Store:
                 future.set_exception(StoreAway("no answer in time"))
                 self._failed(op, "timeout")
 
-        timer = loop.call_later(DEADLINE_S, overdue)
+        timer = loop.call_later(self._deadline_s, overdue)
         try:
             reply = await future
         finally:
@@ -158,8 +170,10 @@ class Store:
     def _failed(self, op: str, outcome: str) -> None:
         key = f"{op} {outcome}"
         self._counts.store_calls[key] = self._counts.store_calls.get(key, 0) + 1
-        if self.breaker.open:
+        # Many may wait for one round trip; it fails once.
+        if self.breaker.open or self._failed_trip == self._trip:
             return
+        self._failed_trip = self._trip
         self.breaker.failed(time.monotonic())
         if self.breaker.open:
             self._went_away()
@@ -198,7 +212,7 @@ class Store:
         if not calls:
             return
         try:
-            async with asyncio.timeout(ROUND_TRIP_S):
+            async with asyncio.timeout(self._round_trip_s):
                 replies = await self._round_trip(calls)
         except (RedisError, OSError, TimeoutError) as error:
             await self._drop_connection()
@@ -211,6 +225,10 @@ class Store:
                 self._failed(op, "error")
             else:
                 future.set_result(reply)
+        if isinstance(replies[0], BaseException):
+            # Also when everybody who waited has been told before.
+            self._failed("connection", "error")
+        self._trip += 1
 
     async def _round_trip(self, calls: list[Call]) -> list[Any]:
         replies = await self._pipeline(calls)
@@ -236,29 +254,32 @@ class Store:
             await self._redis.connection_pool.disconnect()
 
     async def _beat(self) -> None:
-        first = True
         while True:
-            with contextlib.suppress(StoreAway):
-                if first:
-                    # A store that starts with the service has nothing to be sorry for: its buckets are full.
-                    await self._first()
-                    first = False
+            with contextlib.suppress(StoreAway, RedisError, OSError, TimeoutError):
+                if not self._met and not self.breaker.open:
+                    async with asyncio.timeout(self._round_trip_s):
+                        await self._meet()
                 self.workers = max(1, int(await self.call("heartbeat", [WORKERS], [self._name, WORKER_LIVES_S])))
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _first(self) -> None:
-        try:
-            async with asyncio.timeout(1):
-                await self._redis.set(SINCE, 0, nx=True)
-        except (RedisError, OSError, TimeoutError):
-            self._failed("first", "error")
+    async def _meet(self) -> None:
+        """A store that is met for the first time has nothing to be sorry for: unless it says else, all is full."""
+        await self._redis.set(SINCE, 0, nx=True)
+        self._met = True
 
     async def _probe(self) -> None:
         await asyncio.sleep(random.uniform(*PROBE_EVERY_S))  # noqa: S311 - spreads the workers' probes
         try:
-            async with asyncio.timeout(ROUND_TRIP_S):
-                # Whatever was admitted meanwhile is not in its buckets: they count as spent.
-                await self._redis.eval(_SCRIPTS["mark"], 1, SINCE)
+            async with asyncio.timeout(self._round_trip_s):
+                self.was_short = time.monotonic() - (self.away_since or 0.0) < SHORT_S
+                if not self._met:
+                    await self._meet()
+                elif self.was_short:
+                    # A write: a store that is full answers, and cannot count.
+                    await self._redis.set(PROBE, 1, px=1000)
+                else:
+                    # Whatever was admitted meanwhile is not in its buckets: they count as spent.
+                    await self._redis.eval(_SCRIPTS["mark"], 1, SINCE)
         except (RedisError, OSError, TimeoutError):
             await self._drop_connection()
             return

@@ -1,0 +1,102 @@
+"""The script and the arithmetic agree, bit for bit, on random sequences. The script's clock is the test's here."""
+
+import random
+from importlib.resources import files
+
+import redis.asyncio
+
+from fundledger.ratelimit.gcra import Ask, Rate, State, decide
+from fundledger.ratelimit.policies import parse
+
+DECISIONS = 100_000
+AT_ONCE = 500
+EPOCH_US = 1_790_000_000_000_000
+SOURCE = (files("fundledger.ratelimit") / "decide.lua").read_text()
+CLOCK = "local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])"
+LIFE = ", 'PX', string.format('%.0f', ttl_ms)"
+
+
+def with_the_clock_of_a_test() -> str:
+    """`now` is the last argument, and nothing expires by the server's own clock."""
+    assert SOURCE.count(CLOCK) == 1
+    assert SOURCE.count(LIFE) == 1
+    return SOURCE.replace(CLOCK, "local now = tonumber(ARGV[#ARGV])").replace(LIFE, "")
+
+
+def some_rates(pick: random.Random) -> list[Rate]:
+    rates = []
+    for rate in (0.7, 1.9, 10.5, 333.3, 1000, 8000, 50_000, 0.001):
+        text = f'version = 1\n[[policy]]\nname = "p"\nkey = "global"\nrate = {rate}\nburst = {pick.randint(1, 500)}\n'
+        rates.append(parse(text).all()[0].rate)
+    return rates
+
+
+def an_ask(pick: random.Random, rate: Rate) -> Ask:
+    least = pick.choice((0, 1, 1, 2, pick.randint(1, rate.burst)))
+    return Ask(
+        rate,
+        debt=pick.choice((0, 0, 0, 1, -1, pick.randint(-rate.burst, rate.burst))),
+        least=least,
+        most=least + pick.choice((0, 0, 5, rate.burst)),
+        shadow=pick.random() < 0.1,
+    )
+
+
+class Pair:
+    """The same buckets twice: in Valkey, and in a dict."""
+
+    def __init__(self, pick: random.Random) -> None:
+        self.pick = pick
+        self.rates = some_rates(pick)
+        self.states: dict[str, State | None] = {}
+        self.now = EPOCH_US
+        self.since = EPOCH_US
+
+    def next(self) -> tuple[list[str], list[object], list[int]]:
+        """Keys, arguments, and the reply that is expected."""
+        pick = self.pick
+        self.now += int(10 ** pick.uniform(0, 6.5)) - (500_000 if pick.random() < 0.01 else 0)
+        chosen = pick.sample(range(len(self.rates)), pick.randint(1, 5))
+        asks = [an_ask(pick, self.rates[i]) for i in chosen]
+        keys = [f"b{i}" for i in chosen]
+        ok, grants, written = decide(asks, [self.states.get(key) for key in keys], self.since, self.now)
+        for key, state in zip(keys, written, strict=True):
+            self.states[key] = state or self.states.get(key)
+        arguments: list[object] = ["n"]
+        for ask in asks:
+            rate = ask.rate
+            arguments += [rate.tokens, rate.period_us, rate.burst, rate.ceiling]
+            arguments += [ask.debt, ask.least, ask.most, int(ask.shadow)]
+        expected = [int(ok)]
+        for grant in grants:
+            expected += [grant.granted, grant.remaining, grant.retry_us, grant.reset_us]
+        return keys, [*arguments, self.now], expected
+
+
+async def test_python_and_lua_agree_bit_for_bit(valkey: str) -> None:
+    client = redis.asyncio.Redis.from_url(valkey, decode_responses=True)
+    try:
+        await client.flushall()
+        pair = Pair(random.Random(11))
+        await client.set("since", pair.since)
+        sha = await client.script_load(with_the_clock_of_a_test())
+        granted = denied = 0
+        for _ in range(DECISIONS // AT_ONCE):
+            batch = [pair.next() for _ in range(AT_ONCE)]
+            pipeline = client.pipeline(transaction=False)
+            for keys, arguments, _ in batch:
+                pipeline.evalsha(sha, len(keys) + 1, "since", *keys, *arguments)
+            for (_, _, expected), (nonce, *reply) in zip(batch, await pipeline.execute(), strict=True):
+                assert nonce == "n"
+                assert reply == expected
+                granted += expected[0]
+                denied += 1 - expected[0]
+        for key, state in pair.states.items():
+            stored = await client.get(key)
+            assert (stored is None) == (state is None), key
+            if stored is not None and state is not None:
+                us, frac, _ = map(int, stored.split())
+                assert (us, frac) == state
+        assert min(granted, denied) > DECISIONS / 10
+    finally:
+        await client.aclose()

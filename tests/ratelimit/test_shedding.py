@@ -1,0 +1,322 @@
+"""What a worker turns away, rule by rule."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundledger.ratelimit import concurrency
+from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
+from fundledger.ratelimit.concurrency import LIMIT_MIN, Queueing
+from fundledger.ratelimit.door import Door
+from fundledger.ratelimit.fairness import LENT, Shares
+from fundledger.ratelimit.shedding import LOWEST, Shedder
+
+REFUND, PAYMENT, QUERY, BATCH = ApiClass.REFUND, ApiClass.PAYMENT, ApiClass.QUERY, ApiClass.BATCH
+
+
+def window(shedder: Shedder, now: float, seconds: dict[ApiClass, float], count: int = 20, lag_s: float = 0.0) -> None:
+    """As many of each class at once as are let in of `count`, and all of them gone before the tick."""
+    let_in = [c for c in seconds for _ in range(count) if shedder.enter(c, None, now) is None]
+    for api_class in let_in:
+        shedder.leave(api_class, None, seconds[api_class])
+    shedder.tick(now, lag_s)
+
+
+def limits(shedder: Shedder) -> dict[str, int]:
+    return shedder.counted().limit
+
+
+# --- Who is let in ----------------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(list(ApiClass)), st.sampled_from([None, "a", "b"]), st.integers(0, 3)), max_size=200
+)
+
+
+@given(STEPS, st.booleans(), st.integers(4, 40))
+def test_whatever_enters_and_leaves_nothing_is_left_and_nothing_is_negative(
+    steps: list[tuple[ApiClass, str | None, int]], on: bool, concurrency_max: int
+) -> None:
+    shedder = Shedder(concurrency_max=concurrency_max, on=on)
+    inside: list[tuple[ApiClass, str | None]] = []
+    now = 0.0
+    for api_class, merchant, choice in steps:
+        now += 0.03
+        if choice == 3:
+            shedder.tick(now, 0.0)
+        elif choice == 2 and inside:
+            shedder.leave(*inside.pop(len(inside) // 2), 0.5)
+        elif shedder.enter(api_class, merchant, now) is None:
+            inside.append((api_class, merchant))
+        counted = shedder.counted().in_flight
+        assert counted == {str(c): sum(1 for entered, _ in inside if entered == c) for c in ApiClass}
+        if on:
+            assert sum(n for c, n in counted.items() if ApiClass(c) not in CRITICAL) <= 0.8 * concurrency_max
+            assert len(inside) <= concurrency_max
+    for entered in inside:
+        shedder.leave(*entered, 0.5)
+    assert set(shedder.counted().in_flight.values()) == {0}
+    assert (shedder._in_flight, shedder._sheddable) == (0, 0)
+    assert [gate.shares._held for gate in shedder._gates.values()] == [{}] * len(ApiClass)
+
+
+@pytest.mark.parametrize(
+    ("entered", "left"), [(None, (PAYMENT, "a")), ((PAYMENT, "a"), (PAYMENT, "b")), ((PAYMENT, "a"), (QUERY, "a"))]
+)
+def test_a_leave_of_what_never_entered_is_a_bug(
+    entered: tuple[ApiClass, str] | None, left: tuple[ApiClass, str]
+) -> None:
+    shedder = Shedder()
+    if entered:
+        shedder.enter(*entered, 0.0)
+    with pytest.raises(AssertionError):
+        shedder.leave(*left, 0.1)
+
+
+def test_who_is_switched_off_lets_everybody_in_and_counts() -> None:
+    shedder = Shedder(concurrency_max=4, on=False)
+    for n in range(100):
+        assert shedder.enter(BATCH, "a", float(n), budget_s=-1.0) is None
+        shedder.tick(float(n), 9.0)
+    assert shedder.counted().in_flight["batch"] == 100
+    assert (shedder.level, shedder.counted().shed) == (0, {})
+
+
+@pytest.mark.parametrize(
+    ("mean_s", "budget_s", "reason"),
+    [
+        (0.02, None, None),
+        (0.02, 0.041, None),
+        (0.02, 0.039, "deadline"),
+        (0.02, 0.0, "deadline"),
+        (0.0, 0.001, None),
+        (0.0, -1.0, "deadline"),
+    ],
+)
+def test_who_would_spend_half_of_its_time_waiting_is_told_at_once(
+    mean_s: float, budget_s: float | None, reason: str | None
+) -> None:
+    shedder = Shedder()
+    window(shedder, 0.0, {})
+    window(shedder, 0.1, {PAYMENT: mean_s})
+    assert shedder.enter(PAYMENT, None, 0.2, budget_s) == reason
+    assert shedder.counted().shed == ({f"payment {reason}": 1} if reason else {})
+
+
+def test_who_is_turned_away_for_its_deadline_is_let_in_again_though_nobody_proves_it_faster() -> None:
+    shedder = Shedder()
+    window(shedder, 0.0, {})
+    window(shedder, 0.1, {PAYMENT: 5.0})
+    reasons = []
+    for n in range(2, 40):
+        reasons.append(shedder.enter(PAYMENT, None, n / 10, 0.2))
+        if reasons[-1] is None:
+            break
+        shedder.tick(n / 10, 0.0)
+    assert reasons[0] == "deadline"
+    assert reasons[-1] is None
+
+
+# --- Limits -----------------------------------------------------------------------------------------------------------
+
+
+def pressed(seconds: dict[ApiClass, float], windows: int, lag_s: float = 0.0) -> tuple[dict[str, int], dict[str, int]]:
+    shedder = Shedder(concurrency_max=400)
+    before = limits(shedder)
+    for n in range(windows + 1):
+        window(shedder, n / 10, seconds, lag_s=lag_s)
+    return before, limits(shedder)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shrinks"),
+    [
+        ({PAYMENT: 0.3, REFUND: 0.3}, {"payment"}),
+        ({PAYMENT: 0.3, REFUND: 0.3, QUERY: 0.3}, {"query"}),
+        ({REFUND: 0.3}, {"refund"}),
+        ({PAYMENT: 0.3, REFUND: 0.01}, {"payment"}),
+        ({PAYMENT: 0.01, QUERY: 0.3}, {"query"}),
+        ({PAYMENT: 0.3, QUERY: 0.01}, {"query"}),
+        ({PAYMENT: 0.01, REFUND: 0.01, QUERY: 0.01}, set()),
+        ({PAYMENT: 0.07, REFUND: 0.07, QUERY: 0.07}, set()),
+    ],
+)
+def test_the_lowest_that_was_let_in_pays(seconds: dict[ApiClass, float], shrinks: set[str]) -> None:
+    before, after = pressed(seconds, 1)
+    assert {c for c in before if after[c] < before[c]} == shrinks
+
+
+def test_a_flood_of_payments_does_not_shrink_refunds() -> None:
+    _, after = pressed({PAYMENT: 0.5, REFUND: 0.5}, 3)
+    assert after["payment"] < 20
+    assert after["refund"] == 200
+
+
+def test_a_late_loop_is_latency() -> None:
+    before, after = pressed({PAYMENT: 0.01}, 3, lag_s=0.2)
+    assert after["payment"] < before["payment"]
+
+
+def test_what_is_dropped_counts_and_what_is_turned_away_does_not() -> None:
+    shedder = Shedder(concurrency_max=400)
+    shedder.tick(0.0, 0.0)
+    for n in range(20):
+        shedder.enter(PAYMENT, None, 0.0)
+        shedder.leave(PAYMENT, None, 0.001, dropped=n < 4)
+    shedder.tick(0.1, 0.0)
+    assert limits(shedder)["payment"] < 100
+    before = limits(shedder)["payment"]
+    shut = Shedder(concurrency_max=400)
+    for n in range(30):
+        for _ in range(100):
+            assert shut.enter(PAYMENT, None, 0.0, -1.0) == "deadline"
+        shut.tick(n / 10, 0.0)
+    assert limits(shut)["payment"] == 100 > before
+
+
+def test_one_lucky_sample_moves_nothing() -> None:
+    shedder = Shedder(concurrency_max=400)
+    for n in range(50):
+        window(shedder, n / 10, {PAYMENT: 0.08}, count=60)
+    before = limits(shedder)["payment"]
+    shedder.enter(PAYMENT, None, 5.0)
+    shedder.leave(PAYMENT, None, 0.04)
+    window(shedder, 5.0, {PAYMENT: 0.08}, count=60)
+    shedder.enter(PAYMENT, None, 5.1)
+    shedder.leave(PAYMENT, None, 0.001)  # alone: not enough for a mean
+    shedder.tick(5.1, 0.0)
+    assert abs(limits(shedder)["payment"] - before) < 0.05 * before
+
+
+def test_a_server_that_answers_nobody_is_noticed() -> None:
+    shedder = Shedder(concurrency_max=400)
+    for n in range(30):
+        for _ in range(10):
+            shedder.enter(PAYMENT, None, n / 10)
+        shedder.tick(n / 10, 0.0)
+    assert limits(shedder)["payment"] == LIMIT_MIN
+
+
+@pytest.mark.parametrize(("baselines", "calm"), [(concurrency.BASELINES_MIN, True), (2, False)])
+def test_a_class_that_waits_for_nobody_is_calm_however_long_it_takes(
+    baselines: int, calm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "BASELINES_MIN", baselines)
+    shedder = Shedder(concurrency_max=400)
+    for n in range(300):
+        window(shedder, n / 10, {ApiClass.LIST: 2.0}, count=20)
+    assert (limits(shedder)["list"] >= 20) == calm
+
+
+# --- A queue, or slow work --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "latency_s", "low", "high"),
+    [
+        (1000, 0.09, 0.0, 0.01),  # half in flight, the same throughput: all of it was a queue
+        (450, 0.2, 0.99, 1.0),  # half the throughput at the same latency: none was
+        (700, 0.128, 0.5, 0.6),  # in between
+    ],
+)
+def test_a_queue_is_told_from_slow_work(rate: int, latency_s: float, low: float, high: float) -> None:
+    queueing = Queueing()
+    for _ in range(100):
+        queueing.window(100, 100 * 0.2, 0.1)  # 1000/s, 200 in flight
+        queueing.watch()
+    assert queueing.unqueued() is None
+    for _ in range(100):
+        queueing.window(rate // 10, rate // 10 * latency_s, 0.1)
+    part = queueing.unqueued()
+    assert part is not None
+    assert low <= part <= high
+
+
+# --- The door ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_level_rises_by_one_a_second_and_falls_by_one_in_five() -> None:
+    shedder = Shedder(concurrency_max=400)
+    levels = []
+    for n in range(100):
+        window(shedder, n / 10, {}, lag_s=0.5)
+        levels.append(shedder.level)
+    assert max(levels) == LOWEST
+    raised = [n for n in range(1, 100) if levels[n] != levels[n - 1]]
+    assert all(levels[n] == levels[n - 1] + 1 for n in raised)
+    assert all(b - a >= 10 for a, b in pairwise(raised))
+    assert [shedder.enter(c, None, 10.0) for c in CRITICAL] == [None] * len(CRITICAL)
+    assert {shedder.enter(c, None, 10.0) for c in ApiClass if c not in CRITICAL} == {"worker"}
+    for c in CRITICAL:
+        shedder.leave(c, None, 0.001)
+    lowered = []
+    for n in range(100, 400):
+        before = shedder.level
+        window(shedder, n / 10, {})
+        if shedder.level != before:
+            lowered.append(n)
+    assert shedder.level == 0
+    assert len(lowered) == LOWEST
+    assert all(b - a >= 50 for a, b in pairwise(lowered))
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_who_is_let_in_too_early_once_waits_longer_the_next_time(
+    patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overload that comes back whenever somebody is let in. The twin without patience flaps."""
+    monkeypatch.setattr("fundledger.ratelimit.door.RELAPSE_S", patience)
+    door = Door(LOWEST)
+    changed = [n / 10 for n in range(6000) if door.tick(n / 10, stuck=door.level == 0, calm=door.level == 1)]
+    later = [at for at in changed if at >= 60]
+    flaps = any(sum(at <= other < at + 60 for other in later) > 2 for at in later)
+    assert flaps == (patience == 0.0)
+
+
+def test_when_to_ask_again_grows_with_the_level() -> None:
+    shedder = Shedder()
+    waits = {c: [shedder.retry_after_s(c)] for c in ApiClass}
+    for n in range(100):
+        before = shedder.level
+        window(shedder, n / 10, {}, lag_s=0.5)
+        if shedder.level != before:
+            for c in ApiClass:
+                waits[c].append(shedder.retry_after_s(c))
+    assert all(wait[0] == 1 and wait == sorted(set(wait)) and len(wait) == LOWEST + 1 for wait in waits.values())
+    assert max(waits[BATCH]) > max(waits[PAYMENT]) > max(waits[REFUND])
+
+
+# --- Shares -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_merchant_alone_may_have_all() -> None:
+    shedder = Shedder(concurrency_max=400)
+    assert [shedder.enter(PAYMENT, "a", 0.0) for _ in range(100)] == [None] * 100
+
+
+def test_a_merchant_among_others_is_lent_what_they_leave_and_no_more() -> None:
+    shedder = Shedder(concurrency_max=400)
+    for n in range(9):
+        assert shedder.enter(PAYMENT, f"m{n}", 0.0) is None
+    flood = [shedder.enter(PAYMENT, "flood", 0.0) for _ in range(100)]
+    assert flood.count(None) == LENT * 100 - 9
+    assert [shedder.enter(PAYMENT, f"m{n}", 0.0) for n in range(9) for _ in range(4)] == [None] * 36
+    assert shedder.enter(PAYMENT, None, 0.0) is None  # who has no merchant has no share to keep to
+
+
+@given(st.lists(st.sampled_from("abcdef"), max_size=60))
+def test_shares_remember_only_what_is_in_flight(entered: list[str]) -> None:
+    shares = Shares()
+    for merchant in entered:
+        shares.enter(merchant)
+    assert shares.merchants() == len(set(entered))
+    for merchant in reversed(entered):
+        shares.leave(merchant)
+    assert shares.merchants() == 0
+
+
+def test_each_class_has_a_rank() -> None:
+    assert set(RANKS) == set(ApiClass)
+    assert set(RANKS.values()) == set(range(LOWEST + 1))
