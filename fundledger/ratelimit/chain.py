@@ -83,7 +83,7 @@ class Chain:
         return self.headers
 
     def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> Told | None:
-        """The same for a refusal: of the `policy` that refused `cost`, and never with a time after its `Retry-After`."""
+        """The same for a refusal: of the `policy` that refused `cost`, with no time after its `Retry-After`."""
         if policy is None:
             least, left = self._nearest(now)
             return _told(self.policy_header, least.policy, left, min(wait_s, _full_in(least, left))) if least else None
