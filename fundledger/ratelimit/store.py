@@ -91,7 +91,7 @@ class Store:
     """One connection of one worker. `name` tells it from all other workers. `workers` is how many live, as last heard.
 
     `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing. `recovered` counts how
-    often it came back, `was_short` tells whether it had hardly been away.
+    often it came back, `was_short` tells whether it had hardly been away, or had not been there yet.
     """
 
     def __init__(self, url: str, name: str, counts: Limits, workers: int, deadline_s: float = DEADLINE_S) -> None:
@@ -274,6 +274,8 @@ class Store:
                 self.was_short = time.monotonic() - (self.away_since or 0.0) < SHORT_S
                 if not self._met:
                     await self._meet()
+                    # It begins full, however late it is: what was admitted before it was met is for it to know.
+                    self.was_short = True
                 elif self.was_short:
                     # A write: a store that is full answers, and cannot count.
                     await self._redis.set(PROBE, 1, px=1000)
