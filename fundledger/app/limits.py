@@ -52,7 +52,7 @@ def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | No
 
     Nothing is connected yet: the store may be away, for now or for good.
     """
-    if settings.ratelimit == "off":
+    if settings.ratelimit == "off" or not redis_url:
         return None
     counts = Limits()
     store = Store(redis_url, name, counts, settings.workers, settings.ratelimit_deadline_ms / 1000)
@@ -88,7 +88,8 @@ async def watch_policies(settings: Settings, limiter: Limiter) -> None:
     counted and logged. A file that is gone is a mistake. Cancelling ends it.
     """
     path = policies_path(settings)
-    seen = _stamp(path)
+    # Not the stamp of now: what changed since it was read counts, too.
+    seen = (-1, 0, 0)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         stamp = _stamp(path)
@@ -103,7 +104,8 @@ async def watch_policies(settings: Settings, limiter: Limiter) -> None:
             # Whatever is wrong with a file, nothing else of the limiter may end for it.
             limiter.counts.reload_failures += 1
             _log.error("the limits stay as they were: %s: %s", path, bad)
-        else:
+            continue
+        if policies.version != limiter.policies.version:
             limiter.replace(policies)
             _log.warning("limits were changed", extra={"version": policies.version})
 

@@ -1,7 +1,6 @@
 """`fundledger ratelimit bench`: what a decision of the limiter costs on this machine."""
 
 import asyncio
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -31,7 +30,6 @@ def run_bench(settings: Settings) -> int:
 
 async def _bench(url: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o711)  # noqa: PTH101 - as quick as it gets
         server = None if url else EmbeddedValkey(Path(folder))
         if server is not None:
             await server.start()

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     )
     shedding: Literal["on", "off"] = Field("on", description="on: too much work is answered 503 early, lowest first")
     latency_target_ms: int = Field(
-        100, ge=10, le=10_000, description="mean latency of a class above which less is let in"
+        1000, ge=10, le=10_000, description="mean latency of a class above which less is let in"
     )
     concurrency_max: int = Field(4000, ge=10, le=100_000, description="requests in flight in one worker")
     accounting_timezone: str = Field("UTC", description="time zone of the accounting date")

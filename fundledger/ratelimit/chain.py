@@ -83,7 +83,7 @@ class Chain:
         return self.headers
 
     def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> Told | None:
-        """The same for a refusal: of the `policy` that refused `cost`, with no time after its `Retry-After`."""
+        """The same for a refusal: of the `policy` that refused `cost`, and never a time after its `Retry-After`."""
         if policy is None:
             least, left = self._nearest(now)
             return _told(self.policy_header, least.policy, left, min(wait_s, _full_in(least, left))) if least else None
@@ -115,11 +115,7 @@ def _told(policies: str, of: Policy, left: int, seconds: int) -> Told:
 
 
 def quota_of(policy: Policy) -> str:
-    """`q=..;w=..` of RateLimit-Policy: so many in so many whole seconds, exactly where whole numbers can say it."""
+    """`q=..;w=..` of RateLimit-Policy: what the rate comes to in so many whole seconds that the burst fits in."""
     rate = policy.rate
-    for seconds in (1, 10, 60, 100, 3600, 86400):
-        tokens, rest = divmod(rate.tokens * seconds * 1_000_000, rate.period_us)
-        if tokens and not rest:
-            return f"q={tokens};w={seconds}"
-    seconds = 1 if rate.per_second >= 1 else 86400
-    return f"q={int(rate.per_second * seconds)};w={seconds}"
+    seconds = max(1, math.ceil(rate.burst / rate.per_second))
+    return f"q={rate.tokens * seconds * 1_000_000 // rate.period_us};w={seconds}"

@@ -26,6 +26,8 @@ KEYS_AT_ONCE: Final = 200
 SAMPLE: Final = 16
 """One in so many decisions on leased tokens is timed."""
 WINDOW_S: Final = 10.0
+CLOSED_ATTEMPTS: Final = 10
+"""What is not done uncounted is worth more than one deadline, as long as the store is not known to be away."""
 
 
 class Pending:
@@ -96,9 +98,17 @@ class Limiter:
         merchants. Cancelling charges at most what this request costs.
         """
         charges = chain.charges(cost) if charges is None else charges
-        verdict = self._admit_slowly(chain, charges, now)
-        if not isinstance(verdict, Pending):
-            return verdict
+        for _ in range(CLOSED_ATTEMPTS if chain.api_class in fallback.CLOSED else 1):
+            verdict = self._admit_slowly(chain, charges, now)
+            if not isinstance(verdict, Pending):
+                return verdict
+            try:
+                return await self._ask_store(chain, charges, now)
+            except StoreAway:
+                continue
+        return self._admit_share(chain, charges, now)
+
+    async def _ask_store(self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float) -> Denied | None:
         held, asked = [], []
         for bucket, of_it in charges:
             if bucket.has(of_it, now):
@@ -111,7 +121,7 @@ class Limiter:
             admitted, short = await self._decide(asked)
         except StoreAway:
             self._return(held)
-            return self._admit_share(chain, charges, now)
+            raise
         if not admitted:
             self._return(held)
         source = "strict" if chain.strict else "lease"
@@ -179,6 +189,7 @@ class Limiter:
         """From now on these policies count. What is held goes back; what was spent is still charged."""
         for bucket in self._buckets.all():
             if bucket.tokens:
+                self._tokens(bucket, "returned", bucket.tokens)
                 bucket.give_back(bucket.tokens)
                 bucket.tokens = 0
                 if not bucket.dirty:
@@ -335,6 +346,7 @@ class Limiter:
                 if bucket.debt and not bucket.dirty:
                     self._refill(bucket)
             else:
+                self._tokens(bucket, "expired", bucket.tokens)
                 bucket.debt = bucket.tokens = bucket.low = 0
                 bucket.on_credit = False
             bucket.state = None
