@@ -58,7 +58,7 @@ async def test_beyond_its_quota_a_caller_is_told_when_to_come_back_and_by_which_
         for answer in answers[PAYS:]:
             assert is_denied(answer, "pays") <= math.ceil(10 * 1.2)
             assert says_where_one_stands(answer.headers, "wide", "pays")["r"] == 0
-        assert dict(items_of(answers[0].headers["RateLimit-Policy"]))["pays"] == {"q": 1, "w": 10}
+        assert dict(items_of(answers[0].headers["RateLimit-Policy"]))["pays"] == {"q": 3, "w": 30}
         # Another merchant is not concerned.
         other = await funded(client)
         assert (await client.pay(other, b, 1)).status == 201
