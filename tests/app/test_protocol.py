@@ -190,7 +190,7 @@ REQUESTS: dict[str, tuple[Asked, int]] = {
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
-    """All of an answer but its time and its voucher id."""
+    """All of an answer but its time, its voucher id, and what is left of the quota."""
     headers = {
         name: value
         for name, value in reply.headers.items()

@@ -31,8 +31,7 @@ CANCELLATIONS = 10_000
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "DEADLINE_S", 20.0)
-    monkeypatch.setattr(store_module, "ROUND_TRIP_S", 20.0)
+    monkeypatch.setattr(Store.__init__, "__defaults__", (20.0,))
 
 
 @asynccontextmanager
@@ -280,7 +279,7 @@ async def nobody_gets_the_reply_of_another(url: str, monkeypatch: pytest.MonkeyP
         # That connection is not used any more.
         assert store.breaker.open
         await is_back(store)
-        assert (await take(store, "fresh", 100, 0, 0))[1] == 100
+        assert await take(store, "fresh", 100, 0, 0) == (0, 100)
 
 
 async def test_nobody_gets_the_reply_of_another(valkey: str, patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +295,11 @@ async def test_without_a_nonce_somebody_would(valkey: str, patient: None, monkey
 # --- When it is away ------------------------------------------------------------------------------------------------
 
 
-async def test_a_store_that_is_stopped_is_away_and_marks_when_it_is_back() -> None:
+@pytest.mark.parametrize("is_short", [False, True])
+async def test_a_store_that_is_stopped_is_away_and_marked_when_it_is_back_after_long(
+    monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    monkeypatch.setattr(store_module, "SHORT_S", 1000.0 if is_short else 0.0)
     async with OwnValkey() as own, running(own.url, 2) as store, asking(own.url) as redis:
         await remembers_from_the_start(own.url)
         await eventually(lambda: "heartbeat ok" in store._counts.store_calls, "a heart beat")
@@ -311,16 +314,10 @@ async def test_a_store_that_is_stopped_is_away_and_marks_when_it_is_back() -> No
                 await take(store, "k", 10)
         assert len(store._queue) == waiting == 0
         assert (store.outages, store.workers) == (1, 2)
-        assert await redis_has_no_mark(redis, own)
-        store.away_since -= 2 * store_module.SHORT_S
+        own.resume()
         await is_back(store)
         assert (store.outages, store.away_since) == (1, None)
-        assert int(await redis.get(store_module.BACK)) > 0
-
-
-async def redis_has_no_mark(redis: Redis, own: OwnValkey) -> bool:
-    own.resume()
-    return await redis.get(store_module.BACK) is None
+        assert (await redis.get(store_module.BACK) is None) is is_short
 
 
 async def test_it_is_looked_for_however_it_was_found_to_be_away(valkey: str) -> None:
@@ -329,10 +326,7 @@ async def test_it_is_looked_for_however_it_was_found_to_be_away(valkey: str) -> 
     async with running(valkey) as store:
         await eventually(lambda: "heartbeat ok" in store._counts.store_calls, "it is there")
         await eventually(lambda: not store._wake.is_set(), "nothing is asked")
-        for _ in range(3):
-            store._failed("first", "error")
-            store._trip += 1
-        assert store.breaker.open
+        store._went_away()
         await is_back(store)
 
 
@@ -362,7 +356,7 @@ async def test_a_store_that_was_killed_and_is_empty_gives_nobody_a_fresh_burst(
         assert [await had(key) for key in ("spent", "never seen")] == [0, 0]
 
 
-async def test_a_store_that_is_away_at_the_start_is_found_later_with_full_buckets(patient: None) -> None:
+async def test_a_store_that_is_away_at_the_start_is_found_later_and_begins_full(patient: None) -> None:
     own = OwnValkey()
     try:
         async with running(own.url, 3) as store:
@@ -381,10 +375,28 @@ async def test_a_store_that_is_away_at_the_start_is_found_later_with_full_bucket
         await own.__aexit__()
 
 
+async def test_what_was_admitted_before_the_store_was_there_is_told_to_it(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SHORT_S", 0.0)
+    own = OwnValkey()
+    try:
+        async with limiting(own.url) as limiter:
+            await refused(limiter.store)
+            assert await let_in(limiter, 20) == 10
+            await own.server.start()
+            await is_back(limiter.store)
+            # What has come back of the last token is not told.
+            assert await let_in(limiter, 20) <= 1
+    finally:
+        await own.__aexit__()
+
+
 async def until_probed(redis: Redis, times: int) -> None:
     async def probed() -> bool:
         stats = await redis.info("commandstats")
-        return int(stats.get("cmdstat_eval", {}).get("calls", 0)) >= times
+        refused = int(stats.get("cmdstat_set", {}).get("rejected_calls", 0))
+        return refused + int(stats.get("cmdstat_eval", {}).get("calls", 0)) >= times
 
     await eventually(probed, "it was looked for")
 
@@ -447,24 +459,21 @@ async def full(own: OwnValkey, redis: Redis) -> None:
 
 @pytest.mark.parametrize("becomes", [killed, paused, full])
 async def test_whatever_becomes_of_the_store_a_spent_bucket_stays_spent_and_another_gets_its_share(
-    monkeypatch: pytest.MonkeyPatch, becomes: Callable[[OwnValkey, Redis], Any]
+    patient: None, becomes: Callable[[OwnValkey, Redis], Any]
 ) -> None:
-    async with OwnValkey() as own, asking(own.url) as redis:
-        with monkeypatch.context() as patient:
-            patient.setattr(store_module, "DEADLINE_S", 20.0)
-            async with limiting(own.url) as limiter:
-                await remembers_from_the_start(own.url)
-                assert await let_in(limiter, 15) == 10
-                limiter.store._deadline_s, limiter.store._round_trip_s = 0.005, 0.05
-                await becomes(own, redis)
-                assert await let_in(limiter, 30) == 0
-                other = limiter.chain("another", ApiClass.PAYMENT, None, None)
-                answers = [await limiter.ask(other, 1, time.monotonic()) for _ in range(30)]
-                assert answers.count(None) == 10
-                assert limiter.counted().mode == "fallback"
-                decided = limiter.counted().decisions
-                assert sum(decided.values()) == 15 + 30 + 30
-                assert decided["p payment allow fallback"] == 10
+    async with OwnValkey() as own, asking(own.url) as redis, limiting(own.url) as limiter:
+        await remembers_from_the_start(own.url)
+        assert await let_in(limiter, 15) == 10
+        limiter.store._deadline_s, limiter.store._round_trip_s = 0.005, 0.05
+        await becomes(own, redis)
+        assert await let_in(limiter, 30) == 0
+        other = limiter.chain("another", ApiClass.PAYMENT, None, None)
+        answers = [await limiter.ask(other, 1, time.monotonic()) for _ in range(30)]
+        assert answers.count(None) == 10
+        assert limiter.counted().mode == "fallback"
+        decided = limiter.counted().decisions
+        assert sum(decided.values()) == 15 + 30 + 30
+        assert decided["p payment allow fallback"] == 10
 
 
 async def test_scripts_and_counts_survive_a_store_that_comes_and_goes() -> None:

@@ -1,0 +1,285 @@
+"""Limits over HTTP, as a caller and an operator meet them: a running service with policies of its own, and what it says.
+
+A machine that is too slow makes workers believe that their store is away, for a moment. Where a test counts tokens it
+is `undisturbed`: what failed while that happened is tried again, with merchants of its own.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from fundledger.ratelimit.policies import parse
+from tests.support.client import Answer, Client, new_id, voucher
+from tests.support.running import RunningService, short_folder
+from tests.support.waiting import eventually
+
+IANA = "https://iana.org/assignments/http-problem-types#"
+PAYS = 3
+"""What a merchant of these tests may pay at once; another one every ten seconds."""
+LIMITS = """
+version = 3
+
+[[policy]]
+name = "wide"
+key = "caller"
+classes = ["payment"]
+rate = "1/d"
+burst = 20_000
+mode = "strict"
+
+[[policy]]
+name = "rest"
+key = "caller"
+rate = 100_000
+burst = 100_000
+
+[[policy]]
+name = "batches"
+key = "class"
+classes = ["batch"]
+rate = "1/h"
+burst = 1_000
+mode = "strict"
+
+[[policy]]
+name = "pays"
+key = "merchant"
+classes = ["payment"]
+rate = "6/min"
+burst = 3
+
+[[policy]]
+name = "reads"
+key = "merchant"
+classes = ["query"]
+rate = 2
+burst = 2
+
+[[policy]]
+name = "notes"
+key = "merchant"
+classes = ["notify"]
+rate = "1/h"
+burst = 1
+shadow = true
+
+[types]
+notify = ["note"]
+confirm = ["fund"]
+"""
+assert f"burst = {PAYS}\n" in LIMITS
+
+
+# --- Saying it ------------------------------------------------------------------------------------------------------
+
+
+def items_of(header: str) -> list[tuple[str, dict[str, int]]]:
+    """A structured-field list (RFC 9651) of strings with whole numbers as parameters; anything else is an error."""
+    found, at = [], 0
+    item, parameter = (
+        re.compile(r'"((?:[^"\\\x00-\x1f\x7f]|\\["\\])*)"'),
+        re.compile(r"; *([a-z*][a-z0-9_.*-]*)=(-?\d{1,15})"),
+    )
+    while True:
+        name = item.match(header, at)
+        assert name is not None, header
+        at = name.end()
+        parameters = {}
+        while one := parameter.match(header, at):
+            parameters[one[1]] = int(one[2])
+            at = one.end()
+        found.append((name[1], parameters))
+        if at == len(header):
+            return found
+        between = re.compile(r"[ \t]*,[ \t]*(?=\")").match(header, at)
+        assert between is not None, header
+        at = between.end()
+
+
+def says_where_one_stands(headers: Any, *policies: str) -> dict[str, int]:
+    """The parameters of `RateLimit`, once both headers are what the draft asks for."""
+    told = items_of(headers["RateLimit-Policy"])
+    assert [name for name, _ in told] == list(policies)
+    assert all(set(p) == {"q", "w"} and p["q"] >= 0 and p["w"] > 0 for _, p in told)
+    [(nearest, parameters)] = items_of(headers["RateLimit"])
+    assert nearest in policies
+    assert set(parameters) == {"r", "t"}
+    assert min(parameters.values()) >= 0
+    return parameters
+
+
+def is_denied(answer: Answer, policy: str) -> int:
+    """A 429 in full; the seconds of its Retry-After."""
+    assert answer.status == 429, answer
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json
+    assert problem["type"] == IANA + "quota-exceeded"
+    assert problem["status"] == 429
+    assert problem["title"]
+    assert policy in problem["detail"]
+    assert problem["violated-policies"] == [policy]
+    assert re.fullmatch(r"[1-9]\d*", answer.headers["Retry-After"])
+    wait_s = int(answer.headers["Retry-After"])
+    assert problem["retry_after_ms"] == wait_s * 1000
+    name, source, version = answer.headers["X-Limit-Decision"].split(";")
+    assert name == policy
+    assert source in ("strict", "denycache", "lease", "fallback")
+    assert re.fullmatch(r"\d+\.[0-9a-f]{8}", version)
+    assert (
+        says_where_one_stands(answer.headers, *[n for n, _ in items_of(answer.headers["RateLimit-Policy"])])["t"]
+        <= wait_s
+    )
+    return wait_s
+
+
+def is_not_served(answer: Answer, reason: str) -> bool:
+    """A 503 of ours, for want of capacity."""
+    assert answer.status == 503, answer
+    assert answer.json["type"] == IANA + "temporary-reduced-capacity"
+    assert "violated-policies" not in answer.json
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.json["retry_after_ms"] == int(answer.headers["Retry-After"]) * 1000
+    assert answer.headers["X-Limit-Decision"].startswith(f"{reason};")
+    return True
+
+
+# --- Asking it ------------------------------------------------------------------------------------------------------
+
+
+class Limited:
+    """A service and its limits file."""
+
+    def __init__(self, service: RunningService, file: Path) -> None:
+        self.service = service
+        self.file = file
+        self._calm_at = -1.0
+        """Failures of the store when nothing was spent last."""
+
+    def one(self) -> Client:
+        """Over one connection, to one worker."""
+        return Client(self.service.base_url, self.service.token, connections=1)
+
+    async def change(self, text: str) -> None:
+        """Until every worker has it; what it means is decided by this version from then on."""
+        version = parse(text).version
+        self.file.write_text(text)
+
+        async def all_have_it() -> bool:
+            return all([(await self.limits())["version"] == version for _ in range(12)])
+
+        await eventually(all_have_it, "every worker has the new limits")
+
+    async def limits(self, **query: str) -> dict[str, Any]:
+        """What `GET /debug/limits` says over a new connection, to whichever worker."""
+        async with self.one() as client:
+            text = "&".join(f"{name}={value}" for name, value in query.items())
+            answer = await client.get(f"/debug/limits?{text}" if text else "/debug/limits")
+        assert answer.status == 200, answer
+        return dict(answer.json)
+
+    async def used(self, policy: str, **query: str) -> int:
+        found = [p["used"] for p in (await self.limits(**query))["policies"] if p["policy"] == policy]
+        return int(found[0])
+
+    async def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """By name, then by the values of the labels, in their order."""
+        async with self.one() as client:
+            page = (await client.get("/metrics")).body.decode()
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for line in page.splitlines():
+            if not line.startswith("#"):
+                name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+                labels = tuple(re.findall(r'="([^"]*)"', rest))
+                found.setdefault(name.removeprefix("fundledger_"), {})[labels] = float(line.rsplit(" ", 1)[1])
+        return found
+
+    async def counted(self, name: str, *labels: str) -> float:
+        """Of a counter, all whose labels contain these."""
+        series = (await self.metrics()).get(name, {})
+        return sum(value for key, value in series.items() if set(labels) <= set(key))
+
+    async def mode(self) -> str:
+        series = (await self.metrics())["ratelimit_mode"]
+        return next(labels[0] for labels, value in series.items() if value)
+
+    async def failures(self) -> float:
+        calls = (await self.metrics()).get("ratelimit_store_calls_total", {})
+        return sum(value for labels, value in calls.items() if labels[-1] != "ok")
+
+    async def undisturbed(self, scenario: Callable[[], Awaitable[None]]) -> None:
+        for _ in range(5):
+            before = await self.failures()
+            if before != self._calm_at:
+                await self.calm()
+                before = self._calm_at
+            try:
+                await scenario()
+            except AssertionError:
+                if await self.failures() == before:
+                    raise
+            else:
+                return
+        raise AssertionError("this machine is too slow: the store was away five times in a row")
+
+    async def calm(self) -> None:
+        """Every worker counts in the store, and a new merchant has all of its quota."""
+
+        async def is_calm() -> bool:
+            said = [await self.limits(merchant=f"m:{new_id()}", account="a") for _ in range(8)]
+            return all(
+                one["mode"] in ("normal", "shadow") and {p["policy"]: p["used"] for p in one["policies"]}["pays"] == 0
+                for one in said
+            )
+
+        while True:
+            before = await self.failures()
+            await eventually(is_calm, "limits are counted in the store, and none is spent", 90)
+            if await self.failures() == before:
+                self._calm_at = before
+                return
+
+
+@contextlib.asynccontextmanager
+async def a_limited_service() -> AsyncIterator[Limited]:
+    """Its books are proved at the end."""
+    folder = short_folder()
+    file = folder / "limits.toml"
+    file.write_text(LIMITS)
+    service = RunningService(workers=2, env={"FUNDLEDGER_RATELIMIT_FILE": str(file)})
+    try:
+        await service.start()
+        yield Limited(service, file)
+        report = await service.verify()
+        assert report["ok"], json.dumps(report, indent=1)
+        assert await service.stop() == 0, service.log_tail()
+    finally:
+        await service.remove()
+        file.unlink()
+        folder.rmdir()
+
+
+async def funded(client: Client, balance: int = 1000) -> str:
+    """A new merchant's account, with money that no policy counted."""
+    account = await client.merchant()
+    bank = await client.bank()
+    assert (await client.post("/v1/vouchers", fund(bank, account, balance))).status == 201
+    return account
+
+
+def fund(debit: str, credit: str, amount: int, id_: str | None = None) -> dict[str, Any]:
+    return {**voucher(debit, credit, amount, id_), "type": "fund"}
+
+
+def owner_of(account: str) -> str:
+    return account.rpartition(":")[0]
+
+
+async def pays(client: Client, debit: str, credit: str, times: int) -> list[Answer]:
+    return [await client.pay(debit, credit, 1) for _ in range(times)]
+
+
+def statuses(answers: list[Answer]) -> list[int]:
+    return [answer.status for answer in answers]
