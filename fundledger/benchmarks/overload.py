@@ -7,6 +7,8 @@ driver is the bottleneck then on a small machine, and says so.
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -95,12 +97,11 @@ class Step:
 def overload(session: Session) -> None:
     """Raises BenchFault."""
     bounded = {} if session.plan.unbounded else {"BATCH_SIZE_MAX": str(BATCH_SIZE_MAX)}
-    with session.start_service("overload", WORKERS, settings={**accepted(OWN), **bounded}) as service:
-        session.open_accounts(service, MERCHANTS)
-        fund(service, MERCHANTS)
-        if not session.plan.unbounded:
-            database.slow_commits(service.dsn, COMMIT_MS)
+    # Callers in a closed loop fill the place of what is shed with what is not: that is the capacity of another mix.
+    with _started(session, "capacity", {**accepted({**OWN, "SHEDDING": "off"}), **bounded}) as service:
         peak = _peak(session, service)
+        session.prove("capacity", service)
+    with _started(session, "overload", {**accepted(OWN), **bounded}) as service:
         even = [1.0] * MERCHANTS
         steps = [_step(session, service, f"{multiple:g} x", multiple, peak, even) for multiple in MULTIPLES]
         time.sleep(CALM_S)
@@ -110,6 +111,16 @@ def overload(session: Session) -> None:
         session.prove("overload", service)
     session.figures += _figures(steps, calm, greedy)
     session.pages.append(_page(session, peak, steps, [calm, greedy]))
+
+
+@contextmanager
+def _started(session: Session, name: str, settings: dict[str, str]) -> Iterator[Service]:
+    with session.start_service(name, WORKERS, settings=settings) as service:
+        session.open_accounts(service, MERCHANTS)
+        fund(service, MERCHANTS)
+        if not session.plan.unbounded:
+            database.slow_commits(service.dsn, COMMIT_MS)
+        yield service
 
 
 def fund(service: Service, merchants: int) -> None:

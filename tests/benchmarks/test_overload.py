@@ -234,7 +234,7 @@ def test_overload_is_told_by_class_and_the_books_are_proved(
     printed = capsys.readouterr().out
     assert "one merchant asks 10 x its share: Jain's index of the others" in printed
     report = kept(folder)
-    assert report["proofs"]["overload"]["ok"]
+    assert {name: proof["ok"] for name, proof in report["proofs"].items()} == {"capacity": True, "overload": True}
     page = report["pages"]["overload"]
     assert page["peak"]["requests"] > page["peak"]["postings"] > 0
     assert [step["name"] for step in page["steps"]] == ["0.5 x", "2 x"]
