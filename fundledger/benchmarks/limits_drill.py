@@ -20,7 +20,7 @@ from fundledger.benchmarks.figures import Figure, Floor, rate_figure
 from fundledger.benchmarks.mix import Mix
 from fundledger.benchmarks.mixed_loop import PATIENCE_S, Answer, MixedRun, mixed_loop
 from fundledger.benchmarks.open_loop import open_loop, poisson
-from fundledger.benchmarks.overload import count_mixed, fund
+from fundledger.benchmarks.overload import NEVER_REACHED, count_mixed, fund
 from fundledger.benchmarks.plot_lines import lines
 from fundledger.benchmarks.runs import BenchFault, OpenRun, median_rate
 from fundledger.benchmarks.service import Service, accepted
@@ -53,10 +53,6 @@ rate = {RATE}
 burst = {BURST}
 mode = "leased"
 """
-NEVER_REACHED: Final = "version = 1\n" + "".join(
-    f'\n[[policy]]\nname = "{key}"\nkey = "{key}"\nrate = 1000000\nburst = 100000\nmode = "leased"\n'
-    for key in ("caller", "merchant", "class", "global")
-)
 
 
 @dataclass(frozen=True)
