@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -19,7 +20,7 @@ from fundledger.benchmarks.figures import Figure, Floor, rate_figure
 from fundledger.benchmarks.mix import Mix
 from fundledger.benchmarks.mixed_loop import PATIENCE_S, Answer, MixedRun, mixed_loop
 from fundledger.benchmarks.open_loop import open_loop, poisson
-from fundledger.benchmarks.overload import count_mixed, fund
+from fundledger.benchmarks.overload import NEVER_REACHED, count_mixed, fund
 from fundledger.benchmarks.plot_lines import lines
 from fundledger.benchmarks.runs import BenchFault, OpenRun, median_rate
 from fundledger.benchmarks.service import Service, accepted
@@ -35,11 +36,14 @@ BEFORE_S, OUTAGE_S, AFTER_S, KILLED_S = 6.0, 10.0, 6.0, 6.0
 MODE: Final = "fundledger_ratelimit_mode"
 WATCHED: Final = (MODE, "fundledger_ratelimit_decisions_total")
 WATCHED_EVERY_S: Final = 0.05
+STEADY_S: Final = 1.0
+RECOVER_S: Final = 2.0
 NO_LIMITER: Final = "this version has no limiter"
 NO_MODE: Final = f"/metrics does not show {MODE}"
 COST_SHARE: Final = 0.6
 COST_CONNECTIONS: Final = 64
 ON, OFF = "limiter on", "limiter off"
+Samples = Sequence[tuple[int, dict[str, float]]]
 DRILL_FILE: Final = f"""version = 1
 
 [[policy]]
@@ -49,15 +53,11 @@ rate = {RATE}
 burst = {BURST}
 mode = "leased"
 """
-NEVER_REACHED: Final = "version = 1\n" + "".join(
-    f'\n[[policy]]\nname = "{key}"\nkey = "{key}"\nrate = 1000000\nburst = 100000\nmode = "leased"\n'
-    for key in ("caller", "merchant", "class", "global")
-)
 
 
 @dataclass(frozen=True)
 class Outage:
-    """One way in which Valkey goes away, and comes back at `back_ns`. `recovered_s` after that, None: not seen."""
+    """One way in which Valkey goes away, and comes back at `back_ns`. `recovered_s` after that, None: not told."""
 
     what: str
     gone_ns: int
@@ -97,6 +97,10 @@ def outages(session: Session) -> None:
     ]
     against = run.no_verdict or (None if "RATELIMIT_FILE" in settings else NO_LIMITER)
     session.figures += _figures(run, seen, against)
+    times = alarms(watch.samples, [(stopped, resumed), (killed, killed)])
+    unseen = against or (None if in_fallback(watch.samples) else NO_MODE)
+    name = "limits: went into fallback although Valkey was there"
+    session.figures.append(Figure(name, times, "times", Floor(0, at_most=True), no_verdict=unseen))
     session.pages.append(_page(run, seen, at, watch))
 
 
@@ -209,19 +213,33 @@ def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, 
     )
 
 
-def recovery_s(samples: Sequence[tuple[int, dict[str, float]]], back_ns: int, ends_ns: int) -> float | None:
-    """From `back_ns` until nobody is in fallback; 0: nobody was seen to be. None: they still are, or it is not told."""
+def recovery_s(samples: Samples, back_ns: int, ends_ns: int) -> float | None:
+    """From `back_ns` until nobody is in fallback, and stays out of it for `STEADY_S`; all the time until `ends_ns` when
+    that never happens. None: it is not told."""
+    told = [(at, value) for at, value in in_fallback(samples) if back_ns <= at < ends_ns]
+    since: int | None = None
+    for number, (at, value) in enumerate(told):
+        since = None if value else since if since is not None else at if number else back_ns
+        if since is not None and at - since >= STEADY_S * 1e9:
+            return (since - back_ns) / 1e9
+    return (ends_ns - back_ns) / 1e9 if told else None
+
+
+def in_fallback(samples: Samples) -> list[tuple[int, bool]]:
+    """When it was told whether anybody was."""
     told = []
     for at, of in samples:
         fallback = [value for key, value in of.items() if key.startswith(MODE) and 'mode="fallback"' in key]
-        if fallback and back_ns <= at < ends_ns:
-            told.append((at, sum(fallback)))
-    if not told or told[-1][1]:
-        return None
-    last = max((at for at, value in told if value), default=None)
-    if last is None:
-        return 0.0
-    return (next(at for at, _ in told if at > last) - back_ns) / 1e9
+        if fallback:
+            told.append((at, any(fallback)))
+    return told
+
+
+def alarms(samples: Samples, away: Sequence[tuple[int, int]]) -> int:
+    """How often somebody went into fallback although Valkey was there, or had been for two seconds."""
+    told = in_fallback(samples)
+    begun = [at for (_, before), (at, now) in pairwise(told) if now and not before]
+    return sum(not any(gone <= at < back + RECOVER_S * 1e9 for gone, back in away) for at in begun)
 
 
 def _due(answers: Sequence[Answer], from_ns: int, to_ns: int) -> list[Answer]:
@@ -242,7 +260,13 @@ def _figures(run: MixedRun, outages_: Sequence[Outage], against: str | None) -> 
             ]
         unseen = against or (NO_MODE if of.recovered_s is None else None)
         figures += [
-            Figure(f"{name}: recovered after", of.recovered_s or 0.0, "s", Floor(2, at_most=True), no_verdict=unseen),
+            Figure(
+                f"{name}: recovered after",
+                of.recovered_s or 0.0,
+                "s",
+                Floor(RECOVER_S, at_most=True),
+                no_verdict=unseen,
+            ),
             Figure(
                 f"{name}: admitted in the first second after",
                 of.admitted_first_second,

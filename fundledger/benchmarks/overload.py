@@ -7,6 +7,8 @@ driver is the bottleneck then on a small machine, and says so.
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -31,8 +33,17 @@ CLOSED: Final = (32, 128)
 """Connections of the closed loops of which the best is the capacity."""
 COMMIT_MS: Final = 20
 BATCH_SIZE_MAX: Final = 4
-OWN: Final = {"RATELIMIT": "off", "SPLITTING": "off"}
-"""Quotas are another matter; and accounts that are split meanwhile would change the capacity."""
+TYPES: Final = '\n[types]\nrefund = ["refund"]\nwithdraw = ["withdraw"]\n'
+"""What vouchers are for: without it all of them are payments."""
+NEVER_REACHED: Final = (
+    "version = 1\n"
+    + TYPES
+    + "".join(
+        f'\n[[policy]]\nname = "{key}"\nkey = "{key}"\nrate = 1000000\nburst = 100000\nmode = "leased"\n'
+        for key in ("caller", "merchant", "class", "global")
+    )
+)
+"""Quotas are another matter, but requests have their classes from whoever limits."""
 FLOORS: Final[dict[float, tuple[Floor, Floor | None, Floor | None]]] = {
     2: (Floor(0.9), Floor(0.999), Floor(1.5, at_most=True)),
     5: (Floor(0.8), None, None),
@@ -95,12 +106,15 @@ class Step:
 def overload(session: Session) -> None:
     """Raises BenchFault."""
     bounded = {} if session.plan.unbounded else {"BATCH_SIZE_MAX": str(BATCH_SIZE_MAX)}
-    with session.start_service("overload", WORKERS, settings={**accepted(OWN), **bounded}) as service:
-        session.open_accounts(service, MERCHANTS)
-        fund(service, MERCHANTS)
-        if not session.plan.unbounded:
-            database.slow_commits(service.dsn, COMMIT_MS)
+    file = session.root / "never_reached.toml"
+    file.write_text(NEVER_REACHED)
+    # Accounts that are split meanwhile would change the capacity.
+    own = {"RATELIMIT": "on", "RATELIMIT_FILE": str(file), "SPLITTING": "off"}
+    # Callers in a closed loop fill the place of what is shed with what is not: that is the capacity of another mix.
+    with _started(session, "capacity", {**accepted({**own, "SHEDDING": "off"}), **bounded}) as service:
         peak = _peak(session, service)
+        session.prove("capacity", service)
+    with _started(session, "overload", {**accepted(own), **bounded}) as service:
         even = [1.0] * MERCHANTS
         steps = [_step(session, service, f"{multiple:g} x", multiple, peak, even) for multiple in MULTIPLES]
         time.sleep(CALM_S)
@@ -110,6 +124,16 @@ def overload(session: Session) -> None:
         session.prove("overload", service)
     session.figures += _figures(steps, calm, greedy)
     session.pages.append(_page(session, peak, steps, [calm, greedy]))
+
+
+@contextmanager
+def _started(session: Session, name: str, settings: dict[str, str]) -> Iterator[Service]:
+    with session.start_service(name, WORKERS, settings=settings) as service:
+        session.open_accounts(service, MERCHANTS)
+        fund(service, MERCHANTS)
+        if not session.plan.unbounded:
+            database.slow_commits(service.dsn, COMMIT_MS)
+        yield service
 
 
 def fund(service: Service, merchants: int) -> None:

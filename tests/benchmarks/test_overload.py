@@ -120,16 +120,35 @@ def test_a_tally_of_nothing_has_no_latencies() -> None:
     assert tally([answer(201, ms=3), answer(201, ms=5)]).p50_ms == 3
 
 
-def test_recovery_is_when_nobody_is_in_fallback_any_more() -> None:
-    def seen(*values: float) -> list[tuple[int, dict[str, float]]]:
-        return [(number * 100 * MS, {f'{MODE}{{mode="fallback"}}': value}) for number, value in enumerate(values)]
+def modes(*values: float) -> list[tuple[int, dict[str, float]]]:
+    """Who is in fallback, every 500 ms."""
+    return [(number * 500 * MS, {f'{MODE}{{mode="fallback"}}': value}) for number, value in enumerate(values)]
 
-    assert recovery_s(seen(0, 2, 2, 1, 0, 0), 100 * MS, 1000 * MS) == pytest.approx(0.3)
-    assert recovery_s(seen(1, 0, 0), 100 * MS, 1000 * MS) == 0
-    assert recovery_s(seen(1, 1, 1), 100 * MS, 1000 * MS) is None
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ((0, 2, 1, 0, 0, 0, 0), 1.0),
+        ((1, 0, 0, 0, 0, 0, 0), 0.0),
+        ((1, 0, 1, 0, 0, 0, 1), 1.0),
+        ((1, 1, 1, 1, 1, 1, 0), 2.5),
+        ((1, 1, 0, 1, 0, 1, 0), 2.5),
+    ],
+)
+def test_recovery_is_when_nobody_is_in_fallback_and_stays_out_of_it(values: tuple[float, ...], seconds: float) -> None:
+    assert recovery_s(modes(*values), 500 * MS, 3000 * MS) == pytest.approx(seconds)
+
+
+def test_a_mode_is_found_whatever_its_labels_and_one_that_is_not_told_is_no_recovery() -> None:
     by_worker = {f'{MODE}{{worker="0",mode="fallback"}}': 0.0, f'{MODE}{{worker="1",mode="fallback"}}': 1.0}
-    assert recovery_s([(150 * MS, by_worker), *seen(1, 1, 0)[2:]], 100 * MS, 1000 * MS) == pytest.approx(0.1)
-    assert recovery_s([(150 * MS, {})], 100 * MS, 1000 * MS) is None
+    assert limits_drill.in_fallback([(1, by_worker), (2, {})]) == [(1, True)]
+    assert recovery_s([(1, {})], 0, 1000 * MS) is None
+
+
+def test_a_fallback_is_an_alarm_unless_valkey_was_away() -> None:
+    samples = modes(0, 1, 0, 1, 1, 0, 0, 0, 1, 0, 0, 1)
+    assert limits_drill.alarms(samples, []) == 4
+    assert limits_drill.alarms(samples, [(1000 * MS, 2000 * MS)]) == 3
 
 
 def test_an_outage_is_told_as_the_share_of_the_limit_that_was_admitted_and_its_errors() -> None:
@@ -215,7 +234,7 @@ def test_overload_is_told_by_class_and_the_books_are_proved(
     printed = capsys.readouterr().out
     assert "one merchant asks 10 x its share: Jain's index of the others" in printed
     report = kept(folder)
-    assert report["proofs"]["overload"]["ok"]
+    assert {name: proof["ok"] for name, proof in report["proofs"].items()} == {"capacity": True, "overload": True}
     page = report["pages"]["overload"]
     assert page["peak"]["requests"] > page["peak"]["postings"] > 0
     assert [step["name"] for step in page["steps"]] == ["0.5 x", "2 x"]
