@@ -6,6 +6,7 @@ a queue the latency is in proportion to what is in flight, and letting in half o
 the work itself that is slow, half in flight is half the throughput at the same latency. `Queueing` compares just that.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
@@ -30,6 +31,10 @@ DROPPED_TARGETS: Final = 10
 """A request that was lost counts as one that took so many targets: one in ten is overload."""
 RATE: Final = 0.3
 """Weight of the last window in the rate: one holds one batch, or two, or none."""
+FORGET: Final = 0.8
+"""What is known of the latency fades by so much with each window in which nobody was answered."""
+ALONE_S: Final = 1.0
+"""Who waits while nobody else has come for so long, or for the target, does not show what others would wait."""
 SLOW: Final = 0.5
 """What does not come from a queue is believed in from this part of the latency on: less is noise of the rates."""
 
@@ -44,10 +49,10 @@ class Gate:
 
     __slots__ = (
         "_baseline_s",
-        "_busy_since",
         "_calm",
-        "_limit_max",
         "_rated",
+        "_rated_s",
+        "_unanswered",
         "api_class",
         "critical",
         "ended",
@@ -62,6 +67,7 @@ class Gate:
         "rank",
         "rate",
         "recent_s",
+        "room",
         "shares",
         "shed",
         "start",
@@ -72,7 +78,7 @@ class Gate:
         "window_s",
     )
 
-    def __init__(self, api_class: ApiClass, target_s: float, start: int, limit_max: int) -> None:
+    def __init__(self, api_class: ApiClass, target_s: float, start: int, room: int) -> None:
         self.api_class = api_class
         self.rank = RANKS[api_class]
         self.critical = api_class in CRITICAL
@@ -80,49 +86,48 @@ class Gate:
         self.shed = {"concurrency": 0, "fleet": 0, "worker": 0, "deadline": 0}
         self.start = start
         self.in_flight = self.in_flight_max = self.used = self.ended = 0
-        self.window_ended = self.quiet = self._rated = 0
-        self.rate = 0.0
+        self.window_ended = self.quiet = self._rated = self._unanswered = 0
+        self.rate = self._rated_s = 0.0
         self.total_s = self.recent_s = self.window_s = 0.0
         self.mean_s: float | None = None
         self.target_s = target_s
         self.lost_s = DROPPED_TARGETS * target_s
-        self._limit_max = limit_max
+        self.room = room
         self.full = False
         self._calm = True
         self._baseline_s = 0.0
-        self._busy_since = 0.0
         self._set(start)
 
-    def begin(self, now: float) -> None:
-        """The first one in flight after none."""
-        self._busy_since = now
+    def answered(self) -> int:
+        """How many ended since the last tick, which may be too few for a mean."""
+        return self.ended - self._rated
 
-    def close(self, now: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
-        """End the window, if enough requests ended in it.
+    def close(self, silent_s: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
+        """End the window, if enough requests ended in it. `silent_s`: see `Silence`.
 
         The target is `target_s` or BASELINES times the baseline, at most TARGETS times `target_s`; and never less than
         BASELINES_MIN baselines, since a class that takes seconds by nature would else be overload when it is alone.
         """
-        ended, self.used = self.ended, self.in_flight_max
+        ended, answered, self.used = self.ended, self.answered(), self.in_flight_max
         self.mean_s = None
         self.quiet = self.quiet + 1 if self.used <= QUIET else 0
         self.window_ended, self.window_s = 0, 0.0
-        rate = (ended - self._rated) / elapsed_s
-        self.rate += (RATE if self.rate else 1.0) * (rate - self.rate)
-        self._rated = ended
-        if ended:
-            self.recent_s = self.total_s / ended
-            self._busy_since = now
-        elif not self.in_flight:
+        self.rate += (RATE if self.rate else 1.0) * (answered / elapsed_s - self.rate)
+        if answered:
+            self.recent_s = (self.total_s - self._rated_s) / answered
+            self._unanswered = 0
+        else:
             # Who is turned away for its deadline is no sample: without this, nobody would ever be let in again.
-            self.recent_s *= 0.8
-        elif now - self._busy_since > self.target_s:
-            self.mean_s = self.recent_s = now - self._busy_since
+            self.recent_s *= FORGET
+            self._unanswered += 1
+            if silent_s > self.target_s and self.in_flight > 1:
+                self.mean_s = self.recent_s = silent_s
+        self._rated, self._rated_s = ended, self.total_s
         if ended >= SAMPLES_MIN:
             self.mean_s = self.total_s / ended + lag_s
             self._baseline_s += 0.1 * min(0.0, self.mean_s - self._baseline_s)
             self.window_ended, self.window_s = ended, self.total_s
-            self.ended, self.total_s, self._rated = 0, 0.0, 0
+            self._restart()
         self.in_flight_max = self.in_flight
         self.shares.window(was_full=self.full)
         self.full = False
@@ -131,14 +136,14 @@ class Gate:
         self.target_s = max(target_s, min(BASELINES * self._baseline_s, longest_s))
         if self.mean_s is not None:
             self._calm = self.mean_s < self.target_s / 2
-        elif not self.used:
+        elif not self.used or (self._unanswered >= QUIET_WINDOWS and not silent_s):
             self._calm = True
 
     def is_over(self) -> bool:
         return self.mean_s is not None and self.mean_s > self.target_s
 
     def is_calm(self) -> bool:
-        """Below half of the target when it was last known, or nothing in flight since."""
+        """Below half of the target when it was last known, or nothing in flight since but what hangs."""
         return self._calm
 
     def learn(self, part: float) -> None:
@@ -160,7 +165,7 @@ class Gate:
         return max(0.0, before - self.limit)
 
     def grow(self) -> None:
-        self._set(min(self._limit_max, self.limit + max(1, self.limit // GROWTH)))
+        self._set(min(self.room, self.limit + max(1, self.limit // GROWTH)))
 
     def settle(self) -> None:
         """Down to one and a half of what is used, at most to the start: nobody is turned away by that."""
@@ -174,12 +179,41 @@ class Gate:
     def reopen(self) -> None:
         """Let in again: from the floor, and with nothing remembered of the time of too much."""
         self._set(LIMIT_MIN)
+        self.recent_s = 0.0
+        self._restart()
+
+    def _restart(self) -> None:
         self.ended = self._rated = 0
-        self.total_s = self.recent_s = 0.0
+        self.total_s = self._rated_s = 0.0
 
     def _set(self, limit: int) -> None:
         self.limit = limit
         self.lent = int(self.shares.lent * limit)
+
+
+class Silence:
+    """For how long requests that wait for the same, be they of one class or of several, came and none was answered.
+
+    One request tells nothing: it may wait for its own client. Nor do many that came at one time: it takes SAMPLES_MIN
+    in flight, and others that go on coming. When nobody has come for a while, it starts anew.
+    """
+
+    __slots__ = ("_asked_at", "_gates", "_in_flight", "_since")
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self._gates = gates
+        self._in_flight = 0
+        self._since = self._asked_at = 0.0
+
+    def window(self, now: float, target_s: float) -> float:
+        """Seconds; 0 when there is nothing to tell. To be asked before the gates close the window."""
+        before, self._in_flight = self._in_flight, sum([gate.in_flight for gate in self._gates])
+        if self._in_flight > before or any(gate.full for gate in self._gates):
+            self._asked_at = now
+        alone = now - self._asked_at > max(target_s, ALONE_S)
+        if alone or not before or any(gate.answered() for gate in self._gates):
+            self._since = now
+        return max(0.0, self._asked_at - self._since) if self._in_flight >= SAMPLES_MIN else 0.0
 
 
 class Queueing:

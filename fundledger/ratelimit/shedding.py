@@ -6,17 +6,20 @@ Pure and synchronous: `enter` and `leave` around each request, `tick` about ten 
 from typing import Final
 
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
-from fundledger.ratelimit.concurrency import LIMIT_MIN, QUIET_WINDOWS, SLOW, Gate, Queueing
+from fundledger.ratelimit.concurrency import LIMIT_MIN, QUIET_WINDOWS, SLOW, Gate, Queueing, Silence
 from fundledger.ratelimit.counted import Shed
 from fundledger.ratelimit.door import LOWER_S, Door
 
 WINDOW_S: Final = 0.1
-SHEDDABLE: Final = 0.8
-"""The part of `concurrency_max` that all but the critical classes hold at most together."""
+ROOM: Final = (1.0, 0.8, 0.75, 0.7, 0.65, 0.6)
+"""By rank: it is let in while less than this part of `concurrency_max` is in flight. What a class gets of the
+throughput is what it holds of the room: where others may hold all but a fifth, the critical ones get that fifth."""
 LANES: Final = CRITICAL | {ApiClass.PAYMENT}
 """These wait for each other in the lanes, so that it is seen in them together whether there is a queue."""
-HELPLESS: Final = 10
-"""After so many windows in which nobody below them had anything left to give, the critical classes pay."""
+HELPLESS_S: Final = 1.0
+"""After so long in which nobody below them had anything left to give, the critical classes pay."""
+HELPLESS_LATENCIES: Final = 3
+"""But not before so many latencies: who was let in earlier is in the way for one, and then who waited behind them."""
 LOWEST: Final = max(RANKS.values())
 
 
@@ -33,37 +36,34 @@ class Shedder:
 
     __slots__ = (
         "_by_rank",
-        "_concurrency_max",
         "_door",
         "_gates",
-        "_helpless",
+        "_helpless_s",
         "_in_flight",
         "_on",
         "_queueing",
         "_rank_max",
-        "_sheddable",
-        "_sheddable_max",
+        "_silences",
         "_target_s",
         "_ticked_at",
     )
 
     def __init__(self, target_s: float = 0.1, concurrency_max: int = 4000, on: bool = True) -> None:
         self._target_s = target_s
-        self._concurrency_max = concurrency_max
-        self._sheddable_max = int(SHEDDABLE * concurrency_max)
         self._on = on
         self._gates = {
-            api_class: Gate(api_class, target_s, _start(rank, concurrency_max), concurrency_max)
+            api_class: Gate(api_class, target_s, _start(rank, concurrency_max), int(ROOM[rank] * concurrency_max))
             for api_class, rank in RANKS.items()
         }
         self._by_rank = [[g for g in self._gates.values() if g.rank == rank] for rank in range(LOWEST + 1)]
         self._door = Door(LOWEST)
         gates = list(self._gates.values())
-        self._queueing = [(Queueing(), [g for g in gates if g.api_class in LANES]), (Queueing(), gates)]
+        lanes = [gate for gate in gates if gate.api_class in LANES]
+        self._queueing = [(Queueing(), lanes), (Queueing(), gates)]
+        self._silences = [(Silence(of), of) for of in [lanes, *([gate] for gate in gates if gate not in lanes)]]
         self._rank_max = LOWEST
         self._in_flight = 0
-        self._sheddable = 0
-        self._helpless = 0
+        self._helpless_s = 0.0
         self._ticked_at: float | None = None
 
     @property
@@ -71,12 +71,19 @@ class Shedder:
         """0: nobody is turned away at the door; n: the n lowest ranks are. The critical classes never are."""
         return self._door.level
 
-    def enter(self, api_class: ApiClass, merchant: str | None, now: float, budget_s: float | None = None) -> str | None:
+    def enter(
+        self,
+        api_class: ApiClass,
+        merchant: str | None,
+        now: float,  # noqa: ARG002, callers know it, and what stands in for this one in tests may decide by it
+        budget_s: float | None = None,
+    ) -> str | None:
         """None: it is in flight until `leave`, which must be called once with the same class and merchant.
 
         Else why not: "worker", the level; "deadline", what is left of its time (`budget_s`) is gone, or more than half
-        of it would be spent waiting; "fleet", the worker holds as much as it may; "concurrency", the class does, or
-        this merchant holds its share. `now` in monotonic seconds. A merchant None has no share to keep to.
+        of it would be spent waiting; "fleet", the worker holds all that leaves room for this rank; "concurrency", the
+        class holds as much as it may, or this merchant its share. `now` in monotonic seconds. A merchant None has no
+        share to keep to.
         """
         gate = self._gates[api_class]
         in_flight = gate.in_flight
@@ -86,9 +93,7 @@ class Shedder:
                 reason = "worker"
             elif budget_s is not None and (budget_s <= 0.0 or gate.recent_s > 0.5 * budget_s):
                 reason = "deadline"
-            elif self._in_flight >= self._concurrency_max or (
-                not gate.critical and self._sheddable >= self._sheddable_max
-            ):
+            elif self._in_flight >= gate.room:
                 reason = "fleet"
             elif in_flight >= gate.limit:
                 reason = "concurrency"
@@ -98,15 +103,11 @@ class Shedder:
             if reason is not None:
                 gate.shed[reason] += 1
                 return reason
-        if not in_flight:
-            gate.begin(now)
         in_flight += 1
         gate.in_flight = in_flight
         if in_flight > gate.in_flight_max:  # noqa: PLR1730, as in `fairness`
             gate.in_flight_max = in_flight
         self._in_flight += 1
-        if not gate.critical:
-            self._sheddable += 1
         if merchant is not None:
             gate.shares.enter(merchant)
         return None
@@ -122,8 +123,6 @@ class Shedder:
             gate.shares.leave(merchant)
         gate.in_flight -= 1
         self._in_flight -= 1
-        if not gate.critical:
-            self._sheddable -= 1
         gate.ended += 1
         gate.total_s += max(seconds, gate.lost_s) if dropped else seconds
 
@@ -138,17 +137,20 @@ class Shedder:
         if elapsed_s < WINDOW_S / 2:
             return
         self._ticked_at = now
-        for gate in self._gates.values():
-            gate.close(now, elapsed_s, loop_lag_s, self._target_s)
+        for silence, gates in self._silences:
+            silent_s = silence.window(now, self._target_s)
+            for gate in gates:
+                gate.close(silent_s, elapsed_s, loop_lag_s, self._target_s)
         over = [gate for gate in self._gates.values() if gate.is_over()]
         late = loop_lag_s > self._target_s
         hurt = 0 if late else min((gate.rank for gate in over), default=None)
         calm = loop_lag_s < self._target_s / 2 and all(gate.is_calm() for gate in self._gates.values())
         self._tell_queue_from_slowness(elapsed_s, over, calm=calm)
         lowest = max((gate.rank for gate in self._gates.values() if gate.used), default=0)
-        payer = self._payer(hurt or 0, lowest)
+        payer = self._payer(hurt or 0, lowest, max((gate.mean_s or 0.0 for gate in over), default=0.0))
         self._move_limits(payer, calm=calm)
-        self._helpless = self._helpless + 1 if hurt == 0 and payer in (0, LOWEST + 1) else 0
+        helpless = hurt == 0 and payer in (0, LOWEST + 1) and (late or self._is_too_much())
+        self._helpless_s = self._helpless_s + elapsed_s if helpless else 0.0
         if hurt is not None:
             self._make_room(hurt, payer, over)
         stuck = late or (hurt is not None and self._is_at_floor(lowest))
@@ -191,12 +193,13 @@ class Shedder:
             for gate in alone:
                 gate.learn(1.0)
 
-    def _payer(self, hurt: int, lowest: int) -> int:
+    def _payer(self, hurt: int, lowest: int, latency_s: float) -> int:
         """The rank that has to make room: the lowest that was let in and is above its floor; LOWEST + 1: none has."""
         for rank in range(lowest, max(hurt, 1) - 1, -1):
             if any(gate.used and gate.limit > LIMIT_MIN for gate in self._by_rank[rank]):
                 return rank
-        return 0 if hurt == 0 and (lowest == 0 or self._helpless >= HELPLESS) else LOWEST + 1
+        helpless = self._helpless_s > max(HELPLESS_S, HELPLESS_LATENCIES * latency_s)
+        return 0 if hurt == 0 and (lowest == 0 or helpless) else LOWEST + 1
 
     def _move_limits(self, payer: int, *, calm: bool) -> None:
         """Grow what is calm and needs it, and what has somebody below it to make room; settle what is neither."""
@@ -225,6 +228,11 @@ class Shedder:
             if excess <= 0:
                 return
 
+    def _is_too_much(self) -> bool:
+        """More is in flight in the lanes than leaves within the target; else only what came earlier is late."""
+        lanes = [gate for gate in self._gates.values() if gate.api_class in LANES]
+        return sum(g.in_flight for g in lanes) > sum(g.rate * g.target_s for g in lanes)
+
     def _is_at_floor(self, rank: int) -> bool:
         return rank > 0 and all(gate.limit <= LIMIT_MIN for gate in self._by_rank[rank] if gate.used)
 
@@ -243,4 +251,4 @@ class Shedder:
 def _start(rank: int, concurrency_max: int) -> int:
     """Where a limit starts. What a worker holds at its target is about half of `concurrency_max`."""
     parts = (2, 4)
-    return max(LIMIT_MIN, concurrency_max // (parts[rank] if rank < len(parts) else 20))
+    return max(LIMIT_MIN, concurrency_max // (parts[rank] if rank < len(parts) else 10))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fundledger.app.settings import Settings
 from fundledger.ratelimit import concurrency, door, shedding
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
 from fundledger.ratelimit.fairness import Shares
@@ -23,8 +24,13 @@ def shedder() -> Shedder:
     return Shedder(TARGET_S, concurrency_max=400)
 
 
-def mix(times: float) -> list[Source]:
-    return [Source(api_class, times * SERVER.capacity() / len(RANKS)) for api_class in RANKS]
+def by_default() -> Shedder:
+    fields = Settings.model_fields
+    return Shedder(fields["latency_target_ms"].default / 1000, fields["concurrency_max"].default)
+
+
+def mix(times: float, server: Server = SERVER) -> list[Source]:
+    return [Source(api_class, times * server.capacity() / len(RANKS)) for api_class in RANKS]
 
 
 def p99(accounts: list[Account]) -> float:
@@ -168,6 +174,60 @@ def a_fifth_is_left_to_critical_classes() -> None:
     assert tried.enter(ApiClass.REFUND, None, 10.0) == "fleet"
 
 
+QUICK = Server(each_s=0.0001)
+"""About 7700/s: by default a worker holds less than what leaves within the target."""
+READS = [Source(ApiClass.QUERY, 450, own_s=0.02)]
+EVEN = [Source(api_class, 500 / len(RANKS)) for api_class in RANKS]
+
+
+def twice_the_load_is_borne_by_default(server: Server) -> None:
+    sources = mix(2.0, server)
+    accounts = run(by_default(), server, sources, until=30.0)
+    critical = [a for a, s in zip(accounts, sources, strict=True) if s.api_class in CRITICAL]
+    assert success(critical) >= 0.999
+    assert sum(len(account.seconds) for account in accounts) / 30.0 >= 0.9 * server.capacity()
+
+
+def a_burst_is_let_in_by_default() -> None:
+    """300 at one moment, once a second, on a worker with nothing else to do; answered in batches of 100."""
+    for api_class in ApiClass:
+        tried = by_default()
+        for n in range(200):
+            if n % 10 == 0:
+                assert [tried.enter(api_class, f"m{k % 3}", n / 10) for k in range(300)] == [None] * 300
+                for k in range(300):
+                    tried.leave(api_class, f"m{k % 3}", (k // 100 + 1) * (QUICK.commit_s + 100 * QUICK.each_s))
+            tried.tick(n / 10, 0.0)
+
+
+def a_pause_of_the_database_is_no_overload_by_default(server: Server, sources: list[Source]) -> None:
+    """It stands still for 800 ms, each ten seconds."""
+    slow = Server(server.commit_s, server.each_s, slow=lambda now: 0.8 if 5.0 <= now % 10 < 5.05 else 0.0)
+    accounts = run(by_default(), slow, sources, until=40.0)
+    assert max(max(account.seconds) for account in accounts) > 0.7
+    assert success(accounts) == 1.0
+
+
+def who_hangs_costs_the_others_nothing(api_class: ApiClass, count: int, sources: list[Source]) -> None:
+    """From 1 s to 61 s: their clients never send the rest. Nobody else has much to wait for."""
+    tried = by_default()
+    levels = set()
+    turns = [1.0, 61.0]
+
+    def note(now: float) -> None:
+        if turns and now >= turns[0]:
+            if turns.pop(0) == 1.0:
+                assert {tried.enter(api_class, None, now) for _ in range(count)} == {None}
+            else:
+                for _ in range(count):
+                    tried.leave(api_class, None, 60.0)
+        levels.add(tried.level)
+
+    accounts = run(tried, QUICK, sources, until=70.0, each_tick=note)
+    assert success(accounts) >= 0.999
+    assert levels == {0}
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     "twice": twice_the_load_is_borne,
     "five times": five_times_the_load_is_borne,
@@ -184,6 +244,16 @@ CHECKS: dict[str, Callable[[], None]] = {
     "drift": the_limit_keeps_still,
     "three minutes": throughput_keeps_still_with_too_much_to_do,
     "a fifth": a_fifth_is_left_to_critical_classes,
+    "twice by default": lambda: twice_the_load_is_borne_by_default(SERVER),
+    "twice by default, quick": lambda: twice_the_load_is_borne_by_default(QUICK),
+    "burst": a_burst_is_let_in_by_default,
+    "pause": lambda: a_pause_of_the_database_is_no_overload_by_default(QUICK, EVEN),
+    "pause, payments": lambda: a_pause_of_the_database_is_no_overload_by_default(
+        SERVER, [Source(ApiClass.PAYMENT, 500)]
+    ),
+    "one hangs": lambda: who_hangs_costs_the_others_nothing(ApiClass.REFUND, 1, [*READS, Source(ApiClass.PAYMENT, 50)]),
+    "one hangs, reads": lambda: who_hangs_costs_the_others_nothing(ApiClass.REFUND, 1, READS),
+    "many hang": lambda: who_hangs_costs_the_others_nothing(ApiClass.REFUND, 50, READS),
 }
 
 
@@ -222,15 +292,15 @@ def baseline_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a long-term average of the latency does: after a while, too much is as it always was."""
     close = concurrency.Gate.close
 
-    def followed(self: concurrency.Gate, now: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
-        close(self, now, elapsed_s, lag_s, target_s)
+    def followed(self: concurrency.Gate, silent_s: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
+        close(self, silent_s, elapsed_s, lag_s, target_s)
         self.learn(1.0)
 
     monkeypatch.setattr(concurrency.Gate, "close", followed)
 
 
 def nothing_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shedding, "SHEDDABLE", 1.0)
+    monkeypatch.setattr(shedding, "ROOM", [1.0] * (LOWEST + 1))
 
 
 def no_fairness(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +323,7 @@ def all_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def critical_never_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     payer = Shedder._payer
-    monkeypatch.setattr(Shedder, "_payer", lambda self, hurt, lowest: payer(self, hurt, lowest) or LOWEST + 1)
+    monkeypatch.setattr(Shedder, "_payer", lambda self, *seen: payer(self, *seen) or LOWEST + 1)
 
 
 def never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,11 +342,30 @@ def restored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(concurrency.Gate, "is_calm", lambda self: not self.is_over())
 
 
+def who_hangs_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the oldest has waited, and be they the only ones."""
+
+    def window(self: concurrency.Silence, now: float, _: float) -> float:
+        if any(gate.answered() for gate in self._gates) or not any(gate.in_flight for gate in self._gates):
+            self._since = now
+        return now - self._since
+
+    monkeypatch.setattr(concurrency.Silence, "window", window)
+
+
+def paid_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The critical classes pay while what was let in before is still in the way."""
+    monkeypatch.setattr(shedding, "HELPLESS_LATENCIES", 0)
+
+
 TWINS: list[tuple[Break, str]] = [
     (one_baseline, "slow by nature"),
     (no_baseline, "slow for good"),
     (baseline_follows, "five times"),
     (nothing_reserved, "a fifth"),
+    (nothing_reserved, "twice by default, quick"),
+    (who_hangs_is_believed, "many hang"),
+    (paid_at_once, "twice by default"),
     (no_fairness, "thirty shares"),
     (nothing_lent, "ten shares"),
     (all_pay, "twice"),

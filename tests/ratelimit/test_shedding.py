@@ -58,7 +58,7 @@ def test_whatever_enters_and_leaves_nothing_is_left_and_nothing_is_negative(
     for entered in inside:
         shedder.leave(*entered, 0.5)
     assert set(shedder.counted().in_flight.values()) == {0}
-    assert (shedder._in_flight, shedder._sheddable) == (0, 0)
+    assert shedder._in_flight == 0
     assert [gate.shares._held for gate in shedder._gates.values()] == [{}] * len(ApiClass)
 
 
@@ -117,6 +117,25 @@ def test_who_is_turned_away_for_its_deadline_is_let_in_again_though_nobody_prove
         shedder.tick(n / 10, 0.0)
     assert reasons[0] == "deadline"
     assert reasons[-1] is None
+
+
+@pytest.mark.parametrize("late", [1, 3, 9, 30])
+@pytest.mark.parametrize("hanging", [0, 1, 30])
+def test_a_few_late_requests_do_not_shut_their_class_to_all_who_have_a_deadline(late: int, hanging: int) -> None:
+    """They took 2 s, and from then on everybody would wait for 3 s: more than half of that was spent waiting."""
+    shedder = Shedder(1.0)
+    shedder.tick(0.0, 0.0)
+    assert {shedder.enter(REFUND, None, 0.0) for _ in range(hanging + late)} == {None}
+    for _ in range(late):
+        shedder.leave(REFUND, None, 2.0)
+    reasons = []
+    for n in range(1, 600):
+        shedder.tick(n / 10, 0.0)
+        reasons.append(shedder.enter(REFUND, None, n / 10, 3.0))
+        if reasons[-1] is None:
+            shedder.leave(REFUND, None, 0.02)
+    assert reasons[0] == "deadline"
+    assert set(reasons[50:]) == {None}
 
 
 # --- Limits -----------------------------------------------------------------------------------------------------------
@@ -197,6 +216,41 @@ def test_a_server_that_answers_nobody_is_noticed() -> None:
             shedder.enter(PAYMENT, None, n / 10)
         shedder.tick(n / 10, 0.0)
     assert limits(shedder)["payment"] == LIMIT_MIN
+
+
+@pytest.mark.parametrize("classes", [[PAYMENT], [PAYMENT, REFUND, ApiClass.CONFIRM], [QUERY]])
+@pytest.mark.parametrize("fails_after", [None, 40])
+def test_a_database_that_stands_still_is_noticed_at_five_requests_a_second(
+    classes: list[ApiClass], fails_after: int | None
+) -> None:
+    """Whether they are lost after 4 s or wait for ever."""
+    shedder = Shedder(1.0)
+    before = limits(shedder)[classes[0]]
+    inside: list[tuple[int, ApiClass]] = []
+    shedder.tick(0.0, 0.0)
+    for n in range(1, 80):
+        if n % 2:
+            api_class = classes[n // 2 % len(classes)]
+            if shedder.enter(api_class, None, n / 10) is None:
+                inside.append((n, api_class))
+        while fails_after and inside and inside[0][0] + fails_after <= n:
+            shedder.leave(inside.pop(0)[1], None, fails_after / 10, dropped=True)
+        shedder.tick(n / 10, 0.0)
+    assert limits(shedder)[classes[0]] < before / 2
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_level_falls_again_though_somebody_hangs(count: int) -> None:
+    shedder = Shedder(1.0)
+    for _ in range(count):
+        shedder.enter(REFUND, None, 0.0)
+    for n in range(30):
+        shedder.tick(n / 10, 2.0)
+    assert shedder.level > 0
+    window(shedder, 3.0, {REFUND: 0.9})
+    for n in range(31, 400):
+        shedder.tick(n / 10, 0.0)
+    assert shedder.level == 0
 
 
 @pytest.mark.parametrize(("baselines", "calm"), [(concurrency.BASELINES_MIN, True), (2, False)])
