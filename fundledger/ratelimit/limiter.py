@@ -21,7 +21,9 @@ from fundledger.ratelimit.counted import Limits, Times
 from fundledger.ratelimit.policies import Policies
 from fundledger.ratelimit.store import Store, StoreAway
 
-SETTLE_S: Final = 0.005
+SETTLE_S: Final = 0.02
+EAGER: Final = 8
+"""Who spends so much on credit between two settlements is worth a lease."""
 KEYS_AT_ONCE: Final = 64
 """Buckets in one script: it takes the store about as long as a round trip."""
 SETTLED_S: Final = 0.05
@@ -253,8 +255,7 @@ class Limiter:
     async def _settle(self, buckets: list[Bucket]) -> None:
         for bucket in buckets:
             bucket.dirty = False
-            # Who is spent on credit fast is worth a lease; who hardly is, is not.
-            eager = bucket.low > 0 or bucket.debt * 4 > bucket.credit
+            eager = bucket.low > 0 or bucket.debt >= EAGER or bucket.debt * 4 > bucket.credit
             bucket.want = min(bucket.hold, max(2 * bucket.want, 4 * bucket.debt)) if eager and bucket.debt >= 0 else 0
         with contextlib.suppress(StoreAway):
             await self._decide([(bucket, 0) for bucket in buckets], SETTLED_S)

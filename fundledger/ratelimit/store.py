@@ -27,6 +27,8 @@ ROUND_TRIP_S: Final = 0.05
 SHORT_S: Final = 1.0
 """What was away for less is only told what was admitted meanwhile; what was for longer counts as spent at first."""
 FAILURES_IN_ROW: Final = 3
+SILENT_S: Final = 0.1
+"""A machine that is busy for some milliseconds is not a store that is away."""
 CALLS_MIN: Final = 10
 MISSED_SHARE: Final = 0.2
 PROBE_EVERY_S: Final = (0.1, 0.2)
@@ -52,13 +54,14 @@ class StoreAway(Exception):
 
 
 class Breaker:
-    """Closed until three failures in a row, or a fifth of the round trips of a second; then open until a probe
-    succeeds.
+    """Closed until three round trips in a row fail and none succeeds for `SILENT_S`, or a fifth of those of a second
+    fail; then open until a probe succeeds.
     """
 
     def __init__(self) -> None:
         self.open = False
         self._in_row = 0
+        self._failing_since = 0.0
         self._window = 0.0
         self._calls = 0
         self._failures = 0
@@ -69,12 +72,13 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         """A failure: an error, or an answer that came too late."""
+        if self._in_row == 0:
+            self._failing_since = now
         self._in_row += 1
         self._count(now)
         self._failures += 1
-        if self._in_row >= FAILURES_IN_ROW or (
-            self._calls >= CALLS_MIN and self._failures > MISSED_SHARE * self._calls
-        ):
+        is_silent = self._in_row >= FAILURES_IN_ROW and now - self._failing_since >= SILENT_S
+        if is_silent or (self._calls >= CALLS_MIN and self._failures > MISSED_SHARE * self._calls):
             self.open = True
 
     def close(self) -> None:
