@@ -16,7 +16,7 @@ from typing import Any, Final
 from fundledger.app.hotkeys import HotKeys
 from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.render import encode
-from fundledger.app.reply import Reply
+from fundledger.app.reply import Reply, Undone
 from fundledger.ledger.account import Account
 from fundledger.ledger.voucher import Voucher
 from fundledger.ratelimit.bucket import Bucket
@@ -27,12 +27,13 @@ from fundledger.ratelimit.shedding import Shedder
 
 IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
+_WITHDRAW: Final = ApiClass.WITHDRAW
 UNLIMITED: Final = Chain([], ApiClass.PAYMENT, {})
 
 
 class Passage:
-    """One request on its way in. `started`: when it was read (monotonic s); `budget_s`: how long from then its sender
-    waits, None if it does not tell.
+    """One request on its way in. `started`: when all of it was read (monotonic s); `budget_s`: how long from then its
+    sender waits, None if it does not tell.
 
     `merchant`: whose money it is about, None where that is not known. `charged` tokens of each bucket of its `chain`,
     or the `charges` of a batch, are what a refund gives back. `inside`: it is in flight. `shed`: it was turned away for
@@ -107,7 +108,8 @@ class Gate:
         if self.limiter is not None:
             verdict = await self.limiter.ask(passage.chain, cost, passage.started, charges)
             if verdict is not None:
-                return self._denied(passage, verdict, cost)
+                of_it = [n for bucket, n in charges or () if bucket.policy is verdict.policy]
+                return self._denied(passage, verdict, max(of_it, default=cost))
             if charges is None:
                 passage.charged = cost
             else:
@@ -135,11 +137,26 @@ class Gate:
         return None
 
     def at_the_door(self, passage: Passage) -> Reply | None:
-        """None: the level lets its class in now. Before its body is read, and before it is charged."""
-        if not self.shedder.is_shut(passage.api_class):
+        """None: the level lets its class in now, and its caller is not known to have used up a quota of his.
+
+        Asks nobody and charges nothing: for what is not worth reading a body, or the database, for.
+        """
+        if self.shedder.is_shut(passage.api_class):
+            passage.shed = True
+            return self._shed(passage, "worker")
+        limiter = self.limiter
+        if limiter is None or limiter.store.breaker.open:
             return None
-        passage.shed = True
-        return self._shed(passage, "worker")
+        now = time.monotonic()
+        chain = limiter.chain(passage.module, passage.api_class, None, None)
+        for bucket in chain.buckets:
+            if bucket.denies(1, now) and not bucket.shadowed and not bucket.has(1, now):
+                passage.chain = chain
+                self.hot_keys.seen("caller", passage.module)
+                counted = f"{bucket.policy.name} {chain.api_class} deny denycache"
+                limiter.counts.decisions[counted] = limiter.counts.decisions.get(counted, 0) + 1
+                return self._denied(passage, Denied(bucket.policy, "denycache", bucket.retry_at - now), 1)
+        return None
 
     def told(self, passage: Passage, now: float) -> Chain | Told:
         """Where the sender of a request stands, for the headers of its answer."""
@@ -153,7 +170,7 @@ class Gate:
         return chain
 
     def refund(self, passage: Passage) -> None:
-        """It is a repeat, answered from its record, or it was shed: it costs nothing."""
+        """It is a repeat, answered from its record, or nothing was done for it: it costs nothing."""
         if self.limiter is None:
             return
         if passage.charges:
@@ -162,8 +179,11 @@ class Gate:
             self.limiter.give_back(passage.chain, passage.charged)
         passage.charges, passage.charged = (), 0
 
-    def leave(self, passage: Passage, now: float, *, dropped: bool = False) -> None:
-        """It has been answered. `dropped`: with a fault of ours."""
+    def leave(self, passage: Passage, now: float, reply: Reply | None = None) -> None:
+        """It has been answered, or nobody waits for the answer any more. What we could not do costs nothing."""
+        dropped = reply is not None and reply.status >= 500
+        if dropped and type(reply) is Undone:
+            self.refund(passage)
         if passage.inside:
             passage.inside = False
             self.shedder.leave(passage.api_class, passage.merchant, now - passage.started, dropped=dropped)
@@ -175,12 +195,20 @@ class Gate:
         count = len(vouchers)
         self.hot_keys.seen("caller", passage.module, count)
         limiter = self.limiter
+        chains: dict[Chain, int] = {}
+        hot: dict[tuple[str, str], int] = {}
+        for voucher in vouchers:
+            account = account_of(voucher.lines, self.class_of(voucher.type))
+            if account is not None:
+                for key in (("merchant", account.owner), ("account", account.id)):
+                    hot[key] = hot.get(key, 0) + 1
+            if limiter is not None:
+                chain = self._chain_of(limiter, passage, voucher)
+                chains[chain] = chains.get(chain, 0) + 1
+        for (kind, name), n in hot.items():
+            self.hot_keys.seen(kind, name, n)
         if limiter is None:
             return self.enter_uncharged(passage, time.monotonic())
-        chains: dict[Chain, int] = {}
-        for voucher in vouchers:
-            chain = self._chain_of(limiter, passage, voucher)
-            chains[chain] = chains.get(chain, 0) + 1
         costs: dict[Bucket, int] = {}
         for chain, n in chains.items():
             for bucket in chain.buckets:
@@ -191,9 +219,10 @@ class Gate:
         return await self.ask(passage, count, list(costs.items()))
 
     def _chain_of(self, limiter: Limiter, passage: Passage, voucher: Voucher) -> Chain:
-        account = account_of(voucher)
+        api_class = limiter.policies.class_of(voucher.type)
+        account = account_of(voucher.lines, api_class)
         owner, id_ = (None, None) if account is None else (account.owner, account.id)
-        return limiter.chain(passage.module, limiter.policies.class_of(voucher.type), owner, id_)
+        return limiter.chain(passage.module, api_class, owner, id_)
 
     def refund_voucher(self, passage: Passage, voucher: Voucher) -> None:
         """One of a batch was a repeat: it costs nothing, neither by itself nor as one of the batch."""
@@ -236,9 +265,15 @@ class Gate:
         return _refusal(503, "temporary-reduced-capacity", "Not at the moment", detail, wait_s, headers)
 
 
-def account_of(voucher: Voucher) -> Account | None:
-    """Whose money a voucher is about: the first account that is not the platform's."""
-    for account, _ in voucher.lines:
+def account_of(lines: Sequence[tuple[Account, int]], api_class: ApiClass) -> Account | None:
+    """Whose money a voucher is about: the first account that is not the platform's; of a withdrawal, the first such
+    that is debited, in whatever order its lines stand.
+    """
+    if api_class is _WITHDRAW:
+        for account, amount in lines:
+            if amount < 0 and not account.type.platform:
+                return account
+    for account, _ in lines:
         if not account.type.platform:
             return account
     return None

@@ -20,6 +20,7 @@ from fundledger.ledger.hold import EndHold, Hold, PlaceHold
 from fundledger.ledger.records import read_holds
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.statements import SQL
+from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.pacer import Pacer
 from fundledger.security.keys import KeyFault
 
@@ -44,11 +45,11 @@ async def place_hold(service: Service, call: Call) -> Reply:
         expires_at_us = 1  # long past; 0 would mean never
     found = await service.reading(lambda: service.directory.resolve(service.pool, [body.account]))
     account = found.get(body.account)
-    if account is None:
-        return refused(Refusal(Code.ACCOUNT_NOT_FOUND, f"there is no account {body.account}", account=body.account))
     no = await service.gate.let(call.passage, account)
     if no is not None:
         return no
+    if account is None:
+        return refused(Refusal(Code.ACCOUNT_NOT_FOUND, f"there is no account {body.account}", account=body.account))
     outcome = await service.ask(account.shard, PlaceHold(body.id, account, body.amount, expires_at_us))
     if isinstance(outcome, Fault):
         return faulted(outcome)
@@ -62,24 +63,40 @@ async def place_hold(service: Service, call: Call) -> Reply:
     )
 
 
-async def _hold(service: Service, call: Call) -> Hold:
-    """The hold that the path names, as it stands. Raises BadRequest (404)."""
-    id_ = account_id(call.parameters["id"], "id")
+async def _find(service: Service, id_: str) -> Hold | None:
+    """The hold as it stands."""
     found = await service.reading_durable(lambda: read_holds(service.pool, service.directory, service.keys, [id_]))
-    if id_ not in found:
-        raise not_found(f"hold {id_}")
-    return found[id_]
+    return found.get(id_)
 
 
 async def get_hold(service: Service, call: Call) -> Reply:
     """`GET /v1/holds/{id}`."""
-    return Reply(200, render.hold(await _hold(service, call), clock.now_us()))
+    id_ = account_id(call.parameters["id"], "id")
+    hold = await _find(service, id_)
+    if hold is None:
+        raise not_found(f"hold {id_}")
+    return Reply(200, render.hold(hold, clock.now_us()))
+
+
+async def _let_to_hold(service: Service, call: Call) -> Hold | Reply:
+    """The hold that the path names, once the limits of its account let the request in; else the answer."""
+    id_ = account_id(call.parameters["id"], "id")
+    hold = await _find(service, id_)
+    no = await service.gate.let(call.passage, None if hold is None else hold.account)
+    if no is not None:
+        return no
+    return hold or not_found(f"hold {id_}").reply
 
 
 async def capture_hold(service: Service, call: Call) -> Reply:
     """`POST /v1/holds/{id}/capture`: post a voucher that takes at most what is held; the rest is free again."""
     body = _decode_capture(call.body)
-    hold = await _hold(service, call)
+    if service.gate.class_of(body.voucher.type) is ApiClass.WITHDRAW:
+        # Money that leaves by way of a hold is limited like money that leaves at once.
+        call.passage.api_class = ApiClass.WITHDRAW
+    hold = await _let_to_hold(service, call)
+    if isinstance(hold, Reply):
+        return hold
     place = (hold.account.number << 16) + hold.slot
     vouchers = await prepare(service, [body.voucher], hold=hold.id, hold_shard=hold.account.shard, hold_place=place)
     return told(service, call.passage, await service.ask(vouchers[0].shard, vouchers[0]))
@@ -88,7 +105,9 @@ async def capture_hold(service: Service, call: Call) -> Reply:
 async def release_hold(service: Service, call: Call) -> Reply:
     """`POST /v1/holds/{id}/release`: what was held is free again."""
     _decode_reason(call.body)
-    hold = await _hold(service, call)
+    hold = await _let_to_hold(service, call)
+    if isinstance(hold, Reply):
+        return hold
     outcome = await service.ask(hold.account.shard, EndHold(hold.id, hold.account, hold.slot))
     if isinstance(outcome, Fault):
         return faulted(outcome)
@@ -108,10 +127,10 @@ async def expire_holds(service: Service) -> None:
     pacer = Pacer(EXPIRY_ROUNDS_PER_S)
     while True:
         rounds += 1
-        await pacer.turn()
         if rounds % STUCK_ROUNDS == 0:
             stuck.clear()
         try:
+            await pacer.turn()
             if await _expire_some(service, stuck) == EXPIRY_AT_ONCE:
                 continue
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Fault) as error:

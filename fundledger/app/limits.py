@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fundledger.app.body import ID_PATTERN
 from fundledger.app.problems import malformed
 from fundledger.app.render import encode
 from fundledger.app.reply import Reply
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from fundledger.app.service import Service
 
 LOOK_EVERY_S: Final = 0.3
+_is_id = re.compile(ID_PATTERN).match
 _log = logging.getLogger(__name__)
 
 
@@ -142,14 +145,17 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 async def get_limits(service: "Service", call: "Call") -> Reply:
     """`GET /debug/limits`: which policies such a request meets, what is used of each, and who says so.
 
-    Asks the store, and charges nothing; while that is away it tells what this worker heard last. Raises BadRequest
-    (400).
+    Asks the store, and charges nothing but one query of who asks; while that is away it tells what this worker heard
+    last. Raises BadRequest (400).
     """
     query = call.query
     try:
         api_class = ApiClass(query.get("class", "payment"))
     except ValueError:
         raise malformed(f"class is one of {', '.join(ApiClass)}", field="class") from None
+    for name in ("caller", "merchant", "account"):
+        if name in query and not _is_id(query[name]):
+            raise malformed(f"{name} has 1 to 128 of [A-Za-z0-9:_.-]", field=name)
     limiter = service.gate.limiter
     if limiter is None:
         return Reply(200, encode({"mode": "off", "version": "", "policies": []}))

@@ -47,6 +47,9 @@ OTHERS: Final[dict[str, Trouble]] = {
     "unauthorized": Trouble(401, "Who are you?", "Send `Authorization: Bearer TOKEN` with a token that is valid."),
     "not-found": Trouble(404, "There is no such resource", "Check the path and the id in it."),
     "method-not-allowed": Trouble(405, "The method is not allowed here", "The header `Allow` names those that are."),
+    "body-too-late": Trouble(
+        408, "The body did not arrive", "Nothing was done. Send the same request again, on another connection."
+    ),
     "account-exists": Trouble(
         409, "The account exists and differs", "Read the account that has the id; choose another id for yours."
     ),

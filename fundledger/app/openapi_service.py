@@ -1,7 +1,8 @@
-"""The operations of the OpenAPI file that are not money: none of them is limited or shed."""
+"""The operations of the OpenAPI file that are not money. Those that are public are neither limited nor shed."""
 
 from typing import Final
 
+from fundledger.app.openapi_schemas import ID
 from fundledger.app.openapi_types import Answer, Operation, query_parameter, shown
 from fundledger.app.reply import JSON
 from fundledger.ratelimit.classes import ApiClass
@@ -62,17 +63,17 @@ SERVICE: Final = (
         "get_limits",
         "Service",
         "Which limits a request meets",
-        "The policies that such a request would meet, and what is used of each at this moment. It costs nothing.",
+        "The policies that such a request would meet, and what is used of each at this moment. It costs one query.",
         {200: shown("Limits", "The policies, the most general first; none when limits are off.")},
         (
-            query_parameter("caller", {"type": "string"}, "a module; without it: the one that asks"),
+            query_parameter("caller", ID, "a module; without it: the one that asks"),
             query_parameter(
                 "class",
                 {"type": "string", "enum": [str(c) for c in ApiClass], "default": str(ApiClass.PAYMENT)},
                 "what it is for",
             ),
-            query_parameter("merchant", {"type": "string"}, "the owner of the account that it is about"),
-            query_parameter("account", {"type": "string"}, "that account"),
+            query_parameter("merchant", ID, "the owner of the account that it is about"),
+            query_parameter("account", ID, "that account"),
         ),
     ),
     Operation(

@@ -58,7 +58,7 @@ class Operation(msgspec.Struct, frozen=True):
     @property
     def limited(self) -> bool:
         """Whether its callers have a quota, and it may be shed."""
-        return self.tag != SERVICE_TAG
+        return not self.public
 
 
 def shown(schema: str, description: str) -> Answer:
@@ -124,6 +124,7 @@ def standard_answers(operation: Operation) -> dict[int, Answer]:
             ("temporary-reduced-capacity", "unavailable", "outcome-unknown"),
         )
     if operation.method == "POST":
+        found[408] = Answer("The body did not arrive in time.", problems=("body-too-late",))
         limit = f"{operation.body_bytes_max:,} bytes"
         found[413] = Answer(f"The body has more than {limit}.", problems=("body-too-large",))
         found[415] = Answer("The body is compressed, or not JSON.", problems=("unsupported-media-type",))

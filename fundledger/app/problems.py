@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
-from fundledger.app.reply import Reply
-from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown
+from fundledger.app.reply import Reply, Undone
+from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.refusal import Code, Refusal
 
 URN = "urn:fundledger:problem:"
@@ -100,4 +100,5 @@ def fault_members(fault: Fault) -> dict[str, Any]:
 def faulted(fault: Fault) -> Reply:
     members = fault_members(fault)
     headers = {"Retry-After": "1"} if members["status"] == 503 else {}
-    return Reply(members["status"], _encode(members), PROBLEM_TYPE, headers)
+    reply = Undone if isinstance(fault, Unavailable) else Reply
+    return reply(members["status"], _encode(members), PROBLEM_TYPE, headers)

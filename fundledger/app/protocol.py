@@ -8,6 +8,7 @@ against each other.
 """
 
 import asyncio
+import logging
 import time
 from typing import Any, Final
 
@@ -23,11 +24,12 @@ from fundledger.app.problems import BadRequest, malformed
 from fundledger.app.reply import Reply
 from fundledger.app.routing import BODY_BYTES_MAX, budget_of, to_response, unauthorized, unsupported_media
 from fundledger.app.service import Service
-from fundledger.app.vouchers import post_voucher
+from fundledger.app.vouchers import crashed, post_voucher
 from fundledger.ratelimit.classes import ApiClass
 
 ROUTE: Final = "/v1/vouchers"
 KEEPALIVE_S: Final = 75.0
+_log = logging.getLogger(__name__)
 
 
 class PaymentProtocol(RequestHandler):
@@ -102,31 +104,40 @@ class PaymentProtocol(RequestHandler):
         passage = Passage("", started, None, ApiClass.PAYMENT)
 
         def answer(reply: Reply) -> None:
-            now = time.monotonic()
-            service.gate.leave(passage, now, dropped=reply.status >= 500)
-            service.answered(ROUTE, reply.status, now - started, "POST", passage.api_class, passage.shed)
+            limits = b""
+            try:
+                now = time.monotonic()
+                service.gate.leave(passage, now, reply)
+                service.answered(ROUTE, reply.status, now - started, "POST", passage.api_class, passage.shed)
+                limits = service.gate.told(passage, now).raw
+            except Exception:
+                # Its sender must not wait for ever, nor those behind it on this connection.
+                _log.critical("an answer could not be counted", exc_info=True)
             self._paying = False
             transport = self.transport
             if transport is not None:
-                transport.write(reply.raw(service.gate.told(passage, now).raw))
+                transport.write(reply.raw(limits))
                 if service.draining:
                     self.close()
                     transport.close()
                 elif self._messages:
                     self._loop.call_soon(self._next)
 
-        module = service.module(headers.get("Authorization"))
-        if module is None:
-            answer(unauthorized().reply)
-            return
-        passage.module = module
+        reply = None
         try:
-            passage.budget_s = budget_of(headers)
+            module = service.module(headers.get("Authorization"))
+            if module is None:
+                reply = unauthorized().reply
+            else:
+                passage.module = module
+                passage.budget_s = budget_of(headers)
+                bad = unsupported_media(headers)
+                reply = None if bad is None else bad.reply
         except BadRequest as bad_budget:
-            answer(bad_budget.reply)
-            return
-        bad = unsupported_media(headers)
-        if bad is not None:
-            answer(bad.reply)
-            return
-        post_voucher(service, passage, body, answer)
+            reply = bad_budget.reply
+        except Exception as error:
+            reply = crashed(error)
+        if reply is None:
+            post_voucher(service, passage, body, answer)
+        else:
+            answer(reply)

@@ -4,6 +4,7 @@ A flood of refusals must not become a flood of reads: the ids that wait are look
 """
 
 import asyncio
+import logging
 from typing import Any, Final
 
 import asyncpg
@@ -15,6 +16,17 @@ from fundledger.ratelimit.pacer import Pacer, TooMuch
 SQL = load("fundledger.app")
 READS_PER_S: Final = 20
 IDS_AT_ONCE: Final = 64
+WAIT_S: Final = 0.1 + 1 / READS_PER_S
+"""For how long somebody waits to be looked up: until the next read begins, and 100 ms."""
+_log = logging.getLogger(__name__)
+_AWAY: Final = (
+    TooMuch,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 class Repeats:
@@ -32,7 +44,8 @@ class Repeats:
 
     async def known(self, id_: UUID) -> bool:
         """Whether this id is recorded, posted or refused; False also when nobody could look: there was no room, or the
-        database does not answer. Never raises. Cancelling leaves the read to those who wait for the same.
+        database does not answer within `WAIT_S`. Never raises. Cancelling leaves the read to those who wait for the
+        same.
         """
         if not self.has_room():
             return False
@@ -41,7 +54,9 @@ class Repeats:
             future = self._asked[id_] = asyncio.get_running_loop().create_future()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._read())
-        return await asyncio.shield(future)
+        # A read that hangs is not cancelled: that would be to wait for the server, too.
+        await asyncio.wait([future], timeout=WAIT_S)
+        return future.done() and future.result()
 
     async def _read(self) -> None:
         while self._asked:
@@ -52,9 +67,14 @@ class Repeats:
                 asked, self._asked = self._asked, {}
                 rows = await self._pool.fetch(SQL["known_vouchers"], list(asked))
                 found = {row["id"] for row in rows}
-            except (TooMuch, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except _AWAY:
+                pass
+            except Exception:
+                _log.exception("repeats could not be looked up")
+            finally:
+                # Whatever went wrong, nobody waits for a read that will not come.
                 if not asked:
                     asked, self._asked = self._asked, {}
-            for id_, future in asked.items():
-                if not future.done():
-                    future.set_result(id_ in found)
+                for id_, future in asked.items():
+                    if not future.done():
+                        future.set_result(id_ in found)

@@ -31,6 +31,12 @@ class Reply:
         return b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (head, _date_line(), extra, more, len(self.body), self.body)
 
 
+class Undone(Reply):
+    """The answer to a request of which nothing was done, for a fault of ours: it costs nothing."""
+
+    __slots__ = ()
+
+
 def _head(status: int, content_type: str) -> bytes:
     fixed = "Cache-Control: no-store\r\nServer: fundledger"
     head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: {content_type}\r\n{fixed}\r\n"

@@ -15,6 +15,7 @@ from multidict import MultiMapping
 from fundledger.app.gate import Passage
 from fundledger.app.problems import BadRequest, faulted, malformed
 from fundledger.app.reply import Reply
+from fundledger.ledger.account import Account
 from fundledger.ledger.fault import Fault
 from fundledger.ratelimit.classes import ApiClass
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BODY_BYTES_MAX: Final = 64 << 10
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
+BODY_S: Final = 30.0
+"""How long a body may take to arrive."""
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
 
 
@@ -44,7 +47,8 @@ class Route(msgspec.Struct, frozen=True):
     """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token.
 
     Without `api_class` it is not limited; `enters`: its handler passes the gate by itself, when it knows whose it is;
-    `by_body`: the body tells the class, so that nobody is turned away before it is read.
+    `by_body`: the body tells the class, so that nobody is turned away before it is read. `owned`: policies for the
+    merchant and the account that the path names count, too.
     """
 
     method: str
@@ -56,6 +60,7 @@ class Route(msgspec.Struct, frozen=True):
     api_class: ApiClass | None = None
     enters: bool = False
     by_body: bool = False
+    owned: bool = True
 
 
 class Router:
@@ -145,12 +150,12 @@ async def answer(service: "Service", router: Router, request: BaseRequest) -> we
 
         reply = crashed(error)
     now = time.monotonic()
-    service.gate.leave(passage, now, dropped=reply.status >= 500)
+    service.gate.leave(passage, now, reply)
     api_class = str(passage.api_class) if passage.module else ""
     service.answered(label, reply.status, now - started, method, api_class, passage.shed)
     response = to_response(reply)
     response.headers.update(service.gate.told(passage, now).headers)
-    if service.draining or reply.status == 413:
+    if service.draining or reply.status in (408, 413):
         response.force_close()
     return response
 
@@ -170,7 +175,10 @@ async def _call(
             raise unauthorized()
         module = "public"
     if route.api_class is not None:
-        no = await _enter(service, route, parameters, request, passage, module)
+        passage.module = module
+        passage.api_class = route.api_class
+        passage.budget_s = budget_of(request.headers)
+        no = None if route.by_body else service.gate.at_the_door(passage)
         if no is not None:
             return no
     body = b""
@@ -180,6 +188,16 @@ async def _call(
         if "Expect" in request.headers:
             await _go_on(request)
         body = await _read(request, route.body_bytes_max)
+        # How long it took to arrive is no part of how long we take.
+        now = time.monotonic()
+        if passage.budget_s is not None:
+            passage.budget_s -= now - passage.started
+        passage.started = now
+    if route.api_class is not None and not route.enters:
+        no = await service.gate.let(passage, _whose(service, route, parameters))
+        if no is not None:
+            return no
+    if route.method == "POST":
         bad = unsupported_media(request.headers) if body else None
         if bad is not None:
             raise bad
@@ -192,23 +210,11 @@ async def _call(
     return await route.handler(service, Call(module, parameters, query, request.headers, body, passage))
 
 
-async def _enter(
-    service: "Service",
-    route: Route,
-    parameters: dict[str, str],
-    request: BaseRequest,
-    passage: Passage,
-    module: str,
-) -> Reply | None:
-    """Before its body is read, as far as it is known whose request it is."""
-    assert route.api_class is not None
-    passage.module = module
-    passage.api_class = route.api_class
-    passage.budget_s = budget_of(request.headers)
-    if route.enters:
-        return None if route.by_body else service.gate.at_the_door(passage)
-    account = service.directory.get(parameters["id"]) if route.template.startswith("/v1/accounts/{id}") else None
-    return await service.gate.let(passage, account)
+def _whose(service: "Service", route: Route, parameters: dict[str, str]) -> Account | None:
+    """The account that a path names, where this worker remembers it."""
+    if route.owned and route.template.startswith("/v1/accounts/{id}"):
+        return service.directory.get(parameters["id"])
+    return None
 
 
 def budget_of(headers: MultiMapping[str]) -> float | None:
@@ -230,11 +236,17 @@ async def _go_on(request: BaseRequest) -> None:
 
 
 async def _read(request: BaseRequest, limit: int) -> bytes:
+    """Raises BadRequest: 413, or 408 when it does not arrive within BODY_S."""
     chunks = []
     size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            raise too_large(limit)
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(limit)
+                chunks.append(chunk)
+    except TimeoutError:
+        detail = f"the body did not arrive within {BODY_S:g} s"
+        raise BadRequest(408, "body-too-late", "The body did not arrive", detail) from None
     return b"".join(chunks)

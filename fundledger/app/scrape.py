@@ -2,8 +2,8 @@
 
 A worker that dies takes its counters with it, and its successor begins at nothing. So what a worker told last is kept
 when it is gone, and the page shows that and what its successors tell: no counter goes back, whoever dies. What a worker
-counted after it told last is lost. Every second all are asked, and again for each page: a page has everything that was
-counted before it was asked for.
+counted after it told last is lost. Every second all are asked, and again for each page, but ten times a second at
+most: a page has everything that was counted before it was asked for.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from fundledger.app.sockets import HOT_KEYS, METRICS, framed, supervisor_socket,
 EVERY_S: Final = 1.0
 WORKER_S: Final = 0.5
 """How long a worker may take to answer; meanwhile it is shown with what it told last."""
+PAUSE_S: Final = 0.1
+"""From one answer of the workers to the next question, however many pages are asked for."""
 ASKER_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class Scraper:
         self._totals = Totals(workers)
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
+        self._answered_at = -PAUSE_S
         self._page: bytes | None = None
         self._polling: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
@@ -161,8 +164,12 @@ class Scraper:
     async def _ask_all(self, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
+        loop = asyncio.get_running_loop()
+        # Who asks for a page during the pause gets it with all others, and with all that was counted until then.
+        await asyncio.sleep(self._answered_at + PAUSE_S - loop.time())
         self._running, self._next = self._next, None
         await asyncio.gather(*(self._ask(ordinal) for ordinal in range(self._workers)))
+        self._answered_at = loop.time()
         self._page = None
 
     async def _ask(self, ordinal: int) -> None:

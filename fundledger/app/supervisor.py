@@ -165,13 +165,14 @@ class Supervisor:
             started = loop.time()
             try:
                 await valkey.start()
-            except ValkeyFault as fault:
-                _log.error("%s; limits are each worker's own share until it starts", fault)
-            else:
                 code = await valkey.wait()
                 if self._stopping.is_set():
                     return
                 _log.error("the embedded Valkey died and is started again", extra={"code": code})
+            except ValkeyFault as fault:
+                _log.error("%s; limits are each worker's own share until it starts", fault)
+            except Exception:
+                _log.exception("the embedded Valkey cannot be kept; limits are each worker's own share until it starts")
             pause = 0.0 if loop.time() - started > 5 else min(30.0, pause * 2 + 0.2)
             await self._pause(pause)
 

@@ -57,25 +57,49 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
 
     Never raises: whatever is wrong is the answer.
     """
+    gate = service.gate
+    reply = None
     try:
         parsed = decode_voucher(body)
         voucher = to_voucher(parsed, service.directory.get)
-        if type(voucher) is not Voucher:
-            service.spawn(_post_after_lookup(service, passage, parsed, answer))
-            return
-        passage.api_class = service.gate.class_of(voucher.type)
-        no = service.gate.enter(passage, account_of(voucher))
-        if no is None:
-            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(told(service, passage, outcome)))
-        elif isinstance(no, Reply) and not _may_be_repeat(service, no):
-            answer(no)
+        if type(voucher) is Voucher:
+            api_class = passage.api_class = gate.class_of(voucher.type)
+            no = gate.enter(passage, account_of(voucher.lines, api_class))
+            if no is None:
+                service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
+            elif isinstance(no, Reply) and not _may_be_repeat(service, no):
+                reply = no
+            else:
+                service.spawn(_post_if_let(service, passage, voucher, no, answer))
         else:
-            service.spawn(_post_if_let(service, passage, voucher, no, answer))
+            passage.api_class = gate.class_of(parsed.type)
+            reply = gate.at_the_door(passage)
+            if reply is None or _may_be_repeat(service, reply):
+                service.spawn(_post_after_lookup(service, passage, parsed, reply, answer))
+                reply = None
     except BadRequest as bad:
-        answer(bad.reply)
+        reply = bad.reply
     except LaneFull as full:
-        service.gate.refund(passage)
-        answer(faulted(full))
+        reply = faulted(full)
+    except Exception as error:
+        reply = crashed(error)
+    if reply is not None:
+        answer(reply)
+
+
+def _answering(
+    service: Service, passage: Passage, answer: Callable[[Reply], None]
+) -> Callable[[int, Outcome | Fault], None]:
+    """What a lane calls: whatever its outcome is, and whatever is wrong with it, the poster gets an answer."""
+
+    def outcome_is(_: int, outcome: Outcome | Fault) -> None:
+        try:
+            reply = told(service, passage, outcome)
+        except Exception as error:
+            reply = crashed(error)
+        answer(reply)
+
+    return outcome_is
 
 
 def told(service: Service, passage: Passage, outcome: Outcome | Fault) -> Reply:
@@ -96,17 +120,20 @@ async def _post_if_let(
     try:
         reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
         if reply is not None and _may_be_repeat(service, reply) and await service.repeats.known(voucher.id):
-            passage.refused = None
-            reply = service.gate.enter_uncharged(passage, time.monotonic())
-        if reply is not None:
-            answer(reply)
-            return
-        service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(told(service, passage, outcome)))
+            reply = _let_repeat(service, passage)
+        if reply is None:
+            service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
     except Unavailable as fault:
-        service.gate.refund(passage)
-        answer(faulted(fault))
+        reply = faulted(fault)
     except Exception as error:
-        answer(crashed(error))
+        reply = crashed(error)
+    if reply is not None:
+        answer(reply)
+
+
+def _let_repeat(service: Service, passage: Passage) -> Reply | None:
+    passage.refused = None
+    return service.gate.enter_uncharged(passage, time.monotonic())
 
 
 async def post_one(service: Service, call: Call) -> Reply:
@@ -122,24 +149,32 @@ async def post_one(service: Service, call: Call) -> Reply:
 
 
 async def _post_after_lookup(
-    service: Service, passage: Passage, parsed: VoucherBody, answer: Callable[[Reply], None]
+    service: Service, passage: Passage, parsed: VoucherBody, denied: Reply | None, answer: Callable[[Reply], None]
 ) -> None:
+    """A payment with an account that this worker does not remember. `denied`: only if it is a repeat."""
+    reply: Reply | None
     try:
-        voucher = (await prepare(service, [parsed]))[0]
-        passage.api_class = service.gate.class_of(voucher.type)
-        no = service.gate.enter(passage, account_of(voucher))
-        if isinstance(no, Reply) and not _may_be_repeat(service, no):
-            answer(no)
-        elif no is not None:
-            await _post_if_let(service, passage, voucher, no, answer)
+        if denied is not None and not await service.repeats.known(voucher_id(parsed.id)):
+            reply = denied
         else:
-            service.lanes[voucher.shard].post(voucher, lambda _, outcome: answer(told(service, passage, outcome)))
+            voucher = (await prepare(service, [parsed]))[0]
+            if denied is not None:
+                no: Reply | Pending | None = _let_repeat(service, passage)
+            else:
+                no = service.gate.enter(passage, account_of(voucher.lines, passage.api_class))
+            reply = no if isinstance(no, Reply) and not _may_be_repeat(service, no) else None
+            if no is None:
+                service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
+            elif reply is None:
+                service.spawn(_post_if_let(service, passage, voucher, no, answer))
     except BadRequest as bad:
-        answer(bad.reply)
+        reply = bad.reply
     except Unavailable as fault:
-        answer(faulted(fault))
+        reply = faulted(fault)
     except Exception as error:
-        answer(crashed(error))
+        reply = crashed(error)
+    if reply is not None:
+        answer(reply)
 
 
 def crashed(error: Exception) -> Reply:
@@ -202,6 +237,15 @@ async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) 
                     ids.add(account_id(entry.account, f"entries[{j}].account"))
                 except BadRequest as bad:
                     raise _at(bad, i, len(bodies)) from None
+    if any(service.directory.get(id_) is None for id_ in ids):
+        # What is malformed costs its caller nothing, so it must not cost the database anything either.
+        for i, body in enumerate(bodies):
+            try:
+                metadata(body.metadata)
+                voucher_type(body.type)
+                voucher_id(body.id)
+            except BadRequest as bad:
+                raise _at(bad, i, len(bodies)) from None
     found: dict[str, Account] = await service.reading(lambda: service.directory.resolve(service.pool, sorted(ids)))
     vouchers = []
     for i, body in enumerate(bodies):
@@ -247,18 +291,14 @@ async def post_batch(service: Service, call: Call) -> Reply:
     no = await service.gate.ask_batch(call.passage, vouchers)
     if no is not None:
         return no
-    try:
-        if batch.atomic is True:
-            outcome = await service.ask(vouchers[0].shard, AtomicGroup(vouchers))
-            if isinstance(outcome, Fault):
-                return faulted(outcome)
-            assert outcome.parts is not None
-            outcomes: Sequence[Outcome | Fault] = outcome.parts
-        else:
-            outcomes = await _post_each(service, vouchers)
-    except LaneFull:
-        service.gate.refund(call.passage)
-        raise
+    if batch.atomic is True:
+        outcome = await service.ask(vouchers[0].shard, AtomicGroup(vouchers))
+        if isinstance(outcome, Fault):
+            return faulted(outcome)
+        assert outcome.parts is not None
+        outcomes: Sequence[Outcome | Fault] = outcome.parts
+    else:
+        outcomes = await _post_each(service, vouchers)
     results = []
     if all(isinstance(item, Unavailable) for item in outcomes):
         return faulted(Unavailable("the database does not answer"))
@@ -328,8 +368,12 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     id_ = voucher_id(_decode_reverse(call.body).id)
     records = await _records(service, [original_id])
     if not records:
-        raise not_found(f"voucher {original_id}")
+        no = await service.gate.let(call.passage, None)
+        return not_found(f"voucher {original_id}").reply if no is None else no
     original, _ = records[0]
+    no = await service.gate.let(call.passage, account_of(original.lines, service.gate.class_of(original.type)))
+    if no is not None:
+        return no
     if original.refusal is not None:
         return refused(Refusal(Code.VOUCHER_NOT_POSTED, f"voucher {original_id} was refused"))
     lines = [(account, -amount) for account, amount in original.lines]

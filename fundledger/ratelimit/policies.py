@@ -25,6 +25,9 @@ LEASED_MIN: Final = 4
 """Fewer tokens than these for one worker are no lease: the policy is strict then."""
 RATE_MAX: Final = 1_000_000
 _PER: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_TYPE = re.compile(r"[a-z_]{1,32}\Z")
+_NO_VOUCHER: Final = (ApiClass.ADMIN, ApiClass.QUERY, ApiClass.LIST, ApiClass.BATCH)
+"""What no single voucher is for: these are told by the route."""
 _RATE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)/(\d{0,12})(s|min|h|d)\Z", re.ASCII)
 
 
@@ -125,6 +128,7 @@ def parse(text: str, *, shadow: bool = False) -> Policies:
     _refuse_twice([policy.name for policy in policies])
     _refuse_never_reached(policies)
     by_kind = {kind: [policy for policy in policies if policy.kind is kind] for kind in Kind}
+    _refuse_types(body.types)
     types = {name: api_class for api_class, names in body.types.items() for name in names}
     if len(types) != sum(len(names) for names in body.types.values()):
         raise BadPolicies("types: a voucher type stands under two classes")
@@ -148,6 +152,8 @@ def _policy(body: _PolicyBody, shadow: bool) -> Policy:
         raise BadPolicies(f"{where}: `only` makes no sense with key 'global'")
     if body.only == [] or body.classes == []:
         raise BadPolicies(f"{where}: an empty list matches nothing; leave it out to match all")
+    if body.key is Kind.CLASS and body.only is not None and not set(body.only) <= set(ApiClass):
+        raise BadPolicies(f"{where}: `only` with key 'class' names classes: {', '.join(ApiClass)}")
     return Policy(
         body.name,
         body.key,
@@ -179,18 +185,39 @@ def _refuse_twice(names: list[str]) -> None:
             raise BadPolicies(f"policy {name!r} stands twice")
 
 
+def _refuse_types(types: dict[ApiClass, list[str]]) -> None:
+    for api_class, names in types.items():
+        if names and api_class in _NO_VOUCHER:
+            raise BadPolicies(f"types: no voucher is of the class {str(api_class)!r}")
+        for name in names:
+            if not _TYPE.match(name):
+                raise BadPolicies(f"types: {name!r} is no voucher type: 1 to 32 of [a-z_]")
+
+
 def _refuse_never_reached(policies: list[Policy]) -> None:
     for i, later in enumerate(policies):
+        left = _classes_of(later)
+        if not left:
+            raise BadPolicies(f"policy {later.name!r} is never reached: it is `only` for others than its classes")
+        before = []
         for earlier in policies[:i]:
-            if (
-                earlier.kind is later.kind
-                and _covers(earlier.classes, later.classes)
-                and _covers(earlier.only, later.only)
-            ):
+            if earlier.kind is later.kind and _all_keys_of(later, earlier) and left & _classes_of(earlier):
+                left -= _classes_of(earlier)
+                before.append(repr(earlier.name))
+            if not left:
+                match = "matches" if len(before) == 1 else "match"
                 raise BadPolicies(
-                    f"policy {later.name!r} is never reached: {earlier.name!r} before it matches the same"
+                    f"policy {later.name!r} is never reached: {', '.join(before)} before it {match} the same"
                 )
 
 
-def _covers(wide: frozenset[str] | None, narrow: frozenset[str] | None) -> bool:
-    return wide is None or (narrow is not None and narrow <= wide)
+def _classes_of(policy: Policy) -> frozenset[str]:
+    """Those whose requests it can match. With the key `class`, `only` names classes, too."""
+    classes = frozenset[str](ApiClass if policy.classes is None else policy.classes)
+    return classes & policy.only if policy.kind is Kind.CLASS and policy.only is not None else classes
+
+
+def _all_keys_of(narrow: Policy, wide: Policy) -> bool:
+    if wide.only is None or wide.kind is Kind.CLASS:
+        return True
+    return narrow.only is not None and narrow.only <= wide.only

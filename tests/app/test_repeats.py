@@ -1,0 +1,97 @@
+"""Whether an earlier voucher is recorded: whatever becomes of the read, who waits for it is answered, and soon."""
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import asyncpg
+import pytest
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.app import repeats
+from fundledger.app.repeats import IDS_AT_ONCE, WAIT_S, Repeats
+from tests.support.waiting import eventually
+
+
+class Reads:
+    """A pool: each read answers what the test says, once it says so."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[list[UUID]] = []
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def fetch(self, query: str, ids: list[UUID]) -> list[dict[str, UUID]]:
+        self.asked.append(ids)
+        await self.goes_on.wait()
+        answer = self.answers.pop(0) if self.answers else ids
+        if isinstance(answer, BaseException):
+            raise answer
+        return [{"id": id_} for id_ in answer]
+
+
+def new() -> UUID:
+    return UUID(uuid.uuid4().hex)
+
+
+async def within(repeats: Repeats, id_: UUID) -> bool:
+    async with asyncio.timeout(10 * WAIT_S):
+        return await repeats.known(id_)
+
+
+async def test_what_is_recorded_is_known_and_nothing_else() -> None:
+    recorded, other = new(), new()
+    found = Repeats(Reads([recorded]))  # type: ignore[arg-type]
+    assert await asyncio.gather(found.known(recorded), found.known(other)) == [True, False]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        asyncpg.InternalClientError("got result for unknown protocol state"),
+        asyncpg.InterfaceError("x"),
+        OSError(),
+        ValueError(),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+async def test_a_read_that_fails_in_whatever_way_answers_all_who_wait_and_the_next_one_is_made(
+    fault: Exception,
+) -> None:
+    reads = Reads(fault)
+    lookup = Repeats(reads)  # type: ignore[arg-type]
+    ids = [new(), new()]
+    assert await asyncio.gather(*(within(lookup, id_) for id_ in ids)) == [False, False]
+    assert await within(lookup, ids[0])
+    assert len(reads.asked) == 2
+
+
+async def test_whoever_waits_for_a_read_that_hangs_is_answered_in_time_and_no_other_read_is_made() -> None:
+    reads = Reads()
+    reads.goes_on.clear()
+    lookup = Repeats(reads)  # type: ignore[arg-type]
+    began = time.monotonic()
+    assert await asyncio.gather(*(within(lookup, new()) for _ in range(5))) == [False] * 5
+    assert time.monotonic() - began < 5 * WAIT_S
+    assert await asyncio.gather(*(within(lookup, new()) for _ in range(2 * IDS_AT_ONCE))) == [False] * 2 * IDS_AT_ONCE
+    assert len(reads.asked) == 1
+    # Nobody waits behind those that nobody waits for: there is no room, which is told at once.
+    assert not lookup.has_room()
+    assert await lookup.known(new()) is False
+    reads.goes_on.set()
+    await eventually(lookup.has_room, "those that waited are looked up")
+    assert await within(lookup, new())
+
+
+async def test_a_lookup_that_is_ended_answers_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "WAIT_S", 60.0)
+    reads = Reads()
+    reads.goes_on.clear()
+    lookup = Repeats(reads)  # type: ignore[arg-type]
+    waiting = asyncio.create_task(lookup.known(new()))
+    await eventually(lambda: reads.asked, "it is read")
+    assert lookup._reading is not None
+    lookup._reading.cancel()
+    assert await asyncio.wait_for(waiting, 5) is False
