@@ -23,6 +23,7 @@ from fundledger.ratelimit.bucket import Bucket
 from fundledger.ratelimit.chain import Chain, Denied, Told
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.limiter import Limiter, Pending
+from fundledger.ratelimit.policies import default_types
 from fundledger.ratelimit.shedding import Shedder
 
 IANA: Final = "https://iana.org/assignments/http-problem-types#"
@@ -232,7 +233,9 @@ class Gate:
             self.limiter.give_back_charges([(bucket, 1) for bucket in buckets])
 
     def class_of(self, voucher_type: str) -> ApiClass:
-        return ApiClass.PAYMENT if self.limiter is None else self.limiter.policies.class_of(voucher_type)
+        if self.limiter is None:
+            return default_types().get(voucher_type, ApiClass.PAYMENT)
+        return self.limiter.policies.class_of(voucher_type)
 
     def _denied(self, passage: Passage, denied: Denied, cost: int) -> Reply:
         version = self.limiter.policies.version if self.limiter is not None else ""

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
+from functools import cache
 from importlib.resources import files
 from typing import Annotated, Final, Literal
 
@@ -59,7 +60,7 @@ class _PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
 class _FileBody(msgspec.Struct, forbid_unknown_fields=True):
     version: Annotated[int, msgspec.Meta(ge=1)]
     policy: Annotated[list[_PolicyBody], msgspec.Meta(max_length=64)] = []
-    types: dict[ApiClass, list[str]] = {}
+    types: dict[ApiClass, list[str]] | None = None
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -128,10 +129,7 @@ def parse(text: str, *, shadow: bool = False) -> Policies:
     _refuse_twice([policy.name for policy in policies])
     _refuse_never_reached(policies)
     by_kind = {kind: [policy for policy in policies if policy.kind is kind] for kind in Kind}
-    _refuse_types(body.types)
-    types = {name: api_class for api_class, names in body.types.items() for name in names}
-    if len(types) != sum(len(names) for names in body.types.values()):
-        raise BadPolicies("types: a voucher type stands under two classes")
+    types = _types(body.types) if body.types is not None else default_types()
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return Policies(f"{body.version}.{digest}", {kind: found for kind, found in by_kind.items() if found}, types)
 
@@ -185,13 +183,23 @@ def _refuse_twice(names: list[str]) -> None:
             raise BadPolicies(f"policy {name!r} stands twice")
 
 
-def _refuse_types(types: dict[ApiClass, list[str]]) -> None:
+@cache
+def default_types() -> dict[str, ApiClass]:
+    """What a voucher is for, by its type, where no file says it."""
+    return parse(default_text()).types
+
+
+def _types(types: dict[ApiClass, list[str]]) -> dict[str, ApiClass]:
     for api_class, names in types.items():
         if names and api_class in _NO_VOUCHER:
             raise BadPolicies(f"types: no voucher is of the class {str(api_class)!r}")
         for name in names:
             if not _TYPE.match(name):
                 raise BadPolicies(f"types: {name!r} is no voucher type: 1 to 32 of [a-z_]")
+    by_type = {name: api_class for api_class, names in types.items() for name in names}
+    if len(by_type) != sum(len(names) for names in types.values()):
+        raise BadPolicies("types: a voucher type stands under two classes")
+    return by_type
 
 
 def _refuse_never_reached(policies: list[Policy]) -> None:

@@ -6,7 +6,16 @@ import pytest
 
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.gcra import EXACT_MAX
-from fundledger.ratelimit.policies import LEASED_MIN, BadPolicies, Kind, Policies, Policy, default_text, parse
+from fundledger.ratelimit.policies import (
+    LEASED_MIN,
+    BadPolicies,
+    Kind,
+    Policies,
+    Policy,
+    default_text,
+    default_types,
+    parse,
+)
 
 
 def table(name: str = "p", key: str = "caller", rate: object = 10, burst: object = 10, **more: str) -> str:
@@ -213,3 +222,8 @@ def test_shadow_is_of_one_policy_or_of_all() -> None:
 
 def test_a_file_without_policies_limits_nobody() -> None:
     assert parse("version = 1").matching(ApiClass.PAYMENT, {Kind.GLOBAL: "", Kind.CALLER: "c"}) == []
+
+
+def test_a_file_that_says_nothing_of_types_has_those_of_the_default() -> None:
+    assert parse("version = 1").types == parse(default_text()).types == default_types()
+    assert parse("version = 1\n[types]\n").types == {}
