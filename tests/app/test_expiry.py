@@ -1,6 +1,7 @@
 """The loop that ends holds whose time is up: one that cannot be ended holds up no other."""
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,9 @@ from fundledger.app import holds
 from fundledger.ledger import clock
 from fundledger.ledger.batch import Command
 from fundledger.ledger.hold import HoldStatus
+from fundledger.ratelimit.pacer import Pacer, TooMuch
 from tests.support.ledger import Ledger
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -75,3 +78,33 @@ async def test_a_hold_that_cannot_be_ended_holds_up_no_other(
     assert stuck == {bad.number}
     found = await statuses(ledger)
     assert {id_ for id_, status in found.items() if status == HoldStatus.EXPIRED} == {f"m:good:{i}" for i in range(3)}
+
+
+async def test_a_round_that_gets_no_turn_is_not_the_last_one(
+    ledger: Ledger, worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await ledger.account("m:1", balance=100)
+    now = clock.now_us()
+    await ledger.hold("h:1", a, 10, expires_at_us=now + 1_000_000)
+    monkeypatch.setattr(clock, "now_us", lambda: now + 2_000_000)
+    monkeypatch.setattr(holds, "EXPIRY_EVERY_S", 0.01)
+    turns = 0
+
+    async def turn(self: Pacer) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise TooMuch("no turn")
+
+    monkeypatch.setattr(Pacer, "turn", turn)
+    loop = asyncio.create_task(holds.expire_holds(worker))  # type: ignore[arg-type]
+    try:
+
+        async def is_ended() -> bool:
+            return turns > 1 and (await statuses(ledger))["h:1"] == HoldStatus.EXPIRED
+
+        await eventually(is_ended, "the hold is ended by a later round")
+    finally:
+        loop.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loop

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -125,6 +126,16 @@ async def test_however_many_ask_one_question_is_out_and_nobody_gets_what_is_olde
     assert await asyncio.gather(*others) == [1] * 50
     assert worker.asked <= asked + 3
     assert worker.at_once_max == 1
+
+
+async def test_a_loop_of_pages_asks_the_workers_ten_times_a_second_at_most(scene: Scene):
+    worker = scene.workers[0]
+    await scene.page()
+    asked, began = worker.asked, time.monotonic()
+    for _ in range(5):
+        await asyncio.gather(*(scene.page() for _ in range(20)))
+    took_s = time.monotonic() - began
+    assert worker.asked - asked <= took_s / scrape.PAUSE_S + 1
 
 
 async def test_a_worker_that_hangs_is_shown_with_what_it_told_last(scene: Scene, monkeypatch: pytest.MonkeyPatch):

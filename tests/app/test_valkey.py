@@ -186,8 +186,9 @@ async def test_the_banner_names_its_socket(own: RunningService) -> None:
     assert f"{own.data_dir}/run/valkey.sock" in own.log.read_text()
 
 
+@pytest.mark.parametrize("fault", [None, RuntimeError("a bug"), PermissionError(13, "no")], ids=str)
 async def test_one_that_does_not_start_is_tried_again_in_the_background(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, fault: Exception | None
 ) -> None:
     server = EmbeddedValkey(tmp_path)
     tries = 0
@@ -196,6 +197,8 @@ async def test_one_that_does_not_start_is_tried_again_in_the_background(
     def second_time_lucky() -> Path:
         nonlocal tries
         tries += 1
+        if tries == 1 and fault is not None:
+            raise fault
         return tmp_path / "gone" if tries == 1 else real()
 
     monkeypatch.setattr(app_valkey, "_binary", second_time_lucky)

@@ -72,6 +72,24 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         'version = 1\n[types]\nrefund = ["x"]\nwithdraw = ["x"]',
         ("types", "under two classes"),
     ),
+    "a type of an administrator": ('version = 1\n[types]\nadmin = ["x"]', ("types", "'admin'")),
+    "a type of reads": ('version = 1\n[types]\nquery = ["x"]', ("types", "'query'")),
+    "a type of lists": ('version = 1\n[types]\nlist = ["x"]', ("types", "'list'")),
+    "a type of batches": ('version = 1\n[types]\nbatch = ["x"]', ("types", "'batch'")),
+    "a type that no voucher may have": (
+        'version = 1\n[types]\nrefund = ["pay-back"]',
+        ("types", "'pay-back'", "[a-z_]"),
+    ),
+    "a type without a name": ('version = 1\n[types]\nrefund = [""]', ("types", "''")),
+    "a type with a name too long": (f'version = 1\n[types]\nrefund = ["{"a" * 33}"]', ("types", "1 to 32")),
+    "only for a class that is none": (
+        "version = 1\n" + table(key="class", only='["refunds"]'),
+        ("'p'", "only", "refund"),
+    ),
+    "only for others than its classes": (
+        "version = 1\n" + table(key="class", only='["refund"]', classes='["list"]'),
+        ("'p'", "never reached"),
+    ),
     "types of no class": ('version = 1\n[types]\nmoney = ["x"]', ("money", "types")),
     "too many policies": ("version = 1\n" + "".join(table(f"p{i}") for i in range(65)), ("policy", "64")),
     "shadow that is no boolean": ("version = 1\n" + table(shadow='"yes"'), ("shadow", "bool", "policy[0]")),
@@ -97,6 +115,7 @@ def test_a_bad_file_is_refused_in_one_line_that_names_the_place(case: str) -> No
         ({}, {"classes": '["refund"]'}),
         ({"only": '["a", "b"]'}, {"only": '["b"]', "classes": '["list"]'}),
         ({"classes": '["refund", "list"]'}, {"classes": '["list"]'}),
+        ({"classes": str([str(c) for c in ApiClass])}, {}),
     ],
 )
 def test_a_policy_that_no_request_reaches_is_refused(earlier: dict[str, str], later: dict[str, str]) -> None:
@@ -117,6 +136,23 @@ def test_a_policy_that_no_request_reaches_is_refused(earlier: dict[str, str], la
 )
 def test_a_policy_that_some_request_reaches_is_accepted(earlier: dict[str, str], later: dict[str, str]) -> None:
     assert [p.name for p in parsed(table("first", **earlier), table("second", **later)).all()] == ["first", "second"]
+
+
+def test_a_policy_that_several_before_it_leave_nothing_for_is_refused() -> None:
+    critical, rest = ApiClass.REFUND, [str(c) for c in ApiClass if c is not ApiClass.REFUND]
+    several = [table("first", classes=f'["{critical}"]'), table("second", classes=str(rest))]
+    with pytest.raises(BadPolicies, match="'third' is never reached: 'first', 'second' before it match the same"):
+        parsed(*several, table("third"))
+    with pytest.raises(BadPolicies, match="'third' is never reached"):
+        parsed(*several, table("third", only='["a"]', classes='["list", "refund"]'))
+    # Those before it are for one caller only.
+    parsed(table("first", classes=f'["{critical}"]'), table("second", only='["a"]', classes=str(rest)), table("third"))
+
+
+def test_of_the_key_class_only_names_classes() -> None:
+    parsed(table("a", "class", only='["list"]'), table("b", "class", only='["refund"]'), table("c", "class"))
+    with pytest.raises(BadPolicies, match="'b' is never reached: 'a' before it"):
+        parsed(table("a", "class", only='["list", "refund"]'), table("b", "class", classes='["list"]'))
 
 
 def test_the_first_of_a_kind_of_key_that_matches_counts() -> None:

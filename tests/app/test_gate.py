@@ -1,0 +1,139 @@
+"""Whose money it is, what a batch costs whom, and what is told at the door: the gate by itself, on limits of its own."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.app.gate import Gate, Passage, account_of
+from fundledger.app.hotkeys import HotKeys
+from fundledger.ledger.account import Account
+from fundledger.ledger.chart import CHART
+from fundledger.ledger.voucher import Voucher
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.counted import Limits
+from fundledger.ratelimit.limiter import Limiter
+from fundledger.ratelimit.policies import parse
+from fundledger.ratelimit.shedding import Shedder
+from tests.ratelimit.test_limiter import Near, World
+
+POLICIES = """
+version = 1
+[[policy]]
+name = "caller"
+key = "caller"
+rate = "1/h"
+burst = 5_000
+mode = "strict"
+[[policy]]
+name = "merchant"
+key = "merchant"
+rate = "1/h"
+burst = 50
+mode = "strict"
+[types]
+withdraw = ["payout"]
+"""
+BANK = Account(0, "bank", 0, 1, "CNY", CHART["bank"], owner="platform")
+ONE, TWO = (Account(n, f"m:{n}:available", 0, 1, "CNY", CHART["merchant_available"], owner=f"m:{n}") for n in (1, 2))
+
+
+def a_gate(policies: str | None = POLICIES) -> Gate:
+    world = World()
+    world.now = 1e9
+    limiter = None if policies is None else Limiter(parse(policies), Near(world, 1), Limits())  # type: ignore[arg-type]
+    return Gate(limiter, Shedder(1.0, 10_000), HotKeys(lambda: clock.now))
+
+
+clock = SimpleNamespace(now=5000.25)
+
+
+def a_passage(api_class: ApiClass = ApiClass.BATCH) -> Passage:
+    return Passage("dev", time.monotonic(), None, api_class)
+
+
+def moves(debited: Account, credited: Account, type_: str = "pay") -> Voucher:
+    return Voucher(UUID("0" * 32), type_, [(credited, 5), (debited, -5)], 0, b"")
+
+
+@pytest.mark.parametrize(
+    ("lines", "api_class", "whose"),
+    [
+        ([(ONE, 5), (TWO, -5)], ApiClass.PAYMENT, ONE),
+        ([(BANK, 5), (TWO, -5)], ApiClass.PAYMENT, TWO),
+        ([(ONE, 5), (TWO, -5)], ApiClass.WITHDRAW, TWO),
+        ([(TWO, -5), (ONE, 5)], ApiClass.WITHDRAW, TWO),
+        ([(BANK, -5), (ONE, -1), (TWO, 6)], ApiClass.WITHDRAW, ONE),
+        ([(BANK, -5), (ONE, 5)], ApiClass.WITHDRAW, ONE),
+        ([(BANK, -5), (BANK, 5)], ApiClass.WITHDRAW, None),
+        ([], ApiClass.WITHDRAW, None),
+    ],
+)
+def test_a_withdrawal_is_of_who_is_debited_in_whatever_order_its_lines_stand(
+    lines: list[tuple[Account, int]], api_class: ApiClass, whose: Account | None
+) -> None:
+    assert account_of(lines, api_class) is whose
+
+
+async def test_a_batch_is_told_what_the_bucket_that_refused_was_to_pay_not_what_all_of_it_costs() -> None:
+    gate = a_gate()
+    limiter = gate.limiter
+    assert limiter is not None
+
+    async def detail(of_one: int, of_nobody: int) -> str:
+        batch = [moves(BANK, ONE)] * of_one + [moves(BANK, BANK)] * of_nobody
+        passage = a_passage()
+        reply = await gate.ask_batch(passage, batch)
+        if reply is None:
+            gate.leave(passage, time.monotonic())
+            return ""
+        return reply.body.decode()
+
+    assert await detail(40, 100) == ""
+    assert "is used up" in await detail(40, 100)
+    assert "this costs 60, and the policy merchant lets at most 50 in at once" in await detail(60, 100)
+
+
+@pytest.mark.parametrize("policies", [POLICIES, None], ids=["limited", "without limits"])
+async def test_a_batch_is_seen_among_the_hot_keys_of_all_whose_money_it_moves(policies: str | None) -> None:
+    gate = a_gate(policies)
+    batch = [moves(BANK, ONE)] * 3 + [moves(BANK, TWO)] * 2 + [moves(BANK, BANK)]
+    assert await gate.ask_batch(a_passage(), batch) is None
+    clock.now += 1
+    seen: dict[str, Any] = {kind: gate.hot_keys.top(kind, 5) for kind in ("caller", "merchant", "account")}
+    assert [(key, rate) for key, rate, _ in seen["caller"]] == [("dev", 6.0)]
+    assert [(key, rate) for key, rate, _ in seen["merchant"]] == [("m:1", 3.0), ("m:2", 2.0)]
+    assert [(key, rate) for key, rate, _ in seen["account"]] == [(ONE.id, 3.0), (TWO.id, 2.0)]
+
+
+async def test_at_the_door_only_a_caller_who_is_known_to_have_used_up_his_quota_is_told_so() -> None:
+    gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 2"))
+    assert gate.at_the_door(a_passage()) is None
+    for _ in range(2):
+        assert await gate.let(a_passage(ApiClass.QUERY), ONE) is None
+    assert gate.at_the_door(a_passage()) is None, "nobody has been told yet"
+    denied = await gate.let(a_passage(ApiClass.QUERY), ONE)
+    assert denied is not None
+    assert denied.status == 429
+    passage = a_passage()
+    reply = gate.at_the_door(passage)
+    assert reply is not None
+    assert reply.status == 429
+    assert (reply.headers or {})["X-Limit-Decision"].startswith("caller;denycache;")
+    assert gate.told(passage, time.monotonic()).headers["RateLimit"].startswith('"caller";r=0;')
+    assert gate.limiter is not None
+    assert gate.limiter.counted().decisions["caller batch deny denycache"] == 1
+    # A merchant's quota is none of his.
+    gate = a_gate(POLICIES.replace("burst = 50\n", "burst = 1\n"))
+    assert await gate.let(a_passage(ApiClass.QUERY), ONE) is None
+    assert await gate.let(a_passage(ApiClass.QUERY), ONE) is not None
+    assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
+
+
+async def test_nobody_is_told_at_the_door_what_a_shadow_would_refuse() -> None:
+    gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 1\nshadow = true"))
+    for _ in range(3):
+        assert await gate.let(a_passage(ApiClass.QUERY), None) is None
+        assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
