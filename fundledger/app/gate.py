@@ -20,9 +20,9 @@ from fundledger.app.reply import Reply, Undone
 from fundledger.ledger.account import Account
 from fundledger.ledger.voucher import Voucher
 from fundledger.ratelimit.bucket import Bucket
-from fundledger.ratelimit.chain import Chain, Denied, Told
+from fundledger.ratelimit.chain import Chain, Denied, Pending, Told
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.limiter import Limiter, Pending
+from fundledger.ratelimit.limiter import Limiter
 from fundledger.ratelimit.policies import default_types
 from fundledger.ratelimit.shedding import Shedder
 

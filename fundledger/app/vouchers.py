@@ -42,7 +42,7 @@ from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.records import HoldTampered, VoucherTampered, read_records
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.voucher import Record, Voucher, digest_of
-from fundledger.ratelimit.limiter import Pending
+from fundledger.ratelimit.chain import Pending
 
 _log = logging.getLogger(__name__)
 _REPLAY = {"Idempotent-Replay": "true"}

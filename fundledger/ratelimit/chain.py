@@ -1,6 +1,8 @@
 """The policies that requests of one kind meet, as buckets; and what a refusal tells."""
 
 import math
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -11,6 +13,13 @@ from fundledger.ratelimit.policies import Policy
 TELL_S = 0.05
 PRECISE_BELOW = 1000
 """More tokens than these that are left are told as they were up to `TELL_S` ago."""
+
+
+class Pending:
+    """The answer is not known here: ask."""
+
+
+PENDING: Final = Pending()
 
 
 class Denied(msgspec.Struct, frozen=True):
@@ -119,3 +128,15 @@ def quota_of(policy: Policy) -> str:
     rate = policy.rate
     seconds = max(1, math.ceil(rate.burst / rate.per_second))
     return f"q={rate.tokens * seconds * 1_000_000 // rate.period_us};w={seconds}"
+
+
+def request_of(
+    asked: Sequence[tuple[Bucket, int]], debts: Sequence[int], rooms: Sequence[int]
+) -> tuple[list[str], list[int]]:
+    """What decide.lua takes: of each bucket `cost` at least, `room` more at most."""
+    arguments: list[int] = []
+    for (bucket, cost), debt, room in zip(asked, debts, rooms, strict=True):
+        rate = bucket.policy.rate
+        most = cost + room
+        arguments += (rate.tokens, rate.period_us, rate.burst, rate.ceiling, debt, cost, most, int(bucket.shadowed))
+    return [bucket.key for bucket, _ in asked], arguments

@@ -15,7 +15,7 @@ from typing import Final
 from fundledger.ratelimit import fallback
 from fundledger.ratelimit.bucket import Bucket
 from fundledger.ratelimit.buckets import Buckets
-from fundledger.ratelimit.chain import Chain, Denied
+from fundledger.ratelimit.chain import PENDING, Chain, Denied, Pending, request_of
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.counted import Limits, Times
 from fundledger.ratelimit.policies import Policies
@@ -33,13 +33,6 @@ SAMPLE: Final = 16
 WINDOW_S: Final = 10.0
 CLOSED_ATTEMPTS: Final = 10
 """What is not done uncounted is worth more than one deadline, as long as the store is not known to be away."""
-
-
-class Pending:
-    """The answer is not known here: ask."""
-
-
-PENDING: Final = Pending()
 
 
 class Limiter:
@@ -196,7 +189,7 @@ class Limiter:
     async def peek(self, chain: Chain) -> list[tuple[int, int]]:
         """Of each bucket of a chain: what may be had now, and in how many us it is full. Raises StoreAway."""
         nothing = [0] * len(chain.buckets)
-        reply = await self.store.decide(*_request(chain.charges(0), nothing, nothing))
+        reply = await self.store.decide(*request_of(chain.charges(0), nothing, nothing), lambda _: None)
         return [(reply[i * 4 + 2], reply[i * 4 + 4]) for i in range(len(chain.buckets))]
 
     def replace(self, policies: Policies) -> None:
@@ -271,15 +264,14 @@ class Limiter:
             bucket.charging += bucket.debt
             bucket.asking += room
             bucket.debt = 0
-        reply = None
-        try:
-            reply = await self.store.decide(*_request(asked, debts, rooms), deadline_s)
-        finally:
-            for (bucket, _), debt, room in zip(asked, debts, rooms, strict=True):
-                bucket.charging -= debt
-                bucket.asking -= room
-                # Nobody knows whether it was charged: twice is on the safe side.
-                bucket.debt += debt if reply is None else 0
+
+        def late(reply: list[int] | None) -> None:
+            self._answered_late(asked, debts, rooms, reply)
+
+        reply = await self.store.decide(*request_of(asked, debts, rooms), late, deadline_s)
+        for (bucket, _), debt, room in zip(asked, debts, rooms, strict=True):
+            bucket.charging -= debt
+            bucket.asking -= room
         now = self._clock()
         short = []
         for i, (bucket, cost) in enumerate(asked):
@@ -287,15 +279,38 @@ class Limiter:
             self._used(bucket, granted + debts[i], now)
             bucket.answer(remaining, reset_us, now)
             if granted > cost:
-                if not bucket.holding:
-                    bucket.holding = True
-                    self._holding.append(bucket)
-                bucket.granted(granted - cost, now)
-                self._tokens(bucket, "granted", granted - cost)
+                self._hold(bucket, granted - cost, now)
             if retry_us:
                 bucket.refused(cost, retry_us, now)
                 short.append(bucket)
         return reply[0] == 1, short
+
+    def _answered_late(
+        self,
+        asked: Sequence[tuple[Bucket, int]],
+        debts: Sequence[int],
+        rooms: Sequence[int],
+        reply: list[int] | None,
+    ) -> None:
+        """Nobody waits for this any more: what was granted is held, what may not have been charged is still owed."""
+        now = self._clock()
+        for i, (bucket, _) in enumerate(asked):
+            bucket.charging -= debts[i]
+            bucket.asking -= rooms[i]
+            if reply is None:
+                bucket.debt += debts[i]
+                continue
+            granted, remaining, _, reset_us = reply[i * 4 + 1 : i * 4 + 5]
+            bucket.answer(remaining, reset_us, now)
+            if granted:
+                self._hold(bucket, granted, now)
+
+    def _hold(self, bucket: Bucket, tokens: int, now: float) -> None:
+        if not bucket.holding:
+            bucket.holding = True
+            self._holding.append(bucket)
+        bucket.granted(tokens, now)
+        self._tokens(bucket, "granted", tokens)
 
     def _admit_share(self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float) -> Denied | None:
         if not charges:
@@ -383,15 +398,3 @@ class Limiter:
 
     def _count(self, key: str, count: int) -> None:
         self.counts.decisions[key] = self.counts.decisions.get(key, 0) + count
-
-
-def _request(
-    asked: Sequence[tuple[Bucket, int]], debts: Sequence[int], rooms: Sequence[int]
-) -> tuple[list[str], list[int]]:
-    """What decide.lua takes: of each bucket `cost` at least, `room` more at most."""
-    arguments: list[int] = []
-    for (bucket, cost), debt, room in zip(asked, debts, rooms, strict=True):
-        rate = bucket.policy.rate
-        most = cost + room
-        arguments += (rate.tokens, rate.period_us, rate.burst, rate.ceiling, debt, cost, most, int(bucket.shadowed))
-    return [bucket.key for bucket, _ in asked], arguments

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
@@ -45,8 +45,9 @@ _SCRIPTS: Final = {
 _SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()}
 _log = logging.getLogger(__name__)
 
-Call = tuple[str, Sequence[str], list[Any], "asyncio.Future[Any]"]
-"""Which script, its keys and arguments, and who waits for its reply."""
+Late = Callable[[list[int] | None], None]
+Call = tuple[str, Sequence[str], list[Any], "asyncio.Future[Any]", Callable[[Any], None]]
+"""Which script, its keys and arguments, who waits for its reply, and whom to tell when he does not any more."""
 
 
 class StoreAway(Exception):
@@ -125,11 +126,22 @@ class Store:
         self._wake = asyncio.Event()
         self._nonces = itertools.count(random.getrandbits(32))
 
-    async def decide(self, keys: Sequence[str], numbers: Sequence[int], deadline_s: float | None = None) -> list[int]:
-        """The reply of decide.lua without its nonce: admitted, then four numbers for each key. Raises StoreAway."""
+    async def decide(
+        self, keys: Sequence[str], numbers: Sequence[int], late: Late, deadline_s: float | None = None
+    ) -> list[int]:
+        """The reply of decide.lua without its nonce: admitted, then four numbers for each key. Raises StoreAway.
+
+        Whoever does not get it here (away, too late, cancelled) has `late` called once: with the reply, if it comes
+        after all; with None when it was never run, or nobody will ever know.
+        """
         nonce = str(next(self._nonces))
-        reply = await self.call("decide", [SINCE, BACK, *keys], [nonce, *numbers], deadline_s)
+
+        def without_nonce(reply: Any) -> None:
+            late(reply[1:] if reply is not None and reply[0] == nonce else None)
+
+        reply = await self.call("decide", [SINCE, BACK, *keys], [nonce, *numbers], deadline_s, without_nonce)
         if reply[0] != nonce:
+            late(None)
             _log.critical("the store answered something that was not asked")
             self._failed("decide", "error")
             if not self.breaker.open:
@@ -139,21 +151,32 @@ class Store:
             raise StoreAway("a wrong reply")
         return reply[1:]  # type: ignore[no-any-return]
 
-    async def call(self, op: str, keys: Sequence[str], arguments: list[Any], deadline_s: float | None = None) -> Any:
-        """Run a script. Raises StoreAway after `DEADLINE_S`, or at once while the breaker is open."""
+    async def call(
+        self,
+        op: str,
+        keys: Sequence[str],
+        arguments: list[Any],
+        deadline_s: float | None = None,
+        late: Callable[[Any], None] = lambda _: None,
+    ) -> Any:
+        """Run a script. Raises StoreAway after `deadline_s` (`DEADLINE_S`), at once while the breaker is open.
+
+        `late`: as of `decide`.
+        """
         if self.breaker.open:
+            late(None)
             raise StoreAway("the breaker is open")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append((op, keys, arguments, future))
+        self._queue.append((op, keys, arguments, future, late))
         self._wake.set()
         started = time.monotonic()
 
         def overdue() -> None:
             # A loop that was busy sees the reply only now: once more around before it counts as late.
-            loop.call_later(0.0005, late)
+            loop.call_later(0.0005, give_up)
 
-        def late() -> None:
+        def give_up() -> None:
             if not future.done():
                 future.set_exception(StoreAway("no answer in time"))
                 self._failed(op, "timeout")
@@ -188,9 +211,8 @@ class Store:
         self.away_since = time.monotonic()
         _log.error("the limiter's store is away: this worker goes on with its share of each limit")
         waiting, self._queue = self._queue, deque()
-        for _, _, _, future in waiting:
-            if not future.done():
-                future.set_exception(StoreAway("the breaker opened"))
+        for call in waiting:
+            _end(call, StoreAway("the breaker opened"))
         # `run` may be waiting for a call, and there will be none until it has looked for the store.
         self._wake.set()
 
@@ -213,6 +235,9 @@ class Store:
                 await self._redis.aclose()
 
     async def _send(self, calls: list[Call]) -> None:
+        given_up = [call for call in calls if call[3].done()]
+        for call in given_up:
+            call[4](None)
         calls = [call for call in calls if not call[3].done()]
         if not calls:
             return
@@ -222,14 +247,10 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             await self._drop_connection()
             replies = [error] * len(calls)
-        for (op, _, _, future), reply in zip(calls, replies, strict=True):
-            if future.done():
-                continue
-            if isinstance(reply, BaseException):
-                future.set_exception(StoreAway(str(reply)))
-                self._failed(op, "error")
-            else:
-                future.set_result(reply)
+        for call, reply in zip(calls, replies, strict=True):
+            if isinstance(reply, BaseException) and not call[3].done():
+                self._failed(call[0], "error")
+            _end(call, reply)
         if isinstance(replies[0], BaseException):
             # Also when everybody who waited has been told before.
             self._failed("connection", "error")
@@ -249,7 +270,7 @@ class Store:
 
     async def _pipeline(self, calls: list[Call], *, whole: bool = False) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
-        for op, keys, arguments, _ in calls:
+        for op, keys, arguments, _, _ in calls:
             if whole:
                 pipeline.eval(_SCRIPTS[op], len(keys), *keys, *arguments)
             else:
@@ -303,3 +324,17 @@ class Store:
         away_s = time.monotonic() - (self.away_since or 0.0)
         self.away_since = None
         _log.warning("the limiter's store is back", extra={"away_s": round(away_s, 1)})
+
+
+def _end(call: Call, reply: Any) -> None:
+    """The waiter gets a reply; where he has gone, or it is a failure, the other one is told."""
+    future, late = call[3], call[4]
+    is_failure = isinstance(reply, BaseException)
+    if future.done() or is_failure:
+        late(None if is_failure else reply)
+    if future.done():
+        return
+    if is_failure:
+        future.set_exception(StoreAway(str(reply)))
+    else:
+        future.set_result(reply)

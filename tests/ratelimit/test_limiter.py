@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from fundledger.ratelimit.chain import Chain
+from fundledger.ratelimit.chain import Chain, Pending
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.counted import Limits
 from fundledger.ratelimit.gcra import Ask, Rate, State, decide
-from fundledger.ratelimit.limiter import Limiter, Pending
+from fundledger.ratelimit.limiter import Limiter
 from fundledger.ratelimit.policies import parse
-from fundledger.ratelimit.store import Breaker, Store, StoreAway
+from fundledger.ratelimit.store import Breaker, Late, Store, StoreAway
 
 TRACES = 400
 START_S = 1_000.0
@@ -60,8 +60,11 @@ class Near:
         self.outages = 0
         self.away_since: float | None = None
 
-    async def decide(self, keys: list[str], numbers: list[int], deadline_s: float | None = None) -> list[int]:
+    async def decide(
+        self, keys: list[str], numbers: list[int], late: Late, deadline_s: float | None = None
+    ) -> list[int]:
         if self.breaker.open:
+            late(None)
             raise StoreAway("away")
         return self._world.decide(keys, numbers)
 

@@ -69,7 +69,7 @@ async def remembers_from_the_start(url: str) -> None:
 
 async def take(store: Store, key: str, burst: int, least: int = 1, most: int = 1) -> tuple[int, int]:
     """`(granted, remaining)` of a bucket that refills by a token a day."""
-    reply = await store.decide([key], [1, DAY_US // 100, burst, 2 * burst, 0, least, most, 0])
+    reply = await store.decide([key], [1, DAY_US // 100, burst, 2 * burst, 0, least, most, 0], lambda _: None)
     return reply[1], reply[2]
 
 
@@ -505,3 +505,23 @@ async def test_scripts_and_counts_survive_a_store_that_comes_and_goes() -> None:
                 await asyncio.sleep(0)
         assert limiter.store.outages >= 5
         assert sum(limiter.counted().decisions.values()) == asked
+
+
+async def test_a_reply_that_comes_too_late_is_not_lost_and_nothing_is_charged_twice() -> None:
+    async with OwnValkey() as own, limiting(own.url) as limiter:
+        await remembers_from_the_start(own.url)
+        assert await let_in(limiter, 2) == 2
+        limiter.store._deadline_s, limiter.store._round_trip_s = 0.005, 20.0
+        own.pause()
+        assert await let_in(limiter, 1) == 1
+        own.resume()
+        assert limiter.counted().decisions["p payment allow fallback"] == 1
+        limiter.store._deadline_s = 20.0
+        chain = limiter.chain("c", ApiClass.PAYMENT, None, None)
+
+        async def all_is_settled() -> bool:
+            bucket = chain.buckets[0]
+            return not (bucket.charging or bucket.debt or bucket.tokens or bucket.dirty)
+
+        await eventually(all_is_settled, "what came late is counted, and given back")
+        assert [left for left, _ in await limiter.peek(chain)] == [7]
