@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from redis.asyncio import Redis
 
 from fundledger.ratelimit.policies import default_text, parse
 from tests.support.answers import is_problem
@@ -27,6 +28,7 @@ from tests.support.limits import (
     statuses,
 )
 from tests.support.running import RunningService, free_port, run, short_folder
+from tests.support.valkey import a_redis
 from tests.support.waiting import eventually
 
 
@@ -400,3 +402,23 @@ async def test_the_check_command_says_what_a_file_means(tmp_path: Path) -> None:
     gone = await run("ratelimit", "check", str(tmp_path / "gone"), env={}, cwd=tmp_path)
     assert gone.returncode == 2
     assert len(gone.stderr.strip().splitlines()) == 1
+
+
+async def test_a_redis_of_ones_own_counts_the_limits_and_the_embedded_valkey_is_not_started() -> None:
+    async with a_redis("a-secret") as url, RunningService(workers=2, env={"FUNDLEDGER_REDIS_URL": url}) as service:
+        async with Client(service.base_url, service.token) as client:
+
+            async def it_is_asked() -> bool:
+                policies = (await client.get("/debug/limits")).json["policies"]
+                return {policy["source"] for policy in policies} == {"store"}
+
+            await eventually(it_is_asked, "it answers")
+        assert not (service.data_dir / "valkey.log").exists()
+        assert "a-secret" not in service.log.read_text()
+        async with Redis.from_url(url) as redis:
+
+            async def two_are_heard() -> bool:
+                return await redis.zcard("{fundledger}:workers") == 2
+
+            await eventually(two_are_heard, "both workers are heard")
+        assert (await service.verify())["ok"]

@@ -7,6 +7,7 @@ import redis.asyncio
 
 from fundledger.ratelimit.gcra import Ask, Rate, State, decide
 from fundledger.ratelimit.policies import parse
+from tests.support.valkey import a_redis
 
 DECISIONS = 100_000
 AT_ONCE = 500
@@ -77,7 +78,16 @@ class Pair:
 
 
 async def test_python_and_lua_agree_bit_for_bit(valkey: str) -> None:
-    client = redis.asyncio.Redis.from_url(valkey, decode_responses=True)
+    await agree(valkey, DECISIONS)
+
+
+async def test_they_agree_on_a_redis_too() -> None:
+    async with a_redis() as url:
+        await agree(url, DECISIONS // 5)
+
+
+async def agree(url: str, decisions: int) -> None:
+    client = redis.asyncio.Redis.from_url(url, decode_responses=True)
     try:
         await client.flushall()
         pair = Pair(random.Random(11))
@@ -85,7 +95,7 @@ async def test_python_and_lua_agree_bit_for_bit(valkey: str) -> None:
         await client.set("back", pair.back)
         sha = await client.script_load(with_the_clock_of_a_test())
         granted = denied = 0
-        for _ in range(DECISIONS // AT_ONCE):
+        for _ in range(decisions // AT_ONCE):
             batch = [pair.next() for _ in range(AT_ONCE)]
             pipeline = client.pipeline(transaction=False)
             for keys, arguments, _ in batch:
@@ -101,6 +111,6 @@ async def test_python_and_lua_agree_bit_for_bit(valkey: str) -> None:
             if stored is not None and state is not None:
                 us, frac, _ = map(int, stored.split())
                 assert (us, frac) == state
-        assert min(granted, denied) > DECISIONS / 10
+        assert min(granted, denied) > decisions / 10
     finally:
         await client.aclose()

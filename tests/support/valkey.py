@@ -1,12 +1,20 @@
 """A Valkey for one test, which may stop it, let it go on, kill it, and start it again."""
 
+import asyncio
 import os
 import shutil
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Self
 
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
 from fundledger.app.valkey import EmbeddedValkey
-from tests.support.running import short_folder
+from tests.support.running import free_port, short_folder
+from tests.support.waiting import eventually
 
 
 class OwnValkey:
@@ -49,3 +57,35 @@ class OwnValkey:
     async def restart(self) -> None:
         """Running again at the same place, empty."""
         await self.server.start()
+
+
+@asynccontextmanager
+async def a_redis(password: str = "") -> AsyncIterator[str]:
+    """The URL of Debian's Redis on a TCP port of this machine: a server that is somebody else's."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("redis-server is missing: apt-get install redis-server")
+    port = free_port()
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--maxmemory-policy", "noeviction"]
+    process = await asyncio.create_subprocess_exec(
+        binary,
+        *options,
+        *(["--requirepass", password] if password else []),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/2"
+
+    async def answers() -> bool:
+        async with Redis.from_url(url) as client:
+            try:
+                return bool(await client.ping())
+            except RedisError:
+                return False
+
+    try:
+        await eventually(answers, "Redis answers")
+        yield url
+    finally:
+        process.kill()
+        await process.wait()
