@@ -52,7 +52,10 @@ def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
     """Nothing is taken from an account, and it is not said to lack anything, with a slot that may not be debited."""
     for slot in slots:
         if slot.status not in (Status.OPEN, Status.MERGED):
-            return status_refusal(slot, -1)
+            # What may not be taken is a debit of a liability, and a credit of an asset.
+            refusal = status_refusal(slot, -slot.account.type.normal)
+            if refusal is not None:
+                return refusal
     return None
 
 

@@ -53,6 +53,11 @@ def seen_and_refused(w: World) -> list[Command]:
     return [transfer(a, b, 10, id_=first.id)]
 
 
+def repaid_more_than_owed(w: World) -> list[Command]:
+    payer = w.account("m:1", posted=100)
+    return [transfer(payer, w.account("m:owes", "receivable", posted=5, status=Status.FROZEN_DEBITS), 6)]
+
+
 def with_status(status: Status, of: str) -> Commands:
     def commands(w: World) -> list[Command]:
         a = w.account("m:1", posted=100, status=status if of == "debit" else Status.OPEN)
@@ -199,6 +204,7 @@ VOUCHERS = [
     Row("a credit of a closed account", ["account-closed"], with_status(Status.CLOSED, "credit")),
     Row("a debit of an account frozen for debits", ["account-frozen"], with_status(Status.FROZEN_DEBITS, "debit")),
     Row("a credit of an account frozen for debits", ["posted"], with_status(Status.FROZEN_DEBITS, "credit")),
+    Row("a credit that an asset frozen for debits does not cover", ["insufficient-funds"], repaid_more_than_owed),
     Row("a debit of an account frozen for all", ["account-frozen"], with_status(Status.FROZEN_ALL, "debit")),
     Row("a credit of an account frozen for all", ["account-frozen"], with_status(Status.FROZEN_ALL, "credit")),
     Row("a debit of a row that did not verify", ["account-frozen"], with_status(Status.FROZEN_INTEGRITY, "debit")),
