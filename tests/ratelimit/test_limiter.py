@@ -20,6 +20,7 @@ from fundledger.ratelimit.store import Breaker, Late, Store, StoreAway
 
 TRACES = 400
 START_S = 1_000.0
+LONG_AGO_US = -(1 << 60)
 
 
 def a_policy(rate: float, burst: int, more: str = "") -> str:
@@ -41,7 +42,7 @@ class World:
             asks.append(Ask(Rate(tokens, period_us, burst, ceiling), debt, least, most, bool(shadow)))
         self.asked += 1
         now_us = int(self.now * 1e6)
-        ok, grants, written = decide(asks, [self.states.get(key) for key in keys], 0, 0, now_us)
+        ok, grants, written = decide(asks, [self.states.get(key) for key in keys], LONG_AGO_US, LONG_AGO_US, now_us)
         for key, state in zip(keys, written, strict=True):
             self.states[key] = state or self.states.get(key)
         reply = [int(ok)]
@@ -334,3 +335,49 @@ async def test_of_2000_at_once_on_four_workers_exactly_100_pass_a_strict_100(val
             assert sum(verdict is None for verdict in verdicts) == 100
     finally:
         await client.aclose()
+
+
+def accounts_text() -> str:
+    return 'version = 1\n[[policy]]\nname = "p"\nkey = "account"\nrate = "1/d"\nburst = 2\nmode = "strict"\n'
+
+
+def a_batch(fleet: Fleet, count: int) -> tuple[Chain, list[tuple[Any, int]]]:
+    limiter = fleet.workers[0]
+    chains = [limiter.chain("c", ApiClass.WITHDRAW, None, f"a{i}") for i in range(count)]
+    return chains[0], [(chain.buckets[0], 1) for chain in chains]
+
+
+def test_a_batch_over_many_accounts_asks_in_parts_and_is_charged_all_or_none() -> None:
+    fleet = Fleet(accounts_text(), 1)
+    limiter = fleet.workers[0]
+    chain, charges = a_batch(fleet, 300)
+    asked = fleet.world.asked
+    assert at_once(limiter.ask(chain, 300, fleet.world.now, charges)) is None
+    assert fleet.world.asked - asked == 5
+    # The last account has one left: the second passes, the third is refused by it, and charges nobody.
+    assert at_once(limiter.ask(chain, 300, fleet.world.now, charges[-1:])) is None
+    assert at_once(limiter.ask(chain, 300, fleet.world.now, charges)) is not None
+    fleet.go_to(fleet.world.now + 0.1)
+    assert [
+        at_once(limiter.peek(limiter.chain("c", ApiClass.WITHDRAW, None, f"a{i}")))[0][0] for i in (0, 298, 299)
+    ] == [
+        1,
+        1,
+        0,
+    ]
+
+
+def test_what_was_spent_on_shares_is_charged_once_when_the_store_is_back() -> None:
+    fleet = Fleet(accounts_text().replace("burst = 2", "burst = 10"), 1)
+    limiter = fleet.workers[0]
+    chain, charges = a_batch(fleet, 1)
+    for _ in range(5):
+        assert at_once(limiter.ask(chain, 1, fleet.world.now, charges)) is None
+    limiter.store.breaker.open = True
+    limiter.store.outages += 1
+    for _ in range(2):
+        assert at_once(limiter.ask(chain, 1, fleet.world.now, charges)) is None
+    limiter.store.breaker.open = False
+    assert at_once(limiter.ask(chain, 1, fleet.world.now, charges)) is None
+    fleet.go_to(fleet.world.now + 0.1)
+    assert at_once(limiter.peek(chain))[0][0] == 2
