@@ -1,8 +1,8 @@
 """What a worker does while the store is away: it goes on with its own share of every limit, never without one.
 
 With N workers alive when the store was last heard, each admits at most a N-th of the rate and of the burst, by the same
-GCRA, on a clock of its own. A bucket begins with what was left of it when the store answered last. Money classes get
-their share, reading half of it, administration is refused: nobody may try keys while nobody counts.
+GCRA, on a clock of its own. A bucket begins with what should be left of it by what the store answered last. Money
+classes get their share, reading half of it, administration is refused: nobody may try keys while nobody counts.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """Who may pass now: the policies that a request meets, decided from what this worker holds, or by asking the store.
 
 `admit` decides at once whatever can be decided here: leased tokens, credit, refusals that are remembered, and all of it
-while the store is away. Only what it cannot answer is asked (`ask`), in one script for all policies of the request:
-all of them are charged or none. A request is counted once: a refusal under the policy that refused, an admission under
-the most special policy that it met.
+while the store is away. Only what it cannot answer is asked (`ask`), in one script for all policies of the request
+(of a large batch, in several): all are charged or none. A request is counted once: a refusal under the policy that
+refused, an admission under the most special policy that it met.
 """
 
 import asyncio

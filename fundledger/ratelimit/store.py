@@ -105,7 +105,6 @@ class Store:
         self._round_trip_s = max(ROUND_TRIP_S, 10 * self._deadline_s)
         self._redis = redis.asyncio.Redis.from_url(
             url,
-            single_connection_client=False,
             max_connections=4,
             socket_connect_timeout=self._round_trip_s,
             protocol=2,
