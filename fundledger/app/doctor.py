@@ -15,9 +15,10 @@ from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
 from fundledger.app.settings import Settings
 from fundledger.app.supervisor import CannotServe
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault, ask
-from fundledger.ledger.migrate import migrations
+from fundledger.database.migrations import migrations
+from fundledger.database.statements import load
+from fundledger.ledger.migrate import PACKAGE
 from fundledger.ledger.statements import SQL as LEDGER
-from fundledger.ledger.statements import load
 
 SQL = load("fundledger.app")
 REDIS_MIN = 6
@@ -141,7 +142,7 @@ async def _server(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Symp
         applied = {row["number"] for row in await connection.fetch(LEDGER["migrations_applied"])}
     except asyncpg.UndefinedTableError:
         applied = set()
-    missing = [name for number, name, _ in migrations() if number not in applied]
+    missing = [name for number, name, _ in migrations(PACKAGE) if number not in applied]
     found = "up to date" if not missing else f"missing {', '.join(missing)}"
     symptoms.append(Symptom("schema", not missing, found, "fundledger migrate"))
     return symptoms

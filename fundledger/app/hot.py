@@ -8,13 +8,14 @@ import asyncpg
 from fundledger.app.books import database
 from fundledger.app.settings import Settings
 from fundledger.app.supervisor import CannotServe
+from fundledger.database.migrations import SchemaFault
 from fundledger.hotspot.keeper import SQL
 from fundledger.ledger.batch import Outcome, Resplit
 from fundledger.ledger.books import Books
 from fundledger.ledger.clock import AccountingCalendar
 from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault
-from fundledger.ledger.migrate import SchemaFault, read_layout
+from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
 from fundledger.ledger.slots import SLOTS_MAX

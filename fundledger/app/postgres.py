@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from fundledger.ledger.statements import load
+from fundledger.database.statements import load
 from fundledger.security.keys import write_new
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.ledger.statements import load
+from fundledger.database.statements import load
 from fundledger.ratelimit.pacer import Pacer, TooMuch
 
 SQL = load("fundledger.app")

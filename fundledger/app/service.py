@@ -18,6 +18,7 @@ from fundledger.app.metrics import Metrics
 from fundledger.app.repeats import Repeats
 from fundledger.app.settings import Settings
 from fundledger.app.sockets import worker_socket
+from fundledger.database.statements import load
 from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.folder import Folder
@@ -27,7 +28,6 @@ from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Fault, Unavailable
-from fundledger.ledger.statements import load
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.ratelimit.shedding import WINDOW_S, Shedder
 from fundledger.security.keys import Keys

@@ -23,8 +23,9 @@ from fundledger.app.server import WorkerOrder
 from fundledger.app.settings import PREFIX, BadSetting, Settings
 from fundledger.app.sockets import worker_socket
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
+from fundledger.database.migrations import SchemaFault
 from fundledger.ledger.accounts import Layout
-from fundledger.ledger.migrate import SchemaFault, migrate
+from fundledger.ledger.migrate import migrate
 from fundledger.security.keys import FileKeys, KeyFault
 from fundledger.security.tokens import dev_token
 

@@ -18,8 +18,8 @@ from typing import Final
 
 import asyncpg
 
+from fundledger.database.statements import load
 from fundledger.ledger.session import PASSING, Commits, Connection, Statement, connect
-from fundledger.ledger.statements import load
 
 SQL: Final = load("fundledger.hotspot")
 CONNECTIONS: Final = 3

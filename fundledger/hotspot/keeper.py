@@ -16,6 +16,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from fundledger.database.statements import load
 from fundledger.hotspot.detector import COLD, Heat, Signal, Temperature, Thresholds, merge, step
 from fundledger.hotspot.heat import Report, Thermometer
 from fundledger.ledger.account import Account
@@ -26,7 +27,6 @@ from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.routes import follow, read_routes
 from fundledger.ledger.session import Session, connect
 from fundledger.ledger.slots import SLOTS_MAX
-from fundledger.ledger.statements import load
 from fundledger.security.keys import KeyFault
 
 SQL: Final = load("fundledger.hotspot")

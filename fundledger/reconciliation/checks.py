@@ -11,8 +11,8 @@ from typing import Final
 
 import asyncpg
 
+from fundledger.database.statements import load
 from fundledger.ledger.migrate import read_layout
-from fundledger.ledger.statements import load
 from fundledger.reconciliation.evidence import check_accounts, check_buffer, check_holds, check_journal, check_vouchers
 from fundledger.reconciliation.report import Check, Report
 from fundledger.security.keys import Keys

@@ -9,8 +9,9 @@ import pytest
 
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.batch import Resplit
-from fundledger.ledger.migrate import SchemaFault, migrate, migrations
-from fundledger.ledger.statements import load
+from fundledger.database.migrations import SchemaFault, migrations
+from fundledger.ledger.migrate import PACKAGE, migrate
+from fundledger.database.statements import load
 from fundledger.reconciliation.checks import GUARDS
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases
@@ -384,7 +385,7 @@ async def empty(postgres: Databases) -> AsyncIterator["asyncpg.Connection[asyncp
 
 async def test_migrations_are_applied_once(empty: "asyncpg.Connection[asyncpg.Record]") -> None:
     layout = Layout(3, 4)
-    assert (await migrate(empty, layout))[1] == [name for _, name, _ in migrations()]
+    assert (await migrate(empty, layout))[1] == [name for _, name, _ in migrations(PACKAGE)]
     assert await migrate(empty, layout) == (layout, [])
 
 
@@ -415,7 +416,7 @@ async def test_two_migrators_at_once_apply_everything_once(postgres: Databases) 
     connections = [await asyncpg.connect(dsn) for _ in range(4)]
     try:
         done = await asyncio.gather(*(migrate(connection, Layout(1, 1)) for connection in connections))
-        assert sorted(len(names) for _, names in done) == [0, 0, 0, len(migrations())]
+        assert sorted(len(names) for _, names in done) == [0, 0, 0, len(migrations(PACKAGE))]
     finally:
         for connection in connections:
             await connection.close()

@@ -1,0 +1,50 @@
+"""A schema: numbered SQL files, each applied once, in order, in one transaction with its record."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+
+_LOCK: Final = 0x66756E64  # "fund": one migrator at a time
+
+
+class SchemaFault(Exception):
+    """The database's schema is not one that this version can serve."""
+
+
+def migrations(package: str) -> list[tuple[int, str, str]]:
+    """`(number, name, sql)` of a package's `migrations/` folder, in order."""
+    folder = files(package) / "migrations"
+    found = [(path.name, path.read_text()) for path in folder.iterdir() if path.name.endswith(".sql")]
+    return sorted((int(name[:4]), name, sql) for name, sql in found)
+
+
+async def apply(
+    connection: "asyncpg.Connection[asyncpg.Record]", package: str, statements: Mapping[str, str]
+) -> list[str]:
+    """Bring a schema up to date; answers the names of what was applied. To be called in a transaction, which then holds
+    the lock of migrators.
+
+    `statements` are the package's `migration_lock`, `migration_table`, `migrations_applied` and `migration_record`.
+    Raises SchemaFault when the database is newer than this version, or when an applied migration was changed.
+    """
+    await connection.execute(statements["migration_lock"], _LOCK)
+    await connection.execute(statements["migration_table"])
+    rows = await connection.fetch(statements["migrations_applied"])
+    applied = {row["number"]: row for row in rows}
+    found = migrations(package)
+    if set(applied) - {number for number, _, _ in found}:
+        raise SchemaFault(f"the database has migration {max(applied)}, which this version does not know")
+    done = []
+    for number, name, sql in found:
+        sha256 = hashlib.sha256(sql.encode()).hexdigest()
+        if number in applied:
+            if applied[number]["sha256"] != sha256:
+                raise SchemaFault(f"migration {name} was changed after it was applied")
+            continue
+        await connection.execute(sql)
+        await connection.execute(statements["migration_record"], number, name, sha256)
+        done.append(name)
+    return done

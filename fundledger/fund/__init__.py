@@ -1,0 +1,1 @@
+"""What the business means: merchants, orders, fees, flows, channels. Money moves through the account service only."""

@@ -1,0 +1,117 @@
+"""An order: what a front end asks of the fund service, by its own number; and the ids that are made of that."""
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+PLATFORM: Final = "platform"
+"""Stands as the merchant of orders that are no merchant's."""
+
+
+class Kind(StrEnum):
+    PAYMENT = "payment"
+    REFUND = "refund"
+    SETTLEMENT = "settlement"
+    WITHDRAWAL = "withdrawal"
+    CHARGEBACK = "chargeback"
+    RECOVERY = "recovery"
+    WRITE_OFF = "write_off"
+    ADJUSTMENT = "adjustment"
+    CHANNEL_COST = "channel_cost"
+    BANK_DIFFERENCE = "bank_difference"
+    REVERSAL = "reversal"
+
+
+class State(StrEnum):
+    """created -> posting -> posted | refused; a withdrawal goes on: posted -> sent -> paid | bounced | unknown, and then
+    to paid | bounced. Only an adjustment stays `created`: until another one has approved it.
+    """
+
+    CREATED = "created"
+    POSTING = "posting"
+    POSTED = "posted"
+    REFUSED = "refused"
+    SENT = "sent"
+    PAID = "paid"
+    BOUNCED = "bounced"
+    UNKNOWN = "unknown"
+
+
+NEXT: Final[dict[State, frozenset[State]]] = {
+    State.CREATED: frozenset({State.POSTING}),
+    State.POSTING: frozenset({State.POSTED, State.REFUSED}),
+    State.POSTED: frozenset({State.SENT, State.PAID, State.BOUNCED}),
+    State.SENT: frozenset({State.PAID, State.BOUNCED, State.UNKNOWN}),
+    State.UNKNOWN: frozenset({State.PAID, State.BOUNCED}),
+    State.REFUSED: frozenset(),
+    State.PAID: frozenset(),
+    State.BOUNCED: frozenset(),
+}
+
+
+class Order(msgspec.Struct):
+    """A row of fund.orders; see there for what the columns mean. Amounts in minor units. `module` asked for it.
+
+    `net`, which is shown but not kept, is by how much the merchant's balance moves in all.
+    """
+
+    id: UUID
+    kind: Kind
+    merchant: str
+    order_no: str
+    state: State
+    amount: int
+    fee: int
+    currency: str
+    digest: bytes
+    voucher_id: UUID
+    module: str
+    created_at: datetime
+    channel: str | None = None
+    channel_ref: str | None = None
+    settle: str | None = None
+    of_order: UUID | None = None
+    from_pending: int = 0
+    to_receivable: int = 0
+    fee_waived: int = 0
+    fee_version: int | None = None
+    direction: str | None = None
+    reason: str | None = None
+    ticket: str | None = None
+    approved_by: str | None = None
+    attempt: int = 0
+    ending: str | None = None
+    reversed_by: UUID | None = None
+    problem: bytes | None = None
+    posted_at: datetime | None = None
+    due_at: datetime | None = None
+    seq: int = 0
+
+    @property
+    def net(self) -> int:
+        if self.kind is Kind.WITHDRAWAL:
+            return self.amount + self.fee
+        return self.amount - self.fee
+
+
+def order_id(kind: str, merchant: str, order_no: str) -> UUID:
+    """Of the order's names, and nothing else: whoever says them again means the same order, whatever was lost."""
+    return _named("order", kind, merchant, order_no)
+
+
+def voucher_id(order: UUID, step: str = "post", attempt: int = 0) -> UUID:
+    """`step` is `post` or, of a withdrawal, `end`: paid and bounced have one id, so only one of them can happen."""
+    return _named("voucher", order.hex, step, str(attempt))
+
+
+def _named(*parts: str) -> UUID:
+    # RFC 9562, version 8: 122 bits of a SHA-256, each part with its length before it.
+    digest = hashlib.sha256("".join([f"{len(part)}:{part}" for part in parts]).encode()).digest()
+    number = int.from_bytes(digest[:16], "big")
+    number = number & ~(0xF << 76) | (8 << 76)
+    number = number & ~(0x3 << 62) | (2 << 62)
+    return UUID(int=number)

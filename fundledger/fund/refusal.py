@@ -1,0 +1,43 @@
+"""What the fund service answers "no" with, before there is an order: nothing moved, its number is free."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Code(StrEnum):
+    """In the order in which they are looked for."""
+
+    ORDER_NO_REUSED = "order-no-reused"
+    MERCHANT_NOT_FOUND = "merchant-not-found"
+    CURRENCY_MISMATCH = "currency-mismatch"
+    ORDER_NOT_FOUND = "order-not-found"
+    PAYMENT_NOT_FOUND = "payment-not-found"
+    PAYMENT_NOT_POSTED = "payment-not-posted"
+    REFUND_EXCEEDS_PAYMENT = "refund-exceeds-payment"
+    CHARGEBACK_EXCEEDS_PAYMENT = "chargeback-exceeds-payment"
+    NOTHING_TO_SETTLE = "nothing-to-settle"
+    SETTLEMENT_EXCEEDS_PENDING = "settlement-exceeds-pending"
+    WITHDRAWAL_LIMIT_EXCEEDED = "withdrawal-limit-exceeded"
+    WITHDRAWAL_NOT_POSTED = "withdrawal-not-posted"
+    WITHDRAWAL_PAID = "withdrawal-paid"
+    WITHDRAWAL_BOUNCED = "withdrawal-bounced"
+    APPROVAL_NEEDS_ANOTHER = "approval-needs-another"
+    ORDER_NOT_REVERSIBLE = "order-not-reversible"
+    ORDER_ALREADY_REVERSED = "order-already-reversed"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A value, not an exception. `field`: of the request, where one is to blame."""
+
+    code: Code
+    detail: str
+    field: str | None = None
+
+
+class Refused(Exception):
+    """Carries a refusal out of a transaction that is rolled back with it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
