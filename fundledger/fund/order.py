@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """created -> posting -> posted | refused; a withdrawal goes on: posted -> sent -> paid | bounced | unknown, and then
+    """created -> posting -> posted | refused; a withdrawal goes on: posted -> sent -> paid | bounced | unknown, then
     to paid | bounced. Only an adjustment stays `created`: until another one has approved it.
     """
 

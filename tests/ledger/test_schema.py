@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from fundledger.database.migrations import SchemaFault, migrations
+from fundledger.database.statements import load
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.batch import Resplit
-from fundledger.database.migrations import SchemaFault, migrations
 from fundledger.ledger.migrate import PACKAGE, migrate
-from fundledger.database.statements import load
 from fundledger.reconciliation.checks import GUARDS
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases
