@@ -426,10 +426,10 @@ async def test_two_migrators_at_once_apply_everything_once(postgres: Databases) 
 async def test_a_migration_that_fails_leaves_nothing_behind(
     empty: "asyncpg.Connection[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> list[tuple[int, str, str]]:
-        return [*migrations_before(), (9998, "broken", "SELECT 1/0")]
+    def broken(package: str) -> list[tuple[int, str, str]]:
+        return [*migrations_before(package), (9998, "broken", "SELECT 1/0")]
 
-    monkeypatch.setattr("fundledger.ledger.migrate.migrations", broken)
+    monkeypatch.setattr("fundledger.database.migrations.migrations", broken)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate(empty, Layout(1, 1))
     assert await empty.fetchval("SELECT to_regnamespace('ledger')") is None
