@@ -1,0 +1,233 @@
+"""Which flows of money exist, one row a flow, as the account service gets them."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundledger.fund import flows
+from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
+from fundledger.fund.order import Kind, Order, State, order_id, voucher_id
+
+D, C = "debit", "credit"
+
+
+def an_order(kind: Kind, amount: int = 1000, fee: int = 0, currency: str = "CNY", channel: str | None = "c", **more):
+    id_ = order_id(kind, "m", "1")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    return Order(
+        id_,
+        kind,
+        "m",
+        "1",
+        State.POSTING,
+        amount,
+        fee,
+        currency,
+        b"",
+        voucher_id(id_),
+        "desk",
+        at,
+        channel=channel,
+        **more,
+    )
+
+
+FLOWS = [
+    (
+        an_order(Kind.PAYMENT, fee=6, settle="now"),
+        "pay",
+        [("bank:c", D, 1000), ("merchant:m:available", C, 994), ("income:fee", C, 6)],
+    ),
+    (
+        an_order(Kind.PAYMENT, settle="now"),
+        "pay",
+        [("bank:c", D, 1000), ("merchant:m:available", C, 1000)],
+    ),
+    (
+        an_order(Kind.PAYMENT, fee=1000, settle="now"),
+        "pay",
+        [("bank:c", D, 1000), ("income:fee", C, 1000)],
+    ),
+    (
+        an_order(Kind.PAYMENT, fee=6, settle="now", currency="USD"),
+        "pay",
+        [("bank:c:USD", D, 1000), ("merchant:m:available", C, 994), ("income:fee:USD", C, 6)],
+    ),
+    (
+        an_order(Kind.PAYMENT, fee=6, settle="later"),
+        "pay",
+        [("bank:c", D, 1000), ("merchant:m:pending", C, 1000)],
+    ),
+    (
+        an_order(Kind.SETTLEMENT, fee=6, channel=None),
+        "settle",
+        [("merchant:m:pending", D, 1000), ("merchant:m:available", C, 994), ("income:fee", C, 6)],
+    ),
+    (
+        an_order(Kind.REFUND, fee=6),
+        "refund",
+        [("merchant:m:available", D, 994), ("income:fee", D, 6), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.REFUND, from_pending=1000, fee_waived=6),
+        "refund",
+        [("merchant:m:pending", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.REFUND, fee=2, from_pending=600, fee_waived=4),
+        "refund",
+        [("merchant:m:pending", D, 600), ("merchant:m:available", D, 398), ("income:fee", D, 2), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.REFUND, fee=1000),
+        "refund",
+        [("income:fee", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.WITHDRAWAL, fee=50),
+        "withdraw",
+        [("merchant:m:available", D, 1050), ("transit:payout:c", C, 1000), ("income:fee", C, 50)],
+    ),
+    (
+        an_order(Kind.WITHDRAWAL),
+        "withdraw",
+        [("merchant:m:available", D, 1000), ("transit:payout:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.CHARGEBACK),
+        "chargeback",
+        [("merchant:m:available", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.CHARGEBACK, to_receivable=300),
+        "chargeback",
+        [("merchant:m:available", D, 700), ("merchant:m:receivable", D, 300), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.CHARGEBACK, to_receivable=1000),
+        "chargeback",
+        [("merchant:m:receivable", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.RECOVERY, channel=None),
+        "recovery",
+        [("merchant:m:available", D, 1000), ("merchant:m:receivable", C, 1000)],
+    ),
+    (
+        an_order(Kind.WRITE_OFF, channel=None),
+        "write_off",
+        [("expense:loss", D, 1000), ("merchant:m:receivable", C, 1000)],
+    ),
+    (
+        an_order(Kind.ADJUSTMENT, channel=None, direction="credit"),
+        "adjustment",
+        [("suspense:short", D, 1000), ("merchant:m:available", C, 1000)],
+    ),
+    (
+        an_order(Kind.ADJUSTMENT, channel=None, direction="debit"),
+        "adjustment",
+        [("merchant:m:available", D, 1000), ("suspense:over", C, 1000)],
+    ),
+    (
+        an_order(Kind.CHANNEL_COST),
+        "channel_cost",
+        [("expense:channel", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.BANK_DIFFERENCE, direction="more"),
+        "bank_difference",
+        [("bank:c", D, 1000), ("suspense:over", C, 1000)],
+    ),
+    (
+        an_order(Kind.BANK_DIFFERENCE, direction="less"),
+        "bank_difference",
+        [("suspense:short", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (an_order(Kind.REVERSAL, channel=None), "reversal", []),
+]
+
+
+@pytest.mark.parametrize(("order", "type_", "entries"), FLOWS)
+def test_an_order_moves(order: Order, type_: str, entries: list):
+    assert voucher_type(order.kind) == type_
+    assert entries_of(order) == [Entry(*entry) for entry in entries]
+
+
+def test_every_kind_of_order_has_its_flow():
+    assert {order.kind for order, _, _ in FLOWS} == set(Kind)
+
+
+ENDS = [
+    (50, "paid", "withdraw_paid", [("transit:payout:c", D, 1000), ("bank:c", C, 1000)]),
+    (
+        50,
+        "bounced",
+        "withdraw_bounced",
+        [("transit:payout:c", D, 1000), ("income:fee", D, 50), ("merchant:m:available", C, 1050)],
+    ),
+    (0, "bounced", "withdraw_bounced", [("transit:payout:c", D, 1000), ("merchant:m:available", C, 1000)]),
+]
+
+
+@pytest.mark.parametrize(("fee", "ending", "type_", "entries"), ENDS)
+def test_the_end_of_a_withdrawal_moves(fee: int, ending: flows.Ending, type_: str, entries: list):
+    assert end_voucher_type(ending) == type_
+    assert end_entries_of(an_order(Kind.WITHDRAWAL, fee=fee), ending) == [Entry(*entry) for entry in entries]
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> Order:
+    """Anything that the rules of the fund service let in."""
+    kind = draw(st.sampled_from([kind for kind in Kind if kind is not Kind.REVERSAL]))
+    amount = draw(st.integers(1, 2**53 - 1))
+    from_pending = draw(st.integers(0, amount)) if kind is Kind.REFUND else 0
+    with_fee = kind in {Kind.PAYMENT, Kind.SETTLEMENT, Kind.REFUND, Kind.WITHDRAWAL}
+    return an_order(
+        kind,
+        amount,
+        draw(st.integers(0, amount - from_pending)) if with_fee else 0,
+        draw(st.sampled_from(["CNY", "USD"])),
+        settle=draw(st.sampled_from(["now", "later"])) if kind is Kind.PAYMENT else None,
+        from_pending=from_pending,
+        to_receivable=draw(st.integers(0, amount)) if kind is Kind.CHARGEBACK else 0,
+        direction=draw(st.sampled_from({Kind.ADJUSTMENT: ["credit", "debit"]}.get(kind, ["more", "less"]))),
+    )
+
+
+def assert_well_made(entries: list[Entry]) -> None:
+    assert 2 <= len(entries) <= 64
+    assert len({entry.account for entry in entries}) == len(entries)
+    assert all(entry.amount > 0 for entry in entries)
+    assert sum(entry.amount if entry.side == C else -entry.amount for entry in entries) == 0
+
+
+@given(orders())
+def test_entries_are_balanced_and_positive_and_of_each_account_once(order: Order):
+    assert_well_made(entries_of(order))
+    if order.kind is Kind.WITHDRAWAL:
+        assert_well_made(end_entries_of(order, "paid"))
+        assert_well_made(end_entries_of(order, "bounced"))
+
+
+@given(orders().filter(lambda order: order.kind is Kind.WITHDRAWAL))
+def test_a_bounced_withdrawal_leaves_everything_as_it_was(order: Order):
+    moved: dict[str, int] = {}
+    for entry in [*entries_of(order), *end_entries_of(order, "bounced")]:
+        moved[entry.account] = moved.get(entry.account, 0) + (entry.amount if entry.side == C else -entry.amount)
+    assert set(moved.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        an_order(Kind.PAYMENT, fee=1001),
+        an_order(Kind.REFUND, fee=401, from_pending=600),
+        an_order(Kind.PAYMENT, channel=None),
+        an_order(Kind.ADJUSTMENT, direction="more"),
+    ],
+)
+def test_an_order_that_no_rule_lets_in_is_a_bug(order: Order):
+    with pytest.raises(AssertionError):
+        entries_of(order)
