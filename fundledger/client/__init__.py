@@ -2,6 +2,7 @@
 
 from fundledger.client.account_service import AccountService
 from fundledger.client.connection import Retries
+from fundledger.client.event import Event
 from fundledger.client.faults import (
     ContractBroken,
     Fault,
@@ -17,7 +18,6 @@ from fundledger.client.types import (
     Balance,
     BalanceAt,
     Entry,
-    Event,
     Hold,
     PostedVoucher,
     StatementEntry,

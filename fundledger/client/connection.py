@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from fundledger.client.event import Event
 from fundledger.client.faults import (
     ContractBroken,
     Fault,
@@ -262,20 +263,15 @@ def refusal_of(answer: Answer) -> Exception:
     return ContractBroken(f"HTTP {answer.status} and no problem: {answer.body[:200]!r}")
 
 
-def part(text: str) -> str:
-    """As one part of a path, whatever is in it."""
-    return quote(str(text), safe=":")
-
-
-def _problems(type_: type, value: Any) -> Any:
-    if type_ is Problem and isinstance(value, dict):
-        return Problem(value)
+def _ours(type_: type, value: Any) -> Any:
+    if type_ in {Problem, Event} and isinstance(value, dict):
+        return type_(value)
     raise TypeError(f"{type_} is not made of {type(value)}")
 
 
 def decoder(type_: type[T]) -> Callable[[Answer], T]:
     """What an answer with status 2xx carries. Raises Refused, Unauthorized, ContractBroken."""
-    decode_body = msgspec.json.Decoder(type_, dec_hook=_problems).decode
+    decode_body = msgspec.json.Decoder(type_, dec_hook=_ours).decode
 
     def decode(answer: Answer) -> T:
         if not 200 <= answer.status < 300:

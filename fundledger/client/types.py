@@ -148,12 +148,3 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     voucher_id: UUID | None = None
     problem: Problem | None = None
     replay: bool = False
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened. Told at least once, in the order of `seq`; `id` is the same each time it is told."""
-
-    seq: int
-    id: str
-    type: str
-    body: dict[str, Any] = {}
