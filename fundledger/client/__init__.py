@@ -1,1 +1,55 @@
-"""The client of both services: async, typed, without a dependency on the services themselves."""
+"""The client of both services, for Python: async, typed. docs/client.md has an example of each."""
+
+from fundledger.client.account_service import AccountService
+from fundledger.client.connection import Retries
+from fundledger.client.event import Event
+from fundledger.client.faults import (
+    ContractBroken,
+    Fault,
+    OutcomeUnknown,
+    Problem,
+    QuotaExceeded,
+    Refused,
+    Unauthorized,
+    Unavailable,
+)
+from fundledger.client.types import (
+    Account,
+    Balance,
+    BalanceAt,
+    Entry,
+    Hold,
+    PostedVoucher,
+    StatementEntry,
+    Voucher,
+    VoucherRecord,
+    VoucherResult,
+    credit,
+    debit,
+)
+
+__all__ = [
+    "Account",
+    "AccountService",
+    "Balance",
+    "BalanceAt",
+    "ContractBroken",
+    "Entry",
+    "Event",
+    "Fault",
+    "Hold",
+    "OutcomeUnknown",
+    "PostedVoucher",
+    "Problem",
+    "QuotaExceeded",
+    "Refused",
+    "Retries",
+    "StatementEntry",
+    "Unauthorized",
+    "Unavailable",
+    "Voucher",
+    "VoucherRecord",
+    "VoucherResult",
+    "credit",
+    "debit",
+]

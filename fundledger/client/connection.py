@@ -1,0 +1,293 @@
+"""How a request gets to a service and an answer back; whatever goes wrong on the way is one of the faults."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from fundledger.client.event import Event
+from fundledger.client.faults import (
+    ContractBroken,
+    Fault,
+    OutcomeUnknown,
+    Problem,
+    QuotaExceeded,
+    Refused,
+    Unauthorized,
+    Unavailable,
+)
+
+TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
+T = TypeVar("T")
+
+
+class Retries(msgspec.Struct, frozen=True):
+    """Up to `attempts` in all, within the timeout of the call. Between them at least what the service asks for, else
+    `base_s`, doubled each time up to `cap_s`; `jitter` is the part of that which is left to chance, 0 to 1.
+    """
+
+    attempts: int = 4
+    base_s: float = 0.1
+    cap_s: float = 5.0
+    jitter: float = 1.0
+
+    def wait_s(self, attempt: int, fault: Fault) -> float:
+        wait_s = min(self.cap_s, self.base_s * 2.0 ** min(attempt, 60))
+        wait_s *= 1 - self.jitter * random.random()  # noqa: S311 - spreads those who wait
+        return max(wait_s, fault.retry_after_s or 0.0)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def is_replay(self) -> bool:
+        return self.headers.get("Idempotent-Replay") == "true"
+
+
+class _Sending:
+    """What is known of one request on its way. `sent`: some of it may have arrived."""
+
+    __slots__ = ("reused", "sent")
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.reused = False
+
+
+class _Body(aiohttp.Payload):
+    """Bytes of any length, written as they are. aiohttp's own warns above 1 MiB, or reads them in a thread."""
+
+    _autoclose = True
+    _value: bytes
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value, content_type="application/json")
+        self._size = len(value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await writer.write(self._value)
+
+
+class Connection:
+    """Kept-alive connections to one service, one request at a time on each.
+
+    Cancelling a call drops its connection: what was asked may have been done, and the same request with the same id
+    tells. Nothing is left running behind it.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None,
+        timeout_s: float = 30.0,
+        connections: int = 100,
+        retries: Retries | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.timeout_s = timeout_s
+        self._connections = connections
+        self._retries = retries
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Connects to nothing yet."""
+        if self._session is None:
+            self._session = self._new_session(force_close=False)
+
+    async def close(self) -> None:
+        sessions, self._session, self._fresh = (self._session, self._fresh), None, None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """The answer, 2xx or not. Raises Unavailable, OutcomeUnknown, QuotaExceeded; with retries, after the last.
+
+        A fault of a later attempt tells of all of them: once the outcome of one is unknown, it stays so.
+        """
+        deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+        text = self.base_url + path + (f"?{urlencode(query)}" if query else "")
+        url = URL(text, encoded=True)
+        writing = method != "GET"
+        unknown = False
+        attempt = 0
+        while True:
+            try:
+                return await self._attempt(method, url, body, deadline, writing)
+            except (Unavailable, OutcomeUnknown, QuotaExceeded) as fault:
+                unknown = unknown or isinstance(fault, OutcomeUnknown)
+                wait_s = None if self._retries is None else self._retries.wait_s(attempt, fault)
+                attempt += 1
+                if self._retries is None or attempt >= self._retries.attempts or wait_s is None:
+                    _give_up(fault, unknown)
+                if time.monotonic() + wait_s >= deadline:
+                    _give_up(fault, unknown)
+            await asyncio.sleep(wait_s)
+
+    async def _attempt(self, method: str, url: URL, body: bytes | None, deadline: float, writing: bool) -> Answer:
+        """Once; and once more, on a new connection, if the service had closed the one that was kept alive."""
+        assert self._session is not None, "open it first: `async with`"
+        sending = _Sending()
+        try:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    answer = await self._send(self._session, method, url, body, deadline, sending)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not sending.reused:
+                    raise
+                if self._fresh is None:
+                    self._fresh = self._new_session(force_close=True)
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    answer = await self._send(self._fresh, method, url, body, deadline, sending)
+        except TimeoutError:
+            raise _lost("no answer in time", sending.sent and writing) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _lost(f"{type(error).__name__}: {error}", sending.sent and writing) from error
+        if answer.status == 429 or answer.status >= 500:
+            raise _fault_of(answer, writing)
+        return answer
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        deadline: float,
+        sending: _Sending,
+    ) -> Answer:
+        left_ms = max(1, min(999_999_999, int((deadline - time.monotonic()) * 1000)))
+        async with session.request(
+            method,
+            url,
+            data=None if body is None else _Body(body),
+            headers={TIMEOUT_HEADER: str(left_ms)},
+            allow_redirects=False,
+            trace_request_ctx=sending,
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    def _new_session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_on_sent)
+        trace.on_connection_reuseconn.append(_on_reused)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, force_close=force_close),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            trace_configs=[trace],
+        )
+
+
+async def _on_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
+    # Called before the bytes are written, so nothing goes out unnoticed.
+    context.trace_request_ctx.sent = True
+
+
+async def _on_reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _give_up(fault: Fault, unknown: bool) -> NoReturn:
+    if unknown and not isinstance(fault, OutcomeUnknown):
+        detail = f"{fault}; an earlier attempt may have been served"
+        raise OutcomeUnknown(detail, fault.problem, fault.retry_after_s) from fault
+    raise fault
+
+
+def _lost(detail: str, unknown: bool) -> Fault:
+    return OutcomeUnknown(detail) if unknown else Unavailable(detail)
+
+
+def problem_of(answer: Answer) -> Problem | None:
+    """What an answer says is wrong, if it is one of ours."""
+    if not answer.headers.get("Content-Type", "").startswith("application/problem+json"):
+        return None
+    try:
+        return Problem(msgspec.json.decode(answer.body, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _fault_of(answer: Answer, writing: bool) -> Fault:
+    problem = problem_of(answer)
+    detail = f"HTTP {answer.status}" if problem is None else str(problem)
+    retry_after_s = _retry_after_s(answer)
+    if answer.status == 429:
+        return QuotaExceeded(detail, problem, retry_after_s)
+    # Only the service itself knows that nothing was done: what stands between says 503, too, when it lost the answer.
+    undone = answer.status == 503 and problem is not None and problem.code != "outcome-unknown"
+    if undone or not writing:
+        return Unavailable(detail, problem, retry_after_s)
+    return OutcomeUnknown(detail, problem, retry_after_s)
+
+
+def _retry_after_s(answer: Answer) -> float | None:
+    text = answer.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
+
+
+def refusal_of(answer: Answer) -> Exception:
+    """What to raise for an answer that is not 2xx."""
+    problem = problem_of(answer)
+    if answer.status in {401, 403}:
+        return Unauthorized(f"HTTP {answer.status}" if problem is None else str(problem), problem)
+    if problem is not None and 400 <= answer.status < 500:
+        return Refused(problem)
+    return ContractBroken(f"HTTP {answer.status} and no problem: {answer.body[:200]!r}")
+
+
+def _ours(type_: type, value: Any) -> Any:
+    if type_ in {Problem, Event} and isinstance(value, dict):
+        return type_(value)
+    raise TypeError(f"{type_} is not made of {type(value)}")
+
+
+def decoder(type_: type[T]) -> Callable[[Answer], T]:
+    """What an answer with status 2xx carries. Raises Refused, Unauthorized, ContractBroken."""
+    decode_body = msgspec.json.Decoder(type_, dec_hook=_ours).decode
+
+    def decode(answer: Answer) -> T:
+        if not 200 <= answer.status < 300:
+            raise refusal_of(answer)
+        try:
+            return decode_body(answer.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ContractBroken(f"{error}: {answer.body[:200]!r}") from error
+
+    return decode
+
+
+def found(answer: Answer, decode: Callable[[Answer], T]) -> T | None:
+    """None when the service says that there is no such thing."""
+    if answer.status == 404:
+        problem = problem_of(answer)
+        if problem is not None and problem.code == "not-found":
+            return None
+    return decode(answer)
