@@ -53,6 +53,14 @@ async def database(postgres: Databases, request: pytest.FixtureRequest) -> Async
         yield dsn
 
 
+@pytest.fixture
+async def fund_database(postgres: Databases) -> AsyncIterator[str]:
+    """The DSN of a migrated, empty fund database."""
+    dsn = await postgres.new_fund()
+    yield dsn
+    await postgres.drop(dsn)
+
+
 @pytest.fixture(scope="session")
 def keys_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("keys")

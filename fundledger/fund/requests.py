@@ -148,6 +148,14 @@ class Reversal(Request, kw_only=True):
     reason: Reason
 
 
+class FeeTier(msgspec.Struct, forbid_unknown_fields=True):
+    """Of amounts from `from_amount` on: the whole amount is charged so."""
+
+    from_amount: Amount
+    basis_points: BasisPoints = 0
+    fixed: Part = 0
+
+
 class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """`basis_points` of the amount, rounded half up, and `fixed`; from `minimum` to `maximum`, at most the amount."""
 
@@ -155,6 +163,11 @@ class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     fixed: Part = 0
     minimum: Part = 0
     maximum: Part | None = None
+    tiers: Annotated[list[FeeTier], msgspec.Meta(max_length=20)] = []
+
+    def __post_init__(self) -> None:
+        if self.maximum is not None and self.maximum < self.minimum:
+            raise ValueError("maximum is less than minimum")
 
 
 class NewMerchant(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

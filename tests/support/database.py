@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncpg
 
 from fundledger.app.postgres import EmbeddedPostgres
+from fundledger.fund import migrate as fund
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import migrate
 from fundledger.reconciliation.checks import verify
@@ -22,6 +23,7 @@ class Databases:
         self.server = server
         self.log = log
         self._templates: dict[Layout, str] = {}
+        self._fund_template: str | None = None
         self._made = 0
 
     def dsn(self, name: str) -> str:
@@ -40,6 +42,18 @@ class Databases:
                 await connection.close()
             self._templates[layout] = template
         return await self.empty(template)
+
+    async def new_fund(self) -> str:
+        """The DSN of a fund database with the schema of this version, and nothing in it."""
+        if self._fund_template is None:
+            await self._execute("CREATE DATABASE template_fund")
+            connection = await asyncpg.connect(self.dsn("template_fund"))
+            try:
+                await fund.migrate(connection)
+            finally:
+                await connection.close()
+            self._fund_template = "template_fund"
+        return await self.empty(self._fund_template)
 
     async def empty(self, template: str = "template1") -> str:
         """The DSN of a copy of a template; of `template1`, it has no schema of ours."""

@@ -1,0 +1,345 @@
+"""Takes orders: those that wait are written ahead together, posted together and marked together; each caller gets its
+own answer. While some batches are on their way, the next one gathers; no timer.
+
+What if the process dies: an order that was not written ahead was not taken, and its number is free. One that was is
+`posting`, and the recoverer asks for its voucher until it is known. A caller who got no answer asks again with the same
+number, and is told what became of it.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from fundledger.fund import orders, reserve
+from fundledger.fund.answer import Answer, Answering, Away, Taken
+from fundledger.fund.drafts import Draft, draft_of
+from fundledger.fund.flows import Ending
+from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.merchants import Merchant, Merchants
+from fundledger.fund.order import PLATFORM, Kind, Order, State
+from fundledger.fund.orders import Pool, order_from
+from fundledger.fund.posting import Posting
+from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.requests import Request
+from fundledger.fund.statements import SQL
+
+BATCHES_AT_ONCE: Final = 3
+WAITING_MAX: Final = 20_000
+PROBE_S: Final = 0.25
+"""How long a batch waits for an account service that did not answer the one before."""
+ATTEMPTS_MAX: Final = 6
+_log = logging.getLogger(__name__)
+_FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class _Overtaken(Exception):
+    """An order was written by somebody else meanwhile: begin again, and find it."""
+
+
+class _Waiting:
+    """An order and who waits for it: the first one, and those who asked for the same meanwhile."""
+
+    __slots__ = ("answers", "draft")
+
+    def __init__(self, draft: Draft, answer: Answering) -> None:
+        self.draft = draft
+        self.answers: list[tuple[bytes, Answering]] = [(draft.order.digest, answer)]
+
+    def tell(self, answer: Answer) -> None:
+        """The first one hears it; the others are repeats."""
+        for i, (digest, tell) in enumerate(self.answers):
+            told = answer
+            if digest != self.draft.order.digest:
+                told = reused(self.draft.order)
+            elif i and isinstance(answer, Taken):
+                told = Taken(answer.order, replay=True)
+            tell(told)
+
+
+class Desk:
+    """Of one worker. `batch_max` orders are in one transaction; a caller waits `wait_s` for what is not certain, and
+    is then told so; `due_s` after it was written somebody looks after an order that nobody has marked.
+    """
+
+    def __init__(
+        self, pool: Pool, posting: Posting, merchants: Merchants, *, batch_max: int, wait_s: float, due_s: float
+    ) -> None:
+        self._pool = pool
+        self._posting = posting
+        self._link = posting.link
+        self._merchants = merchants
+        self._batch_max = batch_max
+        self._wait_s = wait_s
+        self._due_s = due_s
+        self._queue: deque[_Waiting] = deque()
+        self._known: dict[UUID, _Waiting] = {}
+        self._batches = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Orders that are not answered yet."""
+        return len(self._known)
+
+    def post(self, request: Request, module: str, answer: Answering) -> None:
+        """Take an order; `answer` is called once, now or later. Never raises, never waits.
+
+        A refusal, or `Away` that is undone, kept nothing. `Away` that is not: the same request tells what became of it.
+        """
+        whose = request.whose
+        merchant = self._merchants.known(whose)
+        channel = getattr(request, "channel", None)
+        opened = merchant is not None and (channel is None or self._link.is_open(channel, merchant.currency))
+        if opened and request.kind is not Kind.CHARGEBACK:
+            self._take(draft_of(request, merchant, module, datetime.now(UTC), self._due_s), answer)
+        else:
+            self._spawn(self._look_up(request, module, answer))
+
+    async def ask(self, request: Request, module: str) -> Answer:
+        """As `post`. Cancelling does not withdraw the order."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answer(answered: Answer) -> None:
+            if not future.done():
+                future.set_result(answered)
+
+        self.post(request, module, answer)
+        return await future
+
+    async def _look_up(self, request: Request, module: str, answer: Answering) -> None:
+        """What an order needs that this worker does not know: its merchant, the accounts of its channel."""
+        try:
+            merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
+            draft = draft_of(request, merchant, module, datetime.now(UTC), self._due_s)
+            if isinstance(draft, Draft):
+                order = draft.order
+                if order.channel is not None and not self._link.is_open(order.channel, order.currency):
+                    await self._link.open_channel(order.channel, order.currency)
+                if order.kind is Kind.CHARGEBACK:
+                    await self._posting.prepare_chargeback(order)
+        except AccountsAway as away:
+            answer(Away(f"the account service does not answer: {away}"))
+        except _FAULTS as error:
+            _log.warning("an order could not be looked up: %s", error)
+            answer(Away("the fund database does not answer"))
+        except Exception:
+            _log.exception("an order could not be looked up")
+            answer(Away("something is wrong on our side"))
+        else:
+            self._take(draft, answer)
+
+    def _take(self, draft: Draft | Refusal, answer: Answering) -> None:
+        if isinstance(draft, Refusal):
+            answer(draft)
+            return
+        there = self._known.get(draft.order.id)
+        if there is not None:
+            there.answers.append((draft.order.digest, answer))
+            return
+        if len(self._known) >= WAITING_MAX:
+            answer(Away("too many orders are waiting"))
+            return
+        waiting = self._known[draft.order.id] = _Waiting(draft, answer)
+        self._queue.append(waiting)
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._queue and self._batches < BATCHES_AT_ONCE:
+            batch = self._next()
+            self._batches += 1
+            self._spawn(self._run(batch))
+
+    def _next(self) -> list[_Waiting]:
+        """The next that are written together: those that reserve nothing, or those that do; a settlement by itself."""
+        first = self._queue[0].draft.order.kind
+        if first is Kind.SETTLEMENT:
+            return [self._queue.popleft()]
+        reserving = first in reserve.RESERVING
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._batch_max:
+            kind = self._queue[0].draft.order.kind
+            if kind is Kind.SETTLEMENT or (kind in reserve.RESERVING) != reserving:
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _run(self, batch: list[_Waiting]) -> None:
+        told: Answer = Away("something is wrong on our side", undone=False)
+        try:
+            written = await self._write(batch)
+            if written:
+                await self._settle([waiting.draft.order for waiting in written])
+                for waiting in written:
+                    self._tell(waiting, Taken(waiting.draft.order))
+        except _FAULTS as error:
+            _log.warning("orders could not be written: %s", error)
+            told = Away("the fund database does not answer", undone=False)
+        except Exception:
+            _log.exception("a batch of orders failed")
+        finally:
+            for waiting in batch:
+                if waiting.draft.order.id in self._known:
+                    self._tell(waiting, told)
+            self._batches -= 1
+            self._begin()
+
+    def _tell(self, waiting: _Waiting, answer: Answer) -> None:
+        if self._known.pop(waiting.draft.order.id, None) is not None:
+            waiting.tell(answer)
+
+    async def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """Write ahead what is new, and answer what is not; the new ones. Raises what asyncpg raises."""
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                return await self._write_once(batch)
+            except (_Overtaken, asyncpg.DeadlockDetectedError):
+                if attempt == ATTEMPTS_MAX - 1:
+                    raise
+        raise AssertionError
+
+    async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
+        drafts = [waiting.draft for waiting in batch]
+        refusals: list[Refusal | None] = [None] * len(batch)
+        there: dict[UUID, Order] = {}
+        reserving = drafts[0].order.kind in reserve.RESERVING
+        async with self._pool.acquire() as connection, connection.transaction():
+            if reserving:
+                locked = await reserve.lock(connection, drafts)
+                there = await orders.read_orders(connection, [draft.order.id for draft in drafts])
+                fresh = [draft for draft in drafts if draft.order.id not in there]
+                merchants = {draft.order.merchant: self._merchant(draft.order.merchant) for draft in fresh}
+                answers = iter(await reserve.reserve(connection, fresh, locked, merchants))
+                refusals = [None if draft.order.id in there else next(answers) for draft in drafts]
+            wanted = [
+                draft.order
+                for draft, refusal in zip(drafts, refusals, strict=True)
+                if refusal is None and draft.order.id not in there
+            ]
+            new = await orders.write_ahead(connection, wanted) if wanted else set()
+            if len(new) < len(wanted):
+                if reserving:
+                    raise _Overtaken
+                old = [order.id for order in wanted if order.id not in new]
+                there = await orders.read_orders(connection, old)
+        written = []
+        for waiting, refusal in zip(batch, refusals, strict=True):
+            id_ = waiting.draft.order.id
+            if id_ in new:
+                written.append(waiting)
+            elif id_ in there:
+                self._tell(waiting, repeated(waiting.draft.order, there[id_]))
+            else:
+                assert refusal is not None
+                self._tell(waiting, refusal)
+        return written
+
+    def _merchant(self, id_: str) -> Merchant | None:
+        return None if id_ == PLATFORM else self._merchants.remembered(id_)
+
+    async def _settle(self, written: Sequence[Order]) -> None:
+        """Post what was written ahead, as far as that is possible before its callers should know more."""
+        posting = [order for order in written if order.state is State.POSTING]
+        if not posting:
+            return
+        wait_s = PROBE_S if self._link.is_away else self._wait_s
+        give_up_at = time.monotonic() + wait_s
+        try:
+            async with asyncio.timeout(wait_s):
+                pause_s = 0.02
+                while True:
+                    try:
+                        await self._posting.post(posting)
+                    except AccountsAway:
+                        if self._link.is_away and time.monotonic() + pause_s >= give_up_at:
+                            return
+                    if all(order.state is not State.POSTING for order in posting):
+                        return
+                    posting = [order for order in posting if order.state is State.POSTING]
+                    await asyncio.sleep(pause_s)
+                    pause_s *= 2
+        except TimeoutError:
+            self._link.is_away = True
+
+    async def approve(self, id_: UUID, approver: str) -> Answer:
+        """Another one approves an adjustment, which is posted then. A repeat gets the order as it stands."""
+
+        async def begin() -> Order | None:
+            row = await self._pool.fetchrow(SQL["approve_order"], id_, approver, self._due_s)
+            return None if row is None else order_from(row)
+
+        def otherwise(order: Order) -> Answer:
+            if order.kind is not Kind.ADJUSTMENT:
+                return Refusal(Code.ORDER_NOT_FOUND, f"there is no adjustment {id_}")
+            if order.state is State.CREATED:
+                detail = f"{order.module} asked for it: another module or person approves it"
+                return Refusal(Code.APPROVAL_NEEDS_ANOTHER, detail)
+            return Taken(order, replay=True)
+
+        return await self._go_on(id_, begin, otherwise, end=False)
+
+    async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
+        """A withdrawal was paid, or bounced. A repeat gets the order as it stands; the contrary is refused."""
+        _log.debug("withdrawal %s: %s says %s", id_, module, ending)
+
+        async def begin() -> Order | None:
+            row = await self._pool.fetchrow(SQL["begin_end"], id_, ending, channel_ref, reason, self._due_s)
+            return None if row is None else order_from(row)
+
+        def otherwise(order: Order) -> Answer:
+            if order.kind is not Kind.WITHDRAWAL:
+                return Refusal(Code.ORDER_NOT_FOUND, f"there is no withdrawal {id_}")
+            if order.ending is None:
+                return Refusal(Code.WITHDRAWAL_NOT_POSTED, f"the withdrawal is {order.state}")
+            if order.ending == ending:
+                return Taken(order, replay=True)
+            code = Code.WITHDRAWAL_PAID if order.ending == "paid" else Code.WITHDRAWAL_BOUNCED
+            return Refusal(code, f"the withdrawal was {order.ending} already")
+
+        return await self._go_on(id_, begin, otherwise, end=True)
+
+    async def _go_on(self, id_: UUID, begin: Any, otherwise: Any, *, end: bool) -> Answer:
+        """Write ahead the next step of an order that is there, and do it. Cancelling leaves it to be looked after."""
+        try:
+            order = await begin()
+            if order is None:
+                there = await orders.read_order(self._pool, id_)
+                if there is None:
+                    return Refusal(Code.ORDER_NOT_FOUND, f"there is no order {id_}")
+                answer: Answer = otherwise(there)
+                return answer
+        except _FAULTS as error:
+            _log.warning("an order could not go on: %s", error)
+            return Away("the fund database does not answer", undone=False)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await (self._posting.end(order) if end else self._posting.post([order]))
+        except (AccountsAway, TimeoutError):
+            pass
+        return Taken(order)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Until every order that was taken has been answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def repeated(asked: Order, there: Order) -> Answer:
+    """What is answered when an order of this number is there: itself, unless something else was asked for."""
+    return Taken(there, replay=True) if there.digest == asked.digest else reused(there)
+
+
+def reused(there: Order) -> Refusal:
+    detail = f"{there.kind} {there.order_no} of {there.merchant} exists, and is not what is asked for now"
+    return Refusal(Code.ORDER_NO_REUSED, detail, "order_no")

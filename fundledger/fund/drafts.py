@@ -1,0 +1,90 @@
+"""From a request to the order that it would be. Pure: no clock, no database; what it needs is looked up before."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from fundledger.fund import requests
+from fundledger.fund.fees import choose, fee_of
+from fundledger.fund.merchants import Merchant
+from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id, voucher_id
+from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.requests import Request
+
+
+class Draft(msgspec.Struct):
+    """An order before it is written. What its kind reserves is filled in when that is reserved (fund/reserve.py)."""
+
+    order: Order
+    request: Request
+
+
+def who(module: str, request: Request) -> str:
+    """Who asks, as an order names him: MODULE or MODULE/PERSON."""
+    person = getattr(request, "person", None)
+    return module if person is None else f"{module}/{person}"
+
+
+def draft_of(request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float) -> "Draft | Refusal":
+    """The order that a request would be, asked for by `module` at a time; `due_s` later somebody looks after it.
+
+    `merchant`: whose it is, None if there is none of this name, or if it is the platform's.
+    """
+    kind = request.kind
+    whose = request.whose
+    if merchant is None and whose != PLATFORM:
+        return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {whose}", "merchant")
+    if whose == PLATFORM and kind not in (Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE, Kind.REVERSAL):
+        return Refusal(Code.MERCHANT_NOT_FOUND, "the platform is no merchant", "merchant")
+    currency = getattr(request, "currency", None) or (merchant.currency if merchant is not None else "")
+    if merchant is not None and currency != merchant.currency:
+        detail = f"merchant {merchant.id} is kept in {merchant.currency}"
+        return Refusal(Code.CURRENCY_MISMATCH, detail, "currency")
+    id_ = order_id(kind, whose, request.order_no)
+    order = Order(
+        id=id_,
+        kind=kind,
+        merchant=whose,
+        order_no=request.order_no,
+        state=State.POSTING,
+        amount=getattr(request, "amount", None) or 0,
+        fee=0,
+        currency=currency,
+        digest=request.digest(),
+        voucher_id=voucher_id(id_),
+        module=who(module, request),
+        created_at=at,
+        channel=getattr(request, "channel", None),
+        channel_ref=getattr(request, "channel_ref", None),
+        direction=getattr(request, "direction", None),
+        reason=getattr(request, "reason", None),
+        ticket=request.ticket,
+        due_at=at + timedelta(seconds=due_s),
+    )
+    match request:
+        case requests.Payment():
+            order.settle = request.settle
+            _charge(order, merchant, "payment")
+        case requests.Withdrawal():
+            _charge(order, merchant, "withdrawal")
+        case requests.Refund() | requests.Chargeback():
+            order.of_order = order_id(Kind.PAYMENT, whose, request.payment_order_no)
+        case requests.Reversal():
+            order.of_order = order_id(request.of_kind, whose, request.of_order_no)
+        case requests.Adjustment():
+            # Nobody has to look after it before another one has approved.
+            order.state, order.due_at = State.CREATED, None
+    return Draft(order, request)
+
+
+def _charge(order: Order, merchant: Merchant | None, product: str) -> None:
+    assert merchant is not None
+    rule = choose(merchant.fee_rules, merchant.id, product, order.channel, order.created_at)
+    order.fee = fee_of(rule, order.amount)
+    order.fee_version = None if rule is None else rule.version
+
+
+def payment_of(draft: Draft) -> UUID:
+    assert draft.order.of_order is not None
+    return draft.order.of_order

@@ -1,0 +1,151 @@
+"""The way to the account service: the one place from which money is moved. All is asked for by a voucher's id, so
+that asking again does no harm and tells what is true.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from fundledger.client.account_service import AccountService
+from fundledger.client.faults import Fault, Problem
+from fundledger.client.faults import Refused as NotDone
+from fundledger.client.types import Account, Entry, Voucher
+from fundledger.fund import accounts, flows
+from fundledger.fund.accounts import AccountName
+from fundledger.fund.flows import Ending
+from fundledger.fund.order import Kind, Order, voucher_id
+
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+REFERENCE = "fund:"
+"""Begins the reference of every voucher that the fund service posts; the id of its order follows."""
+
+
+class Away(Exception):
+    """The account service does not answer, or nobody knows what it did. Asking again with the same vouchers tells."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of a voucher: posted, or refused with a `problem` (JSON). `at`: when, where that was told."""
+
+    problem: bytes | None = None
+    at: datetime | None = None
+
+
+def voucher_of(order: Order) -> Voucher:
+    """What posting an order posts: the same, however often it is asked for."""
+    entries = [Entry(*entry) for entry in flows.entries_of(order)]
+    reference = f"{REFERENCE}{order.id}"
+    return Voucher(order.voucher_id, flows.voucher_type(order.kind), entries, reference, ticket=order.ticket)
+
+
+def end_voucher_of(order: Order, ending: Ending) -> Voucher:
+    """What the end of a withdrawal posts."""
+    entries = [Entry(*entry) for entry in flows.end_entries_of(order, ending)]
+    type_ = flows.end_voucher_type(ending)
+    return Voucher(voucher_id(order.id, "end"), type_, entries, f"{REFERENCE}{order.id}")
+
+
+class AccountLink:
+    """To one account service. `is_away`: the last time that it was asked, it did not answer."""
+
+    def __init__(self, service: AccountService) -> None:
+        self._service = service
+        self._opened: set[tuple[str, str]] = set()
+        self.is_away = False
+
+    async def post(self, orders: Sequence[Order]) -> list[Verdict | None]:
+        """Post each order's voucher; `[i]` answers `orders[i]`: None where nobody knows. Raises Away: of none of them.
+
+        Cancelling leaves open what was posted.
+        """
+        verdicts: list[Verdict | None] = [None] * len(orders)
+        places = [i for i, order in enumerate(orders) if order.kind is not Kind.REVERSAL]
+        if places:
+            for i, verdict in zip(
+                places, await self.post_vouchers([voucher_of(orders[i]) for i in places]), strict=True
+            ):
+                verdicts[i] = verdict
+        for i, order in enumerate(orders):
+            if order.kind is Kind.REVERSAL:
+                verdicts[i] = await self._reverse(order)
+        return verdicts
+
+    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
+        """As `post`."""
+        try:
+            results = await self._service.post_vouchers(vouchers)
+        except Fault as fault:
+            raise self._away(fault) from None
+        except NotDone as no:
+            # The batch as a whole was not taken, which is our mistake: one of it must not hold up the others.
+            if len(vouchers) > 1:
+                half = len(vouchers) // 2
+                return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
+            _log.critical("the account service does not take voucher %s of ours: %s", vouchers[0].id, no)
+            return [None]
+        self.is_away = False
+        return [
+            Verdict(at=result.posted_at) if result.status == "posted" else _refused(result.problem, result.id)
+            for result in results
+        ]
+
+    async def _reverse(self, order: Order) -> Verdict | None:
+        assert order.of_order is not None
+        try:
+            posted = await self._service.reverse_voucher(voucher_id(order.of_order), order.voucher_id)
+        except NotDone as no:
+            return _refused(no.problem, order.voucher_id)
+        except Fault as fault:
+            raise self._away(fault) from None
+        self.is_away = False
+        return Verdict(at=posted.posted_at)
+
+    async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
+        """Accounts as they are now, those that there are. Raises Away."""
+        try:
+            found = await asyncio.gather(*(self._service.account(id_) for id_ in ids))
+        except Fault as fault:
+            raise self._away(fault) from None
+        return {account.id: account for account in found if account is not None}
+
+    def is_open(self, channel: str, currency: str) -> bool:
+        """Whether the accounts of a channel are known to be there."""
+        return (channel, currency) in self._opened
+
+    async def open_channel(self, channel: str, currency: str) -> None:
+        """Open the accounts of a channel, and those of the platform, unless they are there. Raises Away."""
+        await self._open([*accounts.of_platform(currency), *accounts.of_channel(channel, currency)], currency)
+        self._opened.add((channel, currency))
+
+    async def open_merchant(self, merchant: str, currency: str) -> None:
+        """Open the accounts of a merchant, and those of the platform, unless they are there. Raises Away."""
+        await self._open([*accounts.of_platform(currency), *accounts.of_merchant(merchant)], currency)
+
+    async def _open(self, names: Sequence[AccountName], currency: str) -> None:
+        try:
+            await asyncio.gather(*(self._service.open_account(n.id, n.owner, n.type, currency) for n in names))
+        except Fault as fault:
+            raise self._away(fault) from None
+        except NotDone as no:
+            # It exists, and differs: somebody else opened it.
+            _log.critical("an account of the fund service cannot be opened: %s", no)
+            raise Away(str(no)) from None
+
+    def _away(self, fault: Fault) -> Away:
+        self.is_away = True
+        return Away(str(fault))
+
+
+def _refused(problem: Problem | None, id_: UUID) -> Verdict | None:
+    """None: what is called a refusal is none, and the voucher may stand."""
+    if problem is None or problem.status >= 500:
+        return None
+    if problem.code == "voucher-id-reused":
+        _log.critical("voucher %s stands with other content than its order's", id_)
+        return None
+    return Verdict(problem=_encode(problem.members))

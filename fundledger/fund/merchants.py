@@ -1,0 +1,196 @@
+"""Merchants and their fee rules: kept in the fund database, remembered by each worker for some seconds."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from fundledger.fund.answer import Away
+from fundledger.fund.fees import FeeRule, Tier
+from fundledger.fund.link import AccountLink
+from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.order import PLATFORM
+from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.requests import Fee, NewMerchant
+from fundledger.fund.statements import SQL
+
+LOOK_EVERY_S: Final = 0.5
+FRESH_S: Final = 2.0
+"""How long a worker believes what it knows without having looked for new rules. A rule takes effect later than that, so
+that all charge alike."""
+EFFECTIVE_AFTER_S: Final = 3 * FRESH_S
+LATE_COMMITS: Final = 1000
+"""Versions are drawn before their transactions end: so many are looked at again."""
+REMEMBERED_MAX: Final = 200_000
+FOREVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_tiers = msgspec.json.Decoder(list[Tier]).decode
+
+
+class Merchant(msgspec.Struct, frozen=True):
+    """`withdrawal_limit` is for a day (UTC), in minor units. `fee_rules` are those that may apply, everybody's too."""
+
+    id: str
+    name: str
+    currency: str
+    withdrawal_limit: int | None
+    created_at: datetime
+    digest: bytes
+    fee_rules: list[FeeRule]
+
+
+class Merchants:
+    """Of one worker. `pool` is of the fund database. What asyncpg raises is raised, unless it says otherwise."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", link: AccountLink) -> None:
+        self._pool = pool
+        self._link = link
+        self._known: dict[str, Merchant] = {}
+        self._looked_at = -FRESH_S
+        self._version = 0
+        self._for_all: set[int] = set()
+
+    def known(self, id_: str) -> Merchant | None:
+        """A merchant, if this worker knows it and has looked for new rules just now. Never waits."""
+        return self._known.get(id_) if time.monotonic() - self._looked_at <= FRESH_S else None
+
+    def remembered(self, id_: str) -> Merchant | None:
+        """As `known`, however long ago that was: for what of a merchant never changes."""
+        return self._known.get(id_)
+
+    async def get(self, id_: str) -> Merchant | None:
+        """A merchant, None when there is none."""
+        return self.known(id_) or await self._read(id_)
+
+    async def watch(self) -> None:
+        """For ever: forget merchants whose rules have changed. Raises what asyncpg raises; may be begun again."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Look for new rules once."""
+        began = time.monotonic()
+        for version, merchant in await self._pool.fetch(SQL["recent_fee_rules"], self._version - LATE_COMMITS):
+            self._version = max(self._version, version)
+            if merchant is None:
+                if version not in self._for_all:
+                    self._for_all.add(version)
+                    self._known.clear()
+            else:
+                known = self._known.get(merchant)
+                if known is not None and all(rule.version != version for rule in known.fee_rules):
+                    del self._known[merchant]
+        self._looked_at = began
+
+    async def _read(self, id_: str) -> Merchant | None:
+        async with self._pool.acquire() as connection:
+            row = await connection.fetchrow(SQL["read_merchants"], [id_])
+            if row is None:
+                return None
+            rules = [fee_rule(rule) for rule in await connection.fetch(SQL["read_fee_rules"], id_)]
+        merchant = Merchant(
+            row["id"],
+            row["name"],
+            row["currency"],
+            row["withdrawal_limit"],
+            row["created_at"],
+            row["digest"],
+            rules,
+        )
+        if len(self._known) >= REMEMBERED_MAX:
+            self._known.clear()
+        self._known[id_] = merchant
+        return merchant
+
+    async def create(self, request: NewMerchant, module: str) -> tuple[Merchant, bool] | Refusal | Away:
+        """A new merchant with its accounts; False: the same was there. What is there and differs is refused."""
+        if request.id == PLATFORM:
+            return Refusal(Code.MERCHANT_EXISTS, "this name is the platform's own", "id")
+        there = await self._read(request.id)
+        if there is None:
+            # The accounts first: a merchant that can be paid has them.
+            try:
+                await self._link.open_merchant(request.id, request.currency)
+            except AccountsAway as away:
+                return Away(f"the accounts cannot be opened: {away}")
+            created = await self._write(request, module)
+            there = await self._read(request.id)
+            assert there is not None
+            if created:
+                return there, True
+        if there.digest != request.digest():
+            return Refusal(Code.MERCHANT_EXISTS, f"merchant {request.id} exists and differs", "id")
+        return there, False
+
+    async def _write(self, request: NewMerchant, module: str) -> bool:
+        async with self._pool.acquire() as connection, connection.transaction():
+            created = await connection.fetchval(
+                SQL["write_merchant"],
+                request.id,
+                request.name,
+                request.currency,
+                request.withdrawal_limit,
+                request.digest(),
+            )
+            if created is None:
+                return False
+            for product, fee in (("payment", request.fee), ("withdrawal", request.withdrawal_fee)):
+                if fee is not None:
+                    await _write_rule(connection, request.id, product, None, fee, FOREVER, module)
+        return True
+
+    async def add_fee_rule(
+        self, merchant: str, product: str, channel: str | None, fee: Fee, effective_at: datetime | None, module: str
+    ) -> int | Refusal:
+        """The version of a new rule for a merchant. Without `effective_at`: from as soon as all workers know it."""
+        if await self._read(merchant) is None:
+            return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {merchant}")
+        soonest = datetime.now(UTC) + timedelta(seconds=EFFECTIVE_AFTER_S)
+        if effective_at is not None and effective_at < soonest:
+            detail = f"a rule takes effect {EFFECTIVE_AFTER_S:g} s from now at the soonest, so that all charge alike"
+            return Refusal(Code.FEE_RULE_TOO_SOON, detail, "effective_at")
+        async with self._pool.acquire() as connection:
+            return await _write_rule(connection, merchant, product, channel, fee, effective_at or soonest, module)
+
+    async def list_ids(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """`(seq, id)` of merchants after a seq, in order."""
+        rows = await self._pool.fetch(SQL["list_merchants"], after, limit)
+        return [(row["seq"], row["id"]) for row in rows]
+
+
+def fee_rule(row: Any) -> FeeRule:
+    return FeeRule(
+        row["version"],
+        row["merchant"],
+        row["product"],
+        row["channel"],
+        row["basis_points"],
+        row["fixed"],
+        row["minimum"],
+        row["maximum"],
+        _tiers(row["tiers"]),
+        row["effective_at"],
+    )
+
+
+async def _write_rule(
+    connection: Any, merchant: str, product: str, channel: str | None, fee: Fee, effective_at: datetime, module: str
+) -> int:
+    tiers = msgspec.json.encode(fee.tiers).decode()
+    version: int = await connection.fetchval(
+        SQL["write_fee_rule"],
+        merchant,
+        product,
+        channel,
+        fee.basis_points,
+        fee.fixed,
+        fee.minimum,
+        fee.maximum,
+        tiers,
+        effective_at,
+        module,
+    )
+    return version

@@ -1,0 +1,108 @@
+"""Orders in the fund database: written ahead, marked, read. What asyncpg raises is raised."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from fundledger.fund.link import Verdict
+from fundledger.fund.order import Kind, Order, State, order_id
+from fundledger.fund.statements import SQL
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Pool[asyncpg.Record]"
+_encode = msgspec.json.Encoder().encode
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A state of an order, when it went into it, and what was told of it (JSON)."""
+
+    state: State
+    at: datetime
+    detail: bytes | None = None
+
+
+class Marked(msgspec.Struct):
+    """What became of an order, as it is written."""
+
+    id: UUID
+    state: State
+    problem: msgspec.Raw | None
+    posted_at: datetime | None
+
+
+def order_from(row: Any) -> Order:
+    """From a row with the columns of an order, in the order of its fields."""
+    fields = dict(row)
+    fields["kind"], fields["state"] = Kind(fields["kind"]), State(fields["state"])
+    if fields["problem"] is not None:
+        fields["problem"] = fields["problem"].encode()
+    return Order(**fields)
+
+
+async def write_ahead(connection: Connection, orders: Sequence[Order]) -> set[UUID]:
+    """Write orders; answers the ids of those that are new. In a transaction."""
+    rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode())
+    seqs: Mapping[UUID, int] = {row["id"]: row["seq"] for row in rows}
+    for order in orders:
+        order.seq = seqs.get(order.id, 0)
+    return set(seqs)
+
+
+async def mark(
+    connection: Connection, orders: Sequence[Order], verdicts: Sequence[Verdict]
+) -> Mapping[Kind, list[UUID]]:
+    """Say what became of orders that are posting; they are changed likewise. Answers which were refused by this, by
+    kind: what these took has to be given back in the same transaction.
+    """
+    told = []
+    now = datetime.now(UTC)
+    for order, verdict in zip(orders, verdicts, strict=True):
+        order.problem, order.due_at = verdict.problem, None
+        if verdict.problem is None:
+            order.state, order.posted_at = State.POSTED, verdict.at or now
+            told.append(Marked(order.id, order.state, None, order.posted_at))
+        else:
+            order.state = State.REFUSED
+            told.append(Marked(order.id, order.state, msgspec.Raw(verdict.problem), None))
+    refused: dict[Kind, list[UUID]] = {}
+    for id_, kind, state in await connection.fetch(SQL["mark_orders"], _encode(told).decode()):
+        if state == State.REFUSED:
+            refused.setdefault(Kind(kind), []).append(id_)
+    return refused
+
+
+async def read_orders(connection: AnyConnection, ids: Sequence[UUID]) -> dict[UUID, Order]:
+    """Orders as they stand, those that there are."""
+    rows = await connection.fetch(SQL["read_orders"], ids)
+    return {row["id"]: order_from(row) for row in rows}
+
+
+async def read_order(pool: AnyConnection, id_: UUID) -> Order | None:
+    return (await read_orders(pool, [id_])).get(id_)
+
+
+async def find_order(pool: AnyConnection, kind: Kind, merchant: str, order_no: str) -> Order | None:
+    """By its names."""
+    return await read_order(pool, order_id(kind, merchant, order_no))
+
+
+async def list_orders(
+    pool: AnyConnection, kind: Kind, merchant: str, state: State | None, after_seq: int, limit: int
+) -> list[Order]:
+    """Of a merchant, oldest first, from the one after `after_seq` (0: from the first)."""
+    rows = await pool.fetch(SQL["list_orders"], merchant, kind, state, after_seq, limit)
+    return [order_from(row) for row in rows]
+
+
+async def history(pool: AnyConnection, order: Order) -> list[Step]:
+    """All states that an order has gone into, oldest first."""
+    rows = await pool.fetch(SQL["read_history"], order.id)
+    begun = [Step(State.CREATED, order.created_at)]
+    if order.kind is not Kind.ADJUSTMENT:
+        begun.append(Step(State.POSTING, order.created_at))
+    return begun + [Step(State(s), at, None if detail is None else detail.encode()) for s, at, detail in rows]

@@ -1,0 +1,138 @@
+"""Orders that were written ahead become vouchers: posted together, then marked together. Whoever does this to the same
+order at the same time, or again, finds what is true: the voucher's id is the order's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from fundledger.fund import accounts, orders, reserve
+from fundledger.fund.link import AccountLink, Away, Verdict, end_voucher_of
+from fundledger.fund.order import Kind, Order, State, voucher_id
+from fundledger.fund.orders import Pool
+from fundledger.fund.statements import SQL
+
+ATTEMPTS_MAX: Final = 3
+"""Of a chargeback; from then on the merchant owes all of it, which cannot be refused for want of money."""
+DEADLOCKS_MAX: Final = 5
+_log = logging.getLogger(__name__)
+
+
+class Counted(msgspec.Struct):
+    """Since this process started. `orders` by "kind state"; `batches`, the orders in them; calls without answer."""
+
+    orders: dict[str, int] = {}
+    batches: int = 0
+    in_batches: int = 0
+    calls_away: int = 0
+    unmarked: int = 0
+
+    def add(self, other: "Counted") -> None:
+        for key, count in other.orders.items():
+            self.orders[key] = self.orders.get(key, 0) + count
+        self.batches += other.batches
+        self.in_batches += other.in_batches
+        self.calls_away += other.calls_away
+        self.unmarked += other.unmarked
+
+
+class Posting:
+    """`pool` is of the fund database."""
+
+    def __init__(self, pool: Pool, link: AccountLink) -> None:
+        self._pool = pool
+        self.link = link
+        self.counted = Counted()
+
+    async def post(self, written: Sequence[Order]) -> None:
+        """Post orders that are `posting`, and mark those whose outcome is known then: their state says it.
+
+        Raises Away when nothing is known of any; what asyncpg raises is told in the log only, since what was posted is
+        posted, and is marked when somebody looks after it. Cancelling leaves the rest to that, too.
+        """
+        try:
+            verdicts = await self.link.post(written)
+        except Away:
+            self.counted.calls_away += 1
+            raise
+        known = [(order, verdict) for order, verdict in zip(written, verdicts, strict=True) if verdict is not None]
+        again = []
+        for order, verdict in known:
+            if verdict.problem is not None and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
+                again.append(order)
+        said = [(order, verdict) for order, verdict in known if order not in again] if again else known
+        self.counted.batches += 1
+        self.counted.in_batches += len(written)
+        await self._mark([order for order, _ in said], [verdict for _, verdict in said])
+        for order in again:
+            await self._charge_back_again(order)
+
+    async def _mark(self, posted: Sequence[Order], verdicts: Sequence[Verdict]) -> None:
+        if not posted:
+            return
+        for attempt in range(DEADLOCKS_MAX):
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    refused = await orders.mark(connection, posted, verdicts)
+                    await reserve.release(connection, refused)
+            except asyncpg.DeadlockDetectedError:
+                await asyncio.sleep(0.01 * attempt)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                _log.warning("%d orders are known to have ended, but not marked: %s", len(posted), error)
+                break
+            else:
+                for order in posted:
+                    key = f"{order.kind} {order.state}"
+                    self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
+                return
+        self.counted.unmarked += len(posted)
+
+    async def prepare_chargeback(self, order: Order) -> None:
+        """Look up what the merchant has: the rest is what he owes. Raises Away."""
+        id_ = accounts.available(order.merchant)
+        account = (await self.link.balances([id_])).get(id_)
+        has = 0 if account is None or account.status != "open" else max(0, account.balance.available)
+        order.to_receivable = order.amount - min(has, order.amount)
+
+    async def _charge_back_again(self, order: Order) -> None:
+        """The merchant had less than when that was looked up: another attempt, with a voucher of its own."""
+        order.attempt += 1
+        order.voucher_id = voucher_id(order.id, attempt=order.attempt)
+        if order.attempt == ATTEMPTS_MAX:
+            order.to_receivable = order.amount
+        else:
+            await self.prepare_chargeback(order)
+        async with self._pool.acquire() as connection:
+            ours = await connection.fetchval(
+                SQL["try_again"], order.id, order.attempt, order.voucher_id, order.to_receivable
+            )
+        if ours is not None:
+            await self.post([order])
+
+    async def end(self, order: Order) -> None:
+        """Post the end of a withdrawal, as it was written ahead, and mark it: its state says it. Raises as `post`."""
+        assert order.ending in ("paid", "bounced"), order.ending
+        voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
+        try:
+            verdict = (await self.link.post_vouchers([voucher]))[0]
+        except Away:
+            self.counted.calls_away += 1
+            raise
+        if verdict is None:
+            return
+        if verdict.problem is not None:
+            _log.critical("the end of withdrawal %s was refused: %s", order.id, verdict.problem.decode())
+            return
+        try:
+            async with self._pool.acquire() as connection:
+                await connection.fetch(SQL["mark_ended"], order.id)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            _log.warning("withdrawal %s is known to have ended, but not marked: %s", order.id, error)
+            self.counted.unmarked += 1
+        order.state, order.due_at = State(order.ending), None
+        key = f"{order.kind} {order.state}"
+        self.counted.orders[key] = self.counted.orders.get(key, 0) + 1

@@ -1,0 +1,47 @@
+"""Looks after orders whose outcome is not known: asks again, with the same vouchers, until it is. Never guesses."""
+
+import logging
+from typing import Final
+
+from fundledger.fund.link import Away
+from fundledger.fund.order import Order, State
+from fundledger.fund.orders import order_from
+from fundledger.fund.posting import Posting
+from fundledger.fund.statements import SQL
+
+AT_ONCE: Final = 500
+_log = logging.getLogger(__name__)
+
+
+class Recoverer:
+    """`again_s`: how long until an order that was taken is due again, if it stays unknown. Safe in any number."""
+
+    def __init__(self, posting: Posting, again_s: float) -> None:
+        self._posting = posting
+        self._pool = posting._pool  # noqa: SLF001 - its other half
+        self._again_s = again_s
+
+    async def recover_some(self) -> tuple[int, float]:
+        """`(how many orders are known now, for how long the oldest one has been due, in seconds)`. Raises what asyncpg
+        raises, and Away when the account service does not answer. Cancelling leaves the rest due.
+        """
+        lag = await self._pool.fetchrow(SQL["lag_of_orders"])
+        assert lag is not None
+        if not lag["waiting"]:
+            return 0, 0.0
+        taken = [order_from(row) for row in await self._pool.fetch(SQL["due_orders"], AT_ONCE, self._again_s)]
+        posting = [order for order in taken if order.state is State.POSTING]
+        if posting:
+            await self._post(posting)
+        for order in taken:
+            if order.state is not State.POSTING and order.ending is not None:
+                await self._posting.end(order)
+        known = sum(order.due_at is None for order in taken)
+        return known, lag["lag_s"]
+
+    async def _post(self, posting: list[Order]) -> None:
+        try:
+            await self._posting.post(posting)
+        except Away as away:
+            _log.warning("%d orders stay unknown: %s", len(posting), away)
+            raise

@@ -1,0 +1,23 @@
+-- A withdrawal has ended as it was written ahead. $1 order id. What bounced was not withdrawn that day. Rows: the order,
+-- none when that was said before. Locks: the order, the merchant's day.
+WITH marked AS (
+    UPDATE fund.orders o SET state = o.ending, due_at = NULL
+    WHERE o.id = $1 AND o.ending IS NOT NULL AND o.state IN ('posted', 'sent', 'unknown')
+    RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
+       o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
+       o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
+       o.posted_at, o.due_at, o.seq
+), outbox AS (
+    INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
+    SELECT m.id, m.merchant, m.kind, m.state, json_strip_nulls(json_build_object('channel_ref', m.channel_ref, 'reason', m.reason)),
+           clock_timestamp()
+    FROM marked m
+), given_back AS (
+    UPDATE fund.withdrawal_days d SET amount = d.amount - m.amount
+    FROM marked m
+    WHERE m.state = 'bounced' AND d.merchant = m.merchant AND d.day = (m.created_at AT TIME ZONE 'UTC')::date
+)
+SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
+       o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
+       o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
+       o.posted_at, o.due_at, o.seq FROM marked o

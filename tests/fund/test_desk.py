@@ -1,0 +1,286 @@
+"""Orders become vouchers: every verb, its repeats and its refusals, on a real account service."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fundledger.fund import orders
+from fundledger.fund.answer import Taken
+from fundledger.fund.order import Kind, State, order_id
+from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.requests import Fee
+from tests.support.desk import FundDesk
+from tests.support.running import RunningService
+
+FEE = Fee(basis_points=60)
+
+
+@pytest.fixture
+async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
+    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+        yield desk
+
+
+def code_of(answer: Any) -> str:
+    """Of a refusal, or of the account service's refusal of an order."""
+    if isinstance(answer, Refusal):
+        return answer.code
+    assert isinstance(answer, Taken), answer
+    assert answer.order.state is State.REFUSED, answer
+    return str(answer.order.problem)
+
+
+async def test_a_payment_moves_money_once_however_often_it_is_asked_for(desk: FundDesk) -> None:
+    merchant = await desk.merchant(fee=FEE)
+    members = {"merchant": merchant, "order_no": "1", "amount": 10_000, "currency": "CNY", "channel": f"c-{desk.salt}"}
+    first = await desk.ask("payment", **members)
+    assert isinstance(first, Taken)
+    assert not first.replay
+    assert (first.order.state, first.order.fee, first.order.net) == (State.POSTED, 60, 9_940)
+    again = await desk.ask("payment", **members)
+    assert isinstance(again, Taken)
+    assert again.replay
+    assert again.order == first.order
+    at_once = await asyncio.gather(*(desk.ask("payment", **{**members, "order_no": "2"}) for _ in range(20)))
+    assert sorted(answer.replay for answer in at_once) == [False] + [True] * 19
+    assert await desk.of(merchant) == (2 * 9_940, 0, 0)
+    other = await desk.ask("payment", **{**members, "amount": 10_001})
+    assert isinstance(other, Refusal)
+    assert other.code is Code.ORDER_NO_REUSED
+    assert await desk.of(merchant) == (2 * 9_940, 0, 0)
+
+
+async def test_many_payments_are_written_and_posted_together(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "first", 1)
+    before = desk.posting.counted.batches
+    done = await asyncio.gather(*(desk.pay(merchant, str(i), 10) for i in range(300)))
+    assert {order.state for order in done} == {State.POSTED}
+    assert desk.posting.counted.batches - before < 30
+    assert await desk.of(merchant) == (3_001, 0, 0)
+    assert await desk.value("SELECT count(*) FROM fund.events") == 301
+    listed = await orders.list_orders(desk.pool, Kind.PAYMENT, merchant, None, 0, 1000)
+    assert len(listed) == 301
+    assert [order.seq for order in listed] == sorted(order.seq for order in listed)
+
+
+REFUSED_BEFORE: list[tuple[str, str, dict[str, Any]]] = [
+    ("payment", "merchant-not-found", {"merchant": "nobody", "amount": 5, "currency": "CNY", "channel": "c"}),
+    ("payment", "merchant-not-found", {"merchant": "platform", "amount": 5, "currency": "CNY", "channel": "c"}),
+    ("payment", "currency-mismatch", {"amount": 5, "currency": "USD", "channel": "c"}),
+    ("refund", "payment-not-found", {"amount": 5, "payment_order_no": "none"}),
+    ("refund", "payment-not-found", {"amount": 5, "payment_order_no": "foreign"}),
+    ("refund", "refund-exceeds-payment", {"amount": 1_001, "payment_order_no": "paid"}),
+    ("chargeback", "payment-not-found", {"amount": 5, "payment_order_no": "foreign"}),
+    ("chargeback", "chargeback-exceeds-payment", {"amount": 1_001, "payment_order_no": "paid"}),
+    ("settlement", "nothing-to-settle", {}),
+    ("withdrawal", "withdrawal-limit-exceeded", {"amount": 801, "channel": "c"}),
+    ("reversal", "order-not-found", {"of_kind": "payment", "of_order_no": "none", "reason": "r"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "code", "members"), REFUSED_BEFORE, ids=lambda value: str(value)[:40])
+async def test_what_cannot_be_is_refused_and_keeps_nothing(
+    desk: FundDesk, kind: str, code: str, members: dict[str, Any]
+) -> None:
+    merchant, other = await desk.merchant(withdrawal_limit=800), await desk.merchant("other")
+    await desk.pay(merchant, "paid", 1_000)
+    await desk.pay(other, "foreign", 1_000)
+    answer = await desk.ask(kind, **{"merchant": merchant, "order_no": "x", **members})
+    assert isinstance(answer, Refusal)
+    assert answer.code == code
+    assert await desk.of(merchant) == (1_000, 0, 0)
+    assert await desk.value("SELECT count(*) FROM fund.orders") == 2
+    assert await desk.value("SELECT coalesce(sum(amount), 0) FROM fund.withdrawal_days") == 0
+
+
+async def test_what_the_account_service_refuses_is_refused_for_ever_and_gives_back_what_it_took(desk: FundDesk) -> None:
+    merchant = await desk.merchant(withdrawal_limit=5_000)
+    await desk.pay(merchant, "1", 1_000)
+    members = {"merchant": merchant, "order_no": "w", "amount": 1_001, "channel": f"c-{desk.salt}"}
+    refused = await desk.done("withdrawal", **members)
+    assert refused.state is State.REFUSED
+    assert b"insufficient-funds" in (refused.problem or b"")
+    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 0
+    await desk.pay(merchant, "2", 1_000)
+    again = await desk.ask("withdrawal", **members)
+    assert isinstance(again, Taken)
+    assert (again.replay, again.order.state) == (True, State.REFUSED)
+    taken = await desk.done("withdrawal", merchant=merchant, order_no="w2", amount=1_500, channel=f"c-{desk.salt}")
+    assert taken.state is State.POSTED
+    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="1", amount=1_000)
+    assert refund.state is State.REFUSED
+    assert await desk.value("SELECT refunded FROM fund.payments") == 0
+    assert await desk.of(merchant) == (500, 0, 0)
+
+
+async def test_a_refund_returns_the_fee_in_the_same_part_and_never_more(desk: FundDesk) -> None:
+    merchant = await desk.merchant(fee=Fee(fixed=100))
+    await desk.pay(merchant, "p", 1_000)
+    await desk.pay(merchant, "more", 1_000)
+    fees = []
+    for i, amount in enumerate((333, 333, 334)):
+        order = await desk.done("refund", merchant=merchant, order_no=f"r{i}", payment_order_no="p", amount=amount)
+        assert order.state is State.POSTED
+        fees.append(order.fee)
+    assert sum(fees) == 100
+    assert await desk.of(merchant) == (900, 0, 0)
+    more = await desk.ask("refund", merchant=merchant, order_no="r9", payment_order_no="p", amount=1)
+    assert isinstance(more, Refusal)
+    assert more.code is Code.REFUND_EXCEEDS_PAYMENT
+
+
+async def test_of_a_hundred_refunds_at_once_no_more_than_the_payment_goes_back(
+    desk: FundDesk, service: RunningService
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "more", 100_000)
+    async with FundDesk(desk.dsn, service.base_url, service.token, salt=desk.salt) as second:
+        for n in range(5):
+            await desk.pay(merchant, f"p{n}", 1_000)
+            asked = [
+                [desk, second][i % 2].ask(
+                    "refund", merchant=merchant, order_no=f"r{n}-{i}", payment_order_no=f"p{n}", amount=30
+                )
+                for i in range(100)
+            ]
+            answers = await asyncio.gather(*asked)
+            posted = [a for a in answers if isinstance(a, Taken) and a.order.state is State.POSTED]
+            assert len(posted) == 33
+            assert {a.code for a in answers if isinstance(a, Refusal)} == {Code.REFUND_EXCEEDS_PAYMENT}
+    assert await desk.of(merchant) == (100_000 + 5 * 10, 0, 0)
+    assert await desk.value("SELECT max(refunded) FROM fund.payments") == 990
+
+
+async def test_a_payment_that_is_settled_later_is_pending_until_then(desk: FundDesk) -> None:
+    merchant = await desk.merchant(fee=Fee(basis_points=100))
+    for i in range(3):
+        await desk.pay(merchant, str(i), 1_000, settle="later")
+    assert await desk.of(merchant) == (0, 3_000, 0)
+    first = await desk.done("settlement", merchant=merchant, order_no="s1", amount=1_500)
+    assert (first.amount, first.fee) == (1_500, 15)
+    assert await desk.of(merchant) == (1_485, 1_500, 0)
+    too_much = await desk.ask("settlement", merchant=merchant, order_no="s2", amount=1_501)
+    assert isinstance(too_much, Refusal)
+    assert too_much.code is Code.SETTLEMENT_EXCEEDS_PENDING
+    # Of the second payment half is settled: a refund takes what is pending first, whose fee is waived.
+    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="1", amount=700)
+    assert (refund.from_pending, refund.fee_waived, refund.fee) == (500, 5, 2)
+    assert await desk.of(merchant) == (1_485 - 198, 1_000, 0)
+    rest = await desk.done("settlement", merchant=merchant, order_no="s3")
+    assert (rest.amount, rest.fee) == (1_000, 10)
+    again = await desk.ask("settlement", merchant=merchant, order_no="s3")
+    assert isinstance(again, Taken)
+    assert again.replay
+    assert await desk.of(merchant) == (1_485 - 198 + 990, 0, 0)
+
+
+async def test_a_withdrawal_is_paid_or_bounces_but_never_both(desk: FundDesk) -> None:
+    merchant = await desk.merchant(withdrawal_fee=Fee(fixed=10), withdrawal_limit=1_000)
+    await desk.pay(merchant, "1", 2_000)
+    channel = f"c-{desk.salt}"
+    paid = await desk.done("withdrawal", merchant=merchant, order_no="a", amount=500, channel=channel)
+    bounced = await desk.done("withdrawal", merchant=merchant, order_no="b", amount=500, channel=channel)
+    assert (paid.net, await desk.of(merchant)) == (510, (980, 0, 0))
+    both = await asyncio.gather(
+        *(desk.desk.end(paid.id, ending, None, None, "m") for ending in ("paid", "bounced") * 5)
+    )
+    taken = [answer for answer in both if isinstance(answer, Taken)]
+    assert len(taken) == 5
+    first = await desk.desk.end(bounced.id, "bounced", None, "closed", "m")
+    assert isinstance(first, Taken)
+    assert first.order.state is State.BOUNCED
+    repeat = await desk.desk.end(bounced.id, "bounced", None, None, "m")
+    assert isinstance(repeat, Taken)
+    assert (repeat.replay, repeat.order.reason) == (True, "closed")
+    contrary = await desk.desk.end(bounced.id, "paid", "x", None, "m")
+    assert isinstance(contrary, Refusal)
+    assert contrary.code is Code.WITHDRAWAL_BOUNCED
+    first_ending = (await orders.read_order(desk.pool, paid.id)).state  # type: ignore[union-attr]
+    assert await desk.of(merchant) == ((1_490 if first_ending is State.PAID else 2_000), 0, 0)
+    assert [s.state for s in await orders.history(desk.pool, bounced)] == ["created", "posting", "posted", "bounced"]
+    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == (500 if first_ending is State.PAID else 0)
+
+
+async def test_what_a_merchant_has_not_of_a_chargeback_he_owes(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 1_000)
+    await desk.done("withdrawal", merchant=merchant, order_no="w", amount=700, channel=f"c-{desk.salt}")
+    order = await desk.done("chargeback", merchant=merchant, order_no="x", payment_order_no="p", amount=900)
+    assert (order.state, order.to_receivable) == (State.POSTED, 600)
+    assert await desk.of(merchant) == (0, 0, 600)
+    await desk.pay(merchant, "p2", 500)
+    assert (await desk.done("recovery", merchant=merchant, order_no="v", amount=400)).state is State.POSTED
+    assert await desk.of(merchant) == (100, 0, 200)
+    over = await desk.done("recovery", merchant=merchant, order_no="v2", amount=201)
+    assert over.state is State.REFUSED
+    assert (await desk.done("write_off", merchant=merchant, order_no="o", amount=200, reason="gone")).state == "posted"
+    assert await desk.of(merchant) == (100, 0, 0)
+
+
+async def test_chargebacks_at_once_never_take_more_than_there_is(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    for i in range(10):
+        await desk.pay(merchant, f"p{i}", 100)
+    await desk.done("withdrawal", merchant=merchant, order_no="w", amount=650, channel=f"c-{desk.salt}")
+    done = await asyncio.gather(
+        *(
+            desk.done("chargeback", merchant=merchant, order_no=f"x{i}", payment_order_no=f"p{i}", amount=100)
+            for i in range(10)
+        )
+    )
+    assert {order.state for order in done} == {State.POSTED}
+    available, _, owed = await desk.of(merchant)
+    assert owed - available == 650
+    assert available >= 0
+
+
+async def test_an_adjustment_is_posted_when_another_one_approves(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    members = {"merchant": merchant, "order_no": "a", "amount": 70, "direction": "credit", "reason": "lost"}
+    order = await desk.done("adjustment", **members, person="ann")
+    assert order.state is State.CREATED
+    same = await desk.desk.approve(order.id, "tester/ann")
+    assert isinstance(same, Refusal)
+    assert same.code is Code.APPROVAL_NEEDS_ANOTHER
+    assert await desk.of(merchant) == (0, 0, 0)
+    approved = await asyncio.gather(*(desk.desk.approve(order.id, f"tester/{who}") for who in ("bob", "eve", "bob")))
+    assert all(isinstance(answer, Taken) for answer in approved)
+    assert await desk.of(merchant) == (70, 0, 0)
+
+
+async def test_a_payment_is_reversed_once_and_not_when_a_part_came_back(desk: FundDesk) -> None:
+    merchant = await desk.merchant(fee=FEE)
+    for name in ("p", "q", "l"):
+        await desk.pay(merchant, name, 1_000, settle="later" if name == "l" else "now")
+    members = {"merchant": merchant, "of_kind": "payment", "reason": "twice"}
+    both = await asyncio.gather(
+        desk.ask("reversal", **members, order_no="v", of_order_no="p"),
+        desk.ask("reversal", **members, order_no="v2", of_order_no="p"),
+        desk.ask("reversal", **members, order_no="v3", of_order_no="l"),
+    )
+    assert [answer.code for answer in both if isinstance(answer, Refusal)] == [Code.ORDER_ALREADY_REVERSED]
+    assert await desk.of(merchant) == (994, 0, 0)
+    refund = await desk.ask("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=1)
+    assert isinstance(refund, Refusal)
+    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="q", amount=1)
+    late = await desk.ask("reversal", **members, order_no="v4", of_order_no="q")
+    assert isinstance(late, Refusal)
+    assert late.code is Code.ORDER_NOT_REVERSIBLE
+    nothing = await desk.ask("settlement", merchant=merchant, order_no="s")
+    assert isinstance(nothing, Refusal)
+
+
+async def test_the_platforms_own_orders_are_posted(desk: FundDesk) -> None:
+    before = await desk.balance("suspense:over")
+    channel = f"c-{desk.salt}"
+    cost = await desk.done("channel_cost", channel=channel, order_no=desk.salt, amount=7, currency="CNY")
+    more = await desk.done(
+        "bank_difference", channel=channel, order_no=desk.salt, amount=5, currency="CNY", direction="more", reason="?"
+    )
+    assert (cost.state, more.state, cost.merchant) == (State.POSTED, State.POSTED, "platform")
+    assert await desk.balance(f"bank:{channel}") == -2
+    assert await desk.balance("suspense:over") - before == 5
+    assert cost.id == order_id("channel_cost", "platform", desk.salt)

@@ -1,0 +1,85 @@
+"""A desk of the fund service in this process: on a fund database, beside an account service that really runs."""
+
+import uuid
+from typing import Any, Self
+
+import asyncpg
+
+from fundledger.client.account_service import AccountService
+from fundledger.fund.answer import Away, Taken
+from fundledger.fund.desk import Desk
+from fundledger.fund.link import AccountLink
+from fundledger.fund.merchants import Merchants
+from fundledger.fund.order import Kind, Order
+from fundledger.fund.posting import Posting
+from fundledger.fund.recover import Recoverer
+from fundledger.fund.refusal import Refusal
+from fundledger.fund.requests import REQUESTS, Fee, NewMerchant, Request
+
+MODULE = "tester"
+
+
+def request_of(kind: str, **members: Any) -> Request:
+    return REQUESTS[Kind(kind)](**members)
+
+
+class FundDesk:
+    """Several may stand on one database: each is a worker of its own. Ids are told from those of other tests by `salt`."""
+
+    def __init__(
+        self, dsn: str, base_url: str, token: str, *, wait_s: float = 5.0, due_s: float = 0.0, salt: str = ""
+    ) -> None:
+        self.salt = salt or uuid.uuid4().hex[:8]
+        self.dsn = dsn
+        self.accounts = AccountService(base_url, token)
+        self.link = AccountLink(self.accounts)
+        self._settings = {"batch_max": 500, "wait_s": wait_s, "due_s": due_s}
+
+    async def __aenter__(self) -> Self:
+        self.pool = await asyncpg.create_pool(self.dsn, min_size=1, max_size=8)
+        await self.accounts.open()
+        self.merchants = Merchants(self.pool, self.link)
+        await self.merchants.look()
+        self.posting = Posting(self.pool, self.link)
+        self.desk = Desk(self.pool, self.posting, self.merchants, **self._settings)
+        self.recoverer = Recoverer(self.posting, 0.0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.desk.drain()
+        await self.accounts.close()
+        await self.pool.close()
+
+    async def merchant(self, name: str = "m", currency: str = "CNY", fee: Fee | None = None, **more: Any) -> str:
+        """The id of a merchant that is there now."""
+        id_ = f"{name}-{self.salt}"
+        created = await self.merchants.create(
+            NewMerchant(id=id_, name=name, currency=currency, fee=fee, **more), MODULE
+        )
+        assert isinstance(created, tuple), created
+        return id_
+
+    async def ask(self, kind: str, module: str = MODULE, **members: Any) -> Taken | Refusal | Away:
+        return await self.desk.ask(request_of(kind, **members), module)
+
+    async def done(self, kind: str, **members: Any) -> Order:
+        """An order that must have been taken."""
+        answer = await self.ask(kind, **members)
+        assert isinstance(answer, Taken), answer
+        return answer.order
+
+    async def pay(self, merchant: str, order_no: str, amount: int, **more: Any) -> Order:
+        members = {"currency": "CNY", "channel": f"c-{self.salt}", **more}
+        return await self.done("payment", merchant=merchant, order_no=order_no, amount=amount, **members)
+
+    async def balance(self, account: str) -> int:
+        found = await self.accounts.account(account)
+        return 0 if found is None else found.balance.posted
+
+    async def of(self, merchant: str) -> tuple[int, int, int]:
+        """What a merchant has: available, pending, and what he owes."""
+        names = ("available", "pending", "receivable")
+        return tuple([await self.balance(f"merchant:{merchant}:{name}") for name in names])  # type: ignore[return-value]
+
+    async def value(self, statement: str, *arguments: Any) -> Any:
+        return await self.pool.fetchval(statement, *arguments)
