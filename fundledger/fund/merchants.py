@@ -36,6 +36,7 @@ class Merchant(msgspec.Struct, frozen=True):
     name: str
     currency: str
     withdrawal_limit: int | None
+    settlement: str
     created_at: datetime
     digest: bytes
     fee_rules: list[FeeRule]
@@ -96,6 +97,7 @@ class Merchants:
             row["name"],
             row["currency"],
             row["withdrawal_limit"],
+            row["settlement"],
             row["created_at"],
             row["digest"],
             rules,
@@ -134,6 +136,7 @@ class Merchants:
                 request.currency,
                 request.withdrawal_limit,
                 request.digest(),
+                request.settlement,
             )
             if created is None:
                 return False

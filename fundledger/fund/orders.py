@@ -14,7 +14,7 @@ from fundledger.fund.statements import SQL
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Pool[asyncpg.Record]"
+AnyConnection: TypeAlias = "Connection | Pool"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -53,22 +53,23 @@ async def write_ahead(connection: Connection, orders: Sequence[Order]) -> set[UU
     return set(seqs)
 
 
-async def mark(
-    connection: Connection, orders: Sequence[Order], verdicts: Sequence[Verdict]
-) -> Mapping[Kind, list[UUID]]:
-    """Say what became of orders that are posting; they are changed likewise. Answers which were refused by this, by
-    kind: what these took has to be given back in the same transaction.
+def say(order: Order, verdict: Verdict) -> None:
+    """What became of an order that was posting, whether it can be written or not."""
+    order.problem, order.due_at = verdict.problem, None
+    if verdict.problem is None:
+        order.state, order.posted_at = State.POSTED, verdict.at or datetime.now(UTC)
+    else:
+        order.state = State.REFUSED
+
+
+async def mark(connection: Connection, said: Sequence[Order]) -> Mapping[Kind, list[UUID]]:
+    """Write what became of orders that were posting. Answers which were refused by this, by kind: what these took has
+    to be given back in the same transaction.
     """
-    told = []
-    now = datetime.now(UTC)
-    for order, verdict in zip(orders, verdicts, strict=True):
-        order.problem, order.due_at = verdict.problem, None
-        if verdict.problem is None:
-            order.state, order.posted_at = State.POSTED, verdict.at or now
-            told.append(Marked(order.id, order.state, None, order.posted_at))
-        else:
-            order.state = State.REFUSED
-            told.append(Marked(order.id, order.state, msgspec.Raw(verdict.problem), None))
+    told = [
+        Marked(order.id, order.state, None if order.problem is None else msgspec.Raw(order.problem), order.posted_at)
+        for order in said
+    ]
     refused: dict[Kind, list[UUID]] = {}
     for id_, kind, state in await connection.fetch(SQL["mark_orders"], _encode(told).decode()):
         if state == State.REFUSED:

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund import accounts, orders, reserve
-from fundledger.fund.link import AccountLink, Away, Verdict, end_voucher_of
+from fundledger.fund.link import AccountLink, Away, end_voucher_of
 from fundledger.fund.order import Kind, Order, State, voucher_id
 from fundledger.fund.orders import Pool
 from fundledger.fund.statements import SQL
@@ -59,37 +59,39 @@ class Posting:
         except Away:
             self.counted.calls_away += 1
             raise
-        known = [(order, verdict) for order, verdict in zip(written, verdicts, strict=True) if verdict is not None]
-        again = []
-        for order, verdict in known:
-            if verdict.problem is not None and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
-                again.append(order)
-        said = [(order, verdict) for order, verdict in known if order not in again] if again else known
         self.counted.batches += 1
         self.counted.in_batches += len(written)
-        await self._mark([order for order, _ in said], [verdict for _, verdict in said])
+        said, again = [], []
+        for order, verdict in zip(written, verdicts, strict=True):
+            if verdict is None:
+                continue
+            if verdict.problem is not None and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
+                again.append(order)
+            else:
+                orders.say(order, verdict)
+                said.append(order)
+        if said:
+            await self._mark(said)
         for order in again:
             await self._charge_back_again(order)
 
-    async def _mark(self, posted: Sequence[Order], verdicts: Sequence[Verdict]) -> None:
-        if not posted:
-            return
+    async def _mark(self, said: Sequence[Order]) -> None:
         for attempt in range(DEADLOCKS_MAX):
             try:
                 async with self._pool.acquire() as connection, connection.transaction():
-                    refused = await orders.mark(connection, posted, verdicts)
+                    refused = await orders.mark(connection, said)
                     await reserve.release(connection, refused)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-                _log.warning("%d orders are known to have ended, but not marked: %s", len(posted), error)
+                _log.warning("%d orders are known to have ended, but not marked: %s", len(said), error)
                 break
             else:
-                for order in posted:
+                for order in said:
                     key = f"{order.kind} {order.state}"
                     self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
                 return
-        self.counted.unmarked += len(posted)
+        self.counted.unmarked += len(said)
 
     async def prepare_chargeback(self, order: Order) -> None:
         """Look up what the merchant has: the rest is what he owes. Raises Away."""

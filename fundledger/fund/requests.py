@@ -171,7 +171,9 @@ class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class NewMerchant(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """`fee` is that of payments, `withdrawal_fee` of withdrawals; `withdrawal_limit` is for a day (UTC)."""
+    """`fee` is that of payments, `withdrawal_fee` of withdrawals; `withdrawal_limit` is for a day (UTC); `settlement`:
+    when what is pending is settled by itself (weekly: on Mondays, monthly: on the first).
+    """
 
     id: MerchantId
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
@@ -179,6 +181,7 @@ class NewMerchant(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     fee: Fee | None = None
     withdrawal_fee: Fee | None = None
     withdrawal_limit: Part | None = None
+    settlement: Literal["manual", "daily", "weekly", "monthly"] = "manual"
 
     def digest(self) -> bytes:
         return hashlib.sha256(b"merchant|" + _encode(self)).digest()

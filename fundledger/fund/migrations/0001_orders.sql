@@ -13,10 +13,12 @@ CREATE TABLE fund.merchants (
     id text NOT NULL CONSTRAINT merchants_id_once PRIMARY KEY,
     name text NOT NULL,
     currency text NOT NULL,
+    settlement text NOT NULL DEFAULT 'manual' CONSTRAINT merchants_settlement CHECK (settlement IN ('manual', 'daily', 'weekly', 'monthly')),
     withdrawal_limit bigint CONSTRAINT merchants_withdrawal_limit CHECK (withdrawal_limit >= 0),
     digest bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+COMMENT ON COLUMN fund.merchants.settlement IS 'when what is pending is settled by itself: weekly on Mondays, monthly on the first (UTC)';
 COMMENT ON COLUMN fund.merchants.withdrawal_limit IS 'what may be withdrawn on one day (UTC) in sum; null: everything';
 COMMENT ON COLUMN fund.merchants.digest IS 'of the request that made it: a repeat is told from another one';
 

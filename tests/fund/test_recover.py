@@ -1,0 +1,144 @@
+"""What became of an order is asked for until it is known, and nothing is done twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import asyncpg
+import pytest
+
+from fundledger.client.types import Voucher
+from fundledger.fund.answer import Away, Taken
+from fundledger.fund.link import AccountLink, Verdict
+from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.order import State
+from tests.support.desk import FundDesk
+from tests.support.running import RunningService
+
+
+class Cut(AccountLink):
+    """The link to the account service, which can be cut before a call goes out, or after it was done."""
+
+    before = False
+    after = False
+
+    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
+        if self.before:
+            self.is_away = True
+            raise AccountsAway("cut")
+        verdicts = await super().post_vouchers(vouchers)
+        if self.after:
+            self.is_away = True
+            raise AccountsAway("cut")
+        return verdicts
+
+
+@pytest.fixture
+async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
+    desk = FundDesk(fund_database, service.base_url, service.token, wait_s=0.3)
+    desk.link = Cut(desk.accounts)
+    async with desk:
+        yield desk
+
+
+async def recover(desk: FundDesk) -> int:
+    """Until nobody has to be looked after; how many were."""
+    known = 0
+    while await desk.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
+        known += (await desk.recoverer.recover_some())[0]
+    return known
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_an_order_whose_call_got_no_answer_is_posted_once_and_its_caller_told_so(
+    desk: FundDesk, where: str
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "0", 1)
+    setattr(desk.link, where, True)
+    orders = await asyncio.gather(*(desk.pay(merchant, str(i), 10) for i in range(1, 21)))
+    assert {order.state for order in orders} == {State.POSTING}
+    assert await desk.of(merchant) == ((201 if where == "after" else 1), 0, 0)
+    repeat = await desk.ask(
+        "payment", merchant=merchant, order_no="1", amount=10, currency="CNY", channel=f"c-{desk.salt}"
+    )
+    assert isinstance(repeat, Taken)
+    assert (repeat.replay, repeat.order.state) == (True, State.POSTING)
+    with pytest.raises(AccountsAway):
+        await desk.recoverer.recover_some()
+    setattr(desk.link, where, False)
+    assert await recover(desk) == 20
+    assert await desk.of(merchant) == (201, 0, 0)
+    assert await desk.value("SELECT count(*) FROM fund.orders WHERE state = 'posted'") == 21
+    assert await desk.value("SELECT count(*) FROM fund.events WHERE state = 'posted'") == 21
+
+
+async def test_two_that_recover_at_once_say_it_once(desk: FundDesk, service: RunningService) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "0", 1)
+    desk.link.before = True  # type: ignore[attr-defined]
+    await asyncio.gather(*(desk.pay(merchant, str(i), 10) for i in range(1, 51)))
+    desk.link.before = False  # type: ignore[attr-defined]
+    async with FundDesk(desk.dsn, service.base_url, service.token, salt=desk.salt) as other:
+        await asyncio.gather(recover(desk), recover(other), recover(desk))
+    assert await desk.of(merchant) == (501, 0, 0)
+    assert await desk.value("SELECT count(*) FROM fund.events") == 51
+
+
+async def test_what_a_refused_order_took_is_given_back_by_whoever_hears_it(desk: FundDesk) -> None:
+    merchant = await desk.merchant(withdrawal_limit=100)
+    await desk.pay(merchant, "p", 50)
+    desk.link.before = True  # type: ignore[attr-defined]
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+    assert order.state is State.POSTING
+    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 60
+    desk.link.before = False  # type: ignore[attr-defined]
+    await recover(desk)
+    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 0
+    assert await desk.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "refused"
+
+
+async def test_an_end_without_answer_is_found_again(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    desk.link.after = True  # type: ignore[attr-defined]
+    answer = await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+    assert isinstance(answer, Taken)
+    assert answer.order.state is State.POSTED
+    desk.link.after = False  # type: ignore[attr-defined]
+    await recover(desk)
+    assert await desk.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "bounced"
+    assert await desk.of(merchant) == (50, 0, 0)
+
+
+async def test_a_payment_that_was_posted_but_not_marked_is_told_posted_and_marked_later(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "0", 1)
+
+    async def lost(*_: object) -> None:
+        raise asyncpg.ConnectionDoesNotExistError("gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("fundledger.fund.orders.mark", lost)
+        assert (await desk.pay(merchant, "1", 10)).state is State.POSTED
+    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = '1'") == "posting"
+    await recover(desk)
+    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = '1'") == "posted"
+    assert await desk.of(merchant) == (11, 0, 0)
+
+
+async def test_an_order_that_could_not_be_written_is_not_taken(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "0", 1)
+    await desk.value("ALTER TABLE fund.orders ADD CONSTRAINT no_more CHECK (order_no <> '1') NOT VALID")
+    answers = await asyncio.gather(
+        *(
+            desk.ask("payment", merchant=merchant, order_no=n, amount=5, currency="CNY", channel=f"c-{desk.salt}")
+            for n in ("1", "1")
+        )
+    )
+    assert all(isinstance(answer, Away) for answer in answers)
+    assert await desk.of(merchant) == (1, 0, 0)
+    assert desk.desk.waiting == 0
