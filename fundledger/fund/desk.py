@@ -206,39 +206,42 @@ class Desk:
 
     async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
         drafts = [waiting.draft for waiting in batch]
-        refusals: list[Refusal | None] = [None] * len(batch)
-        there: dict[UUID, Order] = {}
-        reserving = drafts[0].order.kind in reserve.RESERVING
-        async with self._pool.acquire() as connection, connection.transaction():
-            if reserving:
-                locked = await reserve.lock(connection, drafts)
-                there = await orders.read_orders(connection, [draft.order.id for draft in drafts])
-                fresh = [draft for draft in drafts if draft.order.id not in there]
-                merchants = {draft.order.merchant: self._merchant(draft.order.merchant) for draft in fresh}
-                answers = iter(await reserve.reserve(connection, fresh, locked, merchants))
-                refusals = [None if draft.order.id in there else next(answers) for draft in drafts]
-            wanted = [
-                draft.order
-                for draft, refusal in zip(drafts, refusals, strict=True)
-                if refusal is None and draft.order.id not in there
-            ]
-            new = await orders.write_ahead(connection, wanted) if wanted else set()
-            if len(new) < len(wanted):
-                if reserving:
-                    raise _Overtaken
-                old = [order.id for order in wanted if order.id not in new]
-                there = await orders.read_orders(connection, old)
-        written = []
-        for waiting, refusal in zip(batch, refusals, strict=True):
-            id_ = waiting.draft.order.id
-            if id_ in new:
-                written.append(waiting)
-            elif id_ in there:
-                self._tell(waiting, repeated(waiting.draft.order, there[id_]))
+        refusals: dict[UUID, Refusal] = {}
+        async with self._pool.acquire() as connection:
+            if drafts[0].order.kind in reserve.RESERVING:
+                async with connection.transaction():
+                    there, refusals = await self._reserve(connection, drafts)
+                    wanted = [d.order for d in drafts if d.order.id not in there and d.order.id not in refusals]
+                    new = await orders.write_ahead(connection, wanted) if wanted else set()
+                    if len(new) < len(wanted):
+                        raise _Overtaken
             else:
-                assert refusal is not None
-                self._tell(waiting, refusal)
+                # One statement is a transaction.
+                new = await orders.write_ahead(connection, [draft.order for draft in drafts])
+                old = [draft.order.id for draft in drafts if draft.order.id not in new]
+                there = await orders.read_orders(connection, old) if old else {}
+        written = []
+        for waiting in batch:
+            order = waiting.draft.order
+            if order.id in new:
+                written.append(waiting)
+            elif order.id in there:
+                self._tell(waiting, repeated(order, there[order.id]))
+            else:
+                self._tell(waiting, refusals[order.id])
         return written
+
+    async def _reserve(
+        self, connection: orders.Connection, drafts: list[Draft]
+    ) -> tuple[dict[UUID, Order], dict[UUID, Refusal]]:
+        """Which orders are there already, and which cannot be, under the locks of what they take of."""
+        locked = await reserve.lock(connection, drafts)
+        there = await orders.read_orders(connection, [draft.order.id for draft in drafts])
+        fresh = [draft for draft in drafts if draft.order.id not in there]
+        merchants = {draft.order.merchant: self._merchant(draft.order.merchant) for draft in fresh}
+        answers = await reserve.reserve(connection, fresh, locked, merchants)
+        no = {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
+        return there, no
 
     def _merchant(self, id_: str) -> Merchant | None:
         return None if id_ == PLATFORM else self._merchants.remembered(id_)

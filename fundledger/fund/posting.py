@@ -78,9 +78,13 @@ class Posting:
     async def _mark(self, said: Sequence[Order]) -> None:
         for attempt in range(DEADLOCKS_MAX):
             try:
-                async with self._pool.acquire() as connection, connection.transaction():
-                    refused = await orders.mark(connection, said)
-                    await reserve.release(connection, refused)
+                async with self._pool.acquire() as connection:
+                    if any(order.problem is not None and order.kind in reserve.RESERVING for order in said):
+                        async with connection.transaction():
+                            await reserve.release(connection, await orders.mark(connection, said))
+                    else:
+                        # One statement is a transaction.
+                        await orders.mark(connection, said)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

@@ -3,14 +3,13 @@
 import uuid
 from typing import Any, Self
 
-import asyncpg
-
 from fundledger.client.account_service import AccountService
 from fundledger.fund.answer import Away, Taken
 from fundledger.fund.desk import Desk
 from fundledger.fund.link import AccountLink
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.order import Kind, Order
+from fundledger.fund.pool import open_pool
 from fundledger.fund.posting import Posting
 from fundledger.fund.recover import Recoverer
 from fundledger.fund.refusal import Refusal
@@ -36,7 +35,7 @@ class FundDesk:
         self._settings = {"batch_max": 500, "wait_s": wait_s, "due_s": due_s}
 
     async def __aenter__(self) -> Self:
-        self.pool = await asyncpg.create_pool(self.dsn, min_size=1, max_size=8)
+        self.pool = await open_pool(self.dsn, "tests", 8)
         await self.accounts.open()
         self.merchants = Merchants(self.pool, self.link)
         await self.merchants.look()

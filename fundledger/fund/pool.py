@@ -1,0 +1,29 @@
+"""Connections to the fund database."""
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
+
+
+class _Lasting(_Connection):
+    """Nothing that a session keeps is ever used here, so that nothing has to be reset: a round trip less each time."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+async def open_pool(dsn: str, name: str, size: int) -> "asyncpg.Pool[asyncpg.Record]":
+    """`size` connections at most. Raises what asyncpg raises."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size,
+        connection_class=_Lasting,
+        command_timeout=30,
+        server_settings={"application_name": name[:63]},
+    )
