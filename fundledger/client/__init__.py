@@ -13,6 +13,8 @@ from fundledger.client.faults import (
     Unauthorized,
     Unavailable,
 )
+from fundledger.client.fund_service import FundService
+from fundledger.client.fund_types import Fee, Merchant, Order, Payment, PaymentResult, Step
 from fundledger.client.types import (
     Account,
     Balance,
@@ -37,14 +39,21 @@ __all__ = [
     "Entry",
     "Event",
     "Fault",
+    "Fee",
+    "FundService",
     "Hold",
+    "Merchant",
+    "Order",
     "OutcomeUnknown",
+    "Payment",
+    "PaymentResult",
     "PostedVoucher",
     "Problem",
     "QuotaExceeded",
     "Refused",
     "Retries",
     "StatementEntry",
+    "Step",
     "Unauthorized",
     "Unavailable",
     "Voucher",
