@@ -14,7 +14,7 @@ from fundledger.client.faults import (
     Unavailable,
 )
 from fundledger.client.fund_service import FundService
-from fundledger.client.fund_types import Fee, Merchant, Order, Payment, PaymentResult, Step
+from fundledger.client.fund_types import Fee, FeeRule, Merchant, Order, OrderRefused, Payment, PaymentResult, Step
 from fundledger.client.types import (
     Account,
     Balance,
@@ -40,10 +40,12 @@ __all__ = [
     "Event",
     "Fault",
     "Fee",
+    "FeeRule",
     "FundService",
     "Hold",
     "Merchant",
     "Order",
+    "OrderRefused",
     "OutcomeUnknown",
     "Payment",
     "PaymentResult",

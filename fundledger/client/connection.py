@@ -288,6 +288,14 @@ def decoder(type_: type[T]) -> Callable[[Answer], T]:
     return decode
 
 
+def converted(value: object, type_: type[T]) -> T:
+    """A part of an answer. Raises ContractBroken."""
+    try:
+        return msgspec.convert(value, type_, dec_hook=_ours)
+    except msgspec.ValidationError as error:
+        raise ContractBroken(f"{error}: {value!r:.200}") from error
+
+
 def found(answer: Answer, decode: Callable[[Answer], T]) -> T | None:
     """None when the service says that there is no such thing."""
     if answer.status == 404:

@@ -3,18 +3,29 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
 
-from fundledger.client.connection import Answer, decoder, found
-from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown
-from fundledger.client.fund_types import PATHS, Fee, Kind, Merchant, Order, Payment, PaymentResult, Step
+from fundledger.client.batches import in_batches
+from fundledger.client.connection import Answer, converted, decoder, found
+from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
+from fundledger.client.fund_types import (
+    PATHS,
+    Fee,
+    FeeRule,
+    Kind,
+    Merchant,
+    Order,
+    OrderRefused,
+    Payment,
+    PaymentResult,
+    Step,
+)
 from fundledger.client.service import Service
 
-BATCH_MAX: Final = 5000
 POLL_S: Final = 0.05
 POLL_S_MAX: Final = 1.0
 
@@ -44,16 +55,16 @@ _results = decoder(_Results)
 _merchant = decoder(Merchant)
 _merchants = decoder(_Merchants)
 _history = decoder(_History)
-_members = decoder(dict[str, Any])
+_anything = decoder(msgspec.Raw)
 
 
 class FundService(Service):
     """A connection to the fund service: `async with FundService(base_url, token) as fund`.
 
     An order is named by its kind, merchant and `order_no`, for ever: the same again is answered with the order as it
-    stands, with `replay`. Every call raises the faults of `fundledger.client.faults`, and Refused, when the service
-    said no to the request; an order that was taken and then refused has the state `refused` and its problem. Each call
-    takes at most `timeout_s` and may be repeated. A call that is cancelled may have been served.
+    stands, with `replay`. Every call raises the faults of `fundledger.client.faults`; Refused, when there is no order
+    of it and its number stays free; OrderRefused, when there is, and nothing moved by it. Each call takes at most
+    `timeout_s` and may be repeated. A call that is cancelled may have been served.
     """
 
     async def create_merchant(
@@ -69,7 +80,7 @@ class FundService(Service):
         fees = {"fee": fee, "withdrawal_fee": withdrawal_fee, "withdrawal_limit": withdrawal_limit}
         answer = await self._post("/v1/merchants", id=id_, name=name, currency=currency, **fees)
         merchant = _merchant(answer)
-        return msgspec.structs.replace(merchant, replay=True) if answer.is_replay else merchant
+        return msgspec.structs.replace(merchant, replay=True) if answer.status == 200 else merchant
 
     async def merchant(self, id_: str) -> Merchant | None:
         return found(await self._to.ask("GET", f"/v1/merchants/{quote(id_, safe='')}"), _merchant)
@@ -85,9 +96,10 @@ class FundService(Service):
                 return
             query["cursor"] = page.next_cursor
 
-    async def add_fee_rule(self, rule: dict[str, Any]) -> dict[str, Any]:
-        """Charged from `effective_at` on. The members are those of `POST /v1/fee-rules`."""
-        return _members(await self._to.ask("POST", "/v1/fee-rules", _encode(rule)))
+    async def add_fee_rule(self, merchant: str, rule: FeeRule) -> None:
+        """What was charged before stays; the last rule that applies is the one that is charged."""
+        path = f"/v1/merchants/{quote(merchant, safe='')}/fees"
+        _anything(await self._to.ask("POST", path, _encode(rule)))
 
     async def pay(
         self,
@@ -109,20 +121,9 @@ class FundService(Service):
 
         More than 5,000 go in several requests, one after the other.
         """
-        results: list[PaymentResult] = []
-        for start in range(0, len(payments), BATCH_MAX):
-            chunk = payments[start : start + BATCH_MAX]
-            try:
-                results += await self._pay_batch(chunk)
-            except Fault as fault:
-                if not results or not fault.undone:
-                    raise
-                detail = f"{fault}; {len(results)} payments before it were answered"
-                raise OutcomeUnknown(detail, fault.problem, fault.retry_after_s) from fault
-        return results
+        return await in_batches(payments, lambda batch: _encode({"payments": batch}), self._pay_batch)
 
-    async def _pay_batch(self, payments: Sequence[Payment]) -> list[PaymentResult]:
-        body = _encode({"payments": payments})
+    async def _pay_batch(self, payments: Sequence[Payment], body: bytes) -> list[PaymentResult]:
         results = _results(await self._to.ask("POST", f"{PATHS['payment']}/batch", body)).results
         if [result.order_no for result in results] != [payment.order_no for payment in payments]:
             raise ContractBroken("the results are not those of the payments")
@@ -259,7 +260,8 @@ class FundService(Service):
         return _history(await self._to.ask("GET", f"{PATHS[kind]}/{id_}/history")).history
 
     async def wait_until_settled(self, order: Order, timeout_s: float = 60.0) -> Order:
-        """The order, once it is no longer `posting`: it ends by itself, so this only looks. Cancelling does no harm.
+        """The order, once it is no longer `posting`: it ends by itself, so this only looks. One that was refused comes
+        back as it stands. Cancelling does no harm.
 
         Raises OutcomeUnknown when it still is after this time; faults on the way are lived through until then.
         """
@@ -297,5 +299,14 @@ def _kind(order: Order) -> Kind:
 
 
 def _told(answer: Answer) -> Order:
-    order = _order(answer)
+    try:
+        order = _order(answer)
+    except Refused as refused:
+        kept = refused.problem.members.get("order")
+        if kept is None:
+            raise
+        raise OrderRefused(refused.problem, converted(kept, Order)) from None
+    if order.state == "refused" and order.problem is not None:
+        # A repeat shows the order; its sender hears the same as the first time.
+        raise OrderRefused(order.problem, msgspec.structs.replace(order, replay=True))
     return msgspec.structs.replace(order, replay=True) if answer.is_replay else order

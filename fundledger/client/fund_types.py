@@ -10,7 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from fundledger.client.faults import Problem
+from fundledger.client.faults import Problem, Refused
+from fundledger.client.types import Balance
 
 Kind = Literal[
     "payment",
@@ -49,20 +50,31 @@ class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
     maximum: int | None = None
 
 
-class Merchant(msgspec.Struct, frozen=True, kw_only=True):
-    """`accounts`: the ids in the account service, by what they are for; `balances` likewise, as the service shows them.
+class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is charged for a product: of one channel, or of all; from `effective_at` on, or from now on."""
 
-    `replay`: the merchant was there before.
+    product: Literal["payment", "withdrawal"]
+    channel: str | None = None
+    basis_points: int = 0
+    fixed: int = 0
+    minimum: int = 0
+    maximum: int | None = None
+    effective_at: datetime | None = None
+
+
+class Merchant(msgspec.Struct, frozen=True, kw_only=True):
+    """`accounts`: their ids in the account service; `balances`: of each of them, where the service tells it. `fees`:
+    the rules, oldest first. `withdrawal_limit`: for a day (UTC), in sum. `replay`: the merchant was there before.
     """
 
     id: str
     name: str
     currency: str
     withdrawal_limit: int | None = None
-    created_at: datetime | None = None
-    accounts: Any = None
-    balances: Any = None
-    fee_rules: list[dict[str, Any]] = []
+    fees: list[FeeRule] = []
+    accounts: list[str] = []
+    balances: dict[str, Balance] = {}
+    created_at: datetime
     replay: bool = False
 
 
@@ -83,8 +95,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order as it stands. `net`: by how much the merchant's balance moves in all.
 
     States: `created` (waits for approval), `posting` (not certain yet, it ends by itself), `posted`, `refused` (see
-    `problem`; nothing moved); a withdrawal goes on: `sent`, `paid`, `bounced`, `unknown`. `replay`: it was there
-    before.
+    `problem`; nothing moved); a withdrawal goes on: `sent`, `paid`, `bounced`, `unknown`. `of_order`: the one that this
+    is about. `from_pending`: of a refund, what comes from money that was not settled yet. `to_receivable`: of a
+    chargeback, what the merchant had not, and owes. `replay`: it was there before.
     """
 
     id: UUID
@@ -100,9 +113,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     channel: str | None = None
     channel_ref: str | None = None
     settle: str | None = None
+    of_order: UUID | None = None
+    from_pending: int = 0
+    to_receivable: int = 0
     direction: str | None = None
     reason: str | None = None
     approved_by: str | None = None
+    ending: str | None = None
     reversed_by: UUID | None = None
     created_at: datetime
     posted_at: datetime | None = None
@@ -113,6 +130,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def is_certain(self) -> bool:
         """Whether it is known if money moved."""
         return self.state != "posting"
+
+
+class OrderRefused(Refused):
+    """The order was taken, and the account service refused it, for good: its number is used. Nothing moved."""
+
+    def __init__(self, problem: Problem, order: Order) -> None:
+        super().__init__(problem)
+        self.order = order
 
 
 class PaymentResult(msgspec.Struct, frozen=True):
