@@ -78,7 +78,7 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     replay: bool = False
 
 
-class Payment(msgspec.Struct, frozen=True, omit_defaults=True):
+class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Confirmed by its channel, which has the money. `settle`: whether the merchant may withdraw it at once."""
 
     merchant: str
@@ -140,7 +140,7 @@ class OrderRefused(Refused):
         self.order = order
 
 
-class PaymentResult(msgspec.Struct, frozen=True):
+class PaymentResult(msgspec.Struct, frozen=True, gc=False):
     """What became of one payment of a batch. `id` is None when there is no order of it; `problem` says why."""
 
     order_no: str
