@@ -13,6 +13,8 @@ from fundledger.client.faults import (
     Unauthorized,
     Unavailable,
 )
+from fundledger.client.fund_service import FundService
+from fundledger.client.fund_types import Fee, FeeRule, Merchant, Order, OrderRefused, Payment, PaymentResult, Step
 from fundledger.client.types import (
     Account,
     Balance,
@@ -37,14 +39,23 @@ __all__ = [
     "Entry",
     "Event",
     "Fault",
+    "Fee",
+    "FeeRule",
+    "FundService",
     "Hold",
+    "Merchant",
+    "Order",
+    "OrderRefused",
     "OutcomeUnknown",
+    "Payment",
+    "PaymentResult",
     "PostedVoucher",
     "Problem",
     "QuotaExceeded",
     "Refused",
     "Retries",
     "StatementEntry",
+    "Step",
     "Unauthorized",
     "Unavailable",
     "Voucher",

@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
 
+from fundledger.client.batches import in_batches
 from fundledger.client.connection import Answer, decoder, found
-from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown
+from fundledger.client.faults import ContractBroken
 from fundledger.client.service import Service, time_text
 from fundledger.client.types import (
     Account,
@@ -21,9 +22,6 @@ from fundledger.client.types import (
     VoucherRecord,
     VoucherResult,
 )
-
-BATCH_MAX: Final = 5000
-BATCH_BODY_BYTES_MAX: Final = 8 << 20
 
 
 class _NewAccount(msgspec.Struct, omit_defaults=True):
@@ -144,24 +142,12 @@ class AccountService(Service):
 
         More than 5,000 go in several requests, one after the other. After a fault all of them may be sent again.
         """
-        results: list[VoucherResult] = []
-        waiting = [vouchers] if atomic or len(vouchers) <= BATCH_MAX else _chunks(vouchers)
-        waiting = [chunk for chunk in reversed(waiting) if chunk]
-        while waiting:
-            chunk = waiting.pop()
-            body = _encode({"vouchers": chunk, "atomic": atomic})
-            if len(body) > BATCH_BODY_BYTES_MAX and len(chunk) > 1 and not atomic:
-                half = len(chunk) // 2
-                waiting += [chunk[half:], chunk[:half]]
-                continue
-            try:
-                results += await self._post_batch(chunk, body)
-            except Fault as fault:
-                if not results or not fault.undone:
-                    raise
-                detail = f"{fault}; {len(results)} vouchers before it were answered"
-                raise OutcomeUnknown(detail, fault.problem, fault.retry_after_s) from fault
-        return results
+        return await in_batches(
+            vouchers,
+            lambda batch: _encode({"vouchers": batch, "atomic": atomic}),
+            self._post_batch,
+            whole=atomic,
+        )
 
     async def _post_batch(self, vouchers: Sequence[Voucher], body: bytes) -> list[VoucherResult]:
         results = _results(await self._to.ask("POST", "/v1/vouchers/batch", body)).results
@@ -201,7 +187,3 @@ def _told(answer: Answer) -> PostedVoucher:
 def _told_hold(answer: Answer) -> Hold:
     hold = _hold(answer)
     return msgspec.structs.replace(hold, replay=True) if answer.is_replay else hold
-
-
-def _chunks(vouchers: Sequence[Voucher]) -> list[Sequence[Voucher]]:
-    return [vouchers[start : start + BATCH_MAX] for start in range(0, len(vouchers), BATCH_MAX)]

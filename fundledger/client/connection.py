@@ -99,6 +99,8 @@ class Connection:
         retries: Retries | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        if URL(self.base_url).scheme not in {"http", "https"} or not URL(self.base_url).host:
+            raise ValueError(f"{base_url!r} is no URL of a service")
         self.timeout_s = timeout_s
         self._connections = connections
         self._retries = retries
@@ -158,7 +160,7 @@ class Connection:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     answer = await self._send(self._session, method, url, body, deadline, sending)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not sending.reused:
+                if not sending.reused or self._session is None:
                     raise
                 if self._fresh is None:
                     self._fresh = self._new_session(force_close=True)
@@ -166,6 +168,8 @@ class Connection:
                     answer = await self._send(self._fresh, method, url, body, deadline, sending)
         except TimeoutError:
             raise _lost("no answer in time", sending.sent and writing) from None
+        except aiohttp.ClientResponseError as error:
+            raise ContractBroken(f"this is no HTTP: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _lost(f"{type(error).__name__}: {error}", sending.sent and writing) from error
         if answer.status == 429 or answer.status >= 500:
@@ -282,6 +286,14 @@ def decoder(type_: type[T]) -> Callable[[Answer], T]:
             raise ContractBroken(f"{error}: {answer.body[:200]!r}") from error
 
     return decode
+
+
+def converted(value: object, type_: type[T]) -> T:
+    """A part of an answer. Raises ContractBroken."""
+    try:
+        return msgspec.convert(value, type_, dec_hook=_ours)
+    except msgspec.ValidationError as error:
+        raise ContractBroken(f"{error}: {value!r:.200}") from error
 
 
 def found(answer: Answer, decode: Callable[[Answer], T]) -> T | None:

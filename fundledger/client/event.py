@@ -22,6 +22,10 @@ class Event:
         """The same each time that it is told: who remembers it does nothing twice."""
         return str(self.members.get("id", self.seq))
 
+    @property
+    def type(self) -> str:
+        return str(self.members.get("type", ""))
+
     def __getitem__(self, name: str) -> Any:
         return self.members[name]
 

@@ -31,7 +31,7 @@ def credit(account: str, amount: int) -> Entry:
     return Entry(account, "credit", amount)
 
 
-class Voucher(msgspec.Struct, frozen=True, omit_defaults=True):
+class Voucher(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """To be posted: 2 to 64 entries, debits and credits equal, accounts of one currency.
 
     `id` names it for ever: who posts the same again gets the first answer again. `type`: 1 to 32 of `[a-z_]`.
@@ -69,7 +69,7 @@ class PostedVoucher(VoucherRecord, frozen=True, kw_only=True):
     replay: bool = False
 
 
-class VoucherResult(msgspec.Struct, frozen=True):
+class VoucherResult(msgspec.Struct, frozen=True, gc=False):
     """What became of one voucher of a batch. `posted_at` stands where the service tells it.
 
     A problem whose status is 500 or more is no refusal: nobody knows what became of that voucher.

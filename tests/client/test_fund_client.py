@@ -1,0 +1,163 @@
+"""The client of the fund service against the platform that really runs."""
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fundledger.client import Fee, FeeRule, FundService, OrderRefused, Payment, Refused, Unauthorized
+
+PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+CHANNEL = "simulator"
+
+
+@pytest.fixture
+async def fund(platform: Any) -> AsyncIterator[FundService]:
+    async with FundService(platform.fund_url, platform.token) as fund:
+        yield fund
+
+
+@pytest.fixture
+async def merchant(fund: FundService) -> str:
+    """One with a balance of 9,900: a payment of 10,000 at 1 percent, its number `p`."""
+    name = f"c{uuid.uuid4().hex}"
+    await fund.create_merchant(name, "A shop", "CNY", fee=Fee(basis_points=100))
+    order = await fund.wait_until_settled(await fund.pay(name, "p", 10_000, "CNY", CHANNEL))
+    assert (order.state, order.fee, order.net) == ("posted", 100, 9_900)
+    return name
+
+
+async def test_a_merchant_is_created_once_read_and_listed(fund: FundService, merchant: str) -> None:
+    again = await fund.create_merchant(merchant, "A shop", "CNY", fee=Fee(basis_points=100))
+    assert again.replay
+    with pytest.raises(Refused) as refused:
+        await fund.create_merchant(merchant, "Another", "CNY")
+    assert refused.value.problem.code == "merchant-exists"
+    found = await fund.merchant(merchant)
+    assert found is not None
+    assert f"merchant:{merchant}:available" in found.accounts
+    assert await fund.merchant("nobody") is None
+    assert merchant in [each.id async for each in fund.merchants()]
+
+
+async def test_a_fee_rule_is_charged_from_now_on(fund: FundService, merchant: str) -> None:
+    await fund.add_fee_rule(merchant, FeeRule(product="payment", basis_points=200))
+    found = await fund.merchant(merchant)
+    assert found is not None
+    assert len(found.fees) == 2
+
+
+async def test_an_order_is_taken_once_found_and_listed(fund: FundService, merchant: str) -> None:
+    order = await fund.pay(merchant, "p", 10_000, "CNY", CHANNEL)
+    assert order.replay
+    assert await fund.order("payment", order.id) == await fund.find_order("payment", merchant, "p")
+    assert await fund.find_order("payment", merchant, "q") is None
+    assert [each.id async for each in fund.orders("payment", merchant, "posted", limit=1)] == [order.id]
+    assert [step.state for step in await fund.history("payment", order.id)][-1] == "posted"
+    with pytest.raises(Refused) as refused:
+        await fund.pay(merchant, "p", 10_001, "CNY", CHANNEL)
+    assert refused.value.problem.code == "order-no-reused"
+
+
+async def test_payments_are_taken_many_at_once(fund: FundService, merchant: str) -> None:
+    payments = [Payment(merchant, f"m{n}", 100, "CNY", CHANNEL) for n in range(20)]
+    payments.append(Payment(merchant, "usd", 100, "USD", CHANNEL))
+    results = await fund.pay_many(payments)
+    assert {result.state for result in results[:-1]} == {"posted"}
+    assert results[-1].problem is not None
+    assert results[-1].problem.code == "currency-mismatch"
+
+
+async def test_money_goes_back_and_is_never_more_than_was_paid(fund: FundService, merchant: str) -> None:
+    refund = await fund.wait_until_settled(await fund.refund(merchant, "r1", "p", 4_000))
+    assert refund.state == "posted"
+    back = await fund.wait_until_settled(await fund.charge_back(merchant, "c1", "p", 6_000))
+    assert back.state == "posted"
+    with pytest.raises(Refused) as refused:
+        await fund.refund(merchant, "r2", "p", 1)
+    assert refused.value.problem.code == "refund-exceeds-payment"
+
+
+async def test_what_is_settled_later_is_settled(fund: FundService, merchant: str) -> None:
+    await fund.wait_until_settled(await fund.pay(merchant, "later", 1_000, "CNY", CHANNEL, settle="later"))
+    settlement = await fund.wait_until_settled(await fund.settle(merchant, "s1"))
+    assert (settlement.state, settlement.amount) == ("posted", 1_000)
+    with pytest.raises(Refused) as refused:
+        await fund.settle(merchant, "s2")
+    assert refused.value.problem.code == "nothing-to-settle"
+
+
+async def test_a_withdrawal_above_the_balance_is_an_order_that_is_refused(fund: FundService, merchant: str) -> None:
+    with pytest.raises(OrderRefused) as refused:
+        await fund.wait_until_settled(await fund.withdraw(merchant, "w1", 10**9, CHANNEL))
+    assert refused.value.problem.code == "insufficient-funds"
+    order = await fund.find_order("withdrawal", merchant, "w1")
+    assert order is not None
+    assert (order.state, order.id) == ("refused", refused.value.order.id)
+
+
+async def test_a_withdrawal_ends_one_way(fund: FundService, merchant: str) -> None:
+    order = await fund.wait_until_settled(await fund.withdraw(merchant, "w1", 1_000, CHANNEL))
+    ended = await fund.wait_until_settled(await fund.withdrawal_paid(order.id, "ref"))
+    assert ended.state == "paid"
+    assert (await fund.withdrawal_paid(order.id, "ref")).state == "paid"
+    with pytest.raises(Refused) as refused:
+        await fund.withdrawal_bounced(order.id, "why")
+    assert refused.value.problem.code == "withdrawal-paid"
+
+
+async def test_an_adjustment_needs_another_person(fund: FundService, merchant: str) -> None:
+    order = await fund.adjust(merchant, "a1", 50, "credit", "why", person="ann")
+    assert order.state == "created"
+    with pytest.raises(Refused) as refused:
+        await fund.approve(order.id, "ann")
+    assert refused.value.problem.code == "approval-needs-another"
+    assert (await fund.wait_until_settled(await fund.approve(order.id, "bob"))).state == "posted"
+
+
+async def test_a_debt_is_recovered_and_written_off(fund: FundService, merchant: str) -> None:
+    await fund.wait_until_settled(await fund.refund(merchant, "r1", "p", 5_000))
+    await fund.pay(merchant, "q", 10_000, "CNY", CHANNEL)
+    for order in (
+        await fund.withdraw(merchant, "w1", 14_000, CHANNEL),
+        await fund.charge_back(merchant, "c1", "q", 9_000),
+    ):
+        await fund.wait_until_settled(order)
+    await fund.pay(merchant, "z", 1_000, "CNY", CHANNEL)
+    assert (await fund.wait_until_settled(await fund.recover(merchant, "v1", 500))).state == "posted"
+    assert (await fund.wait_until_settled(await fund.write_off(merchant, "o1", 500, "why"))).state == "posted"
+
+
+async def test_what_is_the_platforms_own_is_booked_and_reversed(fund: FundService, merchant: str) -> None:
+    number = uuid.uuid4().hex
+    cost = await fund.wait_until_settled(await fund.channel_cost(number, CHANNEL, 7, "CNY"))
+    more = await fund.wait_until_settled(await fund.bank_difference(number, CHANNEL, 7, "CNY", "more", "why"))
+    assert (cost.state, more.state) == ("posted", "posted")
+    reversal = await fund.reverse(f"{number}x", "channel_cost", number, "why")
+    assert (await fund.wait_until_settled(reversal)).state == "posted"
+    paid = await fund.reverse("x1", "payment", "p", "why", merchant)
+    assert (await fund.wait_until_settled(paid)).state == "posted"
+
+
+async def test_events_tell_of_an_order(fund: FundService, merchant: str) -> None:
+    async for event in fund.events(wait_s=1, limit=1000):
+        if event.members.get("merchant") == merchant:
+            break
+
+
+async def test_a_token_that_is_not_known_is_unauthorized(platform: Any) -> None:
+    async with FundService(platform.fund_url, "wrong") as fund:
+        assert await fund.is_ready()
+        with pytest.raises(Unauthorized):
+            await fund.merchant("m")
+
+
+async def test_the_example_of_the_page_does_what_it_says(platform: Any) -> None:
+    example = re.search(r"```python\n((?:(?!```).)*FundService.*?)```", PAGE.read_text(), re.DOTALL)
+    assert example is not None
+    names: dict[str, Any] = {}
+    exec(compile(example[1], str(PAGE), "exec"), names)
+    await names["main"](platform.fund_url, platform.token)
