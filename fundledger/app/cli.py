@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    names = ("data_dir", "workers", "port", "profile")
+    names = ("data_dir", "workers", "port", "fund_port", "profile")
     settings = read_settings(**{name: getattr(options, name, None) for name in names})
     return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
 
@@ -128,8 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = command("serve", _serve, "start everything; Ctrl-C drains and stops")
     serve.add_argument("--workers", type=int, help="worker processes on the port")
     serve.add_argument("--port", type=int, help="port of the account service")
+    serve.add_argument("--fund-port", type=int, help="port of the fund service")
     serve.add_argument("--profile", choices=["dev", "prod"])
-    migrate = command("migrate", _migrate, "bring the schema up to date")
+    migrate = command("migrate", _migrate, "bring the schemas of both databases up to date")
     verify = command("verify", _verify, "prove the books; exit status 1 on any finding")
     verify.add_argument("--json", action="store_true", help="one JSON object")
     demo = command("demo", _demo, "sample merchants and traffic in a ledger of its own, then a proof of the books")

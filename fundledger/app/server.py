@@ -40,7 +40,7 @@ from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.session import Session
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.security.keys import FileKeys
-from fundledger.security.tokens import Tokens, dev_token
+from fundledger.security.tokens import Tokens, module_token
 
 _log = logging.getLogger(__name__)
 STATEMENT = ("limit", "cursor", "from", "to", "level")
@@ -99,7 +99,9 @@ class WorkerOrder(msgspec.Struct):
 async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, redis_url: str = "") -> Service:
     """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, SchemaFault, KeyFault."""
     keys = FileKeys(settings.data_dir / "keys")
-    tokens = Tokens.of({dev_token(settings.data_dir / "dev-token"): "dev"})
+    modules = {module_token(settings.data_dir / "dev-token", "dev"): "dev"}
+    if settings.fund == "on":
+        modules[module_token(settings.data_dir / "fund-token", "fund")] = "fund"
     connection = await asyncpg.connect(dsn)
     try:
         layout = await read_layout(connection)
@@ -159,7 +161,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
         daemons,
         flusher,
         pool,
-        tokens,
+        Tokens.of(modules),
         metrics,
         run_dir,
         ordinal,
