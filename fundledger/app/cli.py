@@ -11,7 +11,7 @@ from fundledger.app.settings import BadSetting, Settings, read_settings, sources
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit status: 0 well, 1 findings, 2 a bad setting or something that is not there."""
-    from fundledger.app.supervisor import CannotServe
+    from fundledger.app.claims import CannotServe
 
     options, rest = _parser().parse_known_args(arguments)
     if rest and options.run is not _bench:

@@ -10,10 +10,10 @@ import sys
 import asyncpg
 import msgspec
 
-from fundledger.app.books import database
+from fundledger.app.claims import CannotServe
+from fundledger.app.databases import database
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
 from fundledger.app.settings import Settings
-from fundledger.app.supervisor import CannotServe
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault, ask
 from fundledger.database.migrations import migrations
 from fundledger.database.statements import load

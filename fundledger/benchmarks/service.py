@@ -60,6 +60,7 @@ class Service:
         port = free_port()
         self._environment = {
             **clean,
+            "FUNDLEDGER_FUND": "off",
             **given,
             "FUNDLEDGER_DATA_DIR": str(data_dir),
             "FUNDLEDGER_PORT": str(port),

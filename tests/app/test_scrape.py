@@ -17,7 +17,7 @@ from fundledger.app import scrape
 from fundledger.app.hotkeys import Window
 from fundledger.app.metrics import Snapshot
 from fundledger.app.postgres import run_dir
-from fundledger.app.scrape import Scraper
+from fundledger.app.scrape import ACCOUNT, Scraper
 from fundledger.app.sockets import HOT_KEYS, METRICS, ask_supervisor, framed, supervisor_socket, worker_socket
 from fundledger.ledger.fault import Unavailable
 from tests.support.answers import is_problem
@@ -79,7 +79,7 @@ class Scene:
     def __init__(self) -> None:
         self.folder = short_folder()
         self.workers = [FakeWorker(name, self.folder, ordinal) for ordinal, name in enumerate("ab")]
-        self.scraper = Scraper(self.folder, 2)
+        self.scraper = Scraper(self.folder, 2, ACCOUNT)
 
     async def page(self) -> bytes:
         return await ask_supervisor(self.folder, METRICS)

@@ -1,0 +1,1 @@
+"""The fund service as processes: its HTTP workers and its daemons."""
