@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 YOUNG_S: Final = 5.0
 PAUSE_S_MAX: Final = 5.0
@@ -71,11 +71,12 @@ class Crew:
         self._look_at_tries()
         served = asyncio.gather(*(event.wait() for event in self._serves))
         hopeless = asyncio.ensure_future(self._given_up.wait())
-        await asyncio.wait([served, hopeless], timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [served, hopeless]
+        await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         well = served.done()
-        served.cancel()
-        hopeless.cancel()
-        await asyncio.gather(served, hopeless, return_exceptions=True)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         return well
 
     async def stop(self, within_s: float) -> None:

@@ -14,7 +14,6 @@ from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import migrate as migrate_ledger
 
 CONNECT_S = 10.0
-Connection = "asyncpg.Connection[asyncpg.Record]"
 
 
 class Dsns(NamedTuple):
@@ -84,7 +83,7 @@ async def migrate_fund(dsn: str) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _connected(dsn: str, which: str) -> AsyncIterator[Connection]:
+async def _connected(dsn: str, which: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_S)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
