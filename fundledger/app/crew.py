@@ -68,6 +68,7 @@ class Crew:
         row; they are tried again all the same. May be cancelled.
         """
         self._tries = tries
+        self._given_up.clear()
         self._look_at_tries()
         served = asyncio.gather(*(event.wait() for event in self._serves))
         hopeless = asyncio.ensure_future(self._given_up.wait())

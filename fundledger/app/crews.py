@@ -97,7 +97,7 @@ class FundCrew:
                 "process of daemons",
                 "fundledger.app.fund.daemons",
                 lambda ordinal: daemons_socket(known.run_dir, ordinal),
-                lambda ordinal: self._line(ordinal, account_dsn=known.dsns.account),
+                lambda ordinal: self._line(ordinal, account_dsn="" if settings.account_url else known.dsns.account),
                 ended=lambda ordinal: self.scraper.ended(settings.fund_workers + ordinal),
             ),
             settings.daemons,

@@ -17,8 +17,18 @@ from fundledger.app import scrape
 from fundledger.app.hotkeys import Window
 from fundledger.app.metrics import Snapshot
 from fundledger.app.postgres import run_dir
-from fundledger.app.scrape import ACCOUNT, Scraper
-from fundledger.app.sockets import HOT_KEYS, METRICS, ask_supervisor, framed, supervisor_socket, worker_socket
+from fundledger.app.scrape import ACCOUNT, Scraper, Source
+from fundledger.app.sockets import (
+    HOT_KEYS,
+    METRICS,
+    ask,
+    ask_supervisor,
+    framed,
+    fund_socket,
+    fund_supervisor_socket,
+    supervisor_socket,
+    worker_socket,
+)
 from fundledger.ledger.fault import Unavailable
 from tests.support.answers import is_problem
 from tests.support.client import Client
@@ -102,6 +112,43 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     for worker in scene.workers:
         worker.stop()
     shutil.rmtree(scene.folder)
+
+
+class Orders(msgspec.Struct):
+    """What workers of another service might tell."""
+
+    worker: str = ""
+    posted: int = 0
+
+    def add(self, other: "Orders") -> None:
+        self.posted += other.posted
+
+    def forget_gauges(self) -> None:
+        """It has none."""
+
+
+async def test_another_service_is_asked_at_its_own_sockets_for_what_it_counts():
+    folder = short_folder()
+    answers = {METRICS: lambda orders: f"{orders.posted} orders".encode()}
+    scraper = Scraper(folder, 1, Source(Orders, fund_socket, fund_supervisor_socket, answers))
+
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(msgspec.json.encode(Orders("a", 3)))
+        writer.close()
+
+    worker = await asyncio.start_unix_server(tell, str(fund_socket(folder, 0)))
+    await scraper.open()
+    try:
+        assert await ask(fund_supervisor_socket(folder), METRICS) == b"3 orders"
+        scraper.ended(0)
+        worker.close()
+        assert await ask(fund_supervisor_socket(folder), METRICS) == b"3 orders"
+        with pytest.raises(Unavailable):
+            await ask(fund_supervisor_socket(folder), HOT_KEYS)
+    finally:
+        await scraper.close()
+        worker.close()
+        shutil.rmtree(folder)
 
 
 async def test_the_page_has_what_all_workers_counted_until_it_was_asked_for(scene: Scene):
