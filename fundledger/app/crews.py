@@ -11,7 +11,6 @@ from fundledger.app.crew import Crew, Job
 from fundledger.app.databases import Dsns
 from fundledger.app.fund.exposition import render as render_fund
 from fundledger.app.fund.metrics import FundSnapshot
-from fundledger.app.fund.metrics import nothing as no_orders
 from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.scrape import ACCOUNT, Scraper, Source
 from fundledger.app.server import WorkerOrder
@@ -80,7 +79,7 @@ class FundCrew:
         self.account_url = settings.account_url or url(settings.host, settings.port)
         self._known = known
         self._token = token
-        source = Source[FundSnapshot](no_orders, self._socket, fund_supervisor_socket, {METRICS: render_fund})
+        source = Source[FundSnapshot](_nothing, self._socket, fund_supervisor_socket, {METRICS: render_fund})
         self.scraper = Scraper(known.run_dir, settings.fund_workers + settings.daemons, source)
         self._workers = Crew(
             Job(
@@ -149,3 +148,7 @@ class FundCrew:
             account_dsn,
         )
         return msgspec.json.encode(order)
+
+
+def _nothing() -> FundSnapshot:
+    return FundSnapshot(workers=0)
