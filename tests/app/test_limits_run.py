@@ -369,6 +369,7 @@ async def test_a_bad_limits_file_at_the_start_is_one_line(tmp_path: Path, text: 
         "FUNDLEDGER_DATA_DIR": str(tmp_path / "data"),
         "FUNDLEDGER_RATELIMIT_FILE": str(file),
         "FUNDLEDGER_PORT": str(free_port()),
+        "FUNDLEDGER_FUND": "off",
     }
     done = await run("serve", env=environment, cwd=tmp_path)
     assert done.returncode == 2
