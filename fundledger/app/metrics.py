@@ -129,11 +129,6 @@ class Snapshot(msgspec.Struct):
         shed.in_flight, shed.limit, shed.level = {}, {}, 0
 
 
-def nothing() -> Snapshot:
-    """What no worker at all has counted."""
-    return Snapshot(workers=0)
-
-
 def _add_counts(mine: dict[str, int], theirs: Mapping[str, int]) -> None:
     for name, count in theirs.items():
         mine[name] = mine.get(name, 0) + count

@@ -17,7 +17,7 @@ import msgspec
 
 from fundledger.app.exposition import render
 from fundledger.app.hotkeys import KINDS, SHOWN, WINDOW_S, Window
-from fundledger.app.metrics import Snapshot, nothing
+from fundledger.app.metrics import Snapshot
 from fundledger.app.sockets import HOT_KEYS, METRICS, framed, supervisor_socket, worker_socket
 
 EVERY_S: Final = 1.0
@@ -53,6 +53,11 @@ class Source(NamedTuple, Generic[T]):
     socket: Callable[[Path, int], Path]
     answers_at: Callable[[Path], Path]
     answers: Mapping[bytes, Callable[[T], bytes]]
+
+
+def nothing() -> Snapshot:
+    """What no worker at all has counted."""
+    return Snapshot(workers=0)
 
 
 def hot_keys(snapshot: Snapshot) -> bytes:

@@ -23,15 +23,16 @@ def worker_socket(run_dir: Path, ordinal: int) -> Path:
 
 
 def fund_socket(run_dir: Path, ordinal: int) -> Path:
+    """Of a worker of the fund service."""
     return run_dir / f"fund-{ordinal}.sock"
-
-
-def daemons_socket(run_dir: Path, ordinal: int) -> Path:
-    return run_dir / f"daemons-{ordinal}.sock"
 
 
 def supervisor_socket(run_dir: Path) -> Path:
     return run_dir / "metrics.sock"
+
+
+def daemons_socket(run_dir: Path, ordinal: int) -> Path:
+    return run_dir / f"daemons-{ordinal}.sock"
 
 
 def fund_supervisor_socket(run_dir: Path) -> Path:

@@ -17,8 +17,8 @@ from fundledger.app.exposition import render
 from fundledger.app.hotkeys import KINDS, HotKeys
 from fundledger.app.lag import RECENT, LoopLag
 from fundledger.app.meta import _pool
-from fundledger.app.metrics import LAG_S, METHODS, MODES, REQUEST_S, Histogram, Metrics, Pool, Snapshot, nothing
-from fundledger.app.scrape import Totals, _Worker
+from fundledger.app.metrics import LAG_S, METHODS, MODES, REQUEST_S, Histogram, Metrics, Pool, Snapshot
+from fundledger.app.scrape import Totals, _Worker, nothing
 from fundledger.app.server import ROUTES
 from fundledger.hotspot.flusher import Flusher
 from fundledger.ratelimit.classes import ApiClass

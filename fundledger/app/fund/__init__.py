@@ -1,1 +1,1 @@
-"""The fund service as processes: its HTTP workers and its daemons."""
+"""The fund service over HTTP: orders, merchants, and what happened to them, on port 8081."""
