@@ -44,17 +44,31 @@ from fundledger.security.tokens import Tokens, dev_token
 
 _log = logging.getLogger(__name__)
 STATEMENT = ("limit", "cursor", "from", "to", "level")
-ROUTES = [
+ROUTES: list[Route[Service]] = [
     Route("POST", "/v1/accounts", accounts.open_account, api_class=ApiClass.PAYMENT),
-    Route("GET", "/v1/accounts/{id}", accounts.get_account, api_class=ApiClass.QUERY),
-    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries, query=STATEMENT, api_class=ApiClass.LIST),
-    Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance, query=("at",), api_class=ApiClass.QUERY),
+    Route("GET", "/v1/accounts/{id}", accounts.get_account, api_class=ApiClass.QUERY, whose=accounts.whose),
+    Route(
+        "GET",
+        "/v1/accounts/{id}/entries",
+        accounts.get_entries,
+        query=STATEMENT,
+        api_class=ApiClass.LIST,
+        whose=accounts.whose,
+    ),
+    Route(
+        "GET",
+        "/v1/accounts/{id}/balance",
+        accounts.get_balance,
+        query=("at",),
+        api_class=ApiClass.QUERY,
+        whose=accounts.whose,
+    ),
     # What stops money is as urgent as what moves it, and is refused neither while limits cannot be counted, nor because
     # so much has been moved already.
-    Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze, api_class=ApiClass.WITHDRAW, owned=False),
-    Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze, api_class=ApiClass.ADMIN),
-    Route("POST", "/v1/accounts/{id}/close", accounts.close, api_class=ApiClass.ADMIN),
-    Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy, api_class=ApiClass.ADMIN),
+    Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze, api_class=ApiClass.WITHDRAW),
+    Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze, api_class=ApiClass.ADMIN, whose=accounts.whose),
+    Route("POST", "/v1/accounts/{id}/close", accounts.close, api_class=ApiClass.ADMIN, whose=accounts.whose),
+    Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy, api_class=ApiClass.ADMIN, whose=accounts.whose),
     Route("POST", "/v1/vouchers", vouchers.post_one, api_class=ApiClass.PAYMENT, enters=True, by_body=True),
     Route(
         "POST",
@@ -190,9 +204,10 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     loop = asyncio.get_running_loop()
     manager, listener = listen(service)
 
-    def protocol() -> PaymentProtocol:
+    def protocol() -> PaymentProtocol[Service]:
         return PaymentProtocol(
             service,
+            vouchers.SHORT_PATH,
             manager,
             loop=loop,
             access_log=None,
@@ -206,7 +221,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     daemons = [loop.create_task(holds.expire_holds(service)), loop.create_task(service.daemons.keeper.run())]
     daemons.append(loop.create_task(service.daemons.folder.run()))
     watching = loop.create_task(service.watch())
-    told = await meta.tell_supervisor(service)
+    told = await meta.tell_supervisor(service, lambda: meta.snapshot(service))
     service.lag.start()
     server = await loop.create_server(protocol, sock=listener, backlog=1024)
     gc.collect()

@@ -21,6 +21,11 @@ def worker_socket(run_dir: Path, ordinal: int) -> Path:
     return run_dir / f"worker-{ordinal}.sock"
 
 
+def fund_socket(run_dir: Path, ordinal: int) -> Path:
+    """Of a worker of the fund service."""
+    return run_dir / f"fund-{ordinal}.sock"
+
+
 def supervisor_socket(run_dir: Path) -> Path:
     return run_dir / "metrics.sock"
 
