@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import asyncpg
 
@@ -17,10 +17,12 @@ from fundledger.app.metrics import Requests
 from fundledger.app.settings import Settings
 from fundledger.app.sockets import worker_socket
 from fundledger.database.statements import load
+from fundledger.ledger.fault import Unavailable
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.ratelimit.shedding import WINDOW_S, Shedder
 from fundledger.security.tokens import Tokens
 
+T = TypeVar("T")
 SQL: Final = load("fundledger.app")
 AWAY: Final = (
     OSError,
@@ -114,11 +116,11 @@ class Worker:
         """For ever: what the limiter and the shedder do beside requests. Cancelling ends it."""
         limiter = self.gate.limiter
         async with asyncio.TaskGroup() as group:
-            group.create_task(_again(self._shed))
+            group.create_task(again(self._shed))
             if limiter is not None:
-                group.create_task(_again(limiter.store.run))
-                group.create_task(_again(limiter.run))
-                group.create_task(_again(lambda: watch_policies(self.settings, limiter)))
+                group.create_task(again(limiter.store.run))
+                group.create_task(again(limiter.run))
+                group.create_task(again(lambda: watch_policies(self.settings, limiter)))
 
     async def _shed(self) -> None:
         while True:
@@ -135,6 +137,17 @@ class Worker:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Run a read; a database that cannot be reached is a fault that a caller may retry. Raises Unavailable."""
+        try:
+            return await read()
+        except (*AWAY, TimeoutError) as error:
+            raise Unavailable("the database does not answer") from error
+        except asyncpg.InterfaceError as error:
+            if isinstance(error, ValueError):
+                raise
+            raise Unavailable("the database does not answer") from error
+
     async def database_answers(self, within_s: float) -> bool:
         """Whether a read comes back in time. One probe is out at a time: to cancel a read is to wait for the server."""
         if self._probe is None or self._probe.done():
@@ -150,7 +163,7 @@ class Worker:
         return True
 
 
-async def _again(work: Callable[[], Awaitable[None]]) -> None:
+async def again(work: Callable[[], Awaitable[None]]) -> None:
     """Work that never ends, begun again after a bug: nothing beside requests may stay undone for ever."""
     while True:
         try:

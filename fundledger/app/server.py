@@ -95,8 +95,8 @@ ROUTES: list[Route[Service]] = [
         query=("caller", "class", "merchant", "account"),
         api_class=ApiClass.QUERY,
     ),
-    Route("GET", "/openapi.json", openapi.get_document, public=True),
-    Route("GET", "/docs", openapi.get_page, public=True),
+    Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True),
+    Route("GET", "/docs", openapi.PAGES.get_page, public=True),
 ]
 
 
@@ -189,12 +189,17 @@ def listen(service: Service) -> tuple[web.Server, socket.socket]:
         return await answer(service, router, request)
 
     manager = web.Server(handler=handle)
-    listener = socket.socket(socket.AF_INET6 if ":" in service.settings.host else socket.AF_INET)
+    return manager, a_listener(service.settings.host, service.settings.port)
+
+
+def a_listener(host: str, port: int) -> socket.socket:
+    """One of several on the port. Raises OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((service.settings.host, service.settings.port))
+    listener.bind((host, port))
     listener.setblocking(False)
-    return manager, listener
+    return listener
 
 
 async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
@@ -228,7 +233,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
     _log.info("worker is ready", extra={"worker": order.ordinal, "port": settings.port})
-    gone = loop.create_task(_until_closed(lifeline, stopping))
+    gone = loop.create_task(until_closed(lifeline, stopping))
     await stopping.wait()
     _log.info("worker drains", extra={"worker": order.ordinal})
     service.draining = True
@@ -251,7 +256,8 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
             await service.close()
 
 
-async def _until_closed(lifeline: asyncio.StreamReader, stopping: asyncio.Event) -> None:
+async def until_closed(lifeline: asyncio.StreamReader, stopping: asyncio.Event) -> None:
+    """Stop when the supervisor is gone."""
     await lifeline.read()
     _log.warning("the supervisor is gone")
     stopping.set()

@@ -10,7 +10,7 @@ import msgspec
 
 from fundledger.app.metrics import Metrics
 from fundledger.app.repeats import Repeats
-from fundledger.app.served import AWAY, Worker
+from fundledger.app.served import Worker
 from fundledger.app.settings import Settings
 from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
@@ -80,17 +80,6 @@ class Service(Worker):
 
         self.lanes[shard].post(command, answer)
         return await future
-
-    async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Run a read; a database that cannot be reached is a fault that a caller may retry. Raises Unavailable."""
-        try:
-            return await read()
-        except (*AWAY, TimeoutError) as error:
-            raise Unavailable("the database does not answer") from error
-        except asyncpg.InterfaceError as error:
-            if isinstance(error, ValueError):
-                raise
-            raise Unavailable("the database does not answer") from error
 
     async def reading_durable(self, read: Callable[[], Awaitable[T]]) -> T:
         """Run a read whose answer stays true whatever fails: what it saw is flushed first. Raises Unavailable."""

@@ -52,11 +52,10 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         space: str = SPACE,
     ) -> None:
-        self._clock = clock
+        self._clock, self._shadow = clock, shadow
         self.counts = counts
         self.store = store
         self.policies = policies
-        self._shadow = shadow
         self._workers = store.workers
         self._tallies: dict[str, list[int]] = {}
         self._buckets = Buckets(policies, self._tallies, clock, space)
