@@ -1,4 +1,4 @@
-"""A fund database, and a bank to pay out through."""
+"""A database for all tests of channels, and a bank to pay out through."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,33 +6,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.fund.migrate import migrate
 from tests.fund.bank import RunningBank, here
 from tests.support.database import Databases
 
 
 @pytest.fixture(scope="session")
-async def fund_template(postgres: Databases) -> str:
-    dsn = await postgres.empty()
-    connection = await asyncpg.connect(dsn)
-    try:
-        await migrate(connection)
-    finally:
-        await connection.close()
-    return dsn.partition("@/")[2].partition("?")[0]
-
-
-@pytest.fixture
-async def fund_database(postgres: Databases, fund_template: str) -> AsyncIterator[str]:
-    """The DSN of a migrated, empty fund database."""
-    dsn = await postgres.empty(fund_template)
-    yield dsn
-    await postgres.drop(dsn)
-
-
-@pytest.fixture(scope="session")
-async def shared_pool(postgres: Databases, fund_template: str) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
-    dsn = await postgres.empty(fund_template)
+async def shared_pool(postgres: Databases) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
+    dsn = await postgres.new_fund()
     async with asyncpg.create_pool(dsn, min_size=4, max_size=4) as pool:
         yield pool
     await postgres.drop(dsn)

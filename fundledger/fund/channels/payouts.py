@@ -94,9 +94,12 @@ class Payouts:
         self._lines = {name: _Line(pool, desk, name, channel, self._pace) for name, channel in channels.items()}
         self._late = 0
 
-    async def pay_out_some(self) -> tuple[int, float]:
-        """A turn: `(done, lag_s)`; `done` counts what was sent or asked after. Raises what asyncpg raises."""
-        done = await asyncio.gather(*(line.turn() for line in self._lines.values()))
+    async def pay_out_some(self, check: Callable[[], None] | None = None) -> tuple[int, float]:
+        """A turn: `(done, lag_s)`; `done` counts what was sent or asked after. Raises what asyncpg raises.
+
+        `check` is called before money is sent; what it raises ends the turn.
+        """
+        done = await asyncio.gather(*(line.turn(check) for line in self._lines.values()))
         late_after = timedelta(seconds=self._pace.late_s)
         row = await self._pool.fetchrow(SQL["payouts_lag"], list(self._lines), late_after)
         assert row is not None
@@ -128,10 +131,12 @@ class _Line:
         self._chunk = max(1, min(pace.at_once, int(pace.rate * pace.call_s)))
         self._lease = timedelta(seconds=2 * pace.call_s + self._chunk / pace.rate)
         self._answers = True
+        self._check: Callable[[], None] | None = None
         self.counted = Paid()
 
-    async def turn(self) -> int:
+    async def turn(self, check: Callable[[], None] | None) -> int:
         """Asks after what is due, then sends what is new: while the channel answers."""
+        self._check = check
         began_at: datetime | None = None
 
         async def due() -> list[asyncpg.Record]:
@@ -167,6 +172,8 @@ class _Line:
     async def _send(self, sending: Sending) -> bool:
         """For the first time, or again after the channel said `absent`. Answers whether the channel did."""
         await self._paced()
+        if self._check is not None:
+            self._check()
         self.counted.sent += 1
         try:
             said = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency)

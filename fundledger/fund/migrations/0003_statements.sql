@@ -61,6 +61,7 @@ CREATE TABLE fund.bank_statement_lines (
         ELSE difference = amount END),
     CONSTRAINT bank_statement_lines_order CHECK ((outcome = 'unknown') = (order_id IS NULL))
 );
+CREATE INDEX bank_statement_lines_awaited ON fund.bank_statement_lines (order_id) WHERE outcome = 'awaited';
 -- What moved once at the bank explains one order, whatever statements say it.
 CREATE UNIQUE INDEX bank_statement_lines_order_once ON fund.bank_statement_lines (order_id)
     WHERE outcome IN ('matched', 'awaited', 'different');
