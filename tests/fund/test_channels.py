@@ -5,12 +5,14 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelFault, ChannelSilent, Payout, Standing, StatementLine
 from fundledger.fund.channels.http import PAYOUT_BYTES_MAX, HttpChannel
+from fundledger.fund.channels.simulator import Behaviour
 from tests.fund.bank import RunningBank
 
 REF = "0e8a4c5e-5f2e-8aaa-9c3b-2f5f3c1d7b11"
@@ -174,3 +176,9 @@ async def test_a_statement_is_wrong_as_it_is_told_and_the_same_each_time(bank: R
 @pytest.mark.parametrize("body", [{"error_rate": 2}, {"latency": 1}, {"latency_ms": -1}, [], None])
 async def test_a_behaviour_that_is_none_is_refused(bank: RunningBank, body: object):
     assert (await bank.post("/behaviour", body))[0] == 400
+
+
+def test_the_knobs_of_the_simulator_are_documented():
+    text = (Path(__file__).parents[2] / "docs" / "channels.md").read_text()
+    knobs = text.partition("| Knob |")[2]
+    assert [knob for knob in Behaviour.__struct_fields__ if f"`{knob}`" not in knobs] == []

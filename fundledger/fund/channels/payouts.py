@@ -49,7 +49,7 @@ class Pace(msgspec.Struct, frozen=True):
     turn_max: int = 200
     again_s: float = 1.0
     again_max_s: float = 300.0
-    call_s: float = 60.0
+    call_s: float = 15.0
     late_s: float = 900.0
     doubt_s: float = 600.0
 
@@ -127,9 +127,9 @@ class _Line:
         self._channel = channel
         self._pace = pace
         self._limiter: AsyncLimiter | None = None
-        # A whole chunk has to be through before its calls are anybody else's.
+        # A whole chunk has to be through, asked after and sent again, before its payouts are anybody else's.
         self._chunk = max(1, min(pace.at_once, int(pace.rate * pace.call_s)))
-        self._lease = timedelta(seconds=2 * pace.call_s + self._chunk / pace.rate)
+        self._lease = timedelta(seconds=2 * (pace.call_s + self._chunk / pace.rate))
         self._answers = True
         self._check: Callable[[], None] | None = None
         self.counted = Paid()
