@@ -10,13 +10,16 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from fundledger.fund.answer import Taken
+from fundledger.fund import accounts
+from fundledger.fund.answer import Answer, Taken
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing
 from fundledger.fund.channels.http import HttpChannel
 from fundledger.fund.channels.payouts import Pace, Payouts, Sending, _Line
 from fundledger.fund.statements import SQL
-from tests.fund.bank import EndsInSql, Pool, RunningBank, Scripted, a_bank_process, a_withdrawal, here
+from tests.fund.bank import BankProcess, EndsInSql, Pool, RunningBank, Scripted, a_bank_process, a_withdrawal, here
+from tests.support.desk import FundDesk
 from tests.support.plans import plan_of, scanned
+from tests.support.running import RunningService
 from tests.support.waiting import eventually
 
 AT_ONCE = Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
@@ -344,16 +347,28 @@ async def test_whatever_the_bank_does_and_whenever_we_die_each_is_paid_once(fund
     assert await findings(fund_pool) == []
 
 
+class KilledMeanwhile(EndsInSql):
+    """Kills the bank when some payouts have ended, while others are under way."""
+
+    def __init__(self, pool: Pool, bank: BankProcess) -> None:
+        super().__init__(pool)
+        self._bank: BankProcess | None = bank
+
+    async def end(self, order_id: UUID, *said: str | None) -> Answer:
+        if len(self.asked) == 5 and self._bank is not None:
+            bank, self._bank = self._bank, None
+            await bank.kill()
+        return await super().end(order_id, *said)
+
+
 async def test_a_bank_that_is_killed_pays_each_once(fund_pool: Pool, tmp_path: Path):
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 31)]
     pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.05, at_once=4)
     async with a_bank_process(tmp_path) as bank, HttpChannel(bank.url) as channel:
-        paying = payouts(fund_pool, channel, pace)
-        turn = asyncio.create_task(paying.pay_out_some())
-        await eventually(lambda: paying.counted.ended > 5, "some are paid")
-        await bank.kill()
-        await turn
-        assert paying.counted.ended < len(orders)
+        desk = KilledMeanwhile(fund_pool, bank)
+        paying = payouts(fund_pool, channel, pace, desk)
+        await paying.pay_out_some()
+        assert 5 < paying.counted.ended < len(orders)
         await bank.start()
         await until_all_have_ended(fund_pool, paying)
         assert (await bank.totals())["paid_amount"] == await paid_here(fund_pool) == sum(range(1, 31))
@@ -363,8 +378,8 @@ async def test_a_bank_that_is_killed_pays_each_once(fund_pool: Pool, tmp_path: P
 
 
 async def test_no_statement_of_payouts_reads_all_orders(fund_pool: Pool):
-    async with fund_pool.acquire() as connection:
-        await connection.execute("SET enable_seqscan = off")
+    async with fund_pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
         for name in sorted(SQL):
             if name.startswith("payouts_"):
                 plan = await plan_of(connection, SQL[name], like_a_lane=False)
@@ -376,3 +391,43 @@ async def test_a_payout_is_never_deleted(fund_pool: Pool):
     await payouts(fund_pool, Scripted(PAID)).pay_out_some()
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await fund_pool.execute("DELETE FROM fund.payouts WHERE channel = $1", here.channel)
+
+
+# --- With the desk --------------------------------------------------------------------------------------------------
+
+
+async def test_front_ends_that_end_what_is_on_its_way_leave_books_that_are_the_bank_but_for_the_findings(
+    fund_database: str, service: RunningService, bank: RunningBank
+):
+    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+        merchant, name = await desk.merchant(), f"c-{desk.salt}"
+        await desk.pay(merchant, "1", 100_000)
+        asked = [
+            desk.done("withdrawal", merchant=merchant, order_no=str(n), amount=100 + n, channel=name) for n in range(30)
+        ]
+        orders = [order.id for order in await asyncio.gather(*asked)]
+        await bank.behave(seed=1, error_rate=0.1, lost_answer_rate=0.1, bounce_rate=0.3, settle_after_ms=10)
+        pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.02, doubt_s=0.0, at_once=4)
+        async with HttpChannel(bank.url) as channel:
+            paying = Payouts(desk.pool, desk.desk, {name: channel}, pace)
+            turn = asyncio.create_task(paying.pay_out_some())
+            ends = [desk.desk.end(order, "bounced", None, "by hand", "front") for order in orders[1::3]]
+            await asyncio.gather(turn, *ends)
+
+            async def all_is_said() -> bool:
+                await paying.pay_out_some()
+                await desk.recoverer.recover_some()
+                open_ = "SELECT count(*) FROM fund.payouts WHERE outcome IS NULL"
+                ended = "SELECT count(*) FROM fund.orders WHERE kind = 'withdrawal' AND state IN ('paid', 'bounced')"
+                return await desk.value(open_) == 0 and await desk.value(ended) == len(orders)
+
+            await eventually(all_is_said, "every payout has its final word")
+        paid = "SELECT coalesce(sum(amount), 0)::bigint FROM fund.orders WHERE kind = 'withdrawal' AND state = 'paid'"
+        paid_there_only = (
+            "SELECT coalesce(sum(o.amount), 0)::bigint FROM fund.channel_findings f"
+            " JOIN fund.orders o ON o.id = f.order_id WHERE f.says = 'paid' AND f.stands = 'bounced'"
+        )
+        assert bank.totals["paid_amount"] == await desk.value(paid) + await desk.value(paid_there_only)
+        assert await desk.value("SELECT count(*) FROM fund.channel_findings WHERE says <> 'paid'") == 0
+        assert await desk.balance(accounts.payout_transit(name, "CNY")) == 0
+        assert await desk.balance(accounts.bank(name, "CNY")) == 100_000 - await desk.value(paid)
