@@ -11,7 +11,7 @@ from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
 from fundledger.app.settings import Settings
 from fundledger.app.supervisor import CannotServe, lock, migrate_database
 from fundledger.reconciliation.checks import verify
-from fundledger.reconciliation.report import Report
+from fundledger.reconciliation.report import Fund, Report
 from fundledger.security.keys import FileKeys, KeyFault
 
 
@@ -52,6 +52,15 @@ async def _answers(dsn: str) -> bool:
     return True
 
 
+async def _fund_dsn(settings: Settings) -> str | None:
+    """The DSN of the fund database of a running `serve`; None where there is none."""
+    told = settings.data_dir / "fund-dsn"
+    if settings.account_dsn or not told.exists():
+        return None
+    dsn = told.read_text().strip()
+    return dsn if await _answers(dsn) else None
+
+
 async def run_verify(settings: Settings, as_json: bool) -> int:
     """Prints the report; 0 when everything holds, 1 on any finding."""
     watched = sys.stderr.isatty() and not as_json
@@ -62,7 +71,7 @@ async def run_verify(settings: Settings, as_json: bool) -> int:
 
     try:
         async with database(settings) as dsn:
-            report = await verify(dsn, FileKeys(settings.data_dir / "keys"), progress)
+            report = await verify(dsn, FileKeys(settings.data_dir / "keys"), progress, await _fund_dsn(settings))
     except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise CannotServe(f"the books cannot be read: {error}") from None
     if watched:
@@ -79,12 +88,24 @@ def text(report: Report) -> str:
             f"{'ok ' if check.ok else 'BAD'}  {check.name:28} {check.rows:>12,} rows  {check.found or ''}".rstrip()
         )
         lines += [f"       {f.subject}: expected {f.expected}, found {f.actual}" for f in check.findings]
+    lines += _fund_lines(report.fund)
     balances = ", ".join(f"{currency} {total}" for currency, total in report.trial_balance.items()) or "no accounts"
     lines.append(
         f"{'the books are right' if report.ok else 'THE BOOKS ARE WRONG'}: {report.vouchers:,} vouchers, "
         f"{report.entries:,} entries, {report.accounts:,} accounts; trial balance {balances}; {report.elapsed_s} s"
     )
     return "\n".join(lines)
+
+
+def _fund_lines(fund: Fund | None) -> list[str]:
+    """Orders beside their vouchers, a line a kind."""
+    if fund is None:
+        return []
+    return [
+        f"{kind:20} {total.orders:>12,} orders ({total.in_flight:,} in flight, {total.refused:,} refused) "
+        f"{total.amount:>18,}   {total.vouchers:>12,} vouchers {total.moved:>18,}"
+        for kind, total in sorted(fund.by_kind.items())
+    ]
 
 
 async def run_migrate(settings: Settings) -> int:
