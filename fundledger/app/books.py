@@ -6,11 +6,11 @@ import asyncpg
 import msgspec
 
 from fundledger.app.claims import CannotServe
-from fundledger.app.databases import database, databases, migrate_account, migrate_fund
+from fundledger.app.databases import databases, migrate_account, migrate_fund
 from fundledger.app.settings import Settings, require_both_databases
 from fundledger.database.migrations import SchemaFault
 from fundledger.reconciliation.checks import verify
-from fundledger.reconciliation.report import Report
+from fundledger.reconciliation.report import Fund, Report
 from fundledger.security.keys import FileKeys, KeyFault
 
 
@@ -23,8 +23,8 @@ async def run_verify(settings: Settings, as_json: bool) -> int:
             print(f"\r\x1b[Kchecking {what} ({rows:,} rows)", end="", file=sys.stderr, flush=True)
 
     try:
-        async with database(settings) as dsn:
-            report = await verify(dsn, FileKeys(settings.data_dir / "keys"), progress)
+        async with databases(settings) as dsns:
+            report = await verify(dsns.account, FileKeys(settings.data_dir / "keys"), progress, dsns.fund)
     except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise CannotServe(f"the books cannot be read: {error}") from None
     if watched:
@@ -41,12 +41,24 @@ def text(report: Report) -> str:
             f"{'ok ' if check.ok else 'BAD'}  {check.name:28} {check.rows:>12,} rows  {check.found or ''}".rstrip()
         )
         lines += [f"       {f.subject}: expected {f.expected}, found {f.actual}" for f in check.findings]
+    lines += _fund_lines(report.fund)
     balances = ", ".join(f"{currency} {total}" for currency, total in report.trial_balance.items()) or "no accounts"
     lines.append(
         f"{'the books are right' if report.ok else 'THE BOOKS ARE WRONG'}: {report.vouchers:,} vouchers, "
         f"{report.entries:,} entries, {report.accounts:,} accounts; trial balance {balances}; {report.elapsed_s} s"
     )
     return "\n".join(lines)
+
+
+def _fund_lines(fund: Fund | None) -> list[str]:
+    """Orders beside their vouchers, a line a kind."""
+    if fund is None:
+        return []
+    return [
+        f"{kind:20} {total.orders:>12,} orders ({total.in_flight:,} in flight, {total.refused:,} refused) "
+        f"{total.amount:>18,}   {total.vouchers:>12,} vouchers {total.moved:>18,}"
+        for kind, total in sorted(fund.by_kind.items())
+    ]
 
 
 async def run_migrate(settings: Settings) -> int:

@@ -1,7 +1,6 @@
 """One fund service for all tests of this folder that only ask it things."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
