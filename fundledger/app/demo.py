@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fundledger.app.books import run_verify
+from fundledger.app.claims import CannotServe
 from fundledger.app.demo_day import Day
 from fundledger.app.settings import PREFIX, Settings
-from fundledger.app.supervisor import CannotServe
 from fundledger.client import AccountService, Fault, FundService, Refused
 
 

@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from fundledger.app import limits, meta
+from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.fund.orders import SHORT_PATH
 from fundledger.app.fund.parts import Feed
 from fundledger.app.fund.routes import ROUTES
@@ -31,42 +32,22 @@ from fundledger.app.server import a_listener, until_closed
 from fundledger.app.settings import Settings
 from fundledger.client.account_service import AccountService
 from fundledger.fund.desk import BATCHES_AT_ONCE
-from fundledger.security.tokens import Tokens, dev_token
+from fundledger.fund.pool import open_pool
+from fundledger.security.tokens import Tokens, module_token
 
 _log = logging.getLogger(__name__)
 
 
-class FundOrder(msgspec.Struct):
-    """What the supervisor tells a worker of the fund service, as one line of JSON on its standard input.
-
-    `token` is ours at the account service at `account_url`; `channels`: URLs by name.
-    """
-
-    ordinal: int
-    fund_dsn: str
-    run_dir: str
-    settings: str
-    redis_url: str
-    account_url: str
-    token: str
-    channels: dict[str, str] = {}
-
-
 async def build(order: FundOrder, settings: Settings, *, feed: Feed | None = None) -> FundService:
     """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, KeyFault, BadSetting."""
-    pool = await asyncpg.create_pool(
-        order.fund_dsn,
-        min_size=1,
-        max_size=settings.read_connections + 2 * BATCHES_AT_ONCE,
-        command_timeout=30,
-        server_settings={"application_name": f"fundledger fund {order.ordinal}", "jit": "off"},
-    )
+    size = settings.read_connections + 2 * BATCHES_AT_ONCE
+    pool = await open_pool(order.fund_dsn, f"fundledger fund {order.ordinal}", size)
     name = f"{socket.gethostname()}:{order.run_dir}:fund-{order.ordinal}:{os.getpid()}"
     return FundService(
         settings,
         pool,
         AccountService(order.account_url, order.token),
-        Tokens.of({dev_token(settings.data_dir / "dev-token"): "dev"}),
+        Tokens.of({module_token(settings.data_dir / "dev-token", "dev"): "dev"}),
         Path(order.run_dir),
         order.ordinal,
         batch_max=settings.fund_batch_max,
