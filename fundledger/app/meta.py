@@ -14,7 +14,7 @@ from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.served import Worker
 from fundledger.app.service import Service
-from fundledger.app.sockets import HOT_KEYS, METRICS, ask_supervisor
+from fundledger.app.sockets import HOT_KEYS, METRICS, ask
 
 PROBE_S = 2.0
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -43,13 +43,13 @@ async def readyz(service: Worker, call: Call) -> Reply:
 async def get_metrics(service: Worker, call: Call) -> Reply:
     """`GET /metrics`: the page of the supervisor, whichever worker was asked. Raises Unavailable."""
     del call
-    return Reply(200, await ask_supervisor(service.run_dir, METRICS), CONTENT_TYPE)
+    return Reply(200, await ask(service.supervisor_path(), METRICS), CONTENT_TYPE)
 
 
 async def get_hot_keys(service: Worker, call: Call) -> Reply:
     """`GET /debug/hotkeys`: who asks most, of all workers. Raises Unavailable."""
     del call
-    return Reply(200, await ask_supervisor(service.run_dir, HOT_KEYS))
+    return Reply(200, await ask(service.supervisor_path(), HOT_KEYS))
 
 
 def snapshot(service: Service) -> Snapshot:

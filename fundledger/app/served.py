@@ -15,7 +15,7 @@ from fundledger.app.lag import LoopLag
 from fundledger.app.limits import watch_policies
 from fundledger.app.metrics import Requests
 from fundledger.app.settings import Settings
-from fundledger.app.sockets import worker_socket
+from fundledger.app.sockets import supervisor_socket, worker_socket
 from fundledger.database.statements import load
 from fundledger.ledger.fault import Unavailable
 from fundledger.ratelimit.limiter import Limiter
@@ -111,6 +111,10 @@ class Worker:
     def socket_path(self) -> Path:
         """Where this worker tells the supervisor what it has counted."""
         return worker_socket(self.run_dir, self.ordinal)
+
+    def supervisor_path(self) -> Path:
+        """Where the supervisor tells what all workers of this service have counted."""
+        return supervisor_socket(self.run_dir)
 
     async def watch(self) -> None:
         """For ever: what the limiter and the shedder do beside requests. Cancelling ends it."""

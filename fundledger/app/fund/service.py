@@ -15,7 +15,7 @@ from fundledger.app.meta import show_gauges
 from fundledger.app.repeats import Repeats
 from fundledger.app.served import AWAY, Worker, again
 from fundledger.app.settings import Settings
-from fundledger.app.sockets import fund_socket
+from fundledger.app.sockets import fund_socket, fund_supervisor_socket
 from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher
 from fundledger.database.statements import load
@@ -84,6 +84,9 @@ class FundService(Worker):
 
     def socket_path(self) -> Path:
         return fund_socket(self.run_dir, self.ordinal)
+
+    def supervisor_path(self) -> Path:
+        return fund_supervisor_socket(self.run_dir)
 
     async def open(self) -> None:
         """Raises what asyncpg raises. The account service need not be there."""
