@@ -169,7 +169,7 @@ async def test_a_channel_that_is_away_has_few_orders_marked_and_does_not_hold_up
     channels = {here.channel: Scripted(*[AWAY] * 2), f"{here.channel}-near": Scripted(PAID)}
     paying = Payouts(fund_pool, EndsInSql(fund_pool), channels, Pace(rate=10_000, at_once=2, again_s=3600))
     await paying.pay_out_some()
-    assert [await state_of(fund_pool, order) for order in far].count("sent") == 2
+    assert [await state_of(fund_pool, order) for order in far] == ["sent"] * 2 + ["posted"] * 8
     assert await state_of(fund_pool, near) == "paid"
 
 
@@ -208,6 +208,38 @@ async def test_what_waits_for_too_long_is_lag(fund_pool: Pool):
     await fund_pool.execute("UPDATE fund.payouts SET sent_at = $1 WHERE order_id = $2", long_ago, order)
     done, lag_s = await paying.pay_out_some()
     assert (done, round(lag_s, -2), paying.counted.late) == (0, 3600 - LATE.late_s, 1)
+
+
+async def test_a_withdrawal_that_somebody_holds_is_passed_over(fund_pool: Pool):
+    held, free = await a_withdrawal(fund_pool), await a_withdrawal(fund_pool)
+    channel = Scripted(PAID, PAID)
+    paying = payouts(fund_pool, channel)
+    async with fund_pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM fund.orders WHERE id = $1 FOR UPDATE", held)
+        await asyncio.wait_for(paying.pay_out_some(), 10)
+        assert channel.refs == [str(free)]
+    await paying.pay_out_some()
+    assert channel.refs == [str(free), str(held)]
+
+
+async def test_one_whose_lease_has_ended_sends_nothing_and_the_next_one_asks_first(fund_pool: Pool):
+    order = await a_withdrawal(fund_pool)
+    channel = Scripted(ABSENT, PAID)
+
+    def lost() -> None:
+        raise TimeoutError("the lease has ended")
+
+    pace = Pace(rate=10_000, call_s=0.0, again_s=0.0)
+    with pytest.raises(TimeoutError):
+        await payouts(fund_pool, channel, pace).pay_out_some(lost)
+    assert channel.asked == []
+
+    async def is_paid() -> bool:
+        await payouts(fund_pool, channel, pace).pay_out_some(lambda: None)
+        return await state_of(fund_pool, order) == "paid"
+
+    await eventually(is_paid, "the next one pays it out")
+    assert channel.asked == ["query", "pay_out"]
 
 
 async def test_two_at_once_send_each_withdrawal_once(fund_pool: Pool, bank: RunningBank):

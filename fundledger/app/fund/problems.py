@@ -11,6 +11,7 @@ from fundledger.ledger.fault import OutcomeUnknown, Unavailable
 
 REFUSALS: Final[dict[Code, tuple[int, str]]] = {
     Code.ORDER_NO_REUSED: (422, "The order number was used before with other content"),
+    Code.STATEMENT_NO_REUSED: (422, "The statement number was used before with other lines"),
     Code.MERCHANT_EXISTS: (409, "The merchant exists and differs"),
     Code.FEE_RULE_TOO_SOON: (422, "The fee would take effect too soon"),
     Code.MERCHANT_NOT_FOUND: (422, "The merchant does not exist"),
@@ -32,6 +33,7 @@ REFUSALS: Final[dict[Code, tuple[int, str]]] = {
 }
 ADVICE: Final[dict[Code, str]] = {
     Code.ORDER_NO_REUSED: "Read the order that has the number. If yours is another one, send it with a new number.",
+    Code.STATEMENT_NO_REUSED: "Send the same lines in the same order. Another statement has another number.",
     Code.MERCHANT_EXISTS: "Read the merchant that has the id; choose another id for yours.",
     Code.FEE_RULE_TOO_SOON: "Send a later `effective_at`, or none: then it is as soon as can be.",
     Code.MERCHANT_NOT_FOUND: "Create the merchant, then send the same request again.",
