@@ -26,9 +26,9 @@ class Plan:
     reference: Path | None
     driver: str
     rounds: int
-    seconds: int
-    warm_up_s: int
-    open_loop_s: int
+    seconds: float
+    warm_up_s: float
+    open_loop_s: float
     accounts: int
     accounts_touched: int
     settings: dict[str, str]
