@@ -32,11 +32,12 @@ from fundledger.app.sockets import (
 from fundledger.ledger.fault import Unavailable
 from tests.support.answers import is_problem
 from tests.support.client import Client
+from tests.support.length import unless_long
 from tests.support.pages import Numbers, counters, gauges, gone_back
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
-KILLS = int(os.environ.get("FUNDLEDGER_TEST_KILLS", "10"))
+KILLS = unless_long(5, 100)
 WORKERS = 3
 GROWTH_BYTES_MAX = 8 << 20
 BROKEN = Path(__file__).parents[1] / "adversity" / "broken"
@@ -350,7 +351,6 @@ class Drill:
 
 @pytest.mark.timeout(120 + 15 * KILLS)
 async def test_no_counter_goes_back_and_nothing_grows_however_many_workers_are_killed():
-    """FUNDLEDGER_TEST_KILLS says how many, 10 unless it does."""
     async with RunningService(workers=WORKERS) as service:
         drill = Drill(service)
         await drill.kill(WORKERS)
