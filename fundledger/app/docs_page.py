@@ -154,7 +154,7 @@ def _schema(name: str, schema: Mapping[str, Any]) -> str:
             _type(of) + ("" if member in schema.get("required", ()) else "<br><span class=soft>optional</span>"),
             _text(of.get("description", "")),
         )
-        for member, of in schema["properties"].items()
+        for member, of in schema.get("properties", {"": schema}).items()
     ]
     about = f"<p>{_text(schema['description'])}</p>" if "description" in schema else ""
     closed = "" if schema.get("additionalProperties", True) else "<p class=soft>Unknown members are refused.</p>"

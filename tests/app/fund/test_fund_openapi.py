@@ -23,6 +23,7 @@ from fundledger.app.problems import URN
 from fundledger.app.routing import TIMEOUT_HEADER
 from fundledger.fund.refusal import Code
 from tests.support.fund_http import FundClient
+from tests.support.running import RunningService
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(openapi.document()))
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -164,13 +165,12 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-async def shop(fund_url: str) -> AsyncIterator[Shop]:
-    """A merchant with some money, whom requests may name."""
-    async with FundClient(fund_url) as client:
+async def shop(platform: RunningService) -> AsyncIterator[Shop]:
+    """A merchant with some money, whom requests may name. Of a process of its own: schemathesis waits in this one."""
+    async with FundClient(platform.fund_url, platform.token) as client:
         merchant = await client.shop(balance=1 << 40)
         payment = await client.paid(merchant, "paid", 1 << 40)
-        assert client.token is not None
-        yield Shop(fund_url, client.token, merchant, payment.json["id"])
+        yield Shop(platform.fund_url, platform.token, merchant, payment.json["id"])
 
 
 def no_input_is_a_server_error(context: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
