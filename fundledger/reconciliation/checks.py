@@ -21,7 +21,7 @@ SQL: Final = load("fundledger.reconciliation")
 Connection = asyncpg.Connection
 Progress = Callable[[str, int], None]
 
-APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events")
+APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events", "outbox")
 GUARDS: Final = frozenset(
     {
         "vouchers_id_once",
