@@ -53,9 +53,7 @@ async def run_once(pool: "asyncpg.Pool[asyncpg.Record]", daemon: Daemon, holder:
         await pool.execute(SQL["give_back"], [daemon.name], [turn.fence])
 
 
-async def _renew(
-    pool: "asyncpg.Pool[asyncpg.Record]", daemon: Daemon, turn: Turn, work: "asyncio.Future[Ran]"
-) -> None:
+async def _renew(pool: "asyncpg.Pool[asyncpg.Record]", daemon: Daemon, turn: Turn, work: "asyncio.Future[Ran]") -> None:
     nothing = [[value] for value in msgspec.structs.astuple(Tally(daemon.name).row()[0])]
     loop = asyncio.get_running_loop()
     while True:

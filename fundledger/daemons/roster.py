@@ -126,9 +126,7 @@ class Roster:
         if led:
             rows = [tally.row() for tally in led]
             names = [tally.name for tally in led]
-            await self._pool.execute(
-                SQL["tell"], names, self._holder, 5 * BEAT_S, *_columns([row for row, _ in rows])
-            )
+            await self._pool.execute(SQL["tell"], names, self._holder, 5 * BEAT_S, *_columns([row for row, _ in rows]))
             for tally, (_, counts) in zip(led, rows, strict=True):
                 tally.written(counts)
 

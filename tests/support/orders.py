@@ -40,5 +40,3 @@ async def an_order(
 
 async def orders(connection: Any, count: int, merchant: str = "m1") -> list[int]:
     return [await an_order(connection, merchant) for _ in range(count)]
-
-
