@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from fundledger.app.build import this_build
 from fundledger.app.hotkeys import KINDS
 from fundledger.app.metrics import LAG_S, MODES, REQUEST_S, SECONDS, SIZES, Histogram, Snapshot
+from fundledger.daemons.watch import Counted as DaemonsCounted
 from fundledger.hotspot.folder import LAGS
 from fundledger.ratelimit.counted import DECISION_S, Limits, Shed, Times
 
@@ -35,6 +36,7 @@ class _Rendered(Collector):
         yield from _limits(self._snapshot.limits)
         yield from _shedding(self._snapshot.shed)
         yield from _hot_keys(self._snapshot)
+        yield from daemons(self._snapshot.daemons)
         yield from _workers(self._snapshot)
 
 
@@ -108,6 +110,17 @@ def _shedding(shed: Shed) -> Iterable[Metric]:
     yield _gauges("concurrency_limit", "How many may be served at once.", ("api_class",), shed.limit)
     yield _gauge("shed_level", "How many ranks are shed at the door.", shed.level)
     yield _counter("shed_level_changes", "Changes of that.", shed.level_changes)
+
+
+def daemons(counted: DaemonsCounted) -> Iterable[Metric]:
+    """Of either service."""
+    help_ = "For how long the oldest work of a daemon has waited."
+    yield _gauges("daemon_lag_seconds", help_, ("daemon",), counted.lag_s)
+    help_ = "When a daemon succeeded last."
+    yield _gauges("daemon_last_success_timestamp_seconds", help_, ("daemon",), counted.last_success)
+    help_ = "1: a daemon has not succeeded within its bound."
+    yield _gauges("daemon_overdue", help_, ("daemon",), counted.overdue)
+    yield _counters("daemon_runs", "Runs of daemons here.", ("daemon", "outcome"), counted.runs)
 
 
 def _hot_keys(s: Snapshot) -> Iterable[Metric]:

@@ -66,6 +66,7 @@ def snapshot(service: Service) -> Snapshot:
     if limiter is not None:
         now.limits = limiter.counted()
     now.shed = service.gate.shedder.counted()
+    now.daemons = service.roster.counted()
     return now
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from fundledger.app.hotkeys import Window
+from fundledger.daemons.watch import Counted as DaemonsCounted
 from fundledger.hotspot.folder import Folded
 from fundledger.hotspot.keeper import Counted
 from fundledger.ledger.session import Commits
@@ -86,6 +87,7 @@ class Snapshot(msgspec.Struct):
     buffer: Folded = msgspec.field(default_factory=Folded)
     limits: Limits = msgspec.field(default_factory=Limits)
     shed: Shed = msgspec.field(default_factory=Shed)
+    daemons: DaemonsCounted = msgspec.field(default_factory=DaemonsCounted)
 
     def add(self, other: "Snapshot") -> None:
         """Of another worker."""
@@ -115,6 +117,7 @@ class Snapshot(msgspec.Struct):
         self.buffer.add(other.buffer)
         _add_limits(self.limits, other.limits)
         _add_shed(self.shed, other.shed)
+        self.daemons.add(other.daemons)
 
     def forget_gauges(self) -> None:
         """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""
@@ -124,6 +127,7 @@ class Snapshot(msgspec.Struct):
         self.hot.heat = {}
         self.buffer.rows = self.buffer.direct = 0
         self.buffer.lag_s = 0.0
+        self.daemons.forget_gauges()
         limits, shed = self.limits, self.shed
         limits.policies, limits.utilization, limits.mode, limits.fallback_s, limits.version = {}, {}, MODES[0], 0.0, ""
         shed.in_flight, shed.limit, shed.level = {}, {}, 0

@@ -18,6 +18,7 @@ from fundledger.app.metrics import Metrics
 from fundledger.app.repeats import Repeats
 from fundledger.app.settings import Settings
 from fundledger.app.sockets import worker_socket
+from fundledger.daemons.roster import Roster
 from fundledger.database.statements import load
 from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
@@ -28,6 +29,7 @@ from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Fault, Unavailable
+from fundledger.outbox.feed import Feed
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.ratelimit.shedding import WINDOW_S, Shedder
 from fundledger.security.keys import Keys
@@ -67,6 +69,7 @@ class Service:
         ordinal: int,
         *,
         limiter: Limiter | None = None,
+        feed: Feed,
     ) -> None:
         self.settings = settings
         self.layout = layout
@@ -83,6 +86,8 @@ class Service:
         self.repeats = Repeats(pool)
         self.lag = LoopLag(metrics.now.loop_lag)
         self.draining = False
+        self.feed = feed
+        self.roster: Roster
         self.run_dir = run_dir
         self._until_logged = settings.log_sample
         self._ordinal = ordinal
@@ -222,6 +227,8 @@ class Service:
             await lane.close()
         if self.flusher is not None:
             await self.flusher.close()
+        await self.feed.close()
+        await self.roster.pool.close()
         await self.pool.close()
 
 

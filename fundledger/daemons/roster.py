@@ -53,7 +53,7 @@ class Roster:
         led: Sequence[tuple[Tally, float]] = (),
         retires: bool = True,
     ) -> None:
-        self._pool = pool
+        self.pool = pool
         self._daemons = {daemon.name: daemon for daemon in daemons}
         self._tallies = {name: Tally(name) for name in self._daemons}
         self._led = {tally.name: tally for tally, _ in led}
@@ -86,14 +86,14 @@ class Roster:
         """Renew, record, take, look. Raises what asyncpg raises; what was not renewed ends in time."""
         if not self._known:
             names = list(self._alarms)
-            await self._pool.execute(SQL["know"], names, [self._alarms[name] for name in names])
+            await self.pool.execute(SQL["know"], names, [self._alarms[name] for name in names])
             if self._retires:
-                await self._pool.execute(SQL["retire"], names)
+                await self.pool.execute(SQL["retire"], names)
             self._known = True
         await self._renew()
         await self._tell()
         await self._take()
-        await self.watch.look(self._pool)
+        await self.watch.look(self.pool)
 
     def holds(self) -> list[str]:
         """The names of the daemons that this process runs now."""
@@ -111,7 +111,7 @@ class Roster:
         leases = [one.daemon.lease_s for one in held]
         fences = [one.turn.fence for one in held]
         names = [one.daemon.name for one in held]
-        standing = await self._pool.fetch(SQL["beat"], names, fences, leases, *_columns([row for row, _ in rows]))
+        standing = await self.pool.fetch(SQL["beat"], names, fences, leases, *_columns([row for row, _ in rows]))
         renewed = {row["name"] for row in standing}
         for one, (_, counts) in zip(held, rows, strict=True):
             if one.daemon.name in renewed:
@@ -126,7 +126,7 @@ class Roster:
         if led:
             rows = [tally.row() for tally in led]
             names = [tally.name for tally in led]
-            await self._pool.execute(SQL["tell"], names, self._holder, 5 * BEAT_S, *_columns([row for row, _ in rows]))
+            await self.pool.execute(SQL["tell"], names, self._holder, 5 * BEAT_S, *_columns([row for row, _ in rows]))
             for tally, (_, counts) in zip(led, rows, strict=True):
                 tally.written(counts)
 
@@ -137,7 +137,7 @@ class Roster:
             return
         sent_at = asyncio.get_running_loop().time()
         names, leases = [one.name for one in free], [one.lease_s for one in free]
-        for row in await self._pool.fetch(SQL["take"], names, leases, self._holder):
+        for row in await self.pool.fetch(SQL["take"], names, leases, self._holder):
             self._begin(self._daemons[row["name"]], row["fence"], sent_at)
 
     def _begin(self, daemon: Daemon, fence: int, sent_at: float) -> None:
@@ -221,8 +221,8 @@ class Roster:
                 names, fences = [one.daemon.name for one in held], [one.turn.fence for one in held]
                 rows = [self._tallies[name].row()[0] for name in names]
                 leases = [one.daemon.lease_s for one in held]
-                await self._pool.fetch(SQL["beat"], names, fences, leases, *_columns(rows))
-                await self._pool.execute(SQL["give_back"], names, fences)
+                await self.pool.fetch(SQL["beat"], names, fences, leases, *_columns(rows))
+                await self.pool.execute(SQL["give_back"], names, fences)
         except (*AWAY, TimeoutError) as error:
             _log.warning("the leases of daemons could not be given back: %s", error or type(error).__name__)
 

@@ -18,7 +18,7 @@ LIMIT_MAX: Final = 1000
 WAIT_MAX_S: Final = 30.0
 WAITERS_MAX: Final = 256
 EVERY_S: Final = 0.05
-IMPATIENT_S: Final = 0.5
+IMPATIENT_S: Final = 2.0
 """How long somebody who would not wait may have to, until it is known what can be read."""
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 _log = logging.getLogger(__name__)

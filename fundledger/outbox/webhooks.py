@@ -57,7 +57,7 @@ class Webhooks:
         )
         return None if row is None else (Webhook(**row), secret_text(secret))
 
-    async def list(self, merchant: str | None) -> list[Webhook]:
+    async def of(self, merchant: str | None) -> list[Webhook]:
         """The oldest first, at most LIST_MAX."""
         return [Webhook(**row) for row in await self._pool.fetch(SQL["list_webhooks"], merchant, LIST_MAX)]
 

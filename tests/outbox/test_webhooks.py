@@ -318,6 +318,6 @@ async def test_a_merchant_has_only_so_many(hooks: Webhooks) -> None:
         assert found is not None
         made.append(found[0])
     assert await hooks.add("m1", "https://example.com/", None, "tests") is None
-    assert [one.id for one in await hooks.list("m1")] == [one.id for one in made]
+    assert [one.id for one in await hooks.of("m1")] == [one.id for one in made]
     assert await hooks.disable(made[0].id, "asked") is not None
     assert await hooks.add("m1", "https://example.com/", None, "tests") is not None
