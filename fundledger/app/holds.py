@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+from typing import Final, Protocol
+
+import asyncpg
 
 from fundledger.app import render
 from fundledger.app.body import CaptureBody, HoldBody, ReasonBody, account_id, decoder, instant
@@ -13,7 +16,8 @@ from fundledger.app.vouchers import prepare, told
 from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.ledger import clock
 from fundledger.ledger.account import Account
-from fundledger.ledger.directory import AccountTampered
+from fundledger.ledger.batch import Command, Outcome
+from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.hold import EndHold, Hold, PlaceHold
 from fundledger.ledger.records import read_holds
@@ -28,6 +32,7 @@ _REPLAY = {"Idempotent-Replay": "true"}
 _decode_hold = decoder(HoldBody)
 _decode_capture = decoder(CaptureBody)
 _decode_reason = decoder(ReasonBody)
+HOLD_EXPIRY: Final = "hold_expiry"
 EXPIRY_EVERY_S = 1.0
 EXPIRY_AT_ONCE = 1000
 EXPIRY_ALARM_S = 30.0
@@ -120,17 +125,29 @@ async def release_hold(service: Service, call: Call) -> Reply:
     return Reply(200, render.hold(outcome.hold, outcome.hold.ended_at_us), JSON, headers)
 
 
+class Ending(Protocol):
+    """As much of a worker as ending holds takes."""
+
+    @property
+    def pool(self) -> "asyncpg.Pool[asyncpg.Record]": ...
+
+    @property
+    def directory(self) -> Directory: ...
+
+    async def ask(self, shard: int, command: Command) -> Outcome | Fault: ...
+
+
 class Expiry:
     """The daemon that ends the holds whose time is up. Safe in any number: a hold ends once."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Ending) -> None:
         self._service = service
         self._stuck: set[int] = set()
         self._rounds = 0
         self._pacer = Pacer(EXPIRY_ROUNDS_PER_S)
 
     def daemon(self) -> Daemon:
-        return Daemon("hold_expiry", self.run, EXPIRY_EVERY_S, alarm_after_s=EXPIRY_ALARM_S)
+        return Daemon(HOLD_EXPIRY, self.run, EXPIRY_EVERY_S, alarm_after_s=EXPIRY_ALARM_S)
 
     async def run(self, turn: Turn) -> Ran:
         """A round. Raises what asyncpg raises, Fault, TooMuch; it may always be done again."""
@@ -144,7 +161,7 @@ class Expiry:
         return Ran(ended, lag_s if more else 0.0, more)
 
 
-async def _expire_some(service: Service, stuck: set[int]) -> tuple[int, float]:
+async def _expire_some(service: Ending, stuck: set[int]) -> tuple[int, float]:
     """How many were ended, and how long ago (s) the time of the first one was up. An account whose holds cannot be ended
     joins `stuck` and holds up nobody else.
     """

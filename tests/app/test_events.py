@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.client import Client
-from tests.support.running import RunningService
+from tests.support.running import RunningService, run
 from tests.support.waiting import eventually
 
 
@@ -74,7 +74,8 @@ async def test_who_waits_is_told_when_something_happens(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["after=-1", "after=x", "limit=0", "limit=1001", "wait_s=31", "wait_s=0.5", "after=9007199254740992", "from=1"]
+    "query",
+    ["after=-1", "after=x", "limit=0", "limit=1001", "wait_s=31", "wait_s=0.5", "after=9007199254740992", "from=1"],
 )
 async def test_a_bad_question_is_answered_400(client: Client, query: str) -> None:
     assert (await client.get(f"/v1/events?{query}")).status == 400
@@ -91,3 +92,16 @@ async def test_the_daemons_of_workers_are_shown_in_the_metrics(client: Client, s
         )
 
     await eventually(shown, "each of them has succeeded")
+
+
+async def test_an_operator_sees_who_runs_what_and_that_it_is_taken(service: RunningService, client: Client) -> None:
+    async def listed() -> bool:
+        done = await run("daemons", "list", env=service.environment, cwd=service.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return all(f"account   {name} " in done.stdout for name in ("hold_expiry", "hot_keeper", "buffer_folder"))
+
+    await eventually(listed, "all of them are known")
+    done = await run("daemons", "run", "hold_expiry", "--once", env=service.environment, cwd=service.folder)
+    assert (done.returncode, "runs it" in done.stdout) == (1, True), done.stdout + done.stderr
+    done = await run("daemons", "run", "nobody", "--once", env=service.environment, cwd=service.folder)
+    assert done.returncode == 2
