@@ -51,7 +51,7 @@ async def run_list(settings: Settings) -> int:
 
 
 async def run_daemon(settings: Settings, name: str) -> int:
-    """One turn of a daemon; prints what was done. 1 when it failed, or when somebody else runs it. Raises CannotServe."""
+    """One turn of a daemon; prints what was done. 1 when it failed, or somebody else runs it. Raises CannotServe."""
     async with _dsns(settings) as dsns:
         if name == HOLD_EXPIRY:
             return await _run(name, lambda: _of_account(settings, dsns["account"]))
@@ -142,15 +142,13 @@ async def _run(name: str, made: Callable[[], AbstractAsyncContextManager[tuple[P
     try:
         async with made() as (pool, daemons):
             found = next((one for one in daemons if one.name == name), None)
-            if found is None:
-                names = ", ".join(sorted([HOLD_EXPIRY, *(one.name for one in daemons)]))
-                raise CannotServe(f"there is no daemon {name} that can be run by hand: there are {names}")
-            outcome = await run_once(pool, found, holder)
-    except CannotServe:
-        raise
+            names = ", ".join(sorted([HOLD_EXPIRY, *(one.name for one in daemons)]))
+            outcome = None if found is None else await run_once(pool, found, holder)
     except Exception as error:
         print(f"{name}: failed: {type(error).__name__}: {error}")
         return FAILED
+    if outcome is None:
+        raise CannotServe(f"there is no daemon {name} that can be run by hand: there are {names}")
     if isinstance(outcome, Taken):
         print(f"{name}: {outcome.holder} runs it")
         return FAILED

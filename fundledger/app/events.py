@@ -1,5 +1,6 @@
 """`GET /v1/events` of the account service: every voucher, in order, from wherever the caller stopped."""
 
+import re
 import time
 from typing import Final
 
@@ -14,7 +15,7 @@ from fundledger.ledger import clock
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Unavailable
 from fundledger.ledger.records import read_records
-from fundledger.outbox.feed import AWAY, LIMIT_MAX, WAIT_MAX_S, Event, Feed, TooManyWait
+from fundledger.outbox.feed import AWAY, LIMIT_MAX, WAIT_MAX_S, Event, Feed, TooManyWait, page
 from fundledger.outbox.horizon import LEDGER, Horizon
 
 QUERY: Final = ("after", "limit", "wait_s")
@@ -22,6 +23,7 @@ SCALE: Final = 1 << 14
 """An event's seq is that of its batch times this, and its place in the batch: no batch has as many vouchers."""
 LIMIT_DEFAULT: Final = 100
 AFTER_MAX: Final = (1 << 53) - 1
+_SECONDS: Final = re.compile(r"[0-9]{1,2}(\.[0-9]{1,6})?")
 
 
 def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, name: str) -> Feed:
@@ -49,12 +51,17 @@ def _event(row: asyncpg.Record, voucher: dict[str, object]) -> Event:
     return Event(row["event"], id_, type_, "", row["at"].timestamp(), render.encode(members))
 
 
-def asked(call: Call) -> tuple[int, int, float]:
-    """`after`, `limit`, `wait_s` of a request for events, of either service. Raises BadRequest."""
+def _asked(call: Call) -> tuple[int, int, float]:
+    """`after`, `limit`, `wait_s`. Raises BadRequest."""
     after = _whole(call, "after", 0, 0, AFTER_MAX)
     limit = _whole(call, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
-    wait_s = _whole(call, "wait_s", 0, 0, int(WAIT_MAX_S))
-    return after, limit, float(wait_s)
+    return after, limit, _seconds(call.query.get("wait_s", "0"))
+
+
+def _seconds(text: str) -> float:
+    if _SECONDS.fullmatch(text) is None or float(text) > WAIT_MAX_S:
+        raise malformed(f"wait_s is a number of seconds from 0 to {WAIT_MAX_S:g}", field="wait_s")
+    return float(text)
 
 
 def _whole(call: Call, name: str, default: int, least: int, most: int) -> int:
@@ -66,14 +73,9 @@ def _whole(call: Call, name: str, default: int, least: int, most: int) -> int:
     return int(text)
 
 
-def told(events: list[Event], after: int) -> Reply:
-    """The answer of either service."""
-    return Reply(200, b'{"events":[' + b",".join([event.body for event in events]) + b'],"next":%d}' % after)
-
-
 async def get_events(service: Service, call: Call) -> Reply:
     """`GET /v1/events`. Who waits is not in flight: he takes up nobody's capacity, and a stop does not wait for him."""
-    after, limit, wait_s = asked(call)
+    after, limit, wait_s = _asked(call)
     no = await service.gate.let(call.passage, None)
     if no is not None:
         return no
@@ -84,4 +86,4 @@ async def get_events(service: Service, call: Call) -> Reply:
         raise Unavailable(str(error)) from None
     except AWAY as error:
         raise Unavailable("the database does not answer") from error
-    return told(events, after)
+    return Reply(200, page(events, after))

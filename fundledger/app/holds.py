@@ -162,8 +162,8 @@ class Expiry:
 
 
 async def _expire_some(service: Ending, stuck: set[int]) -> tuple[int, float]:
-    """How many were ended, and how long ago (s) the time of the first one was up. An account whose holds cannot be ended
-    joins `stuck` and holds up nobody else.
+    """How many were ended, and how long ago (s) the time of the first one was up. An account whose holds cannot be
+    ended joins `stuck` and holds up nobody else.
     """
     now = clock.moment(clock.now_us())
     rows = await service.pool.fetch(SQL["expired_holds"], now, EXPIRY_AT_ONCE, sorted(stuck))

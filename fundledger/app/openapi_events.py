@@ -12,8 +12,8 @@ READING: Final = (
     query_parameter("limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": 100}, "events at most"),
     query_parameter(
         "wait_s",
-        {"type": "integer", "minimum": 0, "maximum": int(WAIT_MAX_S), "default": 0},
-        "how long to wait for one when there is none",
+        {"type": "number", "minimum": 0, "maximum": int(WAIT_MAX_S), "default": 0},
+        "how long (s) to wait for one when there is none",
     ),
 )
 """The parameters of either service."""
@@ -72,8 +72,8 @@ EVENTS: Final = (
         "list_events",
         "Events",
         "What happened",
-        "Every voucher that was posted or refused, once it is durable: at least once, and in order for each account. Keep "
-        "`next`, and go on with it whenever you come back: nothing is left out meanwhile.",
+        "Every voucher that was posted or refused, once it is durable: at least once, and in order for each account. "
+        "Keep `next`, and go on with it whenever you come back: nothing is left out meanwhile.",
         {200: shown("Events", "The next events; none when nothing happened while it waited.")},
         READING,
     ),

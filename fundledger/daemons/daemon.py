@@ -18,8 +18,8 @@ class LeaseLost(Exception):
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """What a turn came to: how many things were `done`, for how long the oldest that is left has waited (s), and whether
-    there is `more` to be done at once.
+    """What a turn came to: how many things were `done`, for how long the oldest that is left has waited (s), and
+    whether there is `more` to be done at once.
     """
 
     done: int = 0
@@ -57,8 +57,8 @@ class Daemon(msgspec.Struct, frozen=True):
 
     It may be cancelled at any await, and may run in another process although it has not ended here: what it does has to
     be safe to be done twice, and what it writes is written after `Turn.hold`. A lease ends `lease_s` after it was
-    renewed last. Without a good run for `alarm_after_s` the daemon is overdue. `ended` is called when the lease has ended,
-    however it did.
+    renewed last. Without a good run for `alarm_after_s` the daemon is overdue. `ended` is called when the lease has
+    ended, however it did.
     """
 
     name: str

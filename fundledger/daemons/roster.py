@@ -1,9 +1,9 @@
 """Runs daemons: each by one of N processes, which holds its lease; and watches all that there are.
 
-Once a second a roster renews the leases that it holds and records what was run under them, in one statement; takes those
-that nobody holds; and looks at all. A lease ends by the clock of the database. The holder counts from before it asked,
-by its own monotonic clock, so it stops in time even if the database does not answer: the run is cancelled. What was
-paused for longer than that (a stopped process, a frozen machine) finds its lease ended before it writes: each write
+Once a second a roster renews the leases that it holds and records what was run under them, in one statement; takes
+those that nobody holds; and looks at all. A lease ends by the clock of the database. The holder counts from before it
+asked, by its own monotonic clock, so it stops in time even if the database does not answer: the run is cancelled. What
+was paused for longer than that (a stopped process, a frozen machine) finds its lease ended before it writes: each write
 stands behind `Turn.hold`, which only the latest fence passes.
 
 After a SIGKILL somebody else begins within `lease_s + BEAT_S`; after a graceful end within BEAT_S.

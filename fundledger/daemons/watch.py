@@ -1,4 +1,4 @@
-"""The dead man's switch: every process that watches sees all daemons, whoever runs them, and tells when one is overdue."""
+"""The dead man's switch: every process that watches sees all daemons, whoever runs them, and tells who is overdue."""
 
 import logging
 import time

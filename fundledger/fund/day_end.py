@@ -1,7 +1,7 @@
-"""Sums each day (UTC) that has ended, once: how many orders of each merchant, kind, currency and state were posted on it.
+"""Sums each day (UTC) that has ended, once: its orders by merchant, kind, currency and state.
 
-A day is closed when it ended GRACE_S ago, and none of its orders, or of an earlier day, is unknown any more: those could
-still be posted on it. Days are closed in order, one at a time.
+A day is closed when it ended GRACE_S ago, and none of its orders, or of an earlier day, is unknown any more: those
+could still be posted on it. Days are closed in order, one at a time.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,6 @@
-"""The events of the fund service: what became of orders, in order, as `GET /v1/events`, the stream and webhooks tell it."""
+"""The events of the fund service: what became of orders, in order, as `GET /v1/events`, the stream and webhooks tell
+it.
+"""
 
 from datetime import UTC, datetime
 from typing import Any, Final

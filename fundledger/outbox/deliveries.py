@@ -44,8 +44,8 @@ _log = logging.getLogger(__name__)
 
 
 class Deliverer:
-    """One a process. `private`: endpoints may be on this machine and its networks (the dev profile only). `stop` ends what
-    is being sent; `close` is for the end of the process.
+    """One a process. `private`: endpoints may be on this machine and its networks (the dev profile only). `stop` ends
+    what is being sent; `close` is for the end of the process.
     """
 
     def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", *, private: bool) -> None:

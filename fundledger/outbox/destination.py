@@ -1,5 +1,5 @@
-"""Where a webhook may lead: http(s), to the public internet only. What it resolves to is checked, and then connected to,
-at each delivery: a name that was harmless when it was registered may lead elsewhere now.
+"""Where a webhook may lead: http(s), to the public internet only. What it resolves to is checked, and then connected
+to, at each delivery: a name that was harmless when it was registered may lead elsewhere now.
 """
 
 import asyncio

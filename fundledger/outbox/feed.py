@@ -24,6 +24,11 @@ AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 _log = logging.getLogger(__name__)
 
 
+def page(events: "list[Event]", after: int) -> bytes:
+    """As `GET /v1/events` answers it."""
+    return b'{"events":[' + b",".join([event.body for event in events]) + b'],"next":%d}' % after
+
+
 class TooManyWait(Exception):
     """As many wait for events as may; the same may be asked again."""
 
@@ -67,8 +72,8 @@ class Feed:
         self._stopped = False
 
     async def read(self, after: int, limit: int, wait_s: float) -> tuple[list[Event], int]:
-        """The next events behind `after`, at most `limit`, and the `after` to go on with. If there is none: waits for one,
-        up to `wait_s`. Reading again with the same `after` answers the same.
+        """The next events behind `after`, at most `limit`, and the `after` to go on with. If there is none: waits for
+        one, up to `wait_s`. Reading again with the same `after` answers the same.
 
         Raises TooManyWait, and what asyncpg raises. Cancelling loses nothing.
         """

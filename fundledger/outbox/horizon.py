@@ -11,9 +11,9 @@ For: whoever drew a seq up to L did so before 1. He had his transaction id by th
 first), so his id is before X, which was given in 2. In 3 all transactions with ids before X have ended. The `xmax` of a
 snapshot would not do for X: it is the one after the last id that has *ended*, and who runs may have a greater one.
 
-A row may be visible before it is durable (`synchronous_commit = off`), and gone after a crash; its seq may then be drawn
-again. So when 3 is met, the end of the log is read, which is after the commits of all that had ended; and nothing is
-told before the log has been flushed that far: by whoever commits meanwhile, else by the next look itself.
+A row may be visible before it is durable (`synchronous_commit = off`), and gone after a crash; its seq may then be
+drawn again. So when 3 is met, the end of the log is read, which is after the commits of all that had ended; and nothing
+is told before the log has been flushed that far: by whoever commits meanwhile, else by the next look itself.
 
 A sample is only good on the connection on which it was taken: after a crash ids may be given again, too.
 

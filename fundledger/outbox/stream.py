@@ -1,11 +1,11 @@
 """Events into a Redis stream: each at least once, in order, and none twice.
 
-An event goes in with its seq as its id. Redis refuses an id that is not behind the last one, so what was added before, by
-us or by the holder before us, cannot be added again; only then the cursor in the database is moved.
+An event goes in with its seq as its id. Redis refuses an id that is not behind the last one, so what was added before,
+by us or by the holder before us, cannot be added again; only then the cursor in the database is moved.
 
-A Redis that is away is tried again. One that came back empty goes on from the cursor: what was in it before is not added
-again. A consumer that finds a gap, between the last id it knows and the first it is given, reads what is missing from
-`GET /v1/events?after=`; the ids are the same seqs. The stream keeps about STREAM_MAX events.
+A Redis that is away is tried again. One that came back empty goes on from the cursor: what was in it before is not
+added again. A consumer that finds a gap, between the last id it knows and the first it is given, reads what is missing
+from `GET /v1/events?after=`; the ids are the same seqs. The stream keeps about STREAM_MAX events.
 """
 
 import time

@@ -48,8 +48,8 @@ class Webhooks:
         self._pool = pool
 
     async def add(self, merchant: str, url: str, events: list[str] | None, module: str) -> tuple[Webhook, str] | None:
-        """The endpoint and its secret; None when the merchant has PER_MERCHANT_MAX already. Not idempotent: asked twice,
-        there are two endpoints. `url` was checked by `destination.bad_url`.
+        """The endpoint and its secret; None when the merchant has PER_MERCHANT_MAX already. Not idempotent: asked
+        twice, there are two endpoints. `url` was checked by `destination.bad_url`.
         """
         secret = new_secret()
         row = await self._pool.fetchrow(

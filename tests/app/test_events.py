@@ -75,7 +75,18 @@ async def test_who_waits_is_told_when_something_happens(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["after=-1", "after=x", "limit=0", "limit=1001", "wait_s=31", "wait_s=0.5", "after=9007199254740992", "from=1"],
+    [
+        "after=-1",
+        "after=x",
+        "limit=0",
+        "limit=1001",
+        "wait_s=31",
+        "wait_s=1e1",
+        "wait_s=-1",
+        "wait_s=nan",
+        "after=9007199254740992",
+        "from=1",
+    ],
 )
 async def test_a_bad_question_is_answered_400(client: Client, query: str) -> None:
     assert (await client.get(f"/v1/events?{query}")).status == 400

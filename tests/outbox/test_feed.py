@@ -1,6 +1,7 @@
 """Readers of an outbox miss nothing: neither what commits late, nor what happened while they were away."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -187,7 +188,7 @@ async def test_writers_at_once_are_all_read_once_in_the_order_of_their_seqs(pool
     while len(read) < 40:
         events, after = await feed.read(after, 7, 5)
         read += seqs(events)
-    assert read == sorted(sum(await asyncio.gather(*writing), []))
+    assert read == sorted(itertools.chain.from_iterable(await asyncio.gather(*writing)))
 
 
 async def test_who_waits_is_woken_when_something_happens(pool: Pool, feed: Feed) -> None:
@@ -195,7 +196,7 @@ async def test_who_waits_is_woken_when_something_happens(pool: Pool, feed: Feed)
     await eventually(lambda: feed.waiting == 3, "they wait")
     seq = await an_order(pool)
     assert [seqs((await task)[0]) for task in waiting] == [[seq]] * 3
-    await eventually(lambda: feed._watching.done(), "nobody is waited for, and nobody looks")
+    await eventually(feed._watching.done, "nobody is waited for, and nobody looks")
 
 
 async def test_no_more_wait_than_may(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import msgspec
@@ -33,7 +33,7 @@ class Endpoint:
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def __aenter__(self) -> "Endpoint":
+    async def __aenter__(self) -> Self:
         self._runner = web.ServerRunner(web.Server(self._answer))
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
