@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .PHONY: serve demo test lint bench loadtest prove lock
 
-serve: $(STAMP) ## start everything on 127.0.0.1:8080, data in ./data; Ctrl-C drains and stops
+serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
 
 demo: $(STAMP) ## merchants, paced traffic and a proof of the books, in a data directory of its own

@@ -105,3 +105,25 @@ async def service() -> AsyncIterator[RunningService]:
 async def client(service: RunningService) -> AsyncIterator[Client]:
     async with Client(service.base_url, service.token) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+async def platform() -> AsyncIterator[RunningService]:
+    """Both services, running, for all tests that only ask them things; the books are proved at the end."""
+    platform = RunningService(workers=1, fund=True)
+    try:
+        await platform.start()
+        yield platform
+        if platform.is_running():
+            report = await platform.verify()
+            assert report["ok"], json.dumps(report, indent=1)
+            assert await platform.stop() == 0, platform.log_tail()
+    finally:
+        await platform.remove()
+
+
+@pytest.fixture
+async def fund_client(platform: RunningService) -> AsyncIterator[Client]:
+    """Of the fund service, as the module `dev`."""
+    async with Client(platform.fund_url, platform.token) as client:
+        yield client

@@ -17,6 +17,8 @@ from fundledger.ledger.statements import SQL
 from fundledger.ratelimit import policies
 from fundledger.ratelimit.classes import RANKS
 from fundledger.reconciliation.checks import GUARDS
+from fundledger.reconciliation.fund.checks import CHECKS as FUND_CHECKS
+from fundledger.reconciliation.fund.checks import GUARDS as FUND_GUARDS
 from tests.support.client import Answer, Client
 from tests.support.running import RunningService, run
 
@@ -125,7 +127,9 @@ def test_the_settings_of_the_readme_are_rows_of_the_whole_table():
 def test_no_document_names_a_setting_that_does_not_exist(document: Path):
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     wrong_on_purpose = {"FUNDLEDGER_WORKER"}  # shows what a misspelt one is answered
-    assert set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", document.read_text())) <= known | wrong_on_purpose
+    of_the_tests = {"FUNDLEDGER_TEST_LONG"}
+    named_ = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", document.read_text()))
+    assert named_ <= known | wrong_on_purpose | of_the_tests
 
 
 def test_the_refusals_are_those_of_the_code_in_their_order():
@@ -178,8 +182,9 @@ def test_every_statement_that_the_path_of_a_payment_names_exists():
 
 def test_the_guards_of_the_invariants_are_those_that_verify_watches():
     text = (DOCS / "invariants.md").read_text()
-    assert set(re.findall(r"`(\w+)`", " ".join(cells[3] for cells in table(DOCS / "invariants.md", "No")))) <= GUARDS
-    assert [guard for guard in GUARDS if f"`{guard}`" not in text] == []
+    guards = GUARDS | FUND_GUARDS
+    assert set(re.findall(r"`(\w+)`", " ".join(cells[3] for cells in table(DOCS / "invariants.md", "No")))) <= guards
+    assert [guard for guard in guards if f"`{guard}`" not in text] == []
 
 
 def test_a_word_of_the_glossary_has_one_meaning():
@@ -308,5 +313,5 @@ async def test_the_examples_of_bad_settings_answer_as_shown(tmp_path: Path):
 async def test_the_checks_of_the_invariants_are_those_of_verify(fresh: RunningService):
     report = await fresh.verify()
     text = " ".join(cells[4] for cells in table(DOCS / "invariants.md", "No"))
-    proving = {check["name"] for check in report["checks"]}
+    proving = {check["name"] for check in report["checks"]} | set(FUND_CHECKS)
     assert set(re.findall(r"`(\w+)`", text)) == proving - {"guards_in_force"}

@@ -61,6 +61,11 @@ def _may_be_buffered(type_: AccountType) -> None:
         raise malformed(f"credits of a {type_.name} account cannot be buffered, only a merchant's", field="posting")
 
 
+def whose(service: Service, parameters: dict[str, str]) -> Account | None:
+    """The account that a path names, where this worker remembers it."""
+    return service.directory.get(parameters["id"])
+
+
 async def _account(service: Service, call: Call) -> Account:
     """The account that the path names. Raises BadRequest (404)."""
     id_ = account_id(call.parameters["id"], "id")

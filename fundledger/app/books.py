@@ -1,55 +1,17 @@
 """`fundledger verify` and `fundledger migrate`: the books without the service, or beside it."""
 
-import contextlib
 import sys
-from collections.abc import AsyncIterator
 
 import asyncpg
 import msgspec
 
-from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
-from fundledger.app.settings import Settings
-from fundledger.app.supervisor import CannotServe, lock, migrate_database
+from fundledger.app.claims import CannotServe
+from fundledger.app.databases import databases, migrate_account, migrate_fund
+from fundledger.app.settings import Settings, require_both_databases
+from fundledger.database.migrations import SchemaFault
 from fundledger.reconciliation.checks import verify
-from fundledger.reconciliation.report import Report
+from fundledger.reconciliation.report import Fund, Report
 from fundledger.security.keys import FileKeys, KeyFault
-
-
-@contextlib.asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[str]:
-    """The DSN of the account database: the configured one, that of a running `serve`, or the embedded one, started for
-    this purpose. Raises CannotServe.
-    """
-    if settings.account_dsn:
-        yield settings.account_dsn
-        return
-    told = settings.data_dir / "account-dsn"
-    if told.exists() and await _answers(told.read_text().strip()):
-        yield told.read_text().strip()
-        return
-    if not (settings.data_dir / "postgres").exists():
-        raise CannotServe(
-            f"there is no ledger in {settings.data_dir}: start `fundledger serve` or set FUNDLEDGER_DATA_DIR"
-        )
-    held = lock(settings.data_dir)
-    postgres = EmbeddedPostgres(settings.data_dir, settings.postgres_memory_mb)
-    try:
-        await postgres.start()
-        yield postgres.dsn
-    except PostgresFault as fault:
-        raise CannotServe(str(fault)) from None
-    finally:
-        await postgres.stop()
-        held.close()
-
-
-async def _answers(dsn: str) -> bool:
-    try:
-        connection = await asyncpg.connect(dsn, timeout=5)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-        return False
-    await connection.close()
-    return True
 
 
 async def run_verify(settings: Settings, as_json: bool) -> int:
@@ -61,8 +23,8 @@ async def run_verify(settings: Settings, as_json: bool) -> int:
             print(f"\r\x1b[Kchecking {what} ({rows:,} rows)", end="", file=sys.stderr, flush=True)
 
     try:
-        async with database(settings) as dsn:
-            report = await verify(dsn, FileKeys(settings.data_dir / "keys"), progress)
+        async with databases(settings) as dsns:
+            report = await verify(dsns.account, FileKeys(settings.data_dir / "keys"), progress, dsns.fund)
     except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise CannotServe(f"the books cannot be read: {error}") from None
     if watched:
@@ -79,6 +41,7 @@ def text(report: Report) -> str:
             f"{'ok ' if check.ok else 'BAD'}  {check.name:28} {check.rows:>12,} rows  {check.found or ''}".rstrip()
         )
         lines += [f"       {f.subject}: expected {f.expected}, found {f.actual}" for f in check.findings]
+    lines += _fund_lines(report.fund)
     balances = ", ".join(f"{currency} {total}" for currency, total in report.trial_balance.items()) or "no accounts"
     lines.append(
         f"{'the books are right' if report.ok else 'THE BOOKS ARE WRONG'}: {report.vouchers:,} vouchers, "
@@ -87,13 +50,27 @@ def text(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _fund_lines(fund: Fund | None) -> list[str]:
+    """Orders beside their vouchers, a line a kind."""
+    if fund is None:
+        return []
+    return [
+        f"{kind:20} {total.orders:>12,} orders ({total.in_flight:,} in flight, {total.refused:,} refused) "
+        f"{total.amount:>18,}   {total.vouchers:>12,} vouchers {total.moved:>18,}"
+        for kind, total in sorted(fund.by_kind.items())
+    ]
+
+
 async def run_migrate(settings: Settings) -> int:
-    """Brings the schema up to date, and says what was done."""
+    """Brings both schemas up to date, and says what was done. Raises CannotServe, BadSetting."""
+    require_both_databases(settings)
     settings.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     try:
-        async with database(settings) as dsn:
-            done = await migrate_database(dsn, settings)
-    except (OSError, asyncpg.PostgresError) as error:
+        async with databases(settings, make_fund=True) as dsns:
+            done = [f"{name} (account)" for name in await migrate_account(dsns.account, settings)]
+            if dsns.fund is not None:
+                done += [f"{name} (fund)" for name in await migrate_fund(dsns.fund)]
+    except (OSError, SchemaFault, asyncpg.PostgresError) as error:
         raise CannotServe(f"the schema cannot be migrated: {error}") from None
     print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
     return 0

@@ -11,7 +11,7 @@ from fundledger.app.settings import BadSetting, Settings, read_settings, sources
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit status: 0 well, 1 findings, 2 a bad setting or something that is not there."""
-    from fundledger.app.supervisor import CannotServe
+    from fundledger.app.claims import CannotServe
 
     options, rest = _parser().parse_known_args(arguments)
     if rest and options.run is not _bench:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    names = ("data_dir", "workers", "port", "profile")
+    names = ("data_dir", "workers", "port", "fund_port", "profile")
     settings = read_settings(**{name: getattr(options, name, None) for name in names})
     return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
 
@@ -156,8 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = command("serve", _serve, "start everything; Ctrl-C drains and stops")
     serve.add_argument("--workers", type=int, help="worker processes on the port")
     serve.add_argument("--port", type=int, help="port of the account service")
+    serve.add_argument("--fund-port", type=int, help="port of the fund service")
     serve.add_argument("--profile", choices=["dev", "prod"])
-    migrate = command("migrate", _migrate, "bring the schema up to date")
+    migrate = command("migrate", _migrate, "bring the schemas of both databases up to date")
     verify = command("verify", _verify, "prove the books; exit status 1 on any finding")
     verify.add_argument("--json", action="store_true", help="one JSON object")
     demo = command("demo", _demo, "sample merchants and traffic in a ledger of its own, then a proof of the books")

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from fundledger.app.books import database
+from fundledger.app.claims import CannotServe
+from fundledger.app.databases import databases
 from fundledger.app.holds import HOLD_EXPIRY, Expiry
 from fundledger.app.settings import Settings
-from fundledger.app.supervisor import CannotServe
 from fundledger.app.valkey import EmbeddedValkey
 from fundledger.daemons.daemon import SQL, Daemon
 from fundledger.daemons.once import Taken, run_once
@@ -63,13 +63,9 @@ async def run_daemon(settings: Settings, name: str) -> int:
 @asynccontextmanager
 async def _dsns(settings: Settings) -> AsyncIterator[dict[str, str]]:
     """The databases that there are, by name. Raises CannotServe."""
-    async with database(settings) as account:
-        found = {"account": account}
-        kept = settings.data_dir / "fund-dsn"
-        fund = getattr(settings, "fund_dsn", "") or (kept.read_text().strip() if kept.exists() else "")
-        if fund:
-            found["fund"] = fund
-        yield found
+    async with databases(settings) as dsns:
+        found = {"account": dsns.account, "fund": dsns.fund}
+        yield {name: dsn for name, dsn in found.items() if dsn is not None}
 
 
 async def _read(name: str, dsn: str) -> list[Standing]:
@@ -121,8 +117,8 @@ async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, li
     from fundledger.app.fund.order_line import FundOrder
 
     token = settings.data_dir / "fund-token"
-    url = getattr(settings, "account_url", "") or f"http://{settings.host}:{settings.port}"
-    channels = settings.channel_urls() if hasattr(settings, "channel_urls") else {}
+    url = settings.account_url or f"http://{settings.host}:{settings.port}"
+    channels = settings.channel_urls()
     order = FundOrder(
         0,
         dsn,

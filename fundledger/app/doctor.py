@@ -6,22 +6,32 @@ import shutil
 import socket
 import stat
 import sys
+from collections.abc import Mapping
+from http import HTTPStatus
 
+import aiohttp
 import asyncpg
 import msgspec
 
-from fundledger.app.books import database
+from fundledger.app.claims import CannotServe
+from fundledger.app.databases import databases
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
-from fundledger.app.settings import Settings
-from fundledger.app.supervisor import CannotServe
+from fundledger.app.settings import BadSetting, Settings, require_both_databases
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault, ask
 from fundledger.database.migrations import migrations
 from fundledger.database.statements import load
-from fundledger.ledger.migrate import PACKAGE
+from fundledger.fund.migrate import PACKAGE as FUND_PACKAGE
+from fundledger.fund.statements import SQL as FUND
+from fundledger.ledger.migrate import PACKAGE as LEDGER_PACKAGE
 from fundledger.ledger.statements import SQL as LEDGER
 
 SQL = load("fundledger.app")
 REDIS_MIN = 6
+DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+SERVER = ("Postgres", *DURABLE)
+"""What is true of a server, however many databases it has."""
+SECRET_FILES = ("dev-token", "fund-token", "account-dsn", "fund-dsn")
+ANSWER_S = 3.0
 
 
 class Symptom(msgspec.Struct):
@@ -35,9 +45,10 @@ class Symptom(msgspec.Struct):
 
 async def run_doctor(settings: Settings) -> int:
     """Prints what was looked at; 0 when all is well, 1 otherwise."""
-    symptoms = [_python(), _files(), *_data_dir(settings), _port(settings), await _binaries(settings)]
-    symptoms += await _database(settings)
+    symptoms = [_python(), _files(), *_data_dir(settings), *_ports(settings), await _binaries(settings)]
+    symptoms += await _databases(settings)
     symptoms += await _redis(settings)
+    symptoms += await _account_service(settings)
     for s in symptoms:
         print(f"{'ok ' if s.well else 'BAD'}  {s.what:24} {s.found}" + ("" if s.well else f"\n     -> {s.advice}"))
     return 0 if all(s.well for s in symptoms) else 1
@@ -64,7 +75,7 @@ def _data_dir(settings: Settings) -> list[Symptom]:
         ),
         Symptom("free disk space", free > 2048, f"{free} MB", "free some: Postgres stops when the disk is full"),
     ]
-    for path in [*sorted((folder / "keys").glob("*.key")), folder / "dev-token", folder / "account-dsn"]:
+    for path in [*sorted((folder / "keys").glob("*.key")), *(folder / name for name in SECRET_FILES)]:
         if path.exists():
             mode = stat.S_IMODE(path.stat().st_mode)
             advice = f"chmod 600 {path}, and change the secret: others may have read it"
@@ -72,11 +83,19 @@ def _data_dir(settings: Settings) -> list[Symptom]:
     return symptoms
 
 
-def _port(settings: Settings) -> Symptom:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        taken = probe.connect_ex((settings.host, settings.port)) == 0
-    return Symptom("port", True, f"{settings.port} {'is being served' if taken else 'is free'}")
+def _ports(settings: Settings) -> list[Symptom]:
+    ports = {"port": settings.port}
+    if settings.fund == "on":
+        ports["fund port"] = settings.fund_port
+        if not settings.channels:
+            ports["simulator port"] = settings.simulator_port
+    symptoms = []
+    for what, port in ports.items():
+        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+            probe.settimeout(1)
+            taken = probe.connect_ex((settings.host, port)) == 0
+        symptoms.append(Symptom(what, True, f"{port} {'is being served' if taken else 'is free'}"))
+    return symptoms
 
 
 async def _binaries(settings: Settings) -> Symptom:
@@ -89,18 +108,52 @@ async def _binaries(settings: Settings) -> Symptom:
     return Symptom("embedded Postgres", True, found)
 
 
-async def _database(settings: Settings) -> list[Symptom]:
+async def _databases(settings: Settings) -> list[Symptom]:
+    try:
+        require_both_databases(settings)
+    except BadSetting as bad:
+        return [Symptom("databases", False, "one is configured, the other is not", str(bad))]
     if not settings.account_dsn and not (settings.data_dir / "postgres").exists():
         return [Symptom("account database", True, "not there yet: made on first start")]
     try:
-        async with database(settings) as dsn:
-            connection = await asyncpg.connect(dsn, timeout=10)
-            try:
-                return await _server(connection)
-            finally:
-                await connection.close()
-    except (OSError, CannotServe, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
+        async with databases(settings) as dsns:
+            symptoms = await _database("account database", dsns.account, (LEDGER_PACKAGE, LEDGER, "schema"))
+            if dsns.fund is not None:
+                fund = await _database("fund database", dsns.fund, (FUND_PACKAGE, FUND, "fund schema"))
+                symptoms += [s for s in fund if settings.fund_dsn or s.what not in SERVER]
+            elif settings.fund == "on":
+                symptoms.append(Symptom("fund database", True, "not there yet: made when `serve` starts"))
+            return symptoms
+    except (OSError, CannotServe) as error:
         return [Symptom("account database", False, "does not answer", str(error))]
+
+
+async def _database(what: str, dsn: str, schema: tuple[str, Mapping[str, str], str]) -> list[Symptom]:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            return [*await _server(connection), await _schema(connection, *schema)]
+        finally:
+            await connection.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
+        return [Symptom(what, False, "does not answer", str(error) or type(error).__name__)]
+
+
+async def _account_service(settings: Settings) -> list[Symptom]:
+    if settings.fund == "off" or not settings.account_url:
+        return []
+    advice = "start it, or set FUNDLEDGER_ACCOUNT_URL; it has to know the token in fund-token as the module fund"
+    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{settings.account_url}/readyz") as answer,
+        ):
+            found = f"{settings.account_url} answers {answer.status}"
+            return [Symptom("account service", answer.status == HTTPStatus.OK, found, advice)]
+    except (OSError, aiohttp.ClientError, TimeoutError) as error:
+        found = f"{settings.account_url} does not answer: {error or type(error).__name__}"
+        return [Symptom("account service", False, found, advice)]
 
 
 async def _redis(settings: Settings) -> list[Symptom]:
@@ -133,16 +186,21 @@ async def _server(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Symp
     symptoms = [
         Symptom("Postgres", version >= 180000, f"{version // 10000}.{version % 10000}", "use Postgres 18 or newer")
     ]
-    for name in ("fsync", "full_page_writes", "synchronous_commit"):
+    for name in DURABLE:
         well = server[name] not in ("off", "local")
         symptoms.append(
             Symptom(name, well, server[name], "switch it on: without it a crash loses what was acknowledged")
         )
+    return symptoms
+
+
+async def _schema(
+    connection: "asyncpg.Connection[asyncpg.Record]", package: str, statements: Mapping[str, str], what: str
+) -> Symptom:
     try:
-        applied = {row["number"] for row in await connection.fetch(LEDGER["migrations_applied"])}
+        applied = {row["number"] for row in await connection.fetch(statements["migrations_applied"])}
     except asyncpg.UndefinedTableError:
         applied = set()
-    missing = [name for number, name, _ in migrations(PACKAGE) if number not in applied]
+    missing = [name for number, name, _ in migrations(package) if number not in applied]
     found = "up to date" if not missing else f"missing {', '.join(missing)}"
-    symptoms.append(Symptom("schema", not missing, found, "fundledger migrate"))
-    return symptoms
+    return Symptom(what, not missing, found, "fundledger migrate")

@@ -10,7 +10,8 @@ from fundledger.app import render
 from fundledger.app.problems import malformed
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
-from fundledger.app.service import SQL, Service
+from fundledger.app.served import SQL
+from fundledger.app.service import Service
 from fundledger.ledger import clock
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Unavailable

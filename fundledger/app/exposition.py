@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from fundledger.app.build import this_build
 from fundledger.app.hotkeys import KINDS
-from fundledger.app.metrics import LAG_S, MODES, REQUEST_S, SECONDS, SIZES, Histogram, Snapshot
+from fundledger.app.metrics import LAG_S, MODES, REQUEST_S, SECONDS, SIZES, Answered, Histogram, Snapshot
 from fundledger.daemons.watch import Counted as DaemonsCounted
 from fundledger.hotspot.folder import LAGS
 from fundledger.ratelimit.counted import DECISION_S, Limits, Shed, Times
@@ -20,30 +20,38 @@ RANKS: Final = 10
 
 def render(snapshot: Snapshot) -> bytes:
     """The Prometheus text format."""
-    registry = CollectorRegistry()
-    registry.register(_Rendered(snapshot))
-    return generate_latest(registry)
+    return page([*answered(snapshot), *_posting(snapshot), *_accounts(snapshot)])
 
 
 class _Rendered(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
 
     def collect(self) -> Iterable[Metric]:
-        yield from _requests(self._snapshot)
-        yield from _posting(self._snapshot)
-        yield from _accounts(self._snapshot)
-        yield from _limits(self._snapshot.limits)
-        yield from _shedding(self._snapshot.shed)
-        yield from _hot_keys(self._snapshot)
-        yield from daemons(self._snapshot.daemons)
-        yield from _workers(self._snapshot)
+        return self._families
 
 
-def _requests(s: Snapshot) -> Iterable[Metric]:
-    yield _counters("http_requests", "Requests answered.", ("route", "method", "status", "shed"), s.requests)
-    yield _histograms(
-        "http_request_duration_seconds",
+def page(families: Iterable[Metric]) -> bytes:
+    """The Prometheus text format."""
+    registry = CollectorRegistry()
+    registry.register(_Rendered(families))
+    return generate_latest(registry)
+
+
+def answered(s: Answered, prefix: str = "") -> Iterable[Metric]:
+    """What the workers of either service count; `prefix` tells whose, in the names."""
+    yield from _requests(s, prefix)
+    yield from _limits(s.limits, prefix)
+    yield from _shedding(s.shed, prefix)
+    yield from _hot_keys(s, prefix)
+    yield from daemons(s.daemons)
+    yield from _workers(s, prefix)
+
+
+def _requests(s: Answered, prefix: str) -> Iterable[Metric]:
+    yield counters(f"{prefix}http_requests", "Requests answered.", ("route", "method", "status", "shed"), s.requests)
+    yield histograms(
+        f"{prefix}http_request_duration_seconds",
         "From the last byte of a request to its answer.",
         ("route", "api_class"),
         s.latencies,
@@ -52,78 +60,80 @@ def _requests(s: Snapshot) -> Iterable[Metric]:
 
 
 def _posting(s: Snapshot) -> Iterable[Metric]:
-    yield _counters("vouchers", "Vouchers by what became of them.", ("outcome",), s.outcomes)
-    yield _histogram("batch_size_commands", "Commands in one transaction.", s.batch_size, SIZES)
-    yield _histogram("batch_duration_seconds", "One transaction, lock to commit.", s.batch_seconds, SECONDS)
+    yield counters("vouchers", "Vouchers by what became of them.", ("outcome",), s.outcomes)
+    yield histogram("batch_size_commands", "Commands in one transaction.", s.batch_size, SIZES)
+    yield histogram("batch_duration_seconds", "One transaction, lock to commit.", s.batch_seconds, SECONDS)
     help_ = "How long commits took: by themselves, with a write, or a flush for several."
-    yield _histograms("commit_wait_seconds", help_, ("kind",), s.commits, SECONDS)
-    yield _gauge("lane_waiting_commands", "Commands waiting in lanes.", s.waiting)
-    yield _gauge("lane_in_flight_commands", "Commands in the database.", s.in_flight)
+    yield histograms("commit_wait_seconds", help_, ("kind",), s.commits, SECONDS)
+    yield gauge("lane_waiting_commands", "Commands waiting in lanes.", s.waiting)
+    yield gauge("lane_in_flight_commands", "Commands in the database.", s.in_flight)
     states = {"idle": s.pool.idle, "busy": s.pool.busy}
-    yield _gauges("database_pool_connections", "Connections for reads.", ("state",), states)
-    yield _gauge("database_pool_waiting", "Reads that wait for a connection.", s.pool.waiting)
+    yield gauges("database_pool_connections", "Connections for reads.", ("state",), states)
+    yield gauge("database_pool_waiting", "Reads that wait for a connection.", s.pool.waiting)
 
 
 def _accounts(s: Snapshot) -> Iterable[Metric]:
     heat = {state: s.hot.heat.get(state, 0) for state in ("warming", "hot", "cooling")}
-    yield _gauges("hot_accounts", "Accounts that are not cold.", ("heat",), heat)
+    yield gauges("hot_accounts", "Accounts that are not cold.", ("heat",), heat)
     changes = {change: getattr(s.hot, change) for change in ("splits", "merges", "rebalances", "transitions")}
-    yield _counters("splitting", "What was done to hot accounts.", ("change",), changes)
-    yield _counter("widened_batches", "Batches that one slot of an account was not enough for.", s.hot.widened)
-    yield _gauge("accounts_remembered", "Accounts in the memory of workers.", s.accounts_remembered)
-    yield _counter("folds", "Folds of an account's buffer.", s.buffer.folds)
+    yield counters("splitting", "What was done to hot accounts.", ("change",), changes)
+    yield counter("widened_batches", "Batches that one slot of an account was not enough for.", s.hot.widened)
+    yield gauge("accounts_remembered", "Accounts in the memory of workers.", s.accounts_remembered)
+    yield counter("folds", "Folds of an account's buffer.", s.buffer.folds)
     waits = Histogram(s.buffer.waits, s.buffer.waited_s)
-    yield _histogram("buffered_wait_seconds", "How long folded credits had waited, from their acceptance.", waits, LAGS)
-    yield _gauge("buffered_credits", "Credits that wait to be folded.", s.buffer.rows)
-    yield _gauge("buffered_lag_seconds", "How long the oldest of them has waited.", s.buffer.lag_s)
-    yield _gauge("unbuffered_workers", "Workers that post directly what they might buffer.", s.buffer.direct)
+    yield histogram("buffered_wait_seconds", "How long folded credits had waited, from their acceptance.", waits, LAGS)
+    yield gauge("buffered_credits", "Credits that wait to be folded.", s.buffer.rows)
+    yield gauge("buffered_lag_seconds", "How long the oldest of them has waited.", s.buffer.lag_s)
+    yield gauge("unbuffered_workers", "Workers that post directly what they might buffer.", s.buffer.direct)
 
 
-def _limits(limits: Limits) -> Iterable[Metric]:
+def _limits(limits: Limits, prefix: str) -> Iterable[Metric]:
     labels = ("policy", "api_class", "decision", "source")
-    yield _counters("ratelimit_decisions", "Decisions of the limiter.", labels, limits.decisions)
+    yield counters(f"{prefix}ratelimit_decisions", "Decisions of the limiter.", labels, limits.decisions)
     help_ = "How long decisions took."
-    yield _histograms("ratelimit_decision_duration_seconds", help_, ("source",), limits.decision_s, DECISION_S)
+    yield histograms(f"{prefix}ratelimit_decision_duration_seconds", help_, ("source",), limits.decision_s, DECISION_S)
     rates = {policy: rate for policy, (rate, _) in limits.policies.items()}
     bursts = {policy: burst for policy, (_, burst) in limits.policies.items()}
-    yield _gauges("ratelimit_limit_per_second", "The rate of a policy.", ("policy",), rates)
-    yield _gauges("ratelimit_burst", "The burst of a policy.", ("policy",), bursts)
+    yield gauges(f"{prefix}ratelimit_limit_per_second", "The rate of a policy.", ("policy",), rates)
+    yield gauges(f"{prefix}ratelimit_burst", "The burst of a policy.", ("policy",), bursts)
     help_ = "Used of its limit by the busiest key of a policy, over 10 s."
-    yield _gauges("ratelimit_top_utilization_ratio", help_, ("policy",), limits.utilization)
+    yield gauges(f"{prefix}ratelimit_top_utilization_ratio", help_, ("policy",), limits.utilization)
     help_ = "Tokens of leases, by what became of them."
-    yield _counters("ratelimit_lease_tokens", help_, ("policy", "state"), limits.lease_tokens)
+    yield counters(f"{prefix}ratelimit_lease_tokens", help_, ("policy", "state"), limits.lease_tokens)
     modes = {mode: int(mode == limits.mode) for mode in MODES}
-    yield _gauges("ratelimit_mode", "1 for the mode that the limiter is in.", ("mode",), modes)
-    yield _gauge("ratelimit_fallback_seconds", "For how long it has been in fallback.", limits.fallback_s)
-    yield _counters("ratelimit_store_calls", "Calls of the limiter's store.", ("op", "outcome"), limits.store_calls)
+    yield gauges(f"{prefix}ratelimit_mode", "1 for the mode that the limiter is in.", ("mode",), modes)
+    yield gauge(f"{prefix}ratelimit_fallback_seconds", "For how long it has been in fallback.", limits.fallback_s)
+    yield counters(
+        f"{prefix}ratelimit_store_calls", "Calls of the limiter's store.", ("op", "outcome"), limits.store_calls
+    )
     help_ = "How long calls of the limiter's store took."
-    yield _histograms("ratelimit_store_duration_seconds", help_, ("op",), limits.store_s, DECISION_S)
+    yield histograms(f"{prefix}ratelimit_store_duration_seconds", help_, ("op",), limits.store_s, DECISION_S)
     versions = {limits.version: 1} if limits.version else {}
-    yield _gauges("ratelimit_config_info", "The policies in force.", ("version",), versions)
+    yield gauges(f"{prefix}ratelimit_config_info", "The policies in force.", ("version",), versions)
     help_ = "Policies that could not be read; those before stay in force."
-    yield _counter("ratelimit_config_reload_failures", help_, limits.reload_failures)
+    yield counter(f"{prefix}ratelimit_config_reload_failures", help_, limits.reload_failures)
 
 
-def _shedding(shed: Shed) -> Iterable[Metric]:
-    yield _counters("shed_requests", "Requests that were shed.", ("api_class", "reason"), shed.shed)
-    yield _gauges("inflight_requests", "Requests being served.", ("api_class",), shed.in_flight)
-    yield _gauges("concurrency_limit", "How many may be served at once.", ("api_class",), shed.limit)
-    yield _gauge("shed_level", "How many ranks are shed at the door.", shed.level)
-    yield _counter("shed_level_changes", "Changes of that.", shed.level_changes)
+def _shedding(shed: Shed, prefix: str) -> Iterable[Metric]:
+    yield counters(f"{prefix}shed_requests", "Requests that were shed.", ("api_class", "reason"), shed.shed)
+    yield gauges(f"{prefix}inflight_requests", "Requests being served.", ("api_class",), shed.in_flight)
+    yield gauges(f"{prefix}concurrency_limit", "How many may be served at once.", ("api_class",), shed.limit)
+    yield gauge(f"{prefix}shed_level", "How many ranks are shed at the door.", shed.level)
+    yield counter(f"{prefix}shed_level_changes", "Changes of that.", shed.level_changes)
 
 
 def daemons(counted: DaemonsCounted) -> Iterable[Metric]:
     """Of either service."""
     help_ = "For how long the oldest work of a daemon has waited."
-    yield _gauges("daemon_lag_seconds", help_, ("daemon",), counted.lag_s)
+    yield gauges("daemon_lag_seconds", help_, ("daemon",), counted.lag_s)
     help_ = "When a daemon succeeded last."
-    yield _gauges("daemon_last_success_timestamp_seconds", help_, ("daemon",), counted.last_success)
+    yield gauges("daemon_last_success_timestamp_seconds", help_, ("daemon",), counted.last_success)
     help_ = "1: a daemon has not succeeded within its bound."
-    yield _gauges("daemon_overdue", help_, ("daemon",), counted.overdue)
-    yield _counters("daemon_runs", "Runs of daemons here.", ("daemon", "outcome"), counted.runs)
+    yield gauges("daemon_overdue", help_, ("daemon",), counted.overdue)
+    yield counters("daemon_runs", "Runs of daemons here.", ("daemon", "outcome"), counted.runs)
 
 
-def _hot_keys(s: Snapshot) -> Iterable[Metric]:
+def _hot_keys(s: Answered, prefix: str) -> Iterable[Metric]:
     rates: dict[str, float] = {}
     shares: dict[str, float] = {}
     for kind in KINDS:
@@ -132,52 +142,52 @@ def _hot_keys(s: Snapshot) -> Iterable[Metric]:
             rates[f"{kind} {rank}"] = rate
             shares[f"{kind} {rank}"] = share
     help_ = "Requests per second of the most frequent callers, merchants and accounts."
-    yield _gauges("hotkey_rate", help_, ("kind", "rank"), rates)
-    yield _gauges("hotkey_share_ratio", "Their share of all requests.", ("kind", "rank"), shares)
+    yield gauges(f"{prefix}hotkey_rate", help_, ("kind", "rank"), rates)
+    yield gauges(f"{prefix}hotkey_share_ratio", "Their share of all requests.", ("kind", "rank"), shares)
 
 
-def _workers(s: Snapshot) -> Iterable[Metric]:
-    yield _histogram("event_loop_lag_seconds", "How late timers fire in workers.", s.loop_lag, LAG_S)
-    yield _gauge("resident_memory_bytes", "Resident memory of all workers.", s.rss_bytes)
-    yield _gauge("workers", "Workers that answered this scrape.", s.workers)
+def _workers(s: Answered, prefix: str) -> Iterable[Metric]:
+    yield histogram(f"{prefix}event_loop_lag_seconds", "How late timers fire in workers.", s.loop_lag, LAG_S)
+    yield gauge(f"{prefix}resident_memory_bytes", "Resident memory of all workers.", s.rss_bytes)
+    yield gauge(f"{prefix}workers", "Workers that answered this scrape.", s.workers)
     build = this_build()
     name = f"{build.version} {build.commit}"
-    yield _gauges("build_info", "The build that runs.", ("version", "commit"), {name: 1})
+    yield gauges(f"{prefix}build_info", "The build that runs.", ("version", "commit"), {name: 1})
 
 
 def _split(key: str, labels: Sequence[str]) -> list[str]:
     return key.rsplit(" ", len(labels) - 1)
 
 
-def _counter(name: str, help_: str, value: float) -> Metric:
+def counter(name: str, help_: str, value: float) -> Metric:
     return CounterMetricFamily(f"fundledger_{name}", help_, value=value)
 
 
-def _counters(name: str, help_: str, labels: Sequence[str], values: Mapping[str, float]) -> Metric:
+def counters(name: str, help_: str, labels: Sequence[str], values: Mapping[str, float]) -> Metric:
     family = CounterMetricFamily(f"fundledger_{name}", help_, labels=labels)
     for key, value in values.items():
         family.add_metric(_split(key, labels), value)
     return family
 
 
-def _gauge(name: str, help_: str, value: float) -> Metric:
+def gauge(name: str, help_: str, value: float) -> Metric:
     return GaugeMetricFamily(f"fundledger_{name}", help_, value=value)
 
 
-def _gauges(name: str, help_: str, labels: Sequence[str], values: Mapping[str, float]) -> Metric:
+def gauges(name: str, help_: str, labels: Sequence[str], values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(f"fundledger_{name}", help_, labels=labels)
     for key, value in values.items():
         family.add_metric(_split(key, labels), value)
     return family
 
 
-def _histogram(name: str, help_: str, histogram: Histogram, bounds: Sequence[float]) -> Metric:
+def histogram(name: str, help_: str, histogram: Histogram, bounds: Sequence[float]) -> Metric:
     family = HistogramMetricFamily(f"fundledger_{name}", help_)
     family.add_metric([], *_buckets(histogram, bounds))
     return family
 
 
-def _histograms(
+def histograms(
     name: str, help_: str, labels: Sequence[str], values: Mapping[str, Histogram | Times], bounds: Sequence[float]
 ) -> Metric:
     family = HistogramMetricFamily(f"fundledger_{name}", help_, labels=labels)

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fundledger.app.hotkeys import HotKeys
 from fundledger.app.problems import PROBLEM_TYPE
@@ -30,6 +30,19 @@ IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
 _WITHDRAW: Final = ApiClass.WITHDRAW
 UNLIMITED: Final = Chain([], ApiClass.PAYMENT, {})
+"""Of a request that no policy was looked up for yet."""
+TRUSTED: Final = Chain([], ApiClass.CONFIRM, {})
+"""Of the module that limits its own callers: it meets no policies here."""
+
+
+class Owned(Protocol):
+    """Whose money a request is about: an account, and who owns it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def owner(self) -> str: ...
 
 
 class Passage:
@@ -70,14 +83,30 @@ class Passage:
 
 
 class Gate:
-    """Of one worker. Without a limiter nobody has a quota. Who was let in has to `leave`, however it ends."""
+    """Of one worker. Without a limiter nobody has a quota. Who was let in has to `leave`, however it ends.
 
-    def __init__(self, limiter: Limiter | None, shedder: Shedder, hot_keys: HotKeys) -> None:
+    `trusted`: a module whose requests were limited at its own door, and written ahead there: what it asks to be done is
+    of the class that is shed last, and meets no policies.
+    """
+
+    def __init__(
+        self, limiter: Limiter | None, shedder: Shedder, hot_keys: HotKeys, trusted: str | None = None
+    ) -> None:
         self.limiter = limiter
         self.shedder = shedder
         self.hot_keys = hot_keys
+        self.trusted = trusted
 
-    def enter(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | Pending | None:
+    def recognise(self, passage: Passage, method: str = "POST") -> bool:
+        """Whether it comes from the module that is trusted; then it is marked so. What only reads keeps its class."""
+        if passage.module != self.trusted:
+            return False
+        passage.chain = TRUSTED
+        if method == "POST":
+            passage.api_class = ApiClass.CONFIRM
+        return True
+
+    def enter(self, passage: Passage, account: Owned | None, cost: int = 1) -> Reply | Pending | None:
         """None: it is in. A Reply: it is not, and this is the answer. Pending: `ask` has to be awaited.
 
         Never waits. `account`: whose money it is about. `cost` in tokens.
@@ -90,7 +119,7 @@ class Gate:
             seen("account", account.id, cost)
         seen("caller", passage.module, cost)
         limiter = self.limiter
-        if limiter is not None:
+        if limiter is not None and passage.chain is not TRUSTED:
             chain = limiter.chain(passage.module, passage.api_class, merchant, None if account is None else account.id)
             passage.chain = chain
             verdict = limiter.admit(chain, cost, passage.started)
@@ -117,7 +146,7 @@ class Gate:
                 passage.charges = charges
         return self.enter_uncharged(passage, time.monotonic())
 
-    async def let(self, passage: Passage, account: Account | None, cost: int = 1) -> Reply | None:
+    async def let(self, passage: Passage, account: Owned | None, cost: int = 1) -> Reply | None:
         """`enter`, and `ask` where it takes that. Cancelling: as of `ask`."""
         answer = self.enter(passage, account, cost)
         return await self.ask(passage, cost) if isinstance(answer, Pending) else answer
@@ -146,7 +175,7 @@ class Gate:
             passage.shed = True
             return self._shed(passage, "worker")
         limiter = self.limiter
-        if limiter is None or limiter.store.breaker.open:
+        if limiter is None or passage.chain is TRUSTED or limiter.store.breaker.open:
             return None
         now = time.monotonic()
         chain = limiter.chain(passage.module, passage.api_class, None, None)
@@ -190,21 +219,27 @@ class Gate:
             self.shedder.leave(passage.api_class, passage.merchant, now - passage.started, dropped=dropped)
 
     async def ask_batch(self, passage: Passage, vouchers: Sequence[Voucher]) -> Reply | None:
-        """None: all of a batch is in, else none of it. Each voucher costs one of each bucket that it alone would be
+        """`ask_many` for the vouchers of a batch."""
+        if passage.chain is TRUSTED:
+            self.hot_keys.seen("caller", passage.module, len(vouchers))
+            return self.enter_uncharged(passage, time.monotonic())
+        return await self.ask_many(passage, [self._of(voucher) for voucher in vouchers])
+
+    async def ask_many(self, passage: Passage, items: Sequence[tuple[ApiClass, Owned | None]]) -> Reply | None:
+        """None: all of a batch is in, else none of it. Each item costs one of each bucket that it alone would be
         charged to, and one of each of the class batch. Cancelling: as of `ask`.
         """
-        count = len(vouchers)
+        count = len(items)
         self.hot_keys.seen("caller", passage.module, count)
         limiter = self.limiter
         chains: dict[Chain, int] = {}
         hot: dict[tuple[str, str], int] = {}
-        for voucher in vouchers:
-            account = account_of(voucher.lines, self.class_of(voucher.type))
+        for api_class, account in items:
             if account is not None:
                 for key in (("merchant", account.owner), ("account", account.id)):
                     hot[key] = hot.get(key, 0) + 1
             if limiter is not None:
-                chain = self._chain_of(limiter, passage, voucher)
+                chain = self._chain_of(limiter, passage, api_class, account)
                 chains[chain] = chains.get(chain, 0) + 1
         for (kind, name), n in hot.items():
             self.hot_keys.seen(kind, name, n)
@@ -219,16 +254,23 @@ class Gate:
             costs[bucket] = count
         return await self.ask(passage, count, list(costs.items()))
 
-    def _chain_of(self, limiter: Limiter, passage: Passage, voucher: Voucher) -> Chain:
-        api_class = limiter.policies.class_of(voucher.type)
-        account = account_of(voucher.lines, api_class)
+    def _of(self, voucher: Voucher) -> tuple[ApiClass, Owned | None]:
+        api_class = self.class_of(voucher.type)
+        return api_class, account_of(voucher.lines, api_class)
+
+    def _chain_of(self, limiter: Limiter, passage: Passage, api_class: ApiClass, account: Owned | None) -> Chain:
         owner, id_ = (None, None) if account is None else (account.owner, account.id)
         return limiter.chain(passage.module, api_class, owner, id_)
 
     def refund_voucher(self, passage: Passage, voucher: Voucher) -> None:
+        """`refund_one` of the vouchers of a batch."""
+        if passage.chain is not TRUSTED:
+            self.refund_one(passage, *self._of(voucher))
+
+    def refund_one(self, passage: Passage, api_class: ApiClass, account: Owned | None) -> None:
         """One of a batch was a repeat: it costs nothing, neither by itself nor as one of the batch."""
         if self.limiter is not None:
-            alone = self._chain_of(self.limiter, passage, voucher).buckets
+            alone = self._chain_of(self.limiter, passage, api_class, account).buckets
             buckets = dict.fromkeys((*passage.chain.buckets, *alone))
             self.limiter.give_back_charges([(bucket, 1) for bucket in buckets])
 

@@ -5,9 +5,9 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from fundledger.app.books import database
+from fundledger.app.claims import CannotServe
+from fundledger.app.databases import database
 from fundledger.app.settings import Settings
-from fundledger.app.supervisor import CannotServe
 from fundledger.database.migrations import SchemaFault
 from fundledger.hotspot.keeper import SQL
 from fundledger.ledger.batch import Outcome, Resplit

@@ -13,6 +13,7 @@ from fundledger.app.problems import malformed
 from fundledger.app.render import encode
 from fundledger.app.reply import Reply
 from fundledger.app.settings import PREFIX, BadSetting, Settings
+from fundledger.ratelimit.bucket import SPACE
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.counted import Limits
 from fundledger.ratelimit.limiter import Limiter
@@ -21,7 +22,7 @@ from fundledger.ratelimit.store import Store, StoreAway
 
 if TYPE_CHECKING:
     from fundledger.app.routing import Call
-    from fundledger.app.service import Service
+    from fundledger.app.served import Served
 
 LOOK_EVERY_S: Final = 0.3
 _is_id = re.compile(ID_PATTERN).match
@@ -50,15 +51,19 @@ def read_policies(settings: Settings) -> Policies:
     return policies
 
 
-def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | None:
-    """None when limits are off. `name` tells this worker from all others of the store. Raises BadSetting.
+def build_limiter(
+    settings: Settings, redis_url: str, name: str, workers: int | None = None, space: str = SPACE
+) -> Limiter | None:
+    """None when limits are off. `name` tells this worker from all others of the store; `workers`, of
+    which `space` there, are at first taken to live. Raises BadSetting.
 
     Nothing is connected yet: the store may be away, for now or for good.
     """
     if settings.ratelimit == "off" or not redis_url:
         return None
     counts = Limits()
-    store = Store(redis_url, name, counts, settings.workers, settings.ratelimit_deadline_ms / 1000)
+    deadline_s = settings.ratelimit_deadline_ms / 1000
+    store = Store(redis_url, name, counts, workers or settings.workers, deadline_s, space=space)
     try:
         policies = read_policies(settings)
     except BadSetting as bad:
@@ -69,7 +74,7 @@ def build_limiter(settings: Settings, redis_url: str, name: str) -> Limiter | No
             raise bad from None
         counts.reload_failures += 1
         _log.error("the limits are those before: %s", bad)
-    return Limiter(policies, store, counts, shadow=settings.ratelimit == "shadow")
+    return Limiter(policies, store, counts, shadow=settings.ratelimit == "shadow", space=space)
 
 
 def _remembered(settings: Settings) -> Path:
@@ -142,7 +147,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-async def get_limits(service: "Service", call: "Call") -> Reply:
+async def get_limits(service: "Served", call: "Call") -> Reply:
     """`GET /debug/limits`: which policies such a request meets, what is used of each, and who says so.
 
     Asks the store, and charges nothing but one query of who asks; while that is away it tells what this worker heard

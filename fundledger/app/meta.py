@@ -3,29 +3,31 @@
 import asyncio
 import contextlib
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from fundledger.app.metrics import Pool, Snapshot
+from fundledger.app.metrics import Answered, Pool, Snapshot
 from fundledger.app.problems import problem
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
+from fundledger.app.served import Worker
 from fundledger.app.service import Service
-from fundledger.app.sockets import HOT_KEYS, METRICS, ask_supervisor
+from fundledger.app.sockets import HOT_KEYS, METRICS, ask
 
 PROBE_S = 2.0
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"
 
 
-async def healthz(service: Service, call: Call) -> Reply:
+async def healthz(service: Worker, call: Call) -> Reply:
     """`GET /healthz`: this process answers."""
     del service, call
     return Reply(200, b'{"status":"alive"}')
 
 
-async def readyz(service: Service, call: Call) -> Reply:
+async def readyz(service: Worker, call: Call) -> Reply:
     """`GET /readyz`: 503 while draining or without database."""
     del call
     if service.draining:
@@ -34,20 +36,20 @@ async def readyz(service: Service, call: Call) -> Reply:
         )
     if not await service.database_answers(PROBE_S):
         headers = {"Retry-After": "1"}
-        return problem(503, "no-database", "Not ready", "the account database does not answer", headers=headers)
+        return problem(503, "no-database", "Not ready", "the database does not answer", headers=headers)
     return Reply(200, b'{"status":"ready"}')
 
 
-async def get_metrics(service: Service, call: Call) -> Reply:
+async def get_metrics(service: Worker, call: Call) -> Reply:
     """`GET /metrics`: the page of the supervisor, whichever worker was asked. Raises Unavailable."""
     del call
-    return Reply(200, await ask_supervisor(service.run_dir, METRICS), CONTENT_TYPE)
+    return Reply(200, await ask(service.supervisor_path(), METRICS), CONTENT_TYPE)
 
 
-async def get_hot_keys(service: Service, call: Call) -> Reply:
+async def get_hot_keys(service: Worker, call: Call) -> Reply:
     """`GET /debug/hotkeys`: who asks most, of all workers. Raises Unavailable."""
     del call
-    return Reply(200, await ask_supervisor(service.run_dir, HOT_KEYS))
+    return Reply(200, await ask(service.supervisor_path(), HOT_KEYS))
 
 
 def snapshot(service: Service) -> Snapshot:
@@ -57,20 +59,25 @@ def snapshot(service: Service) -> Snapshot:
     now.waiting = sum(lane.statistics().waiting for lane in service.lanes)
     now.in_flight = sum(lane.statistics().in_flight for lane in service.lanes)
     now.accounts_remembered = len(service.directory)
+    now.hot = service.daemons.keeper.counted
+    now.buffer = service.daemons.folder.counted
+    now.daemons = service.roster.counted()
+    show_gauges(service, now)
+    return now
+
+
+def show_gauges(service: Worker, now: Answered) -> None:
+    """What is true of a worker of either service at this moment."""
     now.rss_bytes = _rss()
     now.pool = _pool(service)
     now.hot_keys = service.hot_keys.last()
-    now.hot = service.daemons.keeper.counted
-    now.buffer = service.daemons.folder.counted
     limiter = service.gate.limiter
     if limiter is not None:
         now.limits = limiter.counted()
     now.shed = service.gate.shedder.counted()
-    now.daemons = service.roster.counted()
-    return now
 
 
-def _pool(service: Service) -> Pool:
+def _pool(service: Worker) -> Pool:
     idle = service.pool.get_idle_size()
     waiting = len(service.pool._queue._getters)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
     return Pool(idle, service.pool.get_size() - idle, waiting)
@@ -83,13 +90,13 @@ def _rss() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def tell_supervisor(service: Service) -> asyncio.Server:
-    """Answer each connection to this worker's socket with its snapshot."""
+async def tell_supervisor(service: Worker, count: Callable[[], Answered]) -> asyncio.Server:
+    """Answer each connection to a worker's socket with its snapshot."""
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         del reader
         with contextlib.suppress(ConnectionError):
-            writer.write(msgspec.json.encode(snapshot(service)))
+            writer.write(msgspec.json.encode(count()))
             await writer.drain()
         writer.close()
 

@@ -45,7 +45,7 @@ class Histogram(msgspec.Struct):
         self.total += other.total
 
 
-def _histogram(bounds: Sequence[float]) -> Histogram:
+def histogram(bounds: Sequence[float]) -> Histogram:
     return Histogram([0] * (len(bounds) + 1))
 
 
@@ -62,8 +62,8 @@ class Pool(msgspec.Struct):
         self.waiting += other.waiting
 
 
-class Snapshot(msgspec.Struct):
-    """Everything one worker has counted since it started, and its gauges now. `worker` is no other one's, ever.
+class Answered(msgspec.Struct):
+    """What a worker of either service has counted since it started, and its gauges now. `worker` is no other's, ever.
 
     Keys of several labels are the labels joined by a blank, in the order that the field's comment names.
     """
@@ -71,43 +71,63 @@ class Snapshot(msgspec.Struct):
     worker: str = ""
     requests: dict[str, int] = {}  # route, method, status, shed
     latencies: dict[str, Histogram] = {}  # route, api_class
-    outcomes: dict[str, int] = {}
-    batch_size: Histogram = msgspec.field(default_factory=lambda: _histogram(SIZES))
-    batch_seconds: Histogram = msgspec.field(default_factory=lambda: _histogram(SECONDS))
-    commits: dict[str, Histogram] = {}  # kind
-    loop_lag: Histogram = msgspec.field(default_factory=lambda: _histogram(LAG_S))
-    waiting: int = 0
-    in_flight: int = 0
-    accounts_remembered: int = 0
+    loop_lag: Histogram = msgspec.field(default_factory=lambda: histogram(LAG_S))
     rss_bytes: int = 0
     workers: int = 1
     pool: Pool = msgspec.field(default_factory=Pool)
     hot_keys: dict[str, Window] = {}  # kind
-    hot: Counted = msgspec.field(default_factory=Counted)
-    buffer: Folded = msgspec.field(default_factory=Folded)
     limits: Limits = msgspec.field(default_factory=Limits)
     shed: Shed = msgspec.field(default_factory=Shed)
     daemons: DaemonsCounted = msgspec.field(default_factory=DaemonsCounted)
 
-    def add(self, other: "Snapshot") -> None:
+    def add_answered(self, other: "Answered") -> None:
         """Of another worker."""
-        _add_counts(self.requests, other.requests)
-        _add_counts(self.outcomes, other.outcomes)
-        for route, histogram in other.latencies.items():
-            self.latencies.setdefault(route, _histogram(REQUEST_S)).add(histogram)
-        for kind, histogram in other.commits.items():
-            self.commits.setdefault(kind, _histogram(SECONDS)).add(histogram)
-        self.batch_size.add(other.batch_size)
-        self.batch_seconds.add(other.batch_seconds)
+        add_counts(self.requests, other.requests)
+        add_histograms(self.latencies, other.latencies, REQUEST_S)
         self.loop_lag.add(other.loop_lag)
-        self.waiting += other.waiting
-        self.in_flight += other.in_flight
-        self.accounts_remembered += other.accounts_remembered
         self.rss_bytes += other.rss_bytes
         self.workers += other.workers
         self.pool.add(other.pool)
         for kind, window in other.hot_keys.items():
             self.hot_keys.setdefault(kind, Window()).add(window)
+        _add_limits(self.limits, other.limits)
+        _add_shed(self.shed, other.shed)
+        self.daemons.add(other.daemons)
+
+    def forget_gauges(self) -> None:
+        """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""
+        self.rss_bytes = self.workers = 0
+        self.pool = Pool()
+        self.hot_keys = {}
+        limits, shed = self.limits, self.shed
+        limits.policies, limits.utilization, limits.mode, limits.fallback_s, limits.version = {}, {}, MODES[0], 0.0, ""
+        shed.in_flight, shed.limit, shed.level = {}, {}, 0
+        self.daemons.forget_gauges()
+
+
+class Snapshot(Answered):
+    """Everything one worker of the account service has counted, and its gauges."""
+
+    outcomes: dict[str, int] = {}
+    batch_size: Histogram = msgspec.field(default_factory=lambda: histogram(SIZES))
+    batch_seconds: Histogram = msgspec.field(default_factory=lambda: histogram(SECONDS))
+    commits: dict[str, Histogram] = {}  # kind
+    waiting: int = 0
+    in_flight: int = 0
+    accounts_remembered: int = 0
+    hot: Counted = msgspec.field(default_factory=Counted)
+    buffer: Folded = msgspec.field(default_factory=Folded)
+
+    def add(self, other: "Snapshot") -> None:
+        """Of another worker."""
+        self.add_answered(other)
+        add_counts(self.outcomes, other.outcomes)
+        add_histograms(self.commits, other.commits, SECONDS)
+        self.batch_size.add(other.batch_size)
+        self.batch_seconds.add(other.batch_seconds)
+        self.waiting += other.waiting
+        self.in_flight += other.in_flight
+        self.accounts_remembered += other.accounts_remembered
         self.hot.splits += other.hot.splits
         self.hot.merges += other.hot.merges
         self.hot.rebalances += other.hot.rebalances
@@ -115,27 +135,23 @@ class Snapshot(msgspec.Struct):
         self.hot.widened += other.hot.widened
         self.hot.heat = self.hot.heat or other.hot.heat
         self.buffer.add(other.buffer)
-        _add_limits(self.limits, other.limits)
-        _add_shed(self.shed, other.shed)
-        self.daemons.add(other.daemons)
 
     def forget_gauges(self) -> None:
-        """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""
-        self.waiting = self.in_flight = self.accounts_remembered = self.rss_bytes = self.workers = 0
-        self.pool = Pool()
-        self.hot_keys = {}
+        super().forget_gauges()
+        self.waiting = self.in_flight = self.accounts_remembered = 0
         self.hot.heat = {}
         self.buffer.rows = self.buffer.direct = 0
         self.buffer.lag_s = 0.0
-        self.daemons.forget_gauges()
-        limits, shed = self.limits, self.shed
-        limits.policies, limits.utilization, limits.mode, limits.fallback_s, limits.version = {}, {}, MODES[0], 0.0, ""
-        shed.in_flight, shed.limit, shed.level = {}, {}, 0
 
 
-def _add_counts(mine: dict[str, int], theirs: Mapping[str, int]) -> None:
+def add_counts(mine: dict[str, int], theirs: Mapping[str, int]) -> None:
     for name, count in theirs.items():
         mine[name] = mine.get(name, 0) + count
+
+
+def add_histograms(mine: dict[str, Histogram], theirs: Mapping[str, Histogram], bounds: Sequence[float]) -> None:
+    for name, counted in theirs.items():
+        mine.setdefault(name, histogram(bounds)).add(counted)
 
 
 def _add_times(mine: dict[str, Times], theirs: Mapping[str, Times]) -> None:
@@ -144,9 +160,9 @@ def _add_times(mine: dict[str, Times], theirs: Mapping[str, Times]) -> None:
 
 
 def _add_limits(mine: Limits, theirs: Limits) -> None:
-    _add_counts(mine.decisions, theirs.decisions)
-    _add_counts(mine.lease_tokens, theirs.lease_tokens)
-    _add_counts(mine.store_calls, theirs.store_calls)
+    add_counts(mine.decisions, theirs.decisions)
+    add_counts(mine.lease_tokens, theirs.lease_tokens)
+    add_counts(mine.store_calls, theirs.store_calls)
     _add_times(mine.decision_s, theirs.decision_s)
     _add_times(mine.store_s, theirs.store_s)
     mine.reload_failures += theirs.reload_failures
@@ -160,19 +176,23 @@ def _add_limits(mine: Limits, theirs: Limits) -> None:
 
 
 def _add_shed(mine: Shed, theirs: Shed) -> None:
-    _add_counts(mine.shed, theirs.shed)
-    _add_counts(mine.in_flight, theirs.in_flight)
-    _add_counts(mine.limit, theirs.limit)
+    add_counts(mine.shed, theirs.shed)
+    add_counts(mine.in_flight, theirs.in_flight)
+    add_counts(mine.limit, theirs.limit)
     mine.level = max(mine.level, theirs.level)
     mine.level_changes += theirs.level_changes
 
 
-class Metrics:
-    """The counters of this worker. To `commits` whoever commits tells how long that took."""
+def this_worker() -> str:
+    """No other one's, ever."""
+    return f"{os.getpid()}:{time.time_ns()}"
 
-    def __init__(self) -> None:
-        self.now = Snapshot(worker=f"{os.getpid()}:{time.time_ns()}")
-        self.commits: Commits = deque()
+
+class Requests:
+    """Counts the requests of this worker, in `counted`."""
+
+    def __init__(self, counted: Answered) -> None:
+        self.counted = counted
         self._series: dict[tuple[str, str, int, str, bool], tuple[str, Histogram]] = {}
 
     def request(
@@ -182,19 +202,28 @@ class Metrics:
         series = self._series.get((route, method, status, api_class, shed))
         if series is None:
             series = self._begin(route, method, status, api_class, shed)
-        key, histogram = series
-        self.now.requests[key] += 1
-        histogram.counts[bisect_left(REQUEST_S, seconds)] += 1
-        histogram.total += seconds
+        key, took = series
+        self.counted.requests[key] += 1
+        took.counts[bisect_left(REQUEST_S, seconds)] += 1
+        took.total += seconds
 
     def _begin(self, route: str, method: str, status: int, api_class: str, shed: bool) -> tuple[str, Histogram]:
         method = method if method in METHODS else OTHER
         key = f"{route} {method} {status} {'true' if shed else 'false'}"
-        self.now.requests.setdefault(key, 0)
-        histogram = self.now.latencies.setdefault(f"{route} {api_class}", _histogram(REQUEST_S))
+        self.counted.requests.setdefault(key, 0)
+        took = self.counted.latencies.setdefault(f"{route} {api_class}", histogram(REQUEST_S))
         if method != OTHER:
-            self._series[route, method, status, api_class, shed] = key, histogram
-        return key, histogram
+            self._series[route, method, status, api_class, shed] = key, took
+        return key, took
+
+
+class Metrics(Requests):
+    """The counters of this worker. To `commits` whoever commits tells how long that took."""
+
+    def __init__(self) -> None:
+        self.now = Snapshot(worker=this_worker())
+        super().__init__(self.now)
+        self.commits: Commits = deque()
 
     def outcome(self, name: str) -> None:
         self.now.outcomes[name] = self.now.outcomes.get(name, 0) + 1
@@ -208,4 +237,4 @@ class Metrics:
         """Count what `commits` was told."""
         while self.commits:
             kind, took = self.commits.popleft()
-            self.now.commits.setdefault(kind, _histogram(SECONDS)).observe(SECONDS, took)
+            self.now.commits.setdefault(kind, histogram(SECONDS)).observe(SECONDS, took)

@@ -1,9 +1,9 @@
 """The service's own description: the OpenAPI 3.1 file, and its page. Built on first request, then kept."""
 
 import textwrap
-from functools import cache
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -11,17 +11,17 @@ from fundledger.app import docs_page
 from fundledger.app.meta import HTML_TYPE
 from fundledger.app.openapi_answers import ANSWERS
 from fundledger.app.openapi_operations import OPERATIONS
-from fundledger.app.openapi_problems import problems
+from fundledger.app.openapi_problems import Problem, problems
 from fundledger.app.openapi_schemas import REF, Schema, request_schemas
 from fundledger.app.openapi_types import SERVICE_TAG, TIMEOUT, Answer, Operation, all_answers
 from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
-from fundledger.app.service import Service
+from fundledger.app.served import Served
 
 _HEADERS: dict[str, Schema] = {
     "Idempotent-Replay": {
-        "description": "`true`: this answer was given before, to the first request with this id.",
+        "description": "`true`: this was asked for before, by the first request with this id or number.",
         "schema": {"const": "true"},
     },
     "Retry-After": {
@@ -79,47 +79,67 @@ _TAGS = {
 }
 
 
-async def get_document(service: Service, call: Call) -> Reply:
-    """`GET /openapi.json`."""
-    del service, call
-    return Reply(200, _encoded())
+class About(msgspec.Struct, frozen=True):
+    """What there is to say of one service. `tags`: descriptions by name."""
+
+    title: str
+    summary: str
+    description: str
+    tags: dict[str, str]
+    operations: Sequence[Operation]
+    schemas: dict[str, Schema]
+    problems: Sequence[Problem]
 
 
-async def get_page(service: Service, call: Call) -> Reply:
-    """`GET /docs`."""
-    del service, call
-    return Reply(200, _page(), HTML_TYPE, {"Content-Security-Policy": docs_page.POLICY})
+class Pages:
+    """The handlers of `GET /openapi.json` and `GET /docs`; what they answer is built when it is first asked for."""
 
+    def __init__(self, document: Callable[[], dict[str, Any]]) -> None:
+        self._document = document
+        self._encoded = b""
+        self._page = b""
 
-@cache
-def _encoded() -> bytes:
-    return msgspec.json.encode(document())
+    async def get_document(self, service: Served, call: Call) -> Reply:
+        del service, call
+        self._encoded = self._encoded or msgspec.json.encode(self._document())
+        return Reply(200, self._encoded)
 
-
-@cache
-def _page() -> bytes:
-    return docs_page.render(document()).encode()
+    async def get_page(self, service: Served, call: Call) -> Reply:
+        del service, call
+        self._page = self._page or docs_page.render(self._document()).encode()
+        return Reply(200, self._page, HTML_TYPE, {"Content-Security-Policy": docs_page.POLICY})
 
 
 def document() -> dict[str, Any]:
+    """Of the account service."""
+    summary = "A payment fund account system: durable double-entry accounts on stock Postgres."
+    schemas = {**request_schemas(), **ANSWERS}
+    return document_of(About("fundledger account service", summary, _ABOUT, _TAGS, OPERATIONS, schemas, problems()))
+
+
+PAGES: Final = Pages(document)
+
+
+def document_of(about: About) -> dict[str, Any]:
+    """The file of one service."""
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
+    for operation in about.operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "fundledger account service",
+            "title": about.title,
             "version": version("fundledger"),
-            "summary": "A payment fund account system: durable double-entry accounts on stock Postgres.",
-            "description": _ABOUT,
+            "summary": about.summary,
+            "description": about.description,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}],
-        "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
+        "tags": [{"name": name, "description": description} for name, description in about.tags.items()],
         "paths": paths,
         "components": {
-            "schemas": {**request_schemas(), **ANSWERS},
+            "schemas": about.schemas,
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -130,7 +150,7 @@ def document() -> dict[str, Any]:
         },
         "x-problems": [
             {"type": p.type, "status": p.status, "title": p.title, "final": p.final, "advice": p.advice}
-            for p in problems()
+            for p in about.problems
         ],
     }
 

@@ -150,6 +150,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     "BatchResult": _object(
         {"id": UUID, "status": {"type": "string", "enum": ["posted", "refused"]}},
         {
+            "posted_at": {**INSTANT, "description": "of a posted item"},
             "problem": {**_PROBLEM, "description": "of a refused item"},
             "replay": {"const": True, "description": "of an item that had been posted before"},
         },
@@ -320,7 +321,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     },
     "BatchResults": {
         "results": [
-            {"id": OTHER_VOUCHER, "status": "posted"},
+            {"id": OTHER_VOUCHER, "status": "posted", "posted_at": "2026-11-23T04:32:59.137384Z"},
             {"id": REVERSAL, "status": "refused", "problem": _REFUSAL},
         ]
     },

@@ -1,6 +1,9 @@
 """The schemas of request bodies in the OpenAPI file, derived from the types that decode them."""
 
-from functools import cache
+from collections.abc import Iterable, Mapping
+from functools import cache, reduce
+from operator import or_
+from types import UnionType
 from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
@@ -67,11 +70,20 @@ _DESCRIPTIONS: Final[dict[tuple[str, str], str]] = {
 
 def request_schemas() -> dict[str, Schema]:
     """By name, one for each type in body.py that a request decodes to."""
-    _, schemas = msgspec.json.schema_components([_mirror(type_) for type_ in _BODIES], ref_template=REF + "{name}")
-    for (name, member), schema in _CHECKED_BY_FUNCTIONS.items():
-        assert member in schemas[name]["properties"], "a member that body.py does not have"
+    return schemas_of(_BODIES, _CHECKED_BY_FUNCTIONS, _DESCRIPTIONS)
+
+
+def schemas_of(
+    types: Iterable[type[msgspec.Struct]],
+    checked: Mapping[tuple[str, str], Schema],
+    descriptions: Mapping[tuple[str, str], str],
+) -> dict[str, Schema]:
+    """By name, one for each of these types, and of those in them. `checked`: what a type does not say of a member."""
+    _, schemas = msgspec.json.schema_components([_mirror(type_) for type_ in types], ref_template=REF + "{name}")
+    for (name, member), schema in checked.items():
+        assert member in schemas[name]["properties"], "a member that its type does not have"
         schemas[name]["properties"][member] = schema
-    for (name, member), description in _DESCRIPTIONS.items():
+    for (name, member), description in descriptions.items():
         schemas[name]["properties"][member]["description"] = description
     for schema in schemas.values():
         del schema["title"]
@@ -84,10 +96,15 @@ def _mirror(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
     """The same type, but for members that are kept as raw JSON, of which it tells what they may be."""
     fields: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(struct):
-        default = None if field.type is msgspec.Raw else field.default
-        fields.append((field.name, _mirrored(field.type), msgspec.field(default=default)))
+        if field.type is msgspec.Raw:
+            default = msgspec.field(default=None)
+        elif field.default_factory is not msgspec.NODEFAULT:
+            default = msgspec.field(default_factory=field.default_factory)
+        else:
+            default = msgspec.field(default=field.default)
+        fields.append((field.name, _mirrored(field.type), default))
     strict = struct.__struct_config__.forbid_unknown_fields
-    return msgspec.defstruct(struct.__name__, fields, forbid_unknown_fields=strict)
+    return msgspec.defstruct(struct.__name__, fields, forbid_unknown_fields=strict, kw_only=True)
 
 
 def _mirrored(type_: Any) -> Any:
@@ -98,6 +115,8 @@ def _mirrored(type_: Any) -> Any:
     if get_origin(type_) is Annotated:
         inner, *meta = get_args(type_)
         return Annotated[_mirrored(inner), *meta]
+    if get_origin(type_) is UnionType:
+        return reduce(or_, [_mirrored(one) for one in get_args(type_)])
     if get_origin(type_) is list:
         return list[_mirrored(get_args(type_)[0])]  # type: ignore[misc]
     return type_

@@ -32,6 +32,7 @@ SQL = load("fundledger.app")
 SYSTEM_USER = "fundledger-postgres"
 ROLE = "fundledger"
 DATABASE = "fundledger_account"
+FUND_DATABASE = "fundledger_fund"
 START_S = 60.0
 SMALL_MB = 512
 """Up to this much shared memory it is a test's server, which is spared the stock of log files."""
@@ -44,12 +45,16 @@ class PostgresFault(Exception):
 
 
 class EmbeddedPostgres:
-    """One server on `DATA_DIR/postgres`. `start` may be called again after the server died."""
+    """One server on `DATA_DIR/postgres`. `start` may be called again after the server died.
 
-    def __init__(self, data_dir: Path, memory_mb: int) -> None:
+    It has the account database, and, with `fund`, the fund database.
+    """
+
+    def __init__(self, data_dir: Path, memory_mb: int, *, fund: bool = False) -> None:
         self._home = data_dir / "postgres"
         self._log_file = data_dir / "postgres.log"
         self._password_file = data_dir / "postgres-password"
+        self._fund = fund
         self._memory_mb = memory_mb or _quarter_of_memory_mb()
         self._bin = _binaries()
         self._user = _system_user()
@@ -61,6 +66,11 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         return self._dsn(DATABASE)
+
+    @property
+    def fund_dsn(self) -> str:
+        """Of a database that is there when it was asked for, now or by an earlier `serve`."""
+        return self._dsn(FUND_DATABASE)
 
     async def start(self) -> None:
         """Start the server and wait until it answers. Raises PostgresFault.
@@ -85,7 +95,7 @@ class EmbeddedPostgres:
             if asyncio.get_running_loop().time() > give_up_at:
                 raise PostgresFault(f"the embedded Postgres does not start: see {self._log_file}")
             await asyncio.sleep(0.5)
-        await self._create_database(new and self._memory_mb > SMALL_MB)
+        await self._create_databases(new and self._memory_mb > SMALL_MB)
 
     async def wait(self) -> int:
         """Until the server has ended, for whatever reason."""
@@ -225,12 +235,14 @@ class EmbeddedPostgres:
                 return True
         return False
 
-    async def _create_database(self, preallocate: bool) -> None:
+    async def _create_databases(self, preallocate: bool) -> None:
+        wanted = {DATABASE: "create_database"} | ({FUND_DATABASE: "create_fund_database"} if self._fund else {})
         connection = await asyncpg.connect(self._dsn("postgres"))
         try:
-            if not await connection.fetchval(SQL["database_exists"], DATABASE):
-                with contextlib.suppress(asyncpg.DuplicateDatabaseError):
-                    await connection.execute(SQL["create_database"])
+            for name, statement in wanted.items():
+                if not await connection.fetchval(SQL["database_exists"], name):
+                    with contextlib.suppress(asyncpg.DuplicateDatabaseError):
+                        await connection.execute(SQL[statement])
             if preallocate:
                 await connection.execute(SQL["preallocate_wal"])
                 await connection.execute(SQL["checkpoint"])

@@ -1,14 +1,18 @@
 """What a client can be told: every refusal and fault as a problem (RFC 9457), in one table."""
 
+import logging
 from typing import Any, Final
 
 import msgspec
 
 from fundledger.app.reply import Reply, Undone
+from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.ledger.records import HoldTampered, VoucherTampered
 from fundledger.ledger.refusal import Code, Refusal
 
 URN = "urn:fundledger:problem:"
+_log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -102,3 +106,11 @@ def faulted(fault: Fault) -> Reply:
     headers = {"Retry-After": "1"} if members["status"] == 503 else {}
     reply = Undone if isinstance(fault, Unavailable) else Reply
     return reply(members["status"], _encode(members), PROBLEM_TYPE, headers)
+
+
+def crashed(error: Exception) -> Reply:
+    """The answer to a bug, which is logged; a record that does not match its MAC is one that the client is told of."""
+    _log.critical("a request failed", exc_info=error)
+    if isinstance(error, AccountTampered | HoldTampered | VoucherTampered):
+        return refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))
+    return problem(500, "internal-error", "Something is wrong on our side", "the request failed; it was logged")

@@ -1,4 +1,4 @@
-"""The short path of a payment: `POST /v1/vouchers` without a task, a future or a request object of its own.
+"""The short path of a payment, which one POST of a service takes: without a task, a future or a request of its own.
 
 aiohttp parses every request and serves all others. A payment that arrives whole on an idle kept-alive connection is
 taken from the parsed messages before aiohttp's handler loop is woken, and its answer is written when its batch has been
@@ -10,8 +10,10 @@ against each other.
 import asyncio
 import logging
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Generic
 
+import msgspec
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -20,26 +22,34 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from fundledger.app.gate import Passage
-from fundledger.app.problems import BadRequest, malformed
+from fundledger.app.problems import BadRequest, crashed, malformed
 from fundledger.app.reply import Reply
-from fundledger.app.routing import BODY_BYTES_MAX, budget_of, to_response, unauthorized, unsupported_media
-from fundledger.app.service import Service
-from fundledger.app.vouchers import crashed, post_voucher
+from fundledger.app.routing import BODY_BYTES_MAX, S, budget_of, to_response, unauthorized, unsupported_media
 from fundledger.ratelimit.classes import ApiClass
 
-ROUTE: Final = "/v1/vouchers"
 KEEPALIVE_S: Final = 75.0
 _log = logging.getLogger(__name__)
 
 
-class PaymentProtocol(RequestHandler):
+class ShortPath(msgspec.Struct, Generic[S], frozen=True):
+    """Which POST takes it. `post` is called with the whole body; it never raises, and calls the answer once."""
+
+    route: str
+    post: Callable[[S, Passage, bytes, Callable[[Reply], None]], None]
+
+
+class PaymentProtocol(RequestHandler, Generic[S]):
     """One client connection."""
 
-    __slots__ = ("_paying", "_service", "_shown_started")
+    __slots__ = ("_paying", "_post", "_route", "_service")
 
-    def __init__(self, service: Service, manager: Server, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+    def __init__(
+        self, service: S, short: ShortPath[S], manager: Server, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
+    ) -> None:
         super().__init__(manager, loop=loop, **kwargs)
         self._service = service
+        self._route = short.route
+        self._post = short.post
         self._paying = False
 
     def data_received(self, data: bytes) -> None:
@@ -74,7 +84,7 @@ class PaymentProtocol(RequestHandler):
         message, payload = messages[0]
         if (
             type(message) is RawRequestMessage
-            and message.path == ROUTE
+            and message.path == self._route
             and message.method == "POST"
             and not message.should_close
             and type(payload) is StreamReader
@@ -99,7 +109,7 @@ class PaymentProtocol(RequestHandler):
         started = time.monotonic()
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         headers = message.headers
-        service = self._service
+        service, route = self._service, self._route
 
         passage = Passage("", started, None, ApiClass.PAYMENT)
 
@@ -108,7 +118,7 @@ class PaymentProtocol(RequestHandler):
             try:
                 now = time.monotonic()
                 service.gate.leave(passage, now, reply)
-                service.answered(ROUTE, reply.status, now - started, "POST", passage.api_class, passage.shed)
+                service.answered(route, reply.status, now - started, "POST", passage.api_class, passage.shed)
                 limits = service.gate.told(passage, now).raw
             except Exception:
                 # Its sender must not wait for ever, nor those behind it on this connection.
@@ -138,6 +148,6 @@ class PaymentProtocol(RequestHandler):
         except Exception as error:
             reply = crashed(error)
         if reply is None:
-            post_voucher(service, passage, body, answer)
+            self._post(service, passage, body, answer)
         else:
             answer(reply)

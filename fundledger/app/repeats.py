@@ -1,4 +1,5 @@
-"""Whether a voucher that would be refused for its quota was recorded before: then it is a repeat, and costs nothing.
+"""Whether a voucher, or an order, that would be refused for its quota was recorded before: then it is a repeat, and
+costs nothing.
 
 A flood of refusals must not become a flood of reads: the ids that wait are looked up together, a few times a second.
 """
@@ -6,14 +7,14 @@ A flood of refusals must not become a flood of reads: the ids that wait are look
 import asyncio
 import logging
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
-from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.database.statements import load
 from fundledger.ratelimit.pacer import Pacer, TooMuch
 
-SQL = load("fundledger.app")
+SQL: Final = load("fundledger.app")
 READS_PER_S: Final = 20
 IDS_AT_ONCE: Final = 64
 WAIT_S: Final = 0.1 + 1 / READS_PER_S
@@ -30,10 +31,14 @@ _AWAY: Final = (
 
 
 class Repeats:
-    """Of one worker: at most `READS_PER_S` reads a second of `IDS_AT_ONCE` ids. What does not fit is not looked up."""
+    """Of one worker: at most `READS_PER_S` reads a second of `IDS_AT_ONCE` ids. What does not fit is not looked up.
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    `known`: the statement that answers those of the ids `$1` that are recorded.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", known: str = SQL["known_vouchers"]) -> None:
         self._pool = pool
+        self._known = known
         self._pacer = Pacer(READS_PER_S, waiters_max=1)
         self._asked: dict[UUID, asyncio.Future[bool]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -65,7 +70,7 @@ class Repeats:
             try:
                 await self._pacer.turn()
                 asked, self._asked = self._asked, {}
-                rows = await self._pool.fetch(SQL["known_vouchers"], list(asked))
+                rows = await self._pool.fetch(self._known, list(asked))
                 found = {row["id"] for row in rows}
             except _AWAY:
                 pass

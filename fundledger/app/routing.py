@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -12,21 +12,19 @@ from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
-from fundledger.app.gate import Passage
-from fundledger.app.problems import BadRequest, faulted, malformed
+from fundledger.app.gate import Owned, Passage
+from fundledger.app.problems import BadRequest, crashed, faulted, malformed
 from fundledger.app.reply import Reply
-from fundledger.ledger.account import Account
+from fundledger.app.served import Served
 from fundledger.ledger.fault import Fault
 from fundledger.ratelimit.classes import ApiClass
-
-if TYPE_CHECKING:
-    from fundledger.app.service import Service
 
 BODY_BYTES_MAX: Final = 64 << 10
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
 BODY_S: Final = 30.0
 """How long a body may take to arrive."""
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
+S = TypeVar("S", bound=Served)
 
 
 class Call(msgspec.Struct):
@@ -40,40 +38,37 @@ class Call(msgspec.Struct):
     passage: Passage = msgspec.field(default_factory=lambda: Passage("", 0.0, None, ApiClass.PAYMENT))
 
 
-Handler = Callable[["Service", Call], Awaitable[Reply]]
-
-
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, Generic[S], frozen=True):
     """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token.
 
     Without `api_class` it is not limited; `enters`: its handler passes the gate by itself, when it knows whose it is;
-    `by_body`: the body tells the class, so that nobody is turned away before it is read. `owned`: policies for the
-    merchant and the account that the path names count, too.
+    `by_body`: the body tells the class, so that nobody is turned away before it is read. `whose`: what the path names
+    belongs to somebody, whose policies count, too; it answers None where that is not known.
     """
 
     method: str
     template: str
-    handler: Handler
+    handler: Callable[[S, Call], Awaitable[Reply]]
     public: bool = False
     query: tuple[str, ...] = ()
     body_bytes_max: int = BODY_BYTES_MAX
     api_class: ApiClass | None = None
     enters: bool = False
     by_body: bool = False
-    owned: bool = True
+    whose: Callable[[S, dict[str, str]], Owned | None] | None = None
 
 
-class Router:
+class Router(Generic[S]):
     """The routes, found by the number and the fixed parts of a path's segments."""
 
-    def __init__(self, routes: list[Route]) -> None:
+    def __init__(self, routes: list[Route[S]]) -> None:
         self.routes = routes
-        self._by_length: dict[int, list[tuple[list[str], Route]]] = {}
+        self._by_length: dict[int, list[tuple[list[str], Route[S]]]] = {}
         for route in routes:
             segments = route.template.split("/")
             self._by_length.setdefault(len(segments), []).append((segments, route))
 
-    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+    def find(self, method: str, path: str) -> tuple[Route[S], dict[str, str]]:
         """Raises BadRequest: 404, or 405 with what is allowed."""
         segments = path.split("/")
         allowed = set()
@@ -126,7 +121,7 @@ def too_large(limit: int) -> BadRequest:
     return BadRequest(413, "body-too-large", "The body is too large", f"at most {limit} bytes are read here")
 
 
-async def answer(service: "Service", router: Router, request: BaseRequest) -> web.StreamResponse:
+async def answer(service: S, router: Router[S], request: BaseRequest) -> web.StreamResponse:
     """The handler that aiohttp calls for everything that does not take the short path of `protocol`."""
     started = time.monotonic()
     label, method = "unmatched", request.method
@@ -146,8 +141,6 @@ async def answer(service: "Service", router: Router, request: BaseRequest) -> we
         service.answered(label, 499, time.monotonic() - started, method)
         raise
     except Exception as error:
-        from fundledger.app.vouchers import crashed
-
         reply = crashed(error)
     now = time.monotonic()
     service.gate.leave(passage, now, reply)
@@ -167,7 +160,7 @@ def to_response(reply: Reply) -> web.Response:
 
 
 async def _call(
-    service: "Service", route: Route, parameters: dict[str, str], request: BaseRequest, passage: Passage
+    service: S, route: Route[S], parameters: dict[str, str], request: BaseRequest, passage: Passage
 ) -> Reply:
     module = service.module(request.headers.get("Authorization"))
     if module is None:
@@ -177,6 +170,7 @@ async def _call(
     if route.api_class is not None:
         passage.module = module
         passage.api_class = route.api_class
+        service.gate.recognise(passage, route.method)
         passage.budget_s = budget_of(request.headers)
         no = None if route.by_body else service.gate.at_the_door(passage)
         if no is not None:
@@ -194,7 +188,7 @@ async def _call(
             passage.budget_s -= now - passage.started
         passage.started = now
     if route.api_class is not None and not route.enters:
-        no = await service.gate.let(passage, _whose(service, route, parameters))
+        no = await service.gate.let(passage, None if route.whose is None else route.whose(service, parameters))
         if no is not None:
             return no
     if route.method == "POST":
@@ -208,13 +202,6 @@ async def _call(
     if len(set(query)) != len(query):
         raise malformed("a query parameter stands twice")
     return await route.handler(service, Call(module, parameters, query, request.headers, body, passage))
-
-
-def _whose(service: "Service", route: Route, parameters: dict[str, str]) -> Account | None:
-    """The account that a path names, where this worker remembers it."""
-    if route.owned and route.template.startswith("/v1/accounts/{id}"):
-        return service.directory.get(parameters["id"])
-    return None
 
 
 def budget_of(headers: MultiMapping[str]) -> float | None:

@@ -9,8 +9,9 @@ most: a page has everything that was counted before it was asked for.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -28,29 +29,76 @@ ASKER_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
-class _Worker:
+class Told(Protocol):
+    """What a worker tells, a struct. `worker` is no other one's, ever; `add` does not change what it is given."""
+
+    worker: str
+
+    def add(self, other: Self, /) -> None: ...
+
+    def forget_gauges(self) -> None: ...
+
+
+T = TypeVar("T", bound=Told)
+
+
+class Source(NamedTuple, Generic[T]):
+    """Who is asked, and what is answered: one for each service.
+
+    `nothing()` is what no worker at all would tell. `socket(run_dir, ordinal)` is where a worker tells,
+    `answers_at(run_dir)` where the supervisor is asked, `answers` what for, each by the line that is sent.
+    """
+
+    nothing: Callable[[], T]
+    socket: Callable[[Path, int], Path]
+    answers_at: Callable[[Path], Path]
+    answers: Mapping[bytes, Callable[[T], bytes]]
+
+
+def nothing() -> Snapshot:
+    """What no worker at all has counted."""
+    return Snapshot(workers=0)
+
+
+def hot_keys(snapshot: Snapshot) -> bytes:
+    """Who asks most, as JSON."""
+    kinds = {
+        kind: [
+            {"id": key, "rate": rate, "share": round(share, 6)}
+            for key, rate, share in snapshot.hot_keys.get(kind, Window()).top(SHOWN)
+        ]
+        for kind in KINDS
+    }
+    return msgspec.json.encode({"kinds": kinds, "window_s": WINDOW_S})
+
+
+ACCOUNT: Final = Source[Snapshot](nothing, worker_socket, supervisor_socket, {METRICS: render, HOT_KEYS: hot_keys})
+
+
+class _Worker(Generic[T]):
     """All that ever ran as one ordinal: `before` is the sum of those that are gone, `last` what this one told last.
     `life` counts them; `answers`: whether it did when it was asked last.
     """
 
-    def __init__(self) -> None:
-        self.before = Snapshot(workers=0)
-        self.last: Snapshot | None = None
+    def __init__(self, nothing: T) -> None:
+        self.before = nothing
+        self.last: T | None = None
         self.life = 0
         self.answers = False
 
 
-class Totals:
-    """The sum over `workers`, which counts on when one of them is replaced."""
+class Totals(Generic[T]):
+    """The sum over `workers`, which counts on when one of them is replaced. `nothing()` is where it begins."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = [_Worker() for _ in range(workers)]
+    def __init__(self, workers: int, nothing: Callable[[], T]) -> None:
+        self._nothing = nothing
+        self._workers = [_Worker(nothing()) for _ in range(workers)]
 
     def life(self, ordinal: int) -> int:
         """Which life of a worker is asked: what is heard of it when it has ended is not counted again."""
         return self._workers[ordinal].life
 
-    def told(self, ordinal: int, life: int, snapshot: Snapshot | None) -> None:
+    def told(self, ordinal: int, life: int, snapshot: T | None) -> None:
         """What a worker answered, None when it did not."""
         worker = self._workers[ordinal]
         if life != worker.life:
@@ -68,15 +116,15 @@ class Totals:
         worker.answers = False
         self._keep(worker)
 
-    def _keep(self, worker: _Worker) -> None:
+    def _keep(self, worker: _Worker[T]) -> None:
         if worker.last is not None:
             worker.last.forget_gauges()
             worker.before.add(worker.last)
             worker.last = None
 
-    def sum(self) -> Snapshot:
+    def sum(self) -> T:
         """Each ordinal by itself first: so the very same floating-point numbers are added before and after a death."""
-        whole = Snapshot(workers=0)
+        whole = self._nothing()
         for worker in self._workers:
             mine = _copy(worker.before)
             if worker.last is not None:
@@ -88,29 +136,31 @@ class Totals:
         return whole
 
 
-def _copy(snapshot: Snapshot) -> Snapshot:
-    return msgspec.json.decode(msgspec.json.encode(snapshot), type=Snapshot)
+def _copy(snapshot: T) -> T:
+    return msgspec.json.decode(msgspec.json.encode(snapshot), type=type(snapshot))
 
 
-class Scraper:
+class Scraper(Generic[T]):
     """Asks the workers in `run_dir`, and answers there. From `open` to `close`; both are for the supervisor."""
 
-    def __init__(self, run_dir: Path, workers: int) -> None:
+    def __init__(self, run_dir: Path, workers: int, source: Source[T]) -> None:
         self._run_dir = run_dir
         self._workers = workers
-        self._totals = Totals(workers)
+        self._source = source
+        self._kind = type(source.nothing())
+        self._totals = Totals(workers, source.nothing)
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._answered_at = -PAUSE_S
-        self._page: bytes | None = None
+        self._answers: dict[bytes, bytes] = {}
         self._polling: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
         """Raises OSError."""
-        path = supervisor_socket(self._run_dir)
+        path = self._source.answers_at(self._run_dir)
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._answer, str(path))
+        self._server = await asyncio.start_unix_server(self._answer_one, str(path))
         self._polling = asyncio.get_running_loop().create_task(self._poll())
 
     async def close(self) -> None:
@@ -123,27 +173,15 @@ class Scraper:
     def ended(self, ordinal: int) -> None:
         """The process of a worker has ended."""
         self._totals.ended(ordinal)
-        self._page = None
+        self._answers.clear()
 
-    async def page(self) -> bytes:
-        """The metrics now."""
+    async def answer(self, asked: bytes) -> bytes:
+        """What is asked for, one of the source's answers, as it is now."""
+        made = self._source.answers[asked]
         await self._fresh()
-        if self._page is None:
-            self._page = render(self._totals.sum())
-        return self._page
-
-    async def hot_keys(self) -> bytes:
-        """Who asks most, as JSON."""
-        await self._fresh()
-        seen = self._totals.sum().hot_keys
-        kinds = {
-            kind: [
-                {"id": key, "rate": rate, "share": round(share, 6)}
-                for key, rate, share in seen.get(kind, Window()).top(SHOWN)
-            ]
-            for kind in KINDS
-        }
-        return msgspec.json.encode({"kinds": kinds, "window_s": WINDOW_S})
+        if asked not in self._answers:
+            self._answers[asked] = made(self._totals.sum())
+        return self._answers[asked]
 
     async def _poll(self) -> None:
         while True:
@@ -170,16 +208,16 @@ class Scraper:
         self._running, self._next = self._next, None
         await asyncio.gather(*(self._ask(ordinal) for ordinal in range(self._workers)))
         self._answered_at = loop.time()
-        self._page = None
+        self._answers.clear()
 
     async def _ask(self, ordinal: int) -> None:
         life = self._totals.life(ordinal)
         snapshot = None
         try:
             async with asyncio.timeout(WORKER_S):
-                reader, writer = await asyncio.open_unix_connection(str(worker_socket(self._run_dir, ordinal)))
+                reader, writer = await asyncio.open_unix_connection(str(self._source.socket(self._run_dir, ordinal)))
                 try:
-                    snapshot = msgspec.json.decode(await reader.read(), type=Snapshot)
+                    snapshot = msgspec.json.decode(await reader.read(), type=self._kind)
                 finally:
                     writer.close()
         except (OSError, TimeoutError):
@@ -188,12 +226,11 @@ class Scraper:
             _log.warning("a worker told half of what it counted: %s", error, extra={"worker": ordinal})
         self._totals.told(ordinal, life, snapshot)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ASKER_S):
                 asked = await reader.readline()
-                answers = {METRICS: self.page, HOT_KEYS: self.hot_keys}
-                writer.write(framed(await answers[asked]()))
+                writer.write(framed(await self.answer(asked)))
                 await writer.drain()
         except (ConnectionError, TimeoutError):
             pass

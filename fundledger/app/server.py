@@ -43,21 +43,35 @@ from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.session import Session
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.security.keys import FileKeys
-from fundledger.security.tokens import Tokens, dev_token
+from fundledger.security.tokens import Tokens, module_token
 
 _log = logging.getLogger(__name__)
 STATEMENT = ("limit", "cursor", "from", "to", "level")
-ROUTES = [
+ROUTES: list[Route[Service]] = [
     Route("POST", "/v1/accounts", accounts.open_account, api_class=ApiClass.PAYMENT),
-    Route("GET", "/v1/accounts/{id}", accounts.get_account, api_class=ApiClass.QUERY),
-    Route("GET", "/v1/accounts/{id}/entries", accounts.get_entries, query=STATEMENT, api_class=ApiClass.LIST),
-    Route("GET", "/v1/accounts/{id}/balance", accounts.get_balance, query=("at",), api_class=ApiClass.QUERY),
+    Route("GET", "/v1/accounts/{id}", accounts.get_account, api_class=ApiClass.QUERY, whose=accounts.whose),
+    Route(
+        "GET",
+        "/v1/accounts/{id}/entries",
+        accounts.get_entries,
+        query=STATEMENT,
+        api_class=ApiClass.LIST,
+        whose=accounts.whose,
+    ),
+    Route(
+        "GET",
+        "/v1/accounts/{id}/balance",
+        accounts.get_balance,
+        query=("at",),
+        api_class=ApiClass.QUERY,
+        whose=accounts.whose,
+    ),
     # What stops money is as urgent as what moves it, and is refused neither while limits cannot be counted, nor because
     # so much has been moved already.
-    Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze, api_class=ApiClass.WITHDRAW, owned=False),
-    Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze, api_class=ApiClass.ADMIN),
-    Route("POST", "/v1/accounts/{id}/close", accounts.close, api_class=ApiClass.ADMIN),
-    Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy, api_class=ApiClass.ADMIN),
+    Route("POST", "/v1/accounts/{id}/freeze", accounts.freeze, api_class=ApiClass.WITHDRAW),
+    Route("POST", "/v1/accounts/{id}/unfreeze", accounts.unfreeze, api_class=ApiClass.ADMIN, whose=accounts.whose),
+    Route("POST", "/v1/accounts/{id}/close", accounts.close, api_class=ApiClass.ADMIN, whose=accounts.whose),
+    Route("POST", "/v1/accounts/{id}/policy", accounts.set_policy, api_class=ApiClass.ADMIN, whose=accounts.whose),
     Route("POST", "/v1/vouchers", vouchers.post_one, api_class=ApiClass.PAYMENT, enters=True, by_body=True),
     Route(
         "POST",
@@ -85,8 +99,8 @@ ROUTES = [
         query=("caller", "class", "merchant", "account"),
         api_class=ApiClass.QUERY,
     ),
-    Route("GET", "/openapi.json", openapi.get_document, public=True),
-    Route("GET", "/docs", openapi.get_page, public=True),
+    Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True),
+    Route("GET", "/docs", openapi.PAGES.get_page, public=True),
 ]
 
 
@@ -103,7 +117,9 @@ class WorkerOrder(msgspec.Struct):
 async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, redis_url: str = "") -> Service:
     """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, SchemaFault, KeyFault."""
     keys = FileKeys(settings.data_dir / "keys")
-    tokens = Tokens.of({dev_token(settings.data_dir / "dev-token"): "dev"})
+    modules = {module_token(settings.data_dir / "dev-token", "dev"): "dev"}
+    if settings.fund == "on":
+        modules[module_token(settings.data_dir / "fund-token", "fund")] = "fund"
     connection = await asyncpg.connect(dsn)
     try:
         layout = await read_layout(connection)
@@ -170,7 +186,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
         daemons,
         flusher,
         pool,
-        tokens,
+        Tokens.of(modules),
         metrics,
         run_dir,
         ordinal,
@@ -190,12 +206,17 @@ def listen(service: Service) -> tuple[web.Server, socket.socket]:
         return await answer(service, router, request)
 
     manager = web.Server(handler=handle)
-    listener = socket.socket(socket.AF_INET6 if ":" in service.settings.host else socket.AF_INET)
+    return manager, a_listener(service.settings.host, service.settings.port)
+
+
+def a_listener(host: str, port: int) -> socket.socket:
+    """One of several on the port. Raises OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((service.settings.host, service.settings.port))
+    listener.bind((host, port))
     listener.setblocking(False)
-    return manager, listener
+    return listener
 
 
 async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
@@ -205,9 +226,10 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     loop = asyncio.get_running_loop()
     manager, listener = listen(service)
 
-    def protocol() -> PaymentProtocol:
+    def protocol() -> PaymentProtocol[Service]:
         return PaymentProtocol(
             service,
+            vouchers.SHORT_PATH,
             manager,
             loop=loop,
             access_log=None,
@@ -221,14 +243,14 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     works = (service.roster.run(), service.daemons.keeper.run(), service.daemons.folder.run())
     daemons = [loop.create_task(work) for work in works]
     watching = loop.create_task(service.watch())
-    told = await meta.tell_supervisor(service)
+    told = await meta.tell_supervisor(service, lambda: meta.snapshot(service))
     service.lag.start()
     server = await loop.create_server(protocol, sock=listener, backlog=1024)
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
     _log.info("worker is ready", extra={"worker": order.ordinal, "port": settings.port})
-    gone = loop.create_task(_until_closed(lifeline, stopping))
+    gone = loop.create_task(until_closed(lifeline, stopping))
     await stopping.wait()
     _log.info("worker drains", extra={"worker": order.ordinal})
     service.draining = True
@@ -252,7 +274,8 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
             await service.close()
 
 
-async def _until_closed(lifeline: asyncio.StreamReader, stopping: asyncio.Event) -> None:
+async def until_closed(lifeline: asyncio.StreamReader, stopping: asyncio.Event) -> None:
+    """Stop when the supervisor is gone."""
     await lifeline.read()
     _log.warning("the supervisor is gone")
     stopping.set()

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from datetime import time
 from pathlib import Path
@@ -14,10 +15,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
-RESERVED = ("FUND_DSN", "FUND_PORT")
-"""Names of the contract that this version does not use yet: taken without complaint."""
-SECRET = ("account_dsn",)
+SECRET = ("account_dsn", "fund_dsn")
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+"""What a channel may be called: its name is part of its accounts' ids."""
 
 
 class BadSetting(Exception):
@@ -86,6 +87,26 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe record to log")
     log_sample: int = Field(1000, ge=1, description="one in so many successful requests is logged")
     postgres_memory_mb: int = Field(0, ge=0, description="shared memory of the embedded database; 0: by the machine")
+    fund: Literal["on", "off"] = Field("on", description="on: `serve` starts the fund service too")
+    fund_dsn: str = Field("", description="fund database; empty: the embedded one, beside the account database")
+    fund_port: int = Field(8081, ge=1, le=65535, description="port of the fund service")
+    fund_workers: int = Field(1, ge=1, le=256, description="worker processes on that port")
+    account_url: str = Field("", description="where the fund service finds the account service; empty: this one")
+    channels: str = Field(
+        "", description="NAME=URL,NAME=URL: where payouts go and statements come from; empty: the simulator"
+    )
+    simulator_port: int = Field(8082, ge=1, le=65535, description="port of the simulator, a channel to try with")
+    fund_batch_max: int = Field(500, ge=1, le=5000, description="orders in one transaction, and in one call")
+    fund_wait_ms: int = Field(
+        2000, ge=0, le=60_000, description="how long a caller waits for an uncertain posting; beyond: 202"
+    )
+    recover_after_s: float = Field(
+        5.0, ge=0.5, le=3600, description="age from which an order without an outcome is looked after"
+    )
+    settle_daily: Literal["on", "off"] = Field("off", description="on: all that is pending is settled once a day")
+    settle_at: time = Field(time(2, 0), description="time of day (UTC) from which")
+    stream: Literal["on", "off"] = Field("off", description="on: events are published to a stream of Redis, too")
+    daemons: int = Field(1, ge=0, le=16, description="processes for the daemons of the fund service")
 
     @field_validator("accounting_timezone")
     @classmethod
@@ -109,6 +130,34 @@ class Settings(BaseSettings):
         if url and not (known and place):
             raise accepted
         return url
+
+    @field_validator("account_url")
+    @classmethod
+    def _url_of_a_service(cls, url: str) -> str:
+        if not url:
+            return url
+        if not _is_place(url, port_needed=False):
+            raise ValueError("http://HOST:PORT or https://HOST:PORT")
+        return url.rstrip("/")
+
+    @field_validator("channels")
+    @classmethod
+    def _channels_at_places(cls, text: str) -> str:
+        accepted = ValueError("NAME=http://HOST:PORT or NAME=https://HOST:PORT, separated by commas, each name once")
+        names = []
+        for item in text.split(",") if text.strip() else []:
+            name, _, url = item.strip().partition("=")
+            if not (CHANNEL.fullmatch(name) and _is_place(url, port_needed=True)):
+                raise accepted
+            names.append(name)
+        if len(set(names)) < len(names):
+            raise accepted
+        return text.strip()
+
+    def channel_urls(self) -> dict[str, str]:
+        """By name. Empty when none is configured, which means the simulator."""
+        pairs = [item.strip().partition("=") for item in self.channels.split(",") if item.strip()]
+        return {name: url.rstrip("/") for name, _, url in pairs}
 
     @classmethod
     def settings_customise_sources(
@@ -139,7 +188,18 @@ def read_settings(**overrides: Any) -> Settings:
         raise BadSetting(f"{PREFIX}HEAT_DEMOTE={settings.heat_demote}: {accepted}")
     if settings.profile == "dev" and settings.host not in ("127.0.0.1", "::1", "localhost"):
         raise BadSetting(f"{PREFIX}HOST={settings.host!r}: the dev profile listens on loopback only (127.0.0.1)")
+    _refuse_shared_ports(settings)
     return settings
+
+
+def require_both_databases(settings: Settings) -> None:
+    """For whoever needs both. One of them elsewhere and one here is rather a setting that was forgotten, and not two
+    databases that one backup holds. Raises BadSetting.
+    """
+    if settings.fund == "on" and bool(settings.account_dsn) != bool(settings.fund_dsn):
+        given, missing = ("ACCOUNT_DSN", "FUND_DSN") if settings.account_dsn else ("FUND_DSN", "ACCOUNT_DSN")
+        accepted = f"accepted: both databases, or neither; or {PREFIX}FUND=off"
+        raise BadSetting(f"{PREFIX}{missing}='': {PREFIX}{given} is set; {accepted}")
 
 
 def sources(settings: Settings) -> list[tuple[str, str, str]]:
@@ -155,9 +215,43 @@ def sources(settings: Settings) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _refuse_shared_ports(settings: Settings) -> None:
+    if settings.fund == "off":
+        return
+    taken = {settings.port: "PORT"}
+    mine = [("FUND_PORT", settings.fund_port)]
+    if not settings.channels:
+        mine.append(("SIMULATOR_PORT", settings.simulator_port))
+    for name, port in mine:
+        if port in taken:
+            raise BadSetting(f"{PREFIX}{name}={port}: accepted: another port than {PREFIX}{taken[port]}")
+        taken[port] = name
+
+
+def _is_place(url: str, *, port_needed: bool) -> bool:
+    """Whether it is http(s)://HOST:PORT and nothing more: what is asked there is ours to say, and who asks, too."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    bare = parts.path in ("", "/") and not (parts.query or parts.fragment) and "@" not in parts.netloc
+    port_is_right = port != 0 and not (port_needed and port is None)
+    # urlsplit takes blanks and line ends out in silence.
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and bare
+        and port_is_right
+        and url.isprintable()
+        and " " not in url
+    )
+
+
 def _masked(name: str, value: Any) -> Any:
-    """What may be shown: a URL of Redis is a secret when it carries a password."""
-    is_secret = name in SECRET or (name == "redis_url" and ("@" in str(value) or "password" in str(value)))
+    """What may be shown: a URL is a secret when it carries a password."""
+    may_carry_one = name in ("redis_url", "account_url", "channels")
+    is_secret = name in SECRET or (may_carry_one and ("@" in str(value) or "password" in str(value)))
     return "****" if is_secret and value else value
 
 
@@ -177,7 +271,7 @@ def _toml() -> dict[str, Any]:
 
 
 def _refuse_unknown() -> None:
-    known = {name.upper() for name in Settings.model_fields} | set(RESERVED)
+    known = {name.upper() for name in Settings.model_fields}
     given = [(name.removeprefix(PREFIX), "environment") for name in os.environ if name.startswith(PREFIX)]
     given += [(name.upper(), str(TOML)) for name in _toml()]
     for name, where in given:

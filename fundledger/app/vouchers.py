@@ -1,10 +1,9 @@
 """Vouchers over HTTP: post one, post many, reverse, read."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
@@ -18,35 +17,35 @@ from fundledger.app.body import (
     decode_voucher,
     decoder,
     metadata,
+    quotes_of_batch,
     voucher_id,
     voucher_type,
 )
 from fundledger.app.gate import Passage, account_of
 from fundledger.app.problems import (
     BadRequest,
+    crashed,
     fault_members,
     faulted,
     not_found,
-    problem,
     refusal_members,
     refused,
 )
+from fundledger.app.protocol import ShortPath
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
 from fundledger.hotspot.lane import LaneFull
 from fundledger.ledger.account import Account
 from fundledger.ledger.batch import AtomicGroup, Outcome
-from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
-from fundledger.ledger.records import HoldTampered, VoucherTampered, read_records
+from fundledger.ledger.records import read_records
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.voucher import Record, Voucher, digest_of
 from fundledger.ratelimit.chain import Pending
 
-_log = logging.getLogger(__name__)
 _REPLAY = {"Idempotent-Replay": "true"}
-_decode_batch = decoder(BatchBody)
+_decode_batch = decoder(BatchBody, quotes_of_batch)
 _decode_reverse = decoder(ReverseBody)
 CHUNK = 500
 """Vouchers of a long batch that are prepared before other requests get their turn."""
@@ -63,8 +62,9 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
         parsed = decode_voucher(body)
         voucher = to_voucher(parsed, service.directory.get)
         if type(voucher) is Voucher:
-            api_class = passage.api_class = gate.class_of(voucher.type)
-            no = gate.enter(passage, account_of(voucher.lines, api_class))
+            if not gate.recognise(passage):
+                passage.api_class = gate.class_of(voucher.type)
+            no = gate.enter(passage, account_of(voucher.lines, passage.api_class))
             if no is None:
                 service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
             elif isinstance(no, Reply) and not _may_be_repeat(service, no):
@@ -72,7 +72,8 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
             else:
                 service.spawn(_post_if_let(service, passage, voucher, no, answer))
         else:
-            passage.api_class = gate.class_of(parsed.type)
+            if not gate.recognise(passage):
+                passage.api_class = gate.class_of(parsed.type)
             reply = gate.at_the_door(passage)
             if reply is None or _may_be_repeat(service, reply):
                 service.spawn(_post_after_lookup(service, passage, parsed, reply, answer))
@@ -136,6 +137,9 @@ def _let_repeat(service: Service, passage: Passage) -> Reply | None:
     return service.gate.enter_uncharged(passage, time.monotonic())
 
 
+SHORT_PATH: Final = ShortPath("/v1/vouchers", post_voucher)
+
+
 async def post_one(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers` of a request that did not take the short path."""
     future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -175,14 +179,6 @@ async def _post_after_lookup(
         reply = crashed(error)
     if reply is not None:
         answer(reply)
-
-
-def crashed(error: Exception) -> Reply:
-    """The answer to a bug, which is logged; a record that does not match its MAC is one that the client is told of."""
-    _log.critical("a request failed", exc_info=error)
-    if isinstance(error, AccountTampered | HoldTampered | VoucherTampered):
-        return refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))
-    return problem(500, "internal-error", "Something is wrong on our side", "the request failed; it was logged")
 
 
 def to_voucher(
@@ -342,11 +338,15 @@ def _result(service: Service, voucher: Voucher, outcome: Outcome | Fault) -> dic
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
         return {"id": str(voucher.id), "status": "refused", "problem": refusal_members(outcome.refusal)}
+    posted: dict[str, Any] = {"id": str(voucher.id), "status": "posted"}
+    if outcome.record is not None:
+        posted["posted_at"] = render.instant(outcome.record.posted_at_us)
     if outcome.replay:
         service.metrics.outcome("replayed")
-        return {"id": str(voucher.id), "status": "posted", "replay": True}
+        posted["replay"] = True
+        return posted
     service.metrics.outcome("posted")
-    return {"id": str(voucher.id), "status": "posted"}
+    return posted
 
 
 async def _records(service: Service, ids: Iterable[UUID]) -> list[tuple[Record, UUID | None]]:

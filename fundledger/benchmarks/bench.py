@@ -98,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         "--unbounded", action="store_true", help="overload: as fast as this machine is, commits are not slowed"
     )
     parser.add_argument("--rounds", type=_positive, help="runs of each contender (3; long: 5)")
-    parser.add_argument("--seconds", type=_positive, help="length of one run (4; long: 10)")
-    parser.add_argument("--open-seconds", type=_positive, help="length of the open loop (8; long: 60)")
-    parser.add_argument("--warm-up-seconds", type=_positive, default=2, help="before the first round, each (2)")
+    parser.add_argument("--seconds", type=_seconds, help="length of one run (4; long: 10)")
+    parser.add_argument("--open-seconds", type=_seconds, help="length of the open loop (8; long: 60)")
+    parser.add_argument("--warm-up-seconds", type=_seconds, default=2, help="before the first round, each (2)")
     parser.add_argument("--accounts", type=_positive, default=100_000, help="of the uniform scenarios (100,000)")
     parser.add_argument(
         "--setting",
@@ -121,6 +121,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not 0.1 or more")
     return number
 
 

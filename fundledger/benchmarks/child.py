@@ -83,18 +83,7 @@ class Child:
 
     def get(self, path: str, within_s: float = 30) -> bytes:
         """The body of a GET. Raises BenchFault."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=within_s)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise BenchFault(f"GET {path}: {error}") from None
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise BenchFault(f"GET {path}: {answer.status}")
-        return body
+        return get(self.port, path, within_s)
 
     def _answers(self) -> bool:
         try:
@@ -108,6 +97,22 @@ class Child:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+
+def get(port: int, path: str, within_s: float = 30) -> bytes:
+    """The body of a GET of somebody on this machine. Raises BenchFault."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=within_s)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchFault(f"GET {path}: {error}") from None
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise BenchFault(f"GET {path}: {answer.status}")
+    return body
 
 
 def answers(path: str) -> Callable[[Child], bool]:

@@ -36,7 +36,8 @@ PROGRESS_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What to do. `kinds` are killed in a random order, each once before any of them comes twice."""
+    """What to do. `kinds` are killed in a random order, each once before any comes twice; when each was `rounds`
+    times, the drill ends before its `seconds` are over."""
 
     seconds: float
     every_s: float
@@ -47,6 +48,7 @@ class Orders:
     merchants: int = 300
     repeats: int = 20_000
     kinds: Sequence[str] = KINDS
+    rounds: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     home: Path | None = None
 
@@ -139,7 +141,8 @@ class Drill:
 
     async def _kill_until(self, end: float) -> None:
         waiting: list[str] = []
-        while True:
+        rounds = 0
+        while waiting or rounds != self._orders.rounds:
             wait_s = self._orders.every_s * self._chance.uniform(0.7, 1.3)
             if time.monotonic() + wait_s > end:
                 await asyncio.sleep(max(0.0, end - time.monotonic()))
@@ -147,6 +150,7 @@ class Drill:
             await asyncio.sleep(wait_s)
             if not waiting:
                 waiting = self._chance.sample(list(self._orders.kinds), len(self._orders.kinds))
+                rounds += 1
             if not self._serve.running():
                 self._load.found.add("serve", f"it ended by itself: see {self._serve.log}")
                 await self._serve.start()

@@ -79,6 +79,7 @@ class Serve:
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")},
             "FUNDLEDGER_POSTGRES_MEMORY_MB": "256",
+            "FUNDLEDGER_FUND": "off",
             **environment,
             "FUNDLEDGER_DATA_DIR": str(self.data_dir),
             "FUNDLEDGER_PORT": str(port),

@@ -296,11 +296,11 @@ def _figures(run: MixedRun, outages_: Sequence[Outage], against: str | None) -> 
 def _pair(session: Session, services: dict[str, Service], rate: float, number: int) -> tuple[OpenRun, OpenRun]:
     runs = []
     for name, service in services.items():
-        seconds = session.plan.open_loop_s
+        seconds, warm_up_s = session.plan.open_loop_s, min(1.0, session.plan.warm_up_s)
         label = f"open loop at {rate:,.0f}/s: {name}, {number} of {session.plan.rounds}"
-        with session.progress.step(label, seconds=seconds + 1) as step:
+        with session.progress.step(label, seconds=seconds + warm_up_s) as step:
             requests, due = service.traffic(1).requests(), poisson(rate, seed=number)
-            run = open_loop(service.port, requests, due, seconds, rate=rate, warm_up_s=1.0)
+            run = open_loop(service.port, requests, due, seconds, rate=rate, warm_up_s=warm_up_s)
             service.count(run)
             step.result = f"p50 {run.p50_ms:.2f} ms, p99 {run.p99_ms:.2f} ms"
         runs.append(run)

@@ -32,6 +32,7 @@ AT_ONCE: Final = {"SPLITTING": "auto", "HEAT_PROMOTE_S": "0", "HEAT_DEMOTE_S": "
 """Split by itself, and before the next contender has its turn."""
 WORKERS: Final = (1, 2)
 DELAYS_MS: Final = (0, 1, 2, 5)
+MANY_WORKERS: Final = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def mechanisms(session: Session) -> None:
             _refunds(session, services, workers)
             for mechanism, service in services.items():
                 session.prove(f"{mechanism.name}, {_workers(workers)}", service)
-    _four_workers(session)
+    _many_workers(session)
 
 
 def _workers(workers: int) -> str:
@@ -120,20 +121,20 @@ def _refunds(session: Session, services: Mapping[Mechanism, Service], workers: i
     session.alternate(scenario, _contenders(session, services, "refund"))
 
 
-def _four_workers(session: Session) -> None:
+def _many_workers(session: Session) -> None:
     """Buffered against direct, neither split nor released early."""
     kinds = (Mechanism("direct"), Mechanism("buffered", buffered=True))
     with contextlib.ExitStack() as stack:
-        services = {m: _start(session, stack, m, 4) for m in kinds}
+        services = {m: _start(session, stack, m, MANY_WORKERS) for m in kinds}
         for delay_ms in (0, 2):
             for service in services.values():
                 database.slow_commits(service.dsn, delay_ms)
             disk = "" if delay_ms == 0 else f", commits slowed by {delay_ms} ms"
-            scenario = f"credits of one hot merchant, {CONNECTIONS} connections, 4 workers{disk}"
+            scenario = f"credits of one hot merchant, {CONNECTIONS} connections, {_workers(MANY_WORKERS)}{disk}"
             runs = session.alternate(scenario, _contenders(session, services, "hot"))
             name = f"{scenario}: buffered / direct"
             session.figures.append(rate_figure(name, runs["buffered"], runs["direct"], Floor(1.3)))
         buffered = services[kinds[1]]
         session.figures.append(buffered.lag_figure())
         for mechanism, service in services.items():
-            session.prove(f"{mechanism.name}, 4 workers", service)
+            session.prove(f"{mechanism.name}, {_workers(MANY_WORKERS)}", service)

@@ -278,7 +278,7 @@ def _figures(steps: list[Step], calm: Step, greedy: Step) -> list[Figure]:
 def _page(session: Session, peak: Rates, steps: list[Step], greed: list[Step]) -> Page:
     bound = "as fast as the machine" if session.plan.unbounded else f"commits + {COMMIT_MS} ms of {BATCH_SIZE_MAX}"
     seconds = session.plan.open_loop_s
-    title = f"overload: peak {peak.requests:,.0f} requests/s ({bound}), {WORKERS} workers, {seconds} s a step"
+    title = f"overload: peak {peak.requests:,.0f} requests/s ({bound}), {WORKERS} workers, {seconds:g} s a step"
     names = [step.name for step in steps]
     well: dict[str, list[float | None]] = {"goodput / peak": [100 * step.goodput for step in steps]}
     tails: dict[str, list[float | None]] = {}

@@ -3,9 +3,12 @@
 import contextlib
 import shutil
 import sys
+from collections.abc import Callable
+from typing import Final
 
 from fundledger.benchmarks import database
 from fundledger.benchmarks.child import Child, answers, free_port
+from fundledger.benchmarks.cut import cut
 from fundledger.benchmarks.figures import (
     BULK_FLOOR,
     GROWTH_FLOOR,
@@ -19,19 +22,29 @@ from fundledger.benchmarks.figures import (
     single_figure,
     tail_figure,
 )
+from fundledger.benchmarks.fund_kill import fund_kill
 from fundledger.benchmarks.limits_drill import limits
 from fundledger.benchmarks.mechanisms import mechanisms
 from fundledger.benchmarks.open_loop import open_loop, poisson
 from fundledger.benchmarks.overload import overload
 from fundledger.benchmarks.reference import Reference
+from fundledger.benchmarks.refund_race import refund_race
 from fundledger.benchmarks.runs import Run, median_rate
 from fundledger.benchmarks.service import SWEEP_SIZE, Service
 from fundledger.benchmarks.session import SERVICE, Contender, Session
 from fundledger.benchmarks.single_connection import single_connection
+from fundledger.benchmarks.whole import whole
 from fundledger.benchmarks.wrk import full_speed
 
 ONE_WORKER = ("hot", "uniform", "bulk", "single", "open", "memory", "start")
-NAMES = (*ONE_WORKER, "two", "growth", "mechanisms", "overload", "limits")
+FUND: Final[dict[str, Callable[[Session], None]]] = {
+    "whole": whole,
+    "cut": cut,
+    "fund-kill": fund_kill,
+    "refund-race": refund_race,
+}
+"""Of both services."""
+NAMES = (*ONE_WORKER, "two", "growth", "mechanisms", "overload", "limits", *FUND)
 REFERENCE = "reference"
 REFERENCE_NAIVE = "reference, naive"
 NAIVE = "naive (direct)"
@@ -59,6 +72,10 @@ def run_all(session: Session) -> None:
         overload(session)
     if session.wants("limits") and (session.plan.long or session.plan.only):
         limits(session)
+    for name, scenario in FUND.items():
+        # The whole way is part of every bench; drills are asked for.
+        if session.wants(name) and (name == "whole" or name in session.plan.only):
+            scenario(session)
 
 
 def one_worker(session: Session) -> None:

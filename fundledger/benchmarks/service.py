@@ -45,7 +45,14 @@ class Service:
     `moves`: some took from several slots, or were the service's own, which levels them.
     """
 
-    def __init__(self, data_dir: Path, workers: int, settings: Mapping[str, str], posting: str = "lanes") -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        workers: int,
+        settings: Mapping[str, str],
+        posting: str = "lanes",
+        port: int | None = None,
+    ) -> None:
         self.data_dir = data_dir
         self.workers = workers
         self.acknowledged = 0
@@ -57,9 +64,10 @@ class Service:
         # Settings of whoever runs this are no part of the measurement.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
         given = {f"FUNDLEDGER_{name}": value for name, value in settings.items()}
-        port = free_port()
+        port = free_port() if port is None else port
         self._environment = {
             **clean,
+            "FUNDLEDGER_FUND": "off",
             **given,
             "FUNDLEDGER_DATA_DIR": str(data_dir),
             "FUNDLEDGER_PORT": str(port),
@@ -146,6 +154,10 @@ class Service:
         """Remember what a driver was told, for the proof."""
         self.acknowledged += (run.answered - run.errors) * run.vouchers_each
         self.in_flight_max += run.in_flight_max * run.vouchers_each
+        return self.judge(run)
+
+    def judge(self, run: Run) -> Run:
+        """Remember what went wrong, and nothing else."""
         self.errors += run.errors
         return run
 
@@ -176,15 +188,7 @@ class Service:
     def prove(self) -> Proof:
         """`fundledger verify` while the service runs, and its count of vouchers against the drivers'."""
         self._folded()
-        done = subprocess.run(
-            [_command(), "verify", "--json"],
-            env=self._environment,
-            cwd=self.data_dir,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=VERIFY_S,
-        )
+        done = self._verify()
         try:
             report = json.loads(done.stdout)
             ok, vouchers, entries = report["ok"], report["vouchers"], report["entries"]
@@ -204,6 +208,17 @@ class Service:
             # A refused voucher is recorded too, but has no entries.
             why = f"{entries} entries of {vouchers} vouchers with two lines each"
         return Proof(why is None, vouchers, self.acknowledged, self.in_flight_max, elapsed_s, why)
+
+    def _verify(self) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [_command(), "verify", "--json"],
+            env=self._environment,
+            cwd=self.data_dir,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=VERIFY_S,
+        )
 
 
 def _command() -> str:

@@ -26,9 +26,9 @@ class Plan:
     reference: Path | None
     driver: str
     rounds: int
-    seconds: int
-    warm_up_s: int
-    open_loop_s: int
+    seconds: float
+    warm_up_s: float
+    open_loop_s: float
     accounts: int
     accounts_touched: int
     settings: dict[str, str]
@@ -85,10 +85,14 @@ class Session:
             given = {**(settings or {}), **self.plan.settings}
             service = Service(self.root / name.replace(" ", "-"), workers, given, posting)
             step.result = f"ready in {service.fresh_start_s:.1f} s with a new database"
+        self.started(service)
+        return service
+
+    def started(self, service: Service) -> None:
+        """Its errors are this bench's."""
         self.services.append(service)
         if not self.postgres:
             self.postgres = database.facts(service.dsn)[0]
-        return service
 
     def start_reference(self, mode: str, workers: int, beside: Service) -> Reference:
         """On a database of its own in the service's Postgres. The caller starts and stops it, as a context."""

@@ -64,8 +64,8 @@ def service_traffic(
             for id_, number in zip(_ids(ids), merchants, strict=False)
         )
         if size == 0:
-            return (_post("/v1/vouchers", voucher, token) for voucher in vouchers)
-        return (_post("/v1/vouchers/batch", _list(vouchers, size), token) for _ in count())
+            return (post("/v1/vouchers", voucher, token) for voucher in vouchers)
+        return (post("/v1/vouchers/batch", _list(vouchers, size), token) for _ in count())
 
     return Traffic(port, VOUCHERS, environment, requests, max(size, 1))
 
@@ -79,8 +79,8 @@ def reference_traffic(port: int, script: Path, accounts: int, size: int = 0) -> 
             f'{{"id":"{id_}","debit":0,"credit":{pick.randint(1, accounts)},"amount":100}}' for id_ in _ids("ordered")
         )
         if size == 0:
-            return (_post("/", payment) for payment in payments)
-        return (_post("/bulk", f"[{_join(payments, size)}]") for _ in count())
+            return (post("/", payment) for payment in payments)
+        return (post("/bulk", f"[{_join(payments, size)}]") for _ in count())
 
     wrk_script = script.with_name("bulk.lua" if size else "pay.lua")
     return Traffic(port, wrk_script, lambda: {"ACCOUNTS": str(accounts)}, requests, max(size, 1))
@@ -98,7 +98,7 @@ def sweep(token: str, accounts: int, size: int) -> Iterator[bytes]:
     ids = _ids("ordered")
     for first in range(1, accounts + 1, size):
         vouchers = (_voucher(next(ids), number) for number in range(first, min(first + size, accounts + 1)))
-        yield _post("/v1/vouchers/batch", _list(vouchers, size), token)
+        yield post("/v1/vouchers/batch", _list(vouchers, size), token)
 
 
 def _ids(kind: str) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _ids(kind: str) -> Iterator[str]:
 def buffering(token: str, last: int) -> Iterator[bytes]:
     """Requests that have the credits of the merchants 1 to `last` buffered."""
     for number in range(1, last + 1):
-        yield _post(f"/v1/accounts/{merchant(number)}/policy", '{"posting":"buffered"}', token)
+        yield post(f"/v1/accounts/{merchant(number)}/policy", '{"posting":"buffered"}', token)
 
 
 def _zipf(pick: random.Random, accounts: int) -> Iterator[int]:
@@ -136,7 +136,7 @@ def _voucher(id_: str, number: int, *, back: bool = False) -> str:
 
 
 def _open(token: str, id_: str, owner: str, type_: str) -> bytes:
-    return _post("/v1/accounts", f'{{"id":"{id_}","owner":"{owner}","type":"{type_}","currency":"CNY"}}', token)
+    return post("/v1/accounts", f'{{"id":"{id_}","owner":"{owner}","type":"{type_}","currency":"CNY"}}', token)
 
 
 def _list(vouchers: Iterator[str], size: int) -> str:
@@ -147,7 +147,7 @@ def _join(items: Iterator[str], size: int) -> str:
     return ",".join(islice(items, size))
 
 
-def _post(path: str, body: str, token: str | None = None) -> bytes:
+def post(path: str, body: str, token: str | None = None) -> bytes:
     authorization = "" if token is None else f"Authorization: Bearer {token}\r\n"
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}Content-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import quote
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from fundledger.client.fund_types import (
     OrderRefused,
     Payment,
     PaymentResult,
+    StatementLine,
     Step,
 )
 from fundledger.client.service import Service
@@ -55,6 +56,7 @@ _results = decoder(_Results)
 _merchant = decoder(Merchant)
 _merchants = decoder(_Merchants)
 _history = decoder(_History)
+_report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
@@ -230,6 +232,15 @@ class FundService(Service):
         """The opposite of an order, once. `merchant` is left out where the order is no merchant's."""
         members = {"of_kind": of_kind, "of_order_no": of_order_no, "reason": reason, "ticket": ticket}
         return await self._order("reversal", order_no=order_no, merchant=merchant, **members)
+
+    async def import_statement(
+        self, channel: str, statement_no: str, currency: str, lines: Sequence[StatementLine]
+    ) -> dict[str, Any]:
+        """Hold a bank's statement against the orders of its channel; differences are booked to suspense, each once. The
+        report: `counts` by outcome, `lines`, `in_transit`, sums.
+        """
+        members = {"channel": channel, "statement_no": statement_no, "currency": currency, "lines": lines}
+        return _report(await self._to.ask("POST", "/v1/bank-statements", _encode(members)))
 
     async def order(self, kind: Kind, id_: UUID) -> Order | None:
         """As it stands."""

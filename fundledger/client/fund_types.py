@@ -91,6 +91,13 @@ class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     ticket: str | None = None
 
 
+class StatementLine(msgspec.Struct, frozen=True):
+    """Of a bank's statement: what came in (or, negative, went out) under a reference."""
+
+    ref: str
+    amount: int
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order as it stands. `net`: by how much the merchant's balance moves in all.
 

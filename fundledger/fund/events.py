@@ -26,6 +26,24 @@ def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> Feed
     return Feed(Horizon(dsn, FUND, f"events {name}"), read)
 
 
+class Pages:
+    """A feed whose answers are as `GET /v1/events` gives them."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    async def read(self, after: int, limit: int, wait_s: float) -> bytes:
+        """As of Feed."""
+        return await self._feed.page(after, limit, wait_s)
+
+    def stop(self) -> None:
+        """Who waits is answered now, and nobody waits from now on."""
+        self._feed.stop()
+
+    async def close(self) -> None:
+        await self._feed.close()
+
+
 def event_of(row: asyncpg.Record) -> Event:
     """`id` is made of the order and its state: an order goes into each state once."""
     state = row["event_state"]

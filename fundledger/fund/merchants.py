@@ -63,7 +63,7 @@ class Merchants:
 
     async def get(self, id_: str) -> Merchant | None:
         """A merchant, None when there is none."""
-        return self.known(id_) or await self._read(id_)
+        return self.known(id_) or await self.read(id_)
 
     async def watch(self) -> None:
         """For ever: forget merchants whose rules have changed. Raises what asyncpg raises; may be begun again."""
@@ -86,7 +86,8 @@ class Merchants:
                     del self._known[merchant]
         self._looked_at = began
 
-    async def _read(self, id_: str) -> Merchant | None:
+    async def read(self, id_: str) -> Merchant | None:
+        """A merchant as the database has it now, None when there is none."""
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow(SQL["read_merchants"], [id_])
             if row is None:
@@ -111,7 +112,7 @@ class Merchants:
         """A new merchant with its accounts; False: the same was there. What is there and differs is refused."""
         if request.id == PLATFORM:
             return Refusal(Code.MERCHANT_EXISTS, "this name is the platform's own", "id")
-        there = await self._read(request.id)
+        there = await self.read(request.id)
         if there is None:
             # The accounts first: a merchant that can be paid has them.
             try:
@@ -119,7 +120,7 @@ class Merchants:
             except AccountsAway as away:
                 return Away(f"the accounts cannot be opened: {away}")
             created = await self._write(request, module)
-            there = await self._read(request.id)
+            there = await self.read(request.id)
             assert there is not None
             if created:
                 return there, True
@@ -149,7 +150,7 @@ class Merchants:
         self, merchant: str, product: str, channel: str | None, fee: Fee, effective_at: datetime | None, module: str
     ) -> int | Refusal:
         """The version of a new rule for a merchant. Without `effective_at`: from as soon as all workers know it."""
-        if await self._read(merchant) is None:
+        if await self.read(merchant) is None:
             return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {merchant}")
         soonest = datetime.now(UTC) + timedelta(seconds=EFFECTIVE_AFTER_S)
         if effective_at is not None and effective_at < soonest:

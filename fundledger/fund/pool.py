@@ -25,5 +25,5 @@ async def open_pool(dsn: str, name: str, size: int) -> "asyncpg.Pool[asyncpg.Rec
         max_size=size,
         connection_class=_Lasting,
         command_timeout=30,
-        server_settings={"application_name": name[:63]},
+        server_settings={"application_name": name[:63], "jit": "off"},
     )

@@ -9,6 +9,7 @@ class Code(StrEnum):
     """In the order in which they are looked for."""
 
     ORDER_NO_REUSED = "order-no-reused"
+    STATEMENT_NO_REUSED = "statement-no-reused"
     MERCHANT_EXISTS = "merchant-exists"
     FEE_RULE_TOO_SOON = "fee-rule-too-soon"
     MERCHANT_NOT_FOUND = "merchant-not-found"

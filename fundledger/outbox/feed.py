@@ -29,8 +29,8 @@ def page(events: "list[Event]", after: int) -> bytes:
     return b'{"events":[' + b",".join([event.body for event in events]) + b'],"next":%d}' % after
 
 
-class TooManyWait(Exception):
-    """As many wait for events as may; the same may be asked again."""
+class TooManyWait(TimeoutError):
+    """As many wait for events as may: this one would not be answered in time. The same may be asked again."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -90,6 +90,10 @@ class Feed:
                 after = top
             if time.monotonic() >= give_up_at or self._stopped or wait_s <= 0:
                 return [], after
+
+    async def page(self, after: int, limit: int, wait_s: float) -> bytes:
+        """As `read`, and as `GET /v1/events` answers it."""
+        return page(*await self.read(after, limit, wait_s))
 
     def stop(self) -> None:
         """Let all go that wait: what they asked is answered with nothing. Nobody waits from now on."""

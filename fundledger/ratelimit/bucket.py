@@ -8,6 +8,8 @@ from fundledger.ratelimit.policies import Policy
 LEASE_S: Final = 0.25
 """Tokens that were not spent for so long go back."""
 LOW_WATER: Final = 0.2
+SPACE: Final = "fundledger"
+"""Whose buckets they are in the store: what passes two services is not charged twice to one bucket."""
 
 
 REMEMBER_S: Final = 1.0
@@ -65,10 +67,10 @@ class Bucket:
         "window",
     )
 
-    def __init__(self, policy: Policy, key: str, leased: int) -> None:
+    def __init__(self, policy: Policy, key: str, leased: int, space: str = SPACE) -> None:
         self.policy = policy
         self.name = key
-        self.key = f"{{fundledger}}:{policy.name}:{key}"
+        self.key = f"{{{space}}}:{policy.name}:{key}"
         self.tokens = 0
         self.expires = 0.0
         self.low = 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from fundledger.ratelimit.bucket import Bucket
+from fundledger.ratelimit.bucket import SPACE, Bucket
 from fundledger.ratelimit.chain import Chain
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.policies import Kind, Policies, Policy
@@ -21,13 +21,16 @@ class Buckets:
     """Two generations of each: what is used in the old one moves to the young one; when that is full it becomes the old
     one. What is forgotten was not refused and owes nothing, so that it is as it was when it is met again.
 
-    `tallies` are what chains count in. `clock` answers monotonic seconds.
+    `tallies` are what chains count in. `clock` answers monotonic seconds. `space`: as of a bucket.
     """
 
-    def __init__(self, policies: Policies, tallies: dict[str, list[int]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, policies: Policies, tallies: dict[str, list[int]], clock: Callable[[], float], space: str = SPACE
+    ) -> None:
         self._policies = policies
         self._tallies = tallies
         self._clock = clock
+        self._space = space
         self._young: dict[str, Bucket] = {}
         self._old: dict[str, Bucket] = {}
         self._chains: dict[_Request, Chain] = {}
@@ -78,7 +81,7 @@ class Buckets:
         bucket = self._young.get(name)
         if bucket is not None:
             return bucket
-        bucket = self._old.pop(name, None) or Bucket(policy, key, policy.leased(workers))
+        bucket = self._old.pop(name, None) or Bucket(policy, key, policy.leased(workers), self._space)
         if len(self._young) >= REMEMBERED:
             # What is not charged yet, and shares that are not full, may not be forgotten.
             in_use = [(name, bucket) for name, bucket in self._old.items() if self._is_in_use(bucket)]

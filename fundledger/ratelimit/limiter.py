@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fundledger.ratelimit import fallback
-from fundledger.ratelimit.bucket import Bucket
+from fundledger.ratelimit.bucket import SPACE, Bucket
 from fundledger.ratelimit.buckets import Buckets
 from fundledger.ratelimit.chain import PENDING, Chain, Denied, Pending, request_of
 from fundledger.ratelimit.classes import ApiClass
@@ -50,15 +50,15 @@ class Limiter:
         *,
         shadow: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        space: str = SPACE,
     ) -> None:
-        self._clock = clock
+        self._clock, self._shadow = clock, shadow
         self.counts = counts
         self.store = store
         self.policies = policies
-        self._shadow = shadow
         self._workers = store.workers
         self._tallies: dict[str, list[int]] = {}
-        self._buckets = Buckets(policies, self._tallies, clock)
+        self._buckets = Buckets(policies, self._tallies, clock, space)
         self._dirty: list[Bucket] = []
         self._holding: list[Bucket] = []
         self._wake = asyncio.Event()

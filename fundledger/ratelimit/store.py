@@ -19,6 +19,7 @@ from typing import Any, Final
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
+from fundledger.ratelimit.bucket import SPACE
 from fundledger.ratelimit.counted import Limits, Times
 
 DEADLINE_S: Final = 0.005
@@ -35,10 +36,8 @@ PROBE_EVERY_S: Final = (0.1, 0.2)
 HEARTBEAT_S: Final = 1.0
 WORKER_LIVES_S: Final = 5
 CALLS_AT_ONCE: Final = 256
-SINCE: Final = "{fundledger}:since"
-BACK: Final = "{fundledger}:back"
-PROBE: Final = "{fundledger}:probe"
-WORKERS: Final = "{fundledger}:workers"
+SINCE: Final = f"{{{SPACE}}}:since"
+BACK: Final = f"{{{SPACE}}}:back"
 _SCRIPTS: Final = {
     name: (files("fundledger.ratelimit") / f"{name}.lua").read_text() for name in ("decide", "mark", "heartbeat")
 }
@@ -100,7 +99,16 @@ class Store:
     `run` has to be running for `call` to be answered. Cancelling a `call` withdraws nothing.
     """
 
-    def __init__(self, url: str, name: str, counts: Limits, workers: int, deadline_s: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        counts: Limits,
+        workers: int,
+        deadline_s: float | None = None,
+        *,
+        space: str = SPACE,
+    ) -> None:
         self._deadline_s = deadline_s or DEADLINE_S
         self._round_trip_s = max(ROUND_TRIP_S, 10 * self._deadline_s)
         self._redis = redis.asyncio.Redis.from_url(
@@ -112,6 +120,9 @@ class Store:
             decode_responses=True,
         )
         self._name = name
+        self._since, self._back, self._probed, self._workers = [
+            f"{{{space}}}:{what}" for what in ("since", "back", "probe", "workers")
+        ]
         self._counts = counts
         self.workers = self._siblings = max(1, workers)
         self.breaker = Breaker()
@@ -138,7 +149,9 @@ class Store:
         def without_nonce(reply: Any) -> None:
             late(reply[1:] if reply is not None and reply[0] == nonce else None)
 
-        reply = await self.call("decide", [SINCE, BACK, *keys], [nonce, *numbers], deadline_s, without_nonce)
+        reply = await self.call(
+            "decide", [self._since, self._back, *keys], [nonce, *numbers], deadline_s, without_nonce
+        )
         if reply[0] != nonce:
             late(None)
             _log.critical("the store answered something that was not asked")
@@ -286,7 +299,7 @@ class Store:
                 if not self._met and not self.breaker.open:
                     async with asyncio.timeout(self._round_trip_s):
                         await self._meet()
-                self._heard(int(await self.call("heartbeat", [WORKERS], [self._name, WORKER_LIVES_S])))
+                self._heard(int(await self.call("heartbeat", [self._workers], [self._name, WORKER_LIVES_S])))
             except (StoreAway, RedisError, OSError, TimeoutError):
                 # Counted where it failed; the next one is soon.
                 self._fewer = 0
@@ -302,7 +315,7 @@ class Store:
 
     async def _meet(self) -> None:
         """A store that is met for the first time has nothing to be sorry for: unless it says else, all is full."""
-        await self._redis.set(SINCE, 0, nx=True)
+        await self._redis.set(self._since, 0, nx=True)
         self._met = True
 
     async def _probe(self) -> None:
@@ -313,9 +326,9 @@ class Store:
                     await self._meet()
                 elif time.monotonic() - (self.away_since or 0.0) < SHORT_S:
                     # A write: a store that is full answers, and cannot count.
-                    await self._redis.set(PROBE, 1, px=1000)
+                    await self._redis.set(self._probed, 1, px=1000)
                 else:
-                    await self._redis.eval(_SCRIPTS["mark"], 1, BACK)
+                    await self._redis.eval(_SCRIPTS["mark"], 1, self._back)
         except (RedisError, OSError, TimeoutError):
             await self._drop_connection()
             return

@@ -6,19 +6,16 @@ other sees.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-import asyncpg
-
-from fundledger.database.statements import load
 from fundledger.ledger.migrate import read_layout
 from fundledger.reconciliation.evidence import check_accounts, check_buffer, check_holds, check_journal, check_vouchers
-from fundledger.reconciliation.report import Check, Report
+from fundledger.reconciliation.fund.checks import check_fund
+from fundledger.reconciliation.reading import SQL, Connection, connected, rows, snapshot
+from fundledger.reconciliation.report import Check, Fund, Report
 from fundledger.security.keys import Keys
 
-SQL: Final = load("fundledger.reconciliation")
-Connection = asyncpg.Connection
 Progress = Callable[[str, int], None]
 
 APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events", "outbox")
@@ -51,19 +48,29 @@ GUARDS: Final = frozenset(
 """What the database itself must refuse; a guard that was dropped is a finding."""
 
 
-async def verify(dsn: str, keys: Keys, progress: Progress | None = None) -> Report:
-    """Prove the books of a ledger, which may be in use: everything is read in one snapshot.
+async def verify(dsn: str, keys: Keys, progress: Progress | None = None, fund_dsn: str | None = None) -> Report:
+    """Prove the books of a ledger, which may be in use: everything is read in one snapshot. With `fund_dsn`, prove the
+    orders of the fund service, too, and that they and the ledger say the same.
 
-    Raises what asyncpg raises when the database cannot be read, KeyFault when a key version is missing.
+    Raises what asyncpg raises when a database cannot be read, KeyFault when a key version is missing.
     """
     started = time.monotonic()
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": "fundledger verify"})
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute(SQL["session"])
-            return await _verify(connection, keys, started, progress or _quiet)
-    finally:
-        await connection.close()
+    progress = progress or _quiet
+    if fund_dsn is None:
+        async with snapshot(dsn) as connection:
+            return await _verify(connection, keys, started, progress)
+    # The fund service first: what it says is posted was posted by then, so the ledger that is read after it has it.
+    async with snapshot(fund_dsn) as fund, snapshot(dsn) as connection, connected(fund_dsn) as later:
+        checks, totals = await check_fund(fund, later, connection, _names(connection), progress)
+        report = await _verify(connection, keys, started, progress)
+    return _with_fund(report, checks, totals)
+
+
+def _with_fund(report: Report, checks: list[Check], totals: Fund) -> Report:
+    report.ok = report.ok and all(check.ok for check in checks)
+    report.checks += checks
+    report.fund = totals
+    return report
 
 
 def _quiet(_: str, __: int) -> None:
@@ -75,14 +82,14 @@ async def _verify(connection: Connection, keys: Keys, started: float, progress: 
     layout = await read_layout(connection)
     checks: list[Check] = []
     progress("the journal", counts["entries"])
-    checks += await check_journal(rows(connection, "sub_accounts"), rows(connection, "entries"), keys)
+    checks += await check_journal(rows(connection, SQL["sub_accounts"]), rows(connection, SQL["entries"]), keys)
     progress("the accounts", counts["accounts"])
-    checks += await check_accounts(rows(connection, "accounts", layout.shards), keys, layout)
+    checks += await check_accounts(rows(connection, SQL["accounts"], layout.shards), keys, layout)
     progress("the vouchers", counts["vouchers"])
     names = _names(connection)
-    checks += await check_vouchers(rows(connection, "vouchers"), names, keys)
-    checks += await check_holds(rows(connection, "holds"), keys)
-    checks.append(await check_buffer(rows(connection, "buffered"), keys))
+    checks += await check_vouchers(rows(connection, SQL["vouchers"]), names, keys)
+    checks += await check_holds(rows(connection, SQL["holds"]), keys)
+    checks.append(await check_buffer(rows(connection, SQL["buffered"]), keys))
     for name, size, subject in (
         ("voucher_equals_entries", counts["vouchers"], "voucher {id}: {lines} lines, {entries} entries"),
         (
@@ -112,12 +119,6 @@ async def _verify(connection: Connection, keys: Keys, started: float, progress: 
         balances,
         round(time.monotonic() - started, 3),
     )
-
-
-async def rows(connection: Connection, name: str, *arguments: object) -> AsyncIterator[asyncpg.Record]:
-    """The rows of a statement, a few thousand in memory at a time."""
-    async for row in connection.cursor(SQL[name], *arguments, prefetch=5000):
-        yield row
 
 
 def _names(connection: Connection) -> Callable[[list[int]], Awaitable[dict[int, tuple[str, str]]]]:

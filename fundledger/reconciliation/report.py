@@ -29,8 +29,34 @@ class Check(msgspec.Struct):
             self.findings.append(Finding(subject, str(expected), str(actual)))
 
 
-class Report(msgspec.Struct):
-    """All checks of one snapshot. Sums of a trial balance are signed, credit positive, in minor units."""
+class Total(msgspec.Struct):
+    """Orders of one kind beside their vouchers in the ledger. `in_flight` and `refused` orders are among `orders`.
+
+    `amount` is what the vouchers of those that are posted must move, `moved` what the `vouchers` move: minor units, the
+    sum of debits. Without orders in flight, or posted while it was read, they are the same.
+    """
+
+    orders: int = 0
+    amount: int = 0
+    in_flight: int = 0
+    refused: int = 0
+    vouchers: int = 0
+    moved: int = 0
+
+
+class Fund(msgspec.Struct):
+    """The orders of the fund service. Kinds of another currency than the home one have it in their name, as accounts
+    have; the ends of withdrawals are counted by the types of their vouchers.
+    """
+
+    orders: int = 0
+    by_kind: dict[str, Total] = {}
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """All checks of one snapshot. Sums of a trial balance are signed, credit positive, in minor units. `fund` is left
+    out where there is no fund service.
+    """
 
     ok: bool
     checks: list[Check]
@@ -39,3 +65,4 @@ class Report(msgspec.Struct):
     accounts: int
     trial_balance: dict[str, int]
     elapsed_s: float
+    fund: Fund | None = None

@@ -7,8 +7,8 @@ from pathlib import Path
 from fundledger.security.keys import KeyFault, write_new
 
 
-def dev_token(path: Path) -> str:
-    """The token of the module `dev`, made on first start, mode 0600. Raises KeyFault when others can read it."""
+def module_token(path: Path, module: str) -> str:
+    """The token of a module, made when it is first asked for, mode 0600. Raises KeyFault when others can read it."""
     if path.exists():
         if path.stat().st_mode & 0o077:
             raise KeyFault(f"{path} is readable by others: it must be 0600")
@@ -16,7 +16,7 @@ def dev_token(path: Path) -> str:
         if not token:
             raise KeyFault(f"{path} is empty: remove it, and a new token is made")
         return token
-    token = "dev_" + secrets.token_urlsafe(32)
+    token = f"{module}_" + secrets.token_urlsafe(32)
     write_new(path, token + "\n")
     return token
 

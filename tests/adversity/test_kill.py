@@ -21,6 +21,7 @@ from fundledger.benchmarks.drill_load import Load
 from fundledger.benchmarks.drill_processes import KINDS, children
 from tests.adversity.conftest import Tell
 from tests.support.client import Client, new_id, voucher
+from tests.support.length import unless_long
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
@@ -75,7 +76,16 @@ async def _served_again(load: Load) -> None:
 
 
 async def test_killing_anything_at_random_loses_and_doubles_nothing(seed: int, tell: Tell) -> None:
-    orders = Orders(seconds=65, every_s=5, clients=16, seed=seed, workers=2, pace=10, merchants=100)
+    orders = Orders(
+        seconds=unless_long(65, 600),
+        every_s=unless_long(2.5, 10),
+        rounds=unless_long(1, None),
+        clients=16,
+        seed=seed,
+        workers=2,
+        pace=10,
+        merchants=100,
+    )
     report = await run_drill(orders)
     assert report["ok"], json.dumps(report, indent=1)
     assert all(report["kills"][kind] >= 1 for kind in KINDS), report["kills"]
@@ -97,7 +107,15 @@ RESTLESS = {
 
 async def test_killing_anything_while_accounts_split_and_merge_loses_and_doubles_nothing(seed: int, tell: Tell) -> None:
     orders = Orders(
-        seconds=40, every_s=5, clients=16, seed=seed, workers=3, pace=10, merchants=40, environment=RESTLESS
+        seconds=unless_long(40, 600),
+        every_s=unless_long(2.5, 10),
+        rounds=unless_long(1, None),
+        clients=16,
+        seed=seed,
+        workers=3,
+        pace=10,
+        merchants=40,
+        environment=RESTLESS,
     )
     report = await run_drill(orders)
     assert report["ok"], json.dumps(report, indent=1)
@@ -111,7 +129,8 @@ async def test_the_drill_catches_a_service_that_answers_too_early(broken: str, k
     home = short_folder()
     orders = Orders(
         seconds=9,
-        every_s=2,
+        every_s=1.5,
+        rounds=2,
         clients=16,
         seed=seed,
         pace=20,
@@ -160,8 +179,8 @@ async def test_everything_ends_when_the_supervisor_is_killed_and_a_new_one_finds
 async def test_a_new_service_takes_over_while_the_old_one_is_still_ending(
     victim: RunningService, seed: int, tell: Tell
 ) -> None:
-    async with under_load(victim, seed, tell, "vouchers around three takeovers") as load:
-        for _ in range(3):
+    async with under_load(victim, seed, tell, "vouchers around takeovers") as load:
+        for _ in range(unless_long(2, 10)):
             old = victim.worker_pids()
             victim.kill()
             await victim.start()

@@ -146,7 +146,7 @@ async def service() -> AsyncIterator[Service]:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: PaymentProtocol(
-            service, manager, loop=loop, access_log=None, auto_decompress=False, lingering_time=0.1
+            service, vouchers.SHORT_PATH, manager, loop=loop, access_log=None, auto_decompress=False, lingering_time=0.1
         ),  # type: ignore[arg-type]
         "127.0.0.1",
         0,

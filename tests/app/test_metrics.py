@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import asyncpg
@@ -17,7 +18,7 @@ from fundledger.app.hotkeys import KINDS, HotKeys
 from fundledger.app.lag import RECENT, LoopLag
 from fundledger.app.meta import _pool
 from fundledger.app.metrics import LAG_S, METHODS, MODES, REQUEST_S, Histogram, Metrics, Pool, Snapshot
-from fundledger.app.scrape import Totals, _Worker
+from fundledger.app.scrape import Totals, _Worker, nothing
 from fundledger.app.server import ROUTES
 from fundledger.hotspot.flusher import Flusher
 from fundledger.ratelimit.classes import ApiClass
@@ -172,7 +173,7 @@ def test_what_is_true_of_the_limiter_is_told_of_the_worst_worker():
 
 
 def test_a_worker_that_is_gone_leaves_its_counters_and_takes_its_gauges():
-    totals = Totals(2)
+    totals = Totals(2, nothing)
     totals.told(0, 0, filled("a", 3))
     totals.told(1, 0, filled("b", 5))
     before = counters(render(totals.sum()))
@@ -184,7 +185,7 @@ def test_a_worker_that_is_gone_leaves_its_counters_and_takes_its_gauges():
 
 
 def test_a_worker_that_does_not_answer_is_shown_with_what_it_told_last():
-    totals = Totals(2)
+    totals = Totals(2, nothing)
     totals.told(0, 0, filled("a", 3))
     totals.told(1, 0, filled("b", 5))
     before = counters(render(totals.sum()))
@@ -196,14 +197,14 @@ def test_a_worker_that_does_not_answer_is_shown_with_what_it_told_last():
 
 
 def test_another_worker_under_the_same_number_is_told_by_its_identity():
-    totals = Totals(1)
+    totals = Totals(1, nothing)
     totals.told(0, 0, filled("a", 3))
     totals.told(0, 0, filled("b", 1))
     assert totals.sum().buffer.folds == 4
 
 
 def test_what_is_heard_of_a_worker_after_its_end_is_not_counted_twice():
-    totals = Totals(1)
+    totals = Totals(1, nothing)
     totals.told(0, 0, filled("a", 3))
     totals.ended(0)
     totals.told(0, 0, filled("a", 3))
@@ -222,8 +223,8 @@ class Forgetful(Totals):
 class Unordered(Totals):
     """A twin: one sum for all that are gone. It adds the same numbers in another order, which floats do not forgive."""
 
-    def __init__(self, workers: int) -> None:
-        super().__init__(workers)
+    def __init__(self, workers: int, nothing: Callable[[], Snapshot]) -> None:
+        super().__init__(workers, nothing)
         self.gone = Snapshot(workers=0)
 
     def _keep(self, worker: _Worker) -> None:
@@ -270,10 +271,10 @@ def restarts(totals: Totals, count: int) -> tuple[list[str], Snapshot]:
 
 
 def test_nothing_goes_back_over_a_thousand_restarts_and_nothing_grows():
-    totals = Totals(3)
+    totals = Totals(3, nothing)
     found, _ = restarts(totals, 10)
     size = len(render(totals.sum()).splitlines())
-    found, true = restarts(totals := Totals(3), 1000)
+    found, true = restarts(totals := Totals(3, nothing), 1000)
     assert found == []
     total = totals.sum()
     assert total.requests == true.requests == {"/v1/vouchers POST 201 false": 3000}
@@ -284,7 +285,7 @@ def test_nothing_goes_back_over_a_thousand_restarts_and_nothing_grows():
 
 @pytest.mark.parametrize("twin", [Forgetful, Unordered])
 def test_a_sum_that_goes_back_is_noticed(twin: type[Totals]):
-    found, _ = restarts(twin(3), 1000)
+    found, _ = restarts(twin(3, nothing), 1000)
     assert found != []
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.app import supervisor
+from fundledger.app import claims
 from fundledger.app.cli import main
+from fundledger.app.settings import BadSetting, read_settings
 from tests.support.client import Client, new_id, voucher
 from tests.support.running import RunningService, free_port, run
 from tests.support.waiting import eventually
@@ -74,6 +75,22 @@ def one_line(text: str) -> str:
         ("DRAIN_S", "0", "1"),
         ("LOG_LEVEL", "loud", "'debug'"),
         ("POSTGRES_MEMORY_MB", "-5", "0"),
+        ("FUND", "perhaps", "'on' or 'off'"),
+        ("FUND_PORT", "0", "1"),
+        ("FUND_PORT", "8080", "another port than FUNDLEDGER_PORT"),
+        ("SIMULATOR_PORT", "8081", "another port than FUNDLEDGER_FUND_PORT"),
+        ("ACCOUNT_URL", "127.0.0.1:8080", "http://HOST:PORT"),
+        ("ACCOUNT_URL", "ftp://host", "http://HOST:PORT"),
+        ("ACCOUNT_URL", "http://host:seven", "http://HOST:PORT"),
+        ("ACCOUNT_URL", "http://host/v1", "http://HOST:PORT"),
+        ("ACCOUNT_URL", "http:// host", "http://HOST:PORT"),
+        ("CHANNELS", "icbc", "NAME=http://HOST:PORT"),
+        ("CHANNELS", "icbc=http://host", "NAME=http://HOST:PORT"),
+        ("CHANNELS", "i:c=http://host:1", "NAME=http://HOST:PORT"),
+        ("CHANNELS", "a=http://h:1,a=http://h:2", "each name once"),
+        ("CHANNELS", "a=http://h:1,", "NAME=http://HOST:PORT"),
+        ("SETTLE_AT", "2 o'clock", "time"),
+        ("DAEMONS", "17", "16"),
     ],
 )
 def test_a_bad_setting_is_one_line_with_its_name_its_value_and_what_is_accepted(
@@ -110,11 +127,6 @@ async def test_a_setting_that_does_not_exist_is_refused_with_the_nearest_that_do
     assert "FUNDLEDGER_WORKERS" in done.stderr
 
 
-async def test_settings_of_the_contract_that_are_not_used_yet_are_taken(tmp_path: Path) -> None:
-    environment = {"FUNDLEDGER_FUND_DSN": "postgresql://x", "FUNDLEDGER_RATELIMIT": "off"}
-    assert (await run("settings", env=environment, cwd=tmp_path)).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("toml", "told"),
     [
@@ -143,12 +155,28 @@ async def test_the_environment_wins_over_the_file_and_the_command_line_over_both
 
 async def test_settings_shows_no_secret(tmp_path: Path) -> None:
     dsn = "postgresql://someone:verysecret@db.example/fund"
-    done = await run("settings", env={"FUNDLEDGER_ACCOUNT_DSN": dsn}, cwd=tmp_path)
+    done = await run("settings", env={"FUNDLEDGER_ACCOUNT_DSN": dsn, "FUNDLEDGER_FUND_DSN": dsn}, cwd=tmp_path)
     assert done.returncode == 0
     assert "verysecret" not in done.stdout + done.stderr
-    row = next(line for line in done.stdout.splitlines() if line.startswith("account_dsn"))
-    assert "****" in row
-    assert "FUNDLEDGER_ACCOUNT_DSN" in row
+    for name in ("account_dsn", "fund_dsn"):
+        row = next(line for line in done.stdout.splitlines() if line.startswith(name))
+        assert "****" in row
+        assert f"FUNDLEDGER_{name.upper()}" in row
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ACCOUNT_URL", "http://someone:verysecret@h"), ("CHANNELS", "a=http://h:1,b=http://someone:verysecret@h:1")],
+)
+def test_a_password_in_a_url_that_takes_none_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"FUNDLEDGER_{name}", value)
+    with pytest.raises(BadSetting) as refused:
+        read_settings()
+    assert f"FUNDLEDGER_{name}='****'" in str(refused.value)
+    assert "verysecret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +199,7 @@ async def test_a_url_of_redis_without_a_password_is_shown(tmp_path: Path) -> Non
 async def test_a_data_directory_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "data"), "FUNDLEDGER_PORT": str(free_port())}
+    environment["FUNDLEDGER_FUND"] = "off"
     done = await run("serve", env=environment, cwd=tmp_path)
     assert done.returncode == 2
     assert "FUNDLEDGER_DATA_DIR" in one_line(done.stderr)
@@ -180,6 +209,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line(tmp_path: Path) -> 
     environment = {
         "FUNDLEDGER_DATA_DIR": str(tmp_path / "data"),
         "FUNDLEDGER_PORT": str(free_port()),
+        "FUNDLEDGER_FUND": "off",
         "FUNDLEDGER_ACCOUNT_DSN": f"postgresql://someone:verysecret@127.0.0.1:{free_port()}/none",
     }
     done = await run("serve", env=environment, cwd=tmp_path)
@@ -200,21 +230,22 @@ async def test_a_second_serve_on_the_data_directory_is_refused(service: RunningS
 
 
 async def test_a_port_that_is_taken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "PORT_WAIT_S", 0.1)
+    monkeypatch.setattr(claims, "PORT_WAIT_S", 0.1)
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(supervisor.CannotServe, match=f"FUNDLEDGER_PORT={port}"):
-            await supervisor._wait_for_port("127.0.0.1", port)
-    await supervisor._wait_for_port("127.0.0.1", port)
+        with pytest.raises(claims.CannotServe, match=f"FUNDLEDGER_PORT={port}"):
+            await claims.wait_for_port("127.0.0.1", port, "PORT")
+    await claims.wait_for_port("127.0.0.1", port, "PORT")
 
 
 async def test_a_ledger_of_another_layout_is_refused(service: RunningService, tmp_path: Path) -> None:
     environment = {
         "FUNDLEDGER_DATA_DIR": str(tmp_path / "data"),
         "FUNDLEDGER_PORT": str(free_port()),
+        "FUNDLEDGER_FUND": "off",
         "FUNDLEDGER_ACCOUNT_DSN": service.dsn,
         "FUNDLEDGER_SHARDS": "7",
     }

@@ -17,16 +17,27 @@ from fundledger.app import scrape
 from fundledger.app.hotkeys import Window
 from fundledger.app.metrics import Snapshot
 from fundledger.app.postgres import run_dir
-from fundledger.app.scrape import Scraper
-from fundledger.app.sockets import HOT_KEYS, METRICS, ask_supervisor, framed, supervisor_socket, worker_socket
+from fundledger.app.scrape import ACCOUNT, Scraper, Source
+from fundledger.app.sockets import (
+    HOT_KEYS,
+    METRICS,
+    ask,
+    ask_supervisor,
+    framed,
+    fund_socket,
+    fund_supervisor_socket,
+    supervisor_socket,
+    worker_socket,
+)
 from fundledger.ledger.fault import Unavailable
 from tests.support.answers import is_problem
 from tests.support.client import Client
+from tests.support.length import unless_long
 from tests.support.pages import Numbers, counters, gauges, gone_back
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
-KILLS = int(os.environ.get("FUNDLEDGER_TEST_KILLS", "10"))
+KILLS = unless_long(5, 100)
 WORKERS = 3
 GROWTH_BYTES_MAX = 8 << 20
 BROKEN = Path(__file__).parents[1] / "adversity" / "broken"
@@ -79,7 +90,7 @@ class Scene:
     def __init__(self) -> None:
         self.folder = short_folder()
         self.workers = [FakeWorker(name, self.folder, ordinal) for ordinal, name in enumerate("ab")]
-        self.scraper = Scraper(self.folder, 2)
+        self.scraper = Scraper(self.folder, 2, ACCOUNT)
 
     async def page(self) -> bytes:
         return await ask_supervisor(self.folder, METRICS)
@@ -102,6 +113,43 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     for worker in scene.workers:
         worker.stop()
     shutil.rmtree(scene.folder)
+
+
+class Orders(msgspec.Struct):
+    """What workers of another service might tell."""
+
+    worker: str = ""
+    posted: int = 0
+
+    def add(self, other: "Orders") -> None:
+        self.posted += other.posted
+
+    def forget_gauges(self) -> None:
+        """It has none."""
+
+
+async def test_another_service_is_asked_at_its_own_sockets_for_what_it_counts():
+    folder = short_folder()
+    answers = {METRICS: lambda orders: f"{orders.posted} orders".encode()}
+    scraper = Scraper(folder, 1, Source(Orders, fund_socket, fund_supervisor_socket, answers))
+
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(msgspec.json.encode(Orders("a", 3)))
+        writer.close()
+
+    worker = await asyncio.start_unix_server(tell, str(fund_socket(folder, 0)))
+    await scraper.open()
+    try:
+        assert await ask(fund_supervisor_socket(folder), METRICS) == b"3 orders"
+        scraper.ended(0)
+        worker.close()
+        assert await ask(fund_supervisor_socket(folder), METRICS) == b"3 orders"
+        with pytest.raises(Unavailable):
+            await ask(fund_supervisor_socket(folder), HOT_KEYS)
+    finally:
+        await scraper.close()
+        worker.close()
+        shutil.rmtree(folder)
 
 
 async def test_the_page_has_what_all_workers_counted_until_it_was_asked_for(scene: Scene):
@@ -303,7 +351,6 @@ class Drill:
 
 @pytest.mark.timeout(120 + 15 * KILLS)
 async def test_no_counter_goes_back_and_nothing_grows_however_many_workers_are_killed():
-    """FUNDLEDGER_TEST_KILLS says how many, 10 unless it does."""
     async with RunningService(workers=WORKERS) as service:
         drill = Drill(service)
         await drill.kill(WORKERS)

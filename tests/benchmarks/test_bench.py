@@ -29,10 +29,12 @@ from fundledger.benchmarks.traffic import Traffic, merchant, service_traffic, sw
 from fundledger.benchmarks.wrk import full_speed
 from tests.benchmarks.tiny import TinyServer
 from tests.support.client import Client
+from tests.support.length import unless_long
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
 SMALL = {"POSTGRES_MEMORY_MB": "256"}
+BRIEF = unless_long("0.4", "2")
 
 
 @pytest.fixture
@@ -79,8 +81,8 @@ def test_proof_fails_when_an_acknowledged_voucher_is_missing_and_when_a_row_was_
 
 
 def test_bench_measures_proves_and_keeps_what_it_saw(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--only", "single", "--only", "open", "--seconds", "1", "--rounds", "1", "--warm-up-seconds", "1"]
-    options += ["--open-seconds", "1", "--driver", "own", "--setting", "POSTGRES_MEMORY_MB=256"]
+    options = ["--only", "single", "--only", "open", "--seconds", BRIEF, "--rounds", "1", "--warm-up-seconds", BRIEF]
+    options += ["--open-seconds", BRIEF, "--driver", "own", "--setting", "POSTGRES_MEMORY_MB=256"]
     options += ["--data-root", str(folder), "--out", str(folder / "out")]
     assert bench.main(options) == 0
     printed = capsys.readouterr().out
@@ -95,18 +97,30 @@ def test_bench_measures_proves_and_keeps_what_it_saw(folder: Path, capsys: pytes
 def test_mechanisms_are_measured_side_by_side_and_plotted(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mechanisms, "ALL", mechanisms.ALL[:1] + mechanisms.ALL[3:5])
+    monkeypatch.setattr(mechanisms, "ALL", mechanisms.ALL[:1] + mechanisms.ALL[4:5])
+    monkeypatch.setattr(mechanisms, "MANY_WORKERS", 2)
     monkeypatch.setattr(mechanisms, "WORKERS", (1,))
     monkeypatch.setattr(mechanisms, "DELAYS_MS", (0,))
     monkeypatch.setattr(mechanisms, "SPREAD_OVER", 5)
-    options = ["--only", "mechanisms", "--seconds", "1", "--rounds", "1", "--warm-up-seconds", "1", "--driver", "own"]
+    options = [
+        "--only",
+        "mechanisms",
+        "--seconds",
+        BRIEF,
+        "--rounds",
+        "1",
+        "--warm-up-seconds",
+        BRIEF,
+        "--driver",
+        "own",
+    ]
     options += ["--setting", "POSTGRES_MEMORY_MB=128", "--data-root", str(folder), "--out", str(folder / "out")]
     assert bench.main(options) == 0
     printed = capsys.readouterr().out
     assert "buffered / direct" in printed
     assert "99 % of the buffered credits were folded within" in printed
     kept = json.loads(next((folder / "out").glob("bench-*.json")).read_text())
-    assert len(kept["proofs"]) == 5
+    assert len(kept["proofs"]) == 4
     assert all(proof["ok"] for proof in kept["proofs"].values())
     scenarios = {run["scenario"] for run in kept["runs"]}
     assert any(scenario.startswith("refund storm") for scenario in scenarios)

@@ -24,6 +24,7 @@ from fundledger.benchmarks.service import accepted
 from fundledger.benchmarks.tally import jain, served_shares, tally
 from fundledger.benchmarks.watch import Watch, series
 from tests.benchmarks.tiny import TinyServer
+from tests.support.length import unless_long
 from tests.support.running import short_folder
 
 MS = 1_000_000
@@ -215,7 +216,8 @@ def test_settings_that_this_version_does_not_know_are_left_out_and_bad_values_ar
 
 
 def options(folder: Path, what: str) -> list[str]:
-    short = ["--seconds", "1", "--rounds", "1", "--warm-up-seconds", "1", "--open-seconds", "1", "--driver", "own"]
+    each = unless_long("0.4", "2")
+    short = ["--seconds", each, "--rounds", "1", "--warm-up-seconds", each, "--open-seconds", each, "--driver", "own"]
     where = ["--data-root", str(folder), "--out", str(folder / "out")]
     return ["--only", what, *short, *where, "--setting", "POSTGRES_MEMORY_MB=128"]
 

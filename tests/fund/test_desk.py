@@ -12,6 +12,7 @@ from fundledger.fund.order import Kind, State, order_id
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee
 from tests.support.desk import FundDesk
+from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
 
 FEE = Fee(basis_points=60)
@@ -21,6 +22,7 @@ FEE = Fee(basis_points=60)
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
     async with FundDesk(fund_database, service.base_url, service.token) as desk:
         yield desk
+    await prove_fund(fund_database, service.dsn, desk.salt)
 
 
 def code_of(answer: Any) -> str:

@@ -12,6 +12,7 @@ from fundledger.fund.link import AccountLink, Verdict
 from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.order import State
 from tests.support.desk import FundDesk
+from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
 
 
@@ -38,6 +39,7 @@ async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Fun
     desk.link = Cut(desk.accounts)
     async with desk:
         yield desk
+    await prove_fund(fund_database, service.dsn, desk.salt)
 
 
 async def recover(desk: FundDesk) -> int:

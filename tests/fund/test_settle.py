@@ -7,6 +7,7 @@ import pytest
 
 from fundledger.fund.settle import Settler, due
 from tests.support.desk import FundDesk
+from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
 
 MONDAY = datetime(2026, 6, 1, 2, 30, tzinfo=UTC)
@@ -40,3 +41,4 @@ async def test_each_merchant_is_settled_once_on_his_day(fund_database: str, serv
         assert await settlers[0].settle_some(tuesday) == (0, 0.0)
         assert (await settlers[0].settle_some(MONDAY.replace(day=8)))[0] == 2
         assert [await desk.of(m) for m in (daily, weekly, manual)] == [(150, 0, 0), (100, 0, 0), (0, 100, 0)]
+    await prove_fund(fund_database, service.dsn, desk.salt)

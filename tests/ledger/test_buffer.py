@@ -1,6 +1,5 @@
 """Credits that wait in the buffer: pending at once, spent when they are needed, folded once, never lost."""
 
-import os
 from datetime import date, timedelta
 
 import pytest
@@ -15,9 +14,10 @@ from fundledger.ledger.routes import follow, read_routes
 from fundledger.reconciliation.checks import verify
 from tests.support.halfway import Halfway, is_waiting_for_a_lock, overtaken
 from tests.support.ledger import Ledger, code, codes, posted, reversal, together, transfer, voucher
+from tests.support.length import unless_long
 from tests.support.waiting import eventually
 
-ROUNDS = int(os.environ.get("FUNDLEDGER_TEST_ROUNDS", "25"))
+ROUNDS = unless_long(25, 2000)
 
 
 async def scene(ledger: Ledger) -> tuple[Account, Account]:

@@ -1,10 +1,9 @@
 """Random commands against a model of the ledger: every answer and every balance, after every step.
 
-`FUNDLEDGER_TEST_EXAMPLES=500` looks longer, and takes the time to shrink what it finds.
+`FUNDLEDGER_TEST_LONG=1` takes the time to shrink what it finds, too.
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,10 +23,10 @@ from fundledger.ledger.voucher import Voucher, digest_of
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases
 from tests.support.ledger import Ledger, code
+from tests.support.length import LONG, unless_long
 from tests.support.model import Asked, Model, ModelAccount, Said
 
-LONGER = "FUNDLEDGER_TEST_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("FUNDLEDGER_TEST_EXAMPLES", "8"))
+EXAMPLES = unless_long(8, 500)
 ACCOUNTS = {
     # id: (type, owner, currency)
     "bank": ("bank", "platform", "CNY"),
@@ -355,6 +354,6 @@ def test_the_ledger_agrees_with_its_model(
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
                 print_blob=True,
-                phases=list(Phase) if LONGER else [Phase.explicit, Phase.reuse, Phase.generate],
+                phases=list(Phase) if LONG else [Phase.explicit, Phase.reuse, Phase.generate],
             ),
         )

@@ -1,7 +1,5 @@
 """An account over several slots: split and merged while it is paid, spent to the last cent, never beyond."""
 
-import os
-
 import pytest
 
 from fundledger.ledger.account import Account, Status
@@ -12,9 +10,9 @@ from fundledger.ledger.routes import follow, read_routes
 from fundledger.reconciliation.checks import verify
 from tests.support.halfway import Halfway, overtaken
 from tests.support.ledger import Ledger, capture, code, codes, new_id, posted, reversal, together, transfer, voucher
+from tests.support.length import unless_long
 
-ROUNDS = int(os.environ.get("FUNDLEDGER_TEST_ROUNDS", "25"))
-"""`FUNDLEDGER_TEST_ROUNDS=2000` looks longer."""
+ROUNDS = unless_long(25, 2000)
 
 
 async def resplit(ledger: Ledger, account: Account, slots: int) -> Account:

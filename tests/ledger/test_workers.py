@@ -15,6 +15,9 @@ from tests.support.ledger import (
     transfer,
     voucher,
 )
+from tests.support.length import unless_long
+
+ROUNDS = unless_long(2, 20)
 
 
 async def test_a_worker_that_waited_decides_over_what_the_other_left(ledger: Ledger) -> None:
@@ -55,14 +58,14 @@ async def test_the_same_new_ids_in_opposite_orders_do_not_deadlock(ledger: Ledge
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     other = await ledger.worker(1)
     logged = len(postgres.log.read_bytes())
-    for _ in range(4):
+    for _ in range(ROUNDS):
         ids = [new_id() for _ in range(2000)]
         ours = [transfer(bank, fees, 1, id_=id_) for id_ in ids]
         theirs = [transfer(bank, fees, 1, id_=id_) for id_ in reversed(ids)]
         for outcomes in await together(ledger.post(*ours), other.post(*theirs)):
             assert set(codes(outcomes)) == {"posted"}
     assert b"deadlock" not in postgres.log.read_bytes()[logged:]
-    assert await ledger.posted(fees) == 4 * 2000
+    assert await ledger.posted(fees) == ROUNDS * 2000
     await ledger.prove()
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from fundledger.ratelimit.gcra import Ask, Rate, State, decide, load_of
 from fundledger.ratelimit.policies import parse
+from tests.support.length import unless_long
 
-TRACES = 100_000
+TRACES = unless_long(20_000, 100_000)
 EPOCH_US = 1_790_000_000_000_000
 
 

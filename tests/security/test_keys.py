@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fundledger.security.keys import FileKeys, KeyFault
-from fundledger.security.tokens import Tokens, dev_token
+from fundledger.security.tokens import Tokens, module_token
 
 
 def mode(path: Path) -> int:
@@ -94,31 +94,31 @@ def test_keys_do_not_show_their_secrets(tmp_path: Path) -> None:
         assert repr(bytes.fromhex(secret))[2:-1] not in shown
 
 
-def test_the_dev_token_is_made_once_and_only_its_owner_reads_it(tmp_path: Path, umask: None) -> None:
+def test_the_token_of_a_module_is_made_once_and_only_its_owner_reads_it(tmp_path: Path, umask: None) -> None:
     path = tmp_path / "dev-token"
-    token = dev_token(path)
+    token = module_token(path, "dev")
     assert mode(path) == 0o600
     assert len(token) > 40
-    assert dev_token(path) == token
-    assert dev_token(tmp_path / "other") != token
+    assert module_token(path, "dev") == token
+    assert module_token(tmp_path / "other", "dev") != token
 
 
 @pytest.mark.parametrize("bad", [0o640, 0o604, 0o644])
-def test_a_dev_token_that_others_can_read_is_refused(tmp_path: Path, bad: int) -> None:
+def test_a_token_that_others_can_read_is_refused(tmp_path: Path, bad: int) -> None:
     path = tmp_path / "dev-token"
-    token = dev_token(path)
+    token = module_token(path, "dev")
     path.chmod(bad)
     with pytest.raises(KeyFault) as caught:
-        dev_token(path)
+        module_token(path, "dev")
     assert token not in str(caught.value)
 
 
-def test_an_empty_dev_token_is_no_token(tmp_path: Path) -> None:
+def test_an_empty_token_is_no_token(tmp_path: Path) -> None:
     """What a crash between making the file and writing it would leave."""
     path = tmp_path / "dev-token"
     path.touch(mode=0o600)
     with contextlib.suppress(KeyFault):
-        assert len(dev_token(path)) > 40
+        assert len(module_token(path, "dev")) > 40
 
 
 @pytest.mark.parametrize(

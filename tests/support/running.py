@@ -19,6 +19,9 @@ from tests.support.waiting import NeverHappened, eventually
 COMMAND = Path(sys.executable).with_name("fundledger")
 START_S = 90.0
 STOP_S = 90.0
+MEMORY = "/dev/shm"
+MEMORY_BYTES_MIN = 4 << 30
+"""Of whatever is made meanwhile: the largest service of a test has less than one."""
 
 
 def free_port() -> int:
@@ -28,14 +31,24 @@ def free_port() -> int:
 
 
 def short_folder() -> Path:
-    """A new folder whose path is short enough for a unix socket; the embedded Postgres may pass through it."""
-    folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
+    """A new folder whose path is short enough for a unix socket; the embedded Postgres may pass through it.
+
+    In memory where there is room: a new database is 300 files, which take a disk ten times as long as the test itself.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fl-", dir=_place()))
     folder.chmod(0o711)
     return folder
 
 
+def _place() -> str:
+    with contextlib.suppress(OSError):
+        if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN:
+            return MEMORY
+    return "/tmp"
+
+
 class RunningService:
-    """One service on a data directory.
+    """One service on a data directory, or both of them with `fund`.
 
     `start` and `stop` may follow each other any number of times on the same data; `remove` ends it for good. `env`
     overrides what the service gets; a value of None takes a variable away.
@@ -49,11 +62,13 @@ class RunningService:
         data_dir: Path | None = None,
         env: Mapping[str, str | None] | None = None,
         arguments: Sequence[str] = (),
+        fund: bool = False,
     ) -> None:
         self.folder = short_folder()
         self.data_dir = data_dir or self.folder / "data"
         self.log = self.folder / "serve.log"
         self.port = port or free_port()
+        self.fund_port, self.simulator_port = free_port(), free_port()
         self.arguments = list(arguments)
         self.environment = clean_environment(
             {
@@ -61,10 +76,18 @@ class RunningService:
                 "FUNDLEDGER_PORT": str(self.port),
                 "FUNDLEDGER_WORKERS": str(workers),
                 "FUNDLEDGER_POSTGRES_MEMORY_MB": "256",
+                **(self._with_fund() if fund else {"FUNDLEDGER_FUND": "off"}),
                 **(env or {}),
             }
         )
         self.process: subprocess.Popen[bytes] | None = None
+
+    def _with_fund(self) -> dict[str, str]:
+        return {
+            "FUNDLEDGER_FUND": "on",
+            "FUNDLEDGER_FUND_PORT": str(self.fund_port),
+            "FUNDLEDGER_SIMULATOR_PORT": str(self.simulator_port),
+        }
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -77,12 +100,24 @@ class RunningService:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def fund_url(self) -> str:
+        return f"http://127.0.0.1:{self.fund_port}"
+
+    @property
+    def simulator_url(self) -> str:
+        return f"http://127.0.0.1:{self.simulator_port}"
+
+    @property
     def token(self) -> str:
         return (self.data_dir / "dev-token").read_text().strip()
 
     @property
     def dsn(self) -> str:
         return self.environment.get("FUNDLEDGER_ACCOUNT_DSN") or (self.data_dir / "account-dsn").read_text().strip()
+
+    @property
+    def fund_dsn(self) -> str:
+        return self.environment.get("FUNDLEDGER_FUND_DSN") or (self.data_dir / "fund-dsn").read_text().strip()
 
     async def start(self, within_s: float = START_S) -> Self:
         """Start, and wait until every worker serves."""
@@ -141,7 +176,22 @@ class RunningService:
 
     def worker_pids(self) -> list[int]:
         """The workers of this service, also those whose supervisor was killed."""
-        return sorted(pid for pid, command in self._processes() if "fundledger.app.server" in command)
+        return self._pids_of("fundledger.app.server")
+
+    def fund_pids(self) -> list[int]:
+        """The workers of the fund service, likewise."""
+        return self._pids_of("fundledger.app.fund.server")
+
+    def daemons_pids(self) -> list[int]:
+        """The processes of its daemons, likewise."""
+        return self._pids_of("fundledger.app.fund.daemons")
+
+    def simulator_pids(self) -> list[int]:
+        """The simulator, one at most, likewise."""
+        return self._pids_of("fundledger.fund.channels.simulator")
+
+    def _pids_of(self, module: str) -> list[int]:
+        return sorted(pid for pid, command in self._processes() if module in command.split(" "))
 
     def postgres_pid(self) -> int | None:
         """The embedded Postgres, None when it does not run."""
@@ -157,14 +207,17 @@ class RunningService:
         return next((pid for pid, command in self._processes() if "valkey-server" in command and mark in command), None)
 
     def kill_everything(self) -> None:
-        """SIGKILL of supervisor, workers and Postgres, and Valkey with them: what a power failure leaves behind, but for the disk."""
-        pids = self.worker_pids()
+        """SIGKILL of all processes, Valkey with its supervisor: what a power failure leaves, but for the disk."""
+        pids = self._served_by()
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        for pid in [*pids, *self.worker_pids(), *self._postgres_pids()]:
+        for pid in [*pids, *self._served_by(), *self._postgres_pids()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _served_by(self) -> list[int]:
+        return [*self.worker_pids(), *self.fund_pids(), *self.daemons_pids(), *self.simulator_pids()]
 
     async def remove(self) -> None:
         """Stop, and take the data away."""

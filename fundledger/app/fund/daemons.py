@@ -62,6 +62,7 @@ class Told(msgspec.Struct):
 
     worker: str
     daemons: Counted
+    workers: int = 0
 
 
 class Context(msgspec.Struct):

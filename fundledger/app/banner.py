@@ -1,0 +1,52 @@
+"""What `serve` prints when it is ready: where everything is, and what to try."""
+
+from typing import NamedTuple
+
+from fundledger.app.settings import Settings
+
+
+class Running(NamedTuple):
+    """What cannot be told from the settings. `fund`: whether the fund service serves; None: it is switched off."""
+
+    limits: str
+    fund: bool | None
+    account_url: str
+    channels: dict[str, str]
+
+
+def url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def banner(settings: Settings, running: Running) -> str:
+    """The first line says that it is ready."""
+    here = url(settings.host, settings.port)
+    folder = settings.data_dir
+    headers = f'-H "Authorization: Bearer $(cat {folder / "dev-token"})" -H "Content-Type: application/json"'
+    account = '{"id":"bank:demo","owner":"platform","type":"bank","currency":"CNY"}'
+    lines = [
+        f"fundledger: ready, {settings.workers} workers",
+        f"  account service  {here}    reference {here}/docs",
+        f"  API token        {folder / 'dev-token'}",
+        f"  database         {'FUNDLEDGER_ACCOUNT_DSN' if settings.account_dsn else folder / 'account-dsn'}",
+        f"  limits           {running.limits}",
+        f"  try              curl -s {here}/v1/accounts {headers} -d '{account}'",
+    ]
+    if running.fund is not None:
+        lines += _fund(settings, running, headers)
+    return "\n".join([*lines, "  Ctrl-C drains and stops"])
+
+
+def _fund(settings: Settings, running: Running, headers: str) -> list[str]:
+    here = url(settings.host, settings.fund_port)
+    merchant = '{"id":"10001","name":"A shop","currency":"CNY"}'
+    if not running.fund:
+        return ["  fund service     does not serve yet, and is tried again and again: see the log above"]
+    lines = [
+        f"  fund service     {here}    reference {here}/docs",
+        f"  its token        {settings.data_dir / 'fund-token'}, as the module fund of {running.account_url}",
+        f"  its database     {'FUNDLEDGER_FUND_DSN' if settings.fund_dsn else settings.data_dir / 'fund-dsn'}",
+    ]
+    word = "channels" if settings.channels else "simulator"
+    lines += [f"  {word:16} {name} at {place}" for name, place in running.channels.items()]
+    return [*lines, f"  try              curl -s {here}/v1/merchants {headers} -d '{merchant}'"]

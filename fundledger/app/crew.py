@@ -1,0 +1,175 @@
+"""Processes of one kind that are kept alive: each is started again when it dies, slower when it dies young."""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+YOUNG_S: Final = 5.0
+PAUSE_S_MAX: Final = 5.0
+LOOK_EVERY_S: Final = 0.05
+KILLED_S: Final = 5.0
+_PR_SET_PDEATHSIG: Final = 1
+_log = logging.getLogger(__name__)
+
+Place = Path | tuple[str, int]
+"""Where a process that serves accepts connections: a unix socket, or host and port."""
+
+
+def nobody(ordinal: int) -> None:
+    """Whom it does not concern that a process has ended."""
+    del ordinal
+
+
+class Job(NamedTuple):
+    """What the processes of a crew are. `name` is for the log.
+
+    `line(ordinal)` is what one is told on its standard input, which stays open for as long as the supervisor lives: its
+    end is how they learn that it is gone. Without `line` they get SIGTERM from the kernel instead. `ended(ordinal)` is
+    called whenever a process is gone, before it is started again.
+    """
+
+    name: str
+    module: str
+    place: Callable[[int], Place]
+    line: Callable[[int], bytes] | None = None
+    arguments: Sequence[str] = ()
+    ended: Callable[[int], None] = nobody
+
+
+class Crew:
+    """`size` processes, numbered from 0. From `start` to `stop`; no failure of theirs raises anything here."""
+
+    def __init__(self, job: Job, size: int) -> None:
+        self._job = job
+        self._size = size
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._serves = [asyncio.Event() for _ in range(size)]
+        self._died_young = [0] * size
+        self._given_up = asyncio.Event()
+        self._tries: int | None = None
+        self._stopping = asyncio.Event()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def start(self) -> None:
+        self._keepers = [asyncio.create_task(self._keep(ordinal)) for ordinal in range(self._size)]
+
+    async def serves(self, within_s: float, tries: int | None = None) -> bool:
+        """Wait until each has served once. False when that took too long, or when one died young `tries` times in a
+        row; they are tried again all the same. May be cancelled.
+        """
+        self._tries = tries
+        self._given_up.clear()
+        self._look_at_tries()
+        served = asyncio.gather(*(event.wait() for event in self._serves))
+        hopeless = asyncio.ensure_future(self._given_up.wait())
+        waiting: list[asyncio.Future[Any]] = [served, hopeless]
+        await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        well = served.done()
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return well
+
+    async def stop(self, within_s: float) -> None:
+        """SIGTERM to all; who has not ended in time is killed. May be called again, and before `start`."""
+        self._stopping.set()
+        for process in self._processes.values():
+            _signal(process, signal.SIGTERM)
+        if not self._keepers:
+            return
+        _, late = await asyncio.wait(self._keepers, timeout=within_s)
+        if late:
+            _log.error("a %s did not drain in time and is killed", self._job.name)
+            for process in self._processes.values():
+                _signal(process, signal.SIGKILL)
+            await asyncio.wait(late, timeout=KILLED_S)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    async def _keep(self, ordinal: int) -> None:
+        loop = asyncio.get_running_loop()
+        pause = 0.0
+        while not self._stopping.is_set():
+            started = loop.time()
+            try:
+                code: int | str = await self._run(ordinal)
+            except OSError as error:
+                code = str(error)
+            if self._stopping.is_set():
+                return
+            _log.error("a %s died and is started again", self._job.name, extra={"worker": ordinal, "code": code})
+            if loop.time() - started > YOUNG_S:
+                pause, self._died_young[ordinal] = 0.0, 0
+            else:
+                pause = min(PAUSE_S_MAX, pause * 2 + 0.2)
+                self._died_young[ordinal] += 1
+                self._look_at_tries()
+            await self._pause(pause)
+
+    async def _run(self, ordinal: int) -> int:
+        """One life. Raises OSError when there cannot be one."""
+        job = self._job
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            job.module,
+            *job.arguments,
+            stdin=subprocess.PIPE if job.line else subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=None if job.line else _end_with_parent,
+        )
+        self._processes[ordinal] = process
+        if self._stopping.is_set():
+            _signal(process, signal.SIGTERM)
+        if job.line is not None:
+            assert process.stdin is not None
+            process.stdin.write(job.line(ordinal) + b"\n")
+        watch = asyncio.create_task(self._until_it_serves(ordinal))
+        try:
+            return await process.wait()
+        finally:
+            watch.cancel()
+            job.ended(ordinal)
+
+    async def _until_it_serves(self, ordinal: int) -> None:
+        place = self._job.place(ordinal)
+        while True:
+            try:
+                if isinstance(place, Path):
+                    _, writer = await asyncio.open_unix_connection(str(place))
+                else:
+                    _, writer = await asyncio.open_connection(*place)
+            except OSError:
+                await asyncio.sleep(LOOK_EVERY_S)
+            else:
+                writer.close()
+                self._serves[ordinal].set()
+                return
+
+    def _look_at_tries(self) -> None:
+        if self._tries is not None and max(self._died_young, default=0) >= self._tries:
+            self._given_up.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

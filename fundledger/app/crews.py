@@ -1,0 +1,154 @@
+"""Which processes `serve` keeps, what each is told, and in which order they start and end."""
+
+import asyncio
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from fundledger.app.banner import url
+from fundledger.app.crew import Crew, Job
+from fundledger.app.databases import Dsns
+from fundledger.app.fund.exposition import render as render_fund
+from fundledger.app.fund.metrics import FundSnapshot
+from fundledger.app.fund.order_line import FundOrder
+from fundledger.app.scrape import ACCOUNT, Scraper, Source
+from fundledger.app.server import WorkerOrder
+from fundledger.app.settings import Settings
+from fundledger.app.sockets import METRICS, daemons_socket, fund_socket, fund_supervisor_socket, worker_socket
+
+START_S: Final = 60.0
+FUND_TRIES: Final = 3
+"""How often a process of the fund service may die young before the banner is printed without it."""
+END_S: Final = 10.0
+"""What a process may take beyond the time in which it has to drain."""
+SIMULATOR: Final = "simulator"
+
+
+class Known(NamedTuple):
+    """What is known when the databases run. `fund_token` is None when the fund service is switched off."""
+
+    settings: Settings
+    dsns: Dsns
+    run_dir: Path
+    redis_url: str
+    fund_token: str | None
+
+
+class AccountCrew:
+    """The workers of the account service, and their metrics."""
+
+    def __init__(self, known: Known) -> None:
+        workers = known.settings.workers
+        self.scraper = Scraper(known.run_dir, workers, ACCOUNT)
+        self._drain_s = known.settings.drain_s
+
+        def line(ordinal: int) -> bytes:
+            settings = known.settings.model_dump_json()
+            order = WorkerOrder(ordinal, known.dsns.account, str(known.run_dir), settings, known.redis_url)
+            return msgspec.json.encode(order)
+
+        job = Job(
+            "worker",
+            "fundledger.app.server",
+            lambda ordinal: worker_socket(known.run_dir, ordinal),
+            line,
+            ended=self.scraper.ended,
+        )
+        self._crew = Crew(job, workers)
+
+    async def start(self) -> bool:
+        """Whether all serve. Raises OSError."""
+        await self.scraper.open()
+        self._crew.start()
+        return await self._crew.serves(START_S)
+
+    async def stop(self) -> None:
+        await self._crew.stop(self._drain_s + END_S)
+        await self.scraper.close()
+
+
+class FundCrew:
+    """The fund service: its workers, its daemons, their metrics, and the simulator where no channel is configured."""
+
+    def __init__(self, known: Known, token: str) -> None:
+        settings = known.settings
+        self._drain_s = settings.drain_s
+        simulator_url = url(settings.host, settings.simulator_port)
+        self.channels = settings.channel_urls() or {SIMULATOR: simulator_url}
+        self.account_url = settings.account_url or url(settings.host, settings.port)
+        self._known = known
+        self._token = token
+        source = Source[FundSnapshot](_nothing, self._socket, fund_supervisor_socket, {METRICS: render_fund})
+        self.scraper = Scraper(known.run_dir, settings.fund_workers + settings.daemons, source)
+        self._workers = Crew(
+            Job(
+                "fund worker",
+                "fundledger.app.fund.server",
+                lambda ordinal: fund_socket(known.run_dir, ordinal),
+                lambda ordinal: self._line(ordinal, account_dsn=""),
+                ended=self.scraper.ended,
+            ),
+            settings.fund_workers,
+        )
+        self._daemons = Crew(
+            Job(
+                "process of daemons",
+                "fundledger.app.fund.daemons",
+                lambda ordinal: daemons_socket(known.run_dir, ordinal),
+                lambda ordinal: self._line(ordinal, account_dsn="" if settings.account_url else known.dsns.account),
+                ended=lambda ordinal: self.scraper.ended(settings.fund_workers + ordinal),
+            ),
+            settings.daemons,
+        )
+        folder = str(settings.data_dir / "simulator")
+        self._simulator = Crew(
+            Job(
+                "simulator",
+                "fundledger.fund.channels.simulator",
+                lambda _: (settings.host, settings.simulator_port),
+                arguments=["--port", str(settings.simulator_port), "--host", settings.host, "--folder", folder],
+            ),
+            0 if settings.channels else 1,
+        )
+
+    async def start(self) -> bool:
+        """Whether all serve; what does not is tried again and again. Raises OSError."""
+        await self.scraper.open()
+        crews = (self._simulator, self._workers, self._daemons)
+        for crew in crews:
+            crew.start()
+        return all(await asyncio.gather(*(crew.serves(START_S, FUND_TRIES) for crew in crews)))
+
+    async def stop(self) -> None:
+        """Workers and daemons drain; the simulator goes on, for what they still ask of it."""
+        within_s = self._drain_s + END_S
+        await asyncio.gather(self._workers.stop(within_s), self._daemons.stop(within_s))
+        await self.scraper.close()
+
+    async def stop_simulator(self) -> None:
+        await self._simulator.stop(END_S)
+
+    def _socket(self, run_dir: Path, ordinal: int) -> Path:
+        workers = self._known.settings.fund_workers
+        return fund_socket(run_dir, ordinal) if ordinal < workers else daemons_socket(run_dir, ordinal - workers)
+
+    def _line(self, ordinal: int, account_dsn: str) -> bytes:
+        known = self._known
+        assert known.dsns.fund is not None
+        order = FundOrder(
+            ordinal,
+            known.dsns.fund,
+            str(known.run_dir),
+            known.settings.model_dump_json(),
+            known.redis_url,
+            self.account_url,
+            self._token,
+            self.channels,
+            account_dsn,
+        )
+        return msgspec.json.encode(order)
+
+
+def _nothing() -> FundSnapshot:
+    return FundSnapshot(workers=0)

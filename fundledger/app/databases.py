@@ -1,0 +1,103 @@
+"""Where the two databases are, and what brings them up to date."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import asyncpg
+
+from fundledger.app.claims import CannotServe, lock
+from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
+from fundledger.app.settings import PREFIX, BadSetting, Settings
+from fundledger.fund.migrate import migrate as migrate_orders
+from fundledger.ledger.accounts import Layout
+from fundledger.ledger.migrate import migrate as migrate_ledger
+
+CONNECT_S = 10.0
+
+
+class Dsns(NamedTuple):
+    """`fund` is None where the fund service is switched off, or has never run."""
+
+    account: str
+    fund: str | None
+
+
+@contextlib.asynccontextmanager
+async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIterator[Dsns]:
+    """The databases: the configured ones, those of a running `serve`, or the embedded ones, started for this purpose.
+    `make_fund`: the embedded fund database is made where it is missing. Raises CannotServe.
+    """
+    wanted = settings.fund == "on"
+    if settings.account_dsn:
+        yield Dsns(settings.account_dsn, (settings.fund_dsn or None) if wanted else None)
+        return
+    account = settings.data_dir / "account-dsn"
+    fund = settings.data_dir / "fund-dsn"
+    if account.exists() and await _answers(account.read_text().strip()):
+        told = fund.read_text().strip() if wanted and fund.exists() else None
+        yield Dsns(account.read_text().strip(), told if told and await _answers(told) else None)
+        return
+    if not (settings.data_dir / "postgres").exists():
+        raise CannotServe(
+            f"there is no ledger in {settings.data_dir}: start `fundledger serve` or set FUNDLEDGER_DATA_DIR"
+        )
+    held = lock(settings.data_dir)
+    postgres = EmbeddedPostgres(settings.data_dir, settings.postgres_memory_mb, fund=wanted and make_fund)
+    try:
+        await postgres.start()
+        yield Dsns(postgres.dsn, postgres.fund_dsn if wanted and await _answers(postgres.fund_dsn) else None)
+    except PostgresFault as fault:
+        raise CannotServe(str(fault)) from None
+    finally:
+        await postgres.stop()
+        held.close()
+
+
+@contextlib.asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[str]:
+    """The account database alone, as `databases` finds it. Raises CannotServe."""
+    async with databases(settings) as dsns:
+        yield dsns.account
+
+
+async def migrate_account(dsn: str, settings: Settings) -> list[str]:
+    """Bring the schema up to date; answers what was applied. Raises BadSetting when the ledger has another layout,
+    SchemaFault, CannotServe.
+    """
+    async with _connected(dsn, "account") as connection:
+        layout, done = await migrate_ledger(connection, Layout(settings.shards or 1, settings.platform_slots or 8))
+    for name, asked, fixed in (
+        ("SHARDS", settings.shards, layout.shards),
+        ("PLATFORM_SLOTS", settings.platform_slots, layout.platform_slots),
+    ):
+        if asked is not None and asked != fixed:
+            raise BadSetting(f"{PREFIX}{name}={asked}: this ledger was initialised with {fixed}, accepted is {fixed}")
+    return done
+
+
+async def migrate_fund(dsn: str) -> list[str]:
+    """Bring the schema up to date; answers what was applied. Raises SchemaFault, CannotServe."""
+    async with _connected(dsn, "fund") as connection:
+        return await migrate_orders(connection)
+
+
+@contextlib.asynccontextmanager
+async def _connected(dsn: str, which: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_S)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise CannotServe(f"the {which} database cannot be reached: {error or type(error).__name__}") from None
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _answers(dsn: str) -> bool:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        return False
+    await connection.close()
+    return True

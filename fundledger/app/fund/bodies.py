@@ -1,0 +1,40 @@
+"""Bodies that are no order: many at once, how a withdrawal ended, who approves, a new fee."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from fundledger.app.body import quotes_of_flat
+from fundledger.fund.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, Payment, Person, Reason
+
+
+class PaymentsBody(msgspec.Struct, forbid_unknown_fields=True):
+    payments: Annotated[list[Payment], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class PaidBody(msgspec.Struct, forbid_unknown_fields=True):
+    channel_ref: ChannelRef
+
+
+class BouncedBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Reason
+
+
+class ApproveBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`person`: who of the module that asks; without it the module itself approves."""
+
+    person: Person | None = None
+
+
+class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Of all channels, or of one. From `effective_at` on; without it, as soon as all workers know it."""
+
+    product: Literal["payment", "withdrawal"]
+    channel: ChannelName | None = None
+    effective_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+def quotes_of_payments(body: PaymentsBody) -> int:
+    """The fewest quotation marks that such a body has, as of `quotes_of_flat`."""
+    return 2 + sum([quotes_of_flat(payment) for payment in body.payments])

@@ -1,0 +1,100 @@
+"""Merchants over HTTP: create, read, list, and what they are charged."""
+
+import re
+from typing import Final
+
+from fundledger.app.body import decoder
+from fundledger.app.fund import render
+from fundledger.app.fund.bodies import FeeRuleBody
+from fundledger.app.fund.orders import SEQ_MAX, number, whose
+from fundledger.app.fund.parts import Whose
+from fundledger.app.fund.problems import gone, refused
+from fundledger.app.fund.service import FundService
+from fundledger.app.problems import malformed, not_found
+from fundledger.app.render import encode
+from fundledger.app.reply import Reply
+from fundledger.app.routing import Call
+from fundledger.fund import accounts
+from fundledger.fund.answer import Away
+from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.merchants import Merchant
+from fundledger.fund.refusal import Refusal
+from fundledger.fund.requests import Fee, NewMerchant
+from fundledger.ledger.fault import Unavailable
+
+_decode_merchant = decoder(NewMerchant)
+_decode_fee = decoder(FeeRuleBody)
+_is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
+LIMIT_DEFAULT: Final = 20
+LIMIT_MAX: Final = 100
+
+
+def named(service: FundService, parameters: dict[str, str]) -> Whose | None:
+    """The merchant that a path names, where this worker remembers him."""
+    merchant = service.merchants.remembered(parameters["id"])
+    return None if merchant is None else whose(merchant.id)
+
+
+async def create_merchant(service: FundService, call: Call) -> Reply:
+    """`POST /v1/merchants`: 201 new, 200 the same exists, 409 another one has the id."""
+    request = _decode_merchant(call.body)
+    answer = await service.reading(lambda: service.merchants.create(request, call.module))
+    if isinstance(answer, Away):
+        return gone(answer)
+    if isinstance(answer, Refusal):
+        return refused(answer)
+    merchant, created = answer
+    return await _shown(service, merchant, 201 if created else 200)
+
+
+async def get_merchant(service: FundService, call: Call) -> Reply:
+    """`GET /v1/merchants/{id}`."""
+    return await _shown(service, await _found(service, call), 200)
+
+
+async def list_merchants(service: FundService, call: Call) -> Reply:
+    """`GET /v1/merchants`: a page, oldest first, without balances."""
+    limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+    after = number(call.query.get("cursor"), "cursor", 0, 0, SEQ_MAX)
+    ids = await service.reading(lambda: service.merchants.list_ids(after, limit + 1))
+    shown = []
+    for _, id_ in ids[:limit]:
+        merchant = await service.reading(lambda id_=id_: service.merchants.get(id_))  # type: ignore[misc]
+        assert merchant is not None
+        shown.append(merchant)
+    return Reply(200, render.merchants(shown, str(ids[limit - 1][0]) if len(ids) > limit else None))
+
+
+async def add_fee(service: FundService, call: Call) -> Reply:
+    """`POST /v1/merchants/{id}/fees`: 201 a new rule, which counts from its `effective_at` on."""
+    body = _decode_fee(call.body)
+    id_ = (await _found(service, call)).id
+    fee = Fee(body.basis_points, body.fixed, body.minimum, body.maximum, body.tiers)
+    version = await service.reading(
+        lambda: service.merchants.add_fee_rule(id_, body.product, body.channel, fee, body.effective_at, call.module)
+    )
+    if isinstance(version, Refusal):
+        return refused(version)
+    merchant = await service.reading(lambda: service.merchants.read(id_))
+    assert merchant is not None
+    rule = next(rule for rule in merchant.fee_rules if rule.version == version)
+    return Reply(201, encode(render.fee_members(rule)))
+
+
+async def _found(service: FundService, call: Call) -> Merchant:
+    """Raises BadRequest (400, 404), Unavailable."""
+    id_ = call.parameters["id"]
+    if not _is_merchant(id_):
+        raise malformed("a merchant's id has 1 to 64 of [A-Za-z0-9_.-]", field="id")
+    merchant = await service.reading(lambda: service.merchants.get(id_))
+    if merchant is None:
+        raise not_found(f"merchant {id_}")
+    return merchant
+
+
+async def _shown(service: FundService, merchant: Merchant, status: int) -> Reply:
+    try:
+        balances = await service.link.balances([name.id for name in accounts.of_merchant(merchant.id)])
+    except AccountsAway as away:
+        raise Unavailable(f"the account service does not answer: {away}") from None
+    return Reply(status, render.merchant(merchant, balances))

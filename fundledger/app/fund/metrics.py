@@ -1,0 +1,66 @@
+"""Counters and histograms of one worker of the fund service, and their sum over all of them."""
+
+import msgspec
+
+from fundledger.app.metrics import (
+    SECONDS,
+    SIZES,
+    Answered,
+    Histogram,
+    Requests,
+    add_counts,
+    add_histograms,
+    histogram,
+    this_worker,
+)
+from fundledger.fund.posting import Counted
+
+
+class FundSnapshot(Answered):
+    """Everything one worker of the fund service has counted, and its gauges. Labels as of `Answered`.
+
+    `outstanding` orders of all workers are written ahead and not known yet, the oldest of them for `outstanding_age_s`.
+    """
+
+    answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
+    calls: dict[str, Histogram] = msgspec.field(default_factory=dict)  # outcome
+    call_size: Histogram = msgspec.field(default_factory=lambda: histogram(SIZES))
+    posting: Counted = msgspec.field(default_factory=Counted)
+    waiting: int = 0
+    outstanding: int = 0
+    outstanding_age_s: float = 0.0
+
+    def add(self, other: "FundSnapshot") -> None:
+        """Of another worker."""
+        self.add_answered(other)
+        add_counts(self.answers, other.answers)
+        add_histograms(self.calls, other.calls, SECONDS)
+        self.call_size.add(other.call_size)
+        self.posting.add(other.posting)
+        self.waiting += other.waiting
+        # Each worker looks at all orders.
+        self.outstanding = max(self.outstanding, other.outstanding)
+        self.outstanding_age_s = max(self.outstanding_age_s, other.outstanding_age_s)
+
+    def forget_gauges(self) -> None:
+        super().forget_gauges()
+        self.waiting = self.outstanding = 0
+        self.outstanding_age_s = 0.0
+
+
+class FundMetrics(Requests):
+    """The counters of this worker."""
+
+    def __init__(self) -> None:
+        self.now = FundSnapshot(worker=this_worker())
+        super().__init__(self.now)
+
+    def answer(self, kind: str, answer: str) -> None:
+        """An order was answered: with its state, the code of a refusal, `replayed`, or `fault`."""
+        key = f"{kind} {answer}"
+        self.now.answers[key] = self.now.answers.get(key, 0) + 1
+
+    def call(self, outcome: str, size: int, seconds: float) -> None:
+        """So many vouchers went to the account service in one call. `outcome`: answered, away, cancelled."""
+        self.now.call_size.observe(SIZES, size)
+        self.now.calls.setdefault(outcome, histogram(SECONDS)).observe(SECONDS, seconds)

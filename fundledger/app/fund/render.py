@@ -1,0 +1,124 @@
+"""Orders, their history and merchants as JSON."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from fundledger.app.render import encode, time_text
+from fundledger.client.types import Account
+from fundledger.fund import accounts
+from fundledger.fund.fees import FeeRule, choose
+from fundledger.fund.merchants import Merchant
+from fundledger.fund.order import Order
+from fundledger.fund.orders import Step
+
+_TEXTS: Final = ("channel_ref", "settle", "direction", "reason", "approved_by", "ending")
+_PARTS: Final = ("from_pending", "to_receivable")
+
+
+def order_members(order: Order) -> dict[str, Any]:
+    """An order as it stands. What does not apply to its kind is left out, but for `channel`."""
+    members: dict[str, Any] = {
+        "id": str(order.id),
+        "kind": order.kind,
+        "merchant": order.merchant,
+        "order_no": order.order_no,
+        "state": order.state,
+        "amount": order.amount,
+        "fee": order.fee,
+        "net": order.net,
+        "currency": order.currency,
+        "voucher_id": str(order.voucher_id),
+        "channel": order.channel,
+        "created_at": time_text(order.created_at),
+    }
+    if order.posted_at is not None:
+        members["posted_at"] = time_text(order.posted_at)
+    for name in _TEXTS:
+        value = getattr(order, name)
+        if value is not None:
+            members[name] = value
+    for name in _PARTS:
+        value = getattr(order, name)
+        if value:
+            members[name] = value
+    if order.of_order is not None:
+        members["of_order"] = str(order.of_order)
+    if order.reversed_by is not None:
+        members["reversed_by"] = str(order.reversed_by)
+    if order.problem is not None:
+        members["problem"] = raw(order.problem)
+    return members
+
+
+def raw(json: bytes | str) -> msgspec.Raw:
+    """JSON as it is."""
+    return msgspec.Raw(json.encode() if isinstance(json, str) else json)
+
+
+def order(order_: Order) -> bytes:
+    return encode(order_members(order_))
+
+
+def refused_order(order_: Order) -> bytes:
+    """The problem that the account service refused it with, and the order."""
+    problem: dict[str, Any] = msgspec.json.decode(order_.problem or b"{}")
+    # Whatever it was there, here it is a refusal.
+    return encode({**problem, "status": 422, "order": order_members(order_)})
+
+
+def page(orders: Iterable[Order], next_cursor: str | None) -> bytes:
+    return encode({"orders": [order_members(each) for each in orders], "next_cursor": next_cursor})
+
+
+def history(order_: Order, steps: Iterable[Step]) -> bytes:
+    told = [
+        {
+            "state": step.state,
+            "at": time_text(step.at),
+            **({} if step.detail is None else {"detail": _json(step.detail)}),
+        }
+        for step in steps
+    ]
+    return encode({"id": str(order_.id), "history": told})
+
+
+def _json(detail: Any) -> Any:
+    return raw(detail) if isinstance(detail, str | bytes) else detail
+
+
+def merchant_members(merchant: Merchant) -> dict[str, Any]:
+    """Without balances. `fees`: every rule that may apply, those of all merchants too; `fee`: of payments, now."""
+    return {
+        "id": merchant.id,
+        "name": merchant.name,
+        "currency": merchant.currency,
+        "withdrawal_limit": merchant.withdrawal_limit,
+        "fee": _fee_now(merchant),
+        "fees": [fee_members(rule) for rule in merchant.fee_rules],
+        "accounts": [name.id for name in accounts.of_merchant(merchant.id)],
+        "created_at": time_text(merchant.created_at),
+    }
+
+
+def _fee_now(merchant: Merchant) -> dict[str, Any] | None:
+    """What is charged for a payment now, where its channel has no rule of its own."""
+    rule = choose(merchant.fee_rules, merchant.id, "payment", None, datetime.now(UTC))
+    if rule is None:
+        return None
+    return {"basis_points": rule.basis_points, "fixed": rule.fixed, "minimum": rule.minimum, "maximum": rule.maximum}
+
+
+def fee_members(rule: FeeRule) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(rule), "effective_at": time_text(rule.effective_at)}
+
+
+def merchant(merchant_: Merchant, balances: Mapping[str, Account]) -> bytes:
+    shown = {id_: msgspec.structs.asdict(account.balance) for id_, account in balances.items()}
+    return encode({**merchant_members(merchant_), "balances": shown})
+
+
+def merchants(found: Iterable[Merchant], next_cursor: str | None) -> bytes:
+    return encode({"merchants": [merchant_members(each) for each in found], "next_cursor": next_cursor})

@@ -1,0 +1,65 @@
+"""Which handler answers a request to the fund service. What belongs to another part has its routes there."""
+
+from collections.abc import Iterator
+
+from fundledger.app import limits, meta
+from fundledger.app.fund import events, merchants, openapi, orders, withdrawals
+from fundledger.app.fund.orders import CLASSES, NAMES
+from fundledger.app.fund.service import FundService
+from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route
+from fundledger.fund.order import Kind
+from fundledger.ratelimit.classes import ApiClass
+
+LIST = ("merchant", "order_no", "state", "cursor", "limit")
+
+
+def _of(kind: Kind) -> Iterator[Route[FundService]]:
+    path, api_class = f"/v1/{NAMES[kind]}", CLASSES[kind]
+    if kind is Kind.PAYMENT:
+        yield Route("POST", path, orders.post_one_payment, api_class=api_class, enters=True, by_body=True)
+    else:
+        yield Route("POST", path, orders.posting(kind), api_class=api_class, enters=True)
+    # The query tells whether it is for one or for many.
+    yield Route("GET", path, orders.listing(kind), query=LIST, api_class=ApiClass.LIST, enters=True, by_body=True)
+    yield Route("GET", f"{path}/{{id}}", orders.getting(kind), api_class=ApiClass.QUERY)
+    yield Route("GET", f"{path}/{{id}}/history", orders.history(kind), api_class=ApiClass.QUERY)
+
+
+ORDERS: list[Route[FundService]] = [
+    *[route for kind in Kind for route in _of(kind)],
+    Route(
+        "POST",
+        "/v1/payments/batch",
+        orders.post_payments,
+        body_bytes_max=BATCH_BODY_BYTES_MAX,
+        api_class=ApiClass.BATCH,
+        enters=True,
+    ),
+    Route("POST", "/v1/withdrawals/{id}/paid", withdrawals.paid, api_class=ApiClass.CONFIRM, enters=True),
+    Route("POST", "/v1/withdrawals/{id}/bounced", withdrawals.bounced, api_class=ApiClass.CONFIRM, enters=True),
+    Route("POST", "/v1/adjustments/{id}/approve", withdrawals.approve, api_class=ApiClass.ADMIN, enters=True),
+]
+MERCHANTS: list[Route[FundService]] = [
+    Route("POST", "/v1/merchants", merchants.create_merchant, api_class=ApiClass.ADMIN),
+    Route("GET", "/v1/merchants", merchants.list_merchants, query=("cursor", "limit"), api_class=ApiClass.LIST),
+    Route("GET", "/v1/merchants/{id}", merchants.get_merchant, api_class=ApiClass.QUERY, whose=merchants.named),
+    Route("POST", "/v1/merchants/{id}/fees", merchants.add_fee, api_class=ApiClass.ADMIN),
+]
+EVENTS: list[Route[FundService]] = [
+    Route("GET", "/v1/events", events.get_events, query=("after", "limit", "wait_s"), api_class=ApiClass.NOTIFY),
+]
+SERVICE: list[Route[FundService]] = [
+    Route("GET", "/healthz", meta.healthz, public=True),
+    Route("GET", "/readyz", meta.readyz, public=True),
+    Route("GET", "/metrics", meta.get_metrics, public=True),
+    Route(
+        "GET",
+        "/debug/limits",
+        limits.get_limits,
+        query=("caller", "class", "merchant", "account"),
+        api_class=ApiClass.QUERY,
+    ),
+    Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True),
+    Route("GET", "/docs", openapi.PAGES.get_page, public=True),
+]
+ROUTES = [*ORDERS, *MERCHANTS, *EVENTS, *SERVICE]

@@ -1,0 +1,58 @@
+"""What becomes of an order after it was taken: a withdrawal is paid or bounces, an adjustment is approved."""
+
+from collections.abc import Awaitable, Callable
+
+from fundledger.app.body import decoder, quotes_of_flat
+from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody
+from fundledger.app.fund.orders import found, told, whose
+from fundledger.app.fund.service import FundService
+from fundledger.app.problems import not_found
+from fundledger.app.reply import Reply
+from fundledger.app.routing import Call
+from fundledger.fund.answer import Answer
+from fundledger.fund.order import Kind, Order
+from fundledger.fund.refusal import Code, Refusal
+
+_decode_paid = decoder(PaidBody, quotes_of_flat)
+_decode_bounced = decoder(BouncedBody, quotes_of_flat)
+_decode_approve = decoder(ApproveBody, quotes_of_flat)
+
+
+async def paid(service: FundService, call: Call) -> Reply:
+    """`POST /v1/withdrawals/{id}/paid`: the channel has paid it out. Idempotent."""
+    body = _decode_paid(call.body)
+    return await _done(
+        service,
+        call,
+        Kind.WITHDRAWAL,
+        lambda order: service.desk.end(order.id, "paid", body.channel_ref, None, call.module),
+    )
+
+
+async def bounced(service: FundService, call: Call) -> Reply:
+    """`POST /v1/withdrawals/{id}/bounced`: it came back, and the merchant has it again. Idempotent."""
+    body = _decode_bounced(call.body)
+    return await _done(
+        service,
+        call,
+        Kind.WITHDRAWAL,
+        lambda order: service.desk.end(order.id, "bounced", None, body.reason, call.module),
+    )
+
+
+async def approve(service: FundService, call: Call) -> Reply:
+    """`POST /v1/adjustments/{id}/approve`: by another module, or another person, than who asked for it."""
+    body = _decode_approve(call.body)
+    approver = call.module if body.person is None else f"{call.module}/{body.person}"
+    return await _done(service, call, Kind.ADJUSTMENT, lambda order: service.desk.approve(order.id, approver))
+
+
+async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Order], Awaitable[Answer]]) -> Reply:
+    order = await found(service, kind, call.parameters["id"])
+    no = await service.gate.let(call.passage, whose(order.merchant))
+    if no is not None:
+        return no
+    answer = await do(order)
+    if isinstance(answer, Refusal) and answer.code is Code.ORDER_NOT_FOUND:
+        raise not_found(f"{kind} {order.id}")
+    return told(service, call.passage, kind, answer, status=200)

@@ -1,0 +1,138 @@
+"""A channel over HTTP: `POST /payouts`, `GET /payouts/{ref}`, `GET /statements/{day}`; see docs/channels.md."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal, Self
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
+from fundledger.fund.requests import AMOUNT_MAX, Amount, ChannelRef, Currency, Reason
+
+CONNECT_S: Final = 2.0
+TOTAL_S: Final = 10.0
+PAYOUT_BYTES_MAX: Final = 16 << 10
+STATEMENT_BYTES_MAX: Final = 64 << 20
+
+Moved = Annotated[int, msgspec.Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
+
+
+class PayoutAnswer(msgspec.Struct):
+    """Of both verbs. What a channel says besides is ignored."""
+
+    ref: ChannelRef
+    state: Literal["accepted", "paid", "bounced"]
+    amount: Amount
+    currency: Currency
+    channel_ref: ChannelRef | None = None
+    reason: Reason | None = None
+
+
+class LineAnswer(msgspec.Struct):
+    ref: ChannelRef
+    amount: Moved
+    currency: Currency
+
+
+class StatementAnswer(msgspec.Struct):
+    lines: list[LineAnswer]
+
+
+_decode_payout = msgspec.json.Decoder(PayoutAnswer).decode
+_decode_statement = msgspec.json.Decoder(StatementAnswer).decode
+
+
+class HttpChannel:
+    """`async with HttpChannel(url) as channel`, or `close` it. It keeps connections, and nothing else."""
+
+    def __init__(self, url: str, total_s: float = TOTAL_S, connect_s: float = CONNECT_S) -> None:
+        self._url = URL(url)
+        self._timeout = aiohttp.ClientTimeout(total=total_s, connect=connect_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+        body = {"ref": ref, "amount": amount, "currency": currency}
+        try:
+            async with self._ask("POST", "payouts", json=body) as response:
+                if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    raise ChannelAway("429: too many requests; nothing was done")
+                if response.status not in {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}:
+                    raise ChannelSilent(f"answered {response.status}")
+                return _payout(await _body(response, PAYOUT_BYTES_MAX), ref)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ChannelAway(_said(error)) from error
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise ChannelSilent(_said(error)) from error
+
+    async def query(self, ref: str) -> Payout:
+        try:
+            async with self._ask("GET", f"payouts/{ref}") as response:
+                if response.status == HTTPStatus.NOT_FOUND:
+                    # A proxy's 404 is no word of the channel's: it has to say of what.
+                    if await _absent(response, ref):
+                        return Payout(Standing.ABSENT)
+                    raise ChannelAway("answered 404, but not that there is no such payout")
+                if response.status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
+                    raise ChannelAway(f"answered {response.status}")
+                return _payout(await _body(response, PAYOUT_BYTES_MAX), ref)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise ChannelAway(_said(error)) from error
+
+    async def statement(self, day: date) -> list[StatementLine]:
+        try:
+            async with self._ask("GET", f"statements/{day.isoformat()}") as response:
+                if response.status != HTTPStatus.OK:
+                    raise ChannelAway(f"answered {response.status}")
+                answer = _decode_statement(await _body(response, STATEMENT_BYTES_MAX))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise ChannelAway(_said(error)) from error
+        return [StatementLine(line.ref, line.amount, line.currency) for line in answer.lines]
+
+    @asynccontextmanager
+    async def _ask(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout)
+        async with self._session.request(method, self._url / path, allow_redirects=False, **options) as response:
+            yield response
+
+
+def _payout(body: bytes, ref: str) -> Payout:
+    """Raises ValueError if it is not one, or of something else."""
+    answer = _decode_payout(body)
+    if answer.ref != ref:
+        raise ValueError("the answer is about another payout")
+    return Payout(Standing(answer.state), answer.channel_ref, answer.reason, answer.amount, answer.currency)
+
+
+async def _absent(response: aiohttp.ClientResponse, ref: str) -> bool:
+    said = msgspec.json.decode(await _body(response, PAYOUT_BYTES_MAX))
+    return isinstance(said, dict) and said.get("ref") == ref and said.get("state") == Standing.ABSENT
+
+
+async def _body(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_chunked(64 << 10):
+        size += len(part)
+        if size > bytes_max:
+            raise ValueError(f"the answer is longer than {bytes_max} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]

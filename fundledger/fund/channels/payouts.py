@@ -1,0 +1,285 @@
+"""Withdrawals leave through their channels: sent once, asked after until the channel's word is final, then ended.
+
+An order is marked sent, and a row of fund.payouts kept, before the first call; so whatever dies, what may have been
+sent is known. Every later turn asks first, and sends again only what the channel says it was never asked for, under the
+same reference. An order that a front end ended meanwhile is still asked after: a channel that says otherwise is a
+finding, and nothing is changed by it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Final, Literal, Protocol, cast
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from aiolimiter import AsyncLimiter
+
+from fundledger.fund.answer import Answer, Taken
+from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
+from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.statements import SQL
+
+_log = logging.getLogger(__name__)
+
+Ending = Literal["paid", "bounced"]
+_ENDED_AS: Final = {Code.WITHDRAWAL_PAID: "paid", Code.WITHDRAWAL_BOUNCED: "bounced"}
+
+
+class Ends(Protocol):
+    """As much of the desk as payouts need."""
+
+    async def end(
+        self, order_id: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str
+    ) -> Answer: ...
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Of one channel. `rate`: calls a second; `at_once`: calls under way; `turn_max`: new payouts of one turn.
+
+    After `again_s` it is asked what became of a payout, then after twice that, and so on up to `again_max_s`. `call_s`
+    is longer than any call takes: for so long one that is under way is nobody else's. One that has no final word after
+    `late_s` is late. `doubt_s`: for so long a payout that the channel does not know may still be under way to it.
+    """
+
+    rate: float = 20.0
+    at_once: int = 8
+    turn_max: int = 200
+    again_s: float = 1.0
+    again_max_s: float = 300.0
+    call_s: float = 15.0
+    late_s: float = 900.0
+    doubt_s: float = 600.0
+
+
+class Sending(msgspec.Struct, frozen=True):
+    """A payout that is this one's to send or to ask after."""
+
+    order_id: UUID
+    amount: int
+    currency: str
+    asked: int
+
+
+class Paid(msgspec.Struct):
+    """Since the start of this process; `late` is now."""
+
+    sent: int = 0
+    asked: int = 0
+    ended: int = 0
+    away: int = 0
+    silent: int = 0
+    findings: int = 0
+    late: int = 0
+
+
+class Payouts:
+    """`channels` are those that are configured: withdrawals through others are left alone. Two may run at once.
+
+    Cancelling is safe at any point: what was sent is asked after later.
+    """
+
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        desk: Ends,
+        channels: Mapping[str, Channel],
+        pace: Pace | None = None,
+    ) -> None:
+        self._pool = pool
+        self._desk = desk
+        self._pace = pace or Pace()
+        self._lines = {name: _Line(pool, desk, name, channel, self._pace) for name, channel in channels.items()}
+        self._late = 0
+
+    async def pay_out_some(self, check: Callable[[], None] | None = None) -> tuple[int, float]:
+        """A turn: `(done, lag_s)`; `done` counts what was sent or asked after. Raises what asyncpg raises.
+
+        `check` is called before money is sent; what it raises ends the turn.
+        """
+        done = await asyncio.gather(*(line.turn(check) for line in self._lines.values()))
+        late_after = timedelta(seconds=self._pace.late_s)
+        row = await self._pool.fetchrow(SQL["payouts_lag"], list(self._lines), late_after)
+        assert row is not None
+        self._late = row["late"]
+        return sum(done), max(0.0, row["waiting_s"], row["late_s"])
+
+    @property
+    def counted(self) -> Paid:
+        total = Paid(late=self._late)
+        for line in self._lines.values():
+            for field in Paid.__struct_fields__:
+                setattr(total, field, getattr(total, field) + getattr(line.counted, field))
+        return total
+
+
+class _Line:
+    """One channel's payouts."""
+
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", desk: Ends, name: str, channel: Channel, pace: Pace
+    ) -> None:
+        self._pool = pool
+        self._desk = desk
+        self._name = name
+        self._channel = channel
+        self._pace = pace
+        self._limiter: AsyncLimiter | None = None
+        # A whole chunk has to be through, asked after and sent again, before its payouts are anybody else's.
+        self._chunk = max(1, min(pace.at_once, int(pace.rate * pace.call_s)))
+        self._lease = timedelta(seconds=2 * (pace.call_s + self._chunk / pace.rate))
+        self._answers = True
+        self._check: Callable[[], None] | None = None
+        self.counted = Paid()
+
+    async def turn(self, check: Callable[[], None] | None) -> int:
+        """Asks after what is due, then sends what is new: while the channel answers."""
+        self._check = check
+        began_at: datetime | None = None
+
+        async def due() -> list[asyncpg.Record]:
+            nonlocal began_at
+            rows = await self._pool.fetch(SQL["payouts_due"], self._name, self._chunk, self._lease, began_at)
+            began_at = rows[0]["began_at"] if rows else began_at
+            return rows
+
+        async def new() -> list[asyncpg.Record]:
+            return await self._pool.fetch(SQL["payouts_claim"], self._name, self._chunk, self._lease)
+
+        asked = await self._through(due, self._ask_after)
+        return asked + await self._through(new, self._send) if self._answers else asked
+
+    async def _through(
+        self, take: Callable[[], Awaitable[list[asyncpg.Record]]], each: Callable[[Sending], Awaitable[bool]]
+    ) -> int:
+        """By chunks, so that a channel which is away has only few orders marked sent."""
+        done, self._answers = 0, True
+        while done < self._pace.turn_max and self._answers:
+            rows = await take()
+            if not rows:
+                break
+            sendings = [Sending(row["order_id"], row["amount"], row["currency"], row["asked"]) for row in rows]
+            results = await asyncio.gather(*(each(sending) for sending in sendings), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            done += len(sendings)
+            self._answers = any(results)
+        return done
+
+    async def _send(self, sending: Sending) -> bool:
+        """For the first time, or again after the channel said `absent`. Answers whether the channel did."""
+        await self._paced()
+        if self._check is not None:
+            self._check()
+        self.counted.sent += 1
+        try:
+            said = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency)
+        except ChannelAway as fault:
+            self.counted.away += 1
+            _log.warning("channel %s is away: %s", self._name, fault)
+            await self._later(sending)
+            return False
+        except Exception as fault:
+            # Whatever it is, the money may be on its way.
+            self.counted.silent += 1
+            _log.warning("channel %s was asked to pay %s, no answer: %s", self._name, sending.order_id, fault)
+            why = str(fault)[:500].replace("\x00", "")
+            await self._pool.execute(SQL["payouts_unknown"], sending.order_id, self._after(sending), why)
+            return False
+        if said.state is Standing.ABSENT:
+            _log.error("channel %s says absent of what it was asked to pay just now: %s", self._name, sending.order_id)
+            await self._later(sending)
+        else:
+            await self._heard(sending, said)
+        return True
+
+    async def _ask_after(self, sending: Sending) -> bool:
+        """Answers whether the channel did."""
+        await self._paced()
+        self.counted.asked += 1
+        try:
+            said = await self._channel.query(str(sending.order_id))
+        except Exception as fault:
+            if not isinstance(fault, ChannelFault):
+                _log.exception("channel %s could not be asked", self._name)
+            self.counted.away += 1
+            _log.warning("channel %s does not say what became of %s: %s", self._name, sending.order_id, fault)
+            await self._later(sending)
+            return False
+        if said.state is not Standing.ABSENT:
+            await self._heard(sending, said)
+        elif await self._pool.fetchval(SQL["payouts_again"], sending.order_id, self._lease) is not None:
+            return await self._send(sending)
+        else:
+            await self._absent_of_ended(sending)
+        return True
+
+    async def _heard(self, sending: Sending, said: Payout) -> None:
+        """The channel has it. From another amount than was asked for, nothing is concluded."""
+        if said.amount not in {None, sending.amount} or said.currency not in {None, sending.currency}:
+            await self._finding(sending, "sent", "amount", said)
+            await self._later(sending, said.channel_ref)
+            return
+        if said.state is Standing.ACCEPTED:
+            await self._later(sending, said.channel_ref)
+            return
+        ending = cast("Ending", said.state.value)
+        reason = (said.reason or "no reason was given") if ending == "bounced" else None
+        answer = await self._desk.end(sending.order_id, ending, said.channel_ref, reason, f"channel/{self._name}")
+        stands = _stands(answer)
+        if stands is None:
+            _log.warning("payout %s is %s, which could not be kept: %s", sending.order_id, ending, answer)
+            await self._later(sending, said.channel_ref)
+            return
+        if stands != ending:
+            await self._finding(sending, stands, ending, said)
+        else:
+            self.counted.ended += 1
+        await self._pool.execute(SQL["payouts_close"], sending.order_id, ending, said.channel_ref)
+
+    async def _absent_of_ended(self, sending: Sending) -> None:
+        """A front end ended it, and the channel was never asked: believed when nothing can be under way any more."""
+        doubt = timedelta(seconds=self._pace.doubt_s)
+        row = await self._pool.fetchrow(SQL["payouts_stands"], sending.order_id, doubt)
+        assert row is not None
+        if not row["past_doubt"]:
+            await self._later(sending)
+            return
+        if row["stands"] == "paid":
+            await self._finding(sending, "paid", "absent", Payout(Standing.ABSENT))
+        await self._pool.execute(SQL["payouts_close"], sending.order_id, "absent", None)
+
+    async def _finding(self, sending: Sending, stands: str, says: str, said: Payout) -> None:
+        detail = msgspec.json.encode(said).decode()
+        found = SQL["payouts_finding"], sending.order_id, self._name, stands, says, detail
+        if await self._pool.fetchval(*found) is not None:
+            self.counted.findings += 1
+            _log.critical(
+                "channel %s says %s of withdrawal %s, which is %s here", self._name, says, sending.order_id, stands
+            )
+
+    async def _later(self, sending: Sending, channel_ref: str | None = None) -> None:
+        await self._pool.execute(SQL["payouts_later"], sending.order_id, self._after(sending), channel_ref)
+
+    def _after(self, sending: Sending) -> timedelta:
+        doubled = self._pace.again_s * 2.0 ** min(sending.asked, 30)
+        return timedelta(seconds=min(self._pace.again_max_s, doubled))
+
+    async def _paced(self) -> None:
+        if self._limiter is None:
+            burst = max(1.0, self._pace.rate)
+            self._limiter = AsyncLimiter(burst, burst / self._pace.rate)
+        await self._limiter.acquire()
+
+
+def _stands(answer: Answer) -> str | None:
+    """How the order ended, or is about to; None if that is not certain."""
+    if isinstance(answer, Refusal):
+        return _ENDED_AS.get(answer.code)
+    if isinstance(answer, Taken):
+        stands = answer.order.ending or answer.order.state.value
+        return stands if stands in {"paid", "bounced"} else None
+    return None

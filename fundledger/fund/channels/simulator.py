@@ -1,0 +1,301 @@
+"""A stand-in for a bank, in its own process: `python -m fundledger.fund.channels.simulator --port 8082 --folder DIR`.
+
+It keeps what it was asked for in DIR/simulator.db before it answers, so that a kill loses nothing, and misbehaves as
+`POST /behaviour` says. By the seed and its reference it is settled whether a payout bounces, by the seed and its number
+since the start whether a request is answered.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import csv
+import hashlib
+import io
+import sqlite3
+import time
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from fundledger.database.statements import load
+from fundledger.fund.channels.http import Moved
+from fundledger.fund.requests import Amount, ChannelRef, Currency
+
+SQL: Final = load("fundledger.fund.channels")
+LINES_MAX: Final = 10_000
+
+Body = TypeVar("Body")
+Rate = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=30 * 86_400_000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=LINES_MAX)]
+
+
+class Behaviour(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Rates are shares of requests (`error_rate`, `lost_answer_rate`), of payouts (`bounce_rate`) or of statement lines
+    (`duplicate_rate`); `extra`, `missing` and `amount` are how many lines of a statement are wrong.
+    """
+
+    seed: int = 0
+    latency_ms: Milliseconds = 0
+    error_rate: Rate = 0.0
+    lost_answer_rate: Rate = 0.0
+    bounce_rate: Rate = 0.0
+    settle_after_ms: Milliseconds = 0
+    duplicate_rate: Rate = 0.0
+    extra: Count = 0
+    missing: Count = 0
+    amount: Count = 0
+
+
+class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
+    ref: ChannelRef
+    amount: Amount
+    currency: Currency
+
+
+class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A negative amount was taken back: a refund under our order's id, a chargeback under the channel's reference."""
+
+    channel_ref: ChannelRef
+    amount: Moved
+    currency: Currency = "CNY"
+
+
+class Kept(msgspec.Struct):
+    """A row of `payouts`. Times in ms since 1970."""
+
+    ref: str
+    channel_ref: str
+    amount: int
+    currency: str
+    outcome: Literal["paid", "bounced"]
+    settles_ms: int
+    asked: int
+
+
+class Line(msgspec.Struct):
+    ref: str
+    channel_ref: str
+    amount: int
+    currency: str
+
+
+class Bank:
+    """What the simulator remembers. Whatever a method returned is on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(folder / "simulator.db", isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(SQL["simulator_payouts"])
+        self._db.execute(SQL["simulator_receipts"])
+
+    def close(self) -> None:
+        self._db.close()
+
+    def pay(self, body: PayoutBody, outcome: str, settle_after_ms: int) -> Kept:
+        """The payout as it stands: of a repeat, the first one."""
+        now = _now_ms()
+        channel_ref = "SIM-" + hashlib.sha256(body.ref.encode()).hexdigest()[:16]
+        values = (body.ref, channel_ref, body.amount, body.currency, outcome, now, now + settle_after_ms)
+        return Kept(**self._db.execute(SQL["simulator_pay"], values).fetchall()[0])
+
+    def read(self, ref: str) -> Kept | None:
+        rows = self._db.execute(SQL["simulator_read"], (ref,)).fetchall()
+        return Kept(**rows[0]) if rows else None
+
+    def receive(self, body: ReceiptBody) -> None:
+        self._db.execute(SQL["simulator_receive"], (body.channel_ref, body.amount, body.currency, _now_ms()))
+
+    def settle(self) -> None:
+        self._db.execute(SQL["simulator_settle"], (_now_ms(),))
+
+    def moved(self, day: date) -> list[Line]:
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        bounds = [round(at.timestamp() * 1000) for at in (start, start + timedelta(days=1))]
+        return [Line(**row) for row in self._db.execute(SQL["simulator_moved"], (*bounds, _now_ms()))]
+
+    def totals(self) -> dict[str, int]:
+        return dict(self._db.execute(SQL["simulator_totals"], (_now_ms(),)).fetchone())
+
+
+class Simulator:
+    """`app()` is what is served. `behaviour` may be changed while it runs."""
+
+    def __init__(self, folder: Path, behaviour: Behaviour | None = None) -> None:
+        self.bank = Bank(folder)
+        self.behaviour = behaviour or Behaviour()
+        self._requests = 0
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=64 << 10)
+        app.add_routes(
+            [
+                web.get("/healthz", self._health),
+                web.post("/payouts", self._pay_out),
+                web.get("/payouts/{ref}", self._query),
+                web.get("/statements/{day}", self._statement),
+                web.post("/receipts", self._receive),
+                web.post("/settle", self._settle),
+                web.get("/totals", self._totals),
+                web.get("/behaviour", self._behaviour),
+                web.post("/behaviour", self._behave),
+            ]
+        )
+        app.on_cleanup.append(self._close)
+        return app
+
+    async def _close(self, _: web.Application) -> None:
+        self.bank.close()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def _pay_out(self, request: web.Request) -> web.Response:
+        """200 as it stands, 202 while it is not settled; 409 if it was asked for with another amount."""
+        body = await _body(request, PayoutBody)
+        number = self._numbered()
+        await self._late()
+        if self._fate("error", number) < self.behaviour.error_rate:
+            return _json({"error": "out of order"}, 500)
+        outcome = "bounced" if self._fate("bounce", body.ref) < self.behaviour.bounce_rate else "paid"
+        kept = self.bank.pay(body, outcome, self.behaviour.settle_after_ms)
+        if (kept.amount, kept.currency) != (body.amount, body.currency):
+            return _json({"error": "this ref was used for another payout", "ref": body.ref}, 409)
+        if self._fate("lost", number) < self.behaviour.lost_answer_rate:
+            return _never(request)
+        return self._told(kept)
+
+    async def _query(self, request: web.Request) -> web.Response:
+        number = self._numbered()
+        await self._late()
+        if self._fate("error", number) < self.behaviour.error_rate:
+            return _json({"error": "out of order"}, 500)
+        if self._fate("lost", number) < self.behaviour.lost_answer_rate:
+            return _never(request)
+        ref = request.match_info["ref"]
+        kept = self.bank.read(ref)
+        return _json({"ref": ref, "state": "absent"}, 404) if kept is None else self._told(kept)
+
+    def _told(self, kept: Kept) -> web.Response:
+        settled = kept.settles_ms <= _now_ms()
+        said: dict[str, Any] = {"ref": kept.ref, "state": kept.outcome if settled else "accepted"}
+        said |= {"amount": kept.amount, "currency": kept.currency, "channel_ref": kept.channel_ref, "asked": kept.asked}
+        if settled and kept.outcome == "bounced":
+            said["reason"] = "the payee's account is closed"
+        return _json(said, 200 if settled else 202)
+
+    async def _statement(self, request: web.Request) -> web.Response:
+        """JSON, or CSV if `Accept` names it; differences as the behaviour says, the same ones each time."""
+        try:
+            day = date.fromisoformat(request.match_info["day"])
+        except ValueError:
+            return _json({"error": "a day is YYYY-MM-DD"}, 400)
+        await self._late()
+        lines = self._wrong(day, self.bank.moved(day))
+        if "text/csv" in request.headers.get("Accept", ""):
+            text = io.StringIO()
+            writer = csv.writer(text)
+            writer.writerow(Line.__struct_fields__)
+            writer.writerows(msgspec.structs.astuple(line) for line in lines)
+            return web.Response(text=text.getvalue(), content_type="text/csv")
+        return _json({"day": day.isoformat(), "statement_no": f"SIM-{day.isoformat()}", "lines": lines})
+
+    def _wrong(self, day: date, lines: list[Line]) -> list[Line]:
+        """The first `missing` lines (in an order of chance) are left out, the next `amount` say one more than is so."""
+        behaviour = self.behaviour
+        chance = sorted(lines, key=lambda line: self._fate("line", line.ref, line.amount))
+        left_out = {id(line) for line in chance[: behaviour.missing]}
+        changed = {id(line) for line in chance[behaviour.missing : behaviour.missing + behaviour.amount]}
+        shown = []
+        for line in lines:
+            if id(line) in left_out:
+                continue
+            one_more = 1 if line.amount > 0 else -1
+            told = msgspec.structs.replace(line, amount=line.amount + one_more) if id(line) in changed else line
+            twice = self._fate("twice", line.ref, line.amount) < behaviour.duplicate_rate
+            shown += [told, told] if twice else [told]
+        for number in range(behaviour.extra):
+            ref = f"EXTRA-{day.isoformat()}-{number}"
+            shown.append(Line(ref, ref, 1 + int(self._fate("extra", ref) * 10_000), "CNY"))
+        return shown
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        body = await _body(request, ReceiptBody)
+        if body.amount == 0:
+            return _json({"error": "an amount of 0 is no receipt"}, 400)
+        self.bank.receive(body)
+        return _json({"channel_ref": body.channel_ref})
+
+    async def _settle(self, _: web.Request) -> web.Response:
+        self.bank.settle()
+        return _json(self.bank.totals())
+
+    async def _totals(self, _: web.Request) -> web.Response:
+        return _json(self.bank.totals())
+
+    async def _behaviour(self, _: web.Request) -> web.Response:
+        return _json(self.behaviour)
+
+    async def _behave(self, request: web.Request) -> web.Response:
+        """What is left out becomes what it is by default."""
+        self.behaviour = await _body(request, Behaviour)
+        return _json(self.behaviour)
+
+    async def _late(self) -> None:
+        if self.behaviour.latency_ms:
+            await asyncio.sleep(self.behaviour.latency_ms / 1000)
+
+    def _numbered(self) -> int:
+        self._requests += 1
+        return self._requests
+
+    def _fate(self, *what: object) -> float:
+        """From 0 to 1, the same for the same things."""
+        named = ":".join(map(str, (self.behaviour.seed, *what)))
+        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big") / 2**64
+
+
+async def _body(request: web.Request, type_: type[Body]) -> Body:
+    try:
+        return msgspec.json.decode(await request.read(), type=type_)
+    except msgspec.MsgspecError as error:
+        text = msgspec.json.encode({"error": str(error)}).decode()
+        raise web.HTTPBadRequest(text=text, content_type="application/json") from error
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+
+
+def _never(request: web.Request) -> web.Response:
+    """It was done, and the connection ends without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def main() -> None:
+    """Serves until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="fundledger.fund.channels.simulator", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8082)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    simulator = Simulator(arguments.folder, Behaviour(seed=arguments.seed))
+    with contextlib.suppress(KeyboardInterrupt):
+        web.run_app(simulator.app(), host=arguments.host, port=arguments.port, print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+-- What moved in a time (SQLite). ?1 from (ms), ?2 to (ms, not included), ?3 now (ms). Rows: ref, channel_ref, amount (in: positive),
+-- currency; in the order in which it moved. Locks: none.
+SELECT ref, channel_ref, amount, currency FROM (
+    SELECT p.ref, p.channel_ref, -p.amount AS amount, p.currency, p.settles_ms AS at_ms
+    FROM payouts p
+    WHERE p.outcome = 'paid' AND p.settles_ms <= ?3
+    UNION ALL
+    SELECT r.channel_ref, r.channel_ref, r.amount, r.currency, r.received_ms FROM receipts r
+)
+WHERE at_ms >= ?1 AND at_ms < ?2
+ORDER BY at_ms, ref, amount

@@ -1,0 +1,8 @@
+-- What came in at the bank of the simulator (SQLite). Rows: none. Locks: the file's.
+CREATE TABLE IF NOT EXISTS receipts (
+    channel_ref TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    PRIMARY KEY (channel_ref, amount)
+)

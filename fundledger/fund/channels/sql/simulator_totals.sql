@@ -1,0 +1,10 @@
+-- What was asked for, and what became of it (SQLite). ?1 now (ms). Rows: one. Locks: none.
+SELECT
+    count(*) AS payouts,
+    coalesce(sum(p.asked), 0) AS asked,
+    coalesce(sum(p.conflicts), 0) AS conflicts,
+    coalesce(sum(p.settles_ms > ?1), 0) AS accepted,
+    coalesce(sum(p.outcome = 'paid' AND p.settles_ms <= ?1), 0) AS paid,
+    coalesce(sum(CASE WHEN p.outcome = 'paid' AND p.settles_ms <= ?1 THEN p.amount END), 0) AS paid_amount,
+    coalesce(sum(p.outcome = 'bounced' AND p.settles_ms <= ?1), 0) AS bounced
+FROM payouts p

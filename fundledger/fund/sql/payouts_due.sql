@@ -1,0 +1,16 @@
+-- Takes payouts that are to be asked after. $1 channel, $2 how many at most, $3 after how long (interval) somebody else may,
+-- $4 began_at of the turn's first rows, or null: a turn asks after each once. Rows: those, with began_at. Locks: their rows;
+-- what another one holds is passed over.
+WITH next AS (
+    SELECT p.order_id
+    FROM fund.payouts p
+    WHERE p.channel = $1::text AND p.outcome IS NULL AND p.due_at <= coalesce($4::timestamptz, statement_timestamp())
+    ORDER BY p.due_at
+    LIMIT $2::bigint
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE fund.payouts p
+SET due_at = clock_timestamp() + $3::interval, asked = p.asked + 1
+FROM next
+WHERE p.order_id = next.order_id
+RETURNING p.order_id, p.amount, p.currency, p.asked, coalesce($4::timestamptz, statement_timestamp()) AS began_at

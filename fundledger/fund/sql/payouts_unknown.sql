@@ -1,0 +1,16 @@
+-- The channel did not answer. $1 order, $2 when (interval from now) it is asked, $3 why. Rows: none. Locks: the order's row
+-- and the payout's. An order that was ended, or is unknown already, stays as it is.
+WITH lost AS (
+    UPDATE fund.orders o
+    SET state = 'unknown'
+    WHERE o.id = $1::uuid AND o.state = 'sent' AND o.ending IS NULL
+    RETURNING o.id, o.merchant, o.channel
+), told AS (
+    INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
+    SELECT l.id, l.merchant, 'withdrawal', 'unknown', json_build_object('channel', l.channel, 'detail', $3::text),
+        clock_timestamp()
+    FROM lost l
+)
+UPDATE fund.payouts p
+SET due_at = clock_timestamp() + $2::interval
+WHERE p.order_id = $1::uuid AND p.outcome IS NULL

@@ -1,0 +1,104 @@
+"""Each order against itself and its history."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, Final
+
+import asyncpg
+
+from fundledger.fund.flows import end_entries_of, entries_of
+from fundledger.fund.order import NEXT, Kind, Order, State, order_id, voucher_id
+from fundledger.reconciliation.reading import Rows
+from fundledger.reconciliation.report import Check
+
+FIELDS: Final = frozenset(Order.__struct_fields__)
+POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
+"""The states of an order whose voucher is posted."""
+ENDED: Final = frozenset({State.PAID, State.BOUNCED})
+AFTER_POSTED: Final = POSTED - {State.POSTED}
+
+
+def order_of(row: asyncpg.Record) -> Order:
+    """Raises ValueError of a kind or state that there is not."""
+    fields: dict[str, Any] = {name: value for name, value in row.items() if name in FIELDS}
+    return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
+
+
+def named(row: asyncpg.Record) -> str:
+    return f"order {row['id']} ({row['kind']} {row['order_no']} of {row['merchant']})"
+
+
+async def check_orders(orders: Rows, events: Rows) -> Check:
+    """Orders by id, events by order and seq; read once, side by side."""
+    check = Check("fund_orders_consistent")
+    event = await anext(events, None)
+    async for row in orders:
+        check.rows += 1
+        while event is not None and event["order_id"] < row["id"]:
+            check.differs(_event(event), "an order", "none")
+            event = await anext(events, None)
+        history = []
+        while event is not None and event["order_id"] == row["id"]:
+            history.append(event["state"])
+            if (event["merchant"], event["kind"]) != (row["merchant"], row["kind"]):
+                told = f"{event['kind']} of {event['merchant']}"
+                check.differs(_event(event), f"{row['kind']} of {row['merchant']}", told)
+            event = await anext(events, None)
+        try:
+            order = order_of(row)
+        except ValueError as error:
+            check.differs(named(row), "a kind and a state that there are", error)
+            continue
+        for expected, actual in [*_against_itself(order), *_against_history(order, history)]:
+            check.differs(named(row), expected, actual)
+    while event is not None:
+        check.differs(_event(event), "an order", "none")
+        event = await anext(events, None)
+    return check
+
+
+def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
+    id_ = order_id(order.kind, order.merchant, order.order_no)
+    if order.id != id_:
+        yield f"the id of its names, {id_}", str(order.id)
+    voucher = voucher_id(order.id, attempt=order.attempt)
+    if order.voucher_id != voucher:
+        yield f"the voucher of its id, {voucher}", str(order.voucher_id)
+    if order.attempt != 0 and order.kind is not Kind.CHARGEBACK:
+        yield "one attempt", f"attempt {order.attempt}"
+    if (order.posted_at is not None) != (order.state in POSTED):
+        yield f"{'a' if order.state in POSTED else 'no'} time of posting, it is {order.state}", str(order.posted_at)
+    if (order.problem is not None) != (order.state is State.REFUSED):
+        refused = order.state is State.REFUSED
+        yield f"{'a' if refused else 'no'} problem, it is {order.state}", "a problem" if order.problem else "none"
+    if order.state in AFTER_POSTED and order.kind is not Kind.WITHDRAWAL:
+        yield "posted at most, it is no withdrawal", order.state
+    if order.state is State.CREATED and order.kind is not Kind.ADJUSTMENT:
+        yield "posting at least, it is no adjustment", order.state
+    if order.state in ENDED and order.ending != order.state:
+        yield f"ending {order.state}", f"ending {order.ending}"
+    if order.ending is not None and (order.kind is not Kind.WITHDRAWAL or order.state not in POSTED):
+        yield "no ending, it is no posted withdrawal", f"ending {order.ending}"
+    approved = order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED
+    if (order.approved_by is not None) != approved or order.approved_by == order.module:
+        yield "approved by another" if approved else "approved by nobody", f"approved by {order.approved_by}"
+    try:
+        entries_of(order)
+        if order.kind is Kind.WITHDRAWAL:
+            end_entries_of(order, "bounced")
+    except AssertionError as error:
+        yield "amounts that have a flow", str(error)
+
+
+def _against_history(order: Order, history: list[str]) -> Iterator[tuple[str, str]]:
+    states: list[str] = [State.CREATED if order.kind is Kind.ADJUSTMENT else State.POSTING, *history]
+    for before, after in itertools.pairwise(states):
+        if after not in NEXT[State(before)]:
+            yield f"a state that comes after {before}", after
+            return
+    if states[-1] != order.state:
+        yield f"{order.state} as the last event", states[-1] if history else "none"
+
+
+def _event(row: asyncpg.Record) -> str:
+    return f"event {row['seq']} of order {row['order_id']}"

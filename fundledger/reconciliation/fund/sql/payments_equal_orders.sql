@@ -1,0 +1,32 @@
+-- What is kept of a payment and is not what its refunds, chargebacks, settlements and reversal come to.
+-- Rows: the first 100 that differ. Locks: none.
+WITH back AS (
+    SELECT o.of_order, sum(o.amount) FILTER (WHERE o.kind = 'refund') AS refunded,
+           sum(o.from_pending) FILTER (WHERE o.kind = 'refund') AS refunded_unsettled,
+           sum(o.fee_waived) FILTER (WHERE o.kind = 'refund') AS fee_waived,
+           sum(o.fee) FILTER (WHERE o.kind = 'refund') AS fee_returned,
+           sum(o.amount) FILTER (WHERE o.kind = 'chargeback') AS charged_back, bool_or(o.kind = 'reversal') AS reversed
+    FROM fund.orders o WHERE o.kind IN ('refund', 'chargeback', 'reversal') AND o.state <> 'refused' GROUP BY o.of_order
+), settled AS (
+    SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee
+    FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused' GROUP BY s.payment
+)
+SELECT p.order_id AS id, c.name, c.expected, c.actual
+FROM fund.payments p
+LEFT JOIN fund.orders o ON o.id = p.order_id AND o.kind = 'payment' AND o.state = 'posted'
+LEFT JOIN back b ON b.of_order = p.order_id
+LEFT JOIN settled s ON s.payment = p.order_id
+CROSS JOIN LATERAL (VALUES
+    ('merchant', o.merchant, p.merchant),
+    ('amount', o.amount::text, p.amount::text),
+    ('fee', o.fee::text, p.fee::text),
+    ('settled', (CASE o.settle WHEN 'now' THEN o.amount ELSE 0 END + coalesce(s.amount, 0))::text, p.settled::text),
+    ('fee_settled', (CASE o.settle WHEN 'now' THEN o.fee ELSE 0 END + coalesce(s.fee, 0))::text, p.fee_settled::text),
+    ('refunded', coalesce(b.refunded, 0)::text, p.refunded::text),
+    ('refunded_unsettled', coalesce(b.refunded_unsettled, 0)::text, p.refunded_unsettled::text),
+    ('fee_waived', coalesce(b.fee_waived, 0)::text, p.fee_waived::text),
+    ('fee_returned', coalesce(b.fee_returned, 0)::text, p.fee_returned::text),
+    ('charged_back', coalesce(b.charged_back, 0)::text, p.charged_back::text),
+    ('reversed', coalesce(b.reversed, false)::text, p.reversed::text)
+) AS c (name, expected, actual)
+WHERE c.expected IS DISTINCT FROM c.actual LIMIT 100

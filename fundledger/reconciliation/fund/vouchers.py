@@ -1,0 +1,270 @@
+"""What the fund service says was posted against what the ledger has, voucher by voucher, in both directions.
+
+The ledger is read after the fund service, while both go on. So whatever the fund service knew to be posted must be
+there; and a voucher that its snapshot does not explain may be of an order that went on, or came, since. Orders are
+written before their vouchers are asked for: such an order is there by now, and is looked up again.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple, cast
+from uuid import UUID
+
+import asyncpg
+
+from fundledger.fund.accounts import HOME_CURRENCY
+from fundledger.fund.flows import (
+    END_VOUCHER_TYPES,
+    VOUCHER_TYPES,
+    Ending,
+    Entry,
+    end_entries_of,
+    end_voucher_type,
+    entries_of,
+    voucher_type,
+)
+from fundledger.fund.order import Kind, Order, State, voucher_id
+from fundledger.reconciliation.evidence import Names
+from fundledger.reconciliation.fund.orders import ENDED, POSTED, named, order_of
+from fundledger.reconciliation.reading import Rows
+from fundledger.reconciliation.report import Check, Fund, Total
+
+REFERENCE: Final = "fund:"
+OURS: Final = frozenset({*VOUCHER_TYPES.values(), *END_VOUCHER_TYPES.values()})
+REVERSAL: Final = VOUCHER_TYPES[Kind.REVERSAL]
+KINDS: Final[dict[str, str]] = {type_: kind for kind, type_ in VOUCHER_TYPES.items()}
+CHUNK: Final = 5000
+
+Late = Callable[[Sequence[UUID], Sequence[UUID]], Awaitable[list[asyncpg.Record]]]
+"""Orders by id, and reversals by the id of what they reverse, as they are by now."""
+
+
+class Posted(NamedTuple):
+    """A voucher of the ledger. `credited`: by account, a debit negative."""
+
+    id: UUID
+    type: str
+    reference: str | None
+    reverses: UUID | None
+    of_reference: str | None
+    credited: dict[str, int]
+    currency: str
+
+    @property
+    def moved(self) -> int:
+        return sum(amount for amount in self.credited.values() if amount > 0)
+
+    def __str__(self) -> str:
+        return f"{self.type} of {self.reference or 'nobody'}: {_shown(self.credited)} {self.currency}"
+
+
+class Step(NamedTuple):
+    """A voucher that an order has or may have. `of_voucher`: that which a reversal reverses."""
+
+    voucher: UUID
+    order: Order
+    ending: Ending | None
+    of_voucher: UUID | None
+
+    @property
+    def is_posted(self) -> bool:
+        return self.order.state in (POSTED if self.ending is None else ENDED)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return entries_of(self.order) if self.ending is None else end_entries_of(self.order, self.ending)
+
+    @property
+    def type(self) -> str:
+        return voucher_type(self.order.kind) if self.ending is None else end_voucher_type(self.ending)
+
+
+async def compare_vouchers(steps: Rows, vouchers: Rows, names: Names, late: Late) -> tuple[Check, Fund]:
+    """Both by voucher id; read once, side by side."""
+    comparison = _Comparison(late)
+    posted = _read(vouchers, names)
+    row = await anext(steps, None)
+    voucher = await anext(posted, None)
+    while row is not None or voucher is not None:
+        if voucher is None or (row is not None and row["step_voucher"] < voucher.id):
+            assert row is not None
+            comparison.without_voucher(row)
+            row = await anext(steps, None)
+        elif row is None or voucher.id < row["step_voucher"]:
+            await comparison.unexplained(voucher)
+            voucher = await anext(posted, None)
+        else:
+            await comparison.both(row, voucher)
+            row = await anext(steps, None)
+            voucher = await anext(posted, None)
+    await comparison.look_again()
+    return comparison.check, comparison.totals
+
+
+class _Comparison:
+    def __init__(self, late: Late) -> None:
+        self.check = Check("fund_equals_account")
+        self.totals = Fund()
+        self._late = late
+        self._waiting: list[Posted] = []
+
+    def without_voucher(self, row: asyncpg.Record) -> None:
+        step = self._step(row)
+        if step is not None and step.is_posted:
+            self.check.differs(_of(step), f"voucher {step.voucher} is posted, the order is {step.order.state}", "none")
+
+    async def unexplained(self, voucher: Posted) -> None:
+        """By the snapshot."""
+        reference = voucher.of_reference if voucher.type == REVERSAL else voucher.reference
+        if voucher.type not in OURS or not (reference or "").startswith(REFERENCE):
+            return
+        self._waiting.append(voucher)
+        if len(self._waiting) >= CHUNK:
+            await self.look_again()
+
+    async def both(self, row: asyncpg.Record, voucher: Posted) -> None:
+        step = self._step(row)
+        if step is None:
+            return
+        if step.order.state is State.CREATED:
+            # Approved since, or posted although nobody has.
+            await self.unexplained(voucher)
+        else:
+            self._compare(step, voucher)
+
+    async def look_again(self) -> None:
+        """At the vouchers that wait for it: each must be of an order by now."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        ids = [_order_of(voucher.reference) for voucher in waiting]
+        reversed_ = [_order_of(voucher.of_reference) for voucher in waiting if voucher.type == REVERSAL]
+        rows = await self._late([id_ for id_ in ids if id_ is not None], [id_ for id_ in reversed_ if id_ is not None])
+        known = {step.voucher: step for row in rows for step in _steps_by_now(row)}
+        for voucher in waiting:
+            step = known.get(voucher.id)
+            if step is None:
+                self._count(voucher)
+                self.check.rows += 1
+                self.check.differs(f"voucher {voucher.id}", "an order of the fund service that posts it", str(voucher))
+            else:
+                self._compare(step, voucher)
+
+    def _step(self, row: asyncpg.Record) -> Step | None:
+        """What is wrong with the order itself is said by another check."""
+        self.check.rows += 1
+        try:
+            order = order_of(row)
+            ending = cast("Ending", order.ending) if row["is_end"] else None
+            step = Step(row["step_voucher"], order, ending, row["of_voucher"])
+            self._count_step(step)
+        except (ValueError, KeyError, AssertionError):
+            self.check.differs(named(row), "an order that has a flow", "none")
+            return None
+        assert not row["is_end"] or step.voucher == voucher_id(order.id, "end"), "sql/steps.sql makes other ids"
+        return step
+
+    def _compare(self, step: Step, voucher: Posted) -> None:
+        self._count(voucher)
+        order = step.order
+        if order.state in {State.REFUSED, State.CREATED}:
+            self.check.differs(_of(step), f"no voucher, it is {order.state}", f"voucher {voucher.id}, {voucher}")
+        elif order.kind is Kind.REVERSAL:
+            if (voucher.type, voucher.reverses) != (REVERSAL, step.of_voucher):
+                found = f"{voucher.type} of {voucher.reverses}"
+                self.check.differs(_of(step), f"voucher {voucher.id} is the reversal of {step.of_voucher}", found)
+        else:
+            expected = Posted(
+                step.voucher, step.type, f"{REFERENCE}{order.id}", None, None, _credited(step.entries), order.currency
+            )
+            if voucher != expected:
+                self.check.differs(f"{_of(step)}, voucher {voucher.id}", str(expected), str(voucher))
+
+    def _count_step(self, step: Step) -> None:
+        order = step.order
+        total = self._total(order.kind if step.ending is None else step.type, order.currency)
+        total.orders += 1
+        if step.is_posted:
+            moves = sum(entry.amount for entry in step.entries if entry.side == "debit")
+            total.amount += order.amount if order.kind is Kind.REVERSAL else moves
+        elif order.state is State.REFUSED:
+            total.refused += 1
+        else:
+            total.in_flight += 1
+        if step.ending is None:
+            self.totals.orders += 1
+
+    def _count(self, voucher: Posted) -> None:
+        total = self._total(KINDS.get(voucher.type, voucher.type), voucher.currency)
+        total.vouchers += 1
+        total.moved += voucher.moved
+
+    def _total(self, kind: str, currency: str) -> Total:
+        name = str(kind) if currency == HOME_CURRENCY else f"{kind}:{currency}"
+        return self.totals.by_kind.setdefault(name, Total())
+
+
+async def _read(vouchers: Rows, names: Names) -> AsyncIterator[Posted]:
+    """With the ids of accounts in the place of their numbers."""
+    chunk: list[asyncpg.Record] = []
+    async for row in vouchers:
+        chunk.append(row)
+        if len(chunk) == CHUNK:
+            for voucher in await _named(chunk, names):
+                yield voucher
+            chunk = []
+    for voucher in await _named(chunk, names):
+        yield voucher
+
+
+async def _named(chunk: list[asyncpg.Record], names: Names) -> list[Posted]:
+    accounts = await names(list({number for row in chunk for number in row["lines"][::2]}))
+    vouchers = []
+    for row in chunk:
+        lines: list[tuple[tuple[str, str], int]] = [
+            (accounts.get(number, (f"account number {number}", "?")), amount)
+            for number, amount in zip(row["lines"][::2], row["lines"][1::2], strict=True)
+        ]
+        currency = "/".join(sorted({currency for (_, currency), _ in lines}))
+        credited = _summed((account, amount) for (account, _), amount in lines)
+        of = row["reference"], row["reverses"], row["of_reference"]
+        vouchers.append(Posted(row["id"], row["type"], *of, credited, currency))
+    return vouchers
+
+
+def _steps_by_now(row: asyncpg.Record) -> list[Step]:
+    try:
+        order = order_of(row)
+    except ValueError:
+        return []
+    steps = [Step(order.voucher_id, order, None, row["of_voucher"])]
+    if order.ending is not None:
+        steps.append(Step(voucher_id(order.id, "end"), order, cast("Ending", order.ending), None))
+    return steps
+
+
+def _order_of(reference: str | None) -> UUID | None:
+    try:
+        return UUID((reference or "").removeprefix(REFERENCE))
+    except ValueError:
+        return None
+
+
+def _credited(entries: list[Entry]) -> dict[str, int]:
+    return _summed((entry.account, entry.amount if entry.side == "credit" else -entry.amount) for entry in entries)
+
+
+def _summed(moves: Any) -> dict[str, int]:
+    credited: dict[str, int] = {}
+    for account, amount in moves:
+        credited[account] = credited.get(account, 0) + amount
+    return credited
+
+
+def _shown(credited: dict[str, int]) -> str:
+    return ", ".join(f"{account} {amount:+}" for account, amount in credited.items())
+
+
+def _of(step: Step) -> str:
+    order = step.order
+    end = "" if step.ending is None else f", {step.ending}"
+    return f"order {order.id} ({order.kind} {order.order_no} of {order.merchant}{end})"

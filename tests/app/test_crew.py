@@ -1,0 +1,126 @@
+"""Processes that are kept alive: who dies is started again, who dies young ever more slowly, and all end when told to."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from fundledger.app.crew import Crew, Job
+from tests.support.running import short_folder
+from tests.support.waiting import eventually
+
+Kept = Callable[..., contextlib.AbstractAsyncContextManager["Watched"]]
+
+
+class Watched(Crew):
+    """With what a test looks at: who ended, and the pids of now."""
+
+    def __init__(self, folder: Path, size: int, *arguments: str) -> None:
+        self.ended: list[int] = []
+        self.folder = folder
+
+        def line(ordinal: int) -> bytes:
+            self.place(ordinal).unlink(missing_ok=True)
+            return str(self.place(ordinal)).encode()
+
+        job = Job("crewman", "tests.support.crewman", self.place, line, arguments, self.ended.append)
+        super().__init__(job, size)
+
+    def place(self, ordinal: int) -> Path:
+        return self.folder / f"{ordinal}.sock"
+
+    def pid(self, ordinal: int) -> int:
+        return self._processes[ordinal].pid
+
+    async def accepts(self, ordinal: int) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(str(self.place(ordinal)))
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+@pytest.fixture
+async def kept() -> AsyncIterator[Kept]:
+    folder = short_folder()
+
+    @contextlib.asynccontextmanager
+    async def keep(size: int, *arguments: str) -> AsyncIterator[Watched]:
+        crew = Watched(folder, size, *arguments)
+        crew.start()
+        try:
+            yield crew
+        finally:
+            await crew.stop(0)
+
+    yield keep
+    shutil.rmtree(folder)
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_process_that_died_is_replaced_and_the_others_are_left_alone(kept: Kept) -> None:
+    async with kept(2) as crew:
+        assert await crew.serves(60)
+        first, other = crew.pid(0), crew.pid(1)
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: crew.ended == [0] and crew.pid(0) != first, "another one is started")
+        await eventually(lambda: crew.accepts(0), "it serves")
+        assert crew.pid(1) == other
+        assert crew.ended == [0]
+
+
+async def test_one_that_always_dies_young_is_tried_again_and_nobody_waits_for_it(kept: Kept) -> None:
+    async with kept(1, "young") as crew:
+        assert not await crew.serves(60, tries=2)
+        tried = len(crew.ended)
+        await eventually(lambda: len(crew.ended) > tried, "it is tried again")
+
+
+async def test_one_that_cannot_even_be_started_is_tried_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    async with kept(1) as crew:
+        assert not await crew.serves(60, tries=1)
+        monkeypatch.undo()
+        assert await crew.serves(60)
+
+
+async def test_all_end_when_told_to_and_none_is_started_again(kept: Kept) -> None:
+    async with kept(2) as crew:
+        assert await crew.serves(60)
+        pids = [crew.pid(0), crew.pid(1)]
+        await crew.stop(60)
+        assert all(is_gone(pid) for pid in pids)
+        assert sorted(crew.ended) == [0, 1]
+
+
+async def test_who_does_not_end_in_time_is_killed(kept: Kept) -> None:
+    async with kept(1, "stubborn") as crew:
+        assert await crew.serves(60)
+        pid = crew.pid(0)
+        await crew.stop(0)
+        assert is_gone(pid)
+
+
+async def test_nobody_is_left_when_it_is_stopped_while_it_starts(kept: Kept) -> None:
+    async with kept(3) as crew:
+        await asyncio.sleep(0)
+        await crew.stop(60)
+        assert not any(await asyncio.gather(*(crew.accepts(ordinal) for ordinal in range(3))))
+        assert all(is_gone(process.pid) for process in crew._processes.values())
+
+
+async def test_a_crew_of_nobody_serves_and_ends_at_once() -> None:
+    crew = Crew(Job("nobody", "this", lambda _: Path("/nowhere")), 0)
+    crew.start()
+    assert await crew.serves(60)
+    await crew.stop(60)

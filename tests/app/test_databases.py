@@ -1,0 +1,98 @@
+"""The two databases: found, brought up to date, and refused when only one of them is elsewhere."""
+
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from fundledger.app.books import run_migrate
+from fundledger.app.claims import CannotServe
+from fundledger.app.databases import Dsns, databases, migrate_account, migrate_fund
+from fundledger.app.doctor import run_doctor
+from fundledger.app.settings import BadSetting, Settings
+from fundledger.app.supervisor import Supervisor
+from fundledger.security.keys import FileKeys
+from tests.support.database import Databases, prove_books
+
+NOWHERE = "postgresql://someone:verysecret@127.0.0.1:1/none"
+
+
+async def tables(dsn: str, schema: str) -> int:
+    connection = await asyncpg.connect(dsn)
+    try:
+        query = "SELECT count(*) FROM information_schema.tables WHERE table_schema = $1"
+        return int(await connection.fetchval(query, schema))
+    finally:
+        await connection.close()
+
+
+async def test_migrate_brings_both_up_to_date_and_the_second_time_does_nothing(
+    postgres: Databases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account, fund = await postgres.empty(), await postgres.empty()
+    settings = Settings(data_dir=tmp_path, account_dsn=account, fund_dsn=fund)
+    assert await run_migrate(settings) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "applied 0001_ledger.sql (account)" in told
+    assert "applied 0001_orders.sql (fund)" in told
+    assert await tables(account, "ledger") > 0 < await tables(fund, "fund")
+    assert await tables(account, "fund") == 0 == await tables(fund, "ledger")
+    assert await run_migrate(settings) == 0
+    assert capsys.readouterr().out == "the schema is up to date\n"
+
+
+async def test_without_the_fund_service_nothing_is_asked_of_its_database(postgres: Databases, tmp_path: Path) -> None:
+    account = await postgres.empty()
+    settings = Settings(data_dir=tmp_path, account_dsn=account, fund_dsn=NOWHERE, fund="off")
+    assert await run_migrate(settings) == 0
+    async with databases(settings) as dsns:
+        assert dsns == Dsns(account, None)
+
+
+async def test_one_database_may_hold_both(postgres: Databases, keys: FileKeys) -> None:
+    both = await postgres.empty()
+    for _ in range(2):
+        await migrate_account(both, Settings())
+        await migrate_fund(both)
+    assert await tables(both, "ledger") > 0 < await tables(both, "fund")
+    await prove_books(both, keys)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [("account_dsn", "FUNDLEDGER_FUND_DSN"), ("fund_dsn", "FUNDLEDGER_ACCOUNT_DSN")]
+)
+async def test_one_database_elsewhere_and_the_other_here_is_refused_before_anything_is_made(
+    tmp_path: Path, given: str, missing: str
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", **{given: NOWHERE})
+    for refuse in (run_migrate(settings), Supervisor(settings).run()):
+        with pytest.raises(BadSetting) as refused:
+            await refuse
+        assert missing in str(refused.value)
+        assert "FUNDLEDGER_FUND=off" in str(refused.value)
+        assert "verysecret" not in str(refused.value)
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_fund_database_that_cannot_be_reached_is_one_line(postgres: Databases, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, account_dsn=await postgres.empty(), fund_dsn=NOWHERE)
+    with pytest.raises(CannotServe, match="the fund database cannot be reached") as refused:
+        await run_migrate(settings)
+    assert "verysecret" not in str(refused.value)
+
+
+async def test_the_doctor_looks_at_both_and_at_the_account_service(
+    postgres: Databases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account, fund = await postgres.empty(), await postgres.empty()
+    asked = Settings(data_dir=tmp_path, account_dsn=account, fund_dsn=fund, account_url="http://127.0.0.1:1")
+    await migrate_account(account, asked)
+    assert await run_doctor(asked) == 1
+    told = capsys.readouterr().out
+    assert "BAD  fund schema              missing 0001_orders.sql" in told
+    assert "BAD  account service          http://127.0.0.1:1 does not answer" in told
+    await migrate_fund(fund)
+    await run_doctor(asked)
+    assert "ok   fund schema" in capsys.readouterr().out
+    await run_doctor(asked.model_copy(update={"fund_dsn": ""}))
+    assert "BAD  databases" in capsys.readouterr().out

@@ -1,0 +1,133 @@
+"""What the fund service sends was limited at its own door: here it meets no quota, and is shed last."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fundledger.app import vouchers
+from fundledger.app.gate import Gate, Passage
+from fundledger.app.hotkeys import HotKeys
+from fundledger.app.service import FUND_MODULE
+from fundledger.ratelimit.bucket import SPACE, Bucket
+from fundledger.ratelimit.buckets import Buckets
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.counted import Limits
+from fundledger.ratelimit.limiter import Limiter
+from fundledger.ratelimit.policies import parse
+from fundledger.ratelimit.shedding import Shedder
+from fundledger.ratelimit.store import Store
+from tests.app.test_answered import POLICIES, Service, a_payment, send, service
+from tests.ratelimit.test_limiter import Near
+from tests.support.wire import connected
+
+__all__ = ["service"]
+PATHS = ("/v1/vouchers", "/v1/vouchers/batch")
+BODIES: dict[str, Any] = {
+    "/v1/vouchers": a_payment(),
+    "/v1/vouchers/batch": {"vouchers": [a_payment()] * 30},
+}
+
+
+@pytest.fixture
+async def trusting(service: Service) -> AsyncIterator[Service]:
+    """Every request comes from the fund service; more than ten of one merchant are too many for anybody else."""
+    limiter = Limiter(parse(POLICIES), Near(service.world, 1), Limits())  # type: ignore[arg-type]
+    service.gate = Gate(limiter, Shedder(1.0, 100), HotKeys(), FUND_MODULE)
+    service.module = lambda authorization: None if authorization is None else FUND_MODULE  # type: ignore[method-assign]
+    yield service
+
+
+def entered(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[ApiClass]:
+    """The classes of what is let in from now on."""
+    classes: list[ApiClass] = []
+    enter = Shedder.enter
+
+    def seen(shedder: Shedder, api_class: ApiClass, *rest: Any) -> Any:
+        classes.append(api_class)
+        return enter(shedder, api_class, *rest)
+
+    monkeypatch.setattr(Shedder, "enter", seen)
+    return classes
+
+
+@pytest.mark.parametrize("headers", [{}, {"Expect": "100-continue"}], ids=["short path", "ordinary path"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_fund_service_meets_no_quota_and_is_of_the_class_that_is_shed_last(
+    trusting: Service, path: str, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = entered(trusting, monkeypatch)
+    async with connected(trusting.base_url) as wire:
+        for _ in range(15):
+            reply = await send(wire, BODIES[path], headers, path)
+            assert reply.status == (200 if path.endswith("batch") else 422), reply
+            assert "ratelimit" not in reply.headers
+    assert set(classes) == {ApiClass.CONFIRM}
+    assert trusting.spent() == 0
+    assert trusting.in_flight == 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_gate_that_trusts_nobody_refuses_the_same(trusting: Service, path: str) -> None:
+    trusting.gate.trusted = None
+    async with connected(trusting.base_url) as wire:
+        statuses = {(await send(wire, BODIES[path], {}, path)).status for _ in range(15)}
+    assert 429 in statuses
+
+
+async def test_a_shut_door_is_open_for_what_the_fund_service_posts_and_shut_for_what_it_reads(
+    trusting: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shedder, "is_shut", lambda self, api_class: api_class is not ApiClass.CONFIRM)
+    gate = trusting.gate
+    for method, is_open in (("POST", True), ("GET", False)):
+        passage = Passage(FUND_MODULE, time.monotonic(), None, ApiClass.QUERY)
+        assert gate.recognise(passage, method)
+        assert (gate.at_the_door(passage) is None) is is_open
+    stranger = Passage("dev", time.monotonic(), None, ApiClass.BATCH)
+    assert not gate.recognise(stranger)
+    assert gate.at_the_door(stranger) is not None
+
+
+async def test_repeats_in_a_batch_of_the_fund_service_give_nothing_back_that_was_not_taken(
+    trusting: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusting.lane.outcome.replay = True  # type: ignore[union-attr]
+    try:
+        async with connected(trusting.base_url) as wire:
+            assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200
+        assert trusting.spent() == 0
+        # The twin: to give back what was not charged shows.
+        monkeypatch.setattr(
+            Gate, "refund_voucher", lambda gate, passage, voucher: gate.refund_one(passage, *gate._of(voucher))
+        )
+        async with connected(trusting.base_url) as wire:
+            assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200
+        merchant = trusting.gate.limiter.chain(FUND_MODULE, ApiClass.PAYMENT, "m:1", None).buckets[-1]  # type: ignore[union-attr]
+        assert merchant.debt < 0 or trusting.spent() < 0
+    finally:
+        trusting.lane.outcome.replay = False  # type: ignore[union-attr]
+
+
+def test_each_service_counts_in_buckets_of_its_own() -> None:
+    policy = parse(POLICIES).all()[0]
+    assert Bucket(policy, "x", 0).key == "{fundledger}:all:x"
+    assert Bucket(policy, "x", 0, "fundledger-fund").key == "{fundledger-fund}:all:x"
+    keys = {
+        space: Buckets(parse(POLICIES), {}, lambda: 0.0, space).chain("dev", ApiClass.PAYMENT, "m", "a", 1).buckets
+        for space in (SPACE, "fundledger-fund")
+    }
+    assert not {b.key for b in keys[SPACE]} & {b.key for b in keys["fundledger-fund"]}
+    one, other = (Store("redis://localhost", "n", Limits(), 1, space=space) for space in keys)
+    assert not {one._since, one._back, one._probed, one._workers} & {other._since, other._workers}
+
+
+def test_what_is_posted_of_a_batch_says_when() -> None:
+    record = vouchers.Record("id", "pay", b"", [], None, None, None, None, None, 1, None, 0)  # type: ignore[arg-type]
+    service: Any = type("S", (), {"metrics": type("M", (), {"outcome": lambda self, name: None})()})()
+    voucher: Any = type("V", (), {"id": "id"})()
+    for replay in (False, True):
+        told = vouchers._result(service, voucher, vouchers.Outcome(record=record, replay=replay))
+        assert json.loads(json.dumps(told))["posted_at"] == "1970-01-01T00:00:00.000001Z"

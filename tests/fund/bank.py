@@ -1,0 +1,226 @@
+"""The simulator in this process, or in its own one; channels that keep a list; a desk that ends withdrawals in SQL."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import aiohttp
+import asyncpg
+from aiohttp import web
+
+from fundledger.fund.answer import Answer, Away, Taken
+from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
+from fundledger.fund.channels.simulator import Simulator
+from fundledger.fund.order import Kind, Order, State, order_id, voucher_id
+from fundledger.fund.refusal import Code, Refusal
+from tests.support.waiting import eventually
+
+Pool = asyncpg.Pool
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Here:
+    """The channel of the test that runs."""
+
+    number = 0
+
+    def next(self) -> None:
+        self.number += 1
+
+    @property
+    def channel(self) -> str:
+        return f"bank-{self.number}"
+
+
+here = Here()
+
+
+class RunningBank:
+    def __init__(self, folder: Path) -> None:
+        self.simulator = Simulator(folder)
+        self._runner = web.AppRunner(self.simulator.app(), access_log=None)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._session = aiohttp.ClientSession(self.url)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+        await self._runner.cleanup()
+
+    async def post(self, path: str, body: object = None) -> tuple[int, Any]:
+        async with self._session.post(path, json=body) as response:
+            return response.status, await response.json()
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        async with self._session.get(path, headers=headers) as response:
+            is_json = response.content_type == "application/json"
+            return response.status, await response.json() if is_json else await response.text()
+
+    async def behave(self, **behaviour: object) -> None:
+        status, body = await self.post("/behaviour", behaviour)
+        assert status == 200, body
+
+    @property
+    def totals(self) -> dict[str, int]:
+        return self.simulator.bank.totals()
+
+
+class BankProcess:
+    """The simulator as `fundledger serve` runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fundledger.fund.channels.simulator"),
+            *("--port", str(self.port), "--folder", str(self.folder)),
+        )
+        await eventually(self._answers, "the simulator answers")
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        self._process = None
+
+    async def totals(self) -> dict[str, int]:
+        return (await self._get("/totals"))[1]
+
+    async def _answers(self) -> bool:
+        with contextlib.suppress(aiohttp.ClientError):
+            return (await self._get("/healthz"))[0] == 200
+        return False
+
+    async def _get(self, path: str) -> tuple[int, Any]:
+        async with aiohttp.ClientSession(self.url) as session, session.get(path) as response:
+            return response.status, await response.json()
+
+
+@contextlib.asynccontextmanager
+async def a_bank_process(folder: Path) -> AsyncIterator[BankProcess]:
+    bank = BankProcess(folder)
+    await bank.start()
+    try:
+        yield bank
+    finally:
+        if bank._process is not None:
+            await bank.kill()
+
+
+class Scripted:
+    """A channel that says what it is told to, in order, and keeps what it was asked; it pays whenever it is asked."""
+
+    def __init__(self, *said: Standing | ChannelFault | Payout) -> None:
+        self.said = list(said)
+        self.asked: list[str] = []
+        self.refs: list[str] = []
+        self.during: Callable[[str], Awaitable[None]] | None = None
+
+    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+        return await self._say("pay_out", ref)
+
+    async def query(self, ref: str) -> Payout:
+        return await self._say("query", ref)
+
+    async def statement(self, day: date) -> list[StatementLine]:
+        return []
+
+    async def _say(self, verb: str, ref: str) -> Payout:
+        self.asked.append(verb)
+        self.refs.append(ref)
+        if self.during is not None:
+            await self.during(verb)
+        said = self.said.pop(0)
+        if isinstance(said, ChannelFault):
+            raise said
+        return said if isinstance(said, Payout) else Payout(said, channel_ref=f"REF-{ref[:8]}")
+
+
+class EndsInSql:
+    """Stands for the desk: what its `end` promises, without money."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.away = False
+        self.asked: list[tuple[UUID, str, str]] = []
+
+    async def end(
+        self, order_id: UUID, ending: str, channel_ref: str | None, reason: str | None, module: str
+    ) -> Answer:
+        self.asked.append((order_id, ending, module))
+        if self.away:
+            return Away("the account service does not answer")
+        async with self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow("SELECT * FROM fund.orders WHERE id = $1 FOR UPDATE", order_id)
+            if row is None:
+                return Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
+            if row["state"] == ending:
+                return Taken(to_order(row), replay=True)
+            if row["state"] in {"paid", "bounced"}:
+                code = Code.WITHDRAWAL_PAID if row["state"] == "paid" else Code.WITHDRAWAL_BOUNCED
+                return Refusal(code, "it has ended")
+            row = await connection.fetchrow(
+                "UPDATE fund.orders SET state = $2, ending = $2, channel_ref = $3, reason = $4 WHERE id = $1 RETURNING *",
+                *(order_id, ending, channel_ref, reason),
+            )
+            await connection.execute(
+                "INSERT INTO fund.events (order_id, merchant, kind, state, at)"
+                " VALUES ($1, 'm', 'withdrawal', $2, clock_timestamp())",
+                *(order_id, ending),
+            )
+            return Taken(to_order(row))
+
+
+def to_order(row: asyncpg.Record) -> Order:
+    fields = {name: row[name] for name in Order.__struct_fields__}
+    return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
+
+
+async def an_order(pool: Pool, kind: str, amount: int, state: str, **columns: Any) -> UUID:
+    order_no = columns.pop("order_no", uuid4().hex)
+    id_ = order_id(kind, "m", order_no)
+    row = {
+        "id": id_,
+        "kind": kind,
+        "merchant": "m",
+        "order_no": order_no,
+        "state": state,
+        "amount": amount,
+        "fee": 0,
+        "currency": "CNY",
+        "channel": here.channel,
+        "module": "dev",
+        "digest": b"",
+        "voucher_id": voucher_id(id_),
+        "created_at": NOW,
+        "posted_at": NOW,
+        **columns,
+    }
+    names = ", ".join(row)
+    places = ", ".join(f"${n + 1}" for n in range(len(row)))
+    await pool.execute(f"INSERT INTO fund.orders ({names}) VALUES ({places})", *row.values())
+    return id_
+
+
+async def a_withdrawal(pool: Pool, amount: int = 100, state: str = "posted", **columns: Any) -> UUID:
+    return await an_order(pool, "withdrawal", amount, state, **columns)

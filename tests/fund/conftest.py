@@ -1,0 +1,32 @@
+"""A database for all tests of channels, and a bank to pay out through."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.fund.bank import RunningBank, here
+from tests.support.database import Databases
+
+
+@pytest.fixture(scope="session")
+async def shared_pool(postgres: Databases) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
+    dsn = await postgres.new_fund()
+    async with asyncpg.create_pool(dsn, min_size=4, max_size=4) as pool:
+        yield pool
+    await postgres.drop(dsn)
+
+
+@pytest.fixture
+async def fund_pool(shared_pool: "asyncpg.Pool[asyncpg.Record]") -> "asyncpg.Pool[asyncpg.Record]":
+    """Of one database for all tests of channels: each has a channel of its own, so what it asks for is its own."""
+    here.next()
+    return shared_pool
+
+
+@pytest.fixture
+async def bank(tmp_path: Path) -> AsyncIterator[RunningBank]:
+    """The simulator in this process, on a free port."""
+    async with RunningBank(tmp_path) as bank:
+        yield bank

@@ -1,0 +1,184 @@
+"""A channel over HTTP tells what was not sent from what is not known; the simulator loses nothing and pays once."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from fundledger.fund.channels.channel import ChannelAway, ChannelFault, ChannelSilent, Payout, Standing, StatementLine
+from fundledger.fund.channels.http import PAYOUT_BYTES_MAX, HttpChannel
+from fundledger.fund.channels.simulator import Behaviour
+from tests.fund.bank import RunningBank
+
+REF = "0e8a4c5e-5f2e-8aaa-9c3b-2f5f3c1d7b11"
+TODAY = datetime.now(UTC).date
+
+
+@pytest.fixture
+async def channel(bank: RunningBank) -> AsyncIterator[HttpChannel]:
+    async with HttpChannel(bank.url) as channel:
+        yield channel
+
+
+@contextlib.asynccontextmanager
+async def answering(handler):
+    """The URL of a server that answers everything with this handler."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_payout_is_paid_and_asked_after(bank: RunningBank, channel: HttpChannel):
+    assert await channel.query(REF) == Payout(Standing.ABSENT)
+    paid = await channel.pay_out(REF, 500, "CNY")
+    assert (paid.state, paid.amount) == (Standing.PAID, 500)
+    assert await channel.query(REF) == paid
+    assert await channel.pay_out(REF, 500, "CNY") == paid
+    assert bank.totals["paid_amount"] == 500
+
+
+async def test_another_amount_under_the_same_reference_is_refused_and_pays_nothing(
+    bank: RunningBank, channel: HttpChannel
+):
+    await channel.pay_out(REF, 500, "CNY")
+    with pytest.raises(ChannelSilent, match="409"):
+        await channel.pay_out(REF, 501, "CNY")
+    assert (bank.totals["paid_amount"], bank.totals["conflicts"]) == (500, 1)
+
+
+async def test_a_payout_may_be_settled_later_and_bounce(bank: RunningBank, channel: HttpChannel):
+    await bank.behave(bounce_rate=1.0, settle_after_ms=60_000)
+    assert (await channel.pay_out(REF, 500, "CNY")).state is Standing.ACCEPTED
+    assert (await channel.query(REF)).state is Standing.ACCEPTED
+    await bank.post("/settle")
+    bounced = await channel.query(REF)
+    assert (bounced.state, bounced.reason) == (Standing.BOUNCED, "the payee's account is closed")
+    assert await channel.statement(TODAY()) == []
+
+
+async def test_a_lost_answer_is_silence_and_the_money_is_gone(bank: RunningBank, channel: HttpChannel):
+    await bank.behave(lost_answer_rate=1.0)
+    with pytest.raises(ChannelSilent):
+        await channel.pay_out(REF, 500, "CNY")
+    assert bank.totals["paid_amount"] == 500
+
+
+async def test_an_error_of_the_bank_is_silence_and_nothing_was_done(bank: RunningBank, channel: HttpChannel):
+    await bank.behave(error_rate=1.0)
+    with pytest.raises(ChannelSilent):
+        await channel.pay_out(REF, 500, "CNY")
+    with pytest.raises(ChannelAway):
+        await channel.query(REF)
+    await bank.behave()
+    assert await channel.query(REF) == Payout(Standing.ABSENT)
+
+
+async def test_nobody_at_the_address_is_away_and_not_silence():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        async with HttpChannel(f"http://127.0.0.1:{free.getsockname()[1]}") as channel:
+            with pytest.raises(ChannelAway):
+                await channel.pay_out(REF, 1, "CNY")
+            with pytest.raises(ChannelAway):
+                await channel.query(REF)
+            with pytest.raises(ChannelAway):
+                await channel.statement(TODAY())
+
+
+GOOD = {"ref": REF, "state": "paid", "amount": 5, "currency": "CNY"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (429, {}, ChannelAway),
+        (500, {}, ChannelSilent),
+        (302, {}, ChannelSilent),
+        (404, {}, ChannelSilent),
+        (200, {}, ChannelSilent),
+        (200, [GOOD], ChannelSilent),
+        (200, {**GOOD, "ref": "another"}, ChannelSilent),
+        (200, {**GOOD, "state": "absent"}, ChannelSilent),
+        (200, {**GOOD, "amount": "5"}, ChannelSilent),
+        (200, {**GOOD, "channel_ref": ""}, ChannelSilent),
+        (200, {**GOOD, "note": "x" * PAYOUT_BYTES_MAX}, ChannelSilent),
+        (200, {**GOOD, "note": "more is ignored"}, None),
+    ],
+)
+async def test_an_answer_that_cannot_be_understood_says_nothing_of_the_payout(
+    status: int, body: object, fault: type[ChannelFault] | None
+):
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body, status=status, headers={"Location": "/elsewhere"})
+
+    async with answering(answer) as url, HttpChannel(url) as channel:
+        if fault is None:
+            assert (await channel.pay_out(REF, 5, "CNY")).state is Standing.PAID
+            return
+        with pytest.raises(fault):
+            await channel.pay_out(REF, 5, "CNY")
+        with pytest.raises(ChannelAway):  # a 404 that is not the channel's own word is no absence
+            await channel.query(REF)
+
+
+async def test_an_answer_that_does_not_come_is_silence_in_bounded_time():
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        asked.set()
+        await never.wait()
+        return web.Response()
+
+    async with answering(answer) as url, HttpChannel(url, total_s=0.2) as channel:
+        with pytest.raises(ChannelSilent):
+            await channel.pay_out(REF, 5, "CNY")
+        assert asked.is_set()
+        never.set()
+
+
+async def test_a_statement_shows_what_moved(bank: RunningBank, channel: HttpChannel):
+    await channel.pay_out(REF, 500, "CNY")
+    for _ in range(2):
+        await bank.post("/receipts", {"channel_ref": "IN-1", "amount": 700})
+    assert sorted(await channel.statement(TODAY()), key=lambda line: line.amount) == [
+        StatementLine(REF, -500, "CNY"),
+        StatementLine("IN-1", 700, "CNY"),
+    ]
+    _, text = await bank.get(f"/statements/{TODAY()}", Accept="text/csv")
+    assert text.splitlines()[0] == "ref,channel_ref,amount,currency"
+    assert len(text.splitlines()) == 3
+    assert (await bank.get("/statements/today"))[0] == 400
+
+
+async def test_a_statement_is_wrong_as_it_is_told_and_the_same_each_time(bank: RunningBank, channel: HttpChannel):
+    for number in range(10):
+        await bank.post("/receipts", {"channel_ref": f"IN-{number}", "amount": 100})
+    await bank.behave(seed=7, extra=2, missing=3, amount=1)
+    lines = await channel.statement(TODAY())
+    assert len(lines) == 10 - 3 + 2
+    assert [line.amount for line in lines if line.ref.startswith("IN-")].count(101) == 1
+    assert await channel.statement(TODAY()) == lines
+    await bank.behave(seed=7, duplicate_rate=1.0)
+    assert len(await channel.statement(TODAY())) == 20
+
+
+@pytest.mark.parametrize("body", [{"error_rate": 2}, {"latency": 1}, {"latency_ms": -1}, [], None])
+async def test_a_behaviour_that_is_none_is_refused(bank: RunningBank, body: object):
+    assert (await bank.post("/behaviour", body))[0] == 400
+
+
+def test_the_knobs_of_the_simulator_are_documented():
+    text = (Path(__file__).parents[2] / "docs" / "channels.md").read_text()
+    knobs = text.partition("| Knob |")[2]
+    assert [knob for knob in Behaviour.__struct_fields__ if f"`{knob}`" not in knobs] == []

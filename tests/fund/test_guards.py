@@ -1,0 +1,111 @@
+"""The fund database guards itself: every constraint and trigger that a verification asks for has been seen to bite."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from fundledger.fund.order import Kind, State
+from fundledger.reconciliation.fund.checks import APPEND_ONLY, GUARDS
+from tests.support.database import Databases
+from tests.support.fund_world import an_order, write
+
+Connection = asyncpg.Connection
+
+
+@pytest.fixture(scope="module")
+async def fund(postgres: Databases) -> AsyncIterator[Connection]:
+    """A fund database with a row in every table; every test undoes what it does."""
+    dsn = await postgres.new_fund()
+    connection = await asyncpg.connect(dsn)
+    payment = an_order(Kind.PAYMENT, "p", 100, fee=5)
+    adjustment = an_order(Kind.ADJUSTMENT, "a", 100, direction="credit", approved_by="other")
+    await write(connection, [payment, adjustment, an_order(Kind.PAYMENT, "no", 100, State.REFUSED)])
+    await connection.execute(
+        f"""
+        INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled)
+        VALUES ('{payment.id}', 'm', 1, 100, 5, 100, 5);
+        INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), '{payment.id}', 100, 5);
+        INSERT INTO fund.withdrawal_days VALUES ('m', '2026-03-01', 7);
+        INSERT INTO fund.merchants (id, name, currency, digest) VALUES ('m', 'M', 'CNY', '');
+        INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module)
+        VALUES ('payment', 1, 1, 1, now(), 'x')
+        """
+    )
+    yield connection
+    await connection.close()
+    await postgres.drop(dsn)
+
+
+RULE = """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, maximum, effective_at, module)
+          VALUES ('payment', {}, {}, {}, {}, now(), 'x')"""
+PAYMENT = "UPDATE fund.payments SET {}"
+ORDER = "UPDATE fund.orders SET {} WHERE order_no = 'p'"
+TWICE = "INSERT INTO fund.{0} SELECT * FROM fund.{0} LIMIT 1"
+
+BITES: dict[str, str] = {
+    "merchants_id_once": """INSERT INTO fund.merchants (id, name, currency, digest)
+                            SELECT id, name, currency, digest FROM fund.merchants""",
+    "fee_rules_basis_points": RULE.format(10001, 0, 0, "NULL"),
+    "fee_rules_fixed": RULE.format(0, -1, 0, "NULL"),
+    "fee_rules_minimum": RULE.format(0, 0, -1, "NULL"),
+    "fee_rules_maximum": RULE.format(0, 0, 2, 1),
+    "orders_id_once": "INSERT INTO fund.orders OVERRIDING USER VALUE SELECT * FROM fund.orders LIMIT 1",
+    "orders_state": ORDER.format("state = 'lost'"),
+    "orders_amount": ORDER.format("amount = 0"),
+    "orders_fee": ORDER.format("fee = -1"),
+    "orders_from_pending": ORDER.format("from_pending = amount + 1"),
+    "orders_to_receivable": ORDER.format("to_receivable = amount + 1"),
+    "orders_fee_waived": ORDER.format("fee_waived = -1"),
+    "orders_ending": ORDER.format("ending = 'lost'"),
+    "orders_refused_for_a_reason": ORDER.format("state = 'refused'"),
+    "orders_refused_for_a_reason ": ORDER.format("problem = '{}'"),
+    "orders_approved_by_another": ORDER.format("approved_by = module"),
+    "payments_pkey": TWICE.format("payments"),
+    "payments_never_more_back_than_paid": PAYMENT.format("refunded = 60, charged_back = 41"),
+    "payments_settled": PAYMENT.format("refunded_unsettled = 1, refunded = 1"),
+    "payments_refunded": PAYMENT.format("settled = 0, refunded_unsettled = 1"),
+    "payments_fee": PAYMENT.format("fee_waived = 1"),
+    "payments_fee_returned": PAYMENT.format("fee_returned = 6"),
+    "payments_reversed": PAYMENT.format("refunded = 1, reversed = true"),
+    "settled_payments_pkey": TWICE.format("settled_payments"),
+    "settled_payments_amount": "INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), gen_random_uuid(), 0, 0)",
+    "settled_payments_fee": "INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), gen_random_uuid(), 1, -1)",
+    "withdrawal_days_pkey": TWICE.format("withdrawal_days"),
+    "withdrawal_days_amount": "UPDATE fund.withdrawal_days SET amount = -1",
+}
+
+
+async def refused(fund: Connection, *statements: str) -> asyncpg.IntegrityConstraintViolationError:
+    transaction = fund.transaction()
+    await transaction.start()
+    try:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
+            for statement in statements:
+                await fund.execute(statement)
+    finally:
+        await transaction.rollback()
+    return caught.value
+
+
+@pytest.mark.parametrize("name", BITES)
+async def test_each_constraint_bites(fund: Connection, name: str):
+    assert (await refused(fund, BITES[name])).constraint_name == name.strip()
+
+
+@pytest.mark.parametrize("role", ["origin", "replica"])
+@pytest.mark.parametrize("table", [*APPEND_ONLY, "orders"])
+async def test_what_was_written_stays(fund: Connection, table: str, role: str):
+    """An order goes on, so it may change; it is never gone."""
+    column = {"settled_payments": "fee", "events": "kind", "fee_rules": "module"}.get(table)
+    changes = [f"DELETE FROM fund.{table}", f"TRUNCATE fund.{table}"]
+    changes += [f"UPDATE fund.{table} SET {column} = {column}"] if column else []
+    for change in changes:
+        error = await refused(fund, f"SET LOCAL session_replication_role = {role}", change)
+        assert "append-only" in str(error), change
+
+
+def test_every_guard_that_verify_asks_for_is_tried_here():
+    tried = {name.strip() for name in BITES} | {"orders_no_delete", "orders_no_truncate"}
+    tried |= {f"{table}_{what}" for table in APPEND_ONLY for what in ("append_only", "no_truncate")}
+    assert tried == GUARDS

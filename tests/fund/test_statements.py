@@ -1,0 +1,376 @@
+"""What the bank moved is held against the books: each order explains one line, and the rest is booked, once."""
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundledger.fund import accounts
+from fundledger.fund.answer import Answer, Away, Taken
+from fundledger.fund.bank_statements import (
+    Contradiction,
+    Imported,
+    StatementRequest,
+    contradictions,
+    difference_no,
+    import_statement,
+)
+from fundledger.fund.channels.http import HttpChannel
+from fundledger.fund.channels.payouts import Pace, Payouts
+from fundledger.fund.matching import Expected, Line, Matched, Outcome, match
+from fundledger.fund.order import PLATFORM, Kind, State, order_id
+from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.requests import BankDifference
+from fundledger.fund.statements import SQL
+from tests.fund.bank import Pool, RunningBank, a_withdrawal, an_order, here, to_order
+from tests.support.desk import FundDesk
+from tests.support.plans import plan_of, scanned
+from tests.support.running import RunningService
+
+MATCHED, AWAITED, DIFFERENT = Outcome.MATCHED, Outcome.AWAITED, Outcome.DIFFERENT
+DUPLICATE, UNKNOWN = Outcome.DUPLICATE, Outcome.UNKNOWN
+A, B, C = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+def expected(order: UUID, amount: int, *refs: str, ended: bool = True, taken: bool = False) -> Expected:
+    return Expected(order, frozenset(refs), amount, ended, taken)
+
+
+# --- Matching -------------------------------------------------------------------------------------------------------
+
+CASES = {
+    "the same": ([("a", 5)], [expected(A, 5, "a")], [(MATCHED, A, 0)], []),
+    "by either name": ([("b", -5)], [expected(A, -5, "a", "b")], [(MATCHED, A, 0)], []),
+    "not ended yet": ([("a", -5)], [expected(A, -5, "a", ended=False)], [(AWAITED, A, 0)], []),
+    "more": ([("a", 7)], [expected(A, 5, "a")], [(DIFFERENT, A, 2)], []),
+    "less": ([("a", 4)], [expected(A, 5, "a")], [(DIFFERENT, A, -1)], []),
+    "more went out": ([("a", -7)], [expected(A, -5, "a")], [(DIFFERENT, A, -2)], []),
+    "nobody's": ([("x", 5)], [], [(UNKNOWN, None, 5)], []),
+    "the other way": ([("a", -5)], [expected(A, 5, "a")], [(UNKNOWN, None, -5)], [A]),
+    "twice": ([("a", 5), ("a", 5)], [expected(A, 5, "a")], [(MATCHED, A, 0), (DUPLICATE, A, 5)], []),
+    "again, on another statement": ([("a", 5)], [expected(A, 5, "a", taken=True)], [(DUPLICATE, A, 5)], []),
+    "twice, and it is two": (
+        [("a", 5), ("a", 5)],
+        [expected(A, 5, "a"), expected(B, 5, "a")],
+        [(MATCHED, A, 0), (MATCHED, B, 0)],
+        [],
+    ),
+    "the same amount goes before what is left": (
+        [("a", 6), ("a", 5)],
+        [expected(A, 5, "a"), expected(B, 9, "a")],
+        [(DIFFERENT, B, -3), (MATCHED, A, 0)],
+        [],
+    ),
+    "a payment and its chargeback": (
+        [("a", -5), ("a", 5)],
+        [expected(A, 5, "a"), expected(B, -5, "a")],
+        [(MATCHED, B, 0), (MATCHED, A, 0)],
+        [],
+    ),
+    "not on the statement": (
+        [("a", 5)],
+        [expected(A, 5, "a"), expected(B, 6, "a"), expected(C, 7, "a", ended=False)],
+        [(MATCHED, A, 0)],
+        [B],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_line_is_matched_as_the_table_says(case: str):
+    lines, orders, wanted, in_transit = CASES[case]
+    matching = match([Line(*line) for line in lines], orders)
+    assert matching.lines == [Matched(*row) for row in wanted]
+    assert matching.in_transit == in_transit
+
+
+REFS = st.sampled_from("abcd")
+AMOUNTS = st.integers(-4, 4).filter(bool)
+LINES = st.lists(st.builds(Line, REFS, AMOUNTS), max_size=12)
+ORDERS = st.lists(st.tuples(st.frozensets(REFS, max_size=2), AMOUNTS, st.booleans(), st.booleans()), max_size=12).map(
+    lambda rows: [Expected(UUID(int=i), *row) for i, row in enumerate(rows)]
+)
+
+
+def holds(lines: list[Line], orders: list[Expected], found: list[Matched]) -> None:
+    by_id = {each.order: each for each in orders}
+    explaining = [row.order for row in found if row.outcome in {MATCHED, AWAITED, DIFFERENT}]
+    assert len(explaining) == len(set(explaining))
+    assert not any(by_id[order].taken for order in explaining)
+    total = sum(line.amount for line in lines)
+    assert sum(row.difference for row in found) == total - sum(by_id[order].amount for order in explaining)
+    for line, row in zip(lines, found, strict=True):
+        assert (row.difference == 0) == (row.outcome in {MATCHED, AWAITED})
+        assert (row.order is None) == (row.outcome is UNKNOWN)
+        if row.order is not None:
+            assert line.ref in by_id[row.order].refs
+            assert line.amount * by_id[row.order].amount > 0
+
+
+@given(LINES, ORDERS)
+def test_differences_are_the_statement_less_the_books_and_an_order_explains_one_line(lines, orders):
+    matching = match(lines, orders)
+    holds(lines, orders, matching.lines)
+    explained = {row.order for row in matching.lines}
+    assert not explained & set(matching.in_transit)
+
+
+@given(LINES, ORDERS)
+def test_no_order_that_would_explain_a_line_is_left_over(lines, orders):
+    matching = match(lines, orders)
+    used = {row.order for row in matching.lines if row.outcome in {MATCHED, AWAITED, DIFFERENT}}
+    free = [each for each in orders if each.order not in used and not each.taken]
+    for line, row in zip(lines, matching.lines, strict=True):
+        if row.outcome in {DUPLICATE, UNKNOWN}:
+            assert not any(line.ref in each.refs and line.amount * each.amount > 0 for each in free)
+
+
+def test_an_order_that_explains_two_lines_is_noticed():
+    lines, orders = [Line("a", 5), Line("a", 5)], [expected(A, 5, "a")]
+    with pytest.raises(AssertionError):
+        holds(lines, orders, [Matched(MATCHED, A, 0), Matched(MATCHED, A, 0)])
+
+
+# --- Imports --------------------------------------------------------------------------------------------------------
+
+
+class BooksInSql:
+    """Stands for the desk: what its `ask` promises of bank differences, without money."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.away_after = 1_000
+
+    async def ask(self, request: BankDifference, module: str) -> Answer:
+        id_ = order_id(Kind.BANK_DIFFERENCE, PLATFORM, request.order_no)
+        if self.away_after == 0:
+            return Away("the account service does not answer")
+        self.away_after -= 1
+        row = await self._pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", id_)
+        if row is not None:
+            if row["digest"] != request.digest():
+                return Refusal(Code.ORDER_NO_REUSED, "another one has this number")
+            return Taken(to_order(row), replay=True)
+        await an_order(
+            self._pool,
+            *("bank_difference", request.amount, "posted"),
+            id=id_,
+            merchant=PLATFORM,
+            order_no=request.order_no,
+            channel=request.channel,
+            direction=request.direction,
+            reason=request.reason,
+            digest=request.digest(),
+        )
+        return Taken(to_order(await self._pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", id_)))
+
+
+def statement(*lines: tuple[str, int], number: str = "1", currency: str = "CNY") -> StatementRequest:
+    body = {"channel": here.channel, "statement_no": number, "currency": currency}
+    return msgspec.convert(
+        {**body, "lines": [{"ref": ref, "amount": amount} for ref, amount in lines]}, StatementRequest
+    )
+
+
+async def imported(pool: Pool, *lines: tuple[str, int], number: str = "1") -> Imported:
+    found = await import_statement(BooksInSql(pool), pool, statement(*lines, number=number), "dev")
+    assert isinstance(found, Imported), found
+    return found
+
+
+async def booked(pool: Pool) -> int:
+    """What the differences of this channel come to."""
+    return await pool.fetchval(
+        "SELECT coalesce(sum(CASE direction WHEN 'more' THEN amount ELSE -amount END), 0)::bigint FROM fund.orders"
+        " WHERE channel = $1 AND kind = 'bank_difference'",
+        here.channel,
+    )
+
+
+async def test_every_kind_of_order_explains_its_line_and_the_rest_is_booked(fund_pool: Pool):
+    paid = await a_withdrawal(fund_pool, 30, "paid", ending="paid", channel_ref="OUT-1")
+    by_id = await a_withdrawal(fund_pool, 31, "paid", ending="paid")
+    sent = await a_withdrawal(fund_pool, 32, "unknown")
+    bounced = await a_withdrawal(fund_pool, 33, "bounced", ending="bounced")
+    refund = await an_order(fund_pool, "refund", 40, "posted")
+    await an_order(fund_pool, "payment", 100, "posted", channel_ref="IN-1")
+    await an_order(fund_pool, "payment", 101, "posting", channel_ref="IN-2")
+    await an_order(fund_pool, "payment", 102, "posted", channel_ref="IN-3", reversed_by=uuid4())
+    await an_order(fund_pool, "payment", 103, "posted", channel_ref="IN-4", channel=f"{here.channel}-other")
+    await an_order(fund_pool, "payment", 104, "posted", channel_ref="IN-5", currency="EUR")
+    await an_order(fund_pool, "chargeback", 50, "posted", channel_ref="BACK-1")
+    rows = [
+        ("OUT-1", -30, MATCHED),
+        (str(by_id), -31, MATCHED),
+        (str(sent).upper(), -32, AWAITED),
+        (str(bounced), -33, UNKNOWN),
+        (str(refund), -40, MATCHED),
+        (str(paid), -30, DUPLICATE),
+        ("IN-1", 99, DIFFERENT),
+        ("IN-2", 101, AWAITED),
+        ("IN-3", 102, UNKNOWN),
+        ("IN-4", 103, UNKNOWN),
+        ("IN-5", 104, UNKNOWN),
+        ("BACK-1", -50, MATCHED),
+        ("FEE", -7, UNKNOWN),
+    ]
+    report = (await imported(fund_pool, *[(ref, amount) for ref, amount, _ in rows])).report
+    assert [(line.ref, line.outcome) for line in report.lines] == [(ref, outcome) for ref, _, outcome in rows]
+    assert report.total == sum(amount for _, amount, _ in rows)
+    assert report.difference == -33 - 30 - 1 + 102 + 103 + 104 - 7 == await booked(fund_pool)
+    assert [line.state for line in report.lines if line.difference] == [State.POSTED] * 7
+    assert report.counts == {MATCHED: 4, AWAITED: 2, DIFFERENT: 1, DUPLICATE: 1, UNKNOWN: 5}
+
+
+async def test_a_repeat_answers_the_same_and_books_nothing_though_the_books_went_on(fund_pool: Pool):
+    lines = ("IN-1", 100), ("IN-2", 50)
+    await an_order(fund_pool, "payment", 100, "posted", channel_ref="IN-1")
+    first = await imported(fund_pool, *lines)
+    assert not first.replay
+    await an_order(fund_pool, "payment", 50, "posted", channel_ref="IN-2")
+    again = await imported(fund_pool, *lines)
+    assert (again.replay, again.report) == (True, first.report)
+    assert await booked(fund_pool) == 50
+
+
+async def test_other_lines_under_the_same_number_are_refused_and_book_nothing(fund_pool: Pool):
+    await imported(fund_pool, ("IN-1", 100))
+    for other in (
+        statement(("IN-1", 101)),
+        statement(("IN-1", 100), ("IN-2", 1)),
+        statement(("IN-1", 100), currency="EUR"),
+    ):
+        refusal = await import_statement(BooksInSql(fund_pool), fund_pool, other, "dev")
+        assert isinstance(refusal, Refusal)
+        assert (refusal.code, refusal.field) == (Code.STATEMENT_NO_REUSED, "statement_no")
+    assert await booked(fund_pool) == 100
+
+
+async def test_a_line_that_stands_on_two_statements_is_a_duplicate_on_the_second(fund_pool: Pool):
+    await an_order(fund_pool, "payment", 100, "posted", channel_ref="IN-1")
+    assert (await imported(fund_pool, ("IN-1", 100), number="1")).report.difference == 0
+    second = (await imported(fund_pool, ("IN-1", 100), number="2")).report
+    assert (second.counts[DUPLICATE], second.difference) == (1, 100)
+
+
+async def test_an_import_that_was_cut_off_goes_on_with_the_same_matching(fund_pool: Pool):
+    desk = BooksInSql(fund_pool)
+    desk.away_after = 1
+    asked = statement(("X-1", 1), ("X-2", 2), ("X-3", 4))
+    cut = await import_statement(desk, fund_pool, asked, "dev")
+    assert isinstance(cut, Away)
+    assert not cut.undone
+    await an_order(fund_pool, "payment", 4, "posted", channel_ref="X-3")
+    desk.away_after = 10
+    done = await import_statement(desk, fund_pool, asked, "dev")
+    assert isinstance(done, Imported)
+    assert (done.report.difference, await booked(fund_pool)) == (7, 7)
+
+
+async def test_the_same_statement_at_once_is_imported_once(fund_pool: Pool):
+    asked = statement(("X-1", 1), ("X-2", 2))
+    both = await asyncio.gather(
+        *(import_statement(BooksInSql(fund_pool), fund_pool, asked, "dev") for _ in range(3)), return_exceptions=True
+    )
+    kept = await fund_pool.fetchval("SELECT count(*) FROM fund.bank_statements WHERE channel = $1", here.channel)
+    assert (kept, await booked(fund_pool)) == (1, 3)
+    # The stand-in for the desk has no lock of its own: two at once may meet on a number.
+    assert {type(each) for each in both} <= {Imported, asyncpg.UniqueViolationError}
+
+
+async def test_a_line_that_awaited_what_never_came_is_a_contradiction(fund_pool: Pool):
+    order = await a_withdrawal(fund_pool, 30, "sent")
+    await imported(fund_pool, (str(order), -30))
+    mine = [row for row in await contradictions(fund_pool) if row.channel == here.channel]
+    assert mine == []
+    await fund_pool.execute("UPDATE fund.orders SET state = 'bounced', ending = 'bounced' WHERE id = $1", order)
+    mine = [row for row in await contradictions(fund_pool) if row.channel == here.channel]
+    assert mine == [Contradiction(here.channel, "1", 1, -30, order, "bounced")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lines": []},
+        {"lines": [{"ref": "a", "amount": 0}]},
+        {"lines": [{"ref": "a", "amount": 2**53}]},
+        {"lines": [{"ref": "a", "amount": 1.5}]},
+        {"lines": [{"ref": "", "amount": 1}]},
+        {"lines": [{"ref": "a", "amount": 1, "more": 1}]},
+        {"lines": [{"ref": "a", "amount": 1}] * 5001},
+        {"statement_no": "a b"},
+        {"channel": "a:b"},
+        {"currency": "cny"},
+        {"day": "2026-03-01"},
+    ],
+)
+def test_what_is_no_statement_is_not_taken(change: dict):
+    good = {"channel": "c", "statement_no": "1", "currency": "CNY", "lines": [{"ref": "a", "amount": 1}]}
+    assert msgspec.convert(good, StatementRequest)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(msgspec.json.encode({**good, **change}), type=StatementRequest)
+
+
+def test_the_number_of_a_difference_is_an_order_number_whatever_the_statement_is_called():
+    members = {"channel": "c" * 32, "amount": 1, "currency": "CNY", "direction": "more", "reason": "r"}
+    number = difference_no("c" * 32, "9" * 64, 5000)
+    assert msgspec.convert({"order_no": number, **members}, BankDifference)
+    assert len({difference_no(*named, 1) for named in (("a", "bc"), ("ab", "c"), ("a", "b"))}) == 3
+
+
+async def test_statements_are_never_changed(fund_pool: Pool):
+    await imported(fund_pool, ("X", 1))
+    for change in ("UPDATE fund.bank_statement_lines SET ref = 'y'", "DELETE FROM fund.bank_statements"):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await fund_pool.execute(change)
+
+
+async def test_no_statement_of_imports_reads_all_orders(fund_pool: Pool):
+    async with fund_pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        for name in sorted(SQL):
+            if name.startswith("statements_"):
+                assert scanned(await plan_of(connection, SQL[name], like_a_lane=False)) == [], name
+
+
+# --- The whole way --------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
+    fund_database: str, service: RunningService, bank: RunningBank
+):
+    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+        merchant, name = await desk.merchant(), f"c-{desk.salt}"
+        for number in range(6):
+            await desk.pay(merchant, str(number), 1_000 + number, channel_ref=f"IN-{number}")
+            await bank.post("/receipts", {"channel_ref": f"IN-{number}", "amount": 1_000 + number})
+        for number in range(8):
+            await desk.done("withdrawal", merchant=merchant, order_no=str(number), amount=100 + number, channel=name)
+        await bank.behave(seed=3, bounce_rate=0.4)
+        async with HttpChannel(bank.url) as channel:
+            paying = Payouts(desk.pool, desk.desk, {name: channel}, Pace(rate=10_000))
+            assert await paying.pay_out_some() == (8, 0.0)
+            totals = bank.totals
+            assert totals["paid"] > 0 < totals["bounced"]
+            assert paying.counted.ended == 8
+            assert await desk.balance(accounts.bank(name, "CNY")) == 6_015 - totals["paid_amount"]
+            assert await desk.balance(accounts.payout_transit(name, "CNY")) == 0
+            await bank.behave(seed=3, extra=2, missing=2, amount=1, duplicate_rate=0.2)
+            lines = await channel.statement(datetime.now(UTC).date())
+        body = [{"ref": line.ref, "amount": line.amount} for line in lines]
+        request = msgspec.convert(
+            {"channel": name, "statement_no": "1", "currency": "CNY", "lines": body}, StatementRequest
+        )
+        before = await desk.balance(accounts.bank(name, "CNY"))
+        for _ in range(2):
+            done = await import_statement(desk.desk, desk.pool, request, "tester")
+            assert isinstance(done, Imported), done
+        assert done.replay
+        assert {line.state for line in done.report.lines if line.difference} == {State.POSTED}
+        assert done.report.counts[UNKNOWN] == 2
+        assert await desk.balance(accounts.bank(name, "CNY")) == before + done.report.difference

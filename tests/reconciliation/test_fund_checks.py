@@ -1,0 +1,525 @@
+"""Each difference between the fund service and the ledger has been seen to be found: a world that is right, with one
+thing made wrong behind the guards.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from fundledger.app.books import text
+from fundledger.fund.flows import Entry
+from fundledger.fund.migrate import migrate
+from fundledger.fund.order import Kind, Order, State, order_id, voucher_id
+from fundledger.reconciliation.checks import _names, verify
+from fundledger.reconciliation.fund.checks import CHECKS, GUARDS, SQL, check_fund
+from fundledger.reconciliation.reading import connected, snapshot
+from fundledger.reconciliation.report import FINDINGS_MAX, Check, Fund, Total
+from fundledger.security.keys import FileKeys
+from tests.support.database import ONE_SHARD, Databases, findings
+from tests.support.fund_world import FundWorld, an_order, write
+from tests.support.ledger import Ledger
+
+TABLES = {
+    "fee_rules": ("append_only", "no_truncate"),
+    "settled_payments": ("append_only", "no_truncate"),
+    "events": ("append_only", "no_truncate"),
+    "orders": ("no_delete", "no_truncate"),
+}
+
+
+def name_of(dsn: str) -> str:
+    return dsn.partition("@/")[2].partition("?")[0]
+
+
+@pytest.fixture(scope="module")
+async def templates(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, str]]:
+    """The names of a fund database and a ledger's that are right; every test gets copies."""
+    fund_dsn = await postgres.empty()
+    async with postgres.a_database() as dsn:
+        ledger = await Ledger(dsn, keys, ONE_SHARD).start()
+        fund = await asyncpg.connect(fund_dsn)
+        await migrate(fund)
+        await FundWorld(ledger, fund).fill()
+        await fund.close()
+        await ledger.close()
+        yield name_of(fund_dsn), name_of(dsn)
+    await postgres.drop(fund_dsn)
+
+
+class Books(FundWorld):
+    """Copies of both databases."""
+
+    fund_dsn: str
+
+    async def check(self, between: Callable[[], Any] | None = None) -> tuple[list[Check], Fund]:
+        """`between` happens after the fund service was read, and before the ledger is."""
+        async with snapshot(self.fund_dsn) as fund:
+            if between is not None:
+                await between()
+            async with snapshot(self.ledger.dsn) as account, connected(self.fund_dsn) as later:
+                return await check_fund(fund, later, account, _names(account), quiet)
+
+    async def check_with(self, *statements: str, ledger: str | None = None) -> list[str]:
+        """What is told when a thing was made wrong; it is undone."""
+        account = self.ledger.connection
+        in_fund, in_ledger = self.fund.transaction(), account.transaction()
+        await in_fund.start()
+        await in_ledger.start()
+        try:
+            for statement in statements:
+                await self.fund.execute(statement)
+            if ledger is not None:
+                await account.execute("ALTER TABLE ledger.vouchers DISABLE TRIGGER ALL")
+                assert await account.execute(ledger) == "UPDATE 1", "the tampering missed"
+            checks, _ = await check_fund(self.fund, self.fund, account, _names(account), quiet)
+            return lines(checks)
+        finally:
+            await in_ledger.rollback()
+            await in_fund.rollback()
+
+    async def corrupt(self, statement: str) -> list[str]:
+        """The triggers are put aside, and put back."""
+        aside = [f"ALTER TABLE fund.{table} DISABLE TRIGGER ALL" for table in TABLES]
+        back = [
+            f"ALTER TABLE fund.{table} ENABLE ALWAYS TRIGGER {table}_{trigger}"
+            for table, triggers in TABLES.items()
+            for trigger in triggers
+        ]
+        return await self.check_with(*aside, statement, *back)
+
+
+def quiet(_: str, __: int) -> None:
+    pass
+
+
+async def copy(postgres: Databases, templates: tuple[str, str], keys: FileKeys) -> AsyncIterator[Books]:
+    fund_dsn, dsn = [await postgres.empty(template) for template in templates]
+    ledger = await Ledger(dsn, keys, ONE_SHARD).start()
+    books = Books(ledger, await asyncpg.connect(fund_dsn))
+    books.fund_dsn = fund_dsn
+    yield books
+    await books.fund.close()
+    await ledger.close()
+    await postgres.drop(fund_dsn)
+    await postgres.drop(dsn)
+
+
+@pytest.fixture(scope="module")
+async def right(postgres: Databases, templates: tuple[str, str], keys: FileKeys) -> AsyncIterator[Books]:
+    """One for all tests that undo what they do."""
+    async for books in copy(postgres, templates, keys):
+        yield books
+
+
+@pytest.fixture
+async def books(postgres: Databases, templates: tuple[str, str], keys: FileKeys) -> AsyncIterator[Books]:
+    async for books in copy(postgres, templates, keys):
+        await load_accounts(books)
+        yield books
+
+
+def lines(checks: list[Check]) -> list[str]:
+    return [f"{c.name}: {f.subject}: expected {f.expected}, found {f.actual}" for c in checks for f in c.findings]
+
+
+async def test_books_that_are_right_are_found_right(right: Books):
+    report = await verify(right.ledger.dsn, right.ledger.keys, fund_dsn=right.fund_dsn)
+    assert report.ok, findings(report)
+    assert {check.name for check in report.checks} >= set(CHECKS)
+    assert report.fund is not None
+    assert report.fund.orders == 24
+    kinds = report.fund.by_kind
+    assert kinds["payment"] == Total(orders=5, amount=1800, in_flight=2, refused=1, vouchers=3, moved=1891)
+    assert kinds["payment:USD"] == Total(orders=1, amount=93, vouchers=1, moved=93)
+    assert kinds["withdrawal"] == Total(orders=6, amount=422, refused=1, vouchers=5, moved=422)
+    assert kinds["withdraw_paid"] == Total(orders=2, amount=100, in_flight=1, vouchers=1, moved=100)
+    assert kinds["reversal"] == Total(orders=1, amount=5, vouchers=1, moved=5)
+    assert re.search(r"payment +5 orders \(2 in flight, 1 refused\)", text(report))
+
+
+async def test_without_a_fund_service_its_checks_are_left_out(right: Books):
+    report = await verify(right.ledger.dsn, right.ledger.keys)
+    assert not {check.name for check in report.checks} & set(CHECKS)
+    assert "fund" not in msgspec.to_builtins(report)
+
+
+def the(kind: Kind, order_no: str) -> str:
+    merchant = "platform" if kind in {Kind.CHANNEL_COST, Kind.REVERSAL} else "m"
+    return f"'{order_id(kind, merchant, order_no)}'"
+
+
+P1, P2, R1 = the(Kind.PAYMENT, "p1"), the(Kind.PAYMENT, "p2"), the(Kind.REFUND, "r1")
+W1, W3, C1 = the(Kind.WITHDRAWAL, "w1"), the(Kind.WITHDRAWAL, "w3"), the(Kind.CHARGEBACK, "c1")
+A1, A2, COST, UNDONE = (
+    the(Kind.ADJUSTMENT, "a1"),
+    the(Kind.ADJUSTMENT, "a2"),
+    the(Kind.CHANNEL_COST, "cost"),
+    the(Kind.REVERSAL, "undone"),
+)
+CONSISTENT, EQUAL = "fund_orders_consistent", "fund_equals_account"
+DROP = "ALTER TABLE fund.{} DROP CONSTRAINT {};"
+
+CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
+    # what was done: (how, what is told)
+    "an order is gone": (
+        f"DELETE FROM fund.orders WHERE id = {W3}",
+        [
+            f"{CONSISTENT}: event .* of order .*: expected an order, found none",
+            f"{EQUAL}: voucher .*: expected an order of the fund service that posts it, found withdraw of fund:",
+            f"{CONSISTENT}: withdrawals of m on 2026-03-01: expected 190, found 220",
+        ],
+    ),
+    "a reversal is gone": (
+        f"DELETE FROM fund.orders WHERE id = {UNDONE}",
+        [
+            f"{EQUAL}: voucher .* found reversal of nobody: .*bank:c -5",
+            f"{CONSISTENT}: channel_cost .*found reversed by",
+        ],
+    ),
+    "an amount": (
+        f"UPDATE fund.orders SET amount = amount + 1 WHERE id = {P1}",
+        [
+            rf"{EQUAL}: order .*\(payment p1 of m\), voucher .*: expected .*bank:c -1001.*, found .*bank:c -1000",
+            f"{CONSISTENT}: payment .*: amount: expected 1001, found 1000",
+        ],
+    ),
+    "a fee": (f"UPDATE fund.orders SET fee = 7 WHERE id = {P1}", [f"{EQUAL}: .*expected .*income:fee .7"]),
+    "a fee above the amount": (
+        f"UPDATE fund.orders SET fee = 2000 WHERE id = {P1}",
+        [f"{CONSISTENT}: .*expected amounts that have a flow", f"{EQUAL}: .*expected an order that has a flow"],
+    ),
+    "a channel": (f"UPDATE fund.orders SET channel = 'x' WHERE id = {P1}", [f"{EQUAL}: .*expected .*bank:x -1000"]),
+    "a currency": (f"UPDATE fund.orders SET currency = 'USD' WHERE id = {P1}", [f"{EQUAL}: .*expected .*bank:c:USD"]),
+    "a merchant": (
+        f"UPDATE fund.orders SET merchant = 'u' WHERE id = {P1}",
+        [
+            rf"{CONSISTENT}: order .*\(payment p1 of u\): expected the id of its names",
+            f"{CONSISTENT}: event .*: expected payment of u, found payment of m",
+            f"{CONSISTENT}: refund .*: expected an order of the same merchant",
+        ],
+    ),
+    "a kind": (
+        f"UPDATE fund.orders SET kind = 'theft' WHERE id = {P1}",
+        [f"{CONSISTENT}: .*expected a kind and a state that there are"],
+    ),
+    "an id of a voucher": (
+        f"UPDATE fund.orders SET voucher_id = gen_random_uuid() WHERE id = {P1}",
+        [
+            f"{CONSISTENT}: .*expected the voucher of its id",
+            f"{EQUAL}: order .*: expected voucher .* is posted, the order is posted, found none",
+            f"{EQUAL}: voucher .*: expected an order of the fund service that posts it",
+        ],
+    ),
+    "an attempt of a payment": (
+        f"UPDATE fund.orders SET attempt = 1, voucher_id = '{voucher_id(order_id('payment', 'm', 'p1'), attempt=1)}' WHERE id = {P1}",
+        [f"{CONSISTENT}: .*expected one attempt, found attempt 1"],
+    ),
+    "posted is refused": (
+        f"UPDATE fund.orders SET state = 'refused', problem = '{{}}', posted_at = NULL WHERE id = {the(Kind.RECOVERY, 'y1')}",
+        [
+            f"{EQUAL}: .*expected no voucher, it is refused, found voucher .*merchant:m:available -20",
+            f"{CONSISTENT}: .*expected refused as the last event, found posted",
+        ],
+    ),
+    "refused is posted": (
+        f"UPDATE fund.orders SET state = 'posted', problem = NULL, posted_at = now() WHERE id = {the(Kind.PAYMENT, 'p5')}",
+        [f"{EQUAL}: .*is posted, the order is posted, found none", f"{CONSISTENT}: .*last event, found refused"],
+    ),
+    "posted is posting again": (
+        f"UPDATE fund.orders SET state = 'posting' WHERE id = {P1}",
+        [f"{CONSISTENT}: .*expected no time of posting", f"{CONSISTENT}: .*expected posting as the last event"],
+    ),
+    "a refusal without a problem": (
+        DROP.format("orders", "orders_refused_for_a_reason")
+        + f"UPDATE fund.orders SET problem = NULL WHERE id = {the(Kind.PAYMENT, 'p5')}",
+        [f"{CONSISTENT}: .*expected a problem, it is refused, found none", "fund_guards_in_force: orders_refused_for"],
+    ),
+    "no time of posting": (
+        f"UPDATE fund.orders SET posted_at = NULL WHERE id = {P1}",
+        [f"{CONSISTENT}: .*expected a time of posting, it is posted, found None"],
+    ),
+    "a payment is paid": (
+        f"UPDATE fund.orders SET state = 'paid' WHERE id = {P1}",
+        [f"{CONSISTENT}: .*expected posted at most, it is no withdrawal, found paid"],
+    ),
+    "a payment is created": (
+        f"UPDATE fund.orders SET state = 'created', posted_at = NULL WHERE id = {P1}",
+        [f"{CONSISTENT}: .*expected posting at least", f"{EQUAL}: .*expected no voucher, it is created"],
+    ),
+    "a withdrawal ends otherwise": (
+        f"UPDATE fund.orders SET ending = 'bounced' WHERE id = {W1}",
+        [
+            f"{CONSISTENT}: .*expected ending paid, found ending bounced",
+            f"{EQUAL}: .*expected withdraw_bounced of .*found withdraw_paid of",
+        ],
+    ),
+    "a withdrawal that did not end has": (
+        f"UPDATE fund.orders SET state = 'paid', ending = 'paid' WHERE id = {W3}",
+        [f"{EQUAL}: order .* of m, paid.: expected voucher .* is posted, the order is paid, found none"],
+    ),
+    "a withdrawal that ended has not": (
+        f"UPDATE fund.orders SET state = 'posted', ending = NULL WHERE id = {W1}",
+        [f"{EQUAL}: voucher .* found withdraw_paid of fund:"],
+    ),
+    "an ending before it is posted": (
+        f"UPDATE fund.orders SET ending = 'paid' WHERE id = {the(Kind.WITHDRAWAL, 'w6')}",
+        [f"{CONSISTENT}: .*expected no ending, it is no posted withdrawal"],
+    ),
+    "nobody approved": (
+        f"UPDATE fund.orders SET approved_by = NULL WHERE id = {A1}",
+        [f"{CONSISTENT}: .*expected approved by another, found approved by None"],
+    ),
+    "who asked for it approved it": (
+        DROP.format("orders", "orders_approved_by_another")
+        + f"UPDATE fund.orders SET approved_by = module WHERE id = {A1}",
+        [f"{CONSISTENT}: .*expected approved by another, found approved by front"],
+    ),
+    "what was reversed is not known to be": (
+        f"UPDATE fund.orders SET reversed_by = NULL WHERE id = {COST}",
+        [f"{CONSISTENT}: reversal .*: expected an order .* that it can be about, found channel_cost"],
+    ),
+    "a reversal is of another order": (
+        f"UPDATE fund.orders SET of_order = {P1} WHERE id = {UNDONE}",
+        [rf"{EQUAL}: order .*\(reversal undone .*expected voucher .* is the reversal of"],
+    ),
+    "a refund is of another payment": (
+        f"UPDATE fund.orders SET of_order = {P2} WHERE id = {R1}",
+        [
+            f"{CONSISTENT}: payment .*: refunded: expected 500, found 200",
+            f"{CONSISTENT}: payment .*: refunded: expected 0, found 300",
+        ],
+    ),
+    "a refund is of nothing": (
+        f"UPDATE fund.orders SET of_order = gen_random_uuid() WHERE id = {R1}",
+        [
+            f"{CONSISTENT}: refund .*: expected an order of the same merchant that it can be about, found none",
+            f"{CONSISTENT}: payment .*: expected what became of it is kept, because it has a refund, found nothing is",
+        ],
+    ),
+    "more came back than was paid": (
+        f"UPDATE fund.orders SET amount = 950 WHERE id = {R1}",
+        [f"{CONSISTENT}: payment .*: expected at most 1000 comes back, found 1050"],
+    ),
+    "what became of a payment is gone": (
+        f"DELETE FROM fund.payments WHERE order_id = {P2}",
+        [f"{CONSISTENT}: payment .*: expected what became of it is kept"],
+    ),
+    "what became of a payment that is none": (
+        f"INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled) VALUES ({W1}, 'm', 9, 1, 0, 1, 0)",
+        [f"{CONSISTENT}: payment .*: amount: expected None, found 1"],
+    ),
+    **{
+        f"{column} of a payment": (
+            f"UPDATE fund.payments SET {column} = {column} - 1 WHERE order_id = {payment}",
+            [rf"{CONSISTENT}: payment .*: {column}: expected \d+, found \d+"],
+        )
+        for column, payment in (
+            ("refunded", P1),
+            ("fee_returned", P1),
+            ("charged_back", P1),
+            ("fee", P1.replace(P1, P2)),
+            ("settled", P2),
+            ("fee_settled", P2),
+            ("refunded_unsettled", P2),
+            ("fee_waived", P2),
+        )
+    },
+    "a payment is said to be reversed": (
+        DROP.format("payments", "payments_reversed")
+        + f"UPDATE fund.payments SET reversed = true WHERE order_id = {P1}",
+        [f"{CONSISTENT}: payment .*: reversed: expected false, found true"],
+    ),
+    "a part of a settlement": (
+        "UPDATE fund.settled_payments SET amount = 499",
+        [f"{CONSISTENT}: settlement .*: expected its parts: amount 499, fee 5, found amount 500, fee 5"],
+    ),
+    "a part of no settlement": (
+        f"INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), {P2}, 1, 0)",
+        [f"{CONSISTENT}: settlement .*: expected its parts: amount 1, fee 0, found amount , fee"],
+    ),
+    "what was withdrawn on a day": (
+        "UPDATE fund.withdrawal_days SET amount = amount - 1",
+        [f"{CONSISTENT}: withdrawals of m on 2026-03-01: expected 220, found 219"],
+    ),
+    "a day is gone": ("DELETE FROM fund.withdrawal_days", [f"{CONSISTENT}: withdrawals of m .* found 0"]),
+    "an event is gone": (
+        f"DELETE FROM fund.events WHERE order_id = {P1}",
+        [f"{CONSISTENT}: .*expected posted as the last event, found none"],
+    ),
+    "an event in between is gone": (
+        f"DELETE FROM fund.events WHERE order_id = {W1} AND state = 'posted'",
+        [f"{CONSISTENT}: .*expected a state that comes after posting, found sent"],
+    ),
+    "an event's state": (
+        f"UPDATE fund.events SET state = 'lost' WHERE order_id = {P1}",
+        [f"{CONSISTENT}: .*expected a state that comes after posting, found lost"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CORRUPTIONS)
+async def test_what_was_made_wrong_is_told(right: Books, what: str):
+    statement, expected = CORRUPTIONS[what]
+    told = await right.corrupt(statement)
+    assert [line for line in expected if not any(re.match(line, found) for found in told)] == [], told
+
+
+@pytest.mark.parametrize("guard", ["orders_no_delete", "events_append_only"])
+async def test_a_guard_that_is_not_in_force_is_told(right: Books, guard: str):
+    told = await right.check_with(f"ALTER TABLE fund.{guard.partition('_')[0]} DISABLE TRIGGER {guard}")
+    assert told == [f"fund_guards_in_force: {guard}: expected in force, found missing"]
+
+
+async def test_the_guards_stand_in_a_new_database(right: Books):
+    assert {row["name"] for row in await right.fund.fetch(SQL["guards"])} >= GUARDS
+
+
+async def test_every_statement_can_be_prepared_says_what_it_does_and_is_one(right: Books):
+    for statement in SQL.values():
+        await right.fund.prepare(statement)
+        assert statement.startswith("-- ")
+        assert ";" not in "".join(line for line in statement.splitlines() if not line.startswith("--"))
+
+
+# --- The ledger -----------------------------------------------------------------------------------------------------
+
+
+async def load_accounts(books: Books) -> None:
+    for row in await books.ledger.connection.fetch("SELECT id, type, owner, currency FROM ledger.accounts"):
+        opened = await books.ledger.open(row["id"], row["type"], row["owner"], row["currency"])
+        books.opened[row["id"]] = opened.view.account
+
+
+R1_VOUCHER = voucher_id(order_id("refund", "m", "r1"))
+
+
+async def test_a_voucher_that_is_gone_is_told(right: Books):
+    """Of the ledger: a refusal in the place of it."""
+    (line,) = await right.check_with(ledger=f"UPDATE ledger.vouchers SET refusal = '{{}}' WHERE id = '{R1_VOUCHER}'")
+    assert re.match(rf"{EQUAL}: order .*\(refund r1 of m\): expected voucher {R1_VOUCHER} is posted", line)
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        ("type = 'settle'", "found settle of"),
+        ("reference = 'fund:nobody'", "found refund of fund:nobody"),
+        ("lines[2] = lines[2] - 1, lines[4] = lines[4] + 1", "merchant:m:available -300"),
+        ("lines[1] = 999999", "account number 999999"),
+    ],
+)
+async def test_another_content_of_a_voucher_is_told(right: Books, column: str, found: str):
+    (line,) = await right.check_with(ledger=f"UPDATE ledger.vouchers SET {column} WHERE id = '{R1_VOUCHER}'")
+    assert re.match(rf"{EQUAL}: order .*\(refund r1 of m\), voucher {R1_VOUCHER}: expected refund of fund:", line)
+    assert found in line
+
+
+async def test_a_voucher_of_an_order_that_nobody_knows_is_told(books: Books):
+    stray = an_order(Kind.PAYMENT, "stray", 12)
+    await books.post(stray)
+    checks, totals = await books.check()
+    (line,) = lines(checks)
+    assert re.match(f"{EQUAL}: voucher {stray.voucher_id}: expected an order .*, found pay of fund:{stray.id}: ", line)
+    assert (totals.by_kind["payment"].vouchers, totals.by_kind["payment"].moved) == (4, 1903)
+
+
+async def test_a_reversal_that_the_fund_service_does_not_know_is_told(books: Books):
+    await books.post(an_order(Kind.REVERSAL, "stray", 7, of_order=order_id("bank_difference", "platform", "d1")))
+    checks, _ = await books.check()
+    (line,) = lines(checks)
+    assert re.match(f"{EQUAL}: voucher .*: expected an order .*, found reversal of nobody: ", line)
+
+
+async def test_an_adjustment_that_was_posted_though_nobody_approved_it_is_told(books: Books):
+    await books.post(an_order(Kind.ADJUSTMENT, "a2", 10, direction="debit"))
+    checks, _ = await books.check()
+    (line,) = lines(checks)
+    assert re.match(rf"{EQUAL}: order .*\(adjustment a2 of m\): expected no voucher, it is created, found", line)
+
+
+async def test_vouchers_of_others_are_theirs(books: Books):
+    """Another module may say whatever it likes in a reference, and reverse what is its own."""
+    entries = [Entry("bank:c", "debit", 3), Entry("merchant:m:available", "credit", 3)]
+    for k, type_ in enumerate(("transfer", "top_up")):
+        id_ = order_id("other", "m", str(k))
+        await books.post_entries(an_order(Kind.PAYMENT, f"other{k}", 3), id_, type_, entries)
+    await books.post_entries(an_order(Kind.PAYMENT, "x", 3), order_id("other", "m", "x"), "transfer", entries)
+    checks, _ = await books.check()
+    assert lines(checks) == []
+
+
+async def test_of_many_findings_all_are_counted_and_some_are_kept(right: Books):
+    told = await right.check_with(
+        """INSERT INTO fund.events (order_id, merchant, kind, state, at)
+           SELECT gen_random_uuid(), 'm', 'payment', 'posted', now() FROM generate_series(1, 150)"""
+    )
+    assert len(told) == FINDINGS_MAX
+
+
+# --- While both go on -----------------------------------------------------------------------------------------------
+
+
+async def go_on(books: Books) -> list[Order]:
+    """What can happen between the two snapshots: orders come, are approved, end, are reversed, try again."""
+    orders = [
+        an_order(Kind.PAYMENT, "late", 12, fee=1),
+        an_order(Kind.REVERSAL, "late", 7, merchant="platform", of_order=order_id("bank_difference", "platform", "d1")),
+    ]
+    await write(books.fund, orders)
+    for order in orders:
+        await books.post(order)
+    await books.fund.execute(f"UPDATE fund.orders SET state = 'posting', approved_by = 'other' WHERE id = {A2}")
+    await books.post(an_order(Kind.ADJUSTMENT, "a2", 10, direction="debit"))
+    await books.fund.execute(f"UPDATE fund.orders SET ending = 'paid' WHERE id = {W3}")
+    await books.end(an_order(Kind.WITHDRAWAL, "w3", 30, ending="paid"))
+    await books.end(an_order(Kind.WITHDRAWAL, "w5", 50, ending="paid"))
+    await books.post(an_order(Kind.PAYMENT, "p3", 90))
+    return orders
+
+
+async def test_what_happens_between_the_snapshots_is_no_finding_because_it_is_looked_at_again(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+):
+    async with snapshot(books.fund_dsn) as fund:
+        await go_on(books)
+        async with snapshot(books.ledger.dsn) as account, connected(books.fund_dsn) as later:
+            checks, totals = await check_fund(fund, later, account, _names(account), quiet)
+            assert lines(checks) == []
+            assert totals.by_kind["payment"].vouchers == 5
+            # The broken twin looks again at what it has seen.
+            checks, _ = await check_fund(fund, fund, account, _names(account), quiet)
+            told = lines(checks)
+            assert len([line for line in told if "an order of the fund service that posts it" in line]) == 3
+            assert len([line for line in told if "expected no voucher, it is created" in line]) == 1
+            # Another one never looks again: it does not know of the order that nobody approved either.
+            monkeypatch.setattr("fundledger.reconciliation.fund.vouchers._steps_by_now", lambda _: [])
+            checks, _ = await check_fund(fund, later, account, _names(account), quiet)
+            assert len(lines(checks)) == 4
+
+
+async def test_an_order_that_came_late_is_compared_all_the_same(books: Books):
+
+    async def wrongly() -> None:
+        await write(books.fund, [an_order(Kind.PAYMENT, "late", 12)])
+        await books.post(an_order(Kind.PAYMENT, "late", 13))
+
+    checks, _ = await books.check(wrongly)
+    (line,) = lines(checks)
+    assert re.match(rf"{EQUAL}: order .*\(payment late of m\), voucher .*bank:c -12.*found .*bank:c -13", line)
+
+
+async def test_an_order_that_is_posted_after_the_ledger_was_read_is_no_finding(books: Books):
+    """The other way round it would be: which is why the fund service is read first."""
+    late = an_order(Kind.PAYMENT, "late", 12)
+    async with snapshot(books.ledger.dsn) as account:
+        await books.post(late)
+        await write(books.fund, [late])
+        async with snapshot(books.fund_dsn) as fund:
+            checks, _ = await check_fund(fund, fund, account, _names(account), quiet)
+    (line,) = lines(checks)
+    assert line.endswith("is posted, the order is posted, found none")
+    assert State.POSTED in line

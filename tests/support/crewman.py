@@ -1,0 +1,25 @@
+"""A process that a crew can keep. Its order is the path of a unix socket, on which it accepts and closes connections.
+
+`stubborn` on its command line: SIGTERM does not end it. `young`: it ends with status 3 before it serves.
+"""
+
+import asyncio
+import signal
+import sys
+
+
+async def serve() -> None:
+    loop = asyncio.get_running_loop()
+    lifeline = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lifeline), sys.stdin)
+    path = (await lifeline.readline()).decode().strip()
+    if "young" in sys.argv:
+        sys.exit(3)
+    if "stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
+    await lifeline.read()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

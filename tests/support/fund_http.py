@@ -1,0 +1,79 @@
+"""The fund service over HTTP in this process: on a fund database, beside an account service that really runs."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from fundledger.app.fund.server import serving
+from fundledger.app.fund.service import FundService
+from fundledger.app.server import a_listener
+from fundledger.app.settings import Settings
+from fundledger.client.account_service import AccountService
+from fundledger.ratelimit.limiter import Limiter
+from fundledger.security.tokens import Tokens
+from tests.support.client import Answer, Client
+from tests.support.running import RunningService, free_port
+
+TOKEN = "fund-tests"
+OTHER_TOKEN = "fund-tests-of-another"
+NOBODY = "http://127.0.0.1:1"
+
+
+@asynccontextmanager
+async def a_fund_service(
+    dsn: str, run_dir: Path, accounts: RunningService | None, *, limiter: Limiter | None = None, wait_s: float = 5.0
+) -> AsyncIterator[tuple[FundService, str]]:
+    """The service and its URL. Without `accounts`, nobody answers where the account service should be."""
+    url, token = (NOBODY, "") if accounts is None else (accounts.base_url, accounts.token)
+    pool = await asyncpg.create_pool(dsn, min_size=1, max_size=8)
+    port = free_port()
+    service = FundService(
+        Settings(data_dir=run_dir),
+        pool,
+        AccountService(url, token),
+        Tokens.of({TOKEN: "tests", OTHER_TOKEN: "others"}),
+        run_dir,
+        0,
+        batch_max=500,
+        wait_s=wait_s,
+        due_s=0.0,
+        limiter=limiter,
+    )
+    async with serving(service, a_listener("127.0.0.1", port)):
+        yield service, f"http://127.0.0.1:{port}"
+
+
+class FundClient(Client):
+    """Ids are told from those of other tests by `salt`."""
+
+    def __init__(self, base_url: str, token: str = TOKEN) -> None:
+        super().__init__(base_url, token)
+        self.salt = uuid.uuid4().hex[:8]
+
+    async def shop(self, name: str = "m", balance: int = 0, **more: Any) -> str:
+        """The id of a new merchant, who has been paid so much."""
+        members = {"id": f"{name}-{self.salt}", "name": name, "currency": "CNY", **more}
+        answer = await self.post("/v1/merchants", members)
+        assert answer.status == 201, answer
+        if balance:
+            assert (await self.paid(members["id"], f"first-{name}", balance)).status == 201
+        return str(members["id"])
+
+    async def paid(self, merchant: str, order_no: str, amount: int, **more: Any) -> Answer:
+        return await self.post("/v1/payments", self.payment(merchant, order_no, amount, **more))
+
+    def payment(self, merchant: str, order_no: str, amount: int, **more: Any) -> dict[str, Any]:
+        named = {"merchant": merchant, "order_no": order_no, "amount": amount}
+        return {**named, "currency": "CNY", "channel": f"c-{self.salt}", **more}
+
+    async def has(self, merchant: str) -> tuple[int, int, int]:
+        """What a merchant has: available, pending, and what he owes."""
+        answer = await self.get(f"/v1/merchants/{merchant}")
+        assert answer.status == 200, answer
+        shown = answer.json["balances"]
+        names = ("available", "pending", "receivable")
+        return tuple([shown[f"merchant:{merchant}:{name}"]["posted"] for name in names])  # type: ignore[return-value]

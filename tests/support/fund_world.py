@@ -1,0 +1,165 @@
+"""Orders of every kind beside their vouchers, made by hand: a fund database and a ledger that say the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from asyncpg.pgproto import pgproto
+
+from fundledger.fund import accounts
+from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
+from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id, voucher_id
+from tests.support.ledger import Ledger, posted, voucher
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DONE = {State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN}
+COLUMNS = [name for name in Order.__struct_fields__ if name != "seq"]
+PLATFORMS = {Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE}
+
+
+def an_order(kind: Kind, order_no: str, amount: int, state: State = State.POSTED, **more: Any) -> Order:
+    """As the desk would have made it."""
+    merchant = more.pop("merchant", PLATFORM if kind in PLATFORMS else "m")
+    fields = {
+        "fee": 0,
+        "currency": "CNY",
+        "digest": b"\x00" * 32,
+        "module": "front",
+        "created_at": AT,
+        "posted_at": AT if state in DONE else None,
+        "problem": b'{"code":"no"}' if state is State.REFUSED else None,
+        "settle": "now" if kind is Kind.PAYMENT else None,
+        "channel": None if kind in {Kind.SETTLEMENT, Kind.RECOVERY, Kind.WRITE_OFF, Kind.ADJUSTMENT} else "c",
+    }
+    id_ = order_id(kind, merchant, order_no)
+    fields["voucher_id"] = voucher_id(id_, attempt=more.get("attempt", 0))
+    return Order(id=id_, kind=kind, merchant=merchant, order_no=order_no, amount=amount, state=state, **(fields | more))
+
+
+def states(order: Order) -> list[State]:
+    """Those that the order went into after its first."""
+    first = [State.POSTING] if order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED else []
+    if order.state in {State.CREATED, State.POSTING}:
+        return first
+    if order.state in {State.PAID, State.UNKNOWN}:
+        return [State.POSTED, State.SENT, order.state]
+    return [*first, order.state] if order.state in {State.POSTED, State.REFUSED} else [State.POSTED, order.state]
+
+
+async def write(fund: "asyncpg.Connection[Any]", orders: Sequence[Order]) -> None:
+    """The rows of orders, and their events."""
+    places = ", ".join(f"${i + 1}" for i in range(len(COLUMNS)))
+    rows = []
+    for order in orders:
+        row = msgspec.structs.asdict(order) | {"problem": order.problem and order.problem.decode()}
+        rows.append([row[name] for name in COLUMNS])
+    await fund.executemany(f"INSERT INTO fund.orders ({', '.join(COLUMNS)}) VALUES ({places})", rows)
+    await fund.executemany(
+        "INSERT INTO fund.events (order_id, merchant, kind, state, at) VALUES ($1, $2, $3, $4, $5)",
+        [(order.id, order.merchant, order.kind, state, AT) for order in orders for state in states(order)],
+    )
+
+
+@dataclass
+class FundWorld:
+    ledger: Ledger
+    fund: "asyncpg.Connection[Any]"
+    opened: dict[str, Any] = field(default_factory=dict)
+
+    async def open(self, merchant: str, currency: str) -> None:
+        for name in [
+            *accounts.of_merchant(merchant),
+            *accounts.of_platform(currency),
+            *accounts.of_channel("c", currency),
+        ]:
+            if name.id not in self.opened:
+                view = (await self.ledger.open(name.id, name.type, name.owner, currency)).view
+                self.opened[name.id] = view.account
+
+    async def post(self, order: Order) -> None:
+        """The voucher of its posting."""
+        if order.kind is Kind.REVERSAL:
+            assert order.of_order is not None
+            original = voucher_id(order.of_order)
+            record = await self.ledger.record(pgproto.UUID(original.bytes))
+            assert record is not None
+            lines = [(account, -amount) for account, amount in record.lines]
+            await self._post(order.voucher_id, "reversal", lines, None, pgproto.UUID(original.bytes))
+        else:
+            await self.post_entries(order, order.voucher_id, voucher_type(order.kind), entries_of(order))
+
+    async def end(self, order: Order) -> None:
+        """The voucher of its end."""
+        ending: Any = order.ending
+        await self.post_entries(
+            order, voucher_id(order.id, "end"), end_voucher_type(ending), end_entries_of(order, ending)
+        )
+
+    async def post_entries(self, order: Order, id_: UUID, type_: str, entries: Sequence[Entry]) -> None:
+        lines = [(self.opened[e.account], e.amount if e.side == "credit" else -e.amount) for e in entries]
+        await self._post(id_, type_, lines, f"fund:{order.id}", None)
+
+    async def _post(self, id_: UUID, type_: str, lines: Any, reference: str | None, reverses: Any) -> None:
+        asked = voucher(*lines, id_=pgproto.UUID(id_.bytes), type_=type_, reference=reference, reverses=reverses)
+        outcome = await self.ledger.post_one(asked)
+        assert posted(outcome), outcome
+
+    async def fill(self) -> None:
+        """Everything has happened once, and everything is right."""
+        await self.open("m", "CNY")
+        await self.open("u", "USD")
+        p1 = an_order(Kind.PAYMENT, "p1", 1000, fee=6)
+        p2 = an_order(Kind.PAYMENT, "p2", 800, fee=8, settle="later")
+        cost = an_order(Kind.CHANNEL_COST, "cost", 5)
+        undone = an_order(Kind.REVERSAL, "undone", 5, merchant=PLATFORM, of_order=cost.id, channel=None)
+        cost.reversed_by = undone.id
+        settlement = an_order(Kind.SETTLEMENT, "s1", 500, fee=5)
+        orders = [
+            p1,
+            p2,
+            settlement,
+            an_order(Kind.REFUND, "r1", 300, fee=1, of_order=p1.id),
+            an_order(Kind.REFUND, "r2", 200, from_pending=200, fee_waived=2, of_order=p2.id),
+            an_order(Kind.REFUND, "r3", 50, State.REFUSED, of_order=p1.id),
+            an_order(Kind.WITHDRAWAL, "w1", 100, State.PAID, fee=1, ending="paid"),
+            an_order(Kind.WITHDRAWAL, "w2", 200, State.BOUNCED, fee=1, ending="bounced"),
+            an_order(Kind.WITHDRAWAL, "w3", 30),
+            an_order(Kind.WITHDRAWAL, "w4", 40, State.SENT),
+            an_order(Kind.WITHDRAWAL, "w5", 50, State.UNKNOWN, ending="paid"),
+            an_order(Kind.WITHDRAWAL, "w6", 60, State.REFUSED),
+            an_order(Kind.CHARGEBACK, "c1", 100, attempt=1, to_receivable=40, of_order=p1.id),
+            an_order(Kind.RECOVERY, "y1", 20),
+            an_order(Kind.WRITE_OFF, "o1", 20),
+            an_order(Kind.ADJUSTMENT, "a1", 10, direction="credit", approved_by="other"),
+            an_order(Kind.ADJUSTMENT, "a2", 10, State.CREATED, direction="debit"),
+            cost,
+            undone,
+            an_order(Kind.BANK_DIFFERENCE, "d1", 7, direction="more"),
+            an_order(Kind.PAYMENT, "p3", 90, State.POSTING),
+            an_order(Kind.PAYMENT, "p4", 91, State.POSTING),
+            an_order(Kind.PAYMENT, "p5", 92, State.REFUSED),
+            an_order(Kind.PAYMENT, "p6", 93, merchant="u", currency="USD"),
+        ]
+        await write(self.fund, orders)
+        for order in orders:
+            if order.state in DONE or order.order_no == "p4":
+                await self.post(order)
+            if order.state in {State.PAID, State.BOUNCED}:
+                await self.end(order)
+        await self.fund.execute(
+            """INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, refunded,
+               refunded_unsettled, fee_waived, fee_returned, charged_back)
+               VALUES ($1, 'm', 1, 1000, 6, 1000, 6, 300, 0, 0, 1, 100), ($2, 'm', 2, 800, 8, 500, 5, 200, 200, 2, 0, 0)""",
+            p1.id,
+            p2.id,
+        )
+        await self.fund.execute(
+            "INSERT INTO fund.settled_payments (settlement, payment, amount, fee) VALUES ($1, $2, 500, 5)",
+            settlement.id,
+            p2.id,
+        )
+        await self.fund.execute("INSERT INTO fund.withdrawal_days VALUES ('m', $1, 220)", AT.date())
