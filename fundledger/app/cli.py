@@ -116,6 +116,34 @@ def _show_settings(options: argparse.Namespace) -> int:
     return 0
 
 
+def _daemons_list(options: argparse.Namespace) -> int:
+    from fundledger.app.daemons_list import run_list
+
+    return asyncio.run(run_list(_settings(options)))
+
+
+def _daemons_run(options: argparse.Namespace) -> int:
+    from fundledger.app.daemons_list import run_daemon
+
+    return asyncio.run(run_daemon(_settings(options), options.name))
+
+
+def _add_daemons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    help_ = "work that is done by itself"
+    daemons = commands.add_parser("daemons", help=help_, description="Daemons: who runs them, and one turn by hand.")
+    subcommands = daemons.add_subparsers(required=True, metavar="COMMAND")
+    listing = subcommands.add_parser(
+        "list", help="who runs which, since when, how well; exit status 1 if one is overdue"
+    )
+    listing.set_defaults(run=_daemons_list)
+    running = subcommands.add_parser("run", help="one turn, unless somebody else runs it; exit status 1 if it failed")
+    running.set_defaults(run=_daemons_run)
+    running.add_argument("name", metavar="NAME")
+    running.add_argument("--once", action="store_true", required=True, help="one turn; there is no other way")
+    for with_data in (listing, running):
+        with_data.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fundledger", description="A payment fund account system.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -157,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, metavar="FILE")
     measure = ratelimits.add_parser("bench", help="what a decision costs on this machine")
     measure.set_defaults(run=_bench_limits)
+    _add_daemons(commands)
     bench = commands.add_parser("bench", help="measure this service beside its baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_data in (serve, migrate, verify, doctor, hot_list, hot_split, hot_merge):

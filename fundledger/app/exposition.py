@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from fundledger.app.build import this_build
 from fundledger.app.hotkeys import KINDS
 from fundledger.app.metrics import LAG_S, MODES, REQUEST_S, SECONDS, SIZES, Answered, Histogram, Snapshot
+from fundledger.daemons.watch import Counted as DaemonsCounted
 from fundledger.hotspot.folder import LAGS
 from fundledger.ratelimit.counted import DECISION_S, Limits, Shed, Times
 
@@ -43,6 +44,7 @@ def answered(s: Answered, prefix: str = "") -> Iterable[Metric]:
     yield from _limits(s.limits, prefix)
     yield from _shedding(s.shed, prefix)
     yield from _hot_keys(s, prefix)
+    yield from daemons(s.daemons)
     yield from _workers(s, prefix)
 
 
@@ -118,6 +120,17 @@ def _shedding(shed: Shed, prefix: str) -> Iterable[Metric]:
     yield gauges(f"{prefix}concurrency_limit", "How many may be served at once.", ("api_class",), shed.limit)
     yield gauge(f"{prefix}shed_level", "How many ranks are shed at the door.", shed.level)
     yield counter(f"{prefix}shed_level_changes", "Changes of that.", shed.level_changes)
+
+
+def daemons(counted: DaemonsCounted) -> Iterable[Metric]:
+    """Of either service."""
+    help_ = "For how long the oldest work of a daemon has waited."
+    yield gauges("daemon_lag_seconds", help_, ("daemon",), counted.lag_s)
+    help_ = "When a daemon succeeded last."
+    yield gauges("daemon_last_success_timestamp_seconds", help_, ("daemon",), counted.last_success)
+    help_ = "1: a daemon has not succeeded within its bound."
+    yield gauges("daemon_overdue", help_, ("daemon",), counted.overdue)
+    yield counters("daemon_runs", "Runs of daemons here.", ("daemon", "outcome"), counted.runs)
 
 
 def _hot_keys(s: Answered, prefix: str) -> Iterable[Metric]:

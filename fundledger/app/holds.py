@@ -1,7 +1,8 @@
-"""Holds over HTTP: place, capture, release, read; and the loop that ends those whose time is up."""
+"""Holds over HTTP: place, capture, release, read; and the daemon that ends those whose time is up."""
 
 import asyncio
 import logging
+from typing import Final, Protocol
 
 import asyncpg
 
@@ -12,9 +13,11 @@ from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
 from fundledger.app.vouchers import prepare, told
+from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.ledger import clock
 from fundledger.ledger.account import Account
-from fundledger.ledger.directory import AccountTampered
+from fundledger.ledger.batch import Command, Outcome
+from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.hold import EndHold, Hold, PlaceHold
 from fundledger.ledger.records import read_holds
@@ -29,8 +32,10 @@ _REPLAY = {"Idempotent-Replay": "true"}
 _decode_hold = decoder(HoldBody)
 _decode_capture = decoder(CaptureBody)
 _decode_reason = decoder(ReasonBody)
+HOLD_EXPIRY: Final = "hold_expiry"
 EXPIRY_EVERY_S = 1.0
 EXPIRY_AT_ONCE = 1000
+EXPIRY_ALARM_S = 30.0
 EXPIRY_ROUNDS_PER_S = 10
 """Many that end at one moment do not crowd out payments."""
 STUCK_ROUNDS = 60
@@ -120,28 +125,46 @@ async def release_hold(service: Service, call: Call) -> Reply:
     return Reply(200, render.hold(outcome.hold, outcome.hold.ended_at_us), JSON, headers)
 
 
-async def expire_holds(service: Service) -> None:
-    """For ever: end the holds whose time is up. Safe in any number of workers: a hold ends once."""
-    stuck: set[int] = set()
-    rounds = 0
-    pacer = Pacer(EXPIRY_ROUNDS_PER_S)
-    while True:
-        rounds += 1
-        if rounds % STUCK_ROUNDS == 0:
-            stuck.clear()
-        try:
-            await pacer.turn()
-            if await _expire_some(service, stuck) == EXPIRY_AT_ONCE:
-                continue
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Fault) as error:
-            _log.warning("holds could not be expired: %s", error)
-        except Exception:
-            _log.exception("expiring holds failed")
-        await asyncio.sleep(EXPIRY_EVERY_S)
+class Ending(Protocol):
+    """As much of a worker as ending holds takes."""
+
+    @property
+    def pool(self) -> "asyncpg.Pool[asyncpg.Record]": ...
+
+    @property
+    def directory(self) -> Directory: ...
+
+    async def ask(self, shard: int, command: Command) -> Outcome | Fault: ...
 
 
-async def _expire_some(service: Service, stuck: set[int]) -> int:
-    """How many were ended. An account whose holds cannot be ended joins `stuck` and holds up nobody else."""
+class Expiry:
+    """The daemon that ends the holds whose time is up. Safe in any number: a hold ends once."""
+
+    def __init__(self, service: Ending) -> None:
+        self._service = service
+        self._stuck: set[int] = set()
+        self._rounds = 0
+        self._pacer = Pacer(EXPIRY_ROUNDS_PER_S)
+
+    def daemon(self) -> Daemon:
+        return Daemon(HOLD_EXPIRY, self.run, EXPIRY_EVERY_S, alarm_after_s=EXPIRY_ALARM_S)
+
+    async def run(self, turn: Turn) -> Ran:
+        """A round. Raises what asyncpg raises, Fault, TooMuch; it may always be done again."""
+        turn.check()
+        self._rounds += 1
+        if self._rounds % STUCK_ROUNDS == 0:
+            self._stuck.clear()
+        await self._pacer.turn()
+        ended, lag_s = await _expire_some(self._service, self._stuck)
+        more = ended == EXPIRY_AT_ONCE
+        return Ran(ended, lag_s if more else 0.0, more)
+
+
+async def _expire_some(service: Ending, stuck: set[int]) -> tuple[int, float]:
+    """How many were ended, and how long ago (s) the time of the first one was up. An account whose holds cannot be
+    ended joins `stuck` and holds up nobody else.
+    """
     now = clock.moment(clock.now_us())
     rows = await service.pool.fetch(SQL["expired_holds"], now, EXPIRY_AT_ONCE, sorted(stuck))
     accounts: dict[int, Account] = {}
@@ -163,4 +186,5 @@ async def _expire_some(service: Service, stuck: set[int]) -> int:
             stuck.add(command.account.number)
         else:
             ended += 1
-    return ended
+    lag_s = max(((now - row["expires_at"]).total_seconds() for row in rows), default=0.0)
+    return ended, lag_s

@@ -61,6 +61,7 @@ def snapshot(service: Service) -> Snapshot:
     now.accounts_remembered = len(service.directory)
     now.hot = service.daemons.keeper.counted
     now.buffer = service.daemons.folder.counted
+    now.daemons = service.roster.counted()
     show_gauges(service, now)
     return now
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from fundledger.app.hotkeys import Window
+from fundledger.daemons.watch import Counted as DaemonsCounted
 from fundledger.hotspot.folder import Folded
 from fundledger.hotspot.keeper import Counted
 from fundledger.ledger.session import Commits
@@ -77,6 +78,7 @@ class Answered(msgspec.Struct):
     hot_keys: dict[str, Window] = {}  # kind
     limits: Limits = msgspec.field(default_factory=Limits)
     shed: Shed = msgspec.field(default_factory=Shed)
+    daemons: DaemonsCounted = msgspec.field(default_factory=DaemonsCounted)
 
     def add_answered(self, other: "Answered") -> None:
         """Of another worker."""
@@ -90,6 +92,7 @@ class Answered(msgspec.Struct):
             self.hot_keys.setdefault(kind, Window()).add(window)
         _add_limits(self.limits, other.limits)
         _add_shed(self.shed, other.shed)
+        self.daemons.add(other.daemons)
 
     def forget_gauges(self) -> None:
         """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""
@@ -99,6 +102,7 @@ class Answered(msgspec.Struct):
         limits, shed = self.limits, self.shed
         limits.policies, limits.utilization, limits.mode, limits.fallback_s, limits.version = {}, {}, MODES[0], 0.0, ""
         shed.in_flight, shed.limit, shed.level = {}, {}, 0
+        self.daemons.forget_gauges()
 
 
 class Snapshot(Answered):

@@ -74,6 +74,7 @@ _TAGS = {
     "Accounts": "Holders of value in one currency.",
     "Vouchers": "Balanced, immutable records of what was moved.",
     "Holds": "Amounts set aside: ended by capture, release or expiry.",
+    "Events": "What happened, for whoever follows it.",
     SERVICE_TAG: "What is not money.",
 }
 

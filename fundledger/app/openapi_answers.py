@@ -5,6 +5,7 @@ from typing import Any, Final
 from fundledger.app.gate import IANA
 from fundledger.app.hotkeys import KINDS, SHOWN
 from fundledger.app.metrics import MODES
+from fundledger.app.openapi_events import EVENT_SCHEMAS
 from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID, Schema
 from fundledger.app.openapi_types import BANK, HOLD, MERCHANT, OTHER_VOUCHER, REVERSAL, VOUCHER
 from fundledger.app.problems import REFUSALS, URN
@@ -386,5 +387,5 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
 
 ANSWERS: Final[dict[str, Schema]] = {
     name: {**schema, "examples": [_EXAMPLES[name]]} if name in _EXAMPLES else schema
-    for name, schema in _SCHEMAS.items()
+    for name, schema in {**_SCHEMAS, **EVENT_SCHEMAS}.items()
 }

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from fundledger.app.openapi_events import EVENTS
 from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID
 from fundledger.app.openapi_service import SERVICE
 from fundledger.app.openapi_types import (
@@ -325,4 +326,4 @@ HOLDS: Final = (
     ),
 )
 
-OPERATIONS: Final = (*ACCOUNTS, *VOUCHERS, *HOLDS, *SERVICE)
+OPERATIONS: Final = (*ACCOUNTS, *VOUCHERS, *HOLDS, *EVENTS, *SERVICE)

@@ -18,13 +18,16 @@ import uvloop
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from fundledger.app import accounts, holds, limits, meta, openapi, vouchers
+from fundledger.app import accounts, events, holds, limits, meta, openapi, vouchers
 from fundledger.app.logs import configure_logs
 from fundledger.app.metrics import Metrics
 from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
 from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route, Router, answer
 from fundledger.app.service import Daemons, Service
 from fundledger.app.settings import Settings
+from fundledger.daemons.roster import Roster
+from fundledger.hotspot import folder as folders
+from fundledger.hotspot import keeper as keepers
 from fundledger.hotspot.detector import Thresholds
 from fundledger.hotspot.direct import CONNECTIONS, Direct
 from fundledger.hotspot.flusher import Flusher
@@ -84,6 +87,7 @@ ROUTES: list[Route[Service]] = [
     Route("GET", "/v1/holds/{id}", holds.get_hold, api_class=ApiClass.QUERY),
     Route("POST", "/v1/holds/{id}/capture", holds.capture_hold, api_class=ApiClass.CONFIRM, enters=True),
     Route("POST", "/v1/holds/{id}/release", holds.release_hold, api_class=ApiClass.CONFIRM, enters=True),
+    Route("GET", "/v1/events", events.get_events, query=events.QUERY, api_class=ApiClass.LIST, enters=True),
     Route("GET", "/healthz", meta.healthz, public=True),
     Route("GET", "/readyz", meta.readyz, public=True),
     Route("GET", "/metrics", meta.get_metrics, public=True),
@@ -128,6 +132,13 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
         command_timeout=30,
         server_settings={"application_name": f"fundledger reads {ordinal}", "jit": "off"},
     )
+    own = await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=1,
+        command_timeout=5,
+        server_settings={"application_name": f"fundledger daemons {ordinal}", "jit": "off"},
+    )
     directory = Directory(keys)
     calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
     books = Books(keys, directory, layout, calendar, ordinal, settings.journal == "summary")
@@ -166,7 +177,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
     daemons = Daemons(keeper, folder)
     name = f"{socket.gethostname()}:{run_dir}:{ordinal}:{os.getpid()}"
     limiter = limits.build_limiter(settings, redis_url, name)
-    return Service(
+    service = Service(
         settings,
         layout,
         keys,
@@ -180,7 +191,11 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
         run_dir,
         ordinal,
         limiter=limiter,
+        feed=events.account_feed(dsn, pool, directory, str(ordinal)),
     )
+    led = [(keeper.tally, keepers.ALARM_S), (folder.tally, folders.ALARM_S)]
+    service.roster = Roster(own, [holds.Expiry(service).daemon()], name, led=led)
+    return service
 
 
 def listen(service: Service) -> tuple[web.Server, socket.socket]:
@@ -225,8 +240,8 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    daemons = [loop.create_task(holds.expire_holds(service)), loop.create_task(service.daemons.keeper.run())]
-    daemons.append(loop.create_task(service.daemons.folder.run()))
+    works = (service.roster.run(), service.daemons.keeper.run(), service.daemons.folder.run())
+    daemons = [loop.create_task(work) for work in works]
     watching = loop.create_task(service.watch())
     told = await meta.tell_supervisor(service, lambda: meta.snapshot(service))
     service.lag.start()
@@ -240,6 +255,7 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     _log.info("worker drains", extra={"worker": order.ordinal})
     service.draining = True
     server.close()
+    service.feed.stop()
     for daemon in daemons:
         daemon.cancel()
     try:

@@ -12,6 +12,7 @@ from fundledger.app.metrics import Metrics
 from fundledger.app.repeats import Repeats
 from fundledger.app.served import Worker
 from fundledger.app.settings import Settings
+from fundledger.daemons.roster import Roster
 from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.folder import Folder
@@ -21,6 +22,7 @@ from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Fault, Unavailable
+from fundledger.outbox.feed import Feed
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
@@ -57,6 +59,7 @@ class Service(Worker):
         ordinal: int,
         *,
         limiter: Limiter | None = None,
+        feed: Feed,
     ) -> None:
         super().__init__(settings, pool, tokens, metrics, run_dir, ordinal, limiter=limiter, trusted=FUND_MODULE)
         self.layout = layout
@@ -67,6 +70,8 @@ class Service(Worker):
         self.flusher = flusher
         self.metrics = metrics
         self.repeats = Repeats(pool)
+        self.feed = feed
+        self.roster: Roster
         self._opening: list[tuple[NewAccount, asyncio.Future[Opened]]] = []
         self._opener: asyncio.Task[None] | None = None
 
@@ -127,4 +132,6 @@ class Service(Worker):
             await lane.close()
         if self.flusher is not None:
             await self.flusher.close()
+        await self.feed.close()
+        await self.roster.pool.close()
         await self.pool.close()

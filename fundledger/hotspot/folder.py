@@ -16,6 +16,8 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from fundledger.daemons.daemon import Ran
+from fundledger.daemons.tally import Tally
 from fundledger.hotspot.keeper import SQL
 from fundledger.ledger import clock
 from fundledger.ledger.batch import Fold, Outcome
@@ -27,6 +29,7 @@ from fundledger.security.keys import KeyFault
 
 EVERY_S: Final = 0.1
 FOLLOW_EVERY_S: Final = 1.0
+ALARM_S: Final = 30.0
 ACCOUNTS_AT_ONCE: Final = 50
 LAGS: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30, 60)
 """Bounds (s) of the histogram of how long credits waited."""
@@ -80,6 +83,7 @@ class Folder:
         self._leads = False
         self._stuck: set[int] = set()
         self.counted = Folded()
+        self.tally = Tally("buffer_folder")
 
     async def run(self) -> None:
         """For ever."""
@@ -90,12 +94,13 @@ class Folder:
                     await self.tick()
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                     _log.warning("the folder cannot reach the database: %s", error)
-                    self._drop()
+                    self._failed(error)
                 except (AccountTampered, KeyFault) as error:
                     _log.critical("the folder met a record that it cannot trust: %s", error)
-                except Exception:
+                    self.tally.failed(error)
+                except Exception as error:
                     _log.exception("the folder failed")
-                    self._drop()
+                    self._failed(error)
                 every = EVERY_S if self._leads else FOLLOW_EVERY_S
                 await asyncio.sleep(max(0.0, every - (time.monotonic() - began)))
         finally:
@@ -111,8 +116,11 @@ class Folder:
         waiting = [Waiting(row["account_number"], row["waiting"], clock.us(row["oldest"])) for row in rows]
         waiting = [w for w in waiting if w.account_number not in self._stuck]
         self._watch(waiting)
-        if self._leads and waiting:
+        if self._leads:
+            self.tally.started()
+            before = self.counted.folded
             await self._fold(self._connection, sorted(waiting, key=lambda w: w.oldest_us))
+            self.tally.ran(Ran(self.counted.folded - before, self.counted.lag_s))
 
     def _watch(self, waiting: Sequence[Waiting]) -> None:
         counted = self.counted
@@ -157,6 +165,11 @@ class Folder:
                 self.counted.waits[bisect_left(LAGS, waited)] += 1
             self.counted.folds += bool(outcome.folded)
             self.counted.folded += len(outcome.folded or ())
+
+    def _failed(self, error: Exception) -> None:
+        if self._leads:
+            self.tally.failed(error)
+        self._drop()
 
     def _drop(self) -> None:
         """The lock goes with its connection: another folder takes over."""

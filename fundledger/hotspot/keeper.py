@@ -16,6 +16,8 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from fundledger.daemons.daemon import Ran
+from fundledger.daemons.tally import Tally
 from fundledger.database.statements import load
 from fundledger.hotspot.detector import COLD, Heat, Signal, Temperature, Thresholds, merge, step
 from fundledger.hotspot.heat import Report, Thermometer
@@ -32,6 +34,7 @@ from fundledger.security.keys import KeyFault
 SQL: Final = load("fundledger.hotspot")
 EVERY_S = 1.0
 STALE_S = 5.0
+ALARM_S: Final = 30.0
 MODULE = "hotspot"
 _LEADER = 0x686F74  # "hot": whoever holds this advisory lock decides
 _log = logging.getLogger(__name__)
@@ -76,6 +79,7 @@ class Keeper:
         self._reported = False
         self._told_at = time.monotonic()
         self.counted = Counted()
+        self.tally = Tally("hot_keeper")
 
     async def run(self) -> None:
         """For ever, once a second."""
@@ -86,12 +90,13 @@ class Keeper:
                     await self.tick(time.time())
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                     _log.warning("the keeper of hot accounts cannot reach the database: %s", error)
-                    self._drop()
+                    self._failed(error)
                 except (AccountTampered, KeyFault) as error:
                     _log.critical("the keeper of hot accounts met a record that it cannot trust: %s", error)
-                except Exception:
+                    self.tally.failed(error)
+                except Exception as error:
                     _log.exception("the keeper of hot accounts failed")
-                    self._drop()
+                    self._failed(error)
         finally:
             self._drop()
 
@@ -106,7 +111,10 @@ class Keeper:
         await follow(connection, self._books.directory, self._epochs, routes)
         if await self._decides(connection):
             assert self._temperatures is not None
+            self.tally.started()
+            before = self.counted.transitions
             await self._decide(connection, at, {route.account_number: route.slots for route in routes})
+            self.tally.ran(Ran(self.counted.transitions - before))
 
     async def _tell(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         widened: dict[int, int] = {}
@@ -237,6 +245,11 @@ class Keeper:
             extra = {"account": account.id, "slots": command.slots, "reason": command.reason}
             _log.info("an account was split or merged", extra=extra)
         return type(command) is Resplit or outcome.record is not None
+
+    def _failed(self, error: Exception) -> None:
+        if self._temperatures is not None:
+            self.tally.failed(error)
+        self._drop()
 
     def _drop(self) -> None:
         """The lock goes with its connection: another keeper takes over."""

@@ -23,8 +23,9 @@ def parameters(
     does not wait for the disk.
     """
     # In one order for everybody: two batches with the same new ids must not wait for each other in a circle.
-    vouchers = sorted(vouchers, key=lambda record: record.id.bytes)
+    decided, vouchers = vouchers, sorted(vouchers, key=lambda record: record.id.bytes)
     places = {record.id: k for k, record in enumerate(vouchers, 1)}
+    order = [places[record.id] for record in decided] if len(vouchers) > 1 else []
     columns = [
         shard,
         batch.number,
@@ -45,6 +46,7 @@ def parameters(
         _slots(batch, sub_accounts),
         *summed,
         _policies(batch, sub_accounts),
+        order,
     ]
 
 

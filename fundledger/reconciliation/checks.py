@@ -18,7 +18,7 @@ from fundledger.security.keys import Keys
 
 Progress = Callable[[str, int], None]
 
-APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events")
+APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events", "outbox")
 GUARDS: Final = frozenset(
     {
         "vouchers_id_once",

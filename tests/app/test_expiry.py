@@ -1,12 +1,15 @@
-"""The loop that ends holds whose time is up: one that cannot be ended holds up no other."""
+"""The daemon that ends holds whose time is up: one that cannot be ended holds up no other."""
 
 import asyncio
 import contextlib
 from types import SimpleNamespace
 
+import asyncpg
 import pytest
 
 from fundledger.app import holds
+from fundledger.daemons import roster as roster_module
+from fundledger.daemons.roster import Roster
 from fundledger.ledger import clock
 from fundledger.ledger.batch import Command
 from fundledger.ledger.hold import HoldStatus
@@ -17,7 +20,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 def worker(ledger: Ledger) -> SimpleNamespace:
-    """What the loop needs of a service, on a real ledger."""
+    """What it needs of a service, on a real ledger."""
 
     one_at_a_time = asyncio.Lock()
 
@@ -42,8 +45,8 @@ async def test_only_holds_whose_time_is_up_are_ended(
         await ledger.hold(id_, a, 10, expires_at_us=now + seconds * 1_000_000)
     await ledger.hold("h:never", a, 10)
     monkeypatch.setattr(clock, "now_us", lambda: now + 2_000_000)
-    assert await holds._expire_some(worker, set()) == 2
-    assert await holds._expire_some(worker, set()) == 0
+    assert await holds._expire_some(worker, set()) == (2, 1.0)
+    assert await holds._expire_some(worker, set()) == (0, 0.0)
     ended = {id_ for id_, status in (await statuses(ledger)).items() if status == HoldStatus.EXPIRED}
     assert ended == {"h:1", "h:2"}
     assert (await ledger.view(a)).held == 20
@@ -74,7 +77,7 @@ async def test_a_hold_that_cannot_be_ended_holds_up_no_other(
     monkeypatch.setattr(clock, "now_us", lambda: now + 5_000_000)
     monkeypatch.setattr(holds, "EXPIRY_AT_ONCE", 3)
     stuck: set[int] = set()
-    assert [await holds._expire_some(worker, stuck) for _ in range(3)] == [0, 3, 0]
+    assert [(await holds._expire_some(worker, stuck))[0] for _ in range(3)] == [0, 3, 0]
     assert stuck == {bad.number}
     found = await statuses(ledger)
     assert {id_ for id_, status in found.items() if status == HoldStatus.EXPIRED} == {f"m:good:{i}" for i in range(3)}
@@ -88,6 +91,7 @@ async def test_a_round_that_gets_no_turn_is_not_the_last_one(
     await ledger.hold("h:1", a, 10, expires_at_us=now + 1_000_000)
     monkeypatch.setattr(clock, "now_us", lambda: now + 2_000_000)
     monkeypatch.setattr(holds, "EXPIRY_EVERY_S", 0.01)
+    monkeypatch.setattr(roster_module, "BEAT_S", 0.02)
     turns = 0
 
     async def turn(self: Pacer) -> None:
@@ -97,14 +101,16 @@ async def test_a_round_that_gets_no_turn_is_not_the_last_one(
             raise TooMuch("no turn")
 
     monkeypatch.setattr(Pacer, "turn", turn)
-    loop = asyncio.create_task(holds.expire_holds(worker))  # type: ignore[arg-type]
-    try:
+    async with asyncpg.create_pool(ledger.dsn, min_size=1, max_size=2) as pool:
+        roster = Roster(pool, [holds.Expiry(worker).daemon()], "test")  # type: ignore[arg-type]
+        loop = asyncio.create_task(roster.run())
+        try:
 
-        async def is_ended() -> bool:
-            return turns > 1 and (await statuses(ledger))["h:1"] == HoldStatus.EXPIRED
+            async def is_ended() -> bool:
+                return turns > 1 and (await statuses(ledger))["h:1"] == HoldStatus.EXPIRED
 
-        await eventually(is_ended, "the hold is ended by a later round")
-    finally:
-        loop.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loop
+            await eventually(is_ended, "the hold is ended by a later round")
+        finally:
+            loop.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await loop

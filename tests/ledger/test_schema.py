@@ -188,7 +188,7 @@ async def test_deep_pages_read_as_few_rows_as_the_first(filled: Ledger) -> None:
 
 # --- Guards ---------------------------------------------------------------------------------------------------------
 
-APPEND_ONLY = ("vouchers", "entries", "account_events", "integrity_findings", "route_events")
+APPEND_ONLY = ("vouchers", "entries", "account_events", "integrity_findings", "route_events", "outbox")
 CHANGES: dict[str, str] = {
     "UPDATE": "UPDATE ledger.{0} SET {1} = {1}",
     "DELETE": "DELETE FROM ledger.{0}",
@@ -219,7 +219,7 @@ async def used(ledger: Ledger) -> Ledger:
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("table", APPEND_ONLY)
 async def test_what_was_written_is_never_changed(used: Ledger, table: str, change: str, role: str) -> None:
-    column = "shard" if table in ("vouchers", "entries", "integrity_findings") else "reason"
+    column = "shard" if table in ("vouchers", "entries", "integrity_findings", "outbox") else "reason"
     before = await used.count(table)
     await used.connection.execute(f"SET session_replication_role = {role}")
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
@@ -271,6 +271,11 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
     "route_events_pkey": (
         "INSERT INTO ledger.route_events OVERRIDING SYSTEM VALUE SELECT * FROM ledger.route_events LIMIT 1",
         asyncpg.UniqueViolationError,
+    ),
+    "outbox_pkey": ("INSERT INTO ledger.outbox SELECT * FROM ledger.outbox LIMIT 1", asyncpg.UniqueViolationError),
+    "outbox_vouchers": (
+        "INSERT INTO ledger.outbox (shard, batch, vouchers, at) VALUES (0, 1, '{}', now())",
+        asyncpg.CheckViolationError,
     ),
     "heat_pkey": ("INSERT INTO ledger.heat SELECT * FROM ledger.heat", asyncpg.UniqueViolationError),
     "hot_accounts_pkey": (

@@ -1,5 +1,6 @@
 """Events over HTTP: what happened, in order, at least once; who is early waits."""
 
+import time
 from typing import Final
 
 from fundledger.app.fund.orders import SEQ_MAX, number
@@ -23,6 +24,8 @@ async def get_events(service: FundService, call: Call) -> Reply:
     feed = service.feed
     if feed is None:
         raise Unavailable("events are not published here")
+    # Who waits takes up nobody's capacity.
+    service.gate.leave(call.passage, time.monotonic())
     page = await service.reading(lambda: feed.read(after, limit, wait_s))
     return Reply(200, page if isinstance(page, bytes) else encode(page))
 

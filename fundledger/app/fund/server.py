@@ -32,6 +32,7 @@ from fundledger.app.server import a_listener, until_closed
 from fundledger.app.settings import Settings
 from fundledger.client.account_service import AccountService
 from fundledger.fund.desk import BATCHES_AT_ONCE
+from fundledger.fund.events import Pages, fund_feed
 from fundledger.fund.pool import open_pool
 from fundledger.security.tokens import Tokens, module_token
 
@@ -113,6 +114,7 @@ async def serve(order: FundOrder, lifeline: asyncio.StreamReader) -> None:
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
+    service.feed = pages = Pages(fund_feed(order.fund_dsn, service.pool, str(order.ordinal)))
     async with serving(service, a_listener(settings.host, settings.fund_port)):
         gc.collect()
         gc.freeze()
@@ -121,6 +123,7 @@ async def serve(order: FundOrder, lifeline: asyncio.StreamReader) -> None:
         gone = loop.create_task(until_closed(lifeline, stopping))
         await stopping.wait()
         _log.info("worker drains", extra={"worker": order.ordinal})
+        await pages.close()
         gone.cancel()
 
 

@@ -14,6 +14,7 @@
 -- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8 (0: a summary), $35 amounts,
 -- $36 balances, $37 MACs; $45 which of $8 summaries sum, flat, $46 where those of each entry end, $47 accounting dates
 -- that are not $3; each empty when there are none.
+-- $49 which of $8 were decided first to last, empty when that is their order: the outbox tells them so.
 -- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
@@ -46,6 +47,15 @@ WITH new_vouchers AS (
            ) END,
            ($35::bigint[])[k], ($36::bigint[])[k], coalesce(($47::date[])[k], $3), $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $30::integer) AS k
+), new_events AS (
+    INSERT INTO ledger.outbox (shard, batch, vouchers, at)
+    SELECT $1, $2,
+           CASE WHEN cardinality($49::integer[]) = 0 THEN ($8::uuid[])[1:$7::integer]
+                ELSE ARRAY(SELECT ($8::uuid[])[i] FROM unnest($49::integer[]) WITH ORDINALITY AS d (i, n) ORDER BY n) END,
+           $4
+    -- Not before the balances are written, and with them locked: so events have the order of what they tell of.
+    FROM (SELECT count(*) AS written FROM new_balances) AS locked
+    WHERE $7::integer > 0 AND locked.written >= 0
 )
 SELECT ledger.expect_written((SELECT count(*) FROM new_balances), $20::integer),
        set_config('synchronous_commit', $43::text, true)

@@ -1,0 +1,15 @@
+-- Take the leases that have ended, of $1 names, for $2 seconds each. $3 who takes them.
+-- FOR UPDATE: not while a transaction of the holder before is about to commit (standing.sql); that is skipped.
+-- Rows: one per lease that was taken, with its new fence. Locks: those leases.
+WITH ended AS (
+    SELECT l.name, w.lease_s FROM daemons.leases l
+    JOIN unnest($1::text[], $2::double precision[]) AS w (name, lease_s) ON w.name = l.name
+    WHERE l.expires_at <= clock_timestamp()
+    ORDER BY l.name
+    FOR UPDATE OF l SKIP LOCKED
+)
+UPDATE daemons.leases l
+SET holder = $3, fence = l.fence + 1, taken_at = clock_timestamp(),
+    expires_at = clock_timestamp() + make_interval(secs => ended.lease_s)
+FROM ended WHERE l.name = ended.name
+RETURNING l.name, l.fence

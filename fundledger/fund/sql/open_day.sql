@@ -1,0 +1,11 @@
+-- The first day (UTC) that has ended, had ended $1 seconds ago, and is not closed; how long ago it ended, and how many of
+-- its orders, or of days before, are not known yet. Rows: one, none when all days are closed. Locks: none.
+WITH first AS (
+    SELECT coalesce((SELECT max(e.day) + 1 FROM fund.day_ends e),
+                    (SELECT min(o.created_at AT TIME ZONE 'UTC')::date FROM fund.orders o)) AS day
+), ended AS (
+    SELECT f.day, ((f.day + 1)::timestamp AT TIME ZONE 'UTC') AS at FROM first f
+)
+SELECT e.day, extract(epoch FROM clock_timestamp() - e.at)::double precision AS ended_s,
+       (SELECT count(*) FROM fund.orders o WHERE o.due_at IS NOT NULL AND o.state = 'posting' AND o.created_at < e.at) AS unknown
+FROM ended e WHERE e.at <= clock_timestamp() - make_interval(secs => $1)

@@ -1,0 +1,187 @@
+"""Delivers events to webhooks: at least once, to each endpoint in order, and no endpoint holds up another.
+
+Events are fanned out once, from a cursor, into one delivery for each endpoint that is told of them. Each endpoint that
+has something due is served by a task of its own, one delivery after the other; so its next event waits until the one
+before was delivered or given up. So many are served at once; those that failed before may take up only a part of that.
+An attempt that is not answered 2xx within TIMEOUT_S is repeated, later and later; after the last one the delivery is
+dead, until somebody asks for it again. 410 Gone disables the endpoint.
+
+Whatever dies: an attempt whose end was not recorded is made again, with the same `webhook-id`.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+
+from fundledger.database.statements import load
+from fundledger.outbox import signature
+from fundledger.outbox.destination import Forbidden, PublicResolver, bad_url
+from fundledger.outbox.feed import Feed
+from fundledger.outbox.stream import Guard, Sent
+
+SQL: Final = load("fundledger.outbox")
+CURSOR: Final = "webhooks"
+AT_ONCE: Final = 500
+SERVED_MAX: Final = 64
+RETRIED_MAX: Final = 32
+IN_A_ROW: Final = 50
+IN_A_ROW_S: Final = 5.0
+TIMEOUT_S: Final = 10.0
+ANSWER_BYTES_MAX: Final = 16 << 10
+AFTER_S: Final = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 43200)
+"""From one attempt to the next; after the last of them there is one more attempt."""
+JITTER: Final = 0.2
+KEPT_DAYS: Final = 7
+GONE: Final = 410
+_log = logging.getLogger(__name__)
+
+
+class Deliverer:
+    """One a process. `private`: endpoints may be on this machine and its networks (the dev profile only). `stop` ends
+    what is being sent; `close` is for the end of the process.
+    """
+
+    def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", *, private: bool) -> None:
+        self._feed = feed
+        self._pool = pool
+        self._private = private
+        self._client: aiohttp.ClientSession | None = None
+        self._serving: dict[UUID, asyncio.Task[None]] = {}
+        self._delivered = 0
+        self._forgot_at = time.monotonic()
+
+    async def deliver(self, guard: Guard) -> Sent:
+        """Once: fan out what is new, and begin to serve whoever has something due; what is being sent goes on when this
+        returns. Raises what asyncpg raises and what `guard` does; it can always be done again.
+        """
+        more = await self._fan_out(guard)
+        free = SERVED_MAX - len(self._serving)
+        if free > 0:
+            for row in await self._pool.fetch(SQL["due_webhooks"], list(self._serving), free, RETRIED_MAX):
+                self._serve(row["id"], guard)
+        if time.monotonic() - self._forgot_at > 60:
+            self._forgot_at = time.monotonic()
+            await self._pool.execute(SQL["forget_delivered"], KEPT_DAYS, 10_000)
+        lag_s = await self._pool.fetchval(SQL["delivery_lag"])
+        done, self._delivered = self._delivered, 0
+        return Sent(done, float(lag_s), more)
+
+    def stop(self) -> None:
+        """Somebody else may be delivering by now."""
+        for task in self._serving.values():
+            task.cancel()
+
+    async def close(self) -> None:
+        self.stop()
+        await asyncio.gather(*self._serving.values(), return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+
+    async def settled(self) -> None:
+        """Wait until nothing is being sent."""
+        while self._serving:
+            await asyncio.wait(self._serving.values())
+
+    async def _fan_out(self, guard: Guard) -> bool:
+        after = await self._pool.fetchval(SQL["read_cursor"], CURSOR) or 0
+        events, upto = await self._feed.read(after, AT_ONCE, 0)
+        if upto > after:
+            columns: tuple[list[Any], ...] = (
+                [event.seq for event in events],
+                [event.id for event in events],
+                [event.type for event in events],
+                [event.about for event in events],
+                [event.body.decode() for event in events],
+            )
+            async with self._pool.acquire() as connection, connection.transaction():
+                await guard(connection)  # type: ignore[arg-type]
+                await connection.execute(SQL["fan_out"], *columns)
+                await connection.execute(SQL["move_cursor"], CURSOR, upto)
+        return len(events) == AT_ONCE
+
+    def _serve(self, webhook: UUID, guard: Guard) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve_one(webhook, guard))
+        self._serving[webhook] = task
+        task.add_done_callback(self._forgetting(webhook))
+
+    def _forgetting(self, webhook: UUID) -> Callable[["asyncio.Task[None]"], None]:
+        def forget(task: "asyncio.Task[None]") -> None:
+            self._serving.pop(webhook, None)
+            if not task.cancelled() and task.exception() is not None:
+                _log.warning("a webhook could not be served: %r", task.exception(), extra={"webhook": str(webhook)})
+
+        return forget
+
+    async def _serve_one(self, webhook: UUID, guard: Guard) -> None:
+        """A few in a row, then it is somebody else's turn; no more when one failed."""
+        give_way_at = time.monotonic() + IN_A_ROW_S
+        for _ in range(IN_A_ROW):
+            row = await self._pool.fetchrow(SQL["next_delivery"], webhook)
+            if row is None or not await self._attempt(webhook, row, guard) or time.monotonic() > give_way_at:
+                return
+
+    async def _attempt(self, webhook: UUID, row: asyncpg.Record, guard: Guard) -> bool:
+        status, error = await self._send(row["url"], row["secret"], row["message"], row["body"].encode())
+        if error is None:
+            state, pause_s = "delivered", 0.0
+        elif row["attempts"] < len(AFTER_S):
+            state, pause_s = "waiting", AFTER_S[row["attempts"]] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+        else:
+            state, pause_s = "dead", 0.0
+            _log.error("a webhook was given up", extra={"webhook": str(webhook), "seq": row["seq"], "why": error})
+        async with self._pool.acquire() as connection, connection.transaction():
+            await guard(connection)  # type: ignore[arg-type]
+            await connection.execute(SQL["end_attempt"], webhook, row["seq"], state, status, error, pause_s)
+            if status == GONE:
+                await connection.execute(SQL["disable_webhook"], webhook, "it answered 410 Gone")
+        self._delivered += error is None
+        return error is None
+
+    async def _send(self, url: str, secret: bytes, message: str, body: bytes) -> tuple[int | None, str | None]:
+        """The status of the answer, None when there is none; and what is wrong, None when it was delivered."""
+        why = bad_url(url, private=self._private)
+        if why is not None:
+            return None, why
+        headers = {
+            **signature.headers(secret, message, int(time.time()), body),
+            "Content-Type": "application/json",
+            "User-Agent": "fundledger",
+        }
+        try:
+            async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                # What it says is of no matter; but an endpoint that is cut off in the middle may take that amiss.
+                await answer.content.read(ANSWER_BYTES_MAX)
+                if 200 <= answer.status < 300:
+                    return answer.status, None
+                return answer.status, f"answered {answer.status}"
+        except TimeoutError:
+            return None, f"no answer within {TIMEOUT_S:g} s"
+        except (OSError, aiohttp.ClientError, ValueError) as error:
+            if isinstance(error.__cause__, Forbidden):
+                return None, str(error.__cause__)
+            return None, f"{type(error).__name__}: {error}"[:500].replace("\x00", "")
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._client is None:
+            connector = aiohttp.TCPConnector(
+                resolver=PublicResolver(private=self._private),
+                use_dns_cache=False,
+                limit=SERVED_MAX,
+                limit_per_host=8,
+                force_close=True,
+            )
+            self._client = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._client

@@ -1,0 +1,26 @@
+"""How a webhook is signed: Standard Webhooks (https://www.standardwebhooks.com), symmetric, version 1."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from typing import Final
+
+SECRET_BYTES: Final = 32
+PREFIX: Final = "whsec_"
+
+
+def new_secret() -> bytes:
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def secret_text(secret: bytes) -> str:
+    """As its owner is shown it."""
+    return PREFIX + base64.b64encode(secret).decode()
+
+
+def headers(secret: bytes, message: str, at: int, body: bytes) -> dict[str, str]:
+    """`message` is the same for each attempt, `at` (s since 1970) is that of this one: old ones can be refused."""
+    signed = f"{message}.{at}.".encode() + body
+    signature = base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
+    return {"webhook-id": message, "webhook-timestamp": str(at), "webhook-signature": f"v1,{signature}"}

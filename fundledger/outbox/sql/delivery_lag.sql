@@ -1,0 +1,9 @@
+-- For how long the oldest delivery has waited that was not tried yet, of endpoints that are not waited for. Rows: one.
+-- Locks: none.
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(d.made_at)), 0)::double precision AS lag_s
+FROM outbox.webhooks w
+CROSS JOIN LATERAL (
+    SELECT d.made_at, d.attempts FROM outbox.deliveries d
+    WHERE d.webhook = w.id AND d.state = 'waiting' ORDER BY d.seq LIMIT 1
+) AS d
+WHERE w.disabled_at IS NULL AND d.attempts = 0

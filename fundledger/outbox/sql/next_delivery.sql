@@ -1,0 +1,7 @@
+-- What an endpoint is told next, if that is due. $1 webhook. Rows: one, or none. Locks: none.
+SELECT w.url, w.secret, d.* FROM outbox.webhooks w
+CROSS JOIN LATERAL (
+    SELECT d.seq, d.message, d.body, d.attempts, d.due_at FROM outbox.deliveries d
+    WHERE d.webhook = w.id AND d.state = 'waiting' ORDER BY d.seq LIMIT 1
+) AS d
+WHERE w.id = $1 AND w.disabled_at IS NULL AND d.due_at <= clock_timestamp()

@@ -1,0 +1,2 @@
+-- How far somebody has been told. $1 name. Rows: one, or none. Locks: none.
+SELECT c.after FROM outbox.cursors c WHERE c.name = $1

@@ -1,0 +1,296 @@
+"""Exactly one of several processes runs a daemon, whatever becomes of them; and all of them notice when none does."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from fundledger.daemons import roster as roster_module
+from fundledger.daemons.daemon import SQL, Daemon, LeaseLost, Ran, Turn
+from fundledger.daemons.once import Taken, run_once
+from fundledger.daemons.roster import Roster
+from fundledger.daemons.tally import Tally
+from fundledger.daemons.watch import standings
+from tests.support.waiting import eventually
+
+Pool = asyncpg.Pool
+
+
+@pytest.fixture
+async def pool(fund_database: str) -> AsyncIterator[Pool]:
+    async with asyncpg.create_pool(fund_database, min_size=1, max_size=8) as pool:
+        await pool.execute("CREATE TABLE public.written (fence bigint, at timestamptz DEFAULT clock_timestamp())")
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster_module, "BEAT_S", 0.05)
+
+
+class Work:
+    """What a daemon does here; `running` are those that are doing it."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.most_at_once = 0
+        self.running = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.fails = False
+
+    async def run(self, turn: Turn) -> Ran:
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+        try:
+            await self.go_on.wait()
+            await asyncio.sleep(0)
+            if self.fails:
+                raise ValueError("no luck")
+            self.runs += 1
+            return Ran(done=2, lag_s=1.5)
+        finally:
+            self.running -= 1
+
+
+def daemon(work: Work, lease_s: float = 0.5, every_s: float = 0.02, alarm_after_s: float = 60.0) -> Daemon:
+    return Daemon("work", work.run, every_s, lease_s, alarm_after_s)
+
+
+@contextlib.asynccontextmanager
+async def running(*rosters: Roster) -> AsyncIterator[list["asyncio.Task[None]"]]:
+    tasks = [asyncio.create_task(roster.run()) for roster in rosters]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def row(pool: Pool, name: str = "work"):
+    return next(one for one in standings(await pool.fetch(SQL["look"])) if one.name == name)
+
+
+async def test_one_of_many_runs_it_and_another_takes_over_at_once_when_it_ends_well(pool: Pool) -> None:
+    work = Work()
+    rosters = [Roster(pool, [daemon(work, lease_s=600)], f"p{i}") for i in range(4)]
+    async with running(*rosters) as tasks:
+        await eventually(lambda: work.runs > 5, "it runs")
+        for ended in range(3):
+            (holder,) = [i for i, roster in enumerate(rosters) if roster.holds() and not tasks[i].done()]
+            tasks[holder].cancel()
+            await asyncio.gather(tasks[holder], return_exceptions=True)
+            before = work.runs
+            await eventually(lambda before=before: work.runs > before, "another goes on")
+            assert (await row(pool)).fence == ended + 2
+    assert work.most_at_once == 1
+
+
+async def test_what_was_run_is_recorded(pool: Pool) -> None:
+    work = Work()
+    roster = Roster(pool, [daemon(work)], "p0")
+    async with running(roster):
+        await eventually(lambda: work.runs > 3, "it runs")
+    one = await row(pool)
+    assert (one.runs, one.failures, one.done, one.lag_s) == (work.runs, 0, 2 * work.runs, 1.5)
+    assert (one.holder, one.last_error, one.overdue) == (None, None, False)
+    assert roster.counted().runs == {"work succeeded": work.runs, "work failed": 0}
+
+
+async def test_a_run_that_fails_is_told_and_tried_again(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    work = Work()
+    work.fails = True
+    async with running(Roster(pool, [daemon(work)], "p0")):
+
+        async def told() -> bool:
+            return (await row(pool)).last_error == "ValueError: no luck"
+
+        await eventually(lambda: "work" in caplog.text and caplog.text, "it failed")
+        await eventually(told, "its row says why")
+        work.fails = False
+        await eventually(lambda: work.runs, "it runs again")
+    one = await row(pool)
+    assert one.last_error is None
+    assert one.failures >= 1
+
+
+async def test_a_holder_that_was_paused_past_its_lease_cannot_write(pool: Pool) -> None:
+    """It does not even know yet: neither its timer nor its renewal has had a chance to run."""
+    paused = await _taken(pool, "paused")
+    await _expire(pool)
+    assert (await _taken(pool, "next")).fence == paused.fence + 1
+    assert await _writes(pool, paused) is False
+    assert await pool.fetchval("SELECT count(*) FROM public.written") == 0
+
+
+async def test_without_the_fence_it_could(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broken twin: asks who holds it now, not whether that is still itself."""
+    careless = SQL["standing"].replace("AND l.fence = $2", "AND $2::bigint IS NOT NULL")
+    assert careless != SQL["standing"]
+    monkeypatch.setitem(SQL, "standing", careless)
+    paused = await _taken(pool, "paused")
+    await _expire(pool)
+    await _taken(pool, "next")
+    assert await _writes(pool, paused) is True
+
+
+async def test_nobody_takes_a_lease_while_its_holder_commits(pool: Pool) -> None:
+    turn = await _taken(pool, "holder")
+    async with pool.acquire() as connection, connection.transaction():
+        await turn.hold(connection)
+        renewed = await pool.fetch(SQL["beat"], ["work"], [turn.fence], [5.0], *([[0]] * 4), [None], [None], [None])
+        assert len(renewed) == 1, "its renewal does not wait for that"
+        await _expire(pool)
+        assert await pool.fetch(SQL["take"], ["work"], [5.0], "thief") == []
+    assert len(await pool.fetch(SQL["take"], ["work"], [5.0], "next")) == 1
+
+
+async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
+    first, second = Work(), Work()
+    first.go_on.clear()
+    slow = Roster(pool, [daemon(first)], "slow")
+    async with running(slow):
+        await eventually(lambda: first.running, "it runs, for long")
+        await _expire(pool)
+        await Roster(pool, [daemon(second)], "next").beat()
+        await eventually(lambda: not first.running, "it is cancelled")
+        assert slow.holds() == []
+
+
+async def test_a_run_is_cancelled_when_its_lease_cannot_be_renewed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work()
+    work.go_on.clear()
+    roster = Roster(pool, [daemon(work)], "cut off")
+    async with running(roster):
+        await eventually(lambda: work.running, "it runs, for long")
+
+        async def away() -> None:
+            raise OSError("the database is away")
+
+        monkeypatch.setattr(roster, "beat", away)
+        await eventually(lambda: not work.running, "it is cancelled")
+    assert work.runs == 0
+
+
+async def test_a_run_may_be_longer_than_its_lease(pool: Pool) -> None:
+    work = Work()
+    work.go_on.clear()
+    roster = Roster(pool, [daemon(work, lease_s=0.3)], "p0")
+    async with running(roster):
+        await eventually(lambda: work.running, "it runs")
+        taken_at = (await row(pool)).taken_at
+
+        async def well_past() -> bool:
+            return await pool.fetchval("SELECT clock_timestamp() - $1 > interval '1 second'", taken_at)
+
+        await eventually(well_past, "three leases have passed")
+        assert (await row(pool)).fence == 1
+        work.go_on.set()
+        await eventually(lambda: work.runs, "it ends well")
+
+
+KILLED = """
+import asyncio, sys, asyncpg
+from fundledger.daemons.daemon import Daemon, Ran
+from fundledger.daemons.roster import Roster
+
+async def run(turn):
+    print(turn.fence, flush=True)
+    return Ran()
+
+async def main():
+    async with asyncpg.create_pool(sys.argv[1], min_size=1, max_size=2) as pool:
+        await Roster(pool, [Daemon("work", run, 0.1, 1.0)], "killed").run()
+
+asyncio.run(main())
+"""
+
+
+async def test_after_a_kill_another_one_takes_over(pool: Pool, fund_database: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, fund_database, stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"1\n"
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    work = Work()
+    async with running(Roster(pool, [daemon(work, lease_s=1.0)], "heir")):
+        await eventually(lambda: work.runs, "the next one runs it")
+        heir = await row(pool)
+    assert (heir.fence, heir.holder) == (2, "heir")
+
+
+async def test_everybody_tells_of_a_daemon_that_nobody_runs_once_a_minute(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Work()
+    work.fails = True
+    holder = Roster(pool, [daemon(work, alarm_after_s=0.001)], "holder")
+    watcher = Roster(pool, [], "watcher", retires=False)
+    await holder.beat()
+    await watcher.beat()
+    for roster in (holder, watcher):
+        with caplog.at_level(logging.CRITICAL):
+            caplog.clear()
+            roster.watch.tell()
+            roster.watch.tell()
+        assert [record.levelname for record in caplog.records if record.name.endswith("watch")] == ["CRITICAL"]
+        assert roster.counted().overdue == {"work": 1}
+    await holder._end()
+
+
+async def test_a_daemon_that_is_not_wanted_any_more_is_not_missed(pool: Pool) -> None:
+    await Roster(pool, [daemon(Work(), alarm_after_s=0.001)], "old").beat()
+    await _expire(pool)
+    roster = Roster(pool, [], "new")
+    await roster.beat()
+    assert roster.counted().overdue == {"work": 0}
+
+
+async def test_one_that_leads_by_other_means_is_seen_like_the_others(pool: Pool) -> None:
+    tally = Tally("led")
+    roster = Roster(pool, [], "p0", led=[(tally, 60.0)])
+    await roster.beat()
+    assert (await row(pool, "led")).holder is None
+    tally.started()
+    tally.ran(Ran(done=3, lag_s=0.25))
+    await roster.beat()
+    one = await row(pool, "led")
+    assert (one.holder, one.runs, one.done, one.lag_s, one.fence) == ("p0", 1, 3, 0.25, 1)
+
+
+async def test_an_operator_runs_a_turn_unless_somebody_holds_it(pool: Pool) -> None:
+    work = Work()
+    assert await run_once(pool, daemon(work), "operator") == Ran(2, 1.5)
+    assert (await row(pool)).holder is None
+    await _taken(pool, "somebody")
+    assert await run_once(pool, daemon(work), "operator") == Taken("somebody")
+    assert work.runs == 1
+
+
+async def _taken(pool: Pool, holder: str) -> Turn:
+    await pool.execute(SQL["know"], ["work"], [60.0])
+    ((name, fence),) = await pool.fetch(SQL["take"], ["work"], [5.0], holder)
+    return Turn(name, fence, asyncio.get_running_loop().time() + 600)
+
+
+async def _expire(pool: Pool) -> None:
+    await pool.execute("UPDATE daemons.leases SET expires_at = clock_timestamp()")
+
+
+async def _writes(pool: Pool, turn: Turn) -> bool:
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            await turn.hold(connection)
+            await connection.execute("INSERT INTO public.written (fence) VALUES ($1)", turn.fence)
+    except LeaseLost:
+        return False
+    return True

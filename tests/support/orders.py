@@ -1,0 +1,41 @@
+"""Orders and their events in a fund database, written as the fund service does, without it."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+INSERT_ORDER = """
+INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
+                         posted_at, problem)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 'CNY', 'tests', '', gen_random_uuid(), $8, $9, $10)
+"""
+INSERT_EVENT = """
+INSERT INTO fund.events (order_id, merchant, kind, state, at)
+SELECT o.id, o.merchant, o.kind, $2, clock_timestamp() FROM fund.orders o WHERE o.id = $1 RETURNING seq
+"""
+
+
+async def an_order(
+    connection: Any,
+    merchant: str = "m1",
+    state: str = "posted",
+    *,
+    kind: str = "payment",
+    amount: int = 100,
+    fee: int = 1,
+    posted_at: datetime | None = None,
+    told: bool = True,
+) -> int:
+    """An order in this state, and its event, whose seq is answered."""
+    id_ = uuid.uuid4()
+    posted_at = posted_at or datetime.now(UTC)
+    posted = None if state in ("posting", "refused") else posted_at
+    problem = '{"type":"x"}' if state == "refused" else None
+    await connection.execute(
+        INSERT_ORDER, id_, kind, merchant, str(id_), state, amount, fee, posted_at, posted, problem
+    )
+    return await connection.fetchval(INSERT_EVENT, id_, state) if told else 0
+
+
+async def orders(connection: Any, count: int, merchant: str = "m1") -> list[int]:
+    return [await an_order(connection, merchant) for _ in range(count)]
