@@ -105,7 +105,7 @@ class Day:
         )
         again = next(order for order in self.paid if order.merchant == HOT)
         same = await self._fund.pay(HOT, again.order_no, again.amount, "CNY", CHANNEL, again.channel_ref)
-        _say(f"one of them is sent again, as after a time-out: the same order, and nothing moved ({same.replay=})")
+        _say(f"one of them is sent again, as after a time-out: the same order, and nothing moved (a repeat: {same.replay})")
         await self._tell_bank([(order.channel_ref or "", order.amount) for order in self.paid])
 
     async def _refund(self) -> None:
@@ -179,8 +179,8 @@ class Day:
 
     async def _bank_statement(self) -> None:
         """Day end: the channel's cost, and the bank's own statement held against the books."""
-        await self._fund.channel_cost(self._number("cost"), CHANNEL, 1_234, "CNY")
-        await self._tell_bank([("channel-cost", -1_234)])
+        cost = await self._fund.channel_cost(self._number("cost"), CHANNEL, 1_234, "CNY")
+        await self._tell_bank([(str(cost.id), -cost.amount)])
         await self._behave(extra=1)
         day = datetime.now(UTC).date()
         async with self._http.get(f"{self._bank}/statements/{day}") as response:
