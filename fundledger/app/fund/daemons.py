@@ -28,6 +28,8 @@ from fundledger.client.account_service import AccountService
 from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.daemons.roster import Roster
 from fundledger.daemons.watch import Counted
+from fundledger.fund.channels.http import HttpChannel
+from fundledger.fund.channels.payouts import Payouts
 from fundledger.fund.day_end import close_day
 from fundledger.fund.desk import Desk
 from fundledger.fund.events import fund_feed
@@ -76,6 +78,7 @@ class Context(msgspec.Struct):
     feed: Feed
     store: "redis.Redis | None"
     deliverer: Deliverer
+    payouts: Payouts
 
 
 def daemons_of(context: Context) -> list[Daemon]:
@@ -85,6 +88,7 @@ def daemons_of(context: Context) -> list[Daemon]:
     deliverer = context.deliverer
     found = [
         Daemon("recoverer", _counting(recoverer.recover_some, AT_ONCE), 0.5),
+        Daemon("payouts", _paying(context.payouts), 0.5),
         Daemon("settlement", _counting(settler.settle_some, None), 10.0),
         Daemon("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
         Daemon("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
@@ -107,6 +111,14 @@ def _counting(
         except Away as away:
             raise OSError(str(away)) from away
         return Ran(done, lag_s, more=done == at_once)
+
+    return run
+
+
+def _paying(payouts: Payouts) -> Callable[[Turn], Awaitable[Ran]]:
+    async def run(turn: Turn) -> Ran:
+        done, lag_s = await payouts.pay_out_some(turn.check)
+        return Ran(done, lag_s)
 
     return run
 
@@ -154,10 +166,14 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
     feed = fund_feed(order.fund_dsn, pool, f"daemons {order.ordinal}")
     store = redis.Redis.from_url(order.redis_url) if chosen.stream == "on" else None
     deliverer = Deliverer(feed, pool, private=chosen.profile == "dev")
+    channels = {name: HttpChannel(url) for name, url in order.channels.items()}
     await accounts.open()
     try:
-        yield Context(order, chosen, pool, desk, posting, feed, store, deliverer)
+        payouts = Payouts(pool, desk, channels)
+        yield Context(order, chosen, pool, desk, posting, feed, store, deliverer, payouts)
     finally:
+        for channel in channels.values():
+            await channel.close()
         await desk.drain()
         await deliverer.close()
         await feed.close()
