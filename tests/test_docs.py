@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from fundledger.app import cli, exposition, metrics
+from fundledger.app.fund import problems as fund_problems
 from fundledger.app.openapi_problems import ADVICE, problems
 from fundledger.app.settings import PREFIX, Settings
 from fundledger.ledger.refusal import Code
@@ -145,6 +146,11 @@ def test_the_refusals_are_those_of_the_code_in_their_order():
 def test_every_other_problem_is_documented():
     expected = [[f"`{p.name}`", str(p.status), p.advice] for p in problems() if p.final is None]
     assert table(DOCS / "refusals.md", "Type") == expected
+
+
+def test_the_refusals_of_the_fund_service_are_those_of_the_code_in_their_order():
+    expected = [[f"`{c}`", str(s), fund_problems.ADVICE[c]] for c, (s, _) in fund_problems.REFUSALS.items()]
+    assert table(DOCS / "refusals.md", "Code of the fund service") == expected
 
 
 def test_there_is_advice_for_every_refusal():

@@ -151,10 +151,10 @@ def _schema(name: str, schema: Mapping[str, Any]) -> str:
     rows = [
         (
             f"<code>{escape(member)}</code>",
-            _type(of) + ("" if member in schema["required"] else "<br><span class=soft>optional</span>"),
+            _type(of) + ("" if member in schema.get("required", ()) else "<br><span class=soft>optional</span>"),
             _text(of.get("description", "")),
         )
-        for member, of in schema["properties"].items()
+        for member, of in schema.get("properties", {"": schema}).items()
     ]
     about = f"<p>{_text(schema['description'])}</p>" if "description" in schema else ""
     closed = "" if schema.get("additionalProperties", True) else "<p class=soft>Unknown members are refused.</p>"
@@ -168,12 +168,15 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href=#schema-{name}>{name}</a>"
-    if "oneOf" in schema:
-        return " or ".join(_type(one) for one in schema["oneOf"])
+    for either in ("oneOf", "anyOf"):
+        if either in schema:
+            return " or ".join(_type(one) for one in schema[either])
     if "const" in schema:
         return f"<code>{escape(json.dumps(schema['const']))}</code>"
     if "enum" in schema:
         text = " | ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
+    elif "type" not in schema:
+        text = "anything"
     elif schema["type"] == "array":
         text = f"array of {_type(schema['items'])}{_bounds(schema, 'minItems', 'maxItems')}"
     else:

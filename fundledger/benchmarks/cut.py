@@ -53,7 +53,7 @@ def cut(session: Session) -> None:
     """Raises BenchFault."""
     seen = []
     for number, form in enumerate(FORMS):
-        name = f"cut, {form}"
+        name = f"cut {form}"
         port = free_port()
         with Link(port) as link:
             url = f"http://{HOST}:{link.port}"

@@ -10,6 +10,7 @@ from fundledger.app.fund import bodies
 from fundledger.app.openapi_answers import ANSWERS
 from fundledger.app.openapi_schemas import INSTANT, REF, UUID, Schema, schemas_of
 from fundledger.app.problems import URN
+from fundledger.fund.bank_statements import StatementReport, StatementRequest
 from fundledger.fund.order import Kind, State
 from fundledger.fund.requests import AMOUNT_MAX, REQUESTS, NewMerchant
 
@@ -22,6 +23,7 @@ _BODIES: Final[tuple[type[msgspec.Struct], ...]] = (
     bodies.BouncedBody,
     bodies.ApproveBody,
     bodies.FeeRuleBody,
+    StatementRequest,
 )
 _DESCRIPTIONS: Final = {
     (type_.__name__, "ticket"): "taken, not looked at in this version" for type_ in REQUESTS.values()
@@ -153,4 +155,4 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     **{name: ANSWERS[name] for name in ("Balance", "QuotaExceeded", "ReducedCapacity", "Alive", "Ready")},
     **{name: ANSWERS[name] for name in ("Limit", "Limits")},
 }
-SCHEMAS: Final[dict[str, Schema]] = {**REQUEST_SCHEMAS, **_SCHEMAS}
+SCHEMAS: Final[dict[str, Schema]] = {**REQUEST_SCHEMAS, **schemas_of((StatementReport,), {}, {}), **_SCHEMAS}

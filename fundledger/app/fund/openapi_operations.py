@@ -284,6 +284,34 @@ MERCHANTS: Final = (
         example={"product": "withdrawal", "fixed": 100},
     ),
 )
+STATEMENTS: Final = (
+    Operation(
+        "POST",
+        "/v1/bank-statements",
+        "post_bank_statement",
+        "Orders",
+        "Hold a bank's statement against the books",
+        "Each line is held against one order; what is left is booked to suspense, once. A statement is named by its "
+        "channel and number: the same again is answered 200.",
+        {
+            201: shown("StatementReport", "What became of each line."),
+            200: Answer(
+                "It was sent before: as it stands.",
+                shown("StatementReport", "").media,
+                {"Idempotent-Replay": True},
+            ),
+            422: Answer("No: nothing is kept.", problems=(Code.STATEMENT_NO_REUSED, Code.CURRENCY_MISMATCH)),
+        },
+        body="StatementRequest",
+        example={
+            "channel": "simulator",
+            "statement_no": "2026-1123",
+            "currency": "CNY",
+            "lines": [{"ref": "P-20261123-1", "amount": -5000}],
+        },
+        body_bytes_max=BATCH_BODY_BYTES_MAX,
+    ),
+)
 EVENTS: Final = (
     Operation(
         "GET",
@@ -307,6 +335,7 @@ EVENTS: Final = (
 OPERATIONS: Final = (
     *MERCHANTS,
     *ORDERS,
+    *STATEMENTS,
     *EVENTS,
     *[operation for operation in SERVICE if operation.path != "/debug/hotkeys"],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -158,7 +159,7 @@ async def _let(service: FundService, passage: Passage, request: Request, no: Rep
         id_ = order_id(request.kind, request.whose, request.order_no)
         if await service.repeats.known(id_):
             passage.refused = None
-            return service.gate.enter_uncharged(passage, asyncio.get_running_loop().time())
+            return service.gate.enter_uncharged(passage, time.monotonic())
     return reply
 
 

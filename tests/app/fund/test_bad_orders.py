@@ -1,0 +1,228 @@
+"""What cannot be is refused with its problem type and its field, keeps nothing and moves nothing; no input gets a 5xx."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from fundledger.app.fund.routes import ROUTES
+from fundledger.fund.order import order_id
+from tests.support.answers import is_problem
+from tests.support.client import Answer, new_id
+from tests.support.fund_http import FundClient
+
+
+class Scene(NamedTuple):
+    """Two merchants: one was paid 1,000 as `paid`, the other 1,000 as `foreign`."""
+
+    fund: FundClient
+    merchant: str
+    other: str
+
+
+@pytest.fixture
+async def scene(fund: FundClient) -> Scene:
+    merchant, other = await fund.shop(withdrawal_limit=5_000), await fund.shop("other")
+    assert (await fund.paid(merchant, "paid", 1_000)).status == 201
+    assert (await fund.paid(other, "foreign", 1_000)).status == 201
+    return Scene(fund, merchant, other)
+
+
+CHANNEL = {"amount": 5, "channel": "c"}
+PAYMENT = {**CHANNEL, "currency": "CNY"}
+REVERSAL = {"of_kind": "payment", "reason": "r"}
+ADJUSTMENT = {"amount": 5, "direction": "credit", "reason": "r"}
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
+    "payment to an unknown merchant": ("payments", {**PAYMENT, "merchant": "nobody"}, "merchant-not-found", None),
+    "payment to the platform": ("payments", {**PAYMENT, "merchant": "platform"}, "merchant-not-found", None),
+    "payment in another currency": ("payments", {**PAYMENT, "currency": "USD"}, "currency-mismatch", None),
+    "payment with another amount": ("payments", {**PAYMENT, "order_no": "paid"}, "order-no-reused", "order_no"),
+    "refund of an unknown payment": ("refunds", {"payment_order_no": "none", "amount": 1}, "payment-not-found", None),
+    "refund of a foreign payment": ("refunds", {"payment_order_no": "foreign", "amount": 1}, "payment-not-found", None),
+    "refund above the payment": (
+        "refunds",
+        {"payment_order_no": "paid", "amount": 1_001},
+        "refund-exceeds-payment",
+        "amount",
+    ),
+    "refund of an unknown merchant": (
+        "refunds",
+        {"merchant": "nobody", "payment_order_no": "paid", "amount": 1},
+        "merchant-not-found",
+        None,
+    ),
+    "chargeback of a foreign payment": (
+        "chargebacks",
+        {"payment_order_no": "foreign", "amount": 1},
+        "payment-not-found",
+        None,
+    ),
+    "chargeback above the payment": (
+        "chargebacks",
+        {"payment_order_no": "paid", "amount": 1_001},
+        "chargeback-exceeds-payment",
+        "amount",
+    ),
+    "settlement of nothing": ("settlements", {}, "nothing-to-settle", None),
+    "withdrawal above the balance": ("withdrawals", {**CHANNEL, "amount": 1_001}, "insufficient-funds", None),
+    "withdrawal above the day's limit": (
+        "withdrawals",
+        {**CHANNEL, "amount": 5_001},
+        "withdrawal-limit-exceeded",
+        "amount",
+    ),
+    "withdrawal of an unknown merchant": (
+        "withdrawals",
+        {**CHANNEL, "merchant": "nobody"},
+        "merchant-not-found",
+        None,
+    ),
+    "recovery without money": ("recoveries", {"amount": 1_001}, "insufficient-funds", None),
+    "write-off of what is not owed": ("write-offs", {"amount": 1, "reason": "r"}, "insufficient-funds", None),
+    "adjustment of an unknown merchant": (
+        "adjustments",
+        {**ADJUSTMENT, "merchant": "nobody"},
+        "merchant-not-found",
+        None,
+    ),
+    "reversal of an unknown order": ("reversals", {**REVERSAL, "of_order_no": "none"}, "order-not-found", None),
+    "reversal of a foreign order": ("reversals", {**REVERSAL, "of_order_no": "foreign"}, "order-not-found", None),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_what_cannot_be_has_its_problem_and_moves_nothing(scene: Scene, case: str) -> None:
+    fund, merchant, other = scene
+    path, members, code, field = REFUSED[case]
+    sent = {"merchant": merchant, "order_no": "x", **members}
+    for _ in range(2):
+        answer = await fund.post(f"/v1/{path}", sent)
+        if answer.is_replay:
+            # The account service refused it: the order is there, refused for ever.
+            assert (answer.status, answer.json["state"]) == (200, "refused")
+        else:
+            assert is_problem(answer, 422, code)
+            assert field is None or answer.json["field"] == field
+            assert "1000" not in answer.json["detail"] or "foreign" not in json.dumps(sent)
+    assert await fund.has(merchant) == (1_000, 0, 0)
+    assert await fund.has(other) == (1_000, 0, 0)
+
+
+GOOD: Mapping[str, dict[str, Any]] = {
+    "payments": PAYMENT,
+    "refunds": {"payment_order_no": "paid", "amount": 1},
+    "settlements": {},
+    "withdrawals": CHANNEL,
+    "chargebacks": {"payment_order_no": "paid", "amount": 1},
+    "recoveries": {"amount": 1},
+    "write-offs": {"amount": 1, "reason": "r"},
+    "adjustments": ADJUSTMENT,
+    "channel-costs": PAYMENT,
+    "bank-differences": {**PAYMENT, "direction": "more", "reason": "r"},
+    "reversals": {**REVERSAL, "of_order_no": "paid"},
+}
+BAD_MEMBERS: list[tuple[str, Any]] = [
+    ("order_no", ""),
+    ("order_no", "a b"),
+    ("order_no", "x" * 65),
+    ("order_no", 5),
+    ("order_no", None),
+    ("merchant", "a:b"),
+    ("merchant", ""),
+    ("amount", 0),
+    ("amount", -1),
+    ("amount", 1.5),
+    ("amount", "5"),
+    ("amount", 1 << 53),
+    ("amount", True),
+    ("currency", "cny"),
+    ("channel", "a:b"),
+    ("direction", "up"),
+    ("reason", ""),
+    ("reason", "a\x00b"),
+    ("of_kind", "refund"),
+    ("ticket", "t" * 1025),
+    ("unknown", 1),
+]
+
+
+@pytest.mark.parametrize("path", GOOD)
+async def test_each_member_of_an_order_is_checked_and_named(fund: FundClient, path: str) -> None:
+    good = {"merchant": "m", "order_no": "x", **GOOD[path]}
+    if path in ("channel-costs", "bank-differences"):
+        del good["merchant"]
+    for member, value in BAD_MEMBERS:
+        if member in good or member in ("unknown", "ticket"):
+            answer = await fund.post(f"/v1/{path}", {**good, member: value})
+            assert is_problem(answer, 400, "malformed"), (member, value)
+            assert answer.json["field"] == member
+    for member in good:
+        if member not in ("merchant", "amount") or path not in ("reversals", "settlements"):
+            answer = await fund.post(f"/v1/{path}", {n: v for n, v in good.items() if n != member})
+            assert is_problem(answer, 400, "malformed"), member
+            assert answer.json["field"] == member
+
+
+PATHS = {route.template: route.body_bytes_max for route in ROUTES if route.method == "POST"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_what_is_no_body_for_it_is_told_so_at_every_door(fund: FundClient, path: str) -> None:
+    large = b" " * (PATHS[path] + 1)
+    path = path.replace("{id}", str(order_id("none", "none", "none")))
+    cases: list[tuple[dict[str, Any], int, str]] = [
+        ({"body": b"{"}, 400, "malformed"),
+        ({"body": b"[1]"}, 400, "malformed"),
+        ({"body": b'{"a":1,"a":2}'}, 400, "malformed"),
+        ({"body": b"\xff"}, 400, "malformed"),
+        ({"body": b"[" * 5_000}, 400, "malformed"),
+        ({"body": large}, 413, "body-too-large"),
+        ({"body": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported-media-type"),
+        ({"body": b"{}", "headers": {"Content-Encoding": "gzip"}}, 415, "unsupported-media-type"),
+        ({"body": b"{}", "headers": {"Authorization": "Bearer nobody"}}, 401, "unauthorized"),
+    ]
+    for sent, status, problem in cases:
+        assert is_problem(await fund.post(path, **sent), status, problem), sent
+
+
+async def test_paths_and_methods_that_are_not_there(fund: FundClient) -> None:
+    assert is_problem(await fund.get("/v1/nothing"), 404, "not-found")
+    wrong = await fund.request("DELETE", "/v1/payments")
+    assert is_problem(wrong, 405, "method-not-allowed")
+    assert wrong.headers["Allow"] == "GET, POST"
+    assert is_problem(await fund.get("/v1/events?after=x"), 400, "malformed")
+    assert is_problem(await fund.get("/v1/events?wait_s=31"), 400, "malformed")
+    assert is_problem(await fund.get("/v1/merchants/a:b"), 400, "malformed")
+
+
+Ask = Callable[[FundClient, str], Any]
+BY_ID: dict[str, Ask] = {
+    "get": lambda fund, id_: fund.get(f"/v1/withdrawals/{id_}"),
+    "history": lambda fund, id_: fund.get(f"/v1/withdrawals/{id_}/history"),
+    "paid": lambda fund, id_: fund.post(f"/v1/withdrawals/{id_}/paid", {"channel_ref": "x"}),
+    "bounced": lambda fund, id_: fund.post(f"/v1/withdrawals/{id_}/bounced", {"reason": "x"}),
+    "approve": lambda fund, id_: fund.post(f"/v1/adjustments/{id_}/approve", {}),
+}
+
+
+@pytest.mark.parametrize("ask", BY_ID.values(), ids=BY_ID)
+async def test_an_id_that_is_nobodys_or_of_another_kind_is_not_found(scene: Scene, ask: Ask) -> None:
+    payment = str(order_id("payment", scene.merchant, "paid"))
+    for id_, status, problem in (
+        (new_id(), 404, "not-found"),
+        (payment, 404, "not-found"),
+        ("x", 400, "malformed"),
+        (payment.replace("-", ""), 400, "malformed"),
+    ):
+        answer: Answer = await ask(scene.fund, id_)
+        assert is_problem(answer, status, problem)
+    assert await scene.fund.has(scene.merchant) == (1_000, 0, 0)
+
+
+async def test_a_withdrawal_that_was_refused_cannot_end(scene: Scene) -> None:
+    refused = {**CHANNEL, "merchant": scene.merchant, "order_no": "w", "amount": 1_001}
+    id_ = (await scene.fund.post("/v1/withdrawals", refused)).json["order"]["id"]
+    for ask in (BY_ID["paid"], BY_ID["bounced"]):
+        assert is_problem(await ask(scene.fund, id_), 422, "withdrawal-not-posted")

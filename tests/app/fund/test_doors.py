@@ -1,0 +1,231 @@
+"""What the fund service's door counts, whose it is, and what is answered while something behind it is away."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fundledger.app.fund import orders
+from fundledger.app.fund.exposition import render
+from fundledger.app.fund.metrics import FundSnapshot
+from fundledger.app.fund.orders import whose
+from fundledger.app.fund.service import SPACE, FundService
+from fundledger.app.problems import BadRequest
+from fundledger.fund.requests import Payment
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.counted import Limits
+from fundledger.ratelimit.limiter import Limiter
+from fundledger.ratelimit.policies import parse
+from tests.ratelimit.test_limiter import Near, World
+from tests.support.answers import is_problem
+from tests.support.database import Databases
+from tests.support.fund_http import FundClient, a_fund_service
+from tests.support.running import RunningService
+from tests.support.waiting import eventually
+from tests.support.wire import connected, request
+
+POLICIES = """
+version = 1
+[[policy]]
+name = "caller"
+key = "caller"
+rate = "1/h"
+burst = 1_000
+mode = "strict"
+[[policy]]
+name = "merchant"
+key = "merchant"
+rate = "1/h"
+burst = 5
+mode = "strict"
+"""
+
+
+class Limited(Limiter):
+    """On a store of its own, which nobody has to run."""
+
+    def __init__(self) -> None:
+        world = World()
+        world.now = 1e9
+        super().__init__(parse(POLICIES), Near(world, 1), Limits(), space=SPACE)  # type: ignore[arg-type]
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def limited(
+    fund_database: str, service: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[FundService, FundClient]]:
+    limiter = Limited()
+    monkeypatch.setattr(limiter.store, "run", forever, raising=False)
+    monkeypatch.setattr(limiter, "run", forever)
+    async with (
+        a_fund_service(fund_database, tmp_path, service, limiter=limiter) as (fund, url),
+        FundClient(url) as client,
+    ):
+        yield fund, client
+
+
+async def test_a_merchant_has_one_quota_over_all_kinds_and_repeats_cost_nothing(
+    limited: tuple[FundService, FundClient],
+) -> None:
+    _, client = limited
+    merchant = await client.shop()
+    sent = [client.payment(merchant, str(i), 10) for i in range(5)]
+    assert {(await client.post("/v1/payments", body)).status for body in sent} == {201}
+    over = await client.post("/v1/payments", client.payment(merchant, "6", 10))
+    assert over.status == 429, over
+    assert over.json["violated-policies"] == ["merchant"]
+    refund = {"merchant": merchant, "order_no": "r", "payment_order_no": "0", "amount": 1}
+    assert (await client.post("/v1/refunds", refund)).status == 429
+    batch = {"payments": [client.payment(merchant, "7", 10)]}
+    assert (await client.post("/v1/payments/batch", batch)).status == 429
+    # A repeat is answered from the record, though nothing is left; whoever did not look would refuse it.
+    assert (await client.post("/v1/payments", sent[0])).is_replay
+    other = await client.shop("other")
+    assert (await client.paid(other, "1", 10)).status == 201
+    assert await client.has(other) == (10, 0, 0)
+
+
+async def test_a_repeat_is_refused_by_a_twin_that_does_not_look_for_it(
+    limited: tuple[FundService, FundClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = limited
+    merchant = await client.shop()
+    for i in range(5):
+        assert (await client.paid(merchant, str(i), 10)).status == 201
+    monkeypatch.setattr(orders, "_may_be_repeat", lambda service, no: False)
+    assert (await client.paid(merchant, "0", 10)).status == 429
+
+
+async def test_repeats_of_a_batch_give_back_what_they_cost(limited: tuple[FundService, FundClient]) -> None:
+    fund, client = limited
+    merchant = await client.shop()
+    batch = {"payments": [client.payment(merchant, str(i), 10) for i in range(2)]}
+    for _ in range(4):
+        assert (await client.post("/v1/payments/batch", batch)).status == 200
+    statuses = [(await client.paid(merchant, f"x{i}", 10)).status for i in range(4)]
+    assert statuses == [201, 201, 201, 429]
+    assert fund.gate.limiter is not None
+    chain = fund.gate.limiter.chain("tests", ApiClass.PAYMENT, *reversed(whose(merchant)))
+    assert [bucket.key for bucket in chain.buckets] == [
+        f"{{{SPACE}}}:caller:tests",
+        f"{{{SPACE}}}:merchant:merchant:{merchant}",
+    ]
+
+
+def test_a_merchant_is_limited_by_the_names_that_the_account_service_has_for_him() -> None:
+    assert whose("10001") == ("merchant:10001:available", "merchant:10001")
+
+
+async def test_every_answer_tells_where_its_sender_stands(limited: tuple[FundService, FundClient]) -> None:
+    _, client = limited
+    merchant = await client.shop()
+    answer = await client.paid(merchant, "1", 10)
+    assert '"merchant"' in answer.headers["RateLimit-Policy"]
+    assert "RateLimit" in answer.headers
+    assert "RateLimit" in (await client.get(f"/v1/payments?merchant={merchant}")).headers
+
+
+async def test_while_the_account_service_is_away_orders_are_kept_and_known_later(
+    fund_database: str, service: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fundledger.app.fund.service.LOOK_EVERY_S", 0.05)
+    async with a_fund_service(fund_database, tmp_path, service) as (_, url), FundClient(url) as client:
+        merchant = await client.shop()
+        payment = client.payment(merchant, "1", 10)
+        assert (await client.paid(merchant, "0", 5)).status == 201
+    async with a_fund_service(fund_database, tmp_path, None, wait_s=0.1) as (away, url), FundClient(url) as client:
+        away.link._opened.add((payment["channel"], "CNY"))
+        first = await client.post("/v1/payments", payment)
+        assert (first.status, first.json["state"]) == (202, "posting"), first
+        again = await client.post("/v1/payments", payment)
+        assert (again.status, again.is_replay, again.json["id"]) == (202, True, first.json["id"])
+        told = await client.get(f"/v1/merchants/{merchant}")
+        assert is_problem(told, 503, "unavailable")
+        assert "Retry-After" in told.headers
+        assert is_problem(
+            await client.post("/v1/merchants", {"id": "new", "name": "n", "currency": "CNY"}), 503, "unavailable"
+        )
+        unopened = {**payment, "order_no": "2", "channel": "never-seen"}
+        assert is_problem(await client.post("/v1/payments", unopened), 503, "unavailable")
+        batch = await client.post("/v1/payments/batch", {"payments": [{**payment, "order_no": "3"}]})
+        assert batch.json["results"][0]["state"] == "posting"
+        await eventually(lambda: away.metrics.now.outstanding >= 2, "what is outstanding is counted", 15)
+        page = render(away.snapshot()).decode()
+        assert "fundledger_fund_outstanding_orders 2.0" in page
+        assert 'fundledger_fund_account_call_seconds_count{outcome="away"}' in page
+
+
+async def test_without_a_database_it_is_not_ready_and_nothing_is_a_server_error_of_ours(
+    postgres: Databases, service: RunningService, tmp_path: Path
+) -> None:
+    dsn = await postgres.new_fund()
+    async with a_fund_service(dsn, tmp_path, service) as (fund, url), FundClient(url) as client:
+        merchant = await client.shop()
+        assert (await client.get("/readyz")).status == 200
+        await fund.pool.close()
+        assert is_problem(await client.get("/readyz"), 503, "no-database")
+        for path in (f"/v1/payments?merchant={merchant}", "/v1/merchants"):
+            assert is_problem(await client.get(path), 503, "unavailable")
+        answer = await client.paid(merchant, "1", 5)
+        assert is_problem(answer, 503, "outcome-unknown")
+    await postgres.drop(dsn)
+
+
+async def test_a_bug_behind_a_payment_is_an_answer_and_the_connection_goes_on(
+    limited: tuple[FundService, FundClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = limited
+    merchant = await client.shop()
+    body = json.dumps(client.payment(merchant, "1", 5)).encode()
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    async with connected(client.base_url) as wire:
+        for where in ("told", "whose", "_answering"):
+            with monkeypatch.context() as broken:
+                broken.setattr(orders, where, breaks)
+                await wire.send(request("POST", "/v1/payments", client.token, body))
+                reply = await wire.reply()
+                assert (reply.status, reply.problem) == (500, "internal-error")
+        await wire.send(request("POST", "/v1/payments", client.token, body))
+        assert (await wire.reply()).status in (200, 201)
+    assert sum(limited[0].gate.shedder.counted().in_flight.values()) == 0
+
+
+async def test_the_quotes_that_prove_no_key_stands_twice_are_the_fewest_there_can_be(fund: FundClient) -> None:
+    whole = fund.payment("m", "1", 5)
+    for more in ({}, {"settle": "later"}, {"channel_ref": "x"}, {"settle": "now"}, {"ticket": "t"}):
+        body = json.dumps({**whole, **more}).encode()
+        decoded = orders._decode_payment(body)
+        assert isinstance(decoded, Payment)
+        with pytest.raises(BadRequest):
+            orders._decode_payment(body[:-1] + b', "amount": 5}')
+
+
+async def test_events_are_a_feed_of_somebody_else(fund_database: str, service: RunningService, tmp_path: Path) -> None:
+    class Feed:
+        async def read(self, after: int, limit: int, wait_s: float) -> Any:
+            return {"events": [], "next": after + limit, "waited": wait_s}
+
+    async with a_fund_service(fund_database, tmp_path, service) as (fund, url), FundClient(url) as client:
+        assert is_problem(await client.get("/v1/events"), 503, "unavailable")
+        fund.feed = Feed()
+        answer = await client.get("/v1/events?after=5&limit=7&wait_s=0.5")
+        assert answer.json == {"events": [], "next": 12, "waited": 0.5}
+
+
+def test_snapshots_of_workers_add_up_and_what_all_see_is_not_added() -> None:
+    one = FundSnapshot(answers={"payment posted": 2}, waiting=1, outstanding=7, outstanding_age_s=1.5)
+    two = FundSnapshot(answers={"payment posted": 3}, waiting=2, outstanding=6, outstanding_age_s=2.5)
+    one.add(two)
+    assert (one.answers, one.waiting, one.outstanding, one.outstanding_age_s) == ({"payment posted": 5}, 3, 7, 2.5)
+    one.forget_gauges()
+    assert (one.answers, one.waiting, one.outstanding, one.workers) == ({"payment posted": 5}, 0, 0, 0)

@@ -1,0 +1,208 @@
+"""The fund service's OpenAPI file says what it does, and it does what the file says."""
+
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import CHECKS, CheckContext, load_all_checks
+
+from fundledger.app import docs_page
+from fundledger.app.fund import openapi
+from fundledger.app.fund.openapi_answers import REQUEST_SCHEMAS
+from fundledger.app.fund.openapi_operations import OPERATIONS
+from fundledger.app.fund.problems import ADVICE, REFUSALS
+from fundledger.app.fund.routes import ROUTES
+from fundledger.app.gate import IANA
+from fundledger.app.problems import URN
+from fundledger.app.routing import TIMEOUT_HEADER
+from fundledger.fund.refusal import Code
+from tests.support.fund_http import FundClient
+from tests.support.running import RunningService
+
+DOCUMENT: dict[str, Any] = json.loads(json.dumps(openapi.document()))
+SCHEMAS = DOCUMENT["components"]["schemas"]
+ANSWERS = set(SCHEMAS) - set(REQUEST_SCHEMAS)
+PUBLISHED_ELSEWHERE = {"/v1/events", "/metrics"}
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def test_every_route_is_in_the_document_as_it_is() -> None:
+    assert {(method, path) for method, path, _ in operations()} == {(r.method, r.template) for r in ROUTES}
+    public = {(method, path) for method, path, operation in operations() if operation.get("security") == []}
+    assert public == {(r.method, r.template) for r in ROUTES if r.public}
+    limited = {(method, path) for method, path, operation in operations() if "429" in operation["responses"]}
+    assert limited == {(r.method, r.template) for r in ROUTES if r.api_class is not None}
+    told = {o.path: o.body_bytes_max for o in OPERATIONS if o.method == "POST"}
+    assert told == {r.template: r.body_bytes_max for r in ROUTES if r.method == "POST"}
+    parameters = {
+        (method, path): {p["name"] for p in operation.get("parameters", ()) if p["in"] == "query"}
+        for method, path, operation in operations()
+    }
+    assert parameters == {(r.method, r.template): set(r.query) for r in ROUTES}
+    ids = [operation["operationId"] for _, _, operation in operations()]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_refusal_has_a_status_an_advice_and_an_operation_that_names_it() -> None:
+    assert list(REFUSALS) == list(ADVICE) == list(Code)
+    listed = {(p["type"].removeprefix(URN).removeprefix(IANA), p["status"]) for p in DOCUMENT["x-problems"]}
+    named = {
+        (name, int(status))
+        for _, _, operation in operations()
+        for status, answer in operation["responses"].items()
+        for name in answer.get("x-problems", ())
+    }
+    assert named <= listed
+    assert {(str(code), status) for code, (status, _) in REFUSALS.items()} <= named
+
+
+def test_request_bodies_name_no_unknown_members_and_every_reference_leads_somewhere() -> None:
+    assert {name for name in REQUEST_SCHEMAS if SCHEMAS[name]["additionalProperties"] is not False} == set()
+    text = json.dumps(DOCUMENT)
+    references = set(re.findall(r'"\$ref": "#/components/schemas/([^"]*)"', text))
+    assert references == set(SCHEMAS)
+    assert not [pattern for pattern in re.findall(r'"pattern": "([^"]*)"', text) if "\\Z" in pattern]
+
+
+async def test_the_document_and_its_page_are_served(fund: FundClient) -> None:
+    assert (await fund.get("/openapi.json")).json == DOCUMENT
+    page = await fund.get("/docs")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.body.decode() == docs_page.render(DOCUMENT)
+
+
+def closed() -> dict[str, Any]:
+    """Answers may have no members but those they name: a client may meet more, this test not."""
+    copy: dict[str, Any] = json.loads(json.dumps(DOCUMENT))
+    for name in ANSWERS:
+        copy["components"]["schemas"][name].setdefault("additionalProperties", False)
+    return copy
+
+
+def validator(schema: dict[str, Any]) -> Any:
+    components = {"schemas": closed()["components"]["schemas"]}
+    return jsonschema_rs.validator_for({**schema, "components": components}, validate_formats=True)
+
+
+async def test_the_examples_in_their_order_are_answered_as_documented(fund: FundClient) -> None:
+    """Merchant and orders of the examples are this test's own."""
+    ids: dict[str, str] = {}
+
+    def ours(text: str) -> str:
+        return text.replace("10001", f"e-{fund.salt}").replace('"2026-0', f'"{fund.salt}-0')
+
+    posts = [(path, op) for method, path, op in operations() if method == "POST"]
+    # A second payment for the reversal, and money that is pending for the settlement.
+    before = {
+        "/v1/settlements": [{"order_no": f"{fund.salt}-later", "settle": "later"}],
+        "/v1/reversals": [{"order_no": f"{fund.salt}-0002"}],
+    }
+    refused = {"/v1/recoveries", "/v1/write-offs"}
+    for path, operation in posts:
+        payment = json.loads(
+            ours(
+                json.dumps(
+                    DOCUMENT["paths"]["/v1/payments"]["post"]["requestBody"]["content"]["application/json"]["example"]
+                )
+            )
+        )
+        for more in before.get(path, ()):
+            assert (await fund.post("/v1/payments", {**payment, **more})).status == 201
+        body = ours(json.dumps(operation["requestBody"]["content"]["application/json"]["example"]))
+        url = ours(path.replace("{id}", ids.get(path.split("/")[2], "10001")))
+        if path.endswith("/bounced"):
+            drawn = {"merchant": f"e-{fund.salt}", "order_no": "b", "amount": 1, "channel": "simulator"}
+            url = f"/v1/withdrawals/{(await fund.post('/v1/withdrawals', drawn)).json['id']}/bounced"
+        answer = await fund.post(url, body=body.encode())
+        wanted = "422" if path in refused else "201" if "201" in operation["responses"] else "200"
+        assert str(answer.status) == wanted, (path, answer)
+        media = answer.headers["Content-Type"].partition(";")[0]
+        validator(operation["responses"][wanted]["content"][media]["schema"]).validate(answer.json)
+        shown = answer.json.get("order", answer.json)
+        if "id" in shown:
+            ids[path.split("/")[2]] = shown["id"]
+    for method, path, operation in operations():
+        if method == "GET" and path not in PUBLISHED_ELSEWHERE and path.startswith("/v1/"):
+            url = ours(path.replace("{id}", ids.get(path.split("/")[2], "10001")))
+            if any(p["name"] == "merchant" and p["required"] for p in operation["parameters"]):
+                url += f"?merchant=e-{fund.salt}"
+            answer = await fund.get(url)
+            assert answer.status == 200, (url, answer)
+            validator(operation["responses"]["200"]["content"]["application/json"]["schema"]).validate(answer.json)
+
+
+load_all_checks()
+NAMES = (
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "negative_data_rejection",
+)
+# Orders of all kinds are read by the same functions.
+READ_LIKE_PAYMENTS = "^/v1/(?!payments|merchants)"
+SCHEMA = (
+    schemathesis.openapi.from_dict(closed())
+    .exclude(path=sorted(PUBLISHED_ELSEWHERE))
+    .exclude(method="GET", path_regex=READ_LIKE_PAYMENTS)
+)
+
+
+class Shop:
+    def __init__(self, url: str, token: str, merchant: str, payment: str) -> None:
+        self.url, self.token, self.merchant, self.payment = url, token, merchant, payment
+
+
+@pytest.fixture(scope="module")
+async def shop(platform: RunningService) -> AsyncIterator[Shop]:
+    """A merchant with some money, whom requests may name. Of a process of its own: schemathesis waits in this one."""
+    async with FundClient(platform.fund_url, platform.token) as client:
+        merchant = await client.shop(balance=1 << 40)
+        payment = await client.paid(merchant, "paid", 1 << 40)
+        yield Shop(platform.fund_url, platform.token, merchant, payment.json["id"])
+
+
+def no_input_is_a_server_error(context: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    CHECKS.get_one("not_a_server_error")(context, response, case)
+
+
+def let_it_meet_the_desk(case: schemathesis.Case, shop: Shop) -> None:
+    """Let a valid request name what exists more often than chance would."""
+    if (case.headers or {}).get(TIMEOUT_HEADER) is not None:
+        case.headers[TIMEOUT_HEADER] = "60000"
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if "id" in (case.path_parameters or {}):
+        of_merchant = "/merchants/" in case.path
+        case.path_parameters["id"] = shop.merchant if of_merchant else shop.payment
+    sent = case.body if isinstance(case.body, dict) else {}
+    for order in (sent, *(sent.get("payments") or ())):
+        if isinstance(order, dict) and zlib.crc32(json.dumps(order).encode()) % 4:
+            order.update({name: value for name, value in known(shop).items() if name in order})
+
+
+def known(shop: Shop) -> dict[str, str]:
+    return {"merchant": shop.merchant, "currency": "CNY", "channel": "simulator", "payment_order_no": "paid"}
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=8, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_sent_the_answer_is_one_that_the_document_names(case: schemathesis.Case, shop: Shop) -> None:
+    let_it_meet_the_desk(case, shop)
+    case.call_and_validate(
+        base_url=shop.url,
+        headers={"Authorization": f"Bearer {shop.token}"},
+        checks=[*CHECKS.get_by_names(list(NAMES)), no_input_is_a_server_error],
+        timeout=30,
+    )
