@@ -88,8 +88,8 @@ def daemons_of(context: Context) -> list[Daemon]:
     deliverer = context.deliverer
     found = [
         Daemon("recoverer", _counting(recoverer.recover_some, AT_ONCE), 0.5),
+        Daemon("payouts", _paying(context.payouts), 0.5),
         Daemon("settlement", _counting(settler.settle_some, None), 10.0),
-        Daemon("payouts", _paying(context.payouts), 0.2),
         Daemon("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
         Daemon("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
     ]
@@ -115,6 +115,14 @@ def _counting(
     return run
 
 
+def _paying(payouts: Payouts) -> Callable[[Turn], Awaitable[Ran]]:
+    async def run(turn: Turn) -> Ran:
+        done, lag_s = await payouts.pay_out_some(turn.check)
+        return Ran(done, lag_s)
+
+    return run
+
+
 def _sending(send: Callable[[Callable[..., Awaitable[None]]], Awaitable[Sent]]) -> Callable[[Turn], Awaitable[Ran]]:
     async def run(turn: Turn) -> Ran:
         try:
@@ -122,14 +130,6 @@ def _sending(send: Callable[[Callable[..., Awaitable[None]]], Awaitable[Sent]]) 
         except RedisError as error:
             raise OSError(f"Redis does not answer: {error}") from error
         return Ran(sent.done, sent.lag_s, sent.more)
-
-    return run
-
-
-def _paying(payouts: Payouts) -> Callable[[Turn], Awaitable[Ran]]:
-    async def run(turn: Turn) -> Ran:
-        done, lag_s = await payouts.pay_out_some(turn.check)
-        return Ran(done, lag_s)
 
     return run
 
@@ -169,7 +169,8 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
     channels = {name: HttpChannel(url) for name, url in order.channels.items()}
     await accounts.open()
     try:
-        yield Context(order, chosen, pool, desk, posting, feed, store, deliverer, Payouts(pool, desk, channels))
+        payouts = Payouts(pool, desk, channels)
+        yield Context(order, chosen, pool, desk, posting, feed, store, deliverer, payouts)
     finally:
         for channel in channels.values():
             await channel.close()
