@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -10,6 +12,7 @@ from typing import Final, Literal, Self
 from fundledger.benchmarks.wire import HOST
 
 CHUNK: Final = 1 << 16
+NO_LINGER: Final = struct.pack("ii", 1, 0)
 Form = Literal["reset", "swallow"]
 
 
@@ -76,8 +79,12 @@ class Link:
         for flow in self._flows:
             flow.cancel()
         for writer in self._writers:
+            # Closed without lingering, a socket says so by a reset.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             writer.transport.abort()
         await asyncio.gather(*self._flows, return_exceptions=True)
+        # What was aborted is closed in the loop's next turns.
+        await asyncio.sleep(0.01)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
