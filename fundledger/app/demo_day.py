@@ -105,7 +105,7 @@ class Day:
         )
         again = next(order for order in self.paid if order.merchant == HOT)
         same = await self._fund.pay(HOT, again.order_no, again.amount, "CNY", CHANNEL, again.channel_ref)
-        _say(f"one of them is sent again, as after a time-out: the same order, and nothing moved (a repeat: {same.replay})")
+        _say(f"one of them is sent again, as after a time-out: the same order, nothing moved (a repeat: {same.replay})")
         await self._tell_bank([(order.channel_ref or "", order.amount) for order in self.paid])
 
     async def _refund(self) -> None:
