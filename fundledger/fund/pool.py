@@ -1,6 +1,6 @@
 """Connections to the fund database."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
 else:
     _Connection = asyncpg.Connection
+
+
+BY_INDEX: Final = {
+    "jit": "off",
+    # A plan that is made while a table is empty, and kept, must not scan it when it has grown.
+    "enable_seqscan": "off",
+}
 
 
 class _Lasting(_Connection):
@@ -25,5 +32,5 @@ async def open_pool(dsn: str, name: str, size: int) -> "asyncpg.Pool[asyncpg.Rec
         max_size=size,
         connection_class=_Lasting,
         command_timeout=30,
-        server_settings={"application_name": name[:63], "jit": "off"},
+        server_settings={"application_name": name[:63], **BY_INDEX},
     )

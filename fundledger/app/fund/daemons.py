@@ -35,6 +35,7 @@ from fundledger.fund.desk import Desk
 from fundledger.fund.events import fund_feed
 from fundledger.fund.link import AccountLink, Away
 from fundledger.fund.merchants import Merchants
+from fundledger.fund.pool import BY_INDEX
 from fundledger.fund.posting import Posting
 from fundledger.fund.recover import AT_ONCE, Recoverer
 from fundledger.fund.settle import Settler
@@ -153,7 +154,7 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
         command_timeout=30,
         server_settings={
             "application_name": f"fundledger daemons {order.ordinal}",
-            "jit": "off",
+            **BY_INDEX,
             # Whoever is stopped within a transaction must not keep others from its leases for ever.
             "idle_in_transaction_session_timeout": "10s",
         },

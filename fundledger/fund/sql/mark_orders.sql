@@ -7,7 +7,8 @@ WITH told AS (
 ), marked AS (
     UPDATE fund.orders o SET state = t.state, problem = t.problem, posted_at = t.posted_at, due_at = NULL
     FROM told t
-    WHERE o.id = t.id AND o.state = 'posting'
+    -- The ids once more as an array: a plan that was made while the table was empty goes by the primary key, too.
+    WHERE o.id = t.id AND o.id = ANY (ARRAY(SELECT i.id FROM told i)) AND o.state = 'posting'
     RETURNING o.id, o.seq, o.kind, o.merchant, o.state, o.amount, o.fee, o.settle, o.problem
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
