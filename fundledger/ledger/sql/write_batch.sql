@@ -33,7 +33,8 @@ WITH new_vouchers AS (
         buffered = coalesce(($48::boolean[])[k], s.buffered),
         last_entry_mac = substring($28::bytea FROM 32 * k - 31 FOR 32), mac = substring($29::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $20::integer) AS k
-    WHERE s.shard = $1 AND s.account_number = ($21::bigint[])[k] AND s.slot = ($22::integer[])[k]
+    WHERE s.account_number = ($21::bigint[])[k] AND s.slot = ($22::integer[])[k]
+      AND s.shard + 0 = $1 -- not by the index: whoever planned this on a small table would walk the whole shard for ever
       AND s.posted = ($38::bigint[])[k] AND s.held = ($39::bigint[])[k] AND s.version = ($40::bigint[])[k]
       AND s.status = ($41::smallint[])[k] AND s.mac = substring($42::bytea FROM 32 * k - 31 FOR 32)
     RETURNING 1
