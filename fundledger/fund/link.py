@@ -17,7 +17,7 @@ from fundledger.client.types import Account, Entry, Voucher
 from fundledger.fund import accounts, flows
 from fundledger.fund.accounts import AccountName
 from fundledger.fund.flows import Ending
-from fundledger.fund.order import Kind, Order, voucher_id
+from fundledger.fund.order import PLATFORM, Kind, Order, voucher_id
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -56,6 +56,7 @@ class AccountLink:
     def __init__(self, service: AccountService) -> None:
         self._service = service
         self._opened: set[tuple[str, str]] = set()
+        self._there: set[str] = set()
         self.is_away = False
 
     async def post(self, orders: Sequence[Order]) -> list[Verdict | None]:
@@ -127,14 +128,16 @@ class AccountLink:
         await self._open([*accounts.of_platform(currency), *accounts.of_merchant(merchant)], currency)
 
     async def _open(self, names: Sequence[AccountName], currency: str) -> None:
+        new = [name for name in names if name.id not in self._there]
         try:
-            await asyncio.gather(*(self._service.open_account(n.id, n.owner, n.type, currency) for n in names))
+            await asyncio.gather(*(self._service.open_account(n.id, n.owner, n.type, currency) for n in new))
         except Fault as fault:
             raise self._away(fault) from None
         except NotDone as no:
             # It exists, and differs: somebody else opened it.
             _log.critical("an account of the fund service cannot be opened: %s", no)
             raise Away(str(no)) from None
+        self._there.update(name.id for name in new if name.owner == PLATFORM)
 
     def _away(self, fault: Fault) -> Away:
         self.is_away = True
