@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
 
-demo: $(STAMP) ## merchants, paced traffic and a proof of the books, in a data directory of its own
+demo: $(STAMP) ## a day of a small platform on services of its own, and a proof of the books
 	@$(BIN)/fundledger demo
 
 test: $(STAMP) lint ## everything: style, types, import contracts, tests on a real Postgres

@@ -3,16 +3,20 @@
 import argparse
 import re
 import shlex
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from fundledger.app import cli, exposition, metrics
+from fundledger.app.fund import exposition as fund_exposition
 from fundledger.app.fund import problems as fund_problems
+from fundledger.app.fund.metrics import FundSnapshot
+from fundledger.app.fund.orders import NAMES
+from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
 from fundledger.app.openapi_problems import ADVICE, problems
 from fundledger.app.settings import PREFIX, Settings
+from fundledger.fund.statements import SQL as FUND_SQL
 from fundledger.ledger.refusal import Code
 from fundledger.ledger.statements import SQL
 from fundledger.ratelimit import policies
@@ -28,7 +32,12 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
-VARIES = re.compile(TIME + r'|"accounting_date":"[^"]*"|^(?:Date|RateLimit): .*|; \d+\.\d+ s$', re.MULTILINE)
+VARIES = re.compile(
+    TIME + r'|"accounting_date":"[^"]*"|"version":\d+|^(?:Date|RateLimit): .*'
+    r"|[\d,]+ (?=vouchers|entries|accounts)|; \d+\.\d+ s$",
+    re.MULTILINE,
+)
+"""Also how much there is in books that other tests post to."""
 
 
 def named(document: Path) -> str:
@@ -153,14 +162,32 @@ def test_the_refusals_of_the_fund_service_are_those_of_the_code_in_their_order()
     assert table(DOCS / "refusals.md", "Code of the fund service") == expected
 
 
+def test_the_requests_of_the_fund_service_are_its_routes():
+    text = " ".join(cells[0] for cells in table(DOCS / "fund.md", "Request"))
+    named_ = set()
+    for methods, path in re.findall(r"`(GET|POST) ([^`]+)`", text):
+        named_ |= {(methods, path.replace("{kind}", kind)) for kind in NAMES.values()}
+    assert named_ == {(route.method, route.template) for route in FUND_ROUTES if not route.public}
+
+
 def test_there_is_advice_for_every_refusal():
     assert set(ADVICE) == set(Code)
 
 
 def test_every_metric_is_documented():
     exposed = set(re.findall(r"^# TYPE (\w+)", exposition.render(metrics.Snapshot()).decode(), re.MULTILINE))
-    documented = {cells[0].strip("`").partition("{")[0] for cells in table(DOCS / "operations.md", "Name")}
-    assert documented == exposed
+    assert documented_metrics("Name") == exposed
+
+
+def documented_metrics(first_column: str) -> set[str]:
+    return {cells[0].strip("`").partition("{")[0] for cells in table(DOCS / "operations.md", first_column)}
+
+
+def test_every_metric_of_the_fund_service_is_documented():
+    exposed = set(re.findall(r"^# TYPE (\w+)", fund_exposition.render(FundSnapshot()).decode(), re.MULTILINE))
+    of_both = documented_metrics("Name")
+    of_both |= {name.replace("ledger_", "ledger_fund_", 1) for name in of_both}
+    assert documented_metrics("Name at the fund service") == exposed - of_both
 
 
 def test_the_fields_of_a_policy_are_those_of_the_code():
@@ -183,7 +210,7 @@ def test_the_classes_that_are_shown_have_the_ranks_of_the_code():
 def test_every_statement_that_the_path_of_a_payment_names_exists():
     statements = re.findall(r"\b(\w+)\.sql\b", (DOCS / "path-of-a-payment.md").read_text())
     assert statements
-    assert set(statements) <= set(SQL)
+    assert set(statements) <= set(SQL) | set(FUND_SQL)
 
 
 def test_the_guards_of_the_invariants_are_those_that_verify_watches():
@@ -244,9 +271,10 @@ def is_whole(command: str) -> bool:
 class Shell:
     """As much of a shell, and of curl, as the README's session needs."""
 
-    def __init__(self, running: RunningService, client: Client) -> None:
+    def __init__(self, running: RunningService, accounts: Client, fund: Client) -> None:
         self._running = running
-        self._client = client
+        self._clients = {running.base_url: accounts, running.fund_url: fund}
+        self._places = {"BASE": running.base_url, "FUND": running.fund_url}
         self._variables: dict[str, str] = {}
 
     async def run(self, command: str) -> str:
@@ -254,7 +282,7 @@ class Shell:
         words = [re.sub(r"\$([A-Z]+)", lambda m: self._variables[m[1]], word) for word in shlex.split(command)]
         name, is_assignment, value = words[0].partition("=")
         if is_assignment:
-            self._variables[name] = self._running.base_url if name == "BASE" else value
+            self._variables[name] = self._places.get(name, value)
             return ""
         if words[0] == "curl":
             return await self._curl(words[1:])
@@ -264,7 +292,7 @@ class Shell:
         return done.stdout.splitlines()[-1] if words[2:] else done.stdout
 
     async def _curl(self, words: list[str]) -> str:
-        headers, body, path, with_head = {}, None, "", False
+        headers, body, url, with_head = {}, None, "", False
         while words:
             word = words.pop(0)
             if word == "-H":
@@ -275,8 +303,9 @@ class Shell:
             elif word.startswith("-"):
                 with_head = "i" in word
             else:
-                path = word.removeprefix(self._running.base_url)
-        answer = await self._client.request("GET" if body is None else "POST", path, body, headers)
+                url = word
+        place, client = next(each for each in self._clients.items() if url.startswith(f"{each[0]}/"))
+        answer = await client.request("GET" if body is None else "POST", url.removeprefix(place), body, headers)
         return shown_with_head(answer) if with_head else answer.body.decode()
 
 
@@ -292,17 +321,12 @@ def comparable(output: str) -> list[str]:
     return [*sorted(head.splitlines()), blank, body]
 
 
-@pytest.fixture(scope="module")
-async def fresh() -> AsyncIterator[RunningService]:
-    async with RunningService(workers=2) as running:
-        yield running
-
-
-async def test_the_session_of_the_readme_answers_as_shown(fresh: RunningService):
+async def test_the_session_of_the_readme_answers_as_shown(platform: RunningService):
     steps = session(README.read_text())
-    assert len(steps) >= 10
-    async with Client(fresh.base_url, token=None) as client:
-        shell = Shell(fresh, client)
+    assert len(steps) >= 15
+    urls = platform.base_url, platform.fund_url
+    async with Client(urls[0], token=None) as accounts, Client(urls[1], token=None) as fund:
+        shell = Shell(platform, accounts, fund)
         for step in steps:
             assert comparable(await shell.run(step.command)) == comparable(step.shown), step.command
 
@@ -316,8 +340,9 @@ async def test_the_examples_of_bad_settings_answer_as_shown(tmp_path: Path):
         assert done.stderr.strip() == step.shown.strip()
 
 
-async def test_the_checks_of_the_invariants_are_those_of_verify(fresh: RunningService):
-    report = await fresh.verify()
+async def test_the_checks_of_the_invariants_are_those_of_verify(platform: RunningService):
+    report = await platform.verify()
     text = " ".join(cells[4] for cells in table(DOCS / "invariants.md", "No"))
-    proving = {check["name"] for check in report["checks"]} | set(FUND_CHECKS)
+    proving = {check["name"] for check in report["checks"]}
+    assert set(FUND_CHECKS) <= proving
     assert set(re.findall(r"`(\w+)`", text)) == proving - {"guards_in_force"}
