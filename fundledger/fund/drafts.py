@@ -20,9 +20,8 @@ class Draft(msgspec.Struct):
     request: Request
 
 
-def who(module: str, request: Request) -> str:
+def who(module: str, person: str | None) -> str:
     """Who asks, as an order names him: MODULE or MODULE/PERSON."""
-    person = getattr(request, "person", None)
     return module if person is None else f"{module}/{person}"
 
 
@@ -53,28 +52,36 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
         currency=currency,
         digest=request.digest(),
         voucher_id=voucher_id(id_),
-        module=who(module, request),
+        module=module,
         created_at=at,
-        channel=getattr(request, "channel", None),
-        channel_ref=getattr(request, "channel_ref", None),
-        direction=getattr(request, "direction", None),
-        reason=getattr(request, "reason", None),
         ticket=request.ticket,
         due_at=at + timedelta(seconds=due_s),
     )
     match request:
         case requests.Payment():
-            order.settle = request.settle
+            order.channel, order.channel_ref, order.settle = request.channel, request.channel_ref, request.settle
             _charge(order, merchant, "payment")
         case requests.Withdrawal():
+            order.channel = request.channel
             _charge(order, merchant, "withdrawal")
-        case requests.Refund() | requests.Chargeback():
+        case requests.Refund():
             order.of_order = order_id(Kind.PAYMENT, whose, request.payment_order_no)
+        case requests.Chargeback():
+            order.of_order = order_id(Kind.PAYMENT, whose, request.payment_order_no)
+            order.channel_ref = request.channel_ref
         case requests.Reversal():
-            order.of_order = order_id(request.of_kind, whose, request.of_order_no)
+            order.of_order, order.reason = order_id(request.of_kind, whose, request.of_order_no), request.reason
         case requests.Adjustment():
+            order.direction, order.reason = request.direction, request.reason
+            order.module = who(module, request.person)
             # Nobody has to look after it before another one has approved.
             order.state, order.due_at = State.CREATED, None
+        case requests.ChannelCost():
+            order.channel = request.channel
+        case requests.BankDifference():
+            order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
+        case requests.WriteOff():
+            order.reason = request.reason
     return Draft(order, request)
 
 

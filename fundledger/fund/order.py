@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+from asyncpg.pgproto import pgproto
 
 PLATFORM: Final = "platform"
 """Stands as the merchant of orders that are no merchant's."""
@@ -111,7 +112,7 @@ def voucher_id(order: UUID, step: str = "post", attempt: int = 0) -> UUID:
 def _named(*parts: str) -> UUID:
     # RFC 9562, version 8: 122 bits of a SHA-256, each part with its length before it.
     digest = hashlib.sha256("".join([f"{len(part)}:{part}" for part in parts]).encode()).digest()
-    number = int.from_bytes(digest[:16], "big")
-    number = number & ~(0xF << 76) | (8 << 76)
-    number = number & ~(0x3 << 62) | (2 << 62)
-    return UUID(int=number)
+    octets = bytearray(digest[:16])
+    octets[6] = octets[6] & 0x0F | 0x80
+    octets[8] = octets[8] & 0x3F | 0x80
+    return pgproto.UUID(bytes(octets))

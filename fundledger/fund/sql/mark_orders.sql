@@ -1,9 +1,11 @@
 -- Say what became of orders that were posting: posted, or refused. $1 a JSON array of {id, state, problem, posted_at}.
 -- One whose outcome was said before is left as it is, and not answered. A payment that is settled later begins to wait.
+-- Nobody waits for the disk: what is lost with a server was posted, and is asked for again; events are told from the disk.
 -- Rows: one for each that was marked. Locks: these orders.
 WITH told AS (
     SELECT t.id, t.state, t.problem, t.posted_at
-    FROM json_to_recordset($1::json) AS t (id uuid, state text, problem json, posted_at timestamptz)
+    FROM (SELECT set_config('synchronous_commit', 'off', true)) AS soon,
+         json_to_recordset($1::json) AS t (id uuid, state text, problem json, posted_at timestamptz)
 ), marked AS (
     UPDATE fund.orders o SET state = t.state, problem = t.problem, posted_at = t.posted_at, due_at = NULL
     FROM told t
