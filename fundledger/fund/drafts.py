@@ -18,6 +18,7 @@ class Draft(msgspec.Struct):
 
     order: Order
     request: Request
+    merchant: Merchant | None = None
 
 
 def who(module: str, request: Request) -> str:
@@ -75,7 +76,7 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
         case requests.Adjustment():
             # Nobody has to look after it before another one has approved.
             order.state, order.due_at = State.CREATED, None
-    return Draft(order, request)
+    return Draft(order, request, merchant)
 
 
 def _charge(order: Order, merchant: Merchant | None, product: str) -> None:

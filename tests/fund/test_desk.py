@@ -286,3 +286,15 @@ async def test_the_platforms_own_orders_are_posted(desk: FundDesk) -> None:
     assert await desk.balance(f"bank:{channel}") == -2
     assert await desk.balance("suspense:over") - before == 5
     assert cost.id == order_id("channel_cost", "platform", desk.salt)
+
+
+async def test_a_days_limit_holds_though_the_merchant_is_forgotten_while_a_withdrawal_waits(desk: FundDesk) -> None:
+    merchant = await desk.merchant(withdrawal_limit=10)
+    await desk.pay(merchant, "p", 1000)
+    members = {"merchant": merchant, "order_no": "w", "amount": 11, "channel": f"c-{desk.salt}"}
+    asked = asyncio.ensure_future(desk.ask("withdrawal", **members))
+    await asyncio.sleep(0)  # taken, and not reserved yet
+    desk.merchants._known.clear()  # as when he gets a new fee
+    answer = await asked
+    assert isinstance(answer, Refusal)
+    assert answer.code is Code.WITHDRAWAL_LIMIT_EXCEEDED
