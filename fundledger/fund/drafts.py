@@ -69,6 +69,9 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
             _charge(order, merchant, "payment")
         case requests.Withdrawal():
             _charge(order, merchant, "withdrawal")
+            if order.net > requests.AMOUNT_MAX:
+                detail = f"with its fee of {order.fee} it is more than {requests.AMOUNT_MAX}"
+                return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
         case requests.Refund() | requests.Chargeback():
             order.of_order = order_id(Kind.PAYMENT, whose, request.payment_order_no)
         case requests.Reversal():
