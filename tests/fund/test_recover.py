@@ -10,7 +10,7 @@ from fundledger.client.types import Voucher
 from fundledger.fund.answer import Away, Taken
 from fundledger.fund.link import AccountLink, Verdict
 from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.order import State
+from fundledger.fund.order import Order, State, voucher_id
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
@@ -144,3 +144,49 @@ async def test_an_order_that_could_not_be_written_is_not_taken(desk: FundDesk) -
     assert all(isinstance(answer, Away) for answer in answers)
     assert await desk.of(merchant) == (1, 0, 0)
     assert desk.desk.waiting == 0
+
+
+async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_posted(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account service goes away while what the merchant has is looked up again; then there is enough."""
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    look, looks = desk.posting.prepare_chargeback, []
+
+    async def prepare(order: Order) -> None:
+        looks.append(order.attempt)
+        if len(looks) == 2:
+            await desk.pay(merchant, "more", 1000)
+            raise AccountsAway("cut")
+        await look(order)
+        if len(looks) == 1:
+            await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+
+    monkeypatch.setattr(desk.posting, "prepare_chargeback", prepare)
+    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
+    await recover(desk)
+    assert looks == [0, 1, 1]
+    assert await desk.of(merchant) == (940, 0, 0)
+
+
+async def test_who_comes_second_with_an_attempt_of_a_chargeback_does_not_post_his_own(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    look, looks = desk.posting.prepare_chargeback, []
+
+    async def prepare(order: Order) -> None:
+        await look(order)
+        looks.append(order.attempt)
+        if len(looks) == 1:
+            await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+        else:
+            first = "UPDATE fund.orders SET attempt = 1, voucher_id = $2, to_receivable = 70 WHERE id = $1"
+            await desk.pool.execute(first, order.id, voucher_id(order.id, attempt=1))
+
+    monkeypatch.setattr(desk.posting, "prepare_chargeback", prepare)
+    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
+    await recover(desk)
+    assert await desk.of(merchant) == (10, 0, 70)
