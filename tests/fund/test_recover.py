@@ -21,6 +21,12 @@ class Cut(AccountLink):
 
     before = False
     after = False
+    no_reversals = False
+
+    async def _reverse(self, order: Order) -> Verdict | None:
+        if self.before or self.no_reversals:
+            raise AccountsAway("cut")
+        return await super()._reverse(order)
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
         if self.before:
@@ -144,6 +150,22 @@ async def test_an_order_that_could_not_be_written_is_not_taken(desk: FundDesk) -
     assert all(isinstance(answer, Away) for answer in answers)
     assert await desk.of(merchant) == (1, 0, 0)
     assert desk.desk.waiting == 0
+
+
+async def test_a_reversal_that_gets_no_answer_does_not_hold_up_what_is_recovered_with_it(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    desk.link.before = True  # type: ignore[attr-defined]
+    await desk.pay(merchant, "q", 5)
+    await desk.done("reversal", merchant=merchant, order_no="r", of_kind="payment", of_order_no="p", reason="wrong")
+    desk.link.before, desk.link.no_reversals = False, True  # type: ignore[attr-defined]
+    await desk.recoverer.recover_some()
+    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 'q'") == "posted"
+    with pytest.raises(AccountsAway):
+        await desk.recoverer.recover_some()
+    desk.link.no_reversals = False  # type: ignore[attr-defined]
+    await recover(desk)
+    assert await desk.of(merchant) == (5, 0, 0)
 
 
 async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_posted(
