@@ -87,6 +87,14 @@ class Posting:
                         await orders.mark(connection, said)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+                if len(said) > 1:
+                    # It is one of them, which must not hold up the others.
+                    for order in said:
+                        await self._mark([order])
+                    return
+                _log.critical("%s order %s cannot be marked %s: %s", said[0].kind, said[0].id, said[0].state, error)
+                break
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                 _log.warning("%d orders are known to have ended, but not marked: %s", len(said), error)
                 break

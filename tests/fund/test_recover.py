@@ -168,6 +168,21 @@ async def test_a_reversal_that_gets_no_answer_does_not_hold_up_what_is_recovered
     assert await desk.of(merchant) == (5, 0, 0)
 
 
+async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    desk.link.before = True  # type: ignore[attr-defined]
+    for number in ("1", "poison", "2"):
+        await desk.pay(merchant, number, 1)
+    desk.link.before = False  # type: ignore[attr-defined]
+    poison = "ALTER TABLE fund.orders ADD CONSTRAINT poison CHECK (order_no <> 'poison' OR state = 'posting')"
+    await desk.value(poison)
+    await desk.recoverer.recover_some()
+    assert await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["poison"]
+    await desk.value("ALTER TABLE fund.orders DROP CONSTRAINT poison")
+    await recover(desk)
+
+
 async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_posted(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
