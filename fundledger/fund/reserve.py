@@ -176,7 +176,9 @@ def _refund(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> Refusa
         fee_left = payment.fee - payment.fee_settled - payment.fee_waived
         order.fee_waived = part_of(fee_left, payment.unsettled, pending)
     if settled:
-        order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
+        # More was returned than is settled, where a settlement was refused after a refund had taken of it.
+        fee_left = max(0, payment.fee_settled - payment.fee_returned)
+        order.fee = part_of(fee_left, settled_left, settled)
     payment.refunded += order.amount
     payment.refunded_unsettled += pending
     payment.fee_waived += order.fee_waived

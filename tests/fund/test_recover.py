@@ -11,6 +11,7 @@ from fundledger.fund.answer import Away, Taken
 from fundledger.fund.link import AccountLink, Verdict
 from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.order import Order, State, voucher_id
+from fundledger.fund.requests import Fee
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
@@ -181,6 +182,26 @@ async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(desk: 
     assert await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["poison"]
     await desk.value("ALTER TABLE fund.orders DROP CONSTRAINT poison")
     await recover(desk)
+
+
+async def test_a_settlement_is_refused_though_a_refund_took_of_what_it_settled(desk: FundDesk) -> None:
+    merchant = await desk.merchant(fee=Fee(basis_points=1000))
+    await desk.pay(merchant, "now", 100)
+    await desk.pay(merchant, "later", 100, settle="later")
+    desk.link.before = True  # type: ignore[attr-defined]
+    await desk.done("settlement", merchant=merchant, order_no="s")
+    desk.link.before = False  # type: ignore[attr-defined]
+    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="later", amount=10)
+    assert (refund.state, refund.from_pending, refund.fee) == (State.POSTED, 0, 1)
+    await desk.accounts.freeze(f"merchant:{merchant}:pending")
+    await recover(desk)
+    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 's'") == "refused"
+    await desk.accounts.unfreeze(f"merchant:{merchant}:pending")
+    for i in range(12):
+        await desk.done("settlement", merchant=merchant, order_no=f"s{i}", amount=1)
+    more = await desk.done("refund", merchant=merchant, order_no="more", payment_order_no="later", amount=89)
+    assert (more.state, more.from_pending, more.fee) == (State.POSTED, 88, 0)
+    assert (await desk.of(merchant))[1:] == (0, 0)
 
 
 async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_posted(
