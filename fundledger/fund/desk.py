@@ -22,7 +22,7 @@ from fundledger.fund.answer import Answer, Answering, Away, Taken
 from fundledger.fund.drafts import Draft, draft_of
 from fundledger.fund.flows import Ending
 from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.merchants import Merchant, Merchants
+from fundledger.fund.merchants import Merchants
 from fundledger.fund.order import PLATFORM, Kind, Order, State
 from fundledger.fund.orders import Pool, order_from
 from fundledger.fund.posting import Posting
@@ -238,13 +238,9 @@ class Desk:
         locked = await reserve.lock(connection, drafts)
         there = await orders.read_orders(connection, [draft.order.id for draft in drafts])
         fresh = [draft for draft in drafts if draft.order.id not in there]
-        merchants = {draft.order.merchant: self._merchant(draft.order.merchant) for draft in fresh}
-        answers = await reserve.reserve(connection, fresh, locked, merchants)
+        answers = await reserve.reserve(connection, fresh, locked)
         no = {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
         return there, no
-
-    def _merchant(self, id_: str) -> Merchant | None:
-        return None if id_ == PLATFORM else self._merchants.remembered(id_)
 
     async def _settle(self, written: Sequence[Order]) -> None:
         """Post what was written ahead, as far as that is possible before its callers should know more."""

@@ -18,6 +18,7 @@ class Draft(msgspec.Struct):
 
     order: Order
     request: Request
+    merchant: Merchant | None = None
 
 
 def who(module: str, person: str | None) -> str:
@@ -64,6 +65,9 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
         case requests.Withdrawal():
             order.channel = request.channel
             _charge(order, merchant, "withdrawal")
+            if order.net > requests.AMOUNT_MAX:
+                detail = f"with its fee of {order.fee} it is more than {requests.AMOUNT_MAX}"
+                return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
         case requests.Refund():
             order.of_order = order_id(Kind.PAYMENT, whose, request.payment_order_no)
         case requests.Chargeback():
@@ -82,7 +86,7 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
             order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
         case requests.WriteOff():
             order.reason = request.reason
-    return Draft(order, request)
+    return Draft(order, request, merchant)
 
 
 def _charge(order: Order, merchant: Merchant | None, product: str) -> None:

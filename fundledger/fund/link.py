@@ -71,9 +71,16 @@ class AccountLink:
                 places, await self.post_vouchers([voucher_of(orders[i]) for i in places]), strict=True
             ):
                 verdicts[i] = verdict
+        away: Away | None = None
         for i, order in enumerate(orders):
             if order.kind is Kind.REVERSAL:
-                verdicts[i] = await self._reverse(order)
+                try:
+                    verdicts[i] = await self._reverse(order)
+                except Away as fault:
+                    # What is known of the others stands: one of them must not hold up all.
+                    away = fault
+        if away is not None and not any(verdicts):
+            raise away
         return verdicts
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:

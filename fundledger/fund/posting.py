@@ -87,6 +87,14 @@ class Posting:
                         await orders.mark(connection, said)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+                if len(said) > 1:
+                    # It is one of them, which must not hold up the others.
+                    for order in said:
+                        await self._mark([order])
+                    return
+                _log.critical("%s order %s cannot be marked %s: %s", said[0].kind, said[0].id, said[0].state, error)
+                break
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                 _log.warning("%d orders are known to have ended, but not marked: %s", len(said), error)
                 break
@@ -106,17 +114,17 @@ class Posting:
 
     async def _charge_back_again(self, order: Order) -> None:
         """The merchant had less than when that was looked up: another attempt, with a voucher of its own."""
-        order.attempt += 1
-        order.voucher_id = voucher_id(order.id, attempt=order.attempt)
-        if order.attempt == ATTEMPTS_MAX:
-            order.to_receivable = order.amount
-        else:
-            await self.prepare_chargeback(order)
+        attempt = order.attempt + 1
+        again = msgspec.structs.replace(
+            order, attempt=attempt, voucher_id=voucher_id(order.id, attempt=attempt), to_receivable=order.amount
+        )
+        if attempt < ATTEMPTS_MAX:
+            await self.prepare_chargeback(again)
         async with self._pool.acquire() as connection:
-            ours = await connection.fetchval(
-                SQL["try_again"], order.id, order.attempt, order.voucher_id, order.to_receivable
-            )
+            ours = await connection.fetchval(SQL["try_again"], order.id, attempt, again.voucher_id, again.to_receivable)
         if ours is not None:
+            # Only what is written ahead may be posted: whoever asks again has to find the same.
+            order.attempt, order.voucher_id, order.to_receivable = attempt, again.voucher_id, again.to_receivable
             await self.post([order])
 
     async def end(self, order: Order) -> None:

@@ -21,7 +21,7 @@ ChannelRef = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217")]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, pattern=r"^[^\x00]*\Z")]
 Person = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@-]{1,64}\Z", description="which person of the module")]
-Ticket = Annotated[str, msgspec.Meta(max_length=1024)]
+Ticket = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10000, description="hundredths of a percent")]
 
 

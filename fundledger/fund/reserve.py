@@ -93,11 +93,9 @@ async def lock(connection: Connection, drafts: Sequence[Draft]) -> Locked:
     return Locked(payments, originals)
 
 
-async def reserve(
-    connection: Connection, drafts: Sequence[Draft], locked: Locked, merchants: Mapping[str, Merchant | None]
-) -> list[Refusal | None]:
+async def reserve(connection: Connection, drafts: Sequence[Draft], locked: Locked) -> list[Refusal | None]:
     """Take what each needs, in order; `[i]` says why `drafts[i]` gets nothing. The orders are filled in with what was
-    taken. `merchants` knows whose they are. Raises what asyncpg raises.
+    taken. Raises what asyncpg raises.
     """
     answers: list[Refusal | None] = []
     changes: dict[UUID, Change] = {}
@@ -113,7 +111,7 @@ async def reserve(
             case Kind.REVERSAL:
                 answer = _reverse(draft, locked, reversals)
             case Kind.WITHDRAWAL:
-                answer = _withdraw(draft.order, merchants.get(draft.order.merchant), withdrawn)
+                answer = _withdraw(draft.order, draft.merchant, withdrawn)
             case Kind.SETTLEMENT:
                 answer = await _settle(connection, draft)
             case _:
@@ -178,7 +176,9 @@ def _refund(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> Refusa
         fee_left = payment.fee - payment.fee_settled - payment.fee_waived
         order.fee_waived = part_of(fee_left, payment.unsettled, pending)
     if settled:
-        order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
+        # More was returned than is settled, where a settlement was refused after a refund had taken of it.
+        fee_left = max(0, payment.fee_settled - payment.fee_returned)
+        order.fee = part_of(fee_left, settled_left, settled)
     payment.refunded += order.amount
     payment.refunded_unsettled += pending
     payment.fee_waived += order.fee_waived

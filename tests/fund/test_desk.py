@@ -286,3 +286,25 @@ async def test_the_platforms_own_orders_are_posted(desk: FundDesk) -> None:
     assert await desk.balance(f"bank:{channel}") == -2
     assert await desk.balance("suspense:over") - before == 5
     assert cost.id == order_id("channel_cost", "platform", desk.salt)
+
+
+async def test_a_days_limit_holds_though_the_merchant_is_forgotten_while_a_withdrawal_waits(desk: FundDesk) -> None:
+    merchant = await desk.merchant(withdrawal_limit=10)
+    await desk.pay(merchant, "p", 1000)
+    members = {"merchant": merchant, "order_no": "w", "amount": 11, "channel": f"c-{desk.salt}"}
+    asked = asyncio.ensure_future(desk.ask("withdrawal", **members))
+    await asyncio.sleep(0)  # taken, and not reserved yet
+    desk.merchants._known.clear()  # as when he gets a new fee
+    answer = await asked
+    assert isinstance(answer, Refusal)
+    assert answer.code is Code.WITHDRAWAL_LIMIT_EXCEEDED
+
+
+async def test_a_withdrawal_that_is_more_than_can_be_posted_with_its_fee_is_refused(desk: FundDesk) -> None:
+    merchant = await desk.merchant(withdrawal_fee=Fee(fixed=1))
+    await desk.pay(merchant, "p", 1000)
+    members = {"merchant": merchant, "order_no": "w", "channel": f"c-{desk.salt}"}
+    answer = await desk.ask("withdrawal", amount=2**53 - 1, **members)
+    assert isinstance(answer, Refusal)
+    assert (answer.code, answer.field) == (Code.WITHDRAWAL_LIMIT_EXCEEDED, "amount")
+    assert (await desk.done("withdrawal", amount=2**53 - 2, **members)).state is State.REFUSED

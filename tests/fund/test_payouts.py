@@ -304,6 +304,23 @@ async def test_an_absence_of_what_was_ended_is_not_believed_while_it_may_be_unde
     assert await findings(fund_pool) == [("bounced", "paid")]
 
 
+async def test_what_was_sent_again_just_now_may_be_under_way_however_long_ago_it_was_sent_first(fund_pool: Pool):
+    order = await a_withdrawal(fund_pool)
+    channel = Scripted(AWAY, ABSENT, SILENT, ABSENT, PAID)
+    paying = payouts(fund_pool, channel, Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=600))
+    await paying.pay_out_some()
+    long_ago = (
+        "UPDATE fund.payouts SET sent_at = sent_at - $2::interval, called_at = called_at - $2 WHERE order_id = $1"
+    )
+    await fund_pool.execute(long_ago, order, timedelta(hours=1))
+    await paying.pay_out_some()
+    await EndsInSql(fund_pool).end(order, "bounced", None, "by hand", "front")
+    for _ in range(2):
+        await paying.pay_out_some()
+    assert channel.asked == ["pay_out", "query", "pay_out", "query", "query"]
+    assert await findings(fund_pool) == [("bounced", "paid")]
+
+
 async def test_an_end_that_is_written_ahead_keeps_a_payout_from_being_sent_again(fund_pool: Pool):
     order = await a_withdrawal(fund_pool)
     channel = Scripted(SILENT, ABSENT)

@@ -10,7 +10,8 @@ from fundledger.client.types import Voucher
 from fundledger.fund.answer import Away, Taken
 from fundledger.fund.link import AccountLink, Verdict
 from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.order import State
+from fundledger.fund.order import Order, State, voucher_id
+from fundledger.fund.requests import Fee
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
@@ -21,6 +22,12 @@ class Cut(AccountLink):
 
     before = False
     after = False
+    no_reversals = False
+
+    async def _reverse(self, order: Order) -> Verdict | None:
+        if self.before or self.no_reversals:
+            raise AccountsAway("cut")
+        return await super()._reverse(order)
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
         if self.before:
@@ -144,3 +151,100 @@ async def test_an_order_that_could_not_be_written_is_not_taken(desk: FundDesk) -
     assert all(isinstance(answer, Away) for answer in answers)
     assert await desk.of(merchant) == (1, 0, 0)
     assert desk.desk.waiting == 0
+
+
+async def test_a_reversal_that_gets_no_answer_does_not_hold_up_what_is_recovered_with_it(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    desk.link.before = True  # type: ignore[attr-defined]
+    await desk.pay(merchant, "q", 5)
+    await desk.done("reversal", merchant=merchant, order_no="r", of_kind="payment", of_order_no="p", reason="wrong")
+    desk.link.before, desk.link.no_reversals = False, True  # type: ignore[attr-defined]
+    await desk.recoverer.recover_some()
+    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 'q'") == "posted"
+    with pytest.raises(AccountsAway):
+        await desk.recoverer.recover_some()
+    desk.link.no_reversals = False  # type: ignore[attr-defined]
+    await recover(desk)
+    assert await desk.of(merchant) == (5, 0, 0)
+
+
+async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    desk.link.before = True  # type: ignore[attr-defined]
+    for number in ("1", "poison", "2"):
+        await desk.pay(merchant, number, 1)
+    desk.link.before = False  # type: ignore[attr-defined]
+    poison = "ALTER TABLE fund.orders ADD CONSTRAINT poison CHECK (order_no <> 'poison' OR state = 'posting')"
+    await desk.value(poison)
+    await desk.recoverer.recover_some()
+    assert await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["poison"]
+    await desk.value("ALTER TABLE fund.orders DROP CONSTRAINT poison")
+    await recover(desk)
+
+
+async def test_a_settlement_is_refused_though_a_refund_took_of_what_it_settled(desk: FundDesk) -> None:
+    merchant = await desk.merchant(fee=Fee(basis_points=1000))
+    await desk.pay(merchant, "now", 100)
+    await desk.pay(merchant, "later", 100, settle="later")
+    desk.link.before = True  # type: ignore[attr-defined]
+    await desk.done("settlement", merchant=merchant, order_no="s")
+    desk.link.before = False  # type: ignore[attr-defined]
+    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="later", amount=10)
+    assert (refund.state, refund.from_pending, refund.fee) == (State.POSTED, 0, 1)
+    await desk.accounts.freeze(f"merchant:{merchant}:pending")
+    await recover(desk)
+    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 's'") == "refused"
+    await desk.accounts.unfreeze(f"merchant:{merchant}:pending")
+    for i in range(12):
+        await desk.done("settlement", merchant=merchant, order_no=f"s{i}", amount=1)
+    more = await desk.done("refund", merchant=merchant, order_no="more", payment_order_no="later", amount=89)
+    assert (more.state, more.from_pending, more.fee) == (State.POSTED, 88, 0)
+    assert (await desk.of(merchant))[1:] == (0, 0)
+
+
+async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_posted(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account service goes away while what the merchant has is looked up again; then there is enough."""
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    look, looks = desk.posting.prepare_chargeback, []
+
+    async def prepare(order: Order) -> None:
+        looks.append(order.attempt)
+        if len(looks) == 2:
+            await desk.pay(merchant, "more", 1000)
+            raise AccountsAway("cut")
+        await look(order)
+        if len(looks) == 1:
+            await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+
+    monkeypatch.setattr(desk.posting, "prepare_chargeback", prepare)
+    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
+    await recover(desk)
+    assert looks == [0, 1, 1]
+    assert await desk.of(merchant) == (940, 0, 0)
+
+
+async def test_who_comes_second_with_an_attempt_of_a_chargeback_does_not_post_his_own(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    look, looks = desk.posting.prepare_chargeback, []
+
+    async def prepare(order: Order) -> None:
+        await look(order)
+        looks.append(order.attempt)
+        if len(looks) == 1:
+            await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+        else:
+            first = "UPDATE fund.orders SET attempt = 1, voucher_id = $2, to_receivable = 70 WHERE id = $1"
+            await desk.pool.execute(first, order.id, voucher_id(order.id, attempt=1))
+
+    monkeypatch.setattr(desk.posting, "prepare_chargeback", prepare)
+    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
+    await recover(desk)
+    assert await desk.of(merchant) == (10, 0, 70)

@@ -1,6 +1,6 @@
 """Bodies that are no order: many at once, how a withdrawal ended, who approves, a new fee."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -33,6 +33,14 @@ class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
     product: Literal["payment", "withdrawal"]
     channel: ChannelName | None = None
     effective_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+    def __post_init__(self) -> None:
+        Fee.__post_init__(self)
+        if self.effective_at is not None:
+            try:
+                self.effective_at.astimezone(UTC)
+            except OverflowError:
+                raise ValueError("effective_at is not within the years 1 to 9999 of UTC") from None
 
 
 def quotes_of_payments(body: PaymentsBody) -> int:

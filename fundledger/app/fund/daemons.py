@@ -28,6 +28,7 @@ from fundledger.client.account_service import AccountService
 from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.daemons.roster import Roster
 from fundledger.daemons.watch import Counted
+from fundledger.fund import recover, settle
 from fundledger.fund.channels.http import HttpChannel
 from fundledger.fund.channels.payouts import Payouts
 from fundledger.fund.day_end import close_day
@@ -37,7 +38,7 @@ from fundledger.fund.link import AccountLink, Away
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.pool import BY_INDEX
 from fundledger.fund.posting import Posting
-from fundledger.fund.recover import AT_ONCE, Recoverer
+from fundledger.fund.recover import Recoverer
 from fundledger.fund.settle import Settler
 from fundledger.outbox.deliveries import Deliverer
 from fundledger.outbox.feed import Feed
@@ -88,9 +89,9 @@ def daemons_of(context: Context) -> list[Daemon]:
     settler = Settler(context.pool, context.desk, context.chosen.settle_at)
     deliverer = context.deliverer
     found = [
-        Daemon("recoverer", _counting(recoverer.recover_some, AT_ONCE), 0.5),
+        Daemon("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
         Daemon("payouts", _paying(context.payouts), 0.5),
-        Daemon("settlement", _counting(settler.settle_some, None), 10.0),
+        Daemon("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
         Daemon("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
         Daemon("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
     ]
@@ -100,9 +101,7 @@ def daemons_of(context: Context) -> list[Daemon]:
     return found
 
 
-def _counting(
-    some: Callable[[], Awaitable[tuple[int, float]]], at_once: int | None
-) -> Callable[[Turn], Awaitable[Ran]]:
+def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) -> Callable[[Turn], Awaitable[Ran]]:
     """Of work that answers `(done, lag_s)`, and does at most `at_once`."""
 
     async def run(turn: Turn) -> Ran:

@@ -8,7 +8,7 @@ WITH open AS (
     FOR UPDATE
 )
 UPDATE fund.payouts p
-SET calls = p.calls + 1, due_at = clock_timestamp() + $2::interval
+SET calls = p.calls + 1, called_at = clock_timestamp(), due_at = clock_timestamp() + $2::interval
 FROM open
 WHERE p.order_id = open.id AND p.outcome IS NULL
 RETURNING p.order_id

@@ -1,5 +1,5 @@
 -- How an order stands, or is about to. $1 order, $2 for how long (interval) an absent payout may still be under way.
 -- Rows: one. Locks: none.
-SELECT coalesce(o.ending, o.state) AS stands, p.sent_at < clock_timestamp() - $2::interval AS past_doubt
+SELECT coalesce(o.ending, o.state) AS stands, p.called_at < clock_timestamp() - $2::interval AS past_doubt
 FROM fund.orders o JOIN fund.payouts p ON p.order_id = o.id
 WHERE o.id = $1::uuid

@@ -144,6 +144,7 @@ BAD_MEMBERS: list[tuple[str, Any]] = [
     ("reason", "a\x00b"),
     ("of_kind", "refund"),
     ("ticket", "t" * 1025),
+    ("ticket", "a\x00b"),
     ("unknown", 1),
 ]
 

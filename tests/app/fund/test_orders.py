@@ -76,8 +76,9 @@ async def test_a_new_fee_is_kept_beside_those_before_and_never_too_soon(fund: Fu
     past = {"product": "payment", "effective_at": "2020-01-01T00:00:00Z"}
     assert is_problem(await fund.post(f"/v1/merchants/{merchant}/fees", past), 422, "fee-rule-too-soon")
     assert is_problem(await fund.post("/v1/merchants/nobody/fees", {"product": "payment"}), 404, "not-found")
-    bad = {"product": "payment", "minimum": 5, "maximum": 4}
-    assert is_problem(await fund.post(f"/v1/merchants/{merchant}/fees", bad), 400, "malformed")
+    for bad in ({"minimum": 5, "maximum": 4}, {"effective_at": "9999-12-31T23:59:59-14:00"}):
+        answer = await fund.post(f"/v1/merchants/{merchant}/fees", {"product": "payment", **bad})
+        assert is_problem(answer, 400, "malformed"), answer
 
 
 async def test_a_payment_is_answered_with_its_order_and_a_repeat_with_the_order_as_it_stands(fund: FundClient) -> None:
