@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fundledger.app.postgres import EmbeddedPostgres
 from fundledger.ledger.accounts import Layout
@@ -15,6 +16,10 @@ from tests.support.database import ONE_SHARD, Databases
 from tests.support.ledger import Ledger
 from tests.support.running import RunningService, short_folder
 from tests.support.valkey import OwnValkey
+
+# These machines are noisy: an example that took long has found nothing.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -81,6 +81,7 @@ class Desk:
         self._queue: deque[_Waiting] = deque()
         self._known: dict[UUID, _Waiting] = {}
         self._batches = 0
+        self._probing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -247,7 +248,16 @@ class Desk:
         posting = [order for order in written if order.state is State.POSTING]
         if not posting:
             return
-        wait_s = PROBE_S if self._link.is_away else self._wait_s
+        # One at a time finds out whether it is back, and may take as long as any; the others do not wait for that.
+        probes = self._link.is_away and not self._probing
+        self._probing = self._probing or probes
+        try:
+            await self._post_within(posting, PROBE_S if self._link.is_away and not probes else self._wait_s)
+        finally:
+            if probes:
+                self._probing = False
+
+    async def _post_within(self, posting: list[Order], wait_s: float) -> None:
         give_up_at = time.monotonic() + wait_s
         try:
             async with asyncio.timeout(wait_s):

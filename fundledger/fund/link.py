@@ -47,7 +47,7 @@ def end_voucher_of(order: Order, ending: Ending) -> Voucher:
     """What the end of a withdrawal posts."""
     entries = [Entry(*entry) for entry in flows.end_entries_of(order, ending)]
     type_ = flows.end_voucher_type(ending)
-    return Voucher(voucher_id(order.id, "end"), type_, entries, f"{REFERENCE}{order.id}")
+    return Voucher(voucher_id(order.id, "end", order.attempt), type_, entries, f"{REFERENCE}{order.id}")
 
 
 class AccountLink:

@@ -19,6 +19,12 @@ from fundledger.fund.statements import SQL
 ATTEMPTS_MAX: Final = 3
 """Of a chargeback; from then on the merchant owes all of it, which cannot be refused for want of money."""
 DEADLOCKS_MAX: Final = 5
+END_AGAIN_S: Final = 30.0
+FINAL: Final = tuple(
+    f"urn:fundledger:problem:{code}"
+    for code in ("account-frozen", "account-closed", "insufficient-funds", "balance-out-of-range")
+)
+"""What the account service says once for a voucher's id, and for ever."""
 _log = logging.getLogger(__name__)
 
 
@@ -127,6 +133,15 @@ class Posting:
             order.attempt, order.voucher_id, order.to_receivable = attempt, again.voucher_id, again.to_receivable
             await self.post([order])
 
+    async def _end_again(self, order: Order, problem: bytes) -> None:
+        """Its merchant is frozen, or whatever it is: the money stays in transit until that is over. A refusal that is
+        final for its id leaves this attempt to nobody, so that the next one can be the only one that is posted.
+        """
+        _log.critical("the end of withdrawal %s was refused, and is tried again: %s", order.id, problem.decode())
+        if any(f'"{code}"' in problem.decode() for code in FINAL):
+            async with self._pool.acquire() as connection:
+                await connection.fetch(SQL["end_again"], order.id, order.attempt, END_AGAIN_S)
+
     async def end(self, order: Order) -> None:
         """Post the end of a withdrawal, as it was written ahead, and mark it: its state says it. Raises as `post`."""
         assert order.ending in ("paid", "bounced"), order.ending
@@ -139,7 +154,7 @@ class Posting:
         if verdict is None:
             return
         if verdict.problem is not None:
-            _log.critical("the end of withdrawal %s was refused: %s", order.id, verdict.problem.decode())
+            await self._end_again(order, verdict.problem)
             return
         try:
             async with self._pool.acquire() as connection:

@@ -17,6 +17,7 @@ class Code(StrEnum):
     ORDER_NOT_FOUND = "order-not-found"
     PAYMENT_NOT_FOUND = "payment-not-found"
     PAYMENT_NOT_POSTED = "payment-not-posted"
+    PAYMENT_BEING_SETTLED = "payment-being-settled"
     REFUND_EXCEEDS_PAYMENT = "refund-exceeds-payment"
     CHARGEBACK_EXCEEDS_PAYMENT = "chargeback-exceeds-payment"
     NOTHING_TO_SETTLE = "nothing-to-settle"

@@ -67,6 +67,7 @@ class Locked(msgspec.Struct):
 
     payments: dict[UUID, Progress]
     originals: dict[UUID, Order]
+    settling: set[UUID]
 
 
 async def lock(connection: Connection, drafts: Sequence[Draft]) -> Locked:
@@ -90,7 +91,9 @@ async def lock(connection: Connection, drafts: Sequence[Draft]) -> Locked:
         if missing:
             rows = await connection.fetch(SQL["read_orders"], missing)
             originals |= {row["id"]: order_from(row) for row in rows}
-    return Locked(payments, originals)
+    # Whether a settlement is posted is said under the lock of its payments, too, if it was refused.
+    rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
+    return Locked(payments, originals, {row["payment"] for row in rows})
 
 
 async def reserve(connection: Connection, drafts: Sequence[Draft], locked: Locked) -> list[Refusal | None]:
@@ -165,6 +168,10 @@ def _refund(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> Refusa
     if isinstance(payment, Refusal):
         return payment
     order = draft.order
+    if payment.order_id in locked.settling:
+        # Its fee may be returned only when it is certain to have been charged.
+        detail = "a settlement of the payment is on its way: ask again"
+        return Refusal(Code.PAYMENT_BEING_SETTLED, detail, "payment_order_no")
     if order.amount > payment.returnable:
         detail = f"of the payment, {payment.returnable} of {payment.amount} can be refunded"
         return Refusal(Code.REFUND_EXCEEDS_PAYMENT, detail, "amount")
@@ -176,9 +183,7 @@ def _refund(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> Refusa
         fee_left = payment.fee - payment.fee_settled - payment.fee_waived
         order.fee_waived = part_of(fee_left, payment.unsettled, pending)
     if settled:
-        # More was returned than is settled, where a settlement was refused after a refund had taken of it.
-        fee_left = max(0, payment.fee_settled - payment.fee_returned)
-        order.fee = part_of(fee_left, settled_left, settled)
+        order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
     payment.refunded += order.amount
     payment.refunded_unsettled += pending
     payment.fee_waived += order.fee_waived

@@ -11,6 +11,7 @@ from fundledger.fund.answer import Away, Taken
 from fundledger.fund.link import AccountLink, Verdict
 from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.order import Order, State, voucher_id
+from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
@@ -184,24 +185,27 @@ async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(desk: 
     await recover(desk)
 
 
-async def test_a_settlement_is_refused_though_a_refund_took_of_what_it_settled(desk: FundDesk) -> None:
+async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(desk: FundDesk) -> None:
+    """Else it might return a fee that is never charged."""
     merchant = await desk.merchant(fee=Fee(basis_points=1000))
     await desk.pay(merchant, "now", 100)
     await desk.pay(merchant, "later", 100, settle="later")
     desk.link.before = True  # type: ignore[attr-defined]
     await desk.done("settlement", merchant=merchant, order_no="s")
     desk.link.before = False  # type: ignore[attr-defined]
-    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="later", amount=10)
-    assert (refund.state, refund.from_pending, refund.fee) == (State.POSTED, 0, 1)
+    members = {"merchant": merchant, "order_no": "r", "payment_order_no": "later", "amount": 10}
+    early = await desk.ask("refund", **members)
+    assert isinstance(early, Refusal)
+    assert early.code is Code.PAYMENT_BEING_SETTLED
     await desk.accounts.freeze(f"merchant:{merchant}:pending")
     await recover(desk)
     assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 's'") == "refused"
     await desk.accounts.unfreeze(f"merchant:{merchant}:pending")
-    for i in range(12):
-        await desk.done("settlement", merchant=merchant, order_no=f"s{i}", amount=1)
-    more = await desk.done("refund", merchant=merchant, order_no="more", payment_order_no="later", amount=89)
-    assert (more.state, more.from_pending, more.fee) == (State.POSTED, 88, 0)
-    assert (await desk.of(merchant))[1:] == (0, 0)
+    refund = await desk.done("refund", **members)
+    assert (refund.state, refund.from_pending, refund.fee) == (State.POSTED, 10, 0)
+    settled = await desk.done("settlement", merchant=merchant, order_no="s2")
+    assert (settled.amount, settled.fee) == (90, 9)
+    assert await desk.of(merchant) == (90 + 81, 0, 0)
 
 
 async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_posted(
@@ -248,3 +252,35 @@ async def test_who_comes_second_with_an_attempt_of_a_chargeback_does_not_post_hi
     await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
     await recover(desk)
     assert await desk.of(merchant) == (10, 0, 70)
+
+
+async def test_the_end_of_a_withdrawal_of_a_frozen_merchant_is_tried_until_he_is_free(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fundledger.fund.posting.END_AGAIN_S", 0.0)
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    await desk.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
+    answer = await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+    assert isinstance(answer, Taken)
+    assert answer.order.state is State.POSTED
+    await desk.recoverer.recover_some()
+    assert await desk.value("SELECT attempt FROM fund.orders WHERE kind = 'withdrawal'") >= 1
+    assert await desk.of(merchant) == (0, 0, 0)
+    await desk.accounts.unfreeze(f"merchant:{merchant}:available")
+    await recover(desk)
+    assert await desk.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "bounced"
+    assert await desk.of(merchant) == (50, 0, 0)
+
+
+async def test_while_the_account_service_is_slow_it_is_found_to_be_back(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slower than others wait for it, but not than one batch may take."""
+    monkeypatch.setattr("fundledger.fund.desk.PROBE_S", 0.0)
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "0", 1)
+    desk.link.is_away = True
+    assert (await desk.pay(merchant, "1", 10)).state is State.POSTED
+    assert not desk.link.is_away

@@ -61,10 +61,10 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
     id_ = order_id(order.kind, order.merchant, order.order_no)
     if order.id != id_:
         yield f"the id of its names, {id_}", str(order.id)
-    voucher = voucher_id(order.id, attempt=order.attempt)
+    voucher = voucher_id(order.id, attempt=order.attempt if order.kind is Kind.CHARGEBACK else 0)
     if order.voucher_id != voucher:
         yield f"the voucher of its id, {voucher}", str(order.voucher_id)
-    if order.attempt != 0 and order.kind is not Kind.CHARGEBACK:
+    if order.attempt != 0 and order.kind not in (Kind.CHARGEBACK, Kind.WITHDRAWAL):
         yield "one attempt", f"attempt {order.attempt}"
     if (order.posted_at is not None) != (order.state in POSTED):
         yield f"{'a' if order.state in POSTED else 'no'} time of posting, it is {order.state}", str(order.posted_at)

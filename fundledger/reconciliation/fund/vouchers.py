@@ -160,7 +160,8 @@ class _Comparison:
         except (ValueError, KeyError, AssertionError):
             self.check.differs(named(row), "an order that has a flow", "none")
             return None
-        assert not row["is_end"] or step.voucher == voucher_id(order.id, "end"), "sql/steps.sql makes other ids"
+        end = voucher_id(order.id, "end", order.attempt)
+        assert not row["is_end"] or step.voucher == end, "sql/steps.sql makes other ids"
         return step
 
     def _compare(self, step: Step, voucher: Posted) -> None:
@@ -238,7 +239,7 @@ def _steps_by_now(row: asyncpg.Record) -> list[Step]:
         return []
     steps = [Step(order.voucher_id, order, None, row["of_voucher"])]
     if order.ending is not None:
-        steps.append(Step(voucher_id(order.id, "end"), order, cast("Ending", order.ending), None))
+        steps.append(Step(voucher_id(order.id, "end", order.attempt), order, cast("Ending", order.ending), None))
     return steps
 
 

@@ -11,7 +11,7 @@ SELECT encode(set_byte(set_byte(h.hash, 6, get_byte(h.hash, 6) & 15 | 128), 8, g
        o.created_at, o.channel, o.settle, o.of_order, o.from_pending, o.to_receivable, o.direction, o.attempt, o.ending,
        NULL
 FROM fund.orders o CROSS JOIN LATERAL (
-    SELECT substr(sha256(convert_to('7:voucher32:' || replace(o.id::text, '-', '') || '3:end1:0', 'UTF8')), 1, 16) AS hash
+    SELECT substr(sha256(convert_to('7:voucher32:' || replace(o.id::text, '-', '') || '3:end' || length(o.attempt::text) || ':' || o.attempt, 'UTF8')), 1, 16) AS hash
 ) AS h
 WHERE o.kind = 'withdrawal' AND o.ending IS NOT NULL
 ORDER BY step_voucher
