@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -321,12 +322,19 @@ def comparable(output: str) -> list[str]:
     return [*sorted(head.splitlines()), blank, body]
 
 
-async def test_the_session_of_the_readme_answers_as_shown(platform: RunningService):
+@pytest.fixture
+async def newcomer() -> AsyncIterator[RunningService]:
+    """Services that nobody has asked for anything."""
+    async with RunningService(fund=True) as platform:
+        yield platform
+
+
+async def test_the_session_of_the_readme_answers_as_shown(newcomer: RunningService):
     steps = session(README.read_text())
     assert len(steps) >= 15
-    urls = platform.base_url, platform.fund_url
+    urls = newcomer.base_url, newcomer.fund_url
     async with Client(urls[0], token=None) as accounts, Client(urls[1], token=None) as fund:
-        shell = Shell(platform, accounts, fund)
+        shell = Shell(newcomer, accounts, fund)
         for step in steps:
             assert comparable(await shell.run(step.command)) == comparable(step.shown), step.command
 
