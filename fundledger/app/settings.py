@@ -103,8 +103,9 @@ class Settings(BaseSettings):
     recover_after_s: float = Field(
         5.0, ge=0.5, le=3600, description="age from which an order without an outcome is looked after"
     )
-    settle_daily: Literal["on", "off"] = Field("off", description="on: all that is pending is settled once a day")
-    settle_at: time = Field(time(2, 0), description="time of day (UTC) from which")
+    settle_at: time = Field(
+        time(2, 0), description="time of day (UTC) from which merchants are settled by themselves, on their days"
+    )
     stream: Literal["on", "off"] = Field("off", description="on: events are published to a stream of Redis, too")
     daemons: int = Field(1, ge=0, le=16, description="processes for the daemons of the fund service")
 
