@@ -16,9 +16,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
 SECRET = ("account_dsn", "fund_dsn")
+SIMULATOR = "simulator"
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 """What a channel may be called: its name is part of its accounts' ids."""
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class BadSetting(Exception):
@@ -156,9 +161,12 @@ class Settings(BaseSettings):
         return text.strip()
 
     def channel_urls(self) -> dict[str, str]:
-        """By name. Empty when none is configured, which means the simulator."""
+        """By name; the simulator when none is configured."""
         pairs = [item.strip().partition("=") for item in self.channels.split(",") if item.strip()]
-        return {name: url.rstrip("/") for name, _, url in pairs}
+        found = {name: url.rstrip("/") for name, _, url in pairs}
+        if found:
+            return found
+        return {SIMULATOR: url_of(self.host, self.simulator_port)}
 
     @classmethod
     def settings_customise_sources(
