@@ -27,6 +27,7 @@ from fundledger.client.fund_types import (
 )
 from fundledger.client.service import Service
 
+Calendar = Literal["manual", "daily", "weekly", "monthly"]
 POLL_S: Final = 0.05
 POLL_S_MAX: Final = 1.0
 
@@ -77,17 +78,21 @@ class FundService(Service):
         fee: Fee | None = None,
         withdrawal_fee: Fee | None = None,
         withdrawal_limit: int | None = None,
+        settlement: Calendar | None = None,
     ) -> Merchant:
-        """Opens the accounts, too. The same again is a replay; `withdrawal_limit` is for a day (UTC)."""
-        fees = {"fee": fee, "withdrawal_fee": withdrawal_fee, "withdrawal_limit": withdrawal_limit}
-        answer = await self._post("/v1/merchants", id=id_, name=name, currency=currency, **fees)
+        """Opens the accounts, too. The same again is a replay; `withdrawal_limit` is for a day (UTC). `settlement`:
+        when what is pending is settled by itself; without it, never.
+        """
+        more = {"fee": fee, "withdrawal_fee": withdrawal_fee, "withdrawal_limit": withdrawal_limit}
+        members = {"id": id_, "name": name, "currency": currency, "settlement": settlement, **more}
+        answer = await self._post("/v1/merchants", **members)
         merchant = _merchant(answer)
         return msgspec.structs.replace(merchant, replay=True) if answer.status == 200 else merchant
 
     async def merchant(self, id_: str) -> Merchant | None:
         return found(await self._to.ask("GET", f"/v1/merchants/{quote(id_, safe='')}"), _merchant)
 
-    async def merchants(self, limit: int = 500) -> AsyncIterator[Merchant]:
+    async def merchants(self, limit: int = 100) -> AsyncIterator[Merchant]:
         """All of them, over all pages; `limit` is for one of them."""
         query = {"limit": str(limit)}
         while True:

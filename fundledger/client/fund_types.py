@@ -64,13 +64,15 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     """`accounts`: their ids in the account service; `balances`: of each of them, where the service tells it. `fees`:
-    the rules, oldest first. `withdrawal_limit`: for a day (UTC), in sum. `replay`: the merchant was there before.
+    the rules, oldest first. `withdrawal_limit`: for a day (UTC), in sum. `settlement`: when what is pending is settled
+    by itself. `replay`: the merchant was there before.
     """
 
     id: str
     name: str
     currency: str
     withdrawal_limit: int | None = None
+    settlement: str = "manual"
     fees: list[FeeRule] = []
     accounts: list[str] = []
     balances: dict[str, Balance] = {}

@@ -2,7 +2,7 @@
 them.
 """
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -12,7 +12,7 @@ from fundledger.app.openapi_schemas import INSTANT, REF, UUID, Schema, schemas_o
 from fundledger.app.problems import URN
 from fundledger.fund.bank_statements import StatementReport, StatementRequest
 from fundledger.fund.order import Kind, State
-from fundledger.fund.requests import AMOUNT_MAX, REQUESTS, NewMerchant
+from fundledger.fund.requests import AMOUNT_MAX, REQUESTS, Calendar, NewMerchant
 
 ORDER_ID: Final = "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba"
 _BODIES: Final[tuple[type[msgspec.Struct], ...]] = (
@@ -122,6 +122,11 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "name": {"type": "string"},
             "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
             "withdrawal_limit": {**_PART, "type": ["integer", "null"], "description": "of a day (UTC); null: none"},
+            "settlement": {
+                "type": "string",
+                "enum": list(get_args(Calendar)),
+                "description": "when what is pending is settled by itself (weekly: on Mondays, monthly: on the first)",
+            },
             "fee": {
                 "oneOf": [{"$ref": REF + "FeeNow"}, {"type": "null"}],
                 "description": "of a payment now, where its channel has no rule of its own",

@@ -59,6 +59,7 @@ def merchant_members(merchant: Merchant) -> dict[str, Any]:
         "name": merchant.name,
         "currency": merchant.currency,
         "withdrawal_limit": merchant.withdrawal_limit,
+        "settlement": merchant.settlement,
         "fee": _fee_now(merchant),
         "fees": [fee_members(rule) for rule in merchant.fee_rules],
         "accounts": [name.id for name in accounts.of_merchant(merchant.id)],
