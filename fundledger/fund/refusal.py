@@ -31,6 +31,7 @@ class Code(StrEnum):
     APPROVAL_NEEDS_ANOTHER = "approval-needs-another"
     ORDER_NOT_REVERSIBLE = "order-not-reversible"
     ORDER_ALREADY_REVERSED = "order-already-reversed"
+    TOO_MANY_WEBHOOKS = "too-many-webhooks"
 
 
 class Refusal(msgspec.Struct, frozen=True):
