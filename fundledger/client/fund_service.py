@@ -14,6 +14,7 @@ from fundledger.client.connection import Answer, converted, decoder, found
 from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
 from fundledger.client.fund_types import (
     PATHS,
+    DeadEvent,
     Fee,
     FeeRule,
     Kind,
@@ -24,6 +25,7 @@ from fundledger.client.fund_types import (
     PaymentResult,
     StatementLine,
     Step,
+    Webhook,
 )
 from fundledger.client.service import Service
 
@@ -46,6 +48,19 @@ class _Merchants(msgspec.Struct):
     next_cursor: str | None = None
 
 
+class _Webhooks(msgspec.Struct):
+    webhooks: list[Webhook]
+
+
+class _Dead(msgspec.Struct):
+    dead: list[DeadEvent]
+    next: int | None = None
+
+
+class _Redelivered(msgspec.Struct):
+    redelivered: int
+
+
 class _History(msgspec.Struct):
     history: list[Step]
 
@@ -57,6 +72,10 @@ _results = decoder(_Results)
 _merchant = decoder(Merchant)
 _merchants = decoder(_Merchants)
 _history = decoder(_History)
+_webhook = decoder(Webhook)
+_webhooks = decoder(_Webhooks)
+_dead = decoder(_Dead)
+_redelivered = decoder(_Redelivered)
 _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
@@ -107,6 +126,34 @@ class FundService(Service):
         """What was charged before stays; the last rule that applies is the one that is charged."""
         path = f"/v1/merchants/{quote(merchant, safe='')}/fees"
         _anything(await self._to.ask("POST", path, _encode(rule)))
+
+    async def create_webhook(self, merchant: str, url: str, events: Sequence[str] | None = None) -> Webhook:
+        """With its `secret`. Asked for twice, there are two. Refused: `merchant-not-found`, `too-many-webhooks`."""
+        return _webhook(await self._post("/v1/webhooks", merchant=merchant, url=url, events=events))
+
+    async def webhooks(self, merchant: str | None = None) -> list[Webhook]:
+        """A merchant's, or all; also the disabled ones. The oldest first, at most 1,000."""
+        query = None if merchant is None else {"merchant": merchant}
+        return _webhooks(await self._to.ask("GET", "/v1/webhooks", query=query)).webhooks
+
+    async def disable_webhook(self, id_: UUID, reason: str | None = None) -> Webhook:
+        """Nothing is sent there any more. Refused: `not-found`."""
+        return _webhook(await self._post(f"/v1/webhooks/{id_}/disable", reason=reason))
+
+    async def dead_webhook_events(self, id_: UUID, limit: int = 100) -> AsyncIterator[DeadEvent]:
+        """What was given up, in order, over all pages; `limit` is for one of them. Refused: `not-found`."""
+        query = {"limit": str(limit)}
+        while True:
+            page = _dead(await self._to.ask("GET", f"/v1/webhooks/{id_}/dead", query=query))
+            for event in page.dead:
+                yield event
+            if page.next is None:
+                return
+            query["after"] = str(page.next)
+
+    async def redeliver(self, id_: UUID, seqs: Sequence[int] | None = None) -> int:
+        """Begin again with what was given up, all of it without `seqs` (of which there are 1,000 at most); how many."""
+        return _redelivered(await self._post(f"/v1/webhooks/{id_}/redeliver", seqs=seqs)).redelivered
 
     async def pay(
         self,

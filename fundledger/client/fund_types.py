@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from fundledger.client.event import Event
 from fundledger.client.faults import Problem, Refused
 from fundledger.client.types import Balance
 
@@ -78,6 +79,32 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     balances: dict[str, Balance] = {}
     created_at: datetime
     replay: bool = False
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """Where events of a merchant are sent, those of the types `events`, or all. `secret` (`whsec_` and base64) signs
+    them; it is told once, to whom made the endpoint.
+    """
+
+    id: UUID
+    merchant: str
+    url: str
+    events: list[str] | None = None
+    secret: str | None = None
+    created_at: datetime
+    disabled_at: datetime | None = None
+    disabled_why: str | None = None
+
+
+class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that could not be delivered to an endpoint, and was given up."""
+
+    seq: int
+    event: Event
+    attempts: int
+    ended_at: datetime
+    last_status: int | None = None
+    last_error: str | None = None
 
 
 class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
