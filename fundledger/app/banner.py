@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from fundledger.app.settings import Settings
+from fundledger.app.settings import Settings, url_of
 
 
 class Running(NamedTuple):
@@ -14,13 +14,9 @@ class Running(NamedTuple):
     channels: dict[str, str]
 
 
-def url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def banner(settings: Settings, running: Running) -> str:
     """The first line says that it is ready."""
-    here = url(settings.host, settings.port)
+    here = url_of(settings.host, settings.port)
     folder = settings.data_dir
     headers = f'-H "Authorization: Bearer $(cat {folder / "dev-token"})" -H "Content-Type: application/json"'
     account = '{"id":"bank:demo","owner":"platform","type":"bank","currency":"CNY"}'
@@ -38,7 +34,7 @@ def banner(settings: Settings, running: Running) -> str:
 
 
 def _fund(settings: Settings, running: Running, headers: str) -> list[str]:
-    here = url(settings.host, settings.fund_port)
+    here = url_of(settings.host, settings.fund_port)
     merchant = '{"id":"10001","name":"A shop","currency":"CNY"}'
     if not running.fund:
         return ["  fund service     does not serve yet, and is tried again and again: see the log above"]

@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from fundledger.app.banner import url
 from fundledger.app.crew import Crew, Job
 from fundledger.app.databases import Dsns
 from fundledger.app.fund.exposition import render as render_fund
@@ -14,7 +13,7 @@ from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.scrape import ACCOUNT, Scraper, Source
 from fundledger.app.server import WorkerOrder
-from fundledger.app.settings import Settings
+from fundledger.app.settings import Settings, url_of
 from fundledger.app.sockets import METRICS, daemons_socket, fund_socket, fund_supervisor_socket, worker_socket
 
 START_S: Final = 60.0
@@ -22,7 +21,6 @@ FUND_TRIES: Final = 3
 """How often a process of the fund service may die young before the banner is printed without it."""
 END_S: Final = 10.0
 """What a process may take beyond the time in which it has to drain."""
-SIMULATOR: Final = "simulator"
 
 
 class Known(NamedTuple):
@@ -74,9 +72,8 @@ class FundCrew:
     def __init__(self, known: Known, token: str) -> None:
         settings = known.settings
         self._drain_s = settings.drain_s
-        simulator_url = url(settings.host, settings.simulator_port)
-        self.channels = settings.channel_urls() or {SIMULATOR: simulator_url}
-        self.account_url = settings.account_url or url(settings.host, settings.port)
+        self.channels = settings.channel_urls()
+        self.account_url = settings.account_url or url_of(settings.host, settings.port)
         self._known = known
         self._token = token
         source = Source[FundSnapshot](_nothing, self._socket, fund_supervisor_socket, {METRICS: render_fund})

@@ -14,7 +14,7 @@ import asyncpg
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import databases
 from fundledger.app.holds import HOLD_EXPIRY, Expiry
-from fundledger.app.settings import Settings
+from fundledger.app.settings import Settings, url_of
 from fundledger.app.valkey import EmbeddedValkey
 from fundledger.daemons.daemon import SQL, Daemon
 from fundledger.daemons.once import Taken, run_once
@@ -117,8 +117,7 @@ async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, li
     from fundledger.app.fund.order_line import FundOrder
 
     token = settings.data_dir / "fund-token"
-    url = settings.account_url or f"http://{settings.host}:{settings.port}"
-    channels = settings.channel_urls()
+    url = settings.account_url or url_of(settings.host, settings.port)
     order = FundOrder(
         0,
         dsn,
@@ -127,7 +126,7 @@ async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, li
         settings.redis_url or EmbeddedValkey(settings.data_dir).url,
         url,
         token.read_text().strip() if token.exists() else "",
-        channels,
+        settings.channel_urls(),
     )
     async with context_of(order) as context:
         yield context.pool, daemons_of(context)

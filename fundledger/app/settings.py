@@ -16,9 +16,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
 SECRET = ("account_dsn", "fund_dsn")
+SIMULATOR = "simulator"
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 """What a channel may be called: its name is part of its accounts' ids."""
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class BadSetting(Exception):
@@ -103,8 +108,9 @@ class Settings(BaseSettings):
     recover_after_s: float = Field(
         5.0, ge=0.5, le=3600, description="age from which an order without an outcome is looked after"
     )
-    settle_daily: Literal["on", "off"] = Field("off", description="on: all that is pending is settled once a day")
-    settle_at: time = Field(time(2, 0), description="time of day (UTC) from which")
+    settle_at: time = Field(
+        time(2, 0), description="time of day (UTC) from which merchants are settled by themselves, on their days"
+    )
     stream: Literal["on", "off"] = Field("off", description="on: events are published to a stream of Redis, too")
     daemons: int = Field(1, ge=0, le=16, description="processes for the daemons of the fund service")
 
@@ -155,9 +161,12 @@ class Settings(BaseSettings):
         return text.strip()
 
     def channel_urls(self) -> dict[str, str]:
-        """By name. Empty when none is configured, which means the simulator."""
+        """By name; the simulator when none is configured."""
         pairs = [item.strip().partition("=") for item in self.channels.split(",") if item.strip()]
-        return {name: url.rstrip("/") for name, _, url in pairs}
+        found = {name: url.rstrip("/") for name, _, url in pairs}
+        if found:
+            return found
+        return {SIMULATOR: url_of(self.host, self.simulator_port)}
 
     @classmethod
     def settings_customise_sources(

@@ -14,7 +14,18 @@ from fundledger.client.faults import (
     Unavailable,
 )
 from fundledger.client.fund_service import FundService
-from fundledger.client.fund_types import Fee, FeeRule, Merchant, Order, OrderRefused, Payment, PaymentResult, Step
+from fundledger.client.fund_types import (
+    DeadEvent,
+    Fee,
+    FeeRule,
+    Merchant,
+    Order,
+    OrderRefused,
+    Payment,
+    PaymentResult,
+    Step,
+    Webhook,
+)
 from fundledger.client.types import (
     Account,
     Balance,
@@ -36,6 +47,7 @@ __all__ = [
     "Balance",
     "BalanceAt",
     "ContractBroken",
+    "DeadEvent",
     "Entry",
     "Event",
     "Fault",
@@ -61,6 +73,7 @@ __all__ = [
     "Voucher",
     "VoucherRecord",
     "VoucherResult",
+    "Webhook",
     "credit",
     "debit",
 ]

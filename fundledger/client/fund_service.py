@@ -14,6 +14,7 @@ from fundledger.client.connection import Answer, converted, decoder, found
 from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
 from fundledger.client.fund_types import (
     PATHS,
+    DeadEvent,
     Fee,
     FeeRule,
     Kind,
@@ -24,9 +25,11 @@ from fundledger.client.fund_types import (
     PaymentResult,
     StatementLine,
     Step,
+    Webhook,
 )
 from fundledger.client.service import Service
 
+Calendar = Literal["manual", "daily", "weekly", "monthly"]
 POLL_S: Final = 0.05
 POLL_S_MAX: Final = 1.0
 
@@ -45,6 +48,19 @@ class _Merchants(msgspec.Struct):
     next_cursor: str | None = None
 
 
+class _Webhooks(msgspec.Struct):
+    webhooks: list[Webhook]
+
+
+class _Dead(msgspec.Struct):
+    dead: list[DeadEvent]
+    next: int | None = None
+
+
+class _Redelivered(msgspec.Struct):
+    redelivered: int
+
+
 class _History(msgspec.Struct):
     history: list[Step]
 
@@ -56,6 +72,10 @@ _results = decoder(_Results)
 _merchant = decoder(Merchant)
 _merchants = decoder(_Merchants)
 _history = decoder(_History)
+_webhook = decoder(Webhook)
+_webhooks = decoder(_Webhooks)
+_dead = decoder(_Dead)
+_redelivered = decoder(_Redelivered)
 _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
@@ -77,17 +97,21 @@ class FundService(Service):
         fee: Fee | None = None,
         withdrawal_fee: Fee | None = None,
         withdrawal_limit: int | None = None,
+        settlement: Calendar | None = None,
     ) -> Merchant:
-        """Opens the accounts, too. The same again is a replay; `withdrawal_limit` is for a day (UTC)."""
-        fees = {"fee": fee, "withdrawal_fee": withdrawal_fee, "withdrawal_limit": withdrawal_limit}
-        answer = await self._post("/v1/merchants", id=id_, name=name, currency=currency, **fees)
+        """Opens the accounts, too. The same again is a replay; `withdrawal_limit` is for a day (UTC). `settlement`:
+        when what is pending is settled by itself; without it, never.
+        """
+        more = {"fee": fee, "withdrawal_fee": withdrawal_fee, "withdrawal_limit": withdrawal_limit}
+        members = {"id": id_, "name": name, "currency": currency, "settlement": settlement, **more}
+        answer = await self._post("/v1/merchants", **members)
         merchant = _merchant(answer)
         return msgspec.structs.replace(merchant, replay=True) if answer.status == 200 else merchant
 
     async def merchant(self, id_: str) -> Merchant | None:
         return found(await self._to.ask("GET", f"/v1/merchants/{quote(id_, safe='')}"), _merchant)
 
-    async def merchants(self, limit: int = 500) -> AsyncIterator[Merchant]:
+    async def merchants(self, limit: int = 100) -> AsyncIterator[Merchant]:
         """All of them, over all pages; `limit` is for one of them."""
         query = {"limit": str(limit)}
         while True:
@@ -102,6 +126,34 @@ class FundService(Service):
         """What was charged before stays; the last rule that applies is the one that is charged."""
         path = f"/v1/merchants/{quote(merchant, safe='')}/fees"
         _anything(await self._to.ask("POST", path, _encode(rule)))
+
+    async def create_webhook(self, merchant: str, url: str, events: Sequence[str] | None = None) -> Webhook:
+        """With its `secret`. Asked for twice, there are two. Refused: `merchant-not-found`, `too-many-webhooks`."""
+        return _webhook(await self._post("/v1/webhooks", merchant=merchant, url=url, events=events))
+
+    async def webhooks(self, merchant: str | None = None) -> list[Webhook]:
+        """A merchant's, or all; also the disabled ones. The oldest first, at most 1,000."""
+        query = None if merchant is None else {"merchant": merchant}
+        return _webhooks(await self._to.ask("GET", "/v1/webhooks", query=query)).webhooks
+
+    async def disable_webhook(self, id_: UUID, reason: str | None = None) -> Webhook:
+        """Nothing is sent there any more. Refused: `not-found`."""
+        return _webhook(await self._post(f"/v1/webhooks/{id_}/disable", reason=reason))
+
+    async def dead_webhook_events(self, id_: UUID, limit: int = 100) -> AsyncIterator[DeadEvent]:
+        """What was given up, in order, over all pages; `limit` is for one of them. Refused: `not-found`."""
+        query = {"limit": str(limit)}
+        while True:
+            page = _dead(await self._to.ask("GET", f"/v1/webhooks/{id_}/dead", query=query))
+            for event in page.dead:
+                yield event
+            if page.next is None:
+                return
+            query["after"] = str(page.next)
+
+    async def redeliver(self, id_: UUID, seqs: Sequence[int] | None = None) -> int:
+        """Begin again with what was given up, all of it without `seqs` (of which there are 1,000 at most); how many."""
+        return _redelivered(await self._post(f"/v1/webhooks/{id_}/redeliver", seqs=seqs)).redelivered
 
     async def pay(
         self,

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from fundledger.client.event import Event
 from fundledger.client.faults import Problem, Refused
 from fundledger.client.types import Balance
 
@@ -64,18 +65,46 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     """`accounts`: their ids in the account service; `balances`: of each of them, where the service tells it. `fees`:
-    the rules, oldest first. `withdrawal_limit`: for a day (UTC), in sum. `replay`: the merchant was there before.
+    the rules, oldest first. `withdrawal_limit`: for a day (UTC), in sum. `settlement`: when what is pending is settled
+    by itself. `replay`: the merchant was there before.
     """
 
     id: str
     name: str
     currency: str
     withdrawal_limit: int | None = None
+    settlement: str = "manual"
     fees: list[FeeRule] = []
     accounts: list[str] = []
     balances: dict[str, Balance] = {}
     created_at: datetime
     replay: bool = False
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """Where events of a merchant are sent, those of the types `events`, or all. `secret` (`whsec_` and base64) signs
+    them; it is told once, to whom made the endpoint.
+    """
+
+    id: UUID
+    merchant: str
+    url: str
+    events: list[str] | None = None
+    secret: str | None = None
+    created_at: datetime
+    disabled_at: datetime | None = None
+    disabled_why: str | None = None
+
+
+class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that could not be delivered to an endpoint, and was given up."""
+
+    seq: int
+    event: Event
+    attempts: int
+    ended_at: datetime
+    last_status: int | None = None
+    last_error: str | None = None
 
 
 class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

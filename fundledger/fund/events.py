@@ -2,13 +2,14 @@
 it.
 """
 
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import asyncpg
 import msgspec
 
-from fundledger.fund.order import Kind, State
+from fundledger.fund.order import Kind, Order, State
+from fundledger.fund.orders import order_from
+from fundledger.fund.shown import order_members, time_text
 from fundledger.fund.statements import SQL
 from fundledger.outbox.feed import Event, Feed
 from fundledger.outbox.horizon import FUND, Horizon
@@ -46,45 +47,33 @@ class Pages:
 
 def event_of(row: asyncpg.Record) -> Event:
     """`id` is made of the order and its state: an order goes into each state once."""
-    state = row["event_state"]
-    id_ = f"{row['id']}:{state}"
-    type_ = f"{row['kind']}.{state}"
+    columns = dict(row)
+    seq, state, at, detail = [columns.pop(f"event_{name}") for name in ("seq", "state", "at", "detail")]
+    order = as_it_was(order_from(columns), State(state))
+    id_ = f"{order.id}:{state}"
+    type_ = f"{order.kind}.{state}"
     members: dict[str, Any] = {
-        "seq": row["seq"],
+        "seq": seq,
         "id": id_,
         "type": type_,
-        "merchant": row["merchant"],
-        "at": _text(row["at"]),
-        "order": _order(row, state),
+        "merchant": order.merchant,
+        "at": time_text(at),
+        "order": order_members(order),
     }
-    if row["detail"] is not None:
-        members["detail"] = msgspec.Raw(row["detail"].encode())
-    return Event(row["seq"], id_, type_, row["merchant"], row["at"].timestamp(), _encode(members))
+    if detail is not None:
+        members["detail"] = msgspec.Raw(detail.encode())
+    return Event(seq, id_, type_, order.merchant, at.timestamp(), _encode(members))
 
 
-def _order(row: asyncpg.Record, state: str) -> dict[str, Any]:
+def as_it_was(order: Order, state: State) -> Order:
     """The order as it stood when it went into this state, though it may have gone on since."""
-    sign = 1 if row["kind"] == Kind.WITHDRAWAL else -1
-    members: dict[str, Any] = {
-        "id": str(row["id"]),
-        "kind": row["kind"],
-        "merchant": row["merchant"],
-        "order_no": row["order_no"],
-        "state": state,
-        "amount": row["amount"],
-        "fee": row["fee"],
-        "net": row["amount"] + sign * row["fee"],
-        "currency": row["currency"],
-        "voucher_id": str(row["voucher_id"]),
-        "channel": row["channel"],
-        "created_at": _text(row["created_at"]),
-    }
-    if row["posted_at"] is not None and state in AFTER_POSTING:
-        members["posted_at"] = _text(row["posted_at"])
-    if row["problem"] is not None and state == State.REFUSED:
-        members["problem"] = msgspec.Raw(row["problem"].encode())
-    return members
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    order.state = state
+    order.reversed_by = None
+    if state not in AFTER_POSTING:
+        order.posted_at = None
+    if state is not State.REFUSED:
+        order.problem = None
+    if order.kind is Kind.WITHDRAWAL and state not in (State.PAID, State.BOUNCED):
+        # These came with its end.
+        order.ending = order.channel_ref = order.reason = None
+    return order

@@ -6,7 +6,9 @@ import msgspec
 
 
 class Code(StrEnum):
-    """In the order in which they are looked for."""
+    """In the order of docs/refusals.md, which is not that of looking: of an order, its merchant and currency are looked
+    at first, then whether its number was used, then what it takes of, under the locks of that.
+    """
 
     ORDER_NO_REUSED = "order-no-reused"
     STATEMENT_NO_REUSED = "statement-no-reused"
@@ -29,6 +31,7 @@ class Code(StrEnum):
     APPROVAL_NEEDS_ANOTHER = "approval-needs-another"
     ORDER_NOT_REVERSIBLE = "order-not-reversible"
     ORDER_ALREADY_REVERSED = "order-already-reversed"
+    TOO_MANY_WEBHOOKS = "too-many-webhooks"
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -170,6 +170,9 @@ class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             raise ValueError("maximum is less than minimum")
 
 
+Calendar = Literal["manual", "daily", "weekly", "monthly"]
+
+
 class NewMerchant(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """`fee` is that of payments, `withdrawal_fee` of withdrawals; `withdrawal_limit` is for a day (UTC); `settlement`:
     when what is pending is settled by itself (weekly: on Mondays, monthly: on the first).
@@ -181,7 +184,7 @@ class NewMerchant(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     fee: Fee | None = None
     withdrawal_fee: Fee | None = None
     withdrawal_limit: Part | None = None
-    settlement: Literal["manual", "daily", "weekly", "monthly"] = "manual"
+    settlement: Calendar = "manual"
 
     def digest(self) -> bytes:
         return hashlib.sha256(b"merchant|" + _encode(self)).digest()

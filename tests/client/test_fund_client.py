@@ -41,6 +41,9 @@ async def test_a_merchant_is_created_once_read_and_listed(fund: FundService, mer
     assert f"merchant:{merchant}:available" in found.accounts
     assert await fund.merchant("nobody") is None
     assert merchant in [each.id async for each in fund.merchants()]
+    assert found.settlement == "manual"
+    monthly = await fund.create_merchant(f"{merchant}-m", "A shop", "CNY", settlement="monthly")
+    assert monthly.settlement == "monthly"
 
 
 async def test_a_fee_rule_is_charged_from_now_on(fund: FundService, merchant: str) -> None:

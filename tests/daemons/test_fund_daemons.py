@@ -1,19 +1,28 @@
-"""The process of daemons, as the supervisor starts it."""
+"""The process of daemons, as the supervisor starts it; and who watches it."""
 
 import asyncio
 import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import msgspec
+import pytest
 
+from fundledger.app.daemons_list import _of_fund
+from fundledger.app.fund import daemons
 from fundledger.app.fund.daemons import Told
 from fundledger.app.fund.order_line import FundOrder
+from fundledger.app.settings import SIMULATOR, Settings
 from fundledger.daemons.daemon import SQL
 from fundledger.daemons.watch import Standing, standings
+from fundledger.fund.channels.payouts import Payouts
+from tests.support.fund_http import a_fund_service
 from tests.support.orders import orders
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
@@ -66,3 +75,38 @@ async def test_a_process_runs_every_daemon_and_gives_its_leases_back(fund_databa
             process.kill()
             await process.wait()
         await connection.close()
+
+
+async def test_a_worker_tells_of_daemons_that_nobody_runs(fund_database: str, tmp_path: Path) -> None:
+    connection = await asyncpg.connect(fund_database)
+    try:
+        await connection.execute(SQL["know"], ["payouts", "webhooks"], [60.0, 60.0])
+        await connection.execute(
+            "UPDATE daemons.leases SET last_success_at = now() - interval '61 seconds' WHERE name = 'payouts'"
+        )
+    finally:
+        await connection.close()
+    async with a_fund_service(fund_database, tmp_path, None) as (service, _):
+        overdue = {"payouts": 1, "webhooks": 0}
+        await eventually(lambda: service.snapshot().daemons.overdue == overdue, "it is told")
+        assert service.roster.holds() == []
+        told = service.snapshot().daemons.last_success["payouts"]
+        assert told < datetime.now(UTC).timestamp() - 60
+
+
+async def test_daemons_that_are_run_by_hand_know_the_channels_that_serve_knows(
+    fund_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = []
+
+    class Seen(Payouts):
+        def __init__(self, pool: Any, desk: Any, channels: Mapping[str, Any]) -> None:
+            super().__init__(pool, desk, channels)
+            known.append(set(channels))
+
+    monkeypatch.setattr(daemons, "Payouts", Seen)
+    (tmp_path / "data").mkdir()
+    for text, expected in (("", {SIMULATOR}), ("icbc=http://127.0.0.1:1", {"icbc"})):
+        settings = Settings(data_dir=tmp_path / "data", fund_dsn=fund_database, channels=text)
+        async with _of_fund(settings, fund_database):
+            assert known.pop() == expected

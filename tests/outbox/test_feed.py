@@ -80,7 +80,7 @@ async def test_a_naive_reader_loses_it(pool: Pool) -> None:
     """The broken twin: what is visible is taken for all that there is."""
     late, transaction, first, second = await late_and_early(pool)
     read = await pool.fetch(FUND_SQL["read_events"], 0, 2**62, 100)
-    assert [row["seq"] for row in read] == [second]
+    assert [row["event_seq"] for row in read] == [second]
     await transaction.commit()
     await pool.release(late)
     assert await pool.fetch(FUND_SQL["read_events"], second, 2**62, 100) == []

@@ -1,57 +1,23 @@
 """Webhooks: signed, in order, repeated until they are given up; nobody waits for a slow neighbour; nobody is led inside."""
 
-import asyncio
 import base64
-import hashlib
-import hmac
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Any
 
 import asyncpg
 import msgspec
 import pytest
-from aiohttp import web
 
 from fundledger.fund.events import fund_feed
 from fundledger.outbox import deliveries
 from fundledger.outbox.deliveries import AFTER_S, Deliverer
 from fundledger.outbox.destination import bad_url
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Webhook, Webhooks
+from tests.support.endpoint import Endpoint, is_signed
 from tests.support.orders import an_order, orders
 from tests.support.waiting import eventually
 
 Pool = asyncpg.Pool
-
-
-class Endpoint:
-    """Listens, and answers as it is told to; `got` are the requests, `status` what they are answered."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.status = 200
-        self.headers: dict[str, str] = {}
-        self.go_on = asyncio.Event()
-        self.go_on.set()
-
-    async def __aenter__(self) -> Self:
-        self._runner = web.ServerRunner(web.Server(self._answer))
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/hook"  # type: ignore[union-attr]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.go_on.set()
-        await self._runner.cleanup()
-
-    async def _answer(self, request: Any) -> web.Response:
-        self.got.append((dict(request.headers), await request.read()))
-        await self.go_on.wait()
-        return web.Response(status=self.status, headers=self.headers)
-
-    def seqs(self) -> list[int]:
-        return [msgspec.json.decode(body)["seq"] for _, body in self.got]
 
 
 @pytest.fixture
@@ -109,10 +75,7 @@ async def test_an_event_is_delivered_signed_and_only_to_whom_it_concerns(
     await deliver(deliverer)
     assert endpoint.seqs() == [seq]
     ((headers, body),) = endpoint.got
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert is_signed(headers, body, secret)
     assert headers["webhook-id"] == msgspec.json.decode(body)["id"]
     await deliver(deliverer)
     assert len(endpoint.got) == 1, "once"

@@ -1,6 +1,6 @@
 """The handlers of webhooks, without a service around them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +12,23 @@ from multidict import CIMultiDict
 from fundledger.app.fund import webhooks
 from fundledger.app.problems import BadRequest
 from fundledger.app.routing import Call
+from fundledger.client import AccountService
+from fundledger.fund.link import AccountLink
+from fundledger.fund.merchants import Merchants
+from fundledger.fund.statements import SQL
 
 
 @pytest.fixture
 async def service(fund_database: str) -> AsyncIterator[SimpleNamespace]:
     async with asyncpg.create_pool(fund_database, min_size=1, max_size=2) as pool:
-        yield SimpleNamespace(pool=pool, settings=SimpleNamespace(profile="prod"))
+        await pool.execute(SQL["write_merchant"], "m1", "M", "CNY", None, b"", "manual")
+        merchants = Merchants(pool, AccountLink(AccountService("http://127.0.0.1:1", "")))
+        settings = SimpleNamespace(profile="prod")
+        yield SimpleNamespace(pool=pool, settings=settings, merchants=merchants, reading=reading)
+
+
+async def reading(read: Callable[[], Awaitable[Any]]) -> Any:
+    return await read()
 
 
 async def ask(handler: Any, service: Any, body: Any = None, id_: str = "", **query: str) -> tuple[int, Any]:

@@ -1,12 +1,14 @@
-"""Bodies that are no order: many at once, how a withdrawal ended, who approves, a new fee."""
+"""Bodies that are no order: many at once, how a withdrawal ended, who approves, a new fee, webhooks."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from fundledger.app.body import quotes_of_flat
-from fundledger.fund.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, Payment, Person, Reason
+from fundledger.fund.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, MerchantId, Payment, Person, Reason
+
+SEQS_MAX: Final = 1000
 
 
 class PaymentsBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,6 +43,27 @@ class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
                 self.effective_at.astimezone(UTC)
             except OverflowError:
                 raise ValueError("effective_at is not within the years 1 to 9999 of UTC") from None
+
+
+class WebhookBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Without `events`: all of the merchant."""
+
+    merchant: MerchantId
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    events: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] | None = None
+
+
+class DisableBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*\Z")] = ""
+
+
+class RedeliverBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Without `seqs`: all of them."""
+
+    seqs: (
+        Annotated[list[Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]], msgspec.Meta(min_length=1, max_length=SEQS_MAX)]
+        | None
+    ) = None
 
 
 def quotes_of_payments(body: PaymentsBody) -> int:

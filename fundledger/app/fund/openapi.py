@@ -41,12 +41,13 @@ _TAGS: Final = {
     "Merchants": "Who is paid, and what it costs.",
     "Orders": "What is asked for, by the merchant's own number.",
     "Events": "What happened.",
+    "Webhooks": "Where a merchant is told what happened.",
     SERVICE_TAG: "What is not money.",
 }
 
 
 def problems() -> list[Problem]:
-    """Refusals of the fund service in their order of precedence, those of the account service, then everything else."""
+    """Refusals of the fund service in the order of their table, those of the account service, then everything else."""
     # Whose outcome is final is the order; of a refusal without an order there is none.
     own = [Problem(str(code), *REFUSALS[code], final=False, advice=ADVICE[code]) for code in Code]
     passed_on = [problem for problem in account_problems() if problem.name in POSTING]

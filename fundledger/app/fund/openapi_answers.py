@@ -2,7 +2,7 @@
 them.
 """
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -12,7 +12,7 @@ from fundledger.app.openapi_schemas import INSTANT, REF, UUID, Schema, schemas_o
 from fundledger.app.problems import URN
 from fundledger.fund.bank_statements import StatementReport, StatementRequest
 from fundledger.fund.order import Kind, State
-from fundledger.fund.requests import AMOUNT_MAX, REQUESTS, NewMerchant
+from fundledger.fund.requests import AMOUNT_MAX, REQUESTS, Calendar, NewMerchant
 
 ORDER_ID: Final = "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba"
 _BODIES: Final[tuple[type[msgspec.Struct], ...]] = (
@@ -23,10 +23,17 @@ _BODIES: Final[tuple[type[msgspec.Struct], ...]] = (
     bodies.BouncedBody,
     bodies.ApproveBody,
     bodies.FeeRuleBody,
+    bodies.WebhookBody,
+    bodies.DisableBody,
+    bodies.RedeliverBody,
     StatementRequest,
 )
 _DESCRIPTIONS: Final = {
-    (type_.__name__, "ticket"): "taken, not looked at in this version" for type_ in REQUESTS.values()
+    **{(type_.__name__, "ticket"): "taken, not looked at in this version" for type_ in REQUESTS.values()},
+    ("WebhookBody", "url"): "https, to the public internet; of the dev profile any http(s)",
+    ("WebhookBody", "events"): "types of events, `KIND.STATE`, such as `payment.posted`; left out: all",
+    ("DisableBody", "reason"): "kept with the endpoint",
+    ("RedeliverBody", "seqs"): "of events that were given up; left out: all of them",
 }
 REQUEST_SCHEMAS: Final = schemas_of(_BODIES, {}, _DESCRIPTIONS)
 MERCHANT_ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
@@ -56,6 +63,46 @@ def _list_of(schema: str, description: str = "") -> Schema:
 
 
 _PROBLEM: Final[Schema] = ANSWERS["Problem"]
+_WEBHOOK: Final[dict[str, Schema]] = {
+    "id": UUID,
+    "merchant": MERCHANT_ID,
+    "url": {"type": "string"},
+    "events": {"type": ["array", "null"], "items": {"type": "string"}, "description": "the types; null: all"},
+    "created_at": INSTANT,
+    "disabled_at": {**INSTANT, "type": ["string", "null"], "description": "nothing is sent there since"},
+    "disabled_why": {"type": ["string", "null"]},
+}
+_SECRET: Final[Schema] = {
+    "type": "string",
+    "pattern": "^whsec_[A-Za-z0-9+/]{43}=$",
+    "description": "what signs: the base64 after `whsec_`. Shown this once",
+}
+_SEQ: Final[Schema] = {"type": "integer", "minimum": 1}
+_WEBHOOKS: Final[dict[str, Schema]] = {
+    "Webhook": _object(_WEBHOOK),
+    "NewWebhook": _object({**_WEBHOOK, "secret": _SECRET}),
+    "Webhooks": _object({"webhooks": _list_of("Webhook", "oldest first, disabled ones too, 1,000 at most")}),
+    "DeadEvent": _object(
+        {
+            "seq": _SEQ,
+            "event": {"type": "object", "description": "as it was sent"},
+            "attempts": {"type": "integer", "minimum": 0},
+            "ended_at": INSTANT,
+            "last_status": {"type": ["integer", "null"], "description": "null: there was no answer"},
+            "last_error": {"type": ["string", "null"]},
+        }
+    ),
+    "DeadEvents": _object(
+        {
+            "dead": _list_of("DeadEvent", "in order"),
+            "next": {
+                "type": ["integer", "null"],
+                "description": "send it as `after` for the next page; null: the last",
+            },
+        }
+    ),
+    "Redelivered": _object({"redelivered": {"type": "integer", "minimum": 0, "description": "how many events"}}),
+}
 _SCHEMAS: Final[dict[str, Schema]] = {
     "Order": _object(
         {
@@ -122,6 +169,11 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "name": {"type": "string"},
             "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
             "withdrawal_limit": {**_PART, "type": ["integer", "null"], "description": "of a day (UTC); null: none"},
+            "settlement": {
+                "type": "string",
+                "enum": list(get_args(Calendar)),
+                "description": "when what is pending is settled by itself (weekly: on Mondays, monthly: on the first)",
+            },
             "fee": {
                 "oneOf": [{"$ref": REF + "FeeNow"}, {"type": "null"}],
                 "description": "of a payment now, where its channel has no rule of its own",
@@ -144,6 +196,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "Merchants": _object({"merchants": _list_of("Merchant", "oldest first"), "next_cursor": _CURSOR}),
     "Events": _object({"events": {"type": "array", "items": {"type": "object"}, "description": "oldest first"}}),
+    **_WEBHOOKS,
     "Problem": {
         **{name: value for name, value in _PROBLEM.items() if name != "examples"},
         "properties": {

@@ -8,6 +8,7 @@ from fundledger.app.fund.events import WAIT_S_MAX
 from fundledger.app.fund.merchants import LIMIT_DEFAULT as MERCHANTS_DEFAULT
 from fundledger.app.fund.merchants import LIMIT_MAX as MERCHANTS_MAX
 from fundledger.app.fund.openapi_answers import MERCHANT_ID, ORDER_ID, ORDER_NO, STATE
+from fundledger.app.fund.openapi_webhooks import WEBHOOKS
 from fundledger.app.fund.orders import LIMIT_DEFAULT, LIMIT_MAX, NAMES, OF_THE_PLATFORM
 from fundledger.app.openapi_schemas import UUID, Schema
 from fundledger.app.openapi_service import SERVICE
@@ -337,5 +338,6 @@ OPERATIONS: Final = (
     *ORDERS,
     *STATEMENTS,
     *EVENTS,
+    *WEBHOOKS,
     *[operation for operation in SERVICE if operation.path != "/debug/hotkeys"],
 )

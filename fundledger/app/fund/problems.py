@@ -31,6 +31,7 @@ REFUSALS: Final[dict[Code, tuple[int, str]]] = {
     Code.APPROVAL_NEEDS_ANOTHER: (422, "Somebody else has to approve"),
     Code.ORDER_NOT_REVERSIBLE: (422, "The order cannot be reversed"),
     Code.ORDER_ALREADY_REVERSED: (422, "The order was reversed before"),
+    Code.TOO_MANY_WEBHOOKS: (409, "The merchant has too many endpoints"),
 }
 ADVICE: Final[dict[Code, str]] = {
     Code.ORDER_NO_REUSED: "Read the order that has the number. If yours is another one, send it with a new number.",
@@ -54,6 +55,7 @@ ADVICE: Final[dict[Code, str]] = {
     Code.APPROVAL_NEEDS_ANOTHER: "Let another module, or another person, approve it.",
     Code.ORDER_NOT_REVERSIBLE: "Nothing: it is not posted, or something was built on it, such as a refund.",
     Code.ORDER_ALREADY_REVERSED: "Nothing: `reversed_by` of the order names its reversal.",
+    Code.TOO_MANY_WEBHOOKS: "Disable one that is not needed, then send the same request again.",
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -13,44 +13,7 @@ from fundledger.fund.fees import FeeRule, choose
 from fundledger.fund.merchants import Merchant
 from fundledger.fund.order import Order
 from fundledger.fund.orders import Step
-
-_TEXTS: Final = ("channel_ref", "settle", "direction", "reason", "approved_by", "ending")
-_PARTS: Final = ("from_pending", "to_receivable")
-
-
-def order_members(order: Order) -> dict[str, Any]:
-    """An order as it stands. What does not apply to its kind is left out, but for `channel`."""
-    members: dict[str, Any] = {
-        "id": str(order.id),
-        "kind": order.kind,
-        "merchant": order.merchant,
-        "order_no": order.order_no,
-        "state": order.state,
-        "amount": order.amount,
-        "fee": order.fee,
-        "net": order.net,
-        "currency": order.currency,
-        "voucher_id": str(order.voucher_id),
-        "channel": order.channel,
-        "created_at": time_text(order.created_at),
-    }
-    if order.posted_at is not None:
-        members["posted_at"] = time_text(order.posted_at)
-    for name in _TEXTS:
-        value = getattr(order, name)
-        if value is not None:
-            members[name] = value
-    for name in _PARTS:
-        value = getattr(order, name)
-        if value:
-            members[name] = value
-    if order.of_order is not None:
-        members["of_order"] = str(order.of_order)
-    if order.reversed_by is not None:
-        members["reversed_by"] = str(order.reversed_by)
-    if order.problem is not None:
-        members["problem"] = raw(order.problem)
-    return members
+from fundledger.fund.shown import order_members
 
 
 def raw(json: bytes | str) -> msgspec.Raw:
@@ -96,6 +59,7 @@ def merchant_members(merchant: Merchant) -> dict[str, Any]:
         "name": merchant.name,
         "currency": merchant.currency,
         "withdrawal_limit": merchant.withdrawal_limit,
+        "settlement": merchant.settlement,
         "fee": _fee_now(merchant),
         "fees": [fee_members(rule) for rule in merchant.fee_rules],
         "accounts": [name.id for name in accounts.of_merchant(merchant.id)],

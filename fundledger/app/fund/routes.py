@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from fundledger.app import limits, meta
-from fundledger.app.fund import events, merchants, openapi, orders, statements, withdrawals
+from fundledger.app.fund import events, merchants, openapi, orders, statements, webhooks, withdrawals
 from fundledger.app.fund.orders import CLASSES, NAMES
 from fundledger.app.fund.service import FundService
 from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route
@@ -62,4 +62,4 @@ SERVICE: list[Route[FundService]] = [
     Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True),
     Route("GET", "/docs", openapi.PAGES.get_page, public=True),
 ]
-ROUTES = [*ORDERS, *MERCHANTS, *statements.ROUTES, *EVENTS, *SERVICE]
+ROUTES = [*ORDERS, *MERCHANTS, *statements.ROUTES, *EVENTS, *webhooks.ROUTES, *SERVICE]

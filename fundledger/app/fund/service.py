@@ -18,6 +18,7 @@ from fundledger.app.settings import Settings
 from fundledger.app.sockets import fund_socket, fund_supervisor_socket
 from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher
+from fundledger.daemons.roster import Roster
 from fundledger.database.statements import load
 from fundledger.fund.desk import Desk
 from fundledger.fund.link import AccountLink, Away, Verdict
@@ -80,6 +81,8 @@ class FundService(Worker):
         self.posting = Posting(pool, self.link)
         self.desk = Desk(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
         self.repeats = Repeats(pool, SQL["known_orders"])
+        # Runs none: it watches those that others run, so that their silence is told though all of these are gone.
+        self.roster = Roster(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
 
     def socket_path(self) -> Path:
@@ -94,11 +97,12 @@ class FundService(Worker):
         await self.merchants.look()
 
     async def watch(self) -> None:
-        """As of every worker; and for new fee rules, and orders that are not known yet."""
+        """As of every worker; and for new fee rules, orders that are not known yet, and daemons that are overdue."""
         async with asyncio.TaskGroup() as group:
             group.create_task(super().watch())
             group.create_task(again(self._watch_merchants))
             group.create_task(again(self._look))
+            group.create_task(self.roster.run())
 
     async def _watch_merchants(self) -> None:
         try:
@@ -122,6 +126,7 @@ class FundService(Worker):
         now = self.metrics.now
         now.posting = self.posting.counted
         now.waiting = self.desk.waiting
+        now.daemons = self.roster.counted()
         show_gauges(self, now)
         return now
 

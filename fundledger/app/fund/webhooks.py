@@ -1,59 +1,38 @@
 """Webhooks over HTTP: where a merchant's events are sent, and what could not be delivered there."""
 
-from typing import Annotated, Any, Final, Protocol
+import re
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from fundledger.app.body import decoder, voucher_id
-from fundledger.app.problems import BadRequest, malformed, not_found
+from fundledger.app.fund.bodies import DisableBody, RedeliverBody, WebhookBody
+from fundledger.app.fund.problems import refused
+from fundledger.app.fund.service import FundService
+from fundledger.app.problems import malformed, not_found
 from fundledger.app.render import encode, time_text
 from fundledger.app.reply import Reply
-from fundledger.app.routing import Call
+from fundledger.app.routing import Call, Route
 from fundledger.fund.order import Kind, State
-from fundledger.fund.requests import MerchantId
+from fundledger.fund.refusal import Code, Refusal
 from fundledger.outbox.destination import bad_url
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Dead, Webhook, Webhooks
+from fundledger.ratelimit.classes import ApiClass
 
 TYPES: Final = frozenset(f"{kind}.{state}" for kind in Kind for state in State if state is not State.CREATED)
-SEQS_MAX: Final = 1000
 DEAD_MAX: Final = 100
 QUERY: Final = ("merchant",)
 DEAD_QUERY: Final = ("after", "limit")
 
 
-class WebhookBody(msgspec.Struct, forbid_unknown_fields=True):
-    merchant: MerchantId
-    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-    events: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] | None = None
-
-
-class DisableBody(msgspec.Struct, forbid_unknown_fields=True):
-    reason: Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*\Z")] = ""
-
-
-class RedeliverBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Without `seqs`: all of them."""
-
-    seqs: (
-        Annotated[list[Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]], msgspec.Meta(min_length=1, max_length=SEQS_MAX)]
-        | None
-    ) = None
-
-
+_is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _decode_webhook = decoder(WebhookBody)
 _decode_disable = decoder(DisableBody)
 _decode_redeliver = decoder(RedeliverBody)
 
 
-class Hooked(Protocol):
-    """What these handlers need of the fund service."""
-
-    pool: Any
-    settings: Any
-
-
-async def create_webhook(service: Hooked, call: Call) -> Reply:
+async def create_webhook(service: FundService, call: Call) -> Reply:
     """`POST /v1/webhooks`: 201 with the endpoint and its secret, which is shown this once."""
     body = _decode_webhook(call.body)
     why = bad_url(body.url, private=service.settings.profile == "dev")
@@ -62,49 +41,56 @@ async def create_webhook(service: Hooked, call: Call) -> Reply:
     for type_ in body.events or ():
         if type_ not in TYPES:
             raise malformed(f"there is no event {type_!r}", field="events")
-    added = await Webhooks(service.pool).add(body.merchant, body.url, body.events, call.module)
+    if await service.reading(lambda: service.merchants.get(body.merchant)) is None:
+        return refused(Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {body.merchant}", "merchant"))
+    webhooks = Webhooks(service.pool)
+    added = await service.reading(lambda: webhooks.add(body.merchant, body.url, body.events, call.module))
     if added is None:
-        detail = f"a merchant has at most {PER_MERCHANT_MAX} endpoints: disable one"
-        raise BadRequest(409, "too-many-webhooks", "There are too many endpoints", detail, field="merchant")
+        return refused(Refusal(Code.TOO_MANY_WEBHOOKS, f"a merchant has at most {PER_MERCHANT_MAX}", "merchant"))
     webhook, secret = added
     return Reply(201, encode({**_members(webhook), "secret": secret}))
 
 
-async def list_webhooks(service: Hooked, call: Call) -> Reply:
+async def list_webhooks(service: FundService, call: Call) -> Reply:
     """`GET /v1/webhooks?merchant=`."""
     merchant = call.query.get("merchant")
-    if merchant is not None and "\x00" in merchant:
+    if merchant is not None and not _is_merchant(merchant):
         raise malformed("merchant is 1 to 64 of [A-Za-z0-9_.-]", field="merchant")
-    return Reply(200, encode({"webhooks": [_members(one) for one in await Webhooks(service.pool).of(merchant)]}))
+    found = await service.reading(lambda: Webhooks(service.pool).of(merchant))
+    return Reply(200, encode({"webhooks": [_members(one) for one in found]}))
 
 
-async def disable_webhook(service: Hooked, call: Call) -> Reply:
+async def disable_webhook(service: FundService, call: Call) -> Reply:
     """`POST /v1/webhooks/{id}/disable`: nothing is sent there any more. An empty body is fine."""
-    body = _decode_disable(call.body)
-    found = await Webhooks(service.pool).disable(_id(call), body.reason or f"asked for by {call.module}")
+    id_, why = _id(call), _decode_disable(call.body).reason or f"asked for by {call.module}"
+    found = await service.reading(lambda: Webhooks(service.pool).disable(id_, why))
     if found is None:
         raise not_found(f"webhook {call.parameters['id']}")
     return Reply(200, encode(_members(found)))
 
 
-async def list_dead(service: Hooked, call: Call) -> Reply:
+async def list_dead(service: FundService, call: Call) -> Reply:
     """`GET /v1/webhooks/{id}/dead?after=&limit=`: what was given up, in order."""
     after, limit = _whole(call, "after", 0, 0, (1 << 53) - 1), _whole(call, "limit", DEAD_MAX, 1, DEAD_MAX)
-    webhooks, id_ = Webhooks(service.pool), _id(call)
-    if await webhooks.get(id_) is None:
-        raise not_found(f"webhook {id_}")
-    dead = await webhooks.dead(id_, after, limit)
+    webhooks, id_ = await _found(service, call)
+    dead = await service.reading(lambda: webhooks.dead(id_, after, limit))
     following = dead[-1].seq if len(dead) == limit else None
     return Reply(200, encode({"dead": [_dead(one) for one in dead], "next": following}))
 
 
-async def redeliver(service: Hooked, call: Call) -> Reply:
+async def redeliver(service: FundService, call: Call) -> Reply:
     """`POST /v1/webhooks/{id}/redeliver`: begin again with what was given up. An empty body means all of it."""
-    body = _decode_redeliver(call.body)
+    seqs = _decode_redeliver(call.body).seqs
+    webhooks, id_ = await _found(service, call)
+    return Reply(200, encode({"redelivered": await service.reading(lambda: webhooks.redeliver(id_, seqs))}))
+
+
+async def _found(service: FundService, call: Call) -> tuple[Webhooks, UUID]:
+    """Where endpoints are, and one that is there. Raises BadRequest (400, 404), Unavailable."""
     webhooks, id_ = Webhooks(service.pool), _id(call)
-    if await webhooks.get(id_) is None:
+    if await service.reading(lambda: webhooks.get(id_)) is None:
         raise not_found(f"webhook {id_}")
-    return Reply(200, encode({"redelivered": await webhooks.redeliver(id_, body.seqs)}))
+    return webhooks, id_
 
 
 def _id(call: Call) -> UUID:
@@ -141,3 +127,12 @@ def _dead(dead: Dead) -> dict[str, Any]:
         "last_status": dead.last_status,
         "last_error": dead.last_error,
     }
+
+
+ROUTES: Final[list[Route[FundService]]] = [
+    Route("POST", "/v1/webhooks", create_webhook, api_class=ApiClass.ADMIN),
+    Route("GET", "/v1/webhooks", list_webhooks, query=QUERY, api_class=ApiClass.LIST),
+    Route("POST", "/v1/webhooks/{id}/disable", disable_webhook, api_class=ApiClass.ADMIN),
+    Route("GET", "/v1/webhooks/{id}/dead", list_dead, query=DEAD_QUERY, api_class=ApiClass.QUERY),
+    Route("POST", "/v1/webhooks/{id}/redeliver", redeliver, api_class=ApiClass.ADMIN),
+]
