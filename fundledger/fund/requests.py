@@ -105,7 +105,9 @@ class WriteOff(Request, kw_only=True):
 
 
 class Adjustment(Request, kw_only=True):
-    """A correction of what the merchant has, against suspense. It is posted when another person or module approves."""
+    """A correction of what the merchant has, against suspense. It is posted when another module approves,
+    or another person of the same one, if `person` was named here.
+    """
 
     kind: ClassVar[Kind] = Kind.ADJUSTMENT
     merchant: MerchantId

@@ -253,6 +253,33 @@ async def test_an_adjustment_is_posted_when_another_one_approves(desk: FundDesk)
     assert await desk.of(merchant) == (70, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("person", "approver", "enough"),
+    [
+        (None, "tester", False),
+        (None, "tester/bob", False),
+        ("ann", "tester", False),
+        ("ann", "tester/ann", False),
+        ("ann", "tester/bob", True),
+        (None, "others", True),
+        ("ann", "others/ann", True),
+    ],
+)
+async def test_one_token_approves_only_what_another_named_person_asked_for_with_it(
+    desk: FundDesk, person: str | None, approver: str, *, enough: bool
+) -> None:
+    merchant = await desk.merchant()
+    members = {"merchant": merchant, "order_no": "a", "amount": 70, "direction": "credit", "reason": "lost"}
+    order = await desk.done("adjustment", **members, person=person)
+    answer = await desk.desk.approve(order.id, approver)
+    if enough:
+        assert isinstance(answer, Taken)
+    else:
+        assert isinstance(answer, Refusal)
+        assert answer.code is Code.APPROVAL_NEEDS_ANOTHER
+    assert await desk.of(merchant) == (70 if enough else 0, 0, 0)
+
+
 async def test_a_payment_is_reversed_once_and_not_when_a_part_came_back(desk: FundDesk) -> None:
     merchant = await desk.merchant(fee=FEE)
     for name in ("p", "q", "l"):
