@@ -243,7 +243,7 @@ class FundService(Service):
         person: str | None = None,
         ticket: str | None = None,
     ) -> Order:
-        """A correction of what the merchant has: `created`, until another person or module has approved it."""
+        """A correction of what the merchant has: `created`, until another module or named person has approved it."""
         members = {"amount": amount, "direction": direction, "reason": reason, "person": person, "ticket": ticket}
         return await self._order("adjustment", merchant=merchant, order_no=order_no, **members)
 

@@ -13,6 +13,8 @@ from fundledger.fund.statements import SQL
 
 GRACE_S: Final = 300.0
 """For clocks that differ, and for transactions that are open."""
+CLOSE_S: Final = 600.0
+"""How long summing one day may take: it reads all of that day's orders."""
 
 
 async def close_day(
@@ -28,6 +30,7 @@ async def close_day(
     if day["unknown"]:
         return 0, day["ended_s"], False
     async with pool.acquire() as connection, connection.transaction():
+        orders = await connection.fetchval(SQL["close_day"], day["day"], timeout=CLOSE_S)
+        # Last: what it locks, others must not wait for as long as this took.
         await guard(connection)
-        orders = await connection.fetchval(SQL["close_day"], day["day"])
     return orders or 0, day["ended_s"], True

@@ -287,7 +287,7 @@ class Desk:
             if order.kind is not Kind.ADJUSTMENT:
                 return Refusal(Code.ORDER_NOT_FOUND, f"there is no adjustment {id_}")
             if order.state is State.CREATED:
-                detail = f"{order.module} asked for it: another module or person approves it"
+                detail = f"{order.module} asked for it: another module, or another one who is named too, approves it"
                 return Refusal(Code.APPROVAL_NEEDS_ANOTHER, detail)
             return Taken(order, replay=True)
 

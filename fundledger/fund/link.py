@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from fundledger.client.account_service import AccountService
-from fundledger.client.faults import Fault, Problem
+from fundledger.client.faults import Fault, OutcomeUnknown, Problem
 from fundledger.client.faults import Refused as NotDone
 from fundledger.client.types import Account, Entry, Voucher
 from fundledger.fund import accounts, flows
@@ -26,7 +26,14 @@ REFERENCE = "fund:"
 
 
 class Away(Exception):
-    """The account service does not answer, or nobody knows what it did. Asking again with the same vouchers tells."""
+    """The account service does not answer, or nobody knows what it did. Asking again with the same vouchers tells.
+
+    `said`: it answered that it does not know. That may be for one voucher's sake: fewer at once may be answered.
+    """
+
+    def __init__(self, detail: str, *, said: bool = False) -> None:
+        super().__init__(detail)
+        self.said = said
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -148,7 +155,7 @@ class AccountLink:
 
     def _away(self, fault: Fault) -> Away:
         self.is_away = True
-        return Away(str(fault))
+        return Away(str(fault), said=isinstance(fault, OutcomeUnknown) and fault.problem is not None)
 
 
 def _refused(problem: Problem | None, id_: UUID) -> Verdict | None:

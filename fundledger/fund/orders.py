@@ -96,7 +96,10 @@ async def list_orders(
     pool: AnyConnection, kind: Kind, merchant: str, state: State | None, after_seq: int, limit: int
 ) -> list[Order]:
     """Of a merchant, oldest first, from the one after `after_seq` (0: from the first)."""
-    rows = await pool.fetch(SQL["list_orders"], merchant, kind, state, after_seq, limit)
+    few = state not in (None, State.POSTED, State.POSTING)
+    rows = await pool.fetch(
+        SQL["list_orders_in_state" if few else "list_orders"], merchant, kind, state, after_seq, limit
+    )
     return [order_from(row) for row in rows]
 
 

@@ -10,6 +10,8 @@ from fundledger.fund.posting import Posting
 from fundledger.fund.statements import SQL
 
 AT_ONCE: Final = 500
+UNANSWERED_MAX: Final = 100
+"""Calls of one turn: more are not for some orders' sake."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,13 +37,32 @@ class Recoverer:
             await self._post(posting)
         for order in taken:
             if order.state is not State.POSTING and order.ending is not None:
-                await self._posting.end(order)
+                await self._end(order)
         known = sum(order.due_at is None for order in taken)
         return known, lag["lag_s"]
 
     async def _post(self, posting: list[Order]) -> None:
+        """All at once; halves, where the service says that it does not know: one must not hold up the others."""
+        waiting, unanswered = [posting], 0
+        while waiting:
+            some = waiting.pop()
+            try:
+                await self._posting.post(some)
+            except Away as away:
+                unanswered += 1
+                if not away.said or unanswered == UNANSWERED_MAX or len(posting) == 1:
+                    _log.warning("%d orders stay unknown: %s", sum(map(len, [some, *waiting])), away)
+                    raise
+                if len(some) > 1:
+                    half = len(some) // 2
+                    waiting += [some[half:], some[:half]]
+                else:
+                    _log.error("%s order %s stays unknown: %s", some[0].kind, some[0].id, away)
+
+    async def _end(self, order: Order) -> None:
         try:
-            await self._posting.post(posting)
+            await self._posting.end(order)
         except Away as away:
-            _log.warning("%d orders stay unknown: %s", len(posting), away)
-            raise
+            if not away.said:
+                raise
+            _log.error("the end of withdrawal %s stays unknown: %s", order.id, away)

@@ -9,6 +9,8 @@ import msgspec
 
 from fundledger.fund.order import PLATFORM, Kind
 
+AUTO: Final = "auto-"
+"""Begins the numbers of settlements that are made by themselves: no front end's number does."""
 AMOUNT_MAX: Final = 2**53 - 1
 BATCH_MAX: Final = 5000
 
@@ -16,6 +18,12 @@ Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX, description="in minor 
 Part = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX, description="in minor units")]
 MerchantId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="1 to 64 of `[A-Za-z0-9_.-]`")]
 OrderNo = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9:_./-]{1,64}\Z", description="the merchant's own number")]
+SettlementNo = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(?!auto-)[A-Za-z0-9:_./-]{1,64}\Z", description="the merchant's own number; `auto-` begins ours"
+    ),
+]
 ChannelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}\Z", description="1 to 32 of the same")]
 ChannelRef = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00]*\Z")]
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217")]
@@ -66,6 +74,7 @@ class Settlement(Request, kw_only=True):
     """Of payments that are `settle: later`, oldest first. Without an amount: of all of them."""
 
     kind: ClassVar[Kind] = Kind.SETTLEMENT
+    order_no: SettlementNo
     merchant: MerchantId
     amount: Amount | None = None
 
@@ -105,7 +114,9 @@ class WriteOff(Request, kw_only=True):
 
 
 class Adjustment(Request, kw_only=True):
-    """A correction of what the merchant has, against suspense. It is posted when another person or module approves."""
+    """A correction of what the merchant has, against suspense. It is posted when another module approves,
+    or another person of the same one, if `person` was named here.
+    """
 
     kind: ClassVar[Kind] = Kind.ADJUSTMENT
     merchant: MerchantId

@@ -22,6 +22,8 @@ from fundledger.fund.requests import Settlement
 from fundledger.fund.statements import SQL
 
 RESERVING = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL})
+PAYMENTS_MAX = 10_000
+"""Of one settlement of all that is pending: more would hold locks for longer than a statement may take."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -257,7 +259,9 @@ def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[tuple[str
 async def _settle(connection: Connection, draft: Draft) -> Refusal | None:
     order = draft.order
     assert isinstance(draft.request, Settlement)
-    row = await connection.fetchrow(SQL["settle_payments"], order.merchant, draft.request.amount, order.id)
+    row = await connection.fetchrow(
+        SQL["settle_payments"], order.merchant, draft.request.amount, order.id, PAYMENTS_MAX
+    )
     assert row is not None
     if row["pending"] == 0:
         return Refusal(Code.NOTHING_TO_SETTLE, f"nothing of merchant {order.merchant} is pending")

@@ -11,8 +11,10 @@ from fundledger.fund.answer import Taken
 from fundledger.fund.order import Kind, State, order_id
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee
+from fundledger.fund.statements import SQL
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
+from tests.support.plans import nodes, plan_of
 from tests.support.running import RunningService
 
 FEE = Fee(basis_points=60)
@@ -253,6 +255,33 @@ async def test_an_adjustment_is_posted_when_another_one_approves(desk: FundDesk)
     assert await desk.of(merchant) == (70, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("person", "approver", "enough"),
+    [
+        (None, "tester", False),
+        (None, "tester/bob", False),
+        ("ann", "tester", False),
+        ("ann", "tester/ann", False),
+        ("ann", "tester/bob", True),
+        (None, "others", True),
+        ("ann", "others/ann", True),
+    ],
+)
+async def test_one_token_approves_only_what_another_named_person_asked_for_with_it(
+    desk: FundDesk, person: str | None, approver: str, *, enough: bool
+) -> None:
+    merchant = await desk.merchant()
+    members = {"merchant": merchant, "order_no": "a", "amount": 70, "direction": "credit", "reason": "lost"}
+    order = await desk.done("adjustment", **members, person=person)
+    answer = await desk.desk.approve(order.id, approver)
+    if enough:
+        assert isinstance(answer, Taken)
+    else:
+        assert isinstance(answer, Refusal)
+        assert answer.code is Code.APPROVAL_NEEDS_ANOTHER
+    assert await desk.of(merchant) == (70 if enough else 0, 0, 0)
+
+
 async def test_a_payment_is_reversed_once_and_not_when_a_part_came_back(desk: FundDesk) -> None:
     merchant = await desk.merchant(fee=FEE)
     for name in ("p", "q", "l"):
@@ -308,3 +337,21 @@ async def test_a_withdrawal_that_is_more_than_can_be_posted_with_its_fee_is_refu
     assert isinstance(answer, Refusal)
     assert (answer.code, answer.field) == (Code.WITHDRAWAL_LIMIT_EXCEEDED, "amount")
     assert (await desk.done("withdrawal", amount=2**53 - 2, **members)).state is State.REFUSED
+
+
+@pytest.mark.parametrize("state", ["refused", "posted"])
+async def test_orders_in_a_state_are_listed(desk: FundDesk, state: str) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    for amount in (90, 200, 10, 300):
+        await desk.ask("withdrawal", merchant=merchant, order_no=str(amount), amount=amount, channel=f"c-{desk.salt}")
+    found = await orders.list_orders(desk.pool, Kind.WITHDRAWAL, merchant, State(state), 0, 10)
+    assert [order.order_no for order in found] == (["200", "300"] if state == "refused" else ["90", "10"])
+    rest = await orders.list_orders(desk.pool, Kind.WITHDRAWAL, merchant, State(state), found[0].seq, 10)
+    assert [order.order_no for order in rest] == [found[1].order_no]
+
+
+async def test_orders_in_a_state_in_which_few_are_are_found_by_their_index(desk: FundDesk) -> None:
+    async with desk.pool.acquire() as connection:
+        plan = await plan_of(connection, SQL["list_orders_in_state"], like_a_lane=False)
+    assert {node.get("Index Name") for node in nodes(plan)} - {None} == {"orders_in_state"}

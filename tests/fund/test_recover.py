@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 
-from fundledger.client.types import Voucher
+from fundledger.client.faults import OutcomeUnknown, Problem
+from fundledger.client.types import Voucher, VoucherResult
 from fundledger.fund.answer import Away, Taken
 from fundledger.fund.link import AccountLink, Verdict
 from fundledger.fund.link import Away as AccountsAway
@@ -168,6 +169,53 @@ async def test_a_reversal_that_gets_no_answer_does_not_hold_up_what_is_recovered
     desk.link.no_reversals = False  # type: ignore[attr-defined]
     await recover(desk)
     assert await desk.of(merchant) == (5, 0, 0)
+
+
+@pytest.mark.parametrize("poisons", [{"17"}, {"0", "1", "30"}])
+async def test_a_voucher_for_which_the_service_does_not_know_does_not_hold_up_the_others(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, poisons: set[str]
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    desk.link.before = True  # type: ignore[attr-defined]
+    written = await asyncio.gather(*(desk.pay(merchant, str(i), 1) for i in range(31)))
+    desk.link.before = False  # type: ignore[attr-defined]
+    poisoned = {order.voucher_id for order in written if order.order_no in poisons}
+    post, calls = desk.accounts.post_vouchers, []
+
+    async def poisoned_post(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
+        calls.append(len(vouchers))
+        if poisoned & {voucher.id for voucher in vouchers}:
+            raise OutcomeUnknown("503", Problem({"type": "urn:fundledger:problem:outcome-unknown", "status": 503}))
+        return await post(vouchers)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.accounts, "post_vouchers", poisoned_post)
+        assert (await desk.recoverer.recover_some())[0] == 31 - len(poisons)
+        assert len(calls) < 31
+    left = await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL")
+    assert set(left) == poisons
+    assert await recover(desk) == len(poisons)
+
+
+async def test_a_lost_connection_is_not_asked_again_by_halves(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    desk.link.before = True  # type: ignore[attr-defined]
+    await asyncio.gather(*(desk.pay(merchant, str(i), 1) for i in range(4)))
+    desk.link.before = False  # type: ignore[attr-defined]
+    calls = []
+
+    async def lost(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
+        calls.append(len(vouchers))
+        raise OutcomeUnknown("the connection was lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.accounts, "post_vouchers", lost)
+        with pytest.raises(AccountsAway):
+            await desk.recoverer.recover_some()
+    assert calls == [4]
+    await recover(desk)
 
 
 async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(desk: FundDesk) -> None:

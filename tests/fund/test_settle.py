@@ -1,29 +1,38 @@
-"""What is pending is settled by each merchant's calendar, once."""
+"""What is pending is settled by each merchant's calendar, once for each of its days."""
 
 import asyncio
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
+import msgspec
 import pytest
 
+from fundledger.fund import reserve
+from fundledger.fund.requests import Settlement
 from fundledger.fund.settle import Settler, due
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
 
-MONDAY = datetime(2026, 6, 1, 2, 30, tzinfo=UTC)
+# Later than whatever is posted here: a settlement is of what was posted by then.
+MONDAY = datetime(2126, 7, 8, 2, 30, tzinfo=UTC)
+NUMBERS = "SELECT array_agg(order_no ORDER BY seq) FROM fund.orders WHERE kind = 'settlement' AND merchant = $1"
 
 
 @pytest.mark.parametrize(
-    ("now", "calendars"),
+    ("now", "daily", "weekly", "monthly"),
     [
-        (MONDAY, ["daily", "weekly", "monthly"]),
-        (datetime(2026, 6, 2, 2, tzinfo=UTC), ["daily"]),
-        (datetime(2026, 6, 8, 23, tzinfo=UTC), ["daily", "weekly"]),
-        (datetime(2026, 6, 8, 1, 59, tzinfo=UTC), []),
+        ("2026-06-01T02:30", "2026-06-01", "2026-06-01", "2026-06-01"),
+        ("2026-06-02T02:00", "2026-06-02", "2026-06-01", "2026-06-01"),
+        ("2026-06-08T23:00", "2026-06-08", "2026-06-08", "2026-06-01"),
+        ("2026-06-08T01:59", "2026-06-07", "2026-06-01", "2026-06-01"),
+        ("2026-07-01T01:59", "2026-06-30", "2026-06-29", "2026-06-01"),
+        ("2026-07-01T02:00", "2026-07-01", "2026-06-29", "2026-07-01"),
     ],
 )
-def test_the_calendars_of_a_day(now: datetime, calendars: list[str]) -> None:
-    assert list(due(now, time(2))) == calendars
+def test_when_each_calendar_was_due_the_last_time(now: str, daily: str, weekly: str, monthly: str) -> None:
+    at = datetime.fromisoformat(f"{now}+00:00")
+    days = {calendar: f"{when:%Y-%m-%d}" for calendar, when in due(at, time(2)).items()}
+    assert days == {"daily": daily, "weekly": weekly, "monthly": monthly}
 
 
 async def test_each_merchant_is_settled_once_on_his_day(fund_database: str, service: RunningService) -> None:
@@ -31,14 +40,71 @@ async def test_each_merchant_is_settled_once_on_his_day(fund_database: str, serv
         daily = await desk.merchant("daily", settlement="daily")
         weekly = await desk.merchant("weekly", settlement="weekly")
         manual = await desk.merchant("manual")
-        for merchant in (daily, weekly, manual):
+        merchants = (daily, weekly, manual)
+        for merchant in merchants:
             await desk.pay(merchant, "1", 100, settle="later")
         settlers = [Settler(desk.pool, desk.desk, time(2)) for _ in range(3)]
-        tuesday = MONDAY.replace(day=2)
-        await asyncio.gather(*(settler.settle_some(tuesday) for settler in settlers))
-        assert [await desk.of(m) for m in (daily, weekly, manual)] == [(100, 0, 0), (0, 100, 0), (0, 100, 0)]
-        await desk.pay(daily, "2", 50, settle="later")
-        assert await settlers[0].settle_some(tuesday) == (0, 0.0)
-        assert (await settlers[0].settle_some(MONDAY.replace(day=8)))[0] == 2
-        assert [await desk.of(m) for m in (daily, weekly, manual)] == [(150, 0, 0), (100, 0, 0), (0, 100, 0)]
+        await asyncio.gather(*(settler.settle_some(MONDAY) for settler in settlers))
+        assert [await desk.of(m) for m in merchants] == [(100, 0, 0), (100, 0, 0), (0, 100, 0)]
+        for merchant in merchants:
+            await desk.pay(merchant, "2", 50, settle="later")
+        assert await settlers[0].settle_some(MONDAY) == (0, 0.0)
+        for days, done in ((1, 1), (6, 0), (7, 1)):
+            assert await settlers[0].settle_some(MONDAY + timedelta(days=days)) == (done, 0.0), days
+        assert [await desk.of(m) for m in merchants] == [(150, 0, 0), (150, 0, 0), (0, 150, 0)]
     await prove_fund(fund_database, service.dsn, desk.salt)
+
+
+async def test_a_day_on_which_nothing_ran_is_made_up_for_under_its_number(
+    fund_database: str, service: RunningService
+) -> None:
+    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+        merchants = {name: await desk.merchant(name, settlement=name) for name in ("daily", "weekly", "monthly")}
+        for merchant in merchants.values():
+            await desk.pay(merchant, "1", 100, settle="later")
+        settler = Settler(desk.pool, desk.desk, time(2))
+        wednesday = MONDAY + timedelta(days=2)
+        assert await settler.settle_some(wednesday) == (3, 0.0)
+        numbers = {name: await desk.value(NUMBERS, merchant) for name, merchant in merchants.items()}
+        assert numbers == {"daily": ["auto-2126-07-10"], "weekly": ["auto-2126-07-08"], "monthly": ["auto-2126-07-01"]}
+        assert await settler.settle_some(wednesday) == (0, 0.0)
+
+
+async def test_what_was_posted_after_the_day_alone_waits_for_the_next_one(
+    fund_database: str, service: RunningService
+) -> None:
+    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+        merchant = await desk.merchant(settlement="weekly")
+        await desk.pay(merchant, "1", 100, settle="later")
+        settler = Settler(desk.pool, desk.desk, time(2))
+        now = datetime.now(UTC)
+        assert await settler.settle_some(now - timedelta(days=8)) == (0, 0.0)
+        assert (await settler.settle_some(now + timedelta(days=8)))[0] == 1
+
+
+async def test_a_settlement_of_all_has_so_many_payments_at_most_and_the_settler_goes_on(
+    fund_database: str, service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserve, "PAYMENTS_MAX", 2)
+    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+        merchant = await desk.merchant(settlement="daily")
+        for i in range(8):
+            await desk.pay(merchant, str(i), 10, settle="later")
+        asked = await desk.done("settlement", merchant=merchant, order_no="all")
+        assert asked.amount == 20
+        assert await desk.of(merchant) == (20, 60, 0)
+        asked = await desk.done("settlement", merchant=merchant, order_no="some", amount=30)
+        assert await desk.of(merchant) == (50, 30, 0)
+        settler = Settler(desk.pool, desk.desk, time(2), payments_max=2)
+        assert [(await settler.settle_some(MONDAY))[0] for _ in range(3)] == [1, 1, 0]
+        assert await desk.of(merchant) == (80, 0, 0)
+        assert (await desk.value(NUMBERS, merchant))[2:] == ["auto-2126-07-08", "auto-2126-07-08-2"]
+        await desk.pay(merchant, "late", 10, settle="later")
+        assert await settler.settle_some(MONDAY) == (0, 0.0)
+    await prove_fund(fund_database, service.dsn, desk.salt)
+
+
+async def test_the_numbers_of_settlements_that_are_made_by_themselves_are_no_front_ends() -> None:
+    with pytest.raises(msgspec.ValidationError, match="order_no"):
+        msgspec.convert({"merchant": "m", "order_no": "auto-2026-06-01"}, Settlement)
+    assert msgspec.convert({"merchant": "m", "order_no": "automatic"}, Settlement).order_no == "automatic"

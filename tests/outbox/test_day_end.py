@@ -1,5 +1,6 @@
 """A day is summed once, when nothing of it can change any more."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +9,9 @@ import asyncpg
 import pytest
 
 from fundledger.fund.day_end import close_day
+from fundledger.fund.statements import SQL
 from tests.support.orders import an_order
+from tests.support.plans import plan_of, scanned
 
 Pool = asyncpg.Pool
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -59,3 +62,36 @@ async def test_a_day_with_an_order_that_is_not_known_stays_open(pool: Pool) -> N
         "UPDATE fund.orders SET state = 'posted', posted_at = created_at, due_at = NULL WHERE state = 'posting'"
     )
     assert (await close_all(pool))[0] == 2
+
+
+@pytest.mark.parametrize("name", ["open_day", "close_day"])
+async def test_closing_a_day_does_not_read_all_orders(pool: Pool, name: str) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        # The days that are closed may be looked for among all of them: they are few.
+        assert "orders" not in scanned(await plan_of(connection, SQL[name], like_a_lane=False))
+
+
+async def test_the_first_day_is_that_of_the_oldest_orders_whatever_their_numbers(pool: Pool) -> None:
+    await pool.execute("ALTER SEQUENCE fund.orders_seq_seq RESTART 5000")
+    two_days_ago = TODAY - timedelta(days=2)
+    await an_order(pool, posted_at=two_days_ago + timedelta(days=1))
+    await an_order(pool, posted_at=two_days_ago)
+    assert (await close_all(pool))[0] == 1
+    assert await pool.fetchval("SELECT min(day) FROM fund.day_ends") == two_days_ago.date()
+
+
+async def test_a_day_that_takes_long_to_sum_is_not_given_up(pool: Pool, fund_database: str) -> None:
+    await an_order(pool, posted_at=TODAY - timedelta(days=2))
+    async with (
+        asyncpg.create_pool(fund_database, min_size=1, max_size=1, command_timeout=0.2) as hasty,
+        pool.acquire() as other,
+    ):
+        held = other.transaction()
+        await held.start()
+        await other.execute("LOCK TABLE fund.day_sums")
+        closing = asyncio.create_task(close_day(hasty, nobody_else))
+        done, _ = await asyncio.wait([closing], timeout=0.5)
+        assert not done
+        await held.rollback()
+        assert (await closing)[0] == 1

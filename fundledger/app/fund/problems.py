@@ -52,7 +52,7 @@ ADVICE: Final[dict[Code, str]] = {
     Code.WITHDRAWAL_NOT_POSTED: "Read the withdrawal: one that was refused, or is not posted yet, cannot end.",
     Code.WITHDRAWAL_PAID: "Nothing: it has ended.",
     Code.WITHDRAWAL_BOUNCED: "Nothing: it has ended, and the merchant has the money again.",
-    Code.APPROVAL_NEEDS_ANOTHER: "Let another module, or another person, approve it.",
+    Code.APPROVAL_NEEDS_ANOTHER: "Let another module approve it, or of the same one another person, if both are named.",
     Code.ORDER_NOT_REVERSIBLE: "Nothing: it is not posted, or something was built on it, such as a refund.",
     Code.ORDER_ALREADY_REVERSED: "Nothing: `reversed_by` of the order names its reversal.",
     Code.TOO_MANY_WEBHOOKS: "Disable one that is not needed, then send the same request again.",

@@ -1,8 +1,24 @@
--- Merchants that are settled by themselves today, have something pending, and were not settled so today. $1 which calendars
--- are due, $2 the number of the settlement, $3 how many. Rows: so many, by id. Locks: none.
-SELECT m.id
-FROM fund.merchants m
-WHERE m.settlement = ANY ($1::text[])
-  AND EXISTS (SELECT FROM fund.payments p WHERE p.merchant = m.id AND p.settled + p.refunded_unsettled < p.amount AND NOT p.reversed)
-  AND NOT EXISTS (SELECT FROM fund.orders o WHERE o.merchant = m.id AND o.kind = 'settlement' AND o.order_no = $2)
-ORDER BY m.id LIMIT $3
+-- Merchants to be settled by themselves: the oldest of what is pending was posted by the end of their calendar's latest due
+-- day, and there is no settlement of that day, or the last one was full. $1 calendars, $2 the number of each one's latest
+-- settlement (as long as `auto-YYYY-MM-DD`), $3 when each one's due day ends, $4 how many payments a full one has, $5 how many
+-- rows. Rows: merchant, calendar, the number to ask for; by merchant. Locks: none.
+SELECT m.id, d.calendar,
+       CASE WHEN t.number = d.number THEN d.number || '-' || coalesce(nullif(substr(t.order_no, 17), '')::int, 1) + 1
+            ELSE d.number END AS order_no
+FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS d (calendar, number, ends_at)
+JOIN fund.merchants m ON m.settlement = d.calendar
+CROSS JOIN LATERAL (
+    SELECT p.order_id FROM fund.payments p
+    WHERE p.merchant = m.id AND p.settled + p.refunded_unsettled < p.amount AND NOT p.reversed
+    ORDER BY p.seq LIMIT 1
+) oldest
+JOIN fund.orders paid ON paid.id = oldest.order_id AND paid.posted_at < d.ends_at
+LEFT JOIN LATERAL (
+    SELECT o.id, o.order_no, o.state, left(o.order_no, 15) AS number FROM fund.orders o
+    WHERE o.merchant = m.id AND o.kind = 'settlement' AND o.order_no ~ '^auto-\d{4}-\d\d-\d\d(-\d{1,6})?$'
+    ORDER BY o.seq DESC LIMIT 1
+) t ON true
+WHERE t.id IS NULL OR t.number < d.number
+   OR (t.number = d.number AND t.state = 'posted'
+       AND EXISTS (SELECT FROM fund.settled_payments s WHERE s.settlement = t.id OFFSET $4::bigint - 1))
+ORDER BY m.id LIMIT $5

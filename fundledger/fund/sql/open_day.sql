@@ -2,7 +2,12 @@
 -- its orders, or of days before, are not known yet. Rows: one, none when all days are closed. Locks: none.
 WITH first AS (
     SELECT coalesce((SELECT max(e.day) + 1 FROM fund.day_ends e),
-                    (SELECT min(o.created_at AT TIME ZONE 'UTC')::date FROM fund.orders o)) AS day
+                    -- Before the first one: the oldest are the first that were written, or, where their numbers were not
+                    -- used, the first of which something was told.
+                    (SELECT min(o.created_at AT TIME ZONE 'UTC')::date FROM fund.orders o WHERE o.seq <= 1000),
+                    (SELECT min(o.created_at AT TIME ZONE 'UTC')::date
+                     FROM (SELECT e.order_id FROM fund.events e ORDER BY e.seq LIMIT 1000) t
+                     JOIN fund.orders o ON o.id = t.order_id)) AS day
 ), ended AS (
     SELECT f.day, ((f.day + 1)::timestamp AT TIME ZONE 'UTC') AS at FROM first f
 )

@@ -1,11 +1,13 @@
--- Settle what is pending of a merchant, oldest payment first. $1 merchant, $2 how much (null: everything), $3 the
--- settlement. Of the last payment a part may be settled; its fee in the same part, rounded down (fund/fees.py: part_of).
--- Rows: one: how much was pending; what is settled, and the fee of that, null when that is not there. Locks: these payments.
+-- Settle what is pending of a merchant, oldest payment first. $1 merchant, $2 how much (null: everything, of $4 payments at
+-- most), $3 the settlement, $4. Of the last payment a part may be settled; its fee in the same part, rounded down
+-- (fund/fees.py: part_of). Rows: one: how much was pending (of these $4); what is settled, and the fee of that, null when that
+-- is not there. Locks: these payments.
 WITH open AS (
     SELECT p.order_id, p.seq, p.amount - p.settled - p.refunded_unsettled AS left_over, p.fee - p.fee_settled - p.fee_waived AS fee_left
     FROM fund.payments p
     WHERE p.merchant = $1 AND p.settled + p.refunded_unsettled < p.amount AND NOT p.reversed
     ORDER BY p.seq
+    LIMIT CASE WHEN $2::bigint IS NULL THEN $4::bigint END
     FOR UPDATE
 ), pending AS (
     SELECT coalesce(sum(o.left_over), 0)::bigint AS amount FROM open o
