@@ -14,6 +14,7 @@ from fundledger.benchmarks.service import Proof, Service
 from fundledger.benchmarks.wire import HOST
 
 SIMULATOR: Final = "simulator"
+PAUSE_S: Final = 0.5
 IN_FLIGHT_S: Final = 60.0
 PROCESSES: Final = {
     "account worker": "fundledger.app.server",
@@ -84,13 +85,16 @@ class FundService(Service):
 
     def prove_orders(self, asked: int, in_flight_max: int) -> Proof:
         """That the books are right, that fund and account agree, and that as many orders are posted as were answered:
-        `asked`, and of those without an answer at most `in_flight_max`. Waits for those that are in flight."""
+        `asked`, and of those without an answer at most `in_flight_max`. Waits for those that are in flight, also for
+        those that ended between the looks at the two databases."""
         give_up_at = time.monotonic() + IN_FLIGHT_S
         while True:
             report = self.verified()
             kinds = (report.get("fund") or {"by_kind": {}})["by_kind"].values()
-            if not any(of["in_flight"] for of in kinds) or time.monotonic() > give_up_at:
+            in_flight = any(of["in_flight"] or of["amount"] != of["moved"] for of in kinds)
+            if not (in_flight and report["ok"]) or time.monotonic() > give_up_at:
                 break
+            time.sleep(PAUSE_S)
         vouchers = sum(of["vouchers"] for of in kinds)
         why = against(report)
         if why is None and not asked <= vouchers <= asked + in_flight_max:
