@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
@@ -29,24 +30,25 @@ async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIter
     `make_fund`: the embedded fund database is made where it is missing. Raises CannotServe.
     """
     wanted = settings.fund == "on"
-    if settings.account_dsn:
-        yield Dsns(settings.account_dsn, (settings.fund_dsn or None) if wanted else None)
+    account = settings.account_dsn or await _running(_told(settings.data_dir / "account-dsn"))
+    fund = (settings.fund_dsn or await _running(_told(settings.data_dir / "fund-dsn"))) if wanted else None
+    there = (settings.data_dir / "postgres").exists()
+    # A `serve` that runs has told of all that it has.
+    complete = fund or not wanted or not settings.account_dsn or not (there or make_fund)
+    if account and complete:
+        yield Dsns(account, fund or None)
         return
-    account = settings.data_dir / "account-dsn"
-    fund = settings.data_dir / "fund-dsn"
-    if account.exists() and await _answers(account.read_text().strip()):
-        told = fund.read_text().strip() if wanted and fund.exists() else None
-        yield Dsns(account.read_text().strip(), told if told and await _answers(told) else None)
-        return
-    if not (settings.data_dir / "postgres").exists():
+    if not (account or there):
         raise CannotServe(
             f"there is no ledger in {settings.data_dir}: start `fundledger serve` or set FUNDLEDGER_DATA_DIR"
         )
     held = lock(settings.data_dir)
-    postgres = EmbeddedPostgres(settings.data_dir, settings.postgres_memory_mb, fund=wanted and make_fund)
+    postgres = EmbeddedPostgres(settings.data_dir, settings.postgres_memory_mb, fund=wanted and make_fund and not fund)
     try:
         await postgres.start()
-        yield Dsns(postgres.dsn, postgres.fund_dsn if wanted and await _answers(postgres.fund_dsn) else None)
+        if wanted and not fund and await _answers(postgres.fund_dsn):
+            fund = postgres.fund_dsn
+        yield Dsns(account or postgres.dsn, fund or None)
     except PostgresFault as fault:
         raise CannotServe(str(fault)) from None
     finally:
@@ -92,6 +94,15 @@ async def _connected(dsn: str, which: str) -> AsyncIterator["asyncpg.Connection[
         yield connection
     finally:
         await connection.close()
+
+
+def _told(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+async def _running(dsn: str) -> str:
+    """What the last `serve` told, empty when it does not run."""
+    return dsn if dsn and await _answers(dsn) else ""
 
 
 async def _answers(dsn: str) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import databases
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
-from fundledger.app.settings import BadSetting, Settings, require_both_databases
+from fundledger.app.settings import Settings
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault, ask
 from fundledger.database.migrations import migrations
 from fundledger.database.statements import load
@@ -99,7 +99,7 @@ def _ports(settings: Settings) -> list[Symptom]:
 
 
 async def _binaries(settings: Settings) -> Symptom:
-    if settings.account_dsn:
+    if settings.account_dsn and (settings.fund_dsn or settings.fund == "off"):
         return Symptom("embedded Postgres", True, "not used: FUNDLEDGER_ACCOUNT_DSN is set")
     try:
         found = await EmbeddedPostgres(settings.data_dir, settings.postgres_memory_mb).version()
@@ -109,10 +109,6 @@ async def _binaries(settings: Settings) -> Symptom:
 
 
 async def _databases(settings: Settings) -> list[Symptom]:
-    try:
-        require_both_databases(settings)
-    except BadSetting as bad:
-        return [Symptom("databases", False, "one is configured, the other is not", str(bad))]
     if not settings.account_dsn and not (settings.data_dir / "postgres").exists():
         return [Symptom("account database", True, "not there yet: made on first start")]
     try:

@@ -81,7 +81,8 @@ class EmbeddedPostgres:
         self.run_dir.mkdir(mode=0o700, exist_ok=True)
         self._own(self.run_dir)
         new = not (self._home / "PG_VERSION").exists()
-        if new and self._password_file.exists() and (self._password_file.parent / "account-dsn").exists():
+        served = any((self._password_file.parent / name).exists() for name in ("account-dsn", "fund-dsn"))
+        if new and self._password_file.exists() and served:
             raise PostgresFault(f"{self._home} is gone or empty, but it held a ledger: is a volume missing?")
         if new:
             await self._initialise()

@@ -201,16 +201,6 @@ def read_settings(**overrides: Any) -> Settings:
     return settings
 
 
-def require_both_databases(settings: Settings) -> None:
-    """For whoever needs both. One of them elsewhere and one here is rather a setting that was forgotten, and not two
-    databases that one backup holds. Raises BadSetting.
-    """
-    if settings.fund == "on" and bool(settings.account_dsn) != bool(settings.fund_dsn):
-        given, missing = ("ACCOUNT_DSN", "FUND_DSN") if settings.account_dsn else ("FUND_DSN", "ACCOUNT_DSN")
-        accepted = f"accepted: both databases, or neither; or {PREFIX}FUND=off"
-        raise BadSetting(f"{PREFIX}{missing}='': {PREFIX}{given} is set; {accepted}")
-
-
 def sources(settings: Settings) -> list[tuple[str, str, str]]:
     """`(name, shown value, where it came from)` of each setting; secrets are masked."""
     in_toml = _toml()

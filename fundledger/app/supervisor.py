@@ -13,7 +13,7 @@ from fundledger.app.crews import AccountCrew, FundCrew, Known
 from fundledger.app.databases import Dsns, migrate_account, migrate_fund
 from fundledger.app.limits import read_policies
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault, run_dir
-from fundledger.app.settings import Settings, require_both_databases
+from fundledger.app.settings import Settings
 from fundledger.app.sockets import remove_left_over
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.database.migrations import SchemaFault
@@ -35,7 +35,6 @@ class Supervisor:
 
     async def run(self) -> None:
         """Raises CannotServe, BadSetting."""
-        require_both_databases(self._settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -94,8 +93,9 @@ class Supervisor:
             read_policies(settings)
         run = run_dir(folder)
         run.mkdir(mode=0o700, exist_ok=True)
-        if not settings.account_dsn:
-            self._postgres = EmbeddedPostgres(folder, settings.postgres_memory_mb, fund=with_fund)
+        own_fund = with_fund and not settings.fund_dsn
+        if own_fund or not settings.account_dsn:
+            self._postgres = EmbeddedPostgres(folder, settings.postgres_memory_mb, fund=own_fund)
             ending.push_async_callback(self._postgres.stop)
         redis_url = settings.redis_url
         if not redis_url:
@@ -106,10 +106,13 @@ class Supervisor:
         dsns = Dsns(settings.account_dsn, settings.fund_dsn if with_fund else None)
         if self._postgres is not None:
             await self._postgres.start()
-            dsns = Dsns(self._postgres.dsn, self._postgres.fund_dsn if with_fund else None)
-            write_secret(folder / "account-dsn", dsns.account + "\n")
-            if dsns.fund is not None:
-                write_secret(folder / "fund-dsn", dsns.fund + "\n")
+            # Each that is configured switches its own embedded one off.
+            if not settings.account_dsn:
+                dsns = dsns._replace(account=self._postgres.dsn)
+                write_secret(folder / "account-dsn", dsns.account + "\n")
+            if own_fund:
+                dsns = dsns._replace(fund=self._postgres.fund_dsn)
+                write_secret(folder / "fund-dsn", self._postgres.fund_dsn + "\n")
         remove_left_over(run)
         await migrate_account(dsns.account, settings)
         if dsns.fund is not None:

@@ -1,4 +1,4 @@
-"""The two databases: found, brought up to date, and refused when only one of them is elsewhere."""
+"""The two databases: found and brought up to date, wherever each of them is."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ from fundledger.app.books import run_migrate
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import Dsns, databases, migrate_account, migrate_fund
 from fundledger.app.doctor import run_doctor
-from fundledger.app.settings import BadSetting, Settings
-from fundledger.app.supervisor import Supervisor
+from fundledger.app.settings import Settings
 from fundledger.security.keys import FileKeys
+from tests.support.client import Client
 from tests.support.database import Databases, prove_books
+from tests.support.running import RunningService
 
 NOWHERE = "postgresql://someone:verysecret@127.0.0.1:1/none"
 
@@ -58,20 +59,22 @@ async def test_one_database_may_hold_both(postgres: Databases, keys: FileKeys) -
     await prove_books(both, keys)
 
 
-@pytest.mark.parametrize(
-    ("given", "missing"), [("account_dsn", "FUNDLEDGER_FUND_DSN"), ("fund_dsn", "FUNDLEDGER_ACCOUNT_DSN")]
-)
-async def test_one_database_elsewhere_and_the_other_here_is_refused_before_anything_is_made(
-    tmp_path: Path, given: str, missing: str
-) -> None:
-    settings = Settings(data_dir=tmp_path / "data", **{given: NOWHERE})
-    for refuse in (run_migrate(settings), Supervisor(settings).run()):
-        with pytest.raises(BadSetting) as refused:
-            await refuse
-        assert missing in str(refused.value)
-        assert "FUNDLEDGER_FUND=off" in str(refused.value)
-        assert "verysecret" not in str(refused.value)
-    assert not (tmp_path / "data").exists()
+async def test_each_database_that_is_configured_switches_its_own_embedded_one_off(postgres: Databases) -> None:
+    elsewhere = await postgres.empty()
+    async with RunningService(fund=True, env={"FUNDLEDGER_ACCOUNT_DSN": elsewhere}) as platform:
+        async with Client(platform.fund_url, platform.token) as client:
+            made = await client.post("/v1/merchants", {"id": "m", "name": "A shop", "currency": "CNY"})
+            assert made.status == 201, made
+        assert await tables(elsewhere, "ledger") > 0
+        assert await tables(elsewhere, "fund") == 0
+        assert await tables(platform.fund_dsn, "fund") > 0
+        assert not (platform.data_dir / "account-dsn").exists()
+        report = await platform.verify()
+        assert report["ok"]
+        assert report["fund"]["orders"] == 0
+        assert await platform.stop() == 0
+        assert (await platform.verify())["fund"]["orders"] == 0
+    await postgres.drop(elsewhere)
 
 
 async def test_a_fund_database_that_cannot_be_reached_is_one_line(postgres: Databases, tmp_path: Path) -> None:
