@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fundledger.fund import orders
-from fundledger.fund.answer import Taken
+from fundledger.fund.answer import Away, Taken
 from fundledger.fund.order import Kind, State, order_id
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee, NewMerchant
@@ -364,3 +364,22 @@ async def test_a_merchant_whose_accounts_somebody_else_opened_is_refused(desk: F
     assert isinstance(answer, Refusal)
     assert answer.code is Code.MERCHANT_EXISTS
     assert await desk.merchants.read(id_) is None
+
+
+async def test_of_two_at_once_with_one_number_the_second_may_ask_again_when_the_first_one_was_refused(
+    desk: FundDesk,
+) -> None:
+    merchant = await desk.merchant(withdrawal_limit=50)
+    await desk.pay(merchant, "p", 100)
+    members = {"merchant": merchant, "order_no": "w", "channel": f"c-{desk.salt}"}
+    first, second = await asyncio.gather(*(desk.ask("withdrawal", **members, amount=amount) for amount in (60, 40)))
+    assert isinstance(first, Refusal)
+    assert isinstance(second, Away)
+    assert second.undone
+    taken = await desk.ask("withdrawal", **members, amount=40)
+    assert isinstance(taken, Taken)
+    assert not taken.replay
+    other, same = await asyncio.gather(*(desk.ask("withdrawal", **members, amount=amount) for amount in (60, 40)))
+    assert isinstance(other, Refusal)
+    assert other.code is Code.ORDER_NO_REUSED
+    assert isinstance(same, Away), "there is such an order, which it hears when it asks again"
