@@ -39,6 +39,9 @@ _log = logging.getLogger(__name__)
 _FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
+_OTHERS = Away("another order of this number was asked for at the same time, and there is none now")
+
+
 class _Overtaken(Exception):
     """An order was written by somebody else meanwhile: begin again, and find it."""
 
@@ -53,11 +56,11 @@ class _Waiting:
         self.answers: list[tuple[bytes, Answering]] = [(draft.order.digest, answer)]
 
     def tell(self, answer: Answer) -> None:
-        """The first one hears it; the others are repeats."""
+        """The first one hears it; the others are repeats, or want something else."""
         for i, (digest, tell) in enumerate(self.answers):
             told = answer
             if digest != self.draft.order.digest:
-                told = reused(self.draft.order)
+                told = reused(self.draft.order) if isinstance(answer, Taken) else _OTHERS
             elif i and isinstance(answer, Taken):
                 told = Taken(answer.order, replay=True)
             tell(told)

@@ -36,6 +36,14 @@ class Away(Exception):
         self.said = said
 
 
+class Differs(Away):
+    """An account exists, and is not what it was asked to be: somebody else opened it. `owner`: whose it was to be."""
+
+    def __init__(self, detail: str, owner: str) -> None:
+        super().__init__(detail)
+        self.owner = owner
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What became of a voucher: posted, or refused with a `problem` (JSON). `at`: when, where that was told."""
 
@@ -138,20 +146,24 @@ class AccountLink:
         self._opened.add((channel, currency))
 
     async def open_merchant(self, merchant: str, currency: str) -> None:
-        """Open the accounts of a merchant, and those of the platform, unless they are there. Raises Away."""
+        """Open the accounts of a merchant, and those of the platform, unless they are there. Raises Away, Differs."""
         await self._open([*accounts.of_platform(currency), *accounts.of_merchant(merchant)], currency)
 
     async def _open(self, names: Sequence[AccountName], currency: str) -> None:
         new = [name for name in names if name.id not in self._there]
+        await asyncio.gather(*(self._open_one(name, currency) for name in new))
+        self._there.update(name.id for name in new if name.owner == PLATFORM)
+
+    async def _open_one(self, name: AccountName, currency: str) -> None:
         try:
-            await asyncio.gather(*(self._service.open_account(n.id, n.owner, n.type, currency) for n in new))
+            await self._service.open_account(name.id, name.owner, name.type, currency)
         except Fault as fault:
             raise self._away(fault) from None
         except NotDone as no:
-            # It exists, and differs: somebody else opened it.
             _log.critical("an account of the fund service cannot be opened: %s", no)
+            if no.problem.code == "account-exists":
+                raise Differs(f"{name.id}: {no}", name.owner) from None
             raise Away(str(no)) from None
-        self._there.update(name.id for name in new if name.owner == PLATFORM)
 
     def _away(self, fault: Fault) -> Away:
         self.is_away = True

@@ -10,7 +10,7 @@ import msgspec
 
 from fundledger.fund.answer import Away
 from fundledger.fund.fees import FeeRule, Tier
-from fundledger.fund.link import AccountLink
+from fundledger.fund.link import AccountLink, Differs
 from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.order import PLATFORM
 from fundledger.fund.refusal import Code, Refusal
@@ -117,6 +117,10 @@ class Merchants:
             # The accounts first: a merchant that can be paid has them.
             try:
                 await self._link.open_merchant(request.id, request.currency)
+            except Differs as differs:
+                if differs.owner == PLATFORM:
+                    return Away(f"the accounts cannot be opened: {differs}")
+                return Refusal(Code.MERCHANT_EXISTS, f"accounts of this name exist and differ: {differs}", "id")
             except AccountsAway as away:
                 return Away(f"the accounts cannot be opened: {away}")
             created = await self._write(request, module)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from fundledger.fund import orders
-from fundledger.fund.answer import Taken
+from fundledger.fund.answer import Away, Taken
 from fundledger.fund.order import Kind, State, order_id
 from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.requests import Fee
+from fundledger.fund.requests import Fee, NewMerchant
 from fundledger.fund.statements import SQL
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
@@ -355,3 +355,31 @@ async def test_orders_in_a_state_in_which_few_are_are_found_by_their_index(desk:
     async with desk.pool.acquire() as connection:
         plan = await plan_of(connection, SQL["list_orders_in_state"], like_a_lane=False)
     assert {node.get("Index Name") for node in nodes(plan)} - {None} == {"orders_in_state"}
+
+
+async def test_a_merchant_whose_accounts_somebody_else_opened_is_refused(desk: FundDesk) -> None:
+    id_ = f"taken-{desk.salt}"
+    await desk.accounts.open_account(f"merchant:{id_}:available", f"merchant:{id_}", "merchant_available", "USD")
+    answer = await desk.merchants.create(NewMerchant(id=id_, name="n", currency="CNY"), "tester")
+    assert isinstance(answer, Refusal)
+    assert answer.code is Code.MERCHANT_EXISTS
+    assert await desk.merchants.read(id_) is None
+
+
+async def test_of_two_at_once_with_one_number_the_second_may_ask_again_when_the_first_one_was_refused(
+    desk: FundDesk,
+) -> None:
+    merchant = await desk.merchant(withdrawal_limit=50)
+    await desk.pay(merchant, "p", 100)
+    members = {"merchant": merchant, "order_no": "w", "channel": f"c-{desk.salt}"}
+    first, second = await asyncio.gather(*(desk.ask("withdrawal", **members, amount=amount) for amount in (60, 40)))
+    assert isinstance(first, Refusal)
+    assert isinstance(second, Away)
+    assert second.undone
+    taken = await desk.ask("withdrawal", **members, amount=40)
+    assert isinstance(taken, Taken)
+    assert not taken.replay
+    other, same = await asyncio.gather(*(desk.ask("withdrawal", **members, amount=amount) for amount in (60, 40)))
+    assert isinstance(other, Refusal)
+    assert other.code is Code.ORDER_NO_REUSED
+    assert isinstance(same, Away), "there is such an order, which it hears when it asks again"

@@ -136,6 +136,32 @@ async def test_one_that_is_not_marked_before_the_call_is_noticed(fund_pool: Pool
         await is_marked_before_the_call(fund_pool)
 
 
+async def is_not_sent_once_it_was_ended(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = [await a_withdrawal(pool) for _ in range(2)]
+    paced = _Line._paced
+
+    async def ended_meanwhile(line: _Line) -> None:
+        await pool.execute("UPDATE fund.orders SET ending = 'bounced' WHERE id = $1", orders[0])
+        await paced(line)
+
+    monkeypatch.setattr(_Line, "_paced", ended_meanwhile)
+    channel = Scripted(PAID, PAID)
+    await payouts(pool, channel, LATE).pay_out_some()
+    assert channel.refs == [str(orders[1])]
+
+
+async def test_what_was_ended_while_it_waited_to_be_sent_is_not_sent(fund_pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    await is_not_sent_once_it_was_ended(fund_pool, monkeypatch)
+
+
+async def test_one_that_does_not_look_again_before_it_sends_is_noticed(
+    fund_pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(SQL, "payouts_open", "SELECT $1::uuid")
+    with pytest.raises(AssertionError):
+        await is_not_sent_once_it_was_ended(fund_pool, monkeypatch)
+
+
 # --- Which, when, how many ------------------------------------------------------------------------------------------
 
 

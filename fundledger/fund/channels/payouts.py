@@ -174,6 +174,10 @@ class _Line:
         await self._paced()
         if self._check is not None:
             self._check()
+        if await self._pool.fetchval(SQL["payouts_open"], sending.order_id) is None:
+            # It was ended since it was taken: the channel is asked after it later.
+            await self._later(sending)
+            return True
         self.counted.sent += 1
         try:
             said = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency)
