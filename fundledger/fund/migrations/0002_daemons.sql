@@ -1,10 +1,11 @@
 -- Who runs which daemon; what was told to whom; what a day came to.
 
-CREATE SCHEMA daemons;
+CREATE SCHEMA IF NOT EXISTS daemons;
 
+-- One database may hold both services: then they share this table, as the account database's 0005 makes it.
 -- Which process runs which daemon, and what became of its runs. All times are this database's: nobody else's clock says
 -- when a lease has ended. `fence` grows whenever another process takes the lease.
-CREATE TABLE daemons.leases (
+CREATE TABLE IF NOT EXISTS daemons.leases (
     name text NOT NULL CONSTRAINT leases_pkey PRIMARY KEY,
     holder text,
     fence bigint NOT NULL DEFAULT 0,

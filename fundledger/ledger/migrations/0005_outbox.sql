@@ -20,11 +20,11 @@ CREATE TRIGGER outbox_no_truncate BEFORE TRUNCATE ON ledger.outbox
 ALTER TABLE ledger.outbox ENABLE ALWAYS TRIGGER outbox_append_only;
 ALTER TABLE ledger.outbox ENABLE ALWAYS TRIGGER outbox_no_truncate;
 
-CREATE SCHEMA daemons;
+CREATE SCHEMA IF NOT EXISTS daemons;
 
 -- Which process runs which daemon, and what became of its runs. All times are this database's: nobody else's clock says
 -- when a lease has ended. `fence` grows whenever another process takes the lease.
-CREATE TABLE daemons.leases (
+CREATE TABLE IF NOT EXISTS daemons.leases (
     name text NOT NULL CONSTRAINT leases_pkey PRIMARY KEY,
     holder text,
     fence bigint NOT NULL DEFAULT 0,
