@@ -91,6 +91,12 @@ class Feed:
             if time.monotonic() >= give_up_at or self._stopped or wait_s <= 0:
                 return [], after
 
+    async def top(self, after: int) -> int:
+        """How far events can be read now, without reading them; `after`, if none is behind it. Raises as `read`."""
+        if self._top() <= after:
+            await self._wait(after, time.monotonic() + IMPATIENT_S, impatient=True)
+        return max(after, self._top())
+
     async def page(self, after: int, limit: int, wait_s: float) -> bytes:
         """As `read`, and as `GET /v1/events` answers it."""
         return page(*await self.read(after, limit, wait_s))

@@ -81,6 +81,23 @@ async def test_an_event_is_delivered_signed_and_only_to_whom_it_concerns(
     assert len(endpoint.got) == 1, "once"
 
 
+async def test_what_came_before_there_was_any_endpoint_is_not_read(
+    pool: Pool, hooks: Webhooks, deliverer: Deliverer, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await an_order(pool, "m1")
+
+    async def unread(*_: object) -> None:
+        raise AssertionError("nobody is told, and events were read")
+
+    with monkeypatch.context() as unasked:
+        unasked.setattr(deliverer._feed, "read", unread)
+        await deliver(deliverer)
+    await added(hooks, endpoint)
+    seq = await an_order(pool, "m1")
+    await deliver(deliverer)
+    assert endpoint.seqs() == [seq]
+
+
 def test_the_signature_is_that_of_the_published_example() -> None:
     """The test vector of the Standard Webhooks libraries."""
     from fundledger.outbox.signature import headers
