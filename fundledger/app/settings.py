@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     simulator_port: int = Field(8082, ge=1, le=65535, description="port of the simulator, a channel to try with")
     fund_batch_max: int = Field(500, ge=1, le=5000, description="orders in one transaction, and in one call")
     fund_wait_ms: int = Field(
-        2000, ge=0, le=60_000, description="how long a caller waits for an uncertain posting; beyond: 202"
+        800, ge=0, le=60_000, description="how long a caller waits for an uncertain posting; beyond: 202"
     )
     recover_after_s: float = Field(
         5.0, ge=0.5, le=3600, description="age from which an order without an outcome is looked after"

@@ -58,7 +58,7 @@ class Chosen(msgspec.Struct):
     recover_after_s: float = 5.0
     settle_at: time = time(2, 0)
     fund_batch_max: int = 500
-    fund_wait_ms: int = 2000
+    fund_wait_ms: int = 800
 
 
 class Told(msgspec.Struct):
