@@ -50,7 +50,7 @@ class Posting:
     """`pool` is of the fund database."""
 
     def __init__(self, pool: Pool, link: AccountLink) -> None:
-        self._pool = pool
+        self.pool = pool
         self.link = link
         self.counted = Counted()
 
@@ -84,7 +84,7 @@ class Posting:
     async def _mark(self, said: Sequence[Order]) -> None:
         for attempt in range(DEADLOCKS_MAX):
             try:
-                async with self._pool.acquire() as connection:
+                async with self.pool.acquire() as connection:
                     if any(order.problem is not None and order.kind in reserve.RESERVING for order in said):
                         async with connection.transaction():
                             await reserve.release(connection, await orders.mark(connection, said))
@@ -126,7 +126,7 @@ class Posting:
         )
         if attempt < ATTEMPTS_MAX:
             await self.prepare_chargeback(again)
-        async with self._pool.acquire() as connection:
+        async with self.pool.acquire() as connection:
             ours = await connection.fetchval(SQL["try_again"], order.id, attempt, again.voucher_id, again.to_receivable)
         if ours is not None:
             # Only what is written ahead may be posted: whoever asks again has to find the same.
@@ -139,7 +139,7 @@ class Posting:
         """
         _log.critical("the end of withdrawal %s was refused, and is tried again: %s", order.id, problem.decode())
         if any(f'"{code}"' in problem.decode() for code in FINAL):
-            async with self._pool.acquire() as connection:
+            async with self.pool.acquire() as connection:
                 await connection.fetch(SQL["end_again"], order.id, order.attempt, END_AGAIN_S)
 
     async def end(self, order: Order) -> None:
@@ -157,7 +157,7 @@ class Posting:
             await self._end_again(order, verdict.problem)
             return
         try:
-            async with self._pool.acquire() as connection:
+            async with self.pool.acquire() as connection:
                 await connection.fetch(SQL["mark_ended"], order.id)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             _log.warning("withdrawal %s is known to have ended, but not marked: %s", order.id, error)

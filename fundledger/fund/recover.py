@@ -20,7 +20,7 @@ class Recoverer:
 
     def __init__(self, posting: Posting, again_s: float) -> None:
         self._posting = posting
-        self._pool = posting._pool  # noqa: SLF001 - its other half
+        self._pool = posting.pool
         self._again_s = again_s
 
     async def recover_some(self) -> tuple[int, float]:

@@ -27,15 +27,6 @@ async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Fun
     await prove_fund(fund_database, service.dsn, desk.salt)
 
 
-def code_of(answer: Any) -> str:
-    """Of a refusal, or of the account service's refusal of an order."""
-    if isinstance(answer, Refusal):
-        return answer.code
-    assert isinstance(answer, Taken), answer
-    assert answer.order.state is State.REFUSED, answer
-    return str(answer.order.problem)
-
-
 async def test_a_payment_moves_money_once_however_often_it_is_asked_for(desk: FundDesk) -> None:
     merchant = await desk.merchant(fee=FEE)
     members = {"merchant": merchant, "order_no": "1", "amount": 10_000, "currency": "CNY", "channel": f"c-{desk.salt}"}
