@@ -1,0 +1,129 @@
+"""Data sets of released layouts, never regenerated: this version brings them over, proves them, and answers as then."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.frozen.freeze import HERE, SUMS, digests
+from tests.frozen.restore import RELEASES, restore
+from tests.support.client import Client
+from tests.support.running import RunningService
+from tests.support.waiting import eventually
+
+CHANGES = {"heat"}
+"""Members that depend on what happens now."""
+
+
+@pytest.fixture(params=RELEASES)
+async def release(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, RunningService]]:
+    """Both services on the data set, after the migrations, without background jobs."""
+    service = RunningService(workers=1, fund=True, env={"FUNDLEDGER_DAEMONS": "0"})
+    try:
+        await restore(request.param, service.data_dir)
+        await service.start()
+        yield request.param, service
+    finally:
+        await service.remove()
+
+
+def records(release: str, name: str) -> list[Any]:
+    return list(json.loads((HERE / release / name).read_text()))
+
+
+def lacks(expected: Any, actual: Any, where: str = "") -> list[str]:
+    """What of `expected` is not in `actual`: members may have been added since, nothing may have changed or gone."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        found = [f"{where}.{key} is gone" for key in expected.keys() - actual.keys()]
+        both = (expected.keys() & actual.keys()) - CHANGES
+        return found + [miss for key in sorted(both) for miss in lacks(expected[key], actual[key], f"{where}.{key}")]
+    if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
+        pairs = enumerate(zip(expected, actual, strict=True))
+        return [miss for i, (one, other) in pairs for miss in lacks(one, other, f"{where}[{i}]")]
+    return [] if expected == actual else [f"{where}: {expected!r} became {actual!r}"]
+
+
+@asynccontextmanager
+async def clients(service: RunningService) -> AsyncIterator[dict[str, Client]]:
+    async with Client(service.base_url, service.token) as account, Client(service.fund_url, service.token) as fund:
+        yield {"account": account, "fund": fund}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_past_is_not_rewritten(release: str) -> None:
+    written = dict(reversed(line.split()) for line in (HERE / release / SUMS).read_text().splitlines())
+    assert digests(HERE / release) == written
+    assert "layout_1" in RELEASES
+
+
+def test_a_member_that_changed_or_went_is_found() -> None:
+    was = {"a": 1, "b": [{"c": 2}], "heat": "cold"}
+    assert lacks(was, {"a": 1, "b": [{"c": 2, "d": 3}], "heat": "hot", "e": 4}) == []
+    assert lacks(was, {"a": 1, "b": [{"c": 3}], "heat": "cold"}) == [".b[0].c: 2 became 3"]
+    assert lacks(was, {"b": [{"c": 2}], "heat": "cold"}) == [".a is gone"]
+    assert lacks([1, 2], [1]) == [": [1, 2] became [1]"]
+
+
+async def test_a_data_set_is_brought_over_and_answers_as_it_did(release: tuple[str, RunningService]) -> None:
+    name, service = release
+    await reads_answer_as_then(name, service)
+    await requests_are_repeats(name, service)
+    await unfinished_work_is_finished(name, service)
+
+
+async def reads_answer_as_then(name: str, service: RunningService) -> None:
+    report = await service.verify()
+    assert report["ok"], json.dumps(report, indent=1)
+    misses = []
+    async with clients(service) as by_name:
+        for where, path, expected in records(name, "reads.json"):
+            answer = await by_name[where].get(path)
+            misses += [f"{path}: {answer.status}"] if answer.status != 200 else lacks(expected, answer.json, path)
+    assert misses == []
+
+
+async def requests_are_repeats(name: str, service: RunningService) -> None:
+    misses = []
+    async with clients(service) as by_name:
+        for where, path, body, status, expected in records(name, "requests.json"):
+            answer = await by_name[where].post(path, body)
+            misses += [f"{path} {body}: {answer.status}"] if answer.status != status else []
+            misses += lacks(expected, answer.json, path)
+    assert misses == []
+    report = await service.verify()
+    assert report["ok"], json.dumps(report, indent=1)
+
+
+async def unfinished_work_is_finished(name: str, service: RunningService) -> None:
+    assert await service.stop() == 0, service.log_tail()
+    service.environment["FUNDLEDGER_DAEMONS"] = "1"
+    service.environment["FUNDLEDGER_RECOVER_AFTER_S"] = "1"
+    await service.start()
+    async with clients(service) as by_name:
+
+        async def posted() -> bool:
+            answer = await by_name["fund"].get("/v1/payments?merchant=late&order_no=p-posting")
+            return bool(answer.json["state"] == "posted")
+
+        async def folded() -> bool:
+            answer = await by_name["account"].get("/v1/accounts/merchant:waiting:available")
+            balance = answer.json["balance"]
+            return bool((balance["posted"], balance["pending"]) == (sum_of_late(name), 0))
+
+        await eventually(posted, "the order that was posting is posted", 60)
+        await eventually(folded, "the credits that waited are in the balance", 60)
+        for where, path, body, _ in records(name, "unfinished.json"):
+            answer = await by_name[where].post(path, body)
+            assert answer.status == 200, (path, body, answer)
+    report = await service.verify()
+    assert report["ok"], json.dumps(report, indent=1)
+
+
+def sum_of_late(release: str) -> int:
+    """What the unfinished requests credit to the account whose credits waited."""
+    account = "merchant:waiting:available"
+    bodies = [body for where, path, body, _ in records(release, "unfinished.json") if path == "/v1/vouchers"]
+    lines = [line for body in bodies for line in body["entries"]]
+    return sum(int(line["amount"]) for line in lines if line["account"] == account and line["side"] == "credit")
