@@ -34,8 +34,8 @@ def layout_of(request: pytest.FixtureRequest) -> Layout:
 class Hasty(EmbeddedPostgres):
     """The same server, which does not wait for the disk: these databases live as long as a test."""
 
-    def _options(self) -> dict[str, str]:
-        return {**super()._options(), "fsync": "off", "full_page_writes": "off"}
+    def _options(self, folder: Path) -> dict[str, str]:
+        return {**super()._options(folder), "fsync": "off", "full_page_writes": "off"}
 
 
 @pytest.fixture(scope="session")

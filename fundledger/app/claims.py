@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ class CannotServe(Exception):
 def lock(data_dir: Path) -> Any:
     """Hold the data directory for as long as this process lives. Raises CannotServe."""
     try:
-        data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        file = (data_dir / "serve.lock").open("a+")
+        _make(data_dir)
+        handle = os.open(data_dir / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = os.fdopen(handle, "r+")
     except OSError as error:
         raise CannotServe(
             f"{PREFIX}DATA_DIR={str(data_dir)!r}: {error.strerror}, accepted is a writable folder"
@@ -35,6 +37,20 @@ def lock(data_dir: Path) -> Any:
     file.write(f"fundledger serve, process {os.getpid()}")
     file.flush()
     return file
+
+
+def _make(data_dir: Path) -> None:
+    """Raises OSError; CannotServe when any user may put files there, which would be taken for ours."""
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir()
+        # Whatever the umask is: the user that Postgres runs as passes through it, to a directory of its own.
+        data_dir.chmod(0o711)
+    except FileExistsError:
+        mode = stat.S_IMODE(data_dir.stat().st_mode)
+        if mode & stat.S_IWOTH:
+            message = f"all users may write to it (mode {mode:04o}); accepted is a folder of mode 0711 or 0700"
+            raise CannotServe(f"{PREFIX}DATA_DIR={str(data_dir)!r}: {message}") from None
 
 
 async def wait_for_port(host: str, port: int, setting: str) -> None:

@@ -2,17 +2,22 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fundledger.app.children import forbid_core_dumps, hide_memory
 from fundledger.app.settings import BadSetting, Settings, read_settings, sources
+from fundledger.app.terminal import complain, open_standard_files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit status: 0 well, 1 findings, 2 a bad setting or something that is not there."""
     from fundledger.app.claims import CannotServe
 
+    open_standard_files()
+    forbid_core_dumps()
     options, rest = _parser().parse_known_args(arguments)
     if rest and options.run is not _bench:
         _parser().parse_args(arguments)
@@ -20,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(options.run(options))
     except (BadSetting, CannotServe) as error:
-        print(f"fundledger: {error}", file=sys.stderr)
+        complain(f"fundledger: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -29,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _settings(options: argparse.Namespace) -> Settings:
     names = ("data_dir", "workers", "port", "fund_port", "profile")
     settings = read_settings(**{name: getattr(options, name, None) for name in names})
-    return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
+    try:
+        return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
+    except (OSError, RuntimeError) as error:
+        raise BadSetting(f"FUNDLEDGER_DATA_DIR={str(settings.data_dir)!r}: {error}") from None
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -42,6 +50,9 @@ def _serve(options: argparse.Namespace) -> int:
             "FUNDLEDGER_PROFILE='prod': needs TLS and signed requests, which this version has not; accepted: dev"
         )
     configure_logs(settings.log_level, {})
+    # Whatever is made from here on, by children too, is for this user only.
+    os.umask(0o077)
+    hide_memory()
     asyncio.run(Supervisor(settings).run())
     return 0
 

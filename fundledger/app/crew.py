@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import signal
 import subprocess
@@ -11,11 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fundledger.app.children import end_with_parent, environment
+
 YOUNG_S: Final = 5.0
 PAUSE_S_MAX: Final = 5.0
 LOOK_EVERY_S: Final = 0.05
 KILLED_S: Final = 5.0
-_PR_SET_PDEATHSIG: Final = 1
 _log = logging.getLogger(__name__)
 
 Place = Path | tuple[str, int]
@@ -32,7 +32,7 @@ class Job(NamedTuple):
 
     `line(ordinal)` is what one is told on its standard input, which stays open for as long as the supervisor lives: its
     end is how they learn that it is gone. Without `line` they get SIGTERM from the kernel instead. `ended(ordinal)` is
-    called whenever a process is gone, before it is started again.
+    called whenever a process is gone, before it is started again. `arguments` are seen by all users of the machine.
     """
 
     name: str
@@ -127,7 +127,8 @@ class Crew:
             *job.arguments,
             stdin=subprocess.PIPE if job.line else subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=None if job.line else _end_with_parent,
+            env=environment(),
+            preexec_fn=None if job.line else end_with_parent(signal.SIGTERM),
         )
         self._processes[ordinal] = process
         if self._stopping.is_set():
@@ -169,7 +170,3 @@ class Crew:
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

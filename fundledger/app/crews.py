@@ -51,6 +51,7 @@ class AccountCrew:
             "fundledger.app.server",
             lambda ordinal: worker_socket(known.run_dir, ordinal),
             line,
+            arguments=[str(known.settings.data_dir)],
             ended=self.scraper.ended,
         )
         self._crew = Crew(job, workers)
@@ -84,6 +85,7 @@ class FundCrew:
                 "fundledger.app.fund.server",
                 lambda ordinal: fund_socket(known.run_dir, ordinal),
                 lambda ordinal: self._line(ordinal, account_dsn=""),
+                arguments=[str(settings.data_dir)],
                 ended=self.scraper.ended,
             ),
             settings.fund_workers,
@@ -94,6 +96,7 @@ class FundCrew:
                 "fundledger.app.fund.daemons",
                 lambda ordinal: daemons_socket(known.run_dir, ordinal),
                 lambda ordinal: self._line(ordinal, account_dsn="" if settings.account_url else known.dsns.account),
+                arguments=[str(settings.data_dir)],
                 ended=lambda ordinal: self.scraper.ended(settings.fund_workers + ordinal),
             ),
             settings.daemons,

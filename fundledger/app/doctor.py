@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import socket
 import stat
 import sys
@@ -16,7 +15,9 @@ import msgspec
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import databases
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
+from fundledger.app.room import free_mb, needed_mb
 from fundledger.app.settings import Settings
+from fundledger.app.shared_memory import NEEDED_MB, room_mb
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault, ask
 from fundledger.database.migrations import migrations
 from fundledger.database.statements import load
@@ -46,7 +47,7 @@ class Symptom(msgspec.Struct):
 async def run_doctor(settings: Settings) -> int:
     """Prints what was looked at; 0 when all is well, 1 otherwise."""
     symptoms = [_python(), _files(), *_data_dir(settings), *_ports(settings), await _binaries(settings)]
-    symptoms += await _databases(settings)
+    symptoms += [_shared_memory(), *await _databases(settings)]
     symptoms += await _redis(settings)
     symptoms += await _account_service(settings)
     for s in symptoms:
@@ -67,8 +68,13 @@ def _files() -> Symptom:
 def _data_dir(settings: Settings) -> list[Symptom]:
     folder = settings.data_dir
     if not folder.exists():
-        return [Symptom("data directory", True, f"{folder} (made on first start)")]
-    free = shutil.disk_usage(folder).free >> 20
+        free, needed = free_mb(folder), needed_mb(settings.postgres_memory_mb == 0)
+        advice = f"free some, or set FUNDLEDGER_DATA_DIR to a larger disk: a new ledger needs {needed} MB"
+        return [
+            Symptom("data directory", True, f"{folder} (made on first start)"),
+            Symptom("free disk space", free >= needed, f"{free} MB", advice),
+        ]
+    free = free_mb(folder)
     symptoms = [
         Symptom(
             "data directory", os.access(folder, os.W_OK), str(folder), "make it writable, or set FUNDLEDGER_DATA_DIR"
@@ -81,6 +87,13 @@ def _data_dir(settings: Settings) -> list[Symptom]:
             advice = f"chmod 600 {path}, and change the secret: others may have read it"
             symptoms.append(Symptom(path.name, not mode & 0o077, f"mode {mode:04o}", advice))
     return symptoms
+
+
+def _shared_memory() -> Symptom:
+    """Never bad: Postgres does without, with files in the data directory."""
+    room = room_mb()
+    found = f"{room} MB in /dev/shm"
+    return Symptom("shared memory", True, found if room >= NEEDED_MB else f"{found}: files are used instead")
 
 
 def _ports(settings: Settings) -> list[Symptom]:

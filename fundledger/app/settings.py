@@ -17,6 +17,7 @@ PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
 SECRET = ("account_dsn", "fund_dsn")
 SIMULATOR = "simulator"
+DATA_DIR_BYTES_MAX = 800
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 """What a channel may be called: its name is part of its accounts' ids."""
@@ -113,6 +114,14 @@ class Settings(BaseSettings):
     )
     stream: Literal["on", "off"] = Field("off", description="on: events are published to a stream of Redis, too")
     daemons: int = Field(1, ge=0, le=16, description="processes for the daemons of the fund service")
+
+    @field_validator("data_dir")
+    @classmethod
+    def _path_that_can_be_passed_on(cls, path: Path) -> Path:
+        # Postgres is passed it on a command line, and has fixed space for it.
+        if not str(path).isprintable() or len(os.fsencode(path)) > DATA_DIR_BYTES_MAX:
+            raise ValueError(f"a path of printable characters, at most {DATA_DIR_BYTES_MAX} bytes of UTF-8")
+        return path
 
     @field_validator("accounting_timezone")
     @classmethod

@@ -5,21 +5,28 @@ import contextlib
 import logging
 import signal
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import asyncpg
 
 from fundledger.app.banner import Running, banner
 from fundledger.app.claims import CannotServe, lock, wait_for_port, write_secret
 from fundledger.app.crews import AccountCrew, FundCrew, Known
 from fundledger.app.databases import Dsns, migrate_account, migrate_fund
 from fundledger.app.limits import read_policies
-from fundledger.app.postgres import EmbeddedPostgres, PostgresFault, run_dir
+from fundledger.app.log_file import LogFile
+from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
+from fundledger.app.private_files import mend_modes
 from fundledger.app.settings import Settings
+from fundledger.app.socket_folder import run_dir
 from fundledger.app.sockets import remove_left_over
+from fundledger.app.terminal import say
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.database.migrations import SchemaFault
 from fundledger.security.keys import FileKeys, KeyFault
 from fundledger.security.tokens import module_token
 
+BOUND_EVERY_S: Final = 1.0
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -36,14 +43,19 @@ class Supervisor:
     async def run(self) -> None:
         """Raises CannotServe, BadSetting."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # What `nohup` ignores stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._stopping.set)
         try:
             async with contextlib.AsyncExitStack() as ending:
                 ending.callback(lock(self._settings.data_dir).close)
                 await self._serve(ending)
         except (KeyFault, PostgresFault, SchemaFault) as fault:
             raise CannotServe(str(fault)) from None
+        except (OSError, asyncpg.PostgresError) as error:
+            # The environment's: a full disk, no right to a file. What goes wrong later than the start is handled there.
+            raise CannotServe(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
     async def _serve(self, ending: contextlib.AsyncExitStack) -> None:
         """Until told to stop. What is started is ended by `ending`, the last first: whoever asks before who is asked.
@@ -67,11 +79,11 @@ class Supervisor:
             raise CannotServe("the workers do not start: see the log above")
         fund_serves = None if fund is None else await _unless(over, fund.start())
         if not over.done():
-            print(banner(self._settings, self._running(fund, fund_serves)), flush=True)
+            say(banner(self._settings, self._running(fund, fund_serves)))
         await over
 
     def _say_goodbye(self) -> None:
-        print("fundledger: stopping; what was accepted is finished first", flush=True)
+        say("fundledger: stopping; what was accepted is finished first")
         self._stopping.set()
 
     async def _wait_for_ports(self) -> None:
@@ -91,17 +103,19 @@ class Supervisor:
         fund_token = module_token(folder / "fund-token", "fund") if with_fund else None
         if settings.ratelimit != "off":
             read_policies(settings)
+        mend_modes(folder)
         run = run_dir(folder)
-        run.mkdir(mode=0o700, exist_ok=True)
         own_fund = with_fund and not settings.fund_dsn
         if own_fund or not settings.account_dsn:
             self._postgres = EmbeddedPostgres(folder, settings.postgres_memory_mb, fund=own_fund)
             ending.push_async_callback(self._postgres.stop)
+            ending.push_async_callback(_cancelled, asyncio.create_task(self._bound(self._postgres.log)))
         redis_url = settings.redis_url
         if not redis_url:
             self._valkey = EmbeddedValkey(folder)
             redis_url = self._valkey.url
             ending.push_async_callback(self._valkey.stop)
+            ending.push_async_callback(_cancelled, asyncio.create_task(self._bound(self._valkey.log)))
             ending.push_async_callback(_cancelled, asyncio.create_task(self._keep_valkey(self._valkey)))
         dsns = Dsns(settings.account_dsn, settings.fund_dsn if with_fund else None)
         if self._postgres is not None:
@@ -158,6 +172,12 @@ class Supervisor:
                 _log.exception("the embedded Valkey cannot be kept; limits are each worker's own share until it starts")
             pause = 0.0 if loop.time() - started > 5 else min(30.0, pause * 2 + 0.2)
             await self._pause(pause)
+
+    async def _bound(self, log: LogFile) -> None:
+        """Keep a log file short, permanently."""
+        while True:
+            await asyncio.sleep(BOUND_EVERY_S)
+            log.bound()
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

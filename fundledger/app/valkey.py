@@ -6,7 +6,7 @@ is gone is a burst given away, while a write that is refused is noticed.
 """
 
 import asyncio
-import ctypes
+import functools
 import importlib.util
 import re
 import signal
@@ -16,12 +16,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from fundledger.app.postgres import run_dir
+from fundledger.app.children import end_with_parent, environment
+from fundledger.app.log_file import LogFile
+from fundledger.app.socket_folder import run_dir
 
 START_S = 10.0
 ANSWER_S = 2.0
 MEMORY_MB_MAX = 128
-_PR_SET_PDEATHSIG = 1
 
 
 class ValkeyFault(Exception):
@@ -45,9 +46,15 @@ class EmbeddedValkey:
     """One server with its socket in the run directory. `start` may be called again after the server died."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.socket_path = run_dir(data_dir) / "valkey.sock"
+        self._data_dir = data_dir
         self.log_file = data_dir / "valkey.log"
+        self.log = LogFile(self.log_file)
         self._process: asyncio.subprocess.Process | None = None
+
+    @functools.cached_property
+    def socket_path(self) -> Path:
+        """Where it listens; the folder is made. Raises CannotServe."""
+        return run_dir(self._data_dir) / "valkey.sock"
 
     @property
     def url(self) -> str:
@@ -58,7 +65,6 @@ class EmbeddedValkey:
         """Start the server, empty, and wait until it answers. Raises ValkeyFault."""
         await self.stop()
         try:
-            self.socket_path.parent.mkdir(mode=0o700, exist_ok=True)
             self.socket_path.unlink(missing_ok=True)
             await self._launch(_binary())
         except OSError as error:
@@ -89,7 +95,9 @@ class EmbeddedValkey:
     async def version(self) -> str:
         """What the server calls itself. Raises ValkeyFault when it cannot be run."""
         try:
-            process = await asyncio.create_subprocess_exec(_binary(), "--version", stdout=subprocess.PIPE)
+            process = await asyncio.create_subprocess_exec(
+                _binary(), "--version", stdout=subprocess.PIPE, env=environment()
+            )
             out, _ = await process.communicate()
         except OSError as error:
             raise ValkeyFault(f"the embedded Valkey cannot be run: {error}") from None
@@ -99,7 +107,7 @@ class EmbeddedValkey:
         return f"valkey {found[1]}" if found else out.decode(errors="replace").strip()
 
     async def _launch(self, binary: Path) -> None:
-        with self.log_file.open("ab") as log:
+        with self.log.open() as log:
             self._process = await asyncio.create_subprocess_exec(
                 binary,
                 *(word for name, value in self._options().items() for word in (f"--{name}", value)),
@@ -108,7 +116,9 @@ class EmbeddedValkey:
                 stderr=log,
                 cwd=self.socket_path.parent,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                env=environment(),
+                # SIGKILL reaches a server that is stopped, too.
+                preexec_fn=end_with_parent(signal.SIGKILL),
             )
 
     def _options(self) -> dict[str, str]:
@@ -160,11 +170,6 @@ async def ask(url: str) -> Found:
     return Found(
         said.get("server_name", "redis"), str(said.get("redis_version", "0")), str(memory.get("maxmemory_policy"))
     )
-
-
-def _die_with_parent() -> None:
-    # SIGKILL reaches a server that is stopped, too.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _binary() -> Path:

@@ -125,7 +125,7 @@ async def test_killing_anything_while_accounts_split_and_merge_loses_and_doubles
 
 @pytest.mark.parametrize(("broken", "killed"), [("answer before commit", "worker"), ("answer before disk", "postgres")])
 async def test_the_drill_catches_a_service_that_answers_too_early(broken: str, killed: str, seed: int) -> None:
-    environment = {"PYTHONPATH": os.pathsep.join([str(BROKEN), *sys.path]), "BROKEN": broken}
+    environment = {"PYTHONPATH": os.pathsep.join([str(BROKEN), *sys.path]), "PYTHON_BROKEN": broken}
     home = short_folder()
     orders = Orders(
         seconds=9,

@@ -16,8 +16,8 @@ import pytest
 from fundledger.app import scrape
 from fundledger.app.hotkeys import Window
 from fundledger.app.metrics import Snapshot
-from fundledger.app.postgres import run_dir
 from fundledger.app.scrape import ACCOUNT, Scraper, Source
+from fundledger.app.socket_folder import run_dir
 from fundledger.app.sockets import (
     HOT_KEYS,
     METRICS,
@@ -365,7 +365,7 @@ async def test_no_counter_goes_back_and_nothing_grows_however_many_workers_are_k
 
 
 async def test_a_supervisor_that_forgets_its_dead_is_noticed():
-    environment = {"PYTHONPATH": os.pathsep.join([str(BROKEN), *sys.path]), "BROKEN": "forget the dead"}
+    environment = {"PYTHONPATH": os.pathsep.join([str(BROKEN), *sys.path]), "PYTHON_BROKEN": "forget the dead"}
     async with RunningService(workers=WORKERS, env=environment) as service:
         drill = Drill(service)
         await drill.kill(1)

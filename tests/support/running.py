@@ -243,12 +243,16 @@ class RunningService:
         return [] if pid is None else [pid]
 
     def _processes(self) -> Iterator[tuple[int, str]]:
-        """Processes that were started with this service's data directory."""
-        mark = f"FUNDLEDGER_DATA_DIR={self.environment['FUNDLEDGER_DATA_DIR']}\0".encode()
+        """Processes that have this service's data directory, or a path in it, on their command line.
+
+        The environment of those that hold keys can be read by root only.
+        """
+        folder = os.fsencode(Path(self.environment["FUNDLEDGER_DATA_DIR"]).resolve())
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if mark in (path / "environ").read_bytes() + b"\0":
-                    yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                words = (path / "cmdline").read_bytes().split(b"\0")
+                if any(word == folder or word.startswith(folder + b"/") for word in words):
+                    yield int(path.name), b" ".join(words).decode(errors="replace")
 
 
 def clean_environment(overrides: Mapping[str, str | None]) -> dict[str, str]:

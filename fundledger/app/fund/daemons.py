@@ -22,6 +22,7 @@ import redis.asyncio as redis
 import uvloop
 from redis.exceptions import RedisError
 
+from fundledger.app.children import hide_memory
 from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.logs import configure_logs
 from fundledger.client.account_service import AccountService
@@ -192,7 +193,8 @@ async def serve(order: FundOrder, lifeline: asyncio.StreamReader) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
     async with context_of(order) as context:
         roster = Roster(context.pool, daemons_of(context), holder_name(order))
         told = await _tell(Path(order.run_dir) / f"daemons-{order.ordinal}.sock", roster)
@@ -239,6 +241,7 @@ async def _run() -> None:
 
 
 def main() -> None:
+    hide_memory()
     uvloop.run(_run())
 
 

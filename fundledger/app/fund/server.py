@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from fundledger.app import limits, meta
+from fundledger.app.children import hide_memory
 from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.fund.orders import SHORT_PATH
 from fundledger.app.fund.parts import Feed
@@ -113,7 +114,8 @@ async def serve(order: FundOrder, lifeline: asyncio.StreamReader) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
     service.feed = pages = Pages(fund_feed(order.fund_dsn, service.pool, str(order.ordinal)))
     async with serving(service, a_listener(settings.host, settings.fund_port)):
         gc.collect()
@@ -142,6 +144,7 @@ async def _run() -> None:
 
 
 def main() -> None:
+    hide_memory()
     uvloop.run(_run())
 
 

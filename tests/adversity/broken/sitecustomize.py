@@ -1,4 +1,4 @@
-"""Breaks a `serve` that is started with this folder in PYTHONPATH, or its workers, in the way that BROKEN names.
+"""Breaks a `serve` that is started with this folder in PYTHONPATH, or its workers, in the way that PYTHON_BROKEN names.
 
 A drill that passes proves something only if it fails on these.
 """
@@ -89,7 +89,7 @@ def forget_the_dead():
 
 WORKERS = {"answer before commit": answer_before_commit, "answer before disk": answer_before_disk}
 SUPERVISOR = {"forget the dead": forget_the_dead}
-broken = os.environ.get("BROKEN", "")
+broken = os.environ.get("PYTHON_BROKEN", "")
 if "fundledger.app.server" in sys.orig_argv and broken in WORKERS:
     WORKERS[broken]()
 elif "serve" in sys.orig_argv and broken in SUPERVISOR:

@@ -1,0 +1,117 @@
+"""The folders that hold unix sockets: in the data directory, or private temporary folders that it remembers.
+
+A socket's path has at most 107 bytes, and it is passed on in syntaxes that take commas, spaces or `%` for themselves
+(a list of host names, a URL, a command line). Where the path of the data directory does not fit, the folder is made by
+`mkdtemp`, whose name cannot be guessed, and its path is kept in a file of the data directory. A folder that is found is
+used only if it is what was made: a directory and no link, of the right owner, of mode 0700.
+"""
+
+import contextlib
+import json
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from fundledger.app.claims import CannotServe
+from fundledger.app.system_user import system_user_if_any
+
+FOLDER_BYTES_MAX: Final = 86
+"""Of the 107 bytes of a socket's path; the longest name in the folder is `/fund-metrics.sock`."""
+_PLAIN: Final = re.compile(r"/[A-Za-z0-9._/+~-]*")
+_MODE: Final = 0o700
+
+
+def run_dir(data_dir: Path) -> Path:
+    """The folder for the sockets of workers, supervisor and Valkey; it belongs to this process's user. Raises as
+    `socket_folder`.
+    """
+    return socket_folder(data_dir, "run", os.geteuid())
+
+
+def socket_folder(data_dir: Path, name: str, owner: int) -> Path:
+    """Make, or check, the folder for sockets `name` of a data directory, which has to exist. Its mode is 0700.
+
+    Raises CannotServe when something else is in its place. Calling it again answers the same folder.
+    """
+    inside = data_dir / name
+    try:
+        if fits(inside):
+            _claim(inside, owner)
+            return inside
+        return _remembered(data_dir, name, owner) or _new(data_dir, name, owner)
+    except OSError as error:
+        raise CannotServe(f"{inside}: {error.strerror}; a folder for sockets cannot be made") from None
+
+
+def fits(folder: Path) -> bool:
+    """Whether a socket in the folder has a path that is short enough, and means itself in every syntax."""
+    return len(os.fsencode(folder)) <= FOLDER_BYTES_MAX and _PLAIN.fullmatch(str(folder)) is not None
+
+
+def _claim(folder: Path, owner: int) -> None:
+    """Make the folder, or mend the mode and the owner of one that an earlier version made."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=_MODE)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise CannotServe(f"{folder} is a link or a file, not a directory: remove it") from None
+    try:
+        found = os.fstat(handle)
+        user = system_user_if_any()
+        ours = {os.geteuid(), owner} | (set() if user is None else {user.pw_uid})
+        if found.st_uid not in ours:
+            raise CannotServe(f"{folder} belongs to user {found.st_uid}: remove it")
+        if found.st_uid != owner:
+            os.fchown(handle, owner, -1)
+        if stat.S_IMODE(found.st_mode) != _MODE:
+            os.fchmod(handle, _MODE)
+    finally:
+        os.close(handle)
+
+
+def _remembered(data_dir: Path, name: str, owner: int) -> Path | None:
+    """The temporary folder that was made for this data directory, None when it is gone or not what was made.
+
+    A copy of the data directory has the file, too, but is another directory.
+    """
+    try:
+        handle = os.open(_memory(data_dir, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(handle) as file:
+            kept = json.load(file)
+        folder = Path(kept["folder"])
+        found = folder.lstat()
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    is_made = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == _MODE and found.st_uid == owner
+    return folder if is_made and kept.get("of") == _identity(data_dir) and fits(folder) else None
+
+
+def _new(data_dir: Path, name: str, owner: int) -> Path:
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - mkdtemp makes a name that is not known
+        if fits(Path(parent) / "fundledger-12345678") and os.access(parent, os.W_OK | os.X_OK):
+            break
+    else:
+        raise CannotServe(f"{data_dir} is too long for sockets, and no temporary folder is fit for them: set TMPDIR")
+    folder = Path(tempfile.mkdtemp(prefix="fundledger-", dir=parent))
+    if owner != os.geteuid():
+        os.chown(folder, owner, -1)
+    draft = _memory(data_dir, name).with_suffix(f".{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump({"folder": str(folder), "of": _identity(data_dir)}, file)
+    draft.replace(_memory(data_dir, name))
+    return folder
+
+
+def _memory(data_dir: Path, name: str) -> Path:
+    return data_dir / f"{name}-folder.json"
+
+
+def _identity(data_dir: Path) -> list[int]:
+    found = data_dir.stat()
+    return [found.st_dev, found.st_ino]
