@@ -1,21 +1,28 @@
-"""Request bodies: typed, strict, bounded. Unknown fields, wrong types and duplicate keys are told by field name."""
+"""Request bodies: typed, strict, bounded. Unknown fields, wrong types and duplicate keys are reported by field name.
+
+The work is linear in the bytes of a body, and Python code sees at most BODY_BYTES_MAX of them in one piece: a longer
+body is split into its items by the decoder (`many`).
+"""
 
 import json
 import re
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.app.problems import BadRequest, malformed
+from fundledger.app.problems import BadRequest, cut, malformed
 from fundledger.ledger import clock
 from fundledger.ledger.voucher import AMOUNT_MAX, ENTRIES_MAX, ENTRIES_MIN
 
 ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
 BATCH_MAX: Final = 5000
+BODY_BYTES_MAX: Final = 64 << 10
+"""Of one voucher, order or account, also as an item of a longer body."""
 METADATA_BYTES_MAX: Final = 4096
 _is_id = re.compile(ID_PATTERN).match
 _is_type = re.compile(r"[a-z_]{1,32}\Z").match
@@ -92,43 +99,49 @@ class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 T = TypeVar("T")
 _decode_voucher = msgspec.json.Decoder(VoucherBody).decode
-_PATH = re.compile(r" - at `\$\.?(.*)`$")
-_UNKNOWN = re.compile(r"unknown field `(.*?)`(?: - at `|$)")
-_MISSING = re.compile(r"missing required field `(.*?)`(?: - at `|$)")
+_NO_METADATA: Final = msgspec.structs.fields(VoucherBody)[4].default
+_AT: Final = " - at `$"
+_is_path = re.compile(r"[A-Za-z0-9_.\[\]]{0,200}\Z").match
+_NAMED: Final = ("Object contains unknown field `", "Object missing required field `")
+_VALUE: Final = "Invalid enum value "
+_has_nul = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
 
 
 def decode_voucher(body: bytes) -> VoucherBody:
-    """Raises BadRequest (400)."""
+    """Keys that stand twice within `metadata` are refused by `metadata`. Raises BadRequest (400)."""
     try:
         voucher = _decode_voucher(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _explain(error)
-    if body.count(b'"') != _quotes(voucher):
-        _refuse_duplicate_keys(body)
+        explain(error)
+    if body.count(b'"') != quotes_of_voucher(voucher):
+        refuse_duplicate_keys(body)
     return voucher
 
 
 def decoder(type_: type[T], quotes: Callable[[T], int] | None = None) -> Callable[[bytes], T]:
-    """A decoder of one kind of body; an empty body counts as an empty object. Raises BadRequest (400).
+    """Return a decoder of bodies of at most BODY_BYTES_MAX; an empty one is an empty object. Raises BadRequest (400).
 
-    `quotes`: how many quotation marks a body has at least in which no key stands twice, as of `_quotes`.
+    `quotes`: the number of quotation marks that a body has at least when no key stands twice, as of
+    `quotes_of_voucher`.
     """
     decode_ = msgspec.json.Decoder(type_).decode
 
     def decode(body: bytes) -> T:
+        if len(body) > BODY_BYTES_MAX:
+            raise malformed(f"the body has more than {BODY_BYTES_MAX} bytes")
         try:
             decoded = decode_(body or b"{}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            _explain(error)
+            explain(error)
         if quotes is None or body.count(b'"') != quotes(decoded):
-            _refuse_duplicate_keys(body or b"{}")
+            refuse_duplicate_keys(body or b"{}")
         return decoded
 
     return decode
 
 
-def _quotes(voucher: VoucherBody) -> int:
-    """How many quotation marks the body of this voucher has when no key stands twice and no string is escaped.
+def quotes_of_voucher(voucher: VoucherBody) -> int:
+    """Return how many quotation marks the body of this voucher has if no key stands twice and no string is escaped.
 
     Every repeated key adds two, so an equal count proves that there is none; only an unequal one needs a closer look.
     """
@@ -137,12 +150,9 @@ def _quotes(voucher: VoucherBody) -> int:
         quotes += 4
     if voucher.ticket is not None:
         quotes += 4
+    if voucher.metadata is not _NO_METADATA:
+        quotes += 2 + bytes(voucher.metadata).count(b'"')
     return quotes
-
-
-def quotes_of_batch(batch: BatchBody) -> int:
-    """As `_quotes`."""
-    return 2 + (0 if batch.atomic is msgspec.UNSET else 2) + sum(_quotes(voucher) for voucher in batch.vouchers)
 
 
 def quotes_of_flat(struct: msgspec.Struct) -> int:
@@ -160,30 +170,49 @@ def _defaults(struct: type[msgspec.Struct]) -> tuple[Any, ...]:
     return tuple([field.default for field in msgspec.structs.fields(struct)])
 
 
-def _refuse_duplicate_keys(body: bytes) -> None:
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) != len(items):
-            keys = [key for key, _ in items]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise malformed(f"the key {twice!r} stands twice in one object", field=twice)
-        return found
+def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises BadRequest (400) for a key that stands twice in it."""
+    found = dict(items)
+    if len(found) != len(items):
+        seen = set()
+        for key, _ in items:
+            if key in seen:
+                raise malformed(f"the key {cut(key)!r} stands twice in one object", field=cut(key))
+            seen.add(key)
+    return found
 
+
+def refuse_duplicate_keys(body: bytes) -> None:
+    """Raises BadRequest (400). For bodies of BODY_BYTES_MAX at most: each object in it costs a call of Python."""
+    assert len(body) <= BODY_BYTES_MAX
     try:
-        json.loads(body, object_pairs_hook=pairs)
+        json.loads(body, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise malformed(f"the body is not valid JSON: {error}") from None
 
 
-def _explain(error: Exception) -> NoReturn:
+def explain(error: Exception, item: str = "") -> NoReturn:
+    """Raise BadRequest (400) for what the decoder found. `item`: where the decoded part stands, such as `vouchers[1]`.
+
+    The decoder's text holds names and values of the caller, so no pattern is searched in it: the location is the last
+    one, and what is repeated of the rest is cut.
+    """
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
-        raise malformed(f"the body is not valid JSON: {text}") from None
-    found = _PATH.search(text)
-    path = found[1] if found else ""
-    named = _UNKNOWN.search(text) or _MISSING.search(text)
-    field = ".".join(part for part in (path, named[1] if named else "") if part)
-    raise malformed(text.replace("`$.", "`").replace(" - at `$`", ""), field=field or None) from None
+        raise malformed(f"the body is not valid JSON: {text}", field=item or None) from None
+    path, at = "", text.rfind(_AT)
+    if at >= 0 and _is_path(text, at + len(_AT), len(text) - 1):
+        path, text = text[at + len(_AT) : -1], text[:at]
+    if text.startswith(_VALUE):
+        text = _VALUE + cut(text[len(_VALUE) :])
+    where = (item + path).removeprefix(".")
+    field = where
+    for named in _NAMED:
+        if text.startswith(named):
+            name = cut(text[len(named) : -1])
+            text = f"{named}{name}`"
+            field = f"{where}.{name}" if where else name
+    raise malformed(f"{text} - at `{where}`" if where else text, field=field or None) from None
 
 
 def voucher_id(text: str, field: str = "id") -> UUID:
@@ -221,19 +250,33 @@ def metadata(raw: msgspec.Raw) -> str | None:
     def bad(why: str) -> BadRequest:
         return malformed(f"metadata {why}", field="metadata")
 
+    def exact(text: str) -> float:
+        value = float(text)
+        if not _same_number(text, value):
+            raise bad(f"has the number {cut(text)}, which JSON readers round: send it as a string")
+        return value
+
     if len(given) > METADATA_BYTES_MAX:
         raise bad(f"has more than {METADATA_BYTES_MAX} bytes")
     try:
-        value = json.loads(given)
+        value = json.loads(given, object_pairs_hook=_once, parse_float=exact)
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         text.encode()
     except (ValueError, RecursionError):
         raise bad("is not valid JSON") from None
     if not isinstance(value, dict):
         raise bad("is a JSON object")
-    if "\\u0000" in text:
+    if "\\u0000" in text and _has_nul(text):
         raise bad("may not contain the character U+0000")
     return text
+
+
+def _same_number(text: str, value: float) -> bool:
+    """Return whether the number is stored as it was sent: a double may have fewer digits, or be 0."""
+    try:
+        return Decimal(text) == Decimal(repr(value))
+    except ArithmeticError:
+        return False
 
 
 def instant(text: str, field: str) -> datetime:

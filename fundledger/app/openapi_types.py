@@ -4,10 +4,11 @@ from typing import Any, Final
 
 import msgspec
 
+from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.openapi_schemas import REF, Schema
 from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.reply import JSON
-from fundledger.app.routing import BODY_BYTES_MAX, TIMEOUT_HEADER
+from fundledger.app.routing import TIMEOUT_HEADER
 
 # What the examples name.
 BANK: Final = "bank:icbc"

@@ -50,8 +50,21 @@ class BadRequest(Exception):
         self.reply = problem(status, type_, title, detail, **members)
 
 
+ECHOED_MAX: Final = 64
+"""Characters of a name or a value of the caller that an answer repeats."""
+DETAIL_MAX: Final = 300
+FIELD_MAX: Final = 200
+
+
+def cut(text: str, length: int = ECHOED_MAX) -> str:
+    """Return at most `length` characters of a text that is not ours, with an ellipsis for the rest."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def malformed(detail: str, field: str | None = None) -> BadRequest:
-    members = {} if field is None else {"field": field}
+    """Return a 400. What is too long of `detail` and `field` is cut: no answer grows with its request."""
+    members = {} if field is None else {"field": cut(field, FIELD_MAX)}
+    detail = cut(detail, DETAIL_MAX)
     return BadRequest(400, "malformed", "The request is malformed", detail, **members)
 
 

@@ -21,10 +21,11 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
+from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.gate import Passage
 from fundledger.app.problems import BadRequest, crashed, malformed
 from fundledger.app.reply import Reply
-from fundledger.app.routing import BODY_BYTES_MAX, S, budget_of, to_response, unauthorized, unsupported_media
+from fundledger.app.routing import S, budget_of, to_response, unauthorized, unsupported_media
 from fundledger.ratelimit.classes import ApiClass
 
 KEEPALIVE_S: Final = 75.0

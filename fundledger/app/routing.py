@@ -12,6 +12,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
+from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.gate import Owned, Passage
 from fundledger.app.problems import BadRequest, crashed, faulted, malformed
 from fundledger.app.reply import Reply
@@ -19,7 +20,6 @@ from fundledger.app.served import Served
 from fundledger.ledger.fault import Fault
 from fundledger.ratelimit.classes import ApiClass
 
-BODY_BYTES_MAX: Final = 64 << 10
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
 BODY_S: Final = 30.0
 """How long a body may take to arrive."""

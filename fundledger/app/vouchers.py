@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.app import render
 from fundledger.app.body import (
+    BATCH_MAX,
     BatchBody,
     ReverseBody,
     VoucherBody,
@@ -17,11 +17,12 @@ from fundledger.app.body import (
     decode_voucher,
     decoder,
     metadata,
-    quotes_of_batch,
+    quotes_of_voucher,
     voucher_id,
     voucher_type,
 )
 from fundledger.app.gate import Passage, account_of
+from fundledger.app.many import Turn, at, decoder_of_many, item_decoder
 from fundledger.app.problems import (
     BadRequest,
     crashed,
@@ -45,10 +46,8 @@ from fundledger.ledger.voucher import Record, Voucher, digest_of
 from fundledger.ratelimit.chain import Pending
 
 _REPLAY = {"Idempotent-Replay": "true"}
-_decode_batch = decoder(BatchBody, quotes_of_batch)
+_decode_batch = decoder_of_many(BatchBody, "vouchers", BATCH_MAX, item_decoder(VoucherBody, quotes_of_voucher))
 _decode_reverse = decoder(ReverseBody)
-CHUNK = 500
-"""Vouchers of a long batch that are prepared before other requests get their turn."""
 
 
 def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callable[[Reply], None]) -> None:
@@ -225,6 +224,7 @@ def to_voucher(
 
 async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) -> list[Voucher]:
     """The vouchers of several bodies, their accounts looked up together. Raises BadRequest, Unavailable."""
+    turn = Turn()
     ids: set[str] = set()
     for i, body in enumerate(bodies):
         for j, entry in enumerate(body.entries):
@@ -233,8 +233,10 @@ async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) 
                     ids.add(account_id(entry.account, f"entries[{j}].account"))
                 except BadRequest as bad:
                     raise _at(bad, i, len(bodies)) from None
+        if turn.is_over():
+            await turn.next()
     if any(service.directory.get(id_) is None for id_ in ids):
-        # What is malformed costs its caller nothing, so it must not cost the database anything either.
+        # What is malformed must not cost the database anything.
         for i, body in enumerate(bodies):
             try:
                 metadata(body.metadata)
@@ -242,26 +244,24 @@ async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) 
                 voucher_id(body.id)
             except BadRequest as bad:
                 raise _at(bad, i, len(bodies)) from None
+            if turn.is_over():
+                await turn.next()
     found: dict[str, Account] = await service.reading(lambda: service.directory.resolve(service.pool, sorted(ids)))
     vouchers = []
     for i, body in enumerate(bodies):
-        if i % CHUNK == CHUNK - 1:
-            await asyncio.sleep(0)
         try:
             voucher = to_voucher(body, found.get, looked_up=True, **hold)
         except BadRequest as bad:
             raise _at(bad, i, len(bodies)) from None
         assert voucher is not None
         vouchers.append(voucher)
+        if turn.is_over():
+            await turn.next()
     return vouchers
 
 
 def _at(bad: BadRequest, index: int, of: int) -> BadRequest:
-    if of == 1:
-        return bad
-    members = msgspec.json.decode(bad.reply.body)
-    field = f"vouchers[{index}].{members.pop('field', '')}"
-    return BadRequest(bad.status, "malformed", members["title"], members["detail"], field=field)
+    return bad if of == 1 else at(bad, f"vouchers[{index}]")
 
 
 def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
@@ -282,8 +282,8 @@ def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
 
 async def post_batch(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/batch`: `results[i]` answers `vouchers[i]`; `atomic` posts all or none."""
-    batch = _decode_batch(call.body)
-    vouchers = await prepare(service, batch.vouchers)
+    batch, bodies = await _decode_batch(call.body)
+    vouchers = await prepare(service, bodies)
     no = await service.gate.ask_batch(call.passage, vouchers)
     if no is not None:
         return no

@@ -5,7 +5,6 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from fundledger.app.body import quotes_of_flat
 from fundledger.fund.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, MerchantId, Payment, Person, Reason
 
 SEQS_MAX: Final = 1000
@@ -64,8 +63,3 @@ class RedeliverBody(msgspec.Struct, forbid_unknown_fields=True):
         Annotated[list[Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]], msgspec.Meta(min_length=1, max_length=SEQS_MAX)]
         | None
     ) = None
-
-
-def quotes_of_payments(body: PaymentsBody) -> int:
-    """The fewest quotation marks that such a body has, as of `quotes_of_flat`."""
-    return 2 + sum([quotes_of_flat(payment) for payment in body.payments])

@@ -9,11 +9,12 @@ from uuid import UUID
 
 from fundledger.app.body import decoder, quotes_of_flat
 from fundledger.app.fund import render
-from fundledger.app.fund.bodies import PaymentsBody, quotes_of_payments
+from fundledger.app.fund.bodies import PaymentsBody
 from fundledger.app.fund.parts import Whose
 from fundledger.app.fund.problems import gone, refusal_members, refused
 from fundledger.app.fund.service import FundService
 from fundledger.app.gate import Passage
+from fundledger.app.many import Turn, decoder_of_many, item_decoder
 from fundledger.app.problems import PROBLEM_TYPE, BadRequest, crashed, faulted, malformed, not_found
 from fundledger.app.protocol import ShortPath
 from fundledger.app.render import encode
@@ -24,7 +25,7 @@ from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id
 from fundledger.fund.orders import history as read_history
 from fundledger.fund.orders import list_orders, read_order
-from fundledger.fund.requests import REQUESTS, Payment, Request
+from fundledger.fund.requests import BATCH_MAX, REQUESTS, Payment, Request
 from fundledger.ledger.fault import OutcomeUnknown, Unavailable
 from fundledger.ratelimit.chain import Pending
 from fundledger.ratelimit.classes import ApiClass
@@ -53,13 +54,11 @@ OF_THE_PLATFORM: Final = frozenset({Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE, Kin
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 500
 SEQ_MAX: Final = (1 << 63) - 1
-CHUNK: Final = 500
-"""Payments of a long batch that are handed over before other requests get their turn."""
 _REPLAY: Final = {"Idempotent-Replay": "true"}
 _is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _is_order_no = re.compile(r"[A-Za-z0-9:_./-]{1,64}\Z").match
 _decode_payment = decoder(Payment, quotes_of_flat)
-_decode_payments = decoder(PaymentsBody, quotes_of_payments)
+_decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_decoder(Payment, quotes_of_flat))
 
 
 def whose(merchant: str) -> Whose:
@@ -217,7 +216,7 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     """`POST /v1/payments/batch`: `results[i]` answers `payments[i]`. Of two with one number the second one is a repeat
     of the first, or refused as any other use of a number that has one.
     """
-    payments = _decode_payments(call.body).payments
+    _, payments = await _decode_payments(call.body)
     known = service.merchants.remembered
     # Whom this worker does not remember the desk looks up, once it is let in; then he is remembered.
     items = [(ApiClass.PAYMENT, whose(p.merchant) if known(p.merchant) is not None else None) for p in payments]
@@ -253,9 +252,10 @@ async def _post_each(service: FundService, payments: Sequence[Payment], module: 
 
         return answered
 
+    turn = Turn()
     for i, payment in enumerate(payments):
-        if i % CHUNK == CHUNK - 1:
-            await asyncio.sleep(0)
+        if turn.is_over():
+            await turn.next()
         service.desk.post(payment, module, answering(i))
     await done
     return answers

@@ -1,0 +1,121 @@
+"""Bodies of many items, up to 8 MB: the items are found by the decoder in one pass, and decoded one by one.
+
+Each item has the bounds of a request of its own, and between items other requests get their turn: a valid body of 8 MB
+does not stop the loop for longer than one of 64 KB, and a hostile one is refused at its first bad item.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from fundledger.app.body import BODY_BYTES_MAX, explain, quotes_of_flat, refuse_duplicate_keys
+from fundledger.app.problems import BadRequest, malformed
+
+TURN_S: Final = 0.005
+"""How long work on one long request goes on before other requests get their turn."""
+T = TypeVar("T")
+_UNSET: Final = msgspec.UNSET
+
+
+class Turn:
+    """The share of one long request in the time of a worker's loop."""
+
+    __slots__ = ("_ends",)
+
+    def __init__(self) -> None:
+        self._ends = time.monotonic() + TURN_S
+
+    def is_over(self) -> bool:
+        """Return whether `next` is to be awaited."""
+        return time.monotonic() >= self._ends
+
+    async def next(self) -> None:
+        """Let others work."""
+        await asyncio.sleep(0)
+        self._ends = time.monotonic() + TURN_S
+
+
+def decoder_of_many(
+    type_: type[msgspec.Struct], field: str, items_max: int, decode_item: Callable[[bytes, str], T]
+) -> Callable[[bytes], Awaitable[tuple[Any, list[T]]]]:
+    """Return a decoder of bodies like `type_`, whose `field` is a list of 1 to `items_max` items.
+
+    The decoder answers an object with the other members of `type_`, and the items. `decode_item(raw, where)` decodes
+    one, of at most BODY_BYTES_MAX bytes. Raises BadRequest (400), with the place of the item. May be cancelled.
+    """
+    outer = _outer(type_, field, items_max)
+    decode_outer = msgspec.json.Decoder(outer).decode
+
+    async def decode(body: bytes) -> tuple[Any, list[T]]:
+        try:
+            decoded = decode_outer(body or b"{}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            explain(error)
+        raws = [bytes(raw) for raw in msgspec.structs.astuple(getattr(decoded, field)) if raw is not _UNSET]
+        if not raws:
+            raise malformed(f"Expected `array` of length >= 1 - at `{field}`", field=field)
+        if body.count(b'"') - sum([raw.count(b'"') for raw in raws]) != quotes_of_flat(decoded):
+            _refuse_duplicate_keys(body, type_)
+        items = []
+        turn = Turn()
+        for i, raw in enumerate(raws):
+            if len(raw) > BODY_BYTES_MAX:
+                raise malformed(f"an item has at most {BODY_BYTES_MAX} bytes", field=f"{field}[{i}]")
+            items.append(decode_item(raw, f"{field}[{i}]"))
+            if turn.is_over():
+                await turn.next()
+        return decoded, items
+
+    return decode
+
+
+def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes, str], T]:
+    """Return a `decode_item` for `decoder_of_many`. `quotes` as of `decoder`."""
+    decode_ = msgspec.json.Decoder(type_).decode
+
+    def decode(raw: bytes, where: str) -> T:
+        try:
+            item = decode_(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            explain(error, where)
+        if raw.count(b'"') != quotes(item):
+            refuse_duplicate_keys(raw)
+        return item
+
+    return decode
+
+
+def _outer(type_: type[msgspec.Struct], field: str, items_max: int) -> type[msgspec.Struct]:
+    """Return `type_` with the items of `field` unread: an array that ends at the first item too many, so that what is
+    read of a long list is bounded before it is known how long it is.
+    """
+    names = [f"_{i}" for i in range(items_max)]
+    items = msgspec.defstruct(
+        "Items",
+        [(name, msgspec.Raw | msgspec.UnsetType, _UNSET) for name in names],
+        array_like=True,
+        forbid_unknown_fields=True,
+    )
+    fields: list[Any] = []
+    for member in msgspec.structs.fields(type_):
+        kind = items if member.name == field else member.type
+        fields.append((member.name, kind) if member.required else (member.name, kind, member.default))
+    return msgspec.defstruct(type_.__name__, fields, forbid_unknown_fields=True)
+
+
+def _refuse_duplicate_keys(body: bytes, type_: type[msgspec.Struct]) -> None:
+    """Raises BadRequest (400): a member of the whole stands twice. Only of a short body it is said which one."""
+    if len(body) <= BODY_BYTES_MAX:
+        refuse_duplicate_keys(body)
+    names = ", ".join(member.name for member in msgspec.structs.fields(type_))
+    raise malformed(f"one of the keys {names} stands twice")
+
+
+def at(bad: BadRequest, where: str) -> BadRequest:
+    """Return what is wrong with one item, named by where it stands."""
+    members = msgspec.json.decode(bad.reply.body)
+    field = f"{where}.{members['field']}" if "field" in members else where
+    return BadRequest(bad.status, "malformed", members["title"], members["detail"], field=field)

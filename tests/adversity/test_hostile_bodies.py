@@ -1,0 +1,210 @@
+"""Whatever a body is made of: a short answer, work that grows no faster than the body, and a worker that goes on.
+
+The routes are those of the code, and their valid bodies those of the OpenAPI files: a new route is tried like the
+others.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from fundledger.app import body as bodies_of_account
+from fundledger.app import openapi, server
+from fundledger.app.body import BODY_BYTES_MAX
+from fundledger.app.fund import openapi as fund_openapi
+from fundledger.app.fund import routes as fund_routes
+from fundledger.app.gate import Passage
+from fundledger.app.problems import BadRequest
+from fundledger.app.reply import Reply
+from fundledger.app.routing import Call, Route
+from fundledger.benchmarks.hostile_bodies import bodies
+from fundledger.ratelimit.classes import ApiClass
+from tests.adversity.conftest import Tell
+from tests.support.client import Client
+from tests.support.running import RunningService
+from tests.support.waiting import eventually
+
+SOME = "00000000-0000-4000-8000-000000000007"
+SERVICES: dict[str, tuple[list[Route[Any]], dict[str, Any]]] = {
+    "account": (server.ROUTES, openapi.document()),
+    "fund": (fund_routes.ROUTES, fund_openapi.document()),
+}
+POSTS = [
+    pytest.param(service, route, id=f"{service} {route.template}")
+    for service, (routes, _) in SERVICES.items()
+    for route in routes
+    if route.method == "POST"
+]
+ANSWER_BYTES_MAX = 1000
+FLOOR_S = 0.02
+"""Work below this is not compared: it is small, and as much noise as work."""
+
+
+def example_of(service: str, route: Route[Any]) -> dict[str, Any]:
+    operation = SERVICES[service][1]["paths"][route.template]["post"]
+    if "requestBody" not in operation:
+        return {}
+    return dict(operation["requestBody"]["content"]["application/json"]["example"])
+
+
+def kinds(service: str, route: Route[Any], size: int) -> Iterator[tuple[str, bytes]]:
+    yield from bodies(example_of(service, route), size)
+
+
+class Reached(Exception):
+    """The handler was done with the body."""
+
+
+class Nothing:
+    """In the place of a service: a handler decodes a body, and stops where it needs more than that."""
+
+    def __init__(self, account: object) -> None:
+        self._account = account
+
+    @property
+    def gate(self) -> "Nothing":
+        return self
+
+    @property
+    def directory(self) -> "Nothing":
+        return self
+
+    def get(self, id_: str) -> object:
+        del id_
+        return self._account
+
+    def __getattr__(self, name: str) -> Any:
+        raise Reached(name)
+
+
+def handled(route: Route[Any], body: bytes) -> Reply | None:
+    """What the handler refuses the body with, None when it does not."""
+    call = Call("tests", {"id": SOME}, {}, CIMultiDict(), body, Passage("tests", 0.0, None, ApiClass.PAYMENT))
+    try:
+        reply = asyncio.run(_handled(route, Nothing(object() if route.by_body else None), call))
+    except BadRequest as bad:
+        return bad.reply
+    except Reached:
+        return None
+    # A handler that answers whatever happens also answers that it reached what is not there.
+    return None if reply.status == 500 else reply
+
+
+async def _handled(route: Route[Any], service: Any, call: Call) -> Reply:
+    return await route.handler(service, call)
+
+
+def work_of(route: Route[Any], body: bytes) -> float:
+    """CPU seconds of this thread, the least of five."""
+    least = float("inf")
+    for _ in range(5):
+        began = time.thread_time()
+        handled(route, body)
+        least = min(least, time.thread_time() - began)
+        if least < FLOOR_S:
+            break
+    return least
+
+
+def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], size: int) -> list[str]:
+    """The kinds for which twice the bytes are more than three times the work."""
+    found = []
+    for (kind, short), (_, long) in zip(make(size // 2), make(size), strict=True):
+        work = work_of(route, long)
+        if work > 3 * FLOOR_S and work > 3 * max(work_of(route, short), FLOOR_S):
+            found.append(f"{kind}: {work:.3f} s for {len(long)} bytes")
+    return found
+
+
+@pytest.fixture
+def silent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+
+
+@pytest.mark.parametrize(("service", "route"), POSTS)
+def test_twice_the_bytes_are_no_more_than_twice_the_work(silent: None, service: str, route: Route[Any]) -> None:
+    size = 7_800_000 if route.body_bytes_max > BODY_BYTES_MAX else 60_000
+    assert not_linear(route, lambda n: kinds(service, route, n), size) == []
+
+
+@pytest.mark.parametrize(("service", "route"), POSTS)
+def test_what_is_refused_is_answered_shortly_whatever_it_is_made_of(
+    silent: None, service: str, route: Route[Any]
+) -> None:
+    for kind, body in kinds(service, route, 60_000):
+        refused = handled(route, body)
+        if refused is not None:
+            assert refused.status in (400, 413), kind
+            assert len(refused.body) < ANSWER_BYTES_MAX, kind
+
+
+def test_the_valid_bodies_are_decoded(silent: None) -> None:
+    """Else the kinds that are made of them would be refused at the first look."""
+    for post in POSTS:
+        service, route = post.values
+        assert handled(route, json.dumps(example_of(service, route)).encode()) is None, post.id
+
+
+def test_work_that_grows_with_the_square_is_noticed(silent: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two ways in which it once did."""
+    route = next(route for route in server.ROUTES if route.template == "/v1/vouchers")
+    path = re.compile(r" - at `\$\.?(.*)`$")
+    explain = bodies_of_account.explain
+
+    def explain_slowly(error: Exception, item: str = "") -> None:
+        path.search(str(error))
+        explain(error, item)
+
+    monkeypatch.setattr(bodies_of_account, "explain", explain_slowly)
+    found = not_linear(route, lambda n: kinds("account", route, n), 30_000)
+    assert any("a name like a location" in kind for kind in found), found
+    monkeypatch.undo()
+    once = bodies_of_account._once
+
+    def count_each(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in items]
+        next((key for key in keys if keys.count(key) > 1), None)
+        return once(items)
+
+    monkeypatch.setattr(bodies_of_account, "_once", count_each)
+    accounts = next(route for route in server.ROUTES if route.template == "/v1/accounts")
+    found = not_linear(accounts, lambda n: kinds("account", accounts, n), 60_000)
+    assert any("many keys" in kind for kind in found), found
+
+
+@pytest.fixture
+async def clients(platform: RunningService) -> AsyncIterator[dict[str, Client]]:
+    async with Client(platform.base_url, platform.token) as account, Client(platform.fund_url, platform.token) as fund:
+        yield {"account": account, "fund": fund}
+
+
+async def test_a_running_service_answers_every_kind_on_every_route_and_goes_on(
+    platform: RunningService, clients: dict[str, Client], tell: Tell
+) -> None:
+    pids = platform.worker_pids(), platform.fund_pids()
+    tried = 0
+    for post in POSTS:
+        service, route = post.values
+        size = 2_000_000 if route.body_bytes_max > BODY_BYTES_MAX else 60_000
+        for kind, body in kinds(service, route, size):
+            answer = await clients[service].post(route.template.replace("{id}", SOME), body=body)
+            tried += 1
+            assert answer.status in (400, 404, 413, 422), (post.id, kind, answer)
+            assert len(answer.body) < ANSWER_BYTES_MAX, (post.id, kind)
+            assert answer.headers["Content-Type"] == "application/problem+json"
+    for client in clients.values():
+        assert (await client.get("/healthz")).status == 200
+        await eventually(lambda client=client: _is_ready(client), "it is ready")  # type: ignore[misc]
+    assert (platform.worker_pids(), platform.fund_pids()) == pids
+    tell("hostile bodies", tried)
+
+
+async def _is_ready(client: Client) -> bool:
+    return (await client.get("/readyz")).status == 200
