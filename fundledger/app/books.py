@@ -29,6 +29,8 @@ async def run_verify(settings: Settings, as_json: bool) -> int:
         raise CannotServe(f"the books cannot be read: {error}") from None
     if watched:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if report.error is not None:
+        raise CannotServe(f"the books cannot be read: {report.error}")
     print(msgspec.json.encode(report).decode() if as_json else text(report))
     return 0 if report.ok else 1
 

@@ -112,7 +112,7 @@ async def read_unfolded(
             batch.sub_accounts[number << 16].status = Status.FROZEN_INTEGRITY
 
 
-def unfolded(row: asyncpg.Record) -> Unfolded:
+def unfolded(row: Iterable[Any]) -> Unfolded:
     """As it is read by `sql/read_buffered.sql`."""
     _, batch, number, of, voucher_id, amount, accounting_date, posted_at, key_version, mac = row
     return Unfolded(batch, number, of, voucher_id, amount, accounting_date, clock.us(posted_at), key_version, mac)

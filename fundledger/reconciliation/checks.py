@@ -1,22 +1,41 @@
-"""Who checks the books: every invariant, proved from the rows as they stand in one snapshot.
+"""Proves the books: every invariant, from the rows as they stand in one snapshot.
 
 Reads only, on one connection, row by row: memory does not grow with the journal. The balance-sheet side (sums in SQL)
 and the evidence side (MACs and chains, recomputed here from the keys) are separate checks, because each misses what the
 other sees.
 """
 
-import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+import asyncpg
+
+from fundledger.database.migrations import SchemaFault
+from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import read_layout
-from fundledger.reconciliation.evidence import check_accounts, check_buffer, check_holds, check_journal, check_vouchers
-from fundledger.reconciliation.fund.checks import check_fund
-from fundledger.reconciliation.reading import SQL, Connection, connected, rows, snapshot
-from fundledger.reconciliation.report import Check, Fund, Report
+from fundledger.reconciliation import evidence
+from fundledger.reconciliation.fund.checks import prove_fund
+from fundledger.reconciliation.journal import JOURNAL, check_journal
+from fundledger.reconciliation.proof import Progress, Proof, SqlCheck, quiet, run_sql_check
+from fundledger.reconciliation.reading import SQL, Connection, account_names, connected, rows, snapshot
+from fundledger.reconciliation.report import Check, Report, described, printable
 from fundledger.security.keys import Keys
 
-Progress = Callable[[str, int], None]
+ACCOUNT: Final = "account {id} (number {account_number})"
+SQL_CHECKS: Final = (
+    SqlCheck("voucher_equals_entries", "vouchers", "voucher {id}: {lines} lines, {entries} entries"),
+    SqlCheck(
+        "summary_equals_vouchers",
+        "entries",
+        f"{ACCOUNT} slot {{slot}} seq {{seq}}: {{amount}}, its vouchers {{vouchers}}",
+    ),
+    SqlCheck("voucher_once", "vouchers", "voucher {id} stands {times} times"),
+    SqlCheck("reversal_mirrors", "reversals", "reversal {id} of {reverses}"),
+    SqlCheck("holds_open", "sub_accounts", f"{ACCOUNT} slot {{slot}}: held {{held}}, open {{open}}"),
+    SqlCheck("captures_match", "holds", "hold {id}, voucher {voucher_id}"),
+    SqlCheck("integrity_findings", None, f"finding {{finding}}: {ACCOUNT} slot {{slot}} at {{at}}"),
+)
 
 APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events", "outbox")
 GUARDS: Final = frozenset(
@@ -48,110 +67,92 @@ GUARDS: Final = frozenset(
 """What the database itself must refuse; a guard that was dropped is a finding."""
 
 
-async def verify(dsn: str, keys: Keys, progress: Progress | None = None, fund_dsn: str | None = None) -> Report:
+async def verify(dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str | None = None) -> Report:
     """Prove the books of a ledger, which may be in use: everything is read in one snapshot. With `fund_dsn`, prove the
     orders of the fund service, too, and that they and the ledger say the same.
 
-    Raises what asyncpg raises when a database cannot be read, KeyFault when a key version is missing.
+    Never raises because of what is in the databases: a row that cannot be read is a finding, a check that cannot be
+    made has an `error`. When the proof ends early, because a database is gone, the report has an `error` and the checks
+    that were made.
     """
-    started = time.monotonic()
-    progress = progress or _quiet
+    proof = Proof(progress)
+    try:
+        await _verify(proof, dsn, keys, fund_dsn)
+    except Exception as error:
+        proof.report.error = described(error)
+    return proof.finished()
+
+
+async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None) -> None:
     if fund_dsn is None:
         async with snapshot(dsn) as connection:
-            return await _verify(connection, keys, started, progress)
+            await _prove_ledger(proof, connection, keys)
+        return
     # The fund service first: what it says is posted was posted by then, so the ledger that is read after it has it.
     async with snapshot(fund_dsn) as fund, snapshot(dsn) as connection, connected(fund_dsn) as later:
-        checks, totals = await check_fund(fund, later, connection, _names(connection), progress)
-        report = await _verify(connection, keys, started, progress)
-    return _with_fund(report, checks, totals)
+        await prove_fund(proof, fund, later, connection, account_names(connection))
+        await _prove_ledger(proof, connection, keys)
 
 
-def _with_fund(report: Report, checks: list[Check], totals: Fund) -> Report:
-    report.ok = report.ok and all(check.ok for check in checks)
-    report.checks += checks
-    report.fund = totals
-    return report
+async def _prove_ledger(proof: Proof, connection: Connection, keys: Keys) -> None:
+    report, names, one = proof.report, account_names(connection), [connection]
+    counts = await _counts(connection)
+    report.vouchers, report.entries, report.accounts = counts["vouchers"], counts["entries"], counts["accounts"]
+    layout = await _layout(connection)
+    proof.progress("the journal", counts["entries"])
+    sub_accounts, entries = rows(connection, SQL["sub_accounts"]), rows(connection, SQL["entries"])
+    await proof.make(JOURNAL, one, check_journal, sub_accounts, entries, names, keys)
+    proof.progress("the accounts", counts["accounts"])
+    accounts = rows(connection, SQL["accounts"], layout.shards)
+    await proof.make(evidence.ACCOUNTS, one, evidence.check_accounts, accounts, keys, layout)
+    proof.progress("the vouchers", counts["vouchers"])
+    vouchers = rows(connection, SQL["vouchers"])
+    await proof.make(evidence.VOUCHERS, one, evidence.check_vouchers, vouchers, names, keys)
+    await proof.make(evidence.HOLDS, one, evidence.check_holds, rows(connection, SQL["holds"]), keys)
+    await proof.make(evidence.BUFFER, one, evidence.check_buffer, rows(connection, SQL["buffered"]), keys)
+    for of in SQL_CHECKS:
+        size = 0 if of.counted is None else counts[of.counted]
+        proof.progress(of.name, size)
+        await proof.make([of.name], one, run_sql_check, connection, SQL[of.name], of, size)
+    await proof.make(["trial_balance"], one, _trial_balance, connection, report)
+    await proof.make(["guards_in_force"], one, _guards, connection)
 
 
-def _quiet(_: str, __: int) -> None:
-    pass
+async def _counts(connection: Connection) -> Mapping[str, int]:
+    """How much there is; nothing where that cannot be told: each check then has its own error."""
+    try:
+        async with connection.transaction():
+            return dict((await connection.fetch(SQL["counts"]))[0])
+    except asyncpg.PostgresError:
+        if connection.is_closed():
+            raise
+        return defaultdict(int)
 
 
-async def _verify(connection: Connection, keys: Keys, started: float, progress: Progress) -> Report:
-    counts = (await connection.fetch(SQL["counts"]))[0]
-    layout = await read_layout(connection)
-    checks: list[Check] = []
-    progress("the journal", counts["entries"])
-    checks += await check_journal(rows(connection, SQL["sub_accounts"]), rows(connection, SQL["entries"]), keys)
-    progress("the accounts", counts["accounts"])
-    checks += await check_accounts(rows(connection, SQL["accounts"], layout.shards), keys, layout)
-    progress("the vouchers", counts["vouchers"])
-    names = _names(connection)
-    checks += await check_vouchers(rows(connection, SQL["vouchers"]), names, keys)
-    checks += await check_holds(rows(connection, SQL["holds"]), keys)
-    checks.append(await check_buffer(rows(connection, SQL["buffered"]), keys))
-    for name, size, subject in (
-        ("voucher_equals_entries", counts["vouchers"], "voucher {id}: {lines} lines, {entries} entries"),
-        (
-            "summary_equals_vouchers",
-            counts["entries"],
-            "account number {account_number} slot {slot} seq {seq}: {amount}, its vouchers {vouchers}",
-        ),
-        ("voucher_once", counts["vouchers"], "voucher {id} stands {times} times"),
-        ("reversal_mirrors", counts["reversals"], "reversal {id} of {reverses}"),
-        ("holds_open", counts["sub_accounts"], "account number {account_number} slot {slot}: held {held}, open {open}"),
-        ("captures_match", counts["holds"], "hold {id}, voucher {voucher_id}"),
-        ("integrity_findings", 0, "finding {id}: account number {account_number} slot {slot} at {at}"),
-    ):
-        progress(name, size)
-        check = Check(name, rows=size)
-        for row in await connection.fetch(SQL[name]):
-            check.differs(subject.format(**row), "none", "found")
-        checks.append(check)
-    trial, balances = await _trial_balance(connection)
-    checks += [trial, await _guards(connection)]
-    return Report(
-        all(check.ok for check in checks),
-        checks,
-        counts["vouchers"],
-        counts["entries"],
-        counts["accounts"],
-        balances,
-        round(time.monotonic() - started, 3),
-    )
+async def _layout(connection: Connection) -> Layout:
+    """That of one shard where the ledger's own cannot be read: accounts then differ from it."""
+    try:
+        async with connection.transaction():
+            return await read_layout(connection)
+    except (asyncpg.PostgresError, SchemaFault):
+        if connection.is_closed():
+            raise
+        return Layout(1, 1)
 
 
-def _names(connection: Connection) -> Callable[[list[int]], Awaitable[dict[int, tuple[str, str]]]]:
-    """Looks up `{number: (id, currency)}`, remembering a bounded number."""
-    known: dict[int, tuple[str, str]] = {}
-
-    async def names(numbers: list[int]) -> dict[int, tuple[str, str]]:
-        missing = [number for number in numbers if number not in known]
-        if missing:
-            if len(known) > 200_000:
-                known.clear()
-                missing = numbers
-            for row in await connection.fetch(SQL["account_names"], missing):
-                known[row["number"]] = (row["id"], row["currency"])
-        return known
-
-    return names
-
-
-async def _trial_balance(connection: Connection) -> tuple[Check, dict[str, int]]:
-    check = Check("trial_balance")
-    balances = {}
+async def _trial_balance(checks: Sequence[Check], connection: Connection, report: Report) -> None:
+    (check,) = checks
     for row in await connection.fetch(SQL["trial_balance"]):
         check.rows += row["sub_accounts"]
-        balances[row["currency"]] = int(row["total"])
-        if int(row["total"]) != 0:
-            check.differs(f"currency {row['currency']}", 0, row["total"])
-    return check, balances
+        total = int(row["total"])
+        report.trial_balance[printable(row["currency"])] = total
+        if total != 0:
+            check.differs(f"currency {row['currency']}", 0, total)
 
 
-async def _guards(connection: Connection) -> Check:
-    check = Check("guards_in_force", rows=len(GUARDS))
+async def _guards(checks: Sequence[Check], connection: Connection) -> None:
+    (check,) = checks
+    check.rows = len(GUARDS)
     standing = {row["name"] for row in await connection.fetch(SQL["guards"])}
     for name in sorted(GUARDS - standing):
         check.differs(name, "in force", "missing")
-    return check

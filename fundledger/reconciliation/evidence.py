@@ -1,213 +1,167 @@
-"""The evidence side of a verification: every row against its MAC, every chain, every balance against its journal."""
+"""Rows against their MACs, one by one: accounts, vouchers, holds, and what waits in the buffer.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+Each function takes the checks that it fills, in the order of its tuple of names.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
 
 import asyncpg
-from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.ledger import clock
 from fundledger.ledger.accounts import Layout
-from fundledger.ledger.batch import Unfolded
-from fundledger.ledger.buffer import what_is_wrong
+from fundledger.ledger.buffer import message_of
 from fundledger.ledger.buffer_rows import unfolded
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.directory import account_message
 from fundledger.ledger.records import hold_message, voucher_message
 from fundledger.ledger.voucher import digest_of
-from fundledger.reconciliation.report import Check
-from fundledger.security import canonical
+from fundledger.reconciliation.reading import Names, Rows
+from fundledger.reconciliation.report import Check, Difference
 from fundledger.security.keys import Keys
 
-Rows = AsyncIterator[asyncpg.Record]
-Names = Callable[[list[int]], Awaitable[dict[int, tuple[str, str]]]]
+ACCOUNTS: Final = ("mac_verifies_accounts", "sub_accounts_complete")
+VOUCHERS: Final = ("mac_verifies_vouchers", "voucher_matches_digest", "voucher_sums_to_zero")
+HOLDS: Final = ("mac_verifies_holds",)
+BUFFER: Final = ("mac_verifies_buffered",)
+CHUNK: Final = 5000
+
+Accounts = dict[int, tuple[str, str]]
+"""`{number: (id, currency)}`"""
 
 
-class _Journal:
-    """The entries of one sub-account as they pass by: what its row must say in the end."""
-
-    __slots__ = ("balance", "mac", "posted_at_us", "seq")
-
-    def __init__(self) -> None:
-        self.seq = 0
-        self.balance = 0
-        self.mac = canonical.GENESIS
-        self.posted_at_us = 0
-
-
-async def check_journal(sub_accounts: Rows, entries: Rows, keys: Keys) -> list[Check]:
-    """Both in the order of (shard, account, slot), entries by seq after that; read once, side by side."""
-    linked, chained = Check("entries_linked"), Check("chain_verifies")
-    equal, macs, floor = Check("balance_equals_entries"), Check("mac_verifies_sub_accounts"), Check("sub_account_floor")
-    entry = await anext(entries, None)
-    async for row in sub_accounts:
-        place = (row["shard"], row["account_number"], row["slot"])
-        while entry is not None and (entry[0], entry[1], entry[2]) < place:
-            linked.differs(_entry(entry), "a sub-account", "none")
-            entry = await anext(entries, None)
-        journal = _Journal()
-        while entry is not None and (entry[0], entry[1], entry[2]) == place:
-            linked.rows += 1
-            chained.rows += 1
-            _follow(journal, entry, keys, linked, chained)
-            entry = await anext(entries, None)
-        equal.rows += 1
-        _compare(row, journal, equal)
-        macs.rows += 1
-        if not _sub_account_verifies(row, keys):
-            macs.differs(_sub_account(row), "its MAC", "another content")
-        floor.rows += 1
-        _check_floor(row, floor)
-    while entry is not None:
-        linked.differs(_entry(entry), "a sub-account", "none")
-        entry = await anext(entries, None)
-    return [linked, chained, equal, macs, floor]
-
-
-def _follow(journal: _Journal, entry: asyncpg.Record, keys: Keys, linked: Check, chained: Check) -> None:
-    _, number, slot, seq, voucher_id, amount, after, date, posted_at, key_version, mac, summed = entry
-    posted_at_us = clock.us(posted_at)
-    if seq != journal.seq + 1:
-        linked.differs(_entry(entry), f"seq {journal.seq + 1}", f"seq {seq}")
-    if after != journal.balance + amount:
-        linked.differs(_entry(entry), f"balance after {journal.balance + amount}", after)
-    if posted_at_us < journal.posted_at_us:
-        linked.differs(_entry(entry), "a time not before the previous entry's", posted_at)
-    key = keys.by_version(key_version)
-    of = voucher_id.bytes if summed is None else b"".join([id_.bytes for id_ in summed])
-    canonical_message = canonical.entry if summed is None else canonical.summary
-    message = canonical_message(
-        number, slot, seq, of, amount, after, date.toordinal(), posted_at_us, journal.mac, key_version
-    )
-    if key.tag(message) != mac:
-        chained.differs(_entry(entry), "its MAC, chained to the previous entry", "another content")
-    journal.seq, journal.balance, journal.mac, journal.posted_at_us = seq, after, mac, posted_at_us
-
-
-def _compare(row: asyncpg.Record, journal: _Journal, check: Check) -> None:
-    expected = (journal.balance, journal.seq, journal.mac.hex())
-    actual = (row["posted"], row["seq"], row["last_entry_mac"].hex())
-    if expected != actual:
-        check.differs(_sub_account(row), f"posted, seq, last MAC {expected}", actual)
-
-
-def _sub_account_verifies(row: asyncpg.Record, keys: Keys) -> bool:
-    if row["currency"] is None:
-        return False
-    message = canonical.sub_account(
-        row["account_number"],
-        row["slot"],
-        row["currency"].encode(),
-        row["posted"],
-        row["held"],
-        row["version"],
-        row["status"],
-        row["seq"],
-        row["posted_at_us"],
-        row["last_entry_mac"],
-        row["key_version"],
-    )
-    return bool(
-        keys.by_version(row["key_version"]).tag(canonical.first_of(row["slots"], row["buffered"], message))
-        == row["mac"]
-    )
-
-
-def _check_floor(row: asyncpg.Record, check: Check) -> None:
-    kind = CHART.get(row["type"])
-    if kind is None:
-        check.differs(_sub_account(row), "an account of the chart", row["type"])
-        return
-    if (row["normal"], row["bounded"]) != (kind.normal, kind.bounded):
-        check.differs(_sub_account(row), f"{kind.name}: {kind.normal}, {kind.bounded}", (row["normal"], row["bounded"]))
-    available = kind.normal * row["posted"] - row["held"]
-    if row["held"] < 0 or (kind.bounded and available < 0):
-        check.differs(_sub_account(row), "available >= 0, held >= 0", f"available {available}, held {row['held']}")
-
-
-async def check_accounts(accounts: Rows, keys: Keys, layout: Layout) -> list[Check]:
-    macs, complete = Check("mac_verifies_accounts"), Check("sub_accounts_complete")
+async def check_accounts(checks: Sequence[Check], accounts: Rows, keys: Keys, layout: Layout) -> None:
+    macs, complete = checks
     async for row in accounts:
-        macs.rows += 1
-        if keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
-            macs.differs(f"account {row['id']}", "its MAC", "another content")
-        complete.rows += 1
-        kind = CHART.get(row["type"])
-        expected = row["slots"] * layout.shards if kind is not None and kind.platform else row["existing"]
-        if row["sub_accounts"] != expected:
-            complete.differs(f"account {row['id']}", f"{expected} sub-accounts", row["sub_accounts"])
-    return [macs, complete]
+        macs.examine(row, _account, _account_verifies, keys)
+        complete.examine(row, _account, _all_sub_accounts, layout)
 
 
-async def check_vouchers(vouchers: Rows, names: Names, keys: Keys) -> list[Check]:
+def _account_verifies(row: asyncpg.Record, keys: Keys) -> Difference:
+    if keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
+        yield "its MAC", "another content"
+
+
+def _all_sub_accounts(row: asyncpg.Record, layout: Layout) -> Difference:
+    kind = CHART.get(row["type"])
+    expected = row["slots"] * layout.shards if kind is not None and kind.platform else row["existing"]
+    if row["sub_accounts"] != expected:
+        yield f"{expected} sub-accounts", row["sub_accounts"]
+
+
+async def check_vouchers(checks: Sequence[Check], vouchers: Rows, names: Names, keys: Keys) -> None:
     """MAC, digest against the stored content, and lines that sum to zero in one currency."""
-    macs, digests, sums = Check("mac_verifies_vouchers"), Check("voucher_matches_digest"), Check("voucher_sums_to_zero")
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
         chunk.append(row)
-        if len(chunk) == 5000:
-            await _check_chunk(chunk, names, keys, (macs, digests, sums))
+        if len(chunk) == CHUNK:
+            await _check_chunk(chunk, names, keys, checks)
             chunk = []
-    await _check_chunk(chunk, names, keys, (macs, digests, sums))
-    return [macs, digests, sums]
+    await _check_chunk(chunk, names, keys, checks)
 
 
-async def _check_chunk(
-    chunk: list[asyncpg.Record], names: Names, keys: Keys, checks: tuple[Check, Check, Check]
-) -> None:
-    accounts = await names(list({number for row in chunk for number in row["lines"][::2]}))
+async def _check_chunk(chunk: list[asyncpg.Record], names: Names, keys: Keys, checks: Sequence[Check]) -> None:
     macs, digests, sums = checks
-    for check in checks:
-        check.rows += len(chunk)
+    accounts = await names(numbers_in(chunk))
     for row in chunk:
-        lines = row["lines"]
-        if keys.by_version(row["key_version"]).tag(voucher_message(row)) != row["mac"]:
-            macs.differs(_voucher(row["id"]), "its MAC", "another content")
-        named = [accounts.get(number, ("?", "?")) for number in lines[::2]]
-        asked = [(name, amount) for (name, _), amount in zip(named, lines[1::2], strict=True)]
-        digest = digest_of(row["type"], asked, row["reference"], row["metadata"], row["hold"], row["reverses"])
-        if digest != row["digest"]:
-            digests.differs(_voucher(row["id"]), "the content that was asked for", "another")
-        currencies = {currency for _, currency in named}
-        if sum(lines[1::2]) != 0 or (row["refusal"] is None and len(currencies) != 1):
-            sums.differs(_voucher(row["id"]), "0 in one currency", f"{sum(lines[1::2])} in {sorted(currencies)}")
+        macs.examine(row, _voucher, _voucher_verifies, keys)
+        digests.examine(row, _voucher, _voucher_digest, accounts)
+        sums.examine(row, _voucher, _voucher_sums, accounts)
 
 
-async def check_holds(holds: Rows, keys: Keys) -> list[Check]:
-    check = Check("mac_verifies_holds")
+def numbers_in(rows: Sequence[Any]) -> list[int]:
+    """The account numbers in the lines of vouchers, whatever else may be there."""
+    lines = [row["lines"] for row in rows]
+    return list({number for of in lines if of is not None for number in of[::2] if isinstance(number, int)})
+
+
+def pairs(lines: Any) -> list[tuple[int, int]]:
+    """`(account number, signed amount)` of each line. Raises ValueError of an array that is not made of these."""
+    if lines is None or len(lines) % 2 or not all(isinstance(item, int) for item in lines):
+        raise ValueError(f"lines {lines} are not pairs of account number and amount")
+    return list(zip(lines[::2], lines[1::2], strict=True))
+
+
+def _voucher_verifies(row: asyncpg.Record, keys: Keys) -> Difference:
+    pairs(row["lines"])
+    if keys.by_version(row["key_version"]).tag(voucher_message(row)) != row["mac"]:
+        yield "its MAC", "another content"
+
+
+def _voucher_digest(row: asyncpg.Record, accounts: Accounts) -> Difference:
+    lines = pairs(row["lines"])
+    unknown = sorted({number for number, _ in lines if number not in accounts})
+    if unknown:
+        yield "accounts", ", ".join(f"account number {number}, which does not exist" for number in unknown)
+        return
+    asked = [(accounts[number][0], amount) for number, amount in lines]
+    digest = digest_of(row["type"], asked, row["reference"], row["metadata"], row["hold"], row["reverses"])
+    if digest != row["digest"]:
+        yield "the content that was asked for", "another"
+
+
+def _voucher_sums(row: asyncpg.Record, accounts: Accounts) -> Difference:
+    lines = pairs(row["lines"])
+    total = sum(amount for _, amount in lines)
+    currencies = {accounts.get(number, ("?", "?"))[1] for number, _ in lines}
+    if total != 0 or (row["refusal"] is None and len(currencies) != 1):
+        yield "0 in one currency", f"{total} in {sorted(currencies)}"
+
+
+async def check_holds(checks: Sequence[Check], holds: Rows, keys: Keys) -> None:
+    (macs,) = checks
     async for row in holds:
-        check.rows += 1
-        if keys.by_version(row["key_version"]).tag(hold_message(row)) != row["mac"]:
-            check.differs(f"hold {row['id']}", "its MAC", "another content")
-    return [check]
+        macs.examine(row, _hold, _hold_verifies, keys)
 
 
-async def check_buffer(buffered: Rows, keys: Keys) -> Check:
-    """Each row against its MAC, and whether an account has all rows of a batch. In order."""
-    check = Check("mac_verifies_buffered")
-    number, waiting = 0, list[Unfolded]()
+def _hold_verifies(row: asyncpg.Record, keys: Keys) -> Difference:
+    if keys.by_version(row["key_version"]).tag(hold_message(row)) != row["mac"]:
+        yield "its MAC", "another content"
+
+
+async def check_buffer(checks: Sequence[Check], buffered: Rows, keys: Keys) -> None:
+    """Each row against its MAC, and whether an account has all rows of a batch. By account, batch and number."""
+    (check,) = checks
+    before: asyncpg.Record | None = None
     async for row in buffered:
-        check.rows += 1
-        if row["account_number"] != number or (len(waiting) >= 5000 and row["number"] == 1):
-            _compare_buffer(check, number, waiting, keys)
-            number, waiting = row["account_number"], []
-        waiting.append(unfolded(row))
-    _compare_buffer(check, number, waiting, keys)
-    return check
+        if before is not None and _batch(before) != _batch(row):
+            _ends(check, before)
+            before = None
+        check.examine(row, _buffered, _buffered_verifies, before, keys)
+        before = row
+    if before is not None:
+        _ends(check, before)
 
 
-def _compare_buffer(check: Check, number: int, waiting: list[Unfolded], keys: Keys) -> None:
-    wrong = what_is_wrong(keys, number, waiting)
-    if wrong is not None:
-        check.differs(f"account number {number}", "all rows, each with its MAC", wrong)
+def _buffered_verifies(row: asyncpg.Record, before: asyncpg.Record | None, keys: Keys) -> Difference:
+    if row["number"] != (1 if before is None else before["number"] + 1):
+        yield "the row before it", "none"
+    # The last column is the account's id, for findings.
+    message = message_of(row["account_number"], unfolded(row[:-1]))
+    if keys.by_version(row["key_version"]).tag(message) != row["mac"]:
+        yield "its MAC", "another content"
 
 
-def _entry(row: asyncpg.Record) -> str:
-    return f"account number {row['account_number']} slot {row['slot']} seq {row['seq']}"
+def _batch(row: asyncpg.Record) -> tuple[int, int]:
+    return row["account_number"], row["batch"]
 
 
-def _sub_account(row: asyncpg.Record) -> str:
-    return f"account {row['id']} (number {row['account_number']}) slot {row['slot']}"
+def _ends(check: Check, last: asyncpg.Record) -> None:
+    if last["number"] != last["of"]:
+        check.differs(_buffered(last), "the next row", "none")
 
 
-def _voucher(id_: UUID) -> str:
-    return f"voucher {id_}"
+def _account(row: asyncpg.Record) -> str:
+    return f"account {row['id']}"
+
+
+def _voucher(row: asyncpg.Record) -> str:
+    return f"voucher {row['id']}"
+
+
+def _hold(row: asyncpg.Record) -> str:
+    return f"hold {row['id']}"
+
+
+def _buffered(row: asyncpg.Record) -> str:
+    name = f"account number {row['account_number']}" if row["id"] is None else f"account {row['id']}"
+    return f"{name}: buffered credit {row['number']} of {row['of']}, batch {row['batch']}"

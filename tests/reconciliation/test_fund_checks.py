@@ -14,12 +14,13 @@ from fundledger.app.books import text
 from fundledger.fund.flows import Entry
 from fundledger.fund.migrate import migrate
 from fundledger.fund.order import Kind, Order, State, order_id, voucher_id
-from fundledger.reconciliation.checks import _names, verify
-from fundledger.reconciliation.fund.checks import CHECKS, GUARDS, SQL, check_fund
+from fundledger.reconciliation.checks import verify
+from fundledger.reconciliation.fund.checks import CHECKS, GUARDS, SQL
 from fundledger.reconciliation.reading import connected, snapshot
 from fundledger.reconciliation.report import FINDINGS_MAX, Check, Fund, Total
 from fundledger.security.keys import FileKeys
 from tests.support.database import ONE_SHARD, Databases, findings
+from tests.support.fund_books import check_fund
 from tests.support.fund_world import FundWorld, an_order, write
 from tests.support.ledger import Ledger
 
@@ -61,7 +62,7 @@ class Books(FundWorld):
             if between is not None:
                 await between()
             async with snapshot(self.ledger.dsn) as account, connected(self.fund_dsn) as later:
-                return await check_fund(fund, later, account, _names(account), quiet)
+                return await check_fund(fund, later, account)
 
     async def check_with(self, *statements: str, ledger: str | None = None) -> list[str]:
         """What is told when a thing was made wrong; it is undone."""
@@ -75,7 +76,7 @@ class Books(FundWorld):
             if ledger is not None:
                 await account.execute("ALTER TABLE ledger.vouchers DISABLE TRIGGER ALL")
                 assert await account.execute(ledger) == "UPDATE 1", "the tampering missed"
-            checks, _ = await check_fund(self.fund, self.fund, account, _names(account), quiet)
+            checks, _ = await check_fund(self.fund, self.fund, account)
             return lines(checks)
         finally:
             await in_ledger.rollback()
@@ -90,10 +91,6 @@ class Books(FundWorld):
             for trigger in triggers
         ]
         return await self.check_with(*aside, statement, *back)
-
-
-def quiet(_: str, __: int) -> None:
-    pass
 
 
 async def copy(postgres: Databases, templates: tuple[str, str], keys: FileKeys) -> AsyncIterator[Books]:
@@ -487,17 +484,17 @@ async def test_what_happens_between_the_snapshots_is_no_finding_because_it_is_lo
     async with snapshot(books.fund_dsn) as fund:
         await go_on(books)
         async with snapshot(books.ledger.dsn) as account, connected(books.fund_dsn) as later:
-            checks, totals = await check_fund(fund, later, account, _names(account), quiet)
+            checks, totals = await check_fund(fund, later, account)
             assert lines(checks) == []
             assert totals.by_kind["payment"].vouchers == 5
             # The broken twin looks again at what it has seen.
-            checks, _ = await check_fund(fund, fund, account, _names(account), quiet)
+            checks, _ = await check_fund(fund, fund, account)
             told = lines(checks)
             assert len([line for line in told if "an order of the fund service that posts it" in line]) == 3
             assert len([line for line in told if "expected no voucher, it is created" in line]) == 1
             # Another one never looks again: it does not know of the order that nobody approved either.
             monkeypatch.setattr("fundledger.reconciliation.fund.vouchers._steps_by_now", lambda _: [])
-            checks, _ = await check_fund(fund, later, account, _names(account), quiet)
+            checks, _ = await check_fund(fund, later, account)
             assert len(lines(checks)) == 4
 
 
@@ -519,7 +516,7 @@ async def test_an_order_that_is_posted_after_the_ledger_was_read_is_no_finding(b
         await books.post(late)
         await write(books.fund, [late])
         async with snapshot(books.fund_dsn) as fund:
-            checks, _ = await check_fund(fund, fund, account, _names(account), quiet)
+            checks, _ = await check_fund(fund, fund, account)
     (line,) = lines(checks)
     assert line.endswith("is posted, the order is posted, found none")
     assert State.POSTED in line

@@ -1,11 +1,19 @@
 """The proof of a fund service that shares its account service with those of other tests."""
 
-from fundledger.reconciliation.checks import _names
-from fundledger.reconciliation.fund.checks import check_fund
-from fundledger.reconciliation.reading import connected, snapshot
-from fundledger.reconciliation.report import Fund
+from fundledger.reconciliation.fund.checks import prove_fund as prove
+from fundledger.reconciliation.proof import Proof
+from fundledger.reconciliation.reading import Connection, account_names, connected, snapshot
+from fundledger.reconciliation.report import Check, Fund
 
 FOREIGN = "an order of the fund service that posts it"
+
+
+async def check_fund(fund: Connection, later: Connection, account: Connection) -> tuple[list[Check], Fund]:
+    """The checks of the fund service alone. All three are in transactions, but `later`."""
+    proof = Proof()
+    await prove(proof, fund, later, account, account_names(account))
+    assert proof.report.fund is not None
+    return proof.report.checks, proof.report.fund
 
 
 async def prove_fund(fund_dsn: str, account_dsn: str, salt: str) -> Fund:
@@ -13,7 +21,7 @@ async def prove_fund(fund_dsn: str, account_dsn: str, salt: str) -> Fund:
     where `salt` is in the name of one of their accounts: the others are other tests'.
     """
     async with snapshot(fund_dsn) as fund, snapshot(account_dsn) as account, connected(fund_dsn) as later:
-        checks, totals = await check_fund(fund, later, account, _names(account), lambda *_: None)
+        checks, totals = await check_fund(fund, later, account)
     told = [
         f"{check.name}: {finding.subject}: expected {finding.expected}, found {finding.actual}"
         for check in checks
@@ -21,4 +29,5 @@ async def prove_fund(fund_dsn: str, account_dsn: str, salt: str) -> Fund:
         if finding.expected != FOREIGN or salt in finding.actual
     ]
     assert told == []
+    assert [check.error for check in checks if check.error] == []
     return totals

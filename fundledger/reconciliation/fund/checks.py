@@ -1,18 +1,25 @@
 """Everything that is proved of the fund service, from a snapshot of its database and one of the ledger's."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final
+from uuid import UUID
+
+import asyncpg
 
 from fundledger.database.statements import load
-from fundledger.reconciliation.evidence import Names
 from fundledger.reconciliation.fund.orders import check_orders
 from fundledger.reconciliation.fund.vouchers import compare_vouchers
+from fundledger.reconciliation.proof import Proof, SqlCheck, run_sql_check
 from fundledger.reconciliation.reading import SQL as LEDGER_SQL
-from fundledger.reconciliation.reading import Connection, rows
+from fundledger.reconciliation.reading import Connection, Names, rows
 from fundledger.reconciliation.report import Check, Fund
 
 SQL: Final = load("fundledger.reconciliation.fund")
-CHECKS: Final = ("fund_orders_consistent", "fund_equals_account", "fund_guards_in_force")
+CONSISTENT: Final = "fund_orders_consistent"
+EQUAL: Final = "fund_equals_account"
+GUARDS_CHECK: Final = "fund_guards_in_force"
+CHECKS: Final = (CONSISTENT, EQUAL, GUARDS_CHECK)
 APPEND_ONLY: Final = ("fee_rules", "settled_payments", "events")
 GUARDS: Final = frozenset(
     {
@@ -52,39 +59,53 @@ GUARDS: Final = frozenset(
 """What the fund database itself must refuse; a guard that was dropped is a finding."""
 
 
-async def check_fund(
-    fund: Connection, later: Connection, account: Connection, names: Names, progress: Callable[[str, int], None]
-) -> tuple[list[Check], Fund]:
+SQL_CHECKS: Final = (
+    SqlCheck("payments_equal_orders", None, "payment {id}: {name}", "{expected}", "{actual}"),
+    SqlCheck("payments_kept", None, "payment {id}", "what became of it is kept, because {why}", "nothing is"),
+    SqlCheck("payments_not_exceeded", None, "payment {id}", "at most {amount} comes back", "{back}"),
+    SqlCheck("orders_of_orders", None, "{kind} {id}", "an order of the same merchant that it can be about", "{found}"),
+    SqlCheck("settlements_equal_parts", None, "settlement {id}", "its parts: {expected}", "{actual}"),
+    SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
+)
+"""Each is a part of `fund_orders_consistent`."""
+
+
+async def prove_fund(proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names) -> None:
     """`fund` and `account` are snapshots, that of the fund service not taken after the other one. `later` is no
     snapshot: the fund database is asked on it for what came after them.
     """
-    counts = (await fund.fetch(SQL["counts"]))[0]
-    progress("the orders", counts["orders"])
-    consistent = await check_orders(rows(fund, SQL["orders"]), rows(fund, SQL["events"]))
-    for name, subject, expected, actual in (
-        ("payments_equal_orders", "payment {id}: {name}", "{expected}", "{actual}"),
-        ("payments_kept", "payment {id}", "what became of it is kept, because {why}", "nothing is"),
-        ("payments_not_exceeded", "payment {id}", "at most {amount} comes back", "{back}"),
-        ("orders_of_orders", "{kind} {id}", "an order of the same merchant that it can be about", "{found}"),
-        ("settlements_equal_parts", "settlement {id}", "its parts: {expected}", "{actual}"),
-        ("withdrawal_days_equal_orders", "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
-    ):
-        progress(name, counts["orders"])
-        for row in await fund.fetch(SQL[name]):
-            consistent.differs(subject.format(**row), expected.format(**row), actual.format(**row))
-    progress("orders and vouchers", counts["orders"])
-    equal, totals = await compare_vouchers(
-        rows(fund, SQL["steps"]),
-        rows(account, LEDGER_SQL["fund_vouchers"]),
-        names,
-        lambda ids, reversed_: later.fetch(SQL["late_orders"], ids, reversed_),
-    )
-    return [consistent, equal, await _guards(fund)], totals
+    counts = await _counts(fund)
+    totals = proof.report.fund = Fund()
+    proof.progress("the orders", counts["orders"])
+    orders, events = rows(fund, SQL["orders"]), rows(fund, SQL["events"])
+    await proof.make([CONSISTENT], [fund], check_orders, orders, events)
+    for of in SQL_CHECKS:
+        proof.progress(of.name, counts["orders"])
+        await proof.make([CONSISTENT], [fund], run_sql_check, fund, SQL[of.name], of)
+    proof.progress("orders and vouchers", counts["orders"])
+    steps, vouchers = rows(fund, SQL["steps"]), rows(account, LEDGER_SQL["fund_vouchers"])
+
+    def late(ids: Sequence[UUID], reversed_: Sequence[UUID]) -> Awaitable[list[asyncpg.Record]]:
+        return later.fetch(SQL["late_orders"], ids, reversed_)
+
+    await proof.make([EQUAL], [fund, account], compare_vouchers, totals, steps, vouchers, names, late)
+    await proof.make([GUARDS_CHECK], [fund], _guards, fund)
 
 
-async def _guards(fund: Connection) -> Check:
-    check = Check("fund_guards_in_force", rows=len(GUARDS))
+async def _counts(fund: Connection) -> Mapping[str, int]:
+    """How much there is; nothing where that cannot be told: each check then has its own error."""
+    try:
+        async with fund.transaction():
+            return dict((await fund.fetch(SQL["counts"]))[0])
+    except asyncpg.PostgresError:
+        if fund.is_closed():
+            raise
+        return defaultdict(int)
+
+
+async def _guards(checks: Sequence[Check], fund: Connection) -> None:
+    (check,) = checks
+    check.rows = len(GUARDS)
     standing = {row["name"] for row in await fund.fetch(SQL["guards"])}
     for name in sorted(GUARDS - standing):
         check.differs(name, "in force", "missing")
-    return check

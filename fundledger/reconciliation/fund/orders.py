@@ -1,7 +1,7 @@
 """Each order against itself and its history."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -9,7 +9,7 @@ import asyncpg
 from fundledger.fund.flows import end_entries_of, entries_of
 from fundledger.fund.order import NEXT, Kind, Order, State, order_id, voucher_id
 from fundledger.reconciliation.reading import Rows
-from fundledger.reconciliation.report import Check
+from fundledger.reconciliation.report import READABLE, Check, Difference, described
 
 FIELDS: Final = frozenset(Order.__struct_fields__)
 POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
@@ -28,33 +28,45 @@ def named(row: asyncpg.Record) -> str:
     return f"order {row['id']} ({row['kind']} {row['order_no']} of {row['merchant']})"
 
 
-async def check_orders(orders: Rows, events: Rows) -> Check:
-    """Orders by id, events by order and seq; read once, side by side."""
-    check = Check("fund_orders_consistent")
-    event = await anext(events, None)
-    async for row in orders:
-        check.rows += 1
+async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows) -> None:
+    """Orders by id, events by order and seq; read once, side by side. `checks` is one."""
+    (check,) = checks
+    placed = _placed(events, "order_id", check, _event)
+    event = await anext(placed, None)
+    async for row in _placed(orders, "id", check, named):
         while event is not None and event["order_id"] < row["id"]:
             check.differs(_event(event), "an order", "none")
-            event = await anext(events, None)
+            event = await anext(placed, None)
         history = []
         while event is not None and event["order_id"] == row["id"]:
             history.append(event["state"])
             if (event["merchant"], event["kind"]) != (row["merchant"], row["kind"]):
                 told = f"{event['kind']} of {event['merchant']}"
                 check.differs(_event(event), f"{row['kind']} of {row['merchant']}", told)
-            event = await anext(events, None)
-        try:
-            order = order_of(row)
-        except ValueError as error:
-            check.differs(named(row), "a kind and a state that there are", error)
-            continue
-        for expected, actual in [*_against_itself(order), *_against_history(order, history)]:
-            check.differs(named(row), expected, actual)
+            event = await anext(placed, None)
+        check.examine(row, named, _against_all, history)
     while event is not None:
         check.differs(_event(event), "an order", "none")
-        event = await anext(events, None)
-    return check
+        event = await anext(placed, None)
+
+
+async def _placed(rows: Rows, key: str, check: Check, name: Callable[[asyncpg.Record], str]) -> Rows:
+    """Rows with their key. One that has none cannot be ordered: it is reported and left out."""
+    async for row in rows:
+        if row[key] is None:
+            check.differs(name(row), READABLE, f"{key} is NULL")
+        else:
+            yield row
+
+
+def _against_all(row: asyncpg.Record, history: list[str]) -> Difference:
+    try:
+        order = order_of(row)
+    except ValueError as error:
+        yield "a kind and a state that there are", error
+        return
+    yield from _against_history(order, history)
+    yield from _against_itself(order)
 
 
 def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
@@ -86,14 +98,14 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         entries_of(order)
         if order.kind is Kind.WITHDRAWAL:
             end_entries_of(order, "bounced")
-    except AssertionError as error:
-        yield "amounts that have a flow", str(error)
+    except (AssertionError, TypeError) as error:
+        yield "amounts that have a flow", described(error)
 
 
 def _against_history(order: Order, history: list[str]) -> Iterator[tuple[str, str]]:
     states: list[str] = [State.CREATED if order.kind is Kind.ADJUSTMENT else State.POSTING, *history]
     for before, after in itertools.pairwise(states):
-        if after not in NEXT[State(before)]:
+        if before not in NEXT or after not in NEXT[State(before)]:
             yield f"a state that comes after {before}", after
             return
     if states[-1] != order.state:

@@ -23,10 +23,10 @@ from fundledger.fund.flows import (
     voucher_type,
 )
 from fundledger.fund.order import Kind, Order, State, voucher_id
-from fundledger.reconciliation.evidence import Names
+from fundledger.reconciliation.evidence import Accounts, numbers_in, pairs
 from fundledger.reconciliation.fund.orders import ENDED, POSTED, named, order_of
-from fundledger.reconciliation.reading import Rows
-from fundledger.reconciliation.report import Check, Fund, Total
+from fundledger.reconciliation.reading import Names, Rows
+from fundledger.reconciliation.report import READABLE, Check, Fund, Total, described, printable
 
 REFERENCE: Final = "fund:"
 OURS: Final = frozenset({*VOUCHER_TYPES.values(), *END_VOUCHER_TYPES.values()})
@@ -78,13 +78,20 @@ class Step(NamedTuple):
         return voucher_type(self.order.kind) if self.ending is None else end_voucher_type(self.ending)
 
 
-async def compare_vouchers(steps: Rows, vouchers: Rows, names: Names, late: Late) -> tuple[Check, Fund]:
-    """Both by voucher id; read once, side by side."""
-    comparison = _Comparison(late)
-    posted = _read(vouchers, names)
+async def compare_vouchers(
+    checks: Sequence[Check], totals: Fund, steps: Rows, vouchers: Rows, names: Names, late: Late
+) -> None:
+    """Both by voucher id; read once, side by side. `checks` is one."""
+    (check,) = checks
+    comparison = _Comparison(check, totals, late)
+    posted = _read(vouchers, names, check)
     row = await anext(steps, None)
     voucher = await anext(posted, None)
     while row is not None or voucher is not None:
+        if row is not None and row["step_voucher"] is None:
+            check.differs(named(row), READABLE, "no voucher can be named")
+            row = await anext(steps, None)
+            continue
         if voucher is None or (row is not None and row["step_voucher"] < voucher.id):
             assert row is not None
             comparison.without_voucher(row)
@@ -97,13 +104,12 @@ async def compare_vouchers(steps: Rows, vouchers: Rows, names: Names, late: Late
             row = await anext(steps, None)
             voucher = await anext(posted, None)
     await comparison.look_again()
-    return comparison.check, comparison.totals
 
 
 class _Comparison:
-    def __init__(self, late: Late) -> None:
-        self.check = Check("fund_equals_account")
-        self.totals = Fund()
+    def __init__(self, check: Check, totals: Fund, late: Late) -> None:
+        self.check = check
+        self.totals = totals
         self._late = late
         self._waiting: list[Posted] = []
 
@@ -157,11 +163,11 @@ class _Comparison:
             ending = cast("Ending", order.ending) if row["is_end"] else None
             step = Step(row["step_voucher"], order, ending, row["of_voucher"])
             self._count_step(step)
-        except (ValueError, KeyError, AssertionError):
-            self.check.differs(named(row), "an order that has a flow", "none")
+            end = voucher_id(order.id, "end", order.attempt)
+            assert not row["is_end"] or step.voucher == end, "sql/steps.sql makes other ids"
+        except Exception as error:
+            self.check.differs(named(row), "an order that has a flow", f"none ({described(error)})")
             return None
-        end = voucher_id(order.id, "end", order.attempt)
-        assert not row["is_end"] or step.voucher == end, "sql/steps.sql makes other ids"
         return step
 
     def _compare(self, step: Step, voucher: Posted) -> None:
@@ -201,41 +207,47 @@ class _Comparison:
 
     def _total(self, kind: str, currency: str) -> Total:
         name = str(kind) if currency == HOME_CURRENCY else f"{kind}:{currency}"
-        return self.totals.by_kind.setdefault(name, Total())
+        return self.totals.by_kind.setdefault(printable(name), Total())
 
 
-async def _read(vouchers: Rows, names: Names) -> AsyncIterator[Posted]:
+async def _read(vouchers: Rows, names: Names, check: Check) -> AsyncIterator[Posted]:
     """With the ids of accounts in the place of their numbers."""
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
         chunk.append(row)
         if len(chunk) == CHUNK:
-            for voucher in await _named(chunk, names):
+            for voucher in await _named(chunk, names, check):
                 yield voucher
             chunk = []
-    for voucher in await _named(chunk, names):
+    for voucher in await _named(chunk, names, check):
         yield voucher
 
 
-async def _named(chunk: list[asyncpg.Record], names: Names) -> list[Posted]:
-    accounts = await names(list({number for row in chunk for number in row["lines"][::2]}))
+async def _named(chunk: list[asyncpg.Record], names: Names, check: Check) -> list[Posted]:
+    accounts = await names(numbers_in(chunk))
     vouchers = []
     for row in chunk:
-        lines: list[tuple[tuple[str, str], int]] = [
-            (accounts.get(number, (f"account number {number}", "?")), amount)
-            for number, amount in zip(row["lines"][::2], row["lines"][1::2], strict=True)
-        ]
-        currency = "/".join(sorted({currency for (_, currency), _ in lines}))
-        credited = _summed((account, amount) for (account, _), amount in lines)
-        of = row["reference"], row["reverses"], row["of_reference"]
-        vouchers.append(Posted(row["id"], row["type"], *of, credited, currency))
+        try:
+            vouchers.append(_posted(row, accounts))
+        except Exception as error:
+            check.unreadable(f"voucher {row['id']}", error)
     return vouchers
+
+
+def _posted(row: asyncpg.Record, accounts: Accounts) -> Posted:
+    lines = [
+        (accounts.get(number, (f"account number {number}", "?")), amount) for number, amount in pairs(row["lines"])
+    ]
+    currency = "/".join(sorted({currency for (_, currency), _ in lines}))
+    credited = _summed((account, amount) for (account, _), amount in lines)
+    of = row["reference"], row["reverses"], row["of_reference"]
+    return Posted(row["id"], row["type"], *of, credited, currency)
 
 
 def _steps_by_now(row: asyncpg.Record) -> list[Step]:
     try:
         order = order_of(row)
-    except ValueError:
+    except (ValueError, TypeError):
         return []
     steps = [Step(order.voucher_id, order, None, row["of_voucher"])]
     if order.ending is not None:

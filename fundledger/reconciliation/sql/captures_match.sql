@@ -1,7 +1,10 @@
--- Captured holds whose voucher is not there or took another amount from the held account. Rows: the first 100. Locks: none.
-SELECT h.id, h.voucher_id FROM ledger.holds h LEFT JOIN ledger.vouchers v ON v.id = h.voucher_id AND v.refusal IS NULL
-WHERE h.status = 1 AND (
+-- Captured holds whose voucher is not there or took another amount from the held account; holds that are not captured and
+-- have a voucher. Rows: the first 100, `total` counts all. Locks: none.
+SELECT h.id, h.voucher_id, count(*) OVER () AS total
+FROM ledger.holds h LEFT JOIN ledger.vouchers v ON v.id = h.voucher_id AND v.refusal IS NULL
+WHERE CASE WHEN h.status = 1 THEN
     v.id IS NULL OR v.hold IS DISTINCT FROM h.id
     OR abs((SELECT sum(v.lines[2 * i]) FROM generate_series(1, cardinality(v.lines) / 2) AS i
-            WHERE v.lines[2 * i - 1] = h.account_number)) <> h.captured
-) LIMIT 100
+            WHERE v.lines[2 * i - 1] = h.account_number)) IS DISTINCT FROM h.captured
+    ELSE h.voucher_id IS NOT NULL END
+ORDER BY h.id LIMIT 100

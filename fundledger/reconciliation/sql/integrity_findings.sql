@@ -1,2 +1,3 @@
--- Rows that were found not to match their MAC. Rows: the first 100. Locks: none.
-SELECT f.id, f.account_number, f.slot, f.at::text AS at FROM ledger.integrity_findings f ORDER BY f.id LIMIT 100
+-- Rows that were found not to match their MAC. Rows: the first 100, `total` counts all. Locks: none.
+SELECT f.id AS finding, f.account_number, f.slot, f.at::text AS at, a.id, count(*) OVER () AS total
+FROM ledger.integrity_findings f LEFT JOIN ledger.accounts a ON a.number = f.account_number ORDER BY f.id LIMIT 100

@@ -1,9 +1,11 @@
 -- Reversals that are not the exact opposite of what they reverse, or that reverse it a second time.
--- Rows: the first 100. Locks: none.
-SELECT r.id, r.reverses FROM ledger.vouchers r LEFT JOIN ledger.vouchers v ON v.id = r.reverses AND v.refusal IS NULL
+-- Rows: the first 100, `total` counts all. Locks: none.
+SELECT r.id, r.reverses, count(*) OVER () AS total
+FROM ledger.vouchers r LEFT JOIN ledger.vouchers v ON v.id = r.reverses AND v.refusal IS NULL
 WHERE r.reverses IS NOT NULL AND r.refusal IS NULL AND (
     v.id IS NULL
-    OR (SELECT array_agg(CASE WHEN l.i % 2 = 0 THEN -l.x ELSE l.x END ORDER BY l.i)
-        FROM unnest(v.lines) WITH ORDINALITY AS l (x, i)) <> r.lines
+    -- As numeric: the opposite of the smallest bigint is no bigint.
+    OR (SELECT array_agg(CASE WHEN l.i % 2 = 0 THEN -l.x::numeric ELSE l.x END ORDER BY l.i)
+        FROM unnest(v.lines) WITH ORDINALITY AS l (x, i)) IS DISTINCT FROM r.lines::numeric[]
     OR (SELECT count(*) FROM ledger.vouchers o WHERE o.reverses = r.reverses AND o.refusal IS NULL) > 1
-) LIMIT 100
+) ORDER BY r.id LIMIT 100

@@ -1,4 +1,4 @@
--- Summaries that are not the sum of the lines that they name. Rows: the first 100 that differ. Locks: none.
+-- Summaries that are not the sum of the lines that they name. Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH summed AS (
     SELECT e.shard, e.account_number, e.slot, e.seq, e.amount, l.id, count(*) AS n
     FROM ledger.entries e CROSS JOIN LATERAL unnest(e.vouchers) AS l (id) WHERE e.vouchers IS NOT NULL
@@ -11,6 +11,8 @@ WITH summed AS (
         WHERE v.lines[2 * i - 1] = summed.account_number
     ) AS of_voucher
 )
-SELECT account_number, slot, seq, amount, sum(part)::text AS vouchers FROM parts
-GROUP BY shard, account_number, slot, seq, amount
-HAVING sum(part) IS DISTINCT FROM amount OR bool_or(n <> lines) LIMIT 100
+SELECT a.id, p.account_number, p.slot, p.seq, p.amount, sum(p.part)::text AS vouchers, count(*) OVER () AS total
+FROM parts p LEFT JOIN ledger.accounts a ON a.number = p.account_number
+GROUP BY a.id, p.shard, p.account_number, p.slot, p.seq, p.amount
+HAVING sum(p.part) IS DISTINCT FROM p.amount OR bool_or(p.n <> p.lines)
+ORDER BY p.account_number, p.slot, p.seq LIMIT 100

@@ -1,7 +1,7 @@
 -- Vouchers whose entries do not come to what their lines say, account by account. A line may lie over several slots, so
 -- both sides are summed with a weight for each account; a summary that names a voucher stands for its lines on that
 -- account, and so does what waits in the buffer. That finds what goes wrong; an edit is found by the MACs.
--- Rows: the first 100 that differ. Locks: none.
+-- Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH lines AS (
     SELECT v.id, cardinality(v.lines) / 2 AS n,
            (SELECT sum(hashint8extended(v.lines[2 * i - 1], 0)::numeric * v.lines[2 * i])
@@ -24,6 +24,8 @@ WITH lines AS (
         FROM summed LEFT JOIN ledger.vouchers v ON v.id = summed.id
     ) AS p GROUP BY p.id
 )
-SELECT coalesce(lines.id, written.id) AS id, coalesce(lines.n, 0) AS lines, coalesce(written.n, 0) AS entries
+SELECT coalesce(lines.id, written.id) AS id, coalesce(lines.n, 0) AS lines, coalesce(written.n, 0) AS entries,
+       count(*) OVER () AS total
 FROM lines FULL JOIN written ON written.id = lines.id
-WHERE lines.content IS DISTINCT FROM written.content LIMIT 100
+WHERE lines.content IS DISTINCT FROM written.content
+ORDER BY id LIMIT 100

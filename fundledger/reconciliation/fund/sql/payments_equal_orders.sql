@@ -1,5 +1,5 @@
 -- What is kept of a payment and is not what its refunds, chargebacks, settlements and reversal come to.
--- Rows: the first 100 that differ. Locks: none.
+-- Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH back AS (
     SELECT o.of_order, sum(o.amount) FILTER (WHERE o.kind = 'refund') AS refunded,
            sum(o.from_pending) FILTER (WHERE o.kind = 'refund') AS refunded_unsettled,
@@ -11,7 +11,7 @@ WITH back AS (
     SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee
     FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused' GROUP BY s.payment
 )
-SELECT p.order_id AS id, c.name, c.expected, c.actual
+SELECT p.order_id AS id, c.name, c.expected, c.actual, count(*) OVER () AS total
 FROM fund.payments p
 LEFT JOIN fund.orders o ON o.id = p.order_id AND o.kind = 'payment' AND o.state = 'posted'
 LEFT JOIN back b ON b.of_order = p.order_id
@@ -29,4 +29,5 @@ CROSS JOIN LATERAL (VALUES
     ('charged_back', coalesce(b.charged_back, 0)::text, p.charged_back::text),
     ('reversed', coalesce(b.reversed, false)::text, p.reversed::text)
 ) AS c (name, expected, actual)
-WHERE c.expected IS DISTINCT FROM c.actual LIMIT 100
+WHERE c.expected IS DISTINCT FROM c.actual
+ORDER BY p.order_id, c.name LIMIT 100

@@ -1,6 +1,6 @@
 -- Payments of which something is settled later, refunded or charged back, and of which nothing is kept.
--- Rows: the first 100. Locks: none.
-SELECT x.id, min(x.why) AS why
+-- Rows: the first 100, `total` counts all. Locks: none.
+SELECT x.id, min(x.why) AS why, count(*) OVER () AS total
 FROM (
     SELECT o.id, 'it is settled later' AS why FROM fund.orders o
     WHERE o.kind = 'payment' AND o.settle = 'later' AND o.state = 'posted'
@@ -11,4 +11,4 @@ FROM (
     SELECT s.payment, 'it is settled' FROM fund.settled_payments s
     JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused'
 ) AS x
-LEFT JOIN fund.payments p ON p.order_id = x.id WHERE p.order_id IS NULL GROUP BY x.id LIMIT 100
+LEFT JOIN fund.payments p ON p.order_id = x.id WHERE p.order_id IS NULL GROUP BY x.id ORDER BY x.id LIMIT 100

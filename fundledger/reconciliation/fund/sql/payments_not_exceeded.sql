@@ -1,5 +1,5 @@
--- Payments of which more came back than was paid. Rows: the first 100. Locks: none.
-SELECT o.of_order AS id, p.amount, sum(o.amount)::text AS back
+-- Payments of which more came back than was paid. Rows: the first 100, `total` counts all. Locks: none.
+SELECT o.of_order AS id, p.amount, sum(o.amount)::text AS back, count(*) OVER () AS total
 FROM fund.orders o JOIN fund.orders p ON p.id = o.of_order
 WHERE o.kind IN ('refund', 'chargeback') AND o.state <> 'refused'
-GROUP BY o.of_order, p.amount HAVING sum(o.amount) > p.amount LIMIT 100
+GROUP BY o.of_order, p.amount HAVING sum(o.amount) > p.amount ORDER BY o.of_order LIMIT 100

@@ -1,8 +1,10 @@
--- Days on which another amount is counted than was withdrawn. Rows: the first 100 that differ. Locks: none.
+-- Days on which another amount is counted than was withdrawn. Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH withdrawn AS (
     SELECT o.merchant, (o.created_at AT TIME ZONE 'UTC')::date AS day, sum(o.amount) AS amount
     FROM fund.orders o WHERE o.kind = 'withdrawal' AND o.state NOT IN ('refused', 'bounced') GROUP BY 1, 2
 )
-SELECT merchant, day, coalesce(w.amount, 0)::text AS expected, coalesce(d.amount, 0)::text AS actual
+SELECT merchant, day::text AS day, coalesce(w.amount, 0)::text AS expected, coalesce(d.amount, 0)::text AS actual,
+       count(*) OVER () AS total
 FROM withdrawn w FULL JOIN fund.withdrawal_days d USING (merchant, day)
-WHERE coalesce(w.amount, 0) <> coalesce(d.amount, 0) LIMIT 100
+WHERE coalesce(w.amount, 0) <> coalesce(d.amount, 0)
+ORDER BY merchant, day LIMIT 100

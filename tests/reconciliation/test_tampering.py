@@ -1,0 +1,305 @@
+"""A verification cannot be blinded: whatever one row is made, it is named, and nothing else that is wrong is lost.
+
+Each edit is made behind the guards: constraints and triggers are taken away, the row is changed, triggers are put back.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+import pytest
+
+from fundledger.ledger.batch import Resplit
+from fundledger.reconciliation.checks import verify
+from fundledger.reconciliation.report import TEXT_MAX, Finding, Report
+from fundledger.security.keys import FileKeys
+from tests.support.database import Databases
+from tests.support.ledger import Ledger, capture, codes, posted, reversal, transfer, voucher
+
+DROPPED = """
+DO $$
+DECLARE of record;
+BEGIN
+    FOR of IN SELECT c.conname, c.conrelid::regclass AS name FROM pg_constraint c
+              WHERE c.connamespace = 'ledger'::regnamespace AND c.contype = 'c' LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', of.name, of.conname);
+    END LOOP;
+    FOR of IN SELECT a.attname, a.attrelid::regclass AS name FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
+              WHERE r.relnamespace = 'ledger'::regnamespace AND r.relkind = 'r' AND a.attnum > 0 AND a.attnotnull
+              AND a.attidentity = '' AND NOT EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = r.oid AND i.indisprimary
+              AND a.attnum = ANY (i.indkey)) LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', of.name, of.attname);
+    END LOOP;
+    FOR of IN SELECT r.oid::regclass AS name FROM pg_class r
+              WHERE r.relnamespace = 'ledger'::regnamespace AND r.relkind = 'r' LOOP
+        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER ALL', of.name);
+    END LOOP;
+END $$
+"""
+
+
+class History(NamedTuple):
+    """A ledger in which everything has happened, that is right, and what a test needs to name its rows."""
+
+    ledger: Ledger
+    numbers: dict[str, int]
+    payment: str
+    reversed: str
+    refused: str
+
+
+async def fill(ledger: Ledger) -> History:
+    a, b = await ledger.account("m:1", balance=1000), await ledger.account("m:2", metadata='{"k":1}')
+    payments = [transfer(a, b, amount, reference=f"order {amount}") for amount in (10, 20, 30)]
+    for payment in payments:
+        assert posted(await ledger.post_one(payment))
+    undone = reversal(payments[0])
+    assert posted(await ledger.post_one(undone))
+    refused = transfer(b, a, 10_000)
+    assert not posted(await ledger.post_one(refused))
+    assert posted(await ledger.post_one(capture(await ledger.hold("h:captured", a, 50), b, 40)))
+    await ledger.hold("h:open", a, 70)
+    bank = await ledger.account("bank:busy", "bank")
+    assert posted(await ledger.post_one(voucher((a, -3), (b, 2), (bank, 1))))
+    assert codes(await ledger.post(*(transfer(bank, a, 1) for _ in range(3)))) == ["posted"] * 3
+    buffered = await ledger.account("m:3", buffered=True)
+    assert codes(await ledger.post(*(transfer(bank, buffered, 1) for _ in range(3)))) == ["posted"] * 3
+    split = await ledger.account("m:4", balance=100)
+    assert await ledger.post_one(Resplit(split, 2, "a test", "tests"))
+    await ledger.account("m:odd", balance=1)
+    await ledger.freeze(b)
+    await ledger.prove()
+    numbers = {row["id"]: row["number"] for row in await ledger.connection.fetch("SELECT * FROM ledger.accounts")}
+    return History(ledger, numbers, str(payments[2].id), str(undone.id), str(refused.id))
+
+
+@pytest.fixture(scope="module")
+async def template(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, History]]:
+    """The name of a database with a history, behind whose guards everything may be edited; each test gets a copy."""
+    async with postgres.a_database() as dsn:
+        from tests.support.database import ONE_SHARD
+
+        ledger = await Ledger(dsn, keys, ONE_SHARD).start()
+        history = await fill(ledger)
+        await ledger.connection.execute(DROPPED)
+        await ledger.close()
+        yield dsn.partition("@/")[2].partition("?")[0], history
+
+
+class Edited:
+    def __init__(self, dsn: str, keys: FileKeys, history: History) -> None:
+        self.dsn = dsn
+        self.keys = keys
+        self.history = history
+
+    async def edit(self, statement: str) -> None:
+        names = {
+            "payment": self.history.payment,
+            "reversed": self.history.reversed,
+            "refused": self.history.refused,
+            **{name.replace(":", ""): number for name, number in self.history.numbers.items()},
+        }
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            for part in statement.format(**names).split(";"):
+                done = await connection.execute(part)
+                assert done not in ("UPDATE 0", "DELETE 0", "INSERT 0 0"), f"the tampering missed: {part}"
+        finally:
+            await connection.close()
+
+    async def verify(self) -> Report:
+        return await verify(self.dsn, self.keys)
+
+
+@pytest.fixture
+async def edited(postgres: Databases, keys: FileKeys, template: tuple[str, History]) -> AsyncIterator[Edited]:
+    dsn = await postgres.empty(template[0])
+    yield Edited(dsn, keys, template[1])
+    await postgres.drop(dsn)
+
+
+def findings_of(report: Report) -> list[tuple[str, Finding]]:
+    return [(check.name, finding) for check in report.checks for finding in check.findings]
+
+
+def errors_of(report: Report) -> dict[str, str]:
+    return {check.name: check.error for check in report.checks if check.error is not None}
+
+
+M1_ENTRY = "UPDATE ledger.entries SET {} WHERE account_number = {{m1}} AND seq = 2"
+M1_ROW = "UPDATE ledger.sub_accounts SET {} WHERE account_number = {{m1}}"
+M1 = "UPDATE ledger.accounts SET {} WHERE id = 'm:1'"
+PAYMENT = "UPDATE ledger.vouchers SET {} WHERE id = '{{payment}}'"
+HELD = "UPDATE ledger.holds SET {} WHERE id = 'h:open'"
+BUFFERED = "UPDATE ledger.buffered_entries SET {} WHERE account_number = {{m3}} AND number = 2"
+ENTRY_NAME, ROW_NAME, NAME = "account m:1 (number 1) slot 0 seq 2", "account m:1 (number 1) slot 0", "account m:1"
+
+UNREADABLE: dict[str, tuple[str, str]] = {
+    # what was done: (how, how the row is named)
+    **{
+        f"an entry: {change}": (M1_ENTRY.format(change), ENTRY_NAME)
+        for change in (
+            "key_version = 99",
+            "key_version = -1",
+            "key_version = NULL",
+            "posted_at = 'infinity'",
+            "posted_at = '-infinity'",
+            "posted_at = '4713-01-01 BC'",
+            "posted_at = '20000-01-01'",
+            "posted_at = NULL",
+            "accounting_date = '0044-03-15 BC'",
+            "accounting_date = 'infinity'",
+            "accounting_date = NULL",
+            "mac = '\\x00'",
+            "mac = NULL",
+            "amount = NULL",
+            "balance_after = NULL",
+            "amount = 9223372036854775807",
+            "voucher_id = NULL",
+            "voucher_id = NULL, vouchers = ARRAY[NULL::uuid]",
+        )
+    },
+    **{
+        f"a balance: {change}": (M1_ROW.format(change), ROW_NAME)
+        for change in (
+            "key_version = 99",
+            "status = 300",
+            "status = -1",
+            "posted_at_us = NULL",
+            "posted = NULL",
+            "held = NULL",
+            "posted = 9223372036854775807",
+            "last_entry_mac = '\\x00'",
+            "last_entry_mac = NULL",
+            "mac = NULL",
+            "slots = -1",
+            "normal = 0",
+            "bounded = NULL",
+        )
+    },
+    **{
+        f"an account: {change}": (M1.format(change), NAME)
+        for change in (
+            "key_version = 99",
+            "created_at = 'infinity'",
+            "created_at = '0001-01-01 BC'",
+            "owner = NULL",
+            "type = 'theft'",
+            "currency = NULL",
+            "mac = ''",
+        )
+    },
+    **{
+        f"a voucher: {change}": (PAYMENT.format(change), "voucher {payment}")
+        for change in (
+            "key_version = 99",
+            "lines = '{{}}'",
+            "lines = '{{1}}'",
+            "lines = '{{1,-30,2}}'",
+            "lines = ARRAY[1, NULL, 2, 30]",
+            "lines = ARRAY[NULL, -30, 2, 30]",
+            "lines = NULL",
+            "lines = '[0:3]={{1,-30,2,30}}'",
+            "lines = ARRAY[ARRAY[1, -30], ARRAY[2, 30]]",
+            "lines = ARRAY[1, -9223372036854775808, 2, 9223372036854775807]",
+            "lines = ARRAY[999999, -30, 2, 30]",
+            "posted_at = 'infinity'",
+            "posted_at = '4713-01-01 BC'",
+            "accounting_date = '-infinity'",
+            "digest = NULL",
+            "digest = '\\x00'",
+            "mac = '\\x00'",
+            "batch = NULL",
+            "type = NULL",
+            "metadata = '{{\"x\": 1}}'",
+            "reverses = gen_random_uuid()",
+            "hold = 'h:none'",
+            "refusal = 'x'",
+        )
+    },
+    **{
+        f"a hold: {change}": (HELD.format(change), "hold h:open")
+        for change in (
+            "key_version = 99",
+            "expires_at = 'infinity'",
+            "created_at = '4713-01-01 BC'",
+            "ended_at = '-infinity'",
+            "status = 9",
+            "status = 300",
+            "account_number = 999999",
+            "amount = NULL",
+            "mac = '\\x00'",
+            "voucher_id = gen_random_uuid()",
+        )
+    },
+    **{
+        f"a buffered credit: {change}": (BUFFERED.format(change), "account m:3: buffered credit 2 of 3")
+        for change in (
+            "key_version = 99",
+            "posted_at = 'infinity'",
+            "accounting_date = '0044-03-15 BC'",
+            "amount = NULL",
+            "voucher_id = NULL",
+            "mac = '\\x00'",
+        )
+    },
+}
+STANDING = "UPDATE ledger.sub_accounts SET posted = posted + 5 WHERE account_number = {modd}"
+"""Wrong beside each edit: it is never lost."""
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+async def test_a_row_that_was_edited_is_named_and_hides_nothing_else(edited: Edited, what: str) -> None:
+    statement, named = UNREADABLE[what]
+    await edited.edit(STANDING)
+    before = {(name, finding.subject) for name, finding in findings_of(await edited.verify())}
+    assert {name for name, _ in before} >= {"mac_verifies_sub_accounts", "balance_equals_entries", "trial_balance"}
+    await edited.edit(statement)
+    report = await edited.verify()
+    assert json.loads(msgspec.json.encode(report))["ok"] is False
+    assert (report.error, errors_of(report)) == (None, {})
+    found = {(name, finding.subject) for name, finding in findings_of(report)}
+    named = named.format(payment=edited.history.payment)
+    assert [subject for _, subject in found if subject.startswith(named)], found
+    assert before - found == set()
+
+
+async def test_text_that_is_none_is_a_finding_of_its_row(edited: Edited) -> None:
+    """A superuser can put bytes that are no UTF-8 into a text."""
+    await edited.edit("CREATE CAST (bytea AS text) WITHOUT FUNCTION")
+    for statement in (
+        M1.format("owner = ('\\xff00'::bytea)::text"),
+        PAYMENT.format("reference = ('\\xc328'::bytea)::text"),
+        HELD.format("refusal = ('\\x80'::bytea)::text"),
+    ):
+        await edited.edit(statement)
+    report = await edited.verify()
+    assert (report.error, errors_of(report)) == (None, {})
+    found = {finding.subject for _, finding in findings_of(report)}
+    assert {"account m:1", f"voucher {edited.history.payment}", "hold h:open"} <= found
+    msgspec.json.encode(report)
+
+
+async def test_an_id_that_is_no_text_is_named_all_the_same(edited: Edited) -> None:
+    await edited.edit("CREATE CAST (bytea AS text) WITHOUT FUNCTION")
+    await edited.edit(HELD.format("id = ('\\x1b5b324aff'::bytea)::text"))
+    report = await edited.verify()
+    assert "hold \\x1b[2J\\udcff" in {finding.subject for _, finding in findings_of(report)}
+    msgspec.json.encode(report)
+
+
+async def test_what_is_listed_is_bounded_and_all_is_counted(edited: Edited) -> None:
+    await edited.edit(PAYMENT.format("reference = repeat('x', 100000), lines = array_fill(1::bigint, ARRAY[100001])"))
+    await edited.edit(
+        "INSERT INTO ledger.holds SELECT shard, 'h:' || n, account_number, slot, amount, captured, status, gen_random_uuid(), digest,"
+        " refusal, created_at, expires_at, ended_at, key_version, mac FROM ledger.holds, generate_series(1, 150) AS n"
+        " WHERE id = 'h:open'"
+    )
+    report = await edited.verify()
+    checks = {check.name: check for check in report.checks}
+    for name in ("mac_verifies_holds", "captures_match"):
+        assert (checks[name].found, len(checks[name].findings)) == (150, 100)
+    assert len(msgspec.json.encode(report)) < 200_000
+    assert all(len(f.actual) < TEXT_MAX + 100 for _, f in findings_of(report))
