@@ -2,20 +2,40 @@
 
 import csv
 import io
+import re
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
 from fundledger.app import render
-from fundledger.app.body import AccountBody, FreezeBody, PolicyBody, ReasonBody, account_id, decoder, instant, metadata
+from fundledger.app.body import (
+    AccountBody,
+    FreezeBody,
+    PolicyBody,
+    ReasonBody,
+    account_id,
+    decoder,
+    instant,
+    known_currency,
+    metadata,
+)
 from fundledger.app.problems import BadRequest, faulted, malformed, not_found, refused
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
 from fundledger.ledger.account import Account, Status
-from fundledger.ledger.accounts import NewAccount, balance_at, read_accounts
+from fundledger.ledger.accounts import (
+    AccountFilter,
+    AccountView,
+    NewAccount,
+    balance_at,
+    list_account_ids,
+    read_accounts,
+)
 from fundledger.ledger.batch import SetPolicy, SetStatus
 from fundledger.ledger.chart import CHART, AccountType
+from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.journal import LIMIT_DEFAULT, LIMIT_MAX, BadCursor, StatementEntry, read_statement
 
@@ -47,7 +67,8 @@ async def open_account(service: Service, call: Call) -> Reply:
     buffered = body.posting == "buffered"
     if buffered:
         _may_be_buffered(CHART[body.type])
-    request = NewAccount(body.id, body.owner, body.type, body.currency, metadata(body.metadata), buffered)
+    currency = known_currency(body.currency)
+    request = NewAccount(body.id, body.owner, body.type, currency, metadata(body.metadata), buffered)
     opened = await service.open_account(request)
     if not opened.same:
         detail = f"account {body.id} exists with another owner, type, currency or metadata"
@@ -76,6 +97,93 @@ async def _account(service: Service, call: Call) -> Account:
     if account is None:
         raise not_found(f"account {id_}")
     return account
+
+
+LIST: Final = ("owner", "type", "currency", "status", "cursor", "limit")
+LIST_DEFAULT: Final = 20
+LIST_MAX: Final = 100
+LIST_COLUMNS: Final = (
+    "id",
+    "owner",
+    "type",
+    "currency",
+    "status",
+    "posted",
+    "held",
+    "pending",
+    "available",
+    "created_at",
+)
+_is_currency = re.compile(r"[A-Z]{3}\Z").match
+_STATUSES: Final = tuple(dict.fromkeys(render.STATUS_NAMES.values()))
+
+
+async def list_accounts(service: Service, call: Call) -> Reply:
+    """`GET /v1/accounts`: a page of the accounts that match, in the order of their ids; JSON or CSV.
+
+    A page may have fewer accounts than `limit`, or none, although `next_cursor` is not null.
+    """
+    query = call.query
+    limit = _limit(query.get("limit"), LIST_DEFAULT, LIST_MAX)
+    owner = account_id(query["owner"], "owner") if "owner" in query else None
+    after = account_id(query["cursor"], "cursor") if "cursor" in query else ""
+    type_, status = (_one_of(query.get(name), name, names) for name, names in (("type", CHART), ("status", _STATUSES)))
+    currency = query.get("currency")
+    # Not only those of ISO 4217: an account that was opened before they were checked is found by its code.
+    if currency is not None and not _is_currency(currency):
+        raise malformed("a currency is three capital letters, such as CNY", field="currency")
+    wanted = AccountFilter(owner, type_, currency)
+
+    async def read() -> tuple[list[AccountView], list[str], str | None]:
+        ids, cursor = await list_account_ids(service.pool, wanted, after, limit)
+        views, unverified = await _read_each(service, ids)
+        return views, unverified, cursor
+
+    views, unverified, cursor = await service.reading_durable(read)
+    shown = [view for view in views if status in (None, render.STATUS_NAMES[view.status])]
+    if "text/csv" in call.headers.get("Accept", ""):
+        return Reply(200, _csv_of_accounts(shown), CSV, {"X-Next-Cursor": cursor} if cursor else {})
+    accounts = [msgspec.Raw(render.account(view)) for view in shown]
+    return Reply(200, render.encode({"accounts": accounts, "unverified": unverified, "next_cursor": cursor}))
+
+
+async def _read_each(service: Service, ids: list[str]) -> tuple[list[AccountView], list[str]]:
+    """The accounts with these ids, and the ids whose records do not verify: one of them hides no other."""
+    views: list[AccountView] = []
+    unverified: list[str] = []
+    for id_ in ids:
+        try:
+            views += (await read_accounts(service.pool, service.directory, service.layout, [id_])).values()
+        except AccountTampered:
+            unverified.append(id_)
+    return views, unverified
+
+
+def _one_of(text: str | None, name: str, accepted: Collection[str]) -> str | None:
+    if text is not None and text not in accepted:
+        raise malformed(f"{name} is one of {', '.join(accepted)}", field=name)
+    return text
+
+
+def _csv_of_accounts(views: list[AccountView]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(LIST_COLUMNS)
+    for view in views:
+        members = {
+            "id": view.account.id,
+            "owner": view.owner,
+            "type": view.account.type.name,
+            "currency": view.account.currency,
+            "status": render.STATUS_NAMES[view.status],
+            "posted": view.posted,
+            "held": view.held,
+            "pending": view.pending,
+            "available": view.available,
+            "created_at": render.time_text(view.created_at),
+        }
+        writer.writerow([members[name] for name in LIST_COLUMNS])
+    return text.getvalue().encode()
 
 
 async def get_account(service: Service, call: Call) -> Reply:
@@ -111,7 +219,7 @@ async def get_balance(service: Service, call: Call) -> Reply:
 async def get_entries(service: Service, call: Call) -> Reply:
     """`GET /v1/accounts/{id}/entries`: the statement, a page at a time, oldest first; JSON or CSV."""
     query = call.query
-    limit = _limit(query.get("limit"))
+    limit = _limit(query.get("limit"), LIMIT_DEFAULT, LIMIT_MAX)
     from_ = instant(query["from"], "from") if "from" in query else None
     to = instant(query["to"], "to") if "to" in query else None
     level = query.get("level", "vouchers")
@@ -132,11 +240,11 @@ async def get_entries(service: Service, call: Call) -> Reply:
     return Reply(200, render.encode({"entries": [_members(entry) for entry in entries], "next_cursor": cursor}))
 
 
-def _limit(text: str | None) -> int:
+def _limit(text: str | None, default: int, most: int) -> int:
     if text is None:
-        return LIMIT_DEFAULT
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= LIMIT_MAX:
-        raise malformed(f"limit is a whole number from 1 to {LIMIT_MAX}", field="limit")
+        return default
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
+        raise malformed(f"limit is a whole number from 1 to {most}", field="limit")
     return int(text)
 
 

@@ -16,6 +16,7 @@ import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.app.problems import BadRequest, cut, malformed
+from fundledger.currencies import EXPONENTS
 from fundledger.ledger import clock
 from fundledger.ledger.voucher import AMOUNT_MAX, ENTRIES_MAX, ENTRIES_MIN
 
@@ -239,6 +240,14 @@ def voucher_type(text: str) -> str:
     if not _is_type(text):
         raise malformed("a voucher type has 1 to 32 of [a-z_]", field="type")
     return text
+
+
+def known_currency(code: str, field: str = "currency") -> str:
+    """A code of ISO 4217 that has a minor unit. Raises BadRequest (400, `currency-unknown`)."""
+    if code not in EXPONENTS:
+        detail = f"{code} is not a currency of ISO 4217 that has a minor unit"
+        raise BadRequest(400, "currency-unknown", "The currency is not known", detail, field=field)
+    return code
 
 
 def metadata(raw: msgspec.Raw) -> str | None:

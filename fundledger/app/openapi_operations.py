@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from fundledger.app.accounts import LIST_DEFAULT as ACCOUNTS_DEFAULT
+from fundledger.app.accounts import LIST_MAX as ACCOUNTS_MAX
 from fundledger.app.openapi_events import EVENTS
 from fundledger.app.openapi_schemas import ID, INSTANT, REF, UUID
 from fundledger.app.openapi_service import SERVICE
@@ -25,6 +27,7 @@ from fundledger.app.openapi_types import (
 )
 from fundledger.app.reply import JSON
 from fundledger.app.routing import BATCH_BODY_BYTES_MAX
+from fundledger.ledger.chart import CHART
 from fundledger.ledger.journal import LIMIT_DEFAULT, LIMIT_MAX
 from fundledger.ledger.refusal import Code
 
@@ -69,6 +72,7 @@ ACCOUNTS: Final = (
         {
             201: shown("Account", "The account is open."),
             200: shown("Account", "It exists, as asked for."),
+            400: Answer("The request is malformed.", problems=("currency-unknown",)),
             409: Answer(
                 "It exists with another owner, type, currency or metadata.",
                 problems=("account-exists",),
@@ -77,6 +81,36 @@ ACCOUNTS: Final = (
         },
         body="AccountBody",
         example={"id": MERCHANT, "owner": "merchant:10001", "type": "merchant_available", "currency": "CNY"},
+    ),
+    Operation(
+        "GET",
+        "/v1/accounts",
+        "list_accounts",
+        "Accounts",
+        "List accounts",
+        "A page in the order of their ids. It may have fewer accounts than `limit`, or none, although `next_cursor` is "
+        "not null. With `Accept: text/csv` the same as CSV, with the header `X-Next-Cursor` while there is more.",
+        {
+            200: Answer(
+                "A page.",
+                {JSON: {"$ref": REF + "Accounts"}, "text/csv": {"type": "string"}},
+                {"X-Next-Cursor": False},
+            ),
+        },
+        (
+            query_parameter("owner", ID, "only accounts of this owner"),
+            query_parameter("type", {"type": "string", "enum": list(CHART)}, "only accounts of this type"),
+            query_parameter("currency", {"type": "string", "pattern": "^[A-Z]{3}$"}, "only accounts in this currency"),
+            query_parameter(
+                "status", {"type": "string", "enum": ["open", "frozen", "closed"]}, "only accounts with this status"
+            ),
+            query_parameter("cursor", ID, "`next_cursor` of the page before"),
+            query_parameter(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": ACCOUNTS_MAX, "default": ACCOUNTS_DEFAULT},
+                "how many accounts at most",
+            ),
+        ),
     ),
     Operation(
         "GET",

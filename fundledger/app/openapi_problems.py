@@ -44,6 +44,9 @@ class Trouble(msgspec.Struct, frozen=True):
 
 OTHERS: Final[dict[str, Trouble]] = {
     "malformed": Trouble(400, "The request is malformed", "Correct what `detail` says, where `field` points to."),
+    "currency-unknown": Trouble(
+        400, "The currency is not known", "Send a code of ISO 4217 whose currency has a minor unit, such as CNY."
+    ),
     "unauthorized": Trouble(401, "Who are you?", "Send `Authorization: Bearer TOKEN` with a token that is valid."),
     "not-found": Trouble(404, "There is no such resource", "Check the path and the id in it."),
     "method-not-allowed": Trouble(405, "The method is not allowed here", "The header `Allow` names those that are."),

@@ -50,6 +50,7 @@ _log = logging.getLogger(__name__)
 STATEMENT = ("limit", "cursor", "from", "to", "level")
 ROUTES: list[Route[Service]] = [
     Route("POST", "/v1/accounts", accounts.open_account, api_class=ApiClass.PAYMENT),
+    Route("GET", "/v1/accounts", accounts.list_accounts, query=accounts.LIST, api_class=ApiClass.LIST),
     Route("GET", "/v1/accounts/{id}", accounts.get_account, api_class=ApiClass.QUERY, whose=accounts.whose),
     Route(
         "GET",

@@ -181,6 +181,41 @@ async def read_accounts(
     return views
 
 
+class AccountFilter(msgspec.Struct, frozen=True):
+    """Which accounts a list shows; None: any."""
+
+    owner: str | None = None
+    type: str | None = None
+    currency: str | None = None
+
+
+LOOKED_MAX = 1000
+"""How many accounts one page looks at, so that a filter that matches few costs no more than one that matches all."""
+
+
+async def list_account_ids(
+    reader: Reader, wanted: AccountFilter, after: str, limit: int
+) -> tuple[list[str], str | None]:
+    """At most `limit` ids of accounts that match, in ascending order, and the id after which the next page begins.
+
+    A page may be short, or empty, although more follows: it looks at no more than LOOKED_MAX accounts. The second
+    member is None on the last page.
+    """
+    looked_max = limit + 1 if wanted.type is None and wanted.currency is None else LOOKED_MAX
+    arguments: list[object] = [after, looked_max, wanted.type, wanted.currency]
+    if wanted.owner is None:
+        rows = await reader.fetch(SQL["list_accounts"], *arguments)
+    else:
+        rows = await reader.fetch(SQL["list_accounts_of_owner"], *arguments, wanted.owner)
+    ids: list[str] = []
+    for i, row in enumerate(rows):
+        if row["matches"]:
+            ids.append(row["id"])
+        if len(ids) == limit and i + 1 < len(rows):
+            return ids, row["id"]
+    return ids, rows[-1]["id"] if len(rows) == looked_max else None
+
+
 async def balance_at(reader: Reader, account: Account, layout: Layout, at: datetime) -> tuple[int, int]:
     """`(posted, held)` in minor units, in the account's normal direction, as they were at that time."""
     row = (await reader.fetch(SQL["balance_at"], account.number, list(account.shards(layout.shards)), at))[0]

@@ -112,6 +112,8 @@ HOT = [
     "expired_holds",
     "accounts_by_id",
     "accounts_by_number",
+    "list_accounts",
+    "list_accounts_of_owner",
     "open_accounts",
     "read_balances",
     "read_lines",

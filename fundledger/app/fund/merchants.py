@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from fundledger.app.body import decoder
+from fundledger.app.body import decoder, known_currency
 from fundledger.app.fund import render
 from fundledger.app.fund.bodies import FeeRuleBody
 from fundledger.app.fund.orders import SEQ_MAX, number, whose
@@ -38,6 +38,7 @@ def named(service: FundService, parameters: dict[str, str]) -> Whose | None:
 async def create_merchant(service: FundService, call: Call) -> Reply:
     """`POST /v1/merchants`: 201 new, 200 the same exists, 409 another one has the id."""
     request = _decode_merchant(call.body)
+    known_currency(request.currency)
     answer = await service.reading(lambda: service.merchants.create(request, call.module))
     if isinstance(answer, Away):
         return gone(answer)

@@ -23,6 +23,7 @@ _MERCHANT: Final = "10001"
 _MERCHANT_PATH: Final = path_parameter(MERCHANT_ID, "id of the merchant", _MERCHANT)
 _ORDER_PATH: Final = path_parameter(UUID, "id of the order", ORDER_ID)
 _FUNDS: Final = ("account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds")
+_CURRENCY_UNKNOWN: Final = Answer("The request is malformed.", problems=("currency-unknown",))
 _NAMED: Final = {"merchant": _MERCHANT, "order_no": "2026-0001"}
 _EXAMPLES: Final[dict[Kind, dict[str, Any]]] = {
     Kind.PAYMENT: {**_NAMED, "amount": 10000, "currency": "CNY", "channel": "simulator"},
@@ -107,6 +108,11 @@ def _taken(status: int, codes: tuple[str, ...]) -> dict[int, Answer]:
     return answers
 
 
+def _currency(kind: Kind) -> dict[int, Answer]:
+    named = "currency" in REQUESTS[kind].__struct_fields__
+    return {400: _CURRENCY_UNKNOWN} if named else {}
+
+
 def _of(kind: Kind) -> list[Operation]:
     path, name = f"/v1/{NAMES[kind]}", kind.value
     words = name.replace("_", " ")
@@ -130,7 +136,7 @@ def _of(kind: Kind) -> list[Operation]:
             "Orders",
             _SUMMARIES[kind],
             " ".join((REQUESTS[kind].__doc__ or "").split()),
-            _taken(201, codes),
+            _taken(201, codes) | _currency(kind),
             body=REQUESTS[kind].__name__,
             example=_EXAMPLES[kind],
         ),
@@ -144,7 +150,7 @@ def _of(kind: Kind) -> list[Operation]:
             {200: Answer(found.description, media), 404: no_such(words)},
             (
                 merchant,
-                query_parameter("order_no", ORDER_NO, "the merchant's own number; not with the others"),
+                query_parameter("order_no", ORDER_NO, "the merchant's own number; not with `state` or `cursor`"),
                 query_parameter("state", STATE, "only those that are in it now"),
                 *_page(LIMIT_DEFAULT, LIMIT_MAX, "orders"),
             ),
@@ -183,7 +189,7 @@ ORDERS: Final = (
         "Post many payments",
         "1 to 5,000 at once; each stands alone. One that is no payment at all makes the whole batch 400: nothing is "
         "posted then. Of two with one number the second is a repeat of the first, or `order-no-reused`.",
-        {200: shown("PaymentResults", "What became of each.")},
+        {200: shown("PaymentResults", "What became of each."), 400: _CURRENCY_UNKNOWN},
         body="PaymentsBody",
         example={"payments": [{**_EXAMPLES[Kind.PAYMENT], "order_no": "2026-0003"}]},
         body_bytes_max=BATCH_BODY_BYTES_MAX,
@@ -238,7 +244,8 @@ MERCHANTS: Final = (
         {
             201: shown("Merchant", "He is there."),
             200: shown("Merchant", "He was there, as asked for."),
-            409: Answer("He exists with other content.", problems=(Code.MERCHANT_EXISTS,)),
+            400: _CURRENCY_UNKNOWN,
+            409: Answer("It exists with other content.", problems=(Code.MERCHANT_EXISTS,)),
         },
         body="NewMerchant",
         example={
@@ -301,6 +308,7 @@ STATEMENTS: Final = (
                 shown("StatementReport", "").media,
                 {"Idempotent-Replay": True},
             ),
+            400: _CURRENCY_UNKNOWN,
             422: Answer("No: nothing is kept.", problems=(Code.STATEMENT_NO_REUSED, Code.CURRENCY_MISMATCH)),
         },
         body="StatementRequest",

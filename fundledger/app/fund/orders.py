@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from fundledger.app.body import decoder, quotes_of_flat
+from fundledger.app.body import decoder, known_currency, quotes_of_flat
 from fundledger.app.fund import render
 from fundledger.app.fund.bodies import PaymentsBody
 from fundledger.app.fund.parts import Whose
@@ -25,7 +25,7 @@ from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id
 from fundledger.fund.orders import history as read_history
 from fundledger.fund.orders import list_orders, read_order
-from fundledger.fund.requests import BATCH_MAX, REQUESTS, Payment, Request
+from fundledger.fund.requests import BATCH_MAX, REQUESTS, BankDifference, ChannelCost, Payment, Request
 from fundledger.ledger.fault import OutcomeUnknown, Unavailable
 from fundledger.ratelimit.chain import Pending
 from fundledger.ratelimit.classes import ApiClass
@@ -75,6 +75,7 @@ def post_payment(service: FundService, passage: Passage, body: bytes, answer: Ca
     reply = None
     try:
         request = _decode_payment(body)
+        known_currency(request.currency)
         merchant = service.merchants.remembered(request.merchant)
         if merchant is None:
             reply = gate.at_the_door(passage)
@@ -180,6 +181,8 @@ def posting(kind: Kind) -> Handler:
 
     async def post(service: FundService, call: Call) -> Reply:
         request = decode(call.body)
+        if isinstance(request, ChannelCost | BankDifference):
+            known_currency(request.currency)
         merchant = None
         if request.whose != PLATFORM:
             merchant = service.merchants.remembered(request.whose) or await service.reading(
@@ -217,6 +220,8 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     of the first, or refused as any other use of a number that has one.
     """
     _, payments = await _decode_payments(call.body)
+    for i, payment in enumerate(payments):
+        known_currency(payment.currency, f"payments[{i}].currency")
     known = service.merchants.remembered
     # Whom this worker does not remember the desk looks up, once it is let in; then he is remembered.
     items = [(ApiClass.PAYMENT, whose(p.merchant) if known(p.merchant) is not None else None) for p in payments]
@@ -331,7 +336,8 @@ def listing(kind: Kind) -> Handler:
             return no
         if not one:
             return await _page(service, kind, merchant, call)
-        for name in ("state", "cursor", "limit"):
+        # A generated client may send `limit` with each request, since it has a default.
+        for name in ("state", "cursor"):
             if name in query:
                 raise malformed(f"{name} makes no sense with order_no", field=name)
         order_no = query["order_no"]

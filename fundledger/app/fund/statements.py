@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fundledger.app.body import quotes_of_flat
+from fundledger.app.body import known_currency, quotes_of_flat
 from fundledger.app.fund.problems import gone, refused
 from fundledger.app.fund.service import FundService
 from fundledger.app.many import decoder_of_many, item_decoder
@@ -21,6 +21,7 @@ _decode = decoder_of_many(StatementRequest, "lines", LINES_MAX, item_decoder(Sta
 async def post_statement(service: FundService, call: Call) -> Reply:
     """`POST /v1/bank-statements`: match its lines with the books, book the differences. Idempotent by its number."""
     given, lines = await _decode(call.body)
+    known_currency(given.currency)
     request = StatementRequest(given.channel, given.statement_no, given.currency, lines)
     answer = await import_statement(service.desk, service.pool, request, call.module)
     if isinstance(answer, Refusal):

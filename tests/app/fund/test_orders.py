@@ -292,7 +292,7 @@ async def test_orders_are_found_by_number_by_id_and_a_page_at_a_time(fund: FundC
         ("?merchant=m&limit=x", "limit"),
         ("?merchant=m&cursor=-1", "cursor"),
         ("?merchant=m&cursor=99999999999999999999", "cursor"),
-        ("?merchant=m&order_no=a&limit=5", "limit"),
+        ("?merchant=m&order_no=a&cursor=5", "cursor"),
         ("?merchant=m&order_no=", "order_no"),
         ("?merchant=m&foo=1", "foo"),
     ],
