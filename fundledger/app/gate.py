@@ -29,6 +29,8 @@ from fundledger.ratelimit.shedding import Shedder
 IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
 _WITHDRAW: Final = ApiClass.WITHDRAW
+REFUSED_UNSEEN: Final = frozenset({400, 404, 405, 413, 415, 417})
+"""Statuses of requests that may end before they are charged."""
 UNLIMITED: Final = Chain([], ApiClass.PAYMENT, {})
 """Of a request that no policy was looked up for yet."""
 TRUSTED: Final = Chain([], ApiClass.CONFIRM, {})
@@ -187,6 +189,29 @@ class Gate:
                 limiter.counts.decisions[counted] = limiter.counts.decisions.get(counted, 0) + 1
                 return self._denied(passage, Denied(bucket.policy, "denycache", bucket.retry_at - now), 1)
         return None
+
+    def charge_refused(self, passage: Passage, reply: Reply) -> Reply | Pending:
+        """Charge one token of its caller for a request that ended uncharged, because it is malformed or finds nothing.
+
+        Return its answer: `reply`, or a 429 in its place once the quota is used up. Pending: the store has to be asked,
+        by `charge_later`; the answer need not wait for that. Never waits.
+        """
+        limiter = self.limiter
+        if limiter is None or not passage.module or passage.charged or passage.charges or passage.chain is TRUSTED:
+            return reply
+        if passage.refused is not None or reply.status not in REFUSED_UNSEEN:
+            return reply
+        self.hot_keys.seen("caller", passage.module)
+        passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
+        verdict = limiter.admit(passage.chain, 1, time.monotonic())
+        if isinstance(verdict, Denied):
+            return self._denied(passage, verdict, 1)
+        return reply if verdict is None else verdict
+
+    async def charge_later(self, passage: Passage) -> None:
+        """Charge one token, whether or not there is one. Cancelling may leave it charged."""
+        if self.limiter is not None:
+            await self.limiter.ask(passage.chain, 1, time.monotonic())
 
     def told(self, passage: Passage, now: float) -> Chain | Told:
         """Where the sender of a request stands, for the headers of its answer."""

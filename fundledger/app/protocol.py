@@ -15,6 +15,7 @@ from typing import Any, Final, Generic
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -25,10 +26,14 @@ from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.gate import Passage
 from fundledger.app.problems import BadRequest, crashed, malformed
 from fundledger.app.reply import Reply
-from fundledger.app.routing import S, budget_of, to_response, unauthorized, unsupported_media
+from fundledger.app.routing import S, budget_of, charged, to_response, unauthorized, unsupported_media
 from fundledger.ratelimit.classes import ApiClass
 
 KEEPALIVE_S: Final = 75.0
+NO_HTTP: Final = "the request is not HTTP/1.1 as RFC 9112 defines it: lines end with CR LF, and headers are not folded"
+TOO_LONG: Final = (
+    "the request line, a header or the number of headers is beyond the limit: 8190 bytes each, 128 headers"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -69,13 +74,22 @@ class PaymentProtocol(RequestHandler, Generic[S]):
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """What is no HTTP is answered like any other malformed request, and is no line in our log."""
+        """Answer what is no HTTP like any other malformed request, without a line in the log.
+
+        The parser's message holds lines of the request, and one of them may be its credentials: the text is fixed.
+        """
         if status == 400 and request.writer.output_size == 0:
-            detail = " ".join((message or "this is not HTTP/1.1").split())
-            response = to_response(malformed(detail[:200]).reply)
+            is_long = isinstance(exc, LineTooLong)
+            response = to_response(malformed(TOO_LONG if is_long else NO_HTTP).reply)
             response.force_close()
             return response
         return super().handle_error(request, status, exc, message)
+
+    def _process_keepalive(self) -> None:
+        """Close the connection if it is idle. One with a payment in flight is not, though its handler loop sleeps."""
+        if self._paying:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def _next(self) -> None:
         """Serve the first waiting message, by the short path or by waking the handler loop: one at a time, in order."""
@@ -117,6 +131,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         def answer(reply: Reply) -> None:
             limits = b""
             try:
+                reply = charged(service, passage, reply)
                 now = time.monotonic()
                 service.gate.leave(passage, now, reply)
                 service.answered(route, reply.status, now - started, "POST", passage.api_class, passage.shed)
@@ -125,6 +140,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
                 # Its sender must not wait for ever, nor those behind it on this connection.
                 _log.critical("an answer could not be counted", exc_info=True)
             self._paying = False
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             transport = self.transport
             if transport is not None:
                 transport.write(reply.raw(limits))

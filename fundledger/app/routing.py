@@ -6,18 +6,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
 from fundledger.app.body import BODY_BYTES_MAX
-from fundledger.app.gate import Owned, Passage
-from fundledger.app.problems import BadRequest, crashed, faulted, malformed
+from fundledger.app.gate import REFUSED_UNSEEN, Owned, Passage
+from fundledger.app.problems import BadRequest, crashed, cut, faulted, malformed
 from fundledger.app.reply import Reply
 from fundledger.app.served import Served
 from fundledger.ledger.fault import Fault
+from fundledger.ratelimit.chain import Pending
 from fundledger.ratelimit.classes import ApiClass
 
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
@@ -81,7 +82,7 @@ class Router(Generic[S]):
             allowed.add(route.method)
         if allowed:
             allow = ", ".join(sorted(allowed))
-            detail = f"{method} is not among {allow}"
+            detail = f"{cut(method)} is not among {allow}"
             raise BadRequest(
                 405, "method-not-allowed", "The method is not allowed here", detail, headers={"Allow": allow}
             )
@@ -100,15 +101,17 @@ def _match(template: list[str], segments: list[str]) -> dict[str, str] | None:
 
 def unsupported_media(headers: MultiMapping[str]) -> BadRequest | None:
     """Why a body with these headers is not read: it is compressed, or not JSON."""
-    encoding = headers.get("Content-Encoding")
-    if encoding is not None and encoding.lower() != "identity":
-        detail = "request bodies come uncompressed"
-        return BadRequest(415, "unsupported-media-type", "The body is not in a form that is read here", detail)
-    type_ = headers.get("Content-Type")
-    if type_ is not None and type_.partition(";")[0].strip().lower() != "application/json":
-        detail = "request bodies are application/json"
-        return BadRequest(415, "unsupported-media-type", "The body is not in a form that is read here", detail)
+    for encoding in headers.getall("Content-Encoding", ()):
+        if encoding.strip().lower() != "identity":
+            return _unsupported("request bodies come uncompressed")
+    for type_ in headers.getall("Content-Type", ()):
+        if type_.partition(";")[0].strip().lower() != "application/json":
+            return _unsupported("request bodies are application/json")
     return None
+
+
+def _unsupported(detail: str) -> BadRequest:
+    return BadRequest(415, "unsupported-media-type", "The body is not in a form that is read here", detail)
 
 
 def unauthorized() -> BadRequest:
@@ -127,30 +130,61 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
     label, method = "unmatched", request.method
     passage = Passage("", started, None, ApiClass.PAYMENT)
     try:
-        route, parameters = router.find(method, request.path)
+        route, parameters = _found(router, request)
         label = route.template
         reply = await _call(service, route, parameters, request, passage)
     except BadRequest as bad:
-        reply = bad.reply
+        reply = bad.reply if label != "unmatched" else _charged_to_its_sender(service, request, bad.reply)
     except Fault as fault:
         reply = faulted(fault)
-    except (RequestPayloadError, HttpProcessingError) as error:
-        reply = malformed(f"the body cannot be read: {error}").reply
-    except (ConnectionError, asyncio.CancelledError):
+    except (RequestPayloadError, HttpProcessingError):
+        reply = malformed("the body is not in the form that the headers announce").reply
+    except (ConnectionError, asyncio.CancelledError) as gone:
         service.gate.leave(passage, time.monotonic())
         service.answered(label, 499, time.monotonic() - started, method)
-        raise
+        if isinstance(gone, asyncio.CancelledError):
+            raise
+        # There is no one to answer: what is written to this connection is lost.
+        service.aborted(label)
+        return to_response(malformed("the connection was lost").reply)
     except Exception as error:
         reply = crashed(error)
+    reply = charged(service, passage, reply)
     now = time.monotonic()
     service.gate.leave(passage, now, reply)
     api_class = str(passage.api_class) if passage.module else ""
     service.answered(label, reply.status, now - started, method, api_class, passage.shed)
     response = to_response(reply)
     response.headers.update(service.gate.told(passage, now).headers)
-    if service.draining or reply.status in (408, 413):
+    if service.draining or reply.status in (408, 413) or request.version < HttpVersion10:
         response.force_close()
     return response
+
+
+def _found(router: Router[S], request: BaseRequest) -> tuple[Route[S], dict[str, str]]:
+    """As `Router.find`. An answer to HTTP/0.9 would be a body without a head."""
+    if request.version < HttpVersion10:
+        raise malformed("requests are HTTP/1.0 or HTTP/1.1")
+    return router.find(request.method, request.path)
+
+
+def charged(service: Served, passage: Passage, reply: Reply) -> Reply:
+    """Return the answer to a request whose caller has paid for it, also where it was refused before it was charged."""
+    if reply.status not in REFUSED_UNSEEN:
+        return reply
+    answer = service.gate.charge_refused(passage, reply)
+    if isinstance(answer, Pending):
+        service.spawn(service.gate.charge_later(passage))
+        return reply
+    return answer
+
+
+def _charged_to_its_sender(service: Served, request: BaseRequest, reply: Reply) -> Reply:
+    """Of a request that no route was found for: no policy is shown for it, but it is a request of its caller."""
+    module = service.module(request.headers.get("Authorization"))
+    if module is None:
+        return reply
+    return charged(service, Passage(module, time.monotonic(), None, ApiClass.QUERY), reply)
 
 
 def to_response(reply: Reply) -> web.Response:
@@ -198,7 +232,7 @@ async def _call(
     query = request.query
     for name in query:
         if name not in route.query:
-            raise malformed(f"there is no query parameter {name!r}", field=name)
+            raise malformed(f"there is no query parameter {cut(name)!r}", field=cut(name))
     if len(set(query)) != len(query):
         raise malformed("a query parameter stands twice")
     return await route.handler(service, Call(module, parameters, query, request.headers, body, passage))

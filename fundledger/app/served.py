@@ -48,6 +48,9 @@ class Served(Protocol):
     ) -> None:
         """Count an answer."""
 
+    def aborted(self, route: str) -> None:
+        """Log that a client closed its connection before its request was read."""
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Work that a drain waits for."""
 
@@ -81,6 +84,8 @@ class Worker:
         self.ordinal = ordinal
         self._requests = requests
         self._until_logged = settings.log_sample
+        self._aborted = 0
+        self._aborted_logged = 0.0
         self._tokens = tokens
         self._modules: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -107,6 +112,15 @@ class Worker:
             self._until_logged = self.settings.log_sample
             level = logging.WARNING if status >= 500 else logging.INFO
             _log.log(level, "answered", extra={"route": route, "status": status, "ms": round(seconds * 1000, 3)})
+
+    def aborted(self, route: str) -> None:
+        """Log one line that a client closed its connection before its request was read; one a second at most."""
+        self._aborted += 1
+        now = time.monotonic()
+        if now >= self._aborted_logged + 1:
+            self._aborted_logged = now
+            _log.info("request aborted", extra={"event": "request_aborted", "route": route, "count": self._aborted})
+            self._aborted = 0
 
     def socket_path(self) -> Path:
         """Where this worker tells the supervisor what it has counted."""

@@ -562,6 +562,7 @@ MALFORMED = {
 async def test_what_is_no_http_is_a_4xx_or_a_closed_connection(
     service: RunningService, client: Client, written: None, sent: bytes
 ) -> None:
+    pids = service.worker_pids()
     async with connected(service.base_url) as wire:
         try:
             await wire.send(sent)
@@ -572,6 +573,7 @@ async def test_what_is_no_http_is_a_4xx_or_a_closed_connection(
             assert 400 <= reply.status < 500, reply
             assert await wire.is_closed()
     assert (await client.get("/healthz")).status == 200
+    assert service.worker_pids() == pids, "a worker died of it"
 
 
 async def test_an_unfinished_request_keeps_nobody_waiting(

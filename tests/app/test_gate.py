@@ -9,9 +9,12 @@ from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.app.gate import Gate, Passage, account_of
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.problems import malformed
+from fundledger.app.reply import Reply
 from fundledger.ledger.account import Account
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.voucher import Voucher
+from fundledger.ratelimit.chain import Pending
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.counted import Limits
 from fundledger.ratelimit.limiter import Limiter
@@ -137,3 +140,43 @@ async def test_nobody_is_told_at_the_door_what_a_shadow_would_refuse() -> None:
     for _ in range(3):
         assert await gate.let(a_passage(ApiClass.QUERY), None) is None
         assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
+
+
+BAD = malformed("there is something wrong with it").reply
+
+
+async def test_what_is_malformed_costs_its_caller_one_and_is_denied_once_he_has_none() -> None:
+    gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 3"))
+    limiter = gate.limiter
+    assert limiter is not None
+    for _ in range(3):
+        passage = a_passage()
+        assert isinstance(gate.charge_refused(passage, BAD), Pending)
+        await gate.charge_later(passage)
+    passage = a_passage()
+    assert isinstance(gate.charge_refused(passage, BAD), Pending), "nobody has been told yet"
+    await gate.charge_later(passage)
+    denied = gate.charge_refused(a_passage(), BAD)
+    assert isinstance(denied, Reply)
+    assert denied.status == 429
+    assert await gate.let(a_passage(ApiClass.QUERY), None) is not None, "it is the quota of all that he asks"
+
+
+@pytest.mark.parametrize("status", [201, 401, 408, 409, 422, 429, 500, 503])
+async def test_other_answers_are_charged_where_they_are_let_in(status: int) -> None:
+    reply = Reply(status, b"{}")
+    assert a_gate().charge_refused(a_passage(), reply) is reply
+
+
+async def test_nobody_pays_twice() -> None:
+    gate = a_gate()
+    passage = a_passage()
+    assert await gate.let(passage, None) is None
+    assert gate.charge_refused(passage, BAD) is BAD
+    assert gate.charge_refused(Passage("", 0.0, None, ApiClass.PAYMENT), BAD) is BAD
+    assert a_gate(None).charge_refused(a_passage(), BAD) is BAD
+    trusting = a_gate()
+    trusting.trusted = "dev"
+    passage = a_passage()
+    assert trusting.recognise(passage)
+    assert trusting.charge_refused(passage, BAD) is BAD

@@ -169,6 +169,25 @@ async def test_what_is_denied_by_one_policy_costs_nothing_of_another(limited: Li
     await limited.undisturbed(scenario)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}], ids=["short path", "ordinary path"])
+async def test_what_is_malformed_costs_a_token_of_its_caller(
+    limited: Limited, client: Client, headers: dict[str, str]
+) -> None:
+    async def scenario() -> None:
+        before = await limited.used("wide")
+        for body, status in ((b"{", 400), (b'{"id":1}', 400), (b"x" * 70_000, 413)):
+            assert (await client.post("/v1/vouchers", body=body, headers=headers)).status == status
+        answer = await client.post("/v1/vouchers", body=b"{}", headers={"Content-Type": "text/plain", **headers})
+        assert answer.status == 415
+
+        async def are_charged() -> bool:
+            return await limited.used("wide") == before + 4
+
+        await eventually(are_charged, "all of them are charged", 5)
+
+    await limited.undisturbed(scenario)
+
+
 # --- Repeats --------------------------------------------------------------------------------------------------------
 
 

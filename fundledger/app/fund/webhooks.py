@@ -10,7 +10,7 @@ from fundledger.app.body import decoder, voucher_id
 from fundledger.app.fund.bodies import DisableBody, RedeliverBody, WebhookBody
 from fundledger.app.fund.problems import refused
 from fundledger.app.fund.service import FundService
-from fundledger.app.problems import malformed, not_found
+from fundledger.app.problems import cut, malformed, not_found
 from fundledger.app.render import encode, time_text
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call, Route
@@ -40,7 +40,7 @@ async def create_webhook(service: FundService, call: Call) -> Reply:
         raise malformed(why, field="url")
     for type_ in body.events or ():
         if type_ not in TYPES:
-            raise malformed(f"there is no event {type_!r}", field="events")
+            raise malformed(f"there is no event {cut(type_)!r}", field="events")
     if await service.reading(lambda: service.merchants.get(body.merchant)) is None:
         return refused(Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {body.merchant}", "merchant"))
     webhooks = Webhooks(service.pool)

@@ -1,0 +1,112 @@
+"""How long a connection is kept: as long as it is used, whichever way its requests take, and never cut in a payment."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from fundledger.app.gate import Gate, Passage
+from fundledger.app.hotkeys import HotKeys
+from fundledger.app.protocol import PaymentProtocol, ShortPath
+from fundledger.app.reply import Reply
+from fundledger.ratelimit.shedding import Shedder
+from tests.support.waiting import eventually
+from tests.support.wire import Wire, connected, request
+
+KEEPALIVE_S = 0.5
+Answer = Callable[[Reply], None]
+
+
+class Server(SimpleNamespace):
+    """Payments are answered when the test says so, or immediately."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate(None, Shedder(1.0, 100), HotKeys())
+        self.draining = False
+        self.base_url = ""
+        self.holds = False
+        self.held: list[Answer] = []
+        self.protocols: list[PaymentProtocol[Any]] = []
+
+    def module(self, authorization: str | None) -> str | None:
+        return "dev"
+
+    def answered(self, *_: object) -> None: ...
+
+    def post(self, service: object, passage: Passage, body: bytes, answer: Answer) -> None:
+        if self.holds:
+            self.held.append(answer)
+        else:
+            answer(Reply(201, b"{}"))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+
+    async def handle(_: object) -> web.StreamResponse:
+        return web.Response(body=b"{}")
+
+    manager = web.Server(handler=handle)
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> PaymentProtocol[Any]:
+        short: ShortPath[Any] = ShortPath("/v1/vouchers", server.post)
+        made = PaymentProtocol(server, short, manager, loop=loop, keepalive_timeout=KEEPALIVE_S, access_log=None)
+        server.protocols.append(made)
+        return made
+
+    listening = await loop.create_server(protocol, "127.0.0.1", 0)
+    server.base_url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    yield server
+    listening.close()
+    await manager.shutdown(1)
+
+
+async def paid(wire: Wire) -> bool:
+    await wire.send(request("POST", "/v1/vouchers", "x", b"{}"))
+    return (await wire.reply()).status == 201
+
+
+async def test_a_connection_that_payments_use_is_kept_far_beyond_the_time_of_an_idle_one(server: Server) -> None:
+    loop = asyncio.get_running_loop()
+    async with connected(server.base_url) as wire:
+        until = loop.time() + 4 * KEEPALIVE_S
+
+        async def is_used_until_then() -> bool:
+            assert await paid(wire)
+            return loop.time() > until
+
+        await eventually(is_used_until_then, "it was used for so long")
+        assert await wire.is_closed(), "an idle one is closed"
+
+
+async def test_each_payment_renews_the_time(server: Server) -> None:
+    async with connected(server.base_url) as wire:
+        assert await paid(wire)
+        protocol = server.protocols[-1]
+        for _ in range(3):
+            protocol._next_keepalive_close_time = 0.0
+            assert await paid(wire)
+            assert protocol._next_keepalive_close_time > asyncio.get_running_loop().time()
+
+
+async def test_a_payment_in_flight_is_not_cut_however_long_it_takes(server: Server) -> None:
+    async with connected(server.base_url) as wire:
+        assert await paid(wire)
+        server.holds = True
+        await wire.send(request("POST", "/v1/vouchers", "x", b"{}"))
+        await eventually(lambda: server.held, "the payment is in flight")
+        protocol = server.protocols[-1]
+        for _ in range(3):
+            protocol._next_keepalive_close_time = 0.0
+            protocol._process_keepalive()
+        assert protocol.transport is not None
+        server.held.pop()(Reply(201, b"{}"))
+        assert (await wire.reply()).status == 201
+        server.holds = False
+        assert await paid(wire)
