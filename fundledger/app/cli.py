@@ -2,11 +2,13 @@
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fundledger.app.build import this_build, version_line
 from fundledger.app.children import forbid_core_dumps, hide_memory
 from fundledger.app.settings import BadSetting, Settings, read_settings, sources
 from fundledger.app.terminal import complain, open_standard_files
@@ -49,7 +51,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise BadSetting(
             "FUNDLEDGER_PROFILE='prod': needs TLS and signed requests, which this version has not; accepted: dev"
         )
-    configure_logs(settings.log_level, {})
+    configure_logs(settings.log_level, {}, settings.log_format)
     # Whatever is made from here on, by children too, is for this user only.
     os.umask(0o077)
     hide_memory()
@@ -72,7 +74,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from fundledger.app.doctor import run_doctor
 
-    return asyncio.run(run_doctor(_settings(options)))
+    return asyncio.run(run_doctor(_settings(options), as_json=options.json))
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -90,7 +92,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _hot_list(options: argparse.Namespace) -> int:
     from fundledger.app.hot import run_list
 
-    return asyncio.run(run_list(_settings(options)))
+    return asyncio.run(run_list(_settings(options), as_json=options.json))
 
 
 def _hot_split(options: argparse.Namespace) -> int:
@@ -121,6 +123,9 @@ def _bench_limits(options: argparse.Namespace) -> int:
 
 def _show_settings(options: argparse.Namespace) -> int:
     rows = sources(_settings(options))
+    if options.json:
+        print(json.dumps([{"name": name, "value": value, "from": where} for name, value, where in rows]))
+        return 0
     width = max(len(name) for name, _, _ in rows)
     for name, value, where in rows:
         print(f"{name:{width}}  {value:30}  {where}")
@@ -130,7 +135,7 @@ def _show_settings(options: argparse.Namespace) -> int:
 def _daemons_list(options: argparse.Namespace) -> int:
     from fundledger.app.daemons_list import run_list
 
-    return asyncio.run(run_list(_settings(options)))
+    return asyncio.run(run_list(_settings(options), as_json=options.json))
 
 
 def _daemons_run(options: argparse.Namespace) -> int:
@@ -147,6 +152,7 @@ def _add_daemons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "list", help="who runs which, since when, how well; exit status 1 if one is overdue"
     )
     listing.set_defaults(run=_daemons_list)
+    listing.add_argument("--json", action="store_true", help="JSON, for programs")
     running = subcommands.add_parser("run", help="one turn, unless somebody else runs it; exit status 1 if it failed")
     running.set_defaults(run=_daemons_run)
     running.add_argument("name", metavar="NAME")
@@ -157,6 +163,7 @@ def _add_daemons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fundledger", description="A payment fund account system.")
+    parser.add_argument("--version", action="version", version=version_line(this_build()))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: object, help_: str) -> argparse.ArgumentParser:
@@ -176,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seconds", type=int, default=20, help="how long (default 20)")
     demo.add_argument("--rate", type=int, default=200, help="payments per second (default 200)")
     doctor = command("doctor", _doctor, "what is wrong with this installation, and what to do")
-    command("settings", _show_settings, "the effective settings, with where each came from")
+    settings = command("settings", _show_settings, "the effective settings, with where each came from")
     hot = commands.add_parser("hot", help="hot accounts", description="Hot accounts: list, split and merge them.")
     hots = hot.add_subparsers(required=True, metavar="COMMAND")
     hot_list = hots.add_parser("list", help="which accounts are hot or split, and why")
@@ -199,6 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_daemons(commands)
     bench = commands.add_parser("bench", help="measure this service beside its baselines", add_help=False)
     bench.set_defaults(run=_bench)
-    for with_data in (serve, migrate, verify, doctor, hot_list, hot_split, hot_merge):
+    for with_json in (doctor, settings, hot_list):
+        with_json.add_argument("--json", action="store_true", help="JSON, for programs")
+    for with_data in (serve, migrate, verify, doctor, settings, hot_list, hot_split, hot_merge):
         with_data.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
     return parser

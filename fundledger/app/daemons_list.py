@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import msgspec
 
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import databases
@@ -35,10 +36,15 @@ CONNECTIONS: Final = 4
 _AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 
-async def run_list(settings: Settings) -> int:
-    """Prints the daemons of both databases; 1 when one is overdue. Raises CannotServe."""
+async def run_list(settings: Settings, *, as_json: bool = False) -> int:
+    """Print the daemons of both databases; 1 when one is overdue. Raises CannotServe."""
     async with _dsns(settings) as dsns:
         seen = [(database, one) for database, dsn in dsns.items() for one in await _read(database, dsn)]
+    failed = FAILED if any(one.overdue for _, one in seen) else 0
+    if as_json:
+        jobs = [{"database": database, **msgspec.structs.asdict(one)} for database, one in seen]
+        print(msgspec.json.encode({"ok": not failed, "daemons": jobs}).decode())
+        return failed
     titles = ("DATABASE", "NAME", "HOLDER", "SINCE", "LAST SUCCESS", "LAG", "RUNS", "FAILED", "STATE")
     lines = [titles, *(_line(database, one) for database, one in seen)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
@@ -47,7 +53,7 @@ async def run_list(settings: Settings) -> int:
     for _, one in seen:
         if one.last_error is not None:
             print(f"{one.name}: {one.last_error}")
-    return FAILED if any(one.overdue for _, one in seen) else 0
+    return failed
 
 
 async def run_daemon(settings: Settings, name: str) -> int:

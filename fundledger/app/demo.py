@@ -23,23 +23,31 @@ async def run_demo(settings: Settings, seconds: int, rate: int) -> int:
         data_dir = Path(folder)
         ports = _free_ports()
         print("starting services and a bank of their own ...", flush=True)
-        process = await asyncio.create_subprocess_exec(
-            *_serve(data_dir, ports), stdout=asyncio.subprocess.PIPE, env=_environment(ports)
-        )
+        with tempfile.NamedTemporaryFile(prefix="fundledger-demo-", suffix=".log", delete=False) as log_file:
+            log = Path(log_file.name)
+            process = await asyncio.create_subprocess_exec(
+                *_serve(data_dir, ports),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log_file,
+                env=_environment(ports),
+            )
         assert process.stdout is not None
         try:
             if b"ready" not in await process.stdout.readline():
-                raise CannotServe("the demo's services did not start: see above")
+                raise CannotServe(f"the demo's services did not start: see {log}")
             await _tell(data_dir, ports, seconds, rate)
             print("Proof of the books, and of what the two databases say of each other:", flush=True)
             ours = {"data_dir": data_dir, "account_dsn": "", "fund_dsn": "", "fund": "on"}
-            return await run_verify(settings.model_copy(update=ours), as_json=False)
+            status = await run_verify(settings.model_copy(update=ours), as_json=False)
         except (Fault, Refused) as error:
-            raise CannotServe(f"the demo's services do not do as they should: {error}") from None
+            raise CannotServe(f"a request of the demo failed: {error}; the services' log is {log}") from None
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
                 await process.communicate()
+        if status == 0:
+            await asyncio.to_thread(log.unlink)
+        return status
 
 
 async def _tell(data_dir: Path, ports: Sequence[int], seconds: int, rate: int) -> None:

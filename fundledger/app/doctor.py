@@ -44,13 +44,15 @@ class Symptom(msgspec.Struct):
     advice: str = ""
 
 
-async def run_doctor(settings: Settings) -> int:
-    """Prints what was looked at; 0 when all is well, 1 otherwise."""
+async def run_doctor(settings: Settings, *, as_json: bool = False) -> int:
+    """Print what was looked at; 0 when all is well, 1 otherwise."""
     symptoms = [_python(), _files(), *_data_dir(settings), *_ports(settings), await _binaries(settings)]
     symptoms += [_shared_memory(), *await _databases(settings)]
     symptoms += await _redis(settings)
     symptoms += await _account_service(settings)
-    for s in symptoms:
+    if as_json:
+        print(msgspec.json.encode({"ok": all(s.well for s in symptoms), "checks": symptoms}).decode())
+    for s in symptoms if not as_json else ():
         print(f"{'ok ' if s.well else 'BAD'}  {s.what:24} {s.found}" + ("" if s.well else f"\n     -> {s.advice}"))
     return 0 if all(s.well for s in symptoms) else 1
 

@@ -1,5 +1,6 @@
 """`fundledger hot list|split|merge`: hot accounts, for operators; beside the service, or without it."""
 
+import json
 from datetime import time
 from zoneinfo import ZoneInfo
 
@@ -22,8 +23,8 @@ from fundledger.ledger.slots import SLOTS_MAX
 from fundledger.security.keys import FileKeys, KeyFault
 
 
-async def run_list(settings: Settings) -> int:
-    """Prints what is hot or split, and why."""
+async def run_list(settings: Settings, *, as_json: bool = False) -> int:
+    """Print the accounts that are hot or split, and why. Raises CannotServe."""
     try:
         async with database(settings) as dsn:
             connection = await _connect(dsn)
@@ -33,6 +34,9 @@ async def run_list(settings: Settings) -> int:
                 await connection.close()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise CannotServe(f"hot accounts cannot be read: {error}") from None
+    if as_json:
+        print(json.dumps({"accounts": [dict(row) for row in rows]}, default=lambda at: at.isoformat()))
+        return 0
     width = max([len(row["id"]) for row in rows], default=0)
     for row in rows:
         since = row["since"].isoformat(timespec="seconds")

@@ -1,16 +1,17 @@
-"""Structured logs: one JSON object a line, on standard error."""
+"""Structured logs on standard error: one JSON object a line, or a line for people on a terminal."""
 
 import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+Format = Literal["auto", "json", "text"]
 
 
 class JsonLines(logging.Formatter):
-    """Time, level, logger and message, and whatever `extra` a record was logged with."""
+    """Time, level, logger and message, the fields of the process, and each `extra` that a record was logged with."""
 
     def __init__(self, always: dict[str, Any]) -> None:
         super().__init__()
@@ -23,16 +24,43 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **self._always,
+            **_extra(record),
         }
-        line.update({name: value for name, value in record.__dict__.items() if name not in _PLAIN})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
-def configure_logs(level: str, always: dict[str, Any]) -> None:
+class TextLines(logging.Formatter):
+    """Local time of day, the level where it is not info, the message, then `name=value` of the same fields."""
+
+    def __init__(self, always: dict[str, Any]) -> None:
+        super().__init__()
+        self._always = always
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        fields = "".join([f"  {name}={_shown(value)}" for name, value in {**self._always, **_extra(record)}.items()])
+        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        line = f"{at} {level}{record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.__dict__.items() if name not in _PLAIN}
+
+
+def _shown(value: object) -> str:
+    """One word, or a JSON string: a value cannot look like a field or a line of its own."""
+    text = str(value)
+    return text if text.isprintable() and not set(text) & set(' ="') else json.dumps(text)
+
+
+def configure_logs(level: str, always: dict[str, Any], format_: Format = "json") -> None:
+    """`auto` is `text` when standard error is a terminal, else `json`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(always))
+    people = format_ == "text" or (format_ == "auto" and sys.stderr.isatty())
+    handler.setFormatter(TextLines(always) if people else JsonLines(always))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

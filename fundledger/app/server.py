@@ -290,7 +290,7 @@ async def _run() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     order = msgspec.json.decode(await reader.readline(), type=WorkerOrder)
     settings = Settings.model_validate_json(order.settings)
-    configure_logs(settings.log_level, {"worker": order.ordinal})
+    configure_logs(settings.log_level, {"worker": order.ordinal}, settings.log_format)
     try:
         await serve(order, reader)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

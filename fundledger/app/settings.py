@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     read_connections: int = Field(4, ge=1, le=100, description="database connections for reads, per worker")
     drain_s: float = Field(30.0, ge=1, le=600, description="how long a stop waits for what was accepted")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe record to log")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: lines for people on a terminal, JSON elsewhere"
+    )
     log_sample: int = Field(1000, ge=1, description="one in so many successful requests is logged")
     postgres_memory_mb: int = Field(0, ge=0, description="shared memory of the embedded database; 0: by the machine")
     fund: Literal["on", "off"] = Field("on", description="on: `serve` starts the fund service too")

@@ -191,8 +191,8 @@ class Supervisor:
         else:
             limits = f"no Valkey, see {self._valkey.log_file}"
         if fund is None:
-            return Running(limits, None, "", {})
-        return Running(limits, bool(fund_serves), fund.account_url, fund.channels)
+            return Running(limits, None, {})
+        return Running(limits, bool(fund_serves), fund.channels)
 
 
 async def _unless(over: "asyncio.Task[None]", doing: Coroutine[Any, Any, T]) -> T | None:

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from fundledger.app.children import hide_memory
 from fundledger.app.fund.order_line import FundOrder
-from fundledger.app.logs import configure_logs
+from fundledger.app.logs import Format, configure_logs
 from fundledger.client.account_service import AccountService
 from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.daemons.roster import Roster
@@ -56,6 +56,7 @@ class Chosen(msgspec.Struct):
     profile: str = "dev"
     stream: str = "off"
     log_level: str = "info"
+    log_format: Format = "json"
     recover_after_s: float = 5.0
     settle_at: time = time(2, 0)
     fund_batch_max: int = 500
@@ -232,7 +233,8 @@ async def _run() -> None:
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     order = msgspec.json.decode(await reader.readline(), type=FundOrder)
-    configure_logs(msgspec.json.decode(order.settings, type=Chosen).log_level, {"worker": f"daemons-{order.ordinal}"})
+    chosen = msgspec.json.decode(order.settings, type=Chosen)
+    configure_logs(chosen.log_level, {"worker": f"daemons-{order.ordinal}"}, chosen.log_format)
     try:
         await serve(order, reader)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
