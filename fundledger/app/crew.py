@@ -1,4 +1,8 @@
-"""Processes of one kind that are kept alive: each is started again when it dies, slower when it dies young."""
+"""Processes of one kind that are kept alive: each is started again when it dies, slower when it dies young.
+
+One that serves and then does not answer on its socket for `unresponsive_s` is killed, and started again: a process that
+hangs holds its share of the connections of the port.
+"""
 
 import asyncio
 import contextlib
@@ -16,6 +20,12 @@ YOUNG_S: Final = 5.0
 PAUSE_S_MAX: Final = 5.0
 LOOK_EVERY_S: Final = 0.05
 KILLED_S: Final = 5.0
+WATCH_EVERY_S: Final = 1.0
+LAST_TRY_S: Final = 2.0
+"""The last part of the time to answer is a second question: the first one may have waited for the supervisor itself."""
+DIED: Final = "died"
+UNRESPONSIVE: Final = "unresponsive"
+REASONS: Final = (DIED, UNRESPONSIVE)
 _log = logging.getLogger(__name__)
 
 Place = Path | tuple[str, int]
@@ -27,12 +37,20 @@ def nobody(ordinal: int) -> None:
     del ordinal
 
 
+def uncounted(ordinal: int, reason: str) -> None:
+    """A process was replaced, which is counted nowhere."""
+    del ordinal, reason
+
+
 class Job(NamedTuple):
     """What the processes of a crew are. `name` is for the log.
 
     `line(ordinal)` is what one is told on its standard input, which stays open for as long as the supervisor lives: its
     end is how they learn that it is gone. Without `line` they get SIGTERM from the kernel instead. `ended(ordinal)` is
     called whenever a process is gone, before it is started again. `arguments` are seen by all users of the machine.
+
+    `unresponsive_s`: how long a process that serves may leave a connection to its unix socket unanswered before it is
+    killed; None where it answers none. `replaced(ordinal, reason)` is called when one that was not stopped has ended.
     """
 
     name: str
@@ -41,6 +59,8 @@ class Job(NamedTuple):
     line: Callable[[int], bytes] | None = None
     arguments: Sequence[str] = ()
     ended: Callable[[int], None] = nobody
+    unresponsive_s: float | None = None
+    replaced: Callable[[int, str], None] = uncounted
 
 
 class Crew:
@@ -52,6 +72,7 @@ class Crew:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._serves = [asyncio.Event() for _ in range(size)]
         self._died_young = [0] * size
+        self._unresponsive: set[int] = set()
         self._given_up = asyncio.Event()
         self._tries: int | None = None
         self._stopping = asyncio.Event()
@@ -108,7 +129,13 @@ class Crew:
                 code = str(error)
             if self._stopping.is_set():
                 return
-            _log.error("a %s died and is started again", self._job.name, extra={"worker": ordinal, "code": code})
+            if ordinal in self._unresponsive:
+                self._unresponsive.discard(ordinal)
+                self._job.replaced(ordinal, UNRESPONSIVE)
+            else:
+                extra = {"event": "worker_died", "worker": ordinal, "code": code}
+                _log.error("a %s died and is started again", self._job.name, extra=extra)
+                self._job.replaced(ordinal, DIED)
             if loop.time() - started > YOUNG_S:
                 pause, self._died_young[ordinal] = 0.0, 0
             else:
@@ -136,7 +163,7 @@ class Crew:
         if job.line is not None:
             assert process.stdin is not None
             process.stdin.write(job.line(ordinal) + b"\n")
-        watch = asyncio.create_task(self._until_it_serves(ordinal))
+        watch = asyncio.create_task(self._watch(ordinal, process))
         try:
             return await process.wait()
         finally:
@@ -158,6 +185,25 @@ class Crew:
                 self._serves[ordinal].set()
                 return
 
+    async def _watch(self, ordinal: int, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that has served, and does not answer any more. Never while it starts, nor once all stop."""
+        await self._until_it_serves(ordinal)
+        place, within_s = self._job.place(ordinal), self._job.unresponsive_s
+        if within_s is None or not isinstance(place, Path):
+            return
+        last_s = min(LAST_TRY_S, within_s / 5)
+        while True:
+            await self._pause(WATCH_EVERY_S)
+            answers = await _answers(place, within_s - last_s) or await _answers(place, last_s)
+            if self._stopping.is_set():
+                return
+            if not answers:
+                extra = {"event": "worker_unresponsive", "worker": ordinal, "pid": process.pid, "seconds": within_s}
+                _log.error("a %s does not answer and is replaced", self._job.name, extra=extra)
+                self._unresponsive.add(ordinal)
+                _signal(process, signal.SIGKILL)
+                return
+
     def _look_at_tries(self) -> None:
         if self._tries is not None and max(self._died_young, default=0) >= self._tries:
             self._given_up.set()
@@ -165,6 +211,30 @@ class Crew:
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+async def _answers(place: Path, within_s: float) -> bool:
+    """Return whether a process closes a connection to its socket in time, with or without an answer.
+
+    One that has closed the socket is ending: it is not judged here.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    reader, writer = await asyncio.open_unix_connection(str(place))
+                except (ConnectionRefusedError, FileNotFoundError):
+                    return True
+                except OSError:  # too many connections wait for it
+                    await asyncio.sleep(LOOK_EVERY_S)
+                    continue
+                try:
+                    with contextlib.suppress(ConnectionError):
+                        await reader.read()
+                finally:
+                    writer.close()
+                return True
+    return False
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

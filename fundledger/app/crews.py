@@ -19,6 +19,10 @@ from fundledger.app.sockets import METRICS, daemons_socket, fund_socket, fund_su
 START_S: Final = 60.0
 FUND_TRIES: Final = 3
 """How often a process of the fund service may die young before the banner is printed without it."""
+WORKER: Final = "worker"
+FUND_WORKER: Final = "fund_worker"
+DAEMONS: Final = "daemons"
+"""As the metric of replacements names the kinds of processes."""
 END_S: Final = 10.0
 """What a process may take beyond the time in which it has to drain."""
 
@@ -38,7 +42,7 @@ class AccountCrew:
 
     def __init__(self, known: Known) -> None:
         workers = known.settings.workers
-        self.scraper = Scraper(known.run_dir, workers, ACCOUNT)
+        self.scraper = Scraper(known.run_dir, workers, ACCOUNT, (WORKER,))
         self._drain_s = known.settings.drain_s
 
         def line(ordinal: int) -> bytes:
@@ -53,6 +57,8 @@ class AccountCrew:
             line,
             arguments=[str(known.settings.data_dir)],
             ended=self.scraper.ended,
+            unresponsive_s=known.settings.unresponsive_s,
+            replaced=lambda _, reason: self.scraper.replaced(WORKER, reason),
         )
         self._crew = Crew(job, workers)
 
@@ -78,7 +84,7 @@ class FundCrew:
         self._known = known
         self._token = token
         source = Source[FundSnapshot](_nothing, self._socket, fund_supervisor_socket, {METRICS: render_fund})
-        self.scraper = Scraper(known.run_dir, settings.fund_workers + settings.daemons, source)
+        self.scraper = Scraper(known.run_dir, settings.fund_workers + settings.daemons, source, (FUND_WORKER, DAEMONS))
         self._workers = Crew(
             Job(
                 "fund worker",
@@ -87,6 +93,8 @@ class FundCrew:
                 lambda ordinal: self._line(ordinal, account_dsn=""),
                 arguments=[str(settings.data_dir)],
                 ended=self.scraper.ended,
+                unresponsive_s=settings.unresponsive_s,
+                replaced=lambda _, reason: self.scraper.replaced(FUND_WORKER, reason),
             ),
             settings.fund_workers,
         )
@@ -98,6 +106,8 @@ class FundCrew:
                 lambda ordinal: self._line(ordinal, account_dsn="" if settings.account_url else known.dsns.account),
                 arguments=[str(settings.data_dir)],
                 ended=lambda ordinal: self.scraper.ended(settings.fund_workers + ordinal),
+                unresponsive_s=settings.unresponsive_s,
+                replaced=lambda _, reason: self.scraper.replaced(DAEMONS, reason),
             ),
             settings.daemons,
         )

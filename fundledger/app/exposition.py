@@ -23,6 +23,12 @@ def render(snapshot: Snapshot) -> bytes:
     return page([*answered(snapshot), *_posting(snapshot), *_accounts(snapshot)])
 
 
+def replacements(counted: Mapping[str, int]) -> bytes:
+    """What the supervisor counts of its processes, of either service, in the Prometheus text format."""
+    help_ = "Processes that were started again, by why the one before ended."
+    return page([counters("worker_replaced", help_, ("process", "reason"), counted)])
+
+
 class _Rendered(Collector):
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)

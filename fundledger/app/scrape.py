@@ -9,13 +9,14 @@ most: a page has everything that was counted before it was asked for.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
-from fundledger.app.exposition import render
+from fundledger.app.crew import REASONS
+from fundledger.app.exposition import render, replacements
 from fundledger.app.hotkeys import KINDS, SHOWN, WINDOW_S, Window
 from fundledger.app.metrics import Snapshot
 from fundledger.app.sockets import HOT_KEYS, METRICS, framed, supervisor_socket, worker_socket
@@ -143,7 +144,9 @@ def _copy(snapshot: T) -> T:
 class Scraper(Generic[T]):
     """Asks the workers in `run_dir`, and answers there. From `open` to `close`; both are for the supervisor."""
 
-    def __init__(self, run_dir: Path, workers: int, source: Source[T]) -> None:
+    def __init__(self, run_dir: Path, workers: int, source: Source[T], processes: Sequence[str] = ()) -> None:
+        """`processes`: the kinds of processes whose replacements are counted here."""
+        self._replaced = {f"{process} {reason}": 0 for process in processes for reason in REASONS}
         self._run_dir = run_dir
         self._workers = workers
         self._source = source
@@ -175,12 +178,18 @@ class Scraper(Generic[T]):
         self._totals.ended(ordinal)
         self._answers.clear()
 
+    def replaced(self, process: str, reason: str) -> None:
+        """A process was replaced, for one of REASONS. It cannot count that: the supervisor does."""
+        self._replaced[f"{process} {reason}"] += 1
+        self._answers.clear()
+
     async def answer(self, asked: bytes) -> bytes:
         """What is asked for, one of the source's answers, as it is now."""
         made = self._source.answers[asked]
         await self._fresh()
         if asked not in self._answers:
-            self._answers[asked] = made(self._totals.sum())
+            counted = replacements(self._replaced) if asked == METRICS and self._replaced else b""
+            self._answers[asked] = made(self._totals.sum()) + counted
         return self._answers[asked]
 
     async def _poll(self) -> None:

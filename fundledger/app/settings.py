@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     accounting_cut: time = Field(time(0, 0), description="local time at which an accounting date ends")
     read_connections: int = Field(4, ge=1, le=100, description="database connections for reads, per worker")
     drain_s: float = Field(30.0, ge=1, le=600, description="how long a stop waits for what was accepted")
+    unresponsive_s: float = Field(
+        10.0, ge=2, le=600, description="how long a process may leave its supervisor unanswered before it is replaced"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe record to log")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto: lines for people on a terminal, JSON elsewhere"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.app.crew import Crew, Job
+from fundledger.app.crew import DIED, UNRESPONSIVE, Crew, Job, _answers
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
@@ -21,15 +21,25 @@ Kept = Callable[..., contextlib.AbstractAsyncContextManager["Watched"]]
 class Watched(Crew):
     """With what a test looks at: who ended, and the pids of now."""
 
-    def __init__(self, folder: Path, size: int, *arguments: str) -> None:
+    def __init__(self, folder: Path, size: int, *arguments: str, unresponsive_s: float | None = None) -> None:
         self.ended: list[int] = []
+        self.replaced: list[tuple[int, str]] = []
         self.folder = folder
 
         def line(ordinal: int) -> bytes:
             self.place(ordinal).unlink(missing_ok=True)
             return str(self.place(ordinal)).encode()
 
-        job = Job("crewman", "tests.support.crewman", self.place, line, arguments, self.ended.append)
+        job = Job(
+            "crewman",
+            "tests.support.crewman",
+            self.place,
+            line,
+            arguments,
+            self.ended.append,
+            unresponsive_s,
+            lambda ordinal, reason: self.replaced.append((ordinal, reason)),
+        )
         super().__init__(job, size)
 
     def place(self, ordinal: int) -> Path:
@@ -52,8 +62,8 @@ async def kept() -> AsyncIterator[Kept]:
     folder = short_folder()
 
     @contextlib.asynccontextmanager
-    async def keep(size: int, *arguments: str) -> AsyncIterator[Watched]:
-        crew = Watched(folder, size, *arguments)
+    async def keep(size: int, *arguments: str, unresponsive_s: float | None = None) -> AsyncIterator[Watched]:
+        crew = Watched(folder, size, *arguments, unresponsive_s=unresponsive_s)
         crew.start()
         try:
             yield crew
@@ -77,6 +87,56 @@ async def test_a_process_that_died_is_replaced_and_the_others_are_left_alone(kep
         await eventually(lambda: crew.accepts(0), "it serves")
         assert crew.pid(1) == other
         assert crew.ended == [0]
+        assert crew.replaced == [(0, DIED)]
+
+
+async def test_a_process_that_hangs_is_killed_and_replaced_and_the_others_are_left_alone(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(2, unresponsive_s=1.0) as crew:
+        assert await crew.serves(60)
+        first, other = crew.pid(0), crew.pid(1)
+        os.kill(first, signal.SIGSTOP)
+        await eventually(lambda: crew.replaced == [(0, UNRESPONSIVE)], "it is replaced", 60)
+        await eventually(lambda: crew.pid(0) != first and crew.accepts(0), "another one serves")
+        assert is_gone(first)
+        assert crew.pid(1) == other
+    events = [record.__dict__.get("event") for record in caplog.records]
+    assert events.count("worker_unresponsive") == 1
+    assert "worker_died" not in events
+
+
+async def test_a_process_that_hangs_for_less_than_its_time_is_left_alone(kept: Kept) -> None:
+    async with kept(1, unresponsive_s=600.0) as crew:
+        assert await crew.serves(60)
+        pid = crew.pid(0)
+        os.kill(pid, signal.SIGSTOP)
+        answers = asyncio.create_task(_answers(crew.place(0), 60))
+        assert not await _answers(crew.place(0), 0.2)
+        os.kill(pid, signal.SIGCONT)
+        assert await answers
+        assert crew.pid(0) == pid
+        assert crew.replaced == []
+
+
+async def test_a_process_is_not_judged_before_it_serves_nor_while_all_stop(kept: Kept) -> None:
+    async with kept(1, "silent", unresponsive_s=0.2) as crew:
+        await eventually(lambda: crew._processes, "it runs")
+        pid = crew.pid(0)
+        assert not await crew.serves(2)
+        assert crew.pid(0) == pid
+        assert crew.replaced == []
+    async with kept(1, "stubborn", unresponsive_s=1.0) as crew:
+        assert await crew.serves(60)
+        stopping = asyncio.create_task(crew.stop(2))
+        await asyncio.sleep(0)
+        os.kill(crew.pid(0), signal.SIGSTOP)
+        await stopping
+        assert crew.replaced == []
+
+
+async def test_one_that_ends_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    assert await _answers(tmp_path / "nothing.sock", 1)
 
 
 async def test_one_that_always_dies_young_is_tried_again_and_nobody_waits_for_it(kept: Kept) -> None:

@@ -1,6 +1,7 @@
 """A process that a crew can keep. Its order is the path of a unix socket, on which it accepts and closes connections.
 
 `stubborn` on its command line: SIGTERM does not end it. `young`: it ends with status 3 before it serves.
+`silent`: it never serves.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ async def serve() -> None:
         sys.exit(3)
     if "stubborn" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
+    if "silent" not in sys.argv:
+        await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
     await lifeline.read()
 
 
