@@ -1,38 +1,74 @@
 """`fundledger verify` and `fundledger migrate`: the books without the service, or beside it."""
 
 import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import msgspec
 
 from fundledger.app.claims import CannotServe
-from fundledger.app.databases import databases, migrate_account, migrate_fund
-from fundledger.app.settings import Settings
+from fundledger.app.databases import NoLedger, databases, migrate_account, migrate_fund
+from fundledger.app.settings import BadSetting, Settings
+from fundledger.app.terminal import complain
 from fundledger.database.migrations import SchemaFault
 from fundledger.reconciliation.checks import verify
-from fundledger.reconciliation.report import Fund, Report
+from fundledger.reconciliation.proof import Progress
+from fundledger.reconciliation.reading import BadDsn
+from fundledger.reconciliation.report import Fund, Report, described
 from fundledger.security.keys import FileKeys, KeyFault
 
+RIGHT, FINDINGS, BAD_CONFIGURATION, UNFINISHED = range(4)
+"""Exit statuses of `verify`."""
 
-async def run_verify(settings: Settings, as_json: bool) -> int:
-    """Prints the report; 0 when everything holds, 1 on any finding."""
+
+async def run_verify(read: Callable[[], Settings], as_json: bool) -> int:
+    """Print the report of a verification; `read` reads the settings. Return 0 when everything holds, 1 on any finding,
+    2 when the configuration names no ledger, 3 when the proof could not be finished.
+
+    With `as_json`, standard output is one object in each case: where there is no proof it has an `error`, and the
+    checks that were made.
+    """
     watched = sys.stderr.isatty() and not as_json
 
     def progress(what: str, rows: int) -> None:
         if watched:
             print(f"\r\x1b[Kchecking {what} ({rows:,} rows)", end="", file=sys.stderr, flush=True)
 
+    report, status = Report(False, [], 0, 0, 0, {}, 0.0), UNFINISHED
     try:
-        async with databases(settings) as dsns:
-            report = await verify(dsns.account, FileKeys(settings.data_dir / "keys"), progress, dsns.fund)
-    except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise CannotServe(f"the books cannot be read: {error}") from None
+        report = await _verified(read(), progress)
+    except (BadSetting, BadDsn, NoLedger) as error:
+        report.error, status = str(error), BAD_CONFIGURATION
+    except (CannotServe, KeyFault) as error:
+        report.error = str(error)
+    except Exception as error:
+        report.error = f"{described(error)} ({_where(error)})"
     if watched:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+    elif report.checks:
+        print(text(report))
     if report.error is not None:
-        raise CannotServe(f"the books cannot be read: {report.error}")
-    print(msgspec.json.encode(report).decode() if as_json else text(report))
-    return 0 if report.ok else 1
+        complain(f"fundledger: the books cannot be proved: {report.error}")
+        return status
+    return RIGHT if report.ok else FINDINGS
+
+
+async def _verified(settings: Settings, progress: Progress) -> Report:
+    async with databases(settings) as dsns:
+        folder = settings.data_dir / "keys"
+        if not any(folder.glob("mac-*.key")):
+            raise KeyFault(f"there is no MAC key in {folder}: put back the keys that the ledger was written with")
+        return await verify(dsns.account, FileKeys(folder), progress, dsns.fund)
+
+
+def _where(error: Exception) -> str:
+    """The line that raised, for the one line that is printed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "no line"
 
 
 def text(report: Report) -> str:
@@ -43,10 +79,15 @@ def text(report: Report) -> str:
             f"{'ok ' if check.ok else 'BAD'}  {check.name:28} {check.rows:>12,} rows  {check.found or ''}".rstrip()
         )
         lines += [f"       {f.subject}: expected {f.expected}, found {f.actual}" for f in check.findings]
+        if check.found > len(check.findings):
+            lines.append(f"       and {check.found - len(check.findings):,} more")
+        if check.error is not None:
+            lines.append(f"       not all rows were checked: {check.error}")
     lines += _fund_lines(report.fund)
     balances = ", ".join(f"{currency} {total}" for currency, total in report.trial_balance.items()) or "no accounts"
+    result = "the books are right" if report.ok else "THE BOOKS ARE WRONG" if report.error is None else "NOT PROVED"
     lines.append(
-        f"{'the books are right' if report.ok else 'THE BOOKS ARE WRONG'}: {report.vouchers:,} vouchers, "
+        f"{result}: {report.vouchers:,} vouchers, "
         f"{report.entries:,} entries, {report.accounts:,} accounts; trial balance {balances}; {report.elapsed_s} s"
     )
     return "\n".join(lines)

@@ -68,7 +68,7 @@ def _migrate(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from fundledger.app.books import run_verify
 
-    return asyncio.run(run_verify(_settings(options), options.json))
+    return asyncio.run(run_verify(lambda: _settings(options), options.json))
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -177,7 +177,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--fund-port", type=int, help="port of the fund service")
     serve.add_argument("--profile", choices=["dev", "prod"])
     migrate = command("migrate", _migrate, "bring the schemas of both databases up to date")
-    verify = command("verify", _verify, "prove the books; exit status 1 on any finding")
+    verify = command("verify", _verify, "prove the books")
+    verify.epilog = (
+        "Exit status: 0 the books are right, 1 there are findings, 2 the configuration names no ledger, 3 the proof "
+        "could not be finished (a database or a key is missing). With --json, standard output is one JSON object in "
+        "each case."
+    )
     verify.add_argument("--json", action="store_true", help="one JSON object")
     demo = command("demo", _demo, "sample merchants and traffic in a ledger of its own, then a proof of the books")
     demo.add_argument("--seconds", type=int, default=20, help="how long (default 20)")

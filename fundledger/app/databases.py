@@ -24,6 +24,10 @@ class Dsns(NamedTuple):
     fund: str | None
 
 
+class NoLedger(CannotServe):
+    """The configuration names no database, and the data directory has none."""
+
+
 @contextlib.asynccontextmanager
 async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIterator[Dsns]:
     """The databases: the configured ones, those of a running `serve`, or the embedded ones, started for this purpose.
@@ -39,7 +43,7 @@ async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIter
         yield Dsns(account, fund or None)
         return
     if not (account or there):
-        raise CannotServe(
+        raise NoLedger(
             f"there is no ledger in {settings.data_dir}: start `fundledger serve` or set FUNDLEDGER_DATA_DIR"
         )
     held = lock(settings.data_dir)

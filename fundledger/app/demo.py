@@ -38,7 +38,7 @@ async def run_demo(settings: Settings, seconds: int, rate: int) -> int:
             await _tell(data_dir, ports, seconds, rate)
             print("Proof of the books, and of what the two databases say of each other:", flush=True)
             ours = {"data_dir": data_dir, "account_dsn": "", "fund_dsn": "", "fund": "on"}
-            status = await run_verify(settings.model_copy(update=ours), as_json=False)
+            status = await run_verify(lambda: settings.model_copy(update=ours), as_json=False)
         except (Fault, Refused) as error:
             raise CannotServe(f"a request of the demo failed: {error}; the services' log is {log}") from None
         finally:

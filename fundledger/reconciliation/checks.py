@@ -18,7 +18,7 @@ from fundledger.reconciliation import evidence
 from fundledger.reconciliation.fund.checks import prove_fund
 from fundledger.reconciliation.journal import JOURNAL, check_journal
 from fundledger.reconciliation.proof import Progress, Proof, SqlCheck, quiet, run_sql_check
-from fundledger.reconciliation.reading import SQL, Connection, account_names, connected, rows, snapshot
+from fundledger.reconciliation.reading import SQL, BadDsn, Connection, account_names, connected, rows, snapshot
 from fundledger.reconciliation.report import Check, Report, described, printable
 from fundledger.security.keys import Keys
 
@@ -73,11 +73,13 @@ async def verify(dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str
 
     Never raises because of what is in the databases: a row that cannot be read is a finding, a check that cannot be
     made has an `error`. When the proof ends early, because a database is gone, the report has an `error` and the checks
-    that were made.
+    that were made. Raises BadDsn.
     """
     proof = Proof(progress)
     try:
         await _verify(proof, dsn, keys, fund_dsn)
+    except BadDsn:
+        raise
     except Exception as error:
         proof.report.error = described(error)
     return proof.finished()

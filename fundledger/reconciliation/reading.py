@@ -31,6 +31,10 @@ _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = date(2000, 1, 1).toordinal()
 
 
+class BadDsn(Exception):
+    """A DSN that names no database."""
+
+
 class OutOfRange(NamedTuple):
     """A time or date that Python has no value for: `infinity`, before the year 1, after the year 9999. It has none of
     their methods: the check of its row fails, and that of no other row.
@@ -44,8 +48,11 @@ class OutOfRange(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[Connection]:
-    """A connection on which each statement reads what stands by then. Raises what asyncpg raises."""
-    connection = await asyncpg.connect(dsn, timeout=CONNECT_S, server_settings=SETTINGS)
+    """A connection on which each statement reads what stands by then. Raises BadDsn and what asyncpg raises."""
+    try:
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_S, server_settings=SETTINGS)
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise BadDsn(f"a DSN cannot be used: {error}") from None
     try:
         await _read_anything(connection)
         yield connection

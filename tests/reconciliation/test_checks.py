@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -322,11 +323,91 @@ async def test_the_command_prints_one_object_and_ends_with_0_or_1(used: Ledger, 
     assert "balance_equals_entries" in out
 
 
+async def unproved(status: int, cwd: Path, **environment: str) -> str:
+    """The error of a command that proves nothing: the same line for people, and one object for programs."""
+    environment = {f"FUNDLEDGER_{name}": value for name, value in environment.items()}
+    done = await run("verify", "--json", env=environment, cwd=cwd)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (status, 1), done.stderr
+    report = json.loads(done.stdout)
+    assert (report["ok"], report["checks"]) == (False, [])
+    assert report["error"] in done.stderr
+    done = await run("verify", env=environment, cwd=cwd)
+    assert (done.returncode, done.stdout) == (status, "")
+    return str(report["error"])
+
+
 async def test_the_command_without_a_database_is_one_line(tmp_path: Path) -> None:
-    environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path / "nothing")}
-    done = await run("verify", "--json", env=environment, cwd=tmp_path)
-    assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (2, "", 1)
+    assert "there is no ledger" in await unproved(2, tmp_path, DATA_DIR=str(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()
+
+
+async def test_a_bad_setting_is_status_2(tmp_path: Path) -> None:
+    assert "WORKERS" in await unproved(2, tmp_path, DATA_DIR=str(tmp_path), WORKERS="many")
+
+
+@pytest.mark.parametrize("dsn", ["postgres://h:port/x", "nonsense", "postgresql:///x?sslmode=maybe"])
+async def test_a_dsn_that_names_nothing_is_status_2(data_dir: Path, dsn: str) -> None:
+    assert "DSN" in await unproved(2, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=dsn)
+
+
+async def test_a_database_that_is_gone_is_status_3(used: Ledger, data_dir: Path) -> None:
+    gone = used.dsn.replace("test_", "no_test_")
+    assert "does not exist" in await unproved(3, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=gone)
+    nowhere = "postgresql://x@127.0.0.1:1/x"
+    assert "ConnectionRefused" in await unproved(3, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=nowhere)
+
+
+async def test_keys_that_are_gone_are_status_3_and_none_are_made(used: Ledger, data_dir: Path) -> None:
+    key = data_dir / "keys" / "mac-1.key"
+    key.chmod(0o644)
+    assert "readable by others" in await unproved(3, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=used.dsn)
+    key.unlink()
+    assert "no MAC key" in await unproved(3, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=used.dsn)
+    assert list(key.parent.iterdir()) == []
+
+
+async def test_a_database_that_goes_away_leaves_the_checks_that_were_made(used: Ledger) -> None:
+    async def end() -> None:
+        connection = await asyncpg.connect(used.dsn)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'fundledger verify'"
+        )
+        await connection.close()
+
+    def progress(what: str, _: int) -> None:
+        if what == "the vouchers":
+            thread = threading.Thread(target=lambda: asyncio.run(end()))
+            thread.start()
+            thread.join()
+
+    report = await verify(used.dsn, used.keys, progress)
+    assert not report.ok
+    assert report.error is not None
+    made = {check.name: check.ok for check in report.checks}
+    assert made["chain_verifies"] and made["mac_verifies_accounts"]
+    assert not made["mac_verifies_vouchers"]
+    assert "trial_balance" not in made
+
+
+async def test_a_check_that_fails_is_not_ok_and_the_others_are_made(used: Ledger) -> None:
+    names = {check.name for check in (await verify(used.dsn, used.keys)).checks}
+    await corrupt(used, CORRUPTIONS["a balance"][0])
+    await used.connection.execute("DROP TABLE ledger.holds; ALTER TABLE ledger.vouchers RENAME reverses TO reversed")
+    report = await verify(used.dsn, used.keys)
+    assert report.error is None
+    assert {check.name for check in report.checks} == names
+    failed = {check.name for check in report.checks if check.error is not None}
+    assert failed == {
+        "mac_verifies_vouchers",
+        "voucher_matches_digest",
+        "voucher_sums_to_zero",
+        "mac_verifies_holds",
+        "holds_open",
+        "captures_match",
+        "reversal_mirrors",
+    }
+    found = {check.name for check in report.checks if not check.ok} - failed
+    assert found >= {"mac_verifies_sub_accounts", "balance_equals_entries", "trial_balance", "guards_in_force"}
 
 
 async def test_verification_changes_nothing(used: Ledger) -> None:
