@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: serve demo test lint bench loadtest prove lock
+.PHONY: serve demo test lint bench loadtest prove definitions lock
 
 serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
@@ -31,6 +31,9 @@ loadtest: $(STAMP) ## Locust beside a running `make serve`; ARGS="--users 200 --
 
 prove: $(STAMP) ## verify the books of ./data; the service may be running
 	$(BIN)/fundledger verify
+
+definitions: $(STAMP) ## print anew what the migrations make, for the check `guards_in_force`
+	$(BIN)/python -m tests.support.definitions
 
 lock: ## renew requirements.txt from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --all-extras --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt

@@ -13,8 +13,10 @@ import asyncpg
 
 from fundledger.database.migrations import SchemaFault
 from fundledger.ledger.accounts import Layout
-from fundledger.ledger.migrate import read_layout
+from fundledger.ledger.migrate import PACKAGE, read_layout
+from fundledger.ledger.statements import SQL as LEDGER_SQL
 from fundledger.reconciliation import evidence
+from fundledger.reconciliation.definitions import LEDGER, check_definitions, check_migrations, read_manifest
 from fundledger.reconciliation.fund.checks import prove_fund
 from fundledger.reconciliation.journal import JOURNAL, check_journal
 from fundledger.reconciliation.proof import Progress, Proof, SqlCheck, quiet, run_sql_check
@@ -22,6 +24,7 @@ from fundledger.reconciliation.reading import SQL, BadDsn, Connection, account_n
 from fundledger.reconciliation.report import Check, Report, described, printable
 from fundledger.security.keys import Keys
 
+GUARDS_CHECK: Final = "guards_in_force"
 ACCOUNT: Final = "account {id} (number {account_number})"
 SQL_CHECKS: Final = (
     SqlCheck("voucher_equals_entries", "vouchers", "voucher {id}: {lines} lines, {entries} entries"),
@@ -64,7 +67,9 @@ GUARDS: Final = frozenset(
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
 )
-"""What the database itself must refuse; a guard that was dropped is a finding."""
+"""What the database itself must refuse so that the invariants hold. `guards_in_force` compares all definitions with
+those of the migrations, and these are among them.
+"""
 
 
 async def verify(dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str | None = None) -> Report:
@@ -117,7 +122,8 @@ async def _prove_ledger(proof: Proof, connection: Connection, keys: Keys) -> Non
         proof.progress(of.name, size)
         await proof.make([of.name], one, run_sql_check, connection, SQL[of.name], of, size)
     await proof.make(["trial_balance"], one, _trial_balance, connection, report)
-    await proof.make(["guards_in_force"], one, _guards, connection)
+    await proof.make([GUARDS_CHECK], one, check_migrations, connection, PACKAGE, LEDGER_SQL["migrations_applied"])
+    await proof.make([GUARDS_CHECK], one, check_definitions, connection, LEDGER, read_manifest("ledger"))
 
 
 async def _counts(connection: Connection) -> Mapping[str, int]:
@@ -150,11 +156,3 @@ async def _trial_balance(checks: Sequence[Check], connection: Connection, report
         report.trial_balance[printable(row["currency"])] = total
         if total != 0:
             check.differs(f"currency {row['currency']}", 0, total)
-
-
-async def _guards(checks: Sequence[Check], connection: Connection) -> None:
-    (check,) = checks
-    check.rows = len(GUARDS)
-    standing = {row["name"] for row in await connection.fetch(SQL["guards"])}
-    for name in sorted(GUARDS - standing):
-        check.differs(name, "in force", "missing")

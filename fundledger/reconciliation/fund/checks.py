@@ -8,12 +8,15 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.statements import load
+from fundledger.fund.migrate import PACKAGE
+from fundledger.fund.statements import SQL as FUND_SQL
+from fundledger.reconciliation.definitions import FUND, check_definitions, check_migrations, read_manifest
 from fundledger.reconciliation.fund.orders import check_orders
 from fundledger.reconciliation.fund.vouchers import compare_vouchers
 from fundledger.reconciliation.proof import Proof, SqlCheck, run_sql_check
 from fundledger.reconciliation.reading import SQL as LEDGER_SQL
 from fundledger.reconciliation.reading import Connection, Names, rows
-from fundledger.reconciliation.report import Check, Fund
+from fundledger.reconciliation.report import Fund
 
 SQL: Final = load("fundledger.reconciliation.fund")
 CONSISTENT: Final = "fund_orders_consistent"
@@ -56,7 +59,9 @@ GUARDS: Final = frozenset(
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
 )
-"""What the fund database itself must refuse; a guard that was dropped is a finding."""
+"""What the fund database itself must refuse so that the invariants hold. `fund_guards_in_force` compares all
+definitions with those of the migrations, and these are among them.
+"""
 
 
 SQL_CHECKS: Final = (
@@ -89,7 +94,8 @@ async def prove_fund(proof: Proof, fund: Connection, later: Connection, account:
         return later.fetch(SQL["late_orders"], ids, reversed_)
 
     await proof.make([EQUAL], [fund, account], compare_vouchers, totals, steps, vouchers, names, late)
-    await proof.make([GUARDS_CHECK], [fund], _guards, fund)
+    await proof.make([GUARDS_CHECK], [fund], check_migrations, fund, PACKAGE, FUND_SQL["migrations_applied"])
+    await proof.make([GUARDS_CHECK], [fund], check_definitions, fund, FUND, read_manifest("fund"))
 
 
 async def _counts(fund: Connection) -> Mapping[str, int]:
@@ -101,11 +107,3 @@ async def _counts(fund: Connection) -> Mapping[str, int]:
         if fund.is_closed():
             raise
         return defaultdict(int)
-
-
-async def _guards(checks: Sequence[Check], fund: Connection) -> None:
-    (check,) = checks
-    check.rows = len(GUARDS)
-    standing = {row["name"] for row in await fund.fetch(SQL["guards"])}
-    for name in sorted(GUARDS - standing):
-        check.differs(name, "in force", "missing")
