@@ -8,7 +8,10 @@ against each other.
 """
 
 import asyncio
+import fcntl
 import logging
+import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import Any, Final, Generic
@@ -34,6 +37,7 @@ NO_HTTP: Final = "the request is not HTTP/1.1 as RFC 9112 defines it: lines end 
 TOO_LONG: Final = (
     "the request line, a header or the number of headers is beyond the limit: 8190 bytes each, 128 headers"
 )
+CLOSES: Final = b"Connection: close\r\n"
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +51,7 @@ class ShortPath(msgspec.Struct, Generic[S], frozen=True):
 class PaymentProtocol(RequestHandler, Generic[S]):
     """One client connection."""
 
-    __slots__ = ("_paying", "_post", "_route", "_service")
+    __slots__ = ("_heard_at", "_paying", "_post", "_route", "_service")
 
     def __init__(
         self, service: S, short: ShortPath[S], manager: Server, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
@@ -57,8 +61,29 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         self._route = short.route
         self._post = short.post
         self._paying = False
+        self._heard_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve it; a new connection counts as one on which something came."""
+        super().connection_made(transport)
+        self._heard_at = self._loop.time()
+
+    def close_if_silent(self, since: float, for_s: float) -> bool:
+        """Close the connection, and answer whether that was done. Not while a request is under way, nor when something
+        came within `for_s` seconds; `since`: when the service began to drain. For a service that drains.
+        """
+        transport, waiter = self.transport, self._waiter
+        if transport is None or transport.is_closing():
+            return True
+        is_idle = waiter is not None and not waiter.done() and not (self._paying or self._messages)
+        if not is_idle or self._loop.time() - max(since, self._heard_at) < for_s or _unread(transport):
+            return False
+        self.force_close()
+        return True
 
     def data_received(self, data: bytes) -> None:
+        if self._service.draining:
+            self._heard_at = self._loop.time()
         waiter = self._waiter
         if waiter is None or waiter.done() or self._payload_parser is not None or self._upgraded:
             super().data_received(data)
@@ -143,7 +168,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             transport = self.transport
             if transport is not None:
-                transport.write(reply.raw(limits))
+                transport.write(reply.raw(limits + CLOSES if service.draining else limits))
                 if service.draining:
                     self.close()
                     transport.close()
@@ -168,3 +193,12 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             self._post(service, passage, body, answer)
         else:
             answer(reply)
+
+
+def _unread(transport: asyncio.Transport) -> bool:
+    """Whether the kernel has bytes of the connection that were not read yet."""
+    peer = transport.get_extra_info("socket")
+    try:
+        return bool(struct.unpack("i", fcntl.ioctl(peer.fileno(), termios.FIONREAD, b"\0" * 4))[0])
+    except (OSError, ValueError):
+        return False

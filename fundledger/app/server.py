@@ -20,6 +20,7 @@ from aiohttp.web_request import BaseRequest
 
 from fundledger.app import accounts, events, holds, limits, meta, openapi, vouchers
 from fundledger.app.children import hide_memory
+from fundledger.app.draining import finish_connections
 from fundledger.app.logs import configure_logs
 from fundledger.app.metrics import Metrics
 from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
@@ -256,22 +257,22 @@ async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     gone = loop.create_task(until_closed(lifeline, stopping))
     await stopping.wait()
     _log.info("worker drains", extra={"worker": order.ordinal})
-    service.draining = True
-    server.close()
     service.feed.stop()
     for daemon in daemons:
         daemon.cancel()
     try:
         async with asyncio.timeout(settings.drain_s):
-            await service.drain()
-            await manager.shutdown(5)
-            await service.drain()
+            await finish_connections(service, server, listener, manager, protocol)
     except TimeoutError:
         _log.error("worker gave up draining", extra={"worker": order.ordinal})
     told.close()
     watching.cancel()
     service.lag.stop()
     gone.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            # They give their leases back, for which they need the connections that are closed next.
+            await asyncio.wait(daemons)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
             await service.close()

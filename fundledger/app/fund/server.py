@@ -21,6 +21,7 @@ from aiohttp.web_request import BaseRequest
 
 from fundledger.app import limits, meta
 from fundledger.app.children import hide_memory
+from fundledger.app.draining import finish_connections
 from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.fund.orders import SHORT_PATH
 from fundledger.app.fund.parts import Feed
@@ -90,18 +91,17 @@ async def serving(service: FundService, listener: socket.socket) -> AsyncIterato
     try:
         yield
     finally:
-        service.draining = True
-        server.close()
         try:
             async with asyncio.timeout(service.settings.drain_s):
-                await service.drain()
-                await manager.shutdown(5)
-                await service.drain()
+                await finish_connections(service, server, listener, manager, protocol)
         except TimeoutError:
             _log.error("worker gave up draining", extra={"worker": service.ordinal})
         told.close()
         watching.cancel()
         service.lag.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await asyncio.wait([watching])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await service.close()
