@@ -46,13 +46,23 @@ def _nullable(schema: Schema, description: str) -> Schema:
     return {**schema, "type": [schema["type"], "null"], "description": description}
 
 
+def _exactly(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    """An object whose amounts may be beyond what a double holds: then each is there as text, too."""
+    texts: dict[str, Schema] = {
+        f"{name}_text": {"type": "string", "description": f"`{name}`, where it is beyond 2^53 - 1 either way"}
+        for name, schema in required.items()
+        if schema.get("format") == "int64"
+    }
+    return _object(required, {**(optional or {}), **texts})
+
+
 _POSTED = _amount("entries so far, in the account's normal direction, in minor units")
 _HELD = _amount("sum of its open holds", minimum=0)
 _AVAILABLE = _amount("posted - held")
 _RETRY_AFTER_MS: Final[Schema] = {"type": "integer", "minimum": 1000, "description": "as `Retry-After`, in ms"}
 
 _SCHEMAS: Final[dict[str, Schema]] = {
-    "Balance": _object(
+    "Balance": _exactly(
         {
             "posted": _POSTED,
             "held": _HELD,
@@ -97,7 +107,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             },
         }
     ),
-    "BalanceAt": _object(
+    "BalanceAt": _exactly(
         {
             "account": ID,
             "at": _nullable(INSTANT, "the moment asked for; null: now"),

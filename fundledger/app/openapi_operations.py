@@ -42,6 +42,10 @@ _TAMPERED: Final = Answer(
     "What is recorded of the account does not match its MAC: an operator has to look at it.",
     problems=(Code.ACCOUNT_FROZEN,),
 )
+UNVERIFIED: Final = Answer(
+    "The rows of the account do not verify, so none of its figures is shown; or a defect of ours.",
+    problems=("integrity",),
+)
 _VOUCHER_EXAMPLE: Final = {
     "id": VOUCHER,
     "type": "pay",
@@ -119,7 +123,7 @@ ACCOUNTS: Final = (
         "Accounts",
         "Read an account",
         "Its balance is the sum over its slices, read in one statement.",
-        {200: shown("Account", "The account."), 404: no_such("account"), 422: _TAMPERED},
+        {200: shown("Account", "The account."), 404: no_such("account"), 500: UNVERIFIED},
         (_ACCOUNT_ID,),
     ),
     Operation(
@@ -137,7 +141,7 @@ ACCOUNTS: Final = (
                 {"X-Next-Cursor": False},
             ),
             404: no_such("account"),
-            422: _TAMPERED,
+            500: UNVERIFIED,
         },
         (
             _ACCOUNT_ID,
@@ -163,7 +167,7 @@ ACCOUNTS: Final = (
         "Accounts",
         "Read the balance at a time",
         "As it was then: what had been posted, and the holds that were open.",
-        {200: shown("BalanceAt", "The balance."), 404: no_such("account"), 422: _TAMPERED},
+        {200: shown("BalanceAt", "The balance."), 404: no_such("account"), 500: UNVERIFIED},
         (_ACCOUNT_ID, query_parameter("at", INSTANT, "the moment; without it: now")),
     ),
     Operation(

@@ -69,6 +69,11 @@ OTHERS: Final[dict[str, Trouble]] = {
     "internal-error": Trouble(
         500, "Something is wrong on our side", "Tell the operator. Sending the same id again tells what is true."
     ),
+    "integrity": Trouble(
+        500,
+        "The books of the account do not verify",
+        "Tell the operator. No figure of `account` is shown until it has been looked at; other accounts are answered.",
+    ),
     "temporary-reduced-capacity": Trouble(
         503,
         "Not at the moment",

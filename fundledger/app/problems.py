@@ -8,6 +8,7 @@ import msgspec
 from fundledger.app.reply import Reply, Undone
 from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.ledger.integrity import Tampered
 from fundledger.ledger.records import HoldTampered, VoucherTampered
 from fundledger.ledger.refusal import Code, Refusal
 
@@ -121,8 +122,21 @@ def faulted(fault: Fault) -> Reply:
     return reply(members["status"], _encode(members), PROBLEM_TYPE, headers)
 
 
+def integrity(found: Tampered) -> Reply:
+    """Figures that do not verify are not shown. The detail names the account, and no figure."""
+    detail = f"{found}; no figure of it is shown until an operator has looked at it"
+    return unverified(detail, account=found.account_id)
+
+
+def unverified(detail: str, **members: str) -> Reply:
+    return problem(500, "integrity", "The books of the account do not verify", detail, **members)
+
+
 def crashed(error: Exception) -> Reply:
     """The answer to a bug, which is logged; a record that does not match its MAC is one that the client is told of."""
+    if isinstance(error, Tampered):
+        # Its finding has been logged and recorded where it was found.
+        return integrity(error)
     _log.critical("a request failed", exc_info=error)
     if isinstance(error, AccountTampered | HoldTampered | VoucherTampered):
         return refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))

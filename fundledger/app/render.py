@@ -1,7 +1,7 @@
 """Vouchers, holds and accounts as JSON. The same record always gives the same bytes: a replay is byte-identical."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +20,7 @@ STATUS_NAMES = {
     Status.CLOSED: "closed",
     Status.FROZEN_INTEGRITY: "frozen",
 }
+EXACT_MAX: Final = (1 << 53) - 1
 _last_instant = (-1, "")
 
 
@@ -92,6 +93,17 @@ def placed_hold(hold_: Hold) -> bytes:
     return hold(first, 0)
 
 
+def exactly(members: dict[str, Any]) -> dict[str, Any]:
+    """These members, and beside each number that a double cannot hold the same as text, under its name + `_text`.
+
+    A JSON number is exact at any size, but many clients read it as a double, and round it without a word.
+    """
+    texts = {
+        f"{name}_text": str(value) for name, value in members.items() if type(value) is int and abs(value) > EXACT_MAX
+    }
+    return {**members, **texts}
+
+
 def account(view: AccountView) -> bytes:
     members: dict[str, Any] = {
         "id": view.account.id,
@@ -99,12 +111,9 @@ def account(view: AccountView) -> bytes:
         "type": view.account.type.name,
         "currency": view.account.currency,
         "status": STATUS_NAMES[view.status],
-        "balance": {
-            "posted": view.posted,
-            "held": view.held,
-            "pending": view.pending,
-            "available": view.available,
-        },
+        "balance": exactly(
+            {"posted": view.posted, "held": view.held, "pending": view.pending, "available": view.available}
+        ),
         "version": view.version,
         "sub_accounts": view.sub_accounts,
         "heat": view.heat,

@@ -1,6 +1,7 @@
 """What every request handler works with: the worker's lanes, its reads, its memory of accounts."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,13 +21,15 @@ from fundledger.hotspot.keeper import Keeper
 from fundledger.hotspot.lane import Lane
 from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
-from fundledger.ledger.directory import Directory
+from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault, Unavailable
+from fundledger.ledger.integrity import Tampered, record_finding
 from fundledger.outbox.feed import Feed
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 DURABLE_ATTEMPTS = 4
 FUND_MODULE: Final = "fund"
@@ -94,6 +97,25 @@ class Service(Worker):
                 return answer
             # What was seen may be gone: look again.
         raise Unavailable("the database does not answer")
+
+    async def reading_verified(self, read: Callable[[], Awaitable[T]]) -> T:
+        """As `reading_durable`, of rows that are verified: what does not verify is recorded as a finding.
+
+        Raises Unavailable, Tampered.
+        """
+        try:
+            return await self.reading_durable(read)
+        except AccountTampered as error:
+            found = Tampered.record(error)
+        except Tampered as error:
+            found = error
+        await self.reading(lambda: self.record(found))
+        raise found
+
+    async def record(self, found: Tampered) -> None:
+        """Log a finding and keep it."""
+        _log.critical("integrity_finding account=%s: %s", found.account_id, found)
+        await record_finding(self.pool, found)
 
     async def open_account(self, request: NewAccount) -> Opened:
         """Open one account, together with all that are asked for meanwhile. Raises Unavailable."""

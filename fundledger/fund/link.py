@@ -44,6 +44,10 @@ class Differs(Away):
         self.owner = owner
 
 
+class Unverified(Away):
+    """The rows of an account do not verify, so the account service shows no figure of it."""
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What became of a voucher: posted, or refused with a `problem` (JSON). `at`: when, where that was told."""
 
@@ -129,10 +133,12 @@ class AccountLink:
         return Verdict(at=posted.posted_at)
 
     async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
-        """Accounts as they are now, those that there are. Raises Away."""
+        """Accounts as they are now, those that there are. Raises Away, Unverified."""
         try:
             found = await asyncio.gather(*(self._service.account(id_) for id_ in ids))
         except Fault as fault:
+            if fault.problem is not None and fault.problem.code == "integrity":
+                raise Unverified(fault.problem.detail) from None
             raise self._away(fault) from None
         return {account.id: account for account in found if account is not None}
 

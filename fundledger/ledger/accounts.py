@@ -9,8 +9,12 @@ import msgspec
 
 from fundledger.ledger import clock
 from fundledger.ledger.account import Account, Status, shard_of
+from fundledger.ledger.batch import Unfolded
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.directory import Directory, Reader
+from fundledger.ledger.integrity import Tampered, check_buffered, check_sub_accounts, fetch_of, verifies
+from fundledger.ledger.positions import positions_at, snapshot
+from fundledger.ledger.records import hold_message
 from fundledger.ledger.statements import SQL
 from fundledger.security import canonical
 from fundledger.security.keys import Keys
@@ -159,24 +163,24 @@ def _sub_account_rows(
 async def read_accounts(
     reader: Reader, directory: Directory, layout: Layout, account_ids: Sequence[str]
 ) -> dict[str, AccountView]:
-    """The accounts that exist among these ids, each with what it holds. Raises AccountTampered."""
+    """The accounts that exist among these ids, each with what it holds. Raises AccountTampered, Tampered."""
     views = {}
     for row in await reader.fetch(SQL["accounts_by_id"], account_ids):
         account = directory.verified(row)
-        shards = list(account.shards(layout.shards))
-        balance = (await reader.fetch(SQL["read_balances"], account.number, shards))[0]
+        held = await read_verified(reader, directory.keys, account, layout)
+        standing = [slot for slot in held.sub_accounts if slot["status"] != Status.MERGED]
         views[account.id] = AccountView(
             account,
             row["owner"],
             row["metadata"],
             row["created_at"],
-            Status(balance["status"]),
-            balance["posted"],
-            balance["held"],
-            balance["pending"],
-            balance["version"],
-            balance["sub_accounts"],
-            balance["heat"],
+            Status(max((slot["status"] for slot in standing), default=Status.OPEN)),
+            sum(slot["posted"] for slot in held.sub_accounts) * account.type.normal,
+            sum(slot["held"] for slot in held.sub_accounts),
+            held.pending,
+            sum(slot["version"] for slot in held.sub_accounts),
+            len(standing),
+            held.heat,
         )
     return views
 
@@ -216,7 +220,48 @@ async def list_account_ids(
     return ids, rows[-1]["id"] if len(rows) == looked_max else None
 
 
-async def balance_at(reader: Reader, account: Account, layout: Layout, at: datetime) -> tuple[int, int]:
-    """`(posted, held)` in minor units, in the account's normal direction, as they were at that time."""
-    row = (await reader.fetch(SQL["balance_at"], account.number, list(account.shards(layout.shards)), at))[0]
-    return row["posted"], row["held"]
+class Held(msgspec.Struct, frozen=True):
+    """The rows of an account, verified: its sub-accounts by slot, what its buffered credits come to, how hot it is."""
+
+    sub_accounts: list[asyncpg.Record]
+    pending: int
+    heat: str
+
+
+async def read_verified(reader: Reader, keys: Keys, account: Account, layout: Layout) -> Held:
+    """All that an account holds, in one statement. Raises Tampered.
+
+    The work grows with what waits in the buffer of the account, which is folded several times a second.
+    """
+    rows = await fetch_of(reader, account, "read_balances")
+    sub_accounts = [row for row in rows if row["shard"] is not None]
+    check_sub_accounts(keys, account, layout, sub_accounts)
+    buffered = [
+        Unfolded(
+            row["held"],
+            row["slot"],
+            row["seq"],
+            row["voucher_id"],
+            row["posted"],
+            row["accounting_date"],
+            clock.us(row["posted_at"]),
+            row["key_version"],
+            row["mac"],
+        )
+        for row in rows[len(sub_accounts) :]
+    ]
+    check_buffered(keys, account, buffered)
+    return Held(sub_accounts, sum(row.amount for row in buffered), rows[0]["heat"])
+
+
+async def balance_at(reader: Reader, keys: Keys, account: Account, layout: Layout, at: datetime) -> tuple[int, int]:
+    """`(posted, held)` as they were at that time, in the account's normal direction. Raises Tampered."""
+    async with snapshot(reader) as frozen:
+        sub_accounts = (await read_verified(frozen, keys, account, layout)).sub_accounts
+        positions = await positions_at(frozen, keys, account, sub_accounts, at)
+        held = 0
+        for row in await fetch_of(frozen, account, "holds_at", at):
+            if not verifies(keys, row["key_version"], row["mac"], lambda row=row: hold_message(row)):  # type: ignore[misc]
+                raise Tampered(account, account.shard, row["slot"], f"hold {row['id']} does not match its MAC", row)
+            held += row["amount"]
+    return sum(position.balance for position in positions) * account.type.normal, held

@@ -19,6 +19,12 @@ _ACCOUNT_MAC_FAULT = "the record of account {} does not match its MAC: refused u
 class AccountTampered(Exception):
     """An account's own record (owner, type, currency) does not match its MAC."""
 
+    def __init__(self, row: asyncpg.Record) -> None:
+        super().__init__(_ACCOUNT_MAC_FAULT.format(row["id"]))
+        self.account_id: str = row["id"]
+        self.account_number: int = row["number"]
+        self.shard: int = row["shard"]
+
 
 class Reader(Protocol):
     """What a read needs: an asyncpg pool or connection."""
@@ -74,7 +80,7 @@ class Directory:
     def verified(self, row: asyncpg.Record) -> Account:
         """An account from its row, once its MAC has been verified. Raises AccountTampered, KeyFault."""
         if self.keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
-            raise AccountTampered(_ACCOUNT_MAC_FAULT.format(row["id"]))
+            raise AccountTampered(row)
         return Account(
             row["number"],
             row["id"],

@@ -99,7 +99,7 @@ async def test_a_row_that_was_edited_is_refused_and_frozen(ledger: Ledger, chang
     await _believed(ledger, lambda: transfer(a, b, 1))
     await ledger.tamper(f"UPDATE ledger.sub_accounts SET {change} WHERE account_number = $1", a.number)
     assert code(await ledger.post_one(transfer(a, b, 1))) == "account-frozen"
-    assert (await ledger.view(a)).status == Status.FROZEN_INTEGRITY
+    assert await ledger.status(a) == Status.FROZEN_INTEGRITY
     assert await ledger.posted(b) == 3
 
 

@@ -123,7 +123,9 @@ HOT = [
     "read_statement",
     "statement_bounds",
     "statement_opening",
-    "balance_at",
+    "seqs_at",
+    "entries_around",
+    "holds_at",
 ]
 
 

@@ -106,6 +106,11 @@ class Ledger:
     async def view(self, account: Account) -> AccountView:
         return (await read_accounts(self.connection, self.directory, self.layout, [account.id]))[account.id]
 
+    async def status(self, account: Account) -> Status:
+        """As it is stored, also of an account whose books do not verify."""
+        statement = "SELECT max(status) FROM ledger.sub_accounts WHERE account_number = $1 AND status <> 5"
+        return Status(await self.connection.fetchval(statement, account.number))
+
     async def posted(self, account: Account) -> int:
         """In its normal direction."""
         return (await self.view(account)).posted

@@ -10,13 +10,14 @@ from fundledger.app.fund.orders import SEQ_MAX, number, whose
 from fundledger.app.fund.parts import Whose
 from fundledger.app.fund.problems import gone, refused
 from fundledger.app.fund.service import FundService
-from fundledger.app.problems import malformed, not_found
+from fundledger.app.problems import malformed, not_found, unverified
 from fundledger.app.render import encode
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.fund import accounts
 from fundledger.fund.answer import Away
 from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.link import Unverified
 from fundledger.fund.merchants import Merchant
 from fundledger.fund.refusal import Refusal
 from fundledger.fund.requests import Fee, NewMerchant
@@ -96,6 +97,8 @@ async def _found(service: FundService, call: Call) -> Merchant:
 async def _shown(service: FundService, merchant: Merchant, status: int) -> Reply:
     try:
         balances = await service.link.balances([name.id for name in accounts.of_merchant(merchant.id)])
+    except Unverified as found:
+        return unverified(str(found))
     except AccountsAway as away:
         raise Unavailable(f"the account service does not answer: {away}") from None
     return Reply(status, render.merchant(merchant, balances))

@@ -10,6 +10,7 @@ from fundledger.app.fund.merchants import LIMIT_MAX as MERCHANTS_MAX
 from fundledger.app.fund.openapi_answers import MERCHANT_ID, ORDER_ID, ORDER_NO, STATE
 from fundledger.app.fund.openapi_webhooks import WEBHOOKS
 from fundledger.app.fund.orders import LIMIT_DEFAULT, LIMIT_MAX, NAMES, OF_THE_PLATFORM
+from fundledger.app.openapi_operations import UNVERIFIED
 from fundledger.app.openapi_schemas import UUID, Schema
 from fundledger.app.openapi_service import SERVICE
 from fundledger.app.openapi_types import Answer, Operation, no_such, path_parameter, query_parameter, shown
@@ -246,6 +247,7 @@ MERCHANTS: Final = (
             200: shown("Merchant", "He was there, as asked for."),
             400: _CURRENCY_UNKNOWN,
             409: Answer("It exists with other content.", problems=(Code.MERCHANT_EXISTS,)),
+            500: UNVERIFIED,
         },
         body="NewMerchant",
         example={
@@ -272,7 +274,7 @@ MERCHANTS: Final = (
         "Merchants",
         "Read a merchant",
         "With what he has. " + _NO_ACCOUNTS,
-        {200: shown("Merchant", "The merchant."), 404: no_such("merchant")},
+        {200: shown("Merchant", "The merchant."), 404: no_such("merchant"), 500: UNVERIFIED},
         (_MERCHANT_PATH,),
     ),
     Operation(

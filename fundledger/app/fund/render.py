@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fundledger.app.render import encode, time_text
+from fundledger.app.render import encode, exactly, time_text
 from fundledger.client.types import Account
 from fundledger.fund import accounts
 from fundledger.fund.fees import FeeRule, choose
@@ -80,7 +80,7 @@ def fee_members(rule: FeeRule) -> dict[str, Any]:
 
 
 def merchant(merchant_: Merchant, balances: Mapping[str, Account]) -> bytes:
-    shown = {id_: msgspec.structs.asdict(account.balance) for id_, account in balances.items()}
+    shown = {id_: exactly(msgspec.structs.asdict(account.balance)) for id_, account in balances.items()}
     return encode({**merchant_members(merchant_), "balances": shown})
 
 

@@ -1,9 +1,22 @@
--- What an account's sub-accounts hold together, in one statement, so that nothing is counted twice or missed.
--- $1 account number, $2 the shards where it has some. Rows: one. Locks: none.
-SELECT coalesce(sum(s.posted * s.normal), 0)::bigint AS posted, coalesce(sum(s.held), 0)::bigint AS held,
-       coalesce(sum(s.version), 0)::bigint AS version,
-       count(*) FILTER (WHERE s.status <> 5)::integer AS sub_accounts, -- 5: merged
-       coalesce(max(s.status) FILTER (WHERE s.status <> 5), 0)::smallint AS status,
-       (SELECT coalesce(sum(b.amount), 0)::bigint FROM ledger.buffered_entries b WHERE b.account_number = $1) AS pending,
-       coalesce((SELECT h.state FROM ledger.hot_accounts h WHERE h.account_number = $1), 'cold') AS heat
-FROM ledger.sub_accounts s WHERE s.shard = ANY ($2::integer[]) AND s.account_number = $1
+-- What an account's sub-accounts hold, each with its last entry, and what waits in its buffer: in one statement, so that
+-- nothing is counted twice or missed. $1 account number.
+-- Rows: one per sub-account, in all shards, by slot; then one per buffered credit, which has no shard: its number, batch,
+-- `of` and amount stand under slot, held, seq and posted. Locks: none.
+(
+    SELECT s.shard, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version, s.last_entry_mac,
+           s.mac, s.slots, s.buffered, s.normal, s.bounded, j.seq AS journal_seq, j.mac AS journal_mac, NULL::uuid AS voucher_id,
+           NULL::date AS accounting_date, NULL::timestamptz AS posted_at,
+           coalesce((SELECT h.state FROM ledger.hot_accounts h WHERE h.account_number = $1), 'cold') AS heat
+    FROM ledger.sub_accounts s
+    LEFT JOIN LATERAL (
+        SELECT e.seq, e.mac FROM ledger.entries e
+        WHERE e.shard = s.shard AND e.account_number = s.account_number AND e.slot = s.slot ORDER BY e.seq DESC LIMIT 1
+    ) AS j ON true
+    WHERE s.account_number = $1 ORDER BY s.slot, s.shard
+)
+UNION ALL
+(
+    SELECT NULL, b.number, b.amount, b.batch, NULL, b.of, NULL, NULL, b.key_version, NULL, b.mac, NULL, NULL, NULL, NULL, NULL, NULL,
+           b.voucher_id, b.accounting_date, b.posted_at, NULL
+    FROM ledger.buffered_entries b WHERE b.account_number = $1 ORDER BY b.batch, b.number
+)

@@ -1,0 +1,171 @@
+"""What a read verifies before it shows a figure: rows against their MACs, and that all rows of an account are there.
+
+A row that does not verify ends the read of its account, and of no other. The caller of the read records the finding.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger import clock
+from fundledger.ledger.account import Account, Status
+from fundledger.ledger.batch import Unfolded
+from fundledger.ledger.buffer import what_is_wrong
+from fundledger.ledger.directory import AccountTampered, Reader
+from fundledger.ledger.statements import SQL
+from fundledger.security import canonical
+from fundledger.security.keys import KeyFault, Keys
+
+_UNREADABLE: Final = (KeyFault, struct.error, OverflowError, ValueError, TypeError)
+"""What a row raises that was never written like this: an unknown key, a value outside the range of its field."""
+
+
+class Tampered(Exception):
+    """An account's rows do not verify, so none of its figures is shown. `evidence` is JSON: what was found.
+
+    A retry does not help; other accounts are not affected.
+    """
+
+    def __init__(
+        self, account: Account | AccountTampered, shard: int, slot: int, wrong: str, row: asyncpg.Record | None = None
+    ) -> None:
+        self.account_id, self.account_number = _named(account)
+        super().__init__(f"account {self.account_id}: {wrong}")
+        self.shard = shard
+        self.slot = slot
+        found = {"read": wrong, "row": {} if row is None else {name: _shown(value) for name, value in row.items()}}
+        self.evidence = msgspec.json.encode(found).decode()
+
+    @classmethod
+    def record(cls, found: AccountTampered) -> "Tampered":
+        """The account's own record does not verify."""
+        return cls(found, found.shard, 0, "its record (owner, type, currency) does not match its MAC")
+
+
+def _named(account: Account | AccountTampered) -> tuple[str, int]:
+    return (
+        (account.id, account.number) if isinstance(account, Account) else (account.account_id, account.account_number)
+    )
+
+
+def _shown(value: object) -> object:
+    """A column's value as evidence."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, bool | int) else str(value)
+
+
+class Places(Protocol):
+    """What a ledger's layout tells of where accounts lie."""
+
+    @property
+    def shards(self) -> int: ...
+
+
+def verifies(keys: Keys, key_version: int, mac: bytes, message: Callable[[], bytes]) -> bool:
+    """Whether a row's MAC is that of its content; a row whose content no message can carry does not verify."""
+    try:
+        return keys.by_version(key_version).tag(message()) == mac
+    except _UNREADABLE:
+        return False
+
+
+def sub_account_message(account: Account, row: asyncpg.Record) -> bytes:
+    """What the MAC of a sub-account's row covers."""
+    message = canonical.sub_account(
+        account.number,
+        row["slot"],
+        account.currency.encode(),
+        row["posted"],
+        row["held"],
+        row["version"],
+        row["status"],
+        row["seq"],
+        row["posted_at_us"],
+        row["last_entry_mac"],
+        row["key_version"],
+    )
+    return canonical.first_of(row["slots"], row["buffered"], message)
+
+
+def entry_message(account_number: int, row: asyncpg.Record, previous_mac: bytes) -> bytes:
+    """What the MAC of an entry's row covers: its content, and the MAC of the entry before it."""
+    vouchers = row["vouchers"]
+    return (canonical.entry if vouchers is None else canonical.summary)(
+        account_number,
+        row["slot"],
+        row["seq"],
+        row["voucher_id"].bytes if vouchers is None else b"".join([id_.bytes for id_ in vouchers]),
+        row["amount"],
+        row["balance_after"],
+        row["accounting_date"].toordinal(),
+        clock.us(row["posted_at"]),
+        previous_mac,
+        row["key_version"],
+    )
+
+
+def check_sub_accounts(keys: Keys, account: Account, layout: Places, rows: Sequence[asyncpg.Record]) -> None:
+    """That these rows are all sub-accounts of the account, each as it was written. Raises Tampered.
+
+    Besides the columns of the row they have `journal_seq` and `journal_mac`, of the last entry that is recorded there.
+    """
+    found = {}
+    for row in rows:
+        where = (row["shard"], row["slot"])
+        if not verifies(keys, row["key_version"], row["mac"], lambda row=row: sub_account_message(account, row)):  # type: ignore[misc]
+            raise Tampered(account, *where, f"slot {row['slot']} does not match its MAC", row)
+        if (row["normal"], row["bounded"]) != (account.type.normal, account.type.bounded):
+            raise Tampered(account, *where, f"slot {row['slot']} is not of the account's type", row)
+        if row["status"] == Status.FROZEN_INTEGRITY:
+            raise Tampered(account, *where, "it is frozen because its books do not verify")
+        found[where] = row
+        last = (row["journal_seq"] or 0, row["journal_mac"] or canonical.GENESIS)
+        if last != (row["seq"], row["last_entry_mac"]):
+            raise Tampered(account, *where, f"slot {row['slot']} does not agree with its last entry", row)
+    for shard, slot in _expected(account, layout, found) ^ found.keys():
+        wrong = "is missing" if (shard, slot) not in found else "should not be there"
+        raise Tampered(account, shard, slot, f"slot {slot} in shard {shard} {wrong}")
+
+
+def _expected(account: Account, layout: Places, found: dict[tuple[int, int], asyncpg.Record]) -> set[tuple[int, int]]:
+    """Where the account has sub-accounts. Of a merchant's account the first one tells how many, under its MAC."""
+    if account.type.platform:
+        return {(shard, slot) for shard in account.shards(layout.shards) for slot in account.slots_in(shard)}
+    first = found.get((account.shard, 0))
+    return {(account.shard, slot) for slot in range(1 if first is None else first["slots"])}
+
+
+def check_buffered(keys: Keys, account: Account, rows: Sequence[Unfolded]) -> None:
+    """That the buffered credits that are there verify, and none of a batch is missing. Raises Tampered."""
+    try:
+        wrong = what_is_wrong(keys, account.number, rows)
+    except _UNREADABLE as error:
+        wrong = str(error)
+    if wrong is not None:
+        raise Tampered(account, account.shard, 0, f"buffered credits do not verify: {wrong}")
+
+
+def check_entry(keys: Keys, account: Account, shard: int, row: asyncpg.Record, previous_mac: bytes) -> None:
+    """That an entry is as it was written, behind the one that it was chained to. Raises Tampered."""
+    if not verifies(keys, row["key_version"], row["mac"], lambda: entry_message(account.number, row, previous_mac)):
+        wrong = f"entry {row['seq']} of slot {row['slot']} does not match its MAC"
+        raise Tampered(account, shard, row["slot"], wrong, row)
+
+
+async def fetch_of(reader: Reader, account: Account, name: str, *arguments: object) -> list[asyncpg.Record]:
+    """The rows of a statement about one account. Raises Tampered where a row has a value that cannot be read at all."""
+    try:
+        return await reader.fetch(SQL[name], account.number, *arguments)
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, asyncpg.InterfaceError):
+            raise
+        raise Tampered(account, account.shard, 0, f"a row of {name} cannot be read: {error}") from None
+
+
+async def record_finding(reader: Reader, found: Tampered) -> None:
+    """Keep what a read found, once however often it is read."""
+    await reader.fetch(SQL["record_read_finding"], found.shard, found.account_number, found.slot, found.evidence)

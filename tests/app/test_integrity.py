@@ -1,0 +1,114 @@
+"""Reads of a running platform whose rows were edited by SQL: 500 `integrity` for that account, 200 for the others."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.support.answers import is_problem
+from tests.support.client import Client
+from tests.support.running import RunningService
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+async def tampered() -> AsyncIterator[RunningService]:
+    """A platform of its own: its books are not right in the end."""
+    service = RunningService(workers=1, fund=True)
+    try:
+        await service.start()
+        yield service
+        await service.stop()
+    finally:
+        await service.remove()
+
+
+@pytest.fixture
+async def client(tampered: RunningService) -> AsyncIterator[Client]:
+    async with Client(tampered.base_url, tampered.token) as client:
+        yield client
+
+
+READS = ("", "/balance", "/balance?at=9999-01-01T00:00:00Z")
+OF_ENTRIES = ("/balance?at=9999-01-01T00:00:00Z",)
+"""What is answered from entries, beside the balance that stands on the account."""
+EDITS = {
+    "a balance": "UPDATE ledger.sub_accounts SET posted = posted + 5000000 WHERE account_number = $1",
+    "an inserted slot": """INSERT INTO ledger.sub_accounts SELECT shard, account_number, 1, 5000000, 0, version, seq, posted_at_us,
+        normal, bounded, status, key_version, last_entry_mac, mac FROM ledger.sub_accounts WHERE account_number = $1""",
+    "an entry": "UPDATE ledger.entries SET amount = amount + 1, balance_after = balance_after + 1 WHERE account_number = $1 AND seq = 2",
+    "the last entry": "DELETE FROM ledger.entries WHERE account_number = $1 AND seq = 2",
+}
+
+
+async def edit(service: RunningService, account: str, statement: str) -> int:
+    """Edit the account with triggers off; how many findings it has before."""
+    connection = await asyncpg.connect(service.dsn)
+    try:
+        number = await connection.fetchval("SELECT number FROM ledger.accounts WHERE id = $1", account)
+        async with connection.transaction():
+            await connection.execute("ALTER TABLE ledger.entries DISABLE TRIGGER ALL")
+            await connection.execute(statement, number)
+            await connection.execute("ALTER TABLE ledger.entries ENABLE ALWAYS TRIGGER entries_append_only")
+        return int(number)
+    finally:
+        await connection.close()
+
+
+async def findings(service: RunningService, number: int) -> int:
+    connection = await asyncpg.connect(service.dsn)
+    try:
+        statement = "SELECT count(*) FROM ledger.integrity_findings WHERE account_number = $1"
+        return int(await connection.fetchval(statement, number))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("statement", EDITS.values(), ids=EDITS)
+async def test_a_read_of_an_account_that_was_edited_is_a_problem_and_its_neighbour_is_answered(
+    tampered: RunningService, client: Client, statement: str
+) -> None:
+    account, neighbour = await client.merchant(1000), await client.merchant(1000)
+    await client.pay(await client.bank(), account, 10)
+    for read in READS:
+        assert (await client.get(f"/v1/accounts/{account}{read}")).status == 200
+    number = await edit(tampered, account, statement)
+    for read in OF_ENTRIES if statement == EDITS["an entry"] else READS:
+        answer = await client.get(f"/v1/accounts/{account}{read}")
+        assert is_problem(answer, 500, "integrity"), read
+        assert answer.json["account"] == account
+        assert b"5001" not in answer.body and b"posted" not in answer.body
+        assert (await client.get(f"/v1/accounts/{neighbour}{read}")).status == 200
+    assert 1 <= await findings(tampered, number) <= len(READS)
+
+
+async def created(fund: Client, name: str) -> bool:
+    """A busy machine may answer 503, after which the same request is safe."""
+    made = await fund.post("/v1/merchants", {"id": name, "name": name, "currency": "CNY"})
+    assert made.status in (200, 201, 503), made
+    return made.status != 503
+
+
+async def test_the_fund_service_says_that_it_is_the_books(tampered: RunningService) -> None:
+    async with Client(tampered.fund_url, tampered.token) as fund:
+        for name in ("edited", "whole"):
+            await eventually(lambda name=name: created(fund, name), "the merchant is created")
+        await edit(tampered, "merchant:edited:available", EDITS["a balance"])
+        answer = await fund.get("/v1/merchants/edited")
+        assert is_problem(answer, 500, "integrity")
+        assert "merchant:edited:available" in answer.json["detail"]
+        assert (await fund.get("/v1/merchants/whole")).status == 200
+
+
+async def test_a_balance_that_a_double_cannot_hold_is_there_as_text_too(client: Client) -> None:
+    most = (1 << 53) - 1
+    account = await client.merchant(most)
+    assert await client.balance(account) == {"posted": most, "held": 0, "pending": 0, "available": most}
+    await client.pay(await client.bank(), account, most)
+    text = str(2 * most)
+    exact = {"posted": 2 * most, "available": 2 * most, "posted_text": text, "available_text": text}
+    assert (await client.balance(account)).items() >= exact.items()
+    for query in ("", "?at=9999-01-01T00:00:00Z"):
+        answer = await client.get(f"/v1/accounts/{account}/balance{query}")
+        assert answer.json.items() >= exact.items()
+        assert "held_text" not in answer.json
