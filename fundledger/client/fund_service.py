@@ -251,6 +251,12 @@ class FundService(Service):
         """Of an adjustment, which is posted then. Refused: `approval-needs-another`."""
         return _told(await self._post(f"{PATHS['adjustment']}/{id_}/approve", person=person))
 
+    async def retry(self, order: Order, reason: str | None = None) -> Order:
+        """A stuck order, taken a step further after the cause in its `problem` was removed. Any other order is returned
+        as it stands.
+        """
+        return _told(await self._post(f"{PATHS[_kind(order)]}/{order.id}/retry", reason=reason))
+
     async def channel_cost(
         self, order_no: str, channel: str, amount: int, currency: str, ticket: str | None = None
     ) -> Order:

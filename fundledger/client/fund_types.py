@@ -120,18 +120,24 @@ class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     ticket: str | None = None
 
 
-class StatementLine(msgspec.Struct, frozen=True):
-    """Of a bank's statement: what came in (or, negative, went out) under a reference."""
+class StatementLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of a bank's statement: what came in (or, negative, went out) under a reference.
+
+    `entry_ref` (the bank's own reference of the entry) and `value_date` (a date) tell apart entries that look alike.
+    """
 
     ref: str
     amount: int
+    entry_ref: str | None = None
+    value_date: str | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order as it stands. `net`: by how much the merchant's balance moves in all.
 
     States: `created` (waits for approval), `posting` (not certain yet, it ends by itself), `posted`, `refused` (see
-    `problem`; nothing moved); a withdrawal goes on: `sent`, `paid`, `bounced`, `unknown`. `of_order`: the one that this
+    `problem`; nothing moved), `stuck` (see `problem`; a person removes the cause, then `retry`); a withdrawal goes on:
+    `sent`, `paid`, `bounced`, `unknown`. `of_order`: the one that this
     is about. `from_pending`: of a refund, what comes from money that was not settled yet. `to_receivable`: of a
     chargeback, what the merchant had not, and owes. `replay`: it was there before.
     """
@@ -165,7 +171,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_certain(self) -> bool:
         """Whether it is known if money moved."""
-        return self.state != "posting"
+        return self.state != "posting" and (self.state != "stuck" or self.posted_at is not None)
 
 
 class OrderRefused(Refused):

@@ -8,6 +8,7 @@ repeat answers the same, and books nothing twice.
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from datetime import date
 from typing import Annotated, Final, Protocol, TypeAlias
 from uuid import UUID
 
@@ -15,7 +16,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.answer import Answer, Away, Taken
-from fundledger.fund.matching import Expected, Line, Matched, Outcome, match
+from fundledger.fund.matching import Earlier, Expected, Line, Matched, Outcome, match
 from fundledger.fund.order import Kind, State
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import AMOUNT_MAX, BankDifference, ChannelName, ChannelRef, Currency, OrderNo
@@ -30,11 +31,15 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
-class StatementLine(msgspec.Struct, forbid_unknown_fields=True):
-    """`ref`: the channel's reference or, of what we sent, the order's id."""
+class StatementLine(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """`ref`: the channel's reference or, of what we sent, the order's id. `entry_ref`: the bank's own reference of the
+    entry, which names it for ever. `value_date` tells two entries apart that look alike.
+    """
 
     ref: ChannelRef
     amount: Moved
+    entry_ref: ChannelRef | None = None
+    value_date: date | None = None
 
     def __post_init__(self) -> None:
         if self.amount == 0:
@@ -125,11 +130,16 @@ async def import_statement(desk: Asks, pool: Pool, request: StatementRequest, mo
 
 async def _match(connection: Connection, request: StatementRequest, module: str) -> tuple[list[Matched], list[UUID]]:
     """Match, and write the statement with what came of it."""
-    lines = [Line(_plain(line.ref), line.amount) for line in request.lines]
     refs = sorted({line.ref for line in request.lines})
     ids = [id_ for id_ in map(_uuid, refs) if id_ is not None]
     rows = await connection.fetch(SQL["statements_expected"], request.channel, request.currency, refs, ids)
-    matching = match(lines, [_expected(row) for row in rows])
+    entry_refs = [line.entry_ref for line in request.lines if line.entry_ref is not None]
+    earlier = await connection.fetch(SQL["statements_earlier"], request.channel, request.currency, refs, entry_refs)
+    matching = match(
+        [Line(_plain(line.ref), line.amount, line.entry_ref, line.value_date) for line in request.lines],
+        [_expected(row) for row in rows],
+        [Earlier(_plain(ref), *rest) for ref, *rest in earlier],
+    )
     await connection.execute(
         SQL["statements_write"],
         *(request.channel, request.statement_no, request.currency, request.digest(), module),
@@ -139,6 +149,8 @@ async def _match(connection: Connection, request: StatementRequest, module: str)
         [matched.outcome.value for matched in matching.lines],
         [matched.order for matched in matching.lines],
         [matched.difference for matched in matching.lines],
+        [line.entry_ref for line in request.lines],
+        [line.value_date for line in request.lines],
     )
     return matching.lines, matching.in_transit
 

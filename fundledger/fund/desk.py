@@ -20,15 +20,14 @@ import asyncpg
 from fundledger.fund import orders, reserve
 from fundledger.fund.answer import Answer, Answering, Away, Taken
 from fundledger.fund.drafts import Draft, draft_of
-from fundledger.fund.flows import Ending
 from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.merchants import Merchants
+from fundledger.fund.next_steps import FAULTS, NextSteps
 from fundledger.fund.order import PLATFORM, Kind, Order, State
-from fundledger.fund.orders import Pool, order_from
+from fundledger.fund.orders import Pool
 from fundledger.fund.posting import Posting
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Request
-from fundledger.fund.statements import SQL
 
 BATCHES_AT_ONCE: Final = 3
 WAITING_MAX: Final = 20_000
@@ -36,7 +35,6 @@ PROBE_S: Final = 0.25
 """How long a batch waits for an account service that did not answer the one before."""
 ATTEMPTS_MAX: Final = 6
 _log = logging.getLogger(__name__)
-_FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 _OTHERS = Away("another order of this number was asked for at the same time, and there is none now")
@@ -66,7 +64,7 @@ class _Waiting:
             tell(told)
 
 
-class Desk:
+class Desk(NextSteps):
     """Of one worker. `batch_max` orders are in one transaction; a caller waits `wait_s` for what is not certain, and
     is then told so; `due_s` after it was written somebody looks after an order that nobody has marked.
     """
@@ -74,13 +72,10 @@ class Desk:
     def __init__(
         self, pool: Pool, posting: Posting, merchants: Merchants, *, batch_max: int, wait_s: float, due_s: float
     ) -> None:
-        self._pool = pool
-        self._posting = posting
+        super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
         self._link = posting.link
         self._merchants = merchants
         self._batch_max = batch_max
-        self._wait_s = wait_s
-        self._due_s = due_s
         self._queue: deque[_Waiting] = deque()
         self._known: dict[UUID, _Waiting] = {}
         self._batches = 0
@@ -130,7 +125,7 @@ class Desk:
                     await self._posting.prepare_chargeback(order)
         except AccountsAway as away:
             answer(Away(f"the account service does not answer: {away}"))
-        except _FAULTS as error:
+        except FAULTS as error:
             _log.warning("an order could not be looked up: %s", error)
             answer(Away("the fund database does not answer"))
         except Exception:
@@ -182,7 +177,7 @@ class Desk:
                 await self._settle([waiting.draft.order for waiting in written])
                 for waiting in written:
                     self._tell(waiting, Taken(waiting.draft.order))
-        except _FAULTS as error:
+        except FAULTS as error:
             _log.warning("orders could not be written: %s", error)
             told = Away("the fund database does not answer", undone=False)
         except Exception:
@@ -278,63 +273,6 @@ class Desk:
                     pause_s *= 2
         except TimeoutError:
             self._link.is_away = True
-
-    async def approve(self, id_: UUID, approver: str) -> Answer:
-        """Another one approves an adjustment, which is posted then. A repeat gets the order as it stands."""
-
-        async def begin() -> Order | None:
-            row = await self._pool.fetchrow(SQL["approve_order"], id_, approver, self._due_s)
-            return None if row is None else order_from(row)
-
-        def otherwise(order: Order) -> Answer:
-            if order.kind is not Kind.ADJUSTMENT:
-                return Refusal(Code.ORDER_NOT_FOUND, f"there is no adjustment {id_}")
-            if order.state is State.CREATED:
-                detail = f"{order.module} asked for it: another module, or another one who is named too, approves it"
-                return Refusal(Code.APPROVAL_NEEDS_ANOTHER, detail)
-            return Taken(order, replay=True)
-
-        return await self._go_on(id_, begin, otherwise, end=False)
-
-    async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
-        """A withdrawal was paid, or bounced. A repeat gets the order as it stands; the contrary is refused."""
-        _log.debug("withdrawal %s: %s says %s", id_, module, ending)
-
-        async def begin() -> Order | None:
-            row = await self._pool.fetchrow(SQL["begin_end"], id_, ending, channel_ref, reason, self._due_s)
-            return None if row is None else order_from(row)
-
-        def otherwise(order: Order) -> Answer:
-            if order.kind is not Kind.WITHDRAWAL:
-                return Refusal(Code.ORDER_NOT_FOUND, f"there is no withdrawal {id_}")
-            if order.ending is None:
-                return Refusal(Code.WITHDRAWAL_NOT_POSTED, f"the withdrawal is {order.state}")
-            if order.ending == ending:
-                return Taken(order, replay=True)
-            code = Code.WITHDRAWAL_PAID if order.ending == "paid" else Code.WITHDRAWAL_BOUNCED
-            return Refusal(code, f"the withdrawal was {order.ending} already")
-
-        return await self._go_on(id_, begin, otherwise, end=True)
-
-    async def _go_on(self, id_: UUID, begin: Any, otherwise: Any, *, end: bool) -> Answer:
-        """Write ahead the next step of an order that is there, and do it. Cancelling leaves it to be looked after."""
-        try:
-            order = await begin()
-            if order is None:
-                there = await orders.read_order(self._pool, id_)
-                if there is None:
-                    return Refusal(Code.ORDER_NOT_FOUND, f"there is no order {id_}")
-                answer: Answer = otherwise(there)
-                return answer
-        except _FAULTS as error:
-            _log.warning("an order could not go on: %s", error)
-            return Away("the fund database does not answer", undone=False)
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await (self._posting.end(order) if end else self._posting.post([order]))
-        except (AccountsAway, TimeoutError):
-            pass
-        return Taken(order)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -15,6 +15,8 @@ from fundledger.outbox.feed import Event, Feed
 from fundledger.outbox.horizon import FUND, Horizon
 
 AFTER_POSTING: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
+RETRIED: Final = '"retried_by"'
+"""Stands in the detail of an event that a request to retry made."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,11 +48,14 @@ class Pages:
 
 
 def event_of(row: asyncpg.Record) -> Event:
-    """`id` is made of the order and its state: an order goes into each state once."""
+    """`id` is made of the order and its state. An order goes into each state once, but for `stuck` and what a retry
+    takes it back to: the id of such an event has its seq, too.
+    """
     columns = dict(row)
     seq, state, at, detail = [columns.pop(f"event_{name}") for name in ("seq", "state", "at", "detail")]
     order = as_it_was(order_from(columns), State(state))
-    id_ = f"{order.id}:{state}"
+    again = state == State.STUCK or (detail is not None and RETRIED in detail)
+    id_ = f"{order.id}:{state}:{seq}" if again else f"{order.id}:{state}"
     type_ = f"{order.kind}.{state}"
     members: dict[str, Any] = {
         "seq": seq,
@@ -71,7 +76,7 @@ def as_it_was(order: Order, state: State) -> Order:
     order.reversed_by = None
     if state not in AFTER_POSTING:
         order.posted_at = None
-    if state is not State.REFUSED:
+    if state not in (State.REFUSED, State.STUCK):
         order.problem = None
     if order.kind is Kind.WITHDRAWAL and state not in (State.PAID, State.BOUNCED):
         # These came with its end.

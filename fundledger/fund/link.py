@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from uuid import UUID
+from typing import Final
 
 import msgspec
 
@@ -18,9 +18,13 @@ from fundledger.fund import accounts, flows
 from fundledger.fund.accounts import AccountName
 from fundledger.fund.flows import Ending
 from fundledger.fund.order import PLATFORM, Kind, Order, voucher_id
+from fundledger.fund.reported import Reported
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
+CONTRADICTIONS: Final = frozenset({"voucher-id-reused"})
+"""Problems that do not say that the movement is refused: the id of the voucher has other content."""
+_FAULT_FROM: Final = 500
 REFERENCE = "fund:"
 """Begins the reference of every voucher that the fund service posts; the id of its order follows."""
 
@@ -49,10 +53,16 @@ class Unverified(Away):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What became of a voucher: posted, or refused with a `problem` (JSON). `at`: when, where that was told."""
+    """The outcome of a voucher: posted, or refused with a `problem` (JSON). `at`: the time of posting, where the
+    account service returned it.
+
+    `stuck`: the problem is not a refusal of the movement. The account service gives the same answer to each repetition,
+    so a person has to remove the cause.
+    """
 
     problem: bytes | None = None
     at: datetime | None = None
+    stuck: bool = False
 
 
 def voucher_of(order: Order) -> Voucher:
@@ -76,6 +86,7 @@ class AccountLink:
         self._service = service
         self._opened: set[tuple[str, str]] = set()
         self._there: set[str] = set()
+        self._reported = Reported()
         self.is_away = False
 
     async def post(self, orders: Sequence[Order]) -> list[Verdict | None]:
@@ -113,11 +124,11 @@ class AccountLink:
             if len(vouchers) > 1:
                 half = len(vouchers) // 2
                 return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
-            _log.critical("the account service does not take voucher %s of ours: %s", vouchers[0].id, no)
-            return [None]
+            self.is_away = False
+            return [Verdict(problem=_encode(no.problem.members), stuck=True)]
         self.is_away = False
         return [
-            Verdict(at=result.posted_at) if result.status == "posted" else _refused(result.problem, result.id)
+            Verdict(at=result.posted_at) if result.status == "posted" else _refused(result.problem)
             for result in results
         ]
 
@@ -126,11 +137,31 @@ class AccountLink:
         try:
             posted = await self._service.reverse_voucher(voucher_id(order.of_order), order.voucher_id)
         except NotDone as no:
-            return _refused(no.problem, order.voucher_id)
+            return _refused(no.problem)
         except Fault as fault:
             raise self._away(fault) from None
         self.is_away = False
         return Verdict(at=posted.posted_at)
+
+    async def contradiction(self, order: Order) -> str | None:
+        """Read the voucher of an order and compare it. Return how it differs, None if it is posted as the order says.
+        Raises Away.
+        """
+        try:
+            record = await self._service.voucher(order.voucher_id)
+        except Fault as fault:
+            raise self._away(fault) from None
+        except NotDone as no:
+            raise Away(str(no)) from None
+        if record is None or record.status != "posted":
+            return f"voucher {order.voucher_id} is not posted"
+        try:
+            expected = voucher_of(order)
+        except AssertionError as error:
+            return f"the order has no flow: {error}"
+        wanted = expected.type, expected.reference, _credited(expected.entries)
+        found = record.type, record.reference, _credited(record.entries)
+        return None if wanted == found else f"the order says {wanted}, voucher {record.id} {found}"
 
     async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
         """Accounts as they are now, those that there are. Raises Away, Unverified."""
@@ -166,7 +197,8 @@ class AccountLink:
         except Fault as fault:
             raise self._away(fault) from None
         except NotDone as no:
-            _log.critical("an account of the fund service cannot be opened: %s", no)
+            if self._reported.is_new(name.id):
+                _log.critical("an account of the fund service cannot be opened: %s", no)
             if no.problem.code == "account-exists":
                 raise Differs(f"{name.id}: {no}", name.owner) from None
             raise Away(str(no)) from None
@@ -176,11 +208,17 @@ class AccountLink:
         return Away(str(fault), said=isinstance(fault, OutcomeUnknown) and fault.problem is not None)
 
 
-def _refused(problem: Problem | None, id_: UUID) -> Verdict | None:
-    """None: what is called a refusal is none, and the voucher may stand."""
-    if problem is None or problem.status >= 500:
+def _credited(entries: Sequence[Entry]) -> dict[str, int]:
+    """By account, a debit negative."""
+    credited: dict[str, int] = {}
+    for entry in entries:
+        amount = entry.amount if entry.side == "credit" else -entry.amount
+        credited[entry.account] = credited.get(entry.account, 0) + amount
+    return dict(sorted(credited.items()))
+
+
+def _refused(problem: Problem | None) -> Verdict | None:
+    """None: the outcome is unknown, and the voucher may be posted."""
+    if problem is None or problem.status >= _FAULT_FROM:
         return None
-    if problem.code == "voucher-id-reused":
-        _log.critical("voucher %s stands with other content than its order's", id_)
-        return None
-    return Verdict(problem=_encode(problem.members))
+    return Verdict(problem=_encode(problem.members), stuck=problem.code in CONTRADICTIONS)

@@ -1,6 +1,8 @@
 """Which line of a bank statement is which order, and by how much the bank has more, or less, than the books."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from enum import StrEnum
 from uuid import UUID
 
@@ -9,7 +11,8 @@ import msgspec
 
 class Outcome(StrEnum):
     """Of a line. `awaited`: as `matched`, but the order has not ended yet. `duplicate`: the orders that it names are
-    explained by other lines. `unknown`: no order moved money this way under this reference.
+    explained by other lines. `unknown`: no order moved money this way under this reference. `repeated`: another
+    statement has this very line, and its outcome stands there.
     """
 
     MATCHED = "matched"
@@ -17,13 +20,29 @@ class Outcome(StrEnum):
     DIFFERENT = "different"
     DUPLICATE = "duplicate"
     UNKNOWN = "unknown"
+    REPEATED = "repeated"
 
 
 class Line(msgspec.Struct, frozen=True):
-    """Of a statement. `amount`, never 0: positive came in. `ref` is the channel's reference, or an order's id."""
+    """Of a statement. `amount`, never 0: positive came in. `ref` is the channel's reference, or an order's id.
+    `entry_ref`: the bank's own reference of this entry.
+    """
 
     ref: str
     amount: int
+    entry_ref: str | None = None
+    value_date: date | None = None
+
+
+class Earlier(msgspec.Struct, frozen=True):
+    """Lines of one other statement that look alike: `count` of them, `unknown` of these without an order."""
+
+    ref: str
+    amount: int
+    entry_ref: str | None
+    value_date: date | None
+    count: int
+    unknown: int
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -51,17 +70,19 @@ class Matching(msgspec.Struct, frozen=True):
     in_transit: list[UUID]
 
 
-def match(lines: Sequence[Line], expected: Sequence[Expected]) -> Matching:
-    """Each order explains one line at most. Same amounts find each other first, then what is left under a reference.
+def match(lines: Sequence[Line], expected: Sequence[Expected], earlier: Sequence[Earlier] = ()) -> Matching:
+    """Match lines with orders. Each order explains one line at most: same amounts find each other first, then what is
+    left under a reference. `earlier`: lines of other statements under the same references.
 
-    The sum of the differences is that of the lines, less that of the orders which explain one.
+    The sum of the differences is that of the lines that are not `repeated`, less that of the orders which explain one.
     """
+    again = _repeated(lines, earlier)
     by_ref: dict[str, list[Expected]] = {}
     for each in expected:
         for ref in each.refs:
             by_ref.setdefault(ref, []).append(each)
     taken = {each.order for each in expected if each.taken}
-    found: dict[int, Matched] = {}
+    found = {i: Matched(Outcome.REPEATED, None, 0) for i in again}
     for exactly in (True, False):
         for i, line in enumerate(lines):
             if i in found:
@@ -70,8 +91,51 @@ def match(lines: Sequence[Line], expected: Sequence[Expected]) -> Matching:
             if fitting is not None:
                 taken.add(fitting.order)
                 found[i] = _matched(line, fitting)
-    rest = [found.get(i) or _unmatched(line, by_ref) for i, line in enumerate(lines)]
+    unmatched = [i for i in range(len(lines)) if i not in found]
+    found |= {i: _unmatched(lines[i], by_ref) for i in unmatched}
+    found |= {i: Matched(Outcome.REPEATED, None, 0) for i in _repeated_unknown(lines, found, earlier)}
+    rest = [found[i] for i in range(len(lines))]
     return Matching(rest, [each.order for each in expected if each.ended and each.order not in taken])
+
+
+def _repeated(lines: Sequence[Line], earlier: Sequence[Earlier]) -> set[int]:
+    """The lines that are in another statement by what names an entry: the bank's reference, else its value date, amount
+    and reference, and how many of these the statement has before it.
+    """
+    entries = {each.entry_ref for each in earlier if each.entry_ref is not None}
+    counts: Counter[tuple[object, ...]] = Counter()
+    for each in earlier:
+        if each.entry_ref is None and each.value_date is not None:
+            key = each.ref, each.amount, each.value_date
+            counts[key] = max(counts[key], each.count)
+    again = set()
+    for i, line in enumerate(lines):
+        name = line.ref, line.amount, line.value_date
+        if line.entry_ref is not None:
+            if line.entry_ref in entries:
+                again.add(i)
+            entries.add(line.entry_ref)
+        elif counts[name] > 0:
+            counts[name] -= 1
+            again.add(i)
+    return again
+
+
+def _repeated_unknown(lines: Sequence[Line], found: Mapping[int, Matched], earlier: Sequence[Earlier]) -> list[int]:
+    """The lines without an order that nothing but reference and amount names, and that another statement has, too. Of a
+    line that names an order this would not be safe: the bank may have moved the money twice.
+    """
+    counts: Counter[tuple[str, int]] = Counter()
+    for each in earlier:
+        if each.entry_ref is None:
+            counts[each.ref, each.amount] = max(counts[each.ref, each.amount], each.unknown)
+    again = []
+    for i, line in enumerate(lines):
+        unnamed = line.entry_ref is None and line.value_date is None
+        if unnamed and found[i].outcome is Outcome.UNKNOWN and counts[line.ref, line.amount] > 0:
+            counts[line.ref, line.amount] -= 1
+            again.append(i)
+    return again
 
 
 def _free(line: Line, by_ref: Mapping[str, Sequence[Expected]], taken: set[UUID], *, exactly: bool) -> Expected | None:

@@ -30,6 +30,9 @@ class Kind(StrEnum):
 class State(StrEnum):
     """created -> posting -> posted | refused; a withdrawal goes on: posted -> sent -> paid | bounced | unknown, then
     to paid | bounced. Only an adjustment stays `created`: until another one has approved it.
+
+    `stuck`: the next step of the order got an answer that no repetition changes. A person removes the cause, and a
+    request to retry takes the order back to the state that it came from.
     """
 
     CREATED = "created"
@@ -40,14 +43,16 @@ class State(StrEnum):
     PAID = "paid"
     BOUNCED = "bounced"
     UNKNOWN = "unknown"
+    STUCK = "stuck"
 
 
 NEXT: Final[dict[State, frozenset[State]]] = {
     State.CREATED: frozenset({State.POSTING}),
-    State.POSTING: frozenset({State.POSTED, State.REFUSED}),
-    State.POSTED: frozenset({State.SENT, State.PAID, State.BOUNCED}),
-    State.SENT: frozenset({State.PAID, State.BOUNCED, State.UNKNOWN}),
-    State.UNKNOWN: frozenset({State.PAID, State.BOUNCED}),
+    State.POSTING: frozenset({State.POSTED, State.REFUSED, State.STUCK}),
+    State.POSTED: frozenset({State.SENT, State.PAID, State.BOUNCED, State.STUCK}),
+    State.SENT: frozenset({State.PAID, State.BOUNCED, State.UNKNOWN, State.STUCK}),
+    State.UNKNOWN: frozenset({State.PAID, State.BOUNCED, State.STUCK}),
+    State.STUCK: frozenset({State.POSTING, State.POSTED, State.SENT, State.UNKNOWN}),
     State.REFUSED: frozenset(),
     State.PAID: frozenset(),
     State.BOUNCED: frozenset(),
@@ -91,6 +96,7 @@ class Order(msgspec.Struct):
     posted_at: datetime | None = None
     due_at: datetime | None = None
     seq: int = 0
+    stuck_from: str | None = None
 
     @property
     def net(self) -> int:

@@ -56,25 +56,30 @@ async def write_ahead(connection: Connection, orders: Sequence[Order]) -> set[UU
 def say(order: Order, verdict: Verdict) -> None:
     """What became of an order that was posting, whether it can be written or not."""
     order.problem, order.due_at = verdict.problem, None
-    if verdict.problem is None:
+    if verdict.stuck:
+        order.state, order.stuck_from = State.STUCK, State.POSTING
+    elif verdict.problem is None:
         order.state, order.posted_at = State.POSTED, verdict.at or datetime.now(UTC)
     else:
         order.state = State.REFUSED
 
 
-async def mark(connection: Connection, said: Sequence[Order]) -> Mapping[Kind, list[UUID]]:
-    """Write what became of orders that were posting. Answers which were refused by this, by kind: what these took has
-    to be given back in the same transaction.
+async def mark(connection: Connection, said: Sequence[Order]) -> tuple[Mapping[Kind, list[UUID]], set[UUID]]:
+    """Record the outcomes of orders that were `posting`. Return `(refused, stuck)`: the orders that this call marked
+    refused, by kind, whose reservations have to be released in the same transaction; and those that it marked stuck.
     """
     told = [
         Marked(order.id, order.state, None if order.problem is None else msgspec.Raw(order.problem), order.posted_at)
         for order in said
     ]
     refused: dict[Kind, list[UUID]] = {}
+    stuck = set()
     for id_, kind, state in await connection.fetch(SQL["mark_orders"], _encode(told).decode()):
         if state == State.REFUSED:
             refused.setdefault(Kind(kind), []).append(id_)
-    return refused
+        elif state == State.STUCK:
+            stuck.add(id_)
+    return refused, stuck
 
 
 async def read_orders(connection: AnyConnection, ids: Sequence[UUID]) -> dict[UUID, Order]:

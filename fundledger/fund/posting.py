@@ -14,12 +14,15 @@ from fundledger.fund import accounts, orders, reserve
 from fundledger.fund.link import AccountLink, Away, end_voucher_of
 from fundledger.fund.order import Kind, Order, State, voucher_id
 from fundledger.fund.orders import Pool
+from fundledger.fund.reported import Reported
 from fundledger.fund.statements import SQL
+from fundledger.fund.stuck import log_stuck, mark_stuck
 
 ATTEMPTS_MAX: Final = 3
 """Of a chargeback; from then on the merchant owes all of it, which cannot be refused for want of money."""
 DEADLOCKS_MAX: Final = 5
 END_AGAIN_S: Final = 30.0
+END_AGAIN_MAX_S: Final = 3600.0
 FINAL: Final = tuple(
     f"urn:fundledger:problem:{code}"
     for code in ("account-frozen", "account-closed", "insufficient-funds", "balance-out-of-range")
@@ -53,6 +56,7 @@ class Posting:
         self.pool = pool
         self.link = link
         self.counted = Counted()
+        self._reported = Reported()
 
     async def post(self, written: Sequence[Order]) -> None:
         """Post orders that are `posting`, and mark those whose outcome is known then: their state says it.
@@ -71,7 +75,8 @@ class Posting:
         for order, verdict in zip(written, verdicts, strict=True):
             if verdict is None:
                 continue
-            if verdict.problem is not None and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
+            refused = verdict.problem is not None and not verdict.stuck
+            if refused and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
                 again.append(order)
             else:
                 orders.say(order, verdict)
@@ -85,12 +90,13 @@ class Posting:
         for attempt in range(DEADLOCKS_MAX):
             try:
                 async with self.pool.acquire() as connection:
-                    if any(order.problem is not None and order.kind in reserve.RESERVING for order in said):
+                    if any(order.state is State.REFUSED and order.kind in reserve.RESERVING for order in said):
                         async with connection.transaction():
-                            await reserve.release(connection, await orders.mark(connection, said))
+                            refused, stuck = await orders.mark(connection, said)
+                            await reserve.release(connection, refused)
                     else:
                         # One statement is a transaction.
-                        await orders.mark(connection, said)
+                        _, stuck = await orders.mark(connection, said)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -99,7 +105,8 @@ class Posting:
                     for order in said:
                         await self._mark([order])
                     return
-                _log.critical("%s order %s cannot be marked %s: %s", said[0].kind, said[0].id, said[0].state, error)
+                if self._reported.is_new(said[0].id):
+                    _log.critical("%s order %s cannot be marked %s: %s", said[0].kind, said[0].id, said[0].state, error)
                 break
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                 _log.warning("%d orders are known to have ended, but not marked: %s", len(said), error)
@@ -108,6 +115,8 @@ class Posting:
                 for order in said:
                     key = f"{order.kind} {order.state}"
                     self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
+                    if order.id in stuck:
+                        log_stuck(order)
                 return
         self.counted.unmarked += len(said)
 
@@ -134,13 +143,19 @@ class Posting:
             await self.post([order])
 
     async def _end_again(self, order: Order, problem: bytes) -> None:
-        """Its merchant is frozen, or whatever it is: the money stays in transit until that is over. A refusal that is
-        final for its id leaves this attempt to nobody, so that the next one can be the only one that is posted.
+        """Take another attempt at an end that was refused, for example because the merchant is frozen: the money stays
+        in transit until then. The refusal is final for the id of the voucher, so no other attempt can post this one.
         """
-        _log.critical("the end of withdrawal %s was refused, and is tried again: %s", order.id, problem.decode())
-        if any(f'"{code}"' in problem.decode() for code in FINAL):
-            async with self.pool.acquire() as connection:
-                await connection.fetch(SQL["end_again"], order.id, order.attempt, END_AGAIN_S)
+        pause_s = min(END_AGAIN_MAX_S, END_AGAIN_S * 2.0 ** min(order.attempt, 30))
+        async with self.pool.acquire() as connection:
+            ours = await connection.fetch(SQL["end_again"], order.id, order.attempt, pause_s)
+        if ours and order.attempt == 0:
+            _log.critical(
+                "the end of withdrawal %s was refused, and is tried again: %s",
+                order.id,
+                problem.decode(),
+                extra={"event": "end_refused", "order": str(order.id)},
+            )
 
     async def end(self, order: Order) -> None:
         """Post the end of a withdrawal, as it was written ahead, and mark it: its state says it. Raises as `post`."""
@@ -154,7 +169,10 @@ class Posting:
         if verdict is None:
             return
         if verdict.problem is not None:
-            await self._end_again(order, verdict.problem)
+            if not verdict.stuck and any(f'"{code}"' in verdict.problem.decode() for code in FINAL):
+                await self._end_again(order, verdict.problem)
+            else:
+                await mark_stuck(self.pool, order, verdict.problem)
             return
         try:
             async with self.pool.acquire() as connection:

@@ -7,6 +7,7 @@ from fundledger.fund.link import Away
 from fundledger.fund.order import Order, State
 from fundledger.fund.orders import order_from
 from fundledger.fund.posting import Posting
+from fundledger.fund.reported import Reported
 from fundledger.fund.statements import SQL
 
 AT_ONCE: Final = 500
@@ -22,6 +23,7 @@ class Recoverer:
         self._posting = posting
         self._pool = posting.pool
         self._again_s = again_s
+        self._reported = Reported()
 
     async def recover_some(self) -> tuple[int, float]:
         """`(how many orders are known now, for how long the oldest one has been due, in seconds)`. Raises what asyncpg
@@ -57,7 +59,7 @@ class Recoverer:
                     half = len(some) // 2
                     waiting += [some[half:], some[:half]]
                 else:
-                    _log.error("%s order %s stays unknown: %s", some[0].kind, some[0].id, away)
+                    self._report(some[0], away)
 
     async def _end(self, order: Order) -> None:
         try:
@@ -65,4 +67,14 @@ class Recoverer:
         except Away as away:
             if not away.said:
                 raise
-            _log.error("the end of withdrawal %s stays unknown: %s", order.id, away)
+            self._report(order, away)
+
+    def _report(self, order: Order, away: Away) -> None:
+        if self._reported.is_new((order.id, order.state)):
+            _log.error(
+                "%s %s stays unknown: %s",
+                order.kind,
+                order.id,
+                away,
+                extra={"event": "order_unknown", "order": order.id},
+            )

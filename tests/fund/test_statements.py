@@ -1,7 +1,8 @@
 """What the bank moved is held against the books: each order explains one line, and the rest is booked, once."""
 
 import asyncio
-from datetime import UTC, datetime
+import hashlib
+from datetime import UTC, date, datetime
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -15,6 +16,7 @@ from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.bank_statements import (
     Contradiction,
     Imported,
+    StatementLine,
     StatementRequest,
     contradictions,
     difference_no,
@@ -224,7 +226,7 @@ async def test_every_kind_of_order_explains_its_line_and_the_rest_is_booked(fund
     assert report.total == sum(amount for _, amount, _ in rows)
     assert report.difference == -33 - 30 - 1 + 102 + 103 + 104 - 7 == await booked(fund_pool)
     assert [line.state for line in report.lines if line.difference] == [State.POSTED] * 7
-    assert report.counts == {MATCHED: 4, AWAITED: 2, DIFFERENT: 1, DUPLICATE: 1, UNKNOWN: 5}
+    assert report.counts == {MATCHED: 4, AWAITED: 2, DIFFERENT: 1, DUPLICATE: 1, UNKNOWN: 5, Outcome.REPEATED: 0}
 
 
 async def test_a_repeat_answers_the_same_and_books_nothing_though_the_books_went_on(fund_pool: Pool):
@@ -374,3 +376,67 @@ async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
         assert {line.state for line in done.report.lines if line.difference} == {State.POSTED}
         assert done.report.counts[UNKNOWN] == 2
         assert await desk.balance(accounts.bank(name, "CNY")) == before + done.report.difference
+
+
+# --- The same line on two statements --------------------------------------------------------------------------------
+
+
+def line(ref: str, amount: int, entry_ref: str | None = None, value_date: date | None = None) -> StatementLine:
+    return StatementLine(ref, amount, entry_ref, value_date)
+
+
+D1, D2 = date(2026, 3, 1), date(2026, 3, 2)
+AGAIN: dict[str, tuple[list[StatementLine], list[StatementLine], list[str]]] = {
+    # what it is: (lines of the first statement, of the second, outcomes of the second)
+    "the same": ([line("FEE", -7)], [line("FEE", -7)], ["repeated"]),
+    "another amount": ([line("FEE", -7)], [line("FEE", -8)], ["unknown"]),
+    "once more than before": ([line("FEE", -7)], [line("FEE", -7)] * 2, ["repeated", "unknown"]),
+    "both again": ([line("FEE", -7)] * 2, [line("FEE", -7)] * 2, ["repeated", "repeated"]),
+    "of another day": ([line("FEE", -7, None, D1)], [line("FEE", -7, None, D2)], ["unknown"]),
+    "of the same day": ([line("FEE", -7, None, D1)], [line("FEE", -7, None, D1)], ["repeated"]),
+    "another entry": ([line("FEE", -7, "E1")], [line("FEE", -7, "E2")], ["unknown"]),
+    "the same entry": ([line("FEE", -7, "E1")], [line("FEE", -7, "E1")], ["repeated"]),
+    "the same entry, written otherwise": ([line("FEE", -7, "E1")], [line("FEES", -7, "E1", D2)], ["repeated"]),
+    "the same entry twice on one": (
+        [line("X", 1)],
+        [line("FEE", -7, "E1"), line("FEE", -7, "E1")],
+        ["unknown", "repeated"],
+    ),
+    "of an order, which the bank may have paid twice": ([line("IN-1", 100)], [line("IN-1", 100)], ["duplicate"]),
+    "of an order, and the same entry": ([line("IN-1", 100, "E1")], [line("IN-1", 100, "E1")], ["repeated"]),
+    "of an order, of the same day": ([line("IN-1", 100, None, D1)], [line("IN-1", 100, None, D1)], ["repeated"]),
+}
+
+
+@pytest.mark.parametrize("case", AGAIN)
+async def test_a_line_that_another_statement_has_is_booked_once(fund_pool: Pool, case: str):
+    first, second, outcomes = AGAIN[case]
+    await an_order(fund_pool, "payment", 100, "posted", channel_ref="IN-1")
+    books = BooksInSql(fund_pool)
+    for number, lines in (("A", first), ("B", second)):
+        request = StatementRequest(here.channel, number, "CNY", lines)
+        imported = await import_statement(books, fund_pool, request, "dev")
+        assert isinstance(imported, Imported)
+        replay = await import_statement(books, fund_pool, request, "dev")
+        assert isinstance(replay, Imported)
+        assert (replay.replay, replay.report) == (True, imported.report)
+    assert [reported.outcome for reported in imported.report.lines] == outcomes
+    moved = sum(each.amount for each in first)
+    moved += sum(each.amount for each, outcome in zip(second, outcomes, strict=True) if outcome != "repeated")
+    explained = 100 if any(each.ref == "IN-1" for each in first) else 0
+    assert await booked(fund_pool) == moved - explained
+
+
+async def test_one_that_knows_no_earlier_lines_books_twice(fund_pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    blind = SQL["statements_earlier"].replace("n.outcome <> 'repeated'", "false")
+    monkeypatch.setitem(SQL, "statements_earlier", blind)
+    for number in ("A", "B"):
+        request = StatementRequest(here.channel, number, "CNY", [line("FEE", -7)])
+        await import_statement(BooksInSql(fund_pool), fund_pool, request, "dev")
+    assert await booked(fund_pool) == -14
+
+
+def test_the_digest_of_a_statement_is_what_it_was_before_lines_had_an_identity():
+    request = StatementRequest("c", "1", "CNY", [StatementLine("a", 5)])
+    plain = b'statement|{"channel":"c","statement_no":"1","currency":"CNY","lines":[{"ref":"a","amount":5}]}'
+    assert request.digest() == hashlib.sha256(plain).digest()

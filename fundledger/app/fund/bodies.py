@@ -28,6 +28,12 @@ class ApproveBody(msgspec.Struct, forbid_unknown_fields=True):
     person: Person | None = None
 
 
+class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`reason`: what was done about the cause."""
+
+    reason: Reason | None = None
+
+
 class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Of all channels, or of one. From `effective_at` on; without it, as soon as all workers know it."""
 

@@ -34,3 +34,4 @@ def _orders(s: FundSnapshot) -> Iterable[Metric]:
     yield gauge("fund_waiting_orders", "Orders that are not answered yet.", s.waiting)
     yield gauge("fund_outstanding_orders", "Orders written ahead that are not known yet.", s.outstanding)
     yield gauge("fund_outstanding_age_seconds", "The age of the oldest of them.", s.outstanding_age_s)
+    yield gauge("fund_stuck_orders", "Orders that no repetition takes further: a person has to act.", s.stuck)

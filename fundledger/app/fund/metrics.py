@@ -19,7 +19,8 @@ from fundledger.fund.posting import Counted
 class FundSnapshot(Answered):
     """Everything one worker of the fund service has counted, and its gauges. Labels as of `Answered`.
 
-    `outstanding` orders of all workers are written ahead and not known yet, the oldest of them for `outstanding_age_s`.
+    `outstanding` orders of all workers are written ahead and not known yet, the oldest of them for `outstanding_age_s`;
+    `stuck` orders need a person.
     """
 
     answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
@@ -29,6 +30,7 @@ class FundSnapshot(Answered):
     waiting: int = 0
     outstanding: int = 0
     outstanding_age_s: float = 0.0
+    stuck: int = 0
 
     def add(self, other: "FundSnapshot") -> None:
         """Of another worker."""
@@ -41,10 +43,11 @@ class FundSnapshot(Answered):
         # Each worker looks at all orders.
         self.outstanding = max(self.outstanding, other.outstanding)
         self.outstanding_age_s = max(self.outstanding_age_s, other.outstanding_age_s)
+        self.stuck = max(self.stuck, other.stuck)
 
     def forget_gauges(self) -> None:
         super().forget_gauges()
-        self.waiting = self.outstanding = 0
+        self.waiting = self.outstanding = self.stuck = 0
         self.outstanding_age_s = 0.0
 
 

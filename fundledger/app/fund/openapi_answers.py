@@ -22,6 +22,7 @@ _BODIES: Final[tuple[type[msgspec.Struct], ...]] = (
     bodies.PaidBody,
     bodies.BouncedBody,
     bodies.ApproveBody,
+    bodies.RetryBody,
     bodies.FeeRuleBody,
     bodies.WebhookBody,
     bodies.DisableBody,

@@ -176,6 +176,20 @@ def _of(kind: Kind) -> list[Operation]:
             {200: shown("History", "Its states."), 404: no_such(words)},
             (_ORDER_PATH,),
         ),
+        Operation(
+            "POST",
+            f"{path}/{{id}}/retry",
+            f"retry_{name}",
+            "Orders",
+            f"Retry a stuck {words}",
+            "Send it when the cause in `problem` is removed: the order goes back to the state that it came from, and "
+            "its next step is done. Any other order is answered as it stands.",
+            {**_taken(200, _FUNDS), 404: no_such(words)},
+            (_ORDER_PATH,),
+            body="RetryBody",
+            body_required=False,
+            example={"reason": "the account is open again"},
+        ),
     ]
 
 

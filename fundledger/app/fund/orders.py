@@ -51,6 +51,8 @@ CLASSES: Final[dict[Kind, ApiClass]] = {
 }
 OF_THE_PLATFORM: Final = frozenset({Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE, Kind.REVERSAL})
 """Lists of these may leave the merchant out."""
+UNCERTAIN: Final = frozenset({State.POSTING, State.STUCK})
+"""States of an order whose next step is not known to be done: answered 202."""
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 500
 SEQ_MAX: Final = (1 << 63) - 1
@@ -204,10 +206,10 @@ def told(service: FundService, passage: Passage, kind: Kind, answer: Answer, sta
         service.metrics.answer(kind, "replayed" if answer.replay else order.state)
         if answer.replay:
             service.gate.refund(passage)
-            return Reply(202 if order.state is State.POSTING else 200, render.order(order), JSON, _REPLAY)
+            return Reply(202 if order.state in UNCERTAIN else 200, render.order(order), JSON, _REPLAY)
         if order.state is State.REFUSED:
             return Reply(422, render.refused_order(order), PROBLEM_TYPE, {})
-        return Reply(202 if order.state is State.POSTING else status, render.order(order))
+        return Reply(202 if order.state in UNCERTAIN else status, render.order(order))
     if isinstance(answer, Away):
         service.metrics.answer(kind, "fault")
         return gone(answer)

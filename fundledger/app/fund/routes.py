@@ -23,6 +23,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
     yield Route("GET", path, orders.listing(kind), query=LIST, api_class=ApiClass.LIST, enters=True, by_body=True)
     yield Route("GET", f"{path}/{{id}}", orders.getting(kind), api_class=ApiClass.QUERY)
     yield Route("GET", f"{path}/{{id}}/history", orders.history(kind), api_class=ApiClass.QUERY)
+    yield Route("POST", f"{path}/{{id}}/retry", withdrawals.retrying(kind), api_class=ApiClass.ADMIN, enters=True)
 
 
 ORDERS: list[Route[FundService]] = [

@@ -117,6 +117,7 @@ class FundService(Worker):
                 row = await self.pool.fetchrow(SQL["outstanding"])
                 assert row is not None
                 self.metrics.now.outstanding, self.metrics.now.outstanding_age_s = row["orders"], row["age_s"]
+                self.metrics.now.stuck = row["stuck"]
             except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 pass
             await asyncio.sleep(LOOK_EVERY_S)

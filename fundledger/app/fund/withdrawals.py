@@ -1,10 +1,10 @@
-"""What becomes of an order after it was taken: a withdrawal is paid or bounces, an adjustment is approved."""
+"""Steps of an order that is there: a withdrawal ends, an adjustment is approved, a stuck order is retried."""
 
 from collections.abc import Awaitable, Callable
 
 from fundledger.app.body import decoder, quotes_of_flat
-from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody
-from fundledger.app.fund.orders import found, told, whose
+from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
+from fundledger.app.fund.orders import Handler, found, told, whose
 from fundledger.app.fund.service import FundService
 from fundledger.app.problems import not_found
 from fundledger.app.reply import Reply
@@ -16,6 +16,7 @@ from fundledger.fund.refusal import Code, Refusal
 _decode_paid = decoder(PaidBody, quotes_of_flat)
 _decode_bounced = decoder(BouncedBody, quotes_of_flat)
 _decode_approve = decoder(ApproveBody, quotes_of_flat)
+_decode_retry = decoder(RetryBody, quotes_of_flat)
 
 
 async def paid(service: FundService, call: Call) -> Reply:
@@ -45,6 +46,16 @@ async def approve(service: FundService, call: Call) -> Reply:
     body = _decode_approve(call.body)
     approver = call.module if body.person is None else f"{call.module}/{body.person}"
     return await _done(service, call, Kind.ADJUSTMENT, lambda order: service.desk.approve(order.id, approver))
+
+
+def retrying(kind: Kind) -> Handler:
+    """`POST /v1/{kind}/{id}/retry`: take a stuck order a step further, its cause being removed. Idempotent."""
+
+    async def retry(service: FundService, call: Call) -> Reply:
+        body = _decode_retry(call.body)
+        return await _done(service, call, kind, lambda order: service.desk.retry(order.id, call.module, body.reason))
+
+    return retry
 
 
 async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Order], Awaitable[Answer]]) -> Reply:

@@ -19,8 +19,12 @@ from aiolimiter import AsyncLimiter
 
 from fundledger.fund.answer import Answer, Taken
 from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
+from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.order import Order
+from fundledger.fund.orders import order_from
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.statements import SQL
+from fundledger.fund.stuck import mark_stuck, problem
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +38,10 @@ class Ends(Protocol):
     async def end(
         self, order_id: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str
     ) -> Answer: ...
+
+    async def contradiction(self, order: Order) -> str | None:
+        """How the voucher of a withdrawal differs from its order, None if it does not. Raises Away."""
+        ...
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -146,7 +154,13 @@ class _Line:
             return rows
 
         async def new() -> list[asyncpg.Record]:
-            return await self._pool.fetch(SQL["payouts_claim"], self._name, self._chunk, self._lease)
+            rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._chunk)
+            found = await asyncio.gather(*(self._is_posted(order_from(row)) for row in rows))
+            orders = [order for order in found if order is not None]
+            if not orders:
+                return []
+            claim = [order.id for order in orders], [order.amount for order in orders], [o.currency for o in orders]
+            return await self._pool.fetch(SQL["payouts_claim"], self._name, *claim, self._lease)
 
         asked = await self._through(due, self._ask_after)
         return asked + await self._through(new, self._send) if self._answers else asked
@@ -168,6 +182,40 @@ class _Line:
             done += len(sendings)
             self._answers = any(results)
         return done
+
+    async def _is_posted(self, order: Order) -> Order | None:
+        """The order, if the account service has posted exactly what it says. Else nothing is sent: None. An order that
+        differs from its voucher is stuck then.
+        """
+        try:
+            differs = await self._desk.contradiction(order)
+        except AccountsAway as away:
+            _log.warning("withdrawal %s is not sent before its voucher could be read: %s", order.id, away)
+            return None
+        if differs is None:
+            return order
+        await self._differs(order, differs)
+        return None
+
+    async def _differs(self, order: Order, detail: str) -> None:
+        reason = problem("payout-differs", "The payout differs from the voucher that was posted", detail)
+        if await mark_stuck(self._pool, order, reason):
+            self.counted.findings += 1
+            said = msgspec.json.encode({"detail": detail}).decode()
+            await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", said)
+
+    async def _is_posted_still(self, sending: Sending) -> bool:
+        row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
+        if row is None:
+            return False
+        order = await self._is_posted(order_from(row))
+        if order is None:
+            return False
+        if (order.amount, order.currency) == (sending.amount, sending.currency):
+            return True
+        detail = f"the payout says {sending.amount} {sending.currency}, the order {order.amount} {order.currency}"
+        await self._differs(order, detail)
+        return False
 
     async def _send(self, sending: Sending) -> bool:
         """For the first time, or again after the channel said `absent`. Answers whether the channel did."""
@@ -216,7 +264,9 @@ class _Line:
         if said.state is not Standing.ABSENT:
             await self._heard(sending, said)
         elif await self._pool.fetchval(SQL["payouts_again"], sending.order_id, self._lease) is not None:
-            return await self._send(sending)
+            if await self._is_posted_still(sending):
+                return await self._send(sending)
+            await self._later(sending)
         else:
             await self._absent_of_ended(sending)
         return True

@@ -1,6 +1,8 @@
 -- Take orders that somebody has to look after: not known to be posted yet, or ended but not known to be. $1 how many,
--- $2 seconds until they are due again. Who takes them at the same moment gets others. Rows: the orders. Locks: theirs.
-UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2)
+-- $2 seconds until they are due again: twelve times as long of an order that is older than 11 minutes, less before. Who takes
+-- them at the same moment gets others. Rows: the orders. Locks: theirs.
+UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2 *
+    greatest(1, least(12, 1 + floor(extract(epoch FROM clock_timestamp() - o.created_at)::float8 / 60))))
 WHERE o.id IN (
     SELECT d.id FROM fund.orders d
     WHERE d.due_at <= clock_timestamp()
@@ -10,4 +12,4 @@ WHERE o.id IN (
 RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
-       o.posted_at, o.due_at, o.seq
+       o.posted_at, o.due_at, o.seq, o.stuck_from

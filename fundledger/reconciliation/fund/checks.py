@@ -41,6 +41,8 @@ GUARDS: Final = frozenset(
         "orders_ending",
         "orders_refused_for_a_reason",
         "orders_approved_by_another",
+        "orders_stuck_from",
+        "orders_stuck_from_a_state",
         "orders_no_delete",
         "orders_no_truncate",
         "payments_pkey",

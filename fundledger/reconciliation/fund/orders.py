@@ -24,6 +24,11 @@ def order_of(row: asyncpg.Record) -> Order:
     return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
 
 
+def is_posted(order: Order) -> bool:
+    """Whether the voucher of its posting stands, by the order's state."""
+    return order.state in POSTED or (order.state is State.STUCK and order.stuck_from != State.POSTING)
+
+
 def named(row: asyncpg.Record) -> str:
     return f"order {row['id']} ({row['kind']} {row['order_no']} of {row['merchant']})"
 
@@ -78,10 +83,11 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         yield f"the voucher of its id, {voucher}", str(order.voucher_id)
     if order.attempt != 0 and order.kind not in (Kind.CHARGEBACK, Kind.WITHDRAWAL):
         yield "one attempt", f"attempt {order.attempt}"
-    if (order.posted_at is not None) != (order.state in POSTED):
-        yield f"{'a' if order.state in POSTED else 'no'} time of posting, it is {order.state}", str(order.posted_at)
-    if (order.problem is not None) != (order.state is State.REFUSED):
-        refused = order.state is State.REFUSED
+    posted = is_posted(order)
+    if (order.posted_at is not None) != posted:
+        yield f"{'a' if posted else 'no'} time of posting, it is {order.state}", str(order.posted_at)
+    refused = order.state in (State.REFUSED, State.STUCK)
+    if (order.problem is not None) != refused:
         yield f"{'a' if refused else 'no'} problem, it is {order.state}", "a problem" if order.problem else "none"
     if order.state in AFTER_POSTED and order.kind is not Kind.WITHDRAWAL:
         yield "posted at most, it is no withdrawal", order.state
@@ -89,7 +95,7 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         yield "posting at least, it is no adjustment", order.state
     if order.state in ENDED and order.ending != order.state:
         yield f"ending {order.state}", f"ending {order.ending}"
-    if order.ending is not None and (order.kind is not Kind.WITHDRAWAL or order.state not in POSTED):
+    if order.ending is not None and (order.kind is not Kind.WITHDRAWAL or not posted):
         yield "no ending, it is no posted withdrawal", f"ending {order.ending}"
     approved = order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED
     if (order.approved_by is not None) != approved or order.approved_by == order.module:

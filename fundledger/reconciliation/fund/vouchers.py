@@ -24,7 +24,7 @@ from fundledger.fund.flows import (
 )
 from fundledger.fund.order import Kind, Order, State, voucher_id
 from fundledger.reconciliation.evidence import Accounts, numbers_in, pairs
-from fundledger.reconciliation.fund.orders import ENDED, POSTED, named, order_of
+from fundledger.reconciliation.fund.orders import ENDED, is_posted, named, order_of
 from fundledger.reconciliation.reading import Names, Rows
 from fundledger.reconciliation.report import READABLE, Check, Fund, Total, described, printable
 
@@ -67,7 +67,7 @@ class Step(NamedTuple):
 
     @property
     def is_posted(self) -> bool:
-        return self.order.state in (POSTED if self.ending is None else ENDED)
+        return is_posted(self.order) if self.ending is None else self.order.state in ENDED
 
     @property
     def entries(self) -> list[Entry]:

@@ -2,13 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fundledger.client.faults import Problem
+from fundledger.client.types import Voucher, VoucherResult
 from tests.support.answers import is_problem
 from tests.support.client import Answer
-from tests.support.fund_http import OTHER_TOKEN, FundClient
+from tests.support.fund_books import prove_fund
+from tests.support.fund_http import OTHER_TOKEN, FundClient, a_fund_service
+from tests.support.running import RunningService
 from tests.support.wire import connected, request
 
 FEE = {"basis_points": 60}
@@ -301,3 +307,31 @@ async def test_a_bad_query_names_its_parameter(fund: FundClient, query: str, fie
     answer = await fund.get(f"/v1/payments{query}")
     assert is_problem(answer, 400, "malformed")
     assert answer.json["field"] == field
+
+
+async def test_a_stuck_order_is_listed_and_retried_over_http(
+    fund_database: str, service: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_fund_service(fund_database, tmp_path, service) as (running, url), FundClient(url) as fund:
+        merchant = await fund.shop("s", 100)
+        problem = {"type": "urn:fundledger:problem:voucher-id-reused", "status": 422, "title": "t", "detail": "d"}
+
+        async def reused(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
+            return [VoucherResult(voucher.id, "refused", Problem(problem)) for voucher in vouchers]
+
+        with monkeypatch.context() as broken:
+            broken.setattr(running._accounts, "post_vouchers", reused)
+            body = {"merchant": merchant, "order_no": "w", "amount": 10, "channel": "c"}
+            stuck = await fund.post("/v1/withdrawals", body)
+            assert is_order(stuck, 202, "stuck", problem=problem)
+        assert is_order(await fund.post("/v1/withdrawals", body), 202, "stuck")
+        listed = await fund.get(f"/v1/withdrawals?merchant={merchant}&state=stuck")
+        assert [order["id"] for order in listed.json["orders"]] == [stuck.json["id"]]
+        path = f"/v1/withdrawals/{stuck.json['id']}"
+        assert is_order(await fund.post(f"{path}/retry", {"reason": "cleared"}), 200, "posted")
+        assert is_order(await fund.post(f"{path}/retry"), 200, "posted")
+        steps = (await fund.get(f"{path}/history")).json["history"]
+        assert [step["state"] for step in steps] == ["created", "posting", "stuck", "posting", "posted"]
+        assert steps[3]["detail"] == {"retried_by": "tests", "reason": "cleared"}
+        assert is_problem(await fund.post(f"/v1/payments/{stuck.json['id']}/retry"), 404, "not-found")
+    await prove_fund(fund_database, service.dsn, fund.salt)

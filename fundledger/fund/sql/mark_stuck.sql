@@ -1,0 +1,11 @@
+-- No repetition takes a withdrawal any further. $1 order id, $2 the state that it is in, $3 the reason (JSON). Rows: one, none
+-- when it is not in that state any more. Locks: the order.
+WITH marked AS (
+    UPDATE fund.orders o SET state = 'stuck', stuck_from = o.state, problem = $3::json, due_at = NULL
+    WHERE o.id = $1 AND o.kind = 'withdrawal' AND o.state = $2 AND o.state IN ('posted', 'sent', 'unknown')
+    RETURNING o.id, o.merchant, o.kind, o.state, o.problem
+), outbox AS (
+    INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
+    SELECT m.id, m.merchant, m.kind, m.state, m.problem, clock_timestamp() FROM marked m
+)
+SELECT m.id FROM marked m

@@ -1,0 +1,9 @@
+-- Withdrawals that wait to be sent, oldest first. $1 channel, $2 how many at most. Rows: the orders. Locks: none.
+SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
+       o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
+       o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
+       o.posted_at, o.due_at, o.seq, o.stuck_from
+FROM fund.orders o
+WHERE o.kind = 'withdrawal' AND o.state = 'posted' AND o.channel = $1::text AND o.ending IS NULL
+ORDER BY o.seq
+LIMIT $2::bigint

@@ -1,0 +1,53 @@
+"""Orders that no repetition takes any further: marked `stuck` with a reason, and taken back by a request to retry."""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from fundledger.fund.order import Order, State
+from fundledger.fund.orders import AnyConnection, order_from
+from fundledger.fund.statements import SQL
+
+_log = logging.getLogger(__name__)
+
+
+async def mark_stuck(connection: AnyConnection, order: Order, problem: bytes) -> bool:
+    """Mark a withdrawal that is `posted`, `sent` or `unknown` stuck, with the problem (JSON) as its reason, and log
+    that. Return whether this call did so; then `order` says so, too. Locks the order. Raises what asyncpg raises; may
+    be repeated.
+    """
+    row = await connection.fetchrow(SQL["mark_stuck"], order.id, order.state, problem.decode())
+    if row is None:
+        return False
+    order.stuck_from, order.state = order.state, State.STUCK
+    order.problem, order.due_at = problem, None
+    log_stuck(order)
+    return True
+
+
+async def retry(connection: AnyConnection, id_: UUID, module: str, reason: str | None, due_s: float) -> Order | None:
+    """Take a stuck order back to the state that it came from, or make an order due whose next step is being repeated.
+    Return the order, None if it is neither. `module` asks for it; after `due_s` seconds the recoverer takes it. Raises
+    what asyncpg raises; may be repeated.
+    """
+    row: Any = await connection.fetchrow(SQL["retry_order"], id_, module, due_s, reason)
+    return None if row is None else order_from(row)
+
+
+def problem(code: str, title: str, detail: str) -> bytes:
+    """A reason that is found here, as JSON like the problems of the account service."""
+    members = {"type": f"urn:fundledger:problem:{code}", "title": title, "status": 422, "detail": detail}
+    return msgspec.json.encode(members)
+
+
+def log_stuck(order: Order) -> None:
+    """Log an order that has just been marked stuck. Called once for each time that it is."""
+    _log.critical(
+        "%s %s is stuck: %s",
+        order.kind,
+        order.id,
+        (order.problem or b"").decode(),
+        extra={"event": "order_stuck", "order": str(order.id), "stuck_from": order.stuck_from},
+    )

@@ -1,0 +1,373 @@
+"""An order that no repetition takes further is stuck: it says why, is logged once, and goes on when a person asks."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from fundledger.client.faults import Problem
+from fundledger.client.types import Voucher, VoucherResult
+from fundledger.fund import link
+from fundledger.fund.answer import Taken
+from fundledger.fund.channels.channel import ChannelAway, Standing
+from fundledger.fund.channels.payouts import Pace, Payouts
+from fundledger.fund.events import fund_feed
+from fundledger.fund.next_steps import may_approve
+from fundledger.fund.order import Order, State
+from fundledger.fund.orders import read_order
+from fundledger.fund.refusal import Code, Refusal
+from tests.fund.bank import Scripted
+from tests.support.desk import FundDesk
+from tests.support.fund_books import prove_fund
+from tests.support.running import RunningService
+
+URN = "urn:fundledger:problem:"
+
+
+class Answers:
+    """The account service as it is, but for the vouchers of some ids: they get a problem, and are not posted."""
+
+    def __init__(self, desk: FundDesk) -> None:
+        self._post = desk.accounts.post_vouchers
+        self.problems: dict[UUID, tuple[str, int]] = {}
+        self.every: tuple[str, int] | None = None
+        self.calls = 0
+
+    async def __call__(self, vouchers: Sequence[Voucher]) -> list[VoucherResult]:
+        self.calls += 1
+        wanted = {v.id: self.problems.get(v.id, self.every) for v in vouchers}
+        real = [v for v in vouchers if wanted[v.id] is None]
+        posted = {result.id: result for result in (await self._post(real) if real else [])}
+        return [posted.get(v.id) or refusal(v.id, *wanted[v.id]) for v in vouchers]  # type: ignore[misc]
+
+
+def refusal(id_: UUID, code: str, status: int) -> VoucherResult:
+    return VoucherResult(id_, "refused", Problem({"type": URN + code, "status": status, "title": "t", "detail": "d"}))
+
+
+@pytest.fixture
+async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
+    async with FundDesk(fund_database, service.base_url, service.token, wait_s=0.3) as desk:
+        yield desk
+    await prove_fund(fund_database, service.dsn, desk.salt)
+
+
+@pytest.fixture
+def answers(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    answers = Answers(desk)
+    monkeypatch.setattr(desk.accounts, "post_vouchers", answers)
+    return answers
+
+
+def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if getattr(record, "event", "") == event]
+
+
+async def state(desk: FundDesk, order: Order) -> str:
+    return await desk.value("SELECT state FROM fund.orders WHERE id = $1", order.id)
+
+
+async def history(desk: FundDesk, order: Order) -> list[str]:
+    rows = await desk.pool.fetch("SELECT state FROM fund.events WHERE order_id = $1 ORDER BY seq", order.id)
+    return [row["state"] for row in rows]
+
+
+async def stays_posting(desk: FundDesk, answers: Answers, status: int) -> None:
+    merchant = await desk.merchant(withdrawal_limit=100)
+    await desk.pay(merchant, "p", 100)
+    answers.every = ("outcome-unknown", status)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+    await desk.recoverer.recover_some()
+    assert await state(desk, order) == "posting"
+    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 60
+    answers.every = None
+    await desk.recoverer.recover_some()
+    assert await state(desk, order) == "posted"
+    assert await desk.of(merchant) == (40, 0, 0)
+
+
+@pytest.mark.parametrize("status", [500, 503, 599])
+async def test_a_fault_of_one_item_of_a_batch_is_no_refusal(desk: FundDesk, answers: Answers, status: int) -> None:
+    await stays_posting(desk, answers, status)
+
+
+async def test_one_that_takes_a_fault_for_a_refusal_is_noticed(
+    desk: FundDesk, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "_FAULT_FROM", 1000)
+    with pytest.raises(AssertionError):
+        await stays_posting(desk, answers, 503)
+
+
+async def test_an_order_whose_voucher_has_other_content_is_stuck_logged_once_and_goes_on_when_asked(
+    desk: FundDesk, answers: Answers, caplog: pytest.LogCaptureFixture
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    answers.every = ("voucher-id-reused", 422)
+    with caplog.at_level(logging.DEBUG):
+        order = await desk.pay(merchant, "q", 5)
+        assert order.state is State.STUCK
+        assert b"voucher-id-reused" in (order.problem or b"")
+        calls = answers.calls
+        for _ in range(3):
+            await desk.recoverer.recover_some()
+        assert answers.calls == calls
+        assert len(logged(caplog, "order_stuck")) == 1
+        retried = await desk.desk.retry(order.id, "person")
+        assert isinstance(retried, Taken)
+        assert retried.order.state is State.STUCK
+        assert len(logged(caplog, "order_stuck")) == 2
+    repeat = await desk.pay(merchant, "q", 5)
+    assert (repeat.id, repeat.state) == (order.id, State.STUCK)
+    answers.every = None
+    retried = await desk.desk.retry(order.id, "person", "cleared")
+    assert isinstance(retried, Taken)
+    assert (retried.replay, retried.order.state) == (False, State.POSTED)
+    assert await desk.of(merchant) == (105, 0, 0)
+    again = await desk.desk.retry(order.id, "person")
+    assert isinstance(again, Taken)
+    assert (again.replay, again.order.state) == (True, State.POSTED)
+    assert await history(desk, order) == ["stuck", "posting", "stuck", "posting", "posted"]
+    stuck = await read_order(desk.pool, order.id)
+    assert stuck is not None
+    assert (stuck.problem, stuck.stuck_from) == (None, None)
+
+
+async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_holds_up_no_other(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that is no voucher there: the batch as a whole gets 400."""
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+    real = link.voucher_of
+
+    def voucher_of(order: Order) -> Voucher:
+        voucher = real(order)
+        return Voucher(voucher.id, "NO TYPE", voucher.entries) if order.order_no == "bad" else voucher
+
+    with monkeypatch.context() as broken:
+        broken.setattr(link, "voucher_of", voucher_of)
+        done = await asyncio.gather(*(desk.pay(merchant, number, 5) for number in ("1", "2", "bad", "3")))
+    assert [order.state for order in done] == [State.POSTED, State.POSTED, State.STUCK, State.POSTED]
+    retried = await desk.desk.retry(done[2].id, "person")
+    assert isinstance(retried, Taken)
+    assert retried.order.state is State.POSTED
+
+
+@pytest.mark.parametrize("code", ["voucher-id-reused", "account-not-found"])
+@pytest.mark.parametrize("ending", ["paid", "bounced"])
+async def test_an_end_that_cannot_be_posted_is_stuck_and_goes_on_when_asked(
+    desk: FundDesk, answers: Answers, caplog: pytest.LogCaptureFixture, ending: Any, code: str
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    answers.every = (code, 422)
+    ended = await desk.desk.end(order.id, ending, "ref", None, "m")
+    assert isinstance(ended, Taken)
+    assert ended.order.state is State.STUCK
+    calls = answers.calls
+    for _ in range(3):
+        await desk.recoverer.recover_some()
+    assert answers.calls == calls
+    assert len(logged(caplog, "order_stuck")) == 1
+    contrary = await desk.desk.end(order.id, "bounced" if ending == "paid" else "paid", None, None, "m")
+    assert isinstance(contrary, Refusal)
+    answers.every = None
+    retried = await desk.desk.retry(order.id, "person")
+    assert isinstance(retried, Taken)
+    assert retried.order.state == ending
+    assert await history(desk, order) == ["posted", "stuck", "posted", ending]
+
+
+async def test_the_end_of_a_frozen_merchant_is_logged_once_and_tried_ever_later(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    await desk.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
+    pauses = []
+    due_in = "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM fund.orders WHERE id = $1"
+    await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+    for _ in range(9):
+        pauses.append(await desk.value(due_in, order.id))
+        await desk.value("UPDATE fund.orders SET due_at = clock_timestamp() WHERE id = $1", order.id)
+        await desk.recoverer.recover_some()
+    rounded = [min(3600, 30 * 2**n) for n in range(9)]
+    assert [abs(pause - wanted) < 20 for pause, wanted in zip(pauses, rounded, strict=True)] == [True] * 9, pauses
+    assert len(logged(caplog, "end_refused")) == 1
+    await desk.accounts.unfreeze(f"merchant:{merchant}:available")
+    retried = await desk.desk.retry(order.id, "person")
+    assert isinstance(retried, Taken)
+    assert retried.order.state is State.BOUNCED
+
+
+async def test_events_of_what_was_retried_have_ids_of_their_own(desk: FundDesk, answers: Answers) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    answers.every = ("voucher-id-reused", 422)
+    order = await desk.pay(merchant, "q", 5)
+    await desk.desk.retry(order.id, "person")
+    answers.every = None
+    await desk.desk.retry(order.id, "person")
+    feed = fund_feed(desk.dsn, desk.pool, "test")
+    try:
+        events, *_ = await feed.read(0, 100, 0)
+    finally:
+        await feed.close()
+    told = [event for event in events if event.id.startswith(str(order.id))]
+    assert [event.type.partition(".")[2] for event in told] == ["stuck", "posting", "stuck", "posting", "posted"]
+    assert len({event.id for event in told}) == 5
+
+
+# --- A payout is what the ledger posted -----------------------------------------------------------------------------
+
+AT_ONCE = Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "amount = 1000000",
+        "amount = amount - 1, fee = fee + 1",
+        "currency = 'USD'",
+        "voucher_id = gen_random_uuid()",
+    ],
+)
+async def test_a_withdrawal_that_differs_from_its_voucher_is_not_paid_out(
+    desk: FundDesk, edit: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    right = await desk.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
+    before = await desk.pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", order.id)
+    await desk.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+    bank = Scripted(Standing.PAID)
+    paying = Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE)
+    for _ in range(3):
+        await paying.pay_out_some()
+    assert bank.refs == [str(right.id)]
+    assert await state(desk, order) == "stuck"
+    assert await state(desk, right) == "paid"
+    assert await desk.value("SELECT array_agg(says) FROM fund.channel_findings WHERE order_id = $1", order.id) == [
+        "voucher"
+    ]
+    assert len(logged(caplog, "order_stuck")) == 1
+    # The cause is removed, and the order is retried: it is paid out as it was posted.
+    back = "UPDATE fund.orders SET amount = $2, fee = $3, currency = $4, voucher_id = $5 WHERE id = $1"
+    names = ("amount", "fee", "currency", "voucher_id")
+    await desk.pool.execute(back, order.id, *(before[name] for name in names))
+    await desk.desk.retry(order.id, "person")
+    bank.said.append(Standing.PAID)
+    await paying.pay_out_some()
+    assert bank.refs == [str(right.id), str(order.id)]
+    assert await state(desk, order) == "paid"
+
+
+async def test_a_payout_that_differs_is_not_sent_again_either(desk: FundDesk) -> None:
+    """The channel never got it, and its row says another amount since."""
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    bank = Scripted(ChannelAway("nobody there"), Standing.ABSENT)
+    paying = Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE)
+    await paying.pay_out_some()
+    await desk.value("UPDATE fund.payouts SET amount = 400 WHERE order_id = $1", order.id)
+    await paying.pay_out_some()
+    assert bank.asked == ["pay_out", "query"]
+    assert await state(desk, order) == "stuck"
+    await desk.value("UPDATE fund.payouts SET amount = 100 WHERE order_id = $1", order.id)
+    await desk.desk.retry(order.id, "person")
+    bank.said += [Standing.ABSENT, Standing.PAID]
+    await paying.pay_out_some()
+    assert await state(desk, order) == "paid"
+
+
+async def test_while_the_voucher_cannot_be_read_nothing_is_sent(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    bank = Scripted(Standing.PAID)
+    paying = Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE)
+
+    async def away(_: Order) -> None:
+        raise link.Away("cut")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.link, "contradiction", away)
+        await paying.pay_out_some()
+    assert (bank.refs, await state(desk, order)) == ([], "posted")
+    await paying.pay_out_some()
+    assert await state(desk, order) == "paid"
+
+
+async def test_one_that_does_not_compare_pays_out_what_was_edited(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard of the tests above is seen to be missing where it is."""
+
+    async def agrees(_: Order) -> None:
+        return None
+
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    await desk.value("UPDATE fund.orders SET amount = 101 WHERE id = $1", order.id)
+    bank = Scripted(Standing.ACCEPTED)
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.link, "contradiction", agrees)
+        await Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE).pay_out_some()
+    assert bank.refs == [str(order.id)]
+    await desk.value("UPDATE fund.orders SET amount = 100 WHERE id = $1", order.id)
+
+
+# --- Two persons ----------------------------------------------------------------------------------------------------
+
+PERSONS = [
+    ("dev/alice", "dev/bob", True),
+    ("dev", "ops", True),
+    ("dev/alice", "ops/alice", True),
+    ("dev/alice", "dev/alice", False),
+    ("dev/alice", "dev/Alice", False),
+    ("dev/alice", "dev/ALICE", False),
+    ("dev/alice", "dev/ alice", False),
+    ("dev/alice", "dev/alice ", False),
+    ("dev/alice", "dev/\uff41lice", False),
+    ("dev/Stra\u00dfe", "dev/STRASSE", False),
+    ("dev/e\u0301ve", "dev/\u00e9ve", False),
+    ("dev/alice", "DEV/alice", False),
+    ("dev/alice", "dev", False),
+    ("dev", "dev/alice", False),
+    ("dev/alice", "dev/ ", False),
+    ("dev", "dev", False),
+    ("dev", "Dev", False),
+]
+
+
+@pytest.mark.parametrize(("asked", "approver", "may"), PERSONS)
+def test_a_name_written_otherwise_is_the_same_person(asked: str, approver: str, may: bool) -> None:
+    assert may_approve(asked, approver) is may
+    assert may_approve(approver, asked) is may
+
+
+@pytest.mark.parametrize("approver", ["tester/Alice", "tester/ALICE", "TESTER/alice", "tester/\uff41lice"])
+async def test_an_adjustment_is_not_approved_under_a_name_written_otherwise(desk: FundDesk, approver: str) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
+    order = await desk.done("adjustment", order_no="a", **members)
+    answer = await desk.desk.approve(order.id, approver)
+    assert isinstance(answer, Refusal)
+    assert answer.code is Code.APPROVAL_NEEDS_ANOTHER
+    assert await desk.of(merchant) == (50, 0, 0)
+    approved = await desk.desk.approve(order.id, "tester/bob")
+    assert isinstance(approved, Taken)
+    assert approved.order.state is State.POSTED
