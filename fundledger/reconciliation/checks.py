@@ -58,6 +58,7 @@ GUARDS: Final = frozenset(
         "entries_pkey",
         "sub_accounts_slots",
         "entries_vouchers",
+        "outbox_vouchers",
         "buffered_entries_pkey",
         "buffered_entries_amount",
         "buffered_entries_number",

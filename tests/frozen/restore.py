@@ -22,7 +22,7 @@ async def restore(release: str, data_dir: Path) -> None:
     await server.start()
     try:
         for which, dsn in (("account", server.dsn), ("fund", server.fund_dsn)):
-            command = [_binaries() / "psql", "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--single-transaction"]
+            command = [_binaries(None) / "psql", "-q", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--single-transaction"]
             load = [*command, f"--file={frozen / DUMPS[which]}", dsn]
             done = subprocess.run(load, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr

@@ -150,6 +150,7 @@ async def test_an_order_that_could_not_be_written_is_not_taken(desk: FundDesk) -
             for n in ("1", "1")
         )
     )
+    await desk.value("ALTER TABLE fund.orders DROP CONSTRAINT no_more")
     assert all(isinstance(answer, Away) for answer in answers)
     assert await desk.of(merchant) == (1, 0, 0)
     await desk.value("ALTER TABLE fund.orders DROP CONSTRAINT no_more")

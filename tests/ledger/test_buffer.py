@@ -348,6 +348,7 @@ async def test_the_buffer_is_written_with_its_voucher_or_not_at_all(ledger: Ledg
     assert codes(outcomes) == ["posted", "GuardHit", "posted"]
     assert await held_up(ledger, m) == (0, 0, 14)
     assert await ledger.posted(bank) == 14
+    await ledger.connection.execute('ALTER TABLE ledger.buffered_entries DROP CONSTRAINT "none"')
     await ledger.prove()
 
 

@@ -24,6 +24,7 @@ async def test_an_item_that_the_database_refuses_stands_alone(ledger: Ledger, at
     assert await ledger.posted(b) == 9 - len(at)
     for i in at:
         assert await ledger.record(batch[i].id) is None
+    await ledger.connection.execute("ALTER TABLE ledger.vouchers DROP CONSTRAINT poison")
     await ledger.prove()
 
 
@@ -40,6 +41,7 @@ async def test_an_item_that_is_refused_at_the_commit_stands_alone(ledger: Ledger
     outcomes = await ledger.post(transfer(a, b, 1), transfer(a, b, 1, type_="poison"), transfer(a, b, 1))
     assert codes(outcomes) == ["posted", "GuardHit", "posted"]
     assert await ledger.posted(b) == 2
+    await ledger.connection.execute("DROP TRIGGER poison ON ledger.vouchers")
     await ledger.prove()
 
 

@@ -115,6 +115,7 @@ async def test_an_item_that_the_database_refuses_stands_alone(ledger: Ledger) ->
     assert [isinstance(outcome, GuardHit) for outcome in outcomes] == [False, True, False]
     assert await ledger.posted(b) == 5
     assert posted(await ledger.post_one(transfer(a, b, 1)))
+    await ledger.connection.execute("ALTER TABLE ledger.vouchers DROP CONSTRAINT poison")
     await ledger.prove()
 
 

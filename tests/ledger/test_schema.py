@@ -269,6 +269,23 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
            accounting_date, posted_at, key_version, mac FROM ledger.entries LIMIT 1""",
         asyncpg.CheckViolationError,
     ),
+    **{
+        "entries_vouchers" + " " * (1 + n): (
+            f"""INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, vouchers, amount, balance_after,
+                accounting_date, posted_at, key_version, mac) SELECT shard, account_number, slot, seq + 1000, {ids}, amount,
+                balance_after, accounting_date, posted_at, key_version, mac FROM ledger.entries LIMIT 1""",
+            asyncpg.CheckViolationError,
+        )
+        for n, ids in enumerate(
+            (
+                "id, ARRAY[id]".replace("id", "gen_random_uuid()"),
+                "NULL, '{}'",
+                "NULL, ARRAY[NULL::uuid]",
+                "NULL, ARRAY[gen_random_uuid(), NULL]",
+                "NULL, ARRAY[ARRAY[gen_random_uuid()]]",
+            )
+        )
+    },
     "sub_accounts_slots": ("UPDATE ledger.sub_accounts SET slots = 0", asyncpg.CheckViolationError),
     "routes_pkey": ("INSERT INTO ledger.routes SELECT * FROM ledger.routes LIMIT 1", asyncpg.UniqueViolationError),
     "routes_slots": ("UPDATE ledger.routes SET slots = 257", asyncpg.CheckViolationError),
@@ -281,6 +298,20 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
         "INSERT INTO ledger.outbox (shard, batch, vouchers, at) VALUES (0, 1, '{}', now())",
         asyncpg.CheckViolationError,
     ),
+    **{
+        "outbox_vouchers" + " " * (1 + n): (
+            f"INSERT INTO ledger.outbox (shard, batch, vouchers, at) VALUES (0, 1, {ids}, now())",
+            asyncpg.CheckViolationError,
+        )
+        for n, ids in enumerate(
+            (
+                "ARRAY[NULL::uuid]",
+                "ARRAY[gen_random_uuid(), NULL]",
+                "ARRAY[ARRAY[gen_random_uuid()]]",
+                "array_fill(gen_random_uuid(), ARRAY[16384])",
+            )
+        )
+    },
     "heat_pkey": ("INSERT INTO ledger.heat SELECT * FROM ledger.heat", asyncpg.UniqueViolationError),
     "hot_accounts_pkey": (
         "INSERT INTO ledger.hot_accounts SELECT * FROM ledger.hot_accounts",
@@ -293,6 +324,41 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
     ),
     "vouchers_sum_to_zero": ("{voucher} ARRAY[1, -5, 2, 6]", asyncpg.CheckViolationError),
     "vouchers_sum_to_zero ": ("{voucher} ARRAY[1, -5, 2, 3, 3, 3]", asyncpg.CheckViolationError),
+    **{
+        "vouchers_sum_to_zero" + " " * (2 + n): ("{voucher} " + lines, asyncpg.CheckViolationError)
+        for n, lines in enumerate(
+            (
+                "'{{}}'",
+                "'{{1}}'",
+                "ARRAY[1, 0]",
+                "ARRAY[1, -5, 2]",
+                "ARRAY[1, -5, 2, 5, 3]",
+                "ARRAY[1, -5, 2, 5, 3, 0, 4, 0, 5]",
+                "ARRAY[1, NULL, 2, 5]",
+                "ARRAY[1, -5, 2, NULL]",
+                "ARRAY[NULL, -5, 2, 5]",
+                "ARRAY[1, -5, NULL, 5]",
+                "ARRAY[NULL, -5, 2, 3, 3, 2]",
+                "ARRAY[1, -5, NULL, 3, 3, 2]",
+                "ARRAY[1, -5, 2, 3, NULL, 2]",
+                "ARRAY[1, -5, 2, NULL, 3, 5]",
+                "ARRAY[NULL, -5, 2, 3, 3, 1, 4, 1]",
+                "ARRAY[1, -5, NULL, 3, 3, 1, 4, 1]",
+                "ARRAY[1, -5, 2, 3, NULL, 1, 4, 1]",
+                "ARRAY[1, -5, 2, 3, 3, 1, NULL, 1]",
+                "ARRAY[1, -5, 2, 3, 3, 1, 4, 2]",
+                "ARRAY[1, -5, 2, 3, 3, 1, 4, NULL]",
+                "ARRAY[1, -5, 2, 2, 3, 1, 4, 1, NULL, 1]",
+                "ARRAY[1, -5, 2, 4, 3, 1, 4, NULL, 5, 0]",
+                "ARRAY[1, -5, 2, 2, 3, 1, 4, 1, 5, 2]",
+                "'[0:3]={{1,-5,2,5}}'",
+                "'[2:5]={{1,-5,2,5}}'",
+                "'[0:9]={{1,0,2,0,3,0,4,0,5,0}}'",
+                "ARRAY[ARRAY[1, -5], ARRAY[2, 5]]",
+                "ARRAY[ARRAY[1, 0], ARRAY[2, 0], ARRAY[3, 0], ARRAY[4, 0], ARRAY[5, 0]]",
+            )
+        )
+    },
     "vouchers_reversed_once": ("{voucher} ARRAY[1, -5, 2, 5]", asyncpg.UniqueViolationError),
     "entries_pkey": ("INSERT INTO ledger.entries SELECT * FROM ledger.entries LIMIT 1", asyncpg.UniqueViolationError),
     "holds_id_once": ("INSERT INTO ledger.holds SELECT * FROM ledger.holds LIMIT 1", asyncpg.UniqueViolationError),
