@@ -155,6 +155,10 @@ def _hot_keys(s: Answered, prefix: str) -> Iterable[Metric]:
 def _workers(s: Answered, prefix: str) -> Iterable[Metric]:
     yield histogram(f"{prefix}event_loop_lag_seconds", "How late timers fire in workers.", s.loop_lag, LAG_S)
     yield gauge(f"{prefix}resident_memory_bytes", "Resident memory of all workers.", s.rss_bytes)
+    yield gauge(f"{prefix}connections", "Client connections of all workers.", s.connections)
+    help_ = "Connections that were closed because there were too many."
+    yield counters(f"{prefix}connections_closed", help_, ("reason",), s.connections_closed)
+    yield gauge(f"{prefix}body_bytes", "Memory of request bodies under way.", s.body_bytes)
     yield gauge(f"{prefix}workers", "Workers that answered this scrape.", s.workers)
     build = this_build()
     name = f"{build.version} {build.commit}"

@@ -69,6 +69,9 @@ def snapshot(service: Service) -> Snapshot:
 def show_gauges(service: Worker, now: Answered) -> None:
     """What is true of a worker of either service at this moment."""
     now.rss_bytes = _rss()
+    now.connections = len(service.connections)
+    now.connections_closed = dict(service.connections.closed)
+    now.body_bytes = service.bodies.bytes
     now.pool = _pool(service)
     now.hot_keys = service.hot_keys.last()
     limiter = service.gate.limiter

@@ -79,6 +79,9 @@ class Answered(msgspec.Struct):
     limits: Limits = msgspec.field(default_factory=Limits)
     shed: Shed = msgspec.field(default_factory=Shed)
     daemons: DaemonsCounted = msgspec.field(default_factory=DaemonsCounted)
+    connections: int = 0
+    connections_closed: dict[str, int] = {}  # reason
+    body_bytes: int = 0
 
     def add_answered(self, other: "Answered") -> None:
         """Of another worker."""
@@ -93,10 +96,13 @@ class Answered(msgspec.Struct):
         _add_limits(self.limits, other.limits)
         _add_shed(self.shed, other.shed)
         self.daemons.add(other.daemons)
+        self.connections += other.connections
+        add_counts(self.connections_closed, other.connections_closed)
+        self.body_bytes += other.body_bytes
 
     def forget_gauges(self) -> None:
         """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""
-        self.rss_bytes = self.workers = 0
+        self.rss_bytes = self.workers = self.connections = self.body_bytes = 0
         self.pool = Pool()
         self.hot_keys = {}
         limits, shed = self.limits, self.shed

@@ -34,11 +34,17 @@ from fundledger.ratelimit.classes import ApiClass
 
 KEEPALIVE_S: Final = 75.0
 NO_HTTP: Final = "the request is not HTTP/1.1 as RFC 9112 defines it: lines end with CR LF, and headers are not folded"
+NO_ROOM: Final = "there are too many connections; nothing was done, the same request may be sent again"
 TOO_LONG: Final = (
     "the request line, a header or the number of headers is beyond the limit: 8190 bytes each, 128 headers"
 )
 CLOSES: Final = b"Connection: close\r\n"
 _log = logging.getLogger(__name__)
+
+
+def no_room() -> BadRequest:
+    """Return the 503 of a connection that is one too many."""
+    return BadRequest(503, "unavailable", "Not at the moment", NO_ROOM, headers={"Retry-After": "1"})
 
 
 class ShortPath(msgspec.Struct, Generic[S], frozen=True):
@@ -64,9 +70,14 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         self._heard_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to serve it; a new connection counts as one on which something came."""
+        """Begin to serve it, where there is room; a new connection counts as one on which something came."""
         super().connection_made(transport)
         self._heard_at = self._loop.time()
+        peer = transport.get_extra_info("peername")
+        if not self._service.connections.opened(self, str(peer[0]) if peer else ""):
+            assert isinstance(transport, asyncio.Transport)
+            transport.write(no_room().reply.raw(b"Connection: close\r\n"))
+            self.force_close()
 
     def close_if_silent(self, since: float, for_s: float) -> bool:
         """Close the connection, and answer whether that was done. Not while a request is under way, nor when something
@@ -80,6 +91,16 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             return False
         self.force_close()
         return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._service.connections.gone(self)
+        super().connection_lost(exc)
+
+    def idle_since(self) -> float | None:
+        """As of `Connection`. A client that sends only a part of a request, or reads no answer, is idle, too."""
+        if self._paying or self._messages or self._current_request is not None:
+            return None
+        return self._next_keepalive_close_time
 
     def data_received(self, data: bytes) -> None:
         if self._service.draining:

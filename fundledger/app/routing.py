@@ -17,6 +17,7 @@ from fundledger.app.gate import REFUSED_UNSEEN, Owned, Passage
 from fundledger.app.problems import BadRequest, crashed, cut, faulted, malformed
 from fundledger.app.reply import Reply
 from fundledger.app.served import Served
+from fundledger.app.under_way import BodiesUnderWay, Body
 from fundledger.ledger.fault import Fault
 from fundledger.ratelimit.chain import Pending
 from fundledger.ratelimit.classes import ApiClass
@@ -156,7 +157,12 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
     service.answered(label, reply.status, now - started, method, api_class, passage.shed)
     response = to_response(reply)
     response.headers.update(service.gate.told(passage, now).headers)
-    if service.draining or reply.status in (408, 413) or request.version < HttpVersion10:
+    if (
+        service.draining
+        or reply.status in (408, 413)
+        or (reply.status == 503 and not request.content.is_eof())
+        or request.version < HttpVersion10
+    ):
         response.force_close()
     return response
 
@@ -201,6 +207,23 @@ async def _call(
         if not route.public:
             raise unauthorized()
         module = "public"
+    under_way = Body(module)
+    try:
+        return await _serve(service, route, parameters, request, passage, under_way)
+    finally:
+        if under_way.size:
+            service.bodies.give_back(under_way)
+
+
+async def _serve(
+    service: S,
+    route: Route[S],
+    parameters: dict[str, str],
+    request: BaseRequest,
+    passage: Passage,
+    under_way: Body,
+) -> Reply:
+    module = under_way.caller
     if route.api_class is not None:
         passage.module = module
         passage.api_class = route.api_class
@@ -215,7 +238,7 @@ async def _call(
             raise too_large(route.body_bytes_max)
         if "Expect" in request.headers:
             await _go_on(request)
-        body = await _read(request, route.body_bytes_max)
+        body = await _read(request, route.body_bytes_max, service.bodies, under_way)
         # How long it took to arrive is no part of how long we take.
         now = time.monotonic()
         if passage.budget_s is not None:
@@ -256,8 +279,8 @@ async def _go_on(request: BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _read(request: BaseRequest, limit: int) -> bytes:
-    """Raises BadRequest: 413, or 408 when it does not arrive within BODY_S."""
+async def _read(request: BaseRequest, limit: int, bodies: BodiesUnderWay, under_way: Body) -> bytes:
+    """Raises BadRequest: 413, 503 when there is no room for it, or 408 when it does not arrive within BODY_S."""
     chunks = []
     size = 0
     try:
@@ -266,6 +289,7 @@ async def _read(request: BaseRequest, limit: int) -> bytes:
                 size += len(chunk)
                 if size > limit:
                     raise too_large(limit)
+                bodies.take(under_way, len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         detail = f"the body did not arrive within {BODY_S:g} s"

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import asyncpg
 
+from fundledger.app.connections import Connections, connections_for
 from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
 from fundledger.app.lag import LoopLag
@@ -16,6 +17,7 @@ from fundledger.app.limits import watch_policies
 from fundledger.app.metrics import Requests
 from fundledger.app.settings import Settings
 from fundledger.app.sockets import supervisor_socket, worker_socket
+from fundledger.app.under_way import BodiesUnderWay
 from fundledger.database.statements import load
 from fundledger.ledger.fault import Unavailable
 from fundledger.ratelimit.limiter import Limiter
@@ -39,6 +41,8 @@ class Served(Protocol):
 
     gate: Gate
     draining: bool
+    connections: Connections
+    bodies: BodiesUnderWay
 
     def module(self, authorization: str | None) -> str | None:
         """The module that a request comes from, None when it is nobody's."""
@@ -78,6 +82,9 @@ class Worker:
         self.hot_keys = HotKeys()
         shedder = Shedder(settings.latency_target_ms / 1000, settings.concurrency_max, on=settings.shedding == "on")
         self.gate = Gate(limiter, shedder, self.hot_keys, trusted)
+        most = connections_for(settings.connections_max, pool.get_max_size())
+        self.connections = Connections(most, min(most, settings.connections_per_peer_max))
+        self.bodies = BodiesUnderWay(settings.bodies_mb_max << 20)
         self.lag = LoopLag(requests.counted.loop_lag)
         self.draining = False
         self.run_dir = run_dir

@@ -20,6 +20,7 @@ from aiohttp.web_request import BaseRequest
 
 from fundledger.app import accounts, events, holds, limits, meta, openapi, vouchers
 from fundledger.app.children import hide_memory
+from fundledger.app.connections import raise_descriptor_limit
 from fundledger.app.draining import finish_connections
 from fundledger.app.logs import configure_logs
 from fundledger.app.metrics import Metrics
@@ -301,6 +302,7 @@ async def _run() -> None:
 
 def main() -> None:
     hide_memory()
+    raise_descriptor_limit()
     uvloop.run(_run())
 
 

@@ -86,6 +86,15 @@ class Settings(BaseSettings):
         1000, ge=10, le=10_000, description="mean latency of a class above which less is let in"
     )
     concurrency_max: int = Field(4000, ge=10, le=100_000, description="requests in flight in one worker")
+    connections_max: int = Field(
+        10_000, ge=16, le=1_000_000, description="client connections of one worker, fewer where descriptors are few"
+    )
+    connections_per_peer_max: int = Field(
+        5_000, ge=1, le=1_000_000, description="of them, those of one address, which may be a proxy's"
+    )
+    bodies_mb_max: int = Field(
+        64, ge=1, le=65_536, description="memory of request bodies under way in one worker; beyond: 503"
+    )
     accounting_timezone: str = Field("UTC", description="time zone of the accounting date")
     accounting_cut: time = Field(time(0, 0), description="local time at which an accounting date ends")
     read_connections: int = Field(4, ge=1, le=100, description="database connections for reads, per worker")

@@ -11,6 +11,7 @@ import asyncpg
 
 from fundledger.app.banner import Running, banner
 from fundledger.app.claims import CannotServe, lock, wait_for_port, write_secret
+from fundledger.app.connections import raise_descriptor_limit
 from fundledger.app.crews import AccountCrew, FundCrew, Known
 from fundledger.app.databases import Dsns, migrate_account, migrate_fund
 from fundledger.app.limits import read_policies
@@ -42,6 +43,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Raises CannotServe, BadSetting."""
+        raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # What `nohup` ignores stays ignored.

@@ -13,11 +13,13 @@ import pytest
 from aiohttp import web
 
 from fundledger.app import routing, vouchers
+from fundledger.app.connections import Connections
 from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
 from fundledger.app.protocol import PaymentProtocol
 from fundledger.app.routing import Router, answer
 from fundledger.app.server import ROUTES
+from fundledger.app.under_way import BodiesUnderWay
 from fundledger.hotspot.lane import LaneFull
 from fundledger.ledger.account import Account
 from fundledger.ledger.batch import Outcome
@@ -98,6 +100,8 @@ class Service(SimpleNamespace):
         self.lanes = [self.lane]
         self.directory = Directory()
         self.draining = False
+        self.connections = Connections(1000, 1000)
+        self.bodies = BodiesUnderWay(64 << 20)
         self.pool = None
         self.base_url = ""
         self.told: list[int] = []

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from fundledger.app.connections import Connections
 from fundledger.app.gate import Gate, Passage
 from fundledger.app.hotkeys import HotKeys
 from fundledger.app.protocol import PaymentProtocol, ShortPath
 from fundledger.app.reply import Reply
+from fundledger.app.under_way import BodiesUnderWay
 from fundledger.ratelimit.shedding import Shedder
 from tests.support.waiting import eventually
 from tests.support.wire import Wire, connected, request
@@ -27,6 +29,8 @@ class Server(SimpleNamespace):
         super().__init__()
         self.gate = Gate(None, Shedder(1.0, 100), HotKeys())
         self.draining = False
+        self.connections = Connections(1000, 1000)
+        self.bodies = BodiesUnderWay(64 << 20)
         self.base_url = ""
         self.holds = False
         self.held: list[Answer] = []

@@ -33,7 +33,7 @@ SERIES_MAX = 3000
 GAUGES = (
     *(f"/{name}" for name in ("waiting", "in_flight", "accounts_remembered", "rss_bytes", "workers")),
     *("/pool/idle", "/pool/busy", "/pool/waiting", "/buffer/rows", "/buffer/lag_s", "/buffer/direct"),
-    *("/limits/fallback_s", "/shed/level"),
+    *("/limits/fallback_s", "/shed/level", "/connections", "/body_bytes"),
 )
 """What a snapshot tells of a moment, beside what has no number when there is nothing."""
 

@@ -21,6 +21,7 @@ from aiohttp.web_request import BaseRequest
 
 from fundledger.app import limits, meta
 from fundledger.app.children import hide_memory
+from fundledger.app.connections import raise_descriptor_limit
 from fundledger.app.draining import finish_connections
 from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.fund.orders import SHORT_PATH
@@ -145,6 +146,7 @@ async def _run() -> None:
 
 def main() -> None:
     hide_memory()
+    raise_descriptor_limit()
     uvloop.run(_run())
 
 
