@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: serve demo test lint bench loadtest prove definitions lock
+.PHONY: serve demo test lint bench loadtest prove definitions client-tools lock
 
 serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
@@ -34,6 +34,10 @@ prove: $(STAMP) ## verify the books of ./data; the service may be running
 
 definitions: $(STAMP) ## print anew what the migrations make, for the check `guards_in_force`
 	$(BIN)/python -m tests.support.definitions
+
+client-tools: ## what tests/client/test_generated.py needs beside Java, Go and Node; takes 60 MB
+	mvn -q dependency:copy -Dartifact=org.openapitools:openapi-generator-cli:7.17.0 -DoutputDirectory=.client-tools -Dmdep.stripVersion=true
+	npm install --silent --no-fund --no-audit --prefix .client-tools typescript@5.6
 
 lock: ## renew requirements.txt from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --all-extras --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt

@@ -12,7 +12,7 @@ from fundledger.app.meta import HTML_TYPE
 from fundledger.app.openapi_answers import ANSWERS
 from fundledger.app.openapi_operations import OPERATIONS
 from fundledger.app.openapi_problems import Problem, problems
-from fundledger.app.openapi_schemas import REF, Schema, request_schemas
+from fundledger.app.openapi_schemas import REF, Schema, request_schemas, with_wide_integers
 from fundledger.app.openapi_types import SERVICE_TAG, TIMEOUT, Answer, Operation, all_answers
 from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.reply import JSON, Reply
@@ -22,7 +22,7 @@ from fundledger.app.served import Served
 _HEADERS: dict[str, Schema] = {
     "Idempotent-Replay": {
         "description": "`true`: this was asked for before, by the first request with this id or number.",
-        "schema": {"const": "true"},
+        "schema": {"type": "string", "enum": ["true"]},
     },
     "Retry-After": {
         "description": "Seconds to wait before the next attempt; not the same for all, so that they do not come back "
@@ -137,9 +137,9 @@ def document_of(about: About) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}],
         "tags": [{"name": name, "description": description} for name, description in about.tags.items()],
-        "paths": paths,
+        "paths": with_wide_integers(paths),
         "components": {
-            "schemas": about.schemas,
+            "schemas": with_wide_integers(about.schemas),
             "securitySchemes": {
                 "bearer": {
                     "type": "http",

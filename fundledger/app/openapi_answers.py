@@ -22,7 +22,7 @@ _ENTRY: Final[Schema] = {
     "type": "object",
     "properties": {
         "account": ID,
-        "side": {"enum": ["credit", "debit"]},
+        "side": {"type": "string", "enum": ["credit", "debit"]},
         "amount": {"type": "integer", "minimum": 1, "description": "in minor units"},
     },
     "required": ["account", "side", "amount"],
@@ -86,7 +86,11 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         },
         {
             "metadata": _METADATA,
-            "frozen_scope": {"const": "all", "description": "of a frozen account that takes no credits either"},
+            "frozen_scope": {
+                "type": "string",
+                "enum": ["all"],
+                "description": "of a frozen account that takes no credits either",
+            },
         },
     ),
     "Accounts": _object(
@@ -125,7 +129,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
                 "description": "null only of a summary itself",
             },
             "type": {"type": "string", "description": "the voucher's, or `summary`"},
-            "side": {"enum": ["credit", "debit"]},
+            "side": {"type": "string", "enum": ["credit", "debit"]},
             "amount": {"type": "integer", "minimum": 0, "description": "in minor units"},
             "balance_after": _amount("the account's, in its normal direction"),
             "posted_at": INSTANT,
@@ -179,7 +183,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         {
             "posted_at": {**INSTANT, "description": "of a posted item"},
             "problem": {**_PROBLEM, "description": "of a refused item"},
-            "replay": {"const": True, "description": "of an item that had been posted before"},
+            "replay": {"type": "boolean", "description": "of an item that had been posted before"},
         },
     ),
     "BatchResults": _object(
@@ -248,9 +252,9 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "QuotaExceeded": _object(
         {
-            "type": {"const": IANA + "quota-exceeded"},
+            "type": {"type": "string", "enum": [IANA + "quota-exceeded"]},
             "title": {"type": "string"},
-            "status": {"const": 429},
+            "status": {"type": "integer", "enum": [429]},
             "detail": {"type": "string"},
             "violated-policies": {
                 "type": "array",
@@ -263,16 +267,16 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "ReducedCapacity": _object(
         {
-            "type": {"const": IANA + "temporary-reduced-capacity"},
+            "type": {"type": "string", "enum": [IANA + "temporary-reduced-capacity"]},
             "title": {"type": "string"},
-            "status": {"const": 503},
+            "status": {"type": "integer", "enum": [503]},
             "detail": {"type": "string"},
             "retry_after_ms": _RETRY_AFTER_MS,
         },
         description="RFC 9457, with the type that IANA registers for too little capacity.",
     ),
-    "Alive": _object({"status": {"const": "alive"}}),
-    "Ready": _object({"status": {"const": "ready"}}),
+    "Alive": _object({"status": {"type": "string", "enum": ["alive"]}}),
+    "Ready": _object({"status": {"type": "string", "enum": ["ready"]}}),
     "Problem": _object(
         {
             "type": {"type": "string", "pattern": f"^{URN}[a-z-]+$", "description": "one of those listed below"},

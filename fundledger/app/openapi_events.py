@@ -24,7 +24,7 @@ EVENT_SCHEMAS: Final[dict[str, Schema]] = {
         "properties": {
             "seq": {**_SEQ, "description": "orders all events; with gaps"},
             "id": {**UUID, "description": "the voucher's: who gets it twice knows by that"},
-            "type": {"enum": ["voucher.posted", "voucher.refused"]},
+            "type": {"type": "string", "enum": ["voucher.posted", "voucher.refused"]},
             "at": INSTANT,
             "voucher": {"$ref": REF + "Voucher"},
         },

@@ -155,7 +155,7 @@ ACCOUNTS: Final = (
             query_parameter("to", INSTANT, "last moment of `posted_at`, inclusive"),
             query_parameter(
                 "level",
-                {"enum": ["vouchers", "entries"], "default": "vouchers"},
+                {"type": "string", "enum": ["vouchers", "entries"], "default": "vouchers"},
                 "`vouchers`: of an entry that sums several vouchers, the line of each; `entries`: as journaled",
             ),
         ),

@@ -19,6 +19,7 @@ UUID: Final[Schema] = {
     "pattern": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
 }
 ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9:_.-]{1,128}$"}
+_INT32_MAX: Final = (1 << 31) - 1
 INSTANT: Final[Schema] = {"type": "string", "format": "date-time"}
 _METADATA = Annotated[dict[str, Any], msgspec.Meta(description="a JSON object of at most 4,096 bytes")] | None
 _BODIES: Final = (
@@ -91,6 +92,39 @@ def schemas_of(
     return tidied
 
 
+def with_enums_inlined(schemas: dict[str, Schema]) -> dict[str, Schema]:
+    """The same schemas; those that are enumerations stand where they are used.
+
+    Two enumerations with one value in common would make generated Go code declare one constant twice.
+    """
+    enums = {REF + name: schema for name, schema in schemas.items() if "enum" in schema}
+
+    def inlined(schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [inlined(item) for item in schema]
+        if not isinstance(schema, dict):
+            return schema
+        if schema.get("$ref") in enums:
+            return {**enums[schema["$ref"]], **{name: value for name, value in schema.items() if name != "$ref"}}
+        return {name: inlined(value) for name, value in schema.items()}
+
+    return {name: inlined(schema) for name, schema in schemas.items() if REF + name not in enums}
+
+
+def with_wide_integers(schema: Any) -> Any:
+    """The same; an integer that may not fit 32 bits has the format `int64`, without which generated Go truncates it."""
+    if isinstance(schema, list):
+        return [with_wide_integers(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: with_wide_integers(value) for name, value in schema.items()}
+    types = schema.get("type")
+    is_integer = types == "integer" or (isinstance(types, list) and "integer" in types)
+    if is_integer and "enum" not in schema and schema.get("maximum", _INT32_MAX + 1) > _INT32_MAX:
+        schema.setdefault("format", "int64")
+    return schema
+
+
 @cache
 def _mirror(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
     """The same type, but for members that are kept as raw JSON, of which it tells what they may be."""
@@ -123,7 +157,10 @@ def _mirrored(type_: Any) -> Any:
 
 
 def _tidied(schema: Any) -> Any:
-    r"""JSON Schema's patterns (ECMA 262) end with `$`, not with `\Z`; a member that may be null says so in its type."""
+    r"""JSON Schema's patterns (ECMA 262) end with `$`, not with `\Z`; a member that may be null says so in its type.
+
+    An enumeration has a type: generators of clients need one.
+    """
     if isinstance(schema, list):
         return [_tidied(item) for item in schema]
     if not isinstance(schema, dict):
@@ -131,6 +168,8 @@ def _tidied(schema: Any) -> Any:
     schema = {name: _tidied(value) for name, value in schema.items()}
     if isinstance(schema.get("pattern"), str):
         schema["pattern"] = schema["pattern"].replace(r"\Z", "$")
+    if isinstance(schema.get("enum"), list) and "type" not in schema:
+        schema = {"type": "string", **schema}
     match schema.get("anyOf"):
         case [{"type": str(type_)} as given, {"type": "null"}]:
             del schema["anyOf"]

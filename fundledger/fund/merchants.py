@@ -14,7 +14,7 @@ from fundledger.fund.link import AccountLink, Differs
 from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.order import PLATFORM
 from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.requests import Fee, NewMerchant
+from fundledger.fund.requests import Fee, MerchantRequest
 from fundledger.fund.statements import SQL
 
 LOOK_EVERY_S: Final = 0.5
@@ -108,7 +108,7 @@ class Merchants:
         self._known[id_] = merchant
         return merchant
 
-    async def create(self, request: NewMerchant, module: str) -> tuple[Merchant, bool] | Refusal | Away:
+    async def create(self, request: MerchantRequest, module: str) -> tuple[Merchant, bool] | Refusal | Away:
         """A new merchant with its accounts; False: the same was there. What is there and differs is refused."""
         if request.id == PLATFORM:
             return Refusal(Code.MERCHANT_EXISTS, "this name is the platform's own", "id")
@@ -132,7 +132,7 @@ class Merchants:
             return Refusal(Code.MERCHANT_EXISTS, f"merchant {request.id} exists and differs", "id")
         return there, False
 
-    async def _write(self, request: NewMerchant, module: str) -> bool:
+    async def _write(self, request: MerchantRequest, module: str) -> bool:
         async with self._pool.acquire() as connection, connection.transaction():
             created = await connection.fetchval(
                 SQL["write_merchant"],

@@ -184,7 +184,7 @@ class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 Calendar = Literal["manual", "daily", "weekly", "monthly"]
 
 
-class NewMerchant(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class MerchantRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """`fee` is that of payments, `withdrawal_fee` of withdrawals; `withdrawal_limit` is for a day (UTC); `settlement`:
     when what is pending is settled by itself (weekly: on Mondays, monthly: on the first).
     """

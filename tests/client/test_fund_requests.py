@@ -21,7 +21,7 @@ from fundledger.client import (
 )
 from fundledger.client.fund_types import PATHS
 from fundledger.fund.order import Kind
-from fundledger.fund.requests import REQUESTS, NewMerchant
+from fundledger.fund.requests import REQUESTS, MerchantRequest
 from tests.client.stub import CUT, Say, Stub, problem
 
 ID = uuid.uuid4()
@@ -103,7 +103,7 @@ async def test_a_merchant_is_one_that_the_service_takes() -> None:
         merchant = await fund.create_merchant("m", "M", "CNY", Fee(basis_points=60), withdrawal_limit=0)
         assert (merchant.id, merchant.accounts, merchant.replay) == ("m", ["a"], True)
         assert merchant.balances["a"].available == 1
-        request = msgspec.json.decode(stub.asked[0].body, type=NewMerchant)
+        request = msgspec.json.decode(stub.asked[0].body, type=MerchantRequest)
         assert request.fee is not None
         assert (request.fee.basis_points, request.withdrawal_fee, request.withdrawal_limit) == (60, None, 0)
 

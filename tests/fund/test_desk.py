@@ -10,7 +10,7 @@ from fundledger.fund import orders
 from fundledger.fund.answer import Away, Taken
 from fundledger.fund.order import Kind, State, order_id
 from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.requests import Fee, NewMerchant
+from fundledger.fund.requests import Fee, MerchantRequest
 from fundledger.fund.statements import SQL
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
@@ -355,7 +355,7 @@ async def test_orders_in_a_state_in_which_few_are_are_found_by_their_index(desk:
 async def test_a_merchant_whose_accounts_somebody_else_opened_is_refused(desk: FundDesk) -> None:
     id_ = f"taken-{desk.salt}"
     await desk.accounts.open_account(f"merchant:{id_}:available", f"merchant:{id_}", "merchant_available", "USD")
-    answer = await desk.merchants.create(NewMerchant(id=id_, name="n", currency="CNY"), "tester")
+    answer = await desk.merchants.create(MerchantRequest(id=id_, name="n", currency="CNY"), "tester")
     assert isinstance(answer, Refusal)
     assert answer.code is Code.MERCHANT_EXISTS
     assert await desk.merchants.read(id_) is None

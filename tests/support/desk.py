@@ -13,7 +13,7 @@ from fundledger.fund.pool import open_pool
 from fundledger.fund.posting import Posting
 from fundledger.fund.recover import Recoverer
 from fundledger.fund.refusal import Refusal
-from fundledger.fund.requests import REQUESTS, Fee, NewMerchant, Request
+from fundledger.fund.requests import REQUESTS, Fee, MerchantRequest, Request
 
 MODULE = "tester"
 
@@ -53,7 +53,7 @@ class FundDesk:
         """The id of a merchant that is there now."""
         id_ = f"{name}-{self.salt}"
         created = await self.merchants.create(
-            NewMerchant(id=id_, name=name, currency=currency, fee=fee, **more), MODULE
+            MerchantRequest(id=id_, name=name, currency=currency, fee=fee, **more), MODULE
         )
         assert isinstance(created, tuple), created
         return id_

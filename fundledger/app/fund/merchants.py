@@ -20,10 +20,10 @@ from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.link import Unverified
 from fundledger.fund.merchants import Merchant
 from fundledger.fund.refusal import Refusal
-from fundledger.fund.requests import Fee, NewMerchant
+from fundledger.fund.requests import Fee, MerchantRequest
 from fundledger.ledger.fault import Unavailable
 
-_decode_merchant = decoder(NewMerchant)
+_decode_merchant = decoder(MerchantRequest)
 _decode_fee = decoder(FeeRuleBody)
 _is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 LIMIT_DEFAULT: Final = 20

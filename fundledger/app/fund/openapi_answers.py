@@ -8,16 +8,16 @@ import msgspec
 
 from fundledger.app.fund import bodies
 from fundledger.app.openapi_answers import ANSWERS
-from fundledger.app.openapi_schemas import INSTANT, REF, UUID, Schema, schemas_of
+from fundledger.app.openapi_schemas import INSTANT, REF, UUID, Schema, schemas_of, with_enums_inlined
 from fundledger.app.problems import URN
 from fundledger.fund.bank_statements import StatementReport, StatementRequest
 from fundledger.fund.order import Kind, State
-from fundledger.fund.requests import AMOUNT_MAX, REQUESTS, Calendar, NewMerchant
+from fundledger.fund.requests import AMOUNT_MAX, REQUESTS, Calendar, MerchantRequest
 
 ORDER_ID: Final = "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba"
 _BODIES: Final[tuple[type[msgspec.Struct], ...]] = (
     *REQUESTS.values(),
-    NewMerchant,
+    MerchantRequest,
     bodies.PaymentsBody,
     bodies.PaidBody,
     bodies.BouncedBody,
@@ -81,7 +81,7 @@ _SECRET: Final[Schema] = {
 _SEQ: Final[Schema] = {"type": "integer", "minimum": 1}
 _WEBHOOKS: Final[dict[str, Schema]] = {
     "Webhook": _object(_WEBHOOK),
-    "NewWebhook": _object({**_WEBHOOK, "secret": _SECRET}),
+    "WebhookWithSecret": _object({**_WEBHOOK, "secret": _SECRET}),
     "Webhooks": _object({"webhooks": _list_of("Webhook", "oldest first, disabled ones too, 1,000 at most")}),
     "DeadEvent": _object(
         {
@@ -146,7 +146,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         {"order_no": ORDER_NO, "state": STATE},
         {
             "id": UUID,
-            "replay": {"const": True, "description": "it had been asked for before: the state is as it stands"},
+            "replay": {"type": "boolean", "description": "it had been asked for before: the state is as it stands"},
             "problem": {"$ref": REF + "Problem", "description": "of a refused one; without `id` nothing is kept"},
         },
     ),
@@ -209,4 +209,6 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     **{name: ANSWERS[name] for name in ("Balance", "QuotaExceeded", "ReducedCapacity", "Alive", "Ready")},
     **{name: ANSWERS[name] for name in ("Limit", "Limits")},
 }
-SCHEMAS: Final[dict[str, Schema]] = {**REQUEST_SCHEMAS, **schemas_of((StatementReport,), {}, {}), **_SCHEMAS}
+SCHEMAS: Final[dict[str, Schema]] = with_enums_inlined(
+    {**REQUEST_SCHEMAS, **schemas_of((StatementReport,), {}, {}), **_SCHEMAS}
+)

@@ -263,7 +263,7 @@ MERCHANTS: Final = (
             409: Answer("It exists with other content.", problems=(Code.MERCHANT_EXISTS,)),
             500: UNVERIFIED,
         },
-        body="NewMerchant",
+        body="MerchantRequest",
         example={
             "id": _MERCHANT,
             "name": "Tea House",

@@ -20,7 +20,7 @@ WEBHOOKS: Final = (
         "Signed (Standard Webhooks) with the secret that is shown in the answer, this once. What happens from now on "
         "is sent, one event after the other. Asked for twice, there are two.",
         {
-            201: shown("NewWebhook", "The endpoint, and its secret."),
+            201: shown("WebhookWithSecret", "The endpoint, and its secret."),
             409: Answer(f"The merchant has {PER_MERCHANT_MAX} already.", problems=(Code.TOO_MANY_WEBHOOKS,)),
             422: Answer("There is no such merchant.", problems=(Code.MERCHANT_NOT_FOUND,)),
         },
