@@ -154,6 +154,7 @@ def _hot_keys(s: Answered, prefix: str) -> Iterable[Metric]:
 
 def _workers(s: Answered, prefix: str) -> Iterable[Metric]:
     yield histogram(f"{prefix}event_loop_lag_seconds", "How late timers fire in workers.", s.loop_lag, LAG_S)
+    yield gauge(f"{prefix}event_feed_lag_seconds", "For how long an event cannot be read yet.", s.feed_lag_s)
     yield gauge(f"{prefix}resident_memory_bytes", "Resident memory of all workers.", s.rss_bytes)
     yield gauge(f"{prefix}connections", "Client connections of all workers.", s.connections)
     help_ = "Connections that were closed because there were too many."

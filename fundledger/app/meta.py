@@ -62,6 +62,7 @@ def snapshot(service: Service) -> Snapshot:
     now.hot = service.daemons.keeper.counted
     now.buffer = service.daemons.folder.counted
     now.daemons = service.roster.counted()
+    now.feed_lag_s = service.feed.lag_s
     show_gauges(service, now)
     return now
 

@@ -73,6 +73,7 @@ class Answered(msgspec.Struct):
     latencies: dict[str, Histogram] = {}  # route, api_class
     loop_lag: Histogram = msgspec.field(default_factory=lambda: histogram(LAG_S))
     rss_bytes: int = 0
+    feed_lag_s: float = 0.0
     workers: int = 1
     pool: Pool = msgspec.field(default_factory=Pool)
     hot_keys: dict[str, Window] = {}  # kind
@@ -89,6 +90,7 @@ class Answered(msgspec.Struct):
         add_histograms(self.latencies, other.latencies, REQUEST_S)
         self.loop_lag.add(other.loop_lag)
         self.rss_bytes += other.rss_bytes
+        self.feed_lag_s = max(self.feed_lag_s, other.feed_lag_s)
         self.workers += other.workers
         self.pool.add(other.pool)
         for kind, window in other.hot_keys.items():
@@ -103,6 +105,7 @@ class Answered(msgspec.Struct):
     def forget_gauges(self) -> None:
         """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""
         self.rss_bytes = self.workers = self.connections = self.body_bytes = 0
+        self.feed_lag_s = 0.0
         self.pool = Pool()
         self.hot_keys = {}
         limits, shed = self.limits, self.shed

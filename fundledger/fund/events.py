@@ -39,6 +39,11 @@ class Pages:
         """As of Feed."""
         return await self._feed.page(after, limit, wait_s)
 
+    @property
+    def lag_s(self) -> float:
+        """As of Feed."""
+        return self._feed.lag_s
+
     def stop(self) -> None:
         """Who waits is answered now, and nobody waits from now on."""
         self._feed.stop()

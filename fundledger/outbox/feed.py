@@ -118,6 +118,11 @@ class Feed:
     def waiting(self) -> int:
         return len(self._waiters)
 
+    @property
+    def lag_s(self) -> float:
+        """For how long, in seconds, something that was drawn cannot be read yet; see `Horizon.lag_s`."""
+        return self._horizon.lag_s
+
     def _top(self) -> int:
         """No event behind this one is safe to be read yet."""
         return (self._horizon.safe + 1) * self._scale - 1

@@ -31,7 +31,7 @@ from tests.support.waiting import eventually
 
 SERIES_MAX = 3000
 GAUGES = (
-    *(f"/{name}" for name in ("waiting", "in_flight", "accounts_remembered", "rss_bytes", "workers")),
+    *(f"/{name}" for name in ("waiting", "in_flight", "accounts_remembered", "rss_bytes", "feed_lag_s", "workers")),
     *("/pool/idle", "/pool/busy", "/pool/waiting", "/buffer/rows", "/buffer/lag_s", "/buffer/direct"),
     *("/limits/fallback_s", "/shed/level", "/connections", "/body_bytes"),
 )

@@ -11,7 +11,10 @@ class Whose(NamedTuple):
 
 
 class Feed(Protocol):
-    """`outbox/`: the events of the fund database."""
+    """`outbox/`: the events of the fund database. `lag_s`: for how long one cannot be read yet."""
+
+    @property
+    def lag_s(self) -> float: ...
 
     async def read(self, after: int, limit: int, wait_s: float) -> Any:
         """A page, as JSON or for it. Raises what asyncpg raises."""

@@ -128,6 +128,7 @@ class FundService(Worker):
         now.posting = self.posting.counted
         now.waiting = self.desk.waiting
         now.daemons = self.roster.counted()
+        now.feed_lag_s = 0.0 if self.feed is None else self.feed.lag_s
         show_gauges(self, now)
         return now
 

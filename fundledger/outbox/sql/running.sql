@@ -1,0 +1,7 @@
+-- The ids of the transactions that run on connections to this database, 32 bits of each.
+-- Rows: one for each such transaction that has written something, our own excluded. Locks: none.
+SELECT a.backend_xid::text::bigint AS xid
+FROM pg_stat_activity a
+WHERE a.backend_xid IS NOT NULL
+  AND a.datid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND a.pid <> pg_backend_pid()
