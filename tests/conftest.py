@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from fundledger.app.postgres import EmbeddedPostgres
 from fundledger.ledger.accounts import Layout
-from fundledger.security.keys import FileKeys
+from fundledger.security.keys import FileKeys, make_keys
 from tests.support.client import Client
 from tests.support.database import ONE_SHARD, Databases
 from tests.support.ledger import Ledger
@@ -73,7 +73,7 @@ def keys_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def keys(keys_folder: Path) -> FileKeys:
-    return FileKeys(keys_folder)
+    return make_keys(keys_folder)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import msgspec
 
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import NoLedger, databases, migrate_account, migrate_fund
+from fundledger.app.identity import OtherDatabase
 from fundledger.app.settings import BadSetting, Settings
 from fundledger.app.terminal import complain
 from fundledger.database.migrations import SchemaFault
@@ -39,9 +40,9 @@ async def run_verify(read: Callable[[], Settings], as_json: bool) -> int:
     report, status = Report(False, [], 0, 0, 0, {}, 0.0), UNFINISHED
     try:
         report = await _verified(read(), progress)
-    except (BadSetting, BadDsn, NoLedger) as error:
+    except (BadSetting, BadDsn, NoLedger, OtherDatabase, KeyFault) as error:
         report.error, status = str(error), BAD_CONFIGURATION
-    except (CannotServe, KeyFault) as error:
+    except CannotServe as error:
         report.error = str(error)
     except Exception as error:
         report.error = f"{described(error)} ({_where(error)})"
@@ -59,10 +60,7 @@ async def run_verify(read: Callable[[], Settings], as_json: bool) -> int:
 
 async def _verified(settings: Settings, progress: Progress) -> Report:
     async with databases(settings) as dsns:
-        folder = settings.data_dir / "keys"
-        if not any(folder.glob("mac-*.key")):
-            raise KeyFault(f"there is no MAC key in {folder}: put back the keys that the ledger was written with")
-        return await verify(dsns.account, FileKeys(folder), progress, dsns.fund)
+        return await verify(dsns.account, FileKeys(settings.data_dir / "keys"), progress, dsns.fund)
 
 
 def _where(error: Exception) -> str:
@@ -111,7 +109,9 @@ async def run_migrate(settings: Settings) -> int:
         async with databases(settings, make_fund=True) as dsns:
             done = [f"{name} (account)" for name in await migrate_account(dsns.account, settings)]
             if dsns.fund is not None:
-                done += [f"{name} (fund)" for name in await migrate_fund(dsns.fund)]
+                done += [f"{name} (fund)" for name in await migrate_fund(dsns.fund, settings)]
+    except KeyFault as fault:
+        raise CannotServe(str(fault)) from None
     except (OSError, SchemaFault, asyncpg.PostgresError) as error:
         raise CannotServe(f"the schema cannot be migrated: {error}") from None
     print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")

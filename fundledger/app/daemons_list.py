@@ -25,10 +25,10 @@ from fundledger.ledger.books import Books
 from fundledger.ledger.clock import AccountingCalendar
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Fault
+from fundledger.ledger.keys import open_keys
 from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
-from fundledger.security.keys import FileKeys
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 FAILED: Final = 1
@@ -87,12 +87,12 @@ async def _read(name: str, dsn: str) -> list[Standing]:
 
 @asynccontextmanager
 async def _of_account(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, list[Daemon]]]:
-    keys = FileKeys(settings.data_dir / "keys")
     pool = await asyncpg.create_pool(dsn, min_size=1, max_size=CONNECTIONS, command_timeout=30)
     session = Session(dsn, "fundledger daemons")
     try:
         async with pool.acquire() as connection:
             layout = await read_layout(connection)  # type: ignore[arg-type]
+            keys = await open_keys(connection, settings.data_dir / "keys")  # type: ignore[arg-type]
         calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
         books = Books(keys, Directory(keys), layout, calendar, 0)
         yield pool, [Expiry(_ByHand(pool, books, session)).daemon()]

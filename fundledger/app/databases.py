@@ -8,6 +8,7 @@ from typing import NamedTuple
 import asyncpg
 
 from fundledger.app.claims import CannotServe, lock
+from fundledger.app.identity import ACCOUNT, FUND, expect_keys, expect_own, keys_folder, remember_own
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
 from fundledger.app.settings import PREFIX, BadSetting, Settings
 from fundledger.fund.migrate import migrate as migrate_orders
@@ -31,7 +32,9 @@ class NoLedger(CannotServe):
 @contextlib.asynccontextmanager
 async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIterator[Dsns]:
     """The databases: the configured ones, those of a running `serve`, or the embedded ones, started for this purpose.
-    `make_fund`: the embedded fund database is made where it is missing. Raises CannotServe.
+    `make_fund`: the embedded fund database is made where it is missing, and a schema that is not there yet is no fault.
+
+    Each is one of this data directory, and its keys are there. Raises CannotServe.
     """
     wanted = settings.fund == "on"
     account = settings.account_dsn or await _running(_told(settings.data_dir / "account-dsn"))
@@ -40,7 +43,9 @@ async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIter
     # A `serve` that runs has told of all that it has.
     complete = fund or not wanted or not settings.account_dsn or not (there or make_fund)
     if account and complete:
-        yield Dsns(account, fund or None)
+        found = Dsns(account, fund or None)
+        await _expect_own(settings.data_dir, found)
+        yield found
         return
     if not (account or there):
         raise NoLedger(
@@ -52,7 +57,9 @@ async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIter
         await postgres.start()
         if wanted and not fund and await _answers(postgres.fund_dsn):
             fund = postgres.fund_dsn
-        yield Dsns(account or postgres.dsn, fund or None)
+        found = Dsns(account or postgres.dsn, fund or None)
+        await _expect_own(settings.data_dir, found)
+        yield found
     except PostgresFault as fault:
         raise CannotServe(str(fault)) from None
     finally:
@@ -69,10 +76,14 @@ async def database(settings: Settings) -> AsyncIterator[str]:
 
 async def migrate_account(dsn: str, settings: Settings) -> list[str]:
     """Bring the schema up to date; answers what was applied. Raises BadSetting when the ledger has another layout,
-    SchemaFault, CannotServe.
+    SchemaFault, KeyFault, CannotServe.
     """
-    async with _connected(dsn, "account") as connection:
-        layout, done = await migrate_ledger(connection, Layout(settings.shards or 1, settings.platform_slots or 8))
+    folder = settings.data_dir
+    async with _connected(dsn, ACCOUNT) as connection:
+        await expect_own(connection, folder, ACCOUNT)
+        wanted = Layout(settings.shards or 1, settings.platform_slots or 8)
+        layout, done = await migrate_ledger(connection, wanted, keys_folder(folder, ACCOUNT))
+        await remember_own(connection, folder, ACCOUNT)
     for name, asked, fixed in (
         ("SHARDS", settings.shards, layout.shards),
         ("PLATFORM_SLOTS", settings.platform_slots, layout.platform_slots),
@@ -82,10 +93,23 @@ async def migrate_account(dsn: str, settings: Settings) -> list[str]:
     return done
 
 
-async def migrate_fund(dsn: str) -> list[str]:
-    """Bring the schema up to date; answers what was applied. Raises SchemaFault, CannotServe."""
-    async with _connected(dsn, "fund") as connection:
-        return await migrate_orders(connection)
+async def migrate_fund(dsn: str, settings: Settings) -> list[str]:
+    """Bring the schema up to date; answers what was applied. Raises SchemaFault, KeyFault, CannotServe."""
+    folder = settings.data_dir
+    async with _connected(dsn, FUND) as connection:
+        await expect_own(connection, folder, FUND)
+        done = await migrate_orders(connection, keys_folder(folder, FUND))
+        await remember_own(connection, folder, FUND)
+        return done
+
+
+async def _expect_own(data_dir: Path, dsns: Dsns) -> None:
+    """Raises CannotServe."""
+    for which, dsn in ((ACCOUNT, dsns.account), (FUND, dsns.fund)):
+        if dsn is not None:
+            async with _connected(dsn, which) as connection:
+                await expect_own(connection, data_dir, which)
+                await expect_keys(connection, data_dir, which)
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ import msgspec
 
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import databases
+from fundledger.app.identity import OtherDatabase
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
 from fundledger.app.room import free_mb, needed_mb
 from fundledger.app.settings import Settings
@@ -135,6 +136,8 @@ async def _databases(settings: Settings) -> list[Symptom]:
             elif settings.fund == "on":
                 symptoms.append(Symptom("fund database", True, "not there yet: made when `serve` starts"))
             return symptoms
+    except OtherDatabase as error:
+        return [Symptom("database and keys", False, "do not belong together", str(error))]
     except (OSError, CannotServe) as error:
         return [Symptom("account database", False, "does not answer", str(error))]
 

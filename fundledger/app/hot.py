@@ -16,11 +16,12 @@ from fundledger.ledger.books import Books
 from fundledger.ledger.clock import AccountingCalendar
 from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault
+from fundledger.ledger.keys import open_keys
 from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
 from fundledger.ledger.slots import SLOTS_MAX
-from fundledger.security.keys import FileKeys, KeyFault
+from fundledger.security.keys import KeyFault
 
 
 async def run_list(settings: Settings, *, as_json: bool = False) -> int:
@@ -66,9 +67,9 @@ async def run_resplit(settings: Settings, account_id: str, slots: int, reason: s
 
 
 async def _resplit(dsn: str, settings: Settings, account_id: str, slots: int, reason: str) -> Outcome | Fault:
-    keys = FileKeys(settings.data_dir / "keys")
-    directory = Directory(keys)
     connection = await _connect(dsn)
+    keys = await open_keys(connection, settings.data_dir / "keys")
+    directory = Directory(keys)
     session = Session(dsn, "fundledger hot")
     try:
         account = (await directory.resolve(connection, [account_id])).get(account_id)

@@ -41,11 +41,12 @@ from fundledger.hotspot.lane import Lane
 from fundledger.ledger.books import Books
 from fundledger.ledger.clock import AccountingCalendar
 from fundledger.ledger.directory import Directory
+from fundledger.ledger.keys import open_keys
 from fundledger.ledger.memory import Memory
 from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.session import Session
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.security.keys import FileKeys
+from fundledger.security.keys import KeyFault
 from fundledger.security.tokens import Tokens, module_token
 
 _log = logging.getLogger(__name__)
@@ -120,13 +121,13 @@ class WorkerOrder(msgspec.Struct):
 
 async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, redis_url: str = "") -> Service:
     """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, SchemaFault, KeyFault."""
-    keys = FileKeys(settings.data_dir / "keys")
     modules = {module_token(settings.data_dir / "dev-token", "dev"): "dev"}
     if settings.fund == "on":
         modules[module_token(settings.data_dir / "fund-token", "fund")] = "fund"
     connection = await asyncpg.connect(dsn)
     try:
         layout = await read_layout(connection)
+        keys = await open_keys(connection, settings.data_dir / "keys")
     finally:
         await connection.close()
     pool = await asyncpg.create_pool(
@@ -295,7 +296,7 @@ async def _run() -> None:
     configure_logs(settings.log_level, {"worker": order.ordinal}, settings.log_format)
     try:
         await serve(order, reader)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.error("worker cannot start: %s", error)
         os._exit(1)
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -24,8 +25,8 @@ from fundledger.app.sockets import remove_left_over
 from fundledger.app.terminal import say
 from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.database.migrations import SchemaFault
-from fundledger.security.keys import FileKeys, KeyFault
-from fundledger.security.tokens import module_token
+from fundledger.security.keys import KeyFault
+from fundledger.security.tokens import module_token, read_token
 
 BOUND_EVERY_S: Final = 1.0
 _log = logging.getLogger(__name__)
@@ -100,9 +101,9 @@ class Supervisor:
     async def _prepare(self, ending: contextlib.AsyncExitStack) -> Known:
         settings, folder = self._settings, self._settings.data_dir
         with_fund = settings.fund == "on"
-        FileKeys(folder / "keys")
-        module_token(folder / "dev-token", "dev")
-        fund_token = module_token(folder / "fund-token", "fund") if with_fund else None
+        modules = ("dev", "fund") if with_fund else ("dev",)
+        for module in modules:
+            read_token(folder / f"{module}-token")
         if settings.ratelimit != "off":
             read_policies(settings)
         mend_modes(folder)
@@ -130,9 +131,11 @@ class Supervisor:
                 dsns = dsns._replace(fund=self._postgres.fund_dsn)
                 write_secret(folder / "fund-dsn", self._postgres.fund_dsn + "\n")
         remove_left_over(run)
-        await migrate_account(dsns.account, settings)
+        done = await migrate_account(dsns.account, settings)
         if dsns.fund is not None:
-            await migrate_fund(dsns.fund)
+            done += await migrate_fund(dsns.fund, settings)
+        tokens = {module: _token(folder, module, new="0001_ledger.sql" in done) for module in modules}
+        fund_token = tokens.get("fund")
         return Known(settings, dsns, run, redis_url, fund_token)
 
     async def _until_over(self, keeping: "asyncio.Task[None]") -> None:
@@ -195,6 +198,19 @@ class Supervisor:
         if fund is None:
             return Running(limits, None, {})
         return Running(limits, bool(fund_serves), fund.channels)
+
+
+def _token(folder: Path, module: str, *, new: bool) -> str:
+    """The token of a module; one that is missing is made, which is no news for a new ledger."""
+    path = folder / f"{module}-token"
+    if not (new or path.exists()):
+        _log.warning(
+            "%s was missing and a new token is made: callers that send the old one are answered 401; to keep it, "
+            "restore the file and start again",
+            path,
+            extra={"event": "token_made"},
+        )
+    return module_token(path, module)
 
 
 async def _unless(over: "asyncio.Task[None]", doing: Coroutine[Any, Any, T]) -> T | None:

@@ -1,14 +1,30 @@
 """The schema of the fund database."""
 
+from pathlib import Path
+
 import asyncpg
 
 from fundledger.database import migrations
 from fundledger.fund.statements import SQL
+from fundledger.security.key_record import KeyRecord
 
 PACKAGE = "fundledger.fund"
 
 
-async def migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
-    """Bring the schema up to date; answers the names of what was applied. Raises SchemaFault."""
+async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
+    """Bring the schema up to date; answers the names of what was applied. With `keys`, the folder of the fund
+    database's keys, they are checked in the same transaction, and made where no row was ever written with one.
+
+    Raises SchemaFault; KeyFault when a key is missing or is another one. Nothing is changed then.
+    """
     async with connection.transaction():
-        return await migrations.apply(connection, PACKAGE, SQL)
+        done = await migrations.apply(connection, PACKAGE, SQL)
+        if keys is not None:
+            record = fund_keys(keys)
+            await record.settle(connection, await record.recorded(connection), {})
+        return done
+
+
+def fund_keys(folder: Path) -> KeyRecord:
+    """The keys of the fund database; all that were ever used are recorded, since the schema that has them has these."""
+    return KeyRecord("fund database", folder, SQL)

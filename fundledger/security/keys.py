@@ -7,6 +7,7 @@ the same three questions: which is current, which is version N, and why not.
 import os
 import secrets
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -31,21 +32,15 @@ class Keys(Protocol):
 
 
 class FileKeys:
-    """Keys read once from a directory; a first one is made when there is none.
+    """Keys read once from a directory. Nothing is made: see `make_keys`. With `versions`, those of these versions only.
 
-    Raises KeyFault when a key file is readable by others or malformed.
+    Raises KeyFault when there is no key, or when a key file is readable by others or malformed.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._keys: dict[int, MacKey] = {}
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in directory.glob("mac-*.key"):
-            version = path.stem.removeprefix("mac-")
-            if not version.isdecimal():
-                raise KeyFault(f"{path} is not named mac-N.key with a version N: move it elsewhere")
-            self._keys[int(version)] = MacKey(int(version), read_secret(path))
+    def __init__(self, directory: Path, versions: Collection[int] = ()) -> None:
+        self._keys = {v: key for v, key in read_keys(directory).items() if not versions or v in versions}
         if not self._keys:
-            self._keys[1] = MacKey(1, make_secret(directory / "mac-1.key"))
+            raise KeyFault(f"{directory} has no key: restore mac-1.key")
         self._current = self._keys[max(self._keys)]
 
     @property
@@ -57,6 +52,28 @@ class FileKeys:
             return self._keys[version]
         except KeyError:
             raise KeyFault(f"no MAC key of version {version}: has the key directory been replaced?") from None
+
+
+def read_keys(directory: Path) -> dict[int, MacKey]:
+    """The keys in a directory by version; none where it is missing or empty. Raises KeyFault."""
+    found: dict[int, MacKey] = {}
+    for path in directory.glob("mac-*.key"):
+        version = path.stem.removeprefix("mac-")
+        if not version.isdecimal():
+            raise KeyFault(f"{path} is not named mac-N.key with a version N: move it elsewhere")
+        found[int(version)] = MacKey(int(version), read_secret(path))
+    return found
+
+
+def make_keys(directory: Path) -> FileKeys:
+    """The keys in a directory; a first one is made when there is none. For a schema that is made together with them.
+
+    Raises KeyFault.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not read_keys(directory):
+        make_secret(directory / "mac-1.key")
+    return FileKeys(directory)
 
 
 def read_secret(path: Path) -> bytes:

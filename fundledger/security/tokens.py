@@ -7,15 +7,23 @@ from pathlib import Path
 from fundledger.security.keys import KeyFault, write_new
 
 
+def read_token(path: Path) -> str | None:
+    """The token in a file, None when there is no file. Raises KeyFault when others can read it, or when it is empty."""
+    if not path.exists():
+        return None
+    if path.stat().st_mode & 0o077:
+        raise KeyFault(f"{path} is readable by others: it must be 0600")
+    token = path.read_text().strip()
+    if not token:
+        raise KeyFault(f"{path} is empty: remove it, and a new token is made")
+    return token
+
+
 def module_token(path: Path, module: str) -> str:
-    """The token of a module, made when it is first asked for, mode 0600. Raises KeyFault when others can read it."""
-    if path.exists():
-        if path.stat().st_mode & 0o077:
-            raise KeyFault(f"{path} is readable by others: it must be 0600")
-        token = path.read_text().strip()
-        if not token:
-            raise KeyFault(f"{path} is empty: remove it, and a new token is made")
-        return token
+    """The token of a module, made where it is missing, mode 0600. Raises KeyFault, as `read_token`."""
+    found = read_token(path)
+    if found is not None:
+        return found
     token = f"{module}_" + secrets.token_urlsafe(32)
     write_new(path, token + "\n")
     return token

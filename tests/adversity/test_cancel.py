@@ -22,6 +22,7 @@ from fundledger.app.routing import Call
 from fundledger.app.server import build
 from fundledger.app.service import Service
 from fundledger.app.settings import Settings
+from fundledger.security.keys import make_keys
 from tests.adversity.conftest import Tell
 from tests.support.client import Client, line, new_id, voucher
 from tests.support.database import prove_books
@@ -36,6 +37,7 @@ RESETS = 250
 @pytest.fixture(params=["lanes", "direct"])
 async def worker(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
     """A worker's service without its sockets."""
+    make_keys(tmp_path / "keys")
     worker = await build(Settings(data_dir=tmp_path, posting=request.param), database, 0, tmp_path)
     yield worker
     await worker.close()

@@ -50,13 +50,13 @@ async def test_without_the_fund_service_nothing_is_asked_of_its_database(postgre
         assert dsns == Dsns(account, None)
 
 
-async def test_one_database_may_hold_both(postgres: Databases, keys: FileKeys) -> None:
+async def test_one_database_may_hold_both(postgres: Databases, tmp_path: Path) -> None:
     both = await postgres.empty()
     for _ in range(2):
-        await migrate_account(both, Settings())
-        await migrate_fund(both)
+        await migrate_account(both, Settings(data_dir=tmp_path))
+        await migrate_fund(both, Settings(data_dir=tmp_path))
     assert await tables(both, "ledger") > 0 < await tables(both, "fund")
-    await prove_books(both, keys)
+    await prove_books(both, FileKeys(tmp_path / "keys"))
 
 
 async def test_each_database_that_is_configured_switches_its_own_embedded_one_off(postgres: Databases) -> None:
@@ -94,6 +94,6 @@ async def test_the_doctor_looks_at_both_and_at_the_account_service(
     told = capsys.readouterr().out
     assert "BAD  fund schema              missing 0001_orders.sql" in told
     assert "BAD  account service          http://127.0.0.1:1 does not answer" in told
-    await migrate_fund(fund)
+    await migrate_fund(fund, asked)
     await run_doctor(asked)
     assert "ok   fund schema" in capsys.readouterr().out

@@ -234,6 +234,10 @@ async def test_what_was_written_is_never_changed(used: Ledger, table: str, chang
 BUFFERED = """INSERT INTO ledger.buffered_entries VALUES (1, 1, {number}, 2, gen_random_uuid(), {amount},
               current_date, now(), 1, '')"""
 BITES: dict[str, tuple[str, type[Exception]]] = {
+    "key_fingerprints_pkey": (
+        "INSERT INTO ledger.key_fingerprints (version, fingerprint) VALUES (1, ''), (1, '')",
+        asyncpg.UniqueViolationError,
+    ),
     "settings_one_row": (
         "INSERT INTO ledger.settings (shards, platform_slots) VALUES (1, 1)",
         asyncpg.UniqueViolationError,

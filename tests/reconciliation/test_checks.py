@@ -13,7 +13,7 @@ import pytest
 from fundledger.ledger.voucher import Voucher
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.report import FINDINGS_MAX
-from fundledger.security.keys import FileKeys
+from fundledger.security.keys import FileKeys, make_keys
 from tests.support.ledger import Ledger, capture, codes, posted, reversal, transfer
 from tests.support.running import run
 
@@ -276,7 +276,7 @@ async def test_a_row_under_a_key_that_there_is_not_is_a_finding_of_that_row(used
 
 
 async def test_another_installations_key_verifies_nothing(used: Ledger, tmp_path: Path) -> None:
-    report = await verify(used.dsn, FileKeys(tmp_path))
+    report = await verify(used.dsn, make_keys(tmp_path))
     found = {check.name for check in report.checks if not check.ok}
     assert found == {
         "chain_verifies",

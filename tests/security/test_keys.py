@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.security.keys import FileKeys, KeyFault
+from fundledger.security.keys import FileKeys, KeyFault, make_keys
 from fundledger.security.tokens import Tokens, module_token
 
 
@@ -27,7 +27,7 @@ def umask(request: pytest.FixtureRequest):
 
 def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path, umask: None) -> None:
     folder = tmp_path / "keys"
-    keys = FileKeys(folder)
+    keys = make_keys(folder)
     path = folder / "mac-1.key"
     assert (mode(folder), mode(path)) == (0o700, 0o600)
     assert re.fullmatch(r"[0-9a-f]{64}\n", path.read_text())
@@ -37,13 +37,13 @@ def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path, umask: N
 
 
 def test_every_installation_has_its_own_key(tmp_path: Path) -> None:
-    tags = {FileKeys(tmp_path / str(i)).current.tag(b"x") for i in range(5)}
+    tags = {make_keys(tmp_path / str(i)).current.tag(b"x") for i in range(5)}
     assert len(tags) == 5
 
 
 @pytest.mark.parametrize("bad", [0o640, 0o604, 0o644, 0o660, 0o666])
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, bad: int) -> None:
-    FileKeys(tmp_path)
+    make_keys(tmp_path)
     (tmp_path / "mac-1.key").chmod(bad)
     with pytest.raises(KeyFault, match="0600"):
         FileKeys(tmp_path)
@@ -51,7 +51,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, bad: int) -> None
 
 @pytest.mark.parametrize("text", ["", "zz" * 32, "00" * 31 + "0", "hello"])
 def test_a_key_that_is_none_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
-    FileKeys(tmp_path)
+    make_keys(tmp_path)
     (tmp_path / "mac-1.key").write_text(text)
     with pytest.raises(KeyFault) as caught:
         FileKeys(tmp_path)
@@ -60,14 +60,14 @@ def test_a_key_that_is_none_is_refused_and_not_shown(tmp_path: Path, text: str) 
 
 @pytest.mark.parametrize("text", ["00" * 16, "00"])
 def test_a_key_that_is_too_short_is_refused(tmp_path: Path, text: str) -> None:
-    FileKeys(tmp_path)
+    make_keys(tmp_path)
     (tmp_path / "mac-1.key").write_text(text)
     with pytest.raises(KeyFault):
         FileKeys(tmp_path)
 
 
 def test_a_file_name_that_is_no_version_is_a_key_fault(tmp_path: Path) -> None:
-    FileKeys(tmp_path)
+    make_keys(tmp_path)
     (tmp_path / "mac-old.key").write_text("00" * 32)
     (tmp_path / "mac-old.key").chmod(0o600)
     with pytest.raises(KeyFault):
@@ -75,7 +75,7 @@ def test_a_file_name_that_is_no_version_is_a_key_fault(tmp_path: Path) -> None:
 
 
 def test_the_newest_key_is_current_and_old_ones_still_verify(tmp_path: Path) -> None:
-    old = FileKeys(tmp_path).current
+    old = make_keys(tmp_path).current
     second = tmp_path / "mac-2.key"
     second.write_text("ab" * 32)
     second.chmod(0o600)
@@ -87,7 +87,7 @@ def test_the_newest_key_is_current_and_old_ones_still_verify(tmp_path: Path) -> 
 
 
 def test_keys_do_not_show_their_secrets(tmp_path: Path) -> None:
-    keys = FileKeys(tmp_path)
+    keys = make_keys(tmp_path)
     secret = (tmp_path / "mac-1.key").read_text().strip()
     for shown in (repr(keys), str(keys), repr(vars(keys)), repr(keys.current)):
         assert secret not in shown

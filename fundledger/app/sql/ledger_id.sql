@@ -1,0 +1,2 @@
+-- Which ledger it is. Rows: one. Locks: none.
+SELECT l.ledger_id FROM ledger.settings l

@@ -1,0 +1,90 @@
+"""Which keys a database was written with: a fingerprint of each, kept in the database beside what the keys protect.
+
+Keys are made together with the schema, and never again: a database whose keys are missing, or are other ones, is
+refused. The statements `key_fingerprints` and `record_key_fingerprint` are those of the package that owns the schema.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from fundledger.security.keys import FileKeys, KeyFault, make_keys, read_keys
+from fundledger.security.mac import MacKey
+
+Evidence = Mapping[int, Sequence[tuple[bytes, bytes]]]
+"""By key version: `(message, MAC)` of some rows; nothing where rows are known to use the key, but none was read."""
+UNCHANGED: Final = "nothing was changed"
+_DOMAIN: Final = b"finger_1"
+
+
+def fingerprint(key: MacKey) -> str:
+    """16 hexadecimal digits that tell keys apart and say nothing of them: a truncated HMAC of a constant."""
+    return key.tag(_DOMAIN)[:8].hex()
+
+
+class KeyRecord(NamedTuple):
+    """The keys of one database. `what` names the database in messages: "ledger"."""
+
+    what: str
+    folder: Path
+    statements: Mapping[str, str]
+
+    async def recorded(self, connection: "asyncpg.Connection[asyncpg.Record]") -> dict[int, str]:
+        """Fingerprints by key version; none in a schema of before. To be called outside of a transaction, or when the
+        schema is up to date.
+        """
+        try:
+            rows = await connection.fetch(self.statements["key_fingerprints"])
+        except asyncpg.UndefinedTableError:
+            return {}
+        return {row["version"]: row["fingerprint"] for row in rows}
+
+    def check(self, recorded: Mapping[int, str], evidence: Evidence) -> None:
+        """Compare the keys in the folder with what the database says. Writes nothing.
+
+        Raises KeyFault when a key that was recorded or used is missing, or is another one. A key without a fingerprint
+        is the right one when one of its rows verifies: a single row that was tampered with is for `verify` to find.
+        """
+        found = read_keys(self.folder)
+        for version, mark in sorted(recorded.items()):
+            self._ask_for(found, version, f" (fingerprint {mark})")
+            other = fingerprint(found[version])
+            if other != mark:
+                raise KeyFault(
+                    f"the {self.what} was written with key {version} (fingerprint {mark}), but {self._path(version)} "
+                    f"is another key (fingerprint {other}): restore the right one; {UNCHANGED}"
+                )
+        for version, rows in sorted(evidence.items()):
+            if version in recorded:
+                continue
+            self._ask_for(found, version, "")
+            if rows and not any(found[version].tag(message) == mac for message, mac in rows):
+                raise KeyFault(
+                    f"the {self.what} was written with another key than {self._path(version)}: none of its first "
+                    f"{len(rows)} rows verifies; restore the right one; {UNCHANGED}"
+                )
+
+    async def settle(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", recorded: Mapping[int, str], evidence: Evidence
+    ) -> FileKeys:
+        """Check the keys, make the first one where nothing was ever written with one, and record what is new. To be
+        called in the transaction that brings the schema up to date. Raises KeyFault.
+        """
+        self.check(recorded, evidence)
+        keys = make_keys(self.folder) if not (recorded or evidence) else FileKeys(self.folder)
+        for version, key in sorted(read_keys(self.folder).items()):
+            if version not in recorded:
+                await connection.execute(self.statements["record_key_fingerprint"], version, fingerprint(key))
+        return keys
+
+    def _ask_for(self, found: Mapping[int, MacKey], version: int, mark: str) -> None:
+        if version not in found:
+            raise KeyFault(
+                f"the {self.what} was written with key {version}{mark}, {self.folder} has none: restore "
+                f"mac-{version}.key; {UNCHANGED}"
+            )
+
+    def _path(self, version: int) -> Path:
+        return self.folder / f"mac-{version}.key"
