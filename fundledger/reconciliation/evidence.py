@@ -46,6 +46,10 @@ def _all_sub_accounts(row: asyncpg.Record, layout: Layout) -> Difference:
     expected = row["slots"] * layout.shards if kind is not None and kind.platform else row["existing"]
     if row["sub_accounts"] != expected:
         yield f"{expected} sub-accounts", row["sub_accounts"]
+    if kind is not None and not kind.platform and not 1 <= row["slots"] <= row["existing"]:
+        yield f"postings to 1 to {row['existing']} slots", f"slots {row['slots']}"
+    if row["buffered"] != row["first_buffered"] and row["first_buffered"] is not None:
+        yield f"buffered {row['first_buffered']}, as its first slot", row["buffered"]
 
 
 async def check_vouchers(checks: Sequence[Check], vouchers: Rows, names: Names, keys: Keys) -> None:

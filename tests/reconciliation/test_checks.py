@@ -17,7 +17,7 @@ from fundledger.security.keys import FileKeys, make_keys
 from tests.support.ledger import Ledger, capture, codes, posted, reversal, transfer
 from tests.support.running import run
 
-GUARDED = ("vouchers", "entries", "account_events", "integrity_findings")
+GUARDED = ("vouchers", "entries", "account_events", "integrity_findings", "outbox")
 
 
 @pytest.fixture
@@ -206,6 +206,23 @@ CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
         {"captures_match"},
     ),
     "a hold is gone": ("DELETE FROM ledger.holds WHERE id = 'h:open'", {"holds_open"}),
+    "a hold of nobody's sub-account": (
+        "UPDATE ledger.holds SET shard = 7 WHERE id = 'h:open'",
+        {"holds_of_accounts"},
+    ),
+    "an entry of the outbox is gone": (
+        f"DELETE FROM ledger.outbox WHERE {NEWEST} = ANY (vouchers)",
+        {"outbox_equals_vouchers"},
+    ),
+    "a route without its event": (
+        f"INSERT INTO ledger.routes (account_number, slots) VALUES ({A}, 1)",
+        {"routes_equal_events"},
+    ),
+    "why an account was frozen is gone": ("DELETE FROM ledger.account_events", {"status_equals_events"}),
+    "an integrity freeze without evidence": (
+        f"UPDATE ledger.sub_accounts SET status = 4 WHERE account_number = {A}",
+        {"freezes_have_findings", "status_equals_events", "mac_verifies_sub_accounts"},
+    ),
     "a row that once did not verify": (
         "INSERT INTO ledger.integrity_findings (shard, account_number, slot, evidence) VALUES (0, 1, 0, '{}')",
         {"integrity_findings"},
@@ -403,6 +420,7 @@ async def test_a_check_that_fails_is_not_ok_and_the_others_are_made(used: Ledger
         "voucher_sums_to_zero",
         "mac_verifies_holds",
         "holds_open",
+        "holds_of_accounts",
         "captures_match",
         "reversal_mirrors",
     }

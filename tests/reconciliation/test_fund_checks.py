@@ -4,6 +4,7 @@ thing made wrong behind the guards.
 
 import re
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -21,7 +22,7 @@ from fundledger.reconciliation.report import FINDINGS_MAX, Check, Fund, Total
 from fundledger.security.keys import FileKeys
 from tests.support.database import ONE_SHARD, Databases, findings
 from tests.support.fund_books import check_fund
-from tests.support.fund_world import FundWorld, an_order, write
+from tests.support.fund_world import AT, FundWorld, an_order, write
 from tests.support.ledger import Ledger
 
 TABLES = {
@@ -29,6 +30,8 @@ TABLES = {
     "settled_payments": ("append_only", "no_truncate"),
     "events": ("append_only", "no_truncate"),
     "orders": ("no_delete", "no_truncate"),
+    "day_ends": ("append_only", "no_truncate"),
+    "day_sums": ("append_only", "no_truncate"),
 }
 
 
@@ -345,6 +348,51 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
         "UPDATE fund.withdrawal_days SET amount = amount - 1",
         [f"{CONSISTENT}: withdrawals of m on 2026-03-01: expected 220, found 219"],
     ),
+    "a day without withdrawals": (
+        "INSERT INTO fund.withdrawal_days VALUES ('u', '2026-03-01', 7)",
+        [f"{CONSISTENT}: withdrawals of u on 2026-03-01: expected 0, found 7"],
+    ),
+    "withdrawals of another day": (
+        "UPDATE fund.withdrawal_days SET day = day + 1",
+        [
+            f"{CONSISTENT}: withdrawals of m on 2026-03-01: expected 220, found 0",
+            f"{CONSISTENT}: withdrawals of m on 2026-03-02: expected 0, found 220",
+        ],
+    ),
+    "a sum of a day": (
+        "UPDATE fund.day_sums SET amount = amount + 1 WHERE kind = 'refund'",
+        [
+            f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected 2 orders, amount 500, fee 1, found 2 .* 501, fee 1"
+        ],
+    ),
+    "a fee of a day": (
+        "UPDATE fund.day_sums SET fee = fee - 1 WHERE kind = 'refund'",
+        [f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected .* fee 1, found .* fee 0"],
+    ),
+    "a number of orders of a day": (
+        "UPDATE fund.day_sums SET orders = orders + 1 WHERE kind = 'refund'",
+        [f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected 2 orders, .*found 3 orders"],
+    ),
+    "a sum of a day is gone": (
+        "DELETE FROM fund.day_sums WHERE kind = 'refund'",
+        [f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected 2 orders, .*found  orders"],
+    ),
+    "a sum of a day without orders": (
+        "INSERT INTO fund.day_sums VALUES ('2026-03-01', 'u', 'refund', 'USD', 'posted', 1, 1, 0)",
+        [f"{CONSISTENT}: day 2026-03-01, refund of u in USD: expected  orders, .*found 1 orders"],
+    ),
+    "a closed day counts an order less": (
+        "UPDATE fund.day_ends SET orders = orders - 1",
+        [f"{CONSISTENT}: day 2026-03-01, all orders: expected 18, found 17"],
+    ),
+    "the end of a day is gone": (
+        "DELETE FROM fund.day_ends WHERE day = '2026-03-01'",
+        [f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected  orders, .*found 2 orders"],
+    ),
+    "a day in between is not closed": (
+        "INSERT INTO fund.day_ends (day, orders) VALUES ('2026-03-03', 0)",
+        [f"{CONSISTENT}: day 2026-03-01, the day after: expected closed, found not closed"],
+    ),
     "a day is gone": ("DELETE FROM fund.withdrawal_days", [f"{CONSISTENT}: withdrawals of m .* found 0"]),
     "an event is gone": (
         f"DELETE FROM fund.events WHERE order_id = {P1}",
@@ -511,7 +559,7 @@ async def test_an_order_that_came_late_is_compared_all_the_same(books: Books):
 
 async def test_an_order_that_is_posted_after_the_ledger_was_read_is_no_finding(books: Books):
     """The other way round it would be: which is why the fund service is read first."""
-    late = an_order(Kind.PAYMENT, "late", 12)
+    late = an_order(Kind.PAYMENT, "late", 12, posted_at=AT + timedelta(days=1))
     async with snapshot(books.ledger.dsn) as account:
         await books.post(late)
         await write(books.fund, [late])

@@ -13,6 +13,7 @@ from asyncpg.pgproto import pgproto
 from fundledger.fund import accounts
 from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
 from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id, voucher_id
+from fundledger.fund.statements import SQL
 from tests.support.ledger import Ledger, posted, voucher
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -163,3 +164,4 @@ class FundWorld:
             p2.id,
         )
         await self.fund.execute("INSERT INTO fund.withdrawal_days VALUES ('m', $1, 220)", AT.date())
+        await self.fund.execute(SQL["close_day"], AT.date())

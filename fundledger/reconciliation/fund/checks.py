@@ -72,6 +72,7 @@ SQL_CHECKS: Final = (
     SqlCheck("payments_not_exceeded", None, "payment {id}", "at most {amount} comes back", "{back}"),
     SqlCheck("orders_of_orders", None, "{kind} {id}", "an order of the same merchant that it can be about", "{found}"),
     SqlCheck("settlements_equal_parts", None, "settlement {id}", "its parts: {expected}", "{actual}"),
+    SqlCheck("day_sums_equal_orders", None, "day {day}, {what}", "{expected}", "{actual}"),
     SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
 )
 """Each is a part of `fund_orders_consistent`."""
