@@ -16,7 +16,7 @@ from fundledger.ledger import clock
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Unavailable
 from fundledger.ledger.records import read_records
-from fundledger.outbox.feed import AWAY, LIMIT_MAX, WAIT_MAX_S, Event, Feed, TooManyWait, page
+from fundledger.outbox.feed import AWAY, LIMIT_MAX, WAIT_MAX_S, CallerWaitsTooMuch, Event, Feed, TooManyWait, page
 from fundledger.outbox.horizon import LEDGER, Horizon
 
 QUERY: Final = ("after", "limit", "wait_s")
@@ -82,7 +82,9 @@ async def get_events(service: Service, call: Call) -> Reply:
         return no
     service.gate.leave(call.passage, time.monotonic())
     try:
-        events, after = await service.feed.read(after, limit, wait_s)
+        events, after = await service.feed.read(after, limit, wait_s, call.module)
+    except CallerWaitsTooMuch:
+        return service.gate.too_many_wait()
     except TooManyWait as error:
         raise Unavailable(str(error)) from None
     except AWAY as error:

@@ -304,6 +304,21 @@ class Gate:
             return default_types().get(voucher_type, ApiClass.PAYMENT)
         return self.limiter.policies.class_of(voucher_type)
 
+    def too_many_wait(self) -> Reply:
+        """Return the 429 of a caller that has as many long polls at this worker as one may."""
+        return self._of_worker("waiting", "as many requests of this caller wait for events as may", 1.0)
+
+    def too_many_of_peer(self, wait_s: float) -> Reply:
+        """Return the 429 of an address that sends too many requests without a valid token."""
+        return self._of_worker("unauthenticated", "too many requests without a valid token come from here", wait_s)
+
+    def _of_worker(self, limit: str, detail: str, wait_s: float) -> Reply:
+        version = self.limiter.policies.version if self.limiter is not None else ""
+        whole_s = max(1, math.ceil(wait_s))
+        headers = {"Retry-After": str(whole_s), "X-Limit-Decision": f"{limit};worker;{version}"}
+        named = {"violated-policies": [limit]}
+        return _refusal(429, "quota-exceeded", "Too many requests", detail, whole_s, headers, **named)
+
     def _denied(self, passage: Passage, denied: Denied, cost: int) -> Reply:
         version = self.limiter.policies.version if self.limiter is not None else ""
         wait_s = max(1, math.ceil(denied.retry_s * (1 + random.random() * JITTER)))  # noqa: S311 - spreads those who wait

@@ -1,11 +1,14 @@
-"""The service's own description: the OpenAPI 3.1 file, and its page. Built on first request, then kept."""
+"""The service's own description: the OpenAPI 3.1 file, and its page."""
 
+import gzip
+import hashlib
 import textwrap
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
+from multidict import MultiMapping
 
 from fundledger.app import docs_page
 from fundledger.app.meta import HTML_TYPE
@@ -91,23 +94,55 @@ class About(msgspec.Struct, frozen=True):
     problems: Sequence[Problem]
 
 
+class Page:
+    """A page that never changes while the process lives: made once, with its compressed form and its entity tag."""
+
+    def __init__(self, body: bytes, content_type: str, headers: dict[str, str]) -> None:
+        self._body = body
+        self._compressed = gzip.compress(body, 6, mtime=0)
+        self._type = content_type
+        self._etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        self._headers = {**headers, "ETag": self._etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+
+    def reply(self, headers: MultiMapping[str]) -> Reply:
+        """Return 304 to a client that has it, else 200 in a form that the client reads."""
+        if self._etag in headers.get("If-None-Match", ""):
+            return Reply(304, b"", self._type, self._headers)
+        if any(_reads_gzip(one) for one in headers.get("Accept-Encoding", "").split(",")):
+            return Reply(200, self._compressed, self._type, {**self._headers, "Content-Encoding": "gzip"})
+        return Reply(200, self._body, self._type, self._headers)
+
+
+def _reads_gzip(accepted: str) -> bool:
+    name, _, weight = accepted.partition(";")
+    return name.strip().lower() == "gzip" and weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+
+
 class Pages:
-    """The handlers of `GET /openapi.json` and `GET /docs`; what they answer is built when it is first asked for."""
+    """The handlers of `GET /openapi.json` and `GET /docs`. A worker makes what they answer before it serves."""
 
     def __init__(self, document: Callable[[], dict[str, Any]]) -> None:
         self._document = document
-        self._encoded = b""
-        self._page = b""
+        self._made: tuple[Page, Page] | None = None
+
+    def make(self) -> tuple[Page, Page]:
+        """Make both, once."""
+        if self._made is None:
+            document = self._document()
+            page = docs_page.render(document).encode()
+            self._made = (
+                Page(msgspec.json.encode(document), JSON, {}),
+                Page(page, HTML_TYPE, {"Content-Security-Policy": docs_page.POLICY}),
+            )
+        return self._made
 
     async def get_document(self, service: Served, call: Call) -> Reply:
-        del service, call
-        self._encoded = self._encoded or msgspec.json.encode(self._document())
-        return Reply(200, self._encoded)
+        del service
+        return self.make()[0].reply(call.headers)
 
     async def get_page(self, service: Served, call: Call) -> Reply:
-        del service, call
-        self._page = self._page or docs_page.render(self._document()).encode()
-        return Reply(200, self._page, HTML_TYPE, {"Content-Security-Policy": docs_page.POLICY})
+        del service
+        return self.make()[1].reply(call.headers)
 
 
 def document() -> dict[str, Any]:

@@ -27,6 +27,7 @@ from aiohttp.web_server import Server
 
 from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.gate import Passage
+from fundledger.app.peers import peer_of
 from fundledger.app.problems import BadRequest, crashed, malformed
 from fundledger.app.reply import Reply
 from fundledger.app.routing import S, budget_of, charged, to_response, unauthorized, unsupported_media
@@ -73,8 +74,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         """Begin to serve it, where there is room; a new connection counts as one on which something came."""
         super().connection_made(transport)
         self._heard_at = self._loop.time()
-        peer = transport.get_extra_info("peername")
-        if not self._service.connections.opened(self, str(peer[0]) if peer else ""):
+        if not self._service.connections.opened(self, peer_of(transport)):
             assert isinstance(transport, asyncio.Transport)
             transport.write(no_room().reply.raw(b"Connection: close\r\n"))
             self.force_close()
@@ -200,7 +200,8 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         try:
             module = service.module(headers.get("Authorization"))
             if module is None:
-                reply = unauthorized().reply
+                wait_s = service.peers.wait_s(peer_of(self.transport), 1)
+                reply = service.gate.too_many_of_peer(wait_s) if wait_s else unauthorized().reply
             else:
                 passage.module = module
                 passage.budget_s = budget_of(headers)

@@ -14,6 +14,7 @@ from multidict import MultiMapping
 
 from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.gate import REFUSED_UNSEEN, Owned, Passage
+from fundledger.app.peers import peer_of
 from fundledger.app.problems import BadRequest, crashed, cut, faulted, malformed
 from fundledger.app.reply import Reply
 from fundledger.app.served import Served
@@ -41,7 +42,8 @@ class Call(msgspec.Struct):
 
 
 class Route(msgspec.Struct, Generic[S], frozen=True):
-    """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token.
+    """`template` is a path with `{name}` parts; `query` names the parameters. A public route needs no token;
+    `cost`: as how many requests of its address one counts, 0 for a health check.
 
     Without `api_class` it is not limited; `enters`: its handler passes the gate by itself, when it knows whose it is;
     `by_body`: the body tells the class, so that nobody is turned away before it is read. `whose`: what the path names
@@ -52,6 +54,7 @@ class Route(msgspec.Struct, Generic[S], frozen=True):
     template: str
     handler: Callable[[S, Call], Awaitable[Reply]]
     public: bool = False
+    cost: int = 0
     query: tuple[str, ...] = ()
     body_bytes_max: int = BODY_BYTES_MAX
     api_class: ApiClass | None = None
@@ -189,7 +192,8 @@ def _charged_to_its_sender(service: Served, request: BaseRequest, reply: Reply) 
     """Of a request that no route was found for: no policy is shown for it, but it is a request of its caller."""
     module = service.module(request.headers.get("Authorization"))
     if module is None:
-        return reply
+        wait_s = service.peers.wait_s(peer_of(request.transport), 1)
+        return service.gate.too_many_of_peer(wait_s) if wait_s else reply
     return charged(service, Passage(module, time.monotonic(), None, ApiClass.QUERY), reply)
 
 
@@ -203,6 +207,11 @@ async def _call(
     service: S, route: Route[S], parameters: dict[str, str], request: BaseRequest, passage: Passage
 ) -> Reply:
     module = service.module(request.headers.get("Authorization"))
+    cost = route.cost if route.public else int(module is None)
+    if cost:
+        wait_s = service.peers.wait_s(peer_of(request.transport), cost)
+        if wait_s:
+            return service.gate.too_many_of_peer(wait_s)
     if module is None:
         if not route.public:
             raise unauthorized()

@@ -15,6 +15,7 @@ from fundledger.app.hotkeys import HotKeys
 from fundledger.app.lag import LoopLag
 from fundledger.app.limits import watch_policies
 from fundledger.app.metrics import Requests
+from fundledger.app.peers import Peers
 from fundledger.app.settings import Settings
 from fundledger.app.sockets import supervisor_socket, worker_socket
 from fundledger.app.under_way import BodiesUnderWay
@@ -43,6 +44,7 @@ class Served(Protocol):
     draining: bool
     connections: Connections
     bodies: BodiesUnderWay
+    peers: Peers
 
     def module(self, authorization: str | None) -> str | None:
         """The module that a request comes from, None when it is nobody's."""
@@ -85,6 +87,7 @@ class Worker:
         most = connections_for(settings.connections_max, pool.get_max_size())
         self.connections = Connections(most, min(most, settings.connections_per_peer_max))
         self.bodies = BodiesUnderWay(settings.bodies_mb_max << 20)
+        self.peers = Peers(settings.unauthenticated_per_s)
         self.lag = LoopLag(requests.counted.loop_lag)
         self.draining = False
         self.run_dir = run_dir

@@ -95,7 +95,7 @@ ROUTES: list[Route[Service]] = [
     Route("GET", "/v1/events", events.get_events, query=events.QUERY, api_class=ApiClass.LIST, enters=True),
     Route("GET", "/healthz", meta.healthz, public=True),
     Route("GET", "/readyz", meta.readyz, public=True),
-    Route("GET", "/metrics", meta.get_metrics, public=True),
+    Route("GET", "/metrics", meta.get_metrics, public=True, cost=1),
     Route("GET", "/debug/hotkeys", meta.get_hot_keys, api_class=ApiClass.QUERY),
     Route(
         "GET",
@@ -104,8 +104,8 @@ ROUTES: list[Route[Service]] = [
         query=("caller", "class", "merchant", "account"),
         api_class=ApiClass.QUERY,
     ),
-    Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True),
-    Route("GET", "/docs", openapi.PAGES.get_page, public=True),
+    Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True, cost=5),
+    Route("GET", "/docs", openapi.PAGES.get_page, public=True, cost=5),
 ]
 
 
@@ -206,6 +206,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
 def listen(service: Service) -> tuple[web.Server, socket.socket]:
     """The HTTP server and its socket, one of several on the port."""
     router = Router(ROUTES)
+    openapi.PAGES.make()
 
     async def handle(request: BaseRequest) -> web.StreamResponse:
         return await answer(service, router, request)

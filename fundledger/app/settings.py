@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     connections_per_peer_max: int = Field(
         5_000, ge=1, le=1_000_000, description="of them, those of one address, which may be a proxy's"
     )
+    unauthenticated_per_s: int = Field(
+        200, ge=1, le=1_000_000, description="requests without a valid token of one address to one worker in a second"
+    )
     bodies_mb_max: int = Field(
         64, ge=1, le=65_536, description="memory of request bodies under way in one worker; beyond: 503"
     )

@@ -35,9 +35,9 @@ class Pages:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
 
-    async def read(self, after: int, limit: int, wait_s: float) -> bytes:
+    async def read(self, after: int, limit: int, wait_s: float, caller: str = "") -> bytes:
         """As of Feed."""
-        return await self._feed.page(after, limit, wait_s)
+        return await self._feed.page(after, limit, wait_s, caller)
 
     @property
     def lag_s(self) -> float:

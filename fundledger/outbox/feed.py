@@ -16,7 +16,8 @@ from fundledger.outbox.horizon import Horizon
 
 LIMIT_MAX: Final = 1000
 WAIT_MAX_S: Final = 30.0
-WAITERS_MAX: Final = 256
+WAITERS_MAX: Final = 1024
+WAITERS_OF_CALLER_MAX: Final = 128
 EVERY_S: Final = 0.05
 IMPATIENT_S: Final = 2.0
 """How long somebody who would not wait may have to, until it is known what can be read."""
@@ -31,6 +32,10 @@ def page(events: "list[Event]", after: int) -> bytes:
 
 class TooManyWait(TimeoutError):
     """As many wait for events as may: this one would not be answered in time. The same may be asked again."""
+
+
+class CallerWaitsTooMuch(TooManyWait):
+    """As many wait for events for one caller as may. Others are not concerned."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -68,19 +73,21 @@ class Feed:
         self._read = read
         self._scale = scale
         self._waiters: list[_Waiter] = []
+        self._of_callers: dict[str, int] = {}
         self._watching: asyncio.Task[None] | None = None
         self._stopped = False
 
-    async def read(self, after: int, limit: int, wait_s: float) -> tuple[list[Event], int]:
+    async def read(self, after: int, limit: int, wait_s: float, caller: str = "") -> tuple[list[Event], int]:
         """The next events behind `after`, at most `limit`, and the `after` to go on with. If there is none: waits for
         one, up to `wait_s`. Reading again with the same `after` answers the same.
 
-        Raises TooManyWait, and what asyncpg raises. Cancelling loses nothing.
+        `caller`: the module that waits, which has a share of those that may. Raises TooManyWait, CallerWaitsTooMuch,
+        and what asyncpg raises. Cancelling loses nothing.
         """
         give_up_at = time.monotonic() + max(wait_s, IMPATIENT_S if wait_s <= 0 else 0.0)
         while True:
             if self._top() <= after:
-                await self._wait(after, give_up_at, impatient=wait_s <= 0)
+                await self._wait(after, give_up_at, impatient=wait_s <= 0, caller=caller)
             top = self._top()
             if top > after:
                 events = await self._read(after, (top + 1) // self._scale - 1, limit)
@@ -97,9 +104,9 @@ class Feed:
             await self._wait(after, time.monotonic() + IMPATIENT_S, impatient=True)
         return max(after, self._top())
 
-    async def page(self, after: int, limit: int, wait_s: float) -> bytes:
+    async def page(self, after: int, limit: int, wait_s: float, caller: str = "") -> bytes:
         """As `read`, and as `GET /v1/events` answers it."""
-        return page(*await self.read(after, limit, wait_s))
+        return page(*await self.read(after, limit, wait_s, caller))
 
     def stop(self) -> None:
         """Let all go that wait: what they asked is answered with nothing. Nobody waits from now on."""
@@ -127,13 +134,17 @@ class Feed:
         """No event behind this one is safe to be read yet."""
         return (self._horizon.safe + 1) * self._scale - 1
 
-    async def _wait(self, after: int, give_up_at: float, *, impatient: bool) -> None:
+    async def _wait(self, after: int, give_up_at: float, *, impatient: bool, caller: str = "") -> None:
         if self._stopped:
             return
+        of_caller = self._of_callers.get(caller, 0)
+        if caller and of_caller >= WAITERS_OF_CALLER_MAX:
+            raise CallerWaitsTooMuch(f"{of_caller} requests of this caller wait for events")
         if len(self._waiters) >= WAITERS_MAX:
             raise TooManyWait(f"{len(self._waiters)} wait for events")
         waiter = _Waiter(after, asyncio.get_running_loop().create_future(), impatient)
         self._waiters.append(waiter)
+        self._of_callers[caller] = of_caller + 1
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
         try:
@@ -143,6 +154,9 @@ class Feed:
             pass
         finally:
             self._waiters.remove(waiter)
+            self._of_callers[caller] -= 1
+            if not self._of_callers[caller]:
+                del self._of_callers[caller]
 
     async def _watch(self) -> None:
         while self._waiters:

@@ -16,6 +16,7 @@ from fundledger.app import routing, vouchers
 from fundledger.app.connections import Connections
 from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.peers import Peers
 from fundledger.app.protocol import PaymentProtocol
 from fundledger.app.routing import Router, answer
 from fundledger.app.server import ROUTES
@@ -102,6 +103,7 @@ class Service(SimpleNamespace):
         self.draining = False
         self.connections = Connections(1000, 1000)
         self.bodies = BodiesUnderWay(64 << 20)
+        self.peers = Peers(1_000_000)
         self.pool = None
         self.base_url = ""
         self.told: list[int] = []

@@ -11,6 +11,7 @@ from aiohttp import web
 from fundledger.app.connections import Connections
 from fundledger.app.gate import Gate, Passage
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.peers import Peers
 from fundledger.app.protocol import PaymentProtocol, ShortPath
 from fundledger.app.reply import Reply
 from fundledger.app.under_way import BodiesUnderWay
@@ -31,6 +32,7 @@ class Server(SimpleNamespace):
         self.draining = False
         self.connections = Connections(1000, 1000)
         self.bodies = BodiesUnderWay(64 << 20)
+        self.peers = Peers(1_000_000)
         self.base_url = ""
         self.holds = False
         self.held: list[Answer] = []

@@ -12,7 +12,7 @@ from fundledger.fund.events import fund_feed
 from fundledger.fund.statements import SQL as FUND_SQL
 from fundledger.outbox import feed as feed_module
 from fundledger.outbox import horizon
-from fundledger.outbox.feed import Event, Feed, TooManyWait
+from fundledger.outbox.feed import CallerWaitsTooMuch, Event, Feed, TooManyWait
 from fundledger.outbox.horizon import FUND, Horizon
 from tests.support.orders import an_order, orders
 from tests.support.waiting import eventually
@@ -207,6 +207,23 @@ async def test_no_more_wait_than_may(feed: Feed, monkeypatch: pytest.MonkeyPatch
         await feed.read(0, 10, 30)
     feed.stop()
     assert await waiting == ([], 0)
+
+
+async def test_one_caller_has_a_share_of_those_that_may_wait(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "WAITERS_OF_CALLER_MAX", 2)
+    waiting = [asyncio.create_task(feed.read(0, 10, 30, "greedy")) for _ in range(2)]
+    await eventually(lambda: feed.waiting == 2, "they wait")
+    with pytest.raises(CallerWaitsTooMuch):
+        await feed.read(0, 10, 30, "greedy")
+    waiting.append(asyncio.create_task(feed.read(0, 10, 30, "other")))
+    await eventually(lambda: feed.waiting == 3, "another one waits")
+    waiting.pop(0).cancel()
+    await eventually(lambda: feed.waiting == 2, "one has gone")
+    waiting.append(asyncio.create_task(feed.read(0, 10, 30, "greedy")))
+    await eventually(lambda: feed.waiting == 3, "there is room for another one")
+    feed.stop()
+    assert await asyncio.gather(*waiting) == [([], 0)] * 3
+    assert feed._of_callers == {}
 
 
 async def test_an_event_tells_the_order_as_it_stood(pool: Pool, feed: Feed) -> None:

@@ -45,6 +45,7 @@ class Client:
             connector=aiohttp.TCPConnector(limit=connections),
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
         )
 
     async def __aenter__(self) -> Self:

@@ -1,15 +1,17 @@
 """Events over HTTP: what happened, in order, at least once; who is early waits."""
 
 import time
-from typing import Final
+from typing import Any, Final
 
 from fundledger.app.fund.orders import SEQ_MAX, number
+from fundledger.app.fund.parts import Feed
 from fundledger.app.fund.service import FundService
 from fundledger.app.problems import malformed
 from fundledger.app.render import encode
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.ledger.fault import Unavailable
+from fundledger.outbox.feed import CallerWaitsTooMuch
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
@@ -26,8 +28,22 @@ async def get_events(service: FundService, call: Call) -> Reply:
         raise Unavailable("events are not published here")
     # Who waits takes up nobody's capacity.
     service.gate.leave(call.passage, time.monotonic())
-    page = await service.reading(lambda: feed.read(after, limit, wait_s))
+    try:
+        page = await service.reading(lambda: _read(feed, after, limit, wait_s, call.module))
+    except _Denied:
+        return service.gate.too_many_wait()
     return Reply(200, page if isinstance(page, bytes) else encode(page))
+
+
+class _Denied(Exception):
+    """Too many requests of the caller wait: its fault, not the database's."""
+
+
+async def _read(feed: Feed, after: int, limit: int, wait_s: float, caller: str) -> Any:
+    try:
+        return await feed.read(after, limit, wait_s, caller)
+    except CallerWaitsTooMuch as error:
+        raise _Denied from error
 
 
 def _seconds(text: str | None) -> float:

@@ -16,5 +16,5 @@ class Feed(Protocol):
     @property
     def lag_s(self) -> float: ...
 
-    async def read(self, after: int, limit: int, wait_s: float) -> Any:
-        """A page, as JSON or for it. Raises what asyncpg raises."""
+    async def read(self, after: int, limit: int, wait_s: float, caller: str = "") -> Any:
+        """A page, as JSON or for it. Raises TooManyWait, CallerWaitsTooMuch, and what asyncpg raises."""

@@ -52,7 +52,7 @@ EVENTS: list[Route[FundService]] = [
 SERVICE: list[Route[FundService]] = [
     Route("GET", "/healthz", meta.healthz, public=True),
     Route("GET", "/readyz", meta.readyz, public=True),
-    Route("GET", "/metrics", meta.get_metrics, public=True),
+    Route("GET", "/metrics", meta.get_metrics, public=True, cost=1),
     Route(
         "GET",
         "/debug/limits",
@@ -60,7 +60,7 @@ SERVICE: list[Route[FundService]] = [
         query=("caller", "class", "merchant", "account"),
         api_class=ApiClass.QUERY,
     ),
-    Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True),
-    Route("GET", "/docs", openapi.PAGES.get_page, public=True),
+    Route("GET", "/openapi.json", openapi.PAGES.get_document, public=True, cost=5),
+    Route("GET", "/docs", openapi.PAGES.get_page, public=True, cost=5),
 ]
 ROUTES = [*ORDERS, *MERCHANTS, *statements.ROUTES, *EVENTS, *webhooks.ROUTES, *SERVICE]

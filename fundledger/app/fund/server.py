@@ -23,6 +23,7 @@ from fundledger.app import limits, meta
 from fundledger.app.children import hide_memory
 from fundledger.app.connections import raise_descriptor_limit
 from fundledger.app.draining import finish_connections
+from fundledger.app.fund import openapi
 from fundledger.app.fund.order_line import FundOrder
 from fundledger.app.fund.orders import SHORT_PATH
 from fundledger.app.fund.parts import Feed
@@ -67,6 +68,7 @@ async def serving(service: FundService, listener: socket.socket) -> AsyncIterato
     """Serve on a listening socket; leaving drains for `drain_s`, and closes the service."""
     loop = asyncio.get_running_loop()
     router = Router(ROUTES)
+    openapi.PAGES.make()
 
     async def handle(request: BaseRequest) -> web.StreamResponse:
         return await answer(service, router, request)
