@@ -28,15 +28,15 @@ async def healthz(service: Worker, call: Call) -> Reply:
 
 
 async def readyz(service: Worker, call: Call) -> Reply:
-    """`GET /readyz`: 503 while draining or without database."""
+    """`GET /readyz`: 503 while draining, and while the database takes no reads or no writes."""
     del call
     if service.draining:
         return problem(
             503, "draining", "Stopping", "this worker is finishing what it accepted", headers={"Retry-After": "1"}
         )
-    if not await service.database_answers(PROBE_S):
-        headers = {"Retry-After": "1"}
-        return problem(503, "no-database", "Not ready", "the database does not answer", headers=headers)
+    why_not = await service.readiness.why_not(PROBE_S)
+    if why_not is not None:
+        return problem(503, "no-database", "Not ready", why_not, headers={"Retry-After": "1"})
     return Reply(200, b'{"status":"ready"}')
 
 

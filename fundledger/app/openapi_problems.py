@@ -87,7 +87,9 @@ OTHERS: Final[dict[str, Trouble]] = {
         503, "The outcome is not known yet", "Send the same request with the same id: the answer is what is true."
     ),
     "draining": Trouble(503, "Stopping", "Of `/readyz`: send requests elsewhere."),
-    "no-database": Trouble(503, "Not ready", "Of `/readyz`: the database does not answer this worker."),
+    "no-database": Trouble(
+        503, "Not ready", "Of `/readyz`: the database does not answer this worker, or takes no writes."
+    ),
 }
 
 

@@ -16,9 +16,11 @@ from fundledger.app.lag import LoopLag
 from fundledger.app.limits import watch_policies
 from fundledger.app.metrics import Requests
 from fundledger.app.peers import Peers
+from fundledger.app.readiness import Readiness
 from fundledger.app.settings import Settings
 from fundledger.app.sockets import supervisor_socket, worker_socket
 from fundledger.app.under_way import BodiesUnderWay
+from fundledger.database.failures import PASSING
 from fundledger.database.statements import load
 from fundledger.ledger.fault import Unavailable
 from fundledger.ratelimit.limiter import Limiter
@@ -27,13 +29,8 @@ from fundledger.security.tokens import Tokens
 
 T = TypeVar("T")
 SQL: Final = load("fundledger.app")
-AWAY: Final = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InternalClientError,
-)
-"""What a read meets when the database is gone or going."""
+AWAY: Final = (*PASSING, asyncpg.TransactionRollbackError)
+"""What a read meets when the database is gone or going, and a small write when it cannot be written."""
 _log = logging.getLogger("fundledger.requests")
 
 
@@ -99,7 +96,7 @@ class Worker:
         self._tokens = tokens
         self._modules: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._probe: asyncio.Task[bool] | None = None
+        self.readiness = Readiness(pool)
 
     def module(self, authorization: str | None) -> str | None:
         """The module that a request comes from, None when it is nobody's. Remembers the few headers that are valid."""
@@ -175,20 +172,6 @@ class Worker:
             if isinstance(error, ValueError):
                 raise
             raise Unavailable("the database does not answer") from error
-
-    async def database_answers(self, within_s: float) -> bool:
-        """Whether a read comes back in time. One probe is out at a time: to cancel a read is to wait for the server."""
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.get_running_loop().create_task(self._ping())
-        await asyncio.wait([self._probe], timeout=within_s)
-        return self._probe.done() and self._probe.result()
-
-    async def _ping(self) -> bool:
-        try:
-            await self.pool.fetchval(SQL["ping"])
-        except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            return False
-        return True
 
 
 async def again(work: Callable[[], Awaitable[None]]) -> None:

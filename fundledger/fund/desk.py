@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
+from fundledger.database.failures import was_rolled_back
 from fundledger.fund import orders, reserve
 from fundledger.fund.answer import Answer, Answering, Away, Taken
 from fundledger.fund.drafts import Draft, draft_of
@@ -42,6 +43,10 @@ _OTHERS = Away("another order of this number was asked for at the same time, and
 
 class _Overtaken(Exception):
     """An order was written by somebody else meanwhile: begin again, and find it."""
+
+
+class _NothingKept(Exception):
+    """Orders could not be written, and it is certain that none of them was."""
 
 
 class _Waiting:
@@ -180,6 +185,9 @@ class Desk(NextSteps):
         except FAULTS as error:
             _log.warning("orders could not be written: %s", error)
             told = Away("the fund database does not answer", undone=False)
+        except _NothingKept as error:
+            _log.warning("orders could not be written: %s", error)
+            told = Away("the fund database cannot write now")
         except Exception:
             _log.exception("a batch of orders failed")
         finally:
@@ -206,19 +214,30 @@ class Desk(NextSteps):
     async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
         drafts = [waiting.draft for waiting in batch]
         refusals: dict[UUID, Refusal] = {}
-        async with self._pool.acquire() as connection:
-            if drafts[0].order.kind in reserve.RESERVING:
-                async with connection.transaction():
-                    there, refusals = await self._reserve(connection, drafts)
-                    wanted = [d.order for d in drafts if d.order.id not in there and d.order.id not in refusals]
-                    new = await orders.write_ahead(connection, wanted) if wanted else set()
-                    if len(new) < len(wanted):
-                        raise _Overtaken
-            else:
-                # One statement is a transaction.
-                new = await orders.write_ahead(connection, [draft.order for draft in drafts])
-                old = [draft.order.id for draft in drafts if draft.order.id not in new]
-                there = await orders.read_orders(connection, old) if old else {}
+        may_be_committed = is_committed = False
+        try:
+            async with self._pool.acquire() as connection:
+                if drafts[0].order.kind in reserve.RESERVING:
+                    async with connection.transaction():
+                        there, refusals = await self._reserve(connection, drafts)
+                        wanted = [d.order for d in drafts if d.order.id not in there and d.order.id not in refusals]
+                        new = await orders.write_ahead(connection, wanted) if wanted else set()
+                        if len(new) < len(wanted):
+                            raise _Overtaken
+                        may_be_committed = True
+                else:
+                    # One statement is a transaction.
+                    may_be_committed = True
+                    new = await orders.write_ahead(connection, [draft.order for draft in drafts])
+                    is_committed = bool(new)
+                    old = [draft.order.id for draft in drafts if draft.order.id not in new]
+                    there = await orders.read_orders(connection, old) if old else {}
+        except asyncpg.DeadlockDetectedError:
+            raise
+        except FAULTS as error:
+            if not is_committed and (not may_be_committed or was_rolled_back(error)):
+                raise _NothingKept(str(error)) from error
+            raise
         written = []
         for waiting in batch:
             order = waiting.draft.order

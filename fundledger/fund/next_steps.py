@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from fundledger.database.failures import was_rolled_back
 from fundledger.fund import orders, stuck
 from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.flows import Ending
@@ -123,7 +124,7 @@ class NextSteps:
                 return otherwise(there)
         except FAULTS as error:
             _log.warning("an order could not go on: %s", error)
-            return Away("the fund database does not answer", undone=False)
+            return Away("the fund database does not answer", undone=was_rolled_back(error))
         try:
             async with asyncio.timeout(self._wait_s):
                 await go_on(order)

@@ -18,8 +18,9 @@ from typing import Final
 
 import asyncpg
 
+from fundledger.database.failures import PASSING
 from fundledger.database.statements import load
-from fundledger.ledger.session import PASSING, Commits, Connection, Statement, connect
+from fundledger.ledger.session import Commits, Connection, Statement, connect
 
 SQL: Final = load("fundledger.hotspot")
 CONNECTIONS: Final = 3

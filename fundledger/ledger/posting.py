@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from fundledger.database.failures import PASSING, was_rolled_back
 from fundledger.ledger import clock
 from fundledger.ledger.account import Status
 from fundledger.ledger.batch import Batch, Command, Outcome, SetPolicy, SetStatus
@@ -32,7 +33,7 @@ from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.routes import write_opened, write_routes
 from fundledger.ledger.rows import take
 from fundledger.ledger.rules import decide
-from fundledger.ledger.session import COMMIT, PASSING, Session
+from fundledger.ledger.session import COMMIT, Session
 from fundledger.ledger.statements import SQL
 from fundledger.ledger.unlocked import OnSent, Prepared, Written, nothing, prepare, write_prepared
 from fundledger.security.keys import KeyFault
@@ -128,13 +129,16 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             connection = await session.open()
             if batch.has_writes():
                 await _write(connection, session, batch, early)
-                sent_commit = True
                 placed |= batch.new_holds
                 # Not before: whatever this process did between the lock and the commit, other writers would wait for.
                 on_sent(False)
                 session.unflushed = session.unflushed or early
                 began = time.perf_counter()
-                await connection.execute(COMMIT)
+                try:
+                    await connection.execute(COMMIT)
+                except BaseException as error:
+                    sent_commit = sent_commit or not was_rolled_back(error, chained=True)
+                    raise
                 if not early:
                     session.commits.append(("commit", time.perf_counter() - began))
             else:
@@ -163,9 +167,11 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 await session.rollback()
                 return await _halve(session, books, commands, GuardHit(str(error)), sent_commit)
             session.drop()
-            if asyncio.get_running_loop().time() > gives_up_at:
+            full = isinstance(error, asyncpg.DiskFullError)
+            if full or asyncio.get_running_loop().time() > gives_up_at:
                 gave_up = OutcomeUnknown if sent_commit else Unavailable
-                return [gave_up("the database does not answer")] * len(commands)
+                why = "the disk of the database is full" if full else "the database does not answer"
+                return [gave_up(why)] * len(commands)
             await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - jitter
         except asyncpg.PostgresError as error:
             await session.rollback()

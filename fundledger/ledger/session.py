@@ -8,7 +8,7 @@ each statement is a transaction of its own. They are two because the next batch 
 
 import socket
 from collections import deque
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
@@ -41,18 +41,6 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-
-PASSING: Final = (
-    OSError,
-    # What asyncpg says of an idle connection that the server closed with a last word.
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-)
-"""The database, or the way to it, went away; it may come back."""
 
 COMMIT = "COMMIT AND CHAIN"
 ROLLBACK = "ROLLBACK AND CHAIN"

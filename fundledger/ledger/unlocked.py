@@ -14,13 +14,14 @@ from typing import Any, TypeAlias
 import asyncpg
 import msgspec
 
+from fundledger.database.failures import PASSING, was_rolled_back
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.books import Books
 from fundledger.ledger.columns import parameters
 from fundledger.ledger.memory import Recalled
 from fundledger.ledger.rows import take
 from fundledger.ledger.rules import decide
-from fundledger.ledger.session import PASSING, Session
+from fundledger.ledger.session import Session
 from fundledger.security.keys import KeyFault
 
 _log = logging.getLogger(__name__)
@@ -101,11 +102,15 @@ async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) 
         began = time.perf_counter()
         await write.fetch(*prepared.arguments)
         session.commits.append(("write", time.perf_counter() - began))
-    except (*PASSING, asyncpg.InterfaceError):
+    except (*PASSING, asyncpg.InterfaceError) as error:
         memory.fail(recalled)
         session.drop()
-        return Written.UNKNOWN if sent else Written.NO
+        return Written.UNKNOWN if sent and not was_rolled_back(error) else Written.NO
     except asyncpg.PostgresError as error:
+        if sent and not was_rolled_back(error):
+            memory.fail(recalled)
+            session.drop()
+            return Written.UNKNOWN
         memory.fail(recalled, refused=isinstance(error, asyncpg.UniqueViolationError))
         return Written.NO
     except Exception:
