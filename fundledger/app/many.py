@@ -46,19 +46,24 @@ def decoder_of_many(
     The decoder answers an object with the other members of `type_`, and the items. `decode_item(raw, where)` decodes
     one, of at most BODY_BYTES_MAX bytes. Raises BadRequest (400), with the place of the item. May be cancelled.
     """
-    outer = _outer(type_, field, items_max)
-    decode_outer = msgspec.json.Decoder(outer).decode
+    decode_outer = msgspec.json.Decoder(_outer(type_, field)).decode
+    decode_items = msgspec.json.Decoder(_items(items_max)).decode
 
     async def decode(body: bytes) -> tuple[Any, list[T]]:
         try:
             decoded = decode_outer(body or b"{}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             explain(error)
-        raws = [bytes(raw) for raw in msgspec.structs.astuple(getattr(decoded, field)) if raw is not _UNSET]
+        listed = bytes(getattr(decoded, field))
+        if body.count(b'"') - listed.count(b'"') != quotes_of_flat(decoded):
+            _refuse_duplicate_keys(body, type_)
+        try:
+            found = decode_items(listed)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            explain(error, field)
+        raws = [bytes(raw) for raw in msgspec.structs.astuple(found) if raw is not _UNSET]
         if not raws:
             raise malformed(f"Expected `array` of length >= 1 - at `{field}`", field=field)
-        if body.count(b'"') - sum([raw.count(b'"') for raw in raws]) != quotes_of_flat(decoded):
-            _refuse_duplicate_keys(body, type_)
         items = []
         turn = Turn()
         for i, raw in enumerate(raws):
@@ -88,22 +93,26 @@ def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes,
     return decode
 
 
-def _outer(type_: type[msgspec.Struct], field: str, items_max: int) -> type[msgspec.Struct]:
-    """Return `type_` with the items of `field` unread: an array that ends at the first item too many, so that what is
-    read of a long list is bounded before it is known how long it is.
+def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
+    """Return `type_` with `field` unread: it may stand there any number of times."""
+    fields: list[Any] = []
+    for member in msgspec.structs.fields(type_):
+        kind = msgspec.Raw if member.name == field else member.type
+        fields.append((member.name, kind) if member.required else (member.name, kind, member.default))
+    return msgspec.defstruct(type_.__name__, fields, forbid_unknown_fields=True)
+
+
+def _items(items_max: int) -> type[msgspec.Struct]:
+    """Return an array of unread items that ends at the first item too many: what is read of a long list is bounded
+    before it is known how long it is.
     """
     names = [f"_{i}" for i in range(items_max)]
-    items = msgspec.defstruct(
+    return msgspec.defstruct(
         "Items",
         [(name, msgspec.Raw | msgspec.UnsetType, _UNSET) for name in names],
         array_like=True,
         forbid_unknown_fields=True,
     )
-    fields: list[Any] = []
-    for member in msgspec.structs.fields(type_):
-        kind = items if member.name == field else member.type
-        fields.append((member.name, kind) if member.required else (member.name, kind, member.default))
-    return msgspec.defstruct(type_.__name__, fields, forbid_unknown_fields=True)
 
 
 def _refuse_duplicate_keys(body: bytes, type_: type[msgspec.Struct]) -> None:

@@ -123,6 +123,23 @@ def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, byte
     return found
 
 
+def dear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], size: int) -> list[str]:
+    """The kinds that are more work than a list of numbers of as many bytes is for the JSON decoder of Python."""
+    numbers = b"[" + b"1," * (size // 2) + b"1]"
+    bound = 0.0
+    for _ in range(3):
+        began = time.thread_time()
+        json.loads(numbers)
+        bound = max(bound, time.thread_time() - began)
+    bound = max(bound, 2 * FLOOR_S)
+    found = []
+    for kind, body in make(size):
+        work = work_of(route, body)
+        if work > bound:
+            found.append(f"{kind}: {work:.3f} s, where {bound:.3f} s are bearable")
+    return found
+
+
 @pytest.fixture
 def silent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1)
@@ -132,6 +149,12 @@ def silent(caplog: pytest.LogCaptureFixture) -> None:
 def test_twice_the_bytes_are_no_more_than_twice_the_work(silent: None, service: str, route: Route[Any]) -> None:
     size = 7_800_000 if route.body_bytes_max > BODY_BYTES_MAX else 60_000
     assert not_linear(route, lambda n: kinds(service, route, n), size) == []
+
+
+@pytest.mark.parametrize(("service", "route"), POSTS)
+def test_no_kind_is_dearer_than_its_bytes(silent: None, service: str, route: Route[Any]) -> None:
+    size = 7_800_000 if route.body_bytes_max > BODY_BYTES_MAX else 60_000
+    assert dear(route, lambda n: kinds(service, route, n), size) == []
 
 
 @pytest.mark.parametrize(("service", "route"), POSTS)
