@@ -10,15 +10,19 @@ import msgspec
 
 from fundledger.app.claims import CannotServe
 from fundledger.app.databases import NoLedger, databases, migrate_account, migrate_fund
-from fundledger.app.identity import OtherDatabase
+from fundledger.app.identity import ACCOUNT, FUND, OtherDatabase, expect_own, keys_folder
 from fundledger.app.settings import BadSetting, Settings
 from fundledger.app.terminal import complain
 from fundledger.database.migrations import SchemaFault
+from fundledger.fund.migrate import fund_keys
+from fundledger.ledger.directory import account_message
+from fundledger.ledger.keys import ledger_keys
+from fundledger.ledger.statements import SQL
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.proof import Progress
-from fundledger.reconciliation.reading import BadDsn
-from fundledger.reconciliation.report import Fund, Report, described
-from fundledger.security.keys import FileKeys, KeyFault
+from fundledger.reconciliation.reading import BadDsn, Connection, connected
+from fundledger.reconciliation.report import Check, Fund, Report, described
+from fundledger.security.keys import FileKeys, KeyFault, read_keys
 
 RIGHT, FINDINGS, BAD_CONFIGURATION, UNFINISHED = range(4)
 """Exit statuses of `verify`."""
@@ -40,9 +44,9 @@ async def run_verify(read: Callable[[], Settings], as_json: bool) -> int:
     report, status = Report(False, [], 0, 0, 0, {}, 0.0), UNFINISHED
     try:
         report = await _verified(read(), progress)
-    except (BadSetting, BadDsn, NoLedger, OtherDatabase, KeyFault) as error:
+    except (BadSetting, BadDsn, NoLedger, OtherDatabase) as error:
         report.error, status = str(error), BAD_CONFIGURATION
-    except CannotServe as error:
+    except (CannotServe, KeyFault) as error:
         report.error = str(error)
     except Exception as error:
         report.error = f"{described(error)} ({_where(error)})"
@@ -59,8 +63,58 @@ async def run_verify(read: Callable[[], Settings], as_json: bool) -> int:
 
 
 async def _verified(settings: Settings, progress: Progress) -> Report:
-    async with databases(settings) as dsns:
-        return await verify(dsns.account, FileKeys(settings.data_dir / "keys"), progress, dsns.fund)
+    data_dir = settings.data_dir
+    async with databases(settings, any_database=True) as dsns:
+        check, faults = Check("keys_match_record"), list[str]()
+        for which, dsn in ((ACCOUNT, dsns.account), (FUND, dsns.fund)):
+            if dsn is not None:
+                async with connected(dsn) as connection:
+                    await expect_own(connection, data_dir, which)
+                    faults += await _key_faults(connection, keys_folder(data_dir, which), which, check)
+        folder = keys_folder(data_dir, ACCOUNT)
+        if faults and not read_keys(folder):
+            raise KeyFault("; ".join(faults))
+        keys = FileKeys(folder)
+        report = await verify(dsns.account, keys, progress, dsns.fund)
+    report.checks.append(check)
+    report.ok = report.ok and check.ok and not faults
+    if faults and report.error is None:
+        report.error = "; ".join(faults)
+    return report
+
+
+async def _key_faults(connection: Connection, folder: Path, which: str, check: Check) -> list[str]:
+    """Compare the keys with the fingerprints that a database has of them. A key that is missing, or another one, is a
+    fault. That a record is wrong although rows verify with the key is a finding: nothing else can have changed.
+    """
+    record = ledger_keys(folder) if which == ACCOUNT else fund_keys(folder)
+    try:
+        recorded = await record.recorded(connection)
+        check.rows += len(recorded)
+        record.check(recorded, {})
+    except KeyFault as fault:
+        if which == FUND or recorded.keys() - read_keys(folder).keys() or not await _verifies(connection, folder):
+            return [str(fault)]
+        check.differs("MAC keys of the ledger", "as recorded", fault)
+    except asyncpg.PostgresError as error:
+        check.failed(error)
+    return []
+
+
+async def _verifies(connection: Connection, folder: Path) -> bool:
+    """Whether an account, as the first of each key are, matches its MAC by one of these keys."""
+    keys = FileKeys(folder)
+    for row in await connection.fetch(SQL["accounts_by_number"], await _first_accounts(connection)):
+        try:
+            if keys.by_version(row["key_version"]).tag(account_message(row)) == row["mac"]:
+                return True
+        except Exception:  # noqa: S112 - what cannot be read is a finding of `verify`
+            continue
+    return False
+
+
+async def _first_accounts(connection: Connection) -> list[int]:
+    return [row["number"] for row in await connection.fetch(SQL["key_evidence"])]
 
 
 def _where(error: Exception) -> str:

@@ -30,11 +30,11 @@ class NoLedger(CannotServe):
 
 
 @contextlib.asynccontextmanager
-async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIterator[Dsns]:
+async def databases(settings: Settings, *, make_fund: bool = False, any_database: bool = False) -> AsyncIterator[Dsns]:
     """The databases: the configured ones, those of a running `serve`, or the embedded ones, started for this purpose.
     `make_fund`: the embedded fund database is made where it is missing, and a schema that is not there yet is no fault.
 
-    Each is one of this data directory, and its keys are there. Raises CannotServe.
+    Each is one of this data directory, and has its keys; with `any_database`, the caller looks. Raises CannotServe.
     """
     wanted = settings.fund == "on"
     account = settings.account_dsn or await _running(_told(settings.data_dir / "account-dsn"))
@@ -44,7 +44,8 @@ async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIter
     complete = fund or not wanted or not settings.account_dsn or not (there or make_fund)
     if account and complete:
         found = Dsns(account, fund or None)
-        await _expect_own(settings.data_dir, found)
+        if not any_database:
+            await _expect_own(settings.data_dir, found)
         yield found
         return
     if not (account or there):
@@ -58,7 +59,8 @@ async def databases(settings: Settings, *, make_fund: bool = False) -> AsyncIter
         if wanted and not fund and await _answers(postgres.fund_dsn):
             fund = postgres.fund_dsn
         found = Dsns(account or postgres.dsn, fund or None)
-        await _expect_own(settings.data_dir, found)
+        if not any_database:
+            await _expect_own(settings.data_dir, found)
         yield found
     except PostgresFault as fault:
         raise CannotServe(str(fault)) from None

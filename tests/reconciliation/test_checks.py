@@ -379,8 +379,34 @@ async def test_keys_that_are_gone_are_status_3_and_none_are_made(used: Ledger, d
     key.chmod(0o644)
     assert "readable by others" in await unproved(3, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=used.dsn)
     key.unlink()
-    assert "no MAC key" in await unproved(3, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=used.dsn)
+    assert "has no key" in await unproved(3, data_dir, DATA_DIR=str(data_dir), ACCOUNT_DSN=used.dsn)
     assert list(key.parent.iterdir()) == []
+
+
+async def test_a_record_of_the_keys_that_was_edited_blinds_nothing(used: Ledger, data_dir: Path) -> None:
+    await used.connection.execute("INSERT INTO ledger.key_fingerprints VALUES (1, '0123456789abcdef')")
+    await corrupt(used, CORRUPTIONS["a balance"][0])
+    status, out, _ = await verify_command(used, data_dir, "--json")
+    report = json.loads(out)
+    found = {check["name"] for check in report["checks"] if not check["ok"]}
+    assert (status, found) == (
+        1,
+        {"keys_match_record", "balance_equals_entries", "mac_verifies_sub_accounts", "trial_balance"},
+    )
+
+
+async def test_a_key_that_is_missing_is_status_3_with_all_checks(used: Ledger, data_dir: Path) -> None:
+    await used.connection.execute("INSERT INTO ledger.key_fingerprints VALUES (7, '0123456789abcdef')")
+    await corrupt(used, CORRUPTIONS["a balance"][0])
+    status, out, err = await verify_command(used, data_dir, "--json")
+    report = json.loads(out)
+    assert (status, report["ok"]) == (3, False)
+    assert report["error"] in err
+    assert "key 7" in report["error"]
+    assert {check["name"] for check in report["checks"] if not check["ok"]} >= {
+        "balance_equals_entries",
+        "trial_balance",
+    }
 
 
 async def test_a_database_that_goes_away_leaves_the_checks_that_were_made(used: Ledger) -> None:

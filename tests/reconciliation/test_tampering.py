@@ -4,7 +4,9 @@ Each edit is made behind the guards: constraints and triggers are taken away, th
 """
 
 import json
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
@@ -13,31 +15,12 @@ import pytest
 
 from fundledger.ledger.batch import Resplit
 from fundledger.reconciliation.checks import verify
-from fundledger.reconciliation.report import TEXT_MAX, Finding, Report
+from fundledger.reconciliation.report import TEXT_MAX, Report
 from fundledger.security.keys import FileKeys
-from tests.support.database import Databases
+from tests.support.database import ONE_SHARD, Databases
 from tests.support.ledger import Ledger, capture, codes, posted, reversal, transfer, voucher
-
-DROPPED = """
-DO $$
-DECLARE of record;
-BEGIN
-    FOR of IN SELECT c.conname, c.conrelid::regclass AS name FROM pg_constraint c
-              WHERE c.connamespace = 'ledger'::regnamespace AND c.contype = 'c' LOOP
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', of.name, of.conname);
-    END LOOP;
-    FOR of IN SELECT a.attname, a.attrelid::regclass AS name FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
-              WHERE r.relnamespace = 'ledger'::regnamespace AND r.relkind = 'r' AND a.attnum > 0 AND a.attnotnull
-              AND a.attidentity = '' AND NOT EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = r.oid AND i.indisprimary
-              AND a.attnum = ANY (i.indkey)) LOOP
-        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', of.name, of.attname);
-    END LOOP;
-    FOR of IN SELECT r.oid::regclass AS name FROM pg_class r
-              WHERE r.relnamespace = 'ledger'::regnamespace AND r.relkind = 'r' LOOP
-        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER ALL', of.name);
-    END LOOP;
-END $$
-"""
+from tests.support.running import run
+from tests.support.tampering import errors_of, findings_of, unguarded
 
 
 class History(NamedTuple):
@@ -83,11 +66,9 @@ async def fill(ledger: Ledger) -> History:
 async def template(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, History]]:
     """The name of a database with a history, behind whose guards everything may be edited; each test gets a copy."""
     async with postgres.a_database() as dsn:
-        from tests.support.database import ONE_SHARD
-
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
         history = await fill(ledger)
-        await ledger.connection.execute(DROPPED)
+        await ledger.connection.execute(unguarded("ledger"))
         await ledger.close()
         yield dsn.partition("@/")[2].partition("?")[0], history
 
@@ -122,14 +103,6 @@ async def edited(postgres: Databases, keys: FileKeys, template: tuple[str, Histo
     dsn = await postgres.empty(template[0])
     yield Edited(dsn, keys, template[1])
     await postgres.drop(dsn)
-
-
-def findings_of(report: Report) -> list[tuple[str, Finding]]:
-    return [(check.name, finding) for check in report.checks for finding in check.findings]
-
-
-def errors_of(report: Report) -> dict[str, str]:
-    return {check.name: check.error for check in report.checks if check.error is not None}
 
 
 M1_ENTRY = "UPDATE ledger.entries SET {} WHERE account_number = {{m1}} AND seq = 2"
@@ -385,3 +358,37 @@ async def test_what_is_listed_is_bounded_and_all_is_counted(edited: Edited) -> N
         assert (checks[name].found, len(checks[name].findings)) == (150, 100)
     assert len(msgspec.json.encode(report)) < 200_000
     assert all(len(f.actual) < TEXT_MAX + 100 for _, f in findings_of(report))
+
+
+# --- The command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "an entry: key_version = 99",
+        "an entry: posted_at = 'infinity'",
+        "a voucher: lines = ARRAY[1, NULL, 2, 30]",
+        "an account: created_at = '0001-01-01 BC'",
+        "a hold: status = 300",
+        "an outbox entry is gone",
+    ],
+)
+async def test_the_command_names_the_row_and_ends_with_1(
+    edited: Edited, what: str, tmp_path: Path, keys_folder: Path
+) -> None:
+    shutil.copytree(keys_folder, tmp_path / "keys")
+    statement, named = UNREADABLE[what]
+    await edited.edit(STANDING)
+    await edited.edit(statement)
+    environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path), "FUNDLEDGER_ACCOUNT_DSN": edited.dsn}
+    done = await run("verify", "--json", env=environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    report = json.loads(done.stdout)
+    subjects = [finding["subject"] for check in report["checks"] for finding in check["findings"]]
+    assert [subject for subject in subjects if subject.startswith(named.format(payment=edited.history.payment))]
+    assert [subject for subject in subjects if subject.startswith("account m:odd")]
+    done = await run("verify", env=environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr, "Traceback" in done.stdout) == (1, "", False)
+    assert named.format(payment=edited.history.payment) in done.stdout
+    assert "THE BOOKS ARE WRONG" in done.stdout

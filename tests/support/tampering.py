@@ -1,0 +1,38 @@
+"""What tests of tampering share: schemas without guards, and what a report found."""
+
+from fundledger.reconciliation.report import Finding, Report
+
+UNGUARDED = """
+DO $$
+DECLARE of record;
+BEGIN
+    FOR of IN SELECT c.conname, c.conrelid::regclass AS name FROM pg_constraint c
+              WHERE c.connamespace = 'SCHEMA'::regnamespace AND c.contype = 'c' LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', of.name, of.conname);
+    END LOOP;
+    FOR of IN SELECT a.attname, a.attrelid::regclass AS name FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
+              WHERE r.relnamespace = 'SCHEMA'::regnamespace AND r.relkind = 'r' AND a.attnum > 0 AND a.attnotnull
+              AND a.attidentity = '' AND NOT EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = r.oid AND i.indisprimary
+              AND a.attnum = ANY (i.indkey)) LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', of.name, of.attname);
+    END LOOP;
+    FOR of IN SELECT r.oid::regclass AS name FROM pg_class r
+              WHERE r.relnamespace = 'SCHEMA'::regnamespace AND r.relkind = 'r' LOOP
+        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER ALL', of.name);
+    END LOOP;
+END $$
+"""
+
+
+def unguarded(schema: str) -> str:
+    """A statement that takes the checks, NOT NULLs and triggers of a schema away."""
+    return UNGUARDED.replace("SCHEMA", schema)
+
+
+def findings_of(report: Report) -> list[tuple[str, Finding]]:
+    """Each with the name of its check."""
+    return [(check.name, finding) for check in report.checks for finding in check.findings]
+
+
+def errors_of(report: Report) -> dict[str, str]:
+    return {check.name: check.error for check in report.checks if check.error is not None}
