@@ -74,8 +74,9 @@ async def _verified(settings: Settings, progress: Progress) -> Report:
         folder = keys_folder(data_dir, ACCOUNT)
         if faults and not read_keys(folder):
             raise KeyFault("; ".join(faults))
-        keys = FileKeys(folder)
-        report = await verify(dsns.account, keys, progress, dsns.fund)
+        keys, fund_folder = FileKeys(folder), keys_folder(data_dir, FUND)
+        fund_keys = FileKeys(fund_folder) if read_keys(fund_folder) else None
+        report = await verify(dsns.account, keys, progress, dsns.fund, fund_keys)
     report.checks.append(check)
     report.ok = report.ok and check.ok and not faults
     if faults and report.error is None:

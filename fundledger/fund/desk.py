@@ -79,6 +79,7 @@ class Desk(NextSteps):
     ) -> None:
         super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
         self._link = posting.link
+        self._ids = posting.ids
         self._merchants = merchants
         self._batch_max = batch_max
         self._queue: deque[_Waiting] = deque()
@@ -102,7 +103,7 @@ class Desk(NextSteps):
         channel = getattr(request, "channel", None)
         opened = merchant is not None and (channel is None or self._link.is_open(channel, merchant.currency))
         if opened and request.kind is not Kind.CHARGEBACK:
-            self._take(draft_of(request, merchant, module, datetime.now(UTC), self._due_s), answer)
+            self._take(draft_of(request, merchant, module, datetime.now(UTC), self._due_s, self._ids), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
 
@@ -121,7 +122,7 @@ class Desk(NextSteps):
         """What an order needs that this worker does not know: its merchant, the accounts of its channel."""
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
-            draft = draft_of(request, merchant, module, datetime.now(UTC), self._due_s)
+            draft = draft_of(request, merchant, module, datetime.now(UTC), self._due_s, self._ids)
             if isinstance(draft, Draft):
                 order = draft.order
                 if order.channel is not None and not self._link.is_open(order.channel, order.currency):
@@ -220,18 +221,18 @@ class Desk(NextSteps):
                 if drafts[0].order.kind in reserve.RESERVING:
                     async with connection.transaction():
                         there, refusals = await self._reserve(connection, drafts)
-                        wanted = [d.order for d in drafts if d.order.id not in there and d.order.id not in refusals]
-                        new = await orders.write_ahead(connection, wanted) if wanted else set()
+                        wanted = [d for d in drafts if d.find(there) is None and d.order.id not in refusals]
+                        new = await _write_ahead(connection, wanted) if wanted else set()
                         if len(new) < len(wanted):
                             raise _Overtaken
                         may_be_committed = True
                 else:
                     # One statement is a transaction.
                     may_be_committed = True
-                    new = await orders.write_ahead(connection, [draft.order for draft in drafts])
+                    new = await _write_ahead(connection, drafts)
                     is_committed = bool(new)
-                    old = [draft.order.id for draft in drafts if draft.order.id not in new]
-                    there = await orders.read_orders(connection, old) if old else {}
+                    old = [draft for draft in drafts if draft.order.id not in new]
+                    there = await _read(connection, old) if old else {}
         except asyncpg.DeadlockDetectedError:
             raise
         except FAULTS as error:
@@ -243,8 +244,8 @@ class Desk(NextSteps):
             order = waiting.draft.order
             if order.id in new:
                 written.append(waiting)
-            elif order.id in there:
-                self._tell(waiting, repeated(order, there[order.id]))
+            elif (found := waiting.draft.find(there)) is not None:
+                self._tell(waiting, repeated(order, found))
             else:
                 self._tell(waiting, refusals[order.id])
         return written
@@ -254,8 +255,8 @@ class Desk(NextSteps):
     ) -> tuple[dict[UUID, Order], dict[UUID, Refusal]]:
         """Which orders are there already, and which cannot be, under the locks of what they take of."""
         locked = await reserve.lock(connection, drafts)
-        there = await orders.read_orders(connection, [draft.order.id for draft in drafts])
-        fresh = [draft for draft in drafts if draft.order.id not in there]
+        there = await _read(connection, drafts)
+        fresh = [draft for draft in drafts if draft.find(there) is None]
         answers = await reserve.reserve(connection, fresh, locked)
         no = {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
         return there, no
@@ -302,6 +303,17 @@ class Desk(NextSteps):
         """Until every order that was taken has been answered."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+
+async def _write_ahead(connection: orders.Connection, drafts: Sequence[Draft]) -> set[UUID]:
+    former = [draft.former for draft in drafts if draft.former is not None]
+    return await orders.write_ahead(connection, [draft.order for draft in drafts], former)
+
+
+async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
+    """The orders of the same names, by id."""
+    former = [draft.former for draft in drafts if draft.former is not None]
+    return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
 
 
 def repeated(asked: Order, there: Order) -> Answer:

@@ -1,5 +1,6 @@
 """From a request to the order that it would be. Pure: no clock, no database; what it needs is looked up before."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -7,18 +8,27 @@ import msgspec
 
 from fundledger.fund import requests
 from fundledger.fund.fees import choose, fee_of
+from fundledger.fund.ids import Ids
 from fundledger.fund.merchants import Merchant
-from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id, voucher_id
+from fundledger.fund.order import PLATFORM, Kind, Order, State
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Request
 
 
 class Draft(msgspec.Struct):
-    """An order before it is written. What its kind reserves is filled in when that is reserved (fund/reserve.py)."""
+    """An order before it is written. What its kind reserves is filled in when that is reserved (fund/reserve.py).
+    `former`, `former_of`: the former ids of the order and of that which it is about, where there may be such orders.
+    """
 
     order: Order
     request: Request
     merchant: Merchant | None = None
+    former: UUID | None = None
+    former_of: UUID | None = None
+
+    def find(self, there: Mapping[UUID, Order]) -> Order | None:
+        """The order of its names among orders by id, under whichever id it stands."""
+        return there.get(self.order.id) or (None if self.former is None else there.get(self.former))
 
 
 def who(module: str, person: str | None) -> str:
@@ -26,7 +36,9 @@ def who(module: str, person: str | None) -> str:
     return module if person is None else f"{module}/{person}"
 
 
-def draft_of(request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float) -> "Draft | Refusal":
+def draft_of(
+    request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float, ids: Ids
+) -> "Draft | Refusal":
     """The order that a request would be, asked for by `module` at a time; `due_s` later somebody looks after it.
 
     `merchant`: whose it is, None if there is none of this name, or if it is the platform's.
@@ -41,7 +53,7 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
     if merchant is not None and currency != merchant.currency:
         detail = f"merchant {merchant.id} is kept in {merchant.currency}"
         return Refusal(Code.CURRENCY_MISMATCH, detail, "currency")
-    id_ = order_id(kind, whose, request.order_no)
+    id_ = ids.order(kind, whose, request.order_no)
     order = Order(
         id=id_,
         kind=kind,
@@ -52,12 +64,13 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
         fee=0,
         currency=currency,
         digest=request.digest(),
-        voucher_id=voucher_id(id_),
+        voucher_id=ids.voucher(id_),
         module=module,
         created_at=at,
         ticket=request.ticket,
         due_at=at + timedelta(seconds=due_s),
     )
+    about = None
     match request:
         case requests.Payment():
             order.channel, order.channel_ref, order.settle = request.channel, request.channel_ref, request.settle
@@ -69,12 +82,12 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
                 detail = f"with its fee of {order.fee} it is more than {requests.AMOUNT_MAX}"
                 return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
         case requests.Refund():
-            order.of_order = order_id(Kind.PAYMENT, whose, request.payment_order_no)
+            about = Kind.PAYMENT, whose, request.payment_order_no
         case requests.Chargeback():
-            order.of_order = order_id(Kind.PAYMENT, whose, request.payment_order_no)
+            about = Kind.PAYMENT, whose, request.payment_order_no
             order.channel_ref = request.channel_ref
         case requests.Reversal():
-            order.of_order, order.reason = order_id(request.of_kind, whose, request.of_order_no), request.reason
+            about, order.reason = (Kind(request.of_kind), whose, request.of_order_no), request.reason
         case requests.Adjustment():
             order.direction, order.reason = request.direction, request.reason
             order.module = who(module, request.person)
@@ -86,7 +99,10 @@ def draft_of(request: Request, merchant: Merchant | None, module: str, at: datet
             order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
         case requests.WriteOff():
             order.reason = request.reason
-    return Draft(order, request, merchant)
+    draft = Draft(order, request, merchant, ids.former_order(kind, whose, request.order_no))
+    if about is not None:
+        order.of_order, draft.former_of = ids.order(*about), ids.former_order(*about)
+    return draft
 
 
 def _charge(order: Order, merchant: Merchant | None, product: str) -> None:

@@ -76,7 +76,8 @@ def end_voucher_of(order: Order, ending: Ending) -> Voucher:
     """What the end of a withdrawal posts."""
     entries = [Entry(*entry) for entry in flows.end_entries_of(order, ending)]
     type_ = flows.end_voucher_type(ending)
-    return Voucher(voucher_id(order.id, "end", order.attempt), type_, entries, f"{REFERENCE}{order.id}")
+    id_ = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
+    return Voucher(id_, type_, entries, f"{REFERENCE}{order.id}")
 
 
 class AccountLink:
@@ -135,7 +136,8 @@ class AccountLink:
     async def _reverse(self, order: Order) -> Verdict | None:
         assert order.of_order is not None
         try:
-            posted = await self._service.reverse_voucher(voucher_id(order.of_order), order.voucher_id)
+            reversed_ = order.of_voucher or voucher_id(order.of_order)
+            posted = await self._service.reverse_voucher(reversed_, order.voucher_id)
         except NotDone as no:
             return _refused(no.problem)
         except Fault as fault:

@@ -68,7 +68,8 @@ class NextSteps:
         _log.debug("withdrawal %s: %s says %s", id_, module, ending)
 
         async def begin() -> Order | None:
-            row = await self._pool.fetchrow(SQL["begin_end"], id_, ending, channel_ref, reason, self._due_s)
+            voucher = self._posting.ids.voucher(id_, "end")
+            row = await self._pool.fetchrow(SQL["begin_end"], id_, ending, channel_ref, reason, self._due_s, voucher)
             return None if row is None else order_from(row)
 
         def otherwise(order: Order) -> Answer:

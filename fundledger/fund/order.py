@@ -97,6 +97,8 @@ class Order(msgspec.Struct):
     due_at: datetime | None = None
     seq: int = 0
     stuck_from: str | None = None
+    of_voucher: UUID | None = None
+    end_voucher_id: UUID | None = None
 
     @property
     def net(self) -> int:
@@ -106,12 +108,12 @@ class Order(msgspec.Struct):
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:
-    """Of the order's names, and nothing else: whoever says them again means the same order, whatever was lost."""
+    """The former id of an order, an unkeyed hash of its names; new orders have those of `fund.ids`."""
     return _named("order", kind, merchant, order_no)
 
 
 def voucher_id(order: UUID, step: str = "post", attempt: int = 0) -> UUID:
-    """`step` is `post` or, of a withdrawal, `end`: paid and bounced have one id, so only one of them can happen."""
+    """The former id of a voucher of an order with a former id; new vouchers have those of `fund.ids`."""
     return _named("voucher", order.hex, step, str(attempt))
 
 

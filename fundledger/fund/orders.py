@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.link import Verdict
-from fundledger.fund.order import Kind, Order, State, order_id
+from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.statements import SQL
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -44,9 +44,11 @@ def order_from(row: Any) -> Order:
     return Order(**fields)
 
 
-async def write_ahead(connection: Connection, orders: Sequence[Order]) -> set[UUID]:
-    """Write orders; answers the ids of those that are new. In a transaction."""
-    rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode())
+async def write_ahead(connection: Connection, orders: Sequence[Order], former: Sequence[UUID] = ()) -> set[UUID]:
+    """Insert orders; return the ids of those that are new. `former[i]`: the former id of `orders[i]`, where there may
+    be such orders. In a transaction.
+    """
+    rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode(), former)
     seqs: Mapping[UUID, int] = {row["id"]: row["seq"] for row in rows}
     for order in orders:
         order.seq = seqs.get(order.id, 0)
@@ -90,11 +92,6 @@ async def read_orders(connection: AnyConnection, ids: Sequence[UUID]) -> dict[UU
 
 async def read_order(pool: AnyConnection, id_: UUID) -> Order | None:
     return (await read_orders(pool, [id_])).get(id_)
-
-
-async def find_order(pool: AnyConnection, kind: Kind, merchant: str, order_no: str) -> Order | None:
-    """By its names."""
-    return await read_order(pool, order_id(kind, merchant, order_no))
 
 
 async def list_orders(

@@ -11,8 +11,9 @@ import asyncpg
 import msgspec
 
 from fundledger.fund import accounts, orders, reserve
+from fundledger.fund.ids import Ids
 from fundledger.fund.link import AccountLink, Away, end_voucher_of
-from fundledger.fund.order import Kind, Order, State, voucher_id
+from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.orders import Pool
 from fundledger.fund.reported import Reported
 from fundledger.fund.statements import SQL
@@ -50,11 +51,12 @@ class Counted(msgspec.Struct):
 
 
 class Posting:
-    """`pool` is of the fund database."""
+    """`pool` is of the fund database, and so are `ids`."""
 
-    def __init__(self, pool: Pool, link: AccountLink) -> None:
+    def __init__(self, pool: Pool, link: AccountLink, ids: Ids) -> None:
         self.pool = pool
         self.link = link
+        self.ids = ids
         self.counted = Counted()
         self._reported = Reported()
 
@@ -131,7 +133,7 @@ class Posting:
         """The merchant had less than when that was looked up: another attempt, with a voucher of its own."""
         attempt = order.attempt + 1
         again = msgspec.structs.replace(
-            order, attempt=attempt, voucher_id=voucher_id(order.id, attempt=attempt), to_receivable=order.amount
+            order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt), to_receivable=order.amount
         )
         if attempt < ATTEMPTS_MAX:
             await self.prepare_chargeback(again)
@@ -146,9 +148,10 @@ class Posting:
         """Take another attempt at an end that was refused, for example because the merchant is frozen: the money stays
         in transit until then. The refusal is final for the id of the voucher, so no other attempt can post this one.
         """
+        new = self.ids.voucher(order.id, "end", order.attempt + 1)
         pause_s = min(END_AGAIN_MAX_S, END_AGAIN_S * 2.0 ** min(order.attempt, 30))
         async with self.pool.acquire() as connection:
-            ours = await connection.fetch(SQL["end_again"], order.id, order.attempt, pause_s)
+            ours = await connection.fetch(SQL["end_again"], order.id, order.attempt, pause_s, new)
         if ours and order.attempt == 0:
             _log.critical(
                 "the end of withdrawal %s was refused, and is tried again: %s",

@@ -74,6 +74,7 @@ class Locked(msgspec.Struct):
 
 async def lock(connection: Connection, drafts: Sequence[Draft]) -> Locked:
     """Lock what these take of, in one order for everybody: merchants, originals, payments."""
+    await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL)}
     if merchants:
         await connection.fetch(SQL["lock_merchants"], sorted(merchants))
@@ -96,6 +97,16 @@ async def lock(connection: Connection, drafts: Sequence[Draft]) -> Locked:
     # Whether a settlement is posted is said under the lock of its payments, too, if it was refused.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
     return Locked(payments, originals, {row["payment"] for row in rows})
+
+
+async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
+    """Let drafts be about the order that stands under a former id, where it does. None comes under one any more."""
+    former = sorted({d.former_of for d in drafts if d.former_of is not None})
+    if former:
+        there = {row["id"] for row in await connection.fetch(SQL["read_orders"], former)}
+        for draft in drafts:
+            if draft.former_of in there:
+                draft.order.of_order = draft.former_of
 
 
 async def reserve(connection: Connection, drafts: Sequence[Draft], locked: Locked) -> list[Refusal | None]:
@@ -231,6 +242,7 @@ def _reverse(draft: Draft, locked: Locked, reversals: list[tuple[UUID, UUID]]) -
     original.reversed_by = order.id
     order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
     order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
+    order.of_voucher = original.voucher_id
     reversals.append((original.id, order.id))
     return None
 

@@ -79,9 +79,12 @@ those of the migrations, and these are among them.
 """
 
 
-async def verify(dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str | None = None) -> Report:
+async def verify(
+    dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str | None = None, fund_keys: Keys | None = None
+) -> Report:
     """Prove the books of a ledger, which may be in use: everything is read in one snapshot. With `fund_dsn`, prove the
-    orders of the fund service, too, and that they and the ledger say the same.
+    orders of the fund service, too, and that they and the ledger say the same; `fund_keys` are its keys, and without
+    them no order may have a keyed id.
 
     Never raises because of what is in the databases: a row that cannot be read is a finding, a check that cannot be
     made has an `error`. When the proof ends early, because a database is gone, the report has an `error` and the checks
@@ -89,7 +92,7 @@ async def verify(dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str
     """
     proof = Proof(progress)
     try:
-        await _verify(proof, dsn, keys, fund_dsn)
+        await _verify(proof, dsn, keys, fund_dsn, fund_keys)
     except BadDsn:
         raise
     except Exception as error:
@@ -97,14 +100,14 @@ async def verify(dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str
     return proof.finished()
 
 
-async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None) -> None:
+async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None, fund_keys: Keys | None) -> None:
     if fund_dsn is None:
         async with snapshot(dsn) as connection:
             await _prove_ledger(proof, connection, keys)
         return
     # The fund service first: what it says is posted was posted by then, so the ledger that is read after it has it.
     async with snapshot(fund_dsn) as fund, snapshot(dsn) as connection, connected(fund_dsn) as later:
-        await prove_fund(proof, fund, later, connection, account_names(connection))
+        await prove_fund(proof, fund, later, connection, account_names(connection), fund_keys)
         await _prove_ledger(proof, connection, keys)
 
 

@@ -22,6 +22,7 @@ from fundledger.app.settings import SIMULATOR, Settings
 from fundledger.daemons.daemon import SQL
 from fundledger.daemons.watch import Standing, standings
 from fundledger.fund.channels.payouts import Payouts
+from fundledger.security.keys import make_keys
 from tests.support.fund_http import a_fund_service
 from tests.support.orders import orders
 from tests.support.running import short_folder
@@ -39,9 +40,9 @@ async def told(path: Path) -> Told:
 
 async def test_a_process_runs_every_daemon_and_gives_its_leases_back(fund_database: str, valkey: str) -> None:
     folder = short_folder()
-    order = FundOrder(
-        0, fund_database, str(folder), json.dumps({"stream": "on"}), valkey, "http://127.0.0.1:1", "token", {}
-    )
+    make_keys(folder / "fund-keys")
+    settings = json.dumps({"stream": "on", "data_dir": str(folder)})
+    order = FundOrder(0, fund_database, str(folder), settings, valkey, "http://127.0.0.1:1", "token", {})
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fundledger.app.fund.daemons", stdin=asyncio.subprocess.PIPE, env=dict(os.environ)
     )
@@ -105,7 +106,7 @@ async def test_daemons_that_are_run_by_hand_know_the_channels_that_serve_knows(
             known.append(set(channels))
 
     monkeypatch.setattr(daemons, "Payouts", Seen)
-    (tmp_path / "data").mkdir()
+    make_keys(tmp_path / "data" / "fund-keys")
     for text, expected in (("", {SIMULATOR}), ("icbc=http://127.0.0.1:1", {"icbc"})):
         settings = Settings(data_dir=tmp_path / "data", fund_dsn=fund_database, channels=text)
         async with _of_fund(settings, fund_database):

@@ -19,8 +19,9 @@ from aiohttp import web
 from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
 from fundledger.fund.channels.simulator import Simulator
-from fundledger.fund.order import Kind, Order, State, order_id, voucher_id
+from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.refusal import Code, Refusal
+from tests.support.fund_ids import order_id, voucher_id
 from tests.support.waiting import eventually
 
 Pool = asyncpg.Pool

@@ -8,12 +8,13 @@ import pytest
 
 from fundledger.fund import orders
 from fundledger.fund.answer import Away, Taken
-from fundledger.fund.order import Kind, State, order_id
+from fundledger.fund.order import Kind, State
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee, MerchantRequest
 from fundledger.fund.statements import SQL
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
+from tests.support.fund_ids import order_id
 from tests.support.plans import nodes, plan_of
 from tests.support.running import RunningService
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fundledger.fund import flows
 from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
-from fundledger.fund.order import Kind, Order, State, order_id, voucher_id
+from fundledger.fund.order import Kind, Order, State
+from tests.support.fund_ids import order_id, voucher_id
 
 D, C = "debit", "credit"
 

@@ -25,12 +25,13 @@ from fundledger.fund.bank_statements import (
 from fundledger.fund.channels.http import HttpChannel
 from fundledger.fund.channels.payouts import Pace, Payouts
 from fundledger.fund.matching import Expected, Line, Matched, Outcome, match
-from fundledger.fund.order import PLATFORM, Kind, State, order_id
+from fundledger.fund.order import PLATFORM, Kind, State
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import BankDifference
 from fundledger.fund.statements import SQL
 from tests.fund.bank import Pool, RunningBank, a_withdrawal, an_order, here, to_order
 from tests.support.desk import FundDesk
+from tests.support.fund_ids import order_id
 from tests.support.plans import plan_of, scanned
 from tests.support.running import RunningService
 

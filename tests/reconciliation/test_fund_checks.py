@@ -14,7 +14,7 @@ import pytest
 from fundledger.app.books import text
 from fundledger.fund.flows import Entry
 from fundledger.fund.migrate import migrate
-from fundledger.fund.order import Kind, Order, State, order_id, voucher_id
+from fundledger.fund.order import Kind, Order, State
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.fund.checks import CHECKS, SQL
 from fundledger.reconciliation.reading import connected, snapshot
@@ -22,6 +22,7 @@ from fundledger.reconciliation.report import FINDINGS_MAX, Check, Fund, Total
 from fundledger.security.keys import FileKeys
 from tests.support.database import ONE_SHARD, Databases, findings
 from tests.support.fund_books import check_fund
+from tests.support.fund_ids import KEYS, order_id, voucher_id
 from tests.support.fund_world import AT, FundWorld, an_order, write
 from tests.support.ledger import Ledger
 
@@ -127,7 +128,7 @@ def lines(checks: list[Check]) -> list[str]:
 
 
 async def test_books_that_are_right_are_found_right(right: Books):
-    report = await verify(right.ledger.dsn, right.ledger.keys, fund_dsn=right.fund_dsn)
+    report = await verify(right.ledger.dsn, right.ledger.keys, fund_dsn=right.fund_dsn, fund_keys=KEYS)
     assert report.ok, findings(report)
     assert {check.name for check in report.checks} >= set(CHECKS)
     assert report.fund is not None
@@ -519,8 +520,10 @@ async def go_on(books: Books) -> list[Order]:
         await books.post(order)
     await books.fund.execute(f"UPDATE fund.orders SET state = 'posting', approved_by = 'other' WHERE id = {A2}")
     await books.post(an_order(Kind.ADJUSTMENT, "a2", 10, direction="debit"))
-    await books.fund.execute(f"UPDATE fund.orders SET ending = 'paid' WHERE id = {W3}")
-    await books.end(an_order(Kind.WITHDRAWAL, "w3", 30, ending="paid"))
+    w3 = an_order(Kind.WITHDRAWAL, "w3", 30, ending="paid")
+    end = "UPDATE fund.orders SET ending = 'paid', end_voucher_id = $2 WHERE id = $1"
+    await books.fund.execute(end, w3.id, w3.end_voucher_id)
+    await books.end(w3)
     await books.end(an_order(Kind.WITHDRAWAL, "w5", 50, ending="paid"))
     await books.post(an_order(Kind.PAYMENT, "p3", 90))
     return orders

@@ -6,6 +6,7 @@ from typing import Any, Self
 from fundledger.client.account_service import AccountService
 from fundledger.fund.answer import Away, Taken
 from fundledger.fund.desk import Desk
+from fundledger.fund.ids import open_ids
 from fundledger.fund.link import AccountLink
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.order import Kind, Order
@@ -14,6 +15,7 @@ from fundledger.fund.posting import Posting
 from fundledger.fund.recover import Recoverer
 from fundledger.fund.refusal import Refusal
 from fundledger.fund.requests import REQUESTS, Fee, MerchantRequest, Request
+from tests.support.fund_ids import KEYS
 
 MODULE = "tester"
 
@@ -39,7 +41,7 @@ class FundDesk:
         await self.accounts.open()
         self.merchants = Merchants(self.pool, self.link)
         await self.merchants.look()
-        self.posting = Posting(self.pool, self.link)
+        self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS))
         self.desk = Desk(self.pool, self.posting, self.merchants, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
         return self

@@ -4,6 +4,7 @@ from fundledger.reconciliation.fund.checks import prove_fund as prove
 from fundledger.reconciliation.proof import Proof
 from fundledger.reconciliation.reading import Connection, account_names, connected, snapshot
 from fundledger.reconciliation.report import Check, Fund
+from tests.support.fund_ids import KEYS
 
 FOREIGN = "an order of the fund service that posts it"
 
@@ -11,7 +12,7 @@ FOREIGN = "an order of the fund service that posts it"
 async def check_fund(fund: Connection, later: Connection, account: Connection) -> tuple[list[Check], Fund]:
     """The checks of the fund service alone. All three are in transactions, but `later`."""
     proof = Proof()
-    await prove(proof, fund, later, account, account_names(account))
+    await prove(proof, fund, later, account, account_names(account), KEYS)
     assert proof.report.fund is not None
     return proof.report.checks, proof.report.fund
 

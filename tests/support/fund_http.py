@@ -13,9 +13,11 @@ from fundledger.app.fund.service import FundService
 from fundledger.app.server import a_listener
 from fundledger.app.settings import Settings
 from fundledger.client.account_service import AccountService
+from fundledger.fund.ids import open_ids
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.security.tokens import Tokens
 from tests.support.client import Answer, Client
+from tests.support.fund_ids import KEYS
 from tests.support.running import RunningService, free_port
 
 TOKEN = "fund-tests"
@@ -38,6 +40,7 @@ async def a_fund_service(
         Tokens.of({TOKEN: "tests", OTHER_TOKEN: "others"}),
         run_dir,
         0,
+        await open_ids(pool, KEYS),
         batch_max=500,
         wait_s=wait_s,
         due_s=0.0,

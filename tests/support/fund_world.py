@@ -12,8 +12,9 @@ from asyncpg.pgproto import pgproto
 
 from fundledger.fund import accounts
 from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
-from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id, voucher_id
+from fundledger.fund.order import PLATFORM, Kind, Order, State
 from fundledger.fund.statements import SQL
+from tests.support.fund_ids import order_id, voucher_id
 from tests.support.ledger import Ledger, posted, voucher
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -38,6 +39,8 @@ def an_order(kind: Kind, order_no: str, amount: int, state: State = State.POSTED
     }
     id_ = order_id(kind, merchant, order_no)
     fields["voucher_id"] = voucher_id(id_, attempt=more.get("attempt", 0))
+    if more.get("ending"):
+        fields["end_voucher_id"] = voucher_id(id_, "end", more.get("attempt", 0))
     return Order(id=id_, kind=kind, merchant=merchant, order_no=order_no, amount=amount, state=state, **(fields | more))
 
 

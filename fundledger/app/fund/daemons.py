@@ -35,6 +35,7 @@ from fundledger.fund.channels.payouts import Payouts
 from fundledger.fund.day_end import close_day
 from fundledger.fund.desk import Desk
 from fundledger.fund.events import fund_feed
+from fundledger.fund.ids import open_ids
 from fundledger.fund.link import AccountLink, Away
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.pool import BY_INDEX
@@ -44,6 +45,7 @@ from fundledger.fund.settle import Settler
 from fundledger.outbox.deliveries import Deliverer
 from fundledger.outbox.feed import Feed
 from fundledger.outbox.stream import Publisher, Sent
+from fundledger.security.keys import FileKeys, KeyFault
 
 STREAM: Final = "fundledger:events:fund"
 CONNECTIONS: Final = 16
@@ -53,6 +55,7 @@ _log = logging.getLogger(__name__)
 class Chosen(msgspec.Struct):
     """As much of the settings as daemons need."""
 
+    data_dir: str
     profile: str = "dev"
     stream: str = "off"
     log_level: str = "info"
@@ -162,7 +165,8 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
     )
     accounts = AccountService(order.account_url, order.token)
     link = AccountLink(accounts)
-    posting, merchants = Posting(pool, link), Merchants(pool, link)
+    ids = await open_ids(pool, FileKeys(Path(chosen.data_dir) / "fund-keys"))
+    posting, merchants = Posting(pool, link, ids), Merchants(pool, link)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
     desk = Desk(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
     feed = fund_feed(order.fund_dsn, pool, f"daemons {order.ordinal}")
@@ -237,7 +241,7 @@ async def _run() -> None:
     configure_logs(chosen.log_level, {"worker": f"daemons-{order.ordinal}"}, chosen.log_format)
     try:
         await serve(order, reader)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.error("daemons cannot start: %s", error)
         os._exit(1)
 

@@ -22,9 +22,9 @@ from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.fund import accounts
 from fundledger.fund.answer import Answer, Away, Taken
-from fundledger.fund.order import PLATFORM, Kind, Order, State, order_id
+from fundledger.fund.order import PLATFORM, Kind, Order, State
 from fundledger.fund.orders import history as read_history
-from fundledger.fund.orders import list_orders, read_order
+from fundledger.fund.orders import list_orders, read_order, read_orders
 from fundledger.fund.requests import BATCH_MAX, REQUESTS, BankDifference, ChannelCost, Payment, Request
 from fundledger.ledger.fault import OutcomeUnknown, Unavailable
 from fundledger.ratelimit.chain import Pending
@@ -158,8 +158,8 @@ async def _let(service: FundService, passage: Passage, request: Request, no: Rep
     """None: it is in. A repeat is let in whatever its sender has used up."""
     reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
     if reply is not None and _may_be_repeat(service, reply):
-        id_ = order_id(request.kind, request.whose, request.order_no)
-        if await service.repeats.known(id_):
+        ids = service.ids.all_of(request.kind, request.whose, request.order_no)
+        if any(await asyncio.gather(*(service.repeats.known(id_) for id_ in ids))):
             passage.refused = None
             return service.gate.enter_uncharged(passage, time.monotonic())
     return reply
@@ -345,8 +345,8 @@ def listing(kind: Kind) -> Handler:
         order_no = query["order_no"]
         if not _is_order_no(order_no):
             raise malformed("order_no has 1 to 64 of [A-Za-z0-9:_./-]", field="order_no")
-        id_ = order_id(kind, merchant, order_no)
-        order = await service.reading(lambda: read_order(service.pool, id_))
+        ids = service.ids.all_of(kind, merchant, order_no)
+        order = next(iter((await service.reading(lambda: read_orders(service.pool, ids))).values()), None)
         if order is None:
             raise not_found(f"{kind.replace('_', ' ')} {order_no} of {merchant}")
         return Reply(200, render.order(order))

@@ -37,7 +37,9 @@ from fundledger.app.settings import Settings
 from fundledger.client.account_service import AccountService
 from fundledger.fund.desk import BATCHES_AT_ONCE
 from fundledger.fund.events import Pages, fund_feed
+from fundledger.fund.ids import open_ids
 from fundledger.fund.pool import open_pool
+from fundledger.security.keys import FileKeys, KeyFault
 from fundledger.security.tokens import Tokens, module_token
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ async def build(order: FundOrder, settings: Settings, *, feed: Feed | None = Non
         Tokens.of({module_token(settings.data_dir / "dev-token", "dev"): "dev"}),
         Path(order.run_dir),
         order.ordinal,
+        await open_ids(pool, FileKeys(settings.data_dir / "fund-keys")),
         batch_max=settings.fund_batch_max,
         wait_s=settings.fund_wait_ms / 1000,
         due_s=settings.recover_after_s,
@@ -141,7 +144,7 @@ async def _run() -> None:
     configure_logs(settings.log_level, {"worker": f"fund-{order.ordinal}"}, settings.log_format)
     try:
         await serve(order, reader)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.error("worker cannot start: %s", error)
         os._exit(1)
 

@@ -21,6 +21,7 @@ from fundledger.client.types import Voucher
 from fundledger.daemons.roster import Roster
 from fundledger.database.statements import load
 from fundledger.fund.desk import Desk
+from fundledger.fund.ids import Ids
 from fundledger.fund.link import AccountLink, Away, Verdict
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.posting import Posting
@@ -66,6 +67,7 @@ class FundService(Worker):
         tokens: Tokens,
         run_dir: Path,
         ordinal: int,
+        ids: Ids,
         *,
         batch_max: int,
         wait_s: float,
@@ -78,7 +80,8 @@ class FundService(Worker):
         self.feed = feed
         self.link = MeasuredLink(accounts, self.metrics)
         self.merchants = Merchants(pool, self.link)
-        self.posting = Posting(pool, self.link)
+        self.ids = ids
+        self.posting = Posting(pool, self.link, ids)
         self.desk = Desk(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
         self.repeats = Repeats(pool, SQL["known_orders"])
         # Runs none: it watches those that others run, so that their silence is told though all of these are gone.

@@ -8,15 +8,18 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.statements import load
+from fundledger.fund.ids import Ids, ids_key
 from fundledger.fund.migrate import PACKAGE
 from fundledger.fund.statements import SQL as FUND_SQL
 from fundledger.reconciliation.definitions import FUND, check_definitions, check_migrations, read_manifest
+from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.fund.orders import check_orders
 from fundledger.reconciliation.fund.vouchers import compare_vouchers
 from fundledger.reconciliation.proof import Proof, SqlCheck, run_sql_check
 from fundledger.reconciliation.reading import SQL as LEDGER_SQL
-from fundledger.reconciliation.reading import Connection, Names, rows
-from fundledger.reconciliation.report import Fund
+from fundledger.reconciliation.reading import Connection, Names, Rows, rows
+from fundledger.reconciliation.report import Check, Fund
+from fundledger.security.keys import Keys
 
 SQL: Final = load("fundledger.reconciliation.fund")
 CONSISTENT: Final = "fund_orders_consistent"
@@ -78,15 +81,17 @@ SQL_CHECKS: Final = (
 """Each is a part of `fund_orders_consistent`."""
 
 
-async def prove_fund(proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names) -> None:
+async def prove_fund(
+    proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names, keys: Keys | None = None
+) -> None:
     """`fund` and `account` are snapshots, that of the fund service not taken after the other one. `later` is no
-    snapshot: the fund database is asked on it for what came after them.
+    snapshot: the fund database is asked on it for what came after them. `keys` are those of the fund service.
     """
     counts = await _counts(fund)
     totals = proof.report.fund = Fund()
     proof.progress("the orders", counts["orders"])
     orders, events = rows(fund, SQL["orders"]), rows(fund, SQL["events"])
-    await proof.make([CONSISTENT], [fund], check_orders, orders, events)
+    await proof.make([CONSISTENT], [fund], _check_orders, fund, orders, events, keys)
     for of in SQL_CHECKS:
         proof.progress(of.name, counts["orders"])
         await proof.make([CONSISTENT], [fund], run_sql_check, fund, SQL[of.name], of)
@@ -99,6 +104,14 @@ async def prove_fund(proof: Proof, fund: Connection, later: Connection, account:
     await proof.make([EQUAL], [fund, account], compare_vouchers, totals, steps, vouchers, names, late)
     await proof.make([GUARDS_CHECK], [fund], check_migrations, fund, PACKAGE, FUND_SQL["migrations_applied"])
     await proof.make([GUARDS_CHECK], [fund], check_definitions, fund, FUND, read_manifest("fund"))
+
+
+async def _check_orders(
+    checks: Sequence[Check], fund: Connection, orders: Rows, events: Rows, keys: Keys | None
+) -> None:
+    async with fund.transaction():
+        former = await fund.fetchval(FUND_SQL["former_ids"])
+    await check_orders(checks, orders, events, OrderIds(None if keys is None else Ids(ids_key(keys)), former))
 
 
 async def _counts(fund: Connection) -> Mapping[str, int]:

@@ -7,7 +7,8 @@ from typing import Any, Final
 import asyncpg
 
 from fundledger.fund.flows import end_entries_of, entries_of
-from fundledger.fund.order import NEXT, Kind, Order, State, order_id, voucher_id
+from fundledger.fund.order import NEXT, Kind, Order, State
+from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.reading import Rows
 from fundledger.reconciliation.report import READABLE, Check, Difference, described
 
@@ -33,7 +34,7 @@ def named(row: asyncpg.Record) -> str:
     return f"order {row['id']} ({row['kind']} {row['order_no']} of {row['merchant']})"
 
 
-async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows) -> None:
+async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids: OrderIds) -> None:
     """Orders by id, events by order and seq; read once, side by side. `checks` is one."""
     (check,) = checks
     placed = _placed(events, "order_id", check, _event)
@@ -49,7 +50,7 @@ async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows) -> N
                 told = f"{event['kind']} of {event['merchant']}"
                 check.differs(_event(event), f"{row['kind']} of {row['merchant']}", told)
             event = await anext(placed, None)
-        check.examine(row, named, _against_all, history)
+        check.examine(row, named, _against_all, history, ids)
     while event is not None:
         check.differs(_event(event), "an order", "none")
         event = await anext(placed, None)
@@ -64,23 +65,18 @@ async def _placed(rows: Rows, key: str, check: Check, name: Callable[[asyncpg.Re
             yield row
 
 
-def _against_all(row: asyncpg.Record, history: list[str]) -> Difference:
+def _against_all(row: asyncpg.Record, history: list[str], ids: OrderIds) -> Difference:
     try:
         order = order_of(row)
     except ValueError as error:
         yield "a kind and a state that there are", error
         return
     yield from _against_history(order, history)
+    yield from ids.differences(order)
     yield from _against_itself(order)
 
 
 def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
-    id_ = order_id(order.kind, order.merchant, order.order_no)
-    if order.id != id_:
-        yield f"the id of its names, {id_}", str(order.id)
-    voucher = voucher_id(order.id, attempt=order.attempt if order.kind is Kind.CHARGEBACK else 0)
-    if order.voucher_id != voucher:
-        yield f"the voucher of its id, {voucher}", str(order.voucher_id)
     if order.attempt != 0 and order.kind not in (Kind.CHARGEBACK, Kind.WITHDRAWAL):
         yield "one attempt", f"attempt {order.attempt}"
     posted = is_posted(order)

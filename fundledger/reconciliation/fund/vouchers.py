@@ -163,7 +163,7 @@ class _Comparison:
             ending = cast("Ending", order.ending) if row["is_end"] else None
             step = Step(row["step_voucher"], order, ending, row["of_voucher"])
             self._count_step(step)
-            end = voucher_id(order.id, "end", order.attempt)
+            end = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
             assert not row["is_end"] or step.voucher == end, "sql/steps.sql makes other ids"
         except Exception as error:
             self.check.differs(named(row), "an order that has a flow", f"none ({described(error)})")
@@ -251,7 +251,8 @@ def _steps_by_now(row: asyncpg.Record) -> list[Step]:
         return []
     steps = [Step(order.voucher_id, order, None, row["of_voucher"])]
     if order.ending is not None:
-        steps.append(Step(voucher_id(order.id, "end", order.attempt), order, cast("Ending", order.ending), None))
+        end = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
+        steps.append(Step(end, order, cast("Ending", order.ending), None))
     return steps
 
 

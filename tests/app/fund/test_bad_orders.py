@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from fundledger.app.fund.routes import ROUTES
-from fundledger.fund.order import order_id
 from tests.support.answers import is_problem
 from tests.support.client import Answer, new_id
 from tests.support.fund_http import FundClient
+from tests.support.fund_ids import order_id
 
 
 class Scene(NamedTuple):

@@ -1,7 +1,7 @@
 -- Orders that were not yet so, or not yet there, when the snapshot was taken. $1 ids, $2 ids of which they are reversals.
 -- Rows: one per order that there is. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
-       o.created_at, o.channel, o.settle, o.of_order, o.from_pending, o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from,
+       o.created_at, o.channel, o.settle, o.of_order, o.from_pending, o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from, o.end_voucher_id,
        CASE WHEN o.kind = 'reversal' THEN (SELECT r.voucher_id FROM fund.orders r WHERE r.id = o.of_order) END AS of_voucher
 FROM fund.orders o
 WHERE o.id = ANY ($1::uuid[]) OR (o.kind = 'reversal' AND o.of_order = ANY ($2::uuid[]))

@@ -1,14 +1,14 @@
 -- Every voucher that an order has or may have, by id: that of its posting and, of a withdrawal that ends, that of its end.
--- The id of an end is made as fund/order.py makes it (RFC 9562, version 8, of a SHA-256). Rows: one per voucher. Locks: none.
+-- The former id of an end is made as fund/order.py makes it (RFC 9562, version 8, of a SHA-256). Rows: one per voucher. Locks: none.
 SELECT o.voucher_id AS step_voucher, false AS is_end, o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee,
        o.currency, o.digest, o.voucher_id, o.module, o.created_at, o.channel, o.settle, o.of_order, o.from_pending,
-       o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from,
+       o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from, o.end_voucher_id,
        CASE WHEN o.kind = 'reversal' THEN (SELECT r.voucher_id FROM fund.orders r WHERE r.id = o.of_order) END AS of_voucher
 FROM fund.orders o
 UNION ALL
-SELECT encode(set_byte(set_byte(h.hash, 6, get_byte(h.hash, 6) & 15 | 128), 8, get_byte(h.hash, 8) & 63 | 128), 'hex')::uuid,
+SELECT coalesce(o.end_voucher_id, encode(set_byte(set_byte(h.hash, 6, get_byte(h.hash, 6) & 15 | 128), 8, get_byte(h.hash, 8) & 63 | 128), 'hex')::uuid),
        true, o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
-       o.created_at, o.channel, o.settle, o.of_order, o.from_pending, o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from,
+       o.created_at, o.channel, o.settle, o.of_order, o.from_pending, o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from, o.end_voucher_id,
        NULL
 FROM fund.orders o CROSS JOIN LATERAL (
     SELECT substr(sha256(convert_to('7:voucher32:' || replace(o.id::text, '-', '') || '3:end' || length(o.attempt::text) || ':' || o.attempt, 'UTF8')), 1, 16) AS hash

@@ -1,0 +1,39 @@
+"""The ids of an order against its names, keyed or former."""
+
+from collections.abc import Iterator
+
+from fundledger.fund.ids import Ids
+from fundledger.fund.order import Kind, Order, order_id, voucher_id
+
+
+class OrderIds:
+    """`ids` make the ids of new orders; None: none may have one. `former_until`: up to this seq an order may have a
+    former id, None where the database had no orders before ids were keyed.
+    """
+
+    def __init__(self, ids: Ids | None, former_until: int | None) -> None:
+        self._ids = ids
+        self._former_until = former_until
+
+    def differences(self, order: Order) -> Iterator[tuple[str, str]]:
+        """`(expected, actual)` for each id that is not made of the order's names."""
+        names = order.kind, order.merchant, order.order_no
+        attempt = order.attempt if order.kind is Kind.CHARGEBACK else 0
+        former = order.id == order_id(*names) and self._may_be_former(order)
+        id_ = order_id(*names) if self._ids is None else self._ids.order(*names)
+        if order.id != id_ and not former:
+            yield f"the id of its names, {id_}", str(order.id)
+        expected = []
+        if self._ids is not None:
+            expected.append(self._ids.voucher(order.id, attempt=attempt))
+        if former or self._ids is None:
+            expected.append(voucher_id(order.id, attempt=attempt))
+        if order.voucher_id not in expected:
+            yield f"the voucher of its id, {expected[0]}", str(order.voucher_id)
+        if order.end_voucher_id is not None and self._ids is not None:
+            end = self._ids.voucher(order.id, "end", order.attempt)
+            if order.end_voucher_id != end:
+                yield f"the voucher of its end, {end}", str(order.end_voucher_id)
+
+    def _may_be_former(self, order: Order) -> bool:
+        return self._ids is None or (self._former_until is not None and order.seq <= self._former_until)

@@ -1,0 +1,23 @@
+"""The keys of the fund service in tests, and the ids that they make."""
+
+from typing import Final
+
+from fundledger.fund.ids import Ids, ids_key
+from fundledger.security.mac import MacKey
+
+
+class TestKeys:
+    """One key, the same in each test."""
+
+    __test__ = False
+    current: Final = MacKey(1, bytes(range(100, 132)))
+
+    def by_version(self, version: int) -> MacKey:
+        assert version == 1
+        return self.current
+
+
+KEYS: Final = TestKeys()
+IDS: Final = Ids(ids_key(KEYS))
+order_id = IDS.order
+voucher_id = IDS.voucher
