@@ -123,7 +123,11 @@ class Service(Worker):
         self._opening.append((request, future))
         if self._opener is None or self._opener.done():
             self._opener = asyncio.get_running_loop().create_task(self._open_waiting())
-        return await future
+        try:
+            return await future
+        finally:
+            # Its exception refers to this frame.
+            del future
 
     async def _open_waiting(self) -> None:
         while self._opening:

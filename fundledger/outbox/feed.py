@@ -154,6 +154,8 @@ class Feed:
             pass
         finally:
             self._waiters.remove(waiter)
+            # Its exception refers to this frame.
+            del waiter
             self._of_callers[caller] -= 1
             if not self._of_callers[caller]:
                 del self._of_callers[caller]
@@ -166,7 +168,8 @@ class Feed:
             except AWAY as error:
                 for waiter in self._waiters:
                     if not waiter.done.done():
-                        waiter.done.set_exception(error)
+                        # A new one for each, without a traceback: that refers to this frame, and so to the waiter.
+                        waiter.done.set_exception(ConnectionError(f"{type(error).__name__}: {error}"))
                 return
             top = self._top()
             for waiter in self._waiters:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
@@ -45,6 +45,18 @@ _SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdige
 _log = logging.getLogger(__name__)
 
 Late = Callable[[list[int] | None], None]
+
+
+class _NoReply(NamedTuple):
+    """The result of a call that failed, and why.
+
+    It is no exception of the future: that would refer by its traceback to the frame that waits, which refers to the
+    future. Such cycles, one for each request, made the garbage collector stop a worker for 0.2 s.
+    """
+
+    why: str
+
+
 Call = tuple[str, Sequence[str], list[Any], "asyncio.Future[Any]", Callable[[Any], None]]
 """Which script, its keys and arguments, who waits for its reply, and whom to tell when he does not any more."""
 
@@ -190,7 +202,7 @@ class Store:
 
         def give_up() -> None:
             if not future.done():
-                future.set_exception(StoreAway("no answer in time"))
+                future.set_result(_NoReply("no answer in time"))
                 self._failed(op, "timeout")
 
         timer = loop.call_later(deadline_s or self._deadline_s, overdue)
@@ -198,6 +210,8 @@ class Store:
             reply = await future
         finally:
             timer.cancel()
+        if type(reply) is _NoReply:
+            raise StoreAway(reply.why)
         self._observe(op, time.monotonic() - started)
         return reply
 
@@ -258,7 +272,8 @@ class Store:
                 replies = await self._round_trip(calls)
         except (RedisError, OSError, TimeoutError) as error:
             await self._drop_connection()
-            replies = [error] * len(calls)
+            # Without its traceback, which refers to this call of `_send`: see _NoReply.
+            replies = [StoreAway(str(error))] * len(calls)
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, BaseException) and not call[3].done():
                 self._failed(call[0], "error")
@@ -347,6 +362,6 @@ def _end(call: Call, reply: Any) -> None:
     if future.done():
         return
     if is_failure:
-        future.set_exception(StoreAway(str(reply)))
+        future.set_result(_NoReply(str(reply)))
     else:
         future.set_result(reply)
