@@ -383,6 +383,14 @@ async def test_keys_that_are_gone_are_status_3_and_none_are_made(used: Ledger, d
     assert list(key.parent.iterdir()) == []
 
 
+async def test_vouchers_from_before_there_was_an_outbox_are_in_none(used: Ledger) -> None:
+    await corrupt(used, "DELETE FROM ledger.outbox")
+    found = [check.name for check in (await verify(used.dsn, used.keys)).checks if not check.ok]
+    assert found == ["outbox_equals_vouchers"]
+    await used.tamper("UPDATE public.fundledger_migrations SET applied_at = now() + interval '1 hour' WHERE number = 5")
+    assert (await verify(used.dsn, used.keys)).ok
+
+
 async def test_a_record_of_the_keys_that_was_edited_blinds_nothing(used: Ledger, data_dir: Path) -> None:
     await used.connection.execute("INSERT INTO ledger.key_fingerprints VALUES (1, '0123456789abcdef')")
     await corrupt(used, CORRUPTIONS["a balance"][0])
