@@ -23,7 +23,7 @@ def banner(settings: Settings, running: Running) -> str:
         f"fundledger: ready, {settings.workers} workers",
         f"  account service  {here}    reference {here}/docs",
         f"  API token        {folder / 'dev-token'}",
-        f"  database         {'FUNDLEDGER_ACCOUNT_DSN' if settings.account_dsn else folder / 'account-dsn'}",
+        f"  database         {'FUNDLEDGER_ACCOUNT_DSN' if settings.account_dsn else folder / 'postgres'}",
         f"  limits           {running.limits}",
         f"  try              curl -s {here}/v1/accounts {headers} -d '{account}'",
     ]
@@ -40,7 +40,7 @@ def _fund(settings: Settings, running: Running, headers: str) -> list[str]:
     lines = [
         f"  fund service     {here}    reference {here}/docs",
         f"  API token        {settings.data_dir / 'dev-token'}, the same as above",
-        f"  its database     {'FUNDLEDGER_FUND_DSN' if settings.fund_dsn else settings.data_dir / 'fund-dsn'}",
+        f"  its database     {'FUNDLEDGER_FUND_DSN' if settings.fund_dsn else settings.data_dir / 'postgres'}",
     ]
     word = "channels" if settings.channels else "simulator"
     lines += [f"  {word:16} {name} at {place}" for name, place in running.channels.items()]

@@ -9,8 +9,10 @@ import asyncpg
 
 from fundledger.app.claims import CannotServe, lock
 from fundledger.app.identity import ACCOUNT, FUND, expect_keys, expect_own, keys_folder, remember_own
-from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
+from fundledger.app.own_server import own_socket_folder
+from fundledger.app.postgres import DATABASE, FUND_DATABASE, EmbeddedPostgres, PostgresFault, dsn_of
 from fundledger.app.settings import PREFIX, BadSetting, Settings
+from fundledger.app.terminal import complain
 from fundledger.fund.migrate import migrate as migrate_orders
 from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import migrate as migrate_ledger
@@ -37,18 +39,22 @@ async def databases(settings: Settings, *, make_fund: bool = False, any_database
     Each is one of this data directory, and has its keys; with `any_database`, the caller looks. Raises CannotServe.
     """
     wanted = settings.fund == "on"
-    account = settings.account_dsn or await _running(_told(settings.data_dir / "account-dsn"))
-    fund = (settings.fund_dsn or await _running(_told(settings.data_dir / "fund-dsn"))) if wanted else None
-    there = (settings.data_dir / "postgres").exists()
-    # A `serve` that runs has told of all that it has.
-    complete = fund or not wanted or not settings.account_dsn or not (there or make_fund)
+    account, fund = settings.account_dsn, settings.fund_dsn if wanted else ""
+    home = settings.data_dir / "postgres"
+    own = None if account and (fund or not wanted) else own_socket_folder(settings.data_dir)
+    if own is not None:
+        account = account or await _running(settings.data_dir, DATABASE, own)
+        fund = fund or (await _running(settings.data_dir, FUND_DATABASE, own) if wanted else "")
+    # A server that runs has all that there is.
+    complete = fund or not wanted or own is not None or not (home.exists() or make_fund)
     if account and complete:
         found = Dsns(account, fund or None)
         if not any_database:
             await _expect_own(settings.data_dir, found)
+        _say(settings, found, f"{home} (running)")
         yield found
         return
-    if not (account or there):
+    if not (account or home.exists()):
         raise NoLedger(
             f"there is no ledger in {settings.data_dir}: start `fundledger serve` or set FUNDLEDGER_DATA_DIR"
         )
@@ -61,6 +67,7 @@ async def databases(settings: Settings, *, make_fund: bool = False, any_database
         found = Dsns(account or postgres.dsn, fund or None)
         if not any_database:
             await _expect_own(settings.data_dir, found)
+        _say(settings, found, f"{home} (it did not run: started for this command)")
         yield found
     except PostgresFault as fault:
         raise CannotServe(str(fault)) from None
@@ -118,21 +125,35 @@ async def _expect_own(data_dir: Path, dsns: Dsns) -> None:
 async def _connected(dsn: str, which: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_S)
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-        raise CannotServe(f"the {which} database cannot be reached: {error or type(error).__name__}") from None
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise BadSetting(f"{PREFIX}{which.upper()}_DSN: a DSN cannot be used: {error}") from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        why = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise CannotServe(f"the {which} database cannot be reached: {why}") from None
     try:
         yield connection
     finally:
         await connection.close()
 
 
-def _told(path: Path) -> str:
-    return path.read_text().strip() if path.exists() else ""
+def _say(settings: Settings, dsns: Dsns, own: str) -> None:
+    """Which databases are meant, in one line on standard error: standard output may be read by a program."""
+    places = {"account": "FUNDLEDGER_ACCOUNT_DSN" if settings.account_dsn else own}
+    if dsns.fund is not None:
+        places["fund"] = "FUNDLEDGER_FUND_DSN" if settings.fund_dsn else own
+    if len(set(places.values())) == 1:
+        complain(f"fundledger: database: {places['account']}")
+    else:
+        complain("fundledger: databases: " + ", ".join(f"{name}: {place}" for name, place in places.items()))
 
 
-async def _running(dsn: str) -> str:
-    """What the last `serve` told, empty when it does not run."""
-    return dsn if dsn and await _answers(dsn) else ""
+async def _running(data_dir: Path, database: str, folder: Path) -> str:
+    """The DSN of a database of the server that listens in `folder`, empty when it does not answer."""
+    try:
+        dsn = dsn_of(data_dir, database, folder)
+    except OSError as error:
+        raise CannotServe(f"{error.filename}: {error.strerror}; it has the password of the database") from None
+    return dsn if await _answers(dsn) else ""
 
 
 async def _answers(dsn: str) -> bool:

@@ -1,5 +1,6 @@
 """`fundledger doctor`: what is wrong with this installation, and what to do about it."""
 
+import asyncio
 import os
 import resource
 import socket
@@ -34,6 +35,8 @@ SERVER = ("Postgres", *DURABLE)
 """What is true of a server, however many databases it has."""
 SECRET_FILES = ("dev-token", "fund-token", "account-dsn", "fund-dsn")
 ANSWER_S = 3.0
+LIMIT_S = 30.0
+"""How long the doctor may take for all that it waits for."""
 
 
 class Symptom(msgspec.Struct):
@@ -47,10 +50,23 @@ class Symptom(msgspec.Struct):
 
 async def run_doctor(settings: Settings, *, as_json: bool = False) -> int:
     """Print what was looked at; 0 when all is well, 1 otherwise."""
-    symptoms = [_python(), _files(), *_data_dir(settings), *_ports(settings), await _binaries(settings)]
-    symptoms += [_shared_memory(), *await _databases(settings)]
-    symptoms += await _redis(settings)
-    symptoms += await _account_service(settings)
+    symptoms = [_python(), _files(), *_data_dir(settings), *_ports(settings)]
+    give_up_at = asyncio.get_running_loop().time() + LIMIT_S
+    steps = {
+        "embedded Postgres": _binaries,
+        "databases": _databases,
+        "Redis": _redis,
+        "account service": _account_service,
+    }
+    for name, look in steps.items():
+        try:
+            async with asyncio.timeout_at(give_up_at):
+                symptoms += await look(settings)
+        except TimeoutError:
+            advice = "look at what it waits for, postgres.log first; steps that are not shown were not looked at"
+            symptoms.append(Symptom(name, False, f"not known: the {LIMIT_S:.0f} s of the doctor are over", advice))
+            break
+    symptoms.append(_shared_memory())
     if as_json:
         print(msgspec.json.encode({"ok": all(s.well for s in symptoms), "checks": symptoms}).decode())
     for s in symptoms if not as_json else ():
@@ -114,14 +130,14 @@ def _ports(settings: Settings) -> list[Symptom]:
     return symptoms
 
 
-async def _binaries(settings: Settings) -> Symptom:
+async def _binaries(settings: Settings) -> list[Symptom]:
     if settings.account_dsn and (settings.fund_dsn or settings.fund == "off"):
-        return Symptom("embedded Postgres", True, "not used: FUNDLEDGER_ACCOUNT_DSN is set")
+        return [Symptom("embedded Postgres", True, "not used: FUNDLEDGER_ACCOUNT_DSN is set")]
     try:
         found = await EmbeddedPostgres(settings.data_dir, settings.postgres_memory_mb).version()
     except (PostgresFault, OSError) as fault:
-        return Symptom("embedded Postgres", False, "does not run", str(fault))
-    return Symptom("embedded Postgres", True, found)
+        return [Symptom("embedded Postgres", False, "does not run", str(fault))]
+    return [Symptom("embedded Postgres", True, found)]
 
 
 async def _databases(settings: Settings) -> list[Symptom]:

@@ -29,6 +29,7 @@ from fundledger.app.log_file import LogFile
 from fundledger.app.room import NoRoom, ask_for_room
 from fundledger.app.shared_memory import shared_memory_type
 from fundledger.app.socket_folder import socket_folder
+from fundledger.app.start_log import advice, foreign_file, last_fatal, name_of, passes, size_of
 from fundledger.app.system_user import SYSTEM_USER, NoSystemUser, Reached, binaries_for, system_user
 from fundledger.database.statements import load
 from fundledger.security.keys import write_new
@@ -39,6 +40,10 @@ ROLE = "fundledger"
 DATABASE = "fundledger_account"
 FUND_DATABASE = "fundledger_fund"
 START_S = 60.0
+RECOVER_S = 600.0
+"""How long a server that says that it recovers is waited for."""
+_SERVED = {DATABASE: "account-dsn", FUND_DATABASE: "fund-dsn"}
+"""Files that an earlier `serve` made when it had the database."""
 SMALL_MB = 512
 """Up to this much shared memory it is a test's server, which is spared the stock of log files."""
 
@@ -86,23 +91,32 @@ class EmbeddedPostgres:
         """
         await self.version()
         new = not (self._home / "PG_VERSION").exists()
-        served = any((self._password_file.parent / name).exists() for name in ("account-dsn", "fund-dsn"))
+        served = any((self._password_file.parent / name).exists() for name in ("account-dsn", "fund-dsn", "ledger-id"))
         if new and self._password_file.exists() and served:
             raise PostgresFault(f"{self._home} is gone or empty, but it held a ledger: is a volume missing?")
         if new:
             self._ask_for_room()
             await self._initialise()
+        self._expect_files()
         await self._stop_left_over()
-        give_up_at = asyncio.get_running_loop().time() + START_S
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + START_S
         while True:
+            since = size_of(self._log_file)
             await self._launch()
             if await self._answers(give_up_at):
                 break
-            # A killed postmaster's backends hold the shared memory until they notice.
-            if asyncio.get_running_loop().time() > give_up_at:
-                raise PostgresFault(f"the embedded Postgres does not start: see {self._log_file}")
+            reason, status = last_fatal(self._log_file, since), self._status()
+            killed = status is not None and status < 0 and not reason
+            if loop.time() > give_up_at or not (killed or passes(reason)):
+                reason = reason or f"it logged no reason, and its exit status is {status}"
+                what_to_do = advice(reason, self._data_dir, self._log_file)
+                raise PostgresFault(f"the embedded Postgres does not start: {reason}; {what_to_do}")
             await asyncio.sleep(0.5)
         await self._create_databases(new and self._memory_mb > SMALL_MB)
+
+    def _status(self) -> int | None:
+        return None if self._process is None else self._process.returncode
 
     async def wait(self) -> int:
         """Until the server has ended, for whatever reason."""
@@ -121,8 +135,7 @@ class EmbeddedPostgres:
             await self._process.wait()
 
     def _dsn(self, database: str) -> str:
-        password = self._password_file.read_text().strip()
-        return f"postgresql://{ROLE}:{password}@/{database}?host={quote(str(self.socket_folder))}"
+        return dsn_of(self._data_dir, database, self.socket_folder)
 
     def _own(self, path: Path) -> None:
         if self._user is not None:
@@ -194,6 +207,22 @@ class EmbeddedPostgres:
         except NoRoom as error:
             raise PostgresFault(str(error)) from None
 
+    def _expect_files(self) -> None:
+        """Raises PostgresFault where the server could not read its files, or this process not its password."""
+        foreign = foreign_file(self._home, os.geteuid() if self._user is None else self._user.pw_uid)
+        if foreign is not None:
+            raise PostgresFault(foreign)
+        try:
+            self._password_file.read_bytes()
+        except FileNotFoundError:
+            raise PostgresFault(
+                f"{self._password_file} is missing, and {self._home} cannot be opened without it: restore it from the "
+                "backup of the same data directory; nothing was changed"
+            ) from None
+        except OSError as error:
+            owner = name_of(self._password_file.stat().st_uid)
+            raise PostgresFault(f"{self._password_file} belongs to {owner}: {error.strerror}") from None
+
     async def _stop_left_over(self) -> None:
         """A server of a supervisor that was killed may still be shutting down."""
         remains = await stop_left_over(self._home)
@@ -258,10 +287,22 @@ class EmbeddedPostgres:
         }
 
     async def _answers(self, give_up_at: float) -> bool:
+        """Whether it answers; False when it has ended, or has not answered in time. Raises PostgresFault."""
         assert self._process is not None
-        while self._process.returncode is None and asyncio.get_running_loop().time() < give_up_at:
+        loop = asyncio.get_running_loop()
+        recovers_until = loop.time() + RECOVER_S
+        while self._process.returncode is None and loop.time() < give_up_at:
             try:
                 connection = await asyncpg.connect(self._dsn("postgres"), timeout=5)
+            except asyncpg.InvalidAuthorizationSpecificationError as error:
+                raise PostgresFault(
+                    f"{self._password_file} is not the password of {self._home} ({error}): restore the one of the same "
+                    "backup"
+                ) from None
+            except asyncpg.CannotConnectNowError:
+                # It recovers: how long that takes depends on what was written before.
+                give_up_at = max(give_up_at, min(recovers_until, loop.time() + START_S))
+                await asyncio.sleep(0.05)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 await asyncio.sleep(0.05)
             else:
@@ -275,6 +316,8 @@ class EmbeddedPostgres:
         try:
             for name, statement in wanted.items():
                 if not await connection.fetchval(SQL["database_exists"], name):
+                    if (self._data_dir / _SERVED[name]).exists():
+                        raise PostgresFault(f"the database {name} is gone: restore {self._home}; nothing was changed")
                     with contextlib.suppress(asyncpg.DuplicateDatabaseError):
                         await connection.execute(SQL[statement])
             if preallocate:
@@ -282,6 +325,12 @@ class EmbeddedPostgres:
                 await connection.execute(SQL["checkpoint"])
         finally:
             await connection.close()
+
+
+def dsn_of(data_dir: Path, database: str, folder: Path) -> str:
+    """The address of a database of the server whose socket is in `folder`. Raises OSError without its password."""
+    password = (data_dir / "postgres-password").read_text().strip()
+    return f"postgresql://{ROLE}:{password}@/{database}?host={quote(str(folder))}"
 
 
 def _system_user() -> pwd.struct_passwd | None:

@@ -46,6 +46,23 @@ def socket_folder(data_dir: Path, name: str, owner: int) -> Path:
         raise CannotServe(f"{inside}: {error.strerror}; a folder for sockets cannot be made") from None
 
 
+def known_folder(data_dir: Path, name: str) -> Path | None:
+    """The folder for sockets `name` of a data directory, None when there is none yet. Nothing is made.
+
+    The folder is a directory and no link, and belongs to the user of this process, or to the one that Postgres runs as.
+    """
+    user = system_user_if_any()
+    owners = {os.geteuid()} | (set() if user is None else {user.pw_uid})
+    inside = data_dir / name
+    if not fits(inside):
+        return next((kept for owner in owners if (kept := _remembered(data_dir, name, owner)) is not None), None)
+    try:
+        found = inside.lstat()
+    except OSError:
+        return None
+    return inside if stat.S_ISDIR(found.st_mode) and found.st_uid in owners else None
+
+
 def fits(folder: Path) -> bool:
     """Whether a socket in the folder has a path that is short enough, and means itself in every syntax."""
     return len(os.fsencode(folder)) <= FOLDER_BYTES_MAX and _PLAIN.fullmatch(str(folder)) is not None
