@@ -34,7 +34,8 @@ DOCS = ROOT / "docs"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 VARIES = re.compile(
-    TIME + r'|"accounting_date":"[^"]*"|"version":\d+|^(?:Date|RateLimit): .*'
+    TIME + r'|"accounting_date":"[^"]*"|"version":\d+|^(?:Date|RateLimit|Request-Id): .*'
+    r'|"request_id":"[^"]*"'
     # Ids that the fund service made: they depend on its key.
     r"|\b[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b"
     r"|[\d,]+ (?=vouchers|entries|accounts)|; \d+\.\d+ s$",

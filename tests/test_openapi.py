@@ -6,6 +6,7 @@ import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -26,6 +27,7 @@ from tests.support.running import RunningService
 from tests.support.waiting import eventually
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(openapi.document()))
+PLACE = ("http://127.0.0.1:8080", Path("data/dev-token"))
 SCHEMAS = DOCUMENT["components"]["schemas"]
 ANSWER_SCHEMAS = {name for name in SCHEMAS if not name.endswith("Body")}
 OTHERS = tuple(f"merchant:{number}:available" for number in (10002, 10003, 10004))
@@ -257,7 +259,7 @@ class Links(HTMLParser):
 
 def test_the_page_has_an_anchor_for_each_operation_and_every_link_of_it_leads_somewhere():
     links = Links()
-    links.feed(docs_page.render(DOCUMENT))
+    links.feed(docs_page.render(DOCUMENT, *PLACE))
     assert not links.open
     assert len(links.anchors) == len(set(links.anchors))
     assert {operation["operationId"] for _, _, operation in operations()} <= set(links.anchors)
@@ -277,7 +279,7 @@ def test_the_page_loads_nothing_and_runs_nothing(described: Described):
 
 def test_the_page_escapes_what_it_shows():
     hostile = json.loads(json.dumps(DOCUMENT).replace("Open an account", "<script>alert(1)</script>"))
-    assert "<script>" not in docs_page.render(hostile)
+    assert "<script>" not in docs_page.render(hostile, *PLACE)
 
 
 load_all_checks()

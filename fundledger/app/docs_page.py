@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from html import escape
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -42,7 +44,8 @@ nav li{padding:.15rem 0}
 """
 
 
-def render(document: Mapping[str, Any]) -> str:
+def render(document: Mapping[str, Any], base: str, token_file: Path) -> str:
+    """The page. Its examples go to the service at `base`, with the token in `token_file`."""
     info = document["info"]
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -52,7 +55,7 @@ def render(document: Mapping[str, Any]) -> str:
         f"{escape(info['version'])}. <a href=/openapi.json>OpenAPI 3.1</a></p>",
         *(f"<p>{_text(paragraph)}</p>" for paragraph in info["description"].replace("\n", " ").split("  ")),
         "<p>The examples below need two variables:</p>",
-        _code("BASE=http://127.0.0.1:8080\nTOKEN=$(cat data/dev-token)"),
+        _code(f"BASE={base}\nTOKEN=$(cat {shlex.quote(str(token_file))})"),
         "</header>",
         *_contents(document),
         "<main>",

@@ -16,16 +16,29 @@ from fundledger.app.openapi_answers import ANSWERS
 from fundledger.app.openapi_operations import OPERATIONS
 from fundledger.app.openapi_problems import Problem, problems
 from fundledger.app.openapi_schemas import REF, Schema, request_schemas, with_wide_integers
-from fundledger.app.openapi_types import SERVICE_TAG, TIMEOUT, Answer, Operation, all_answers
+from fundledger.app.openapi_types import (
+    REQUEST_ID,
+    REQUEST_ID_PATTERN,
+    SERVICE_TAG,
+    TIMEOUT,
+    Answer,
+    Operation,
+    all_answers,
+)
 from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.app.served import Served
+from fundledger.app.settings import Settings, url_of
 
 _HEADERS: dict[str, Schema] = {
     "Idempotent-Replay": {
         "description": "`true`: this was asked for before, by the first request with this id or number.",
         "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Request-Id": {
+        "description": "The id of the request: the one that was sent, or a new one. It is in the log.",
+        "schema": {"type": "string", "pattern": REQUEST_ID_PATTERN},
     },
     "Retry-After": {
         "description": "Seconds to wait before the next attempt; not the same for all, so that they do not come back "
@@ -121,15 +134,17 @@ def _reads_gzip(accepted: str) -> bool:
 class Pages:
     """The handlers of `GET /openapi.json` and `GET /docs`. A worker makes what they answer before it serves."""
 
-    def __init__(self, document: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, document: Callable[[], dict[str, Any]], port: Callable[[Settings], int]) -> None:
         self._document = document
+        self._port = port
         self._made: tuple[Page, Page] | None = None
 
-    def make(self) -> tuple[Page, Page]:
-        """Make both, once."""
+    def make(self, settings: Settings) -> tuple[Page, Page]:
+        """Make both, once. The examples of the page go to the service of these settings."""
         if self._made is None:
             document = self._document()
-            page = docs_page.render(document).encode()
+            base = url_of(settings.host, self._port(settings))
+            page = docs_page.render(document, base, settings.data_dir / "dev-token").encode()
             self._made = (
                 Page(msgspec.json.encode(document), JSON, {}),
                 Page(page, HTML_TYPE, {"Content-Security-Policy": docs_page.POLICY}),
@@ -137,12 +152,10 @@ class Pages:
         return self._made
 
     async def get_document(self, service: Served, call: Call) -> Reply:
-        del service
-        return self.make()[0].reply(call.headers)
+        return self.make(service.settings)[0].reply(call.headers)
 
     async def get_page(self, service: Served, call: Call) -> Reply:
-        del service
-        return self.make()[1].reply(call.headers)
+        return self.make(service.settings)[1].reply(call.headers)
 
 
 def document() -> dict[str, Any]:
@@ -152,7 +165,7 @@ def document() -> dict[str, Any]:
     return document_of(About("fundledger account service", summary, _ABOUT, _TAGS, OPERATIONS, schemas, problems()))
 
 
-PAGES: Final = Pages(document)
+PAGES: Final = Pages(document, lambda settings: settings.port)
 
 
 def document_of(about: About) -> dict[str, Any]:
@@ -199,9 +212,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.public:
         described["security"] = []
-    parameters = [*operation.parameters, TIMEOUT] if operation.limited else list(operation.parameters)
-    if parameters:
-        described["parameters"] = parameters
+    shared = [TIMEOUT, REQUEST_ID] if operation.limited else [REQUEST_ID]
+    described["parameters"] = [*operation.parameters, *shared]
     if operation.body is not None:
         media = {"schema": {"$ref": REF + operation.body}, "example": operation.example}
         described["requestBody"] = {"required": operation.body_required, "content": {JSON: media}}
@@ -212,8 +224,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
 def _answer(answer: Answer) -> dict[str, Any]:
     media = answer.media or {PROBLEM_TYPE: {"$ref": REF + "Problem"}}
     described: dict[str, Any] = {"description": answer.description}
-    if answer.headers:
-        described["headers"] = {name: {**_HEADERS[name], "required": always} for name, always in answer.headers.items()}
+    headers = {**answer.headers, "Request-Id": True}
+    described["headers"] = {name: {**_HEADERS[name], "required": always} for name, always in headers.items()}
     described["content"] = {type_: {"schema": schema} for type_, schema in media.items()}
     if answer.problems:
         described["x-problems"] = [str(name) for name in answer.problems]

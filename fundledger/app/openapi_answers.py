@@ -275,6 +275,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         },
         description="RFC 9457, with the type that IANA registers for too little capacity.",
     ),
+    "Home": _object({"service": {"type": "string"}, "links": {"type": "array", "items": {"type": "string"}}}),
     "Alive": _object({"status": {"type": "string", "enum": ["alive"]}}),
     "Ready": _object({"status": {"type": "string", "enum": ["ready"]}}),
     "Problem": _object(
@@ -287,6 +288,8 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         {
             "account": {**ID, "description": "the account that is concerned"},
             "field": {"type": "string", "description": "the member or parameter that is concerned"},
+            "request_id": {"type": "string", "description": "the `Request-Id` of this answer"},
+            "documentation": {"type": "string", "description": "where `/docs` explains this type: a path of this host"},
         },
         description="RFC 9457. More members may come with later versions.",
     ),

@@ -126,6 +126,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "detail": "there is more to do than can be done; nothing was done, the same request may be sent again",
         "retry_after_ms": 2000,
     },
+    "Home": {"service": "fundledger account service", "links": ["/docs", "/openapi.json", "/metrics", "/readyz"]},
     "Alive": {"status": "alive"},
     "Ready": {"status": "ready"},
     "Problem": _REFUSAL,

@@ -2,12 +2,27 @@
 
 from typing import Final
 
-from fundledger.app.openapi_schemas import ID
+from fundledger.app.openapi_schemas import ID, REF
 from fundledger.app.openapi_types import Answer, Operation, query_parameter, shown
 from fundledger.app.reply import JSON
 from fundledger.ratelimit.classes import ApiClass
 
 SERVICE: Final = (
+    Operation(
+        "GET",
+        "/",
+        "get_home",
+        "Service",
+        "Find the documentation",
+        "A short page with links where `Accept` names `text/html`, else the same links as JSON.",
+        {
+            200: Answer(
+                "Where to go from here.",
+                {JSON: {"$ref": REF + "Home"}, "text/html": {"type": "string"}},
+            )
+        },
+        public=True,
+    ),
     Operation(
         "GET",
         "/healthz",

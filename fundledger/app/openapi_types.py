@@ -30,6 +30,16 @@ TIMEOUT: Final[Schema] = {
 }
 
 
+REQUEST_ID_PATTERN: Final = "^[A-Za-z0-9_.-]{1,64}$"
+REQUEST_ID: Final[Schema] = {
+    "name": "Request-Id",
+    "in": "header",
+    "required": False,
+    "description": "An id of yours for this request: it is in the answer and in the log. Without it one is made.",
+    "schema": {"type": "string", "pattern": REQUEST_ID_PATTERN},
+}
+
+
 class Answer(msgspec.Struct, frozen=True):
     """`media`: schemas by media type. `headers`: by name, whether always sent. `problems`: problem types."""
 

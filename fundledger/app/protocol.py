@@ -30,6 +30,7 @@ from fundledger.app.gate import Passage
 from fundledger.app.peers import peer_of
 from fundledger.app.problems import BadRequest, crashed, malformed
 from fundledger.app.reply import Reply
+from fundledger.app.request_id import HEADER, new_request_id, request_id_of, stamped
 from fundledger.app.routing import S, budget_of, charged, to_response, unauthorized, unsupported_media
 from fundledger.ratelimit.classes import ApiClass
 
@@ -76,7 +77,8 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         self._heard_at = self._loop.time()
         if not self._service.connections.opened(self, peer_of(transport)):
             assert isinstance(transport, asyncio.Transport)
-            transport.write(no_room().reply.raw(b"Connection: close\r\n"))
+            id_ = new_request_id()
+            transport.write(stamped(no_room().reply, id_).raw(_id_line(id_) + CLOSES))
             self.force_close()
 
     def close_if_silent(self, since: float, for_s: float) -> bool:
@@ -126,7 +128,9 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         """
         if status == 400 and request.writer.output_size == 0:
             is_long = isinstance(exc, LineTooLong)
-            response = to_response(malformed(TOO_LONG if is_long else NO_HTTP).reply)
+            id_ = new_request_id()
+            response = to_response(stamped(malformed(TOO_LONG if is_long else NO_HTTP).reply, id_))
+            response.headers[HEADER] = id_
             response.force_close()
             return response
         return super().handle_error(request, status, exc, message)
@@ -173,6 +177,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         service, route = self._service, self._route
 
         passage = Passage("", started, None, ApiClass.PAYMENT)
+        request_id = ""
 
         def answer(reply: Reply) -> None:
             limits = b""
@@ -180,8 +185,11 @@ class PaymentProtocol(RequestHandler, Generic[S]):
                 reply = charged(service, passage, reply)
                 now = time.monotonic()
                 service.gate.leave(passage, now, reply)
-                service.answered(route, reply.status, now - started, "POST", passage.api_class, passage.shed)
+                service.answered(
+                    route, reply.status, now - started, "POST", passage.api_class, passage.shed, request_id
+                )
                 limits = service.gate.told(passage, now).raw
+                reply = stamped(reply, request_id)
             except Exception:
                 # Its sender must not wait for ever, nor those behind it on this connection.
                 _log.critical("an answer could not be counted", exc_info=True)
@@ -189,7 +197,8 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             transport = self.transport
             if transport is not None:
-                transport.write(reply.raw(limits + CLOSES if service.draining else limits))
+                more = limits + _id_line(request_id)
+                transport.write(reply.raw(more + CLOSES if service.draining else more))
                 if service.draining:
                     self.close()
                     transport.close()
@@ -198,6 +207,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
 
         reply = None
         try:
+            request_id = request_id_of(headers)
             module = service.module(headers.get("Authorization"))
             if module is None:
                 wait_s = service.peers.wait_s(peer_of(self.transport), 1)
@@ -207,14 +217,19 @@ class PaymentProtocol(RequestHandler, Generic[S]):
                 passage.budget_s = budget_of(headers)
                 bad = unsupported_media(headers)
                 reply = None if bad is None else bad.reply
-        except BadRequest as bad_budget:
-            reply = bad_budget.reply
+        except BadRequest as bad_header:
+            reply = bad_header.reply
         except Exception as error:
             reply = crashed(error)
+        request_id = request_id or new_request_id()
         if reply is None:
             self._post(service, passage, body, answer)
         else:
             answer(reply)
+
+
+def _id_line(request_id: str) -> bytes:
+    return b"Request-Id: %b\r\n" % request_id.encode()
 
 
 def _unread(transport: asyncio.Transport) -> bool:

@@ -17,6 +17,7 @@ from fundledger.app.gate import REFUSED_UNSEEN, Owned, Passage
 from fundledger.app.peers import peer_of
 from fundledger.app.problems import BadRequest, crashed, cut, faulted, malformed
 from fundledger.app.reply import Reply
+from fundledger.app.request_id import HEADER, new_request_id, request_id_of, stamped
 from fundledger.app.served import Served
 from fundledger.app.under_way import BodiesUnderWay, Body
 from fundledger.ledger.fault import Fault
@@ -132,8 +133,10 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
     """The handler that aiohttp calls for everything that does not take the short path of `protocol`."""
     started = time.monotonic()
     label, method = "unmatched", request.method
+    request_id = ""
     passage = Passage("", started, None, ApiClass.PAYMENT)
     try:
+        request_id = request_id_of(request.headers)
         route, parameters = _found(router, request)
         label = route.template
         reply = await _call(service, route, parameters, request, passage)
@@ -157,8 +160,10 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
     now = time.monotonic()
     service.gate.leave(passage, now, reply)
     api_class = str(passage.api_class) if passage.module else ""
-    service.answered(label, reply.status, now - started, method, api_class, passage.shed)
-    response = to_response(reply)
+    request_id = request_id or new_request_id()
+    service.answered(label, reply.status, now - started, method, api_class, passage.shed, request_id)
+    response = to_response(stamped(reply, request_id))
+    response.headers[HEADER] = request_id
     response.headers.update(service.gate.told(passage, now).headers)
     if (
         service.draining

@@ -37,6 +37,7 @@ _log = logging.getLogger("fundledger.requests")
 class Served(Protocol):
     """What a request needs on its way to its handler and back."""
 
+    settings: Settings
     gate: Gate
     draining: bool
     connections: Connections
@@ -47,7 +48,14 @@ class Served(Protocol):
         """The module that a request comes from, None when it is nobody's."""
 
     def answered(
-        self, route: str, status: int, seconds: float, method: str = "POST", api_class: str = "", shed: bool = False
+        self,
+        route: str,
+        status: int,
+        seconds: float,
+        method: str = "POST",
+        api_class: str = "",
+        shed: bool = False,
+        request_id: str = "",
     ) -> None:
         """Count an answer."""
 
@@ -110,7 +118,14 @@ class Worker:
         return module
 
     def answered(
-        self, route: str, status: int, seconds: float, method: str = "POST", api_class: str = "", shed: bool = False
+        self,
+        route: str,
+        status: int,
+        seconds: float,
+        method: str = "POST",
+        api_class: str = "",
+        shed: bool = False,
+        request_id: str = "",
     ) -> None:
         """Count an answer; log one of so many, and each that is our fault."""
         self._requests.request(route, method, status, seconds, api_class, shed)
@@ -118,7 +133,8 @@ class Worker:
         if self._until_logged <= 0 or status >= 500:
             self._until_logged = self.settings.log_sample
             level = logging.WARNING if status >= 500 else logging.INFO
-            _log.log(level, "answered", extra={"route": route, "status": status, "ms": round(seconds * 1000, 3)})
+            about = {"route": route, "status": status, "ms": round(seconds * 1000, 3), "request_id": request_id}
+            _log.log(level, "answered", extra=about)
 
     def aborted(self, route: str) -> None:
         """Log one line that a client closed its connection before its request was read; one a second at most."""

@@ -22,6 +22,7 @@ from fundledger.app import accounts, events, holds, limits, meta, openapi, vouch
 from fundledger.app.children import hide_memory
 from fundledger.app.connections import raise_descriptor_limit
 from fundledger.app.draining import finish_connections
+from fundledger.app.home_page import Home
 from fundledger.app.logs import configure_logs
 from fundledger.app.metrics import Metrics
 from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
@@ -50,6 +51,7 @@ from fundledger.security.keys import KeyFault
 from fundledger.security.tokens import Tokens, module_token
 
 _log = logging.getLogger(__name__)
+HOME = Home("fundledger account service")
 STATEMENT = ("limit", "cursor", "from", "to", "level")
 ROUTES: list[Route[Service]] = [
     Route("POST", "/v1/accounts", accounts.open_account, api_class=ApiClass.PAYMENT),
@@ -93,6 +95,7 @@ ROUTES: list[Route[Service]] = [
     Route("POST", "/v1/holds/{id}/capture", holds.capture_hold, api_class=ApiClass.CONFIRM, enters=True),
     Route("POST", "/v1/holds/{id}/release", holds.release_hold, api_class=ApiClass.CONFIRM, enters=True),
     Route("GET", "/v1/events", events.get_events, query=events.QUERY, api_class=ApiClass.LIST, enters=True),
+    Route("GET", "/", HOME.get, public=True),
     Route("GET", "/healthz", meta.healthz, public=True),
     Route("GET", "/readyz", meta.readyz, public=True),
     Route("GET", "/metrics", meta.get_metrics, public=True, cost=1),
@@ -206,7 +209,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
 def listen(service: Service) -> tuple[web.Server, socket.socket]:
     """The HTTP server and its socket, one of several on the port."""
     router = Router(ROUTES)
-    openapi.PAGES.make()
+    openapi.PAGES.make(service.settings)
 
     async def handle(request: BaseRequest) -> web.StreamResponse:
         return await answer(service, router, request)

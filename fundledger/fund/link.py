@@ -126,7 +126,7 @@ class AccountLink:
                 half = len(vouchers) // 2
                 return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
             self.is_away = False
-            return [Verdict(problem=_encode(no.problem.members), stuck=True)]
+            return [Verdict(problem=_kept(no.problem), stuck=True)]
         self.is_away = False
         return [
             Verdict(at=result.posted_at) if result.status == "posted" else _refused(result.problem)
@@ -219,8 +219,14 @@ def _credited(entries: Sequence[Entry]) -> dict[str, int]:
     return dict(sorted(credited.items()))
 
 
+def _kept(problem: Problem) -> bytes:
+    """The members that an order keeps: all but those of the one request that was answered with them."""
+    of_the_request = ("request_id", "documentation")
+    return _encode({name: value for name, value in problem.members.items() if name not in of_the_request})
+
+
 def _refused(problem: Problem | None) -> Verdict | None:
     """None: the outcome is unknown, and the voucher may be posted."""
     if problem is None or problem.status >= _FAULT_FROM:
         return None
-    return Verdict(problem=_encode(problem.members), stuck=problem.code in CONTRADICTIONS)
+    return Verdict(problem=_kept(problem), stuck=problem.code in CONTRADICTIONS)

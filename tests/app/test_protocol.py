@@ -190,13 +190,14 @@ REQUESTS: dict[str, tuple[Asked, int]] = {
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
-    """All of an answer but its time, its voucher id, and what is left of the quota."""
+    """All of an answer but its time, its voucher id, the request's id, and what is left of the quota."""
     headers = {
         name: value
         for name, value in reply.headers.items()
-        if name not in ("date", "connection", "content-length", "ratelimit")
+        if name not in ("date", "connection", "content-length", "ratelimit", "request-id")
     }
-    body = re.sub(rb'"posted_at":"[^"]*"|"accounting_date":"[^"]*"|"id":"[^"]*"', b"", reply.body)
+    assert reply.headers["request-id"]
+    body = re.sub(rb'"request_id":"[^"]*"|"posted_at":"[^"]*"|"accounting_date":"[^"]*"|"id":"[^"]*"', b"", reply.body)
     return reply.status, headers, body
 
 

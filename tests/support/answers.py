@@ -1,6 +1,7 @@
 """What the contract says of an answer's form."""
 
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from tests.support.client import Answer
@@ -13,6 +14,12 @@ def is_problem(answer: Answer, status: int, problem: str) -> bool:
     assert answer.problem == problem, answer
     assert answer.json["title"] and answer.json["detail"]
     return True
+
+
+def refusal_of(answer: Answer) -> dict[str, Any]:
+    """The members of a problem that every repeat has, too: all but those of this one request."""
+    assert answer.json["request_id"] == answer.headers["Request-Id"]
+    return {name: value for name, value in answer.json.items() if name not in ("request_id", "documentation")}
 
 
 def instant(text: str) -> datetime:

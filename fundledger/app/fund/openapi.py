@@ -64,4 +64,4 @@ def document() -> dict[str, Any]:
     return document_of(About("fundledger fund service", summary, _ABOUT, _TAGS, OPERATIONS, SCHEMAS, problems()))
 
 
-PAGES: Final = Pages(document)
+PAGES: Final = Pages(document, lambda settings: settings.fund_port)

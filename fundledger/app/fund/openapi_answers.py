@@ -206,7 +206,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "order": {"$ref": REF + "Order", "description": "that the account service refused"},
         },
     },
-    **{name: ANSWERS[name] for name in ("Balance", "QuotaExceeded", "ReducedCapacity", "Alive", "Ready")},
+    **{name: ANSWERS[name] for name in ("Balance", "QuotaExceeded", "ReducedCapacity", "Alive", "Ready", "Home")},
     **{name: ANSWERS[name] for name in ("Limit", "Limits")},
 }
 SCHEMAS: Final[dict[str, Schema]] = with_enums_inlined(

@@ -6,10 +6,12 @@ from fundledger.app import limits, meta
 from fundledger.app.fund import events, merchants, openapi, orders, statements, webhooks, withdrawals
 from fundledger.app.fund.orders import CLASSES, NAMES
 from fundledger.app.fund.service import FundService
+from fundledger.app.home_page import Home
 from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route
 from fundledger.fund.order import Kind
 from fundledger.ratelimit.classes import ApiClass
 
+HOME = Home("fundledger fund service")
 LIST = ("merchant", "order_no", "state", "cursor", "limit")
 
 
@@ -50,6 +52,7 @@ EVENTS: list[Route[FundService]] = [
     Route("GET", "/v1/events", events.get_events, query=("after", "limit", "wait_s"), api_class=ApiClass.NOTIFY),
 ]
 SERVICE: list[Route[FundService]] = [
+    Route("GET", "/", HOME.get, public=True),
     Route("GET", "/healthz", meta.healthz, public=True),
     Route("GET", "/readyz", meta.readyz, public=True),
     Route("GET", "/metrics", meta.get_metrics, public=True, cost=1),

@@ -71,7 +71,7 @@ async def serving(service: FundService, listener: socket.socket) -> AsyncIterato
     """Serve on a listening socket; leaving drains for `drain_s`, and closes the service."""
     loop = asyncio.get_running_loop()
     router = Router(ROUTES)
-    openapi.PAGES.make()
+    openapi.PAGES.make(service.settings)
 
     async def handle(request: BaseRequest) -> web.StreamResponse:
         return await answer(service, router, request)

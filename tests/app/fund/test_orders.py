@@ -121,7 +121,8 @@ async def test_the_short_path_and_the_ordinary_one_give_the_same_answers(fund: F
                 replies.append(await wire.reply() if reply.status == 100 else reply)
         assert replies[0].status in (201, 400, 422)
         assert replies[1].status == (200 if replies[0].status == 201 else replies[0].status)
-        assert replies[0].json == replies[1].json
+        members = [{name: value for name, value in each.json.items() if name != "request_id"} for each in replies]
+        assert members[0] == members[1]
 
 
 async def test_a_key_that_stands_twice_is_malformed_on_both_paths_and_explicit_defaults_are_not(

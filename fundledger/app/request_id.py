@@ -1,0 +1,46 @@
+"""The id of one request: sent by the caller or made here, in each answer, in the log, and in the body of a problem."""
+
+import itertools
+import re
+import secrets
+from typing import Final
+
+from multidict import MultiMapping
+
+from fundledger.app.problems import PROBLEM_TYPE, malformed
+from fundledger.app.reply import Reply
+
+HEADER: Final = "Request-Id"
+DOCUMENTATION: Final = "/docs#problem-"
+_is_id = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
+_process: Final = secrets.token_hex(6)
+_numbers = itertools.count()
+_TYPE: Final = b'{"type":"'
+
+
+def new_request_id() -> str:
+    """An id that no other request has, of this process or of another one."""
+    return f"{_process}-{next(_numbers):x}"
+
+
+def request_id_of(headers: MultiMapping[str]) -> str:
+    """The id that the caller sent, or a new one. Raises BadRequest (400) for an id of another form."""
+    sent = headers.get(HEADER)
+    if sent is None:
+        return new_request_id()
+    if _is_id(sent) is None:
+        raise malformed(f"{HEADER} is 1 to 64 of [A-Za-z0-9_.-]", field=HEADER)
+    return sent
+
+
+def stamped(reply: Reply, request_id: str) -> Reply:
+    """The reply; of a problem, with `request_id` and with `documentation`, the place in `/docs` that explains its type.
+
+    A problem that is stored, or that is an item of a list, has neither: it belongs to more than one request.
+    """
+    if reply.content_type != PROBLEM_TYPE or not reply.body.startswith(_TYPE):
+        return reply
+    type_ = reply.body[len(_TYPE) : reply.body.index(b'"', len(_TYPE))]
+    name = re.split("[:#]", type_.decode())[-1]
+    more = f',"request_id":"{request_id}","documentation":"{DOCUMENTATION}{name}"}}'
+    return Reply(reply.status, reply.body[:-1] + more.encode(), reply.content_type, reply.headers)
