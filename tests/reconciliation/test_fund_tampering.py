@@ -7,11 +7,12 @@ import msgspec
 import pytest
 
 from fundledger.fund.migrate import migrate
-from fundledger.fund.order import Kind, order_id
+from fundledger.fund.order import Kind
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.report import Report
 from fundledger.security.keys import FileKeys
 from tests.support.database import ONE_SHARD, Databases
+from tests.support.fund_ids import KEYS, order_id
 from tests.support.fund_world import FundWorld
 from tests.support.ledger import Ledger
 from tests.support.tampering import errors_of, findings_of, unguarded
@@ -130,7 +131,7 @@ class Edited:
             await connection.close()
 
     async def verify(self) -> Report:
-        return await verify(self.dsn, self.keys, fund_dsn=self.fund_dsn)
+        return await verify(self.dsn, self.keys, fund_dsn=self.fund_dsn, fund_keys=KEYS)
 
 
 @pytest.fixture
