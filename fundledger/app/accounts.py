@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from fundledger.app import render
+from fundledger.app import render, statement
 from fundledger.app.body import (
     AccountBody,
     FreezeBody,
@@ -24,6 +24,7 @@ from fundledger.app.problems import BadRequest, faulted, malformed, not_found, r
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
+from fundledger.app.spreadsheet import cell
 from fundledger.ledger.account import Account, Status
 from fundledger.ledger.accounts import (
     AccountFilter,
@@ -38,25 +39,13 @@ from fundledger.ledger.chart import CHART, AccountType
 from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.integrity import Tampered
-from fundledger.ledger.journal import LIMIT_DEFAULT, LIMIT_MAX, BadCursor, StatementEntry, read_statement
+from fundledger.ledger.journal import ENTRIES, LIMIT_DEFAULT, LIMIT_MAX, LINES, BadCursor, read_statement
 
 _decode_account = decoder(AccountBody)
 _decode_freeze = decoder(FreezeBody)
 _decode_policy = decoder(PolicyBody)
 _decode_reason = decoder(ReasonBody)
-COLUMNS: Final = (
-    "seq",
-    "voucher_id",
-    "type",
-    "side",
-    "amount",
-    "balance_after",
-    "posted_at",
-    "accounting_date",
-    "slot",
-    "summary",
-)
-LEVELS: Final = ("vouchers", "entries")
+LEVELS: Final = (LINES, ENTRIES)
 CSV: Final = "text/csv; charset=utf-8"
 
 
@@ -183,7 +172,7 @@ def _csv_of_accounts(views: list[AccountView]) -> bytes:
             "available": view.available,
             "created_at": render.time_text(view.created_at),
         }
-        writer.writerow([members[name] for name in LIST_COLUMNS])
+        writer.writerow([cell(members[name]) for name in LIST_COLUMNS])
     return text.getvalue().encode()
 
 
@@ -230,22 +219,29 @@ async def get_entries(service: Service, call: Call) -> Reply:
     limit = _limit(query.get("limit"), LIMIT_DEFAULT, LIMIT_MAX)
     from_ = instant(query["from"], "from") if "from" in query else None
     to = instant(query["to"], "to") if "to" in query else None
-    level = query.get("level", "vouchers")
+    level = query.get("level", LINES)
     if level not in LEVELS:
         raise malformed(f"level is one of {', '.join(LEVELS)}", field="level")
-    detailed = level == LEVELS[0]
-    account = await _account(service, call)
+    account = await _account_to_read(service, call)
     try:
-        entries, cursor = await service.reading_durable(
+        lines, cursor = await service.reading_verified(
             lambda: read_statement(
-                service.pool, account, service.layout, limit, query.get("cursor"), from_, to, detailed=detailed
+                service.pool,
+                service.directory,
+                account,
+                service.layout,
+                limit,
+                query.get("cursor"),
+                from_,
+                to,
+                level=level,
             )
         )
     except BadCursor as bad:
         raise malformed(str(bad), field="cursor") from None
     if "text/csv" in call.headers.get("Accept", ""):
-        return Reply(200, _csv(entries), CSV, {"X-Next-Cursor": cursor} if cursor else {})
-    return Reply(200, render.encode({"entries": [_members(entry) for entry in entries], "next_cursor": cursor}))
+        return Reply(200, statement.as_csv(account, lines), CSV, {"X-Next-Cursor": cursor} if cursor else {})
+    return Reply(200, statement.as_json(account, lines, cursor))
 
 
 def _limit(text: str | None, default: int, most: int) -> int:
@@ -254,31 +250,6 @@ def _limit(text: str | None, default: int, most: int) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
         raise malformed(f"limit is a whole number from 1 to {most}", field="limit")
     return int(text)
-
-
-def _members(entry: StatementEntry) -> dict[str, object]:
-    return {
-        "seq": entry.seq,
-        "voucher_id": None if entry.voucher_id is None else str(entry.voucher_id),
-        "type": entry.type,
-        "side": entry.side,
-        "amount": entry.amount,
-        "balance_after": entry.balance_after,
-        "posted_at": render.time_text(entry.posted_at),
-        "accounting_date": entry.accounting_date,
-        "slot": entry.slot,
-        "summary": entry.summary,
-    }
-
-
-def _csv(entries: list[StatementEntry]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for entry in entries:
-        members = _members(entry)
-        writer.writerow([members[name] for name in COLUMNS])
-    return text.getvalue().encode()
 
 
 async def _set_status(service: Service, call: Call, status: Status, reason: str) -> Reply:

@@ -120,9 +120,14 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "available": _AVAILABLE,
         }
     ),
-    "StatementEntry": _object(
+    "StatementEntry": _exactly(
         {
-            "seq": {"type": "integer", "minimum": 1, "description": "counts the entries of one slot, without gaps"},
+            "seq": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "counts the lines of the account from 1, and never changes; "
+                "at level `entries` the entries of one slot",
+            },
             "voucher_id": {
                 "type": ["string", "null"],
                 "format": "uuid",
@@ -137,13 +142,23 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "slot": {
                 "type": "integer",
                 "minimum": 0,
-                "description": "which slice of the account; 0 unless it is split",
+                "description": "which slice of the account its entry is on; of a line over several, the last of them",
             },
             "summary": {
                 "type": ["integer", "null"],
                 "minimum": 2,
-                "description": "how many lines of its batch one entry stands for, which all have its `seq`; else null",
+                "description": "how many lines the stored entry stands for that this line is one of; else null",
             },
+            "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
+            "reference": _nullable({"type": "string"}, "the voucher's"),
+            "counter_account": _nullable(ID, "the account on the other side; null where they are several, or none"),
+            "counter_accounts": {
+                "type": "array",
+                "items": ID,
+                "description": "all other accounts on the other side of the voucher",
+            },
+            "order_no": _nullable({"type": "string"}, "`order_no` of the voucher's metadata, if that has one"),
+            "kind": _nullable({"type": "string"}, "`kind` of the voucher's metadata, if that has one"),
         }
     ),
     "Statement": _object(
@@ -151,7 +166,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "entries": {
                 "type": "array",
                 "items": {"$ref": REF + "StatementEntry"},
-                "description": "newest last",
+                "description": "newest last; a page may be short, or empty, although `next_cursor` is not null",
             },
             "next_cursor": {
                 "type": ["string", "null"],

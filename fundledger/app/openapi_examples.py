@@ -52,6 +52,12 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
                 "accounting_date": "2026-11-23",
                 "slot": 0,
                 "summary": None,
+                "currency": "CNY",
+                "reference": "order 2026-0001",
+                "counter_account": "bank:icbc",
+                "counter_accounts": ["bank:icbc"],
+                "order_no": None,
+                "kind": None,
             }
         ],
         "next_cursor": None,

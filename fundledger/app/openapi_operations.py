@@ -132,8 +132,11 @@ ACCOUNTS: Final = (
         "get_entries",
         "Accounts",
         "Read an account's statement",
-        "A page of its entries, newest last. With `Accept: text/csv` the same as CSV, with the header "
-        "`X-Next-Cursor` while there is more. A cursor belongs to its account, `from` and `to`.",
+        "A page, newest last: one line for each line of a voucher, also where a debit was taken from several "
+        "slices; moves between slices are not shown. The order of what was shown never changes. `level=entries` shows "
+        "what is stored. With `Accept: text/csv` the same as CSV, with the header `X-Next-Cursor` while there is more; "
+        "text that a spreadsheet would run comes after an apostrophe. A cursor belongs to its account, `from`, `to` "
+        "and `level`.",
         {
             200: Answer(
                 "A page.",
@@ -156,7 +159,7 @@ ACCOUNTS: Final = (
             query_parameter(
                 "level",
                 {"type": "string", "enum": ["vouchers", "entries"], "default": "vouchers"},
-                "`vouchers`: of an entry that sums several vouchers, the line of each; `entries`: as journaled",
+                "`vouchers`: lines of vouchers; `entries`: as stored, with parts, moves between slices, and summaries",
             ),
         ),
     ),

@@ -120,7 +120,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of an account's statement. A summary, which stands for many vouchers, has no `voucher_id`."""
+    """A line of an account's statement: one line of a voucher. `seq` counts the lines of the account and never changes.
+
+    `counter_accounts` are those on the voucher's other side; `counter_account` is the one, where there is only one.
+    """
 
     seq: int
     voucher_id: UUID | None
@@ -132,6 +135,12 @@ class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
     accounting_date: str
     slot: int = 0
     summary: Any = None
+    currency: str | None = None
+    reference: str | None = None
+    counter_account: str | None = None
+    counter_accounts: list[str] = []
+    order_no: str | None = None
+    kind: str | None = None
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):

@@ -128,13 +128,15 @@ class Batch:
     `summaries` are the lines on platform accounts that have no entry yet, if the batch `summarises` them.
     `deferred` is slot 0 of each account whose credits go to the buffer, `buffered` are these credits (account number,
     voucher id, amount); `unfolded` is what waits for an account, read under its lock, `unfold` asks for that of more
-    accounts, and `folded` are the rows that are posted; `policies` are requests.
+    accounts, and `folded` are the rows that are posted; `policies` are requests. `counts` are entries that are not
+    one line of a statement each: shard, account number, slot, seq, and how many lines more they are.
     """
 
     __slots__ = (
         "accounting_date",
         "buffered",
         "changed_holds",
+        "counts",
         "date_ordinal",
         "deferred",
         "entries",
@@ -190,6 +192,7 @@ class Batch:
         self.tampered: dict[int, str] = {}
         self.new_vouchers: list[tuple[int, Record]] = []
         self.entries: list[Entry] = []
+        self.counts: list[tuple[int, int, int, int, int]] = []
         self.summaries: dict[SubAccount, list[tuple[UUID, int]]] = {}
         self.summarises = summarises
         self.standing: list[tuple[SubAccount, int, bytes]] = []

@@ -47,6 +47,7 @@ def parameters(
         *summed,
         _policies(batch, sub_accounts),
         order,
+        *_counts(batch, shard),
     ]
 
 
@@ -152,6 +153,19 @@ def _entries(entries: Sequence[Entry], places: dict[Any, int]) -> tuple[list[Any
         ends.append(len(summed))
     columns = [len(entries), numbers, slots, seqs, which, amounts, balances, b"".join(macs)]
     return columns, [summed, _sparse(ends), _sparse(list(dates))]
+
+
+def _counts(batch: Batch, shard: int) -> list[Any]:
+    """Of the entries that are not one line each: where they are, and by how many lines the slot has more with them."""
+    if not batch.counts:
+        return [(), (), (), ()]
+    sums: dict[tuple[int, int], int] = {}
+    rows = []
+    for of, number, slot, seq, more in batch.counts:
+        if of == shard:
+            sums[number, slot] = total = sums.get((number, slot), 0) + more
+            rows.append((number, slot, seq, total))
+    return _columns(rows, 4)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:

@@ -6,6 +6,7 @@ sub-account, by one entry that names their vouchers: the detail is in the vouche
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Final
 
 from asyncpg.pgproto.pgproto import UUID
 
@@ -15,10 +16,42 @@ from fundledger.security.canonical import entry as entry_message
 from fundledger.security.canonical import summary as summary_message
 
 
+class _NoLine:
+    """A number for each entry: none of them is a line of a statement."""
+
+    def get(self, _: int) -> int:
+        return -1
+
+
+NO_LINE: Final = _NoLine()
+
+
+def lines_of_parts(
+    touched: Sequence[SubAccount], parts: Sequence[tuple[Account, int]], lines: Sequence[tuple[Account, int]]
+) -> dict[int, int]:
+    """Which parts are not one line of a statement each, and how many more (or fewer) they are.
+
+    The lines of an account whose parts lie over several slots are all shown at the last part, by slot and place: so the
+    running balance never has more taken from it than its slots had together.
+    """
+    found: dict[int, int] = {}
+    for number in {account.number for account, _ in parts}:
+        own = [i for i, (account, _) in enumerate(parts) if account.number == number]
+        count = sum(account.number == number for account, _ in lines)
+        if len(own) != count or len({touched[i].slot for i in own}) > 1:
+            found |= dict.fromkeys(own, -1)
+            found[max(own, key=lambda i: (touched[i].slot, i))] = count - 1
+    return found
+
+
 def write_entries(
-    batch: Batch, voucher_id: UUID, touched: Sequence[SubAccount], lines: Sequence[tuple[Account, int]]
+    batch: Batch,
+    voucher_id: UUID,
+    touched: Sequence[SubAccount],
+    lines: Sequence[tuple[Account, int]],
+    counts: dict[int, int] | _NoLine | None = None,
 ) -> None:
-    """`touched[i]` is the sub-account of `lines[i]`."""
+    """`touched[i]` is the sub-account of `lines[i]`; `counts` are those that are not one line of a statement."""
     tag, key_version = batch.key.tag, batch.key.version
     id_bytes, date_ordinal, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
     append, summarises = batch.entries.append, batch.summarises
@@ -37,6 +70,10 @@ def write_entries(
             )
         )
         append((s.shard, number, slot, seq, voucher_id, amount, balance, mac, None))
+        if counts is not None:
+            more = counts.get(i)
+            if more is not None:
+                batch.counts.append((s.shard, number, slot, seq, more))
 
 
 def write_summaries(batch: Batch) -> None:
@@ -71,3 +108,5 @@ def write_later(
     )
     of = voucher_ids[0] if alone else voucher_ids
     batch.entries.append((s.shard, s.account.number, s.slot, s.seq, of, amount, s.posted, mac, accounting_date))
+    if not alone:
+        batch.counts.append((s.shard, s.account.number, s.slot, s.seq, len(voucher_ids) - 1))

@@ -157,9 +157,14 @@ def check_entry(keys: Keys, account: Account, shard: int, row: asyncpg.Record, p
 
 
 async def fetch_of(reader: Reader, account: Account, name: str, *arguments: object) -> list[asyncpg.Record]:
-    """The rows of a statement about one account. Raises Tampered where a row has a value that cannot be read at all."""
+    """The rows of a statement about one account, whose number is its first parameter. Raises Tampered."""
+    return await fetch_readable(reader, account, name, account.number, *arguments)
+
+
+async def fetch_readable(reader: Reader, account: Account, name: str, *arguments: object) -> list[asyncpg.Record]:
+    """The rows of a statement. Raises Tampered where one has a value that cannot be read at all."""
     try:
-        return await reader.fetch(SQL[name], account.number, *arguments)
+        return await reader.fetch(SQL[name], *arguments)
     except (ValueError, OverflowError) as error:
         if isinstance(error, asyncpg.InterfaceError):
             raise

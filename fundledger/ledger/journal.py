@@ -1,39 +1,49 @@
 """Reading the journal: the statement of an account, page by page.
 
-A cursor holds, for each sub-account, the seq up to which it was read. So a page costs the same however deep it is, and
-an entry that commits late on one slot is never skipped because a later one of another slot was seen already. Within
-what is shown the order is (posted_at, slot, seq), and the running balance is the account's. A summary is shown as the
-lines that it sums, in its place, or as it stands.
+A statement has one line for each line of a voucher on the account, also where its debit was taken from several slots;
+what only moves money between slots is no line. The order is that of (posted_at, slot, seq), and never changes once it
+was shown (`settled`). `seq` counts the lines, `balance_after` is the account's. At level `entries` what is stored is
+shown instead: parts, moves, and summaries as they stand.
+
+Everything is verified before it is shown: each entry with the MAC of the one before it, that none is missing, that the
+lines of a summary come to it, and that lines and slots come to the same when all entries of one time have been read.
 """
 
-import base64
-import binascii
-from datetime import UTC, date, datetime
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
 
 import asyncpg
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.ledger import clock
+from fundledger.ledger import clock, cursors
 from fundledger.ledger.account import Account
-from fundledger.ledger.accounts import Layout
-from fundledger.ledger.directory import Reader
-from fundledger.ledger.statements import SQL
+from fundledger.ledger.accounts import Layout, read_verified
+from fundledger.ledger.cursors import BadCursor, Cursor
+from fundledger.ledger.directory import Directory, Reader
+from fundledger.ledger.integrity import Tampered, check_entry, fetch_of
+from fundledger.ledger.positions import Position, positions_at, read_positions
+from fundledger.ledger.settled import settle
+from fundledger.ledger.sources import Source, read_sources
+from fundledger.security.keys import Keys
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
+CHUNK_MIN: Final = 16
+LOOKED_MAX: Final = 5000
+"""How many entries a page reads at most: where more of them in a row are moves between slots, it has fewer lines."""
+LINES, ENTRIES = "vouchers", "entries"
 US_MIN = clock.us(datetime(1, 1, 1, tzinfo=UTC))
-US_MAX = clock.us(datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
+_MICROSECOND: Final = timedelta(microseconds=1)
 
-
-class BadCursor(Exception):
-    """The cursor is not one of ours, or was made for another account or period."""
+__all__ = ["BadCursor", "StatementEntry", "read_statement"]
 
 
 class StatementEntry(msgspec.Struct):
     """`amount` is positive on its `side`; `balance_after` is the account's, in its normal direction.
 
-    A line that was journaled by a summary has that entry's `seq`, and `summary` tells of how many lines it is one. The
-    summary itself has no voucher.
+    `slot` is where its entry stands (of a line that was taken from several slots, the last of them), and `summary`
+    tells of how many lines that entry is the sum. At level `entries`, `seq` is the slot's; a summary has no voucher.
     """
 
     seq: int
@@ -45,23 +55,13 @@ class StatementEntry(msgspec.Struct):
     balance_after: int
     posted_at: datetime
     accounting_date: date
-    summary: int | None = None
-
-
-class _Cursor(msgspec.Struct, array_like=True):
-    """Up to which seq each slot was read. `parts`: on which slots lines of the summary behind that were read as well,
-    how many, and what they come to.
-    """
-
-    account_number: int
-    from_us: int | None
-    to_us: int | None
-    after: list[int]
-    parts: list[tuple[int, int, int]] = []
+    summary: int | None
+    source: Source | None
 
 
 async def read_statement(
     reader: Reader,
+    directory: Directory,
     account: Account,
     layout: Layout,
     limit: int,
@@ -69,155 +69,316 @@ async def read_statement(
     from_: datetime | None,
     to: datetime | None,
     *,
-    detailed: bool = True,
+    level: str = LINES,
 ) -> tuple[list[StatementEntry], str | None]:
-    """A page of at most `limit` entries, oldest first, and the cursor of the next one, None on the last page.
+    """A page of at most `limit` lines, oldest first, and the cursor of the next one, None on the last page.
 
-    `from_` and `to` are inclusive bounds of `posted_at`. `detailed`: in place of a summary, each line that it sums is
-    shown. Raises BadCursor.
+    `from_` and `to` are inclusive bounds of `posted_at`. A page may be short, or empty, although more follows.
+    Raises BadCursor, Tampered, Unavailable; a retry is safe. Takes no lock that a writer waits for.
     """
-    places = await reader.fetch(SQL["read_slots"], account.number, list(account.shards(layout.shards)))
-    shards, slots = [row["shard"] for row in places], [row["slot"] for row in places]
-    position = None if cursor is None else _decode(cursor)
+    keys = directory.keys
+    position = None if cursor is None else cursors.decode(keys, account, cursor)
     if position is not None:
-        _check(position, account, len(slots), from_, to)
-        if position.parts and not detailed:
-            raise BadCursor("this cursor was made for a statement in detail")
+        _check(position, level, from_, to)
         from_, to = (None if us is None else clock.moment(us) for us in (position.from_us, position.to_us))
-    bounds = await reader.fetch(SQL["statement_bounds"], account.number, shards, slots, from_, to)
-    after = [row["after"] for row in bounds]
-    if position is not None:
-        # Slots that were opened since the cursor was made are read from where the period begins.
-        after = position.after + after[len(position.after) :]
-    until = [row["until"] for row in bounds]
-    rows = await reader.fetch(SQL["read_statement"], account.number, shards, slots, after, until, limit + 1)
-    opening = await reader.fetch(SQL["statement_opening"], account.number, shards, slots, after)
-    parts = {} if position is None else {slot: (count, amount) for slot, count, amount in position.parts}
-    page = _Page(account, limit, opening[0]["posted"], dict(zip(slots, after, strict=True)), parts)
-    if detailed:
-        page.detailed = True
-        page.lines = await _lines(reader, account, page, rows)
-    more = not all(page.add(row) for row in rows)
+    sub_accounts, upto = await _complete(reader, keys, account, layout, to)
+    until = [row["seq"] for row in sub_accounts]
+    if upto is not None:
+        until = [each.seq for each in await positions_at(reader, keys, account, sub_accounts, upto)]
+    starts = await _starts(reader, keys, account, sub_accounts, position, from_)
+    extras = await fetch_of(
+        reader, account, "line_counts_at", [start.slot for start in starts], [start.seq for start in starts]
+    )
+    until = [max(end, start.seq) for end, start in zip(until, starts, strict=True)]
+    page = _Page(account, limit, level, starts, [row["extra"] for row in extras], position)
+    more = await _fill(reader, directory, page, sub_accounts, until)
     if not more:
         return page.entries, None
-    from_us, to_us = (None if bound is None else clock.us(bound) for bound in (from_, to))
-    next_ = _Cursor(account.number, from_us, to_us, [page.read[slot] for slot in slots], page.begun_summaries())
-    return page.entries, _encode(next_)
+    # What follows is there, so that nothing was left out before it.
+    await read_positions(reader, keys, account, sub_accounts, page.after())
+    bounds = [None if bound is None else clock.us(bound) for bound in (from_, to)]
+    return page.entries, cursors.encode(keys, account, page.cursor(*bounds))
+
+
+async def _complete(
+    reader: Reader, keys: Keys, account: Account, layout: Layout, to: datetime | None
+) -> tuple[list[asyncpg.Record], datetime | None]:
+    """The sub-accounts of the account, verified, and up to when their entries are shown; None: all of them."""
+    sub_accounts = (await read_verified(reader, keys, account, layout)).sub_accounts
+    if len(sub_accounts) == 1:
+        return sub_accounts, to
+    upto_us = max(row["posted_at_us"] for row in sub_accounts)
+    if to is not None:
+        upto_us = min(upto_us, clock.us(to))
+    await settle(reader, upto_us)
+    return (await read_verified(reader, keys, account, layout)).sub_accounts, clock.moment(upto_us)
+
+
+async def _starts(
+    reader: Reader,
+    keys: Keys,
+    account: Account,
+    sub_accounts: Sequence[asyncpg.Record],
+    position: Cursor | None,
+    from_: datetime | None,
+) -> list[Position]:
+    """Where the page begins on each sub-account. Slots that were opened since are read from where the period begins."""
+    bound = from_ is not None and clock.us(from_) > US_MIN
+    if bound:
+        assert from_ is not None
+        starts = await positions_at(reader, keys, account, sub_accounts, from_ - _MICROSECOND)
+    if position is None:
+        return starts if bound else await read_positions(reader, keys, account, sub_accounts, [0] * len(sub_accounts))
+    after = position.after
+    if len(after) > len(sub_accounts) or any(seq > row["seq"] for seq, row in zip(after, sub_accounts, strict=False)):
+        raise BadCursor("this cursor is of a later time than the ledger: it was restored from a backup")
+    opened = [start.seq for start in starts[len(after) :]] if bound else [0] * (len(sub_accounts) - len(after))
+    return await read_positions(reader, keys, account, sub_accounts, [*after, *opened])
+
+
+async def _fill(
+    reader: Reader,
+    directory: Directory,
+    page: "_Page",
+    sub_accounts: Sequence[asyncpg.Record],
+    until: Sequence[int],
+) -> bool:
+    """Read entries until the page is full; whether more follow."""
+    shards, slots = [row["shard"] for row in sub_accounts], [row["slot"] for row in sub_accounts]
+    chunk, looked = min(page.limit + 1, CHUNK_MIN), 0
+    account = page.account
+    while True:
+        rows = await fetch_of(reader, account, "read_statement", shards, slots, page.after(), until, chunk)
+        page.verify(directory.keys, rows)
+        page.sources = await read_sources(reader, directory, account, page.wanted(rows))
+        for row in rows:
+            if not page.add(row):
+                return True
+        if len(rows) < chunk:
+            page.ends(until)
+            return False
+        looked += chunk
+        if looked >= LOOKED_MAX:
+            return True
+        chunk = min(2 * chunk, 2 * LIMIT_MAX)
 
 
 class _Page:
     """A page as it fills: `add` answers False for the row that has no room, or not for all its lines."""
 
     def __init__(
-        self, account: Account, limit: int, balance: int, read: dict[int, int], parts: dict[int, tuple[int, int]]
+        self,
+        account: Account,
+        limit: int,
+        level: str,
+        starts: Sequence[Position],
+        extras: Sequence[int],
+        position: Cursor | None,
     ) -> None:
+        self.account = account
+        self.limit = limit
         self.entries: list[StatementEntry] = []
-        self.lines: dict[UUID, list[asyncpg.Record]] = {}
-        self.detailed = False
-        self.read = read
-        self._parts = parts
-        self._normal = account.type.normal
-        self._limit = limit
-        self._balance = balance + sum(amount for _, amount in parts.values())
+        self.sources: dict[UUID, Source] = {}
+        self._level = level
+        self._shards = {start.slot: start.shard for start in starts}
+        self._read = {start.slot: start.seq for start in starts}
+        self._macs = {start.slot: start.mac for start in starts}
+        self._balances = {start.slot: start.balance for start in starts}
+        self._extras = {start.slot: extra for start, extra in zip(starts, extras, strict=True)}
+        self._verified = dict(self._read)
+        self._parts = {} if position is None else {slot: (count, amount) for slot, count, amount in position.parts}
+        self._ahead = 0 if position is None else position.ahead
+        self._stored = sum(start.balance for start in starts)
+        self._shown = sum(start.seq for start in starts) + sum(extras) + sum(n for n, _ in self._parts.values())
+        self._time: datetime | None = None
 
-    def begun(self, row: asyncpg.Record) -> int:
-        """How many lines of this row earlier pages have shown."""
-        slot = row["slot"]
-        return self._parts[slot][0] if slot in self._parts and row["seq"] == self.read[slot] + 1 else 0
+    def after(self) -> list[int]:
+        """Up to which seq each slot was read, by slot."""
+        return list(self._read.values())
 
-    def begun_summaries(self) -> list[tuple[int, int, int]]:
-        """Slots on which a summary was shown in part, how many lines of it, and what those come to."""
-        return [(slot, count, amount) for slot, (count, amount) in self._parts.items()]
+    def cursor(self, from_us: int | None, to_us: int | None) -> Cursor:
+        parts = [(slot, count, amount) for slot, (count, amount) in self._parts.items()]
+        return Cursor(from_us, to_us, self._level, self.after(), parts, self._ahead)
 
-    def room(self) -> int:
-        return self._limit - len(self.entries)
+    def verify(self, keys: Keys, rows: Sequence[asyncpg.Record]) -> None:
+        """Each entry behind the one before it on its slot. Raises Tampered."""
+        self._verified, macs, balances = dict(self._read), dict(self._macs), dict(self._balances)
+        for row in rows:
+            slot, seq = row["slot"], row["seq"]
+            if seq != self._verified[slot] + 1:
+                raise self._tampered(row, f"entry {self._verified[slot] + 1} of slot {slot} is missing")
+            check_entry(keys, self.account, row["shard"], row, macs[slot])
+            if row["balance_after"] != balances[slot] + row["amount"]:
+                raise self._tampered(row, f"entry {seq} of slot {slot} does not add up")
+            self._verified[slot], macs[slot], balances[slot] = seq, row["mac"], row["balance_after"]
+
+    def ends(self, until: Sequence[int]) -> None:
+        """All was read up to there. Raises Tampered."""
+        for (slot, seq), last in zip(self._read.items(), until, strict=True):
+            if seq != last:
+                raise Tampered(self.account, self._shards[slot], slot, f"entry {seq + 1} of slot {slot} is missing")
+        self._adds_up()
+
+    def wanted(self, rows: Sequence[asyncpg.Record]) -> list[UUID]:
+        """The vouchers of as many lines as there is room for."""
+        room = self.limit - len(self.entries)
+        ids: dict[UUID, None] = {}
+        for row in rows:
+            if room <= 0:
+                break
+            if row["vouchers"] is None:
+                ids[row["voucher_id"]] = None
+                room -= 0 if self._level == LINES and row["extra"] is not None else 1
+            elif self._level == LINES:
+                begun = self._begun(row)
+                ids |= dict.fromkeys(row["vouchers"][: begun + room])
+                room -= len(row["vouchers"]) - begun
+            else:
+                room -= 1
+        return list(ids)
 
     def add(self, row: asyncpg.Record) -> bool:
-        if self.room() == 0:
+        if self._time is not None and row["posted_at"] != self._time:
+            self._adds_up()
+        extra = self._extras[row["slot"]] if row["extra"] is None else row["extra"]
+        lines = 1 + extra - self._extras[row["slot"]]
+        if self._level == ENTRIES:
+            done = self._add_entry(row)
+        elif row["vouchers"] is not None:
+            done = self._add_summary(row, lines)
+        elif row["extra"] is None:
+            done = self._add_line(row)
+        elif lines == 0:
+            done = self._hide(row)
+        else:
+            done = self._add_spread(row, lines)
+        if done:
+            slot = row["slot"]
+            self._time = row["posted_at"]
+            self._read[slot], self._macs[slot], self._balances[slot] = row["seq"], row["mac"], row["balance_after"]
+            self._extras[slot] = extra
+        return done
+
+    def _add_entry(self, row: asyncpg.Record) -> bool:
+        if self._room() == 0:
             return False
-        if row["vouchers"] is None or not self.detailed:
-            self._show(row, row["voucher_id"], row["type"] or "summary", row["amount"], row["vouchers"])
-            self.read[row["slot"]] = row["seq"]
-            return True
-        begun, before = self.begun(row), self._balance
-        end = begun + self.room()
-        nth: dict[UUID, int] = {}
-        for position, id_ in enumerate(row["vouchers"][:end]):
-            number = nth[id_] = nth.get(id_, -1) + 1
-            if position >= begun:
-                lines = self.lines.get(id_, [])
-                # A voucher that is gone has no line to show any more; `verify` tells.
-                type_, amount = (lines[number]["type"], lines[number]["amount"]) if number < len(lines) else ("gone", 0)
-                self._show(row, id_, type_, amount, row["vouchers"])
-        if end < len(row["vouchers"]):
-            shown = self._parts[row["slot"]][1] if begun else 0
-            self._parts[row["slot"]] = (end, shown + self._balance - before)
-            return False
-        self._parts.pop(row["slot"], None)
-        self.read[row["slot"]] = row["seq"]
+        source = None if row["voucher_id"] is None else self._source(row, row["voucher_id"])
+        self._stored += row["amount"]
+        summed = None if row["vouchers"] is None else len(row["vouchers"])
+        self._show(row, row["seq"], source, row["amount"], summed)
         return True
 
-    def _show(self, row: asyncpg.Record, id_: UUID | None, type_: str, amount: int, summed: list[UUID] | None) -> None:
-        self._balance += amount
+    def _add_line(self, row: asyncpg.Record) -> bool:
+        if self._room() == 0:
+            return False
+        source = self._source(row, row["voucher_id"])
+        if row["amount"] not in source.amounts:
+            raise self._tampered(row, f"entry {row['seq']} of slot {row['slot']} is no line of its voucher")
+        self._stored += row["amount"]
+        self._line(row, source, row["amount"], None)
+        return True
+
+    def _hide(self, row: asyncpg.Record) -> bool:
+        """A move between slots, or a part of a line that is shown at a later one."""
+        self._stored += row["amount"]
+        self._ahead -= row["amount"]
+        return True
+
+    def _add_spread(self, row: asyncpg.Record, lines: int) -> bool:
+        """The last part of lines that lie over several slots: all lines of the voucher on this account."""
+        if self._room() == 0:
+            return False
+        source = self._source(row, row["voucher_id"])
+        if lines != len(source.amounts):
+            raise self._tampered(row, f"entry {row['seq']} of slot {row['slot']} is not {lines} lines")
+        begun, _ = self._parts.get(row["slot"], (0, 0))
+        for amount in source.amounts[begun:]:
+            if self._room() == 0:
+                self._parts[row["slot"]] = (begun, 0)
+                return False
+            self._ahead += amount
+            self._line(row, source, amount, None)
+            begun += 1
+        self._parts.pop(row["slot"], None)
+        self._stored += row["amount"]
+        self._ahead -= row["amount"]
+        return True
+
+    def _add_summary(self, row: asyncpg.Record, lines: int) -> bool:
+        summed = row["vouchers"]
+        if lines != len(summed):
+            raise self._tampered(row, f"entry {row['seq']} of slot {row['slot']} is not {lines} lines")
+        begun, total = self._parts.get(row["slot"], (0, 0))
+        end = min(len(summed), begun + self._room())
+        nth: dict[UUID, int] = {}
+        for place, id_ in enumerate(summed[:end]):
+            number = nth[id_] = nth.get(id_, -1) + 1
+            if place >= begun:
+                source = self._source(row, id_)
+                if number >= len(source.amounts):
+                    raise self._tampered(row, f"voucher {id_} has fewer lines than its summary")
+                total += source.amounts[number]
+                self._ahead += source.amounts[number]
+                self._line(row, source, source.amounts[number], len(summed))
+        if end < len(summed):
+            if end > 0:
+                self._parts[row["slot"]] = (end, total)
+            return False
+        if total != row["amount"]:
+            raise self._tampered(row, f"the lines of entry {row['seq']} of slot {row['slot']} come to {total}")
+        self._parts.pop(row["slot"], None)
+        self._stored += row["amount"]
+        self._ahead -= row["amount"]
+        return True
+
+    def _begun(self, row: asyncpg.Record) -> int:
+        """How many lines of this row earlier pages have shown."""
+        slot = row["slot"]
+        return self._parts[slot][0] if slot in self._parts and row["seq"] == self._read[slot] + 1 else 0
+
+    def _room(self) -> int:
+        return self.limit - len(self.entries)
+
+    def _line(self, row: asyncpg.Record, source: Source, amount: int, summed: int | None) -> None:
+        self._shown += 1
+        self._show(row, self._shown, source, amount, summed)
+
+    def _show(self, row: asyncpg.Record, seq: int, source: Source | None, amount: int, summed: int | None) -> None:
         self.entries.append(
             StatementEntry(
-                row["seq"],
+                seq,
                 row["slot"],
-                id_,
-                type_,
+                None if source is None else source.id,
+                "summary" if source is None else source.type,
                 "credit" if amount > 0 else "debit",
                 abs(amount),
-                self._balance * self._normal,
+                (self._stored + self._ahead) * self.account.type.normal,
                 row["posted_at"],
                 row["accounting_date"],
-                None if summed is None else len(summed),
+                summed,
+                source,
             )
         )
 
+    def _source(self, row: asyncpg.Record, id_: UUID) -> Source:
+        source = self.sources.get(id_)
+        if source is None:
+            raise self._tampered(row, f"voucher {id_} is missing")
+        return source
 
-async def _lines(
-    reader: Reader, account: Account, page: _Page, rows: list[asyncpg.Record]
-) -> dict[UUID, list[asyncpg.Record]]:
-    """Of the summaries among these rows, as many lines as the page has room for."""
-    wanted: list[UUID] = []
-    room = page.room()
-    for row in rows:
-        if room <= 0:
-            break
-        if row["vouchers"] is None:
-            room -= 1
-        else:
-            begun = page.begun(row)
-            wanted += dict.fromkeys(row["vouchers"][: begun + room])
-            room -= len(row["vouchers"]) - begun
-    found: dict[UUID, list[asyncpg.Record]] = {}
-    if wanted:
-        for line in await reader.fetch(SQL["read_lines"], account.number, wanted):
-            found.setdefault(line["id"], []).append(line)
-    return found
+    def _adds_up(self) -> None:
+        """All entries of one time have been read: lines and slots come to the same. Raises Tampered."""
+        if self._ahead != 0:
+            wrong = f"the lines differ from the slots by {self._ahead}"
+            raise Tampered(self.account, next(iter(self._shards.values())), 0, wrong)
+
+    def _tampered(self, row: asyncpg.Record, wrong: str) -> Tampered:
+        return Tampered(self.account, row["shard"], row["slot"], wrong, row)
 
 
-def _encode(cursor: _Cursor) -> str:
-    return base64.urlsafe_b64encode(msgspec.msgpack.encode(cursor)).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> _Cursor:
-    try:
-        packed = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        return msgspec.msgpack.decode(packed, type=_Cursor)
-    except (ValueError, binascii.Error, msgspec.DecodeError):
-        raise BadCursor("this is not a cursor of ours") from None
-
-
-def _check(cursor: _Cursor, account: Account, sub_accounts: int, from_: datetime | None, to: datetime | None) -> None:
+def _check(cursor: Cursor, level: str, from_: datetime | None, to: datetime | None) -> None:
+    if cursor.level != level:
+        raise BadCursor("this cursor was made for another level")
     asked = ((from_, cursor.from_us), (to, cursor.to_us))
-    if cursor.account_number != account.number or len(cursor.after) > sub_accounts:
-        raise BadCursor("this cursor was made for another account")
     if any(bound is not None and clock.us(bound) != us for bound, us in asked):
         raise BadCursor("this cursor was made for another period")
-    if not all(0 <= seq < 1 << 62 for seq in cursor.after):
-        raise BadCursor("this is not a cursor of ours")
-    if not all(-(1 << 62) < number < 1 << 62 for part in cursor.parts for number in part):
-        raise BadCursor("this is not a cursor of ours")
-    if not all(us is None or US_MIN <= us <= US_MAX for _, us in asked):
-        raise BadCursor("this is not a cursor of ours")

@@ -14,6 +14,7 @@ statements wait for each other instead of failing.
 
 from collections.abc import Sequence
 
+import asyncpg
 import msgspec
 
 from fundledger.ledger import clock
@@ -22,6 +23,7 @@ from fundledger.ledger.batch import Batch, Command, places_of
 from fundledger.ledger.voucher import Voucher
 from fundledger.security.mac import MacKey
 
+TOO_EARLY = "FL003"
 DOUBTS_MAX = 6
 PAUSES_MAX = 4
 
@@ -56,6 +58,7 @@ class Memory:
         self._refusals = 0
         self._pause = 0
         self.failures = 0
+        self.not_before_us = 0
 
     def recall(
         self, commands: Sequence[Command], number: int, ordinal: int, key: MacKey, calendar: clock.AccountingCalendar
@@ -69,7 +72,7 @@ class Memory:
         shard = commands[0].shard
         found: dict[int, SubAccount] = {}
         unread: dict[int, Account] = {}
-        now = clock.now_us()
+        now = max(clock.now_us(), self.not_before_us)
         for command in commands:
             if type(command) is not Voucher or command.hold is not None or command.reverses is not None:
                 return None
@@ -94,6 +97,16 @@ class Memory:
         batch = Batch(number, ordinal, key, now, calendar.date_of(now))
         batch.sub_accounts = found
         return Recalled(batch, shard, unread)
+
+    def is_too_early(self, error: asyncpg.PostgresError) -> bool:
+        """Whether a batch was not written because statements are complete up to a later time than its own.
+
+        What is decided from now on has a later time: also where the clock stands still, or was put back.
+        """
+        if error.sqlstate != TOO_EARLY:
+            return False
+        self.not_before_us = max(self.not_before_us, int(error.detail or 0) + 1)
+        return True
 
     def _believed(self, place: int) -> SubAccount | None:
         if place in self._proofs_due:

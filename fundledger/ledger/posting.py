@@ -179,6 +179,9 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 session.buffering.clear()
                 conflicts += 1
                 continue
+            if session.memory.is_too_early(error) and conflicts < CONFLICT_ATTEMPTS:
+                conflicts += 1
+                continue
             return await _halve(session, books, commands, GuardHit(str(error)), sent_commit)
         except Exception as error:
             # A bug. Dropping the connection makes sure that nothing of this attempt can be committed later.
@@ -251,7 +254,7 @@ async def _read(
     """
     connection = await session.open()
     plan = Plan(commands, books, wide, unfold)
-    now = clock.now_us()
+    now = max(clock.now_us(), session.memory.not_before_us)
     batch = Batch(
         number, books.ordinal, books.keys.current, now, books.calendar.date_of(now), summarises=books.summarises
     )

@@ -38,6 +38,7 @@ async def write_opened(connection: "asyncpg.Connection[asyncpg.Record]", batch: 
             canonical.GENESIS,
             [slot.slot for slot in new],
             [slot.stored[4] for slot in new],
+            batch.posted_at_us,
         )
 
 

@@ -23,7 +23,7 @@ from fundledger.ledger.batch import (
     places_of,
 )
 from fundledger.ledger.buffer import defer, fold
-from fundledger.ledger.entries import write_entries, write_summaries
+from fundledger.ledger.entries import lines_of_parts, write_entries, write_summaries
 from fundledger.ledger.hold import EndHold, Hold, HoldStatus, PlaceHold
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.slots import first_open, gather, rebalance, resplit, spread
@@ -110,9 +110,11 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
         return Outcome(record=record, refusal=refusal)
     batch.vouchers[voucher.id] = record
     batch.new_vouchers.append((voucher.shard, record))
+    is_spread = lines is not voucher.lines
     if batch.deferred:
         touched, lines = defer(batch, voucher.id, touched, lines)
-    write_entries(batch, voucher.id, touched, lines)
+    counts = lines_of_parts(touched, lines, voucher.lines) if is_spread else None
+    write_entries(batch, voucher.id, touched, lines, counts)
     if hold is not None:
         _capture(batch, voucher, hold)
     if voucher.reverses is not None:
@@ -218,7 +220,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
     )
     saved = [(s, s.posted, s.seq, s.written, s.last_entry_mac) for s in batch.sub_accounts.values()]
     vouchers, entries, mine = len(batch.new_vouchers), len(batch.entries), set(batch.mine)
-    buffered = len(batch.buffered)
+    buffered, counts = len(batch.buffered), len(batch.counts)
     summed = {sub_account: len(lines) for sub_account, lines in batch.summaries.items()}
     outcomes: list[Outcome] = []
     for voucher in group.vouchers:
@@ -237,6 +239,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
     batch.new_vouchers[vouchers:] = [new for new in batch.new_vouchers[vouchers:] if new[1] is culprit.record]
     del batch.entries[entries:]
     del batch.buffered[buffered:]
+    del batch.counts[counts:]
     for sub_account, lines in batch.summaries.items():
         del lines[summed.get(sub_account, 0) :]
     batch.mine = mine

@@ -12,7 +12,7 @@ from asyncpg.pgproto.pgproto import UUID
 from fundledger.ledger.account import Account, Status, SubAccount
 from fundledger.ledger.account_rules import NOT_READ, not_enough, status_refusal
 from fundledger.ledger.batch import Batch, Outcome, Rebalance, Resplit
-from fundledger.ledger.entries import write_entries
+from fundledger.ledger.entries import NO_LINE, write_entries
 from fundledger.ledger.hold import Hold
 from fundledger.ledger.refusal import Refusal
 from fundledger.ledger.voucher import Record, digest_of
@@ -131,12 +131,14 @@ def _open_more(batch: Batch, slots: list[SubAccount], wanted: int) -> None:
             0,
             Status.OPEN,
             0,
-            0,
+            # Nothing on it is earlier than what was shown of the account while it had one slot fewer.
+            batch.posted_at_us,
             canonical.GENESIS,
             batch.key.version,
         )
         mac = batch.key.tag(message)
-        new = SubAccount(account, first.shard, number, 0, 0, 0, 0, 0, Status.OPEN, canonical.GENESIS, mac)
+        now = batch.posted_at_us
+        new = SubAccount(account, first.shard, number, 0, 0, 0, 0, now, Status.OPEN, canonical.GENESIS, mac)
         batch.sub_accounts[(account.number << 16) + number] = new
         batch.opened.append(new)
     if wanted > len(slots):
@@ -229,7 +231,8 @@ def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
 
 def _move(batch: Batch, account: Account, moves: Sequence[tuple[SubAccount, SubAccount, int]]) -> Record:
     record = _move_voucher(batch, account, [amount for _, _, amount in moves])
-    write_entries(batch, record.id, [slot for giver, taker, _ in moves for slot in (giver, taker)], record.lines)
+    places = [slot for giver, taker, _ in moves for slot in (giver, taker)]
+    write_entries(batch, record.id, places, record.lines, NO_LINE)
     return record
 
 

@@ -111,6 +111,7 @@ async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) 
             memory.fail(recalled)
             session.drop()
             return Written.UNKNOWN
+        memory.is_too_early(error)
         memory.fail(recalled, refused=isinstance(error, asyncpg.UniqueViolationError))
         return Written.NO
     except Exception:

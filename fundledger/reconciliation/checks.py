@@ -34,6 +34,11 @@ SQL_CHECKS: Final = (
         "entries",
         f"{ACCOUNT} slot {{slot}} seq {{seq}}: {{amount}}, its vouchers {{vouchers}}",
     ),
+    SqlCheck(
+        "line_counts",
+        "entries",
+        f"{ACCOUNT} slot {{slot}} seq {{seq}}: {{stored}} lines more than entries, {{due}} by the entries",
+    ),
     SqlCheck("voucher_once", "vouchers", "voucher {id} stands {times} times"),
     SqlCheck("reversal_mirrors", "reversals", "reversal {id} of {reverses}"),
     SqlCheck("holds_open", "sub_accounts", f"{ACCOUNT} slot {{slot}}: held {{held}}, open {{open}}"),
@@ -46,7 +51,15 @@ SQL_CHECKS: Final = (
     SqlCheck("integrity_findings", None, f"finding {{finding}}: {ACCOUNT} slot {{slot}} at {{at}}"),
 )
 
-APPEND_ONLY: Final = ("vouchers", "entries", "account_events", "integrity_findings", "route_events", "outbox")
+APPEND_ONLY: Final = (
+    "vouchers",
+    "entries",
+    "account_events",
+    "integrity_findings",
+    "route_events",
+    "outbox",
+    "line_counts",
+)
 GUARDS: Final = frozenset(
     {
         "vouchers_id_once",
@@ -65,6 +78,7 @@ GUARDS: Final = frozenset(
         "sub_accounts_slots",
         "entries_vouchers",
         "outbox_vouchers",
+        "line_counts_pkey",
         "buffered_entries_pkey",
         "buffered_entries_amount",
         "buffered_entries_number",

@@ -29,8 +29,8 @@ async def client(tampered: RunningService) -> AsyncIterator[Client]:
         yield client
 
 
-READS = ("", "/balance", "/balance?at=9999-01-01T00:00:00Z")
-OF_ENTRIES = ("/balance?at=9999-01-01T00:00:00Z",)
+OF_ENTRIES = ("/balance?at=9999-01-01T00:00:00Z", "/entries", "/entries?level=entries", "/entries?limit=1")
+READS = ("", "/balance", *OF_ENTRIES)
 """What is answered from entries, beside the balance that stands on the account."""
 EDITS = {
     "a balance": "UPDATE ledger.sub_accounts SET posted = posted + 5000000 WHERE account_number = $1",

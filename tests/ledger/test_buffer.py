@@ -36,7 +36,7 @@ async def policy(ledger: Ledger, account: Account, *, buffered: bool) -> Outcome
 
 
 async def shown(ledger: Ledger, account: Account) -> list[tuple[object, int, int]]:
-    page, _ = await read_statement(ledger.connection, account, ledger.layout, 1000, None, None, None)
+    page, _ = await read_statement(ledger.connection, ledger.directory, account, ledger.layout, 1000, None, None, None)
     return [(e.voucher_id, e.amount if e.side == "credit" else -e.amount, e.balance_after) for e in page]
 
 

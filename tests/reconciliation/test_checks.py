@@ -17,7 +17,7 @@ from fundledger.security.keys import FileKeys, make_keys
 from tests.support.ledger import Ledger, capture, codes, posted, reversal, transfer
 from tests.support.running import run
 
-GUARDED = ("vouchers", "entries", "account_events", "integrity_findings", "outbox")
+GUARDED = ("vouchers", "entries", "account_events", "integrity_findings", "outbox", "line_counts")
 
 
 @pytest.fixture
@@ -105,8 +105,9 @@ CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
     ),
     "a summary names a voucher less": (
         "UPDATE ledger.entries SET vouchers = vouchers[2:] WHERE vouchers IS NOT NULL",
-        {"chain_verifies", "voucher_equals_entries", "summary_equals_vouchers"},
+        {"chain_verifies", "voucher_equals_entries", "summary_equals_vouchers", "line_counts"},
     ),
+    "a number of lines": ("UPDATE ledger.line_counts SET extra = extra + 1", {"line_counts"}),
     "what waits in the buffer": (
         """ALTER TABLE ledger.buffered_entries DISABLE TRIGGER ALL;
            UPDATE ledger.buffered_entries SET amount = amount + 1 WHERE number = 2""",

@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import time
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -53,6 +54,15 @@ class Ledger:
             await worker.close()
         await self.session.close()
         await self.connection.close()
+
+    @asynccontextmanager
+    async def reading(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+        """Another connection to read with, beside what goes on on `connection`."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def worker(self, ordinal: int) -> "Ledger":
         """Another worker on the same ledger; closed with this one."""

@@ -15,6 +15,8 @@
 -- $36 balances, $37 MACs; $45 which of $8 summaries sum, flat, $46 where those of each entry end, $47 accounting dates
 -- that are not $3; each empty when there are none.
 -- $49 which of $8 were decided first to last, empty when that is their order: the outbox tells them so.
+-- $50 account numbers, $51 slots, $52 seqs of entries that are not one line of a statement each, $53 by how many lines more
+-- (or fewer) they and those before them in this batch are on that slot (aligned). Not before any statement's mark (FL003).
 -- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
@@ -48,6 +50,13 @@ WITH new_vouchers AS (
            ) END,
            ($35::bigint[])[k], ($36::bigint[])[k], coalesce(($47::date[])[k], $3), $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $30::integer) AS k
+), new_counts AS (
+    INSERT INTO ledger.line_counts (account_number, slot, seq, extra)
+    SELECT n.account_number, n.slot, n.seq, n.delta + coalesce((
+        SELECT c.extra FROM ledger.line_counts c
+        WHERE c.account_number = n.account_number AND c.slot = n.slot AND c.seq < n.seq ORDER BY c.seq DESC LIMIT 1
+    ), 0)
+    FROM unnest($50::bigint[], $51::integer[], $52::bigint[], $53::bigint[]) AS n (account_number, slot, seq, delta)
 ), new_events AS (
     INSERT INTO ledger.outbox (shard, batch, vouchers, at)
     SELECT $1, $2,
@@ -58,5 +67,5 @@ WITH new_vouchers AS (
     FROM (SELECT count(*) AS written FROM new_balances) AS locked
     WHERE $7::integer > 0 AND locked.written >= 0
 )
-SELECT ledger.expect_written((SELECT count(*) FROM new_balances), $20::integer),
+SELECT ledger.expect_written((SELECT count(*) FROM new_balances), $20::integer, $5),
        set_config('synchronous_commit', $43::text, true)

@@ -1,0 +1,79 @@
+"""What the lines of a statement come from: vouchers, verified, and the accounts on their other side."""
+
+from collections.abc import Sequence
+
+import asyncpg
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.account import Account
+from fundledger.ledger.directory import AccountTampered, Directory, Reader
+from fundledger.ledger.integrity import Tampered, fetch_readable, verifies
+from fundledger.ledger.records import voucher_message
+from fundledger.ledger.statements import SQL
+from fundledger.ledger.voucher import digest_of
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A voucher as one of its accounts sees it. `amounts` are that account's lines, signed, in their order; `credited`
+    and `debited` are the other accounts.
+    """
+
+    id: UUID
+    type: str
+    reference: str | None
+    metadata: str | None
+    amounts: list[int]
+    credited: list[str]
+    debited: list[str]
+
+    def counter_accounts(self, side: str) -> list[str]:
+        """The other accounts that are on the other side than a line of this side."""
+        return self.credited if side == "debit" else self.debited
+
+
+async def read_sources(
+    reader: Reader, directory: Directory, account: Account, ids: Sequence[UUID]
+) -> dict[UUID, Source]:
+    """The vouchers that exist among these. Raises Tampered.
+
+    An account on the other side whose own record does not verify is named by nothing: it hides no line of this one.
+    """
+    if not ids:
+        return {}
+    rows = await fetch_readable(reader, account, "read_vouchers", ids)
+    for row in rows:
+        if not verifies(directory.keys, row["key_version"], row["mac"], lambda row=row: voucher_message(row)):  # type: ignore[misc]
+            raise Tampered(account, account.shard, 0, f"the record of voucher {row['id']} does not match its MAC", row)
+    names = await _names(reader, directory, sorted({number for row in rows for number in row["lines"][::2]}))
+    return {row["id"]: _source(account, row, names) for row in rows}
+
+
+async def _names(reader: Reader, directory: Directory, numbers: Sequence[int]) -> dict[int, str]:
+    names = {}
+    for row in await reader.fetch(SQL["accounts_by_number"], numbers):
+        try:
+            names[row["number"]] = directory.verified(row).id
+        except AccountTampered:
+            continue
+    return names
+
+
+def _source(account: Account, row: asyncpg.Record, names: dict[int, str]) -> Source:
+    lines = list(zip(row["lines"][::2], row["lines"][1::2], strict=True))
+    if all(number in names for number, _ in lines):
+        asked = [(names[number], amount) for number, amount in lines]
+        digest = digest_of(row["type"], asked, row["reference"], row["metadata"], row["hold"], row["reverses"])
+        if digest != row["digest"]:
+            wrong = f"the record of voucher {row['id']} has other content than was asked for"
+            raise Tampered(account, account.shard, 0, wrong, row)
+    others = [(names[number], amount) for number, amount in lines if number != account.number and number in names]
+    return Source(
+        row["id"],
+        row["type"],
+        row["reference"],
+        row["metadata"],
+        [amount for number, amount in lines if number == account.number],
+        list(dict.fromkeys(name for name, amount in others if amount > 0)),
+        list(dict.fromkeys(name for name, amount in others if amount < 0)),
+    )
