@@ -198,3 +198,41 @@ async def test_a_refused_hold_never_counts_as_held(client: Client) -> None:
     assert (await client.get(f"/v1/accounts/{a}/balance?at={at(datetime.now(UTC) + timedelta(hours=1))}")).json[
         "held"
     ] == 0
+
+
+async def test_lines_say_what_they_come_from(client: Client) -> None:
+    bank, m, fees = await client.bank(), await client.merchant(), await client.merchant()
+    asked = {
+        "id": str(uuid.uuid4()),
+        "type": "pay",
+        "reference": "order 7",
+        "metadata": {"order_no": "2026-0007", "kind": "payment"},
+        "entries": [
+            {"account": bank, "side": "debit", "amount": 100},
+            {"account": m, "side": "credit", "amount": 99},
+            {"account": fees, "side": "credit", "amount": 1},
+        ],
+    }
+    assert (await client.post("/v1/vouchers", asked)).status == 201
+    (line,) = (await client.get(f"/v1/accounts/{m}/entries")).json["entries"]
+    expected = {"reference": "order 7", "currency": "CNY", "order_no": "2026-0007", "kind": "payment"}
+    assert line.items() >= {**expected, "counter_account": bank, "counter_accounts": [bank]}.items()
+    whole = (await client.get(f"/v1/accounts/{bank}/entries?from={line['posted_at']}")).json["entries"]
+    (of_bank,) = [e for e in whole if e["voucher_id"] == asked["id"]]
+    assert (of_bank["counter_account"], of_bank["counter_accounts"]) == (None, [m, fees])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+async def test_free_text_in_csv_runs_in_no_spreadsheet(client: Client, text: str) -> None:
+    m = await client.merchant()
+    entries = [
+        {"account": await client.bank(), "side": "debit", "amount": 1},
+        {"account": m, "side": "credit", "amount": 1},
+    ]
+    asked = {"id": str(uuid.uuid4()), "type": "pay", "reference": text, "entries": entries}
+    answer = await client.post("/v1/vouchers", asked)
+    if answer.status == 400:
+        pytest.skip("not accepted as a reference")
+    answer = await client.get(f"/v1/accounts/{m}/entries", headers={"Accept": "text/csv"})
+    (row,) = csv.DictReader(io.StringIO(answer.body.decode(), newline=""))
+    assert row["reference"] == f"'{text}"

@@ -1,0 +1,182 @@
+"""Statements of accounts: complete up to a time, and verified before they are shown."""
+
+import asyncio
+
+import pytest
+
+from fundledger.ledger import clock, journal
+from fundledger.ledger.account import Account
+from fundledger.ledger.batch import Rebalance, Resplit
+from fundledger.ledger.integrity import Tampered
+from fundledger.ledger.journal import BadCursor, StatementEntry, read_statement
+from fundledger.ledger.routes import follow, read_routes
+from tests.ledger.test_reads_verify import OF_ENTRIES
+from tests.support.ledger import Ledger, codes, posted, transfer
+
+
+async def statement(
+    ledger: Ledger, account: Account, limit: int = 1000, level: str = "vouchers"
+) -> list[StatementEntry]:
+    found: list[StatementEntry] = []
+    cursor = None
+    while True:
+        page, cursor = await read_statement(
+            ledger.connection, ledger.directory, account, ledger.layout, limit, cursor, None, None, level=level
+        )
+        found += page
+        if cursor is None:
+            return found
+
+
+async def split_account(ledger: Ledger) -> Account:
+    """An account of which a debit was taken from two slots: lines 100, 50, -120, 5; its neighbour has one line."""
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    await ledger.account("neighbour", balance=7)
+    assert posted(await ledger.post_one(transfer(bank, m, 100)))
+    assert (await ledger.post_one(Resplit(m, 2, "a test", "tests"))).refusal is None
+    await follow(ledger.connection, ledger.directory, {}, await read_routes(ledger.connection))
+    assert (await ledger.post_one(Rebalance(m))).refusal is None
+    m = ledger.directory.get("m") or m
+    assert codes(await ledger.post(transfer(bank, m, 50), transfer(m, bank, 120))) == ["posted"] * 2
+    assert posted(await ledger.post_one(transfer(bank, m, 5)))
+    assert await ledger.count("entries") > 2 * 4 + 2
+    return m
+
+
+async def test_a_debit_from_several_slots_is_one_line_and_moves_are_none(ledger: Ledger) -> None:
+    m = await split_account(ledger)
+    lines = await statement(ledger, m)
+    assert [(e.seq, e.side, e.amount, e.balance_after) for e in lines] == [
+        (1, "credit", 100, 100),
+        (2, "credit", 50, 150),
+        (3, "debit", 120, 30),
+        (4, "credit", 5, 35),
+    ]
+    for limit in (1, 2, 3):
+        assert await statement(ledger, m, limit) == lines
+    stored = await statement(ledger, m, level="entries")
+    assert len(stored) > len(lines) and {e.type for e in stored} == {"pay", "rebalance"}
+    await ledger.prove()
+
+
+EDITS = {
+    **{
+        f"entries: {name}": f"UPDATE ledger.entries SET {change} WHERE account_number = $1 AND slot = 0 AND seq = 3"
+        for name, change in OF_ENTRIES.items()
+    },
+    "a middle entry is gone": "DELETE FROM ledger.entries WHERE account_number = $1 AND slot = 0 AND seq = 2",
+    "the first entry is gone": "DELETE FROM ledger.entries WHERE account_number = $1 AND slot = 1 AND seq = 1",
+    "the last entry is gone": """DELETE FROM ledger.entries e USING ledger.sub_accounts s WHERE s.account_number = $1
+        AND e.account_number = $1 AND e.slot = s.slot AND e.seq = s.seq AND s.slot = 1""",
+    "a line is hidden": "INSERT INTO ledger.line_counts VALUES ($1, 0, 1, -1)",
+    "a part is shown": """UPDATE ledger.line_counts SET extra = extra + 1 WHERE account_number = $1 AND slot = 0
+        AND seq = (SELECT max(seq) FROM ledger.line_counts WHERE account_number = $1 AND slot = 0)""",
+    "a count is gone": "DELETE FROM ledger.line_counts WHERE account_number = $1 AND slot = 1",
+    "a reference": "UPDATE ledger.vouchers SET reference = 'invoice 666' WHERE lines[3] = $1",
+    "a type": "UPDATE ledger.vouchers SET type = 'gift' WHERE lines[3] = $1",
+    "lines": "UPDATE ledger.vouchers SET lines = ARRAY[lines[1], lines[2] - 1, lines[3], lines[4] + 1] WHERE lines[3] = $1",
+    "a voucher is gone": "DELETE FROM ledger.vouchers WHERE lines[3] = $1",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+async def test_a_statement_that_was_edited_is_not_shown_and_the_neighbours_is(ledger: Ledger, edit: str) -> None:
+    m = await split_account(ledger)
+    right = await statement(ledger, m)
+    for table in ("entries", "vouchers", "line_counts"):
+        await ledger.connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
+    await ledger.tamper(edit, m.number)
+    for limit in (1, 2, 1000):
+        shown: list[StatementEntry] = []
+        cursor = None
+        with pytest.raises(Tampered, match="account m: "):
+            while True:
+                page, cursor = await read_statement(
+                    ledger.connection, ledger.directory, m, ledger.layout, limit, cursor, None, None
+                )
+                shown += page
+                if cursor is None:
+                    break
+        assert [(e.voucher_id, e.amount) for e in shown] == [(e.voucher_id, e.amount) for e in right[: len(shown)]]
+    neighbour = ledger.directory.get("neighbour")
+    assert neighbour is not None
+    assert [e.amount for e in await statement(ledger, neighbour)] == [7]
+
+
+async def test_nothing_is_inserted_before_what_a_page_showed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that was decided for an earlier time, and is written after a page, gets a later one."""
+    bank, a = await ledger.account("bank", "bank"), await ledger.account("a")
+    now = clock.now_us()
+    monkeypatch.setattr(clock, "now_us", lambda: now)
+    assert posted(await ledger.post_one(transfer(bank, a, 1)))
+    page = await statement(ledger, bank)
+    assert [e.amount for e in page] == [1]
+    other = await ledger.worker(1)
+    for early in (now, now - 3_600_000_000):
+        monkeypatch.setattr(clock, "now_us", lambda early=early: early)
+        for worker in (other, ledger):
+            assert codes(await worker.post(transfer(bank, await other.account(f"m:{early}"), 2))) == ["posted"]
+            whole = await statement(ledger, bank)
+            assert whole[: len(page)] == page
+            page = whole
+    assert [e.posted_at for e in page] == sorted(e.posted_at for e in page)
+    await ledger.prove()
+
+
+async def test_a_statement_that_raises_no_mark_gets_lines_before_what_it_showed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken twin."""
+
+    async def settle_nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(journal, "settle", settle_nothing)
+    bank, a = await ledger.account("bank", "bank"), await ledger.account("a")
+    assert posted(await ledger.post_one(transfer(bank, a, 1)))
+    page = await statement(ledger, bank)
+    early = clock.now_us() - 3_600_000_000
+    monkeypatch.setattr(clock, "now_us", lambda: early)
+    other = await ledger.worker(1)
+    assert posted(await other.post_one(transfer(bank, await other.account("b"), 2)))
+    assert [e.amount for e in await statement(ledger, bank)] == [2, *[e.amount for e in page]]
+
+
+async def test_pages_of_an_account_that_is_written_are_what_its_statement_is_later(ledger: Ledger) -> None:
+    bank = await ledger.account("bank", "bank")
+    workers = [ledger, *[await ledger.worker(i) for i in range(1, 4)]]
+    merchants = [await ledger.account(f"m:{i}") for i in range(4)]
+    over = asyncio.Event()
+
+    async def write(i: int) -> None:
+        for n in range(40):
+            batch = [transfer(bank, merchants[i], n + 1) for _ in range(1 + n % 3)]
+            assert set(codes(await workers[i].post(*batch))) == {"posted"}
+
+    async def read() -> list[StatementEntry]:
+        found: list[StatementEntry] = []
+        cursor = None
+        async with ledger.reading() as reader:
+            while True:
+                last = over.is_set()
+                page, next_ = await read_statement(reader, ledger.directory, bank, ledger.layout, 5, cursor, None, None)
+                if next_ is not None:
+                    cursor = next_
+                    found += page
+                elif last:
+                    return found + page
+
+    reading = asyncio.create_task(read())
+    await asyncio.gather(*(write(i) for i in range(4)))
+    over.set()
+    assert await reading == await statement(ledger, bank)
+    await ledger.prove()
+
+
+async def test_a_cursor_that_was_altered_is_refused(ledger: Ledger) -> None:
+    m = await split_account(ledger)
+    _, cursor = await read_statement(ledger.connection, ledger.directory, m, ledger.layout, 1, None, None, None)
+    assert cursor is not None
+    for altered in (cursor[:-2] + ("AA" if cursor[-2:] != "AA" else "BB"), cursor[:-4], "B" + cursor[1:], ""):
+        with pytest.raises(BadCursor):
+            await read_statement(ledger.connection, ledger.directory, m, ledger.layout, 1, altered, None, None)
