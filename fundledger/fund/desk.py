@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -39,6 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 _OTHERS = Away("another order of this number was asked for at the same time, and there is none now")
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class _Overtaken(Exception):
@@ -71,16 +75,26 @@ class _Waiting:
 
 class Desk(NextSteps):
     """Of one worker. `batch_max` orders are in one transaction; a caller waits `wait_s` for what is not certain, and
-    is then told so; `due_s` after it was written somebody looks after an order that nobody has marked.
+    is then told so; `due_s` after it was written somebody looks after an order that nobody has marked. `now` is the
+    source of `created_at`, which decides the fee rule of an order and the day of a withdrawal limit.
     """
 
     def __init__(
-        self, pool: Pool, posting: Posting, merchants: Merchants, *, batch_max: int, wait_s: float, due_s: float
+        self,
+        pool: Pool,
+        posting: Posting,
+        merchants: Merchants,
+        *,
+        batch_max: int,
+        wait_s: float,
+        due_s: float,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
         self._link = posting.link
         self._ids = posting.ids
         self._merchants = merchants
+        self._now = now
         self._batch_max = batch_max
         self._queue: deque[_Waiting] = deque()
         self._known: dict[UUID, _Waiting] = {}
@@ -103,7 +117,7 @@ class Desk(NextSteps):
         channel = getattr(request, "channel", None)
         opened = merchant is not None and (channel is None or self._link.is_open(channel, merchant.currency))
         if opened and request.kind is not Kind.CHARGEBACK:
-            self._take(draft_of(request, merchant, module, datetime.now(UTC), self._due_s, self._ids), answer)
+            self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
 
@@ -122,7 +136,7 @@ class Desk(NextSteps):
         """What an order needs that this worker does not know: its merchant, the accounts of its channel."""
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
-            draft = draft_of(request, merchant, module, datetime.now(UTC), self._due_s, self._ids)
+            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
             if isinstance(draft, Draft):
                 order = draft.order
                 if order.channel is not None and not self._link.is_open(order.channel, order.currency):

@@ -1,6 +1,7 @@
 """A desk of the fund service in this process: on a fund database, beside an account service that really runs."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from fundledger.client.account_service import AccountService
@@ -32,9 +33,14 @@ class FundDesk:
     ) -> None:
         self.salt = salt or uuid.uuid4().hex[:8]
         self.dsn = dsn
+        self.days_back = 0
         self.accounts = AccountService(base_url, token)
         self.link = AccountLink(self.accounts)
         self._settings = {"batch_max": 500, "wait_s": wait_s, "due_s": due_s}
+
+    def now(self) -> datetime:
+        """The time of new orders: the real one, `days_back` days earlier."""
+        return datetime.now(UTC) - timedelta(days=self.days_back)
 
     async def __aenter__(self) -> Self:
         self.pool = await open_pool(self.dsn, "tests", 8)
@@ -42,7 +48,7 @@ class FundDesk:
         self.merchants = Merchants(self.pool, self.link)
         await self.merchants.look()
         self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS))
-        self.desk = Desk(self.pool, self.posting, self.merchants, **self._settings)
+        self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
         return self
 
