@@ -94,6 +94,7 @@ async def _drill(session: Session, service: FundService, link: Link, form: Form,
         never_taken = load.count("none")
         with session.progress.step("what was never taken is asked for again", seconds=AGAIN_S) as step:
             await load.send_again(AGAIN_S)
+            await load.at_rest(AGAIN_S)
             step.result = load.told()
         with session.progress.step("compare lists and balances with what was asked") as step:
             await load.compare()

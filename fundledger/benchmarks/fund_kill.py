@@ -67,6 +67,7 @@ async def _drill(session: Session, service: FundService) -> None:
         with session.progress.step("until every order is posted or refused", seconds=AGAIN_S) as step:
             await load.look(order for order in load.orders if order.outstanding)
             await load.send_again(AGAIN_S)
+            await load.at_rest(AGAIN_S)
             step.result = load.told()
         with session.progress.step("until every withdrawal is paid or bounced", seconds=ENDED_S) as step:
             under_way = await load.ended(ENDED_S, step)

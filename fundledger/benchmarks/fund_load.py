@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
+import asyncpg
 import msgspec
 
 from fundledger.benchmarks.drill_books import Differences
@@ -195,21 +196,28 @@ class FundLoad:
 
     # --- Looking ---
 
-    async def look(self, orders: Iterable[Asked]) -> None:
-        """What the service says of each now; one that it does not know stays as it is."""
+    async def look(self, orders: Iterable[Asked]) -> bool:
+        """Read each order as the service has it now; one that it does not know stays as it is. Return whether every
+        read had an answer: without one, an order may be there and `posting`.
+        """
         waiting = list(orders)
+        answered = True
 
         async def ask() -> None:
+            nonlocal answered
             while waiting:
                 order = waiting.pop()
                 path = f"/v1/{order.path}?merchant={order.merchant}&order_no={order.order_no}"
                 status, answer = await self._call("GET", path, None)
                 if status == 200:
                     self._show(order, answer)
-                elif status not in (0, 404, 429, 503):
+                elif status in (0, 429, 503):
+                    answered = False
+                elif status != 404:
                     self.found.add("answer", f"GET {path}: {status} {answer}")
 
         await asyncio.gather(*(ask() for _ in range(ASKERS)))
+        return answered
 
     async def known_after(self, within_s: float) -> float | None:
         """Seconds until none of the orders that the service took is in doubt, asked by GET only; None: not `within_s`.
@@ -219,8 +227,8 @@ class FundLoad:
         started = time.monotonic()
         while True:
             doubtful = [order for order in self.orders if order.outstanding]
-            await self.look(doubtful)
-            if not any(order.state in ("posting", "created") for order in doubtful):
+            looked = await self.look(doubtful)
+            if looked and not any(order.state in ("posting", "created") for order in doubtful):
                 return time.monotonic() - started
             if time.monotonic() - started > within_s:
                 return None
@@ -236,6 +244,24 @@ class FundLoad:
                 return
             for start in range(0, len(waiting), ASKERS):
                 await asyncio.gather(*(self._post(order) for order in waiting[start : start + ASKERS]))
+            await asyncio.sleep(0.1)
+
+    async def at_rest(self, within_s: float) -> None:
+        """Wait until no order of the database is `posting`, whatever its caller was answered; one that stays so is a
+        difference. The database may be away until then.
+        """
+        give_up_at = time.monotonic() + within_s
+        while True:
+            left: object
+            try:
+                left = await self._service.moving_orders()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                left = error
+            if left == 0:
+                return
+            if time.monotonic() > give_up_at:
+                self.found.add("stuck", f"orders of the database that are still on their way: {left}")
+                return
             await asyncio.sleep(0.1)
 
     async def ended(self, within_s: float, step: Step) -> list[Asked]:
@@ -269,14 +295,28 @@ class FundLoad:
                         self._show(mine[key], members)
             self._once(mine, seen)
         for merchant in self._merchants:
+            await self._compare_balance(merchant)
+
+    async def _compare_balance(self, merchant: str) -> None:
+        """A withdrawal may end between the two reads: as long as one is under way, both are read again."""
+        give_up_at = time.monotonic() + TIMEOUT_S
+        while True:
+            moving = [order for order in self.orders if order.merchant == merchant and order.under_way]
             status, answer = await self._call("GET", f"/v1/merchants/{merchant}", None)
-            if status != 200:
+            late = time.monotonic() > give_up_at
+            if status == 200:
+                of = {name.rpartition(":")[2]: balance["posted"] for name, balance in answer["balances"].items()}
+                has, should = of["available"] + of["pending"], self._balance(merchant)
+                if has == should:
+                    return
+                if late or not moving:
+                    self.found.add("balance", f"merchant {merchant} has {has}, by its orders {should}")
+                    return
+                await self.look(moving)
+            elif late or status not in (0, 429, 503):
                 self.found.add("answer", f"merchant {merchant}: {status} {answer}")
-                continue
-            of = {name.rpartition(":")[2]: balance["posted"] for name, balance in answer["balances"].items()}
-            has, should = of["available"] + of["pending"], self._balance(merchant)
-            if has != should:
-                self.found.add("balance", f"merchant {merchant} has {has}, by its orders {should}")
+                return
+            await asyncio.sleep(0.1)
 
     def _once(self, mine: dict[tuple[str, str], Asked], seen: Counter[tuple[str, str]]) -> None:
         for key, order in mine.items():
