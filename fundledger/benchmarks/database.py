@@ -87,6 +87,18 @@ def facts(dsn: str) -> tuple[str, int]:
     return asyncio.run(read())
 
 
+async def moving_orders(dsn: str) -> int:
+    """How many orders of a fund database are `posting` or have an end that is not recorded. Raises what asyncpg
+    raises, OSError and TimeoutError.
+    """
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        count: int = await connection.fetchval(_SQL["moving_orders"], timeout=10)
+    finally:
+        connection.terminate()
+    return count
+
+
 def fill(dsn: str, entries: int, advance: Callable[[int], None]) -> None:
     """Give the ledger the entries of an old one; `advance(n)` after each `n`. Its tables are left vacuumed."""
 

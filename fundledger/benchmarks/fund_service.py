@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
-
 from fundledger.benchmarks.child import Child, free_port, get
+from fundledger.benchmarks.database import moving_orders
 from fundledger.benchmarks.drill_processes import children, command_line
 from fundledger.benchmarks.runs import BenchFault
 from fundledger.benchmarks.service import Proof, Service
 from fundledger.benchmarks.wire import HOST
-from fundledger.database.statements import load
 
-SQL: Final = load("fundledger.benchmarks")
 SIMULATOR: Final = "simulator"
 PAUSE_S: Final = 0.5
 IN_FLIGHT_S: Final = 60.0
@@ -82,12 +79,7 @@ class FundService(Service):
         """How many orders of the database are `posting` or have an end that is not recorded. Raises what asyncpg
         raises, and OSError.
         """
-        connection = await asyncpg.connect((self.data_dir / "fund-dsn").read_text().strip(), timeout=10)
-        try:
-            count: int = await connection.fetchval(SQL["moving_orders"], timeout=10)
-        finally:
-            connection.terminate()
-        return count
+        return await moving_orders((self.data_dir / "fund-dsn").read_text().strip())
 
     def verified(self) -> dict[str, Any]:
         """What `fundledger verify --json` prints, with `exit`. Raises BenchFault when it prints no report."""
