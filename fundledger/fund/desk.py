@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from fundledger.fund import orders, reserve
 from fundledger.fund.answer import Answer, Answering, Away, Taken
 from fundledger.fund.drafts import Draft, draft_of
 from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.merchants import Merchants
+from fundledger.fund.merchants import Merchants, utc_now
 from fundledger.fund.next_steps import FAULTS, NextSteps
 from fundledger.fund.order import PLATFORM, Kind, Order, State
 from fundledger.fund.orders import Pool
@@ -39,10 +39,6 @@ _log = logging.getLogger(__name__)
 
 
 _OTHERS = Away("another order of this number was asked for at the same time, and there is none now")
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class _Overtaken(Exception):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -42,11 +43,20 @@ class Merchant(msgspec.Struct, frozen=True):
     fee_rules: list[FeeRule]
 
 
-class Merchants:
-    """Of one worker. `pool` is of the fund database. What asyncpg raises is raised, unless it says otherwise."""
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", link: AccountLink) -> None:
+
+class Merchants:
+    """Of one worker. `pool` is of the fund database. What asyncpg raises is raised, unless it says otherwise. `now` is
+    the clock of new fee rules, the same as that of new orders.
+    """
+
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", link: AccountLink, now: Callable[[], datetime] = utc_now
+    ) -> None:
         self._pool = pool
+        self._now = now
         self._link = link
         self._known: dict[str, Merchant] = {}
         self._looked_at = -FRESH_S
@@ -156,7 +166,7 @@ class Merchants:
         """The version of a new rule for a merchant. Without `effective_at`: from as soon as all workers know it."""
         if await self.read(merchant) is None:
             return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {merchant}")
-        soonest = datetime.now(UTC) + timedelta(seconds=EFFECTIVE_AFTER_S)
+        soonest = self._now() + timedelta(seconds=EFFECTIVE_AFTER_S)
         if effective_at is not None and effective_at < soonest:
             detail = f"a rule takes effect {EFFECTIVE_AFTER_S:g} s from now at the soonest, so that all charge alike"
             return Refusal(Code.FEE_RULE_TOO_SOON, detail, "effective_at")

@@ -45,7 +45,7 @@ class FundDesk:
     async def __aenter__(self) -> Self:
         self.pool = await open_pool(self.dsn, "tests", 8)
         await self.accounts.open()
-        self.merchants = Merchants(self.pool, self.link)
+        self.merchants = Merchants(self.pool, self.link, now=self.now)
         await self.merchants.look()
         self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS))
         self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
