@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 
 from fundledger.hotspot.flusher import Flusher
-from fundledger.hotspot.lane import Lane
+from fundledger.hotspot.lane import FLUSH_ATTEMPTS, Lane
 from fundledger.ledger.batch import AtomicGroup, Command, Outcome
-from fundledger.ledger.fault import Fault
+from fundledger.ledger.fault import Fault, OutcomeUnknown
 from tests.support.ledger import Ledger, code, codes, new_id, transfer
 from tests.support.waiting import eventually
 
@@ -141,6 +141,27 @@ async def test_after_a_flush_that_failed_each_caller_is_told_what_is_true(ledger
     assert codes(counter.told) == ["posted", "insufficient-funds", "posted"]
     assert [outcome.replay for outcome in counter.told] == [False] * 3
     assert await ledger.posted(b) == 3
+    assert (await ledger.prove()).ok
+
+
+async def test_while_no_flush_succeeds_the_outcome_of_what_is_committed_is_unknown(
+    ledger: Ledger, counter: Counter
+) -> None:
+    """`Unavailable` says that nothing was written, and the caller would pay again."""
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    asked = [transfer(a, b, 1), transfer(a, b, 2)]
+    counter.flusher.fails = 100
+    counter.flusher.gate.set()
+    counter.ask(*asked)
+    await eventually(lambda: len(counter.told) == 2, "both are answered")
+    assert counter.flusher.fails == 100 - FLUSH_ATTEMPTS - 1
+    assert [type(fault) for fault in counter.told] == [OutcomeUnknown, OutcomeUnknown]
+    assert await ledger.posted(b) == 3
+    counter.told.clear()
+    counter.flusher.fails = 0
+    counter.ask(*asked)
+    await eventually(lambda: len(counter.told) == 2, "both are answered again")
+    assert [outcome.replay for outcome in counter.told] == [True, True]
     assert (await ledger.prove()).ok
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fundledger.fund.events import fund_feed
 from fundledger.outbox import deliveries
-from fundledger.outbox.deliveries import AFTER_S, Deliverer
+from fundledger.outbox.deliveries import AFTER_S, KEPT_DAYS, Deliverer
 from fundledger.outbox.destination import bad_url
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Webhook, Webhooks
 from tests.support.endpoint import Endpoint, is_signed
@@ -160,6 +160,48 @@ async def test_what_fails_to_the_end_is_dead_until_it_is_asked_for_again(
     await deliver(deliverer)
     assert endpoint.seqs()[-1] == first
     assert await hooks.dead(webhook.id, 0, 10) == []
+
+
+async def test_an_event_that_is_asked_for_again_gets_every_attempt_again(
+    pool: Pool, hooks: Webhooks, deliverer: Deliverer, endpoint: Endpoint
+) -> None:
+    webhook, _ = await added(hooks, endpoint)
+    await an_order(pool)
+    endpoint.status = 503
+    await deliver(deliverer)
+    await pool.execute("UPDATE outbox.deliveries SET attempts = $1", len(AFTER_S))
+    await make_due(pool)
+    await deliver(deliverer)
+    assert len(await hooks.dead(webhook.id, 0, 10)) == 1
+    assert await hooks.redeliver(webhook.id, None) == 1
+    await deliver(deliverer)
+    row = await pool.fetchrow("SELECT state, attempts FROM outbox.deliveries")
+    assert tuple(row) == ("waiting", 1), "one failure is not the end"
+    endpoint.status = 200
+    await make_due(pool)
+    await deliver(deliverer)
+    assert await pool.fetchval("SELECT state FROM outbox.deliveries") == "delivered"
+
+
+async def test_only_deliveries_that_arrived_long_ago_are_forgotten(
+    pool: Pool, hooks: Webhooks, deliverer: Deliverer, endpoint: Endpoint
+) -> None:
+    await added(hooks, endpoint)
+    seqs = await orders(pool, 5)
+    endpoint.status = 503
+    await deliver(deliverer)
+    change = "UPDATE outbox.deliveries SET state = $2, ended_at = now() - make_interval(days => $3) WHERE seq = $1"
+    for seq, state, days in zip(
+        seqs, ("delivered", "dead", "delivered", "dead"), (KEPT_DAYS + 1, KEPT_DAYS + 1, KEPT_DAYS - 1, 1), strict=False
+    ):
+        await pool.execute(change, seq, state, days)
+    await pool.execute("UPDATE outbox.deliveries SET due_at = now() + interval '1 hour' WHERE state = 'waiting'")
+    await deliver(deliverer)
+    assert await pool.fetchval("SELECT count(*) FROM outbox.deliveries") == 5, "not with each delivery"
+    deliverer._forgot_at = float("-inf")
+    await deliver(deliverer)
+    left = await pool.fetch("SELECT seq, state FROM outbox.deliveries ORDER BY seq")
+    assert [tuple(row) for row in left] == list(zip(seqs[1:], ("dead", "delivered", "dead", "waiting"), strict=True))
 
 
 async def test_an_endpoint_that_does_not_answer_holds_up_nobody(
