@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -249,6 +250,8 @@ async def test_a_ledger_of_another_layout_is_refused(service: RunningService, tm
         "FUNDLEDGER_ACCOUNT_DSN": service.dsn,
         "FUNDLEDGER_SHARDS": "7",
     }
+    # Without its keys the ledger would be refused for that reason.
+    shutil.copytree(service.data_dir / "keys", tmp_path / "data" / "keys")
     done = await run("serve", env=environment, cwd=tmp_path)
     assert done.returncode == 2
     line = one_line(done.stderr)
