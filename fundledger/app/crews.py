@@ -35,6 +35,11 @@ class Known(NamedTuple):
     run_dir: Path
     redis_url: str
     fund_token: str | None
+    api_token: str
+
+    def shown_settings(self) -> str:
+        """All settings as JSON without the addresses of databases: each process is given the one that it uses."""
+        return self.settings.model_copy(update={"account_dsn": "", "fund_dsn": ""}).model_dump_json()
 
 
 class AccountCrew:
@@ -46,8 +51,9 @@ class AccountCrew:
         self._drain_s = known.settings.drain_s
 
         def line(ordinal: int) -> bytes:
-            settings = known.settings.model_dump_json()
-            order = WorkerOrder(ordinal, known.dsns.account, str(known.run_dir), settings, known.redis_url)
+            settings = known.shown_settings()
+            modules = {known.api_token: "dev"} | ({known.fund_token: "fund"} if known.fund_token else {})
+            order = WorkerOrder(ordinal, known.dsns.account, str(known.run_dir), settings, known.redis_url, modules)
             return msgspec.json.encode(order)
 
         job = Job(
@@ -90,7 +96,7 @@ class FundCrew:
                 "fund worker",
                 "fundledger.app.fund.server",
                 lambda ordinal: fund_socket(known.run_dir, ordinal),
-                lambda ordinal: self._line(ordinal, account_dsn=""),
+                lambda ordinal: self._line(ordinal, known.api_token),
                 arguments=[str(settings.data_dir)],
                 ended=self.scraper.ended,
                 unresponsive_s=settings.unresponsive_s,
@@ -103,7 +109,7 @@ class FundCrew:
                 "process of daemons",
                 "fundledger.app.fund.daemons",
                 lambda ordinal: daemons_socket(known.run_dir, ordinal),
-                lambda ordinal: self._line(ordinal, account_dsn="" if settings.account_url else known.dsns.account),
+                self._line,
                 arguments=[str(settings.data_dir)],
                 ended=lambda ordinal: self.scraper.ended(settings.fund_workers + ordinal),
                 unresponsive_s=settings.unresponsive_s,
@@ -143,19 +149,19 @@ class FundCrew:
         workers = self._known.settings.fund_workers
         return fund_socket(run_dir, ordinal) if ordinal < workers else daemons_socket(run_dir, ordinal - workers)
 
-    def _line(self, ordinal: int, account_dsn: str) -> bytes:
+    def _line(self, ordinal: int, api_token: str = "") -> bytes:
         known = self._known
         assert known.dsns.fund is not None
         order = FundOrder(
             ordinal,
             known.dsns.fund,
             str(known.run_dir),
-            known.settings.model_dump_json(),
+            known.shown_settings(),
             known.redis_url,
             self.account_url,
             self._token,
             self.channels,
-            account_dsn,
+            api_token,
         )
         return msgspec.json.encode(order)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from datetime import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -48,7 +49,7 @@ from fundledger.ledger.migrate import read_layout
 from fundledger.ledger.session import Session
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.security.keys import KeyFault
-from fundledger.security.tokens import Tokens, module_token
+from fundledger.security.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 HOME = Home("fundledger account service")
@@ -120,13 +121,23 @@ class WorkerOrder(msgspec.Struct):
     run_dir: str
     settings: str
     redis_url: str
+    modules: dict[str, str] = {}
+    """Which module a token is of."""
 
 
-async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, redis_url: str = "") -> Service:
-    """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, SchemaFault, KeyFault."""
-    modules = {module_token(settings.data_dir / "dev-token", "dev"): "dev"}
-    if settings.fund == "on":
-        modules[module_token(settings.data_dir / "fund-token", "fund")] = "fund"
+async def build(
+    settings: Settings,
+    dsn: str,
+    ordinal: int,
+    run_dir: Path,
+    *,
+    redis_url: str = "",
+    modules: Mapping[str, str] | None = None,
+) -> Service:
+    """A service on a migrated database; `modules` says which module a token is of.
+
+    Raises what asyncpg raises when it cannot be reached, SchemaFault, KeyFault.
+    """
     connection = await asyncpg.connect(dsn)
     try:
         layout = await read_layout(connection)
@@ -194,7 +205,7 @@ async def build(settings: Settings, dsn: str, ordinal: int, run_dir: Path, *, re
         daemons,
         flusher,
         pool,
-        Tokens.of(modules),
+        Tokens.of(dict(modules or {})),
         metrics,
         run_dir,
         ordinal,
@@ -231,7 +242,9 @@ def a_listener(host: str, port: int) -> socket.socket:
 async def serve(order: WorkerOrder, lifeline: asyncio.StreamReader) -> None:
     """Serve until SIGTERM or until the supervisor is gone; then finish what was accepted."""
     settings = Settings.model_validate_json(order.settings)
-    service = await build(settings, order.dsn, order.ordinal, Path(order.run_dir), redis_url=order.redis_url)
+    service = await build(
+        settings, order.dsn, order.ordinal, Path(order.run_dir), redis_url=order.redis_url, modules=order.modules
+    )
     loop = asyncio.get_running_loop()
     manager, listener = listen(service)
 

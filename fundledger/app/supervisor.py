@@ -15,10 +15,12 @@ from fundledger.app.claims import CannotServe, lock, wait_for_port, write_secret
 from fundledger.app.connections import raise_descriptor_limit
 from fundledger.app.crews import AccountCrew, FundCrew, Known
 from fundledger.app.databases import Dsns, migrate_account, migrate_fund
+from fundledger.app.identity import ACCOUNT, FUND
 from fundledger.app.limits import read_policies
 from fundledger.app.log_file import LogFile
 from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
 from fundledger.app.private_files import mend_modes
+from fundledger.app.roles import service_dsn
 from fundledger.app.settings import Settings
 from fundledger.app.socket_folder import run_dir
 from fundledger.app.sockets import remove_left_over
@@ -134,9 +136,14 @@ class Supervisor:
         done = await migrate_account(dsns.account, settings)
         if dsns.fund is not None:
             done += await migrate_fund(dsns.fund, settings)
+        # What an operator's own tools use stands in the files; services get roles of fewer rights.
+        if not settings.account_dsn:
+            dsns = dsns._replace(account=await service_dsn(dsns.account, ACCOUNT))
+        if own_fund and dsns.fund is not None:
+            dsns = dsns._replace(fund=await service_dsn(dsns.fund, FUND))
         tokens = {module: _token(folder, module, new="0001_ledger.sql" in done) for module in modules}
         fund_token = tokens.get("fund")
-        return Known(settings, dsns, run, redis_url, fund_token)
+        return Known(settings, dsns, run, redis_url, fund_token, tokens["dev"])
 
     async def _until_over(self, keeping: "asyncio.Task[None]") -> None:
         """Until told to stop. Raises what keeps Postgres from running."""

@@ -9,7 +9,7 @@ class FundOrder(msgspec.Struct, frozen=True):
 
     `settings` are all settings as JSON; where `fund_dsn`, `redis_url`, `account_url` or `channels` are set to nothing
     there, they are what was chosen instead here. `token` is that of the module `fund` at the account service.
-    `account_dsn` is told to daemons only, and empty when the account service is elsewhere.
+    `api_token` is what callers of the fund service send, empty for a process that has no callers.
     """
 
     ordinal: int
@@ -20,4 +20,4 @@ class FundOrder(msgspec.Struct, frozen=True):
     account_url: str
     token: str
     channels: dict[str, str]
-    account_dsn: str = ""
+    api_token: str = ""

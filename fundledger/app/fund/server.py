@@ -40,7 +40,7 @@ from fundledger.fund.events import Pages, fund_feed
 from fundledger.fund.ids import open_ids
 from fundledger.fund.pool import open_pool
 from fundledger.security.keys import FileKeys, KeyFault
-from fundledger.security.tokens import Tokens, module_token
+from fundledger.security.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ async def build(order: FundOrder, settings: Settings, *, feed: Feed | None = Non
         settings,
         pool,
         AccountService(order.account_url, order.token),
-        Tokens.of({module_token(settings.data_dir / "dev-token", "dev"): "dev"}),
+        Tokens.of({order.api_token: "dev"} if order.api_token else {}),
         Path(order.run_dir),
         order.ordinal,
         await open_ids(pool, FileKeys(settings.data_dir / "fund-keys")),
