@@ -268,25 +268,63 @@ async def test_the_dev_profile_listens_on_loopback_only(tmp_path: Path) -> None:
 # --- What it leaves readable ----------------------------------------------------------------------------------------
 
 
-def secrets_of(service: RunningService) -> list[str]:
-    password = service.dsn.partition("://")[2].partition("@")[0].rpartition(":")[2]
-    keys = [path.read_text().strip() for path in (service.data_dir / "keys").glob("*.key")]
-    assert len(password) > 20 and len(service.token) > 20 and keys
-    return [password, service.token, *keys]
+SECRET_FILES = ("dev-token", "fund-token", "account-dsn", "fund-dsn", "postgres-password", "keys/mac-1.key")
 
 
-async def test_secrets_are_in_files_that_only_the_owner_reads(service: RunningService) -> None:
-    for name in ("dev-token", "account-dsn", "postgres-password", "keys/mac-1.key"):
-        assert stat.S_IMODE((service.data_dir / name).stat().st_mode) == 0o600, name
-    assert stat.S_IMODE((service.data_dir / "keys").stat().st_mode) == 0o700
+def secrets_of(platform: RunningService) -> dict[str, str]:
+    """By where they stand."""
+    found = {"dev-token": platform.token, "fund-token": (platform.data_dir / "fund-token").read_text().strip()}
+    for name, dsn in (("account-dsn", platform.dsn), ("fund-dsn", platform.fund_dsn)):
+        found[name] = dsn.partition("://")[2].partition("@")[0].rpartition(":")[2]
+    for path in (platform.data_dir / "keys").rglob("*.key"):
+        found[str(path.relative_to(platform.data_dir))] = path.read_text().strip()
+    assert all(len(secret) > 20 for secret in found.values()), found.keys()
+    return found
 
 
-async def test_no_secret_is_in_a_log_or_on_a_command_line(service: RunningService) -> None:
-    shown = [service.log.read_bytes(), (service.data_dir / "postgres.log").read_bytes()]
-    for pid in (service.process.pid, service.postgres_pid(), *service.worker_pids()):
-        shown += [Path(f"/proc/{pid}/cmdline").read_bytes(), Path(f"/proc/{pid}/environ").read_bytes()]
-    for secret in secrets_of(service):
-        assert not any(secret.encode() in text for text in shown)
+def processes_of(platform: RunningService) -> dict[str, list[int]]:
+    """Every process of both services, by what it is."""
+    assert platform.process is not None
+    found = {
+        "supervisor": [platform.process.pid],
+        "account workers": platform.worker_pids(),
+        "fund workers": platform.fund_pids(),
+        "daemons": platform.daemons_pids(),
+        "simulator": platform.simulator_pids(),
+        "postgres": [platform.postgres_pid()],
+        "valkey": [platform.valkey_pid()],
+    }
+    assert all(pids and all(pids) for pids in found.values()), found
+    return found  # type: ignore[return-value]
+
+
+async def test_secrets_are_in_files_that_only_the_owner_reads(platform: RunningService) -> None:
+    for name in SECRET_FILES:
+        assert stat.S_IMODE((platform.data_dir / name).stat().st_mode) == 0o600, name
+    secrets = [secret.encode() for secret in secrets_of(platform).values()]
+    for path in platform.data_dir.rglob("*"):
+        mode, kind = stat.S_IMODE(path.lstat().st_mode), stat.S_IFMT(path.lstat().st_mode)
+        if kind == stat.S_IFDIR and path.name == "keys":
+            assert mode == 0o700, path
+        elif kind == stat.S_IFREG and "postgres" not in path.parts:
+            assert not mode & 0o077 or not any(secret in path.read_bytes() for secret in secrets), path
+
+
+async def test_no_secret_is_in_a_log_or_on_a_command_line(platform: RunningService) -> None:
+    logs = [platform.log, *platform.data_dir.glob("*.log")]
+    assert platform.data_dir / "postgres.log" in logs
+    shown = {str(path): path.read_bytes() for path in logs}
+    for what, pids in processes_of(platform).items():
+        for pid in pids:
+            for name in ("cmdline", "environ"):
+                shown[f"{name} of {what}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+    leaks = [
+        (name, where)
+        for name, secret in secrets_of(platform).items()
+        for where in shown
+        if secret.encode() in shown[where]
+    ]
+    assert leaks == []
 
 
 # --- Stopping and starting again ------------------------------------------------------------------------------------

@@ -95,10 +95,10 @@ def test_clients_that_have_waited_too_long_hang_up_and_what_they_asked_for_is_un
     with TinyServer(never) as server:
         run = mixed_loop(server.port, mix.requests(1), steady(50), 0.5, rate=50, connections=8, patience_s=0.3)
     of = tally(run.answers)
-    assert (of.well, of.gave_up, of.offered) == (0, of.offered, 24)
+    assert (of.well, of.gave_up) == (0, of.offered)
+    assert of.offered >= 8
     assert run.uncertain == run.problems["hung up"] >= 8
-    assert run.problems["hung up"] + run.problems["never sent"] == 24
-    assert max(one.took_ns for one in run.answers) < 0.8e9
+    assert run.problems["hung up"] + run.problems["never sent"] == of.offered
 
 
 def test_in_a_closed_loop_each_connection_asks_again_when_it_has_its_answer() -> None:
