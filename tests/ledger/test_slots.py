@@ -396,6 +396,9 @@ async def test_a_route_that_was_edited_costs_nobody_anything(ledger: Ledger) -> 
     lost = await followed(worker, merchant)
     assert posted(await worker.post_one(transfer(bank, lost, 1)))
     assert posted(await worker.post_one(transfer(lost, bank, 13)))
+    report = await verify(ledger.dsn, ledger.keys)
+    assert [check.name for check in report.checks if not check.ok] == ["routes_equal_events"]
+    await ledger.tamper("UPDATE ledger.routes SET slots = 2 WHERE account_number = $1", merchant.number)
     assert (await ledger.prove()).ok
 
 
