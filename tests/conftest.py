@@ -95,6 +95,7 @@ async def valkey() -> AsyncIterator[str]:
 async def service() -> AsyncIterator[RunningService]:
     """One running service with two workers for all tests that only ask it things; its books are proved at the end."""
     service = RunningService(workers=2)
+    assert service.fund_token
     try:
         await service.start()
         yield service

@@ -58,7 +58,8 @@ async def open_account(service: Service, call: Call) -> Reply:
     if buffered:
         _may_be_buffered(CHART[body.type])
     currency = known_currency(body.currency)
-    request = NewAccount(body.id, body.owner, body.type, currency, metadata(body.metadata), buffered)
+    meta = metadata(body.metadata)
+    request = NewAccount(body.id, call.module, body.owner, body.type, currency, meta, buffered)
     opened = await service.open_account(request)
     if not opened.same:
         detail = f"account {body.id} exists with another owner, type, currency or metadata"

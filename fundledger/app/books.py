@@ -15,7 +15,7 @@ from fundledger.app.settings import BadSetting, Settings
 from fundledger.app.terminal import complain
 from fundledger.database.migrations import SchemaFault
 from fundledger.fund.migrate import fund_keys
-from fundledger.ledger.directory import account_message
+from fundledger.ledger.directory import account_verifies
 from fundledger.ledger.keys import ledger_keys
 from fundledger.ledger.statements import SQL
 from fundledger.reconciliation.checks import verify
@@ -107,7 +107,7 @@ async def _verifies(connection: Connection, folder: Path) -> bool:
     keys = FileKeys(folder)
     for row in await connection.fetch(SQL["accounts_by_number"], await _first_accounts(connection)):
         try:
-            if keys.by_version(row["key_version"]).tag(account_message(row)) == row["mac"]:
+            if account_verifies(row, keys):
                 return True
         except Exception:  # noqa: S112 - what cannot be read is a finding of `verify`
             continue

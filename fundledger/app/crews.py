@@ -15,6 +15,7 @@ from fundledger.app.scrape import ACCOUNT, Scraper, Source
 from fundledger.app.server import WorkerOrder
 from fundledger.app.settings import Settings, url_of
 from fundledger.app.sockets import METRICS, daemons_socket, fund_socket, fund_supervisor_socket, worker_socket
+from fundledger.security.tokens import read_token
 
 START_S: Final = 60.0
 FUND_TRIES: Final = 3
@@ -52,7 +53,9 @@ class AccountCrew:
 
         def line(ordinal: int) -> bytes:
             settings = known.shown_settings()
-            modules = {known.api_token: "dev"} | ({known.fund_token: "fund"} if known.fund_token else {})
+            # A fund service that runs elsewhere has its token here, too.
+            fund_token = known.fund_token or read_token(known.settings.data_dir / "fund-token")
+            modules = {known.api_token: "dev"} | ({fund_token: "fund"} if fund_token else {})
             order = WorkerOrder(ordinal, known.dsns.account, str(known.run_dir), settings, known.redis_url, modules)
             return msgspec.json.encode(order)
 

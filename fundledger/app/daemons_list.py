@@ -94,7 +94,7 @@ async def _of_account(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool,
             layout = await read_layout(connection)  # type: ignore[arg-type]
             keys = await open_keys(connection, settings.data_dir / "keys")  # type: ignore[arg-type]
         calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
-        books = Books(keys, Directory(keys), layout, calendar, 0)
+        books = Books(keys, Directory(keys, shards=layout.shards), layout, calendar, 0)
         yield pool, [Expiry(_ByHand(pool, books, session)).daemon()]
     finally:
         await session.close()

@@ -15,7 +15,8 @@ from fundledger.app.service import Service
 from fundledger.ledger import clock
 from fundledger.ledger.directory import Directory
 from fundledger.ledger.fault import Unavailable
-from fundledger.ledger.records import read_records
+from fundledger.ledger.records import read_each
+from fundledger.ledger.voucher import Record
 from fundledger.outbox.feed import AWAY, LIMIT_MAX, WAIT_MAX_S, CallerWaitsTooMuch, Event, Feed, TooManyWait, page
 from fundledger.outbox.horizon import LEDGER, Horizon
 
@@ -23,32 +24,34 @@ QUERY: Final = ("after", "limit", "wait_s")
 SCALE: Final = 1 << 14
 """An event's seq is that of its batch times this, and its place in the batch: no batch has as many vouchers."""
 LIMIT_DEFAULT: Final = 100
+UNVERIFIED: Final = "voucher.unverified"
 AFTER_MAX: Final = (1 << 53) - 1
 _SECONDS: Final = re.compile(r"[0-9]{1,2}(\.[0-9]{1,6})?")
 
 
 def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, name: str) -> Feed:
-    """Of one worker. Its reads raise AccountTampered and VoucherTampered, too."""
+    """The feed of one worker. A voucher that does not verify is an event without its content: it holds up no other."""
 
     async def read(after: int, safe: int, limit: int) -> list[Event]:
         rows = await pool.fetch(SQL["read_outbox"], after // SCALE, safe, after, limit, SCALE)
-        records = await read_records(pool, directory, [row["id"] for row in rows])
-        found = {record.id: render.voucher_members(record, None) for record, _ in records}
-        return [_event(row, found[row["id"]]) for row in rows]
+        records = await read_each(pool, directory, {(row["module"], row["id"]) for row in rows})
+        return [_event(row, records.get((row["module"], row["id"]))) for row in rows]
 
     return Feed(Horizon(dsn, LEDGER, f"events {name}"), read, SCALE)
 
 
-def _event(row: asyncpg.Record, voucher: dict[str, object]) -> Event:
-    """As its poster was answered: what reversed it since is an event of its own."""
-    type_, id_ = f"voucher.{voucher['status']}", str(voucher["id"])
-    members = {
-        "seq": row["event"],
-        "id": id_,
-        "type": type_,
-        "at": render.instant(clock.us(row["at"])),
-        "voucher": voucher,
-    }
+def _event(row: asyncpg.Record, record: Record | None) -> Event:
+    """As its poster was answered: what reversed it since is an event of its own. None: it does not verify."""
+    id_ = str(row["id"])
+    members: dict[str, object] = {"seq": row["event"], "id": id_}
+    if record is None:
+        type_ = UNVERIFIED
+        members |= {"type": type_, "module": row["module"], "integrity": False}
+    else:
+        voucher = render.voucher_members(record, None)
+        type_ = f"voucher.{voucher['status']}"
+        members |= {"type": type_, "module": record.module, "voucher": voucher}
+    members["at"] = render.instant(clock.us(row["at"]))
     return Event(row["event"], id_, type_, "", row["at"].timestamp(), render.encode(members))
 
 

@@ -55,7 +55,7 @@ async def place_hold(service: Service, call: Call) -> Reply:
         return no
     if account is None:
         return refused(Refusal(Code.ACCOUNT_NOT_FOUND, f"there is no account {body.account}", account=body.account))
-    outcome = await service.ask(account.shard, PlaceHold(body.id, account, body.amount, expires_at_us))
+    outcome = await service.ask(account.shard, PlaceHold(body.id, account, body.amount, expires_at_us, call.module))
     if isinstance(outcome, Fault):
         return faulted(outcome)
     if outcome.replay:
@@ -68,16 +68,17 @@ async def place_hold(service: Service, call: Call) -> Reply:
     )
 
 
-async def _find(service: Service, id_: str) -> Hold | None:
-    """The hold as it stands."""
-    found = await service.reading_durable(lambda: read_holds(service.pool, service.directory, service.keys, [id_]))
-    return found.get(id_)
+async def _find(service: Service, call: Call, id_: str) -> Hold | None:
+    """The caller's own hold as it stands: whether another module has one of this id is not shown."""
+    key = call.module, id_
+    found = await service.reading_durable(lambda: read_holds(service.pool, service.directory, {key}))
+    return found.get(key)
 
 
 async def get_hold(service: Service, call: Call) -> Reply:
     """`GET /v1/holds/{id}`."""
     id_ = account_id(call.parameters["id"], "id")
-    hold = await _find(service, id_)
+    hold = await _find(service, call, id_)
     if hold is None:
         raise not_found(f"hold {id_}")
     return Reply(200, render.hold(hold, clock.now_us()))
@@ -86,7 +87,7 @@ async def get_hold(service: Service, call: Call) -> Reply:
 async def _let_to_hold(service: Service, call: Call) -> Hold | Reply:
     """The hold that the path names, once the limits of its account let the request in; else the answer."""
     id_ = account_id(call.parameters["id"], "id")
-    hold = await _find(service, id_)
+    hold = await _find(service, call, id_)
     no = await service.gate.let(call.passage, None if hold is None else hold.account)
     if no is not None:
         return no
@@ -103,7 +104,8 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     if isinstance(hold, Reply):
         return hold
     place = (hold.account.number << 16) + hold.slot
-    vouchers = await prepare(service, [body.voucher], hold=hold.id, hold_shard=hold.account.shard, hold_place=place)
+    held = {"hold": hold.id, "hold_shard": hold.account.shard, "hold_place": place}
+    vouchers = await prepare(service, call.module, [body.voucher], **held)
     return told(service, call.passage, await service.ask(vouchers[0].shard, vouchers[0]))
 
 
@@ -113,7 +115,7 @@ async def release_hold(service: Service, call: Call) -> Reply:
     hold = await _let_to_hold(service, call)
     if isinstance(hold, Reply):
         return hold
-    outcome = await service.ask(hold.account.shard, EndHold(hold.id, hold.account, hold.slot))
+    outcome = await service.ask(hold.account.shard, EndHold(hold.id, hold.account, hold.slot, hold.module))
     if isinstance(outcome, Fault):
         return faulted(outcome)
     if outcome.replay:
@@ -175,7 +177,7 @@ async def _expire_some(service: Ending, stuck: set[int]) -> tuple[int, float]:
             _log.critical("holds cannot be expired: %s", error)
             stuck.add(number)
     commands = [
-        EndHold(row["id"], accounts[row["account_number"]], row["slot"], expire=True)
+        EndHold(row["id"], accounts[row["account_number"]], row["slot"], row["module"], expire=True)
         for row in rows
         if row["account_number"] in accounts
     ]

@@ -73,6 +73,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     "Account": _object(
         {
             "id": ID,
+            "module": _nullable({"type": "string"}, "the module that opened it; null: before that was recorded"),
             "owner": ID,
             "type": {"type": "string", "enum": list(CHART)},
             "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
@@ -182,6 +183,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "status": {"type": "string", "enum": ["posted", "refused"]},
             "posted_at": {**INSTANT, "description": "when it was posted, or refused"},
             "accounting_date": _DATE,
+            "module": {"type": "string", "description": "the module that posted it: its ids are its own"},
             "entries": {"type": "array", "items": {"$ref": REF + "Entry"}, "minItems": 2, "maxItems": 64},
             "reference": {"type": ["string", "null"]},
         },
@@ -213,6 +215,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     "Hold": _object(
         {
             "id": ID,
+            "module": {"type": "string", "description": "the module that placed it, and alone may end it"},
             "account": ID,
             "amount": {"type": "integer", "minimum": 1, "description": "in minor units"},
             "captured": {"type": "integer", "minimum": 0, "description": "what its capture took of it"},

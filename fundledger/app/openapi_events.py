@@ -24,11 +24,17 @@ EVENT_SCHEMAS: Final[dict[str, Schema]] = {
         "properties": {
             "seq": {**_SEQ, "description": "orders all events; with gaps"},
             "id": {**UUID, "description": "the voucher's: who gets it twice knows by that"},
-            "type": {"type": "string", "enum": ["voucher.posted", "voucher.refused"]},
+            "type": {"type": "string", "enum": ["voucher.posted", "voucher.refused", "voucher.unverified"]},
+            "module": {"type": ["string", "null"], "description": "the module that posted it: its ids are its own"},
             "at": INSTANT,
             "voucher": {"$ref": REF + "Voucher"},
+            "integrity": {
+                "type": "boolean",
+                "const": False,
+                "description": "the record does not match its MAC, so its content is not shown; else absent",
+            },
         },
-        "required": ["seq", "id", "type", "at", "voucher"],
+        "required": ["seq", "id", "type", "at"],
     },
     "Events": {
         "type": "object",
@@ -44,6 +50,7 @@ EVENT_SCHEMAS: Final[dict[str, Schema]] = {
                         "seq": 16385,
                         "id": VOUCHER,
                         "type": "voucher.posted",
+                        "module": "dev",
                         "at": "2026-01-01T00:00:00.000000Z",
                         "voucher": {
                             "id": VOUCHER,
@@ -51,6 +58,7 @@ EVENT_SCHEMAS: Final[dict[str, Schema]] = {
                             "status": "posted",
                             "posted_at": "2026-01-01T00:00:00.000000Z",
                             "accounting_date": "2026-01-01",
+                            "module": "dev",
                             "entries": [
                                 {"account": "bank:icbc", "side": "debit", "amount": 10000},
                                 {"account": "merchant:10001:available", "side": "credit", "amount": 10000},

@@ -11,6 +11,7 @@ from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.integrity import Tampered
 from fundledger.ledger.records import HoldTampered, VoucherTampered
 from fundledger.ledger.refusal import Code, Refusal
+from fundledger.security.keys import KeyFault
 
 URN = "urn:fundledger:problem:"
 _log = logging.getLogger(__name__)
@@ -138,6 +139,8 @@ def crashed(error: Exception) -> Reply:
         # Its finding has been logged and recorded where it was found.
         return integrity(error)
     _log.critical("a request failed", exc_info=error)
+    if isinstance(error, KeyFault):
+        return unverified(str(error))
     if isinstance(error, AccountTampered | HoldTampered | VoucherTampered):
         return refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))
     return problem(500, "internal-error", "Something is wrong on our side", "the request failed; it was logged")

@@ -54,7 +54,8 @@ def voucher(record: Record) -> bytes:
         more += f',"metadata":{record.metadata}'
     return (
         f'{{"id":"{record.id}","type":"{record.type}","status":"posted","posted_at":"{instant(record.posted_at_us)}",'
-        f'"accounting_date":"{record.accounting_date}","entries":[{entries}],"reference":{reference}{more}}}'
+        f'"accounting_date":"{record.accounting_date}","module":"{record.module}",'
+        f'"entries":[{entries}],"reference":{reference}{more}}}'
     ).encode()
 
 
@@ -73,6 +74,7 @@ def hold(hold_: Hold, now_us: int) -> bytes:
     status = HoldStatus.EXPIRED if hold_.expired_at(now_us) else hold_.status
     members: dict[str, Any] = {
         "id": hold_.id,
+        "module": hold_.module,
         "account": hold_.account.id,
         "amount": hold_.amount,
         "captured": hold_.captured,
@@ -107,6 +109,7 @@ def exactly(members: dict[str, Any]) -> dict[str, Any]:
 def account(view: AccountView) -> bytes:
     members: dict[str, Any] = {
         "id": view.account.id,
+        "module": view.module,
         "owner": view.owner,
         "type": view.account.type.name,
         "currency": view.account.currency,

@@ -33,30 +33,32 @@ _AWAY: Final = (
 class Repeats:
     """Of one worker: at most `READS_PER_S` reads a second of `IDS_AT_ONCE` ids. What does not fit is not looked up.
 
-    `known`: the statement that answers those of the ids `$1` that are recorded.
+    `known`: the statement that answers those of the ids `$1` that are recorded, with their `module` where ids are a
+    module's own.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", known: str = SQL["known_vouchers"]) -> None:
         self._pool = pool
         self._known = known
         self._pacer = Pacer(READS_PER_S, waiters_max=1)
-        self._asked: dict[UUID, asyncio.Future[bool]] = {}
+        self._asked: dict[tuple[str | None, UUID], asyncio.Future[bool]] = {}
         self._reading: asyncio.Task[None] | None = None
 
     def has_room(self) -> bool:
         """Whether one more id would be looked up."""
         return len(self._asked) < IDS_AT_ONCE
 
-    async def known(self, id_: UUID) -> bool:
-        """Whether this id is recorded, posted or refused; False also when nobody could look: there was no room, or the
-        database does not answer within `WAIT_S`. Never raises. Cancelling leaves the read to those who wait for the
-        same.
+    async def known(self, id_: UUID, module: str | None = None) -> bool:
+        """Whether this id is recorded, posted or refused: for this module, where ids are a module's own. False also
+        when nothing was looked up: there was no room, or the database does not answer within `WAIT_S`. Never raises.
+        Cancelling leaves the read to the other callers that wait for the same id.
         """
         if not self.has_room():
             return False
-        future = self._asked.get(id_)
+        key = module, id_
+        future = self._asked.get(key)
         if future is None:
-            future = self._asked[id_] = asyncio.get_running_loop().create_future()
+            future = self._asked[key] = asyncio.get_running_loop().create_future()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._read())
         # A read that hangs is not cancelled: that would be to wait for the server, too.
@@ -66,12 +68,12 @@ class Repeats:
     async def _read(self) -> None:
         while self._asked:
             found: set[Any] = set()
-            asked: dict[UUID, asyncio.Future[bool]] = {}
+            asked: dict[tuple[str | None, UUID], asyncio.Future[bool]] = {}
             try:
                 await self._pacer.turn()
                 asked, self._asked = self._asked, {}
-                rows = await self._pool.fetch(self._known, list(asked))
-                found = {row["id"] for row in rows}
+                rows = await self._pool.fetch(self._known, list({id_ for _, id_ in asked}))
+                found = {(row.get("module"), row["id"]) for row in rows}
             except _AWAY:
                 pass
             except Exception:
@@ -80,6 +82,6 @@ class Repeats:
                 # Whatever went wrong, nobody waits for a read that will not come.
                 if not asked:
                     asked, self._asked = self._asked, {}
-                for id_, future in asked.items():
+                for key, future in asked.items():
                     if not future.done():
-                        future.set_result(id_ in found)
+                        future.set_result(key in found)

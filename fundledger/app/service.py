@@ -115,7 +115,8 @@ class Service(Worker):
     async def record(self, found: Tampered) -> None:
         """Log a finding and keep it."""
         _log.critical("integrity_finding account=%s: %s", found.account_id, found)
-        await record_finding(self.pool, found)
+        async with self.pool.acquire() as connection:
+            await record_finding(connection, self.keys, found)  # type: ignore[arg-type]
 
     async def open_account(self, request: NewAccount) -> Opened:
         """Open one account, together with all that are asked for meanwhile. Raises Unavailable."""

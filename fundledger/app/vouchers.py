@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from asyncpg.pgproto.pgproto import UUID
@@ -59,7 +59,7 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
     reply = None
     try:
         parsed = decode_voucher(body)
-        voucher = to_voucher(parsed, service.directory.get)
+        voucher = to_voucher(parsed, passage.module, service.directory.get)
         if type(voucher) is Voucher:
             if not gate.recognise(passage):
                 passage.api_class = gate.class_of(voucher.type)
@@ -119,7 +119,11 @@ async def _post_if_let(
     """A payment that is let in, or not, only after somebody was asked: the store, or the record of an earlier one."""
     try:
         reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
-        if reply is not None and _may_be_repeat(service, reply) and await service.repeats.known(voucher.id):
+        if (
+            reply is not None
+            and _may_be_repeat(service, reply)
+            and await service.repeats.known(voucher.id, voucher.module)
+        ):
             reply = _let_repeat(service, passage)
         if reply is None:
             service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
@@ -157,10 +161,10 @@ async def _post_after_lookup(
     """A payment with an account that this worker does not remember. `denied`: only if it is a repeat."""
     reply: Reply | None
     try:
-        if denied is not None and not await service.repeats.known(voucher_id(parsed.id)):
+        if denied is not None and not await service.repeats.known(voucher_id(parsed.id), passage.module):
             reply = denied
         else:
-            voucher = (await prepare(service, [parsed]))[0]
+            voucher = (await prepare(service, passage.module, [parsed]))[0]
             if denied is not None:
                 no: Reply | Pending | None = _let_repeat(service, passage)
             else:
@@ -182,6 +186,7 @@ async def _post_after_lookup(
 
 def to_voucher(
     parsed: VoucherBody,
+    module: str,
     find: Callable[[str], Account | None],
     *,
     looked_up: bool = False,
@@ -209,6 +214,7 @@ def to_voucher(
     type_ = voucher_type(parsed.type)
     return Voucher(
         voucher_id(parsed.id),
+        module,
         type_,
         lines if unknown is None else [],
         imbalance,
@@ -222,7 +228,7 @@ def to_voucher(
     )
 
 
-async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) -> list[Voucher]:
+async def prepare(service: Service, module: str, bodies: Sequence[VoucherBody], **hold: Any) -> list[Voucher]:
     """The vouchers of several bodies, their accounts looked up together. Raises BadRequest, Unavailable."""
     turn = Turn()
     ids: set[str] = set()
@@ -250,7 +256,7 @@ async def prepare(service: Service, bodies: Sequence[VoucherBody], **hold: Any) 
     vouchers = []
     for i, body in enumerate(bodies):
         try:
-            voucher = to_voucher(body, found.get, looked_up=True, **hold)
+            voucher = to_voucher(body, module, found.get, looked_up=True, **hold)
         except BadRequest as bad:
             raise _at(bad, i, len(bodies)) from None
         assert voucher is not None
@@ -283,7 +289,7 @@ def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
 async def post_batch(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/batch`: `results[i]` answers `vouchers[i]`; `atomic` posts all or none."""
     batch, bodies = await _decode_batch(call.body)
-    vouchers = await prepare(service, bodies)
+    vouchers = await prepare(service, call.module, bodies)
     no = await service.gate.ask_batch(call.passage, vouchers)
     if no is not None:
         return no
@@ -349,28 +355,30 @@ def _result(service: Service, voucher: Voucher, outcome: Outcome | Fault) -> dic
     return posted
 
 
-async def _records(service: Service, ids: Iterable[UUID]) -> list[tuple[Record, UUID | None]]:
-    return await service.reading_durable(lambda: read_records(service.pool, service.directory, list(ids)))
+async def _record(service: Service, call: Call, id_: UUID) -> tuple[Record, UUID | None] | None:
+    """The caller's own voucher, and what reversed it: whether another module has one of this id is not shown."""
+    records = await service.reading_durable(lambda: read_records(service.pool, service.directory, {(call.module, id_)}))
+    return records[0] if records else None
 
 
 async def get_voucher(service: Service, call: Call) -> Reply:
     """`GET /v1/vouchers/{id}`."""
     id_ = voucher_id(call.parameters["id"])
-    records = await _records(service, [id_])
-    if not records:
+    found = await _record(service, call, id_)
+    if found is None:
         raise not_found(f"voucher {id_}")
-    return Reply(200, render.encode(render.voucher_members(*records[0])))
+    return Reply(200, render.encode(render.voucher_members(*found)))
 
 
 async def reverse_voucher(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/{id}/reverse`: post the opposite voucher, linked; once."""
     original_id = voucher_id(call.parameters["id"])
     id_ = voucher_id(_decode_reverse(call.body).id)
-    records = await _records(service, [original_id])
-    if not records:
+    found = await _record(service, call, original_id)
+    if found is None:
         no = await service.gate.let(call.passage, None)
         return not_found(f"voucher {original_id}").reply if no is None else no
-    original, _ = records[0]
+    original, _ = found
     no = await service.gate.let(call.passage, account_of(original.lines, service.gate.class_of(original.type)))
     if no is not None:
         return no
@@ -379,5 +387,5 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     lines = [(account, -amount) for account, amount in original.lines]
     asked = [(account.id, amount) for account, amount in lines]
     digest = digest_of("reversal", asked, None, None, None, original_id)
-    voucher = Voucher(id_, "reversal", lines, 0, digest, reverses=original_id)
+    voucher = Voucher(id_, call.module, "reversal", lines, 0, digest, reverses=original_id)
     return told(service, call.passage, await service.ask(voucher.shard, voucher))

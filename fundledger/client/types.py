@@ -55,6 +55,7 @@ class VoucherRecord(msgspec.Struct, frozen=True, kw_only=True):
     posted_at: datetime
     accounting_date: str
     entries: list[Entry]
+    module: str | None = None
     reference: str | None = None
     metadata: dict[str, Any] | None = None
     hold: str | None = None
@@ -114,6 +115,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     sub_accounts: int
     heat: str
     created_at: datetime
+    module: str | None = None
     posting: str = "direct"
     metadata: dict[str, Any] | None = None
     frozen_scope: str | None = None
@@ -156,4 +158,5 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     voucher_id: UUID | None = None
     problem: Problem | None = None
+    module: str | None = None
     replay: bool = False

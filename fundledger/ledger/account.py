@@ -59,6 +59,7 @@ class SubAccount:
     `posted` is signed, credit positive. `written` tells whether this batch changed it. `stored` is what the row holds:
     posted, held, version, status and MAC, which must still stand there when it is written. `slots`, of slot 0 of a
     merchant's account, is how many slots exist; `buffered`, of the same, whether credits may wait in the buffer.
+    `suspect`: it does not match its MAC, or did not once; it is frozen, kept as it was found, and never written.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class SubAccount:
         "slots",
         "status",
         "stored",
+        "suspect",
         "version",
         "written",
     )
@@ -93,6 +95,7 @@ class SubAccount:
         mac: bytes = b"",
         slots: int = 1,
         buffered: bool = False,
+        suspect: bool = False,
     ) -> None:
         self.account = account
         self.shard = shard
@@ -107,6 +110,7 @@ class SubAccount:
         self.buffered = buffered
         self.last_entry_mac = last_entry_mac
         self.stored = (posted, held, version, status, mac)
+        self.suspect = suspect
         self.written = False
 
     def stands(self, version: int, posted_at_us: int, mac: bytes) -> None:

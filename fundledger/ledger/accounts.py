@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -21,9 +22,12 @@ from fundledger.security.keys import Keys
 
 
 class NewAccount(msgspec.Struct, frozen=True):
-    """A request to open an account. `metadata` is a JSON object as text. `buffered`: its credits wait to be folded."""
+    """A request of this module to open an account. `metadata` is a JSON object as text. `buffered`: its credits wait to
+    be folded.
+    """
 
     id: str
+    module: str
     owner: str
     type: str
     currency: str
@@ -32,9 +36,12 @@ class NewAccount(msgspec.Struct, frozen=True):
 
 
 class AccountView(msgspec.Struct):
-    """An account with what it holds; amounts in its normal direction, in minor units."""
+    """An account with what it holds; amounts in its normal direction, in minor units. `module` opened it, None if that
+    was before modules were recorded.
+    """
 
     account: Account
+    module: str | None
     owner: str
     metadata: str | None
     created_at: datetime
@@ -83,7 +90,8 @@ async def open_accounts(
         numbers = [row["number"] for row in await connection.fetch(SQL["reserve_account_numbers"], len(unique))]
         rows = _account_rows(keys, layout, unique, numbers)
         slots = _sub_account_rows(keys, layout, unique, numbers)
-        opened = await connection.fetch(SQL["open_accounts"], *zip(*rows, strict=True), *zip(*slots, strict=True))
+        *columns, modules = zip(*rows, strict=True)
+        opened = await connection.fetch(SQL["open_accounts"], *columns, *zip(*slots, strict=True), modules)
     new = {row["id"] for row in opened}
     old = [request.id for request in unique if request.id not in new]
     views = await read_accounts(connection, directory, layout, old) if old else {}
@@ -93,6 +101,7 @@ async def open_accounts(
             directory.remember(account)
             views[request.id] = AccountView(
                 account,
+                request.module,
                 request.owner,
                 request.metadata,
                 row[8],
@@ -133,11 +142,22 @@ def _account_rows(
     rows: list[tuple[Any, ...]] = []
     for number, new in zip(numbers, requests, strict=True):
         account = account_of(number, new, layout)
-        mac = key.tag(
-            canonical.account(number, new.id, new.owner, new.type, new.currency, created_us, new.metadata, key.version)
+        message = canonical.account_2(
+            number,
+            new.id,
+            new.module,
+            new.owner,
+            new.type,
+            new.currency,
+            account.shard,
+            account.slots,
+            new.buffered,
+            created_us,
+            new.metadata,
+            key.version,
         )
-        placed = (account.shard, account.slots, new.metadata, created, key.version, mac, new.buffered)
-        rows.append((number, new.id, new.owner, new.type, new.currency, *placed))
+        placed = (account.shard, account.slots, new.metadata, created, key.version, key.tag(message), new.buffered)
+        rows.append((number, new.id, new.owner, new.type, new.currency, *placed, new.module))
     return rows
 
 
@@ -171,6 +191,7 @@ async def read_accounts(
         standing = [slot for slot in held.sub_accounts if slot["status"] != Status.MERGED]
         views[account.id] = AccountView(
             account,
+            row["module"],
             row["owner"],
             row["metadata"],
             row["created_at"],
@@ -247,6 +268,7 @@ async def read_verified(reader: Reader, keys: Keys, account: Account, layout: La
             clock.us(row["posted_at"]),
             row["key_version"],
             row["mac"],
+            row["module"],
         )
         for row in rows[len(sub_accounts) :]
     ]
@@ -261,7 +283,8 @@ async def balance_at(reader: Reader, keys: Keys, account: Account, layout: Layou
         positions = await positions_at(frozen, keys, account, sub_accounts, at)
         held = 0
         for row in await fetch_of(frozen, account, "holds_at", at):
-            if not verifies(keys, row["key_version"], row["mac"], lambda row=row: hold_message(row)):  # type: ignore[misc]
+            message = partial(hold_message, row, row["layout"], row["key_version"])
+            if not verifies(keys, row["key_version"], row["mac"], message):
                 raise Tampered(account, account.shard, row["slot"], f"hold {row['id']} does not match its MAC", row)
             held += row["amount"]
     return sum(position.balance for position in positions) * account.type.normal, held

@@ -7,9 +7,9 @@ import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.ledger.account import Account, Status, SubAccount
-from fundledger.ledger.hold import EndHold, Hold, PlaceHold
+from fundledger.ledger.hold import EndHold, Hold, HoldKey, PlaceHold
 from fundledger.ledger.refusal import Refusal
-from fundledger.ledger.voucher import Record, Voucher
+from fundledger.ledger.voucher import Key, Record, Voucher
 from fundledger.security.mac import MacKey
 
 
@@ -90,14 +90,16 @@ class Unfolded(msgspec.Struct, frozen=True, gc=False):
     posted_at_us: int
     key_version: int
     mac: bytes
+    module: str | None
 
 
 Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance | Fold | SetPolicy
 
 
-Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None]
-"""Shard, account number, slot, seq, voucher id (of a summary: of each line), signed amount, balance after, MAC, and its
-accounting date where that is not the batch's.
+Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None, str | None]
+"""Shard, account number, slot, seq, voucher id (of a summary: of each line), signed amount, balance after, MAC, its
+accounting date where that is not the batch's, and the module of its vouchers (None: they were buffered before that was
+recorded).
 """
 
 
@@ -121,13 +123,14 @@ class Batch:
     """`sub_accounts` is keyed by `place_of`; what is in it is locked until the transaction ends, or compared when it is
     written.
 
-    `mine` are the vouchers, and `my_holds` the holds, that an earlier attempt at this same batch may have committed
-    without our hearing of it. `narrow` are the accounts of which more slots are needed than were read, and how many at
-    least; what was decided then does not count. `opened` are new slots, `resized` the first slots that tell of them,
-    `routes` the requests. `standing` is, of each sub-account that is written, the version and MAC that it gets.
+    Vouchers and holds are known by module and id. `mine` are the vouchers, and `my_holds` the holds, that an earlier
+    attempt at this same batch may have committed without our hearing of it. `narrow` are the accounts of which more
+    slots are needed than were read, and how many at least; what was decided then does not count. `opened` are new
+    slots, `resized` the first slots that tell of them, `routes` the requests. `standing` is, of each sub-account that
+    is written, the version and MAC that it gets.
     `summaries` are the lines on platform accounts that have no entry yet, if the batch `summarises` them.
     `deferred` is slot 0 of each account whose credits go to the buffer, `buffered` are these credits (account number,
-    voucher id, amount); `unfolded` is what waits for an account, read under its lock, `unfold` asks for that of more
+    voucher, amount); `unfolded` is what waits for an account, read under its lock, `unfold` asks for that of more
     accounts, and `folded` are the rows that are posted; `policies` are requests. `counts` are entries that are not
     one line of a statement each: shard, account number, slot, seq, and how many lines more they are.
     """
@@ -184,27 +187,27 @@ class Batch:
         self.accounting_date = accounting_date
         self.date_ordinal = accounting_date.toordinal()
         self.sub_accounts: dict[int, SubAccount] = {}
-        self.vouchers: dict[UUID, Record] = {}
-        self.mine: set[UUID] = set()
-        self.my_holds: set[str] = set()
-        self.holds: dict[str, Hold] = {}
-        self.reversed_by: dict[UUID, UUID] = {}
+        self.vouchers: dict[Key, Record] = {}
+        self.mine: set[Key] = set()
+        self.my_holds: set[HoldKey] = set()
+        self.holds: dict[HoldKey, Hold] = {}
+        self.reversed_by: dict[Key, UUID] = {}
         self.tampered: dict[int, str] = {}
         self.new_vouchers: list[tuple[int, Record]] = []
         self.entries: list[Entry] = []
         self.counts: list[tuple[int, int, int, int, int]] = []
-        self.summaries: dict[SubAccount, list[tuple[UUID, int]]] = {}
+        self.summaries: dict[SubAccount, list[tuple[Key, int]]] = {}
         self.summarises = summarises
         self.standing: list[tuple[SubAccount, int, bytes]] = []
-        self.changed_holds: dict[str, Hold] = {}
-        self.new_holds: set[str] = set()
+        self.changed_holds: dict[HoldKey, Hold] = {}
+        self.new_holds: set[HoldKey] = set()
         self.events: list[SetStatus] = []
         self.narrow: dict[int, int] = {}
         self.opened: list[SubAccount] = []
         self.resized: list[SubAccount] = []
         self.routes: list[Resplit] = []
         self.deferred: dict[int, SubAccount] = {}
-        self.buffered: list[tuple[int, UUID, int]] = []
+        self.buffered: list[tuple[int, Key, int]] = []
         self.unfold: set[int] = set()
         self.unfolded: dict[int, list[Unfolded]] = {}
         self.folded: list[tuple[int, Unfolded]] = []

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Final
 
-from asyncpg.pgproto.pgproto import UUID
-
 from fundledger.ledger.account import Account, Status, SubAccount
 from fundledger.ledger.batch import Batch, Unfolded
 from fundledger.ledger.entries import write_later
+from fundledger.ledger.voucher import Key
 from fundledger.security import canonical
 from fundledger.security.keys import Keys
 
@@ -26,14 +25,14 @@ Lines = Sequence[tuple[Account, int]]
 
 
 def defer(
-    batch: Batch, voucher_id: UUID, touched: Sequence[SubAccount], lines: Lines
+    batch: Batch, voucher: Key, touched: Sequence[SubAccount], lines: Lines
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]]:
     """Buffer the lines that are to be; the others."""
     places: list[SubAccount] = []
     rest: list[tuple[Account, int]] = []
     for sub_account, line in zip(touched, lines, strict=True):
         if line[0].number in batch.deferred:
-            batch.buffered.append((line[0].number, voucher_id, line[1]))
+            batch.buffered.append((line[0].number, voucher, line[1]))
         else:
             places.append(sub_account)
             rest.append(line)
@@ -44,7 +43,7 @@ def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[Unfolded]) -> 
     """Of an account's rows, in order: which one does not verify, or is missing. Raises KeyFault."""
     before: Unfolded | None = None
     for row in rows:
-        if keys.by_version(row.key_version).tag(message_of(account_number, row)) != row.mac:
+        if not keys.by_version(row.key_version).matches(message_of(account_number, row), row.mac):
             return f"batch {row.batch}, row {row.number} of {row.of}: another content than its MAC's"
         follows = before is not None and before.batch == row.batch
         whole = before is None or follows or before.number == before.of
@@ -58,7 +57,7 @@ def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[Unfolded]) -> 
 
 def message_of(account_number: int, row: Unfolded) -> bytes:
     """What the MAC of a buffered row covers."""
-    return canonical.buffered(
+    fields = (
         account_number,
         row.batch,
         row.number,
@@ -69,22 +68,25 @@ def message_of(account_number: int, row: Unfolded) -> bytes:
         row.posted_at_us,
         row.key_version,
     )
+    return canonical.buffered(*fields) if row.module is None else canonical.buffered_2(row.module, *fields)
 
 
 def fold(batch: Batch) -> None:
-    """Post what was read of the buffer, before anything else is decided: one entry a day that it was accepted on."""
+    """Post what was read of the buffer, before anything else is decided: one entry for each module and each day on
+    which it was accepted.
+    """
     for number, rows in batch.unfolded.items():
         first = batch.sub_accounts[number << 16]
         if first.status not in (Status.OPEN, Status.FROZEN_DEBITS):
             continue
-        days: dict[date, list[Unfolded]] = {}
+        days: dict[tuple[date, str | None], list[Unfolded]] = {}
         for row in sorted(rows, key=_arrival):
-            days.setdefault(row.accounting_date, []).append(row)
-        for day, of_day in days.items():
+            days.setdefault((row.accounting_date, row.module), []).append(row)
+        for (day, module), of_day in days.items():
             amount = sum(row.amount for row in of_day)
             first.posted += amount
             first.written = True
-            write_later(batch, first, [row.voucher_id for row in of_day], amount, day)
+            write_later(batch, first, module, [row.voucher_id for row in of_day], amount, first.posted, day)
         batch.folded += [(number, row) for row in rows]
 
 

@@ -64,11 +64,12 @@ async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch
         of[number] = of.get(number, 0) + 1
     at = dict.fromkeys(of, 0)
     key = batch.key
-    columns: tuple[list[Any], ...] = ([], [], [], [], [], [])
-    for account_number, voucher_id, amount in batch.buffered:
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [])
+    for account_number, (module, voucher_id), amount in batch.buffered:
         at[account_number] += 1
         row = (account_number, at[account_number], of[account_number], voucher_id, amount)
-        message = canonical.buffered(
+        message = canonical.buffered_2(
+            module,
             account_number,
             batch.number,
             at[account_number],
@@ -79,7 +80,7 @@ async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch
             batch.posted_at_us,
             key.version,
         )
-        for column, value in zip(columns, (*row, key.tag(message)), strict=True):
+        for column, value in zip(columns, (*row, key.tag(message), module), strict=True):
             column.append(value)
     accounts = [batch.deferred[number].account for number in sorted(of)]
     await connection.execute(
@@ -114,8 +115,9 @@ async def read_unfolded(
 
 def unfolded(row: Iterable[Any]) -> Unfolded:
     """As it is read by `sql/read_buffered.sql`."""
-    _, batch, number, of, voucher_id, amount, accounting_date, posted_at, key_version, mac = row
-    return Unfolded(batch, number, of, voucher_id, amount, accounting_date, clock.us(posted_at), key_version, mac)
+    _, batch, number, of, voucher_id, amount, accounting_date, posted_at, key_version, mac, module = row
+    us = clock.us(posted_at)
+    return Unfolded(batch, number, of, voucher_id, amount, accounting_date, us, key_version, mac, module)
 
 
 async def delete_folded(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:

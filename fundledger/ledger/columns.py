@@ -23,9 +23,9 @@ def parameters(
     does not wait for the disk.
     """
     # In one order for everybody: two batches with the same new ids must not wait for each other in a circle.
-    decided, vouchers = vouchers, sorted(vouchers, key=lambda record: record.id.bytes)
-    places = {record.id: k for k, record in enumerate(vouchers, 1)}
-    order = [places[record.id] for record in decided] if len(vouchers) > 1 else []
+    decided, vouchers = vouchers, sorted(vouchers, key=_by_id)
+    places: dict[tuple[str | None, Any], int] = {record.key: k for k, record in enumerate(vouchers, 1)}
+    order = [places[record.key] for record in decided] if len(vouchers) > 1 else []
     columns = [
         shard,
         batch.number,
@@ -35,7 +35,9 @@ def parameters(
         batch.key.version,
     ]
     entry_columns, summed = _entries(entries, places)
-    columns += _vouchers(batch, vouchers, list(places))
+    columns += _vouchers(batch, vouchers, [id_ for _, id_ in places])
+    modules: dict[str | None, int] = {}
+    of_module = [modules.setdefault(module, len(modules) + 1) for module, _ in places]
     balances, stored = _sub_accounts(batch, sub_accounts)
     return [
         *columns,
@@ -48,7 +50,13 @@ def parameters(
         _policies(batch, sub_accounts),
         order,
         *_counts(batch, shard),
+        list(modules),
+        of_module if len(modules) > 1 else [],
     ]
+
+
+def _by_id(record: Record) -> tuple[bytes, str]:
+    return record.id.bytes, record.module
 
 
 def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[Any]:
@@ -62,14 +70,21 @@ def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[
         which.append(types.setdefault(record.type, len(types) + 1))
         refusal = None if record.refusal is None else encode_refusal(record.refusal).decode()
         refusals.append(refusal)
-        message = canonical.voucher(
+        message = canonical.voucher_2(
             record.id.bytes,
+            record.module,
+            record.type,
             record.digest,
             batch.date_ordinal,
             batch.posted_at_us,
             batch.number,
             own,
+            record.reference,
+            record.metadata,
+            record.hold,
+            None if record.reverses is None else record.reverses.bytes,
             refusal,
+            False,
             key.version,
         )
         macs.append(key.tag(message))
@@ -138,18 +153,20 @@ def _order(sub_account: SubAccount) -> tuple[int, int]:
     return sub_account.account.number, sub_account.slot
 
 
-def _entries(entries: Sequence[Entry], places: dict[Any, int]) -> tuple[list[Any], list[Any]]:
+def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]) -> tuple[list[Any], list[Any]]:
     """A voucher of another shard, whose entry is written here, gets a place behind this shard's own. Then what only
     summaries have: the places of their vouchers, where those of each entry end, and their accounting dates.
     """
-    _, numbers, slots, seqs, voucher_ids, amounts, balances, macs, dates = _columns(entries, 9)
+    _, numbers, slots, seqs, voucher_ids, amounts, balances, macs, dates, modules = _columns(entries, 10)
     which, summed, ends = [], [], []
-    for id_ in voucher_ids:
+    for id_, module in zip(voucher_ids, modules, strict=True):
         if type(id_) is list:
             which.append(0)
-            summed += [places.get(each) or places.setdefault(each, len(places) + 1) for each in id_]
+            keys = [(module, each) for each in id_]
+            summed += [places.get(each) or places.setdefault(each, len(places) + 1) for each in keys]
         else:
-            which.append(places.get(id_) or places.setdefault(id_, len(places) + 1))
+            key = module, id_
+            which.append(places.get(key) or places.setdefault(key, len(places) + 1))
         ends.append(len(summed))
     columns = [len(entries), numbers, slots, seqs, which, amounts, balances, b"".join(macs)]
     return columns, [summed, _sparse(ends), _sparse(list(dates))]

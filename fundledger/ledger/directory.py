@@ -1,5 +1,6 @@
 """Which account an id names. Remembers what never changes; balances and status are never remembered."""
 
+import struct
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -7,7 +8,7 @@ from typing import Protocol
 import asyncpg
 
 from fundledger.ledger import clock
-from fundledger.ledger.account import Account
+from fundledger.ledger.account import Account, shard_of
 from fundledger.ledger.chart import CHART
 from fundledger.ledger.statements import SQL
 from fundledger.security import canonical
@@ -17,7 +18,7 @@ _ACCOUNT_MAC_FAULT = "the record of account {} does not match its MAC: refused u
 
 
 class AccountTampered(Exception):
-    """An account's own record (owner, type, currency) does not match its MAC."""
+    """An account's own record (owner, type, currency, shard, slots ...) does not match its MAC."""
 
     def __init__(self, row: asyncpg.Record) -> None:
         super().__init__(_ACCOUNT_MAC_FAULT.format(row["id"]))
@@ -35,10 +36,12 @@ class Reader(Protocol):
 class Directory:
     """A bounded memory of accounts, least recently used out first, in two generations: what is found in the old one
     moves to the young one; when the young one is full it becomes the old one. At most `2 * generation` accounts stay.
+    With the number of `shards`, an account whose row names the wrong one is refused, whichever layout its MAC has.
     """
 
-    def __init__(self, keys: Keys, generation: int = 1 << 17) -> None:
+    def __init__(self, keys: Keys, generation: int = 1 << 17, shards: int | None = None) -> None:
         self.keys = keys
+        self.shards = shards
         self._generation = generation
         self._young: dict[str, Account] = {}
         self._old: dict[str, Account] = {}
@@ -79,7 +82,7 @@ class Directory:
 
     def verified(self, row: asyncpg.Record) -> Account:
         """An account from its row, once its MAC has been verified. Raises AccountTampered, KeyFault."""
-        if self.keys.by_version(row["key_version"]).tag(account_message(row)) != row["mac"]:
+        if not account_verifies(row, self.keys) or (row["layout"] == 1 and not self._is_placed(row)):
             raise AccountTampered(row)
         return Account(
             row["number"],
@@ -92,6 +95,10 @@ class Directory:
             sys.intern(row["owner"]),
         )
 
+    def _is_placed(self, row: asyncpg.Record) -> bool:
+        """Whether it is where accounts of its owner are: of layout 1 that is under no MAC."""
+        return self.shards is None or row["shard"] == shard_of(row["owner"], self.shards)
+
     def remember(self, account: Account) -> None:
         """Put an account that is known to be recorded into memory."""
         if len(self._young) >= self._generation:
@@ -100,15 +107,48 @@ class Directory:
         self._young[account.id] = account
 
 
-def account_message(row: asyncpg.Record) -> bytes:
-    """What the MAC of an account's row covers."""
-    return canonical.account(
+def account_verifies(row: asyncpg.Record, keys: Keys) -> bool:
+    """Whether an account's row matches its MAC. Raises KeyFault."""
+    key = keys.by_version(row["key_version"])
+    try:
+        return row["type"] in CHART and key.matches(message_of(row), row["mac"])
+    except (ValueError, TypeError, OverflowError, struct.error):
+        # A value that the ledger never writes, like a time without end.
+        return False
+
+
+def message_of(row: asyncpg.Record) -> bytes:
+    """What the MAC of an account's row covers. Raises ValueError and its like for what the ledger never wrote."""
+    return account_message(row, row["layout"], row["slots"], row["buffered"], row["key_version"])
+
+
+def account_message(row: asyncpg.Record, layout: int, slots: int, buffered: bool, key_version: int) -> bytes:
+    """What a MAC of this layout covers of an account's row, whose `slots` and `buffered` are to be these."""
+    created_at_us = clock.us(row["created_at"])
+    if layout == 1:
+        return canonical.account(
+            row["number"],
+            row["id"],
+            row["owner"],
+            row["type"],
+            row["currency"],
+            created_at_us,
+            row["metadata"],
+            key_version,
+        )
+    if layout != canonical.LAYOUT:
+        raise ValueError(f"there is no layout {layout}")
+    return canonical.account_2(
         row["number"],
         row["id"],
+        row["module"],
         row["owner"],
         row["type"],
         row["currency"],
-        clock.us(row["created_at"]),
+        row["shard"],
+        slots,
+        buffered,
+        created_at_us,
         row["metadata"],
-        row["key_version"],
+        key_version,
     )

@@ -1,19 +1,23 @@
 """Entries of a batch: each moves the balance of its sub-account, and is chained to the one before.
 
-A line on a platform account moves the balance at once, and is journaled with all others of its batch on that
-sub-account, by one entry that names their vouchers: the detail is in the vouchers' lines.
+A line on a platform account moves the balance at once, and is journaled with all others of its batch on that sub-
+account, by one entry for each module, which names its vouchers: the detail is in the vouchers' lines. So an entry is
+of one module, and the ids that it names are ids of that module.
 """
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
+import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
+from fundledger.ledger import clock
 from fundledger.ledger.account import Account, SubAccount
 from fundledger.ledger.batch import Batch
-from fundledger.security.canonical import entry as entry_message
-from fundledger.security.canonical import summary as summary_message
+from fundledger.ledger.voucher import Key
+from fundledger.security import canonical
+from fundledger.security.canonical import entry_2 as entry_message
 
 
 class _NoLine:
@@ -46,12 +50,13 @@ def lines_of_parts(
 
 def write_entries(
     batch: Batch,
-    voucher_id: UUID,
+    voucher: Key,
     touched: Sequence[SubAccount],
     lines: Sequence[tuple[Account, int]],
     counts: dict[int, int] | _NoLine | None = None,
 ) -> None:
     """`touched[i]` is the sub-account of `lines[i]`; `counts` are those that are not one line of a statement."""
+    module, voucher_id = voucher
     tag, key_version = batch.key.tag, batch.key.version
     id_bytes, date_ordinal, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
     append, summarises = batch.entries.append, batch.summarises
@@ -60,16 +65,26 @@ def write_entries(
         s.posted = balance = s.posted + amount
         s.written = True
         if summarises and account.type.platform:
-            batch.summaries.setdefault(s, []).append((voucher_id, amount))
+            batch.summaries.setdefault(s, []).append((voucher, amount))
             continue
         number, slot = account.number, s.slot
         s.seq = seq = s.seq + 1
         s.last_entry_mac = mac = tag(
             entry_message(
-                number, slot, seq, id_bytes, amount, balance, date_ordinal, posted_at_us, s.last_entry_mac, key_version
+                module,
+                number,
+                slot,
+                seq,
+                id_bytes,
+                amount,
+                balance,
+                date_ordinal,
+                posted_at_us,
+                s.last_entry_mac,
+                key_version,
             )
         )
-        append((s.shard, number, slot, seq, voucher_id, amount, balance, mac, None))
+        append((s.shard, number, slot, seq, voucher_id, amount, balance, mac, None, module))
         if counts is not None:
             more = counts.get(i)
             if more is not None:
@@ -77,36 +92,75 @@ def write_entries(
 
 
 def write_summaries(batch: Batch) -> None:
-    """The entries of all lines that were only summed so far."""
+    """The entries of all lines that were only summed so far: one for each module on a sub-account."""
     for s, lines in batch.summaries.items():
-        if lines:
-            write_later(batch, s, [id_ for id_, _ in lines], sum(amount for _, amount in lines))
+        by_module: dict[str, list[tuple[Key, int]]] = {}
+        for line in lines:
+            by_module.setdefault(line[0][0], []).append(line)
+        # The balance has all of them in it already.
+        balance = s.posted - sum(amount for _, amount in lines)
+        for module, of_module in by_module.items():
+            amount = sum(amount for _, amount in of_module)
+            balance += amount
+            write_later(batch, s, module, [key[1] for key, _ in of_module], amount, balance)
     batch.summaries = {}
 
 
 def write_later(
-    batch: Batch, s: SubAccount, voucher_ids: list[UUID], amount: int, accounting_date: date | None = None
+    batch: Batch,
+    s: SubAccount,
+    module: str | None,
+    voucher_ids: list[UUID],
+    amount: int,
+    balance_after: int,
+    accounting_date: date | None = None,
 ) -> None:
     """One entry for a line of each of these vouchers, which `s.posted` has in it already: a summary, unless it is one
-    line only.
+    line only. `module` is None of vouchers that were buffered before modules were recorded.
     """
     alone = len(voucher_ids) == 1
     s.seq += 1
-    s.last_entry_mac = mac = batch.key.tag(
-        (entry_message if alone else summary_message)(
-            s.account.number,
-            s.slot,
-            s.seq,
-            b"".join([id_.bytes for id_ in voucher_ids]),
-            amount,
-            s.posted,
-            batch.date_ordinal if accounting_date is None else accounting_date.toordinal(),
-            batch.posted_at_us,
-            s.last_entry_mac,
-            batch.key.version,
-        )
+    fields = (
+        s.account.number,
+        s.slot,
+        s.seq,
+        b"".join([id_.bytes for id_ in voucher_ids]),
+        amount,
+        balance_after,
+        batch.date_ordinal if accounting_date is None else accounting_date.toordinal(),
+        batch.posted_at_us,
+        s.last_entry_mac,
+        batch.key.version,
     )
+    s.last_entry_mac = mac = batch.key.tag(_message(module, alone, fields))
     of = voucher_ids[0] if alone else voucher_ids
-    batch.entries.append((s.shard, s.account.number, s.slot, s.seq, of, amount, s.posted, mac, accounting_date))
+    batch.entries.append(
+        (s.shard, s.account.number, s.slot, s.seq, of, amount, balance_after, mac, accounting_date, module)
+    )
     if not alone:
         batch.counts.append((s.shard, s.account.number, s.slot, s.seq, len(voucher_ids) - 1))
+
+
+def _message(module: str | None, alone: bool, fields: tuple[Any, ...]) -> bytes:
+    if module is None:
+        return (canonical.entry if alone else canonical.summary)(*fields)
+    return (canonical.entry_2 if alone else canonical.summary_2)(module, *fields)
+
+
+def message_of(row: asyncpg.Record, previous_mac: bytes) -> bytes:
+    """What the MAC of an entry's row covers, by its layout."""
+    summed: list[UUID] | None = row["vouchers"]
+    ids = row["voucher_id"].bytes if summed is None else b"".join([id_.bytes for id_ in summed])
+    fields = (
+        row["account_number"],
+        row["slot"],
+        row["seq"],
+        ids,
+        row["amount"],
+        row["balance_after"],
+        row["accounting_date"].toordinal(),
+        clock.us(row["posted_at"]),
+        previous_mac,
+        row["key_version"],
+    )
+    return _message(row["module"], summed is None, fields)

@@ -2,12 +2,16 @@
 
 import hashlib
 from enum import IntEnum
+from typing import TypeAlias
 
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.ledger.account import Account
 from fundledger.ledger.refusal import Refusal
+
+HoldKey: TypeAlias = tuple[str, str]
+"""Module and hold id: what a hold is known by. Only the module that placed a hold captures or releases it."""
 
 
 class HoldStatus(IntEnum):
@@ -33,31 +37,46 @@ class Hold(msgspec.Struct):
     created_at_us: int
     expires_at_us: int
     ended_at_us: int
+    module: str
+
+    @property
+    def key(self) -> HoldKey:
+        return self.module, self.id
 
     def expired_at(self, now_us: int) -> bool:
         return self.status == HoldStatus.OPEN and 0 < self.expires_at_us <= now_us
 
 
+def hold_digest(id_: str, account_id: str, amount: int, expires_at_us: int) -> bytes:
+    """SHA-256 over what the caller asked for: two requests with one id are the same request iff these are equal."""
+    return hashlib.sha256(f"hold/1\n{id_}\n{account_id}\n{amount}\n{expires_at_us}".encode()).digest()
+
+
 class PlaceHold:
     """A request to set an amount aside."""
 
-    __slots__ = ("account", "amount", "digest", "expires_at_us", "id")
+    __slots__ = ("account", "amount", "digest", "expires_at_us", "id", "key", "module")
 
-    def __init__(self, id_: str, account: Account, amount: int, expires_at_us: int) -> None:
+    def __init__(self, id_: str, account: Account, amount: int, expires_at_us: int, module: str) -> None:
         self.id = id_
+        self.module = module
+        self.key: HoldKey = (module, id_)
         self.account = account
         self.amount = amount
         self.expires_at_us = expires_at_us
-        self.digest = hashlib.sha256(f"hold/1\n{id_}\n{account.id}\n{amount}\n{expires_at_us}".encode()).digest()
+        self.digest = hold_digest(id_, account.id, amount, expires_at_us)
 
 
 class EndHold:
-    """A request to free a hold: by the caller, or (`expire`) because its time is up. The place it is held is fixed."""
+    """A request to free a hold of this module: by the caller, or (`expire`) because its time is up. The place it is
+    held is fixed.
+    """
 
-    __slots__ = ("account", "expire", "id", "slot")
+    __slots__ = ("account", "expire", "id", "key", "slot")
 
-    def __init__(self, id_: str, account: Account, slot: int, expire: bool = False) -> None:
+    def __init__(self, id_: str, account: Account, slot: int, module: str, expire: bool = False) -> None:
         self.id = id_
+        self.key: HoldKey = (module, id_)
         self.account = account
         self.slot = slot
         self.expire = expire

@@ -3,6 +3,7 @@
 A row that does not verify ends the read of its account, and of no other. The caller of the read records the finding.
 """
 
+import hashlib
 import struct
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -10,11 +11,12 @@ from typing import Final, Protocol
 import asyncpg
 import msgspec
 
-from fundledger.ledger import clock
 from fundledger.ledger.account import Account, Status
 from fundledger.ledger.batch import Unfolded
 from fundledger.ledger.buffer import what_is_wrong
 from fundledger.ledger.directory import AccountTampered, Reader
+from fundledger.ledger.entries import message_of
+from fundledger.ledger.evidence import Found, write_findings
 from fundledger.ledger.statements import SQL
 from fundledger.security import canonical
 from fundledger.security.keys import KeyFault, Keys
@@ -68,7 +70,7 @@ class Places(Protocol):
 def verifies(keys: Keys, key_version: int, mac: bytes, message: Callable[[], bytes]) -> bool:
     """Whether a row's MAC is that of its content; a row whose content no message can carry does not verify."""
     try:
-        return keys.by_version(key_version).tag(message()) == mac
+        return keys.by_version(key_version).matches(message(), mac)
     except _UNREADABLE:
         return False
 
@@ -91,23 +93,6 @@ def sub_account_message(account: Account, row: asyncpg.Record) -> bytes:
     return canonical.first_of(row["slots"], row["buffered"], message)
 
 
-def entry_message(account_number: int, row: asyncpg.Record, previous_mac: bytes) -> bytes:
-    """What the MAC of an entry's row covers: its content, and the MAC of the entry before it."""
-    vouchers = row["vouchers"]
-    return (canonical.entry if vouchers is None else canonical.summary)(
-        account_number,
-        row["slot"],
-        row["seq"],
-        row["voucher_id"].bytes if vouchers is None else b"".join([id_.bytes for id_ in vouchers]),
-        row["amount"],
-        row["balance_after"],
-        row["accounting_date"].toordinal(),
-        clock.us(row["posted_at"]),
-        previous_mac,
-        row["key_version"],
-    )
-
-
 def check_sub_accounts(keys: Keys, account: Account, layout: Places, rows: Sequence[asyncpg.Record]) -> None:
     """That these rows are all sub-accounts of the account, each as it was written. Raises Tampered.
 
@@ -120,7 +105,7 @@ def check_sub_accounts(keys: Keys, account: Account, layout: Places, rows: Seque
             raise Tampered(account, *where, f"slot {row['slot']} does not match its MAC", row)
         if (row["normal"], row["bounded"]) != (account.type.normal, account.type.bounded):
             raise Tampered(account, *where, f"slot {row['slot']} is not of the account's type", row)
-        if row["status"] == Status.FROZEN_INTEGRITY:
+        if row["suspect"] or row["status"] == Status.FROZEN_INTEGRITY:
             raise Tampered(account, *where, "it is frozen because its books do not verify")
         found[where] = row
         last = (row["journal_seq"] or 0, row["journal_mac"] or canonical.GENESIS)
@@ -151,7 +136,7 @@ def check_buffered(keys: Keys, account: Account, rows: Sequence[Unfolded]) -> No
 
 def check_entry(keys: Keys, account: Account, shard: int, row: asyncpg.Record, previous_mac: bytes) -> None:
     """That an entry is as it was written, behind the one that it was chained to. Raises Tampered."""
-    if not verifies(keys, row["key_version"], row["mac"], lambda: entry_message(account.number, row, previous_mac)):
+    if not verifies(keys, row["key_version"], row["mac"], lambda: message_of(row, previous_mac)):
         wrong = f"entry {row['seq']} of slot {row['slot']} does not match its MAC"
         raise Tampered(account, shard, row["slot"], wrong, row)
 
@@ -171,6 +156,10 @@ async def fetch_readable(reader: Reader, account: Account, name: str, *arguments
         raise Tampered(account, account.shard, 0, f"a row of {name} cannot be read: {error}") from None
 
 
-async def record_finding(reader: Reader, found: Tampered) -> None:
-    """Keep what a read found, once however often it is read."""
-    await reader.fetch(SQL["record_read_finding"], found.shard, found.account_number, found.slot, found.evidence)
+async def record_finding(connection: "asyncpg.Connection[asyncpg.Record]", keys: Keys, found: Tampered) -> None:
+    """Keep what a read found, once however often it is read. Raises ChainBroken, KeyFault."""
+    digest = hashlib.sha256(found.evidence.encode()).hexdigest()[:32]
+    subject = f"account number {found.account_number} slot {found.slot} {digest}"
+    place = {"shard": found.shard, "account_number": found.account_number, "slot": found.slot}
+    async with connection.transaction():
+        await write_findings(connection, keys, [Found(found.evidence, "read", subject, **place)])

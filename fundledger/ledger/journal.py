@@ -24,6 +24,7 @@ from fundledger.ledger.cursors import BadCursor, Cursor
 from fundledger.ledger.directory import Directory, Reader
 from fundledger.ledger.integrity import Tampered, check_entry, fetch_of
 from fundledger.ledger.positions import Position, positions_at, read_positions
+from fundledger.ledger.records import Name
 from fundledger.ledger.settled import settle
 from fundledger.ledger.sources import Source, read_sources
 from fundledger.security.keys import Keys
@@ -178,7 +179,7 @@ class _Page:
         self.account = account
         self.limit = limit
         self.entries: list[StatementEntry] = []
-        self.sources: dict[UUID, Source] = {}
+        self.sources: dict[Name, Source] = {}
         self._level = level
         self._shards = {start.slot: start.shard for start in starts}
         self._read = {start.slot: start.seq for start in starts}
@@ -219,23 +220,23 @@ class _Page:
                 raise Tampered(self.account, self._shards[slot], slot, f"entry {seq + 1} of slot {slot} is missing")
         self._adds_up()
 
-    def wanted(self, rows: Sequence[asyncpg.Record]) -> list[UUID]:
+    def wanted(self, rows: Sequence[asyncpg.Record]) -> list[Name]:
         """The vouchers of as many lines as there is room for."""
         room = self.limit - len(self.entries)
-        ids: dict[UUID, None] = {}
+        names: dict[Name, None] = {}
         for row in rows:
             if room <= 0:
                 break
             if row["vouchers"] is None:
-                ids[row["voucher_id"]] = None
+                names[row["module"], row["voucher_id"]] = None
                 room -= 0 if self._level == LINES and row["extra"] is not None else 1
             elif self._level == LINES:
                 begun = self._begun(row)
-                ids |= dict.fromkeys(row["vouchers"][: begun + room])
+                names |= dict.fromkeys([(row["module"], id_) for id_ in row["vouchers"][: begun + room]])
                 room -= len(row["vouchers"]) - begun
             else:
                 room -= 1
-        return list(ids)
+        return list(names)
 
     def add(self, row: asyncpg.Record) -> bool:
         if self._time is not None and row["posted_at"] != self._time:
@@ -361,7 +362,7 @@ class _Page:
         )
 
     def _source(self, row: asyncpg.Record, id_: UUID) -> Source:
-        source = self.sources.get(id_)
+        source = self.sources.get((row["module"], id_))
         if source is None:
             raise self._tampered(row, f"voucher {id_} is missing")
         return source

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from fundledger.ledger.directory import account_message
+from fundledger.ledger.directory import message_of
 from fundledger.ledger.statements import SQL
 from fundledger.security.key_record import Evidence, KeyRecord
 from fundledger.security.keys import FileKeys
@@ -55,5 +55,5 @@ async def read_evidence(connection: Connection) -> Evidence:
     for row in await connection.fetch(SQL["accounts_by_number"], numbers):
         # What cannot even be read is for `verify` to find.
         with contextlib.suppress(Exception):
-            found[row["key_version"]].append((account_message(row), row["mac"]))
+            found[row["key_version"]].append((message_of(row), row["mac"]))
     return dict(found)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+
+from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.ledger.account import Account
 from fundledger.ledger.batch import (
@@ -18,18 +19,29 @@ from fundledger.ledger.batch import (
 )
 from fundledger.ledger.books import Books
 from fundledger.ledger.buffer import AMOUNT_MAX
-from fundledger.ledger.hold import EndHold, PlaceHold
-from fundledger.ledger.voucher import Voucher
+from fundledger.ledger.hold import EndHold, HoldKey, PlaceHold
+from fundledger.ledger.voucher import Key, Voucher
 
 
 class Plan:
     """Which rows a list of commands needs: `places[shard]` are the sub-accounts to lock there, by `place_of`.
 
     `deferred` are the accounts that are only credited, by amounts that may be buffered; `unfold` those of which what
-    waits in the buffer is to be posted first. `exclusive`: not even whoever buffers may go on meanwhile.
+    waits in the buffer is to be posted first. `exclusive`: not even whoever buffers may go on meanwhile. `vouchers`,
+    `holds` and `reverses` are known by module and id; `voucher_ids` are the ids of `vouchers` alone.
     """
 
-    __slots__ = ("accounts", "deferred", "exclusive", "holds", "places", "reverses", "unfold", "voucher_ids")
+    __slots__ = (
+        "accounts",
+        "deferred",
+        "exclusive",
+        "holds",
+        "places",
+        "reverses",
+        "unfold",
+        "voucher_ids",
+        "vouchers",
+    )
 
     def __init__(
         self, commands: Sequence[Command], books: Books, wide: Mapping[int, int], unfold: AbstractSet[int] = frozenset()
@@ -40,9 +52,10 @@ class Plan:
         self.exclusive = False
         self.places: dict[int, set[int]] = {}
         self.accounts: dict[int, Account] = {}
-        self.voucher_ids: list[Any] = []
-        self.holds: list[str] = []
-        self.reverses: list[Any] = []
+        self.voucher_ids: list[UUID] = []
+        self.vouchers: set[Key] = set()
+        self.holds: set[HoldKey] = set()
+        self.reverses: set[Key] = set()
         for command in commands:
             if type(command) is Voucher:
                 self._add_voucher(command, books.ordinal)
@@ -55,10 +68,10 @@ class Plan:
                     command.account.shard,
                     place_of(command.account, command.account.shard, books.ordinal),
                 )
-                self.holds.append(command.id)
+                self.holds.add(command.key)
             elif type(command) is EndHold:
                 self._add(command.account, command.account.shard, (command.account.number << 16) + command.slot)
-                self.holds.append(command.id)
+                self.holds.add(command.key)
             elif type(command) is SetStatus:
                 self._fold_first(command.account)
                 self.exclusive = True
@@ -96,6 +109,7 @@ class Plan:
 
     def _add_voucher(self, voucher: Voucher, ordinal: int) -> None:
         self.voucher_ids.append(voucher.id)
+        self.vouchers.add(voucher.key)
         home = voucher.shard
         for place, (account, amount) in zip(places_of(voucher, ordinal), voucher.lines, strict=True):
             if account.buffered and 0 < amount <= AMOUNT_MAX:
@@ -103,10 +117,10 @@ class Plan:
                 continue
             self._add(account, home if account.type.platform else account.shard, place)
         if voucher.hold is not None:
-            self.holds.append(voucher.hold)
+            self.holds.add((voucher.module, voucher.hold))
             self.places.setdefault(voucher.hold_shard, set()).add(voucher.hold_place)
         if voucher.reverses is not None:
-            self.reverses.append(voucher.reverses)
+            self.reverses.add((voucher.module, voucher.reverses))
 
     def _add(self, account: Account, shard: int, place: int) -> None:
         self.accounts[account.number] = account

@@ -20,17 +20,19 @@ import asyncpg
 
 from fundledger.database.failures import PASSING, was_rolled_back
 from fundledger.ledger import clock
-from fundledger.ledger.account import Status
+from fundledger.ledger.account import Status, SubAccount
 from fundledger.ledger.batch import Batch, Command, Outcome, SetPolicy, SetStatus
 from fundledger.ledger.books import Books
 from fundledger.ledger.buffer_rows import delete_folded, read_deferred, read_unfolded, write_buffered
 from fundledger.ledger.columns import parameters
 from fundledger.ledger.directory import AccountTampered
+from fundledger.ledger.evidence import ChainBroken, Found, write_events, write_findings
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.ledger.hold import HoldKey
 from fundledger.ledger.plan import Plan
 from fundledger.ledger.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
 from fundledger.ledger.refusal import Code, Refusal
-from fundledger.ledger.routes import write_opened, write_routes
+from fundledger.ledger.routes import write_opened, write_policies, write_routes
 from fundledger.ledger.rows import take
 from fundledger.ledger.rules import decide
 from fundledger.ledger.session import COMMIT, Session
@@ -121,14 +123,14 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
 ) -> list[Outcome | Fault]:
     """Lock and read, decide, write, commit; again when it has to be. `sent_commit`: it may have been committed."""
     conflicts = 0
-    placed: set[str] = set()
+    placed: set[HoldKey] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
     while True:
         try:
             batch, outcomes = await _decide(session, books, commands, number, placed)
             connection = await session.open()
             if batch.has_writes():
-                await _write(connection, session, batch, early)
+                await _write(connection, session, books, batch, early)
                 placed |= batch.new_holds
                 # Not before: whatever this process did between the lock and the commit, other writers would wait for.
                 on_sent(False)
@@ -153,7 +155,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             conflicts += 1
             if conflicts >= CONFLICT_ATTEMPTS:
                 return await _halve(session, books, commands, Unavailable("too many conflicts"), sent_commit)
-        except (AccountTampered, HoldTampered, VoucherTampered, SubAccountMissing) as error:
+        except (AccountTampered, HoldTampered, VoucherTampered, SubAccountMissing, ChainBroken) as error:
             await session.rollback()
             _log.critical("a record does not match its MAC", exc_info=error)
             return await _halve(
@@ -220,7 +222,7 @@ async def _decide(
     books: Books,
     commands: Sequence[Command],
     number: int,
-    placed: AbstractSet[str] = frozenset(),
+    placed: AbstractSet[HoldKey] = frozenset(),
     known: Mapping[int, int] = NARROW,
 ) -> tuple[Batch, list[Outcome]]:
     """Lock, read and decide; again with all slots of the accounts of which one slot was not enough. `known`: of which
@@ -285,30 +287,32 @@ async def _read(
             now = sub_account.posted_at_us
     batch.happens_at(now, books.calendar.date_of(now))
     if used or (plan.voucher_ids and not rows):
-        records = await read_records(connection, books.directory, used or plan.voucher_ids)
-        for record, _ in records:
-            batch.vouchers[record.id] = record
+        wanted = plan.vouchers if used is None else {key for key in plan.vouchers if key[1] in set(used)}
+        for record, _ in await read_records(connection, books.directory, wanted):
+            batch.vouchers[record.key] = record
             if record.batch == number:
-                batch.mine.add(record.id)
+                batch.mine.add(record.key)
     if plan.reverses:
-        for row in await connection.fetch(SQL["read_reversals"], plan.reverses):
-            batch.reversed_by[row["reverses"]] = row["id"]
+        for row in await connection.fetch(SQL["read_reversals"], [id_ for _, id_ in plan.reverses]):
+            batch.reversed_by[row["module"], row["reverses"]] = row["id"]
     if plan.unfold:
         await read_unfolded(connection, books, batch, plan.unfold)
     if plan.holds:
-        batch.holds = await read_holds(connection, books.directory, books.keys, plan.holds)
+        batch.holds = await read_holds(connection, books.directory, plan.holds)
     return batch
 
 
 async def _write(
     connection: "asyncpg.Connection[asyncpg.Record]",
     session: Session,
+    books: Books,
     batch: Batch,
     early: bool = False,
 ) -> None:
     if batch.opened:
         await write_opened(connection, batch)
     written = [s for s in batch.sub_accounts.values() if s.written]
+    assert not any(s.suspect for s in written), "a row that does not match its MAC would get a fresh one"
     shards = {s.shard for s in written}
     shards.update(shard for shard, _ in batch.new_vouchers)
     for shard in sorted(shards):
@@ -319,21 +323,16 @@ async def _write(
         arguments = parameters(batch, shard, vouchers, sub_accounts, entries, early)
         await session.write.fetch(*arguments)
     if batch.routes:
-        await write_routes(connection, batch)
+        await write_routes(connection, batch, books.keys)
     if batch.changed_holds:
         await write_holds(connection, batch)
     if batch.buffered:
         await write_buffered(connection, batch)
     if batch.folded:
         await delete_folded(connection, batch)
-    for policy in batch.policies:
-        await connection.execute(
-            SQL["write_policy"], policy.account.number, policy.buffered, policy.reason, policy.module
-        )
-    for event in batch.events:
-        await connection.execute(
-            SQL["write_account_event"], event.account.number, event.status, event.reason, event.module
-        )
+    await write_policies(connection, batch, books.keys)
+    if batch.events:
+        await write_events(connection, books.keys, batch.events)
 
 
 async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> None:
@@ -350,15 +349,22 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
         existing: dict[int, int] = {}
         for number, account in accounts.items():
             if not account.type.platform:
-                rows = await connection.fetch(SQL["read_slots"], number, [account.shard])
-                existing[number] = rows[-1]["slot"] + 1
+                places = await connection.fetch(SQL["read_slots"], number, [account.shard])
+                existing[number] = places[-1]["slot"] + 1
         batch, _ = await _decide(session, books, freezes, secrets.randbits(62), known=existing)
         connection = await session.open()
-        for place, evidence in tampered.tampered.items():
-            found = tampered.sub_accounts[place]
-            row = (found.shard, found.account.number, found.slot, evidence)
-            await connection.execute(SQL["write_integrity_finding"], *row)
-        await _write(connection, session, batch)
+        rows: list[tuple[SubAccount, str]] = []
+        for place, row in {**tampered.tampered, **batch.tampered}.items():
+            s = batch.sub_accounts.get(place) or tampered.sub_accounts[place]
+            # One that has its mark by now was found by another worker.
+            if place in batch.tampered or not s.suspect or place not in batch.sub_accounts:
+                rows.append((s, row))
+        findings = [Found(row, shard=s.shard, account_number=s.account.number, slot=s.slot) for s, row in rows]
+        await write_findings(connection, books.keys, findings)
+        for s, _ in rows:
+            if s.suspect:
+                await connection.execute(SQL["mark_suspect"], s.shard, s.account.number, s.slot)
+        await _write(connection, session, books, batch)
         await connection.execute(COMMIT)
     except Exception:
         _log.exception("could not freeze yet")

@@ -7,9 +7,10 @@ import asyncpg
 import msgspec
 
 from fundledger.ledger.batch import Batch
-from fundledger.ledger.directory import AccountTampered, Directory, Reader
+from fundledger.ledger.directory import AccountTampered, Directory, Reader, account_message, account_verifies
 from fundledger.ledger.statements import SQL
 from fundledger.security import canonical
+from fundledger.security.keys import Keys
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +43,35 @@ async def write_opened(connection: "asyncpg.Connection[asyncpg.Record]", batch: 
         )
 
 
-async def write_routes(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
-    """Under the locks of all slots."""
+async def write_routes(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch, keys: Keys) -> None:
+    """Under the locks of all slots. Raises AccountTampered, KeyFault."""
     for request in batch.routes:
+        number, key = request.account.number, batch.key
+        row = await _account(connection, number, keys)
+        mac = key.tag(account_message(row, canonical.LAYOUT, request.slots, row["buffered"], key.version))
         await connection.execute(
-            SQL["write_route"], request.account.number, request.slots, request.reason, request.module
+            SQL["write_route"], number, request.slots, request.reason, request.module, key.version, mac
         )
+
+
+async def write_policies(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch, keys: Keys) -> None:
+    """Under the lock of slot 0. Raises AccountTampered, KeyFault."""
+    for policy in batch.policies:
+        number, key = policy.account.number, batch.key
+        row = await _account(connection, number, keys)
+        mac = key.tag(account_message(row, canonical.LAYOUT, row["slots"], policy.buffered, key.version))
+        await connection.execute(
+            SQL["write_policy"], number, policy.buffered, policy.reason, policy.module, key.version, mac
+        )
+
+
+async def _account(connection: "asyncpg.Connection[asyncpg.Record]", number: int, keys: Keys) -> asyncpg.Record:
+    """Locked, and verified before it gets a new MAC."""
+    row = await connection.fetchrow(SQL["lock_account"], number)
+    assert row is not None, "an account is never deleted"
+    if not account_verifies(row, keys):
+        raise AccountTampered(row)
+    return row
 
 
 async def read_routes(reader: Reader) -> list[Route]:
@@ -69,4 +93,5 @@ async def follow(reader: Reader, directory: Directory, known: dict[int, int], ro
             _log.critical("a route is not followed: %s", error)
             continue
         if account is not None and not account.type.platform:
-            directory.remember(msgspec.structs.replace(account, slots=route.slots, buffered=route.buffered))
+            # What the account says itself is under its MAC; the route only tells that it changed.
+            directory.remember(account)

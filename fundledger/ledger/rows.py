@@ -10,7 +10,9 @@ from fundledger.security import canonical
 
 
 def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.Record) -> None:
-    """Put a row that was read into the batch. One whose MAC does not verify is taken as frozen. Raises KeyFault."""
+    """Put a row that was read into the batch. One that does not match its MAC is taken as frozen, and so is one with
+    the mark of an earlier finding, which is not found again. Raises KeyFault.
+    """
     (
         number,
         slot,
@@ -25,7 +27,8 @@ def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.
         mac,
         slots,
         buffered,
-    ) = row[:13]
+        suspect,
+    ) = row[:14]
     message = canonical.sub_account(
         number,
         slot,
@@ -40,13 +43,29 @@ def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.
         key_version,
     )
     place = (number << 16) + slot
-    if books.keys.by_version(key_version).tag(canonical.first_of(slots, buffered, message)) != mac:
+    if not suspect and not books.keys.by_version(key_version).matches(
+        canonical.first_of(slots, buffered, message), mac
+    ):
         evidence = {
             name: value.hex() if isinstance(value, bytes) else value for name, value in row.items() if name != "used"
         }
         batch.tampered[place] = msgspec.json.encode(evidence).decode()
+        suspect = True
     batch.sub_accounts[place] = sub_account = SubAccount(
-        account, shard, slot, posted, held, version, seq, posted_at_us, status, last_entry_mac, mac, slots, buffered
+        account,
+        shard,
+        slot,
+        posted,
+        held,
+        version,
+        seq,
+        posted_at_us,
+        status,
+        last_entry_mac,
+        mac,
+        slots,
+        buffered,
+        suspect,
     )
-    if place in batch.tampered:
+    if suspect:
         sub_account.status = Status.FROZEN_INTEGRITY

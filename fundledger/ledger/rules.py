@@ -66,7 +66,8 @@ def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
 
 
 def _post(batch: Batch, voucher: Voucher) -> Outcome:
-    seen = batch.vouchers.get(voucher.id)
+    key = voucher.key
+    seen = batch.vouchers.get(key)
     if seen is not None:
         return _seen(batch, voucher, seen)
     if voucher.imbalance != 0:
@@ -76,7 +77,7 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
         return Outcome(refusal=_unknown(voucher.unknown))
     hold = None
     if voucher.hold is not None:
-        hold = batch.holds.get(voucher.hold)
+        hold = batch.holds.get((voucher.module, voucher.hold))
         if hold is None:
             return Outcome(refusal=Refusal(Code.HOLD_NOT_FOUND, f"there is no hold {voucher.hold}"))
     lines = voucher.lines
@@ -102,23 +103,24 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
         batch.posted_at_us,
         batch.accounting_date,
         batch.number,
+        voucher.module,
     )
     if refusal is not None:
         if refusal.final:
-            batch.vouchers[voucher.id] = record
+            batch.vouchers[key] = record
             batch.new_vouchers.append((voucher.shard, record))
         return Outcome(record=record, refusal=refusal)
-    batch.vouchers[voucher.id] = record
+    batch.vouchers[key] = record
     batch.new_vouchers.append((voucher.shard, record))
     is_spread = lines is not voucher.lines
     if batch.deferred:
-        touched, lines = defer(batch, voucher.id, touched, lines)
+        touched, lines = defer(batch, key, touched, lines)
     counts = lines_of_parts(touched, lines, voucher.lines) if is_spread else None
-    write_entries(batch, voucher.id, touched, lines, counts)
+    write_entries(batch, key, touched, lines, counts)
     if hold is not None:
         _capture(batch, voucher, hold)
     if voucher.reverses is not None:
-        batch.reversed_by[voucher.reverses] = voucher.id
+        batch.reversed_by[voucher.module, voucher.reverses] = voucher.id
     return Outcome(record=record)
 
 
@@ -144,8 +146,8 @@ def _seen(batch: Batch, voucher: Voucher, seen: Record) -> Outcome:
     if seen.digest != voucher.digest:
         detail = "this id was used before, with other content"
         return Outcome(refusal=Refusal(Code.VOUCHER_ID_REUSED, detail, field="id"))
-    replay = voucher.id not in batch.mine
-    batch.mine.discard(voucher.id)
+    replay = voucher.key not in batch.mine
+    batch.mine.discard(voucher.key)
     return Outcome(record=seen, refusal=seen.refusal, replay=replay)
 
 
@@ -169,7 +171,7 @@ def _why_not(
         refusal = _integrity_refusal(batch, hold) or _hold_status_refusal(hold, batch.posted_at_us)
         if refusal is not None:
             return refusal
-    if voucher.reverses is not None and voucher.reverses in batch.reversed_by:
+    if voucher.reverses is not None and (voucher.module, voucher.reverses) in batch.reversed_by:
         return Refusal(Code.VOUCHER_ALREADY_REVERSED, f"voucher {voucher.reverses} was reversed before")
     currency = lines[0][0].currency
     for account, _ in lines:
@@ -235,7 +237,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
     culprit = outcomes[-1]
     for _, record in batch.new_vouchers[vouchers:]:
         if record is not culprit.record:
-            del batch.vouchers[record.id]
+            del batch.vouchers[record.key]
     batch.new_vouchers[vouchers:] = [new for new in batch.new_vouchers[vouchers:] if new[1] is culprit.record]
     del batch.entries[entries:]
     del batch.buffered[buffered:]
@@ -248,7 +250,7 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
     )
     parts = []
     for i, voucher in enumerate(group.vouchers):
-        stands = batch.vouchers.get(voucher.id)
+        stands = batch.vouchers.get(voucher.key)
         if i == len(outcomes) - 1:
             parts.append(culprit)
         elif stands is not None and stands.digest == voucher.digest:
@@ -259,14 +261,14 @@ def _post_all_or_none(batch: Batch, group: AtomicGroup) -> Outcome:
 
 
 def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
-    seen = batch.holds.get(request.id)
+    seen = batch.holds.get(request.key)
     if seen is not None:
         if seen.digest != request.digest:
             return Outcome(
                 refusal=Refusal(Code.HOLD_ID_REUSED, "this id was used before, with other content", field="id")
             )
-        replay = request.id not in batch.my_holds
-        batch.my_holds.discard(request.id)
+        replay = request.key not in batch.my_holds
+        batch.my_holds.discard(request.key)
         return Outcome(hold=seen, refusal=seen.refusal, replay=replay)
     account = request.account
     if 0 < request.expires_at_us <= batch.posted_at_us:
@@ -296,12 +298,13 @@ def _place_hold(batch: Batch, request: PlaceHold) -> Outcome:
         batch.posted_at_us,
         request.expires_at_us,
         0,
+        request.module,
     )
     if refusal is None:
         sub_account.held += request.amount
         sub_account.written = True
-    batch.holds[hold.id] = batch.changed_holds[hold.id] = hold
-    batch.new_holds.add(hold.id)
+    batch.holds[hold.key] = batch.changed_holds[hold.key] = hold
+    batch.new_holds.add(hold.key)
     return Outcome(hold=hold, refusal=refusal)
 
 
@@ -349,11 +352,11 @@ def _free(batch: Batch, hold: Hold, status: HoldStatus) -> None:
     sub_account.written = True
     hold.status = status
     hold.ended_at_us = batch.posted_at_us
-    batch.changed_holds[hold.id] = hold
+    batch.changed_holds[hold.key] = hold
 
 
 def _end_hold(batch: Batch, request: EndHold) -> Outcome:
-    hold = batch.holds[request.id]
+    hold = batch.holds[request.key]
     if hold.status == HoldStatus.RELEASED:
         return Outcome(hold=hold, replay=True)
     refusal = _integrity_refusal(batch, hold)

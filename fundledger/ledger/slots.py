@@ -15,7 +15,7 @@ from fundledger.ledger.batch import Batch, Outcome, Rebalance, Resplit
 from fundledger.ledger.entries import NO_LINE, write_entries
 from fundledger.ledger.hold import Hold
 from fundledger.ledger.refusal import Refusal
-from fundledger.ledger.voucher import Record, digest_of
+from fundledger.ledger.voucher import LEDGER, Record, digest_of
 from fundledger.security import canonical
 
 REBALANCE = "rebalance"
@@ -202,8 +202,9 @@ def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Rec
         batch.posted_at_us,
         batch.accounting_date,
         batch.number,
+        LEDGER,
     )
-    batch.vouchers[record.id] = record
+    batch.vouchers[record.key] = record
     batch.new_vouchers.append((account.shard, record))
     return record
 
@@ -232,7 +233,7 @@ def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
 def _move(batch: Batch, account: Account, moves: Sequence[tuple[SubAccount, SubAccount, int]]) -> Record:
     record = _move_voucher(batch, account, [amount for _, _, amount in moves])
     places = [slot for giver, taker, _ in moves for slot in (giver, taker)]
-    write_entries(batch, record.id, places, record.lines, NO_LINE)
+    write_entries(batch, record.key, places, record.lines, NO_LINE)
     return record
 
 

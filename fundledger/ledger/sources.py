@@ -1,6 +1,7 @@
 """What the lines of a statement come from: vouchers, verified, and the accounts on their other side."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import asyncpg
 import msgspec
@@ -9,7 +10,7 @@ from asyncpg.pgproto.pgproto import UUID
 from fundledger.ledger.account import Account
 from fundledger.ledger.directory import AccountTampered, Directory, Reader
 from fundledger.ledger.integrity import Tampered, fetch_readable, verifies
-from fundledger.ledger.records import voucher_message
+from fundledger.ledger.records import Name, is_wanted, names_of, voucher_message
 from fundledger.ledger.statements import SQL
 from fundledger.ledger.voucher import digest_of
 
@@ -33,20 +34,26 @@ class Source(msgspec.Struct, frozen=True):
 
 
 async def read_sources(
-    reader: Reader, directory: Directory, account: Account, ids: Sequence[UUID]
-) -> dict[UUID, Source]:
-    """The vouchers that exist among these. Raises Tampered.
+    reader: Reader, directory: Directory, account: Account, wanted: Sequence[Name]
+) -> dict[Name, Source]:
+    """The vouchers that exist among these, as the journal names them. Raises Tampered.
 
     An account on the other side whose own record does not verify is named by nothing: it hides no line of this one.
     """
-    if not ids:
+    if not wanted:
         return {}
-    rows = await fetch_readable(reader, account, "read_vouchers", ids)
+    found = await fetch_readable(reader, account, "read_vouchers", [id_ for _, id_ in wanted])
+    rows = [row for row in found if is_wanted(row, wanted)]
     for row in rows:
-        if not verifies(directory.keys, row["key_version"], row["mac"], lambda row=row: voucher_message(row)):  # type: ignore[misc]
+        message = partial(voucher_message, row, row["layout"], row["key_version"])
+        if not verifies(directory.keys, row["key_version"], row["mac"], message):
             raise Tampered(account, account.shard, 0, f"the record of voucher {row['id']} does not match its MAC", row)
     names = await _names(reader, directory, sorted({number for row in rows for number in row["lines"][::2]}))
-    return {row["id"]: _source(account, row, names) for row in rows}
+    sources: dict[Name, Source] = {}
+    for row in rows:
+        source = _source(account, row, names)
+        sources.update(dict.fromkeys(names_of(row), source))
+    return sources
 
 
 async def _names(reader: Reader, directory: Directory, numbers: Sequence[int]) -> dict[int, str]:

@@ -17,7 +17,10 @@ def set_status(batch: Batch, request: SetStatus) -> Outcome:
     mine = [s for s in batch.sub_accounts.values() if s.account.number == account.number]
     touched = [s for s in mine if s.status != Status.MERGED]
     if request.status == Status.FROZEN_INTEGRITY:
-        change = touched
+        # What does not match its MAC is marked instead: it must not get a MAC over figures that nobody wrote.
+        change = [s for s in touched if not s.suspect]
+        if not change and batch.tampered:
+            batch.events.append(request)
     elif any(s.status == Status.CLOSED for s in touched):
         if request.status == Status.CLOSED:
             return Outcome(replay=True)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import date
+from typing import Final, TypeAlias
 
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
@@ -12,6 +13,11 @@ from fundledger.ledger.refusal import Refusal
 
 ENTRIES_MIN, ENTRIES_MAX = 2, 64
 AMOUNT_MAX = (1 << 53) - 1
+LEDGER: Final = "ledger"
+"""The module of what the ledger moves of its own accord. No client system has this name."""
+
+Key: TypeAlias = tuple[str, UUID]
+"""Module and voucher id: what a voucher is known by. The ids of two modules have nothing to do with each other."""
 
 
 class Voucher:
@@ -19,7 +25,8 @@ class Voucher:
 
     `lines[i]` is `(account, signed amount)`, credit positive, in the caller's order; `imbalance` is their sum.
     `unknown` names the first account that does not exist; such a voucher has no lines. `hold` is the hold that it
-    captures, kept on the sub-account `hold_place` of shard `hold_shard`; `reverses` is the voucher that it undoes.
+    captures, kept on the sub-account `hold_place` of shard `hold_shard`; `reverses` is the voucher that it undoes. Both
+    are of the voucher's own `module`, as its id is.
     `shard` is that of its owner account, the first that is not the platform's. `places` is kept by `batch.places_of`.
     """
 
@@ -30,8 +37,10 @@ class Voucher:
         "hold_shard",
         "id",
         "imbalance",
+        "key",
         "lines",
         "metadata",
+        "module",
         "places",
         "reference",
         "reverses",
@@ -43,6 +52,7 @@ class Voucher:
     def __init__(
         self,
         id_: UUID,
+        module: str,
         type_: str,
         lines: Sequence[tuple[Account, int]],
         imbalance: int,
@@ -56,6 +66,8 @@ class Voucher:
         unknown: str | None = None,
     ) -> None:
         self.id = id_
+        self.module = module
+        self.key: Key = (module, id_)
         self.type = type_
         self.lines = lines
         self.imbalance = imbalance
@@ -79,7 +91,7 @@ def _home(lines: Sequence[tuple[Account, int]]) -> int:
 
 
 class Record(msgspec.Struct, gc=False):
-    """A voucher as it stands in the database: posted, or refused for ever. `lines[i]` as in Voucher."""
+    """A voucher as it stands in the database: posted, or refused permanently. `lines[i]` as in Voucher."""
 
     id: UUID
     type: str
@@ -93,6 +105,11 @@ class Record(msgspec.Struct, gc=False):
     posted_at_us: int
     accounting_date: date
     batch: int
+    module: str
+
+    @property
+    def key(self) -> Key:
+        return self.module, self.id
 
 
 def digest_of(

@@ -28,7 +28,7 @@ GUARDS_CHECK: Final = "guards_in_force"
 ACCOUNT: Final = "account {id} (number {account_number})"
 MISSING: Final = "none in shard {shard}, account number {account_number}, slot {slot}"
 SQL_CHECKS: Final = (
-    SqlCheck("voucher_equals_entries", "vouchers", "voucher {id}: {lines} lines, {entries} entries"),
+    SqlCheck("voucher_equals_entries", "vouchers", "voucher {id} of {module}: {lines} lines, {entries} entries"),
     SqlCheck(
         "summary_equals_vouchers",
         "entries",
@@ -39,16 +39,16 @@ SQL_CHECKS: Final = (
         "entries",
         f"{ACCOUNT} slot {{slot}} seq {{seq}}: {{stored}} lines more than entries, {{due}} by the entries",
     ),
-    SqlCheck("voucher_once", "vouchers", "voucher {id} stands {times} times"),
-    SqlCheck("reversal_mirrors", "reversals", "reversal {id} of {reverses}"),
+    SqlCheck("voucher_once", "vouchers", "voucher {id} of {module} stands {times} times"),
+    SqlCheck("reversal_mirrors", "reversals", "reversal {id} of {reverses}, module {module}"),
     SqlCheck("holds_open", "sub_accounts", f"{ACCOUNT} slot {{slot}}: held {{held}}, open {{open}}"),
-    SqlCheck("captures_match", "holds", "hold {id}, voucher {voucher_id}"),
+    SqlCheck("captures_match", "holds", "hold {id} of {module}, voucher {voucher_id}"),
     SqlCheck("holds_of_accounts", "holds", "hold {id}", "a sub-account", MISSING),
-    SqlCheck("outbox_equals_vouchers", "vouchers", "voucher {id}", "{expected}", "{actual}"),
+    SqlCheck("outbox_equals_vouchers", "vouchers", "voucher {id} of {module}", "{expected}", "{actual}"),
     SqlCheck("routes_equal_events", "accounts", ACCOUNT, "{expected}", "{actual}"),
     SqlCheck("status_equals_events", "sub_accounts", f"{ACCOUNT} slot {{slot}}", "status {expected}", "{actual}"),
     SqlCheck("freezes_have_findings", "sub_accounts", ACCOUNT, "the row that did not match its MAC", "none is kept"),
-    SqlCheck("integrity_findings", None, f"finding {{finding}}: {ACCOUNT} slot {{slot}} at {{at}}"),
+    SqlCheck("integrity_findings", None, "finding {finding}: {subject} at {at}"),
 )
 
 APPEND_ONLY: Final = (

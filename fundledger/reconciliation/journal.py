@@ -7,6 +7,7 @@ import asyncpg
 
 from fundledger.ledger import clock
 from fundledger.ledger.chart import CHART
+from fundledger.ledger.entries import message_of
 from fundledger.reconciliation.reading import Names, Rows
 from fundledger.reconciliation.report import FINDINGS_MAX, READABLE, Check, Difference
 from fundledger.security import canonical
@@ -101,31 +102,13 @@ def _follow(journal: _Journal, entry: asyncpg.Record, keys: Keys, linked: Check,
             linked.differs(_entry(entry, journal.account), "a time not before the previous entry's", entry["posted_at"])
         journal.posted_at_us = posted_at_us
         key = keys.by_version(entry["key_version"])
-        if key.tag(_message(entry, posted_at_us, journal.mac)) != entry["mac"]:
+        if not key.matches(message_of(entry, journal.mac), entry["mac"]):
             chained.differs(_entry(entry, journal.account), "its MAC, chained to the previous entry", "another content")
     except Exception as error:
         chained.unreadable(_entry(entry, journal.account), error)
     journal.seq = journal.seq + 1 if seq is None else seq
     journal.balance = journal.balance if after is None else after
     journal.mac = entry["mac"] or b""
-
-
-def _message(entry: asyncpg.Record, posted_at_us: int, previous_mac: bytes) -> bytes:
-    number, slot, seq, summed = entry["account_number"], entry["slot"], entry["seq"], entry["vouchers"]
-    of = entry["voucher_id"].bytes if summed is None else b"".join([id_.bytes for id_ in summed])
-    canonical_message = canonical.entry if summed is None else canonical.summary
-    return canonical_message(
-        number,
-        slot,
-        seq,
-        of,
-        entry["amount"],
-        entry["balance_after"],
-        entry["accounting_date"].toordinal(),
-        posted_at_us,
-        previous_mac,
-        entry["key_version"],
-    )
 
 
 def _against_journal(row: asyncpg.Record, journal: _Journal) -> Difference:
@@ -152,8 +135,8 @@ def _against_mac(row: asyncpg.Record, keys: Keys) -> Difference:
         row["last_entry_mac"],
         row["key_version"],
     )
-    tag = keys.by_version(row["key_version"]).tag(canonical.first_of(row["slots"], row["buffered"], message))
-    if tag != row["mac"]:
+    whole = canonical.first_of(row["slots"], row["buffered"], message)
+    if not keys.by_version(row["key_version"]).matches(whole, row["mac"]):
         yield "its MAC", "another content"
 
 

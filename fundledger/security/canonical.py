@@ -2,13 +2,20 @@
 
 Every message starts with an eight-byte domain tag that carries the version of its layout, so that the encoding of one
 kind of row can never be read as another's. Fixed-width fields are little-endian without padding; a field of variable
-length comes after its own length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals. The shard is
-placement, not content: re-homing an owner leaves every MAC valid.
+length comes after its own length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals.
+
+A row says in its column `layout` which version its MAC has. Layout 2 covers what layout 1 left out: the module, and of
+a voucher its type and free text, of a hold its digest and voucher, of an account where and how it is posted to. Entries
+and buffered credits have no such column: those without a module are of layout 1 (ADR 0022).
 """
 
 import struct
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
+from typing import Final
+
+LAYOUT: Final = 2
+"""What new vouchers, holds and accounts are written with."""
 
 GENESIS = bytes(32)
 """What the first entry of a sub-account is chained to."""
@@ -21,6 +28,14 @@ _VOUCHER = struct.Struct("<8s16s32siqqH").pack
 _HOLD = struct.Struct("<8sqiqqBqqqH").pack
 _ACCOUNT = struct.Struct("<8sqqH").pack
 _PAIR = struct.Struct("<4q").pack
+_VOUCHER_2 = struct.Struct("<8s16siqqBHI").pack
+_HOLD_2 = struct.Struct("<8siqiqqBqqqH").pack
+_ACCOUNT_2 = struct.Struct("<8sqiiBqH").pack
+_EVENT = struct.Struct("<8sqqBq32sH").pack
+_FINDING = struct.Struct("<8sqqiiq32sH").pack
+_HEAD = struct.Struct("<8sq32sH").pack
+_LENGTH = struct.Struct("<I").pack
+_NOTHING = b"\xff\xff\xff\xff"
 
 
 sub_account = partial(_SUB_ACCOUNT, b"subacct1")
@@ -45,6 +60,16 @@ entry = partial(_ENTRY, b"entry__1")
 posted_at_us, MAC of the previous entry, key version."""
 
 
+def entry_2(module: str, *fields: object) -> bytes:
+    """The entry of a voucher of this module; the other fields as in `entry`."""
+    return _ENTRY(b"entry__2", *fields) + _kept(module)
+
+
+def buffered_2(module: str, *fields: object) -> bytes:
+    """A buffered credit of a voucher of this module; the other fields as in `buffered`."""
+    return _BUFFERED(b"buffer_2", *fields) + _kept(module)
+
+
 def summary(
     number: int,
     slot: int,
@@ -60,6 +85,40 @@ def summary(
     """An entry that stands for a line of each of these vouchers, whose ids come 16 bytes each."""
     fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
     return _SUMMARY(b"summary1", *fixed, len(voucher_ids) // 16) + voucher_ids
+
+
+def summary_2(
+    module: str,
+    number: int,
+    slot: int,
+    seq: int,
+    voucher_ids: bytes,
+    amount: int,
+    balance_after: int,
+    accounting_date: int,
+    posted_at_us: int,
+    previous_mac: bytes,
+    key_version: int,
+) -> bytes:
+    """As `summary`, of vouchers that are all of this module."""
+    fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
+    return _SUMMARY(b"summary2", *fixed, len(voucher_ids) // 16) + voucher_ids + _kept(module)
+
+
+def _text(text: str | None) -> bytes:
+    """With its length before it; what is absent differs from what is empty."""
+    if text is None:
+        return _NOTHING
+    encoded = text.encode()
+    return _LENGTH(len(encoded)) + encoded
+
+
+_kept = lru_cache(4096)(_text)
+"""Of what occurs again and again."""
+
+
+def _uuid(id_: bytes | None) -> bytes:
+    return b"\0" if id_ is None else b"\x01" + id_
 
 
 def voucher(
@@ -84,6 +143,51 @@ def voucher(
     )
 
 
+def voucher_2(
+    voucher_id: bytes,
+    module: str,
+    type_: str,
+    digest: bytes,
+    accounting_date: int,
+    posted_at_us: int,
+    batch: int,
+    lines: Sequence[int],
+    reference: str | None,
+    metadata: str | None,
+    hold_id: str | None,
+    reverses: bytes | None,
+    refusal: str | None,
+    shared_id: bool,
+    key_version: int,
+) -> bytes:
+    """`lines` as in `voucher`; `reverses` is an id (16 bytes); `shared_id`: recorded when modules shared their ids."""
+    packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
+    return b"".join(
+        (
+            _VOUCHER_2(
+                b"voucher2",
+                voucher_id,
+                accounting_date,
+                posted_at_us,
+                batch,
+                shared_id,
+                key_version,
+                len(lines),
+            ),
+            packed,
+            _kept(module),
+            _kept(type_),
+            _LENGTH(len(digest)),
+            digest,
+            _NOTHING if reference is None else _text(reference),
+            _NOTHING if metadata is None else _text(metadata),
+            _NOTHING if hold_id is None else _text(hold_id),
+            b"\0" if reverses is None else _uuid(reverses),
+            _NOTHING if refusal is None else _text(refusal),
+        )
+    )
+
+
 def account(
     number: int,
     id_: str,
@@ -97,6 +201,25 @@ def account(
     parts = [part.encode() for part in (id_, owner, type_, currency, metadata or "")]
     prefixed = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
     return _ACCOUNT(b"account1", number, created_at_us, key_version) + prefixed
+
+
+def account_2(
+    number: int,
+    id_: str,
+    module: str | None,
+    owner: str,
+    type_: str,
+    currency: str,
+    shard: int,
+    slots: int,
+    buffered: bool,
+    created_at_us: int,
+    metadata: str | None,
+    key_version: int,
+) -> bytes:
+    """`module` is None of an account that was opened before modules were recorded."""
+    fixed = _ACCOUNT_2(b"account2", number, shard, slots, buffered, created_at_us, key_version)
+    return fixed + b"".join([_text(text) for text in (id_, module, owner, type_, currency, metadata)])
 
 
 def hold(
@@ -132,3 +255,75 @@ def hold(
         len(refused).to_bytes(4, "little"),
         refused,
     )
+
+
+def hold_2(
+    hold_id: str,
+    module: str,
+    shard: int,
+    account_number: int,
+    slot: int,
+    amount: int,
+    captured: int,
+    status: int,
+    digest: bytes,
+    voucher_id: bytes | None,
+    created_at_us: int,
+    expires_at_us: int,
+    ended_at_us: int,
+    refusal: str | None,
+    key_version: int,
+) -> bytes:
+    """`voucher_id` is that of its capture (16 bytes)."""
+    fixed = (shard, account_number, slot, amount, captured, status, created_at_us, expires_at_us, ended_at_us)
+    return b"".join(
+        (
+            _HOLD_2(b"hold___2", *fixed, key_version),
+            _text(hold_id),
+            _kept(module),
+            _LENGTH(len(digest)),
+            digest,
+            _uuid(voucher_id),
+            _text(refusal),
+        )
+    )
+
+
+def event(
+    seq: int,
+    account_number: int,
+    status: int,
+    reason: str,
+    module: str,
+    at_us: int,
+    previous_mac: bytes,
+    key_version: int,
+) -> bytes:
+    """A change of an account's status, chained to the one before."""
+    return (
+        _EVENT(b"acctevt1", seq, account_number, status, at_us, previous_mac, key_version)
+        + _text(reason)
+        + _text(module)
+    )
+
+
+def finding(
+    seq: int,
+    kind: str,
+    subject: str | None,
+    shard: int,
+    account_number: int,
+    slot: int,
+    evidence: str,
+    at_us: int,
+    previous_mac: bytes,
+    key_version: int,
+) -> bytes:
+    """A row that did not verify, as it was found, chained to the finding before."""
+    fixed = _FINDING(b"finding1", seq, account_number, shard, slot, at_us, previous_mac, key_version)
+    return fixed + _text(kind) + _text(subject) + _text(evidence)
+
+
+def chain_head(name: str, seq: int, last_mac: bytes, key_version: int) -> bytes:
+    """How long the chain of this name is, and how it ends."""
+    return _HEAD(b"chainhd1", seq, last_mac, key_version) + _text(name)

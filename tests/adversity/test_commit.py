@@ -137,7 +137,7 @@ async def rich(scene: Scene) -> list[Command]:
         *scene.payments(),
         transfer(first, scene.bank, 1 << 40),
         reversal(original),
-        PlaceHold(str(new_id()), third, 40, 0),
+        PlaceHold(str(new_id()), third, 40, 0, "dev"),
         capture(captured, scene.bank, 250),
         release(released),
         AtomicGroup([transfer(scene.bank, second, 7), transfer(second, third, 3)]),

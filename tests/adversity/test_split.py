@@ -50,7 +50,7 @@ KINDS = {
     "buffered credit": (lambda m, bank: transfer(bank, m, 2), 21, 0, 3),
     "change of policy": (lambda m, _: SetPolicy(m, False, "a test", "tests"), 24, 0, 3),
     "freeze": (lambda m, _: SetStatus(m, Status.FROZEN_ALL, "a test", "tests"), 24, 0, 3),
-    "hold": (lambda m, _: PlaceHold(str(new_id()), m, 18, 0), 21, 18, 3),
+    "hold": (lambda m, _: PlaceHold(str(new_id()), m, 18, 0, "dev"), 21, 18, 3),
 }
 
 

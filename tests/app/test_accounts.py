@@ -26,6 +26,7 @@ async def test_an_account_is_opened_shown_and_opened_again(client: Client) -> No
     assert abs(created_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert shown == {
         "id": id_,
+        "module": "dev",
         "owner": "merchant:1",
         "type": "merchant_available",
         "currency": "CNY",

@@ -58,7 +58,7 @@ def a_passage(api_class: ApiClass = ApiClass.BATCH) -> Passage:
 
 
 def moves(debited: Account, credited: Account, type_: str = "pay") -> Voucher:
-    return Voucher(UUID("0" * 32), type_, [(credited, 5), (debited, -5)], 0, b"")
+    return Voucher(UUID("0" * 32), "dev", type_, [(credited, 5), (debited, -5)], 0, b"")
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_each_service_counts_in_buckets_of_its_own() -> None:
 
 
 def test_what_is_posted_of_a_batch_says_when() -> None:
-    record = vouchers.Record("id", "pay", b"", [], None, None, None, None, None, 1, None, 0)  # type: ignore[arg-type]
+    record = vouchers.Record("id", "pay", b"", [], None, None, None, None, None, 1, None, 0, "fund")  # type: ignore[arg-type]
     service: Any = type("S", (), {"metrics": type("M", (), {"outcome": lambda self, name: None})()})()
     voucher: Any = type("V", (), {"id": "id"})()
     for replay in (False, True):

@@ -27,7 +27,7 @@ async def test_a_voucher_is_posted_and_answered_as_the_contract_says(client: Cli
     shown = dict(answer.json)
     posted_at = instant(shown.pop("posted_at"))
     assert abs(posted_at - datetime.now(UTC)) < timedelta(minutes=1)
-    assert shown == {**asked, "status": "posted", "accounting_date": posted_at.date().isoformat()}
+    assert shown == {**asked, "module": "dev", "status": "posted", "accounting_date": posted_at.date().isoformat()}
     assert [(await client.balance(x))["posted"] for x in (a, b)] == [0, 70]
     assert (await client.get(f"/v1/vouchers/{asked['id']}")).json == answer.json
 

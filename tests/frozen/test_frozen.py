@@ -47,8 +47,14 @@ def lacks(expected: Any, actual: Any, where: str = "") -> list[str]:
 
 @asynccontextmanager
 async def clients(service: RunningService) -> AsyncIterator[dict[str, Client]]:
-    async with Client(service.base_url, service.token) as account, Client(service.fund_url, service.token) as fund:
-        yield {"account": account, "fund": fund}
+    """`by fund`: of the account service, as the fund service asks it."""
+    token = (service.data_dir / "fund-token").read_text().strip()
+    async with (
+        Client(service.base_url, service.token) as account,
+        Client(service.fund_url, service.token) as fund,
+        Client(service.base_url, token) as by_fund,
+    ):
+        yield {"account": account, "fund": fund, "by fund": by_fund}
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -80,6 +86,9 @@ async def reads_answer_as_then(name: str, service: RunningService) -> None:
     async with clients(service) as by_name:
         for where, path, expected in records(name, "reads.json"):
             answer = await by_name[where].get(path)
+            if answer.status == 404 and path.startswith("/v1/vouchers/"):
+                # Ids are a module's own since layout 2: what the fund service posted is shown to it only.
+                answer = await by_name["by fund"].get(path)
             misses += [f"{path}: {answer.status}"] if answer.status != 200 else lacks(expected, answer.json, path)
     assert misses == []
 

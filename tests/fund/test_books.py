@@ -13,7 +13,7 @@ from tests.support.running import RunningService
 
 async def test_what_goes_on_while_it_is_proved_is_no_finding(fund_database: str, service: RunningService):
     """Taken, refused, given back, ended, reversed: nothing is seen half."""
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         merchant = await desk.merchant(fee=Fee(basis_points=100))
         channel = f"c-{desk.salt}"
         await desk.pay(merchant, "first", 10_000)

@@ -23,7 +23,7 @@ FEE = Fee(basis_points=60)
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         yield desk
     await prove_fund(fund_database, service.dsn, desk.salt)
 
@@ -133,7 +133,7 @@ async def test_of_a_hundred_refunds_at_once_no_more_than_the_payment_goes_back(
 ) -> None:
     merchant = await desk.merchant()
     await desk.pay(merchant, "more", 100_000)
-    async with FundDesk(desk.dsn, service.base_url, service.token, salt=desk.salt) as second:
+    async with FundDesk(desk.dsn, service.base_url, service.fund_token, salt=desk.salt) as second:
         for n in range(5):
             await desk.pay(merchant, f"p{n}", 1_010)
             # What became of the payment has a row from now on: nobody waits for another one to insert it.

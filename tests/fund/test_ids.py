@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher, credit, debit
 from fundledger.fund.answer import Taken
 from fundledger.fund.ids import Ids, ids_key, open_ids
@@ -36,45 +37,54 @@ class Former(Ids):
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         yield desk
     await prove_fund(fund_database, service.dsn, desk.salt)
 
 
-async def blocked(desk: FundDesk, merchant: str) -> int:
+@pytest.fixture
+async def attacker(service: RunningService) -> AsyncIterator[AccountService]:
+    """Another module of the account service."""
+    async with AccountService(service.base_url, service.token) as accounts:
+        yield accounts
+
+
+async def blocked(desk: FundDesk, merchant: str, attacker: AccountService) -> int:
     """How many of the orders are not posted whose ids, and those of their vouchers, were guessed and used before."""
     numbers = [f"order-{i}" for i in range(GUESSES)]
     entries = [debit(f"bank:c-{desk.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
     guessed = [order_id("payment", merchant, number) for number in numbers]
     taken = [*guessed, *map(voucher_id, guessed)]
-    results = await desk.accounts.post_vouchers([Voucher(id_, "guess", entries) for id_ in taken])
+    results = await attacker.post_vouchers([Voucher(id_, "guess", entries) for id_ in taken])
     assert {result.status for result in results} == {"posted"}
     done = await asyncio.gather(*(desk.pay(merchant, number, 3) for number in numbers))
     return sum(order.state is not State.POSTED for order in done)
 
 
-async def test_of_five_hundred_guessed_ids_none_is_an_orders(desk: FundDesk) -> None:
+async def test_of_five_hundred_guessed_ids_none_is_an_orders(desk: FundDesk, attacker: AccountService) -> None:
     merchant = await desk.merchant()
     await desk.pay(merchant, "first", 10)
-    assert await blocked(desk, merchant) == 0
+    assert await blocked(desk, merchant, attacker) == 0
     assert (await desk.of(merchant))[0] == 10 + 3 * GUESSES + 2 * GUESSES
 
 
 async def test_of_unkeyed_ids_all_are_guessed(fund_database: str, service: RunningService) -> None:
-    """The guard of the test above is seen to be missing where it is."""
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    """The guard of the test above is seen to be missing where it is: by the module itself, whose ids these are."""
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         desk.posting.ids = desk.desk._ids = Former(ids_key(KEYS))
         merchant = await desk.merchant()
         await desk.pay(merchant, "first", 10)
-        assert await blocked(desk, merchant) == GUESSES
+        assert await blocked(desk, merchant, desk.accounts) == GUESSES
 
 
-async def test_the_voucher_of_an_end_is_not_made_of_what_a_caller_knows(desk: FundDesk) -> None:
+async def test_the_voucher_of_an_end_is_not_made_of_what_a_caller_knows(
+    desk: FundDesk, attacker: AccountService
+) -> None:
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 10)
     order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=5, channel=f"c-{desk.salt}")
     entries = [debit(f"bank:c-{desk.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
-    await desk.accounts.post_voucher(Voucher(voucher_id(order.id, "end"), "guess", entries))
+    await attacker.post_voucher(Voucher(voucher_id(order.id, "end"), "guess", entries))
     ended = await desk.desk.end(order.id, "paid", "ref", None, "m")
     assert isinstance(ended, Taken)
     assert ended.order.state is State.PAID
@@ -101,7 +111,7 @@ async def former(postgres: Databases, service: RunningService) -> AsyncIterator[
     """A desk on a database that had orders of every kind before ids were keyed, and was migrated then."""
     dsn = await postgres.new_fund()
     salt = uuid.uuid4().hex[:8]
-    async with FundDesk(dsn, service.base_url, service.token, salt=salt) as old:
+    async with FundDesk(dsn, service.base_url, service.fund_token, salt=salt) as old:
         old.posting.ids = old.desk._ids = Former(ids_key(KEYS))
         merchant = await old.merchant(fee=Fee(basis_points=100))
         await old.pay(merchant, "p", 1000)
@@ -117,7 +127,7 @@ async def former(postgres: Databases, service: RunningService) -> AsyncIterator[
         await old.value(begun)
         await old.value("INSERT INTO fund.former_ids (until_seq) SELECT max(seq) FROM fund.orders")
         await old.value("UPDATE fund.orders SET of_voucher = NULL")
-    async with FundDesk(dsn, service.base_url, service.token, salt=salt) as desk:
+    async with FundDesk(dsn, service.base_url, service.fund_token, salt=salt) as desk:
         assert desk.posting.ids.former
         yield desk
     await prove_fund(dsn, service.dsn, salt)

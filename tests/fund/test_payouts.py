@@ -475,7 +475,7 @@ async def test_a_payout_is_never_deleted(fund_pool: Pool):
 async def test_front_ends_that_end_what_is_on_its_way_leave_books_that_are_the_bank_but_for_the_findings(
     fund_database: str, service: RunningService, bank: RunningBank
 ):
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         merchant, name = await desk.merchant(), f"c-{desk.salt}"
         await desk.pay(merchant, "1", 100_000)
         asked = [

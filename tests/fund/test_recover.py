@@ -45,7 +45,7 @@ class Cut(AccountLink):
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    desk = FundDesk(fund_database, service.base_url, service.token, wait_s=0.3)
+    desk = FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.3)
     desk.link = Cut(desk.accounts)
     async with desk:
         yield desk
@@ -90,7 +90,7 @@ async def test_two_that_recover_at_once_say_it_once(desk: FundDesk, service: Run
     desk.link.before = True  # type: ignore[attr-defined]
     await asyncio.gather(*(desk.pay(merchant, str(i), 10) for i in range(1, 51)))
     desk.link.before = False  # type: ignore[attr-defined]
-    async with FundDesk(desk.dsn, service.base_url, service.token, salt=desk.salt) as other:
+    async with FundDesk(desk.dsn, service.base_url, service.fund_token, salt=desk.salt) as other:
         await asyncio.gather(recover(desk), recover(other), recover(desk))
     assert await desk.of(merchant) == (501, 0, 0)
     assert await desk.value("SELECT count(*) FROM fund.events") == 51

@@ -36,7 +36,7 @@ def test_when_each_calendar_was_due_the_last_time(now: str, daily: str, weekly: 
 
 
 async def test_each_merchant_is_settled_once_on_his_day(fund_database: str, service: RunningService) -> None:
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         daily = await desk.merchant("daily", settlement="daily")
         weekly = await desk.merchant("weekly", settlement="weekly")
         manual = await desk.merchant("manual")
@@ -58,7 +58,7 @@ async def test_each_merchant_is_settled_once_on_his_day(fund_database: str, serv
 async def test_a_day_on_which_nothing_ran_is_made_up_for_under_its_number(
     fund_database: str, service: RunningService
 ) -> None:
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         merchants = {name: await desk.merchant(name, settlement=name) for name in ("daily", "weekly", "monthly")}
         for merchant in merchants.values():
             await desk.pay(merchant, "1", 100, settle="later")
@@ -73,7 +73,7 @@ async def test_a_day_on_which_nothing_ran_is_made_up_for_under_its_number(
 async def test_what_was_posted_after_the_day_alone_waits_for_the_next_one(
     fund_database: str, service: RunningService
 ) -> None:
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         merchant = await desk.merchant(settlement="weekly")
         await desk.pay(merchant, "1", 100, settle="later")
         settler = Settler(desk.pool, desk.desk, time(2))
@@ -86,7 +86,7 @@ async def test_a_settlement_of_all_has_so_many_payments_at_most_and_the_settler_
     fund_database: str, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reserve, "PAYMENTS_MAX", 2)
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         merchant = await desk.merchant(settlement="daily")
         for i in range(8):
             await desk.pay(merchant, str(i), 10, settle="later")

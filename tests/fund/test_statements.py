@@ -347,7 +347,7 @@ async def test_no_statement_of_imports_reads_all_orders(fund_pool: Pool):
 async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
     fund_database: str, service: RunningService, bank: RunningBank
 ):
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         merchant, name = await desk.merchant(), f"c-{desk.salt}"
         for number in range(6):
             await desk.pay(merchant, str(number), 1_000 + number, channel_ref=f"IN-{number}")

@@ -109,10 +109,10 @@ async def test_a_hold_and_a_reversal_may_spend_what_waits(ledger: Ledger) -> Non
     m, bank = await scene(ledger)
     payment = transfer(bank, m, 10)
     await ledger.post(payment, transfer(bank, m, 5))
-    assert (await ledger.post_one(PlaceHold("h", m, 5, 0))).refusal is None
+    assert (await ledger.post_one(PlaceHold("h", m, 5, 0, "dev"))).refusal is None
     assert await held_up(ledger, m) == (15, 5, 0)
     assert posted(await ledger.post_one(reversal(payment)))
-    assert code(await ledger.post_one(PlaceHold("h2", m, 1, 0))) == "insufficient-funds"
+    assert code(await ledger.post_one(PlaceHold("h2", m, 1, 0, "dev"))) == "insufficient-funds"
     await ledger.prove()
 
 

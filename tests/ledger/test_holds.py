@@ -51,11 +51,11 @@ async def test_a_hold_expires_once_its_time_is_up(ledger: Ledger, monkeypatch: p
 
 async def test_a_refused_hold_is_recorded_and_stays_refused(ledger: Ledger) -> None:
     a = await ledger.account("m:1", balance=5)
-    assert code(await ledger.post_one(PlaceHold("h", a, 10, 0))) == "insufficient-funds"
+    assert code(await ledger.post_one(PlaceHold("h", a, 10, 0, "dev"))) == "insufficient-funds"
     await ledger.account("m:2", balance=1)
     bank = (await ledger.open("bank:funding:CNY", "bank")).view.account
     await ledger.post(transfer(bank, a, 50))
-    again = await ledger.post_one(PlaceHold("h", a, 10, 0))
+    again = await ledger.post_one(PlaceHold("h", a, 10, 0, "dev"))
     assert (code(again), again.replay) == ("insufficient-funds", True)
     assert (await ledger.view(a)).held == 0
     await ledger.prove()
@@ -64,7 +64,7 @@ async def test_a_refused_hold_is_recorded_and_stays_refused(ledger: Ledger) -> N
 async def test_a_hold_id_that_another_account_is_about_to_use_is_decided_again(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2", balance=100)
     other = await ledger.worker(1)
-    async with overtaken(ledger, PlaceHold("h", a, 10, 0), other, PlaceHold("h", b, 10, 0)) as outcomes:
+    async with overtaken(ledger, PlaceHold("h", a, 10, 0, "dev"), other, PlaceHold("h", b, 10, 0, "dev")) as outcomes:
         assert codes(outcomes) == ["posted" if o.refusal is None else o.refusal.code for o in outcomes]
         assert outcomes[0].refusal is None
         assert code(outcomes[1]) == "hold-id-reused"

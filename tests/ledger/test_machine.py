@@ -128,6 +128,7 @@ class LedgerMachine(RuleBasedStateMachine):
         accounts = self.known[worker]
         return Voucher(
             asked.id,
+            "dev",
             asked.type,
             [] if asked.unknown else [(accounts[name], amount) for name, amount in asked.lines],
             sum(amount for _, amount in asked.lines),
@@ -247,7 +248,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def place(self, id_: str, name: str, amount: int, expires_at_us: int, worker: int) -> None:
         expected = self.model.place_hold(id_, name, amount, expires_at_us, self.now_us)
         self.agrees(
-            self.ask(worker, PlaceHold(id_, self.known[worker][name], amount, expires_at_us)), [expected], "placed"
+            self.ask(worker, PlaceHold(id_, self.known[worker][name], amount, expires_at_us, "dev")),
+            [expected],
+            "placed",
         )
 
     @rule(id_=holds, name=merchants, amount=amounts, same=st.booleans(), worker=workers)
@@ -276,7 +279,9 @@ class LedgerMachine(RuleBasedStateMachine):
             expected = self.model.release(id_, self.now_us)
             hold = self.model.holds[id_]
             self.agrees(
-                self.ask(worker, EndHold(id_, self.accounts[hold.account], self.slot_of(id_))), [expected], "ended"
+                self.ask(worker, EndHold(id_, self.accounts[hold.account], self.slot_of(id_), "dev")),
+                [expected],
+                "ended",
             )
 
     @rule(seconds=st.sampled_from([1, 10, 40]), worker=workers)
@@ -286,7 +291,7 @@ class LedgerMachine(RuleBasedStateMachine):
         commands = []
         for id_, hold in self.model.holds.items():
             self.model.expire(id_, self.now_us)
-            commands.append(EndHold(id_, self.accounts[hold.account], self.slot_of(id_), expire=True))
+            commands.append(EndHold(id_, self.accounts[hold.account], self.slot_of(id_), "dev", expire=True))
         self.ask(worker, *commands)
         self.agrees([], [])
 

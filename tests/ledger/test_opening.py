@@ -43,7 +43,7 @@ async def test_an_account_that_several_open_at_once_is_opened_by_one(ledger: Led
 
 async def test_accounts_opened_in_opposite_orders_do_not_deadlock(ledger: Ledger, postgres) -> None:
     workers = [await ledger.worker(i) for i in range(4)]
-    requests = [NewAccount(f"m:{i}", "o", "merchant_available", "CNY") for i in range(50)]
+    requests = [NewAccount(f"m:{i}", "dev", "o", "merchant_available", "CNY") for i in range(50)]
     logged = len(postgres.log.read_bytes())
 
     async def opening(worker: Ledger, order: list[NewAccount]) -> list:
@@ -56,6 +56,6 @@ async def test_accounts_opened_in_opposite_orders_do_not_deadlock(ledger: Ledger
 
 
 async def test_of_two_requests_with_one_id_the_first_opens_it(ledger: Ledger) -> None:
-    requests = [NewAccount("m:1", owner, "merchant_available", "CNY") for owner in ("o", "p", "o")]
+    requests = [NewAccount("m:1", "dev", owner, "merchant_available", "CNY") for owner in ("o", "p", "o")]
     opened = await open_accounts(ledger.connection, ledger.directory, ledger.keys, ledger.layout, requests)
     assert [(o.created, o.same) for o in opened] == [(True, True), (False, False), (False, True)]

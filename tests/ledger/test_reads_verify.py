@@ -110,8 +110,8 @@ async def test_a_balance_that_was_edited_is_not_shown_and_its_neighbour_is(ledge
     if "ledger.accounts" not in edit:
         with pytest.raises(Tampered, match="account m:1: ") as tampered:
             await at(ledger, m)
-        await record_finding(ledger.connection, tampered.value)
-        await record_finding(ledger.connection, tampered.value)
+        await record_finding(ledger.connection, ledger.keys, tampered.value)
+        await record_finding(ledger.connection, ledger.keys, tampered.value)
         assert await ledger.count("integrity_findings") == 1
     assert (await shown(ledger, neighbour)).posted == 100
     assert (await at(ledger, neighbour))[0] == 100

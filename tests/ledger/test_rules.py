@@ -259,7 +259,7 @@ def place(
 ) -> Commands:
     def commands(w: World) -> list[Command]:
         a = w.account("m:1", type_, **{"posted": 100, **account})
-        return [PlaceHold("h", a, amount, expires_at_us)]
+        return [PlaceHold("h", a, amount, expires_at_us, "dev")]
 
     return commands
 
@@ -268,7 +268,7 @@ def place_again(amount: int, status: HoldStatus, refusal: Refusal | None = None)
     def commands(w: World) -> list[Command]:
         a = w.account("m:1", posted=100)
         w.hold("h", a, 10, status, refusal=refusal)
-        return [PlaceHold("h", a, amount, 0)]
+        return [PlaceHold("h", a, amount, 0, "dev")]
 
     return commands
 
@@ -276,17 +276,22 @@ def place_again(amount: int, status: HoldStatus, refusal: Refusal | None = None)
 def place_on_another_account(w: World) -> list[Command]:
     a, b = merchants(w)
     w.hold("h", a, 10)
-    return [PlaceHold("h", b, 10, 0)]
+    return [PlaceHold("h", b, 10, 0, "dev")]
 
 
 def place_two(w: World) -> list[Command]:
     a = w.account("m:1", posted=10)
-    return [PlaceHold("h:1", a, 6, 0), PlaceHold("h:2", a, 5, 0), PlaceHold("h:3", a, 4, 0), PlaceHold("h:2", a, 5, 0)]
+    return [
+        PlaceHold("h:1", a, 6, 0, "dev"),
+        PlaceHold("h:2", a, 5, 0, "dev"),
+        PlaceHold("h:3", a, 4, 0, "dev"),
+        PlaceHold("h:2", a, 5, 0, "dev"),
+    ]
 
 
 def hold_then_pay(w: World) -> list[Command]:
     a, b = merchants(w, posted=10)
-    return [PlaceHold("h", a, 6, 0), transfer(a, b, 5), transfer(a, b, 4)]
+    return [PlaceHold("h", a, 6, 0, "dev"), transfer(a, b, 5), transfer(a, b, 4)]
 
 
 def end(status: HoldStatus, expires_at_us: int = 0, how: Callable = release) -> Commands:
@@ -480,13 +485,13 @@ def test_a_refusal_is_recorded_if_and_only_if_it_is_final(row: Row) -> None:
     expected = [
         command.id
         for command, outcome in zip(commands, outcomes, strict=True)
-        if not outcome.replay and (outcome.refusal is None or outcome.refusal.final) and command.id not in known
+        if not outcome.replay and (outcome.refusal is None or outcome.refusal.final) and command.key not in known
     ]
     assert world.new_ids() == expected
     assert {record.id for _, record in world.batch.new_vouchers if record.refusal is not None} == {
         command.id
         for command, outcome in zip(commands, outcomes, strict=True)
-        if outcome.refusal is not None and outcome.refusal.code in FINAL and command.id not in known
+        if outcome.refusal is not None and outcome.refusal.code in FINAL and command.key not in known
     }
 
 
@@ -540,7 +545,7 @@ class Troubled:
             hold = w.hold("h", a, **{"amount": 10, **self.hold})
         original = new_id()
         if self.reversed:
-            w.batch.reversed_by[original] = new_id()
+            w.batch.reversed_by["dev", original] = new_id()
         lines = [(a, -self.amount), (b, self.credit_amount)]
         more = {"hold": hold, "hold_id": self.hold_id, "reverses": original if self.reversed else None}
         asked = voucher(*lines, unknown=self.unknown, **more)
@@ -622,8 +627,9 @@ def test_entries_of_a_sub_account_are_chained_and_numbered() -> None:
     ]
     previous = canonical.GENESIS
     day = world.batch.accounting_date.toordinal()
-    for _, number, slot, seq, id_, amount, balance, mac, _ in entries:
-        message = canonical.entry(number, slot, seq, id_.bytes, amount, balance, day, NOW_US, previous, KEY.version)
+    for _, number, slot, seq, id_, amount, balance, mac, _, module in entries:
+        fields = (number, slot, seq, id_.bytes, amount, balance, day, NOW_US, previous, KEY.version)
+        message = canonical.entry_2(module, *fields)
         assert mac == KEY.tag(message)
         previous = mac
     assert world.sub(a).last_entry_mac == previous
@@ -658,7 +664,7 @@ def test_an_aborted_group_leaves_no_trace_but_its_culprit() -> None:
     assert world.balances() == before
     assert world.batch.entries == []
     assert world.new_ids() == [group[1].id]
-    assert set(world.batch.vouchers) == {group[1].id}
+    assert set(world.batch.vouchers) == {group[1].key}
 
 
 def test_an_aborted_group_gives_a_repeat_its_old_answer() -> None:
@@ -728,7 +734,7 @@ def test_what_an_earlier_attempt_of_this_batch_committed_is_no_replay() -> None:
     a, b = merchants(world)
     mine = transfer(a, b, 1)
     world.record(mine, batch=world.batch.number)
-    world.batch.mine.add(mine.id)
+    world.batch.mine.add(mine.key)
     outcomes = world.decide(mine, mine)
     assert [outcome.replay for outcome in outcomes] == [False, True]
     assert world.new_ids() == []

@@ -73,18 +73,18 @@ async def filled(postgres: Databases, keys: FileKeys) -> AsyncIterator[Ledger]:
             INSERT INTO ledger.sub_accounts (shard, account_number, slot, posted, held, version, seq, posted_at_us, normal,
                                              bounded, status, key_version, last_entry_mac, mac)
             SELECT n % 2, n, 0, n, 0, 1, 1, 0, 1, true, 0, 1, '', '' FROM generate_series(1, {ROWS}) n;
-            INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reverses, batch, accounting_date, posted_at,
+            INSERT INTO ledger.vouchers (shard, id, module, type, digest, lines, reverses, batch, accounting_date, posted_at,
                                          key_version, mac)
-            SELECT n % 2, lpad(to_hex(n), 32, '0')::uuid, 'pay', '', ARRAY[n, 1, n + 1, -1],
+            SELECT n % 2, lpad(to_hex(n), 32, '0')::uuid, 'dev', 'pay', '', ARRAY[n, 1, n + 1, -1],
                    CASE WHEN n % 100 = 0 THEN lpad(to_hex(n - 1), 32, '0')::uuid END, n / 50, current_date, now(), 1, ''
             FROM generate_series(1, {ROWS}) n;
             INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, amount, balance_after,
                                         accounting_date, posted_at, key_version, mac)
             SELECT n % 2, 1 + n % 200, 0, 1 + n / 200, lpad(to_hex(n), 32, '0')::uuid, 1, 1, current_date, now(), 1, ''
             FROM generate_series(1, {ROWS}) n;
-            INSERT INTO ledger.holds (shard, id, account_number, slot, amount, captured, status, digest, created_at,
+            INSERT INTO ledger.holds (shard, id, module, account_number, slot, amount, captured, status, digest, created_at,
                                       expires_at, key_version, mac)
-            SELECT n % 2, 'h:' || n, 1 + n % 200, 0, 1, 0, CASE WHEN n % 50 = 0 THEN 0 ELSE 2 END, '', now(),
+            SELECT n % 2, 'h:' || n, 'dev', 1 + n % 200, 0, 1, 0, CASE WHEN n % 50 = 0 THEN 0 ELSE 2 END, '', now(),
                    now() + n * interval '1 s', 1, ''
             FROM generate_series(1, {ROWS}) n;
             INSERT INTO ledger.hot_accounts (account_number, state, since, utilisation)
@@ -216,7 +216,8 @@ async def used(ledger: Ledger) -> Ledger:
     await ledger.hold("h", a, 1)
     await ledger.freeze(b)
     await ledger.connection.execute(
-        "INSERT INTO ledger.integrity_findings (shard, account_number, slot, evidence) VALUES (0, 1, 0, '{}')"
+        """INSERT INTO ledger.integrity_findings (shard, account_number, slot, evidence, kind, subject, seq)
+           VALUES (0, 1, 0, '{}', 'voucher', 'dev 1', 1)"""
     )
     return ledger
 
@@ -322,6 +323,28 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
             )
         )
     },
+    "outbox_modules": (
+        """INSERT INTO ledger.outbox (shard, batch, vouchers, modules, at)
+           VALUES (0, 1, ARRAY[gen_random_uuid(), gen_random_uuid(), gen_random_uuid()], '{a,b}', now())""",
+        asyncpg.CheckViolationError,
+    ),
+    "chains_pkey": ("INSERT INTO ledger.chains SELECT * FROM ledger.chains LIMIT 1", asyncpg.UniqueViolationError),
+    "chains_name": ("INSERT INTO ledger.chains (name) VALUES ('other')", asyncpg.CheckViolationError),
+    "account_events_seq_once": (
+        """INSERT INTO ledger.account_events (account_number, status, reason, module, seq)
+           SELECT account_number, status, reason, module, seq FROM ledger.account_events LIMIT 1""",
+        asyncpg.UniqueViolationError,
+    ),
+    "integrity_findings_seq_once": (
+        """INSERT INTO ledger.integrity_findings (evidence, kind, seq)
+           SELECT evidence, kind, seq FROM ledger.integrity_findings LIMIT 1""",
+        asyncpg.UniqueViolationError,
+    ),
+    "integrity_findings_subject_once": (
+        """INSERT INTO ledger.integrity_findings (evidence, kind, subject)
+           SELECT evidence, kind, subject FROM ledger.integrity_findings LIMIT 1""",
+        asyncpg.UniqueViolationError,
+    ),
     "heat_pkey": ("INSERT INTO ledger.heat SELECT * FROM ledger.heat", asyncpg.UniqueViolationError),
     "hot_accounts_pkey": (
         "INSERT INTO ledger.hot_accounts SELECT * FROM ledger.hot_accounts",
@@ -390,8 +413,8 @@ async def test_each_constraint_bites(used: Ledger, name: str) -> None:
     statement, error = BITES[name]
     reversed_id = new_id()
     insert = (
-        "INSERT INTO ledger.vouchers (shard, id, type, digest, reverses, batch, accounting_date, posted_at, key_version,"
-        f" mac, lines) SELECT 0, gen_random_uuid(), 'pay', '', '{reversed_id}', 1, current_date, now(), 1, '',"
+        "INSERT INTO ledger.vouchers (shard, id, module, type, digest, reverses, batch, accounting_date, posted_at, key_version,"
+        f" mac, lines) SELECT 0, gen_random_uuid(), 'dev', 'pay', '', '{reversed_id}', 1, current_date, now(), 1, '',"
     )
     if name == "vouchers_reversed_once":
         await used.connection.execute(statement.format(voucher=insert))

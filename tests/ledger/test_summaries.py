@@ -133,8 +133,8 @@ async def test_a_summary_that_names_the_wrong_vouchers_is_found(
     """A broken twin: balances, chains and MACs are right, only not what they stand for."""
     real = entries.write_later
 
-    def careless(batch: Batch, s: object, ids: list, amount: int, *more: object) -> None:
-        real(batch, s, ids[1:] if way == "one is left out" else [*ids, ids[0]], amount, *more)  # type: ignore[arg-type]
+    def careless(batch: Batch, s: object, module: str, ids: list, *more: object) -> None:
+        real(batch, s, module, ids[1:] if way == "one is left out" else [*ids, ids[0]], *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(entries, "write_later", careless)
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")

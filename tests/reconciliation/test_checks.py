@@ -54,9 +54,9 @@ async def corrupt(ledger: Ledger, statement: str) -> None:
 A = "(SELECT number FROM ledger.accounts WHERE id = 'm:1')"
 NEWEST = "(SELECT id FROM ledger.vouchers WHERE type = 'pay' AND refusal IS NULL AND hold IS NULL ORDER BY posted_at DESC LIMIT 1)"
 LAST = f"(SELECT max(seq) FROM ledger.entries WHERE account_number = {A})"
-COPY = """INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal, batch,
+COPY = """INSERT INTO ledger.vouchers (shard, id, module, type, digest, lines, reference, metadata, hold, reverses, refusal, batch,
           accounting_date, posted_at, key_version, mac)
-          SELECT shard, {id}, type, digest, lines, reference, metadata, hold, reverses, refusal, batch, accounting_date,
+          SELECT shard, {id}, module, type, digest, lines, reference, metadata, hold, reverses, refusal, batch, accounting_date,
           posted_at, key_version, mac FROM ledger.vouchers WHERE id = {of}"""
 
 CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
@@ -225,7 +225,7 @@ CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
         {"freezes_have_findings", "status_equals_events", "mac_verifies_sub_accounts"},
     ),
     "a row that once did not verify": (
-        "INSERT INTO ledger.integrity_findings (shard, account_number, slot, evidence) VALUES (0, 1, 0, '{}')",
+        "INSERT INTO ledger.integrity_findings (shard, account_number, slot, evidence, kind) VALUES (0, 1, 0, '{}', 'x')",
         {"integrity_findings"},
     ),
 }

@@ -215,7 +215,7 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         (
             'CREATE OR REPLACE RULE "_RETURN" AS ON SELECT TO ledger.journal DO INSTEAD SELECT e.posted_at,'
             " e.accounting_date, 'x' AS account, e.slot, e.seq, 'x' AS type, 'x' AS side, e.amount, e.balance_after,"
-            " 'x' AS currency, e.voucher_id, 1 AS summed FROM ledger.entries e"
+            " 'x' AS currency, 'x' AS module, e.voucher_id, 1 AS summed FROM ledger.entries e"
         ),
         "view ledger.journal",
     ),

@@ -490,10 +490,9 @@ async def test_an_adjustment_that_was_posted_though_nobody_approved_it_is_told(b
 async def test_vouchers_of_others_are_theirs(books: Books):
     """Another module may say whatever it likes in a reference, and reverse what is its own."""
     entries = [Entry("bank:c", "debit", 3), Entry("merchant:m:available", "credit", 3)]
-    for k, type_ in enumerate(("transfer", "top_up")):
+    for k, type_ in enumerate(("transfer", "top_up", "pay", "refund", "withdraw_paid")):
         id_ = order_id("other", "m", str(k))
-        await books.post_entries(an_order(Kind.PAYMENT, f"other{k}", 3), id_, type_, entries)
-    await books.post_entries(an_order(Kind.PAYMENT, "x", 3), order_id("other", "m", "x"), "transfer", entries)
+        await books.post_entries(an_order(Kind.PAYMENT, f"other{k}", 3), id_, type_, entries, "dev")
     checks, _ = await books.check()
     assert lines(checks) == []
 

@@ -349,7 +349,7 @@ async def test_what_is_listed_is_bounded_and_all_is_counted(edited: Edited) -> N
     await edited.edit(PAYMENT.format("reference = repeat('x', 100000), lines = array_fill(1::bigint, ARRAY[100001])"))
     await edited.edit(
         "INSERT INTO ledger.holds SELECT shard, 'h:' || n, account_number, slot, amount, captured, status, gen_random_uuid(), digest,"
-        " refusal, created_at, expires_at, ended_at, key_version, mac FROM ledger.holds, generate_series(1, 150) AS n"
+        " refusal, created_at, expires_at, ended_at, key_version, mac, module FROM ledger.holds, generate_series(1, 150) AS n"
         " WHERE id = 'h:open'"
     )
     report = await edited.verify()

@@ -89,7 +89,7 @@ class FundWorld:
         if order.kind is Kind.REVERSAL:
             assert order.of_order is not None
             original = voucher_id(order.of_order)
-            record = await self.ledger.record(pgproto.UUID(original.bytes))
+            record = await self.ledger.record(pgproto.UUID(original.bytes), "fund")
             assert record is not None
             lines = [(account, -amount) for account, amount in record.lines]
             await self._post(order.voucher_id, "reversal", lines, None, pgproto.UUID(original.bytes))
@@ -103,12 +103,17 @@ class FundWorld:
             order, voucher_id(order.id, "end"), end_voucher_type(ending), end_entries_of(order, ending)
         )
 
-    async def post_entries(self, order: Order, id_: UUID, type_: str, entries: Sequence[Entry]) -> None:
+    async def post_entries(
+        self, order: Order, id_: UUID, type_: str, entries: Sequence[Entry], module: str = "fund"
+    ) -> None:
         lines = [(self.opened[e.account], e.amount if e.side == "credit" else -e.amount) for e in entries]
-        await self._post(id_, type_, lines, f"fund:{order.id}", None)
+        await self._post(id_, type_, lines, f"fund:{order.id}", None, module)
 
-    async def _post(self, id_: UUID, type_: str, lines: Any, reference: str | None, reverses: Any) -> None:
-        asked = voucher(*lines, id_=pgproto.UUID(id_.bytes), type_=type_, reference=reference, reverses=reverses)
+    async def _post(
+        self, id_: UUID, type_: str, lines: Any, reference: str | None, reverses: Any, module: str = "fund"
+    ) -> None:
+        said = {"reference": reference, "reverses": reverses, "module": module}
+        asked = voucher(*lines, id_=pgproto.UUID(id_.bytes), type_=type_, **said)
         outcome = await self.ledger.post_one(asked)
         assert posted(outcome), outcome
 

@@ -22,7 +22,7 @@ class Halfway:
     async def write(self, *commands: Command) -> list[Outcome]:
         ledger = self.ledger
         batch, self.outcomes = await posting._decide(ledger.session, ledger.books, commands, secrets.randbits(62))
-        await posting._write(await ledger.session.open(), ledger.session, batch)
+        await posting._write(await ledger.session.open(), ledger.session, ledger.books, batch)
         return self.outcomes
 
     async def commit(self) -> None:

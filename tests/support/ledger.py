@@ -38,7 +38,7 @@ class Ledger:
         self.dsn = dsn
         self.keys = keys
         self.layout = layout
-        self.directory = Directory(keys)
+        self.directory = Directory(keys, shards=layout.shards)
         calendar = AccountingCalendar(ZoneInfo("UTC"), time(0))
         self.books = Books(keys, self.directory, layout, calendar, ordinal)
         self.session = Session(dsn, f"test lane {ordinal}")
@@ -79,7 +79,7 @@ class Ledger:
         metadata: str | None = None,
         buffered: bool = False,
     ) -> Opened:
-        request = NewAccount(id_, owner or id_, type_, currency, metadata, buffered)
+        request = NewAccount(id_, "dev", owner or id_, type_, currency, metadata, buffered)
         return (await open_accounts(self.connection, self.directory, self.keys, self.layout, [request]))[0]
 
     async def account(self, id_: str, type_: str = "merchant_available", balance: int = 0, **more: Any) -> Account:
@@ -109,7 +109,7 @@ class Ledger:
         return await self.post_one(SetStatus(account, status, "a test", "tests"))
 
     async def hold(self, id_: str, account: Account, amount: int, expires_at_us: int = 0) -> Hold:
-        outcome = await self.post_one(PlaceHold(id_, account, amount, expires_at_us))
+        outcome = await self.post_one(PlaceHold(id_, account, amount, expires_at_us, "dev"))
         assert outcome.hold is not None and outcome.refusal is None, outcome
         return outcome.hold
 
@@ -118,20 +118,20 @@ class Ledger:
 
     async def status(self, account: Account) -> Status:
         """As it is stored, also of an account whose books do not verify."""
-        statement = "SELECT max(status) FROM ledger.sub_accounts WHERE account_number = $1 AND status <> 5"
+        statement = "SELECT max(CASE WHEN suspect THEN 4 ELSE status END) FROM ledger.sub_accounts WHERE account_number = $1 AND status <> 5"
         return Status(await self.connection.fetchval(statement, account.number))
 
     async def posted(self, account: Account) -> int:
         """In its normal direction."""
         return (await self.view(account)).posted
 
-    async def record(self, id_: UUID) -> Record | None:
-        """What the vouchers table says of an id."""
-        found = await read_records(self.connection, self.directory, [id_])
+    async def record(self, id_: UUID, module: str = "dev") -> Record | None:
+        """What the vouchers table says of a module's id."""
+        found = await read_records(self.connection, self.directory, {(module, id_)})
         return found[0][0] if found else None
 
-    async def read_hold(self, id_: str) -> Hold | None:
-        return (await read_holds(self.connection, self.directory, self.keys, [id_])).get(id_)
+    async def read_hold(self, id_: str, module: str = "dev") -> Hold | None:
+        return (await read_holds(self.connection, self.directory, {(module, id_)})).get((module, id_))
 
     async def count(self, table: str) -> int:
         return int(await self.connection.fetchval(f"SELECT count(*) FROM ledger.{table}"))
@@ -192,6 +192,7 @@ def voucher(
     hold_id: str | None = None,
     reverses: UUID | None = None,
     unknown: str | None = None,
+    module: str = "dev",
 ) -> Voucher:
     """As the service makes it from a body. A line is `(account, signed amount)`, a credit is positive.
 
@@ -204,6 +205,7 @@ def voucher(
     digest = digest_of(type_, asked, reference, metadata, held, reverses)
     return Voucher(
         id_ or new_id(),
+        module,
         type_,
         [] if unknown else list(lines),
         sum(amount for _, amount in lines),
@@ -225,19 +227,19 @@ def transfer(debit: Account, credit: Account, amount: int, id_: UUID | None = No
 
 def reversal(original: Voucher, id_: UUID | None = None) -> Voucher:
     lines = [(account, -amount) for account, amount in original.lines]
-    return voucher(*lines, id_=id_, type_="reversal", reverses=original.id)
+    return voucher(*lines, id_=id_, type_="reversal", reverses=original.id, module=original.module)
 
 
 def capture(hold: Hold, credit: Account, amount: int, id_: UUID | None = None) -> Voucher:
-    return voucher((hold.account, -amount), (credit, amount), id_=id_, hold=hold)
+    return voucher((hold.account, -amount), (credit, amount), id_=id_, hold=hold, module=hold.module)
 
 
 def release(hold: Hold) -> EndHold:
-    return EndHold(hold.id, hold.account, hold.slot)
+    return EndHold(hold.id, hold.account, hold.slot, hold.module)
 
 
 def expire(hold: Hold) -> EndHold:
-    return EndHold(hold.id, hold.account, hold.slot, expire=True)
+    return EndHold(hold.id, hold.account, hold.slot, hold.module, expire=True)
 
 
 async def accounts_by_shard(ledger: Ledger, balance: int = 0) -> dict[int, list]:

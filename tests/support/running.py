@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from fundledger.security.tokens import module_token
 from tests.support.waiting import NeverHappened, eventually
 
 COMMAND = Path(sys.executable).with_name("fundledger")
@@ -110,6 +111,15 @@ class RunningService:
     @property
     def token(self) -> str:
         return (self.data_dir / "dev-token").read_text().strip()
+
+    @property
+    def fund_token(self) -> str:
+        """Of the module that the fund service is; where that does not run here, it has to exist before the start."""
+        path = self.data_dir / "fund-token"
+        if self.process is None:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            module_token(path, "fund")
+        return path.read_text().strip()
 
     @property
     def dsn(self) -> str:

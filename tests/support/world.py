@@ -57,10 +57,10 @@ class World:
         refusal: Refusal | None = None,
     ) -> Hold:
         """A hold that stands already; an open one counts as held on its account."""
-        digest = PlaceHold(id_, account, amount, expires_at_us).digest
+        digest = PlaceHold(id_, account, amount, expires_at_us, "dev").digest
         ended = 0 if status == HoldStatus.OPEN else NOW_US - 1
-        hold = Hold(id_, account, 0, amount, 0, status, digest, None, refusal, NOW_US - 2, expires_at_us, ended)
-        self.batch.holds[id_] = hold
+        hold = Hold(id_, account, 0, amount, 0, status, digest, None, refusal, NOW_US - 2, expires_at_us, ended, "dev")
+        self.batch.holds[hold.key] = hold
         if status == HoldStatus.OPEN:
             self.sub(account).held += amount
         return hold
@@ -80,8 +80,9 @@ class World:
             NOW_US - 1,
             date(2026, 1, 1),
             batch,
+            voucher.module,
         )
-        self.batch.vouchers[voucher.id] = record
+        self.batch.vouchers[voucher.key] = record
         return record
 
     def decide(self, *commands: Command) -> list[Outcome]:

@@ -3,5 +3,5 @@
 SELECT b.account_number, count(*) AS waiting, min(b.posted_at) AS oldest FROM ledger.buffered_entries b
 GROUP BY b.account_number
 HAVING NOT EXISTS (
-    SELECT FROM ledger.sub_accounts s WHERE s.account_number = b.account_number AND s.slot = 0 AND s.status = 4 -- integrity
+    SELECT FROM ledger.sub_accounts s WHERE s.account_number = b.account_number AND s.slot = 0 AND (s.status = 4 OR s.suspect) -- integrity
 )

@@ -1,12 +1,13 @@
 -- Open accounts with their empty sub-accounts; an id that exists already is left alone, with all that is its.
--- $1..$12 one element an account; $13..$21 one element a sub-account.
+-- $1..$12 and $22 (the module) one element an account, $13..$21 one element a sub-account.
 -- Rows: ids of the accounts that were opened. Locks: none.
 WITH opened AS (
     INSERT INTO ledger.accounts (number, id, owner, type, currency, shard, slots, metadata, created_at, key_version, mac,
-                                 buffered)
+                                 buffered, module, layout)
     OVERRIDING SYSTEM VALUE
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::integer[],
-                         $8::json[], $9::timestamptz[], $10::smallint[], $11::bytea[], $12::boolean[])
+    SELECT o.*, 2 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::integer[],
+                         $8::json[], $9::timestamptz[], $10::smallint[], $11::bytea[], $12::boolean[],
+                           $22::text[]) AS o
     ON CONFLICT (id) DO NOTHING
     RETURNING number, id
 ), empty AS (

@@ -4,8 +4,8 @@
 -- `of` and amount stand under slot, held, seq and posted. Locks: none.
 (
     SELECT s.shard, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version, s.last_entry_mac,
-           s.mac, s.slots, s.buffered, s.normal, s.bounded, j.seq AS journal_seq, j.mac AS journal_mac, NULL::uuid AS voucher_id,
-           NULL::date AS accounting_date, NULL::timestamptz AS posted_at,
+           s.mac, s.slots, s.buffered, s.normal, s.bounded, s.suspect, j.seq AS journal_seq, j.mac AS journal_mac, NULL::uuid AS voucher_id,
+           NULL::date AS accounting_date, NULL::timestamptz AS posted_at, NULL::text AS module,
            coalesce((SELECT h.state FROM ledger.hot_accounts h WHERE h.account_number = $1), 'cold') AS heat
     FROM ledger.sub_accounts s
     LEFT JOIN LATERAL (
@@ -17,6 +17,6 @@
 UNION ALL
 (
     SELECT NULL, b.number, b.amount, b.batch, NULL, b.of, NULL, NULL, b.key_version, NULL, b.mac, NULL, NULL, NULL, NULL, NULL, NULL,
-           b.voucher_id, b.accounting_date, b.posted_at, NULL
+           NULL, b.voucher_id, b.accounting_date, b.posted_at, b.module, NULL
     FROM ledger.buffered_entries b WHERE b.account_number = $1 ORDER BY b.batch, b.number
 )

@@ -6,7 +6,7 @@ FROM (
     SELECT l.* FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::bigint[]) AS k (shard, slot, after, until)
     CROSS JOIN LATERAL (
         SELECT n.shard, n.slot, n.seq, n.voucher_id, n.vouchers, n.amount, n.balance_after, n.accounting_date, n.posted_at,
-               n.key_version, n.mac
+               n.key_version, n.mac, n.module, n.account_number
         FROM ledger.entries n
         WHERE n.shard = k.shard AND n.account_number = $1 AND n.slot = k.slot AND n.seq > k.after AND n.seq <= k.until
         ORDER BY n.seq LIMIT $6

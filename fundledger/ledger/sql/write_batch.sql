@@ -17,14 +17,16 @@
 -- $49 which of $8 were decided first to last, empty when that is their order: the outbox tells them so.
 -- $50 account numbers, $51 slots, $52 seqs of entries that are not one line of a statement each, $53 by how many lines more
 -- (or fewer) they and those before them in this batch are on that slot (aligned). Not before any statement's mark (FL003).
+-- $54 the modules that occur, $55 which of them each of $8 is of, empty when there is one module only.
 -- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
-                                 batch, accounting_date, posted_at, key_version, mac)
+                                 batch, accounting_date, posted_at, key_version, mac, layout, module)
     SELECT $1, ($8::uuid[])[v.k], ($9::text[])[($10::integer[])[v.k]], substring($11::bytea FROM 32 * v.k - 31 FOR 32),
            ($12::bigint[])[coalesce(($13::integer[])[v.k - 1], 0) + 1:($13::integer[])[v.k]],
            v.reference, v.metadata, v.hold, v.reverses, v.refusal,
-           $2, $3, $4, $6, substring($14::bytea FROM 32 * v.k - 31 FOR 32)
+           $2, $3, $4, $6, substring($14::bytea FROM 32 * v.k - 31 FOR 32), 2,
+           ($54::text[])[coalesce(($55::integer[])[v.k], 1)]
     FROM ROWS FROM (generate_series(1, $7::integer), unnest($15::text[]), unnest($16::json[]), unnest($17::text[]),
                     unnest($18::uuid[]), unnest($19::text[]))
         AS v (k, reference, metadata, hold, reverses, refusal)
@@ -39,16 +41,21 @@ WITH new_vouchers AS (
       AND s.shard + 0 = $1 -- not by the index: whoever planned this on a small table would walk the whole shard for ever
       AND s.posted = ($38::bigint[])[k] AND s.held = ($39::bigint[])[k] AND s.version = ($40::bigint[])[k]
       AND s.status = ($41::smallint[])[k] AND s.mac = substring($42::bytea FROM 32 * k - 31 FOR 32)
+      AND NOT s.suspect
     RETURNING 1
 ), new_entries AS (
     INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, vouchers, amount, balance_after,
-                                accounting_date, posted_at, key_version, mac)
+                                accounting_date, posted_at, key_version, mac, module)
     SELECT $1, ($31::bigint[])[k], ($32::integer[])[k], ($33::bigint[])[k], ($8::uuid[])[($34::integer[])[k]],
            CASE WHEN ($34::integer[])[k] = 0 THEN ARRAY(
                SELECT ($8::uuid[])[i]
                FROM unnest(($45::integer[])[coalesce(($46::integer[])[k - 1], 0) + 1:($46::integer[])[k]]) AS i
            ) END,
-           ($35::bigint[])[k], ($36::bigint[])[k], coalesce(($47::date[])[k], $3), $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32)
+           ($35::bigint[])[k], ($36::bigint[])[k], coalesce(($47::date[])[k], $3), $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32),
+           ($54::text[])[CASE WHEN cardinality($55::integer[]) = 0 THEN 1
+               WHEN ($34::integer[])[k] > 0 THEN ($55::integer[])[($34::integer[])[k]]
+               -- All that a summary sums are of one module: that of the first.
+               ELSE ($55::integer[])[($45::integer[])[coalesce(($46::integer[])[k - 1], 0) + 1]] END]
     FROM generate_series(1, $30::integer) AS k
 ), new_counts AS (
     INSERT INTO ledger.line_counts (account_number, slot, seq, extra)
@@ -58,11 +65,14 @@ WITH new_vouchers AS (
     ), 0)
     FROM unnest($50::bigint[], $51::integer[], $52::bigint[], $53::bigint[]) AS n (account_number, slot, seq, delta)
 ), new_events AS (
-    INSERT INTO ledger.outbox (shard, batch, vouchers, at)
+    INSERT INTO ledger.outbox (shard, batch, vouchers, at, modules)
     SELECT $1, $2,
            CASE WHEN cardinality($49::integer[]) = 0 THEN ($8::uuid[])[1:$7::integer]
                 ELSE ARRAY(SELECT ($8::uuid[])[i] FROM unnest($49::integer[]) WITH ORDINALITY AS d (i, n) ORDER BY n) END,
-           $4
+           $4,
+           CASE WHEN cardinality($55::integer[]) = 0 THEN $54::text[]
+                WHEN cardinality($49::integer[]) = 0 THEN ARRAY(SELECT ($54::text[])[m] FROM unnest(($55::integer[])[1:$7::integer]) AS m)
+                ELSE ARRAY(SELECT ($54::text[])[($55::integer[])[i]] FROM unnest($49::integer[]) WITH ORDINALITY AS d (i, n) ORDER BY n) END
     -- Not before the balances are written, and with them locked: so events have the order of what they tell of.
     FROM (SELECT count(*) AS written FROM new_balances) AS locked
     WHERE $7::integer > 0 AND locked.written >= 0

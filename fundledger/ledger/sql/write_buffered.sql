@@ -1,16 +1,16 @@
 -- Credits that are to be folded later, if each of their accounts still takes them like that.
 -- $1 batch, $2 accounting date, $3 posted_at, $4 key version; $5 account numbers, $6 number and $7 how many of an account in
--- this batch, $8 voucher ids, $9 amounts, $10 MACs (aligned); $11 the accounts, $12 their shards (aligned).
+-- this batch, $8 voucher ids, $9 amounts, $10 MACs, $11 modules (aligned); $12 the accounts, $13 their shards (aligned).
 -- Rows: one. Locks: the key of each account's slot 0, shared, until the transaction ends: no balance waits for that.
 WITH buffering AS (
-    SELECT s.account_number FROM unnest($11::bigint[], $12::integer[]) AS k (account_number, shard)
+    SELECT s.account_number FROM unnest($12::bigint[], $13::integer[]) AS k (account_number, shard)
     JOIN ledger.sub_accounts s ON s.account_number = k.account_number AND s.slot = 0 AND s.shard = k.shard
-    WHERE s.status = 0 AND s.buffered ORDER BY s.account_number FOR KEY SHARE OF s
+    WHERE s.status = 0 AND s.buffered AND NOT s.suspect ORDER BY s.account_number FOR KEY SHARE OF s
 ), new_rows AS (
     INSERT INTO ledger.buffered_entries (account_number, batch, number, of, voucher_id, amount, accounting_date, posted_at,
-                                         key_version, mac)
-    SELECT b.account_number, $1, b.number, b.of, b.voucher_id, b.amount, $2, $3, $4, b.mac
-    FROM unnest($5::bigint[], $6::integer[], $7::integer[], $8::uuid[], $9::bigint[], $10::bytea[])
-        AS b (account_number, number, of, voucher_id, amount, mac)
+                                         key_version, mac, module)
+    SELECT b.account_number, $1, b.number, b.of, b.voucher_id, b.amount, $2, $3, $4, b.mac, b.module
+    FROM unnest($5::bigint[], $6::integer[], $7::integer[], $8::uuid[], $9::bigint[], $10::bytea[], $11::text[])
+        AS b (account_number, number, of, voucher_id, amount, mac, module)
 )
-SELECT ledger.expect_buffering((SELECT count(*) FROM buffering), cardinality($11::bigint[]))
+SELECT ledger.expect_buffering((SELECT count(*) FROM buffering), cardinality($12::bigint[]))

@@ -1,7 +1,8 @@
 -- Whether an account's credits are buffered from now on, and why.
--- $1 account number, $2 buffered, $3 reason, $4 module. Rows: none. Locks: the route, after the account's slot 0.
+-- $1 account number, $2 buffered, $3 reason, $4 module, $5 key version, $6 MAC of the account with this policy (layout 2).
+-- Rows: none. Locks: the route, after the account's slot 0.
 WITH account AS (
-    UPDATE ledger.accounts a SET buffered = $2 WHERE a.number = $1 RETURNING a.number, a.slots
+    UPDATE ledger.accounts a SET buffered = $2, key_version = $5, mac = $6, layout = 2 WHERE a.number = $1 RETURNING a.number, a.slots
 ), route AS (
     INSERT INTO ledger.routes (account_number, slots, buffered) SELECT account.number, account.slots, $2 FROM account
     ON CONFLICT (account_number) DO UPDATE SET buffered = $2, epoch = routes.epoch + 1, changed_at = clock_timestamp()

@@ -1,5 +1,6 @@
 -- To how many slots of an account workers post from now on, and why; nothing when it is so already.
--- $1 account number, $2 slots, $3 reason, $4 module. Rows: none. Locks: the route, after the account's sub-accounts.
+-- $1 account number, $2 slots, $3 reason, $4 module, $5 key version, $6 MAC of the account with these slots (layout 2).
+-- Rows: none. Locks: the route, after the account's sub-accounts.
 WITH route AS (
     INSERT INTO ledger.routes (account_number, slots, buffered)
     SELECT a.number, $2, a.buffered FROM ledger.accounts a WHERE a.number = $1
@@ -7,7 +8,7 @@ WITH route AS (
     WHERE routes.slots <> $2
     RETURNING account_number
 ), account AS (
-    UPDATE ledger.accounts SET slots = $2 WHERE number = $1 AND slots <> $2
+    UPDATE ledger.accounts SET slots = $2, key_version = $5, mac = $6, layout = 2 WHERE number = $1
 )
 INSERT INTO ledger.route_events (account_number, slots, reason, module)
 SELECT route.account_number, $2, $3, $4 FROM route

@@ -81,6 +81,10 @@ SQL_CHECKS: Final = (
 """Each is a part of `fund_orders_consistent`."""
 
 
+MODULE: Final = "fund"
+"""Of the fund service, in the ledger: what it posted is known by that, and by nothing that a voucher says."""
+
+
 async def prove_fund(
     proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names, keys: Keys | None = None
 ) -> None:
@@ -96,7 +100,7 @@ async def prove_fund(
         proof.progress(of.name, counts["orders"])
         await proof.make([CONSISTENT], [fund], run_sql_check, fund, SQL[of.name], of)
     proof.progress("orders and vouchers", counts["orders"])
-    steps, vouchers = rows(fund, SQL["steps"]), rows(account, LEDGER_SQL["fund_vouchers"])
+    steps, vouchers = rows(fund, SQL["steps"]), rows(account, LEDGER_SQL["fund_vouchers"], MODULE)
 
     def late(ids: Sequence[UUID], reversed_: Sequence[UUID]) -> Awaitable[list[asyncpg.Record]]:
         return later.fetch(SQL["late_orders"], ids, reversed_)

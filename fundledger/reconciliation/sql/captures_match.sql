@@ -1,7 +1,8 @@
 -- Captured holds whose voucher is not there or took another amount from the held account; holds that are not captured and
--- have a voucher. Rows: the first 100, `total` counts all. Locks: none.
-SELECT h.id, h.voucher_id, count(*) OVER () AS total
-FROM ledger.holds h LEFT JOIN ledger.vouchers v ON v.id = h.voucher_id AND v.refusal IS NULL
+-- have a voucher. A hold is captured by its own module; before modules were recorded, by any. Rows: the first 100, `total` counts all. Locks: none.
+SELECT h.id, h.module, h.voucher_id, count(*) OVER () AS total
+FROM ledger.holds h
+LEFT JOIN ledger.vouchers v ON v.id = h.voucher_id AND (v.module = h.module OR v.shared_id) AND v.refusal IS NULL
 WHERE CASE WHEN h.status = 1 THEN
     v.id IS NULL OR v.hold IS DISTINCT FROM h.id
     OR abs((SELECT sum(v.lines[2 * i]) FROM generate_series(1, cardinality(v.lines) / 2) AS i

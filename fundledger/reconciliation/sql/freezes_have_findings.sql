@@ -1,7 +1,7 @@
 -- Accounts that are frozen because a row did not match its MAC, and of which no such row is kept: evidence is gone.
 -- Rows: the first 100, `total` counts all. Locks: none.
 SELECT a.id, s.account_number, count(*) OVER () AS total
-FROM (SELECT DISTINCT f.account_number FROM ledger.sub_accounts f WHERE f.status = 4
+FROM (SELECT DISTINCT f.account_number FROM ledger.sub_accounts f WHERE f.status = 4 OR f.suspect
       UNION SELECT e.account_number FROM ledger.account_events e WHERE e.status = 4) AS s
 LEFT JOIN ledger.accounts a ON a.number = s.account_number
 WHERE NOT EXISTS (SELECT 1 FROM ledger.integrity_findings i WHERE i.account_number = s.account_number)

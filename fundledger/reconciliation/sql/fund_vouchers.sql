@@ -1,7 +1,7 @@
--- What the fund service posted, and every reversal with the reference of what it reverses, by id.
--- Rows: one per posted voucher of these. Locks: none.
+-- What the module of the fund service posted, by id; of a reversal with the reference of what it reverses.
+-- $1 module. Rows: one per posted voucher. Locks: none.
 SELECT v.id, v.type, v.lines, v.reference, v.reverses,
-       (SELECT r.reference FROM ledger.vouchers r WHERE r.id = v.reverses) AS of_reference
+       (SELECT r.reference FROM ledger.vouchers r WHERE r.id = v.reverses AND r.module = v.module) AS of_reference
 FROM ledger.vouchers v
-WHERE v.refusal IS NULL AND (v.reference LIKE 'fund:%' OR v.reverses IS NOT NULL)
+WHERE v.refusal IS NULL AND v.module = $1
 ORDER BY v.id

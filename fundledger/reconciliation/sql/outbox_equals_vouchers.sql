@@ -2,15 +2,19 @@
 -- outbox that are of no voucher. Vouchers older than the outbox (its migration is number 5) are in none.
 -- Rows: the first 100, `total` counts all. Locks: none.
 WITH events AS (
-    SELECT v.id, count(*) AS times, min(o.shard) AS shard, min(o.batch) AS batch, min(o.at) AS at
-    FROM ledger.outbox o CROSS JOIN LATERAL unnest(o.vouchers) AS v (id) GROUP BY v.id
+    SELECT v.id, v.named, count(*) AS times, min(o.shard) AS shard, min(o.batch) AS batch, min(o.at) AS at
+    FROM ledger.outbox o CROSS JOIN LATERAL (
+        -- What was recorded before modules were names its voucher without one.
+        SELECT l.id, coalesce(o.modules[CASE WHEN cardinality(o.modules) = 1 THEN 1 ELSE l.n END], '') AS named
+        FROM unnest(o.vouchers) WITH ORDINALITY AS l (id, n)
+    ) AS v GROUP BY v.id, v.named
 )
-SELECT coalesce(v.id, e.id) AS id,
+SELECT coalesce(v.id, e.id) AS id, coalesce(v.module, e.named) AS module,
        CASE WHEN v.id IS NULL THEN 'a voucher' ELSE format('one entry: shard %s, batch %s, %s', v.shard, v.batch, v.posted_at) END AS expected,
        CASE WHEN e.id IS NULL THEN 'none' WHEN v.id IS NULL THEN 'an entry in the outbox'
             ELSE format('%s: shard %s, batch %s, %s', e.times, e.shard, e.batch, e.at) END AS actual,
        count(*) OVER () AS total
-FROM ledger.vouchers v FULL JOIN events e ON e.id = v.id
+FROM ledger.vouchers v FULL JOIN events e ON e.id = v.id AND e.named = CASE WHEN v.shared_id THEN '' ELSE v.module END
 WHERE (v.shard, v.batch, v.posted_at, 1) IS DISTINCT FROM (e.shard, e.batch, e.at, e.times)
   AND NOT (e.id IS NULL AND v.posted_at < (SELECT m.applied_at FROM public.fundledger_migrations m WHERE m.number = 5))
 ORDER BY 1 LIMIT 100

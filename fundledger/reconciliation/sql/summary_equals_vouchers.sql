@@ -1,11 +1,12 @@
 -- Summaries that are not the sum of the lines that they name. Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH summed AS (
-    SELECT e.shard, e.account_number, e.slot, e.seq, e.amount, l.id, count(*) AS n
+    SELECT e.shard, e.account_number, e.slot, e.seq, e.amount, e.module, l.id, count(*) AS n
     FROM ledger.entries e CROSS JOIN LATERAL unnest(e.vouchers) AS l (id) WHERE e.vouchers IS NOT NULL
-    GROUP BY e.shard, e.account_number, e.slot, e.seq, e.amount, l.id
+    GROUP BY e.shard, e.account_number, e.slot, e.seq, e.amount, e.module, l.id
 ), parts AS (
     SELECT summed.*, of_voucher.n AS lines, of_voucher.amount AS part
     FROM summed LEFT JOIN ledger.vouchers v ON v.id = summed.id AND v.refusal IS NULL
+         AND (v.module = summed.module OR (summed.module IS NULL AND v.shared_id))
     CROSS JOIN LATERAL (
         SELECT count(*) AS n, sum(v.lines[2 * i]) AS amount FROM generate_series(1, cardinality(v.lines) / 2) AS i
         WHERE v.lines[2 * i - 1] = summed.account_number

@@ -3,29 +3,32 @@
 -- account, and so does what waits in the buffer. That finds what goes wrong; an edit is found by the MACs.
 -- Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH lines AS (
-    SELECT v.id, cardinality(v.lines) / 2 AS n,
+    SELECT v.id, CASE WHEN v.shared_id THEN '' ELSE v.module END AS named, v.module, cardinality(v.lines) / 2 AS n,
            (SELECT sum(hashint8extended(v.lines[2 * i - 1], 0)::numeric * v.lines[2 * i])
             FROM generate_series(1, cardinality(v.lines) / 2) AS i) AS content
     FROM ledger.vouchers v WHERE v.refusal IS NULL
 ), summed AS (
-    SELECT DISTINCT e.shard, e.account_number, e.slot, e.seq, l.id
+    SELECT DISTINCT e.shard, e.account_number, e.slot, e.seq, e.module, l.id
     FROM ledger.entries e CROSS JOIN LATERAL unnest(e.vouchers) AS l (id) WHERE e.vouchers IS NOT NULL
 ), written AS (
-    SELECT p.id, count(*) AS n, sum(hashint8extended(p.account_number, 0)::numeric * p.amount) AS content
+    SELECT p.id, coalesce(p.module, '') AS named, count(*) AS n, sum(hashint8extended(p.account_number, 0)::numeric * p.amount) AS content
     FROM (
-        SELECT e.voucher_id AS id, e.account_number, e.amount FROM ledger.entries e WHERE e.voucher_id IS NOT NULL
+        SELECT e.voucher_id AS id, e.module, e.account_number, e.amount FROM ledger.entries e WHERE e.voucher_id IS NOT NULL
         UNION ALL
-        SELECT b.voucher_id, b.account_number, b.amount FROM ledger.buffered_entries b
+        SELECT b.voucher_id, b.module, b.account_number, b.amount FROM ledger.buffered_entries b
         UNION ALL
-        SELECT summed.id, summed.account_number, (
+        SELECT summed.id, summed.module, summed.account_number, (
             SELECT sum(v.lines[2 * i]) FROM generate_series(1, cardinality(v.lines) / 2) AS i
             WHERE v.lines[2 * i - 1] = summed.account_number
         )
         FROM summed LEFT JOIN ledger.vouchers v ON v.id = summed.id
-    ) AS p GROUP BY p.id
+             AND (v.module = summed.module OR (summed.module IS NULL AND v.shared_id))
+    ) AS p GROUP BY p.id, p.module
 )
-SELECT coalesce(lines.id, written.id) AS id, coalesce(lines.n, 0) AS lines, coalesce(written.n, 0) AS entries,
+-- What was written before modules were recorded names its voucher without one.
+SELECT coalesce(lines.id, written.id) AS id, coalesce(lines.module, written.named) AS module,
+       coalesce(lines.n, 0) AS lines, coalesce(written.n, 0) AS entries,
        count(*) OVER () AS total
-FROM lines FULL JOIN written ON written.id = lines.id
+FROM lines FULL JOIN written ON written.id = lines.id AND written.named = lines.named
 WHERE lines.content IS DISTINCT FROM written.content
 ORDER BY id LIMIT 100

@@ -1,3 +1,10 @@
--- Voucher ids that stand more than once. Rows: the first 100, `total` counts all. Locks: none.
-SELECT v.id, count(*) AS times, count(*) OVER () AS total FROM ledger.vouchers v
-GROUP BY v.id HAVING count(*) > 1 ORDER BY v.id LIMIT 100
+-- Voucher ids that stand more than once for one module, or more than once among those that all modules shared.
+-- Rows: the first 100, `total` counts all. Locks: none.
+SELECT t.id, t.module, t.times, count(*) OVER () AS total
+FROM (
+    SELECT v.id, v.module, count(*) AS times FROM ledger.vouchers v GROUP BY v.id, v.module HAVING count(*) > 1
+    UNION ALL
+    SELECT v.id, min(v.module), count(*) FROM ledger.vouchers v WHERE v.shared_id
+    GROUP BY v.id HAVING count(*) > 1 AND count(DISTINCT v.module) > 1
+) AS t
+ORDER BY t.id LIMIT 100
