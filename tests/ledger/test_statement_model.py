@@ -87,7 +87,7 @@ class Run:
         elif op == "fold":
             await self.post(worker, Fold(m))
         elif op == "hold":
-            outcomes = await self.post(worker, PlaceHold(f"h:{self.now_us}", m, amount, 0))
+            outcomes = await self.post(worker, PlaceHold(f"h:{self.now_us}", m, amount, 0, "dev"))
             if outcomes and outcomes[0].hold is not None and outcomes[0].refusal is None:
                 self.holds.append(outcomes[0].hold)
         elif op in ("capture", "release") and self.holds:
