@@ -80,7 +80,7 @@ def _whole(call: Call, name: str, default: int, least: int, most: int) -> int:
 async def get_events(service: Service, call: Call) -> Reply:
     """`GET /v1/events`. Who waits is not in flight: he takes up nobody's capacity, and a stop does not wait for him."""
     after, limit, wait_s = _asked(call)
-    no = await service.gate.let(call.passage, None)
+    no = await service.gate.let(call.passage, ())
     if no is not None:
         return no
     service.gate.leave(call.passage, time.monotonic())

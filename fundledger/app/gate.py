@@ -10,78 +10,24 @@ draft-ietf-httpapi-ratelimit-headers-11 registers. ADR 16, ADR 17.
 import math
 import random
 import time
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.moved import moved
+from fundledger.app.passage import REFUSED_UNSEEN, TRUSTED, UNLIMITED, Charges, Owned, Passage
 from fundledger.app.problems import PROBLEM_TYPE
 from fundledger.app.render import encode
 from fundledger.app.reply import Reply, Undone
-from fundledger.ledger.account import Account
 from fundledger.ledger.voucher import Voucher
 from fundledger.ratelimit.bucket import Bucket
 from fundledger.ratelimit.chain import Chain, Denied, Pending, Told
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import default_types
 from fundledger.ratelimit.shedding import Shedder
 
 IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
-_WITHDRAW: Final = ApiClass.WITHDRAW
-REFUSED_UNSEEN: Final = frozenset({400, 404, 405, 413, 415, 417})
-"""Statuses of requests that may end before they are charged."""
-UNLIMITED: Final = Chain([], ApiClass.PAYMENT, {})
-"""Of a request that no policy was looked up for yet."""
-TRUSTED: Final = Chain([], ApiClass.CONFIRM, {})
-"""Of the module that limits its own callers: it meets no policies here."""
-
-
-class Owned(Protocol):
-    """Whose money a request is about: an account, and who owns it."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def owner(self) -> str: ...
-
-
-class Passage:
-    """One request on its way in. `started`: when all of it was read (monotonic s); `budget_s`: how long from then its
-    sender waits, None if it does not tell.
-
-    `merchant`: whose money it is about, None where that is not known. `charged` tokens of each bucket of its `chain`,
-    or the `charges` of a batch, are what a refund gives back. `inside`: it is in flight. `shed`: it was turned away for
-    want of capacity.
-    """
-
-    __slots__ = (
-        "api_class",
-        "budget_s",
-        "chain",
-        "charged",
-        "charges",
-        "inside",
-        "merchant",
-        "module",
-        "refused",
-        "shed",
-        "started",
-    )
-
-    def __init__(self, module: str, started: float, budget_s: float | None, api_class: ApiClass) -> None:
-        self.module = module
-        self.started = started
-        self.budget_s = budget_s
-        self.api_class = api_class
-        self.merchant: str | None = None
-        self.chain = UNLIMITED
-        self.charged = 0
-        self.charges: Sequence[tuple[Bucket, int]] = ()
-        self.inside = False
-        self.shed = False
-        self.refused: Told | None = None
 
 
 class Gate:
@@ -108,49 +54,112 @@ class Gate:
             passage.api_class = ApiClass.CONFIRM
         return True
 
-    def enter(self, passage: Passage, account: Owned | None, cost: int = 1) -> Reply | Pending | None:
+    def enter(
+        self, passage: Passage, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
+    ) -> Reply | Pending | None:
         """None: it is in. A Reply: it is not, and this is the answer. Pending: `ask` has to be awaited.
 
-        Never waits. `account`: whose money it is about. `cost` in tokens.
+        Never waits. `accounts`: those that are charged, each bucket once; `also`: as one of that
+        class, too. `cost` in tokens. What `charge_caller` charged
+        is not charged again.
         """
-        merchant = None
+        merchant = account_id = None
         seen = self.hot_keys.seen
-        if account is not None:
+        if accounts:
+            for account in accounts:
+                seen("merchant", account.owner, cost)
+                seen("account", account.id, cost)
+            account = accounts[0]
+            account_id = account.id
             merchant = passage.merchant = account.owner
-            seen("merchant", merchant, cost)
-            seen("account", account.id, cost)
-        seen("caller", passage.module, cost)
+        if not passage.seen:
+            seen("caller", passage.module, cost)
         limiter = self.limiter
         if limiter is not None and passage.chain is not TRUSTED:
-            chain = limiter.chain(passage.module, passage.api_class, merchant, None if account is None else account.id)
+            chain = limiter.chain(passage.module, passage.api_class, merchant, account_id)
             passage.chain = chain
+            if passage.charges or also is not None or len(accounts) > 1:
+                return self._enter_charging(limiter, passage, accounts, cost, also)
             verdict = limiter.admit(chain, cost, passage.started)
             if verdict is not None:
                 return verdict if isinstance(verdict, Pending) else self._denied(passage, verdict, cost)
             passage.charged = cost
         return self.enter_uncharged(passage, passage.started)
 
-    async def ask(
-        self, passage: Passage, cost: int = 1, charges: Sequence[tuple[Bucket, int]] | None = None
-    ) -> Reply | None:
-        """As `enter`, when it could not tell, or for charges of its own. None: it is in.
+    def _enter_charging(
+        self, limiter: Limiter, passage: Passage, accounts: Sequence[Owned], cost: int, also: ApiClass | None
+    ) -> Reply | Pending | None:
+        costs = dict.fromkeys(self._buckets_of(limiter, passage, passage.api_class, accounts), cost)
+        if also is not None:
+            costs |= dict.fromkeys(self._buckets_of(limiter, passage, also, accounts), cost)
+        passage.due = self._rest(limiter, passage, costs)
+        verdict = limiter.admit_charges(passage.chain, passage.due, passage.started)
+        if isinstance(verdict, Pending):
+            return verdict
+        if verdict is not None:
+            self.refund(passage)
+            return self._denied(passage, verdict, cost)
+        passage.charges = (*passage.charges, *passage.due)
+        return self.enter_uncharged(passage, passage.started)
+
+    @staticmethod
+    def _rest(limiter: Limiter, passage: Passage, costs: dict[Bucket, int]) -> Charges:
+        """Return what is to be charged beyond what the caller was charged before, and give back what is not due."""
+        undue = []
+        for bucket, charged in passage.charges:
+            due = min(charged, costs.get(bucket, 0))
+            if due < charged:
+                undue.append((bucket, charged - due))
+            if due:
+                costs[bucket] -= due
+        if undue:
+            limiter.give_back_charges(undue)
+            back = dict(undue)
+            passage.charges = [(bucket, n - back.get(bucket, 0)) for bucket, n in passage.charges]
+        return [(bucket, n) for bucket, n in costs.items() if n]
+
+    async def charge_caller(self, passage: Passage, cost: int = 1) -> Reply | None:
+        """Charge the caller of a request before the database is read for it. None: it may be read.
+
+        `enter`, `let` or `ask_many` has to follow, also where nothing was found: that admits the request, counts the
+        decision and charges the accounts. Cancelling: as of `ask`.
+        """
+        passage.seen = True
+        self.hot_keys.seen("caller", passage.module, cost)
+        limiter = self.limiter
+        if limiter is None or passage.chain is TRUSTED:
+            return None
+        chain = passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
+        charges = chain.charges(cost)
+        verdict = await limiter.ask(Chain(chain.buckets, chain.api_class, None), cost, time.monotonic(), charges)
+        if verdict is not None:
+            return self._denied(passage, verdict, cost)
+        passage.charges = charges
+        return None
+
+    async def ask(self, passage: Passage, cost: int = 1) -> Reply | None:
+        """As `enter`, when it could not tell. None: it is in.
 
         Waits for the store's deadline at most. Cancelling lets nobody in, and may leave it charged.
         """
         if self.limiter is not None:
-            verdict = await self.limiter.ask(passage.chain, cost, passage.started, charges)
+            due = passage.due
+            verdict = await self.limiter.ask(passage.chain, cost, passage.started, due)
             if verdict is not None:
-                of_it = [n for bucket, n in charges or () if bucket.policy is verdict.policy]
+                self.refund(passage)
+                of_it = [n for bucket, n in due or () if bucket.policy is verdict.policy]
                 return self._denied(passage, verdict, max(of_it, default=cost))
-            if charges is None:
+            if due is None:
                 passage.charged = cost
             else:
-                passage.charges = charges
+                passage.charges = (*passage.charges, *due)
         return self.enter_uncharged(passage, time.monotonic())
 
-    async def let(self, passage: Passage, account: Owned | None, cost: int = 1) -> Reply | None:
+    async def let(
+        self, passage: Passage, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
+    ) -> Reply | None:
         """`enter`, and `ask` where it takes that. Cancelling: as of `ask`."""
-        answer = self.enter(passage, account, cost)
+        answer = self.enter(passage, accounts, cost, also)
         return await self.ask(passage, cost) if isinstance(answer, Pending) else answer
 
     def enter_uncharged(self, passage: Passage, now: float) -> Reply | None:
@@ -230,7 +239,7 @@ class Gate:
             return
         if passage.charges:
             self.limiter.give_back_charges(passage.charges)
-        elif passage.charged:
+        if passage.charged:
             self.limiter.give_back(passage.chain, passage.charged)
         passage.charges, passage.charged = (), 0
 
@@ -248,61 +257,58 @@ class Gate:
         if passage.chain is TRUSTED:
             self.hot_keys.seen("caller", passage.module, len(vouchers))
             return self.enter_uncharged(passage, time.monotonic())
-        return await self.ask_many(passage, [self._of(voucher) for voucher in vouchers])
+        return await self.ask_many(passage, [moved(voucher.lines) for voucher in vouchers])
 
-    async def ask_many(self, passage: Passage, items: Sequence[tuple[ApiClass, Owned | None]]) -> Reply | None:
+    async def ask_many(self, passage: Passage, items: Sequence[tuple[ApiClass, Sequence[Owned]]]) -> Reply | None:
         """None: all of a batch is in, else none of it. Each item costs one of each bucket that it alone would be
         charged to, and one of each of the class batch. Cancelling: as of `ask`.
         """
         count = len(items)
-        self.hot_keys.seen("caller", passage.module, count)
+        if not passage.seen:
+            self.hot_keys.seen("caller", passage.module, count)
         limiter = self.limiter
-        chains: dict[Chain, int] = {}
+        costs: dict[Bucket, int] = {}
         hot: dict[tuple[str, str], int] = {}
-        for api_class, account in items:
-            if account is not None:
+        for api_class, accounts in items:
+            for account in accounts:
                 for key in (("merchant", account.owner), ("account", account.id)):
                     hot[key] = hot.get(key, 0) + 1
             if limiter is not None:
-                chain = self._chain_of(limiter, passage, api_class, account)
-                chains[chain] = chains.get(chain, 0) + 1
+                for bucket in self._buckets_of(limiter, passage, api_class, accounts):
+                    costs[bucket] = costs.get(bucket, 0) + 1
         for (kind, name), n in hot.items():
             self.hot_keys.seen(kind, name, n)
         if limiter is None:
             return self.enter_uncharged(passage, time.monotonic())
-        costs: dict[Bucket, int] = {}
-        for chain, n in chains.items():
-            for bucket in chain.buckets:
-                costs[bucket] = costs.get(bucket, 0) + n
         passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
         for bucket in passage.chain.buckets:
             costs[bucket] = count
-        return await self.ask(passage, count, list(costs.items()))
+        passage.due = self._rest(limiter, passage, costs)
+        return await self.ask(passage, count)
 
-    def _of(self, voucher: Voucher) -> tuple[ApiClass, Owned | None]:
-        api_class = self.class_of(voucher.type)
-        return api_class, account_of(voucher.lines, api_class)
-
-    def _chain_of(self, limiter: Limiter, passage: Passage, api_class: ApiClass, account: Owned | None) -> Chain:
-        owner, id_ = (None, None) if account is None else (account.owner, account.id)
-        return limiter.chain(passage.module, api_class, owner, id_)
+    @staticmethod
+    def _buckets_of(
+        limiter: Limiter, passage: Passage, api_class: ApiClass, accounts: Sequence[Owned]
+    ) -> Iterable[Bucket]:
+        """The buckets that one item is charged to, each once."""
+        if len(accounts) == 1:
+            return limiter.chain(passage.module, api_class, accounts[0].owner, accounts[0].id).buckets
+        buckets = dict.fromkeys(limiter.chain(passage.module, api_class, None, None).buckets)
+        for account in accounts:
+            buckets |= dict.fromkeys(limiter.chain(passage.module, api_class, account.owner, account.id).buckets)
+        return buckets
 
     def refund_voucher(self, passage: Passage, voucher: Voucher) -> None:
         """`refund_one` of the vouchers of a batch."""
         if passage.chain is not TRUSTED:
-            self.refund_one(passage, *self._of(voucher))
+            self.refund_one(passage, *moved(voucher.lines))
 
-    def refund_one(self, passage: Passage, api_class: ApiClass, account: Owned | None) -> None:
-        """One of a batch was a repeat: it costs nothing, neither by itself nor as one of the batch."""
+    def refund_one(self, passage: Passage, api_class: ApiClass, accounts: Sequence[Owned]) -> None:
+        """One of a batch was a repeat: it costs nothing, neither alone nor as one of the batch."""
         if self.limiter is not None:
-            alone = self._chain_of(self.limiter, passage, api_class, account).buckets
+            alone = self._buckets_of(self.limiter, passage, api_class, accounts)
             buckets = dict.fromkeys((*passage.chain.buckets, *alone))
             self.limiter.give_back_charges([(bucket, 1) for bucket in buckets])
-
-    def class_of(self, voucher_type: str) -> ApiClass:
-        if self.limiter is None:
-            return default_types().get(voucher_type, ApiClass.PAYMENT)
-        return self.limiter.policies.class_of(voucher_type)
 
     def too_many_wait(self) -> Reply:
         """Return the 429 of a caller that has as many long polls at this worker as one may."""
@@ -348,20 +354,6 @@ class Gate:
         headers = {"Retry-After": str(wait_s), "X-Limit-Decision": f"{reason};shedder;{version}"}
         detail = "there is more to do than can be done; nothing was done, the same request may be sent again"
         return _refusal(503, "temporary-reduced-capacity", "Not at the moment", detail, wait_s, headers)
-
-
-def account_of(lines: Sequence[tuple[Account, int]], api_class: ApiClass) -> Account | None:
-    """Whose money a voucher is about: the first account that is not the platform's; of a withdrawal, the first such
-    that is debited, in whatever order its lines stand.
-    """
-    if api_class is _WITHDRAW:
-        for account, amount in lines:
-            if amount < 0 and not account.type.platform:
-                return account
-    for account, _ in lines:
-        if not account.type.platform:
-            return account
-    return None
 
 
 def _refusal(

@@ -8,11 +8,13 @@ import asyncpg
 
 from fundledger.app import render
 from fundledger.app.body import CaptureBody, HoldBody, ReasonBody, account_id, decoder, instant
+from fundledger.app.moved import moved
 from fundledger.app.problems import faulted, not_found, refused
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
-from fundledger.app.vouchers import prepare, told
+from fundledger.app.voucher_bodies import accounts_of, prepare
+from fundledger.app.vouchers import told
 from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.ledger import clock
 from fundledger.ledger.account import Account
@@ -48,9 +50,14 @@ async def place_hold(service: Service, call: Call) -> Reply:
     expires_at_us = 0 if body.expires_at is None else clock.us(instant(body.expires_at, "expires_at"))
     if body.expires_at is not None and expires_at_us <= 0:
         expires_at_us = 1  # long past; 0 would mean never
-    found = await service.reading(lambda: service.directory.resolve(service.pool, [body.account]))
-    account = found.get(body.account)
-    no = await service.gate.let(call.passage, account)
+    account = service.directory.get(body.account)
+    if account is None:
+        no = await service.gate.charge_caller(call.passage)
+        if no is not None:
+            return no
+        found = await service.reading(lambda: service.directory.resolve(service.pool, [body.account]))
+        account = found.get(body.account)
+    no = await service.gate.let(call.passage, () if account is None else (account,))
     if no is not None:
         return no
     if account is None:
@@ -84,37 +91,43 @@ async def get_hold(service: Service, call: Call) -> Reply:
     return Reply(200, render.hold(hold, clock.now_us()))
 
 
-async def _let_to_hold(service: Service, call: Call) -> Hold | Reply:
-    """The hold that the path names, once the limits of its account let the request in; else the answer."""
-    id_ = account_id(call.parameters["id"], "id")
-    hold = await _find(service, call, id_)
-    no = await service.gate.let(call.passage, None if hold is None else hold.account)
-    if no is not None:
-        return no
-    return hold or not_found(f"hold {id_}").reply
-
-
 async def capture_hold(service: Service, call: Call) -> Reply:
     """`POST /v1/holds/{id}/capture`: post a voucher that takes at most what is held; the rest is free again."""
     body = _decode_capture(call.body)
-    if service.gate.class_of(body.voucher.type) is ApiClass.WITHDRAW:
-        # Money that leaves by way of a hold is limited like money that leaves at once.
-        call.passage.api_class = ApiClass.WITHDRAW
-    hold = await _let_to_hold(service, call)
-    if isinstance(hold, Reply):
-        return hold
+    id_ = account_id(call.parameters["id"], "id")
+    ids = await accounts_of([body.voucher])
+    no = await service.gate.charge_caller(call.passage)
+    if no is not None:
+        return no
+    hold = await _find(service, call, id_)
+    if hold is None:
+        return await service.gate.let(call.passage, ()) or not_found(f"hold {id_}").reply
     place = (hold.account.number << 16) + hold.slot
     held = {"hold": hold.id, "hold_shard": hold.account.shard, "hold_place": place}
-    vouchers = await prepare(service, call.module, [body.voucher], **held)
-    return told(service, call.passage, await service.ask(vouchers[0].shard, vouchers[0]))
+    voucher = (await prepare(service, call.module, [body.voucher], ids, **held))[0]
+    api_class, accounts = moved(voucher.lines)
+    if api_class is ApiClass.WITHDRAW or any(account.number != hold.account.number for account in accounts):
+        # More than what the hold was admitted for.
+        call.passage.api_class = api_class
+    no = await service.gate.let(call.passage, accounts or (hold.account,))
+    if no is not None:
+        return no
+    return told(service, call.passage, await service.ask(voucher.shard, voucher))
 
 
 async def release_hold(service: Service, call: Call) -> Reply:
     """`POST /v1/holds/{id}/release`: what was held is free again."""
     _decode_reason(call.body)
-    hold = await _let_to_hold(service, call)
-    if isinstance(hold, Reply):
-        return hold
+    id_ = account_id(call.parameters["id"], "id")
+    no = await service.gate.charge_caller(call.passage)
+    if no is not None:
+        return no
+    hold = await _find(service, call, id_)
+    no = await service.gate.let(call.passage, () if hold is None else (hold.account,))
+    if no is not None:
+        return no
+    if hold is None:
+        return not_found(f"hold {id_}").reply
     outcome = await service.ask(hold.account.shard, EndHold(hold.id, hold.account, hold.slot, hold.module))
     if isinstance(outcome, Fault):
         return faulted(outcome)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fundledger.app.served import Served
 
 LOOK_EVERY_S: Final = 0.3
+TYPES_IGNORED: Final = "not used any more, the class of a voucher follows from what it moves; the table may be removed"
 _is_id = re.compile(ID_PATTERN).match
 _log = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ def build_limiter(
             raise bad from None
         counts.reload_failures += 1
         _log.error("the limits are those before: %s", bad)
+    if policies.types:
+        _log.warning("[types] of the limits: %s", TYPES_IGNORED, extra={"event": "limits_types_ignored"})
     return Limiter(policies, store, counts, shadow=settings.ratelimit == "shadow", space=space)
 
 
@@ -135,6 +138,8 @@ def check_policies(path: Path, workers: int) -> int:
         shadow = ", shadow" if policy.shadow else ""
         rate = f"{policy.rate.per_second:g}/s, burst {policy.rate.burst}"
         print(f"{policy.name}: {rate} for each {policy.kind}{whom}{what}; {mode}{shadow}")
+    if policies.types:
+        print(f"types: {TYPES_IGNORED}")
     print(f"version {policies.version}: would be taken")
     return 0
 

@@ -26,7 +26,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from fundledger.app.body import BODY_BYTES_MAX
-from fundledger.app.gate import Passage
+from fundledger.app.passage import Passage
 from fundledger.app.peers import peer_of
 from fundledger.app.problems import BadRequest, crashed, malformed
 from fundledger.app.reply import Reply

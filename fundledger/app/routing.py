@@ -13,7 +13,7 @@ from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
 from fundledger.app.body import BODY_BYTES_MAX
-from fundledger.app.gate import REFUSED_UNSEEN, Owned, Passage
+from fundledger.app.passage import REFUSED_UNSEEN, Owned, Passage
 from fundledger.app.peers import peer_of
 from fundledger.app.problems import BadRequest, crashed, cut, faulted, malformed
 from fundledger.app.reply import Reply
@@ -259,7 +259,8 @@ async def _serve(
             passage.budget_s -= now - passage.started
         passage.started = now
     if route.api_class is not None and not route.enters:
-        no = await service.gate.let(passage, None if route.whose is None else route.whose(service, parameters))
+        owned = None if route.whose is None else route.whose(service, parameters)
+        no = await service.gate.let(passage, () if owned is None else (owned,))
         if no is not None:
             return no
     if route.method == "POST":

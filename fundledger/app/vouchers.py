@@ -13,16 +13,14 @@ from fundledger.app.body import (
     BatchBody,
     ReverseBody,
     VoucherBody,
-    account_id,
     decode_voucher,
     decoder,
-    metadata,
     quotes_of_voucher,
     voucher_id,
-    voucher_type,
 )
-from fundledger.app.gate import Passage, account_of
-from fundledger.app.many import Turn, at, decoder_of_many, item_decoder
+from fundledger.app.many import decoder_of_many, item_decoder
+from fundledger.app.moved import moved
+from fundledger.app.passage import Passage
 from fundledger.app.problems import (
     BadRequest,
     crashed,
@@ -36,14 +34,15 @@ from fundledger.app.protocol import ShortPath
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.app.service import Service
+from fundledger.app.voucher_bodies import accounts_of, prepare, to_voucher
 from fundledger.hotspot.lane import LaneFull
-from fundledger.ledger.account import Account
 from fundledger.ledger.batch import AtomicGroup, Outcome
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.records import read_records
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.voucher import Record, Voucher, digest_of
 from fundledger.ratelimit.chain import Pending
+from fundledger.ratelimit.classes import ApiClass
 
 _REPLAY = {"Idempotent-Replay": "true"}
 _decode_batch = decoder_of_many(BatchBody, "vouchers", BATCH_MAX, item_decoder(VoucherBody, quotes_of_voucher))
@@ -61,9 +60,7 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
         parsed = decode_voucher(body)
         voucher = to_voucher(parsed, passage.module, service.directory.get)
         if type(voucher) is Voucher:
-            if not gate.recognise(passage):
-                passage.api_class = gate.class_of(voucher.type)
-            no = gate.enter(passage, account_of(voucher.lines, passage.api_class))
+            no = _entering(service, passage, voucher)
             if no is None:
                 service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
             elif isinstance(no, Reply) and not _may_be_repeat(service, no):
@@ -71,8 +68,7 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
             else:
                 service.spawn(_post_if_let(service, passage, voucher, no, answer))
         else:
-            if not gate.recognise(passage):
-                passage.api_class = gate.class_of(parsed.type)
+            gate.recognise(passage)
             reply = gate.at_the_door(passage)
             if reply is None or _may_be_repeat(service, reply):
                 service.spawn(_post_after_lookup(service, passage, parsed, reply, answer))
@@ -85,6 +81,14 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
         reply = crashed(error)
     if reply is not None:
         answer(reply)
+
+
+def _entering(service: Service, passage: Passage, voucher: Voucher) -> Reply | Pending | None:
+    """As `Gate.enter`, as what the voucher moves."""
+    api_class, accounts = moved(voucher.lines)
+    if not service.gate.recognise(passage):
+        passage.api_class = api_class
+    return service.gate.enter(passage, accounts)
 
 
 def _answering(
@@ -113,17 +117,17 @@ def _may_be_repeat(service: Service, no: Reply) -> bool:
     return no.status == 429 and service.repeats.has_room()
 
 
+async def _is_repeat(service: Service, no: Reply, id_: UUID, module: str) -> bool:
+    return _may_be_repeat(service, no) and await service.repeats.known(id_, module)
+
+
 async def _post_if_let(
     service: Service, passage: Passage, voucher: Voucher, no: Reply | Pending, answer: Callable[[Reply], None]
 ) -> None:
     """A payment that is let in, or not, only after somebody was asked: the store, or the record of an earlier one."""
     try:
         reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
-        if (
-            reply is not None
-            and _may_be_repeat(service, reply)
-            and await service.repeats.known(voucher.id, voucher.module)
-        ):
+        if reply is not None and await _is_repeat(service, reply, voucher.id, voucher.module):
             reply = _let_repeat(service, passage)
         if reply is None:
             service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
@@ -161,14 +165,16 @@ async def _post_after_lookup(
     """A payment with an account that this worker does not remember. `denied`: only if it is a repeat."""
     reply: Reply | None
     try:
-        if denied is not None and not await service.repeats.known(voucher_id(parsed.id), passage.module):
+        if denied is None:
+            denied = await service.gate.charge_caller(passage)
+        if denied is not None and not await _is_repeat(service, denied, voucher_id(parsed.id), passage.module):
             reply = denied
         else:
-            voucher = (await prepare(service, passage.module, [parsed]))[0]
+            voucher = (await prepare(service, passage.module, [parsed], await accounts_of([parsed])))[0]
             if denied is not None:
                 no: Reply | Pending | None = _let_repeat(service, passage)
             else:
-                no = service.gate.enter(passage, account_of(voucher.lines, passage.api_class))
+                no = _entering(service, passage, voucher)
             reply = no if isinstance(no, Reply) and not _may_be_repeat(service, no) else None
             if no is None:
                 service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
@@ -182,92 +188,6 @@ async def _post_after_lookup(
         reply = crashed(error)
     if reply is not None:
         answer(reply)
-
-
-def to_voucher(
-    parsed: VoucherBody,
-    module: str,
-    find: Callable[[str], Account | None],
-    *,
-    looked_up: bool = False,
-    hold: str | None = None,
-    hold_shard: int = 0,
-    hold_place: int = 0,
-) -> Voucher | None:
-    """The voucher that a body asks for, or None when an account has to be looked up first. Raises BadRequest."""
-    lines: list[tuple[Account, int]] = []
-    asked: list[tuple[str, int]] = []
-    imbalance = 0
-    unknown: str | None = None
-    for entry in parsed.entries:
-        amount = entry.amount if entry.side == "credit" else -entry.amount
-        imbalance += amount
-        account = find(entry.account)
-        if account is None:
-            if not looked_up:
-                return None
-            unknown = unknown or entry.account
-        else:
-            lines.append((account, amount))
-        asked.append((entry.account, amount))
-    meta = metadata(parsed.metadata)
-    type_ = voucher_type(parsed.type)
-    return Voucher(
-        voucher_id(parsed.id),
-        module,
-        type_,
-        lines if unknown is None else [],
-        imbalance,
-        digest_of(type_, asked, parsed.reference, meta, hold, None),
-        parsed.reference,
-        meta,
-        hold,
-        hold_shard,
-        hold_place,
-        unknown=unknown,
-    )
-
-
-async def prepare(service: Service, module: str, bodies: Sequence[VoucherBody], **hold: Any) -> list[Voucher]:
-    """The vouchers of several bodies, their accounts looked up together. Raises BadRequest, Unavailable."""
-    turn = Turn()
-    ids: set[str] = set()
-    for i, body in enumerate(bodies):
-        for j, entry in enumerate(body.entries):
-            if entry.account not in ids:
-                try:
-                    ids.add(account_id(entry.account, f"entries[{j}].account"))
-                except BadRequest as bad:
-                    raise _at(bad, i, len(bodies)) from None
-        if turn.is_over():
-            await turn.next()
-    if any(service.directory.get(id_) is None for id_ in ids):
-        # What is malformed must not cost the database anything.
-        for i, body in enumerate(bodies):
-            try:
-                metadata(body.metadata)
-                voucher_type(body.type)
-                voucher_id(body.id)
-            except BadRequest as bad:
-                raise _at(bad, i, len(bodies)) from None
-            if turn.is_over():
-                await turn.next()
-    found: dict[str, Account] = await service.reading(lambda: service.directory.resolve(service.pool, sorted(ids)))
-    vouchers = []
-    for i, body in enumerate(bodies):
-        try:
-            voucher = to_voucher(body, module, found.get, looked_up=True, **hold)
-        except BadRequest as bad:
-            raise _at(bad, i, len(bodies)) from None
-        assert voucher is not None
-        vouchers.append(voucher)
-        if turn.is_over():
-            await turn.next()
-    return vouchers
-
-
-def _at(bad: BadRequest, index: int, of: int) -> BadRequest:
-    return bad if of == 1 else at(bad, f"vouchers[{index}]")
 
 
 def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
@@ -289,7 +209,12 @@ def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
 async def post_batch(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/batch`: `results[i]` answers `vouchers[i]`; `atomic` posts all or none."""
     batch, bodies = await _decode_batch(call.body)
-    vouchers = await prepare(service, call.module, bodies)
+    ids = await accounts_of(bodies)
+    if any(service.directory.get(id_) is None for id_ in ids):
+        no = await service.gate.charge_caller(call.passage, len(bodies))
+        if no is not None:
+            return no
+    vouchers = await prepare(service, call.module, bodies, ids)
     no = await service.gate.ask_batch(call.passage, vouchers)
     if no is not None:
         return no
@@ -374,17 +299,21 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/{id}/reverse`: post the opposite voucher, linked; once."""
     original_id = voucher_id(call.parameters["id"])
     id_ = voucher_id(_decode_reverse(call.body).id)
-    found = await _record(service, call, original_id)
-    if found is None:
-        no = await service.gate.let(call.passage, None)
-        return not_found(f"voucher {original_id}").reply if no is None else no
-    original, _ = found
-    no = await service.gate.let(call.passage, account_of(original.lines, service.gate.class_of(original.type)))
+    no = await service.gate.charge_caller(call.passage)
     if no is not None:
         return no
+    found = await _record(service, call, original_id)
+    original = None if found is None else found[0]
+    lines = [] if original is None else [(account, -amount) for account, amount in original.lines]
+    api_class, accounts = moved(lines)
+    # It is a refund by its route, and a withdrawal besides where it takes money out of an account.
+    no = await service.gate.let(call.passage, accounts, also=api_class if api_class is ApiClass.WITHDRAW else None)
+    if no is not None:
+        return no
+    if original is None:
+        return not_found(f"voucher {original_id}").reply
     if original.refusal is not None:
         return refused(Refusal(Code.VOUCHER_NOT_POSTED, f"voucher {original_id} was refused"))
-    lines = [(account, -amount) for account, amount in original.lines]
     asked = [(account.id, amount) for account, amount in lines]
     digest = digest_of("reversal", asked, None, None, None, original_id)
     voucher = Voucher(id_, call.module, "reversal", lines, 0, digest, reverses=original_id)

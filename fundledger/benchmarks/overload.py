@@ -33,15 +33,9 @@ CLOSED: Final = (32, 128)
 """Connections of the closed loops of which the best is the capacity."""
 COMMIT_MS: Final = 20
 BATCH_SIZE_MAX: Final = 4
-TYPES: Final = '\n[types]\nrefund = ["refund"]\nwithdraw = ["withdraw"]\n'
-"""What vouchers are for: without it all of them are payments."""
-NEVER_REACHED: Final = (
-    "version = 1\n"
-    + TYPES
-    + "".join(
-        f'\n[[policy]]\nname = "{key}"\nkey = "{key}"\nrate = 1000000\nburst = 100000\nmode = "leased"\n'
-        for key in ("caller", "merchant", "class", "global")
-    )
+NEVER_REACHED: Final = "version = 1\n" + "".join(
+    f'\n[[policy]]\nname = "{key}"\nkey = "{key}"\nrate = 1000000\nburst = 100000\nmode = "leased"\n'
+    for key in ("caller", "merchant", "class", "global")
 )
 """Quotas are another matter, but requests have their classes from whoever limits."""
 FLOORS: Final[dict[float, tuple[Floor, Floor | None, Floor | None]]] = {

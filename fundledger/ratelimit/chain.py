@@ -44,14 +44,16 @@ class Told(msgspec.Struct, frozen=True):
 class Chain:
     """The buckets of all requests of one caller, class, merchant and account; the most general first.
 
-    `tally[0]` counts admissions, together with all chains of the same `allow_key`. `headers`, and `raw` as they go over
-    the wire, are as `told` made them last; they hold until `told_until` (monotonic s).
+    `tally[0]` counts admissions, together with all chains of the same `allow_key`; without `tallies` they are part of
+    one that is counted elsewhere (`counted` is False). `headers`, and `raw` as they go over the wire, are as `told`
+    made them last; they hold until `told_until` (monotonic s).
     """
 
     __slots__ = (
         "allow_key",
         "api_class",
         "buckets",
+        "counted",
         "headers",
         "policy_header",
         "raw",
@@ -60,7 +62,7 @@ class Chain:
         "told_until",
     )
 
-    def __init__(self, buckets: list[Bucket], api_class: ApiClass, tallies: dict[str, list[int]]) -> None:
+    def __init__(self, buckets: list[Bucket], api_class: ApiClass, tallies: dict[str, list[int]] | None) -> None:
         self.buckets = buckets
         self.api_class = api_class
         self.strict = any(bucket.hold == 0 for bucket in buckets)
@@ -69,7 +71,8 @@ class Chain:
         self.told_until = 0.0
         self.policy_header = ", ".join(f'"{b.policy.name}";{quota_of(b.policy)}' for b in buckets)
         self.allow_key = f"{buckets[-1].policy.name if buckets else 'none'} {api_class} allow"
-        self.tally = tallies.setdefault(self.allow_key, [0])
+        self.counted = tallies is not None
+        self.tally = [0] if tallies is None else tallies.setdefault(self.allow_key, [0])
 
     def charges(self, cost: int) -> list[tuple[Bucket, int]]:
         """So many tokens of each bucket."""

@@ -5,7 +5,7 @@ from typing import Final
 
 
 class ApiClass(StrEnum):
-    """Highest first. What a voucher is for is told by its type, see `policies.Policies.class_of`."""
+    """Highest first. The class of a voucher follows from what it moves, see `app/moved.py`."""
 
     REFUND = "refund"
     WITHDRAW = "withdraw"

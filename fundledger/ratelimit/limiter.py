@@ -20,6 +20,7 @@ from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.counted import Limits, Times
 from fundledger.ratelimit.policies import Policies
 from fundledger.ratelimit.store import Store, StoreAway
+from fundledger.ratelimit.usage import Usage
 
 SETTLE_S: Final = 0.02
 EAGER: Final = 8
@@ -30,7 +31,6 @@ SETTLED_S: Final = 0.05
 """Nobody waits for what was spent to be charged."""
 SAMPLE: Final = 16
 """One in so many decisions on leased tokens is timed."""
-WINDOW_S: Final = 10.0
 CLOSED_ATTEMPTS: Final = 10
 """What is not done uncounted is worth more than one deadline, as long as the store is not known to be away."""
 
@@ -64,8 +64,7 @@ class Limiter:
         self._wake = asyncio.Event()
         self._urgent = False
         self._until_timed = SAMPLE
-        self._window = -1
-        self._busiest: dict[str, float] = {}
+        self._usage = Usage()
         self.replace(policies)
 
     def chain(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> Chain:
@@ -87,6 +86,12 @@ class Limiter:
             self._until_timed = SAMPLE
             self.counts.decision_s["lease"].observe(self._clock() - now)
         return None
+
+    def admit_charges(
+        self, chain: Chain, charges: "Sequence[tuple[Bucket, int]]", now: float
+    ) -> Denied | Pending | None:
+        """As `admit`, of what is charged instead of the chain: several accounts, or what was not charged before."""
+        return self._admit_slowly(chain, charges, now)
 
     async def ask(
         self, chain: Chain, cost: int, now: float, charges: "Sequence[tuple[Bucket, int]] | None" = None
@@ -135,7 +140,7 @@ class Limiter:
             held += [charge for charge in some if charge[0] not in short]
         if source == "lease":
             chain.tally[0] += 1
-        else:
+        elif chain.counted:
             self._count(f"{chain.allow_key} {source}", 1)
         self.counts.decision_s["strict"].observe(self._clock() - now)
         return None
@@ -217,8 +222,7 @@ class Limiter:
             held[bucket.policy.name] = held.get(bucket.policy.name, 0) + bucket.tokens
         for policy in self.policies.all():
             self._spent(policy.name, held.get(policy.name, 0))
-        if int(self._clock() / WINDOW_S) > self._window + 1:
-            counts.utilization = {}
+        counts.utilization = self._usage.top(self._clock())
         away = self.store.away_since
         counts.mode = "fallback" if away is not None else "shadow" if self._shadow else "normal"
         counts.fallback_s = 0.0 if away is None else self._clock() - away
@@ -276,7 +280,7 @@ class Limiter:
         short = []
         for i, (bucket, cost) in enumerate(asked):
             granted, remaining, retry_us, reset_us = reply[i * 4 + 1 : i * 4 + 5]
-            self._used(bucket, granted + debts[i], now)
+            self._usage.charged(bucket, granted + debts[i], now)
             bucket.answer(remaining, reset_us, now)
             if granted > cost:
                 self._hold(bucket, granted - cost, now)
@@ -333,7 +337,8 @@ class Limiter:
                 bucket.debt += cost
                 if not bucket.dirty:
                     self._refill(bucket)
-        self._count(f"{chain.allow_key} fallback", 1)
+        if chain.counted:
+            self._count(f"{chain.allow_key} fallback", 1)
         self.counts.decision_s["fallback"].observe(self._clock() - now)
         return None
 
@@ -373,18 +378,6 @@ class Limiter:
             self._workers = self.store.workers
             for bucket in self._buckets.all():
                 bucket.resize(bucket.policy.leased(self._workers))
-
-    def _used(self, bucket: Bucket, tokens: int, now: float) -> None:
-        """Of the busiest key of each policy, over the last whole window."""
-        window = int(now / WINDOW_S)
-        if window != self._window:
-            self.counts.utilization = self._busiest if window == self._window + 1 else {}
-            self._window, self._busiest = window, {}
-        if bucket.window != window:
-            bucket.window, bucket.used = window, 0
-        bucket.used += tokens
-        name, share = bucket.policy.name, bucket.used / (bucket.policy.rate.per_second * WINDOW_S)
-        self._busiest[name] = max(share, self._busiest.get(name, 0.0))
 
     def _tokens(self, bucket: Bucket, state: str, count: int) -> None:
         key = f"{bucket.policy.name} {state}"

@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
-from functools import cache
 from importlib.resources import files
 from typing import Annotated, Final, Literal
 
@@ -86,15 +85,14 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Policies(msgspec.Struct, frozen=True):
-    """A file that was accepted. `version` is its own number and eight digits of its content."""
+    """A file that was accepted. `version` is its own number and eight digits of its content.
+
+    `types`: the table of earlier releases, in which the type of a voucher told its class. It decides nothing.
+    """
 
     version: str
     by_kind: dict[Kind, list[Policy]]
     types: dict[str, ApiClass]
-
-    def class_of(self, voucher_type: str) -> ApiClass:
-        """What a voucher of this type is for."""
-        return self.types.get(voucher_type, ApiClass.PAYMENT)
 
     def matching(self, api_class: ApiClass, keys: Mapping[Kind, str | None]) -> list[tuple[Policy, str]]:
         """The policies that a request meets, each with whose bucket counts; the most general first."""
@@ -129,7 +127,7 @@ def parse(text: str, *, shadow: bool = False) -> Policies:
     _refuse_twice([policy.name for policy in policies])
     _refuse_never_reached(policies)
     by_kind = {kind: [policy for policy in policies if policy.kind is kind] for kind in Kind}
-    types = _types(body.types) if body.types is not None else default_types()
+    types = _types(body.types or {})
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return Policies(f"{body.version}.{digest}", {kind: found for kind, found in by_kind.items() if found}, types)
 
@@ -181,12 +179,6 @@ def _refuse_twice(names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BadPolicies(f"policy {name!r} stands twice")
-
-
-@cache
-def default_types() -> dict[str, ApiClass]:
-    """What a voucher is for, by its type, where no file says it."""
-    return parse(default_text()).types
 
 
 def _types(types: dict[ApiClass, list[str]]) -> dict[str, ApiClass]:

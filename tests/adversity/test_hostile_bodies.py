@@ -20,7 +20,7 @@ from fundledger.app import openapi, server
 from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.fund import openapi as fund_openapi
 from fundledger.app.fund import routes as fund_routes
-from fundledger.app.gate import Passage
+from fundledger.app.passage import Passage
 from fundledger.app.problems import BadRequest
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call, Route

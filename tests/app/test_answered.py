@@ -183,7 +183,7 @@ def breaks(*_: object, **__: object) -> None:
 
 
 @both_ways
-@pytest.mark.parametrize("where", ["told", "to_voucher", "account_of"])
+@pytest.mark.parametrize("where", ["told", "to_voucher", "moved"])
 async def test_a_bug_is_an_answer_and_the_connection_goes_on(
     service: Service, headers: dict[str, str], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.app.gate import Gate, Passage, account_of
+from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.passage import Passage
 from fundledger.app.problems import malformed
 from fundledger.app.reply import Reply
 from fundledger.ledger.account import Account
@@ -36,8 +37,6 @@ key = "merchant"
 rate = "1/h"
 burst = 50
 mode = "strict"
-[types]
-withdraw = ["payout"]
 """
 BANK = Account(0, "bank", 0, 1, "CNY", CHART["bank"], owner="platform")
 ONE, TWO = (Account(n, f"m:{n}:available", 0, 1, "CNY", CHART["merchant_available"], owner=f"m:{n}") for n in (1, 2))
@@ -59,25 +58,6 @@ def a_passage(api_class: ApiClass = ApiClass.BATCH) -> Passage:
 
 def moves(debited: Account, credited: Account, type_: str = "pay") -> Voucher:
     return Voucher(UUID("0" * 32), "dev", type_, [(credited, 5), (debited, -5)], 0, b"")
-
-
-@pytest.mark.parametrize(
-    ("lines", "api_class", "whose"),
-    [
-        ([(ONE, 5), (TWO, -5)], ApiClass.PAYMENT, ONE),
-        ([(BANK, 5), (TWO, -5)], ApiClass.PAYMENT, TWO),
-        ([(ONE, 5), (TWO, -5)], ApiClass.WITHDRAW, TWO),
-        ([(TWO, -5), (ONE, 5)], ApiClass.WITHDRAW, TWO),
-        ([(BANK, -5), (ONE, -1), (TWO, 6)], ApiClass.WITHDRAW, ONE),
-        ([(BANK, -5), (ONE, 5)], ApiClass.WITHDRAW, ONE),
-        ([(BANK, -5), (BANK, 5)], ApiClass.WITHDRAW, None),
-        ([], ApiClass.WITHDRAW, None),
-    ],
-)
-def test_a_withdrawal_is_of_who_is_debited_in_whatever_order_its_lines_stand(
-    lines: list[tuple[Account, int]], api_class: ApiClass, whose: Account | None
-) -> None:
-    assert account_of(lines, api_class) is whose
 
 
 async def test_a_batch_is_told_what_the_bucket_that_refused_was_to_pay_not_what_all_of_it_costs() -> None:
@@ -115,9 +95,9 @@ async def test_at_the_door_only_a_caller_who_is_known_to_have_used_up_his_quota_
     gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 2"))
     assert gate.at_the_door(a_passage()) is None
     for _ in range(2):
-        assert await gate.let(a_passage(ApiClass.QUERY), ONE) is None
+        assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is None
     assert gate.at_the_door(a_passage()) is None, "nobody has been told yet"
-    denied = await gate.let(a_passage(ApiClass.QUERY), ONE)
+    denied = await gate.let(a_passage(ApiClass.QUERY), (ONE,))
     assert denied is not None
     assert denied.status == 429
     passage = a_passage()
@@ -130,15 +110,15 @@ async def test_at_the_door_only_a_caller_who_is_known_to_have_used_up_his_quota_
     assert gate.limiter.counted().decisions["caller batch deny denycache"] == 1
     # A merchant's quota is none of his.
     gate = a_gate(POLICIES.replace("burst = 50\n", "burst = 1\n"))
-    assert await gate.let(a_passage(ApiClass.QUERY), ONE) is None
-    assert await gate.let(a_passage(ApiClass.QUERY), ONE) is not None
+    assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is None
+    assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is not None
     assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
 
 
 async def test_nobody_is_told_at_the_door_what_a_shadow_would_refuse() -> None:
     gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 1\nshadow = true"))
     for _ in range(3):
-        assert await gate.let(a_passage(ApiClass.QUERY), None) is None
+        assert await gate.let(a_passage(ApiClass.QUERY), ()) is None
         assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
 
 
@@ -159,7 +139,7 @@ async def test_what_is_malformed_costs_its_caller_one_and_is_denied_once_he_has_
     denied = gate.charge_refused(a_passage(), BAD)
     assert isinstance(denied, Reply)
     assert denied.status == 429
-    assert await gate.let(a_passage(ApiClass.QUERY), None) is not None, "it is the quota of all that he asks"
+    assert await gate.let(a_passage(ApiClass.QUERY), ()) is not None, "it is the quota of all that he asks"
 
 
 @pytest.mark.parametrize("status", [201, 401, 408, 409, 422, 429, 500, 503])
@@ -171,7 +151,7 @@ async def test_other_answers_are_charged_where_they_are_let_in(status: int) -> N
 async def test_nobody_pays_twice() -> None:
     gate = a_gate()
     passage = a_passage()
-    assert await gate.let(passage, None) is None
+    assert await gate.let(passage, ()) is None
     assert gate.charge_refused(passage, BAD) is BAD
     assert gate.charge_refused(Passage("", 0.0, None, ApiClass.PAYMENT), BAD) is BAD
     assert a_gate(None).charge_refused(a_passage(), BAD) is BAD

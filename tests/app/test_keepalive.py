@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 
 from fundledger.app.connections import Connections
-from fundledger.app.gate import Gate, Passage
+from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.passage import Passage
 from fundledger.app.peers import Peers
 from fundledger.app.protocol import PaymentProtocol, ShortPath
 from fundledger.app.reply import Reply

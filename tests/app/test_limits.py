@@ -15,6 +15,7 @@ from tests.support.limits import (
     PAYS,
     Limited,
     a_limited_service,
+    fund,
     funded,
     is_denied,
     is_not_served,
@@ -371,8 +372,8 @@ async def test_the_short_path_and_the_ordinary_one_give_the_same_answers(limited
             (voucher(a, b, 1), {}),  # denied
             (asked[0], {}),  # a repeat
             (voucher(a, b, 1), {"X_Request_Timeout_Ms": "x"}),
-            ({**voucher(a, b, 1), "type": "fund"}, {"X_Request_Timeout_Ms": "0"}),
-            ({**voucher(a, b, 1), "type": "fund"}, {}),
+            (fund(b, 1), {"X_Request_Timeout_Ms": "0"}),
+            (fund(b, 1), {}),
             ({"id": 1}, {}),
         ]
         for body, headers in sent:

@@ -1,4 +1,4 @@
-"""Limits that cannot be walked around: by way of a hold, in the order of lines, by a reversal; and what they must not stop."""
+"""Limits follow the money: neither types, the order of lines, decoys, holds, lists nor reversals lead around them."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -35,8 +35,12 @@ classes = ["refund"]
 rate = "1/h"
 burst = 1
 
-[types]
-withdraw = ["withdraw"]
+[[policy]]
+name = "pays"
+key = "merchant"
+classes = ["payment"]
+rate = "1/h"
+burst = 8
 """
 
 
@@ -88,28 +92,79 @@ async def test_who_withdraws_by_way_of_holds_has_no_more_than_his_quota(client: 
     answer = await captured(client, a)
     assert answer.status == 201
     says_where_one_stands(answer.headers, "calls", "withdraw")
-    is_denied(await captured(client, a), "withdraw")
+    for type_ in ("withdraw", "pay", "refund", "confirm"):
+        is_denied(await captured(client, a, type_), "withdraw")
     is_denied(await client.post("/v1/vouchers", withdrawal(a)), "withdraw")
-    assert (await captured(client, a, "pay")).status == 201, "what is no withdrawal is not limited as one"
-    assert (await client.balance(a))["posted"] == 97
+    assert (await client.balance(a))["posted"] == 98
 
 
-async def test_a_withdrawal_to_another_merchant_is_of_who_pays_in_whatever_order_its_lines_stand(
-    client: Client,
+@pytest.mark.parametrize("to", ["bank:CNY", "payout_transit:CNY"])
+@pytest.mark.parametrize("type_", ["withdraw", "pay", "refund", "settle", "confirm", "notify", "capture", "x"])
+async def test_money_that_leaves_an_account_is_limited_whatever_its_type_says(
+    client: Client, type_: str, to: str
 ) -> None:
-    a, b = await client.merchant(100), await client.merchant(100)
-    answers = [await client.post("/v1/vouchers", withdrawal(a, b, credit_first=True)) for _ in range(3)]
-    assert statuses(answers) == [201, 201, 429]
+    a = await client.merchant(100)
+    await client.open_account("payout_transit:CNY", "payout_transit", "platform")
+    sent = [{**withdrawal(a, to, credit_first=first), "type": type_} for first in (True, False) * 2]
+    answers = [await client.post("/v1/vouchers", one) for one in sent]
+    assert statuses(answers) == [201, 201, 429, 429]
     is_denied(answers[-1], "withdraw")
-    assert (await client.post("/v1/vouchers", withdrawal(b, a, credit_first=True))).status == 201
 
 
-async def test_a_reversal_meets_the_limits_of_the_merchant_whose_voucher_it_undoes(client: Client) -> None:
+async def test_a_decoy_leads_around_no_limit_and_costs_its_owner_nothing(client: Client) -> None:
+    a, victim, b = await client.merchant(100), await client.merchant(100), await client.merchant()
+    answers = []
+    for _ in range(12):
+        one = withdrawal(a)
+        one["entries"] = [line(victim, "debit", 1), line(victim, "credit", 1), *one["entries"]]
+        answers.append(await client.post("/v1/vouchers", one))
+    for _ in range(12):
+        one = voucher(a, b, 1)
+        one["entries"] = [line(victim, "debit", 1), *one["entries"], line(victim, "credit", 1)]
+        answers.append(await client.post("/v1/vouchers", one))
+    assert statuses(answers) == [201] * 2 + [429] * 10 + [201] * 7 + [429] * 5
+    assert [(await client.pay(victim, b, 1)).status for _ in range(8)] == [201] * 7 + [429]
+    assert (await client.post("/v1/vouchers", withdrawal(victim))).status == 201
+
+
+async def test_each_account_that_is_debited_is_charged(client: Client) -> None:
+    a, b = await client.merchant(100), await client.merchant(100)
+    assert statuses([await client.post("/v1/vouchers", withdrawal(b)) for _ in range(2)]) == [201, 201]
+    both = withdrawal(a, credit_first=True)
+    both["entries"] = [line(a, "debit", 9), line(b, "debit", 1), line("bank:CNY", "credit", 10)]
+    is_denied(await client.post("/v1/vouchers", both), "withdraw")
+    answers = [await client.post("/v1/vouchers", withdrawal(a)) for _ in range(3)]
+    assert statuses(answers) == [201, 201, 429], "what was refused costs nothing"
+
+
+async def test_a_list_is_charged_like_its_vouchers(client: Client) -> None:
+    a, victim = await client.merchant(100), await client.merchant(100)
+    three = [{**withdrawal(a), "type": "pay"} for _ in range(3)]
+    for one in three:
+        one["entries"] = [line(victim, "credit", 1), *one["entries"], line(victim, "debit", 1)]
+    is_denied(await client.post("/v1/vouchers/batch", {"vouchers": three}), "withdraw")
+    assert (await client.post("/v1/vouchers/batch", {"vouchers": three[:2]})).status == 200
+    is_denied(await client.post("/v1/vouchers/batch", {"vouchers": three[2:]}), "withdraw")
+
+
+async def test_a_reversal_meets_the_limits_of_the_merchant_that_it_takes_from(client: Client) -> None:
     a, b = await client.merchant(100), await client.merchant()
     paid = [(await client.pay(a, b, 1)).json["id"] for _ in range(2)]
     answers = [await client.post(f"/v1/vouchers/{id_}/reverse", {"id": new_id()}) for id_ in paid]
     assert statuses(answers) == [201, 429]
     is_denied(answers[1], "back")
+    assert says_where_one_stands(answers[0].headers, "calls", "back")
+
+
+async def test_a_reversal_that_takes_money_out_is_a_withdrawal_besides(client: Client) -> None:
+    a, bank = await client.merchant(100), await client.bank()
+    paid = (await client.pay(bank, a, 1)).json["id"]
+    assert statuses([await client.post("/v1/vouchers", withdrawal(a)) for _ in range(2)]) == [201, 201]
+    is_denied(await client.post(f"/v1/vouchers/{paid}/reverse", {"id": new_id()}), "withdraw")
+    b = await client.merchant()
+    assert (await client.pay(a, b, 1)).status == 201
+    other = (await client.pay(b, a, 1)).json["id"]
+    assert (await client.post(f"/v1/vouchers/{other}/reverse", {"id": new_id()})).status == 201, "none was charged"
 
 
 async def test_each_request_about_a_hold_costs_its_caller_one_and_is_counted_once(
@@ -136,7 +191,7 @@ async def test_each_request_about_a_hold_costs_its_caller_one_and_is_counted_onc
     assert await limited.used("calls") == used + 1, "who asks where he stands pays for a query"
     for path, body, status in sent:
         assert (await client.post(path, body)).status == status, path
-    assert await limited.used("calls") == used + 1 + len(sent) + 1
+    assert await limited.used("calls") == used + 1 + len(sent) + 1, "before a look-up, and not twice"
     assert await decided() == before + len(sent) + 2
 
 

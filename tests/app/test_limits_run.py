@@ -92,10 +92,10 @@ async def test_decisions_are_counted_once_each(limited: Limited, client: Client)
 
 
 async def test_a_hot_account_is_seen(limited: Limited, client: Client) -> None:
-    a, b = await funded(client), await client.merchant()
+    a = await funded(client)
 
     async def is_seen() -> bool:
-        await asyncio.gather(*(client.post("/v1/vouchers", fund(a, b, 1)) for _ in range(20)))
+        await asyncio.gather(*(client.post("/v1/vouchers", fund(a, 1)) for _ in range(20)))
         kinds = (await client.get("/debug/hotkeys")).json["kinds"]
         account = [hot for hot in kinds["account"] if hot["id"] == a]
         merchant = [hot for hot in kinds["merchant"] if hot["id"] == owner_of(a)]
@@ -110,12 +110,12 @@ async def test_a_hot_account_is_seen(limited: Limited, client: Client) -> None:
 
 async def test_what_a_shadow_policy_would_refuse_is_counted_and_let_in(limited: Limited, client: Client) -> None:
     async def scenario() -> None:
-        a, b = await funded(client), await client.merchant()
-        before = await limited.counted("ratelimit_decisions_total", "notes", "shadow_deny")
+        a, bank = await funded(client), await client.bank()
+        before = await limited.counted("ratelimit_decisions_total", "drains", "shadow_deny")
         for _ in range(6):
-            assert (await client.post("/v1/vouchers", {**voucher(a, b, 1), "type": "note"})).status == 201
-        assert await limited.counted("ratelimit_decisions_total", "notes", "shadow_deny") == before + 5
-        assert await limited.counted("ratelimit_decisions_total", "notes", "deny") == 0
+            assert (await client.post("/v1/vouchers", voucher(a, bank, 1))).status == 201
+        assert await limited.counted("ratelimit_decisions_total", "drains", "shadow_deny") == before + 5
+        assert await limited.counted("ratelimit_decisions_total", "drains", "deny") == 0
 
     await limited.undisturbed(scenario)
 
@@ -216,11 +216,11 @@ class Traffic:
     async def _run(self) -> None:
         while not self._ends:
             async with self.limited.one() as client:
-                money = await client.post("/v1/vouchers", fund(self.account, self.other, 1))
+                money = await client.post("/v1/vouchers", fund(self.account, 1))
                 self.paid += money.status == 201
                 self.answers += [
                     money,
-                    await client.post("/v1/vouchers", {**fund(self.account, self.other, 1), "type": "refund"}),
+                    await client.post("/v1/vouchers", fund(self.other, 1)),
                     await client.get(f"/v1/accounts/{self.account}/entries?limit=1"),
                     await client.get(f"/v1/accounts/{self.account}"),
                     await client.pay(self.account, self.other, 1),
@@ -390,7 +390,7 @@ async def test_the_check_command_says_what_a_file_means(tmp_path: Path) -> None:
     rows = said.splitlines()
     assert rows[-1] == f"version {parse(LIMITS).version}: would be taken"
     assert len(rows) == 7
-    assert "notes: 0.000277778/s, burst 1 for each merchant, only notify; strict, shadow" in rows
+    assert "drains: 0.000277778/s, burst 1 for each merchant, only withdraw; strict, shadow" in rows
     assert "rest: 100000/s, burst 100000 for each caller; leased, 2500 for each of 4 workers" in rows
     assert (await check(default_text()))[0] == 0
     for text, told in ((LIMITS.replace("key =", "kye =", 1), "kye"), ("version = 1\n[[policy]]\n", "name")):

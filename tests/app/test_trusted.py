@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from fundledger.app import vouchers
-from fundledger.app.gate import Gate, Passage
+from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.moved import moved
+from fundledger.app.passage import Passage
 from fundledger.app.service import FUND_MODULE
 from fundledger.ratelimit.bucket import SPACE, Bucket
 from fundledger.ratelimit.buckets import Buckets
@@ -101,7 +103,7 @@ async def test_repeats_in_a_batch_of_the_fund_service_give_nothing_back_that_was
         assert trusting.spent() == 0
         # The twin: to give back what was not charged shows.
         monkeypatch.setattr(
-            Gate, "refund_voucher", lambda gate, passage, voucher: gate.refund_one(passage, *gate._of(voucher))
+            Gate, "refund_voucher", lambda gate, passage, voucher: gate.refund_one(passage, *moved(voucher.lines))
         )
         async with connected(trusting.base_url) as wire:
             assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200

@@ -13,7 +13,6 @@ from fundledger.ratelimit.policies import (
     Policies,
     Policy,
     default_text,
-    default_types,
     parse,
 )
 
@@ -228,22 +227,6 @@ def test_the_file_of_a_new_installation_is_accepted() -> None:
     assert policies.version.startswith("1.")
 
 
-@pytest.mark.parametrize(
-    ("voucher_type", "api_class"),
-    [
-        ("refund", ApiClass.REFUND),
-        ("withdrawal", ApiClass.WITHDRAW),
-        ("payout", ApiClass.WITHDRAW),
-        ("capture", ApiClass.CONFIRM),
-        ("notify", ApiClass.NOTIFY),
-        ("pay", ApiClass.PAYMENT),
-        ("never_heard_of", ApiClass.PAYMENT),
-    ],
-)
-def test_what_a_voucher_is_for_is_told_by_its_type(voucher_type: str, api_class: ApiClass) -> None:
-    assert parse(default_text()).class_of(voucher_type) is api_class
-
-
 def test_the_version_changes_with_any_character() -> None:
     first, second = parsed(table(burst=10)), parsed(table(burst=11))
     assert first.version != second.version == parsed(table(burst=11)).version
@@ -260,6 +243,6 @@ def test_a_file_without_policies_limits_nobody() -> None:
     assert parse("version = 1").matching(ApiClass.PAYMENT, {Kind.GLOBAL: "", Kind.CALLER: "c"}) == []
 
 
-def test_a_file_that_says_nothing_of_types_has_those_of_the_default() -> None:
-    assert parse("version = 1").types == parse(default_text()).types == default_types()
-    assert parse("version = 1\n[types]\n").types == {}
+def test_a_file_with_types_of_an_earlier_release_is_accepted() -> None:
+    assert parse("version = 1").types == parse(default_text()).types == parse("version = 1\n[types]\n").types == {}
+    assert parse('version = 1\n[types]\nrefund = ["x"]').types == {"x": ApiClass.REFUND}

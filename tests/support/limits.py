@@ -17,6 +17,7 @@ from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
 IANA = "https://iana.org/assignments/http-problem-types#"
+TRANSIT = "payout_transit:CNY"
 PAYS = 3
 """What a merchant of these tests may pay at once; another one every ten seconds."""
 LIMITS = """
@@ -59,16 +60,12 @@ rate = 2
 burst = 2
 
 [[policy]]
-name = "notes"
+name = "drains"
 key = "merchant"
-classes = ["notify"]
+classes = ["withdraw"]
 rate = "1/h"
 burst = 1
 shadow = true
-
-[types]
-notify = ["note"]
-confirm = ["fund"]
 """
 assert f"burst = {PAYS}\n" in LIMITS
 
@@ -264,13 +261,14 @@ async def a_limited_service() -> AsyncIterator[Limited]:
 async def funded(client: Client, balance: int = 1000) -> str:
     """A new merchant's account, with money that no policy counted."""
     account = await client.merchant()
-    bank = await client.bank()
-    assert (await client.post("/v1/vouchers", fund(bank, account, balance))).status == 201
+    await client.open_account(TRANSIT, "payout_transit", "platform")
+    assert (await client.post("/v1/vouchers", fund(account, balance))).status == 201
     return account
 
 
-def fund(debit: str, credit: str, amount: int, id_: str | None = None) -> dict[str, Any]:
-    return {**voucher(debit, credit, amount, id_), "type": "fund"}
+def fund(account: str, amount: int) -> dict[str, Any]:
+    """A voucher of the class confirm: money comes back from transit, which `funded` opened."""
+    return voucher(TRANSIT, account, amount)
 
 
 def owner_of(account: str) -> str:

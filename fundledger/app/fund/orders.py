@@ -13,8 +13,8 @@ from fundledger.app.fund.bodies import PaymentsBody
 from fundledger.app.fund.parts import Whose
 from fundledger.app.fund.problems import gone, refusal_members, refused
 from fundledger.app.fund.service import FundService
-from fundledger.app.gate import Passage
 from fundledger.app.many import Turn, decoder_of_many, item_decoder
+from fundledger.app.passage import Passage
 from fundledger.app.problems import PROBLEM_TYPE, BadRequest, crashed, faulted, malformed, not_found
 from fundledger.app.protocol import ShortPath
 from fundledger.app.render import encode
@@ -84,7 +84,7 @@ def post_payment(service: FundService, passage: Passage, body: bytes, answer: Ca
             if reply is None:
                 service.spawn(_post_after_lookup(service, passage, request, answer))
         else:
-            no = gate.enter(passage, whose(merchant.id))
+            no = gate.enter(passage, (whose(merchant.id),))
             if no is None:
                 service.desk.post(request, passage.module, _answering(service, passage, Kind.PAYMENT, answer))
             elif isinstance(no, Reply) and not _may_be_repeat(service, no):
@@ -126,8 +126,10 @@ async def _post_after_lookup(
 ) -> None:
     """A payment to a merchant that this worker does not remember."""
     try:
-        merchant = await service.reading(lambda: service.merchants.get(request.merchant))
-        no = service.gate.enter(passage, None if merchant is None else whose(merchant.id))
+        no: Reply | Pending | None = await service.gate.charge_caller(passage)
+        if no is None:
+            merchant = await service.reading(lambda: service.merchants.get(request.merchant))
+            no = service.gate.enter(passage, () if merchant is None else (whose(merchant.id),))
     except Unavailable as fault:
         answer(faulted(fault))
     except Exception as error:
@@ -185,12 +187,14 @@ def posting(kind: Kind) -> Handler:
         request = decode(call.body)
         if isinstance(request, ChannelCost | BankDifference):
             known_currency(request.currency)
-        merchant = None
-        if request.whose != PLATFORM:
-            merchant = service.merchants.remembered(request.whose) or await service.reading(
-                lambda: service.merchants.get(request.whose)
-            )
-        no = service.gate.enter(call.passage, None if merchant is None else whose(merchant.id))
+        no: Reply | Pending | None = None
+        merchant = None if request.whose == PLATFORM else service.merchants.remembered(request.whose)
+        if request.whose != PLATFORM and merchant is None:
+            no = await service.gate.charge_caller(call.passage)
+            if no is None:
+                merchant = await service.reading(lambda: service.merchants.get(request.whose))
+        if no is None:
+            no = service.gate.enter(call.passage, () if merchant is None else (whose(merchant.id),))
         reply = await _let(service, call.passage, request, no)
         if reply is not None:
             return reply
@@ -226,7 +230,7 @@ async def post_payments(service: FundService, call: Call) -> Reply:
         known_currency(payment.currency, f"payments[{i}].currency")
     known = service.merchants.remembered
     # Whom this worker does not remember the desk looks up, once it is let in; then he is remembered.
-    items = [(ApiClass.PAYMENT, whose(p.merchant) if known(p.merchant) is not None else None) for p in payments]
+    items = [(ApiClass.PAYMENT, (whose(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
     no = await service.gate.ask_many(call.passage, items)
     if no is not None:
         return no
@@ -297,10 +301,20 @@ def uuid_of(text: str) -> UUID:
 async def found(service: FundService, kind: Kind, text: str) -> Order:
     """The order of this kind that a path names. Raises BadRequest (400, 404), Unavailable."""
     id_ = uuid_of(text)
-    order = await service.reading(lambda: read_order(service.pool, id_))
-    if order is None or order.kind is not kind:
-        raise not_found(f"{kind.replace('_', ' ')} {id_}")
+    order = await find(service, kind, id_)
+    if order is None:
+        raise no_order(kind, id_)
     return order
+
+
+async def find(service: FundService, kind: Kind, id_: UUID) -> Order | None:
+    """Return the order of this kind that has this id. Raises Unavailable."""
+    order = await service.reading(lambda: read_order(service.pool, id_))
+    return None if order is None or order.kind is not kind else order
+
+
+def no_order(kind: Kind, id_: UUID) -> BadRequest:
+    return not_found(f"{kind.replace('_', ' ')} {id_}")
 
 
 def getting(kind: Kind) -> Handler:
@@ -333,7 +347,7 @@ def listing(kind: Kind) -> Handler:
         if not _is_merchant(merchant):
             raise malformed("merchant has 1 to 64 of [A-Za-z0-9_.-]", field="merchant")
         remembered = service.merchants.remembered(merchant)
-        no = await service.gate.let(passage, None if remembered is None else whose(merchant))
+        no = await service.gate.let(passage, () if remembered is None else (whose(merchant),))
         if no is not None:
             return no
         if not one:

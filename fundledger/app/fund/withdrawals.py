@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from fundledger.app.body import decoder, quotes_of_flat
 from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
-from fundledger.app.fund.orders import Handler, found, told, whose
+from fundledger.app.fund.orders import Handler, find, no_order, told, uuid_of, whose
 from fundledger.app.fund.service import FundService
 from fundledger.app.problems import not_found
 from fundledger.app.reply import Reply
@@ -59,10 +59,16 @@ def retrying(kind: Kind) -> Handler:
 
 
 async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Order], Awaitable[Answer]]) -> Reply:
-    order = await found(service, kind, call.parameters["id"])
-    no = await service.gate.let(call.passage, whose(order.merchant))
+    id_ = uuid_of(call.parameters["id"])
+    no = await service.gate.charge_caller(call.passage)
     if no is not None:
         return no
+    order = await find(service, kind, id_)
+    no = await service.gate.let(call.passage, () if order is None else (whose(order.merchant),))
+    if no is not None:
+        return no
+    if order is None:
+        raise no_order(kind, id_)
     answer = await do(order)
     if isinstance(answer, Refusal) and answer.code is Code.ORDER_NOT_FOUND:
         raise not_found(f"{kind} {order.id}")

@@ -1,0 +1,165 @@
+"""Look-ups are inside the quota: the caller is charged before the database is read for what may not exist."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from fundledger.app import holds, vouchers
+from fundledger.app.gate import Gate
+from fundledger.app.passage import Passage
+from fundledger.app.problems import BadRequest
+from fundledger.app.reply import Reply
+from fundledger.app.routing import Call
+from fundledger.fund.order import Kind
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.counted import Limits
+from fundledger.ratelimit.limiter import Limiter
+from fundledger.ratelimit.policies import parse
+from tests.app.test_gate import a_gate
+from tests.ratelimit.test_limiter import Near, World
+from tests.support.client import Client, new_id, voucher
+from tests.support.database import Databases
+from tests.support.fund_http import TOKEN, a_fund_service
+
+BURST = 3
+ASKED = 20
+POLICIES = f"""
+version = 1
+[[policy]]
+name = "caller"
+key = "caller"
+rate = "1/h"
+burst = {BURST}
+mode = "strict"
+"""
+ORDER = {"merchant": "nobody", "order_no": "1", "amount": 1}
+FUND: dict[str, dict[str, Any]] = {
+    "/v1/withdrawals/{id}/paid": {"channel_ref": "r"},
+    "/v1/withdrawals/{id}/bounced": {"reason": "none"},
+    "/v1/adjustments/{id}/approve": {},
+    **{f"/v1/{kind}s/{{id}}/retry": {"reason": "none"} for kind in (Kind.WITHDRAWAL, Kind.PAYMENT, Kind.REFUND)},
+    "/v1/payments": {**ORDER, "currency": "CNY", "channel": "c"},
+    "/v1/withdrawals": {**ORDER, "channel": "c"},
+    "/v1/settlements": ORDER,
+}
+
+
+class NoRepeats:
+    """No request is one of a recorded voucher or order."""
+
+    def has_room(self) -> bool:
+        return True
+
+    async def known(self, *_: object) -> bool:
+        return False
+
+
+class Reads:
+    """Counts what is read; nothing is found."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        self.count += 1
+        return await read()
+
+
+@pytest.fixture
+async def fund(postgres: Databases, tmp_path: Path) -> AsyncIterator[tuple[str, Reads]]:
+    dsn = await postgres.new_fund()
+    world = World()
+    world.now = 1e9
+    limiter = Limiter(parse(POLICIES), Near(world, 1), Limits())  # type: ignore[arg-type]
+    async with a_fund_service(dsn, tmp_path, None, limiter=limiter) as (service, url):
+        reads = Reads()
+        service.reading = reads  # type: ignore[assignment,method-assign]
+        service.repeats = NoRepeats()  # type: ignore[assignment]
+        yield url, reads
+    await postgres.drop(dsn)
+
+
+@pytest.mark.parametrize("path", FUND)
+async def test_the_fund_service_reads_nothing_for_a_caller_without_quota(fund: tuple[str, Reads], path: str) -> None:
+    url, reads = fund
+    async with Client(url, TOKEN, connections=ASKED) as client:
+        asked = [client.post(path.replace("{id}", str(uuid.uuid4())), FUND[path]) for _ in range(ASKED)]
+        statuses = [answer.status for answer in await asyncio.gather(*asked)]
+    assert statuses.count(429) == ASKED - BURST, statuses
+    assert set(statuses) <= {404, 422, 429, 503}, statuses
+    assert reads.count <= BURST
+
+
+ACCOUNT: dict[str, tuple[Callable[[Any, Call], Awaitable[Reply]], ApiClass, Callable[[], dict[str, Any]], int]] = {
+    "capture": (holds.capture_hold, ApiClass.CONFIRM, lambda: {"voucher": voucher("a", "b", 1)}, 1),
+    "release": (holds.release_hold, ApiClass.CONFIRM, dict, 1),
+    "hold": (holds.place_hold, ApiClass.PAYMENT, lambda: {"id": new_id(), "account": new_id(), "amount": 1}, 1),
+    "reverse": (vouchers.reverse_voucher, ApiClass.REFUND, lambda: {"id": new_id()}, 1),
+    "post": (vouchers.post_one, ApiClass.PAYMENT, lambda: voucher("a", "b", 1), 1),
+    "list": (vouchers.post_batch, ApiClass.BATCH, lambda: {"vouchers": [voucher("a", "b", 1) for _ in range(2)]}, 2),
+}
+
+
+@pytest.mark.parametrize("name", ACCOUNT)
+async def test_the_account_service_reads_nothing_for_a_caller_without_quota(name: str) -> None:
+    statuses, reads = await asked(name, a_gate(POLICIES))
+    allowed = BURST // ACCOUNT[name][-1]
+    assert statuses.count(429) == ASKED - allowed, statuses
+    assert reads <= allowed
+
+
+@pytest.mark.parametrize("name", ACCOUNT)
+async def test_the_twin_that_charges_after_the_read_reads_for_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def charges_nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(Gate, "charge_caller", charges_nothing)
+    _, reads = await asked(name, a_gate(POLICIES))
+    assert reads > BURST
+
+
+async def asked(name: str, gate: Gate) -> tuple[list[int], int]:
+    """The answers, and how often the database was read for them."""
+    handler, api_class, body, _ = ACCOUNT[name]
+    tasks: set[asyncio.Task[None]] = set()
+    reads = 0
+
+    async def reading(_: object) -> Any:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0)
+        return {}
+
+    service = SimpleNamespace(
+        gate=gate,
+        reading=reading,
+        reading_durable=reading,
+        directory=SimpleNamespace(get=lambda _: None),
+        lanes=[SimpleNamespace(post=lambda *_: None, free=lambda: 0)],
+        repeats=NoRepeats(),
+        metrics=SimpleNamespace(outcome=lambda _: None),
+        spawn=lambda work: tasks.add(asyncio.ensure_future(work)),
+    )
+
+    async def ask() -> int:
+        passage = Passage("dev", time.monotonic(), None, api_class)
+        call = Call("dev", {"id": new_id()}, {}, CIMultiDict(), json.dumps(body()).encode(), passage)
+        try:
+            return (await asyncio.wait_for(handler(service, call), 0.2)).status
+        except BadRequest as bad:
+            return bad.reply.status
+        except Exception:
+            return 0  # what was admitted has no ledger here
+
+    statuses = await asyncio.gather(*(ask() for _ in range(ASKED)))
+    for task in tasks:
+        task.cancel()
+    return statuses, reads
