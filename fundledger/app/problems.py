@@ -43,6 +43,9 @@ REFUSALS: Final[dict[Code, tuple[int, str]]] = {
 }
 
 
+UNVERIFIED: Final = "The books of the account do not verify"
+
+
 class BadRequest(Exception):
     """A request that is answered with a problem before it reaches the ledger."""
 
@@ -130,7 +133,7 @@ def integrity(found: Tampered) -> Reply:
 
 
 def unverified(detail: str, **members: str) -> Reply:
-    return problem(500, "integrity", "The books of the account do not verify", detail, **members)
+    return problem(500, "integrity", UNVERIFIED, detail, **members)
 
 
 def crashed(error: Exception) -> Reply:

@@ -16,10 +16,13 @@ class Taken(msgspec.Struct):
 
 
 class Away(msgspec.Struct, frozen=True):
-    """A fault. `undone`: nothing was kept; else it may have been. Either way the same request may be sent again."""
+    """A fault. `undone`: nothing was kept; else it may have been. Either way the same request may be sent again.
+    `tampered`: a row that the answer depends on does not match its MAC, and a repetition does not help.
+    """
 
     detail: str
     undone: bool = True
+    tampered: bool = False
 
 
 Answer = Taken | Refusal | Away

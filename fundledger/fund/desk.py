@@ -88,7 +88,7 @@ class Desk(NextSteps):
     ) -> None:
         super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
         self._link = posting.link
-        self._ids = posting.ids
+        self._ids, self._macs = posting.ids, posting.macs
         self._merchants = merchants
         self._now = now
         self._batch_max = batch_max
@@ -224,7 +224,7 @@ class Desk(NextSteps):
 
     async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
         drafts = [waiting.draft for waiting in batch]
-        refusals: dict[UUID, Refusal] = {}
+        refusals: dict[UUID, Refusal | Away] = {}
         may_be_committed = is_committed = False
         try:
             async with self._pool.acquire() as connection:
@@ -232,14 +232,14 @@ class Desk(NextSteps):
                     async with connection.transaction():
                         there, refusals = await self._reserve(connection, drafts)
                         wanted = [d for d in drafts if d.find(there) is None and d.order.id not in refusals]
-                        new = await _write_ahead(connection, wanted) if wanted else set()
+                        new = await self._write_ahead(connection, wanted) if wanted else set()
                         if len(new) < len(wanted):
                             raise _Overtaken
                         may_be_committed = True
                 else:
                     # One statement is a transaction.
                     may_be_committed = True
-                    new = await _write_ahead(connection, drafts)
+                    new = await self._write_ahead(connection, drafts)
                     is_committed = bool(new)
                     old = [draft for draft in drafts if draft.order.id not in new]
                     there = await _read(connection, old) if old else {}
@@ -255,20 +255,31 @@ class Desk(NextSteps):
             if order.id in new:
                 written.append(waiting)
             elif (found := waiting.draft.find(there)) is not None:
-                self._tell(waiting, repeated(order, found))
+                self._tell(waiting, repeated(order, found) if self._macs.verifies(found) else tampered(found))
             else:
                 self._tell(waiting, refusals[order.id])
         return written
 
+    async def _write_ahead(self, connection: orders.Connection, drafts: Sequence[Draft]) -> set[UUID]:
+        for draft in drafts:
+            self._macs.seal(draft.order)
+        former = [draft.former for draft in drafts if draft.former is not None]
+        return await orders.write_ahead(connection, [draft.order for draft in drafts], former)
+
     async def _reserve(
         self, connection: orders.Connection, drafts: list[Draft]
-    ) -> tuple[dict[UUID, Order], dict[UUID, Refusal]]:
+    ) -> tuple[dict[UUID, Order], dict[UUID, Refusal | Away]]:
         """Which orders are there already, and which cannot be, under the locks of what they take of."""
         locked = await reserve.lock(connection, drafts)
         there = await _read(connection, drafts)
         fresh = [draft for draft in drafts if draft.find(there) is None]
+        bad = {order.id: order for order in locked.originals.values() if not self._macs.verifies(order)}
+        no: dict[UUID, Refusal | Away] = {
+            d.order.id: tampered(bad[of]) for d in fresh if (of := d.order.of_order) in bad
+        }
+        fresh = [draft for draft in fresh if draft.order.id not in no]
         answers = await reserve.reserve(connection, fresh, locked)
-        no = {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
+        no |= {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
         return there, no
 
     async def _settle(self, written: Sequence[Order]) -> None:
@@ -315,15 +326,15 @@ class Desk(NextSteps):
             await asyncio.wait(self._tasks)
 
 
-async def _write_ahead(connection: orders.Connection, drafts: Sequence[Draft]) -> set[UUID]:
-    former = [draft.former for draft in drafts if draft.former is not None]
-    return await orders.write_ahead(connection, [draft.order for draft in drafts], former)
-
-
 async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
     """The orders of the same names, by id."""
     former = [draft.former for draft in drafts if draft.former is not None]
     return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
+
+
+def tampered(order: Order) -> Away:
+    """The answer of whatever depends on an order that does not match its MAC."""
+    return Away(f"order {order.id} does not match its MAC", tampered=True)
 
 
 def repeated(asked: Order, there: Order) -> Answer:

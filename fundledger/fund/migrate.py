@@ -5,10 +5,13 @@ from pathlib import Path
 import asyncpg
 
 from fundledger.database import migrations
+from fundledger.fund.macs import trusted_mac
 from fundledger.fund.statements import SQL
 from fundledger.security.key_record import KeyRecord
 
 PACKAGE = "fundledger.fund"
+MACS = "0010_order_macs.sql"
+"""What was written before this migration has no MAC, and is trusted from then on."""
 
 
 async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
@@ -21,7 +24,10 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path |
         done = await migrations.apply(connection, PACKAGE, SQL)
         if keys is not None:
             record = fund_keys(keys)
-            await record.settle(connection, await record.recorded(connection), {})
+            found = await record.settle(connection, await record.recorded(connection), {})
+            last = await connection.fetchval(SQL["last_order"]) if MACS in done else None
+            if last is not None:
+                await connection.execute(SQL["write_trusted"], last, trusted_mac(last, found))
         return done
 
 

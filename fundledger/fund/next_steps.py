@@ -11,12 +11,14 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from fundledger.database.failures import was_rolled_back
 from fundledger.fund import orders, stuck
 from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.flows import Ending
 from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.macs import Tampered
 from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.orders import Pool, order_from
 from fundledger.fund.posting import Posting
@@ -24,6 +26,8 @@ from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.statements import SQL
 
 FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+ATTEMPTS_MAX: Final = 5
+_MAY_END: Final = frozenset({State.POSTED, State.SENT, State.UNKNOWN})
 _log = logging.getLogger(__name__)
 
 
@@ -45,10 +49,14 @@ class NextSteps:
         """
 
         async def begin() -> Order | None:
-            order = await orders.read_order(self._pool, id_)
+            order = await self._read(id_)
             if order is None or not may_approve(order.module, approver):
                 return None
-            row = await self._pool.fetchrow(SQL["approve_order"], id_, approver, self._due_s)
+            new = msgspec.structs.replace(order, approved_by=approver)
+            self._posting.macs.seal(new)
+            row = await self._pool.fetchrow(
+                SQL["approve_order"], id_, approver, self._due_s, new.mac, new.mac_key, order.mac
+            )
             return None if row is None else order_from(row)
 
         def otherwise(order: Order) -> Answer:
@@ -68,9 +76,20 @@ class NextSteps:
         _log.debug("withdrawal %s: %s says %s", id_, module, ending)
 
         async def begin() -> Order | None:
-            voucher = self._posting.ids.voucher(id_, "end")
-            row = await self._pool.fetchrow(SQL["begin_end"], id_, ending, channel_ref, reason, self._due_s, voucher)
-            return None if row is None else order_from(row)
+            for _ in range(ATTEMPTS_MAX):
+                order = await self._read(id_)
+                if order is None or order.state not in _MAY_END or order.ending not in (None, ending):
+                    return None
+                new = msgspec.structs.replace(order, ending=ending)
+                new.channel_ref, new.reason = channel_ref or order.channel_ref, reason or order.reason
+                if order.ending is None:
+                    new.end_voucher_id = self._posting.ids.voucher(id_, "end", order.attempt)
+                self._posting.macs.seal(new)
+                changed = new.channel_ref, new.reason, self._due_s, new.end_voucher_id, new.mac, new.mac_key
+                row = await self._pool.fetchrow(SQL["begin_end"], id_, ending, *changed, order.mac)
+                if row is not None:
+                    return order_from(row)
+            return None
 
         def otherwise(order: Order) -> Answer:
             if order.kind is not Kind.WITHDRAWAL:
@@ -91,9 +110,11 @@ class NextSteps:
         """
 
         async def begin() -> Order | None:
+            await self._read(id_)
             return await stuck.retry(self._pool, id_, module, reason, self._due_s)
 
         async def go_on(order: Order) -> None:
+            self._posting.macs.check(order)
             if order.state is State.POSTING:
                 await self._post(order)
             elif order.ending is not None:
@@ -103,7 +124,16 @@ class NextSteps:
 
     async def contradiction(self, order: Order) -> str | None:
         """How the posted voucher of an order differs from the order, None if it does not. Raises link.Away."""
+        if not self._posting.macs.verifies(order):
+            return "the order does not match its MAC"
         return await self._posting.link.contradiction(order)
+
+    async def _read(self, id_: UUID) -> Order | None:
+        """The order as it stands. Raises Tampered."""
+        order = await orders.read_order(self._pool, id_)
+        if order is not None:
+            self._posting.macs.check(order)
+        return order
 
     async def _post(self, order: Order) -> None:
         await self._posting.post([order])
@@ -119,10 +149,12 @@ class NextSteps:
         try:
             order = await begin()
             if order is None:
-                there = await orders.read_order(self._pool, id_)
+                there = await self._read(id_)
                 if there is None:
                     return Refusal(Code.ORDER_NOT_FOUND, f"there is no order {id_}")
                 return otherwise(there)
+        except Tampered as found:
+            return Away(str(found), tampered=True)
         except FAULTS as error:
             _log.warning("an order could not go on: %s", error)
             return Away("the fund database does not answer", undone=was_rolled_back(error))
@@ -131,6 +163,8 @@ class NextSteps:
                 await go_on(order)
         except AccountsAway:
             pass
+        except Tampered as found:
+            return Away(str(found), tampered=True)
         except FAULTS as error:
             _log.warning("the next step of an order is left to the recoverer: %s", error or "no answer in time")
         return Taken(order)

@@ -99,6 +99,8 @@ class Order(msgspec.Struct):
     stuck_from: str | None = None
     of_voucher: UUID | None = None
     end_voucher_id: UUID | None = None
+    mac: bytes | None = None
+    mac_key: int | None = None
 
     @property
     def net(self) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from fundledger.fund import accounts, orders, reserve
 from fundledger.fund.ids import Ids
 from fundledger.fund.link import AccountLink, Away, end_voucher_of
+from fundledger.fund.macs import OrderMacs
 from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.orders import Pool
 from fundledger.fund.reported import Reported
@@ -51,12 +52,13 @@ class Counted(msgspec.Struct):
 
 
 class Posting:
-    """`pool` is of the fund database, and so are `ids`."""
+    """`pool` is of the fund database, and so are `ids` and `macs`."""
 
-    def __init__(self, pool: Pool, link: AccountLink, ids: Ids) -> None:
+    def __init__(self, pool: Pool, link: AccountLink, ids: Ids, macs: OrderMacs) -> None:
         self.pool = pool
         self.link = link
         self.ids = ids
+        self.macs = macs
         self.counted = Counted()
         self._reported = Reported()
 
@@ -137,21 +139,26 @@ class Posting:
         )
         if attempt < ATTEMPTS_MAX:
             await self.prepare_chargeback(again)
+        self.macs.seal(again)
+        changed = again.voucher_id, again.to_receivable, again.mac, again.mac_key
         async with self.pool.acquire() as connection:
-            ours = await connection.fetchval(SQL["try_again"], order.id, attempt, again.voucher_id, again.to_receivable)
+            ours = await connection.fetchval(SQL["try_again"], order.id, attempt, *changed)
         if ours is not None:
             # Only what is written ahead may be posted: whoever asks again has to find the same.
             order.attempt, order.voucher_id, order.to_receivable = attempt, again.voucher_id, again.to_receivable
+            order.mac, order.mac_key = again.mac, again.mac_key
             await self.post([order])
 
     async def _end_again(self, order: Order, problem: bytes) -> None:
         """Take another attempt at an end that was refused, for example because the merchant is frozen: the money stays
         in transit until then. The refusal is final for the id of the voucher, so no other attempt can post this one.
         """
-        new = self.ids.voucher(order.id, "end", order.attempt + 1)
+        end = self.ids.voucher(order.id, "end", order.attempt + 1)
+        new = msgspec.structs.replace(order, attempt=order.attempt + 1, end_voucher_id=end)
+        self.macs.seal(new)
         pause_s = min(END_AGAIN_MAX_S, END_AGAIN_S * 2.0 ** min(order.attempt, 30))
         async with self.pool.acquire() as connection:
-            ours = await connection.fetch(SQL["end_again"], order.id, order.attempt, pause_s, new)
+            ours = await connection.fetch(SQL["end_again"], order.id, order.attempt, pause_s, end, new.mac, new.mac_key)
         if ours and order.attempt == 0:
             _log.critical(
                 "the end of withdrawal %s was refused, and is tried again: %s",

@@ -4,6 +4,7 @@ import logging
 from typing import Final
 
 from fundledger.fund.link import Away
+from fundledger.fund.macs import Tampered
 from fundledger.fund.order import Order, State
 from fundledger.fund.orders import order_from
 from fundledger.fund.posting import Posting
@@ -33,7 +34,8 @@ class Recoverer:
         assert lag is not None
         if not lag["waiting"]:
             return 0, 0.0
-        taken = [order_from(row) for row in await self._pool.fetch(SQL["due_orders"], AT_ONCE, self._again_s)]
+        rows = await self._pool.fetch(SQL["due_orders"], AT_ONCE, self._again_s)
+        taken = [order for order in map(order_from, rows) if self._verifies(order)]
         posting = [order for order in taken if order.state is State.POSTING]
         if posting:
             await self._post(posting)
@@ -42,6 +44,14 @@ class Recoverer:
                 await self._end(order)
         known = sum(order.due_at is None for order in taken)
         return known, lag["lag_s"]
+
+    def _verifies(self, order: Order) -> bool:
+        """Whether money may move for an order. One that does not match its MAC stays as it was found."""
+        try:
+            self._posting.macs.check(order)
+        except Tampered:
+            return False
+        return True
 
     async def _post(self, posting: list[Order]) -> None:
         """All at once; halves, where the service says that it does not know: one must not hold up the others."""

@@ -11,10 +11,12 @@ from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher, credit, debit
 from fundledger.fund.answer import Taken
 from fundledger.fund.ids import Ids, ids_key, open_ids
+from fundledger.fund.macs import trusted_mac
 from fundledger.fund.migrate import migrate
 from fundledger.fund.order import State, order_id, voucher_id
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee
+from fundledger.fund.statements import SQL
 from fundledger.security.mac import MacKey
 from tests.support.database import Databases
 from tests.support.desk import FundDesk
@@ -126,7 +128,9 @@ async def former(postgres: Databases, service: RunningService) -> AsyncIterator[
         begun = "UPDATE fund.orders SET ending = 'paid', due_at = clock_timestamp() WHERE order_no = 'begun'"
         await old.value(begun)
         await old.value("INSERT INTO fund.former_ids (until_seq) SELECT max(seq) FROM fund.orders")
-        await old.value("UPDATE fund.orders SET of_voucher = NULL")
+        await old.value("UPDATE fund.orders SET of_voucher = NULL, end_voucher_id = NULL, mac = NULL, mac_key = NULL")
+        last = await old.value("SELECT max(seq) FROM fund.orders")
+        await old.pool.execute(SQL["write_trusted"], last, trusted_mac(last, KEYS))
     async with FundDesk(dsn, service.base_url, service.fund_token, salt=salt) as desk:
         assert desk.posting.ids.former
         yield desk

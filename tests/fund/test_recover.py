@@ -12,11 +12,12 @@ from fundledger.fund.answer import Away, Taken
 from fundledger.fund.link import AccountLink, Verdict
 from fundledger.fund.link import Away as AccountsAway
 from fundledger.fund.order import Order, State
+from fundledger.fund.orders import read_order
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
-from tests.support.fund_ids import voucher_id
+from tests.support.fund_ids import MACS, voucher_id
 from tests.support.running import RunningService
 
 
@@ -295,8 +296,14 @@ async def test_who_comes_second_with_an_attempt_of_a_chargeback_does_not_post_hi
         if len(looks) == 1:
             await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
         else:
-            first = "UPDATE fund.orders SET attempt = 1, voucher_id = $2, to_receivable = 70 WHERE id = $1"
-            await desk.pool.execute(first, order.id, voucher_id(order.id, attempt=1))
+            first = (
+                """UPDATE fund.orders SET attempt = 1, voucher_id = $2, to_receivable = 70, mac = $3 WHERE id = $1"""
+            )
+            there = await read_order(desk.pool, order.id)
+            assert there is not None
+            there.attempt, there.voucher_id, there.to_receivable = 1, voucher_id(order.id, attempt=1), 70
+            MACS.seal(there)
+            await desk.pool.execute(first, order.id, there.voucher_id, there.mac)
 
     monkeypatch.setattr(desk.posting, "prepare_chargeback", prepare)
     await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)

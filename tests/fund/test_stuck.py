@@ -323,7 +323,7 @@ async def test_one_that_does_not_compare_pays_out_what_was_edited(
     await desk.value("UPDATE fund.orders SET amount = 101 WHERE id = $1", order.id)
     bank = Scripted(Standing.ACCEPTED)
     with monkeypatch.context() as broken:
-        broken.setattr(desk.link, "contradiction", agrees)
+        broken.setattr(desk.desk, "contradiction", agrees)
         await Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE).pay_out_some()
     assert bank.refs == [str(order.id)]
     await desk.value("UPDATE fund.orders SET amount = 100 WHERE id = $1", order.id)

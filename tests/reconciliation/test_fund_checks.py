@@ -16,7 +16,7 @@ from fundledger.fund.flows import Entry
 from fundledger.fund.migrate import migrate
 from fundledger.fund.order import Kind, Order, State
 from fundledger.reconciliation.checks import verify
-from fundledger.reconciliation.fund.checks import CHECKS, SQL
+from fundledger.reconciliation.fund.checks import CHECKS, MACS, SQL
 from fundledger.reconciliation.reading import connected, snapshot
 from fundledger.reconciliation.report import FINDINGS_MAX, Check, Fund, Total
 from fundledger.security.keys import FileKeys
@@ -124,7 +124,13 @@ async def books(postgres: Databases, templates: tuple[str, str], keys: FileKeys)
 
 
 def lines(checks: list[Check]) -> list[str]:
-    return [f"{c.name}: {f.subject}: expected {f.expected}, found {f.actual}" for c in checks for f in c.findings]
+    """But for MACs: almost all of what is made wrong here is under them, and what else finds it is tried here."""
+    return [
+        f"{c.name}: {f.subject}: expected {f.expected}, found {f.actual}"
+        for c in checks
+        for f in c.findings
+        if c.name != MACS
+    ]
 
 
 async def test_books_that_are_right_are_found_right(right: Books):

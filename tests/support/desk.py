@@ -9,6 +9,7 @@ from fundledger.fund.answer import Away, Taken
 from fundledger.fund.desk import Desk
 from fundledger.fund.ids import open_ids
 from fundledger.fund.link import AccountLink
+from fundledger.fund.macs import open_macs
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.order import Kind, Order
 from fundledger.fund.pool import open_pool
@@ -47,7 +48,7 @@ class FundDesk:
         await self.accounts.open()
         self.merchants = Merchants(self.pool, self.link, now=self.now)
         await self.merchants.look()
-        self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS))
+        self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS), await open_macs(self.pool, KEYS))
         self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
         return self

@@ -14,6 +14,7 @@ from fundledger.app.server import a_listener
 from fundledger.app.settings import Settings
 from fundledger.client.account_service import AccountService
 from fundledger.fund.ids import open_ids
+from fundledger.fund.macs import open_macs
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.security.tokens import Tokens
 from tests.support.client import Answer, Client
@@ -30,7 +31,7 @@ async def a_fund_service(
     dsn: str, run_dir: Path, accounts: RunningService | None, *, limiter: Limiter | None = None, wait_s: float = 5.0
 ) -> AsyncIterator[tuple[FundService, str]]:
     """The service and its URL. Without `accounts`, nobody answers where the account service should be."""
-    url, token = (NOBODY, "") if accounts is None else (accounts.base_url, accounts.token)
+    url, token = (NOBODY, "") if accounts is None else (accounts.base_url, accounts.fund_token)
     pool = await asyncpg.create_pool(dsn, min_size=1, max_size=8)
     port = free_port()
     service = FundService(
@@ -41,6 +42,7 @@ async def a_fund_service(
         run_dir,
         0,
         await open_ids(pool, KEYS),
+        await open_macs(pool, KEYS),
         batch_max=500,
         wait_s=wait_s,
         due_s=0.0,

@@ -3,6 +3,7 @@
 from typing import Final
 
 from fundledger.fund.ids import Ids, ids_key
+from fundledger.fund.macs import OrderMacs
 from fundledger.security.mac import MacKey
 
 
@@ -18,6 +19,7 @@ class TestKeys:
 
 
 KEYS: Final = TestKeys()
+MACS: Final = OrderMacs(KEYS)
 IDS: Final = Ids(ids_key(KEYS))
 order_id = IDS.order
 voucher_id = IDS.voucher

@@ -14,7 +14,7 @@ from fundledger.fund import accounts
 from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
 from fundledger.fund.order import PLATFORM, Kind, Order, State
 from fundledger.fund.statements import SQL
-from tests.support.fund_ids import order_id, voucher_id
+from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.ledger import Ledger, posted, voucher
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -59,6 +59,7 @@ async def write(fund: "asyncpg.Connection[Any]", orders: Sequence[Order]) -> Non
     places = ", ".join(f"${i + 1}" for i in range(len(COLUMNS)))
     rows = []
     for order in orders:
+        MACS.seal(order)
         row = msgspec.structs.asdict(order) | {"problem": order.problem and order.problem.decode()}
         rows.append([row[name] for name in COLUMNS])
     await fund.executemany(f"INSERT INTO fund.orders ({', '.join(COLUMNS)}) VALUES ({places})", rows)

@@ -37,6 +37,7 @@ from fundledger.fund.desk import Desk
 from fundledger.fund.events import fund_feed
 from fundledger.fund.ids import open_ids
 from fundledger.fund.link import AccountLink, Away
+from fundledger.fund.macs import open_macs
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.pool import BY_INDEX
 from fundledger.fund.posting import Posting
@@ -165,8 +166,9 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
     )
     accounts = AccountService(order.account_url, order.token)
     link = AccountLink(accounts)
-    ids = await open_ids(pool, FileKeys(Path(chosen.data_dir) / "fund-keys"))
-    posting, merchants = Posting(pool, link, ids), Merchants(pool, link)
+    keys = FileKeys(Path(chosen.data_dir) / "fund-keys")
+    ids, macs = await open_ids(pool, keys), await open_macs(pool, keys)
+    posting, merchants = Posting(pool, link, ids, macs), Merchants(pool, link)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
     desk = Desk(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
     feed = fund_feed(order.fund_dsn, pool, f"daemons {order.ordinal}")

@@ -5,26 +5,36 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
-from uuid import UUID
+
+import msgspec
 
 from fundledger.app.body import decoder, known_currency, quotes_of_flat
 from fundledger.app.fund import render
 from fundledger.app.fund.bodies import PaymentsBody
+from fundledger.app.fund.lookup import found, verified
 from fundledger.app.fund.parts import Whose
 from fundledger.app.fund.problems import gone, refusal_members, refused
 from fundledger.app.fund.service import FundService
 from fundledger.app.many import Turn, decoder_of_many, item_decoder
 from fundledger.app.passage import Passage
-from fundledger.app.problems import PROBLEM_TYPE, BadRequest, crashed, faulted, malformed, not_found
+from fundledger.app.problems import (
+    PROBLEM_TYPE,
+    BadRequest,
+    crashed,
+    faulted,
+    malformed,
+    not_found,
+    unverified,
+)
 from fundledger.app.protocol import ShortPath
 from fundledger.app.render import encode
 from fundledger.app.reply import JSON, Reply
 from fundledger.app.routing import Call
 from fundledger.fund import accounts
 from fundledger.fund.answer import Answer, Away, Taken
-from fundledger.fund.order import PLATFORM, Kind, Order, State
+from fundledger.fund.order import PLATFORM, Kind, State
 from fundledger.fund.orders import history as read_history
-from fundledger.fund.orders import list_orders, read_order, read_orders
+from fundledger.fund.orders import list_orders, read_orders
 from fundledger.fund.requests import BATCH_MAX, REQUESTS, BankDifference, ChannelCost, Payment, Request
 from fundledger.ledger.fault import OutcomeUnknown, Unavailable
 from fundledger.ratelimit.chain import Pending
@@ -237,9 +247,9 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     answers = await _post_each(service, payments, call.module)
     if all(isinstance(each, Away) and each.undone for each in answers):
         return faulted(Unavailable("the fund database does not answer"))
-    results = []
+    results: list[dict[str, Any]] = []
     for payment, item, each in zip(payments, items, answers, strict=True):
-        if isinstance(each, Away):
+        if isinstance(each, Away) and not each.tampered:
             # What stands is told when the batch is sent again: nobody may hear "refused" who was posted.
             return faulted(OutcomeUnknown())
         if isinstance(each, Taken) and each.replay:
@@ -273,8 +283,10 @@ async def _post_each(service: FundService, payments: Sequence[Payment], module: 
 
 
 def _result(service: FundService, payment: Payment, answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, Away):
+        problem = msgspec.Raw(unverified(answer.detail).body)
+        return {"order_no": payment.order_no, "state": State.UNKNOWN, "problem": problem}
     if not isinstance(answer, Taken):
-        assert not isinstance(answer, Away)
         service.metrics.answer(Kind.PAYMENT, answer.code)
         return {"order_no": payment.order_no, "state": "refused", "problem": refusal_members(answer)}
     order = answer.order
@@ -285,36 +297,6 @@ def _result(service: FundService, payment: Payment, answer: Answer) -> dict[str,
     if answer.replay:
         result["replay"] = True
     return result
-
-
-def uuid_of(text: str) -> UUID:
-    """Raises BadRequest (400)."""
-    try:
-        parsed = UUID(text)
-    except ValueError:
-        raise malformed("an order id is a UUID", field="id") from None
-    if str(parsed) != text.lower():
-        raise malformed("an order id is a UUID of 36 characters", field="id")
-    return parsed
-
-
-async def found(service: FundService, kind: Kind, text: str) -> Order:
-    """The order of this kind that a path names. Raises BadRequest (400, 404), Unavailable."""
-    id_ = uuid_of(text)
-    order = await find(service, kind, id_)
-    if order is None:
-        raise no_order(kind, id_)
-    return order
-
-
-async def find(service: FundService, kind: Kind, id_: UUID) -> Order | None:
-    """Return the order of this kind that has this id. Raises Unavailable."""
-    order = await service.reading(lambda: read_order(service.pool, id_))
-    return None if order is None or order.kind is not kind else order
-
-
-def no_order(kind: Kind, id_: UUID) -> BadRequest:
-    return not_found(f"{kind.replace('_', ' ')} {id_}")
 
 
 def getting(kind: Kind) -> Handler:
@@ -363,7 +345,7 @@ def listing(kind: Kind) -> Handler:
         order = next(iter((await service.reading(lambda: read_orders(service.pool, ids))).values()), None)
         if order is None:
             raise not_found(f"{kind.replace('_', ' ')} {order_no} of {merchant}")
-        return Reply(200, render.order(order))
+        return Reply(200, render.order(verified(service, order)))
 
     return get
 
@@ -377,7 +359,7 @@ async def _page(service: FundService, kind: Kind, merchant: str, call: Call) -> 
     except ValueError:
         raise malformed(f"state is one of {', '.join(State)}", field="state") from None
     orders = await service.reading(lambda: list_orders(service.pool, kind, merchant, state, after, limit + 1))
-    shown = orders[:limit]
+    shown = [verified(service, order) for order in orders[:limit]]
     return Reply(200, render.page(shown, str(shown[-1].seq) if len(orders) > limit else None))
 
 

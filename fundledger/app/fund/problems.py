@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from fundledger.app.problems import PROBLEM_TYPE, URN, faulted
+from fundledger.app.problems import PROBLEM_TYPE, URN, faulted, unverified
 from fundledger.app.render import encode
 from fundledger.app.reply import Reply
 from fundledger.fund.answer import Away
@@ -73,5 +73,7 @@ def refused(refusal: Refusal) -> Reply:
 
 
 def gone(away: Away) -> Reply:
-    """Nothing was kept, or nobody knows: 503, and the same may be sent again."""
+    """Nothing was kept, or nobody knows: 503, and the same may be sent again. 500 of a row that does not verify."""
+    if away.tampered:
+        return unverified(away.detail)
     return faulted(Unavailable(away.detail) if away.undone else OutcomeUnknown(away.detail))

@@ -38,6 +38,7 @@ from fundledger.client.account_service import AccountService
 from fundledger.fund.desk import BATCHES_AT_ONCE
 from fundledger.fund.events import Pages, fund_feed
 from fundledger.fund.ids import open_ids
+from fundledger.fund.macs import open_macs
 from fundledger.fund.pool import open_pool
 from fundledger.security.keys import FileKeys, KeyFault
 from fundledger.security.tokens import Tokens
@@ -48,6 +49,7 @@ _log = logging.getLogger(__name__)
 async def build(order: FundOrder, settings: Settings, *, feed: Feed | None = None) -> FundService:
     """A service on a migrated database. Raises what asyncpg raises when it cannot be reached, KeyFault, BadSetting."""
     size = settings.read_connections + 2 * BATCHES_AT_ONCE
+    keys = FileKeys(settings.data_dir / "fund-keys")
     pool = await open_pool(order.fund_dsn, f"fundledger fund {order.ordinal}", size)
     name = f"{socket.gethostname()}:{order.run_dir}:fund-{order.ordinal}:{os.getpid()}"
     return FundService(
@@ -57,7 +59,8 @@ async def build(order: FundOrder, settings: Settings, *, feed: Feed | None = Non
         Tokens.of({order.api_token: "dev"} if order.api_token else {}),
         Path(order.run_dir),
         order.ordinal,
-        await open_ids(pool, FileKeys(settings.data_dir / "fund-keys")),
+        await open_ids(pool, keys),
+        await open_macs(pool, keys),
         batch_max=settings.fund_batch_max,
         wait_s=settings.fund_wait_ms / 1000,
         due_s=settings.recover_after_s,

@@ -23,6 +23,7 @@ from fundledger.database.statements import load
 from fundledger.fund.desk import Desk
 from fundledger.fund.ids import Ids
 from fundledger.fund.link import AccountLink, Away, Verdict
+from fundledger.fund.macs import OrderMacs
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.posting import Posting
 from fundledger.ratelimit.limiter import Limiter
@@ -68,6 +69,7 @@ class FundService(Worker):
         run_dir: Path,
         ordinal: int,
         ids: Ids,
+        macs: OrderMacs,
         *,
         batch_max: int,
         wait_s: float,
@@ -81,7 +83,7 @@ class FundService(Worker):
         self.link = MeasuredLink(accounts, self.metrics)
         self.merchants = Merchants(pool, self.link)
         self.ids = ids
-        self.posting = Posting(pool, self.link, ids)
+        self.posting = Posting(pool, self.link, ids, macs)
         self.desk = Desk(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
         self.repeats = Repeats(pool, SQL["known_orders"])
         # Runs none: it watches those that others run, so that their silence is told though all of these are gone.

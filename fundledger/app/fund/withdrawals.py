@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from fundledger.app.body import decoder, quotes_of_flat
 from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
-from fundledger.app.fund.orders import Handler, find, no_order, told, uuid_of, whose
+from fundledger.app.fund.lookup import find, no_order, uuid_of
+from fundledger.app.fund.orders import Handler, told, whose
 from fundledger.app.fund.service import FundService
 from fundledger.app.problems import not_found
 from fundledger.app.reply import Reply

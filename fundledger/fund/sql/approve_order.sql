@@ -1,15 +1,17 @@
 -- Another one approves an adjustment: it is posting from now on. $1 order id, $2 who approves (MODULE or MODULE/PERSON), $3
--- seconds until somebody has to look after it. Within a module only two who are both named are two. Rows: the order, none when it does not wait for this. Locks: the order.
+-- seconds until somebody has to look after it, $4 its MAC then, $5 key of that, $6 the MAC that it was read with. Within a module only two who are both named are two. Rows: the order, none when it does not wait for this. Locks: the order.
 WITH approved AS (
-    UPDATE fund.orders o SET state = 'posting', approved_by = $2, due_at = clock_timestamp() + make_interval(secs => $3)
+    UPDATE fund.orders o SET state = 'posting', approved_by = $2, mac = $4, mac_key = $5,
+         due_at = clock_timestamp() + make_interval(secs => $3)
     WHERE o.id = $1 AND o.kind = 'adjustment' AND o.state = 'created' AND o.module <> $2
+      AND o.mac IS NOT DISTINCT FROM $6
       AND (split_part(o.module, '/', 1) <> split_part($2, '/', 1)
            OR (strpos(o.module, '/') > 0 AND strpos($2, '/') > 0))
     RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id
+       o.end_voucher_id, o.mac, o.mac_key
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT a.id, a.merchant, a.kind, a.state, json_build_object('approved_by', a.approved_by), clock_timestamp() FROM approved a
@@ -18,4 +20,4 @@ SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currenc
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id FROM approved o
+       o.end_voucher_id, o.mac, o.mac_key FROM approved o

@@ -1,12 +1,12 @@
 -- Write ahead how a withdrawal ends. $1 order id, $2 paid or bounced, $3 the channel's reference or null, $4 a reason or
--- null, $5 seconds until somebody has to look after it, $6 the voucher of its end; one that was written ahead keeps its own. Rows: the order, none when it cannot end so. Locks: the order.
-UPDATE fund.orders o SET ending = $2, channel_ref = coalesce($3, o.channel_ref), reason = coalesce($4, o.reason),
-                         due_at = clock_timestamp() + make_interval(secs => $5),
-                         end_voucher_id = CASE WHEN o.ending IS NULL THEN $6::uuid ELSE o.end_voucher_id END
+-- null, $5 seconds until the recoverer looks after it, $6 the voucher of its end or null, $7 the MAC of all that, $8 key of it,
+-- $9 the MAC that the order was read with. Rows: the order, none when it cannot end so, or changed since. Locks: the order.
+UPDATE fund.orders o SET ending = $2, channel_ref = $3, reason = $4, due_at = clock_timestamp() + make_interval(secs => $5),
+                         end_voucher_id = $6, mac = $7, mac_key = $8
 WHERE o.id = $1 AND o.kind = 'withdrawal' AND o.state IN ('posted', 'sent', 'unknown')
-  AND (o.ending IS NULL OR o.ending = $2)
+  AND (o.ending IS NULL OR o.ending = $2) AND o.mac IS NOT DISTINCT FROM $9
 RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id
+       o.end_voucher_id, o.mac, o.mac_key

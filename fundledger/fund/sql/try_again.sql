@@ -1,5 +1,5 @@
 -- A chargeback's next attempt: less is taken from what the merchant has. $1 order id, $2 attempt, $3 voucher id,
--- $4 how much the merchant owes then. Rows: one, none when it is not posting any more. Locks: the order.
-UPDATE fund.orders o SET attempt = $2, voucher_id = $3, to_receivable = $4
+-- $4 how much the merchant owes then, $5 its MAC, $6 key of that. Rows: one, none when it is not posting any more. Locks: the order.
+UPDATE fund.orders o SET attempt = $2, voucher_id = $3, to_receivable = $4, mac = $5, mac_key = $6
 WHERE o.id = $1 AND o.state = 'posting' AND o.attempt < $2
 RETURNING o.id

@@ -9,23 +9,26 @@ import asyncpg
 
 from fundledger.database.statements import load
 from fundledger.fund.ids import Ids, ids_key
+from fundledger.fund.macs import OrderMacs, trusted
 from fundledger.fund.migrate import PACKAGE
 from fundledger.fund.statements import SQL as FUND_SQL
 from fundledger.reconciliation.definitions import FUND, check_definitions, check_migrations, read_manifest
 from fundledger.reconciliation.fund.ids import OrderIds
+from fundledger.reconciliation.fund.macs import check_macs
 from fundledger.reconciliation.fund.orders import check_orders
 from fundledger.reconciliation.fund.vouchers import compare_vouchers
 from fundledger.reconciliation.proof import Proof, SqlCheck, run_sql_check
 from fundledger.reconciliation.reading import SQL as LEDGER_SQL
 from fundledger.reconciliation.reading import Connection, Names, Rows, rows
 from fundledger.reconciliation.report import Check, Fund
-from fundledger.security.keys import Keys
+from fundledger.security.keys import KeyFault, Keys
 
 SQL: Final = load("fundledger.reconciliation.fund")
 CONSISTENT: Final = "fund_orders_consistent"
 EQUAL: Final = "fund_equals_account"
 GUARDS_CHECK: Final = "fund_guards_in_force"
-CHECKS: Final = (CONSISTENT, EQUAL, GUARDS_CHECK)
+MACS: Final = "mac_verifies_orders"
+CHECKS: Final = (CONSISTENT, EQUAL, MACS, GUARDS_CHECK)
 APPEND_ONLY: Final = ("fee_rules", "settled_payments", "events")
 GUARDS: Final = frozenset(
     {
@@ -46,6 +49,7 @@ GUARDS: Final = frozenset(
         "orders_approved_by_another",
         "orders_stuck_from",
         "orders_stuck_from_a_state",
+        "orders_mac",
         "orders_no_delete",
         "orders_no_truncate",
         "payments_pkey",
@@ -96,6 +100,7 @@ async def prove_fund(
     proof.progress("the orders", counts["orders"])
     orders, events = rows(fund, SQL["orders"]), rows(fund, SQL["events"])
     await proof.make([CONSISTENT], [fund], _check_orders, fund, orders, events, keys)
+    await proof.make([MACS], [fund], _check_macs, fund, keys)
     for of in SQL_CHECKS:
         proof.progress(of.name, counts["orders"])
         await proof.make([CONSISTENT], [fund], run_sql_check, fund, SQL[of.name], of)
@@ -116,6 +121,16 @@ async def _check_orders(
     async with fund.transaction():
         former = await fund.fetchval(FUND_SQL["former_ids"])
     await check_orders(checks, orders, events, OrderIds(None if keys is None else Ids(ids_key(keys)), former))
+
+
+async def _check_macs(checks: Sequence[Check], fund: Connection, keys: Keys | None) -> None:
+    """Report each order whose terms do not match its MAC. `checks` is one."""
+    (check,) = checks
+    if keys is None:
+        raise KeyFault("the keys of the fund database are missing (fund-keys/)")
+    async with fund.transaction():
+        row = await fund.fetchrow(FUND_SQL["read_trusted"])
+    await check_macs(check, rows(fund, SQL["orders"]), OrderMacs(keys, trusted(row, keys)))
 
 
 async def _counts(fund: Connection) -> Mapping[str, int]:

@@ -1,0 +1,287 @@
+"""A row that nobody with the key wrote moves no money, is not shown, and hurts no other row."""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from fundledger.fund.answer import Away, Taken
+from fundledger.fund.channels.channel import Standing
+from fundledger.fund.channels.payouts import Pace, Payouts
+from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.macs import OrderMacs, open_macs, trusted_mac
+from fundledger.fund.migrate import migrate
+from fundledger.fund.order import Kind, Order, State
+from fundledger.fund.orders import read_order
+from fundledger.reconciliation.reading import connected, snapshot
+from fundledger.security.keys import KeyFault, make_keys
+from fundledger.security.mac import MacKey
+from tests.fund.bank import Scripted
+from tests.support.database import Databases
+from tests.support.desk import FundDesk
+from tests.support.fund_books import check_fund, prove_fund
+from tests.support.fund_ids import KEYS, MACS, order_id
+from tests.support.fund_world import an_order, write
+from tests.support.running import RunningService
+
+UNCOVERED = {"state", "problem", "posted_at", "due_at", "seq", "reversed_by", "stuck_from", "mac", "mac_key"}
+"""What an order goes through, not what it is."""
+
+
+@pytest.fixture
+async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
+    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.3) as desk:
+        yield desk
+
+
+def an_order_with_everything() -> Order:
+    order = an_order(Kind.WITHDRAWAL, "w", 100, State.PAID, fee=1, ending="paid")
+    for name in Order.__struct_fields__:
+        if getattr(order, name) is None and name not in UNCOVERED:
+            ids = ("of_order", "of_voucher", "end_voucher_id")
+            setattr(order, name, order.id if name in ids else 1 if name == "fee_version" else "x")
+    return order
+
+
+@pytest.mark.parametrize("name", sorted(set(Order.__struct_fields__) - UNCOVERED))
+def test_every_term_of_an_order_is_under_its_mac(name: str) -> None:
+    order = an_order_with_everything()
+    MACS.seal(order)
+    assert MACS.verifies(order)
+    there = getattr(order, name)
+    if name == "kind":
+        other: Any = Kind.REFUND
+    elif name == "created_at":
+        other = there.replace(microsecond=1)
+    elif isinstance(there, int):
+        other = there + 1
+    elif isinstance(there, bytes):
+        other = there + b"x"
+    elif isinstance(there, str):
+        other = there + "x"
+    else:
+        other = order_id("other", "m", "1")
+    setattr(order, name, other)
+    assert not MACS.verifies(order)
+    if name in ("channel", "channel_ref", "reason", "ticket", "approved_by", "ending", "fee_version", "of_order"):
+        setattr(order, name, None)
+        assert not MACS.verifies(order)
+
+
+def test_a_mac_is_of_one_key_and_of_one_order() -> None:
+    class Others:
+        current = MacKey(1, bytes(32))
+
+        def by_version(self, version: int) -> MacKey:
+            return self.current
+
+    order, other = an_order(Kind.PAYMENT, "p", 100), an_order(Kind.PAYMENT, "q", 100)
+    MACS.seal(order)
+    assert not OrderMacs(Others()).verifies(order)
+    other.mac, other.mac_key = order.mac, order.mac_key
+    assert not MACS.verifies(other)
+
+
+def test_the_mac_of_a_released_order_stays_as_it_is() -> None:
+    order = an_order(Kind.PAYMENT, "p", 100, fee=1)
+    MACS.seal(order)
+    assert order.mac is not None
+    assert order.mac.hex()[:32] == "3ab462cc9ce5f7d94d31eab85c126520"
+
+
+async def tampered_with(desk: FundDesk, edit: str, order: Order) -> None:
+    await desk.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+
+
+async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 100)
+
+    async def away(*_: object) -> None:
+        raise AccountsAway("cut")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(desk.link, "post_vouchers", away)
+        left = await desk.pay(merchant, "left", 5)
+    invented = an_order(
+        Kind.PAYMENT, "invented", 7_777_777, State.POSTING, merchant=merchant, channel=channel, due_at=left.created_at
+    )
+    connection = await asyncpg.connect(desk.dsn)
+    for mac in (None, b"x" * 32, left.mac):
+        await write(connection, [invented])
+        forged = "UPDATE fund.orders SET mac = $2, mac_key = $3 WHERE id = $1"
+        await connection.execute(forged, invented.id, mac, None if mac is None else 1)
+        for _ in range(3):
+            await desk.recoverer.recover_some()
+        assert await desk.value("SELECT state FROM fund.orders WHERE id = $1", invented.id) == "posting"
+        assert await desk.accounts.voucher(invented.voucher_id) is None
+        await connection.execute("ALTER TABLE fund.orders DISABLE TRIGGER ALL")
+        await connection.execute("DELETE FROM fund.orders WHERE id = $1", invented.id)
+        await connection.execute("ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_no_delete")
+        await connection.execute("ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_no_truncate")
+    await connection.close()
+    assert await desk.of(merchant) == (105, 0, 0)
+    findings = [record for record in caplog.records if getattr(record, "event", "") == "integrity_finding"]
+    assert len(findings) == 1
+    assert findings[0].levelno == logging.CRITICAL
+
+
+@pytest.mark.parametrize("edit", ["amount = 700", "merchant = 'x'", "mac = NULL, mac_key = NULL", "fee = 9"])
+async def test_an_order_that_was_edited_before_it_was_posted_is_not_posted(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, edit: str
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 100)
+
+    async def away(*_: object) -> None:
+        raise AccountsAway("cut")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(desk.link, "post_vouchers", away)
+        order = await desk.pay(merchant, "left", 5)
+    await tampered_with(desk, edit, order)
+    await desk.recoverer.recover_some()
+    assert await desk.accounts.voucher(order.voucher_id) is None
+    retried = await desk.desk.retry(order.id, "person")
+    assert isinstance(retried, Away)
+    assert retried.tampered
+    repeated = await desk.ask(
+        "payment", merchant=merchant, order_no="left", amount=5, currency="CNY", channel=f"c-{desk.salt}"
+    )
+    assert isinstance(repeated, Away)
+    assert repeated.tampered
+    assert await desk.of(merchant) == (100, 0, 0)
+
+
+async def test_what_is_about_an_edited_payment_moves_nothing_and_others_do(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    payment, _ = await desk.pay(merchant, "p", 100), await desk.pay(merchant, "q", 50)
+    await tampered_with(desk, "amount = 100000", payment)
+    for kind, members in (
+        ("refund", {"payment_order_no": "p", "amount": 10}),
+        ("chargeback", {"payment_order_no": "p", "amount": 10}),
+        ("reversal", {"of_kind": "payment", "of_order_no": "p", "reason": "r"}),
+    ):
+        answer = await desk.ask(kind, merchant=merchant, order_no=kind, **members)
+        assert isinstance(answer, Away), kind
+        assert answer.tampered
+    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="q", amount=10)
+    assert refund.state is State.POSTED
+    assert await desk.of(merchant) == (140, 0, 0)
+
+
+@pytest.mark.parametrize("edit", ["amount = 1000", "ending = NULL", "fee = 1", "channel = channel || 'x'"])
+async def test_an_edited_withdrawal_is_neither_sent_nor_ended(desk: FundDesk, edit: str) -> None:
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    if edit == "ending = NULL":
+        ended = await desk.desk.end(order.id, "paid", "ref", None, "m")
+        assert isinstance(ended, Taken)
+        edit = "ending = NULL, end_voucher_id = NULL, state = 'posted'"
+    await tampered_with(desk, edit, order)
+    bank = Scripted(Standing.PAID)
+    pace = Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
+    await Payouts(desk.pool, desk.desk, {channel: bank, f"{channel}x": bank}, pace).pay_out_some()
+    assert bank.refs == []
+    before = await desk.of(merchant)
+    for ending in ("paid", "bounced"):
+        answer = await desk.desk.end(order.id, ending, "ref", None, "m")  # type: ignore[arg-type]
+        assert isinstance(answer, Away)
+        assert answer.tampered
+    await desk.recoverer.recover_some()
+    assert await desk.of(merchant) == before
+
+
+async def test_an_end_and_an_approval_that_were_written_by_sql_move_nothing(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=f"c-{desk.salt}")
+    await tampered_with(desk, "ending = 'bounced', due_at = clock_timestamp()", order)
+    members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
+    adjustment = await desk.done("adjustment", order_no="a", **members)
+    forged = "state = 'posting', approved_by = 'tester/bob', due_at = clock_timestamp()"
+    await tampered_with(desk, forged, adjustment)
+    await desk.recoverer.recover_some()
+    assert await desk.of(merchant) == (400, 0, 0)
+
+
+async def test_terms_that_change_are_sealed_anew(desk: FundDesk, service: RunningService) -> None:
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    await desk.desk.end(order.id, "bounced", None, "closed", "m")
+    members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
+    adjustment = await desk.done("adjustment", order_no="a", **members)
+    await desk.desk.approve(adjustment.id, "tester/bob")
+    for row in await desk.pool.fetch("SELECT id, mac FROM fund.orders"):
+        there = await read_order(desk.pool, row["id"])
+        assert there is not None
+        assert MACS.verifies(there), there
+    await prove_fund(desk.dsn, service.dsn, desk.salt)
+
+
+async def test_verify_names_an_edited_order(desk: FundDesk, service: RunningService) -> None:
+    merchant = await desk.merchant()
+    payment = await desk.pay(merchant, "p", 500)
+    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    await tampered_with(desk, "ticket = 'other', module = 'other'", payment)
+    async with snapshot(desk.dsn) as fund, snapshot(service.dsn) as account, connected(desk.dsn) as later:
+        checks, _ = await check_fund(fund, later, account)
+    subjects = [
+        finding.subject for check in checks for finding in check.findings if check.name == "mac_verifies_orders"
+    ]
+    assert subjects == [f"order {payment.id} (payment p of {merchant})"]
+
+
+async def test_one_that_does_not_verify_posts_what_was_invented(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard of the tests above is seen to be missing where it is."""
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 100)
+    invented = an_order(Kind.PAYMENT, "i", 7, State.POSTING, merchant=merchant, channel=channel)
+    connection = await asyncpg.connect(desk.dsn)
+    await write(connection, [invented])
+    await connection.execute(
+        "UPDATE fund.orders SET mac = NULL, mac_key = NULL, due_at = created_at WHERE id = $1", invented.id
+    )
+    await connection.close()
+    monkeypatch.setattr(OrderMacs, "verifies", lambda *_: True)
+    await desk.recoverer.recover_some()
+    assert await desk.of(merchant) == (107, 0, 0)
+
+
+# --- Orders of before -----------------------------------------------------------------------------------------------
+
+
+async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under_a_mac(
+    postgres: Databases, tmp_path: Any
+) -> None:
+    dsn = await postgres.new_fund()
+    connection = await asyncpg.connect(dsn)
+    await write(connection, [an_order(Kind.PAYMENT, "old", 100)])
+    await connection.execute("UPDATE fund.orders SET mac = NULL, mac_key = NULL")
+    await connection.execute(
+        """DROP TABLE fund.trusted_orders; DELETE FROM public.fundledger_fund_migrations WHERE number = 10;
+           ALTER TABLE fund.orders DROP COLUMN mac, DROP COLUMN mac_key"""
+    )
+    await migrate(connection, tmp_path / "fund-keys")
+    keys = make_keys(tmp_path / "fund-keys")
+    macs = await open_macs(connection, keys)
+    old, new = an_order(Kind.PAYMENT, "old", 100), an_order(Kind.PAYMENT, "new", 100)
+    old.seq, new.seq = 1, 2
+    assert macs.verifies(old)
+    assert not macs.verifies(new)
+    assert await connection.fetchval("SELECT mac FROM fund.trusted_orders") == trusted_mac(1, keys)
+    await connection.execute("UPDATE fund.trusted_orders SET until_seq = 1000")
+    with pytest.raises(KeyFault):
+        await open_macs(connection, keys)
+    assert not OrderMacs(KEYS).verifies(msgspec.structs.replace(old))
+    await connection.close()
+    await postgres.drop(dsn)
