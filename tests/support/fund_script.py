@@ -1,0 +1,126 @@
+"""A fund service beside a real account service whose answers go by a script, call by call: as the service of the tests
+answers, or refused (frozen accounts), lost before or after the voucher was posted, with status 503 for each voucher, or
+never, until the fund worker is killed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from fundledger.client.account_service import AccountService
+from fundledger.client.faults import OutcomeUnknown, Problem
+from fundledger.client.types import Account, PostedVoucher, Voucher, VoucherResult
+from fundledger.fund.desk import Desk
+from fundledger.fund.link import AccountLink
+from fundledger.fund.merchants import Merchants
+from fundledger.fund.posting import Posting
+from fundledger.fund.recover import Recoverer
+from tests.support.desk import FundDesk
+
+HEARD, BEFORE, AFTER, UNSURE, STOP = "heard", "lost before", "lost after", "503 of one item", "stops"
+UNHEARD = (BEFORE, AFTER, UNSURE, STOP)
+LOST_WAIT_S, WAIT_S = 0.05, 60.0
+UNKNOWN = Problem({"type": "urn:fundledger:problem:outcome-unknown", "status": 503})
+T = TypeVar("T")
+
+
+class ScriptedAccounts(AccountService):
+    """`how` the next calls that post are answered. Reads are answered as they are; `on_look` follows each of them."""
+
+    how = HEARD
+
+    def __init__(self, base_url: str, token: str) -> None:
+        super().__init__(base_url, token)
+        self.hangs = asyncio.Event()
+        self.on_look: Callable[[], Awaitable[None]] | None = None
+        self._arriving: set[asyncio.Task[Any]] = set()
+
+    async def post_vouchers(self, vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:
+        results = await self._scripted(lambda: super(ScriptedAccounts, self).post_vouchers(vouchers, atomic))
+        if self.how == UNSURE:
+            return [VoucherResult(voucher.id, "refused", UNKNOWN) for voucher in vouchers]
+        return results
+
+    async def reverse_voucher(self, id_: UUID, new_id: UUID) -> PostedVoucher:
+        result = await self._scripted(lambda: super(ScriptedAccounts, self).reverse_voucher(id_, new_id))
+        if self.how == UNSURE:
+            raise OutcomeUnknown("503", UNKNOWN)
+        return result
+
+    async def account(self, id_: str) -> Account | None:
+        found = await super().account(id_)
+        if self.on_look is not None and id_.endswith(":available"):
+            await self.on_look()
+        return found
+
+    async def _scripted(self, call: Callable[[], Awaitable[T]]) -> T:
+        if self.how == BEFORE:
+            raise OutcomeUnknown("the request is lost")
+        # A caller that gives up does not stop what is on its way.
+        task = asyncio.ensure_future(call())
+        self._arriving.add(task)
+        task.add_done_callback(self._arrived)
+        await asyncio.wait([task])
+        if self.how == AFTER:
+            raise OutcomeUnknown("the answer is lost")
+        if self.how == UNSURE and task.exception() is not None:
+            raise OutcomeUnknown("503", UNKNOWN)
+        if self.how == STOP:
+            self.hangs.set()
+            await asyncio.Event().wait()
+        return task.result()
+
+    def _arrived(self, task: "asyncio.Task[Any]") -> None:
+        self._arriving.discard(task)
+        if not task.cancelled():
+            task.exception()  # the refusal that nobody reads is no error
+
+    async def arrived(self) -> None:
+        """Wait until the account service has all that was sent."""
+        await asyncio.gather(*self._arriving, return_exceptions=True)
+
+
+class ScriptedDesk(FundDesk):
+    """`at` is the time of new orders."""
+
+    accounts: ScriptedAccounts
+
+    def __init__(self, dsn: str, base_url: str, token: str, at: datetime) -> None:
+        super().__init__(dsn, base_url, token, wait_s=WAIT_S)
+        self.at = at
+        self.accounts = ScriptedAccounts(base_url, token)
+        self.link = AccountLink(self.accounts)
+
+    def now(self) -> datetime:
+        return self.at
+
+    async def run(self, asked: Awaitable[T], how: str) -> T | None:
+        """What is answered while the account service answers so; None: the worker was killed, and another one works."""
+        self.accounts.how, self.desk._wait_s = how, WAIT_S if how in (HEARD, STOP) else LOST_WAIT_S
+        self.accounts.hangs.clear()
+        task = asyncio.ensure_future(asked)
+        hung = asyncio.ensure_future(self.accounts.hangs.wait())
+        try:
+            await asyncio.wait([task, hung], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            await self._kill(task)
+            return None
+        finally:
+            hung.cancel()
+            await self.accounts.arrived()
+            self.accounts.how, self.desk._wait_s = HEARD, WAIT_S
+
+    async def _kill(self, asked: "asyncio.Future[Any]") -> None:
+        killed = [asked, *self.desk._tasks]
+        for task in killed:
+            task.cancel()
+        await asyncio.gather(*killed, return_exceptions=True)
+        self.link = AccountLink(self.accounts)
+        self.posting = Posting(self.pool, self.link, self.posting.ids)
+        self.merchants = Merchants(self.pool, self.link, now=self.now)
+        await self.merchants.look()
+        self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
+        self.recoverer = Recoverer(self.posting, 0.0)
