@@ -685,7 +685,7 @@ async def test_every_order_ends_as_the_model_says(
     # In CI the choices are the same each time, so that a branch is not missed by chance.
     seed = int(os.environ.get("FUNDLEDGER_TEST_SEED", "0")) or unless_long(SEED, secrets.randbits(32))
     begin = (datetime.now(UTC) - timedelta(days=DAYS_AGO)).replace(hour=9)
-    async with ScriptedDesk(fund_database, service.base_url, service.token, begin) as desk:
+    async with ScriptedDesk(fund_database, service.base_url, service.fund_token, begin) as desk:
         machine = Machine(desk, seed)
         try:
             await machine.run()

@@ -80,7 +80,7 @@ class Desk(FundDesk):
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Desk]:
-    async with Desk(fund_database, service.base_url, service.token) as desk:
+    async with Desk(fund_database, service.base_url, service.fund_token) as desk:
         yield desk
     await prove_fund(fund_database, service.dsn, desk.salt)
 
