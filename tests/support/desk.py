@@ -46,12 +46,16 @@ class FundDesk:
     async def __aenter__(self) -> Self:
         self.pool = await open_pool(self.dsn, "tests", 8)
         await self.accounts.open()
+        await self.start_worker()
+        return self
+
+    async def start_worker(self) -> None:
+        """Make what one worker consists of; whatever worked before is forgotten."""
         self.merchants = Merchants(self.pool, self.link, now=self.now)
         await self.merchants.look()
         self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS), await open_macs(self.pool, KEYS))
         self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.desk.drain()

@@ -12,11 +12,7 @@ from uuid import UUID
 from fundledger.client.account_service import AccountService
 from fundledger.client.faults import OutcomeUnknown, Problem
 from fundledger.client.types import Account, PostedVoucher, Voucher, VoucherResult
-from fundledger.fund.desk import Desk
 from fundledger.fund.link import AccountLink
-from fundledger.fund.merchants import Merchants
-from fundledger.fund.posting import Posting
-from fundledger.fund.recover import Recoverer
 from tests.support.desk import FundDesk
 
 HEARD, BEFORE, AFTER, UNSURE, STOP = "heard", "lost before", "lost after", "503 of one item", "stops"
@@ -119,8 +115,4 @@ class ScriptedDesk(FundDesk):
             task.cancel()
         await asyncio.gather(*killed, return_exceptions=True)
         self.link = AccountLink(self.accounts)
-        self.posting = Posting(self.pool, self.link, self.posting.ids)
-        self.merchants = Merchants(self.pool, self.link, now=self.now)
-        await self.merchants.look()
-        self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
-        self.recoverer = Recoverer(self.posting, 0.0)
+        await self.start_worker()
