@@ -16,6 +16,7 @@ from fundledger.app.claims import CannotServe
 from fundledger.app.databases import databases
 from fundledger.app.holds import HOLD_EXPIRY, Expiry
 from fundledger.app.settings import Settings, url_of
+from fundledger.app.sweep import MAC_SWEEP, Sweeper
 from fundledger.app.valkey import EmbeddedValkey
 from fundledger.daemons.daemon import SQL, Daemon
 from fundledger.daemons.once import Taken, run_once
@@ -32,6 +33,8 @@ from fundledger.ledger.session import Session
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 FAILED: Final = 1
+BY_HAND: Final = (HOLD_EXPIRY, MAC_SWEEP)
+"""Of the account database."""
 CONNECTIONS: Final = 4
 _AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
@@ -59,11 +62,11 @@ async def run_list(settings: Settings, *, as_json: bool = False) -> int:
 async def run_daemon(settings: Settings, name: str) -> int:
     """One turn of a daemon; prints what was done. 1 when it failed, or somebody else runs it. Raises CannotServe."""
     async with _dsns(settings) as dsns:
-        if name == HOLD_EXPIRY:
+        if name in BY_HAND:
             return await _run(name, lambda: _of_account(settings, dsns["account"]))
         if "fund" in dsns:
             return await _run(name, lambda: _of_fund(settings, dsns["fund"]))
-    raise CannotServe(f"there is no daemon {name} that can be run by hand: there is {HOLD_EXPIRY}")
+    raise CannotServe(f"there is no daemon {name} that can be run by hand: there are {', '.join(BY_HAND)}")
 
 
 @asynccontextmanager
@@ -95,7 +98,8 @@ async def _of_account(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool,
             keys = await open_keys(connection, settings.data_dir / "keys")  # type: ignore[arg-type]
         calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
         books = Books(keys, Directory(keys, shards=layout.shards), layout, calendar, 0)
-        yield pool, [Expiry(_ByHand(pool, books, session)).daemon()]
+        sweeper = Sweeper(pool, books.directory, layout)
+        yield pool, [Expiry(_ByHand(pool, books, session)).daemon(), sweeper.daemon()]
     finally:
         await session.close()
         await pool.close()
@@ -143,7 +147,7 @@ async def _run(name: str, made: Callable[[], AbstractAsyncContextManager[tuple[P
     try:
         async with made() as (pool, daemons):
             found = next((one for one in daemons if one.name == name), None)
-            names = ", ".join(sorted([HOLD_EXPIRY, *(one.name for one in daemons)]))
+            names = ", ".join(sorted({*BY_HAND, *(one.name for one in daemons)}))
             outcome = None if found is None else await run_once(pool, found, holder)
     except Exception as error:
         print(f"{name}: failed: {type(error).__name__}: {error}")

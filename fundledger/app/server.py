@@ -30,6 +30,7 @@ from fundledger.app.protocol import KEEPALIVE_S, PaymentProtocol
 from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route, Router, answer
 from fundledger.app.service import Daemons, Service
 from fundledger.app.settings import Settings
+from fundledger.app.sweep import Sweeper
 from fundledger.daemons.roster import Roster
 from fundledger.hotspot import folder as folders
 from fundledger.hotspot import keeper as keepers
@@ -213,7 +214,8 @@ async def build(
         feed=events.account_feed(dsn, pool, directory, str(ordinal)),
     )
     led = [(keeper.tally, keepers.ALARM_S), (folder.tally, folders.ALARM_S)]
-    service.roster = Roster(own, [holds.Expiry(service).daemon()], name, led=led)
+    sweeper = Sweeper(pool, directory, layout)
+    service.roster = Roster(own, [holds.Expiry(service).daemon(), sweeper.daemon()], name, led=led)
     return service
 
 

@@ -16,6 +16,7 @@ from fundledger.ledger.accounts import Layout
 from fundledger.ledger.migrate import PACKAGE, read_layout
 from fundledger.ledger.statements import SQL as LEDGER_SQL
 from fundledger.reconciliation import evidence
+from fundledger.reconciliation.chains import CHAINS, check_chains
 from fundledger.reconciliation.definitions import LEDGER, check_definitions, check_migrations, read_manifest
 from fundledger.reconciliation.fund.checks import prove_fund
 from fundledger.reconciliation.journal import JOURNAL, check_journal
@@ -83,6 +84,12 @@ GUARDS: Final = frozenset(
         "buffered_entries_amount",
         "buffered_entries_number",
         "buffered_entries_no_change",
+        "account_events_seq_once",
+        "integrity_findings_seq_once",
+        "integrity_findings_subject_once",
+        "chains_pkey",
+        "chains_kept",
+        "outbox_modules",
         "buffered_entries_no_truncate",
         *(f"{table}_append_only" for table in APPEND_ONLY),
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
@@ -141,6 +148,7 @@ async def _prove_ledger(proof: Proof, connection: Connection, keys: Keys) -> Non
     await proof.make(evidence.VOUCHERS, one, evidence.check_vouchers, vouchers, names, keys)
     await proof.make(evidence.HOLDS, one, evidence.check_holds, rows(connection, SQL["holds"]), keys)
     await proof.make(evidence.BUFFER, one, evidence.check_buffer, rows(connection, SQL["buffered"]), keys)
+    await proof.make(CHAINS, one, check_chains, connection, keys)
     for of in SQL_CHECKS:
         size = 0 if of.counted is None else counts[of.counted]
         proof.progress(of.name, size)

@@ -1,0 +1,8 @@
+-- Accounts whose MAC is of layout 1, with what says how they are posted to: their route, and the policy of slot 0.
+-- $1 number after which to read, $2 how many at most. Rows: in the order of their numbers. Locks: none.
+SELECT a.number, a.id, a.owner, a.type, a.currency, a.shard, a.slots, a.buffered, a.metadata, a.created_at, a.key_version, a.mac,
+       a.layout, a.module,
+       (SELECT r.slots FROM ledger.routes r WHERE r.account_number = a.number) AS route_slots,
+       (SELECT s.buffered FROM ledger.sub_accounts s
+        WHERE s.account_number = a.number AND s.slot = 0 AND s.shard = a.shard) AS first_buffered
+FROM ledger.accounts a WHERE a.layout = 1 AND a.number > $1 ORDER BY a.number LIMIT $2
