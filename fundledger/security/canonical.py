@@ -6,7 +6,7 @@ length comes after its own length. Times are microseconds since 1970 (UTC), date
 
 A row says in its column `layout` which version its MAC has. Layout 2 covers what layout 1 left out: the module, and of
 a voucher its type and free text, of a hold its digest and voucher, of an account where and how it is posted to. Entries
-and buffered credits have no such column: those without a module are of layout 1 (ADR 0022).
+and buffered credits have no such column: those without a module are of layout 1 (ADR 0027).
 """
 
 import struct
