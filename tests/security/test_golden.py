@@ -1,0 +1,162 @@
+"""Pinned MACs and digests: what was written by an earlier release verifies with this one.
+
+A tag that differs means that no existing row of its kind verifies any more. It is never renewed: a change of what a MAC
+covers is a new layout, with a new tag beside the old one.
+"""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.hold import hold_digest
+from fundledger.ledger.voucher import digest_of
+from fundledger.security import canonical
+from fundledger.security.mac import MacKey
+
+KEY = MacKey(1, bytes(range(32)))
+ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff").bytes
+OTHER = uuid.UUID("ffeeddcc-bbaa-9988-7766-554433221100").bytes
+MAC, DIGEST = bytes(range(100, 132)), bytes(range(200, 232))
+AT, DAY = 1_767_225_600_000_001, 739_617
+ENTRY = (7, 3, 5, ID, -250, 9750, DAY, AT, MAC, 1)
+SUMMARY = (7, 3, 5, ID + OTHER, -250, 9750, DAY, AT, MAC, 1)
+BUFFERED = (7, 11, 2, 3, ID, 250, DAY, AT, 1)
+LINES = [7, -250, 8, 250]
+
+
+def first_of(slots: int, buffered: bool) -> bytes:
+    return canonical.first_of(slots, buffered, canonical.sub_account(*KINDS["sub_account"][1]))
+
+
+KINDS: dict[str, tuple[Callable[..., bytes], tuple[Any, ...], str]] = {
+    "sub_account": (
+        canonical.sub_account,
+        (7, 3, b"CNY", 9750, 100, 6, 1, 5, AT, MAC, 1),
+        "edb21bc3cf48834b0230b7b4ce9bfef1dd0baa82f8c71e9f914f8c9e3e5f579c",
+    ),
+    "first_of": (first_of, (4, True), "4b6b35209c14e4363103483707e9995276a09f9d58c34ce14ba36029684b757c"),
+    "entry 1": (canonical.entry, ENTRY, "d6ae42b51a2b5f9c4e611c9d2ff381c25f319b29f71d3eeccbb3c2e5b7679a00"),
+    "entry 2": (canonical.entry_2, ("dev", *ENTRY), "449971f73dee3cfc3aa59154fe8f079b7af4ca98d46906a871267b968fccaa9b"),
+    "summary 1": (canonical.summary, SUMMARY, "0c18653b093d0121335da2d6e15b7e2107f81b3773dea30592237256ddf03379"),
+    "summary 2": (
+        canonical.summary_2,
+        ("dev", *SUMMARY),
+        "a4afea99ad0a6ee8381e207fadcb5ff1fc4e51b19c1f11bad5ca24190a1c3632",
+    ),
+    "buffered 1": (canonical.buffered, BUFFERED, "4021cd4fd7a8540cdf5a5e974f48c4744346503e5c7ad8a29dda1678270e19c0"),
+    "buffered 2": (
+        canonical.buffered_2,
+        ("dev", *BUFFERED),
+        "54d8439814cc99a8a0043396c8044b480ccc91f986d1f9a452e37a1033a286c1",
+    ),
+    "voucher 1": (
+        canonical.voucher,
+        (ID, DIGEST, DAY, AT, 11, LINES, '{"code":"x"}', 1),
+        "39f835941122ab1aa8ac275d483ac40e5b1dbe9e591ca4be734d9f5b72cd46d4",
+    ),
+    "voucher 2": (
+        canonical.voucher_2,
+        (ID, "dev", "pay", DIGEST, DAY, AT, 11, LINES, "r", '{"k":1}', "h", OTHER, '{"code":"x"}', False, 1),
+        "69b01403730931599ec872de97540cef1eb694b1f5086d25b5d24602da3351ac",
+    ),
+    "account 1": (
+        canonical.account,
+        (7, "m:1", "o:1", "merchant_available", "CNY", AT, '{"k":1}', 1),
+        "2d1e07116ccf6a47123f13718788c6f4d36e6a1165b637c7e9c861411fef10b3",
+    ),
+    "account 2": (
+        canonical.account_2,
+        (7, "m:1", "dev", "o:1", "merchant_available", "CNY", 2, 4, True, AT, '{"k":1}', 1),
+        "c2b633afcb559a0aa7d3baec45c33414e3b250801a23fb43933d1c58e566a4df",
+    ),
+    "hold 1": (
+        canonical.hold,
+        ("h", 7, 3, 50, 20, 1, AT, AT + 9, AT + 5, '{"code":"x"}', 1),
+        "118348c406298fb69e427b9f39490f855114bacb306cb555e7ebddba2d3a691d",
+    ),
+    "hold 2": (
+        canonical.hold_2,
+        ("h", "dev", 2, 7, 3, 50, 20, 1, DIGEST, ID, AT, AT + 9, AT + 5, '{"code":"x"}', 1),
+        "4ebafe3a10ae0599248fa44b21df5f4f2f14928f0f15fba054e5d7216c9b2a4c",
+    ),
+    "event": (
+        canonical.event,
+        (3, 7, 2, "why", "dev", AT, MAC, 1),
+        "ed9aeecfd323fff672e4aac409cee6f39452487a986a1709f2e84dceeb8476eb",
+    ),
+    "finding": (
+        canonical.finding,
+        (3, "voucher", "dev 1", 2, 7, 3, "{}", AT, MAC, 1),
+        "e770e00ba3173004d725a09002fa949d6c9967bcf970cc36e95f0e756f82e6c7",
+    ),
+    "chain_head": (
+        canonical.chain_head,
+        ("account_events", 3, MAC, 1),
+        "043539f5e5bb928565b526a2856c2ffa7f00b2a0924a03d412f1ebbd74a2b926",
+    ),
+}
+
+
+def other_than(value: Any) -> list[Any]:
+    """Values that differ in as little as a value can."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value - 1]
+    if isinstance(value, list):
+        return [[*value[:-1], value[-1] + 1], value[2:], [*value, *value[:2]]]
+    if isinstance(value, str):
+        return [value + "x", value[1:], value.swapcase() if value.swapcase() != value else value + " "]
+    assert isinstance(value, bytes)
+    return [bytes([value[0] ^ 1, *value[1:]]), bytes([*value[:-1], value[-1] ^ 1])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tag_of_a_kind_is_what_it_always_was(kind: str) -> None:
+    encode, fields, tag = KINDS[kind]
+    assert KEY.tag(encode(*fields)).hex() == tag
+
+
+FIELDS = [(kind, i) for kind, (_, fields, _) in KINDS.items() for i in range(len(fields))]
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS)
+def test_each_field_is_under_the_mac(kind: str, field: int) -> None:
+    encode, fields, _ = KINDS[kind]
+    for other in other_than(fields[field]):
+        assert encode(*fields[:field], other, *fields[field + 1 :]) != encode(*fields), (kind, field, other)
+
+
+ABSENT = {"voucher 1": [6], "voucher 2": [8, 9, 10, 11, 12], "account 2": [2, 10], "hold 2": [9, 13], "finding": [2]}
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, i) for kind, those in ABSENT.items() for i in those])
+def test_what_is_absent_has_a_message_of_its_own(kind: str, field: int) -> None:
+    encode, fields, _ = KINDS[kind]
+    absent = encode(*fields[:field], None, *fields[field + 1 :])
+    assert absent != encode(*fields)
+    if isinstance(fields[field], str) and kind != "voucher 1":
+        assert absent != encode(*fields[:field], "", *fields[field + 1 :])
+
+
+def test_no_kind_is_read_as_another() -> None:
+    tags = {encode(*fields)[:8] for kind, (encode, fields, _) in KINDS.items() if kind != "first_of"}
+    assert len(tags) == len(KINDS) - 1
+    assert all(len(tag) == 8 and tag.isascii() for tag in tags)
+
+
+def test_digests_are_what_they_always_were() -> None:
+    entries = [("m:1", -250), ("bank", 250)]
+    reverses = UUID(str(uuid.UUID(bytes=OTHER)))
+    assert (
+        digest_of("pay", entries, None, None, None, None).hex()
+        == "0bc6b8eae160f6c91fdf19a65998bb384a589c15513ae046ac5ad22e36d2f972"
+    )
+    assert (
+        digest_of("pay", entries, "r", '{"k":1}', "h", reverses).hex()
+        == "ff6a56dfb3838fc0843557fd37dc2d243a4d8d74681c458140132545f6324797"
+    )
+    assert hold_digest("h", "m:1", 50, AT).hex() == "882ded570c0155c5e7c3a2c45a40f1f30de784c34e221e5297180e00cf08f39d"
