@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: serve demo test lint bench loadtest prove definitions client-tools lock
+.PHONY: serve demo test mutants lint bench loadtest prove definitions client-tools lock
 
 serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
@@ -13,6 +13,9 @@ demo: $(STAMP) ## a day of a small platform on services of its own, and a proof 
 
 test: $(STAMP) lint ## everything: style, types, import contracts, tests on a real Postgres
 	$(BIN)/python -m pytest
+
+mutants: $(STAMP) ## the tests of the tests: small faults, one at a time; ONLY="fundledger/fund/sql ...", ARGS="--budget 600"
+	$(BIN)/python -m tests.mutants --json .mutants.json --resume $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,82 @@
+"""Changes a process that has imported everything as if it had imported the mutant."""
+
+import gc
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+
+import fundledger.database.statements
+
+_loaded: dict[str, dict[str, str]] = {}
+_load = fundledger.database.statements.load
+
+
+def _load_and_keep(package: str) -> dict[str, str]:
+    statements = _load(package)
+    # A package may be loaded by several modules, each of which has a dictionary of its own.
+    _loaded.setdefault(f"{package.replace('.', '/')}/sql/{len(_loaded)}", statements)
+    return statements
+
+
+def watch_statements() -> None:
+    """Before modules load their statements: remember the dictionaries."""
+    fundledger.database.statements.load = _load_and_keep
+
+
+def install(root: Path, file: str, source: str, where: str) -> bool:
+    """Whether it could be done; if not, the mutant has to be imported by a new process."""
+    if file.endswith(".sql"):
+        return _install_statement(file, (root / file).read_text(), source)
+    return bool(where) and _install_function(str(root / file), source, where)
+
+
+def _install_statement(file: str, original: str, source: str) -> bool:
+    folder, name = file.rsplit("/", 1)
+    name = name.removesuffix(".sql")
+    dictionaries = [of for key, of in _loaded.items() if key.startswith(folder + "/") and of.get(name) == original]
+    # Modules keep the text itself as well, or in a table. Not by `gc`: a dictionary of texts is unknown to it.
+    for holder in [*dictionaries, *_dictionaries_of_modules()]:
+        for key in [key for key, value in holder.items() if value == original]:
+            holder[key] = source
+    # A text that was made from this one, or stands in a tuple, has to be imported anew.
+    header = original.partition("\n")[0]
+    return bool(dictionaries) and not any(
+        isinstance(value, str) and value.partition("\n")[0] == header and value != source
+        for holder in _dictionaries_of_modules()
+        for of in holder.values()
+        for value in (of if isinstance(of, (tuple, list, set, frozenset)) else (of,))
+    )
+
+
+def _dictionaries_of_modules() -> Iterator[dict[str, object]]:
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("fundledger", "tests"):
+            yield vars(module)
+            yield from [value for value in vars(module).values() if isinstance(value, dict)]
+
+
+def _install_function(path: str, source: str, where: str) -> bool:
+    name = where.rpartition(".")[2]
+    codes = [
+        code for code in _codes(compile(source, path, "exec")) if code.co_name == name and code.co_qualname == where
+    ]
+    functions = [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, FunctionType)
+        and found.__code__.co_filename == path
+        and found.__code__.co_qualname == where
+    ]
+    if len(codes) != 1 or len(functions) != 1 or functions[0].__code__.co_freevars != codes[0].co_freevars:
+        return False
+    functions[0].__code__ = codes[0]
+    # Defaults are made when a module is imported.
+    return not functions[0].__defaults__ and not functions[0].__kwdefaults__
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)

@@ -1,0 +1,185 @@
+"""The pytest plugin of a mutation run: the databases of a server that is already there, and what each test reaches.
+
+Settings come in the environment, as one JSON document in MUTATION_RUN: `dsn` (the server's), `prefix` (of the databases
+that this process may make), `templates` (whether it makes the templates that later processes copy), `result` (the file
+that receives what was seen), `watched` (modules whose functions are noted; null: nothing is noted). With `commands` and
+`answers`, pipes, the process collects the tests and then serves: each command is a line with a mutant and the tests that
+it meets in a fork of this process, each answer a line with that fork's exit code, null when it did not end in time.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from tests.mutants import inplace
+from tests.mutants.process import wait
+
+ROOT = Path(__file__).parents[2]
+RUN = json.loads(os.environ["MUTATION_RUN"])
+CANNOT = 71
+"""The exit code of a process that cannot become the mutant."""
+inplace.watch_statements()
+_made: list[str] = []
+
+
+class Reached:
+    """Which statements and functions ran, by test."""
+
+    def __init__(self) -> None:
+        self._files = {path.read_text(): str(path.relative_to(ROOT)) for path in ROOT.glob("fundledger/**/sql/*.sql")}
+        self._by_header = {text.partition("\n")[0]: name for text, name in self._files.items()}
+        self._watched = {str(ROOT / name): name for name in RUN["watched"]}
+        self.found: set[str] = set()
+
+    def start(self) -> None:
+        get_statement, execute = asyncpg.Connection._get_statement, asyncpg.Connection.execute
+
+        async def get_statement_and_note(connection: Any, query: str, *args: Any, **options: Any) -> Any:
+            self._note(query)
+            return await get_statement(connection, query, *args, **options)
+
+        async def execute_and_note(connection: Any, query: str, *args: Any, **options: Any) -> Any:
+            self._note(query)
+            return await execute(connection, query, *args, **options)
+
+        asyncpg.Connection._get_statement, asyncpg.Connection.execute = get_statement_and_note, execute_and_note
+        sys.setprofile(self._on_call)
+
+    def _note(self, query: str) -> None:
+        # A statement that was changed a little before it was sent still begins with its header.
+        name = self._files.get(query) or self._by_header.get(query.partition("\n")[0])
+        if name:
+            self.found.add(name)
+
+    def _on_call(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and (name := self._watched.get(frame.f_code.co_filename)):
+            self.found.add(f"{name}:{frame.f_code.co_qualname.partition('.<locals>')[0]}")
+
+
+class Plugin:
+    def __init__(self) -> None:
+        self.tests: dict[str, dict[str, Any]] = {}
+        self.reached: Reached | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """In a process that serves, only forks come back from here, and run their tests."""
+        if "commands" in RUN:
+            self._serve(session)
+        if RUN.get("watched") is not None:
+            self.reached = Reached()
+            self.reached.start()
+
+    def _serve(self, session: pytest.Session) -> None:
+        items = {item.nodeid: item for item in session.items}
+        with os.fdopen(RUN["commands"]) as commands, os.fdopen(RUN["answers"], "w") as answers:
+            for line in commands:
+                command = json.loads(line)
+                pid = os.fork()
+                if pid == 0:
+                    os.setsid()
+                    self._become(session, items, command)
+                    return
+                answers.write(json.dumps(wait(pid, command["timeout_s"])) + "\n")
+                answers.flush()
+        os._exit(0)
+
+    def _become(self, session: pytest.Session, items: dict[str, pytest.Item], command: dict[str, Any]) -> None:
+        RUN.update(command["run"])
+        if "file" in command:
+            file = command["file"]
+            if not inplace.install(ROOT, file, command["source"], command["where"]):
+                os._exit(CANNOT)
+            (ROOT / file).write_text(command["source"])  # processes that tests start import it from here
+            session.config.option.maxfail = 1
+            session.items = [items[test] for test in command["tests"]]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: pytest.FixtureRequest) -> object:
+        if fixturedef.argname != "postgres" or fixturedef.scope != "session" or fixturedef.baseid not in ("tests", ""):
+            return None
+        value = shared_databases()
+        fixturedef.cached_result = (value, fixturedef.cache_key(request), None)
+        return value
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        if self.reached:
+            self.reached.found = set()
+        start = time.monotonic()
+        result = yield
+        seen = self.tests.setdefault(item.nodeid, {"outcome": "skipped"})
+        seen["seconds"] = round(time.monotonic() - start, 3)
+        if self.reached:
+            seen["reached"] = sorted(self.reached.found)
+        return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        seen = self.tests.setdefault(report.nodeid, {"outcome": "skipped"})
+        if report.failed:
+            seen["outcome"] = "failed"
+            seen["why"] = str(report.longreprtext).strip().splitlines()[-1:]
+        elif report.when == "call" and report.passed and seen["outcome"] != "failed":
+            seen["outcome"] = "passed"
+
+    def pytest_sessionfinish(self) -> None:
+        sys.setprofile(None)
+        Path(RUN["result"]).write_text(json.dumps({"tests": self.tests, "databases": len(_made)}))
+
+
+def shared_databases() -> object:
+    """As the fixture `postgres` gives them, on the server of the run. The server drops them later, all together."""
+    from fundledger.ledger.accounts import Layout
+    from tests.support.database import ONE_SHARD, Databases
+
+    class Shared(Databases):
+        def __init__(self) -> None:
+            super().__init__(None, ROOT / "postgres.log")  # type: ignore[arg-type]
+
+        def dsn(self, name: str) -> str:
+            return urlunsplit(urlsplit(RUN["dsn"])._replace(path="/" + name))
+
+        async def new(self, layout: Layout = ONE_SHARD) -> str:
+            name = f"template_{layout.shards}_{layout.platform_slots}"
+            if layout not in self._templates and await self._is_there(name):
+                self._templates[layout] = name
+            return await super().new(layout)
+
+        async def new_fund(self) -> str:
+            if self._fund_template is None and await self._is_there("template_fund"):
+                self._fund_template = "template_fund"
+            return await super().new_fund()
+
+        async def _is_there(self, template: str) -> bool:
+            connection = await asyncpg.connect(self.dsn("postgres"))
+            try:
+                found = await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", template)
+            finally:
+                await connection.close()
+            # A template that a mutant makes would have its fault, and the next mutants would get it.
+            assert found or RUN["templates"], f"{template} was not needed without the mutant"
+            return bool(found)
+
+        async def empty(self, template: str = "template1") -> str:
+            self._made += 1
+            name = f"{RUN['prefix']}_{self._made}"
+            _made.append(name)
+            await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+            return self.dsn(name)
+
+        async def drop(self, dsn: str) -> None:
+            """Left to the end of the run of this process: a drop takes a tenth of a test's time."""
+
+    return Shared()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Plugin(), "mutation-run")
