@@ -47,7 +47,7 @@ async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Fun
 @pytest.fixture
 async def attacker(service: RunningService) -> AsyncIterator[AccountService]:
     """Another module of the account service."""
-    async with AccountService(service.base_url, service.fund_token) as accounts:
+    async with AccountService(service.base_url, service.token) as accounts:
         yield accounts
 
 
