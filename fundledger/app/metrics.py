@@ -26,7 +26,7 @@ LAG_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 METHODS: Final = frozenset({"GET", "POST", "HEAD"})
 OTHER: Final = "other"
-MODES: Final = ("off", "normal", "shadow", "fallback")
+MODES: Final = ("off", "normal", "shadow", "local", "fallback")
 """Of the limiter; of several workers the last of these is shown."""
 
 

@@ -46,8 +46,8 @@ _HEADERS: dict[str, Schema] = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "RateLimit": {
-        "description": "Of the policy that is nearest its end: `r`, what it still lets in now; `t`, seconds until it "
-        "is full again (draft-ietf-httpapi-ratelimit-headers-11). Absent where no policy counts.",
+        "description": "Of the policy that is nearest its end: `r`, what it still lets in now; `t`, seconds until "
+        "more is available (draft-ietf-httpapi-ratelimit-headers-11). Absent where no policy counts.",
         "schema": {"type": "string"},
         "example": '"merchant";r=99812;t=1',
     },

@@ -79,7 +79,7 @@ class Chain:
         return [(bucket, cost) for bucket in self.buckets]
 
     def told(self, now: float) -> dict[str, str]:
-        """`RateLimit-Policy`, and `RateLimit` of the nearest to its end: `r` tokens now, full again in `t` seconds.
+        """`RateLimit-Policy`, and `RateLimit` of the nearest to its end: `r` tokens now, more of them in `t` seconds.
 
         As far as this worker knows; nothing is asked. None of both where no policy matches. Source:
         draft-ietf-httpapi-ratelimit-headers-11, structured fields (RFC 9651).
@@ -89,7 +89,7 @@ class Chain:
         least, left = self._nearest(now)
         if least is None:
             return self.headers
-        told = _told(self.policy_header, least.policy, left, _full_in(least, left))
+        told = _told(self.policy_header, least.policy, left, _more_in(least.policy, left))
         self.headers, self.raw = told.headers, told.raw
         self.told_until = now + TELL_S if left > PRECISE_BELOW else now
         return self.headers
@@ -98,13 +98,18 @@ class Chain:
         """The same for a refusal: of the `policy` that refused `cost`, and never a time after its `Retry-After`."""
         if policy is None:
             least, left = self._nearest(now)
-            return _told(self.policy_header, least.policy, left, min(wait_s, _full_in(least, left))) if least else None
+            return (
+                _told(self.policy_header, least.policy, left, min(wait_s, _more_in(least.policy, left)))
+                if least
+                else None
+            )
         have = max((b.left(now) for b in self.buckets if b.policy is policy), default=0)
         header = self.policy_header
         if all(bucket.policy is not policy for bucket in self.buckets):
             # Of one voucher in a batch.
             header = ", ".join(filter(None, (header, f'"{policy.name}";{quota_of(policy)}')))
-        return _told(header, policy, min(have, cost - 1), wait_s)
+        left = min(have, cost - 1)
+        return _told(header, policy, left, min(wait_s, _more_in(policy, left)))
 
     def _nearest(self, now: float) -> tuple[Bucket | None, int]:
         """The bucket of which the least is left, and how much."""
@@ -117,8 +122,9 @@ class Chain:
         return least, left
 
 
-def _full_in(bucket: Bucket, left: int) -> int:
-    return math.ceil((bucket.policy.rate.burst - left) / bucket.policy.rate.per_second)
+def _more_in(policy: Policy, left: int) -> int:
+    """Return the whole seconds until the next token has come, at the latest; 0 of a full bucket, which gets none."""
+    return math.ceil(1 / policy.rate.per_second) if left < policy.rate.burst else 0
 
 
 def _told(policies: str, of: Policy, left: int, seconds: int) -> Told:

@@ -245,11 +245,12 @@ class Queueing:
         self._peak, self._peak_rate = self._in_flight, self._rate
 
     def unqueued(self) -> float | None:
-        """Which part of the latency is no queue, 0 to 1. None until half of what was in flight is gone.
+        """Which part of the latency is no queue, 0 to 1. None until half of what was in flight is gone, and where
+        nothing was in flight since `calm`.
 
         The line through (in flight, latency) at the peak and now meets zero in flight at the latency of the work.
         """
-        if self._in_flight > self._peak / 2 or not self._peak_rate:
+        if not self._peak or not self._peak_rate or self._in_flight > self._peak / 2:
             return None
         lost_rate = max(0.0, self._peak_rate - self._rate)
         return min(1.0, self._peak / self._peak_rate * lost_rate / (self._peak - self._in_flight))

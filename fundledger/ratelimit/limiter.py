@@ -18,6 +18,7 @@ from fundledger.ratelimit.buckets import Buckets
 from fundledger.ratelimit.chain import PENDING, Chain, Denied, Pending, request_of
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.counted import Limits, Times
+from fundledger.ratelimit.leases import Leases
 from fundledger.ratelimit.policies import Policies
 from fundledger.ratelimit.store import Store, StoreAway
 from fundledger.ratelimit.usage import Usage
@@ -27,8 +28,15 @@ EAGER: Final = 8
 """Who spends so much on credit between two settlements is worth a lease."""
 KEYS_AT_ONCE: Final = 64
 """Buckets in one script: it takes the store about as long as a round trip."""
-SETTLED_S: Final = 0.05
-"""Nobody waits for what was spent to be charged."""
+SETTLED_S: Final = 0.25
+"""No request waits for what was spent to be charged."""
+PATIENT_S: Final = 0.05
+"""A request that the local quota would refuse while the store lives waits for the store's answer for so long."""
+LOCAL_S: Final = 0.1
+"""After an answer that came too late, leased buckets are decided by local quota for so long, instead of asking."""
+LOCAL_SHOWN_S: Final = 1.0
+LEASE_COSTS: Final = 4
+"""A request that costs more than this part of a lease asks for no lease, which would starve other workers."""
 SAMPLE: Final = 16
 """One in so many decisions on leased tokens is timed."""
 CLOSED_ATTEMPTS: Final = 10
@@ -60,10 +68,11 @@ class Limiter:
         self._tallies: dict[str, list[int]] = {}
         self._buckets = Buckets(policies, self._tallies, clock, space)
         self._dirty: list[Bucket] = []
-        self._holding: list[Bucket] = []
+        self._leases = Leases(counts)
         self._wake = asyncio.Event()
         self._urgent = False
         self._until_timed = SAMPLE
+        self._local_until = self._clock() - LOCAL_SHOWN_S
         self._usage = Usage()
         self.replace(policies)
 
@@ -109,10 +118,20 @@ class Limiter:
             try:
                 return await self._ask_store(chain, charges, now)
             except StoreAway:
-                continue
-        return self._admit_share(chain, charges, now)
+                if not self.store.breaker.open:
+                    self._local_until = self._clock() + LOCAL_S
+        verdict = self._admit_share(chain, charges, now, patient=True)
+        if not isinstance(verdict, Pending):
+            return verdict
+        with contextlib.suppress(StoreAway):
+            return await self._ask_store(chain, charges, now, PATIENT_S)
+        verdict = self._admit_share(chain, charges, now)
+        assert not isinstance(verdict, Pending)
+        return verdict
 
-    async def _ask_store(self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float) -> Denied | None:
+    async def _ask_store(
+        self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float, deadline_s: float | None = None
+    ) -> Denied | None:
         """Raises StoreAway, with nothing charged that it knows of."""
         held: list[tuple[Bucket, int]] = []
         asked = []
@@ -120,14 +139,16 @@ class Limiter:
             if bucket.has(cost, now):
                 bucket.take(cost, now)
                 held.append((bucket, cost))
+                if bucket.debt and not bucket.dirty:
+                    self._refill(bucket)
             else:
-                bucket.want = bucket.hold
+                bucket.want = bucket.hold if cost * LEASE_COSTS <= bucket.hold else 0
                 asked.append((bucket, cost))
         source = "strict" if chain.strict else "lease"
         for at in range(0, len(asked), KEYS_AT_ONCE):
             some = asked[at : at + KEYS_AT_ONCE]
             try:
-                admitted, short = await self._decide(some)
+                admitted, short = await self._decide(some, deadline_s)
             except BaseException:
                 self._return(held)
                 raise
@@ -161,7 +182,10 @@ class Limiter:
             passed.append(bucket)
         for bucket, cost in charges:
             if not bucket.has(cost, now) and bucket not in passed:
-                return PENDING
+                if now >= self._local_until or chain.api_class in fallback.CLOSED or chain.strict:
+                    return PENDING
+                is_leased = all(bucket.hold for bucket, _ in charges)
+                return self._admit_share(chain, charges, now, patient=True) if is_leased else PENDING
         for bucket, cost in charges:
             if bucket in passed:
                 self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny denycache", 1)
@@ -201,7 +225,7 @@ class Limiter:
         """From now on these policies count. What is held goes back; what was spent is still charged."""
         for bucket in self._buckets.all():
             if bucket.tokens:
-                self._tokens(bucket, "returned", bucket.tokens)
+                self._leases.count(bucket, "returned", bucket.tokens)
                 bucket.give_back(bucket.tokens)
                 bucket.tokens = 0
             if bucket.debt and not bucket.dirty:
@@ -217,14 +241,13 @@ class Limiter:
         """Everything so far."""
         counts = self.counts
         counts.decisions |= {f"{key} lease": tally[0] for key, tally in self._tallies.items() if tally[0]}
-        held: dict[str, int] = {}
-        for bucket in self._holding:
-            held[bucket.policy.name] = held.get(bucket.policy.name, 0) + bucket.tokens
-        for policy in self.policies.all():
-            self._spent(policy.name, held.get(policy.name, 0))
+        self._leases.settle_counts([policy.name for policy in self.policies.all()])
         counts.utilization = self._usage.top(self._clock())
         away = self.store.away_since
-        counts.mode = "fallback" if away is not None else "shadow" if self._shadow else "normal"
+        is_local = self._clock() < self._local_until + LOCAL_SHOWN_S
+        counts.mode = (
+            "fallback" if away is not None else "local" if is_local else "shadow" if self._shadow else "normal"
+        )
         counts.fallback_s = 0.0 if away is None else self._clock() - away
         return counts
 
@@ -245,9 +268,9 @@ class Limiter:
     async def settle(self) -> None:
         """Charge, fetch and return what is due now."""
         self._expire(self._clock())
-        while self._dirty:
-            batch, self._dirty = self._dirty[:KEYS_AT_ONCE], self._dirty[KEYS_AT_ONCE:]
-            await self._settle(batch)
+        dirty, self._dirty = self._dirty, []
+        for at in range(0, len(dirty), KEYS_AT_ONCE):
+            await self._settle(dirty[at : at + KEYS_AT_ONCE])
 
     async def _settle(self, buckets: list[Bucket]) -> None:
         for bucket in buckets:
@@ -283,7 +306,7 @@ class Limiter:
             self._usage.charged(bucket, granted + debts[i], now)
             bucket.answer(remaining, reset_us, now)
             if granted > cost:
-                self._hold(bucket, granted - cost, now)
+                self._leases.hold(bucket, granted - cost, now)
             if retry_us:
                 bucket.refused(cost, retry_us, now)
                 short.append(bucket)
@@ -303,20 +326,18 @@ class Limiter:
             bucket.asking -= rooms[i]
             if reply is None:
                 bucket.debt += debts[i]
+                if debts[i] and not bucket.dirty and not self.store.breaker.open:
+                    self._refill(bucket)
                 continue
             granted, remaining, _, reset_us = reply[i * 4 + 1 : i * 4 + 5]
             bucket.answer(remaining, reset_us, now)
             if granted:
-                self._hold(bucket, granted, now)
+                self._leases.hold(bucket, granted, now)
 
-    def _hold(self, bucket: Bucket, tokens: int, now: float) -> None:
-        if not bucket.holding:
-            bucket.holding = True
-            self._holding.append(bucket)
-        bucket.granted(tokens, now)
-        self._tokens(bucket, "granted", tokens)
-
-    def _admit_share(self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float) -> Denied | None:
+    def _admit_share(
+        self, chain: Chain, charges: Sequence[tuple[Bucket, int]], now: float, *, patient: bool = False
+    ) -> Denied | Pending | None:
+        """`patient`: PENDING instead of a refusal, as long as the store is not known to be away."""
         if not charges:
             chain.tally[0] += 1
             return None
@@ -329,6 +350,8 @@ class Limiter:
             if grant.retry_us and bucket.shadowed:
                 self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny fallback", 1)
             elif grant.retry_us:
+                if patient and not is_away:
+                    return PENDING
                 return self._denied(chain, bucket, "fallback", grant.retry_us / 1e6, now)
         for bucket, cost in charges:
             if not is_away and bucket.share is not None:
@@ -359,35 +382,13 @@ class Limiter:
 
     def _expire(self, now: float) -> None:
         """Tokens that were not spent in time: most of a lease goes back, a rest is left to expire."""
-        holding = []
-        for bucket in self._holding:
-            if now < bucket.expires:
-                holding.append(bucket)
-                continue
-            bucket.holding = False
-            state = "returned" if bucket.tokens * 2 > bucket.want else "expired"
-            self._tokens(bucket, state, bucket.tokens)
-            if state == "returned":
-                bucket.give_back(bucket.tokens)
-                if not bucket.dirty:
-                    self._refill(bucket)
-            bucket.tokens = bucket.low = 0
-            bucket.want //= 2
-        self._holding = holding
+        for bucket in self._leases.expire(now):
+            if not bucket.dirty:
+                self._refill(bucket)
         if self.store.workers != self._workers:
             self._workers = self.store.workers
             for bucket in self._buckets.all():
                 bucket.resize(bucket.policy.leased(self._workers))
-
-    def _tokens(self, bucket: Bucket, state: str, count: int) -> None:
-        key = f"{bucket.policy.name} {state}"
-        self.counts.lease_tokens[key] = self.counts.lease_tokens.get(key, 0) + count
-
-    def _spent(self, policy: str, held: int) -> None:
-        tokens = self.counts.lease_tokens
-        gone = held + sum(tokens.get(f"{policy} {state}", 0) for state in ("returned", "expired"))
-        spent = tokens.get(f"{policy} granted", 0) - gone
-        tokens[f"{policy} spent"] = max(spent, tokens.get(f"{policy} spent", 0))
 
     def _count(self, key: str, count: int) -> None:
         self.counts.decisions[key] = self.counts.decisions.get(key, 0) + count

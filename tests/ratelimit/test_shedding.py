@@ -1,9 +1,10 @@
 """What a worker turns away, rule by rule."""
 
+import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fundledger.ratelimit import concurrency
@@ -289,6 +290,53 @@ def test_a_queue_is_told_from_slow_work(rate: int, latency_s: float, low: float,
 
 
 # --- The door ---------------------------------------------------------------------------------------------------------
+
+
+WINDOWS = st.lists(
+    st.tuples(
+        st.sampled_from([0.05, 0.1, 0.1, 0.1, 0.3, 0.5, 0.6, 1.1, 30.0]),  # seconds since the one before
+        st.dictionaries(
+            st.sampled_from([REFUND, PAYMENT, QUERY, BATCH]), st.sampled_from([0.0, 0.001, 0.04, 0.3, 5.0]), max_size=3
+        ),
+        st.integers(0, 40),
+        st.sampled_from([0.0, 0.0, 0.01, 2.0]),  # how late the loop is
+    ),
+    min_size=1,
+    max_size=60,
+)
+BUSY, IDLE = (0.1, {PAYMENT: 0.3}, 40, 0.0), (0.6, dict[ApiClass, float](), 0, 0.0)
+
+
+@given(WINDOWS)
+@example([BUSY] * 12 + [(0.1, {PAYMENT: 0.001}, 40, 0.0)] * 12 + [IDLE] * 4)
+def test_whatever_windows_come_the_controller_goes_on_with_limits_in_their_bounds(
+    windows: list[tuple[float, dict[ApiClass, float], int, float]],
+) -> None:
+    shedder = Shedder(0.1, 100)
+    now = 100.0
+    shedder.tick(now, 0.0)
+    for elapsed_s, seconds, count, lag_s in windows:
+        now += elapsed_s
+        window(shedder, now, seconds, count, lag_s)
+        for gate in shedder._gates.values():
+            assert LIMIT_MIN <= gate.limit <= max(gate.room, LIMIT_MIN)
+            assert 0.1 <= gate.target_s < math.inf
+            assert gate.rate >= 0.0
+            assert gate.recent_s >= 0.0
+        for queueing, _ in shedder._queueing:
+            assert 0.0 <= (queueing.unqueued() or 0.0) <= 1.0
+        assert 0 <= shedder.level <= LOWEST
+        assert shedder.retry_after_s(BATCH) >= 1
+
+
+def test_nothing_in_flight_since_it_was_calm_tells_nothing() -> None:
+    queueing = Queueing()
+    for _ in range(20):
+        queueing.window(40, 12.0, 0.1)
+    queueing.watch()
+    queueing.calm()
+    queueing.window(0, 0.0, 0.6)
+    assert queueing.unqueued() is None
 
 
 def test_the_level_rises_by_one_a_second_and_falls_by_one_in_five() -> None:
