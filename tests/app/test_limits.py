@@ -352,13 +352,15 @@ async def over(wire: Wire, limited: Limited, body: Any, **headers: str) -> Reply
 
 def comparable(reply: Reply) -> tuple[object, ...]:
     """All but what changes from moment to moment, by design: the time, the jitter, where one asked."""
-    headers = {n: v for n, v in reply.headers.items() if n not in ("date", "connection", "content-length", "ratelimit")}
+    changing = ("date", "connection", "content-length", "ratelimit", "request-id")
+    headers = {n: v for n, v in reply.headers.items() if n not in changing}
     if "retry-after" in headers:
         headers["retry-after"] = "some"
         name, _, version = headers["x-limit-decision"].split(";")
         headers["x-limit-decision"] = f"{name};{version}"
     body = {k: v for k, v in reply.json.items() if k not in ("posted_at", "accounting_date", "id", "retry_after_ms")}
-    body.pop("entries", None)
+    for name in ("entries", "request_id"):
+        body.pop(name, None)
     return reply.status, headers, "ratelimit" in reply.headers, body
 
 
