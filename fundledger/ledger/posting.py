@@ -181,9 +181,12 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 session.buffering.clear()
                 conflicts += 1
                 continue
-            if session.memory.is_too_early(error) and conflicts < CONFLICT_ATTEMPTS:
-                conflicts += 1
-                continue
+            if session.memory.is_too_early(error):
+                # Each statement that is read meanwhile may cause it: no bug, however often it happens.
+                if asyncio.get_running_loop().time() <= gives_up_at:
+                    continue
+                overtaken = Unavailable("statements are read faster than the batch is written")
+                return await _halve(session, books, commands, overtaken, sent_commit)
             return await _halve(session, books, commands, GuardHit(str(error)), sent_commit)
         except Exception as error:
             # A bug. Dropping the connection makes sure that nothing of this attempt can be committed later.
@@ -209,7 +212,10 @@ async def _halve(
     if len(commands) == 1:
         if isinstance(alone, GuardHit):
             _log.critical("the database refused what the rules allowed: %s", alone)
-        return [OutcomeUnknown(str(alone)) if sent and isinstance(alone, Unavailable) else alone]
+        if not sent or isinstance(alone, GuardHit):
+            return [alone]
+        why = alone.refusal.detail if isinstance(alone, Outcome) and alone.refusal is not None else str(alone)
+        return [OutcomeUnknown(why)]
     middle = len(commands) // 2
     # Under locks: what is remembered may be what a batch that is only prepared has made of it.
     first = await _post_locked(session, books, commands[:middle], secrets.randbits(62), sent, nothing, early=False)
@@ -280,6 +286,8 @@ async def _read(
         if account is None:
             account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
         take(batch, books, account, shard, row)
+    # A wait for the locks may have been long: a statement that was read meanwhile is not to be overtaken by this batch.
+    now = max(now, clock.now_us())
     for place, sub_account in batch.sub_accounts.items():
         session.memory.compare(place, sub_account)
         # Time along one sub-account never falls, whoever's clock it was; one that does not verify has no say in it.
@@ -366,6 +374,8 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
                 await connection.execute(SQL["mark_suspect"], s.shard, s.account.number, s.slot)
         await _write(connection, session, books, batch)
         await connection.execute(COMMIT)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, asyncpg.PostgresError):
+            session.memory.is_too_early(error)
         _log.exception("could not freeze yet")
         session.drop()

@@ -1,17 +1,20 @@
 """Statements of accounts: complete up to a time, and verified before they are shown."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from fundledger.ledger import clock, journal
+from fundledger.ledger import clock, journal, posting
 from fundledger.ledger.account import Account
-from fundledger.ledger.batch import Rebalance, Resplit
+from fundledger.ledger.batch import Batch, Rebalance, Resplit
 from fundledger.ledger.integrity import Tampered
 from fundledger.ledger.journal import BadCursor, StatementEntry, read_statement
 from fundledger.ledger.routes import follow, read_routes
+from fundledger.ledger.statements import SQL
 from tests.ledger.test_reads_verify import OF_ENTRIES
 from tests.support.ledger import Ledger, codes, posted, transfer
+from tests.support.waiting import eventually
 
 
 async def statement(
@@ -140,6 +143,84 @@ async def test_a_statement_that_raises_no_mark_gets_lines_before_what_it_showed(
     other = await ledger.worker(1)
     assert posted(await other.post_one(transfer(bank, await other.account("b"), 2)))
     assert [e.amount for e in await statement(ledger, bank)] == [2, *[e.amount for e in page]]
+
+
+async def raise_mark(ledger: Ledger, upto_us: int) -> None:
+    """As the statement of an account with an entry of that time does."""
+    async with ledger.reading() as reader:
+        await reader.fetch(SQL["raise_statement_mark"], upto_us)
+
+
+def time_of(arguments: tuple[Any, ...]) -> int:
+    """When the batch that is among them was decided to be posted."""
+    return next(each.posted_at_us for each in arguments if isinstance(each, Batch))
+
+
+async def test_a_batch_that_waited_for_a_lock_gets_the_time_after_the_wait(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each statement that is read during a wait would cost the batch another attempt, and another wait."""
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    ledger.lock_always()
+    attempts: list[object] = []
+    write = posting._write
+
+    async def counted(*arguments: Any) -> None:
+        attempts.append(arguments)
+        await write(*arguments)
+
+    monkeypatch.setattr(posting, "_write", counted)
+    async with ledger.reading() as holder:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM ledger.sub_accounts WHERE account_number = $1 FOR UPDATE", m.number)
+            posts = asyncio.create_task(ledger.post_one(transfer(bank, m, 1)))
+            waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+            await eventually(lambda: ledger.connection.fetchval(waits), "the batch waits")
+            await raise_mark(ledger, clock.now_us())
+        assert posted(await posts)
+    assert len(attempts) == 1
+    await ledger.prove()
+
+
+async def test_a_batch_that_statements_overtake_again_and_again_is_posted(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    ledger.lock_always()
+    write, left = posting._write, 4 * posting.CONFLICT_ATTEMPTS
+
+    async def overtaken(*arguments: Any) -> None:
+        nonlocal left
+        if left > 0:
+            left -= 1
+            await raise_mark(ledger, time_of(arguments))
+        await write(*arguments)
+
+    monkeypatch.setattr(posting, "_write", overtaken)
+    assert posted(await ledger.post_one(transfer(bank, m, 1)))
+    assert left == 0
+    await ledger.prove()
+
+
+async def test_a_batch_that_is_overtaken_for_too_long_may_be_sent_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
+    ledger.lock_always()
+    write = posting._write
+
+    async def overtaken(*arguments: Any) -> None:
+        await raise_mark(ledger, time_of(arguments))
+        await write(*arguments)
+
+    payment = transfer(bank, m, 1)
+    with monkeypatch.context() as always:
+        always.setattr(posting, "_write", overtaken)
+        always.setattr(posting, "RETRY_FOR_S", 0.0)
+        assert codes(await ledger.post(payment)) == ["Unavailable"]
+    assert await ledger.posted(m) == 0
+    assert posted(await ledger.post_one(payment))
+    await ledger.prove()
 
 
 async def test_pages_of_an_account_that_is_written_are_what_its_statement_is_later(ledger: Ledger) -> None:

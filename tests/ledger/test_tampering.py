@@ -7,6 +7,7 @@ import pytest
 from fundledger.ledger import clock
 from fundledger.ledger.account import Status
 from fundledger.ledger.directory import AccountTampered, Directory
+from fundledger.ledger.posting import post_vouchers
 from fundledger.reconciliation.checks import verify
 from tests.support.ledger import (
     Ledger,
@@ -196,3 +197,7 @@ async def test_a_voucher_that_was_edited_is_not_told_to_who_asks_again(ledger: L
     outcomes = await ledger.post(transfer(a, b, 1), transfer(a, b, 1, id_=old.id, reference="r"), transfer(a, b, 1))
     assert codes(outcomes) == ["posted", "account-frozen", "posted"]
     assert await ledger.posted(b) == 3
+    # While an attempt may have been committed, as it was here, nothing is called refused.
+    again = [transfer(a, b, 1, id_=old.id, reference="r")]
+    answers = await post_vouchers(ledger.session, ledger.books, again, sent_before=True, locked=True)
+    assert codes(answers) == ["OutcomeUnknown"]
