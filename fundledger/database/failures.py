@@ -15,8 +15,8 @@ connection that ends. `COMMIT AND CHAIN` begins the next transaction after the c
 | 25006 | read only | rolled back | rolled back |
 | 55P03 | a lock was not to be had | rolled back | rolled back |
 | 23xxx, P0001 and others | a constraint, a trigger, a bug | rolled back | rolled back |
-| 57P01, 57P02, 57P03 (FATAL) | shutdown, crash, start | unknown | unknown |
-| 08xxx, no answer | the connection ended | unknown | unknown |
+| 57P01, 57P02, 57P03 | shutdown, crash, start | unknown | unknown |
+| 08xxx, no answer | the connection ended, as a pooler says, too | unknown | unknown |
 """
 
 from typing import Final
@@ -36,6 +36,10 @@ PASSING: Final = (
 """The database, or the way to it, went away, or it cannot write now; that may pass."""
 _OF_THE_NEXT: Final = ("53200", "53400")
 _ROLLED_BACK_BY: Final = "ERROR"
+_OF_THE_CONNECTION: Final = ("08", "57P0")
+"""Errors of these classes say that the connection ended. A pooler in front of Postgres calls them ERROR, too, and does
+not know what the server did.
+"""
 
 
 def was_rolled_back(error: BaseException, *, chained: bool = False) -> bool:
@@ -45,6 +49,8 @@ def was_rolled_back(error: BaseException, *, chained: bool = False) -> bool:
     client (a connection that ended, a time-out) prove nothing.
     """
     if not isinstance(error, asyncpg.PostgresError) or severity(error) != _ROLLED_BACK_BY:
+        return False
+    if str(error.sqlstate).startswith(_OF_THE_CONNECTION):
         return False
     return not (chained and error.sqlstate in _OF_THE_NEXT)
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from fundledger.app.readiness import Readiness
-from fundledger.database.failures import was_rolled_back
+from fundledger.database.failures import severity, was_rolled_back
 from fundledger.fund.answer import Away, Taken
 from fundledger.ledger import posting
 from fundledger.ledger.batch import Outcome
@@ -109,6 +109,13 @@ def test_what_the_client_says_proves_nothing() -> None:
         asyncpg.DiskFullError("made up, without a severity"),
     ):
         assert not was_rolled_back(error)
+
+
+@pytest.mark.parametrize("code", ["08P01", "08006", "08003", "57P01", "57P03"])
+def test_what_a_pooler_says_of_a_connection_that_ended_proves_nothing(code: str) -> None:
+    error = asyncpg.PostgresError.new({"S": "ERROR", "V": "ERROR", "C": code, "M": "server conn crashed?"})
+    assert severity(error) == "ERROR"
+    assert not was_rolled_back(error)
 
 
 @pytest.mark.parametrize("kind", ["payment", "refund"])
