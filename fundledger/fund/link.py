@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
@@ -24,6 +25,10 @@ _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 CONTRADICTIONS: Final = frozenset({"voucher-id-reused"})
 """Problems that do not say that the movement is refused: the id of the voucher has other content."""
+UNRECORDED: Final = frozenset({"account-frozen"})
+"""Refusals that may be final: where a record does not match its MAC, nothing is recorded under the id of the voucher,
+which may have been posted before.
+"""
 _FAULT_FROM: Final = 500
 REFERENCE = "fund:"
 """Begins the reference of every voucher that the fund service posts; the id of its order follows."""
@@ -128,10 +133,29 @@ class AccountLink:
             self.is_away = False
             return [Verdict(problem=_kept(no.problem), stuck=True)]
         self.is_away = False
-        return [
+        verdicts = [
             Verdict(at=result.posted_at) if result.status == "posted" else _refused(result.problem)
             for result in results
         ]
+        for i, result in enumerate(results):
+            verdicts[i] = await self._recorded(vouchers[i].id, result.problem, verdicts[i])
+        return verdicts
+
+    async def _recorded(self, id_: UUID, problem: Problem | None, verdict: Verdict | None) -> Verdict | None:
+        """The verdict, unless it is a refusal that is not recorded under the id of the voucher: then it is stuck."""
+        if problem is None or verdict is None or problem.code not in UNRECORDED:
+            return verdict
+        try:
+            record = await self._service.voucher(id_)
+        except Fault as fault:
+            if fault.problem is None or fault.problem.code != "integrity":
+                return None
+        except NotDone:
+            pass
+        else:
+            if record is not None and record.status == "refused":
+                return verdict
+        return msgspec.structs.replace(verdict, stuck=True)
 
     async def _reverse(self, order: Order) -> Verdict | None:
         assert order.of_order is not None
@@ -139,7 +163,7 @@ class AccountLink:
             reversed_ = order.of_voucher or voucher_id(order.of_order)
             posted = await self._service.reverse_voucher(reversed_, order.voucher_id)
         except NotDone as no:
-            return _refused(no.problem)
+            return await self._recorded(order.voucher_id, no.problem, _refused(no.problem))
         except Fault as fault:
             raise self._away(fault) from None
         self.is_away = False
@@ -147,14 +171,16 @@ class AccountLink:
 
     async def contradiction(self, order: Order) -> str | None:
         """Read the voucher of an order and compare it. Return how it differs, None if it is posted as the order says.
-        Raises Away.
+        One that does not verify differs: no repetition changes that. Raises Away.
         """
         try:
             record = await self._service.voucher(order.voucher_id)
         except Fault as fault:
-            raise self._away(fault) from None
+            if fault.problem is None or fault.problem.code != "integrity":
+                raise self._away(fault) from None
+            return f"voucher {order.voucher_id} does not verify: {fault}"
         except NotDone as no:
-            raise Away(str(no)) from None
+            return f"voucher {order.voucher_id} cannot be read: {no}"
         if record is None or record.status != "posted":
             return f"voucher {order.voucher_id} is not posted"
         try:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
-from fundledger.client.faults import Problem
-from fundledger.client.types import Voucher, VoucherResult
+from fundledger.client.faults import OutcomeUnknown, Problem, Refused, Unavailable
+from fundledger.client.types import Voucher, VoucherRecord, VoucherResult
 from fundledger.fund import link
 from fundledger.fund.answer import Taken
 from fundledger.fund.channels.channel import ChannelAway, Standing
@@ -184,6 +185,72 @@ async def test_an_end_that_cannot_be_posted_is_stuck_and_goes_on_when_asked(
     assert await history(desk, order) == ["posted", "stuck", "posted", ending]
 
 
+async def due_now(desk: FundDesk, order: Order) -> None:
+    await desk.value("UPDATE fund.orders SET due_at = clock_timestamp() WHERE id = $1 AND due_at IS NOT NULL", order.id)
+    await desk.recoverer.recover_some()
+
+
+async def test_an_end_whose_refusal_is_not_recorded_is_not_tried_under_another_id(
+    desk: FundDesk, answers: Answers
+) -> None:
+    """It was posted before, no answer came, and its record does not match its MAC since: another id would post it twice."""
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    answers.every = ("outcome-unknown", 503)
+    await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+    begun = await read_order(desk.pool, order.id)
+    assert begun is not None
+    end = link.end_voucher_of(begun, "bounced")
+    answers.every = None
+    await answers([end])
+    answers.problems[end.id] = ("account-frozen", 422)
+    for _ in range(2):
+        await due_now(desk, order)
+    assert await desk.of(merchant) == (50, 0, 0)
+    assert await state(desk, order) == "stuck"
+    answers.problems.clear()
+    retried = await desk.desk.retry(order.id, "person", "the record was restored")
+    assert isinstance(retried, Taken)
+    assert retried.order.state is State.BOUNCED
+    assert await desk.of(merchant) == (50, 0, 0)
+
+
+async def test_an_order_whose_refusal_is_not_recorded_is_not_refused(desk: FundDesk, answers: Answers) -> None:
+    merchant = await desk.merchant(withdrawal_limit=100)
+    await desk.pay(merchant, "p", 100)
+    answers.every = ("outcome-unknown", 503)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+    answers.every = None
+    await answers([link.voucher_of(order)])
+    answers.problems[order.voucher_id] = ("account-frozen", 422)
+    await due_now(desk, order)
+    assert await state(desk, order) == "stuck"
+    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 60
+    answers.problems.clear()
+    retried = await desk.desk.retry(order.id, "person")
+    assert isinstance(retried, Taken)
+    assert retried.order.state is State.POSTED
+    assert await desk.of(merchant) == (40, 0, 0)
+
+
+async def test_while_the_record_of_a_refusal_cannot_be_read_an_order_is_posting(
+    desk: FundDesk, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant = await desk.merchant()
+    await desk.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
+
+    async def away(_: UUID) -> None:
+        raise Unavailable("cut")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(desk.accounts, "voucher", away)
+        order = await desk.pay(merchant, "p", 100)
+        assert order.state is State.POSTING
+    await due_now(desk, order)
+    assert await state(desk, order) == "refused"
+
+
 async def test_the_end_of_a_frozen_merchant_is_logged_once_and_tried_ever_later(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -305,6 +372,40 @@ async def test_while_the_voucher_cannot_be_read_nothing_is_sent(
         broken.setattr(desk.link, "contradiction", away)
         await paying.pay_out_some()
     assert (bank.refs, await state(desk, order)) == ([], "posted")
+    await paying.pay_out_some()
+    assert await state(desk, order) == "paid"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OutcomeUnknown("HTTP 500", Problem({"type": URN + "integrity", "status": 500})),
+        Refused(Problem({"type": URN + "account-frozen", "status": 422})),
+    ],
+)
+async def test_a_withdrawal_whose_voucher_does_not_verify_holds_up_no_other(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    right = await desk.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
+    bank = Scripted(Standing.PAID, Standing.PAID)
+    paying = Payouts(desk.pool, desk.desk, {channel: bank}, msgspec.structs.replace(AT_ONCE, at_once=1))
+    real = desk.accounts.voucher
+
+    async def edited(id_: UUID) -> VoucherRecord | None:
+        if id_ == order.voucher_id:
+            raise fault
+        return await real(id_)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.accounts, "voucher", edited)
+        for _ in range(2):
+            await paying.pay_out_some()
+    assert bank.refs == [str(right.id)]
+    assert (await state(desk, order), await state(desk, right)) == ("stuck", "paid")
+    await desk.desk.retry(order.id, "person", "the row was restored")
     await paying.pay_out_some()
     assert await state(desk, order) == "paid"
 
