@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from fundledger.app import render, statement
@@ -38,7 +39,7 @@ from fundledger.ledger.batch import SetPolicy, SetStatus
 from fundledger.ledger.chart import CHART, AccountType
 from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault
-from fundledger.ledger.integrity import Tampered
+from fundledger.ledger.integrity import UNREADABLE, Tampered
 from fundledger.ledger.journal import ENTRIES, LIMIT_DEFAULT, LIMIT_MAX, LINES, BadCursor, read_statement
 
 _decode_account = decoder(AccountBody)
@@ -146,6 +147,10 @@ async def _read_each(service: Service, ids: list[str]) -> tuple[list[AccountView
         try:
             views += (await read_accounts(service.pool, service.directory, service.layout, [id_])).values()
         except (AccountTampered, Tampered):
+            unverified.append(id_)
+        except UNREADABLE as error:
+            if isinstance(error, asyncpg.InterfaceError):
+                raise
             unverified.append(id_)
     return views, unverified
 

@@ -21,7 +21,7 @@ from fundledger.ledger.statements import SQL
 from fundledger.security import canonical
 from fundledger.security.keys import KeyFault, Keys
 
-_UNREADABLE: Final = (KeyFault, struct.error, OverflowError, ValueError, TypeError)
+UNREADABLE: Final = (KeyFault, struct.error, OverflowError, ValueError, TypeError)
 """What a row raises that was never written like this: an unknown key, a value outside the range of its field."""
 
 
@@ -71,7 +71,7 @@ def verifies(keys: Keys, key_version: int, mac: bytes, message: Callable[[], byt
     """Whether a row's MAC is that of its content; a row whose content no message can carry does not verify."""
     try:
         return keys.by_version(key_version).matches(message(), mac)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
@@ -128,7 +128,7 @@ def check_buffered(keys: Keys, account: Account, rows: Sequence[Unfolded]) -> No
     """That the buffered credits that are there verify, and none of a batch is missing. Raises Tampered."""
     try:
         wrong = what_is_wrong(keys, account.number, rows)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         wrong = str(error)
     if wrong is not None:
         raise Tampered(account, account.shard, 0, f"buffered credits do not verify: {wrong}")

@@ -9,7 +9,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.ledger.account import Account
 from fundledger.ledger.directory import AccountTampered, Directory, Reader
-from fundledger.ledger.integrity import Tampered, fetch_readable, verifies
+from fundledger.ledger.integrity import UNREADABLE, Tampered, fetch_readable, verifies
 from fundledger.ledger.records import Name, is_wanted, names_of, voucher_message
 from fundledger.ledger.statements import SQL
 from fundledger.ledger.voucher import digest_of
@@ -58,12 +58,25 @@ async def read_sources(
 
 async def _names(reader: Reader, directory: Directory, numbers: Sequence[int]) -> dict[int, str]:
     names = {}
-    for row in await reader.fetch(SQL["accounts_by_number"], numbers):
+    for row in await _accounts(reader, numbers):
         try:
             names[row["number"]] = directory.verified(row).id
-        except AccountTampered:
+        except (AccountTampered, *UNREADABLE):
             continue
     return names
+
+
+async def _accounts(reader: Reader, numbers: Sequence[int]) -> list[asyncpg.Record]:
+    """The records of accounts, but for those that have a value which cannot be read at all."""
+    try:
+        return await reader.fetch(SQL["accounts_by_number"], numbers)
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, asyncpg.InterfaceError):
+            raise
+        if len(numbers) == 1:
+            return []
+        half = len(numbers) // 2
+        return [*await _accounts(reader, numbers[:half]), *await _accounts(reader, numbers[half:])]
 
 
 def _source(account: Account, row: asyncpg.Record, names: dict[int, str]) -> Source:

@@ -132,16 +132,23 @@ async def test_a_filter_that_matches_nothing_looks_at_a_bounded_number_of_accoun
     assert seen == [([], "m:c"), (["m:f"], "m:f"), ([], None)]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    ["metadata = '{\"edited\":1}'", "key_version = 99", "created_at = 'infinity'", "created_at = '4000-01-01 BC'"],
+)
 async def test_an_account_that_does_not_verify_hides_no_other(
-    service: RunningService, client: Client, owner: str
+    service: RunningService, client: Client, owner: str, edit: str
 ) -> None:
     connection = await asyncpg.connect(service.dsn)
-    edit = "UPDATE ledger.accounts SET metadata = $2::json WHERE id = $1"
+    before = "SELECT metadata, key_version, created_at::text FROM ledger.accounts WHERE id = $1"
+    was = await connection.fetchrow(before, f"{owner}:c")
+    assert was is not None
     try:
-        await connection.execute(edit, f"{owner}:c", '{"edited":1}')
+        await connection.execute(f"UPDATE ledger.accounts SET {edit} WHERE id = $1", f"{owner}:c")
         answer = await client.get(f"/v1/accounts?owner={owner}&limit=4")
         assert [account["id"][-1] for account in answer.json["accounts"]] == ["a", "b", "d"]
         assert answer.json["unverified"] == [f"{owner}:c"]
     finally:
-        await connection.execute(edit, f"{owner}:c", None)
+        back = "UPDATE ledger.accounts SET metadata = $2::json, key_version = $3, created_at = $4::text::timestamptz WHERE id = $1"
+        await connection.execute(back, f"{owner}:c", *was)
         await connection.close()

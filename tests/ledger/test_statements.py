@@ -106,6 +106,20 @@ async def test_a_statement_that_was_edited_is_not_shown_and_the_neighbours_is(le
     assert [e.amount for e in await statement(ledger, neighbour)] == [7]
 
 
+@pytest.mark.parametrize(
+    "edit", ["key_version = 99", "created_at = 'infinity'", "created_at = '4000-01-01 BC'", "owner = 'another'"]
+)
+async def test_an_account_that_was_edited_hides_no_line_of_another_one(ledger: Ledger, edit: str) -> None:
+    """It is on the other side of two of three lines."""
+    m = await ledger.account("m", balance=10)
+    edited, whole = await ledger.account("edited"), await ledger.account("whole")
+    assert codes(await ledger.post(*[transfer(m, other, 1) for other in (edited, whole, edited)])) == ["posted"] * 3
+    await ledger.tamper(f"UPDATE ledger.accounts SET {edit} WHERE number = $1", edited.number)
+    lines = await statement(ledger, m)
+    named = [None if e.source is None else e.source.counter_accounts(e.side) for e in lines]
+    assert named == [["bank:funding:CNY"], [], ["whole"], []]
+
+
 async def test_nothing_is_inserted_before_what_a_page_showed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that was decided for an earlier time, and is written after a page, gets a later one."""
     bank, a = await ledger.account("bank", "bank"), await ledger.account("a")
