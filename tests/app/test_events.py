@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.support.client import Client
@@ -116,3 +117,31 @@ async def test_an_operator_sees_who_runs_what_and_that_it_is_taken(service: Runn
     assert (done.returncode, "runs it" in done.stdout) == (1, True), done.stdout + done.stderr
     done = await run("daemons", "run", "nobody", "--once", env=service.environment, cwd=service.folder)
     assert done.returncode == 2
+
+
+async def test_a_voucher_that_does_not_verify_holds_up_no_other_event(service: RunningService, client: Client) -> None:
+    bank, merchant = await open_two(client)
+    after = await newest(client)
+    paid = [voucher(bank, merchant, 10 + i) for i in range(3)]
+    await client.post("/v1/vouchers/batch", {"vouchers": paid})
+    connection = await asyncpg.connect(service.dsn)
+
+    async def refer_to(reference: str | None) -> None:
+        async with connection.transaction():
+            await connection.execute("ALTER TABLE ledger.vouchers DISABLE TRIGGER vouchers_append_only")
+            id_ = paid[1]["id"]
+            await connection.execute("UPDATE ledger.vouchers SET reference = $2 WHERE id = $1::uuid", id_, reference)
+            await connection.execute("ALTER TABLE ledger.vouchers ENABLE ALWAYS TRIGGER vouchers_append_only")
+
+    try:
+        await refer_to("invoice 666")
+        found = (await client.get(f"/v1/events?after={after}&limit=100")).json["events"]
+        told = {event["id"]: event for event in found if event["id"] in {one["id"] for one in paid}}
+        assert [told[one["id"]]["type"] for one in paid] == ["voucher.posted", "voucher.unverified", "voucher.posted"]
+        assert told[paid[1]["id"]]["integrity"] is False
+        assert "voucher" not in told[paid[1]["id"]]
+        assert (await client.get(f"/v1/vouchers/{paid[1]['id']}")).status == 422
+    finally:
+        await refer_to(None)
+        await connection.close()
+    assert (await client.get(f"/v1/vouchers/{paid[1]['id']}")).status == 200
