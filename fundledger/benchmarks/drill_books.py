@@ -91,10 +91,17 @@ class Books:
 
 
 def stable_part(kind: str, body: bytes) -> bytes:
-    """What a repeat must show again, as a digest: all of it, or of a batch each item's id, status and problem."""
+    """Return a digest of the part of an answer that a repeat has again.
+
+    Of a batch: each item's id, status and problem. Of a problem: all but `request_id`, which belongs to one request.
+    Of any other answer: all bytes.
+    """
     if kind == "batch":
         results = msgspec.json.decode(body)["results"]
         body = msgspec.json.encode([[item["id"], item["status"], item.get("problem")] for item in results])
+    elif b'"request_id":"' in body:
+        members = msgspec.json.decode(body)
+        body = msgspec.json.encode({name: value for name, value in members.items() if name != "request_id"})
     return hashlib.sha256(body).digest()
 
 

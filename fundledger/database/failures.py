@@ -10,6 +10,7 @@ connection that ends. `COMMIT AND CHAIN` begins the next transaction after the c
 | 53100 | the disk is full | rolled back | rolled back |
 | 53200, 53400 | memory, a limit | rolled back | unknown |
 | 53300 (FATAL, of a new connection) | too many connections | never sent | - |
+| 28P01, 28000 (FATAL, of a new connection) | the password was renewed | never sent | - |
 | 57014 | cancelled, timed out | rolled back | rolled back |
 | 40001, 40P01 | serialization, deadlock | rolled back | rolled back |
 | 25006 | read only | rolled back | rolled back |
@@ -32,6 +33,8 @@ PASSING: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
+    # Of a new connection: each start of `serve` renews the passwords of its roles; earlier workers may still drain.
+    asyncpg.InvalidAuthorizationSpecificationError,
 )
 """The database, or the way to it, went away, or it cannot write now; that may pass."""
 _OF_THE_NEXT: Final = ("53200", "53400")

@@ -37,6 +37,7 @@ CLASSES = [
     ("53100", Unavailable),  # disk full
     ("53200", Unavailable),  # out of memory
     ("53300", Unavailable),  # too many connections
+    ("28P01", Unavailable),  # the password of the role was renewed
     ("53400", Unavailable),  # a configured limit
     ("57014", Unavailable),  # cancelled
     ("55P03", Unavailable),  # a lock was not to be had
