@@ -120,6 +120,9 @@ class Settings(BaseSettings):
         "", description="NAME=URL,NAME=URL: where payouts go and statements come from; empty: the simulator"
     )
     simulator_port: int = Field(8082, ge=1, le=65535, description="port of the simulator, a channel to try with")
+    webhooks_private: Literal["auto", "on", "off"] = Field(
+        "auto", description="on: webhooks may lead to this machine and its networks; auto: in the dev profile only"
+    )
     fund_batch_max: int = Field(500, ge=1, le=5000, description="orders in one transaction, and in one call")
     fund_wait_ms: int = Field(
         800, ge=0, le=60_000, description="how long a caller waits for an uncertain posting; beyond: 202"

@@ -2,7 +2,8 @@
 
 Events are fanned out once, from a cursor, into one delivery for each endpoint that is told of them. Each endpoint that
 has something due is served by a task of its own, one delivery after the other; so its next event waits until the one
-before was delivered or given up. So many are served at once; those that failed before may take up only a part of that.
+before was delivered or given up. Merchants take turns, and `places` bounds how many endpoints are served concurrently:
+in all, of one merchant, of one receiver, and of those that failed before or were slow.
 An attempt that is not answered 2xx within TIMEOUT_S is repeated, later and later; after the last one the delivery is
 dead, until somebody asks for it again. 410 Gone disables the endpoint.
 
@@ -24,13 +25,14 @@ from fundledger.database.statements import load
 from fundledger.outbox import signature
 from fundledger.outbox.destination import Forbidden, PublicResolver, bad_url
 from fundledger.outbox.feed import Feed
+from fundledger.outbox.places import MERCHANT_MAX, Places
 from fundledger.outbox.stream import Guard, Sent
 
 SQL: Final = load("fundledger.outbox")
 CURSOR: Final = "webhooks"
 AT_ONCE: Final = 500
-SERVED_MAX: Final = 64
-RETRIED_MAX: Final = 32
+DUE_MAX: Final = 512
+"""Endpoints that are looked at for those that have a place."""
 IN_A_ROW: Final = 50
 IN_A_ROW_S: Final = 5.0
 TIMEOUT_S: Final = 10.0
@@ -44,8 +46,8 @@ _log = logging.getLogger(__name__)
 
 
 class Deliverer:
-    """One a process. `private`: endpoints may be on this machine and its networks (the dev profile only). `stop` ends
-    what is being sent; `close` is for the end of the process.
+    """One a process. `private`: endpoints may be on this machine and its networks. `stop` ends what is being sent;
+    `close` is for the end of the process.
     """
 
     def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", *, private: bool) -> None:
@@ -54,6 +56,7 @@ class Deliverer:
         self._private = private
         self._client: aiohttp.ClientSession | None = None
         self._serving: dict[UUID, asyncio.Task[None]] = {}
+        self._places = Places()
         self._delivered = 0
         self._forgot_at = time.monotonic()
 
@@ -62,10 +65,11 @@ class Deliverer:
         returns. Raises what asyncpg raises and what `guard` does; it can always be done again.
         """
         more = await self._fan_out(guard)
-        free = SERVED_MAX - len(self._serving)
-        if free > 0:
-            for row in await self._pool.fetch(SQL["due_webhooks"], list(self._serving), free, RETRIED_MAX):
-                self._serve(row["id"], guard)
+        if self._places.free() > 0:
+            slow = self._places.slow()
+            for row in await self._pool.fetch(SQL["due_webhooks"], list(self._serving), DUE_MAX, slow, MERCHANT_MAX):
+                if self._places.take(row["id"], row["merchant"], row["url"], late=row["late"]):
+                    self._serve(row["id"], guard)
         if time.monotonic() - self._forgot_at > 60:
             self._forgot_at = time.monotonic()
             await self._pool.execute(SQL["forget_delivered"], KEPT_DAYS, 10_000)
@@ -121,6 +125,7 @@ class Deliverer:
     def _forgetting(self, webhook: UUID) -> Callable[["asyncio.Task[None]"], None]:
         def forget(task: "asyncio.Task[None]") -> None:
             self._serving.pop(webhook, None)
+            self._places.give_back(webhook)
             if not task.cancelled() and task.exception() is not None:
                 _log.warning("a webhook could not be served: %r", task.exception(), extra={"webhook": str(webhook)})
 
@@ -135,7 +140,9 @@ class Deliverer:
                 return
 
     async def _attempt(self, webhook: UUID, row: asyncpg.Record, guard: Guard) -> bool:
+        began = time.monotonic()
         status, error = await self._send(row["url"], row["secret"], row["message"], row["body"].encode())
+        self._places.answered(webhook, time.monotonic() - began)
         if error is None:
             state, pause_s = "delivered", 0.0
         elif row["attempts"] < len(AFTER_S):
@@ -180,8 +187,8 @@ class Deliverer:
             connector = aiohttp.TCPConnector(
                 resolver=PublicResolver(private=self._private),
                 use_dns_cache=False,
-                limit=SERVED_MAX,
-                limit_per_host=8,
+                # An attempt that waits for a connection would wait within its time-out: `places` bounds them.
+                limit=0,
                 force_close=True,
             )
             self._client = aiohttp.ClientSession(

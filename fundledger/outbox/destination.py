@@ -1,5 +1,6 @@
-"""Where a webhook may lead: http(s), to the public internet only. What it resolves to is checked, and then connected
-to, at each delivery: a name that was harmless when it was registered may lead elsewhere now.
+"""Where a webhook may lead: https, to the public internet only, unless private destinations are allowed. What it
+resolves to is checked, and then connected to, at each delivery: a name that was harmless when it was registered may
+lead elsewhere now.
 """
 
 import asyncio
@@ -10,12 +11,22 @@ from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from fundledger.outbox.not_called import NETWORKS
+
 URL_MAX: Final = 2048
 RESOLVE_S: Final = 5.0
+HTTPS: Final = 443
+UNPRIVILEGED: Final = 1024
+"""From here on a port is no well-known service's, such as 22 or 25."""
 
 
 class Forbidden(OSError):
     """The address is not one that is called."""
+
+
+def allows_private(setting: str, profile: str) -> bool:
+    """Whether webhooks may lead to this machine and its networks: `setting` is on, off, or auto (the dev profile)."""
+    return setting == "on" or (setting == "auto" and profile == "dev")
 
 
 def bad_url(url: str, *, private: bool) -> str | None:
@@ -31,6 +42,8 @@ def bad_url(url: str, *, private: bool) -> str | None:
         return "a URL begins with http:// or https:// and names a host"
     if not private and parts.scheme != "https":
         return "a URL begins with https://"
+    if not private and port is not None and port != HTTPS and port < UNPRIVILEGED:
+        return f"a URL has the port {HTTPS}, or one from {UNPRIVILEGED} on"
     if parts.username is not None or parts.password is not None:
         return "a URL carries no credentials"
     if parts.fragment:
@@ -55,8 +68,11 @@ def address_in(host: str) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | No
 
 
 def may_call(address: "ipaddress.IPv4Address | ipaddress.IPv6Address", *, private: bool) -> bool:
+    """Whether a webhook may be sent to an address: one that carries an IPv4 address, only if to that one, too."""
     if private:
         return True
+    if any(address in network for network in NETWORKS):
+        return False
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         if inner is not None:

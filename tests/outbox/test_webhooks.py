@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from fundledger.fund.events import fund_feed
-from fundledger.outbox import deliveries
+from fundledger.outbox import deliveries, places
 from fundledger.outbox.deliveries import AFTER_S, KEPT_DAYS, Deliverer
-from fundledger.outbox.destination import bad_url
+from fundledger.outbox.destination import allows_private, bad_url, may_call
+from fundledger.outbox.not_called import NETWORKS, NOT_CALLED
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Webhook, Webhooks
 from tests.support.endpoint import Endpoint, is_signed
 from tests.support.orders import an_order, orders
@@ -223,8 +224,8 @@ async def test_an_endpoint_that_does_not_answer_holds_up_nobody(
 async def test_those_that_failed_before_take_up_only_a_part(
     pool: Pool, hooks: Webhooks, deliverer: Deliverer, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "SERVED_MAX", 3)
-    monkeypatch.setattr(deliveries, "RETRIED_MAX", 1)
+    monkeypatch.setattr(places, "SERVED_MAX", 3)
+    monkeypatch.setattr(places, "LATE_MAX", 1)
     async with Endpoint() as slow:
         slow.go_on.clear()
         for _ in range(3):
@@ -269,7 +270,7 @@ async def test_what_was_sent_by_one_whose_lease_is_lost_is_sent_again(
     async def lost(connection: Any) -> None:
         raise RuntimeError("the lease was lost")
 
-    (row,) = await pool.fetch(deliveries.SQL["due_webhooks"], [], 1, 1)
+    (row,) = await pool.fetch(deliveries.SQL["due_webhooks"], [], 1, [], 8)
     deliverer._serve(row["id"], lost)
     await deliverer.settled()
     assert endpoint.seqs() == told
@@ -299,6 +300,32 @@ async def test_what_was_sent_by_one_whose_lease_is_lost_is_sent_again(
         "https:///nowhere",
         "https://example.com/#x",
         "https://example.com:0/",
+        "https://example.com:22/",
+        "https://example.com:25/",
+        "https://example.com:80/",
+        "https://[64:ff9b:1::a9fe:a9fe]/",
+        "https://[64:ff9b:1:ffff::1]/",
+        "https://[::8.8.8.8]/",
+        "https://[::127.0.0.1]/",
+        "https://[::ffff:0:10.0.0.1]/",
+        "https://[::ffff:0:8.8.8.8]/",
+        "https://[::ffff:168.63.129.16]/",
+        "https://[fec0::1]/",
+        "https://[feff::1]/",
+        "https://[5f00::1]/",
+        "https://[3fff::1]/",
+        "https://[3fff:fff::1]/",
+        "https://[2001:0:7f00:1::]/",
+        "https://[fd00:ec2::254]/",
+        "https://[fe80::1%25eth0]/",
+        "https://[ff0e::1]/",
+        "https://168.63.129.16/",
+        "https://2822734096/",
+        "https://100.100.100.200/",
+        "https://192.0.0.192/",
+        "https://192.88.99.1/",
+        "https://255.255.255.255/",
+        "https://198.18.0.1/",
         "https://example.com:99999/",
         "https://exa mple.com/",
         "ftp://example.com/",
@@ -312,7 +339,31 @@ def test_a_url_that_leads_inside_is_not_taken(url: str) -> None:
 
 def test_a_public_url_is_taken() -> None:
     assert bad_url("https://example.com:8443/hook?x=1", private=False) is None
+    assert bad_url("https://example.com:443/hook", private=False) is None
     assert bad_url("http://127.0.0.1:9/hook", private=True) is None
+    for host in ("8.8.8.8", "[2606:4700::1111]", "[2001:4860:4860::8888]", "[64:ff9b::808:808]", "[2002:808:808::1]"):
+        assert bad_url(f"https://{host}/hook", private=False) is None, host
+
+
+@pytest.mark.parametrize(
+    ("setting", "profile", "allowed"),
+    [
+        ("auto", "dev", True),
+        ("auto", "prod", False),
+        ("on", "prod", True),
+        ("off", "dev", False),
+    ],
+)
+def test_private_destinations_are_allowed_by_a_setting(setting: str, profile: str, allowed: bool) -> None:
+    assert allows_private(setting, profile) is allowed
+
+
+def test_each_network_that_is_not_called_is_refused_at_both_ends_when_it_is_resolved() -> None:
+    for network in NETWORKS:
+        assert not may_call(network[0], private=False)
+        assert not may_call(network[-1], private=False)
+        assert may_call(network[0], private=True)
+    assert all(NOT_CALLED.values()), "each has its reason"
 
 
 async def test_a_name_that_leads_inside_is_not_called(

@@ -44,6 +44,7 @@ from fundledger.fund.posting import Posting
 from fundledger.fund.recover import Recoverer
 from fundledger.fund.settle import Settler
 from fundledger.outbox.deliveries import Deliverer
+from fundledger.outbox.destination import allows_private
 from fundledger.outbox.feed import Feed
 from fundledger.outbox.stream import Publisher, Sent
 from fundledger.security.keys import FileKeys, KeyFault
@@ -58,6 +59,7 @@ class Chosen(msgspec.Struct):
 
     data_dir: str
     profile: str = "dev"
+    webhooks_private: str = "auto"
     stream: str = "off"
     log_level: str = "info"
     log_format: Format = "json"
@@ -173,7 +175,7 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
     desk = Desk(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
     feed = fund_feed(order.fund_dsn, pool, f"daemons {order.ordinal}")
     store = redis.Redis.from_url(order.redis_url) if chosen.stream == "on" else None
-    deliverer = Deliverer(feed, pool, private=chosen.profile == "dev")
+    deliverer = Deliverer(feed, pool, private=allows_private(chosen.webhooks_private, chosen.profile))
     channels = {name: HttpChannel(url) for name, url in order.channels.items()}
     await accounts.open()
     try:

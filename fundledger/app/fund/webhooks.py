@@ -16,7 +16,7 @@ from fundledger.app.reply import Reply
 from fundledger.app.routing import Call, Route
 from fundledger.fund.order import Kind, State
 from fundledger.fund.refusal import Code, Refusal
-from fundledger.outbox.destination import bad_url
+from fundledger.outbox.destination import allows_private, bad_url
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Dead, Webhook, Webhooks
 from fundledger.ratelimit.classes import ApiClass
 
@@ -35,7 +35,8 @@ _decode_redeliver = decoder(RedeliverBody)
 async def create_webhook(service: FundService, call: Call) -> Reply:
     """`POST /v1/webhooks`: 201 with the endpoint and its secret, which is shown this once."""
     body = _decode_webhook(call.body)
-    why = bad_url(body.url, private=service.settings.profile == "dev")
+    settings = service.settings
+    why = bad_url(body.url, private=allows_private(settings.webhooks_private, settings.profile))
     if why is not None:
         raise malformed(why, field="url")
     for type_ in body.events or ():

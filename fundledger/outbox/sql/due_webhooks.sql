@@ -1,14 +1,19 @@
--- Endpoints whose next delivery is due: the oldest that waits, since what comes after waits for it. Those that were not
--- tried yet come first. $1 those that are being served, $2 how many at most, $3 how many of them may be retries.
--- Rows: one per endpoint. Locks: none.
+-- Endpoints whose next delivery is due: the oldest that waits, since what comes after waits for it. Merchants take turns:
+-- the first endpoint of each comes before the second of any. Those that failed before, or were slow, come last.
+-- $1 those that are being served, $2 how many at most, $3 those that were slow, $4 how many of one merchant, those of $1
+-- included. Rows: one per endpoint. Locks: none.
 WITH due AS (
-    SELECT w.id, d.attempts, d.due_at FROM outbox.webhooks w
+    SELECT w.id, w.merchant, w.url, d.attempts > 0 OR w.id = ANY ($3::uuid[]) AS late, d.due_at FROM outbox.webhooks w
     CROSS JOIN LATERAL (
         SELECT d.attempts, d.due_at FROM outbox.deliveries d
         WHERE d.webhook = w.id AND d.state = 'waiting' ORDER BY d.seq LIMIT 1
     ) AS d
     WHERE w.disabled_at IS NULL AND w.id <> ALL ($1::uuid[]) AND d.due_at <= clock_timestamp()
+), served AS (
+    SELECT merchant, count(*) AS endpoints FROM outbox.webhooks WHERE id = ANY ($1::uuid[]) GROUP BY merchant
 ), ranked AS (
-    SELECT due.*, row_number() OVER (PARTITION BY due.attempts > 0 ORDER BY due.due_at) AS place FROM due
+    SELECT due.*, coalesce(served.endpoints, 0)
+        + row_number() OVER (PARTITION BY due.merchant ORDER BY due.late, due.due_at) AS turn
+    FROM due LEFT JOIN served USING (merchant)
 )
-SELECT r.id FROM ranked r WHERE r.attempts = 0 OR r.place <= $3::bigint ORDER BY r.attempts > 0, r.due_at LIMIT $2
+SELECT r.id, r.merchant, r.url, r.late FROM ranked r WHERE r.turn <= $4 ORDER BY r.late, r.turn, r.due_at LIMIT $2
