@@ -3,7 +3,7 @@ approved it.
 
 The MAC is computed when an order is inserted, and again by the steps that change its terms: an approval, another
 attempt, an end. Its state is not under it, because each state leads to the same voucher, or to none. Before money
-moves on the strength of a row, its MAC is verified: ADR 25.
+moves on the strength of a row, its MAC is verified: ADR 28.
 """
 
 import hmac
