@@ -65,7 +65,9 @@ class FundService(Service):
         body = json.dumps(behaviour).encode()
         url = f"http://{HOST}:{self.simulator_port}/behaviour"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as answer:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=10
+            ) as answer:
                 answer.read()
         except OSError as error:
             raise BenchFault(f"the simulator does not answer: {error}") from None

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelFault, ChannelSilent, Payout, Standing, StatementLine
 from fundledger.fund.channels.http import PAYOUT_BYTES_MAX, HttpChannel
-from fundledger.fund.channels.simulator import Behaviour
+from fundledger.fund.channels.simulator import Behaviour, _cell
 from tests.fund.bank import RunningBank
 
 REF = "0e8a4c5e-5f2e-8aaa-9c3b-2f5f3c1d7b11"
@@ -182,3 +182,26 @@ def test_the_knobs_of_the_simulator_are_documented():
     text = (Path(__file__).parents[2] / "docs" / "channels.md").read_text()
     knobs = text.partition("| Knob |")[2]
     assert [knob for knob in Behaviour.__struct_fields__ if f"`{knob}`" not in knobs] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/json", "Host": "evil.example"}, 421),
+        ({"Content-Type": "application/json", "Host": "127.0.0.1.evil.example:8082"}, 421),
+        ({"Content-Type": "application/json", "Origin": "https://evil.example"}, 403),
+        ({"Content-Type": "application/json", "Host": "localhost:1"}, 200),
+    ],
+)
+async def test_the_simulator_does_nothing_for_a_web_page(bank: RunningBank, headers: dict[str, str], status: int):
+    async with bank._session.post("/behaviour", data=b'{"bounce_rate":1.0}', headers=headers) as response:
+        assert response.status == status
+    assert (bank.simulator.behaviour.bounce_rate == 1.0) is (status == 200)
+
+
+@pytest.mark.parametrize("ref", ["=1+1", "+1", "-1", "@SUM(A1)"])
+def test_a_cell_of_a_statement_is_no_formula(ref: str):
+    assert _cell(ref) == f"'{ref}"
+    assert (_cell("SIM-1"), _cell(-5)) == ("SIM-1", -5)

@@ -19,10 +19,13 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
+from yarl import URL
 
 from fundledger.database.statements import load
 from fundledger.fund.channels.http import Moved
 from fundledger.fund.requests import Amount, ChannelRef, Currency
+from fundledger.outbox.destination import address_in
 
 SQL: Final = load("fundledger.fund.channels")
 LINES_MAX: Final = 10_000
@@ -133,7 +136,7 @@ class Simulator:
         self._requests = 0
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=64 << 10)
+        app = web.Application(client_max_size=64 << 10, middlewares=[_not_from_a_page])
         app.add_routes(
             [
                 web.get("/healthz", self._health),
@@ -202,7 +205,7 @@ class Simulator:
             text = io.StringIO()
             writer = csv.writer(text)
             writer.writerow(Line.__struct_fields__)
-            writer.writerows(msgspec.structs.astuple(line) for line in lines)
+            writer.writerows([_cell(value) for value in msgspec.structs.astuple(line)] for line in lines)
             return web.Response(text=text.getvalue(), content_type="text/csv")
         return _json({"day": day.isoformat(), "statement_no": f"SIM-{day.isoformat()}", "lines": lines})
 
@@ -259,6 +262,26 @@ class Simulator:
         """From 0 to 1, the same for the same things."""
         named = ":".join(map(str, (self.behaviour.seed, *what)))
         return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big") / 2**64
+
+
+@web.middleware
+async def _not_from_a_page(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse requests that a web page of another origin can send: for a name that it resolves to this machine, or
+    without asking first, which a browser does before it sends JSON elsewhere.
+    """
+    host = URL.build(scheme="http", authority=request.host).host or ""
+    if host != "localhost" and address_in(host) is None:
+        return _json({"error": "the Host is an address, or localhost"}, 421)
+    if request.method == "POST" and request.can_read_body and request.content_type != "application/json":
+        return _json({"error": "bodies are application/json"}, 415)
+    if "Origin" in request.headers:
+        return _json({"error": "web pages have no access"}, 403)
+    return await handler(request)
+
+
+def _cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 async def _body(request: web.Request, type_: type[Body]) -> Body:
