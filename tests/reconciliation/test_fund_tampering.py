@@ -61,6 +61,10 @@ EDITS: dict[str, tuple[str, str]] = {
         f"UPDATE fund.orders SET voucher_id = gen_random_uuid() WHERE id = '{P1}'",
         f"order {P1}",
     ),
+    "an order of the names of another": (
+        f"UPDATE fund.orders SET order_no = 'p1' WHERE id = '{P2}'",
+        "payment p1 of m",
+    ),
     "an order without an id": (
         (
             f"ALTER TABLE fund.orders DROP CONSTRAINT orders_id_once; ALTER TABLE fund.orders ALTER id DROP NOT NULL;"

@@ -78,6 +78,7 @@ SQL_CHECKS: Final = (
     SqlCheck("payments_kept", None, "payment {id}", "what became of it is kept, because {why}", "nothing is"),
     SqlCheck("payments_not_exceeded", None, "payment {id}", "at most {amount} comes back", "{back}"),
     SqlCheck("orders_of_orders", None, "{kind} {id}", "an order of the same merchant that it can be about", "{found}"),
+    SqlCheck("orders_named_once", None, "{kind} {order_no} of {merchant}", "one order", "{ids}"),
     SqlCheck("settlements_equal_parts", None, "settlement {id}", "its parts: {expected}", "{actual}"),
     SqlCheck("day_sums_equal_orders", None, "day {day}, {what}", "{expected}", "{actual}"),
     SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),

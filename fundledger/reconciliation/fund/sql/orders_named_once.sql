@@ -1,0 +1,5 @@
+-- Names of which several orders stand: under a keyed and a former id, each of which would be right alone.
+-- Rows: the first 100, `total` counts all. Locks: none.
+SELECT o.kind, o.order_no, o.merchant, string_agg(o.id::text, ', ' ORDER BY o.seq) AS ids, count(*) OVER () AS total
+FROM fund.orders o GROUP BY o.kind, o.order_no, o.merchant HAVING count(*) > 1
+ORDER BY o.kind, o.order_no, o.merchant LIMIT 100
