@@ -191,6 +191,7 @@ def test_the_knobs_of_the_simulator_are_documented():
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ({"Content-Type": "application/json", "Host": "evil.example"}, 421),
         ({"Content-Type": "application/json", "Host": "127.0.0.1.evil.example:8082"}, 421),
+        ({"Content-Type": "application/json", "Host": "127.0.0.1:x"}, 421),
         ({"Content-Type": "application/json", "Origin": "https://evil.example"}, 403),
         ({"Content-Type": "application/json", "Host": "localhost:1"}, 200),
     ],

@@ -269,7 +269,10 @@ async def _not_from_a_page(request: web.Request, handler: Handler) -> web.Stream
     """Refuse requests that a web page of another origin can send: for a name that it resolves to this machine, or
     without asking first, which a browser does before it sends JSON elsewhere.
     """
-    host = URL.build(scheme="http", authority=request.host).host or ""
+    try:
+        host = URL.build(scheme="http", authority=request.host).host or ""
+    except ValueError:
+        host = ""
     if host != "localhost" and address_in(host) is None:
         return _json({"error": "the Host is an address, or localhost"}, 421)
     if request.method == "POST" and request.can_read_body and request.content_type != "application/json":
