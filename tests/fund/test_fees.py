@@ -28,6 +28,7 @@ TIERS = [Tier(1000, 30, 5), Tier(100, 50, 0)]
         ({"basis_points": 60}, 84, 1),
         ({"basis_points": 50}, 100, 1),
         ({"basis_points": 50}, 99, 0),
+        ({"basis_points": 1}, 4999, 0),
         ({"basis_points": 10000}, 7, 7),
         ({"basis_points": 1}, 2**53 - 1, 900719925474),
         ({"basis_points": 60, "fixed": 30}, 10000, 90),
@@ -126,3 +127,7 @@ def test_shares_of_the_first_whole_do_not_come_to_it(whole: tuple[int, list[int]
 def test_the_rest_of_a_fee_is_lost_if_parts_are_of_the_first_whole():
     assert [part_of(10, 3, 1) for _ in range(3)] == [3, 3, 3]
     assert [part_of(10, 3, 1), part_of(7, 2, 1), part_of(4, 1, 1)] == [3, 3, 4]
+
+
+def test_a_payment_with_nothing_left_has_no_part_of_a_fee():
+    assert part_of(0, 0, 0) == 0
