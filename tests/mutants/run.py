@@ -137,10 +137,12 @@ class Run:
         theirs, commands = os.pipe()
         answers, their_answers = os.pipe()
         settings = {"dsn": self.dsn, "commands": theirs, "answers": their_answers}
-        pid = self._fork(present, settings, (theirs, their_answers))
-        with os.fdopen(commands, "w") as to, os.fdopen(answers) as back:
-            yield Group(self, to, back)
-        wait(pid, 60)
+        pid = self._fork(present, settings, kept=(theirs, their_answers), closed=(commands, answers))
+        try:
+            with os.fdopen(commands, "w") as to, os.fdopen(answers) as back:
+                yield Group(self, to, back)
+        finally:
+            wait(pid, 5)  # it ends when its commands do; after an error it may be in the middle of one
 
     def mutant(
         self, group: "Group", mutant: Mutant, tests: list[str], seconds: float, slow: Sequence[str] = ()
@@ -169,7 +171,7 @@ class Run:
                 # Compiled files are known by their second and their length: no two mutants may have the same.
                 os.utime(path, (stat.st_mtime + self._made, int(stat.st_mtime) + self._made))
                 with self.process() as settings:
-                    ended = wait(self._fork(tests, settings, ()), timeout_s)
+                    ended = wait(self._fork(tests, settings), timeout_s)
                 seen = self.seen()
         finally:
             path.write_bytes(original)
@@ -201,10 +203,17 @@ class Run:
         """What the last process reported of its tests; nothing if it did not come so far."""
         return self._seen().get("tests", {})
 
-    def _fork(self, tests: list[str], settings: dict[str, Any], kept: tuple[int, ...]) -> int:
+    def _fork(
+        self, tests: list[str], settings: dict[str, Any], kept: tuple[int, ...] = (), closed: tuple[int, ...] = ()
+    ) -> int:
+        """A process that runs tests. `kept`: descriptors for it alone; `closed`: those for this process alone."""
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
+            for descriptor in closed:  # or it would never see the end of its commands
+                os.close(descriptor)
+            assert self._server.stdin is not None
+            os.close(self._server.stdin.fileno())
             self._become_pytest(tests, settings)
         for descriptor in kept:
             os.close(descriptor)
