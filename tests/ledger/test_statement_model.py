@@ -43,6 +43,7 @@ class Run:
         self.accounts = accounts
         self.random = random.Random(seed)
         self.now_us = START_US
+        self.latest_us = START_US
         self.groups: dict[str, list[list[Line]]] = {name: [] for name in accounts}
         self.pending: dict[str, list[Line]] = {name: [] for name in accounts}
         self.vouchers: dict[object, Voucher] = {}
@@ -59,8 +60,13 @@ class Run:
         m, other = self.known(worker, r.choice(["m1", "m2"])), self.known(worker, r.choice(["m1", "m2"]))
         bank, owed = self.known(worker, "bank"), self.known(worker, "owed")
         amount = r.randint(1, 60)
-        # After a statement was read, the clock may stand still or go back.
+        # The clock may stand still or go back. Batches that are decided meanwhile may then have one time, and their order
+        # is open until a statement has shown one of them: so all statements are read before each.
         self.now_us += r.choice([1000, 1000, 0, -5000]) if op == "read" else 1000
+        if self.now_us <= self.latest_us:
+            for name in self.accounts:
+                await self.pages(name, 1000)
+        self.latest_us = max(self.latest_us, self.now_us)
         if op == "in":
             await self.post(worker, transfer(bank, m, amount))
         elif op == "out":
