@@ -21,6 +21,7 @@ _REFUSAL: Final = {
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "Account": {
         "id": MERCHANT,
+        "module": "gateway",
         "owner": "merchant:10001",
         "type": "merchant_available",
         "currency": "CNY",
@@ -64,6 +65,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     },
     "Voucher": {
         "id": VOUCHER,
+        "module": "gateway",
         "type": "pay",
         "status": "posted",
         "posted_at": "2026-11-23T04:32:59.137384Z",
@@ -79,6 +81,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     },
     "Hold": {
         "id": HOLD,
+        "module": "gateway",
         "account": MERCHANT,
         "amount": 5000,
         "captured": 0,

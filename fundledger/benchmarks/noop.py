@@ -33,7 +33,7 @@ def answer(voucher: Voucher) -> bytes:
     entries = ",".join([f'{{"account":"{e.account}","side":"{e.side}","amount":{e.amount}}}' for e in voucher.entries])
     return (
         f'{{"id":"{voucher.id}","type":"{voucher.type}","status":"posted","posted_at":"2026-01-31T12:00:00.000000Z",'
-        f'"accounting_date":"2026-01-31","entries":[{entries}],"reference":null}}'
+        f'"accounting_date":"2026-01-31","module":"dev","entries":[{entries}],"reference":null}}'
     ).encode()
 
 

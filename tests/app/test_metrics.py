@@ -161,6 +161,7 @@ def test_what_is_true_of_the_limiter_is_told_of_the_worst_worker():
         "off": 0,
         "normal": 0,
         "shadow": 0,
+        "local": 0,
         "fallback": 1,
     }
     assert page["fundledger_ratelimit_top_utilization_ratio[('policy', 'p')]"] == 0.9
