@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -158,24 +158,37 @@ async def _compare_account(
     if balance != wanted:
         found.add("balance", f"{account} shows {balance}, acknowledged were {wanted}")
     running = 0
+    async for entry in _statement(ask, account):
+        amount = _signed(entry)
+        running += amount
+        id_ = entry["voucher_id"]
+        if entry["balance_after"] != normal * running:
+            found.add("statement", f"{account} at {id_}: balance_after does not follow")
+            running = normal * entry["balance_after"]
+        journal.setdefault(id_, []).append((account, amount))
+        if books.types.get(id_, entry["type"]) != entry["type"]:
+            found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
+    # Moves between the slots of the account are no lines of its statement.
+    async for entry in _statement(ask, account, "&level=entries"):
+        if entry["type"] == REBALANCE:
+            journal.setdefault(entry["voucher_id"], []).append((account, _signed(entry)))
+            books.moved.add(entry["voucher_id"])
+
+
+async def _statement(ask: Ask, account: str, more: str = "") -> AsyncIterator[dict[str, Any]]:
     cursor: str | None = ""
     while cursor is not None:
-        query = f"?limit={PAGE}" + (f"&cursor={cursor}" if cursor else "")
+        query = f"?limit={PAGE}{more}" + (f"&cursor={cursor}" if cursor else "")
         _, _, body = await ask("GET", f"/v1/accounts/{account}/entries{query}", None)
         page = msgspec.json.decode(body)
         for entry in page["entries"]:
-            amount = entry["amount"] if entry["side"] == "credit" else -entry["amount"]
-            running += amount
-            if entry["balance_after"] != normal * running:
-                found.add("statement", f"{account} at {entry['voucher_id']}: balance_after does not follow")
-                running = normal * entry["balance_after"]
-            id_ = entry["voucher_id"]
-            journal.setdefault(id_, []).append((account, amount))
-            if entry["type"] == REBALANCE:
-                books.moved.add(id_)
-            if books.types.get(id_, entry["type"]) != entry["type"]:
-                found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
+            yield entry
         cursor = page["next_cursor"]
+
+
+def _signed(entry: dict[str, Any]) -> int:
+    amount: int = entry["amount"]
+    return amount if entry["side"] == "credit" else -amount
 
 
 async def _folded_balance(ask: Ask, account: str) -> dict[str, int]:

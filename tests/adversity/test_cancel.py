@@ -16,12 +16,14 @@ from multidict import CIMultiDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from fundledger.app import accounts, holds, vouchers
+from fundledger.app.passage import Passage
 from fundledger.app.problems import BadRequest
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
 from fundledger.app.server import build
 from fundledger.app.service import Service
 from fundledger.app.settings import Settings
+from fundledger.ratelimit.classes import ApiClass
 from fundledger.security.keys import make_keys
 from tests.adversity.conftest import Tell
 from tests.support.client import Client, line, new_id, voucher
@@ -52,7 +54,8 @@ class Asking:
         self.given_up = 0
 
     async def ask(self, handler: Handler, body: Any, **path: str) -> Reply:
-        call = Call("dev", path, {}, CIMultiDict(), json.dumps(body).encode())
+        passage = Passage("dev", 0.0, None, ApiClass.PAYMENT)
+        call = Call("dev", path, {}, CIMultiDict(), json.dumps(body).encode(), passage)
         try:
             return await handler(self.worker, call)
         except BadRequest as bad:

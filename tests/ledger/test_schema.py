@@ -447,12 +447,17 @@ async def test_every_named_constraint_is_tried(ledger: Ledger) -> None:
     assert found - {name.strip() for name in BITES} <= {"settings_one_check"}
 
 
+async def test_the_head_of_a_chain_of_evidence_is_kept(ledger: Ledger) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+        await ledger.connection.execute("DELETE FROM ledger.chains")
+
+
 async def test_every_guard_that_verify_asks_for_is_tried_here() -> None:
     tried = (
         {name.strip() for name in BITES}
         | {f"{t}_append_only" for t in APPEND_ONLY}
         | {f"{t}_no_truncate" for t in APPEND_ONLY}
-        | {"buffered_entries_no_change", "buffered_entries_no_truncate"}
+        | {"buffered_entries_no_change", "buffered_entries_no_truncate", "chains_kept"}
     )
     assert tried >= GUARDS
 

@@ -196,11 +196,10 @@ async def test_a_disk_that_is_full_is_told_and_nothing_is_left_unknown() -> None
             bank, shop = await client.bank(), await client.merchant()
             assert (await client.pay(bank, shop, 1)).status == 201
             ballast = small / "ballast"
-            with ballast.open("wb") as file:
+            with ballast.open("wb", buffering=0) as file:
                 while True:
                     try:
                         file.write(b"\0" * 65536)
-                        file.flush()
                     except OSError:
                         break
             sent = [voucher(bank, shop, 1, new_id()) for _ in range(400)]

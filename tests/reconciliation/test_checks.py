@@ -61,6 +61,10 @@ COPY = """INSERT INTO ledger.vouchers (shard, id, module, type, digest, lines, r
 
 CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
     # what was done: (how, checks that must notice)
+    "how long a chain of evidence is": (
+        "UPDATE ledger.chains SET seq = seq + 1 WHERE name = 'account_events'",
+        {"evidence_chained"},
+    ),
     "an entry's amount": (
         f"UPDATE ledger.entries SET amount = amount + 1 WHERE account_number = {A} AND seq = 2",
         {"entries_linked", "chain_verifies", "voucher_equals_entries"},
@@ -303,6 +307,7 @@ async def test_another_installations_key_verifies_nothing(used: Ledger, tmp_path
         "mac_verifies_vouchers",
         "mac_verifies_holds",
         "mac_verifies_buffered",
+        "evidence_chained",
     }
 
 

@@ -301,6 +301,7 @@ UNREADABLE |= {
         "hold h:captured",
     ),
 }
+WHICH = "fundledger: database: FUNDLEDGER_ACCOUNT_DSN\n"
 STANDING = "UPDATE ledger.sub_accounts SET posted = posted + 5 WHERE account_number = {modd}"
 """Wrong beside each edit: it is never lost."""
 
@@ -383,12 +384,12 @@ async def test_the_command_names_the_row_and_ends_with_1(
     await edited.edit(statement)
     environment = {"FUNDLEDGER_DATA_DIR": str(tmp_path), "FUNDLEDGER_ACCOUNT_DSN": edited.dsn}
     done = await run("verify", "--json", env=environment, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (1, WHICH)
     report = json.loads(done.stdout)
     subjects = [finding["subject"] for check in report["checks"] for finding in check["findings"]]
     assert [subject for subject in subjects if subject.startswith(named.format(payment=edited.history.payment))]
     assert [subject for subject in subjects if subject.startswith("account m:odd")]
     done = await run("verify", env=environment, cwd=tmp_path)
-    assert (done.returncode, done.stderr, "Traceback" in done.stdout) == (1, "", False)
+    assert (done.returncode, done.stderr, "Traceback" in done.stdout) == (1, WHICH, False)
     assert named.format(payment=edited.history.payment) in done.stdout
     assert "THE BOOKS ARE WRONG" in done.stdout
