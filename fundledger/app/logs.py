@@ -42,7 +42,8 @@ class TextLines(logging.Formatter):
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         fields = "".join([f"  {name}={_shown(value)}" for name, value in {**self._always, **_extra(record)}.items()])
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        line = f"{at} {level}{record.getMessage()}{fields}"
+        message = record.getMessage()
+        line = f"{at} {level}{message if message.isprintable() else json.dumps(message)}{fields}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -59,7 +60,7 @@ def _shown(value: object) -> str:
 def configure_logs(level: str, always: dict[str, Any], format_: Format = "json") -> None:
     """`auto` is `text` when standard error is a terminal, else `json`."""
     handler = logging.StreamHandler(sys.stderr)
-    people = format_ == "text" or (format_ == "auto" and sys.stderr.isatty())
+    people = format_ == "text" or (format_ == "auto" and sys.stderr is not None and sys.stderr.isatty())
     handler.setFormatter(TextLines(always) if people else JsonLines(always))
     root = logging.getLogger()
     root.handlers[:] = [handler]

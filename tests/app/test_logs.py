@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fundledger.app.logs import Format, configure_logs
+from fundledger.app.logs import Format, JsonLines, configure_logs
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,20 @@ def test_a_value_stays_one_field_of_one_line(monkeypatch: pytest.MonkeyPatch, va
     assert line.count("\n") == 1
     assert json.loads(line.partition("note=")[2]) == value
     assert "\x1b" not in line
+
+
+def test_a_message_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stderr", out)
+    configure_logs("info", {}, "auto")
+    logging.getLogger("t").info("the caller sent %s", "a\n12:00:00 error: all is lost")
+    assert out.getvalue().count("\n") == 1
+
+
+def test_without_standard_error_the_log_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    configure_logs("info", {}, "auto")
+    assert isinstance(logging.getLogger().handlers[0].formatter, JsonLines)
 
 
 def test_a_traceback_follows_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
