@@ -142,7 +142,7 @@ class Posting:
         self.macs.seal(again)
         changed = again.voucher_id, again.to_receivable, again.mac, again.mac_key
         async with self.pool.acquire() as connection:
-            ours = await connection.fetchval(SQL["try_again"], order.id, attempt, *changed)
+            ours = await connection.fetchval(SQL["try_again"], order.id, attempt, *changed, order.mac)
         if ours is not None:
             # Only what is written ahead may be posted: whoever asks again has to find the same.
             order.attempt, order.voucher_id, order.to_receivable = attempt, again.voucher_id, again.to_receivable
@@ -158,7 +158,9 @@ class Posting:
         self.macs.seal(new)
         pause_s = min(END_AGAIN_MAX_S, END_AGAIN_S * 2.0 ** min(order.attempt, 30))
         async with self.pool.acquire() as connection:
-            ours = await connection.fetch(SQL["end_again"], order.id, order.attempt, pause_s, end, new.mac, new.mac_key)
+            ours = await connection.fetch(
+                SQL["end_again"], order.id, order.attempt, pause_s, end, new.mac, new.mac_key, order.mac
+            )
         if ours and order.attempt == 0:
             _log.critical(
                 "the end of withdrawal %s was refused, and is tried again: %s",

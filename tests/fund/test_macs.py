@@ -285,3 +285,29 @@ async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under
     assert not OrderMacs(KEYS).verifies(msgspec.structs.replace(old))
     await connection.close()
     await postgres.drop(dsn)
+
+
+async def test_an_attempt_that_was_prepared_from_an_older_row_changes_nothing(
+    desk: FundDesk, service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channel's reason comes a second time while the first end is being refused."""
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 500)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    posting = desk.posting
+
+    async def ends_later(_: Order) -> None:
+        raise AccountsAway("made by a test")
+
+    with monkeypatch.context() as away:
+        away.setattr(posting, "end", ends_later)
+        await desk.desk.end(order.id, "bounced", None, "first", "m")
+        older = await read_order(desk.pool, order.id)
+        await desk.desk.end(order.id, "bounced", None, "second", "m")
+    assert older is not None
+    await posting._end_again(older, b"{}")
+    there = await read_order(desk.pool, order.id)
+    assert there is not None
+    assert (there.reason, there.attempt, MACS.verifies(there)) == ("second", 0, True)
+    await posting.end(there)
+    await prove_fund(desk.dsn, service.dsn, desk.salt)
