@@ -131,6 +131,7 @@ async def compare(books: Books, ask: Ask, found: Differences, readers: int = 8) 
     """
     waiting = list(books.accounts)
     posted, held = books.balances()
+    books.journal_entries = 0
     journal: dict[str, list[tuple[str, int]]] = {}
 
     async def read() -> None:
@@ -168,8 +169,9 @@ async def _compare_account(
         journal.setdefault(id_, []).append((account, amount))
         if books.types.get(id_, entry["type"]) != entry["type"]:
             found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
-    # Moves between the slots of the account are no lines of its statement.
+    # Moves between the slots of the account are no lines of its statement, and a line may lie over several slots.
     async for entry in _statement(ask, account, "&level=entries"):
+        books.journal_entries += entry["summary"] or 1
         if entry["type"] == REBALANCE:
             journal.setdefault(entry["voucher_id"], []).append((account, _signed(entry)))
             books.moved.add(entry["voucher_id"])
@@ -210,7 +212,6 @@ def _totals(lines: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def _compare_journal(books: Books, found: Differences, journal: dict[str, list[tuple[str, int]]]) -> None:
-    books.journal_entries = sum(len(entries) for entries in journal.values())
     for id_, lines in books.posted.items():
         entries = journal.get(id_)
         if entries is None:
