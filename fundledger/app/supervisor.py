@@ -49,8 +49,8 @@ class Supervisor:
         raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # What `nohup` ignores stays ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # `nohup` ignores SIGHUP, and that stays so. SIGINT that a shell had ignored for a background job is taken.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stopping.set)
         try:
             async with contextlib.AsyncExitStack() as ending:

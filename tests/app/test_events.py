@@ -138,8 +138,10 @@ async def test_a_voucher_that_does_not_verify_holds_up_no_other_event(service: R
         told: dict[str, Any] = {}
 
         async def all_reported() -> bool:
-            found = (await client.get(f"/v1/events?after={after}&limit=500")).json["events"]
-            told.update({event["id"]: event for event in found})
+            nonlocal after
+            page = (await client.get(f"/v1/events?after={after}&limit=1000")).json
+            told.update({event["id"]: event for event in page["events"]})
+            after = page["next"]
             return all(one["id"] in told for one in paid)
 
         await eventually(all_reported, "the three vouchers are reported")

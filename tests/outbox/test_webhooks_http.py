@@ -23,7 +23,7 @@ async def service(fund_database: str) -> AsyncIterator[SimpleNamespace]:
     async with asyncpg.create_pool(fund_database, min_size=1, max_size=2) as pool:
         await pool.execute(SQL["write_merchant"], "m1", "M", "CNY", None, b"", "manual")
         merchants = Merchants(pool, AccountLink(AccountService("http://127.0.0.1:1", "")))
-        settings = SimpleNamespace(profile="prod")
+        settings = SimpleNamespace(webhooks_private="auto", profile="prod")
         yield SimpleNamespace(pool=pool, settings=settings, merchants=merchants, reading=reading)
 
 
