@@ -29,7 +29,7 @@ class LogFile:
     def bound(self) -> bool:
         """When the file is too long, keep its end as `NAME.1` and empty it; whether it was. Never raises.
 
-        Who writes to it appends, so goes on at its new end. Lines that are written meanwhile may be lost.
+        The writer appends, and so continues at the new end. Lines that are written meanwhile may be lost.
         """
         with contextlib.suppress(OSError):
             handle = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

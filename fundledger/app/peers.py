@@ -28,7 +28,7 @@ def peer_of(transport: asyncio.BaseTransport | None) -> str:
 
 
 class Peers:
-    """`per_s`: requests of one address in a second, on average; twice as many at once."""
+    """`per_s`: requests of one address in a second, on average; a burst may have twice as many."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._each_s = 1 / per_s

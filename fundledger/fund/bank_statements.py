@@ -33,7 +33,7 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 class StatementLine(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """`ref`: the channel's reference or, of what we sent, the order's id. `entry_ref`: the bank's own reference of the
-    entry, which names it for ever. `value_date` tells two entries apart that look alike.
+    entry, which names it permanently. `value_date` tells two entries apart that look alike.
     """
 
     ref: ChannelRef

@@ -54,7 +54,7 @@ async def read_records(
 
 
 async def read_each(reader: Reader, directory: Directory, wanted: Collection[Name]) -> dict[Name, Record | None]:
-    """As `read_records`, one voucher by itself: None in the place of one that cannot be verified, which is logged."""
+    """As `read_records`, one voucher: None in the place of one that cannot be verified, which is logged."""
     rows = [row for row in await _rows(reader, wanted) if is_wanted(row, wanted)]
     numbers = sorted({number for row in rows for number in row["lines"][::2] if number is not None})
     accounts: dict[int, Account] = {}

@@ -1,4 +1,4 @@
-"""Which endpoints are served at once, so that slow ones take no place that another merchant or receiver needs."""
+"""Endpoints that are served concurrently: slow ones take no place that another merchant or receiver needs."""
 
 from collections import Counter
 from typing import Final, NamedTuple

@@ -139,7 +139,7 @@ async def test_what_is_malformed_costs_its_caller_one_and_is_denied_once_he_has_
     denied = gate.charge_refused(a_passage(), BAD)
     assert isinstance(denied, Reply)
     assert denied.status == 429
-    assert await gate.let(a_passage(ApiClass.QUERY), ()) is not None, "it is the quota of all that he asks"
+    assert await gate.let(a_passage(ApiClass.QUERY), ()) is not None, "it is the quota of all requests of the caller"
 
 
 @pytest.mark.parametrize("status", [201, 401, 408, 409, 422, 429, 500, 503])
