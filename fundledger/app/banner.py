@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from fundledger.app.settings import Settings, url_of
+from fundledger.app.settings import SIMULATOR_TOKEN, Settings, url_of
 
 
 class Running(NamedTuple):
@@ -44,4 +44,6 @@ def _fund(settings: Settings, running: Running, headers: str) -> list[str]:
     ]
     word = "channels" if settings.channels else "simulator"
     lines += [f"  {word:16} {name} at {place}" for name, place in running.channels.items()]
+    if not settings.channels:
+        lines.append(f"  its own token    {settings.data_dir / SIMULATOR_TOKEN}")
     return [*lines, f"  try              curl -s {here}/v1/merchants {headers} -d '{merchant}'"]

@@ -8,6 +8,7 @@ import msgspec
 
 from fundledger.app.crew import Crew, Job
 from fundledger.app.databases import Dsns
+from fundledger.app.fund.channel_tokens import channel_tokens, simulator_token_file
 from fundledger.app.fund.exposition import render as render_fund
 from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.fund.order_line import FundOrder
@@ -126,7 +127,10 @@ class FundCrew:
                 "simulator",
                 "fundledger.fund.channels.simulator",
                 lambda _: (settings.host, settings.simulator_port),
-                arguments=["--port", str(settings.simulator_port), "--host", settings.host, "--folder", folder],
+                arguments=[
+                    *("--port", str(settings.simulator_port), "--host", settings.host, "--folder", folder),
+                    *("--token-file", str(simulator_token_file(settings))),
+                ],
             ),
             0 if settings.channels else 1,
         )
@@ -165,6 +169,7 @@ class FundCrew:
             self._token,
             self.channels,
             api_token,
+            channel_tokens(known.settings),
         )
         return msgspec.json.encode(order)
 

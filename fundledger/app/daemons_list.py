@@ -123,6 +123,7 @@ class _ByHand:
 
 @asynccontextmanager
 async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, list[Daemon]]]:
+    from fundledger.app.fund.channel_tokens import channel_tokens
     from fundledger.app.fund.daemons import context_of, daemons_of
     from fundledger.app.fund.order_line import FundOrder
 
@@ -137,6 +138,7 @@ async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, li
         url,
         token.read_text().strip() if token.exists() else "",
         settings.channel_urls(),
+        channel_tokens=channel_tokens(settings),
     )
     async with context_of(order) as context:
         yield context.pool, daemons_of(context)

@@ -13,7 +13,7 @@ from pathlib import Path
 from fundledger.app.books import run_verify
 from fundledger.app.claims import CannotServe
 from fundledger.app.demo_day import Day
-from fundledger.app.settings import PREFIX, Settings
+from fundledger.app.settings import PREFIX, SIMULATOR_TOKEN, Settings
 from fundledger.client import AccountService, Fault, FundService, Refused
 
 
@@ -51,10 +51,10 @@ async def run_demo(settings: Settings, seconds: int, rate: int) -> int:
 
 
 async def _tell(data_dir: Path, ports: Sequence[int], seconds: int, rate: int) -> None:
-    token = (data_dir / "dev-token").read_text().strip()
+    token, bank_token = ((data_dir / name).read_text().strip() for name in ("dev-token", SIMULATOR_TOKEN))
     account_url, fund_url, bank_url = (f"http://127.0.0.1:{port}" for port in ports)
     async with AccountService(account_url, token) as accounts, FundService(fund_url, token, connections=400) as fund:
-        await Day(accounts, fund, bank_url, seconds, rate).run()
+        await Day(accounts, fund, bank_url, bank_token, seconds, rate).run()
 
 
 def _serve(data_dir: Path, ports: Sequence[int]) -> list[str]:

@@ -25,10 +25,13 @@ ENDS_S: Final = 60.0
 class Day:
     """`orders` a second for `seconds` are paid in the morning; the rest of the day is told step by step."""
 
-    def __init__(self, accounts: AccountService, fund: FundService, bank: str, seconds: int, rate: int) -> None:
+    def __init__(
+        self, accounts: AccountService, fund: FundService, bank: str, bank_token: str, seconds: int, rate: int
+    ) -> None:
         self._accounts = accounts
         self._fund = fund
         self._bank = bank
+        self._bank_headers = {"Authorization": f"Bearer {bank_token}"}
         self._seconds = seconds
         self._rate = rate
         self._numbers = iter(range(1, 10**9))
@@ -37,7 +40,7 @@ class Day:
 
     async def run(self) -> None:
         """All of it. Raises what the client raises."""
-        async with aiohttp.ClientSession() as self._http:
+        async with aiohttp.ClientSession(headers=self._bank_headers) as self._http:
             await self._open()
             await self._show("In the morning")
             await self._pay()

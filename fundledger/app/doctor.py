@@ -33,7 +33,7 @@ REDIS_MIN = 6
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 SERVER = ("Postgres", *DURABLE)
 """What is true of a server, however many databases it has."""
-SECRET_FILES = ("dev-token", "fund-token", "account-dsn", "fund-dsn")
+SECRET_FILES = ("dev-token", "fund-token", "simulator-token", "account-dsn", "fund-dsn")
 ANSWER_S = 3.0
 LIMIT_S = 30.0
 """How long the doctor may take for all that it waits for."""

@@ -17,6 +17,8 @@ PREFIX = "FUNDLEDGER_"
 TOML = Path("fundledger.toml")
 SECRET = ("account_dsn", "fund_dsn")
 SIMULATOR = "simulator"
+SIMULATOR_TOKEN = "simulator-token"  # noqa: S105 - the name of a file
+"""File of the data directory with the token of the simulator that `serve` starts."""
 DATA_DIR_BYTES_MAX = 800
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")

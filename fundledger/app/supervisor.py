@@ -15,6 +15,7 @@ from fundledger.app.claims import CannotServe, lock, wait_for_port, write_secret
 from fundledger.app.connections import raise_descriptor_limit
 from fundledger.app.crews import AccountCrew, FundCrew, Known
 from fundledger.app.databases import Dsns, migrate_account, migrate_fund
+from fundledger.app.fund.channel_tokens import channel_tokens, make_simulator_token
 from fundledger.app.identity import ACCOUNT, FUND
 from fundledger.app.limits import read_policies
 from fundledger.app.log_file import LogFile
@@ -106,6 +107,7 @@ class Supervisor:
         modules = ("dev", "fund") if with_fund else ("dev",)
         for module in modules:
             read_token(folder / f"{module}-token")
+        channel_tokens(settings)
         if settings.ratelimit != "off":
             read_policies(settings)
         mend_modes(folder)
@@ -141,6 +143,7 @@ class Supervisor:
             dsns = dsns._replace(account=await service_dsn(dsns.account, ACCOUNT))
         if own_fund and dsns.fund is not None:
             dsns = dsns._replace(fund=await service_dsn(dsns.fund, FUND))
+        make_simulator_token(settings)
         tokens = {module: _token(folder, module, new="0001_ledger.sql" in done) for module in modules}
         fund_token = tokens.get("fund")
         return Known(settings, dsns, run, redis_url, fund_token, tokens["dev"])

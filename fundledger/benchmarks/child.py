@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from fundledger.benchmarks.runs import BenchFault
@@ -99,11 +99,11 @@ class Child:
         self.stop()
 
 
-def get(port: int, path: str, within_s: float = 30) -> bytes:
+def get(port: int, path: str, within_s: float = 30, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """The body of a GET of somebody on this machine. Raises BenchFault."""
     connection = http.client.HTTPConnection(HOST, port, timeout=within_s)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers))
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:

@@ -60,13 +60,19 @@ class FundService(Service):
         mark = PROCESSES[kind]
         return [child.pid for child in children(self._child.pid) if mark in command_line(child.pid)]
 
+    @property
+    def _simulator_headers(self) -> dict[str, str]:
+        token = (self.data_dir / "simulator-token").read_text().strip()
+        return {"Authorization": f"Bearer {token}"}
+
     def behave(self, **behaviour: float) -> None:
         """What is left out is done well. Raises BenchFault when the simulator does not answer."""
         body = json.dumps(behaviour).encode()
         url = f"http://{HOST}:{self.simulator_port}/behaviour"
         try:
             with urllib.request.urlopen(
-                urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=10
+                urllib.request.Request(url, body, {"Content-Type": "application/json", **self._simulator_headers}),
+                timeout=10,
             ) as answer:
                 answer.read()
         except OSError as error:
@@ -74,7 +80,7 @@ class FundService(Service):
 
     def simulator_totals(self) -> dict[str, int]:
         """What became of the payouts that it was asked for. Raises BenchFault."""
-        totals: dict[str, int] = json.loads(get(self.simulator_port, "/totals"))
+        totals: dict[str, int] = json.loads(get(self.simulator_port, "/totals", headers=self._simulator_headers))
         return totals
 
     async def moving_orders(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.support.client import Client, voucher
+from tests.support.client import Client, new_id, voucher
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
 
@@ -49,13 +49,38 @@ async def test_both_databases_stand_on_one_server_each_with_its_schema(platform:
 async def test_secrets_of_the_fund_service_are_readable_for_the_owner_only_and_shown_nowhere(
     platform: RunningService,
 ) -> None:
-    for name in ("fund-token", "fund-dsn"):
+    for name in ("fund-token", "fund-dsn", "simulator-token"):
         assert stat.S_IMODE((platform.data_dir / name).stat().st_mode) == 0o600, name
-    secret = (platform.data_dir / "fund-token").read_bytes().strip()
-    assert secret not in platform.log.read_bytes()
-    for pid in (*platform.fund_pids(), *platform.daemons_pids(), *platform.simulator_pids()):
-        for shown in ("cmdline", "environ"):
-            assert secret not in Path(f"/proc/{pid}/{shown}").read_bytes()
+    for name in ("fund-token", "simulator-token"):
+        secret = (platform.data_dir / name).read_bytes().strip()
+        assert secret not in platform.log.read_bytes()
+        for pid in (*platform.fund_pids(), *platform.daemons_pids(), *platform.simulator_pids()):
+            for shown in ("cmdline", "environ"):
+                assert secret not in Path(f"/proc/{pid}/{shown}").read_bytes()
+
+
+async def test_the_simulator_answers_its_own_token_only_and_the_fund_service_pays_out_through_it(
+    platform: RunningService,
+) -> None:
+    for token in (None, platform.token, platform.fund_token):
+        async with Client(platform.simulator_url, token) as client:
+            assert (await client.post("/behaviour", {"bounce_rate": 1.0})).status == 401
+    merchant = new_id()
+    payment = {"amount": 1_000, "currency": "CNY", "channel": "simulator", "settle": "now"}
+    async with Client(platform.fund_url, platform.token) as fund:
+        await fund.post("/v1/merchants", {"id": merchant, "name": "A shop", "currency": "CNY"})
+        await fund.post("/v1/payments", {"merchant": merchant, "order_no": "p", **payment})
+        drawn = await fund.post(
+            "/v1/withdrawals", {"merchant": merchant, "order_no": "w", "amount": 600, "channel": "simulator"}
+        )
+        assert drawn.status == 201
+
+        async def paid() -> bool:
+            return bool((await fund.get(f"/v1/withdrawals/{drawn.json['id']}")).json["state"] == "paid")
+
+        await eventually(paid, "the simulator has paid it")
+    async with Client(platform.simulator_url, platform.simulator_token) as client:
+        assert (await client.get("/behaviour")).json["bounce_rate"] == 0.0
 
 
 async def test_the_account_service_knows_the_fund_service_by_its_token(platform: RunningService) -> None:

@@ -190,7 +190,7 @@ async def of_merchants(r: Recorder) -> None:
     await r.send("fund", f"/v1/adjustments/{done['id']}/approve", {"person": "bob"}, 200, 201, 202)
     await r.order("/v1/adjustments", of("adj-waits", 26, direction="debit", reason="not yet", person="alice"))
 
-    behaviour = Client(r.service.simulator_url, None)
+    behaviour = Client(r.service.simulator_url, r.service.simulator_token)
     try:
         await r.order("/v1/withdrawals", of("w-paid", 10_000, channel="simulator"))
         await state(r, "withdrawals", "w-paid", "paid")

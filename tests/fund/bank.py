@@ -18,7 +18,7 @@ from aiohttp import web
 
 from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
-from fundledger.fund.channels.simulator import Simulator
+from fundledger.fund.channels.simulator import TOKEN_FILE, Simulator
 from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.refusal import Code, Refusal
 from tests.support.fund_ids import order_id, voucher_id
@@ -46,7 +46,8 @@ here = Here()
 
 class RunningBank:
     def __init__(self, folder: Path) -> None:
-        self.simulator = Simulator(folder)
+        self.token = "simulator_of_a_test"
+        self.simulator = Simulator(folder, self.token)
         self._runner = web.AppRunner(self.simulator.app(), access_log=None)
 
     async def __aenter__(self) -> Self:
@@ -55,7 +56,7 @@ class RunningBank:
         await site.start()
         port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{port}"
-        self._session = aiohttp.ClientSession(self.url)
+        self._session = aiohttp.ClientSession(self.url, headers={"Authorization": f"Bearer {self.token}"})
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -91,6 +92,10 @@ class BankProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def token(self) -> str:
+        return (self.folder / TOKEN_FILE).read_text().strip()
+
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "fundledger.fund.channels.simulator"),
@@ -108,12 +113,13 @@ class BankProcess:
         return (await self._get("/totals"))[1]
 
     async def _answers(self) -> bool:
-        with contextlib.suppress(aiohttp.ClientError):
+        with contextlib.suppress(aiohttp.ClientError, FileNotFoundError):
             return (await self._get("/healthz"))[0] == 200
         return False
 
     async def _get(self, path: str) -> tuple[int, Any]:
-        async with aiohttp.ClientSession(self.url) as session, session.get(path) as response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with aiohttp.ClientSession(self.url, headers=headers) as session, session.get(path) as response:
             return response.status, await response.json()
 
 

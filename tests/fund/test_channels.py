@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelFault, ChannelSilent, Payout, Standing, StatementLine
 from fundledger.fund.channels.http import PAYOUT_BYTES_MAX, HttpChannel
-from fundledger.fund.channels.simulator import Behaviour, _cell
-from tests.fund.bank import RunningBank
+from fundledger.fund.channels.simulator import Behaviour, Simulator, _cell
+from tests.fund.bank import RunningBank, a_bank_process
 
 REF = "0e8a4c5e-5f2e-8aaa-9c3b-2f5f3c1d7b11"
 TODAY = datetime.now(UTC).date
@@ -21,7 +23,7 @@ TODAY = datetime.now(UTC).date
 
 @pytest.fixture
 async def channel(bank: RunningBank) -> AsyncIterator[HttpChannel]:
-    async with HttpChannel(bank.url) as channel:
+    async with HttpChannel(bank.url, token=bank.token) as channel:
         yield channel
 
 
@@ -206,3 +208,76 @@ async def test_the_simulator_does_nothing_for_a_web_page(bank: RunningBank, head
 def test_a_cell_of_a_statement_is_no_formula(ref: str):
     assert _cell(ref) == f"'{ref}"
     assert (_cell("SIM-1"), _cell(-5)) == ("SIM-1", -5)
+
+
+REQUESTS = [
+    ("POST", "/payouts", {"ref": REF, "amount": 1, "currency": "CNY"}),
+    ("GET", f"/payouts/{REF}", None),
+    ("GET", "/statements/2026-01-01", None),
+    ("POST", "/receipts", {"channel_ref": "IN-1", "amount": 700}),
+    ("POST", "/settle", None),
+    ("GET", "/totals", None),
+    ("GET", "/behaviour", None),
+    ("POST", "/behaviour", {"bounce_rate": 1.0}),
+    ("GET", "/none", None),
+]
+
+
+def test_every_route_of_the_simulator_is_in_the_table(tmp_path: Path):
+    routes = {(r.method, r.resource.canonical) for r in Simulator(tmp_path, "t").app().router.routes() if r.resource}
+    named = {(method, path.replace(REF, "{ref}").replace("2026-01-01", "{day}")) for method, path, _ in REQUESTS}
+    assert {route for route in routes if route[0] != "HEAD"} - named == {("GET", "/healthz")}
+
+
+@pytest.mark.parametrize(
+    "sent", [None, "", "Bearer", "Bearer simulator_of_another", "Basic {token}", "{token}", "Bearer {token}x"]
+)
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+async def test_the_simulator_does_nothing_without_its_token(
+    bank: RunningBank, sent: str | None, method: str, path: str, body: object
+):
+    await bank.behave(settle_after_ms=60_000)
+    await bank.post("/payouts", {"ref": "waits", "amount": 5, "currency": "CNY"})
+    before = bank.simulator.behaviour, bank.totals
+    headers = {} if sent is None else {"Authorization": sent.format(token=bank.token)}
+    async with aiohttp.ClientSession(bank.url) as session:
+        async with session.request(method, path, json=body, headers=headers) as response:
+            assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert list(await response.json()) == ["error"]
+        async with session.get("/healthz") as response:
+            assert response.status == 200
+    assert (bank.simulator.behaviour, bank.totals) == before
+    assert bank.simulator.bank.moved(TODAY()) == []
+
+
+async def test_a_payout_without_the_token_is_not_taken_for_refused(bank: RunningBank):
+    """An order that the channel answered 401 is asked about until the token is right: it never ends by that."""
+    async with HttpChannel(bank.url) as channel:
+        with pytest.raises(ChannelSilent, match="401"):
+            await channel.pay_out(REF, 5, "CNY")
+        with pytest.raises(ChannelAway, match="401"):
+            await channel.query(REF)
+    assert bank.totals["payouts"] == 0
+
+
+async def test_the_token_file_of_a_simulator_is_made_for_its_owner_only(tmp_path: Path):
+    async with a_bank_process(tmp_path) as bank:
+        first, mode = bank.token, (tmp_path / "simulator-token").stat().st_mode & 0o777
+        await bank.kill()
+        await bank.start()
+        assert (bank.token, mode) == (first, 0o600)
+        assert await bank.totals() == dict.fromkeys(await bank.totals(), 0)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.chmod(0o644), lambda path: path.write_text("\n")])
+async def test_a_token_file_that_cannot_be_used_ends_the_simulator(tmp_path: Path, spoil: Callable[[Path], None]):
+    path = tmp_path / "simulator-token"
+    path.write_text("simulator_token\n")
+    path.chmod(0o600)
+    spoil(path)
+    command = (sys.executable, "-m", "fundledger.fund.channels.simulator", "--port", "1", "--folder", str(tmp_path))
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, error = await process.communicate()
+    assert process.returncode == 2
+    assert len(error.decode().splitlines()) == 1
+    assert str(path) in error.decode()

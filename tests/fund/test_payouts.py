@@ -271,7 +271,7 @@ async def test_one_whose_lease_has_ended_sends_nothing_and_the_next_one_asks_fir
 
 async def test_two_at_once_send_each_withdrawal_once(fund_pool: Pool, bank: RunningBank):
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 41)]
-    async with HttpChannel(bank.url) as channel:
+    async with HttpChannel(bank.url, token=bank.token) as channel:
         both = payouts(fund_pool, channel), payouts(fund_pool, channel)
         await asyncio.gather(*(paying.pay_out_some() for paying in both))
     assert {await state_of(fund_pool, order) for order in orders} == {"paid"}
@@ -408,7 +408,7 @@ async def test_whatever_the_bank_does_and_whenever_we_die_each_is_paid_once(fund
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 41)]
     # What a dead one had under way is free at once.
     pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.02, call_s=0.0001, at_once=4)
-    async with HttpChannel(bank.url) as channel:
+    async with HttpChannel(bank.url, token=bank.token) as channel:
         for _ in range(10):
             turn = asyncio.create_task(payouts(fund_pool, channel, pace).pay_out_some())
             for _ in range(chance.randrange(60)):
@@ -440,7 +440,7 @@ class KilledMeanwhile(EndsInSql):
 async def test_a_bank_that_is_killed_pays_each_once(fund_pool: Pool, tmp_path: Path):
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 31)]
     pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.05, at_once=4)
-    async with a_bank_process(tmp_path) as bank, HttpChannel(bank.url) as channel:
+    async with a_bank_process(tmp_path) as bank, HttpChannel(bank.url, token=bank.token) as channel:
         desk = KilledMeanwhile(fund_pool, bank)
         paying = payouts(fund_pool, channel, pace, desk)
         await paying.pay_out_some()
@@ -484,7 +484,7 @@ async def test_front_ends_that_end_what_is_on_its_way_leave_books_that_are_the_b
         orders = [order.id for order in await asyncio.gather(*asked)]
         await bank.behave(seed=1, error_rate=0.1, lost_answer_rate=0.1, bounce_rate=0.3, settle_after_ms=10)
         pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.02, doubt_s=0.0, at_once=4)
-        async with HttpChannel(bank.url) as channel:
+        async with HttpChannel(bank.url, token=bank.token) as channel:
             paying = Payouts(desk.pool, desk.desk, {name: channel}, pace)
             turn = asyncio.create_task(paying.pay_out_some())
             ends = [desk.desk.end(order, "bounced", None, "by hand", "front") for order in orders[1::3]]

@@ -355,7 +355,7 @@ async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
         for number in range(8):
             await desk.done("withdrawal", merchant=merchant, order_no=str(number), amount=100 + number, channel=name)
         await bank.behave(seed=3, bounce_rate=0.4)
-        async with HttpChannel(bank.url) as channel:
+        async with HttpChannel(bank.url, token=bank.token) as channel:
             paying = Payouts(desk.pool, desk.desk, {name: channel}, Pace(rate=10_000))
             assert await paying.pay_out_some() == (8, 0.0)
             totals = bank.totals

@@ -113,6 +113,11 @@ class RunningService:
         return (self.data_dir / "dev-token").read_text().strip()
 
     @property
+    def simulator_token(self) -> str:
+        """Of the simulator that this service started."""
+        return (self.data_dir / "simulator-token").read_text().strip()
+
+    @property
     def fund_token(self) -> str:
         """Of the module that the fund service is; where that does not run here, it has to exist before the start."""
         path = self.data_dir / "fund-token"

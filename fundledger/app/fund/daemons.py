@@ -176,7 +176,8 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
     feed = fund_feed(order.fund_dsn, pool, f"daemons {order.ordinal}")
     store = redis.Redis.from_url(order.redis_url) if chosen.stream == "on" else None
     deliverer = Deliverer(feed, pool, private=allows_private(chosen.webhooks_private, chosen.profile))
-    channels = {name: HttpChannel(url) for name, url in order.channels.items()}
+    tokens = order.channel_tokens
+    channels = {name: HttpChannel(url, token=tokens.get(name)) for name, url in order.channels.items()}
     await accounts.open()
     try:
         payouts = Payouts(pool, desk, channels)

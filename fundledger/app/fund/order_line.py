@@ -9,7 +9,8 @@ class FundOrder(msgspec.Struct, frozen=True):
 
     `settings` are all settings as JSON; where `fund_dsn`, `redis_url`, `account_url` or `channels` are set to nothing
     there, they are what was chosen instead here. `token` is that of the module `fund` at the account service.
-    `api_token` is what callers of the fund service send, empty for a process that has no callers.
+    `channel_tokens` are the bearer tokens of channels by name, of those that have one. `api_token` is what callers of
+    the fund service send, empty for a process that has no callers.
     """
 
     ordinal: int
@@ -21,3 +22,4 @@ class FundOrder(msgspec.Struct, frozen=True):
     token: str
     channels: dict[str, str]
     api_token: str = ""
+    channel_tokens: dict[str, str] = {}

@@ -47,9 +47,15 @@ _decode_statement = msgspec.json.Decoder(StatementAnswer).decode
 
 
 class HttpChannel:
-    """`async with HttpChannel(url) as channel`, or `close` it. It keeps connections, and nothing else."""
+    """`async with HttpChannel(url) as channel`, or `close` it. It keeps connections, and nothing else.
 
-    def __init__(self, url: str, total_s: float = TOTAL_S, connect_s: float = CONNECT_S) -> None:
+    `token`: sent as a bearer token with each request.
+    """
+
+    def __init__(
+        self, url: str, total_s: float = TOTAL_S, connect_s: float = CONNECT_S, *, token: str | None = None
+    ) -> None:
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._url = URL(url)
         self._timeout = aiohttp.ClientTimeout(total=total_s, connect=connect_s)
         self._session: aiohttp.ClientSession | None = None
@@ -106,7 +112,7 @@ class HttpChannel:
     @asynccontextmanager
     async def _ask(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            self._session = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers)
         async with self._session.request(method, self._url / path, allow_redirects=False, **options) as response:
             yield response
 

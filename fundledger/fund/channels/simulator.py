@@ -1,8 +1,9 @@
 """A stand-in for a bank, in its own process: `python -m fundledger.fund.channels.simulator --port 8082 --folder DIR`.
 
-It keeps what it was asked for in DIR/simulator.db before it answers, so that a kill loses nothing, and misbehaves as
-`POST /behaviour` says. By the seed and its reference it is settled whether a payout bounces, by the seed and its number
-since the start whether a request is answered.
+Every request but `GET /healthz` needs the simulator's own bearer token, which is in a file. Payouts are kept in
+DIR/simulator.db before they are answered, so that a kill loses nothing; `POST /behaviour` says how it misbehaves. The
+seed and the reference of a payout decide whether it bounces; the seed and the number of a request since the start
+decide whether that is answered.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import os
 import sqlite3
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -26,9 +28,14 @@ from fundledger.database.statements import load
 from fundledger.fund.channels.http import Moved
 from fundledger.fund.requests import Amount, ChannelRef, Currency
 from fundledger.outbox.destination import address_in
+from fundledger.security.keys import KeyFault
+from fundledger.security.tokens import Tokens, module_token
 
 SQL: Final = load("fundledger.fund.channels")
 LINES_MAX: Final = 10_000
+TOKEN_FILE: Final = "simulator-token"  # noqa: S105 - the name of a file
+OPEN_PATHS: Final = frozenset({"/healthz"})
+"""Answered without a token: they say nothing of the bank and change nothing."""
 
 Body = TypeVar("Body")
 Rate = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -128,15 +135,16 @@ class Bank:
 
 
 class Simulator:
-    """`app()` is what is served. `behaviour` may be changed while it runs."""
+    """`app()` is what is served, to requests with `token`. `behaviour` may be changed while it runs."""
 
-    def __init__(self, folder: Path, behaviour: Behaviour | None = None) -> None:
+    def __init__(self, folder: Path, token: str, behaviour: Behaviour | None = None) -> None:
         self.bank = Bank(folder)
+        self._tokens = Tokens.of({token: "simulator"})
         self.behaviour = behaviour or Behaviour()
         self._requests = 0
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=64 << 10, middlewares=[_not_from_a_page])
+        app = web.Application(client_max_size=64 << 10, middlewares=[_not_from_a_page, self._authenticated])
         app.add_routes(
             [
                 web.get("/healthz", self._health),
@@ -155,6 +163,15 @@ class Simulator:
 
     async def _close(self, _: web.Application) -> None:
         self.bank.close()
+
+    @web.middleware
+    async def _authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse requests without the token, before their body is read."""
+        if request.path not in OPEN_PATHS and self._tokens.module(request.headers.get("Authorization")) is None:
+            answer = _json({"error": "authentication required: send Authorization: Bearer TOKEN"}, 401)
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            return answer
+        return await handler(request)
 
     async def _health(self, _: web.Request) -> web.Response:
         return _json({"status": "ok"})
@@ -311,14 +328,23 @@ def _now_ms() -> int:
 
 
 def main() -> None:
-    """Serves until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM. A token that cannot be used ends it with status 2."""
     parser = argparse.ArgumentParser(prog="fundledger.fund.channels.simulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8082)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--token-file", type=Path, help=f"made where it is missing; default: {TOKEN_FILE} in the folder"
+    )
     arguments = parser.parse_args()
-    simulator = Simulator(arguments.folder, Behaviour(seed=arguments.seed))
+    os.umask(0o077)
+    try:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        token = module_token(arguments.token_file or arguments.folder / TOKEN_FILE, "simulator")
+    except (KeyFault, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    simulator = Simulator(arguments.folder, token, Behaviour(seed=arguments.seed))
     with contextlib.suppress(KeyboardInterrupt):
         web.run_app(simulator.app(), host=arguments.host, port=arguments.port, print=None, access_log=None)
 
