@@ -160,6 +160,8 @@ def _workers(s: Answered, prefix: str) -> Iterable[Metric]:
     help_ = "Connections that were closed because there were too many."
     yield counters(f"{prefix}connections_closed", help_, ("reason",), s.connections_closed)
     yield gauge(f"{prefix}body_bytes", "Memory of request bodies under way.", s.body_bytes)
+    help_ = "Log lines that were dropped because standard error did not take them."
+    yield counter(f"{prefix}log_lines_dropped", help_, s.log_lines_dropped)
     yield gauge(f"{prefix}workers", "Workers that answered this scrape.", s.workers)
     build = this_build()
     name = f"{build.version} {build.commit}"

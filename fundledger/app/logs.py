@@ -6,6 +6,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from fundledger.app.line_writer import LineWriter
+from fundledger.app.terminal import ERROR, is_standard, writer_of
+
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 Format = Literal["auto", "json", "text"]
 
@@ -57,9 +60,48 @@ def _shown(value: object) -> str:
     return text if text.isprintable() and not set(text) & set(' ="') else json.dumps(text)
 
 
+class _Lines(logging.Handler):
+    """Records as lines of a writer. `flush`, which the end of the process calls, waits a bounded time."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        writer.report_with(self._dropped)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:
+            # The standard way prints a traceback, which may block.
+            line = self.format(_record(logging.ERROR, f"a record of {record.name} cannot be formatted: {error!r}", {}))
+        self._writer.write(line + "\n", record.levelno)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def _dropped(self, lines: int) -> str:
+        extra = {"event": "log_lines_dropped", "lines": lines}
+        message = f"{lines} log lines were dropped: standard error did not take them"
+        return self.format(_record(logging.WARNING, message, extra)) + "\n"
+
+
+def _record(level: int, message: str, extra: dict[str, Any]) -> logging.LogRecord:
+    return logging.getLogger(__name__).makeRecord(__name__, level, __file__, 0, message, (), None, extra=extra)
+
+
+def dropped_lines() -> int:
+    """Return how many log lines of this process were dropped, because standard error did not take them."""
+    return writer_of(ERROR).dropped
+
+
 def configure_logs(level: str, always: dict[str, Any], format_: Format = "json") -> None:
-    """`auto` is `text` when standard error is a terminal, else `json`."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Log to standard error. `auto` is `text` when that is a terminal, else `json`.
+
+    A record is formatted where it is logged and written by a thread: no caller waits for standard error.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if is_standard(sys.stderr, sys.__stderr__):
+        handler = _Lines(writer_of(ERROR))
     people = format_ == "text" or (format_ == "auto" and sys.stderr is not None and sys.stderr.isatty())
     handler.setFormatter(TextLines(always) if people else JsonLines(always))
     root = logging.getLogger()

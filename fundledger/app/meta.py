@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from fundledger.app.logs import dropped_lines
 from fundledger.app.metrics import Answered, Pool, Snapshot
 from fundledger.app.problems import problem
 from fundledger.app.reply import Reply
@@ -70,6 +71,7 @@ def snapshot(service: Service) -> Snapshot:
 def show_gauges(service: Worker, now: Answered) -> None:
     """What is true of a worker of either service at this moment."""
     now.rss_bytes = _rss()
+    now.log_lines_dropped = dropped_lines()
     now.connections = len(service.connections)
     now.connections_closed = dict(service.connections.closed)
     now.body_bytes = service.bodies.bytes

@@ -83,6 +83,7 @@ class Answered(msgspec.Struct):
     connections: int = 0
     connections_closed: dict[str, int] = {}  # reason
     body_bytes: int = 0
+    log_lines_dropped: int = 0
 
     def add_answered(self, other: "Answered") -> None:
         """Of another worker."""
@@ -101,6 +102,7 @@ class Answered(msgspec.Struct):
         self.connections += other.connections
         add_counts(self.connections_closed, other.connections_closed)
         self.body_bytes += other.body_bytes
+        self.log_lines_dropped += other.log_lines_dropped
 
     def forget_gauges(self) -> None:
         """Keep what was counted; what is true of a moment was true of a worker that is gone, or does not answer."""

@@ -1,25 +1,48 @@
-"""What is printed for a person: a terminal that was closed, or a pipe that ended, ends nothing."""
+"""What is printed for a person, and where log lines go. A terminal that was closed or halted, or a pipe that ended or
+whose reader has stopped, ends nothing and holds up nothing.
+"""
 
+import atexit
 import os
 import sys
+from functools import cache
+from typing import Final, TextIO
 
-_STANDARD = (0, 1, 2)
+from fundledger.app.line_writer import LineWriter
+
+OUT: Final = 1
+ERROR: Final = 2
+_STANDARD = (0, OUT, ERROR)
+
+
+@cache
+def writer_of(descriptor: int) -> LineWriter:
+    """The one writer of standard output or standard error in this process. The end of the process flushes it."""
+    writer = LineWriter(descriptor)
+    atexit.register(writer.flush)
+    return writer
+
+
+def is_standard(stream: TextIO | None, original: TextIO | None) -> bool:
+    """Return whether a stream is the one that the process began with, and not one in its place."""
+    return stream is not None and stream is original
 
 
 def say(text: str) -> None:
-    """Print on standard output. Never raises: what cannot be printed is lost, and so is all that follows."""
-    try:
-        print(text, flush=True)
-    except (OSError, ValueError):
-        _discard(1)
+    """Print on standard output. Never raises and never blocks: what cannot be printed is lost."""
+    if is_standard(sys.stdout, sys.__stdout__):
+        writer_of(OUT).write(f"{text}\n")
+    else:
+        _print(text, sys.stdout, OUT)
 
 
 def complain(text: str) -> None:
-    """Print on standard error, likewise."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        _discard(2)
+    """Print on standard error, likewise, but wait a moment until it is there."""
+    if is_standard(sys.stderr, sys.__stderr__):
+        writer_of(ERROR).write(f"{text}\n")
+        writer_of(ERROR).flush()
+    else:
+        _print(text, sys.stderr, ERROR)
 
 
 def open_standard_files() -> None:
@@ -34,8 +57,11 @@ def open_standard_files() -> None:
             os.set_inheritable(number, True)
 
 
-def _discard(number: int) -> None:
-    # Else the interpreter tries again at its end, and ends with status 120.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, number)
-    os.close(null)
+def _print(text: str, stream: TextIO | None, descriptor: int) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        # Else the interpreter tries again at its end, and ends with status 120.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)

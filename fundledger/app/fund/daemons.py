@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from fundledger.app.children import hide_memory
 from fundledger.app.fund.order_line import FundOrder
-from fundledger.app.logs import Format, configure_logs
+from fundledger.app.logs import Format, configure_logs, dropped_lines
 from fundledger.client.account_service import AccountService
 from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.daemons.roster import Roster
@@ -74,6 +74,7 @@ class Told(msgspec.Struct):
 
     worker: str
     daemons: Counted
+    log_lines_dropped: int
     workers: int = 0
 
 
@@ -224,7 +225,7 @@ async def _tell(path: Path, roster: Roster) -> asyncio.Server:
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         del reader
         with contextlib.suppress(ConnectionError):
-            writer.write(msgspec.json.encode(Told(name, roster.counted())))
+            writer.write(msgspec.json.encode(Told(name, roster.counted(), dropped_lines())))
             await writer.drain()
         writer.close()
 
@@ -248,6 +249,7 @@ async def _run() -> None:
         await serve(order, reader)
     except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.error("daemons cannot start: %s", error)
+        logging.shutdown()
         os._exit(1)
 
 

@@ -149,6 +149,7 @@ async def _run() -> None:
         await serve(order, reader)
     except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.error("worker cannot start: %s", error)
+        logging.shutdown()
         os._exit(1)
 
 
