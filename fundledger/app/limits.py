@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S: Final = 0.3
 TYPES_IGNORED: Final = "not used any more, the class of a voucher follows from what it moves; the table may be removed"
+_OF_A_LEDGER: Final = ("ledger-id", "keys", "postgres")
+"""What a data directory has from its first start on."""
 _is_id = re.compile(ID_PATTERN).match
 _log = logging.getLogger(__name__)
 
@@ -36,11 +38,11 @@ def policies_path(settings: Settings) -> Path:
 
 
 def read_policies(settings: Settings) -> Policies:
-    """The policies of the file, which is made for a new installation. Raises BadSetting, in one line."""
+    """The policies of the file, which is made where the data directory has none. Raises BadSetting, in one line."""
     path = policies_path(settings)
     try:
         if settings.ratelimit_file is None and not path.exists():
-            path.write_text(default_text())
+            _make(settings, path)
         text = path.read_text()
         policies = parse(text, shadow=settings.ratelimit == "shadow")
     except BadPolicies as bad:
@@ -50,6 +52,31 @@ def read_policies(settings: Settings) -> Policies:
         raise BadSetting(f"{PREFIX}RATELIMIT_FILE={str(path)!r}: {why}, accepted is a file of policies") from None
     _remember(settings, text)
     return policies
+
+
+def _make(settings: Settings, path: Path) -> None:
+    """Make the file of the data directory: from the limits that were in force last, where they are known, else from
+    those that an installation begins with. It is a warning where the data directory was used before. Raises OSError.
+    """
+    used_before = any((settings.data_dir / name).exists() for name in _OF_A_LEDGER)
+    text, source = _in_force_last(settings), _remembered(settings).name
+    if text is None:
+        text, source = default_text(), "the limits that an installation begins with"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+    if used_before:
+        extra = {"event": "limits_file_made", "version": parse(text).version, "source": source}
+        _log.warning("%s was missing and is made from %s: check the limits in it", path, source, extra=extra)
+
+
+def _in_force_last(settings: Settings) -> str | None:
+    try:
+        text = _remembered(settings).read_text()
+        parse(text)
+    except (OSError, UnicodeDecodeError, BadPolicies):
+        return None
+    return text
 
 
 def build_limiter(
