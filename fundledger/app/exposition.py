@@ -102,8 +102,9 @@ def _limits(limits: Limits, prefix: str) -> Iterable[Metric]:
     bursts = {policy: burst for policy, (_, burst) in limits.policies.items()}
     yield gauges(f"{prefix}ratelimit_limit_per_second", "The rate of a policy.", ("policy",), rates)
     yield gauges(f"{prefix}ratelimit_burst", "The burst of a policy.", ("policy",), bursts)
-    help_ = "Used of its limit by the busiest key of a policy, over 10 s."
-    yield gauges(f"{prefix}ratelimit_top_utilization_ratio", help_, ("policy",), limits.utilization)
+    help_ = "Demand of the busiest key of a policy over its limit, refused requests included, over 10 s."
+    busiest = {policy: max(ratios.values(), default=0.0) for policy, ratios in limits.utilization.items()}
+    yield gauges(f"{prefix}ratelimit_top_utilization_ratio", help_, ("policy",), busiest)
     help_ = "Tokens of leases, by what became of them."
     yield counters(f"{prefix}ratelimit_lease_tokens", help_, ("policy", "state"), limits.lease_tokens)
     modes = {mode: int(mode == limits.mode) for mode in MODES}

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from fundledger.app.body import ID_PATTERN
 from fundledger.app.problems import malformed
 from fundledger.app.render import encode
@@ -225,3 +227,11 @@ async def get_limits(service: "Served", call: "Call") -> Reply:
     counts = limiter.counted()
     body = {"mode": counts.mode, "version": counts.version, "class": api_class, "caller": caller, "policies": policies}
     return Reply(200, encode(body))
+
+
+async def get_limits_of_orders(service: "Served", call: "Call") -> Reply:
+    """`get_limits` of the fund service, where `merchant` may be the id of a merchant without its `merchant:`."""
+    merchant = call.query.get("merchant")
+    if merchant and ":" not in merchant:
+        call = msgspec.structs.replace(call, query={**call.query, "merchant": f"merchant:{merchant}"})
+    return await get_limits(service, call)

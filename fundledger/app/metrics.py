@@ -180,8 +180,10 @@ def _add_limits(mine: Limits, theirs: Limits) -> None:
     # All workers read one file; while they read it anew, either version is as good.
     mine.policies = theirs.policies or mine.policies
     mine.version = theirs.version or mine.version
-    for policy, ratio in theirs.utilization.items():
-        mine.utilization[policy] = max(mine.utilization.get(policy, 0.0), ratio)
+    for policy, busiest in theirs.utilization.items():
+        ours = mine.utilization.setdefault(policy, {})
+        for key, ratio in busiest.items():
+            ours[key] = ours.get(key, 0.0) + ratio
     mine.mode = max(mine.mode, theirs.mode, key=MODES.index)
     mine.fallback_s = max(mine.fallback_s, theirs.fallback_s)
 

@@ -39,7 +39,7 @@ class Limits(msgspec.Struct):
     store_s: dict[str, Times] = {}  # op
     reload_failures: int = 0
     policies: dict[str, tuple[float, int]] = {}  # policy -> rate per second, burst
-    utilization: dict[str, float] = {}  # policy -> used / limit of the busiest key, over 10 s
+    utilization: dict[str, dict[str, float]] = {}  # policy -> its busiest key -> demand / limit, over 10 s
     mode: str = "off"  # normal, fallback (the store is away), local (its answers come too late), shadow, off
     fallback_s: float = 0.0  # how long it has been in fallback, 0 when it is not
     version: str = ""  # of the policies

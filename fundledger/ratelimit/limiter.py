@@ -177,6 +177,7 @@ class Limiter:
                 fallback.rejoin(bucket, int(now * 1e6))
             if not bucket.denies(cost, now):
                 continue
+            self._usage.demanded(bucket, cost, now)
             if not bucket.shadowed:
                 return self._denied(chain, bucket, "denycache", bucket.retry_at - now, now)
             passed.append(bucket)
@@ -303,7 +304,7 @@ class Limiter:
         short = []
         for i, (bucket, cost) in enumerate(asked):
             granted, remaining, retry_us, reset_us = reply[i * 4 + 1 : i * 4 + 5]
-            self._usage.charged(bucket, granted + debts[i], now)
+            self._usage.demanded(bucket, granted + debts[i] + (asked[i][1] if retry_us else 0), now)
             bucket.answer(remaining, reset_us, now)
             if granted > cost:
                 self._leases.hold(bucket, granted - cost, now)
@@ -346,7 +347,9 @@ class Limiter:
         is_away = self.store.breaker.open
         outage = self.store.outages
         _, grants = fallback.take(charges, chain.api_class, self.store.workers, outage, int(now * 1e6))
-        for (bucket, _), grant in zip(charges, grants, strict=True):
+        for (bucket, cost), grant in zip(charges, grants, strict=True):
+            if is_away or (grant.retry_us and not patient):
+                self._usage.demanded(bucket, cost, now)
             if grant.retry_us and bucket.shadowed:
                 self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny fallback", 1)
             elif grant.retry_us:

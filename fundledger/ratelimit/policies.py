@@ -156,9 +156,15 @@ def _policy(body: _PolicyBody, shadow: bool) -> Policy:
         rate,
         0 if body.mode == "strict" else leased_max,
         None if body.classes is None else frozenset(body.classes),
-        None if body.only is None else frozenset(body.only),
+        None if body.only is None else _keys(body.key, body.only),
         body.shadow or shadow,
     )
+
+
+def _keys(kind: Kind, only: list[str]) -> frozenset[str]:
+    """A merchant may be named without the `merchant:` that its key begins with."""
+    bare = {f"merchant:{name}" for name in only if ":" not in name} if kind is Kind.MERCHANT else set()
+    return frozenset({*only, *bare})
 
 
 def _per_second(where: str, given: float | str) -> Fraction:

@@ -1,10 +1,11 @@
-"""How much of its limit the busiest key of each policy uses."""
+"""How much of its limit the busiest key of each policy demands: what it was admitted and what it was refused."""
 
 from typing import Final
 
 from fundledger.ratelimit.bucket import Bucket
 
 WINDOW_S: Final = 10.0
+_NOTHING: Final = {"": 0.0}
 
 
 class Usage:
@@ -12,11 +13,11 @@ class Usage:
 
     def __init__(self) -> None:
         self._window = -1
-        self._busiest: dict[str, float] = {}
-        self._last: dict[str, float] = {}
+        self._busiest: dict[str, dict[str, float]] = {}
+        self._last: dict[str, dict[str, float]] = {}
 
-    def charged(self, bucket: Bucket, tokens: int, now: float) -> None:
-        """Count tokens that a bucket was charged, or was asked for and had not."""
+    def demanded(self, bucket: Bucket, tokens: int, now: float) -> None:
+        """Count tokens that a bucket was charged, or refused."""
         window = int(now / WINDOW_S)
         if window != self._window:
             self._last = self._busiest if window == self._window + 1 else {}
@@ -25,8 +26,9 @@ class Usage:
             bucket.window, bucket.used = window, 0
         bucket.used += tokens
         name, share = bucket.policy.name, bucket.used / (bucket.policy.rate.per_second * WINDOW_S)
-        self._busiest[name] = max(share, self._busiest.get(name, 0.0))
+        if share > max(self._busiest.get(name, _NOTHING).values()):
+            self._busiest[name] = {bucket.name: share}
 
-    def top(self, now: float) -> dict[str, float]:
-        """Return the share of the busiest key of each policy in the last whole window."""
+    def top(self, now: float) -> dict[str, dict[str, float]]:
+        """Return the busiest key of each policy in the last whole window, with its share of the limit."""
         return self._last if int(now / WINDOW_S) <= self._window + 1 else {}

@@ -148,9 +148,10 @@ def test_every_counter_of_a_snapshot_is_added_up():
 
 def test_what_is_true_of_the_limiter_is_told_of_the_worst_worker():
     total = Snapshot(workers=0)
-    for mode, used, level, fallback_s in (("normal", 0.5, 0, 0.0), ("fallback", 0.2, 2, 7.0), ("shadow", 0.9, 1, 0.0)):
+    told = (("normal", "a", 0.5, 0, 0.0), ("fallback", "a", 0.2, 2, 7.0), ("shadow", "b", 0.6, 1, 0.0))
+    for mode, key, used, level, fallback_s in told:
         limits = Limits(
-            mode=mode, utilization={"p": used}, policies={"p": (5.0, 9)}, version="v1", fallback_s=fallback_s
+            mode=mode, utilization={"p": {key: used}}, policies={"p": (5.0, 9)}, version="v1", fallback_s=fallback_s
         )
         snapshot = Snapshot(limits=limits)
         snapshot.shed.level = level
@@ -164,7 +165,7 @@ def test_what_is_true_of_the_limiter_is_told_of_the_worst_worker():
         "local": 0,
         "fallback": 1,
     }
-    assert page["fundledger_ratelimit_top_utilization_ratio[('policy', 'p')]"] == 0.9
+    assert page["fundledger_ratelimit_top_utilization_ratio[('policy', 'p')]"] == 0.7
     assert page["fundledger_ratelimit_limit_per_second[('policy', 'p')]"] == 5
     assert page["fundledger_ratelimit_burst[('policy', 'p')]"] == 9
     assert page["fundledger_ratelimit_config_info[('version', 'v1')]"] == 1
@@ -316,7 +317,7 @@ def crowded() -> Metrics:
     limits = metrics.now.limits
     for policy in range(12):
         limits.policies[f"policy{policy}"] = (100.0, 100)
-        limits.utilization[f"policy{policy}"] = 0.5
+        limits.utilization[f"policy{policy}"] = {"k": 0.5}
         for state in ("granted", "spent", "returned", "expired"):
             limits.lease_tokens[f"policy{policy} {state}"] = 5
         for api_class in classes[policy % 3 :: 3]:

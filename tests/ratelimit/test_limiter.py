@@ -272,6 +272,24 @@ def test_decisions_are_counted_once_for_each_request() -> None:
     assert total == 3_000
 
 
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("more", ['mode = "strict"', "", "shadow = true"])
+@pytest.mark.parametrize("offered", [0.5, 20.0])
+def test_utilization_is_demand_with_what_was_refused(more: str, offered: float, away: bool) -> None:
+    rate = 20.0
+    fleet = Fleet(a_policy(rate, 20, more), 1)
+    limiter = fleet.workers[0]
+    limiter.store.breaker.open = away
+    # Over whole windows of 10 s; the first one has the burst.
+    for i in range(int(25 * rate * offered)):
+        fleet.go_to(START_S + i / (rate * offered))
+        fleet.asks(0)
+    (busiest,) = limiter.counted().utilization.values()
+    (ratio,) = busiest.values()
+    assert set(busiest) == {"c"}
+    assert ratio == pytest.approx(offered, rel=0.15)
+
+
 def test_a_changed_limit_counts_for_what_is_held_already() -> None:
     fleet = Fleet(a_policy(100, 10), 2)
     assert sum(fleet.asks(0) for _ in range(100)) <= 10 + 2 * fleet.policy.leased(2)

@@ -246,3 +246,19 @@ def test_a_file_without_policies_limits_nobody() -> None:
 def test_a_file_with_types_of_an_earlier_release_is_accepted() -> None:
     assert parse("version = 1").types == parse(default_text()).types == parse("version = 1\n[types]\n").types == {}
     assert parse('version = 1\n[types]\nrefund = ["x"]').types == {"x": ApiClass.REFUND}
+
+
+@pytest.mark.parametrize("name", ["tea-house", "merchant:tea-house"])
+def test_a_merchant_is_named_with_or_without_its_prefix(name: str) -> None:
+    policies = parsed(table("few", "merchant", only=f'["{name}"]'), table("rest", "merchant"))
+
+    def met(key: str) -> str:
+        return policies.matching(ApiClass.PAYMENT, {Kind.MERCHANT: key})[0][0].name
+
+    assert (met("merchant:tea-house"), met("merchant:other")) == ("few", "rest")
+
+
+def test_only_merchants_have_two_spellings() -> None:
+    for kind in ("caller", "account"):
+        (policy,) = parsed(table("few", kind, only='["x"]')).all()
+        assert policy.only == {"x"}

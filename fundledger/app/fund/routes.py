@@ -59,7 +59,7 @@ SERVICE: list[Route[FundService]] = [
     Route(
         "GET",
         "/debug/limits",
-        limits.get_limits,
+        limits.get_limits_of_orders,
         query=("caller", "class", "merchant", "account"),
         api_class=ApiClass.QUERY,
     ),

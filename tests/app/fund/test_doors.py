@@ -231,3 +231,12 @@ def test_snapshots_of_workers_add_up_and_what_all_see_is_not_added() -> None:
     assert (one.answers, one.waiting, one.outstanding, one.outstanding_age_s) == ({"payment posted": 5}, 3, 7, 2.5)
     one.forget_gauges()
     assert (one.answers, one.waiting, one.outstanding, one.workers) == ({"payment posted": 5}, 0, 0, 0)
+
+
+async def test_limits_are_shown_of_a_merchant_with_or_without_its_prefix(
+    limited: tuple[FundService, FundClient],
+) -> None:
+    _, client = limited
+    for name in ("tea-house", "merchant:tea-house"):
+        policies = (await client.get(f"/debug/limits?merchant={name}")).json["policies"]
+        assert {(policy["policy"], policy["of"]) for policy in policies} >= {("merchant", "merchant:tea-house")}
