@@ -4,6 +4,7 @@ The work is linear in the bytes of a body, and Python code sees at most BODY_BYT
 body is split into its items by the decoder (`many`).
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -25,6 +26,10 @@ BATCH_MAX: Final = 5000
 BODY_BYTES_MAX: Final = 64 << 10
 """Of one voucher, order or account, also as an item of a longer body."""
 METADATA_BYTES_MAX: Final = 4096
+_PLAIN_BYTES_MAX: Final = 512
+_decode_texts = msgspec.json.Decoder(dict[str, str]).decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+"""Of an object of texts that is canonical already, such as each voucher of an order has: 1.1 us in the place of 4.6."""
 _is_id = re.compile(ID_PATTERN).match
 _is_type = re.compile(r"[a-z_]{1,32}\Z").match
 
@@ -70,6 +75,8 @@ class AccountBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class ReverseBody(msgspec.Struct, forbid_unknown_fields=True):
     id: str
+    reference: Reference | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"")
 
 
 class HoldBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -265,6 +272,10 @@ def metadata(raw: msgspec.Raw) -> str | None:
             raise bad(f"has the number {cut(text)}, which JSON readers round: send it as a string")
         return value
 
+    if len(given) <= _PLAIN_BYTES_MAX and b"\\" not in given and given.isascii():
+        with contextlib.suppress(msgspec.MsgspecError):
+            if _encode_sorted(_decode_texts(given)) == given:
+                return given.decode()
     if len(given) > METADATA_BYTES_MAX:
         raise bad(f"has more than {METADATA_BYTES_MAX} bytes")
     try:

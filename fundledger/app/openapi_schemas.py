@@ -56,6 +56,7 @@ _DESCRIPTIONS: Final[dict[tuple[str, str], str]] = {
     + ", ".join(f"`{type_.name}`" for type_ in CHART.values() if type_.normal < 0)
     + "; a credit adds to all others",
     ("VoucherBody", "reference"): "a text of yours; part of the voucher's content",
+    ("ReverseBody", "reference"): "a text of yours; part of the reversal's content",
     ("VoucherBody", "ticket"): "taken, not looked at in this version",
     ("VoucherBody", "entries"): "debits and credits are equal; each account is open, and all are of one currency",
     ("BatchBody", "atomic"): "true: all are posted or none; false, or left out: each stands alone",

@@ -15,6 +15,7 @@ from fundledger.app.body import (
     VoucherBody,
     decode_voucher,
     decoder,
+    metadata,
     quotes_of_voucher,
     voucher_id,
 )
@@ -298,7 +299,8 @@ async def get_voucher(service: Service, call: Call) -> Reply:
 async def reverse_voucher(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/{id}/reverse`: post the opposite voucher, linked; once."""
     original_id = voucher_id(call.parameters["id"])
-    id_ = voucher_id(_decode_reverse(call.body).id)
+    body = _decode_reverse(call.body)
+    id_, reference, meta = voucher_id(body.id), body.reference, metadata(body.metadata)
     no = await service.gate.charge_caller(call.passage)
     if no is not None:
         return no
@@ -315,6 +317,8 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     if original.refusal is not None:
         return refused(Refusal(Code.VOUCHER_NOT_POSTED, f"voucher {original_id} was refused"))
     asked = [(account.id, amount) for account, amount in lines]
-    digest = digest_of("reversal", asked, None, None, None, original_id)
-    voucher = Voucher(id_, call.module, "reversal", lines, 0, digest, reverses=original_id)
+    digest = digest_of("reversal", asked, reference, meta, None, original_id)
+    voucher = Voucher(
+        id_, call.module, "reversal", lines, 0, digest, reference=reference, metadata=meta, reverses=original_id
+    )
     return told(service, call.passage, await service.ask(voucher.shard, voucher))

@@ -40,6 +40,12 @@ class _NewHold(msgspec.Struct, omit_defaults=True):
     expires_at: datetime | None = None
 
 
+class _Reversal(msgspec.Struct, omit_defaults=True):
+    id: UUID
+    reference: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
 class _Page(msgspec.Struct):
     entries: list[StatementEntry]
     next_cursor: str | None = None
@@ -157,9 +163,15 @@ class AccountService(Service):
         """Raises Refused when it is; to have refusals as values, post a batch of one."""
         return _told(await self._to.ask("POST", "/v1/vouchers", _encode(voucher)))
 
-    async def reverse_voucher(self, id_: UUID, new_id: UUID) -> PostedVoucher:
-        """The opposite voucher, named `new_id`, once for each voucher. Refused: `voucher-already-reversed`."""
-        return _told(await self._to.ask("POST", f"/v1/vouchers/{id_}/reverse", _encode({"id": new_id})))
+    async def reverse_voucher(
+        self, id_: UUID, new_id: UUID, reference: str | None = None, metadata: dict[str, Any] | None = None
+    ) -> PostedVoucher:
+        """Post the opposite voucher, named `new_id`, once for each voucher. Refused: `voucher-already-reversed`.
+
+        `reference` and `metadata` are the reversal's own, and part of its content.
+        """
+        body = _Reversal(new_id, reference, metadata)
+        return _told(await self._to.ask("POST", f"/v1/vouchers/{id_}/reverse", _encode(body)))
 
     async def voucher(self, id_: UUID) -> VoucherRecord | None:
         """Also of one that was refused for good. None: its id is free, or what was sent has not arrived yet."""

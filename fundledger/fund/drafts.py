@@ -10,7 +10,7 @@ from fundledger.fund import requests
 from fundledger.fund.fees import choose, fee_of
 from fundledger.fund.ids import Ids
 from fundledger.fund.merchants import Merchant
-from fundledger.fund.order import PLATFORM, Kind, Order, State
+from fundledger.fund.order import PLATFORM, VOUCHER_FORMAT, Kind, Order, State
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Request
 
@@ -69,6 +69,7 @@ def draft_of(
         created_at=at,
         ticket=request.ticket,
         due_at=at + timedelta(seconds=due_s),
+        voucher_format=VOUCHER_FORMAT,
     )
     about = None
     match request:

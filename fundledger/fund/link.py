@@ -73,8 +73,8 @@ class Verdict(msgspec.Struct, frozen=True):
 def voucher_of(order: Order) -> Voucher:
     """What posting an order posts: the same, however often it is asked for."""
     entries = [Entry(*entry) for entry in flows.entries_of(order)]
-    reference = f"{REFERENCE}{order.id}"
-    return Voucher(order.voucher_id, flows.voucher_type(order.kind), entries, reference, ticket=order.ticket)
+    type_ = flows.voucher_type(order.kind)
+    return Voucher(order.voucher_id, type_, entries, reference_of(order), metadata_of(order), order.ticket)
 
 
 def end_voucher_of(order: Order, ending: Ending) -> Voucher:
@@ -82,7 +82,17 @@ def end_voucher_of(order: Order, ending: Ending) -> Voucher:
     entries = [Entry(*entry) for entry in flows.end_entries_of(order, ending)]
     type_ = flows.end_voucher_type(ending)
     id_ = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
-    return Voucher(id_, type_, entries, f"{REFERENCE}{order.id}")
+    return Voucher(id_, type_, entries, reference_of(order), metadata_of(order))
+
+
+def reference_of(order: Order) -> str:
+    """The reference of each voucher of an order."""
+    return f"{REFERENCE}{order.id}"
+
+
+def metadata_of(order: Order) -> dict[str, str] | None:
+    """The metadata of each voucher of an order, which statements show. None in the first format."""
+    return {"kind": str(order.kind), "order_no": order.order_no} if order.voucher_format > 1 else None
 
 
 class AccountLink:
@@ -161,7 +171,8 @@ class AccountLink:
         assert order.of_order is not None
         try:
             reversed_ = order.of_voucher or voucher_id(order.of_order)
-            posted = await self._service.reverse_voucher(reversed_, order.voucher_id)
+            says = (None, None) if order.voucher_format == 1 else (reference_of(order), metadata_of(order))
+            posted = await self._service.reverse_voucher(reversed_, order.voucher_id, *says)
         except NotDone as no:
             return await self._recorded(order.voucher_id, no.problem, _refused(no.problem))
         except Fault as fault:

@@ -11,6 +11,10 @@ from asyncpg.pgproto import pgproto
 
 PLATFORM: Final = "platform"
 """Stands as the merchant of orders that are no merchant's."""
+VOUCHER_FORMAT: Final = 2
+"""Of new orders. 1: the vouchers of an order have its id in their reference; 2: and its kind and `order_no` in their
+metadata. An order keeps its format: another one would change the content of vouchers that are posted.
+"""
 
 
 class Kind(StrEnum):
@@ -101,6 +105,7 @@ class Order(msgspec.Struct):
     end_voucher_id: UUID | None = None
     mac: bytes | None = None
     mac_key: int | None = None
+    voucher_format: int = 1
 
     @property
     def net(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +15,7 @@ from fundledger.fund.statements import SQL
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 AnyConnection: TypeAlias = "Connection | Pool"
+_FIELDS: Final = Order.__struct_fields__
 _encode = msgspec.json.Encoder().encode
 
 
@@ -36,8 +37,10 @@ class Marked(msgspec.Struct):
 
 
 def order_from(row: Any) -> Order:
-    """From a row with the columns of an order, in the order of its fields."""
-    fields = dict(row)
+    """Return the order of a row with all its columns. One that is missing raises KeyError: a default in its place would
+    change the content of the order's voucher.
+    """
+    fields = {name: row[name] for name in _FIELDS}
     fields["kind"], fields["state"] = Kind(fields["kind"]), State(fields["state"])
     if fields["problem"] is not None:
         fields["problem"] = fields["problem"].encode()

@@ -73,3 +73,35 @@ def test_a_nul_is_refused_behind_whatever_it_stands(text: str) -> None:
 def test_the_length_is_looked_at_before_anything_else() -> None:
     with pytest.raises(BadRequest, match=f"more than {METADATA_BYTES_MAX} bytes"):
         stored("[" * (METADATA_BYTES_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"a":"x"}',
+        '{"kind":"payment","order_no":"2026-1"}',
+        '{"order_no":"2026-1","kind":"payment"}',
+        '{ "a" : "x" }',
+        '{"a":"x","b":1}',
+        '{"a":null}',
+        '{"a":"x","b":["y"]}',
+        '{"a":"\u007f/<>&"}',
+        '{"A":"x","a":"y","_":"z"}',
+        '{"a":"' + "x" * 600 + '"}',
+        '{"ä":"x"}',
+        '{"a":"\\n"}',
+    ],
+)
+def test_the_shorter_way_stores_what_the_longer_one_does(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = stored(text)
+    monkeypatch.setattr("fundledger.app.body._PLAIN_BYTES_MAX", -1)
+    assert (
+        stored(text) == short == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    )
+
+
+@pytest.mark.parametrize("text", ['{"a":"x","a":"x"}', '{"a":"x","a":"y"}', '["a"]', '"a"', '{"a":"\x01"}', '{"a":"x"'])
+def test_the_shorter_way_takes_nothing_that_the_longer_one_refuses(text: str) -> None:
+    with pytest.raises(BadRequest):
+        stored(text)

@@ -271,3 +271,20 @@ async def test_a_reversal_can_be_reversed(client: Client) -> None:
     await client.post(f"/v1/vouchers/{original['id']}/reverse", {"id": first})
     assert (await client.post(f"/v1/vouchers/{first}/reverse", {"id": second})).status == 201
     assert [(await client.balance(x))["posted"] for x in (a, b)] == [70, 30]
+
+
+async def test_a_reversal_has_a_reference_and_metadata_of_its_own_which_are_its_content(client: Client) -> None:
+    original = await client.pay(await client.bank(), await client.merchant(), 5)
+    path, id_ = f"/v1/vouchers/{original.json['id']}/reverse", new_id()
+    asked = {"id": id_, "reference": "order 7", "metadata": {"order_no": "7", "kind": "reversal"}}
+    first = await client.post(path, asked)
+    assert first.status == 201
+    assert (first.json["reference"], first.json["metadata"]) == ("order 7", asked["metadata"])
+    again = await client.post(path, asked)
+    assert (again.status, again.body) == (200, first.body)
+    for other in ({"id": id_}, {**asked, "reference": "order 8"}, {**asked, "metadata": {"order_no": "8"}}):
+        assert is_problem(await client.post(path, other), 422, "voucher-id-reused")
+    for bad, field in (({"metadata": []}, "metadata"), ({"reference": ""}, "reference"), ({"note": "x"}, "note")):
+        answer = await client.post(path, {"id": new_id(), **bad})
+        assert answer.status == 400
+        assert field.encode() in answer.body

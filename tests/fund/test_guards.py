@@ -61,6 +61,7 @@ BITES: dict[str, str] = {
     "orders_refused_for_a_reason": ORDER.format("state = 'refused'"),
     "orders_refused_for_a_reason ": ORDER.format("problem = '{}'"),
     "orders_mac": ORDER.format("mac = NULL"),
+    "orders_voucher_format": ORDER.format("voucher_format = 3"),
     "orders_stuck_from": ORDER.format("state = 'stuck', problem = '{}', stuck_from = 'paid'"),
     "orders_stuck_from_a_state": ORDER.format("stuck_from = 'posted'"),
     "orders_approved_by_another": ORDER.format("approved_by = module"),

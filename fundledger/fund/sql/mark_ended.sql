@@ -7,7 +7,7 @@ WITH marked AS (
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT m.id, m.merchant, m.kind, m.state, json_strip_nulls(json_build_object('channel_ref', m.channel_ref, 'reason', m.reason)),
@@ -22,4 +22,4 @@ SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currenc
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key FROM marked o
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format FROM marked o

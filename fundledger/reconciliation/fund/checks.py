@@ -50,6 +50,7 @@ GUARDS: Final = frozenset(
         "orders_stuck_from",
         "orders_stuck_from_a_state",
         "orders_mac",
+        "orders_voucher_format",
         "orders_no_delete",
         "orders_no_truncate",
         "payments_pkey",

@@ -1,0 +1,219 @@
+"""The vouchers of an order say which order it is, and those of an older order stay as they were posted."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from fundledger.client.types import StatementEntry, Voucher
+from fundledger.fund import drafts
+from fundledger.fund.answer import Taken
+from fundledger.fund.link import AccountLink, Away, Verdict, end_voucher_of, voucher_of
+from fundledger.fund.order import VOUCHER_FORMAT, Kind, Order, State
+from fundledger.fund.orders import order_from, read_order
+from fundledger.ledger.voucher import digest_of
+from tests.support.desk import FundDesk
+from tests.support.fund_books import prove_fund
+from tests.support.fund_world import an_order
+from tests.support.running import RunningService
+
+
+class Unanswered(AccountLink):
+    """The account service, whose answers are lost while `lost`."""
+
+    lost = False
+
+    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
+        verdicts = await super().post_vouchers(vouchers)
+        if self.lost:
+            raise Away("lost")
+        return verdicts
+
+    async def _reverse(self, order: Order) -> Verdict | None:
+        verdict = await super()._reverse(order)
+        if self.lost:
+            raise Away("lost")
+        return verdict
+
+
+@pytest.fixture
+async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
+    desk = FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.3)
+    desk.link = Unanswered(desk.accounts)
+    async with desk:
+        yield desk
+    await prove_fund(fund_database, service.dsn, desk.salt)
+
+
+# --- Golden vouchers ------------------------------------------------------------------------------------------------
+
+ORDER = an_order(Kind.PAYMENT, "no-1", 100, merchant="tea", channel="icbc", settle="later")
+GOLDEN = {
+    1: b'{"id":"%(id)s","type":"pay","entries":[{"account":"bank:icbc","side":"debit","amount":100},'
+    b'{"account":"merchant:tea:pending","side":"credit","amount":100}],"reference":"fund:%(order)s"}',
+    2: b'{"id":"%(id)s","type":"pay","entries":[{"account":"bank:icbc","side":"debit","amount":100},'
+    b'{"account":"merchant:tea:pending","side":"credit","amount":100}],"reference":"fund:%(order)s",'
+    b'"metadata":{"kind":"payment","order_no":"no-1"}}',
+}
+DIGESTS = {
+    1: "0b2c883b9ae7607c6b4213d24ee51f4a1570fc7c5e0da632942bc90ced991073",
+    2: "a6aeaa3e233d4ff0300dfe6bbcabe69d853085cf79a645a43580a160cbefa78d",
+}
+
+
+@pytest.mark.parametrize("format_", [1, 2])
+def test_what_an_order_posts_never_changes(format_: int) -> None:
+    order = msgspec.structs.replace(ORDER, voucher_format=format_)
+    ids = {b"id": str(order.voucher_id).encode(), b"order": str(order.id).encode()}
+    assert msgspec.json.encode(voucher_of(order)) == GOLDEN[format_] % ids
+    voucher = voucher_of(order)
+    lines = [(entry.account, entry.amount if entry.side == "credit" else -entry.amount) for entry in voucher.entries]
+    meta = None if voucher.metadata is None else msgspec.json.encode(voucher.metadata).decode()
+    digest = digest_of(voucher.type, lines, voucher.reference, meta, None, None)
+    assert digest.hex() == DIGESTS[format_]
+
+
+def test_the_metadata_of_an_order_is_canonical() -> None:
+    """The account service stores its keys sorted, and takes a shorter way where they are."""
+    meta = voucher_of(msgspec.structs.replace(ORDER, voucher_format=2)).metadata
+    assert meta is not None
+    assert list(meta) == sorted(meta) == ["kind", "order_no"]
+
+
+# --- What a statement shows -----------------------------------------------------------------------------------------
+
+
+async def lines_of(desk: FundDesk, account: str) -> list[StatementEntry]:
+    return [line async for line in desk.accounts.entries(account)]
+
+
+async def test_the_statement_of_a_merchant_names_the_order_of_each_line(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    channel = f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 1_000)
+    await desk.pay(merchant, "undone", 70)
+    await desk.pay(merchant, "later", 300, settle="later")
+    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+    await desk.done("settlement", merchant=merchant, order_no="s")
+    reason = {"reason": "wrong"}
+    undo = {"order_no": "u", "of_kind": "payment", "of_order_no": "undone", **reason}
+    await desk.done("reversal", merchant=merchant, **undo)
+    for number, ending in (("w", "paid"), ("b", "bounced")):
+        order = await desk.done("withdrawal", merchant=merchant, order_no=number, amount=50, channel=channel)
+        ended = await desk.desk.end(order.id, ending, "ref", None, "m")
+        assert isinstance(ended, Taken)
+    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=20)
+    adjusted = {"order_no": "a", "amount": 5, "direction": "credit", **reason}
+    adjustment = await desk.done("adjustment", merchant=merchant, **adjusted)
+    assert isinstance(await desk.desk.approve(adjustment.id, "another"), Taken)
+    found = await lines_of(desk, f"merchant:{merchant}:available")
+    assert [(line.type, line.kind, line.order_no) for line in found] == [
+        ("pay", "payment", "p"),
+        ("pay", "payment", "undone"),
+        ("refund", "refund", "r"),
+        ("settle", "settlement", "s"),
+        ("reversal", "reversal", "u"),
+        ("withdraw", "withdrawal", "w"),
+        ("withdraw", "withdrawal", "b"),
+        ("withdraw_bounced", "withdrawal", "b"),
+        ("chargeback", "chargeback", "c"),
+        ("adjustment", "adjustment", "a"),
+    ]
+    assert all(line.reference is not None and line.reference.startswith("fund:") for line in found)
+    transit = await lines_of(desk, f"transit:payout:{channel}")
+    assert ("withdraw_paid", "withdrawal", "w") in [(line.type, line.kind, line.order_no) for line in transit]
+
+
+# --- Orders of before -----------------------------------------------------------------------------------------------
+
+
+async def begin_as_before(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> list[Order]:
+    """Orders in the first format whose vouchers are posted, and whose answers were lost: all are `posting`, or end."""
+    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    with monkeypatch.context() as before:
+        before.setattr(drafts, "VOUCHER_FORMAT", 1)
+        await desk.pay(merchant, "p", 1_000)
+        await desk.pay(merchant, "undone", 70)
+        drawn = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=channel)
+        desk.link.lost = True  # type: ignore[attr-defined]
+        refund = {"merchant": merchant, "payment_order_no": "p"}
+        undo = {"merchant": merchant, "of_kind": "payment", "of_order_no": "undone", "reason": "wrong"}
+        orders = [
+            await desk.pay(merchant, "q", 5),
+            await desk.done("refund", order_no="r", amount=100, **refund),
+            await desk.done("withdrawal", merchant=merchant, order_no="v", amount=40, channel=channel),
+            await desk.done("reversal", order_no="u", **undo),
+        ]
+        assert {order.state for order in orders} == {State.POSTING}
+        assert isinstance(await desk.desk.end(drawn.id, "paid", "ref", None, "m"), Taken)
+        desk.link.lost = False  # type: ignore[attr-defined]
+    return [*orders, drawn]
+
+
+async def recover(desk: FundDesk) -> None:
+    while await desk.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
+        await desk.recoverer.recover_some()
+
+
+async def states(desk: FundDesk, orders: Sequence[Order]) -> list[str]:
+    found = [await read_order(desk.pool, order.id) for order in orders]
+    return [str(order.state) for order in found if order is not None]
+
+
+async def test_vouchers_of_before_are_the_same_when_they_are_sent_again(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = await begin_as_before(desk, monkeypatch)
+    had = await desk.of(f"m-{desk.salt}")
+    assert VOUCHER_FORMAT == 2
+    await recover(desk)
+    assert await states(desk, orders) == ["posted", "posted", "posted", "posted", "paid"]
+    assert await desk.of(f"m-{desk.salt}") == had == (1_000 - 50 + 5 - 100 - 40, 0, 0)
+
+
+async def test_without_the_format_of_the_order_they_would_be_other_vouchers(
+    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin of the test before: the digests differ, so each order is stuck, and no money moves twice."""
+    orders = await begin_as_before(desk, monkeypatch)
+    had = await desk.of(f"m-{desk.salt}")
+    await desk.pool.execute("UPDATE fund.orders SET voucher_format = 2")
+    await recover(desk)
+    assert await states(desk, orders) == ["stuck"] * 5
+    assert await desk.of(f"m-{desk.salt}") == had
+    await desk.pool.execute("UPDATE fund.orders SET voucher_format = 1")
+    for order in orders:
+        assert isinstance(await desk.desk.retry(order.id, "person"), Taken)
+    await recover(desk)
+    assert await states(desk, orders) == ["posted", "posted", "posted", "posted", "paid"]
+
+
+async def test_an_order_that_another_version_inserts_has_the_first_format(desk: FundDesk) -> None:
+    merchant = await desk.merchant()
+    order = await desk.pay(merchant, "p", 5)
+    assert await desk.value("SELECT voucher_format FROM fund.orders WHERE id = $1", order.id) == 2
+    columns = await desk.value(
+        "SELECT string_agg(column_name, ', ') FROM information_schema.columns WHERE table_schema = 'fund'"
+        " AND table_name = 'orders' AND column_name NOT IN ('id', 'seq', 'voucher_format')"
+    )
+    insert = f"INSERT INTO fund.orders (id, {columns}) SELECT gen_random_uuid(), {columns} FROM fund.orders"
+    async with desk.pool.acquire() as connection:
+        old = connection.transaction()
+        await old.start()
+        inserted = await connection.fetchval(f"{insert} RETURNING voucher_format")
+        await old.rollback()
+    assert inserted == 1
+
+
+def test_a_row_without_its_format_is_no_order() -> None:
+    row: dict[str, Any] = {name: getattr(ORDER, name) for name in ORDER.__struct_fields__}
+    assert order_from(row) == ORDER
+    del row["voucher_format"]
+    with pytest.raises(KeyError, match="voucher_format"):
+        order_from(row)
+
+
+def test_the_end_of_a_withdrawal_says_its_order_too() -> None:
+    order = an_order(Kind.WITHDRAWAL, "w", 50, channel="c", ending="paid", voucher_format=2)
+    assert end_voucher_of(order, "paid").metadata == {"kind": "withdrawal", "order_no": "w"}
