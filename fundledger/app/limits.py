@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S: Final = 0.3
 TYPES_IGNORED: Final = "not used any more, the class of a voucher follows from what it moves; the table may be removed"
-_OF_A_LEDGER: Final = ("ledger-id", "keys", "postgres")
+_OF_A_LEDGER: Final = ("ledger-id", "postgres")
 """What a data directory has from its first start on."""
 _is_id = re.compile(ID_PATTERN).match
 _log = logging.getLogger(__name__)

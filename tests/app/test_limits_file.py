@@ -27,7 +27,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.source, record.version) for record in found]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("mark", ["ledger-id", "keys", "postgres", None])
+@pytest.mark.parametrize("mark", ["ledger-id", "postgres", None])
 @pytest.mark.parametrize("accepted", [MINE, "broken = ", None])
 def test_limits_that_are_gone_are_those_in_force_last_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: str | None, accepted: str | None
