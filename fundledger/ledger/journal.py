@@ -25,7 +25,7 @@ from fundledger.ledger.directory import Directory, Reader
 from fundledger.ledger.integrity import Tampered, check_entry, fetch_of
 from fundledger.ledger.positions import Position, positions_at, read_positions
 from fundledger.ledger.records import Name
-from fundledger.ledger.settled import settle
+from fundledger.ledger.settled import AHEAD_MAX_US, settle
 from fundledger.ledger.sources import Source, read_sources
 from fundledger.security.keys import Keys
 
@@ -104,11 +104,13 @@ async def read_statement(
 async def _complete(
     reader: Reader, keys: Keys, account: Account, layout: Layout, to: datetime | None
 ) -> tuple[list[asyncpg.Record], datetime | None]:
-    """The sub-accounts of the account, verified, and up to when their entries are shown; None: all of them."""
+    """The sub-accounts of the account, verified, and up to when their entries are shown; None: all of them. That is at
+    most AHEAD_MAX_US from now.
+    """
     sub_accounts = (await read_verified(reader, keys, account, layout)).sub_accounts
     if len(sub_accounts) == 1:
         return sub_accounts, to
-    upto_us = max(row["posted_at_us"] for row in sub_accounts)
+    upto_us = min(max(row["posted_at_us"] for row in sub_accounts), clock.now_us() + AHEAD_MAX_US)
     if to is not None:
         upto_us = min(upto_us, clock.us(to))
     await settle(reader, upto_us)

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from fundledger.ledger import clock, journal, posting
+from fundledger.ledger import clock, journal, posting, settled
 from fundledger.ledger.account import Account
 from fundledger.ledger.batch import Batch, Rebalance, Resplit
+from fundledger.ledger.fault import Unavailable
 from fundledger.ledger.integrity import Tampered
 from fundledger.ledger.journal import BadCursor, StatementEntry, read_statement
 from fundledger.ledger.routes import follow, read_routes
+from fundledger.ledger.settled import settle
 from fundledger.ledger.statements import SQL
 from tests.ledger.test_reads_verify import OF_ENTRIES
 from tests.support.ledger import Ledger, codes, posted, transfer
@@ -157,6 +159,95 @@ async def test_a_statement_that_raises_no_mark_gets_lines_before_what_it_showed(
     other = await ledger.worker(1)
     assert posted(await other.post_one(transfer(bank, await other.account("b"), 2)))
     assert [e.amount for e in await statement(ledger, bank)] == [2, *[e.amount for e in page]]
+
+
+DAY_US = 24 * 3600 * 1_000_000
+
+
+async def of_a_wrong_clock(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Account, list[StatementEntry], int]:
+    """A split account with one line of a clock that was 40 days ahead for a moment; its statement now; and now."""
+    m = await split_account(ledger)
+    other = await ledger.account("other", balance=9)
+    now, before = clock.now_us(), await statement(ledger, m)
+    monkeypatch.setattr(clock, "now_us", lambda: now + 40 * DAY_US)
+    assert posted(await ledger.post_one(transfer(other, m, 3)))
+    monkeypatch.setattr(clock, "now_us", lambda: now)
+    page = await statement(ledger, m)
+    assert page[: len(before)] == before
+    return m, page, now
+
+
+async def time_of_another(ledger: Ledger) -> int:
+    """When a payment between two accounts of no other one is posted."""
+    a, b = await ledger.account("payer", balance=5), await ledger.account("payee")
+    assert posted(await ledger.post_one(transfer(a, b, 5)))
+    return clock.us((await statement(ledger, b))[-1].posted_at)
+
+
+async def test_an_entry_of_a_clock_that_was_ahead_gives_its_time_to_no_other_account(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m, page, now = await of_a_wrong_clock(ledger, monkeypatch)
+    assert [line.amount for line in page] == [100, 50, 120, 5]
+    assert now <= await time_of_another(ledger) <= now + DAY_US + 1_000_000
+    monkeypatch.setattr(clock, "now_us", lambda: now + 39 * DAY_US + 1)
+    assert [line.amount for line in await statement(ledger, m)] == [100, 50, 120, 5, 3]
+    await ledger.prove()
+
+
+async def test_without_a_bound_one_entry_dates_the_whole_ledger(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken twin."""
+    monkeypatch.setattr(journal, "AHEAD_MAX_US", 400 * DAY_US)
+    _, page, now = await of_a_wrong_clock(ledger, monkeypatch)
+    assert [line.amount for line in page] == [100, 50, 120, 5, 3]
+    assert await time_of_another(ledger) > now + 40 * DAY_US
+
+
+class Counting:
+    """A reader that counts how often it reads each statement."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.read: dict[str, int] = {}
+
+    async def fetch(self, query: str, *arguments: object) -> list[Any]:
+        name = next(name for name in SQL if SQL[name] == query)
+        self.read[name] = self.read.get(name, 0) + 1
+        return list(await self._reader.fetch(query, *arguments))
+
+
+async def test_locks_are_looked_at_once_however_long_a_batch_takes(ledger: Ledger) -> None:
+    await split_account(ledger)
+    async with ledger.reading() as writer, ledger.reading() as locker, ledger.reading() as other:
+        counting = Counting(other)
+        async with locker.transaction():
+            # A lock without an id of a transaction: nothing is written yet, and the mark is looked at later.
+            await locker.execute("LOCK TABLE ledger.entries IN ROW EXCLUSIVE MODE")
+            await settle(counting, clock.now_us())
+            assert counting.read == {"statement_mark": 1, "raise_statement_mark": 1, "entry_writers": 1}
+            async with writer.transaction():
+                await writer.execute("LOCK TABLE ledger.entries IN ROW EXCLUSIVE MODE")
+                await writer.fetchval("SELECT pg_current_xact_id()")
+                waits = asyncio.create_task(settle(counting, clock.now_us()))
+                await eventually(lambda: counting.read.get("running_transactions", 0) >= 3, "it waits")
+                assert not waits.done()
+            await waits
+    assert counting.read["entry_writers"] == 2
+
+
+async def test_a_batch_that_never_ends_is_waited_for_a_bounded_time(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settled, "WITHIN_S", 0.05)
+    async with ledger.reading() as writer, writer.transaction():
+        await writer.execute("LOCK TABLE ledger.entries IN ROW EXCLUSIVE MODE")
+        await writer.fetchval("SELECT pg_current_xact_id()")
+        with pytest.raises(Unavailable):
+            await settle(ledger.connection, clock.now_us())
 
 
 async def raise_mark(ledger: Ledger, upto_us: int) -> None:
