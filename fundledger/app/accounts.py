@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-import asyncpg
 import msgspec
 
 from fundledger.app import render, statement
@@ -34,12 +33,11 @@ from fundledger.ledger.accounts import (
     balance_at,
     list_account_ids,
     read_accounts,
+    read_accounts_apart,
 )
 from fundledger.ledger.batch import SetPolicy, SetStatus
 from fundledger.ledger.chart import CHART, AccountType
-from fundledger.ledger.directory import AccountTampered
 from fundledger.ledger.fault import Fault
-from fundledger.ledger.integrity import UNREADABLE, Tampered
 from fundledger.ledger.journal import ENTRIES, LIMIT_DEFAULT, LIMIT_MAX, LINES, BadCursor, read_statement
 
 _decode_account = decoder(AccountBody)
@@ -128,7 +126,7 @@ async def list_accounts(service: Service, call: Call) -> Reply:
 
     async def read() -> tuple[list[AccountView], list[str], str | None]:
         ids, cursor = await list_account_ids(service.pool, wanted, after, limit)
-        views, unverified = await _read_each(service, ids)
+        views, unverified = await read_accounts_apart(service.pool, service.directory, service.layout, ids)
         return views, unverified, cursor
 
     views, unverified, cursor = await service.reading_durable(read)
@@ -137,22 +135,6 @@ async def list_accounts(service: Service, call: Call) -> Reply:
         return Reply(200, _csv_of_accounts(shown), CSV, {"X-Next-Cursor": cursor} if cursor else {})
     accounts = [msgspec.Raw(render.account(view)) for view in shown]
     return Reply(200, render.encode({"accounts": accounts, "unverified": unverified, "next_cursor": cursor}))
-
-
-async def _read_each(service: Service, ids: list[str]) -> tuple[list[AccountView], list[str]]:
-    """The accounts with these ids, and the ids whose records do not verify: one of them hides no other."""
-    views: list[AccountView] = []
-    unverified: list[str] = []
-    for id_ in ids:
-        try:
-            views += (await read_accounts(service.pool, service.directory, service.layout, [id_])).values()
-        except (AccountTampered, Tampered):
-            unverified.append(id_)
-        except UNREADABLE as error:
-            if isinstance(error, asyncpg.InterfaceError):
-                raise
-            unverified.append(id_)
-    return views, unverified
 
 
 def _one_of(text: str | None, name: str, accepted: Collection[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Opening accounts, and reading them."""
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -12,8 +13,8 @@ from fundledger.ledger import clock
 from fundledger.ledger.account import Account, Status, shard_of
 from fundledger.ledger.batch import Unfolded
 from fundledger.ledger.chart import CHART
-from fundledger.ledger.directory import Directory, Reader
-from fundledger.ledger.integrity import Tampered, check_buffered, check_sub_accounts, fetch_of, verifies
+from fundledger.ledger.directory import AccountTampered, Directory, Reader
+from fundledger.ledger.integrity import UNREADABLE, Tampered, check_buffered, check_sub_accounts, fetch_of, verifies
 from fundledger.ledger.positions import positions_at, snapshot
 from fundledger.ledger.records import hold_message
 from fundledger.ledger.statements import SQL
@@ -187,23 +188,80 @@ async def read_accounts(
     views = {}
     for row in await reader.fetch(SQL["accounts_by_id"], account_ids):
         account = directory.verified(row)
-        held = await read_verified(reader, directory.keys, account, layout)
-        standing = [slot for slot in held.sub_accounts if slot["status"] != Status.MERGED]
-        views[account.id] = AccountView(
-            account,
-            row["module"],
-            row["owner"],
-            row["metadata"],
-            row["created_at"],
-            Status(max((slot["status"] for slot in standing), default=Status.OPEN)),
-            sum(slot["posted"] for slot in held.sub_accounts) * account.type.normal,
-            sum(slot["held"] for slot in held.sub_accounts),
-            held.pending,
-            sum(slot["version"] for slot in held.sub_accounts),
-            len(standing),
-            held.heat,
-        )
+        views[account.id] = _view(account, row, await read_verified(reader, directory.keys, account, layout))
     return views
+
+
+async def read_accounts_apart(
+    reader: Reader, directory: Directory, layout: Layout, account_ids: Sequence[str]
+) -> tuple[list[AccountView], list[str]]:
+    """The accounts that exist among these ids, in their order, and the ids of those that do not verify: one of them
+    hides no other. In two statements, or in two for each account where a row has a value that cannot be read at all.
+    """
+    try:
+        rows = {row["id"]: row for row in await reader.fetch(SQL["accounts_by_id"], account_ids)}
+        accounts: dict[str, Account] = {}
+        for id_, row in rows.items():
+            with contextlib.suppress(AccountTampered, *UNREADABLE):
+                accounts[id_] = directory.verified(row)
+        of: dict[int, list[asyncpg.Record]] = {account.number: [] for account in accounts.values()}
+        for row in await reader.fetch(SQL["read_balances_of_many"], list(of)):
+            of[row["account_number"]].append(row)
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, asyncpg.InterfaceError):
+            raise
+        return await _read_one_by_one(reader, directory, layout, account_ids)
+    views = []
+    for id_ in account_ids:
+        account = accounts.get(id_)
+        with contextlib.suppress(Tampered, *UNREADABLE):
+            if account is not None:
+                held = held_of(directory.keys, account, layout, sorted(of[account.number], key=_place))
+                views.append(_view(account, rows[id_], held))
+    shown = {view.account.id for view in views}
+    return views, [id_ for id_ in account_ids if id_ in rows and id_ not in shown]
+
+
+def _place(row: asyncpg.Record) -> tuple[int, int, int]:
+    """Where a row of `read_balances_of_many` stands among those of its account; see there for the columns."""
+    if row["shard"] is None:
+        return 1, row["held"], row["slot"]
+    return 0, row["slot"], row["shard"]
+
+
+async def _read_one_by_one(
+    reader: Reader, directory: Directory, layout: Layout, account_ids: Sequence[str]
+) -> tuple[list[AccountView], list[str]]:
+    views: list[AccountView] = []
+    unverified: list[str] = []
+    for id_ in account_ids:
+        try:
+            views += (await read_accounts(reader, directory, layout, [id_])).values()
+        except (AccountTampered, Tampered):
+            unverified.append(id_)
+        except UNREADABLE as error:
+            if isinstance(error, asyncpg.InterfaceError):
+                raise
+            unverified.append(id_)
+    return views, unverified
+
+
+def _view(account: Account, row: asyncpg.Record, held: "Held") -> AccountView:
+    standing = [slot for slot in held.sub_accounts if slot["status"] != Status.MERGED]
+    return AccountView(
+        account,
+        row["module"],
+        row["owner"],
+        row["metadata"],
+        row["created_at"],
+        Status(max((slot["status"] for slot in standing), default=Status.OPEN)),
+        sum(slot["posted"] for slot in held.sub_accounts) * account.type.normal,
+        sum(slot["held"] for slot in held.sub_accounts),
+        held.pending,
+        sum(slot["version"] for slot in held.sub_accounts),
+        len(standing),
+        held.heat,
+    )
 
 
 class AccountFilter(msgspec.Struct, frozen=True):
@@ -254,7 +312,11 @@ async def read_verified(reader: Reader, keys: Keys, account: Account, layout: La
 
     The work grows with what waits in the buffer of the account, which is folded several times a second.
     """
-    rows = await fetch_of(reader, account, "read_balances")
+    return held_of(keys, account, layout, await fetch_of(reader, account, "read_balances"))
+
+
+def held_of(keys: Keys, account: Account, layout: Layout, rows: Sequence[asyncpg.Record]) -> Held:
+    """What these rows of `read_balances`, all of the account, come to. Raises Tampered."""
     sub_accounts = [row for row in rows if row["shard"] is not None]
     check_sub_accounts(keys, account, layout, sub_accounts)
     buffered = [

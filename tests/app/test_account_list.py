@@ -11,10 +11,11 @@ import pytest
 
 from fundledger.client.account_service import AccountService
 from fundledger.ledger import accounts as ledger_accounts
-from fundledger.ledger.accounts import AccountFilter, list_account_ids
+from fundledger.ledger.accounts import AccountFilter, list_account_ids, read_accounts, read_accounts_apart
+from fundledger.ledger.batch import Resplit
 from tests.support.answers import is_problem
 from tests.support.client import Client
-from tests.support.ledger import Ledger
+from tests.support.ledger import Ledger, posted, transfer
 from tests.support.running import RunningService
 
 
@@ -152,3 +153,47 @@ async def test_an_account_that_does_not_verify_hides_no_other(
         back = "UPDATE ledger.accounts SET metadata = $2::json, key_version = $3, created_at = $4::text::timestamptz WHERE id = $1"
         await connection.execute(back, f"{owner}:c", *was)
         await connection.close()
+
+
+class Counting:
+    """A reader that counts the statements that it runs."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.statements = 0
+
+    async def fetch(self, query: str, *arguments: object) -> list[Any]:
+        self.statements += 1
+        return list(await self._reader.fetch(query, *arguments))
+
+
+async def test_a_page_is_read_in_two_statements_as_its_accounts_are_one_by_one(ledger: Ledger) -> None:
+    bank, split = await ledger.account("bank", "bank"), await ledger.account("m:split", balance=90)
+    assert (await ledger.post_one(Resplit(split, 3, "a test", "tests"))).refusal is None
+    ids = ["bank", "m:split", "nobody", *(f"m:{number}" for number in range(30))]
+    for id_ in ids[3:]:
+        await ledger.open(id_, "merchant_available", id_, "CNY", buffered=True)
+    async with ledger.reading() as reader:
+        for number in range(3, 12):
+            to = (await ledger.directory.resolve(reader, [ids[number]]))[ids[number]]
+            for amount in range(1, number):
+                assert posted(await ledger.post_one(transfer(bank, to, amount)))
+        counting = Counting(reader)
+        views, unverified = await read_accounts_apart(counting, ledger.directory, ledger.layout, ids)
+        alone = await read_accounts(reader, ledger.directory, ledger.layout, ids)
+    assert counting.statements == 2
+    assert unverified == []
+    assert [view.account.id for view in views] == [id_ for id_ in ids if id_ != "nobody"]
+    assert {view.account.id: view for view in views} == alone
+    assert any(view.pending for view in views)
+
+
+@pytest.mark.parametrize("edit", ["posted = posted + 1", "key_version = 99", "slots = 2"])
+async def test_sub_accounts_that_do_not_verify_hide_no_other_account(ledger: Ledger, edit: str) -> None:
+    for name in "abc":
+        await ledger.account(f"m:{name}", balance=5)
+    number = (await ledger.account("m:b")).number
+    ids = ["m:a", "m:b", "m:c"]
+    await ledger.connection.execute(f"UPDATE ledger.sub_accounts SET {edit} WHERE account_number = $1", number)
+    views, unverified = await read_accounts_apart(ledger.connection, ledger.directory, ledger.layout, ids)
+    assert ([view.account.id for view in views], unverified) == (["m:a", "m:c"], ["m:b"])
