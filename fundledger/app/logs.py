@@ -3,13 +3,17 @@
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fundledger.app.line_writer import LineWriter
 from fundledger.app.terminal import ERROR, is_standard, writer_of
 
-_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "once"}
+REPEAT_S: Final = 3600.0
+REMEMBERED_MAX: Final = 10_000
 Format = Literal["auto", "json", "text"]
 
 
@@ -60,6 +64,36 @@ def _shown(value: object) -> str:
     return text if text.isprintable() and not set(text) & set(' ="') else json.dumps(text)
 
 
+class Once(logging.Filter):
+    """Passes a record whose `extra` has `once` when that value is new, and again after REPEAT_S, with `repeated`: how
+    many were left out since. A row that does not verify is met at each read, and the first line is the one to act on.
+    At the level debug all pass, as debug.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._passed: dict[object, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        once = getattr(record, "once", None)
+        if once is None:
+            return True
+        now = self._clock()
+        passed_at, repeated = self._passed.get(once, (now - REPEAT_S, 0))
+        if now - passed_at < REPEAT_S:
+            self._passed[once] = passed_at, repeated + 1
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            return logging.getLogger().isEnabledFor(logging.DEBUG)
+        if repeated:
+            record.repeated = repeated
+        if len(self._passed) >= REMEMBERED_MAX:
+            del self._passed[next(iter(self._passed))]
+        self._passed.pop(once, None)
+        self._passed[once] = now, 0
+        return True
+
+
 class _Lines(logging.Handler):
     """Records as lines of a writer. `flush`, which the end of the process calls, waits a bounded time."""
 
@@ -104,6 +138,7 @@ def configure_logs(level: str, always: dict[str, Any], format_: Format = "json")
         handler = _Lines(writer_of(ERROR))
     people = format_ == "text" or (format_ == "auto" and sys.stderr is not None and sys.stderr.isatty())
     handler.setFormatter(TextLines(always) if people else JsonLines(always))
+    handler.addFilter(Once())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

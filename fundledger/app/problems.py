@@ -141,9 +141,11 @@ def crashed(error: Exception) -> Reply:
     if isinstance(error, Tampered):
         # Its finding has been logged and recorded where it was found.
         return integrity(error)
+    if isinstance(error, KeyFault | AccountTampered | HoldTampered | VoucherTampered):
+        extra = {"event": "integrity_finding", "once": str(error)}
+        _log.critical("a request met a row that does not verify: %s", error, extra=extra)
+        return (
+            unverified(str(error)) if isinstance(error, KeyFault) else refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))
+        )
     _log.critical("a request failed", exc_info=error)
-    if isinstance(error, KeyFault):
-        return unverified(str(error))
-    if isinstance(error, AccountTampered | HoldTampered | VoucherTampered):
-        return refused(Refusal(Code.ACCOUNT_FROZEN, str(error)))
     return problem(500, "internal-error", "Something is wrong on our side", "the request failed; it was logged")

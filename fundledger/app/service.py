@@ -113,8 +113,9 @@ class Service(Worker):
         raise found
 
     async def record(self, found: Tampered) -> None:
-        """Log a finding and keep it."""
-        _log.critical("integrity_finding account=%s: %s", found.account_id, found)
+        """Log a finding, which a repetition does not repeat, and keep it."""
+        extra = {"event": "integrity_finding", "account": found.account_id, "once": str(found)}
+        _log.critical("rows do not verify and are not shown: %s", found, extra=extra)
         async with self.pool.acquire() as connection:
             await record_finding(connection, self.keys, found)  # type: ignore[arg-type]
 

@@ -96,7 +96,8 @@ class Folder:
                     _log.warning("the folder cannot reach the database: %s", error)
                     self._failed(error)
                 except (AccountTampered, KeyFault) as error:
-                    _log.critical("the folder met a record that it cannot trust: %s", error)
+                    extra = {"event": "integrity_finding", "once": f"folder {error}"}
+                    _log.critical("the folder met a record that it cannot trust: %s", error, extra=extra)
                     self.tally.failed(error)
                 except Exception as error:
                     _log.exception("the folder failed")

@@ -92,7 +92,10 @@ class Keeper:
                     _log.warning("the keeper of hot accounts cannot reach the database: %s", error)
                     self._failed(error)
                 except (AccountTampered, KeyFault) as error:
-                    _log.critical("the keeper of hot accounts met a record that it cannot trust: %s", error)
+                    extra = {"event": "integrity_finding", "once": f"keeper {error}"}
+                    _log.critical(
+                        "the keeper of hot accounts met a record that it cannot trust: %s", error, extra=extra
+                    )
                     self.tally.failed(error)
                 except Exception as error:
                     _log.exception("the keeper of hot accounts failed")
@@ -228,7 +231,8 @@ class Keeper:
         try:
             account = (await self._books.directory.by_number(connection, [number])).get(number)
         except (AccountTampered, KeyFault) as error:
-            _log.critical("an account is not split or merged: %s", error)
+            extra = {"event": "integrity_finding", "once": f"keeper {error}"}
+            _log.critical("an account is not split or merged: %s", error, extra=extra)
             return None
         if account is None or account.type.platform:
             return False

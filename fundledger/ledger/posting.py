@@ -149,7 +149,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             await session.rollback()
             if getattr(error, "constraint_name", None) == "entries_pkey":
                 # The row is locked, so nobody raced us: it was put back to what it was before entries that exist.
-                _log.critical("a sub-account is behind its own entries", exc_info=error)
+                _log.critical("a sub-account is behind its own entries", exc_info=error, extra={"once": str(error)})
                 behind = Refusal(Code.ACCOUNT_FROZEN, "an account does not agree with its entries")
                 return await _halve(session, books, commands, Outcome(refusal=behind), sent_commit)
             conflicts += 1
@@ -157,7 +157,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 return await _halve(session, books, commands, Unavailable("too many conflicts"), sent_commit)
         except (AccountTampered, HoldTampered, VoucherTampered, SubAccountMissing, ChainBroken) as error:
             await session.rollback()
-            _log.critical("a record does not match its MAC", exc_info=error)
+            _log.critical("a record does not match its MAC", exc_info=error, extra={"once": str(error)})
             return await _halve(
                 session, books, commands, Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, str(error))), sent_commit
             )

@@ -69,7 +69,7 @@ async def read_each(reader: Reader, directory: Directory, wanted: Collection[Nam
         try:
             record = record_of(row, accounts, directory.keys)
         except (VoucherTampered, KeyFault) as error:
-            _log.critical("%s", error, extra={"event": "voucher_tampered"})
+            _log.critical("%s", error, extra={"event": "voucher_tampered", "once": str(error)})
             record = None
         found.update({key: record for key in names_of(row) if key in wanted})
     return found

@@ -1,5 +1,6 @@
 """Reads of a running platform whose rows were edited by SQL: 500 `integrity` for that account, 200 for the others."""
 
+import json
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -80,6 +81,34 @@ async def test_a_read_of_an_account_that_was_edited_is_a_problem_and_its_neighbo
         assert b"5001" not in answer.body and b"posted" not in answer.body
         assert (await client.get(f"/v1/accounts/{neighbour}{read}")).status == 200
     assert 1 <= await findings(tampered, number) <= len(READS)
+
+
+async def test_a_row_that_does_not_verify_is_logged_once_however_often_it_is_read(
+    tampered: RunningService, client: Client
+) -> None:
+    account = await client.merchant(1000)
+    await edit(tampered, account, EDITS["a balance"])
+    for _ in range(20):
+        assert (await client.get(f"/v1/accounts/{account}")).status == 500
+    voucher = (await client.pay(await client.bank(), await client.merchant(), 10)).json["id"]
+    connection = await asyncpg.connect(tampered.dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute("ALTER TABLE ledger.vouchers DISABLE TRIGGER ALL")
+            await connection.execute("UPDATE ledger.vouchers SET type = 'paid' WHERE id = $1", voucher)
+            await connection.execute("ALTER TABLE ledger.vouchers ENABLE ALWAYS TRIGGER vouchers_append_only")
+    finally:
+        await connection.close()
+    for _ in range(20):
+        assert (await client.get(f"/v1/vouchers/{voucher}")).status in (422, 500)
+
+    def lines() -> dict[str, int]:
+        found = [json.loads(line) for line in tampered.log.read_text().splitlines() if '"integrity_finding"' in line]
+        mine = {name: [line for line in found if name in line["message"]] for name in (account, voucher)}
+        return {name: len(of) for name, of in mine.items()}
+
+    await eventually(lambda: min(lines().values()) > 0, "both are logged")
+    assert lines() == {account: 1, voucher: 1}
 
 
 async def created(fund: Client, name: str) -> bool:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fundledger.app.logs import Format, JsonLines, configure_logs
+from fundledger.app.logs import REMEMBERED_MAX, Format, JsonLines, Once, configure_logs
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +89,48 @@ def test_a_traceback_follows_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.getLogger("t").exception("it failed")
     assert out.getvalue().splitlines()[0].endswith("error: it failed")
     assert "ValueError: no" in out.getvalue()
+
+
+def test_what_is_to_be_logged_once_is_logged_again_after_an_hour_with_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    configure_logs("info", {}, "json")
+    handler = logging.getLogger().handlers[0]
+    handler.filters[:] = [Once(lambda: now)]
+    for at, name in (
+        (0, "a"),
+        (1, "a"),
+        (2, "b"),
+        (3_599, "a"),
+        (3_600, "a"),
+        (3_601, "a"),
+        (9_000, "a"),
+        (9_000, "b"),
+    ):
+        now = 1_000.0 + at
+        logging.getLogger("t").critical("row %s", name, extra={"event": "integrity_finding", "once": name})
+        logging.getLogger("t").warning("always")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    shown = [(line["message"], line.get("repeated")) for line in lines if line["message"] != "always"]
+    assert shown == [("row a", None), ("row b", None), ("row a", 2), ("row a", 1), ("row b", None)]
+    assert len(lines) == len(shown) + 8
+    assert not any("once" in line for line in lines)
+
+
+def test_what_was_logged_once_is_kept_in_bounded_memory() -> None:
+    once = Once()
+    record = logging.makeLogRecord({"levelno": logging.CRITICAL})
+    for number in range(3 * REMEMBERED_MAX):
+        record.once = number
+        assert once.filter(record)
+    assert len(once._passed) == REMEMBERED_MAX
+
+
+def test_a_repetition_is_of_the_level_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    configure_logs("debug", {}, "json")
+    for _ in range(3):
+        logging.getLogger("t").critical("row", extra={"once": "row"})
+    assert [json.loads(line)["level"] for line in out.getvalue().splitlines()] == ["critical", "debug", "debug"]
