@@ -56,7 +56,12 @@ class HotKeys:
         if now >= self._ends:
             self._turn(now)
         self._totals[kind] += weight
-        self._tops[kind].add(key, weight)
+        top = self._tops[kind]
+        counts = top.counts
+        if key in counts:
+            counts[key] += weight
+        else:
+            top.add(key, weight)
 
     def top(self, kind: str, n: int) -> list[Hot]:
         """The `n` most frequent of the last whole second. A rate is too high by at most 1/128 of that of all keys."""

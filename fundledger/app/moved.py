@@ -14,6 +14,8 @@ _BANK: Final = "bank"
 _TRANSIT: Final = "payout_transit"
 OUTSIDE: Final = frozenset({_BANK, _TRANSIT})
 """Account types whose credit says that money leaves for the outside."""
+_of_two: Final[dict[tuple[str, str], tuple[ApiClass, int | None]]] = {}
+"""By the types of the account debited and of the one credited: the class, and which of the two is charged."""
 
 
 def moved(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
@@ -29,6 +31,30 @@ def moved(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
 
     A voucher without lines, or whose lines cancel out, is a payment that charges no account.
     """
+    if len(lines) == 2:
+        # Nearly every voucher: measured, a sixth of the time of the rule for any number of lines.
+        (first, amount), (second, other) = lines
+        if amount < 0 < other and first.number != second.number:
+            found = _of_two.get((first.type.name, second.type.name))
+            if found is not None:
+                api_class, which = found
+                return api_class, () if which is None else (second if which else first,)
+            return _learnt(first, second, _moved(lines))
+    return _moved(lines)
+
+
+def _learnt(
+    debited: Account, credited: Account, found: tuple[ApiClass, Sequence[Account]]
+) -> tuple[ApiClass, Sequence[Account]]:
+    """Keep what `_moved` says of two accounts; of several that are charged, nothing is kept."""
+    api_class, accounts = found
+    if len(accounts) < 2:
+        which = None if not accounts else int(accounts[0] is credited)
+        _of_two[debited.type.name, credited.type.name] = api_class, which
+    return found
+
+
+def _moved(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
     if len({account.number for account, _ in lines}) < len(lines):
         lines = _net(lines)
     debited: list[tuple[Account, int]] = []

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -26,7 +26,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from fundledger.app.body import BODY_BYTES_MAX
-from fundledger.app.passage import Passage
+from fundledger.app.passage import REFUSED_UNSEEN, Passage
 from fundledger.app.peers import peer_of
 from fundledger.app.problems import BadRequest, crashed, malformed
 from fundledger.app.reply import Reply
@@ -78,7 +78,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         if not self._service.connections.opened(self, peer_of(transport)):
             assert isinstance(transport, asyncio.Transport)
             id_ = new_request_id()
-            transport.write(stamped(no_room().reply, id_).raw(_id_line(id_) + CLOSES))
+            transport.write(stamped(no_room().reply, id_).raw(b"Request-Id: %b\r\n%b" % (id_.encode(), CLOSES)))
             self.force_close()
 
     def close_if_silent(self, since: float, for_s: float) -> bool:
@@ -157,7 +157,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             and payload.exception() is None
             and payload.total_raw_bytes <= BODY_BYTES_MAX
             and not self._service.draining
-            and "Expect" not in message.headers
+            and hdrs.EXPECT not in message.headers
         ):
             # Before the body is read: reading resumes the transport, which may call data_received at once.
             self._paying = True
@@ -182,22 +182,23 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         def answer(reply: Reply) -> None:
             limits = b""
             try:
-                reply = charged(service, passage, reply)
+                if reply.status in REFUSED_UNSEEN:
+                    reply = charged(service, passage, reply)
                 now = time.monotonic()
                 service.gate.leave(passage, now, reply)
                 service.answered(
                     route, reply.status, now - started, "POST", passage.api_class, passage.shed, request_id
                 )
                 limits = service.gate.told(passage, now).raw
-                reply = stamped(reply, request_id)
+                if reply.status >= 400:
+                    reply = stamped(reply, request_id)
             except Exception:
                 # Its sender must not wait for ever, nor those behind it on this connection.
                 _log.critical("an answer could not be counted", exc_info=True)
             self._paying = False
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            transport = self.transport
-            if transport is not None:
-                more = limits + _id_line(request_id)
+            if (transport := self.transport) is not None:
+                more = b"%bRequest-Id: %b\r\n" % (limits, request_id.encode())
                 transport.write(reply.raw(more + CLOSES if service.draining else more))
                 if service.draining:
                     self.close()
@@ -208,10 +209,9 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         reply = None
         try:
             request_id = request_id_of(headers)
-            module = service.module(headers.get("Authorization"))
+            module = service.module(headers.get(hdrs.AUTHORIZATION))
             if module is None:
-                wait_s = service.peers.wait_s(peer_of(self.transport), 1)
-                reply = service.gate.too_many_of_peer(wait_s) if wait_s else unauthorized().reply
+                reply = self._no_module()
             else:
                 passage.module = module
                 passage.budget_s = budget_of(headers)
@@ -227,9 +227,10 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         else:
             answer(reply)
 
-
-def _id_line(request_id: str) -> bytes:
-    return b"Request-Id: %b\r\n" % request_id.encode()
+    def _no_module(self) -> Reply:
+        """Return the answer to a request without a valid token: 401, or 429 where too many come from its address."""
+        wait_s = self._service.peers.wait_s(peer_of(self.transport), 1)
+        return self._service.gate.too_many_of_peer(wait_s) if wait_s else unauthorized().reply
 
 
 def _unread(transport: asyncio.Transport) -> bool:

@@ -5,12 +5,13 @@ import re
 import secrets
 from typing import Final
 
-from multidict import MultiMapping
+from multidict import MultiMapping, istr
 
 from fundledger.app.problems import PROBLEM_TYPE, malformed
 from fundledger.app.reply import Reply
 
 HEADER: Final = "Request-Id"
+_HEADER: Final = istr(HEADER)
 DOCUMENTATION: Final = "/docs#problem-"
 _is_id = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _process: Final = secrets.token_hex(6)
@@ -20,12 +21,12 @@ _TYPE: Final = b'{"type":"'
 
 def new_request_id() -> str:
     """An id that no other request has, of this process or of another one."""
-    return f"{_process}-{next(_numbers):x}"
+    return f"{_process}-{next(_numbers)}"
 
 
 def request_id_of(headers: MultiMapping[str]) -> str:
     """The id that the caller sent, or a new one. Raises BadRequest (400) for an id of another form."""
-    sent = headers.get(HEADER)
+    sent = headers.get(_HEADER)
     if sent is None:
         return new_request_id()
     if _is_id(sent) is None:

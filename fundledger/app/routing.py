@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 import msgspec
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
-from multidict import MultiMapping
+from multidict import MultiMapping, istr
 
 from fundledger.app.body import BODY_BYTES_MAX
 from fundledger.app.passage import REFUSED_UNSEEN, Owned, Passage
@@ -28,6 +28,7 @@ BATCH_BODY_BYTES_MAX: Final = 8 << 20
 BODY_S: Final = 30.0
 """How long a body may take to arrive."""
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
+_TIMEOUT_HEADER: Final = istr(TIMEOUT_HEADER)
 S = TypeVar("S", bound=Served)
 
 
@@ -106,11 +107,11 @@ def _match(template: list[str], segments: list[str]) -> dict[str, str] | None:
 
 def unsupported_media(headers: MultiMapping[str]) -> BadRequest | None:
     """Why a body with these headers is not read: it is compressed, or not JSON."""
-    for encoding in headers.getall("Content-Encoding", ()):
+    for encoding in headers.getall(hdrs.CONTENT_ENCODING, ()):
         if encoding.strip().lower() != "identity":
             return _unsupported("request bodies come uncompressed")
-    for type_ in headers.getall("Content-Type", ()):
-        if type_.partition(";")[0].strip().lower() != "application/json":
+    for type_ in headers.getall(hdrs.CONTENT_TYPE, ()):
+        if type_ != "application/json" and type_.partition(";")[0].strip().lower() != "application/json":
             return _unsupported("request bodies are application/json")
     return None
 
@@ -195,7 +196,7 @@ def charged(service: Served, passage: Passage, reply: Reply) -> Reply:
 
 def _charged_to_its_sender(service: Served, request: BaseRequest, reply: Reply) -> Reply:
     """Of a request that no route was found for: no policy is shown for it, but it is a request of its caller."""
-    module = service.module(request.headers.get("Authorization"))
+    module = service.module(request.headers.get(hdrs.AUTHORIZATION))
     if module is None:
         wait_s = service.peers.wait_s(peer_of(request.transport), 1)
         return service.gate.too_many_of_peer(wait_s) if wait_s else reply
@@ -211,7 +212,7 @@ def to_response(reply: Reply) -> web.Response:
 async def _call(
     service: S, route: Route[S], parameters: dict[str, str], request: BaseRequest, passage: Passage
 ) -> Reply:
-    module = service.module(request.headers.get("Authorization"))
+    module = service.module(request.headers.get(hdrs.AUTHORIZATION))
     cost = route.cost if route.public else int(module is None)
     if cost:
         wait_s = service.peers.wait_s(peer_of(request.transport), cost)
@@ -278,7 +279,7 @@ async def _serve(
 
 def budget_of(headers: MultiMapping[str]) -> float | None:
     """What a caller still waits, in seconds, by his own `X-Request-Timeout-Ms`. Raises BadRequest (400)."""
-    text = headers.get(TIMEOUT_HEADER)
+    text = headers.get(_TIMEOUT_HEADER)
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 9:

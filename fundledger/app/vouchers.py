@@ -61,7 +61,10 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
         parsed = decode_voucher(body)
         voucher = to_voucher(parsed, passage.module, service.directory.get)
         if type(voucher) is Voucher:
-            no = _entering(service, passage, voucher)
+            api_class, accounts = moved(voucher.lines)
+            if not gate.recognise(passage):
+                passage.api_class = api_class
+            no = gate.enter(passage, accounts)
             if no is None:
                 service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
             elif isinstance(no, Reply) and not _may_be_repeat(service, no):
@@ -82,14 +85,6 @@ def post_voucher(service: Service, passage: Passage, body: bytes, answer: Callab
         reply = crashed(error)
     if reply is not None:
         answer(reply)
-
-
-def _entering(service: Service, passage: Passage, voucher: Voucher) -> Reply | Pending | None:
-    """As `Gate.enter`, as what the voucher moves."""
-    api_class, accounts = moved(voucher.lines)
-    if not service.gate.recognise(passage):
-        passage.api_class = api_class
-    return service.gate.enter(passage, accounts)
 
 
 def _answering(
@@ -175,7 +170,10 @@ async def _post_after_lookup(
             if denied is not None:
                 no: Reply | Pending | None = _let_repeat(service, passage)
             else:
-                no = _entering(service, passage, voucher)
+                api_class, accounts = moved(voucher.lines)
+                if not service.gate.recognise(passage):
+                    passage.api_class = api_class
+                no = service.gate.enter(passage, accounts)
             reply = no if isinstance(no, Reply) and not _may_be_repeat(service, no) else None
             if no is None:
                 service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))

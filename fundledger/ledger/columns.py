@@ -24,8 +24,8 @@ def parameters(
     """
     # In one order for everybody: two batches with the same new ids must not wait for each other in a circle.
     decided, vouchers = vouchers, sorted(vouchers, key=_by_id)
-    places: dict[tuple[str | None, Any], int] = {record.key: k for k, record in enumerate(vouchers, 1)}
-    order = [places[record.key] for record in decided] if len(vouchers) > 1 else []
+    places: dict[tuple[str | None, Any], int] = {(record.module, record.id): k for k, record in enumerate(vouchers, 1)}
+    order = [] if vouchers == decided else [places[record.key] for record in decided]
     columns = [
         shard,
         batch.number,
@@ -36,8 +36,7 @@ def parameters(
     ]
     entry_columns, summed = _entries(entries, places)
     columns += _vouchers(batch, vouchers, [id_ for _, id_ in places])
-    modules: dict[str | None, int] = {}
-    of_module = [modules.setdefault(module, len(modules) + 1) for module, _ in places]
+    modules = {module: i for i, module in enumerate(dict.fromkeys(module for module, _ in places), 1)}
     balances, stored = _sub_accounts(batch, sub_accounts)
     return [
         *columns,
@@ -51,7 +50,7 @@ def parameters(
         order,
         *_counts(batch, shard),
         list(modules),
-        of_module if len(modules) > 1 else [],
+        [modules[module] for module, _ in places] if len(modules) > 1 else [],
     ]
 
 
@@ -92,10 +91,10 @@ def _vouchers(batch: Batch, vouchers: Sequence[Record], ids: list[Any]) -> list[
         len(vouchers),
         ids,
         list(types),
-        which,
+        which if len(types) > 1 else [],
         b"".join([record.digest for record in vouchers]),
         lines,
-        ends,
+        ends if len(lines) != 4 * len(vouchers) or ends != list(range(4, len(lines) + 1, 4)) else [],
         b"".join(macs),
         _sparse([record.reference for record in vouchers]),
         _sparse([record.metadata for record in vouchers]),
@@ -155,8 +154,12 @@ def _order(sub_account: SubAccount) -> tuple[int, int]:
 
 def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]) -> tuple[list[Any], list[Any]]:
     """A voucher of another shard, whose entry is written here, gets a place behind this shard's own. Then what only
-    summaries have: the places of their vouchers, where those of each entry end, and their accounting dates.
+    summaries have, which come first: the places of their vouchers, where those of each summary end, and their dates of
+    accounting.
     """
+    summaries = [entry for entry in entries if type(entry[4]) is list]
+    if summaries:
+        entries = [*summaries, *[entry for entry in entries if type(entry[4]) is not list]]
     _, numbers, slots, seqs, voucher_ids, amounts, balances, macs, dates, modules = _columns(entries, 10)
     which, summed, ends = [], [], []
     for id_, module in zip(voucher_ids, modules, strict=True):
@@ -164,12 +167,12 @@ def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]
             which.append(0)
             keys = [(module, each) for each in id_]
             summed += [places.get(each) or places.setdefault(each, len(places) + 1) for each in keys]
+            ends.append(len(summed))
         else:
             key = module, id_
             which.append(places.get(key) or places.setdefault(key, len(places) + 1))
-        ends.append(len(summed))
-    columns = [len(entries), numbers, slots, seqs, which, amounts, balances, b"".join(macs)]
-    return columns, [summed, _sparse(ends), _sparse(list(dates))]
+    columns = [len(entries), numbers, slots if any(slots) else [], seqs, which, amounts, balances, b"".join(macs)]
+    return columns, [summed, ends, _sparse(list(dates))]
 
 
 def _counts(batch: Batch, shard: int) -> list[Any]:

@@ -17,7 +17,6 @@ from fundledger.ledger.account import Account, SubAccount
 from fundledger.ledger.batch import Batch
 from fundledger.ledger.voucher import Key
 from fundledger.security import canonical
-from fundledger.security.canonical import entry_2 as entry_message
 
 
 class _NoLine:
@@ -60,6 +59,7 @@ def write_entries(
     tag, key_version = batch.key.tag, batch.key.version
     id_bytes, date_ordinal, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
     append, summarises = batch.entries.append, batch.summarises
+    fixed, of_module = canonical.entry_2_fixed, canonical.module_of(module)
     for i, (account, amount) in enumerate(lines):
         s = touched[i]
         s.posted = balance = s.posted + amount
@@ -70,19 +70,10 @@ def write_entries(
         number, slot = account.number, s.slot
         s.seq = seq = s.seq + 1
         s.last_entry_mac = mac = tag(
-            entry_message(
-                module,
-                number,
-                slot,
-                seq,
-                id_bytes,
-                amount,
-                balance,
-                date_ordinal,
-                posted_at_us,
-                s.last_entry_mac,
-                key_version,
+            fixed(
+                number, slot, seq, id_bytes, amount, balance, date_ordinal, posted_at_us, s.last_entry_mac, key_version
             )
+            + of_module
         )
         append((s.shard, number, slot, seq, voucher_id, amount, balance, mac, None, module))
         if counts is not None:

@@ -36,6 +36,8 @@ _FINDING = struct.Struct("<8sqqiiq32sH").pack
 _HEAD = struct.Struct("<8sq32sH").pack
 _LENGTH = struct.Struct("<I").pack
 _NOTHING = b"\xff\xff\xff\xff"
+_NO_TEXTS = _NOTHING * 3 + b"\0" + _NOTHING
+"""Of a voucher without reference, metadata, hold, reversed voucher and refusal."""
 
 
 sub_account = partial(_SUB_ACCOUNT, b"subacct1")
@@ -58,6 +60,10 @@ amount, accounting date, posted_at_us, key version."""
 entry = partial(_ENTRY, b"entry__1")
 """Fields in order: account number, slot, seq, voucher id (16 bytes), amount, balance after, accounting date,
 posted_at_us, MAC of the previous entry, key version."""
+
+
+entry_2_fixed = partial(_ENTRY, b"entry__2")
+"""The fields of `entry`, before the module (`module_of`) of a MAC of layout 2."""
 
 
 def entry_2(module: str, *fields: object) -> bytes:
@@ -115,6 +121,8 @@ def _text(text: str | None) -> bytes:
 
 _kept = lru_cache(4096)(_text)
 """Of what occurs again and again."""
+module_of = _kept
+"""A module as it stands at the end of what the MAC of an entry covers."""
 
 
 def _uuid(id_: bytes | None) -> bytes:
@@ -162,6 +170,10 @@ def voucher_2(
 ) -> bytes:
     """`lines` as in `voucher`; `reverses` is an id (16 bytes); `shared_id`: recorded when modules shared their ids."""
     packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
+    if reference is None and metadata is None and hold_id is None and reverses is None and refusal is None:
+        rest = _NO_TEXTS
+    else:
+        rest = b"".join((_text(reference), _text(metadata), _text(hold_id), _uuid(reverses), _text(refusal)))
     return b"".join(
         (
             _VOUCHER_2(
@@ -179,11 +191,7 @@ def voucher_2(
             _kept(type_),
             _LENGTH(len(digest)),
             digest,
-            _NOTHING if reference is None else _text(reference),
-            _NOTHING if metadata is None else _text(metadata),
-            _NOTHING if hold_id is None else _text(hold_id),
-            b"\0" if reverses is None else _uuid(reverses),
-            _NOTHING if refusal is None else _text(refusal),
+            rest,
         )
     )
 

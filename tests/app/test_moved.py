@@ -20,6 +20,7 @@ KINDS = {
     "fees": "fee_income",
     "suspense": "suspense",
     "losses": "channel_expense",
+    "nobody": "merchant_available",
 }
 ACCOUNTS = {
     name: Account(number, name, 0, 1, "CNY", CHART[type_], owner=name[0])
@@ -75,6 +76,19 @@ def test_a_line_and_its_opposite_change_nothing(case: str, decoy: str) -> None:
     for order in ([*opposite, *amounts], [opposite[1], *amounts, opposite[0]], [*amounts, *opposite]):
         found, accounts = moved(lines_of(order))
         assert (found, [account.id for account in accounts]) == (api_class, charged), order
+
+
+@pytest.mark.parametrize("debited", KINDS)
+@pytest.mark.parametrize("credited", KINDS)
+def test_two_accounts_are_what_they_are_beside_others(debited: str, credited: str) -> None:
+    """Two lines, asked for twice and in both orders, are treated as the same two among lines that cancel out."""
+    if debited == credited or "nobody" in (debited, credited):
+        return
+    two = [(debited, -5), (credited, 5)]
+    among = moved(lines_of([("nobody", -1), *two, ("nobody", 1)]))
+    for lines in (two, two, two[::-1], two):
+        api_class, accounts = moved(lines_of(lines))
+        assert (api_class, list(accounts)) == (among[0], list(among[1]))
 
 
 def test_what_cancels_out_charges_no_account() -> None:

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from fundledger.hotspot.lane import Lane
-from fundledger.ledger import entries, posting, rules
+from fundledger.ledger import posting, rules
 from fundledger.ledger import voucher as voucher_module
 from fundledger.ledger.batch import Outcome
 from fundledger.ledger.fault import Fault
@@ -152,12 +152,12 @@ def mac_without(field: str) -> Break:
 
 
 async def chain_not_linked(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = canonical.entry_2
+    real = canonical.entry_2_fixed
 
     def alone(*fields: Any) -> bytes:
-        return real(*fields[:9], canonical.GENESIS, fields[10])
+        return real(*fields[:8], canonical.GENESIS, fields[9])
 
-    monkeypatch.setattr(entries, "entry_message", alone)
+    monkeypatch.setattr(canonical, "entry_2_fixed", alone)
 
 
 async def funds_check_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,15 @@
 -- quarter cheaper than one unnest a column. Columns that are mostly null come empty when they are all null.
 -- $1 shard, $2 batch, $3 accounting date, $4 posted_at, $5 posted_at in microseconds, $6 key version;
 -- vouchers: $7 how many, $8 ids (after them, ids that only entries refer to), $9 the types that occur, $10 which of
--- them, $11 digests, $12 lines, flat, $13 where each voucher's lines end, $14 MACs, $15 references, $16 metadata,
--- $17 holds, $18 what they reverse, $19 refusals;
+-- them, empty when there is one type only, $11 digests, $12 lines, flat, $13 where each voucher's lines end, empty when
+-- each has two, $14 MACs, $15 references, $16 metadata, $17 holds, $18 what they reverse, $19 refusals;
 -- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
 -- $27 statuses, $28 MACs of the last entry, $29 MACs, $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs before;
 -- $43 synchronous_commit of this transaction: off only if whoever is answered waits for a flush (ADR 0013);
 -- $44 how many slots there are, of the first ones that tell so, aligned with $21; empty when no slots are opened;
 -- $48 whether credits may be buffered, likewise, empty unless a policy changes.
--- entries: $30 how many, $31 account numbers, $32 slots, $33 seqs, $34 which of $8 (0: a summary), $35 amounts,
--- $36 balances, $37 MACs; $45 which of $8 summaries sum, flat, $46 where those of each entry end, $47 accounting dates
+-- entries: $30 how many, summaries first, $31 account numbers, $32 slots, empty when all are 0, $33 seqs, $34 which of $8
+-- (0: a summary), $35 amounts, $36 balances, $37 MACs; $45 which of $8 summaries sum, flat, $46 where those of each summary end, $47 accounting dates
 -- that are not $3; each empty when there are none.
 -- $49 which of $8 were decided first to last, empty when that is their order: the outbox tells them so.
 -- $50 account numbers, $51 slots, $52 seqs of entries that are not one line of a statement each, $53 by how many lines more
@@ -22,8 +22,9 @@
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
                                  batch, accounting_date, posted_at, key_version, mac, layout, module)
-    SELECT $1, ($8::uuid[])[v.k], ($9::text[])[($10::integer[])[v.k]], substring($11::bytea FROM 32 * v.k - 31 FOR 32),
-           ($12::bigint[])[coalesce(($13::integer[])[v.k - 1], 0) + 1:($13::integer[])[v.k]],
+    SELECT $1, ($8::uuid[])[v.k], ($9::text[])[coalesce(($10::integer[])[v.k], 1)],
+           substring($11::bytea FROM 32 * v.k - 31 FOR 32),
+           ($12::bigint[])[coalesce(($13::integer[])[v.k - 1], 4 * v.k - 4) + 1:coalesce(($13::integer[])[v.k], 4 * v.k)],
            v.reference, v.metadata, v.hold, v.reverses, v.refusal,
            $2, $3, $4, $6, substring($14::bytea FROM 32 * v.k - 31 FOR 32), 2,
            ($54::text[])[coalesce(($55::integer[])[v.k], 1)]
@@ -46,7 +47,7 @@ WITH new_vouchers AS (
 ), new_entries AS (
     INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, vouchers, amount, balance_after,
                                 accounting_date, posted_at, key_version, mac, module)
-    SELECT $1, ($31::bigint[])[k], ($32::integer[])[k], ($33::bigint[])[k], ($8::uuid[])[($34::integer[])[k]],
+    SELECT $1, ($31::bigint[])[k], coalesce(($32::integer[])[k], 0), ($33::bigint[])[k], ($8::uuid[])[($34::integer[])[k]],
            CASE WHEN ($34::integer[])[k] = 0 THEN ARRAY(
                SELECT ($8::uuid[])[i]
                FROM unnest(($45::integer[])[coalesce(($46::integer[])[k - 1], 0) + 1:($46::integer[])[k]]) AS i
