@@ -9,6 +9,7 @@ it meets in a fork of this process, each answer a line with that fork's exit cod
 
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 RUN = json.loads(os.environ["MUTATION_RUN"])
 CANNOT = 71
 """The exit code of a process that cannot become the mutant."""
+MEMORY_MAX = 4 << 30
+"""Of the process of a mutant, in bytes: a loop that does not end must not take the memory of the machine."""
 inplace.watch_statements()
 _made: list[str] = []
 
@@ -95,6 +98,7 @@ class Plugin:
     def _become(self, session: pytest.Session, items: dict[str, pytest.Item], command: dict[str, Any]) -> None:
         RUN.update(command["run"])
         if "file" in command:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
             file = command["file"]
             if not inplace.install(ROOT, file, command["source"], command["where"]):
                 os._exit(CANNOT)

@@ -52,7 +52,12 @@ CANNOT = 71
 """As in plugin.py, which only a process that runs tests can import."""
 TEST_TIMEOUT_S = 60
 TESTS_MAX = 60
-"""A mutant that so many of the fastest tests do not notice is a survivor: what follows them is slow and reaches more."""
+TESTS_S = 3.0
+"""A mutant survives that the fastest tests do not notice: `TESTS_MAX` of them, or more if these take less than `TESTS_S`
+seconds in total. The tests after them are slow and less specific.
+"""
+OVERTIME_S = 30
+"""How much longer than without the mutant the tests may take (and five times as long), before the mutant is a hang."""
 BASELINE_TIMEOUT_S = 3600
 SLOW_S = 120
 
@@ -82,7 +87,14 @@ class Baseline:
             # What stands outside functions is met by every test that runs something of its module.
             if wanted in reached or (not mutant.where and any(name.startswith(f"{mutant.file}:") for name in reached)):
                 found.append((seconds, test))
-        return [test for _, test in sorted(found)][:TESTS_MAX]
+        chosen: list[str] = []
+        total = 0.0
+        for seconds, test in sorted(found):
+            if len(chosen) >= TESTS_MAX and total >= TESTS_S:
+                break
+            chosen.append(test)
+            total += seconds
+        return chosen
 
 
 class Run:
@@ -163,7 +175,7 @@ class Run:
         path = self.tree / mutant.file
         original, stat = path.read_bytes(), path.stat()
         start = time.monotonic()
-        timeout_s = 60 + 5 * seconds
+        timeout_s = OVERTIME_S + 5 * seconds
         try:
             ended, seen = group.run(tests, timeout_s, mutant) if group else (CANNOT, {})
             if ended == CANNOT:

@@ -1,11 +1,14 @@
 """The arithmetic of limits: the bound that holds in every window, and that nothing is lost below it."""
 
+import math
 import random
+import sys
+from fractions import Fraction
 from itertools import accumulate
 
 import pytest
 
-from fundledger.ratelimit.gcra import Ask, Rate, State, decide, load_of
+from fundledger.ratelimit.gcra import EXACT_MAX, Ask, Grant, Rate, State, decide, load_of
 from fundledger.ratelimit.policies import parse
 from tests.support.length import unless_long
 
@@ -149,3 +152,111 @@ def test_what_was_spent_unasked_is_charged_even_beyond_the_burst() -> None:
     assert grant.retry_us == 60_000
     _, _, (given_back,) = decide([Ask(rate, debt=-15)], [state], 0, 0, EPOCH_US)
     assert given_back == (EPOCH_US, 0)
+
+
+# --- The same bucket in fractions of a token --------------------------------------------------------------------------
+
+TENTH, AWAY_US = Fraction(1, 10), 10_000_000
+"""After the store was lost a tenth of the burst is left, one token at least; after it was away, ten seconds are spent."""
+
+
+class Bucket:
+    """What a bucket is short of, in tokens: exact, and written without a look at `decide`."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self.per_us = Fraction(rate.tokens, rate.period_us)
+
+    def short(self, state: State | None, since: int, back: int, now: int) -> Fraction:
+        kept = max(1, math.floor(self.rate.burst * TENTH))
+        lost = self.rate.burst - kept
+        shortages = [
+            lost - max(0, now - since) * self.per_us,
+            min(Fraction(lost), AWAY_US * self.per_us) - max(0, now - back) * self.per_us,
+        ]
+        if state is not None:
+            full_at = state[0] + Fraction(state[1], self.rate.tokens)
+            shortages.append(min(Fraction(self.rate.ceiling), (full_at - now) * self.per_us))
+        return max(Fraction(0), *shortages)
+
+    def charged(self, short: Fraction, debt: int) -> Fraction:
+        return min(max(short + debt, Fraction(0)), Fraction(self.rate.ceiling))
+
+    def have(self, short: Fraction) -> int:
+        return max(0, math.floor(self.rate.burst - short))
+
+    def wait_us(self, tokens: Fraction) -> int:
+        return math.ceil(tokens / self.per_us)
+
+    def full_at(self, now: int, short: Fraction) -> State:
+        at = now + short / self.per_us
+        return math.floor(at), int((at - math.floor(at)) * self.rate.tokens)
+
+
+def a_moment(pick: random.Random) -> tuple[list[Ask], list[State | None], int, int, int]:
+    """Small numbers, so that every edge is met; a period of seconds, so that ten of them are short of a burst."""
+    now = EPOCH_US
+    asks: list[Ask] = []
+    states: list[State | None] = []
+    for _ in range(pick.randint(1, 3)):
+        period_us = pick.choice((1, 3, 7, 5_000_000))
+        burst = pick.choice((1, 2, 3, 9, 10, 11, 25))
+        rate = Rate(pick.randint(1, 5), period_us, burst, burst + pick.randint(0, 3))
+        least = pick.choice((0, 1, 2, burst))
+        debt = pick.choice((0, 0, 0, 1, -1, burst, -burst))
+        asks.append(Ask(rate, debt, least, least + pick.choice((0, 1, burst)), pick.random() < 0.2))
+        span = rate.ceiling * period_us // rate.tokens
+        ahead = pick.choice((-1, 0, 1, span - 1, span, span + 1, pick.randint(-2, 2 * span + 2)))
+        states.append(None if pick.random() < 0.2 else (now + ahead, pick.randrange(rate.tokens)))
+    span = 2 * burst * period_us // asks[-1].rate.tokens
+    since, back = (now - pick.choice((10**12, pick.randint(-2, span + 2), 0)) for _ in "ab")
+    return asks, states, since, back, now
+
+
+def test_a_decision_is_that_of_an_exact_bucket() -> None:
+    pick = random.Random(5)
+    admitted_ = 0
+    for _ in range(unless_long(20_000, 100_000)):
+        asks, states, since, back, now = moment = a_moment(pick)
+        buckets = [Bucket(ask.rate) for ask in asks]
+        shorts = [
+            bucket.charged(bucket.short(state, since, back, now), ask.debt)
+            for bucket, ask, state in zip(buckets, asks, states, strict=True)
+        ]
+        haves = [bucket.have(short) for bucket, short in zip(buckets, shorts, strict=True)]
+        enough = [have >= ask.least for have, ask in zip(haves, asks, strict=True)]
+        ok, grants, written = decide(*moment)
+        assert ok == all(is_enough or ask.shadow for is_enough, ask in zip(enough, asks, strict=True)), moment
+        admitted_ += ok
+        for i, (ask, bucket, state) in enumerate(zip(asks, buckets, states, strict=True)):
+            granted = min(haves[i], ask.most) if ok and enough[i] else 0
+            retry_us = 0 if enough[i] else bucket.wait_us(shorts[i] + ask.least - ask.rate.burst)
+            after = shorts[i] + granted
+            assert grants[i] == Grant(granted, haves[i] - granted, retry_us, bucket.wait_us(after)), (moment, i)
+            longest_us = ask.rate.ceiling / bucket.per_us
+            goes_back = state is not None and state[0] - now > longest_us
+            is_written = granted or ask.debt or goes_back
+            assert written[i] == (bucket.full_at(now, after) if is_written else None), (moment, i)
+    assert 0.2 < admitted_ / unless_long(20_000, 100_000) < 0.8
+
+
+@pytest.mark.parametrize(("asks", "states"), [(2, 1), (1, 2)])
+def test_a_decision_needs_a_state_for_each_ask(asks: int, states: int) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        decide([Ask(rate_of(1, 1), least=1, most=1)] * asks, [None] * states, 0, 0, EPOCH_US)
+
+
+def test_an_ask_of_nothing_is_admitted_when_a_bucket_is_empty_and_charges_nothing() -> None:
+    rate = rate_of(1, 1)
+    assert Ask(rate) == Ask(rate, 0, 0, 0, False)
+    empty = (EPOCH_US + 1_000_000, 0)
+    assert decide([Ask(rate)], [empty], 0, 0, EPOCH_US) == (True, [Grant(0, 0, 0, 1_000_000)], [None])
+
+
+def test_lua_adds_the_largest_load_and_the_largest_charge_exactly() -> None:
+    """Its numbers are doubles; both are at most `EXACT_MAX`, and are added before the ceiling applies."""
+    assert 2**sys.float_info.mant_dig == 2 * EXACT_MAX
+
+
+def test_a_rate_is_shown_in_tokens_a_second() -> None:
+    assert [rate.per_second for rate in (Rate(90, 60_000_000, 2, 2), Rate(1, 1_000_000, 1, 1))] == [1.5, 1.0]

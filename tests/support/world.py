@@ -1,5 +1,6 @@
 """What `rules.decide` works on, made by hand: no database, a clock that stands still."""
 
+from collections.abc import Sequence
 from datetime import date
 
 from asyncpg.pgproto.pgproto import UUID
@@ -44,8 +45,45 @@ class World:
         )
         return account
 
-    def sub(self, account: Account) -> SubAccount:
-        return self.batch.sub_accounts[account.number << 16]
+    def split(
+        self,
+        id_: str,
+        slots: Sequence[tuple[int, int, Status]],
+        type_: str = "merchant_available",
+        *,
+        known_slots: int | None = None,
+        buffered: bool = False,
+    ) -> Account:
+        """A merchant's account of which each slot is `(posted in its normal direction, held, status)`. `known_slots`:
+        how many the worker believes that there are.
+        """
+        kind = CHART[type_]
+        number = len(self.accounts) + 1
+        account = Account(number, id_, 0, known_slots or len(slots), "CNY", kind, buffered)
+        self.accounts[id_] = account
+        for slot, (posted, held, status) in enumerate(slots):
+            self.batch.sub_accounts[(number << 16) + slot] = SubAccount(
+                account,
+                0,
+                slot,
+                posted * kind.normal,
+                held,
+                3,
+                5,
+                NOW_US - 1,
+                status,
+                GENESIS,
+                slots=len(slots) if slot == 0 else 1,
+                buffered=buffered and slot == 0,
+            )
+        return account
+
+    def slots(self, account: Account) -> list[SubAccount]:
+        """Those that there are, in order."""
+        return [s for _, s in sorted(self.batch.sub_accounts.items()) if s.account.number == account.number]
+
+    def sub(self, account: Account, slot: int = 0) -> SubAccount:
+        return self.batch.sub_accounts[(account.number << 16) + slot]
 
     def hold(
         self,
@@ -55,14 +93,17 @@ class World:
         status: HoldStatus = HoldStatus.OPEN,
         expires_at_us: int = 0,
         refusal: Refusal | None = None,
+        slot: int = 0,
     ) -> Hold:
-        """A hold that stands already; an open one counts as held on its account."""
+        """A hold that stands already; an open one counts as held on its slot."""
         digest = PlaceHold(id_, account, amount, expires_at_us, "dev").digest
         ended = 0 if status == HoldStatus.OPEN else NOW_US - 1
-        hold = Hold(id_, account, 0, amount, 0, status, digest, None, refusal, NOW_US - 2, expires_at_us, ended, "dev")
+        hold = Hold(
+            id_, account, slot, amount, 0, status, digest, None, refusal, NOW_US - 2, expires_at_us, ended, "dev"
+        )
         self.batch.holds[hold.key] = hold
         if status == HoldStatus.OPEN:
-            self.sub(account).held += amount
+            self.sub(account, slot).held += amount
         return hold
 
     def record(self, voucher: Voucher, refusal: Refusal | None = None, batch: int = 1) -> Record:
