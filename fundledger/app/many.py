@@ -46,15 +46,17 @@ def decoder_of_many(
     The decoder answers an object with the other members of `type_`, and the items. `decode_item(raw, where)` decodes
     one, of at most BODY_BYTES_MAX bytes. Raises BadRequest (400), with the place of the item. May be cancelled.
     """
+    decode_unread = msgspec.json.Decoder(_unread(type_)).decode
     decode_outer = msgspec.json.Decoder(_outer(type_, field)).decode
     decode_items = msgspec.json.Decoder(_items(items_max)).decode
 
     async def decode(body: bytes) -> tuple[Any, list[T]]:
         try:
-            decoded = decode_outer(body or b"{}")
+            # A member that stands many times is checked once: the last one, which is of bounded length.
+            listed, outer = _separate(decode_unread(body or b"{}"), field)
+            decoded = decode_outer(outer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             explain(error)
-        listed = bytes(getattr(decoded, field))
         if body.count(b'"') - listed.count(b'"') != quotes_of_flat(decoded):
             _refuse_duplicate_keys(body, type_)
         try:
@@ -91,6 +93,35 @@ def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes,
         return item
 
     return decode
+
+
+def _unread(type_: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """Return `type_` with all members unread."""
+    fields: list[Any] = []
+    for member in msgspec.structs.fields(type_):
+        kind = msgspec.Raw if member.required else msgspec.Raw | msgspec.UnsetType
+        fields.append((member.name, kind) if member.required else (member.name, kind, _UNSET))
+    return msgspec.defstruct(type_.__name__, fields, forbid_unknown_fields=True)
+
+
+def _separate(unread: msgspec.Struct, field: str) -> tuple[bytes, bytes]:
+    """Return the value of `field`, and an object of the other members, with an empty list in its place.
+
+    Raises BadRequest (400) for another member of more than BODY_BYTES_MAX bytes.
+    """
+    members = []
+    listed = b""
+    for name in unread.__struct_fields__:
+        value = getattr(unread, name)
+        if value is _UNSET:
+            continue
+        raw = bytes(value)
+        if name == field:
+            listed, raw = raw, b"[]"
+        elif len(raw) > BODY_BYTES_MAX:
+            raise malformed(f"`{name}` has at most {BODY_BYTES_MAX} bytes", field=name)
+        members.append(b'"%b":%b' % (name.encode(), raw))
+    return listed, b"{" + b",".join(members) + b"}"
 
 
 def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:

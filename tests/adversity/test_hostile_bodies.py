@@ -157,6 +157,18 @@ def test_no_kind_is_dearer_than_its_bytes(silent: None, service: str, route: Rou
     assert dear(route, lambda n: kinds(service, route, n), size) == []
 
 
+@pytest.mark.parametrize(
+    ("service", "route"), [post.values for post in POSTS if post.values[1].body_bytes_max > BODY_BYTES_MAX]
+)
+def test_a_member_that_stands_many_times_is_no_dearer_than_a_list_of_as_many_bytes(
+    silent: None, service: str, route: Route[Any]
+) -> None:
+    """Its values are checked once, not each time: a pattern costs more than reading."""
+    made = dict(kinds(service, route, 7_800_000))
+    list_of_lists = next(body for kind, body in made.items() if kind.endswith(": lists"))
+    assert work_of(route, made["the same object many times"]) <= max(FLOOR_S, work_of(route, list_of_lists))
+
+
 @pytest.mark.parametrize(("service", "route"), POSTS)
 def test_what_is_refused_is_answered_shortly_whatever_it_is_made_of(
     silent: None, service: str, route: Route[Any]
