@@ -23,6 +23,7 @@ from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
 from fundledger.ledger.unlocked import Prepared, prepare
+from fundledger.ledger.voucher import Voucher
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ LATE_S = 0.005
 """How long a committed batch waits at most for the next one to be on its way, before its callers are answered."""
 
 
+LINES_MAX = 4_000
+"""Lines of vouchers in one batch: to decide and encode a batch blocks the loop for 5 us a line. Each METADATA_BYTES of
+metadata count as a line. One command may have more.
+"""
+METADATA_BYTES = 512
 FLUSH_ATTEMPTS = 5
 """After so many flushes that failed, callers are told that the outcome is unknown."""
 
@@ -255,11 +261,20 @@ class Lane:
         _deliver(items, outcomes)
 
     def _take(self) -> list[Item]:
-        size = 0
+        size = lines = 0
         count = 0
         for command, _, _ in self._queue:
-            size += len(command.vouchers) if type(command) is AtomicGroup else 1
-            if count and size > self._batch_size_max:
+            if type(command) is Voucher:
+                size += 1
+                lines += len(command.lines)
+                if command.metadata is not None:
+                    lines += len(command.metadata) // METADATA_BYTES
+            elif type(command) is AtomicGroup:
+                size += len(command.vouchers)
+                lines += sum(len(voucher.lines) for voucher in command.vouchers)
+            else:
+                size += 1
+            if count and (size > self._batch_size_max or lines > LINES_MAX):
                 break
             count += 1
         items = list(islice(self._queue, count))

@@ -176,6 +176,31 @@ async def test_a_group_larger_than_a_batch_goes_alone(desk: Desk) -> None:
     assert desk.post.batches[1] == [group]
 
 
+async def takes_few_lines(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
+    """Commands of 2, 6, 2, 4, 2, 10 and 2 lines, six at most in one batch; a line for each 4 bytes of metadata."""
+    monkeypatch.setattr(lane_module, "LINES_MAX", 6)
+    monkeypatch.setattr(lane_module, "METADATA_BYTES", 4)
+    group, large = (AtomicGroup([desk.voucher() for _ in range(n)]) for n in (3, 5))
+    described = desk.voucher()
+    described.metadata = '{"a":1}' + " "
+    commands = [desk.voucher(), group, desk.voucher(), described, desk.voucher(), large, desk.voucher()]
+    desk.ask()
+    await desk.post.started(1)
+    for command in commands:
+        desk.ask(command=command)
+    taken = [[commands[0]], [group], commands[2:4], [commands[4]], [large], [commands[6]]]
+    for number in range(2, 2 + len(taken)):
+        desk.post.finish()
+        await desk.post.started(number)
+    desk.post.finish()
+    await desk.answered(1 + len(commands))
+    assert desk.post.batches[1:] == taken
+
+
+async def test_a_batch_has_few_lines_however_few_vouchers_they_are(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await takes_few_lines(monkeypatch, desk)
+
+
 async def test_beyond_its_depth_new_work_is_refused_at_once_and_what_was_accepted_is_answered() -> None:
     desk = Desk(depth_max=7)
     desk.ask()
