@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from fundledger.app.hotkeys import HotKeys
+from fundledger.app.many import Turn
 from fundledger.app.moved import moved
 from fundledger.app.passage import REFUSED_UNSEEN, TRUSTED, UNLIMITED, Charges, Owned, Passage
 from fundledger.app.problems import PROBLEM_TYPE
@@ -257,18 +258,20 @@ class Gate:
         if passage.chain is TRUSTED:
             self.hot_keys.seen("caller", passage.module, len(vouchers))
             return self.enter_uncharged(passage, time.monotonic())
-        return await self.ask_many(passage, [moved(voucher.lines) for voucher in vouchers])
+        return await self.ask_many(passage, (moved(voucher.lines) for voucher in vouchers), len(vouchers))
 
-    async def ask_many(self, passage: Passage, items: Sequence[tuple[ApiClass, Sequence[Owned]]]) -> Reply | None:
-        """None: all of a batch is in, else none of it. Each item costs one of each bucket that it alone would be
-        charged to, and one of each of the class batch. Cancelling: as of `ask`.
+    async def ask_many(
+        self, passage: Passage, items: Iterable[tuple[ApiClass, Sequence[Owned]]], count: int
+    ) -> Reply | None:
+        """None: all of a batch of `count` items is in, else none of it. Each item costs one of each bucket that it
+        alone would be charged to, and one of each of the class batch. Cancelling: as of `ask`.
         """
-        count = len(items)
         if not passage.seen:
             self.hot_keys.seen("caller", passage.module, count)
         limiter = self.limiter
         costs: dict[Bucket, int] = {}
         hot: dict[tuple[str, str], int] = {}
+        turn = Turn()
         for api_class, accounts in items:
             for account in accounts:
                 for key in (("merchant", account.owner), ("account", account.id)):
@@ -276,8 +279,12 @@ class Gate:
             if limiter is not None:
                 for bucket in self._buckets_of(limiter, passage, api_class, accounts):
                     costs[bucket] = costs.get(bucket, 0) + 1
+            if turn.is_over():
+                await turn.next()
         for (kind, name), n in hot.items():
             self.hot_keys.seen(kind, name, n)
+            if turn.is_over():
+                await turn.next()
         if limiter is None:
             return self.enter_uncharged(passage, time.monotonic())
         passage.chain = limiter.chain(passage.module, passage.api_class, None, None)

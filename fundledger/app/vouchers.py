@@ -9,6 +9,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.app import render
 from fundledger.app.body import (
+    ATOMIC_ENTRIES_MAX,
     BATCH_MAX,
     BatchBody,
     ReverseBody,
@@ -19,7 +20,7 @@ from fundledger.app.body import (
     quotes_of_voucher,
     voucher_id,
 )
-from fundledger.app.many import decoder_of_many, item_decoder
+from fundledger.app.many import Turn, decoder_of_many, item_decoder
 from fundledger.app.moved import moved
 from fundledger.app.passage import Passage
 from fundledger.app.problems import (
@@ -27,6 +28,7 @@ from fundledger.app.problems import (
     crashed,
     fault_members,
     faulted,
+    malformed,
     not_found,
     refusal_members,
     refused,
@@ -208,6 +210,8 @@ def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
 async def post_batch(service: Service, call: Call) -> Reply:
     """`POST /v1/vouchers/batch`: `results[i]` answers `vouchers[i]`; `atomic` posts all or none."""
     batch, bodies = await _decode_batch(call.body)
+    if batch.atomic is True and sum(len(body.entries) for body in bodies) > ATOMIC_ENTRIES_MAX:
+        raise malformed(f"an atomic batch has at most {ATOMIC_ENTRIES_MAX} entries in all", field="vouchers")
     ids = await accounts_of(bodies)
     if any(service.directory.get(id_) is None for id_ in ids):
         no = await service.gate.charge_caller(call.passage, len(bodies))
@@ -228,7 +232,10 @@ async def post_batch(service: Service, call: Call) -> Reply:
     results = []
     if all(isinstance(item, Unavailable) for item in outcomes):
         return faulted(Unavailable("the database does not answer"))
+    turn = Turn()
     for voucher, item in zip(vouchers, outcomes, strict=True):
+        if turn.is_over():
+            await turn.next()
         if isinstance(item, Fault) and not isinstance(item, GuardHit):
             # What stands is told when the batch is sent again: nobody may hear "refused" who was posted.
             return faulted(OutcomeUnknown())

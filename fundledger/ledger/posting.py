@@ -45,6 +45,8 @@ _CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.SerializationError, a
 APART: Final = frozenset({SetStatus, SetPolicy})
 NARROW: Final[Mapping[int, int]] = MappingProxyType({})
 CONFLICT_ATTEMPTS: Final = 5
+LONG: Final = 4_000
+"""Entries of a batch on which the work is divided."""
 NOT_BUFFERING: Final = "FL002"
 EXCLUSIVE: Final = SQL["lock_sub_accounts"].replace("FOR NO KEY UPDATE", "FOR UPDATE")
 RETRY_FOR_S: Final = 20.0
@@ -129,6 +131,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
         try:
             batch, outcomes = await _decide(session, books, commands, number, placed)
             connection = await session.open()
+            await _let_others_work(batch)
             if batch.has_writes():
                 await _write(connection, session, books, batch, early)
                 placed |= batch.new_holds
@@ -310,6 +313,12 @@ async def _read(
     return batch
 
 
+async def _let_others_work(batch: Batch) -> None:
+    """Divide the work on a long batch, such as an atomic one of 5,000 vouchers: each part blocks the loop."""
+    if len(batch.entries) > LONG:
+        await asyncio.sleep(0)
+
+
 async def _write(
     connection: "asyncpg.Connection[asyncpg.Record]",
     session: Session,
@@ -329,6 +338,7 @@ async def _write(
         entries = [entry for entry in batch.entries if single or entry[0] == shard]
         sub_accounts = [s for s in written if single or s.shard == shard]
         arguments = parameters(batch, shard, vouchers, sub_accounts, entries, early)
+        await _let_others_work(batch)
         await session.write.fetch(*arguments)
     if batch.routes:
         await write_routes(connection, batch, books.keys)

@@ -248,6 +248,8 @@ async def test_a_batch_names_the_item_and_the_field(client: Client, written: Non
         (f'{{"vouchers":[{{{WHOLE}}}],"atomic":true,"atomic":false}}', "atomic"),
         (f'{{"vouchers":[{{{WHOLE}}}],"vouchers":[{{{WHOLE}}}]}}', "vouchers"),
         (f'{{"vouchers":[{{{WHOLE}}}],"more":1}}', "more"),
+        # Of any kind: what is longer than a request is not checked any further.
+        (f'{{"atomic":{" " * 3}[{"1," * 40_000}1],"vouchers":[{{{WHOLE}}}]}}', "atomic"),
         # A type named like the field `atomic` must not hide a key that stands twice.
         (
             f'{{"vouchers":[{{{GOOD.replace("pay", "atomic")},"entries":[{DEBIT[:-1]},"amount":1}},{CREDIT}]}}]}}',
@@ -260,6 +262,23 @@ async def test_a_bad_batch_is_refused_clearly_and_writes_nothing(
     client: Client, written: None, body: str, field: str
 ) -> None:
     refused_clearly(await client.post("/v1/vouchers/batch", body=body.replace(ID, new_id()).encode()), field)
+
+
+async def test_an_atomic_batch_of_too_many_entries_is_refused_and_writes_nothing(client: Client, written: None) -> None:
+    item = voucher(A, B, 1)
+    item["entries"] = [{**item["entries"][0], "amount": 49}, *([item["entries"][1]] * 49)]
+    batch = [{**item, "id": new_id()} for _ in range(201)]
+    answer = await client.post("/v1/vouchers/batch", {"vouchers": batch, "atomic": True})
+    refused_clearly(answer, "vouchers")
+    assert "10000 entries" in answer.json["detail"]
+
+
+async def test_an_atomic_batch_may_have_as_many_vouchers_as_any_other(
+    client: Client, books: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    batch = [one for _ in range(2_500) for one in (voucher(A, B, 1), voucher(B, A, 1))]
+    answer = await client.post("/v1/vouchers/batch", {"vouchers": batch, "atomic": True})
+    assert (answer.status, {result["status"] for result in answer.json["results"]}) == (200, {"posted"})
 
 
 @pytest.mark.parametrize(

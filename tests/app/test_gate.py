@@ -1,5 +1,6 @@
 """Whose money it is, what a batch costs whom, and what is told at the door: the gate by itself, on limits of its own."""
 
+import asyncio
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
+from fundledger.app import many
 from fundledger.app.gate import Gate
 from fundledger.app.hotkeys import HotKeys
 from fundledger.app.passage import Passage
@@ -89,6 +91,30 @@ async def test_a_batch_is_seen_among_the_hot_keys_of_all_whose_money_it_moves(po
     assert [(key, rate) for key, rate, _ in seen["caller"]] == [("dev", 6.0)]
     assert [(key, rate) for key, rate, _ in seen["merchant"]] == [("m:1", 3.0), ("m:2", 2.0)]
     assert [(key, rate) for key, rate, _ in seen["account"]] == [(ONE.id, 3.0), (TWO.id, 2.0)]
+
+
+async def lets_others_work(gate: Gate) -> int:
+    """How often another task had its turn while a batch of 40 vouchers was charged."""
+    turns, done = 0, False
+
+    async def other() -> None:
+        nonlocal turns
+        while not done:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    await gate.ask_batch(a_passage(), [moves(BANK, ONE)] * 40)
+    done = True
+    await beside
+    return turns
+
+
+async def test_while_a_long_batch_is_charged_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "TURN_S", 0.0)
+    assert await lets_others_work(a_gate()) >= 40
+    monkeypatch.setattr(many, "TURN_S", 3600.0)
+    assert await lets_others_work(a_gate()) < 10
 
 
 async def test_at_the_door_only_a_caller_who_is_known_to_have_used_up_his_quota_is_told_so() -> None:

@@ -1,10 +1,12 @@
 """`post_vouchers` on a real Postgres: one transaction a batch, every answer in its place."""
 
+import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from fundledger.ledger import clock
+from fundledger.ledger import clock, posting
 from fundledger.ledger.account import BALANCE_MAX, Status
 from fundledger.ledger.batch import AtomicGroup, SetStatus
 from fundledger.ledger.voucher import AMOUNT_MAX
@@ -99,6 +101,32 @@ async def test_an_atomic_group_posts_all_or_none(ledger: Ledger) -> None:
     assert codes(outcomes[1:]) == ["posted"]
     assert [await ledger.record(v.id) is None for v in bad] == [True, False, True]
     assert posted(await ledger.post_one(transfer(b, a, 1, id_=bad[0].id)))
+    await ledger.prove()
+
+
+async def test_a_long_batch_is_worked_on_in_parts(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between deciding and encoding another task has its turn."""
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    turns: list[str] = []
+    real = posting.parameters
+
+    def noted(*arguments: Any) -> Any:
+        turns.append("encoded")
+        return real(*arguments)
+
+    async def decided(*arguments: Any) -> Any:
+        found = await decide(*arguments)
+        asyncio.get_running_loop().call_soon(turns.append, "another task")
+        return found
+
+    decide = posting._decide
+    monkeypatch.setattr(posting, "parameters", noted)
+    monkeypatch.setattr(posting, "_decide", decided)
+    for long, order in ((10, ["another task", "encoded"]), (1_000, ["encoded", "another task"])):
+        monkeypatch.setattr(posting, "LONG", long)
+        await ledger.post_one(AtomicGroup([transfer(a, b, 1) for _ in range(9)]))
+        assert turns == order
+        turns.clear()
     await ledger.prove()
 
 

@@ -241,7 +241,7 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     known = service.merchants.remembered
     # Whom this worker does not remember the desk looks up, once it is let in; then he is remembered.
     items = [(ApiClass.PAYMENT, (whose(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
-    no = await service.gate.ask_many(call.passage, items)
+    no = await service.gate.ask_many(call.passage, items, len(items))
     if no is not None:
         return no
     answers = await _post_each(service, payments, call.module)
