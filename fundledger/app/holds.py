@@ -22,7 +22,7 @@ from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import AccountTampered, Directory
 from fundledger.ledger.fault import Fault
 from fundledger.ledger.hold import EndHold, Hold, PlaceHold
-from fundledger.ledger.records import read_holds
+from fundledger.ledger.records import HoldTampered, read_holds
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.statements import SQL
 from fundledger.ratelimit.classes import ApiClass
@@ -77,15 +77,21 @@ async def place_hold(service: Service, call: Call) -> Reply:
 
 async def _find(service: Service, call: Call, id_: str) -> Hold | None:
     """The caller's own hold as it stands: whether another module has one of this id is not shown."""
+    return await service.reading_durable(lambda: _read(service, call, id_))
+
+
+async def _read(service: Service, call: Call, id_: str) -> Hold | None:
     key = call.module, id_
-    found = await service.reading_durable(lambda: read_holds(service.pool, service.directory, {key}))
-    return found.get(key)
+    return (await read_holds(service.pool, service.directory, {key})).get(key)
 
 
 async def get_hold(service: Service, call: Call) -> Reply:
     """`GET /v1/holds/{id}`."""
     id_ = account_id(call.parameters["id"], "id")
-    hold = await _find(service, call, id_)
+    try:
+        hold = await service.reading_verified(lambda: _read(service, call, id_))
+    except HoldTampered as wrong:
+        return await service.unverified("hold", f"{call.module} {id_}", wrong)
     if hold is None:
         raise not_found(f"hold {id_}")
     return Reply(200, render.hold(hold, clock.now_us()))

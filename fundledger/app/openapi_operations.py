@@ -270,7 +270,7 @@ VOUCHERS: Final = (
         "Vouchers",
         "Read a voucher",
         "Also one that was refused for ever: it shows its problem.",
-        {200: shown("Voucher", "The voucher."), 404: no_such("voucher"), 422: _TAMPERED},
+        {200: shown("Voucher", "The voucher."), 404: no_such("voucher"), 500: UNVERIFIED},
         (_VOUCHER_ID,),
     ),
     Operation(
@@ -328,7 +328,7 @@ HOLDS: Final = (
         "Holds",
         "Read a hold",
         "As it stands now.",
-        {200: shown("Hold", "The hold."), 404: no_such("hold"), 422: _TAMPERED},
+        {200: shown("Hold", "The hold."), 404: no_such("hold"), 500: UNVERIFIED},
         (_HOLD_ID,),
     ),
     Operation(

@@ -10,7 +10,9 @@ import asyncpg
 import msgspec
 
 from fundledger.app.metrics import Metrics
+from fundledger.app.problems import unverified
 from fundledger.app.repeats import Repeats
+from fundledger.app.reply import Reply
 from fundledger.app.served import Worker
 from fundledger.app.settings import Settings
 from fundledger.daemons.roster import Roster
@@ -22,6 +24,7 @@ from fundledger.hotspot.lane import Lane
 from fundledger.ledger.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.batch import Command, Outcome
 from fundledger.ledger.directory import AccountTampered, Directory
+from fundledger.ledger.evidence import Found, write_findings
 from fundledger.ledger.fault import Fault, Unavailable
 from fundledger.ledger.integrity import Tampered, record_finding
 from fundledger.outbox.feed import Feed
@@ -118,6 +121,20 @@ class Service(Worker):
         _log.critical("rows do not verify and are not shown: %s", found, extra=extra)
         async with self.pool.acquire() as connection:
             await record_finding(connection, self.keys, found)  # type: ignore[arg-type]
+
+    async def unverified(self, kind: str, key: str, wrong: Exception) -> Reply:
+        """The answer of a read of a voucher or a hold that does not verify, which is logged and kept once. Raises
+        Unavailable.
+        """
+        evidence = msgspec.json.encode({"read": str(wrong)}).decode()
+
+        async def keep() -> int:
+            async with self.pool.acquire() as connection, connection.transaction():
+                return await write_findings(connection, self.keys, [Found(evidence, kind, key)])  # type: ignore[arg-type]
+
+        if await self.reading(keep):
+            _log.critical("%s %s does not verify: %s", kind, key, wrong, extra={"event": "integrity_finding"})
+        return unverified(str(wrong))
 
     async def open_account(self, request: NewAccount) -> Opened:
         """Open one account, together with all that are asked for meanwhile. Raises Unavailable."""

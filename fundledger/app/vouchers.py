@@ -41,7 +41,7 @@ from fundledger.app.voucher_bodies import accounts_of, prepare, to_voucher
 from fundledger.hotspot.lane import LaneFull
 from fundledger.ledger.batch import AtomicGroup, Outcome
 from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
-from fundledger.ledger.records import read_records
+from fundledger.ledger.records import VoucherTampered, read_records
 from fundledger.ledger.refusal import Code, Refusal
 from fundledger.ledger.voucher import Record, Voucher, digest_of
 from fundledger.ratelimit.chain import Pending
@@ -288,14 +288,21 @@ def _result(service: Service, voucher: Voucher, outcome: Outcome | Fault) -> dic
 
 async def _record(service: Service, call: Call, id_: UUID) -> tuple[Record, UUID | None] | None:
     """The caller's own voucher, and what reversed it: whether another module has one of this id is not shown."""
-    records = await service.reading_durable(lambda: read_records(service.pool, service.directory, {(call.module, id_)}))
+    return await service.reading_durable(lambda: _read(service, call, id_))
+
+
+async def _read(service: Service, call: Call, id_: UUID) -> tuple[Record, UUID | None] | None:
+    records = await read_records(service.pool, service.directory, {(call.module, id_)})
     return records[0] if records else None
 
 
 async def get_voucher(service: Service, call: Call) -> Reply:
     """`GET /v1/vouchers/{id}`."""
     id_ = voucher_id(call.parameters["id"])
-    found = await _record(service, call, id_)
+    try:
+        found = await service.reading_verified(lambda: _read(service, call, id_))
+    except VoucherTampered as wrong:
+        return await service.unverified("voucher", f"{call.module} {id_}", wrong)
     if found is None:
         raise not_found(f"voucher {id_}")
     return Reply(200, render.encode(render.voucher_members(*found)))

@@ -22,6 +22,7 @@ from fundledger.fund import orders, reserve
 from fundledger.fund.answer import Answer, Answering, Away, Taken
 from fundledger.fund.drafts import Draft, draft_of
 from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.macs import Tampered
 from fundledger.fund.merchants import Merchants, utc_now
 from fundledger.fund.next_steps import FAULTS, NextSteps
 from fundledger.fund.order import PLATFORM, Kind, Order, State
@@ -139,6 +140,8 @@ class Desk(NextSteps):
                     await self._link.open_channel(order.channel, order.currency)
                 if order.kind is Kind.CHARGEBACK:
                     await self._posting.prepare_chargeback(order)
+        except Tampered as found:
+            answer(Away(str(found), tampered=True))
         except AccountsAway as away:
             answer(Away(f"the account service does not answer: {away}"))
         except FAULTS as error:
@@ -255,7 +258,7 @@ class Desk(NextSteps):
             if order.id in new:
                 written.append(waiting)
             elif (found := waiting.draft.find(there)) is not None:
-                self._tell(waiting, repeated(order, found) if self._macs.verifies(found) else tampered(found))
+                self._tell(waiting, self._checked(found) or repeated(order, found))
             else:
                 self._tell(waiting, refusals[order.id])
         return written
@@ -270,17 +273,20 @@ class Desk(NextSteps):
         self, connection: orders.Connection, drafts: list[Draft]
     ) -> tuple[dict[UUID, Order], dict[UUID, Refusal | Away]]:
         """Which orders are there already, and which cannot be, under the locks of what they take of."""
-        locked = await reserve.lock(connection, drafts)
+        locked = await reserve.lock(connection, drafts, self._macs)
         there = await _read(connection, drafts)
         fresh = [draft for draft in drafts if draft.find(there) is None]
-        bad = {order.id: order for order in locked.originals.values() if not self._macs.verifies(order)}
-        no: dict[UUID, Refusal | Away] = {
-            d.order.id: tampered(bad[of]) for d in fresh if (of := d.order.of_order) in bad
-        }
-        fresh = [draft for draft in fresh if draft.order.id not in no]
-        answers = await reserve.reserve(connection, fresh, locked)
-        no |= {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
+        answers = await reserve.reserve(connection, fresh, locked, self._macs)
+        no = {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
         return there, no
+
+    def _checked(self, order: Order) -> Away | None:
+        """The answer of whatever depends on an order that does not match its MAC, None if it does."""
+        try:
+            self._macs.check(order)
+        except Tampered as found:
+            return Away(str(found), tampered=True)
+        return None
 
     async def _settle(self, written: Sequence[Order]) -> None:
         """Post what was written ahead, as far as that is possible before its callers should know more."""
@@ -330,11 +336,6 @@ async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[
     """The orders of the same names, by id."""
     former = [draft.former for draft in drafts if draft.former is not None]
     return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
-
-
-def tampered(order: Order) -> Away:
-    """The answer of whatever depends on an order that does not match its MAC."""
-    return Away(f"order {order.id} does not match its MAC", tampered=True)
 
 
 def repeated(asked: Order, there: Order) -> Answer:

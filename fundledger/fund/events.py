@@ -2,11 +2,13 @@
 it.
 """
 
+from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
 import msgspec
 
+from fundledger.fund.macs import OrderMacs, Tampered
 from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.orders import order_from
 from fundledger.fund.shown import order_members, time_text
@@ -15,16 +17,17 @@ from fundledger.outbox.feed import Event, Feed
 from fundledger.outbox.horizon import FUND, Horizon
 
 AFTER_POSTING: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
+UNVERIFIED: Final = "order.unverified"
 RETRIED: Final = '"retried_by"'
 """Stands in the detail of an event that a request to retry made."""
 _encode = msgspec.json.Encoder().encode
 
 
-def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> Feed:
+def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, name: str) -> Feed:
     """Of one process, which `name` names. Whoever opens it closes it."""
 
     async def read(after: int, safe: int, limit: int) -> list[Event]:
-        return [event_of(row) for row in await pool.fetch(SQL["read_events"], after, safe, limit)]
+        return [event_of(row, macs) for row in await pool.fetch(SQL["read_events"], after, safe, limit)]
 
     return Feed(Horizon(dsn, FUND, f"events {name}"), read)
 
@@ -52,13 +55,19 @@ class Pages:
         await self._feed.close()
 
 
-def event_of(row: asyncpg.Record) -> Event:
+def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
     """`id` is made of the order and its state. An order goes into each state once, but for `stuck` and what a retry
-    takes it back to: the id of such an event has its seq, too.
+    takes it back to: the id of such an event has its seq, too. Of an order that does not match its MAC there is only an
+    event `order.unverified`, without its content, which holds up no other event.
     """
     columns = dict(row)
     seq, state, at, detail = [columns.pop(f"event_{name}") for name in ("seq", "state", "at", "detail")]
-    order = as_it_was(order_from(columns), State(state))
+    there = order_from(columns)
+    try:
+        macs.check(there)
+        order = as_it_was(there, State(state))
+    except (Tampered, ValueError):
+        return _unverified(there, seq, at)
     again = state == State.STUCK or (detail is not None and RETRIED in detail)
     id_ = f"{order.id}:{state}:{seq}" if again else f"{order.id}:{state}"
     type_ = f"{order.kind}.{state}"
@@ -73,6 +82,12 @@ def event_of(row: asyncpg.Record) -> Event:
     if detail is not None:
         members["detail"] = msgspec.Raw(detail.encode())
     return Event(seq, id_, type_, order.merchant, at.timestamp(), _encode(members))
+
+
+def _unverified(order: Order, seq: int, at: datetime) -> Event:
+    id_ = f"{order.id}:unverified:{seq}"
+    members = {"seq": seq, "id": id_, "type": UNVERIFIED, "merchant": order.merchant, "at": time_text(at)}
+    return Event(seq, id_, UNVERIFIED, order.merchant, at.timestamp(), _encode({**members, "order_id": str(order.id)}))
 
 
 def as_it_was(order: Order, state: State) -> Order:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,10 @@ class Tier(msgspec.Struct, frozen=True):
     from_amount: int
     basis_points: int
     fixed: int
+
+
+tiers_of: Final = msgspec.json.Decoder(list[Tier]).decode
+"""The tiers of a rule from its column."""
 
 
 class FeeRule(msgspec.Struct, frozen=True):

@@ -202,6 +202,18 @@ class AccountLink:
         found = record.type, record.reference, _credited(record.entries)
         return None if wanted == found else f"the order says {wanted}, voucher {record.id} {found}"
 
+    async def is_posted(self, order: Order) -> bool | None:
+        """Whether the voucher of an order is posted; None where it does not verify. Raises Away."""
+        try:
+            record = await self._service.voucher(order.voucher_id)
+        except Fault as fault:
+            if fault.problem is not None and fault.problem.code == "integrity":
+                return None
+            raise self._away(fault) from None
+        except NotDone:
+            return False
+        return record is not None and record.status == "posted"
+
     async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
         """Accounts as they are now, those that there are. Raises Away, Unverified."""
         try:

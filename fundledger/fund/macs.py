@@ -1,87 +1,166 @@
-"""MACs over the terms of orders: all that says what an order moves, for which merchant, and who asked for it and
-approved it.
+"""MACs of the rows that decide what money moves: orders, sums, merchants, fee rules, payouts.
 
-The MAC is computed when an order is inserted, and again by the steps that change its terms: an approval, another
-attempt, an end. Its state is not under it, because each state leads to the same voucher, or to none. Before money
-moves on the strength of a row, its MAC is verified: ADR 28.
+An order's MAC covers its terms and what became of it: its state, its problem, when it was posted, which order reversed
+it. It is computed when the order is inserted and by each step that changes it. Before money moves on the strength of a
+row, its MAC is verified; a row that does not match is reported once and stays as it was found: ADR 28.
 """
 
+import asyncio
+import contextlib
 import hmac
 import logging
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
-from fundledger.fund.order import Order
+from fundledger.fund.findings import Finding, write_findings
+from fundledger.fund.order import Order, State
 from fundledger.fund.reported import Reported
 from fundledger.fund.statements import SQL
 from fundledger.security.keys import KeyFault, Keys
 from fundledger.security.mac import MacKey
+from fundledger.security.row_macs import NO_KEY, RowMacs, microseconds
 
-_DOMAIN: Final = b"order__1"
+FieldsOf = Callable[[Any], tuple[object, ...]]
+LAYOUT: Final = 2
+"""What new orders are written with. Layout 1 left out what becomes of an order; `fund_mac_sweep` brings it over."""
+LOOK_EVERY_S: Final = 5.0
 _PURPOSE: Final = b"fundledger fund rows 1"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_US: Final = timedelta(microseconds=1)
-_encode = msgspec.msgpack.Encoder().encode
+_ORDER_1: Final = b"order__1"
+_ORDER_2: Final = b"order__2"
+_FOUND_MAX: Final = 1000
 _log = logging.getLogger(__name__)
 
 
 class Tampered(Exception):
-    """The terms of an order do not match its MAC: nothing moves on the strength of the row, and it is not shown."""
+    """A row does not match its MAC: nothing moves on the strength of it, and it is not shown."""
 
-    def __init__(self, order: UUID) -> None:
-        super().__init__(f"order {order} does not match its MAC")
-        self.order = order
+    def __init__(self, kind: str, key: object) -> None:
+        super().__init__(f"{kind} {key} does not match its MAC")
 
 
 class OrderMacs:
-    """`trusted_until`: up to this seq an order may have no MAC, because it is older than MACs; None: all have one."""
+    """The MACs of a fund database. `trusted_until`: up to this seq an order may have no MAC, because it is older than
+    MACs. `unswept_until`: orders up to this seq, and sums and payouts, may still be of an earlier layout; None: the
+    sweep is complete, and such a row does not verify.
+    """
 
-    def __init__(self, keys: Keys, trusted_until: int | None = None) -> None:
+    def __init__(self, keys: Keys, trusted_until: int | None = None, unswept_until: int | None = None) -> None:
         self._keys = keys
-        self._derived: dict[int, MacKey] = {}
+        self.rows = RowMacs(keys, _PURPOSE)
         self._trusted_until = trusted_until
+        self.unswept_until = unswept_until
         self._reported = Reported()
+        self._found: list[Finding] = []
+        self._woken = asyncio.Event()
+
+    # --- orders ---
 
     def seal(self, order: Order) -> None:
-        """Compute the MAC of an order as it is now, with the current key."""
-        version = self._keys.current.version
-        order.mac_key = version
-        order.mac = self._key(version).tag(_message(order))
+        """Compute the MAC of an order as it is now, with the current key, in the layout that the order has."""
+        kind, fields = _order_message(order)
+        order.mac_key, order.mac = self.rows.tag(kind, fields)
 
     def verifies(self, order: Order) -> bool:
-        """Whether the terms of an order that was read match its MAC. An order without one does if it is older than
-        MACs, or has a former id and did not change since. Raises KeyFault for a key that is not there.
+        """Whether an order that was read matches its MAC. One of layout 1 does only while the sweep goes on; one that
+        has none at all only if it is older than MACs.
         """
+        if order.layout != LAYOUT and not (self.unswept_until is not None and 0 < order.seq <= self.unswept_until):
+            return False
         if order.mac is None or order.mac_key is None:
-            return self._trusted_until is not None and 0 < order.seq <= self._trusted_until
-        return hmac.compare_digest(order.mac, self._key(order.mac_key).tag(_message(order)))
+            return self._trusted_until is not None and order.layout == 1 and order.seq <= self._trusted_until
+        try:
+            kind, fields = _order_message(order)
+        except (AttributeError, OverflowError, TypeError, ValueError):
+            # A value that no order was ever written with.
+            return False
+        return self.rows.matches(kind, fields, order.mac_key, order.mac)
 
     def check(self, order: Order) -> None:
-        """Raises Tampered, which is logged once for each order; KeyFault."""
+        """Raises Tampered, which is reported once for each order."""
         if not self.verifies(order):
-            if self._reported.is_new(order.id):
-                _log.critical(
-                    "%s %s does not match its MAC: nothing is done with it until an operator has looked at it",
-                    *(order.kind, order.id),
-                    extra={"event": "integrity_finding", "order": str(order.id)},
-                )
-            raise Tampered(order.id)
+            self.report("order", order.id, f"{order.kind} {order.order_no} of {order.merchant}", _shown(order))
+            raise Tampered("order", order.id)
 
-    def _key(self, version: int) -> MacKey:
-        key = self._derived.get(version)
-        if key is None:
-            key = self._derived[version] = MacKey(version, self._keys.by_version(version).tag(_PURPOSE))
-        return key
+    def verifies_before_stuck(self, order: Order) -> bool:
+        """Whether a stuck order matches its MAC but for that: it did not match when it was marked stuck, which leaves
+        the MAC as it was found, and its columns have been restored since.
+        """
+        if order.state is not State.STUCK or order.stuck_from is None:
+            return False
+        before = msgspec.structs.replace(order, state=State(order.stuck_from), stuck_from=None, problem=None)
+        return self.verifies(before)
+
+    # --- other rows ---
+
+    def agrees(self, kind: bytes, name: str, key: object, fields_of: FieldsOf, row: Any) -> bool:
+        """Whether a row matches its MAC, in its columns `mac_key` and `mac`, over `fields_of(row)`. One that does not,
+        or that cannot be read, is reported once, under the name of its kind and its key.
+        """
+        if self.rows.agree(kind, fields_of, row):
+            return True
+        self.report(name, key, "a row", {column: _text(value) for column, value in row.items()})
+        return False
+
+    def is_old(self, row: Any) -> bool:
+        """Whether a row may have no MAC yet, because the sweep has not come to it."""
+        return self.unswept_until is not None and row["mac_key"] == NO_KEY
+
+    # --- findings ---
+
+    def report(self, kind: str, key: object, what: str, evidence: object) -> None:
+        """Log a row that does not match its MAC, and keep it to be written down; once for each row. Never waits."""
+        if not self._reported.is_new((kind, str(key))):
+            return
+        _log.critical(
+            "%s %s (%s) does not match its MAC: nothing is done with it until an operator has looked at it",
+            *(kind, key, what),
+            extra={"event": "integrity_finding", kind: str(key)},
+        )
+        if len(self._found) < _FOUND_MAX:
+            self._found.append(Finding(kind, str(key), msgspec.json.encode(evidence).decode()))
+            self._woken.set()
+
+    async def write_found(self, pool: Any) -> int:
+        """Write down what was reported since the last time; the number of rows that were new. Raises what asyncpg
+        raises, KeyFault; what was not written is written the next time.
+        """
+        found = self._found
+        if not found:
+            return 0
+        async with pool.acquire() as connection, connection.transaction():
+            new = await write_findings(connection, self._keys, found)
+        del self._found[: len(found)]
+        return new
+
+    async def refresh(self, connection: Any) -> None:
+        """Read again whether the sweep is complete. Raises what asyncpg raises, KeyFault."""
+        if self.unswept_until is not None:
+            self.unswept_until = unswept(await connection.fetchrow(SQL["read_unswept"]), self._keys)
+
+    async def watch(self, pool: Any) -> None:
+        """Until cancelled: write down what is found, and notice when the sweep is complete."""
+        while True:
+            self._woken.clear()
+            try:
+                await self.write_found(pool)
+                await self.refresh(pool)
+            except (OSError, TimeoutError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                _log.warning("integrity findings cannot be written down: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._woken.wait()
 
 
 async def open_macs(connection: Any, keys: Keys) -> OrderMacs:
     """The MACs of a fund database, to which `connection` leads (one of asyncpg, or a pool). Raises KeyFault when the
-    record of orders that are older than MACs does not verify, and what asyncpg raises.
+    record of what is older than MACs does not verify, and what asyncpg raises.
     """
-    return OrderMacs(keys, trusted(await connection.fetchrow(SQL["read_trusted"]), keys))
+    until = trusted(await connection.fetchrow(SQL["read_trusted"]), keys)
+    return OrderMacs(keys, until, unswept(await connection.fetchrow(SQL["read_unswept"]), keys))
 
 
 def trusted(row: Any, keys: Keys) -> int | None:
@@ -95,23 +174,54 @@ def trusted(row: Any, keys: Keys) -> int | None:
 
 def trusted_mac(until_seq: int, keys: Keys) -> bytes:
     """Of the row that says up to which seq orders may have no MAC."""
-    key = MacKey(1, keys.by_version(1).tag(_PURPOSE))
-    return key.tag(b"trusted1" + until_seq.to_bytes(8, "little"))
+    return _record_key(keys).tag(b"trusted1" + until_seq.to_bytes(8, "little"))
 
 
-def _message(order: Order) -> bytes:
-    # MessagePack of an array in this order: each element says its own type and length.
-    return _encode(
-        (
-            *(_DOMAIN, order.mac_key, order.id.bytes, order.kind, order.merchant, order.order_no, order.amount),
-            *(order.fee, order.currency, order.channel, order.channel_ref, order.settle, _bytes(order.of_order)),
-            *(_bytes(order.of_voucher), order.from_pending, order.to_receivable, order.fee_waived, order.fee_version),
-            *(order.direction, order.reason, order.ticket, order.module, order.approved_by, order.digest),
-            *(order.voucher_id.bytes, order.attempt, order.ending, _bytes(order.end_voucher_id)),
-            (order.created_at - _EPOCH) // _US,
-        )
+def unswept(row: Any, keys: Keys) -> int | None:
+    """The seq up to which orders may be of layout 1; None when the sweep is complete. Raises KeyFault if the row does
+    not verify.
+    """
+    if row is None:
+        return None
+    if not hmac.compare_digest(row["mac"], unswept_mac(row["until_seq"], keys)):
+        raise KeyFault("the record of what is to be swept (fund.unswept) does not match its MAC")
+    return int(row["until_seq"])
+
+
+def unswept_mac(until_seq: int, keys: Keys) -> bytes:
+    """Of the row that says which orders may be of layout 1."""
+    return _record_key(keys).tag(b"unswept1" + until_seq.to_bytes(8, "little"))
+
+
+def _record_key(keys: Keys) -> MacKey:
+    return RowMacs(keys, _PURPOSE).key(1)
+
+
+def _order_message(order: Order) -> tuple[bytes, tuple[object, ...]]:
+    terms = (
+        *(order.id.bytes, order.kind, order.merchant, order.order_no, order.amount),
+        *(order.fee, order.currency, order.channel, order.channel_ref, order.settle, _bytes(order.of_order)),
+        *(_bytes(order.of_voucher), order.from_pending, order.to_receivable, order.fee_waived, order.fee_version),
+        *(order.direction, order.reason, order.ticket, order.module, order.approved_by, order.digest),
+        *(order.voucher_id.bytes, order.attempt, order.ending, _bytes(order.end_voucher_id)),
+        microseconds(order.created_at),
     )
+    if order.layout != LAYOUT:
+        return _ORDER_1, terms
+    became = order.state, order.stuck_from, order.problem, microseconds(order.posted_at), _bytes(order.reversed_by)
+    return _ORDER_2, (*terms, *became, order.voucher_format)
 
 
 def _bytes(id_: UUID | None) -> bytes | None:
     return None if id_ is None else id_.bytes
+
+
+def _shown(order: Order) -> dict[str, object]:
+    return {name: _text(getattr(order, name)) for name in order.__struct_fields__}
+
+
+def _text(value: object) -> object:
+    """A column's value as evidence."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, bool | int) else str(value)

@@ -10,12 +10,14 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.answer import Away
-from fundledger.fund.fees import FeeRule, Tier
+from fundledger.fund.fees import FeeRule, tiers_of
 from fundledger.fund.link import AccountLink, Differs
 from fundledger.fund.link import Away as AccountsAway
+from fundledger.fund.macs import OrderMacs, Tampered
 from fundledger.fund.order import PLATFORM
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Fee, MerchantRequest
+from fundledger.fund.rows import FEE_RULE, MERCHANT, fee_rule_fields, merchant_fields
 from fundledger.fund.statements import SQL
 
 LOOK_EVERY_S: Final = 0.5
@@ -27,7 +29,6 @@ LATE_COMMITS: Final = 1000
 """Versions are drawn before their transactions end: so many are looked at again."""
 REMEMBERED_MAX: Final = 200_000
 FOREVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_tiers = msgspec.json.Decoder(list[Tier]).decode
 
 
 class Merchant(msgspec.Struct, frozen=True):
@@ -53,9 +54,14 @@ class Merchants:
     """
 
     def __init__(
-        self, pool: "asyncpg.Pool[asyncpg.Record]", link: AccountLink, now: Callable[[], datetime] = utc_now
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        link: AccountLink,
+        macs: OrderMacs,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._pool = pool
+        self._macs = macs
         self._now = now
         self._link = link
         self._known: dict[str, Merchant] = {}
@@ -72,7 +78,7 @@ class Merchants:
         return self._known.get(id_)
 
     async def get(self, id_: str) -> Merchant | None:
-        """A merchant, None when there is none."""
+        """A merchant, None when there is none. Raises Tampered."""
         return self.known(id_) or await self.read(id_)
 
     async def watch(self) -> None:
@@ -97,12 +103,18 @@ class Merchants:
         self._looked_at = began
 
     async def read(self, id_: str) -> Merchant | None:
-        """A merchant as the database has it now, None when there is none."""
+        """A merchant as the database has it now, None when there is none. Raises Tampered, of its row or of one of the
+        rules that may apply to it.
+        """
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow(SQL["read_merchants"], [id_])
             if row is None:
                 return None
-            rules = [fee_rule(rule) for rule in await connection.fetch(SQL["read_fee_rules"], id_)]
+            rows = await connection.fetch(SQL["read_fee_rules"], id_)
+        if not self._macs.agrees(MERCHANT, "merchant", id_, merchant_fields, row):
+            self._known.pop(id_, None)
+            raise Tampered("merchant", id_)
+        rules = [self._rule(rule) for rule in rows]
         merchant = Merchant(
             row["id"],
             row["name"],
@@ -118,8 +130,16 @@ class Merchants:
         self._known[id_] = merchant
         return merchant
 
+    def _rule(self, row: asyncpg.Record) -> FeeRule:
+        """Raises Tampered."""
+        if not self._macs.agrees(FEE_RULE, "fee_rule", row["version"], fee_rule_fields, row):
+            raise Tampered("fee rule", row["version"])
+        return fee_rule(row)
+
     async def create(self, request: MerchantRequest, module: str) -> tuple[Merchant, bool] | Refusal | Away:
-        """A new merchant with its accounts; False: the same was there. What is there and differs is refused."""
+        """A new merchant with its accounts; False: the same was there. What is there and differs is refused. Raises
+        Tampered.
+        """
         if request.id == PLATFORM:
             return Refusal(Code.MERCHANT_EXISTS, "this name is the platform's own", "id")
         there = await self.read(request.id)
@@ -144,20 +164,22 @@ class Merchants:
 
     async def _write(self, request: MerchantRequest, module: str) -> bool:
         async with self._pool.acquire() as connection, connection.transaction():
-            created = await connection.fetchval(
-                SQL["write_merchant"],
-                request.id,
-                request.name,
-                request.currency,
-                request.withdrawal_limit,
-                request.digest(),
-                request.settlement,
-            )
+            row = {
+                "id": request.id,
+                "name": request.name,
+                "currency": request.currency,
+                "withdrawal_limit": request.withdrawal_limit,
+                "digest": request.digest(),
+                "settlement": request.settlement,
+                "created_at": utc_now(),
+            }
+            sealed = self._macs.rows.tag(MERCHANT, merchant_fields(row))
+            created = await connection.fetchval(SQL["write_merchant"], *row.values(), *sealed)
             if created is None:
                 return False
             for product, fee in (("payment", request.fee), ("withdrawal", request.withdrawal_fee)):
                 if fee is not None:
-                    await _write_rule(connection, request.id, product, None, fee, FOREVER, module)
+                    await self._write_rule(connection, request.id, product, None, fee, FOREVER, module)
         return True
 
     async def add_fee_rule(
@@ -171,7 +193,35 @@ class Merchants:
             detail = f"a rule takes effect {EFFECTIVE_AFTER_S:g} s from now at the soonest, so that all charge alike"
             return Refusal(Code.FEE_RULE_TOO_SOON, detail, "effective_at")
         async with self._pool.acquire() as connection:
-            return await _write_rule(connection, merchant, product, channel, fee, effective_at or soonest, module)
+            return await self._write_rule(connection, merchant, product, channel, fee, effective_at or soonest, module)
+
+    async def _write_rule(
+        self,
+        connection: Any,
+        merchant: str | None,
+        product: str,
+        channel: str | None,
+        fee: Fee,
+        effective_at: datetime,
+        module: str,
+    ) -> int:
+        row = {
+            "version": await connection.fetchval(SQL["draw_fee_rule"]),
+            "merchant": merchant,
+            "product": product,
+            "channel": channel,
+            "basis_points": fee.basis_points,
+            "fixed": fee.fixed,
+            "minimum": fee.minimum,
+            "maximum": fee.maximum,
+            "tiers": msgspec.json.encode(fee.tiers).decode(),
+            "effective_at": effective_at,
+            "module": module,
+            "created_at": utc_now(),
+        }
+        sealed = self._macs.rows.tag(FEE_RULE, fee_rule_fields(row))
+        await connection.execute(SQL["write_fee_rule"], *row.values(), *sealed)
+        return int(row["version"])
 
     async def list_ids(self, after: int, limit: int) -> list[tuple[int, str]]:
         """`(seq, id)` of merchants after a seq, in order."""
@@ -189,26 +239,6 @@ def fee_rule(row: Any) -> FeeRule:
         row["fixed"],
         row["minimum"],
         row["maximum"],
-        _tiers(row["tiers"]),
+        tiers_of(row["tiers"]),
         row["effective_at"],
     )
-
-
-async def _write_rule(
-    connection: Any, merchant: str, product: str, channel: str | None, fee: Fee, effective_at: datetime, module: str
-) -> int:
-    tiers = msgspec.json.encode(fee.tiers).decode()
-    version: int = await connection.fetchval(
-        SQL["write_fee_rule"],
-        merchant,
-        product,
-        channel,
-        fee.basis_points,
-        fee.fixed,
-        fee.minimum,
-        fee.maximum,
-        tiers,
-        effective_at,
-        module,
-    )
-    return version

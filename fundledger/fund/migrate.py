@@ -5,13 +5,16 @@ from pathlib import Path
 import asyncpg
 
 from fundledger.database import migrations
-from fundledger.fund.macs import trusted_mac
+from fundledger.fund.first_macs import seal_first
+from fundledger.fund.macs import trusted_mac, unswept_mac
 from fundledger.fund.statements import SQL
 from fundledger.security.key_record import KeyRecord
 
 PACKAGE = "fundledger.fund"
 MACS = "0010_order_macs.sql"
 """What was written before this migration has no MAC, and is trusted from then on."""
+ROW_MACS = "0012_row_macs.sql"
+"""What was written before this migration is brought over: by it, or by the daemon that sweeps."""
 
 
 async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
@@ -25,9 +28,13 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path |
         if keys is not None:
             record = fund_keys(keys)
             found = await record.settle(connection, await record.recorded(connection), {})
-            last = await connection.fetchval(SQL["last_order"]) if MACS in done else None
-            if last is not None:
+            last = await connection.fetchval(SQL["last_order"])
+            if last is not None and MACS in done:
                 await connection.execute(SQL["write_trusted"], last, trusted_mac(last, found))
+            if last is not None and ROW_MACS in done:
+                await connection.execute(SQL["write_unswept"], last, unswept_mac(last, found))
+            if ROW_MACS in done:
+                await seal_first(connection, found)
         return done
 
 

@@ -18,7 +18,7 @@ from fundledger.fund import orders, stuck
 from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.flows import Ending
 from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.macs import Tampered
+from fundledger.fund.macs import OrderMacs, Tampered
 from fundledger.fund.order import Kind, Order, State
 from fundledger.fund.orders import Pool, order_from
 from fundledger.fund.posting import Posting
@@ -28,6 +28,7 @@ from fundledger.fund.statements import SQL
 FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 ATTEMPTS_MAX: Final = 5
 _MAY_END: Final = frozenset({State.POSTED, State.SENT, State.UNKNOWN})
+_MAY_RETRY: Final = frozenset({State.STUCK, State.POSTING})
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +44,11 @@ class NextSteps:
         self._wait_s = wait_s
         self._due_s = due_s
 
+    @property
+    def macs(self) -> OrderMacs:
+        """The MACs of the orders."""
+        return self._posting.macs
+
     async def approve(self, id_: UUID, approver: str) -> Answer:
         """Approve an adjustment, which is posted then. `approver`: MODULE or MODULE/PERSON, another one than asked for
         it. Refused: ORDER_NOT_FOUND, APPROVAL_NEEDS_ANOTHER.
@@ -52,7 +58,9 @@ class NextSteps:
             order = await self._read(id_)
             if order is None or not may_approve(order.module, approver):
                 return None
-            new = msgspec.structs.replace(order, approved_by=approver)
+            if order.kind is not Kind.ADJUSTMENT or order.state is not State.CREATED:
+                return None
+            new = msgspec.structs.replace(order, approved_by=approver, state=State.POSTING)
             self._posting.macs.seal(new)
             row = await self._pool.fetchrow(
                 SQL["approve_order"], id_, approver, self._due_s, new.mac, new.mac_key, order.mac
@@ -110,8 +118,14 @@ class NextSteps:
         """
 
         async def begin() -> Order | None:
-            await self._read(id_)
-            return await stuck.retry(self._pool, id_, module, reason, self._due_s)
+            for _ in range(ATTEMPTS_MAX):
+                order = await orders.read_order(self._pool, id_)
+                if order is None:
+                    return None
+                new = await stuck.retry(self._pool, self.macs, order, module, reason, self._due_s)
+                if new is not None or order.state not in _MAY_RETRY:
+                    return new
+            return None
 
         async def go_on(order: Order) -> None:
             self._posting.macs.check(order)
@@ -124,7 +138,9 @@ class NextSteps:
 
     async def contradiction(self, order: Order) -> str | None:
         """How the posted voucher of an order differs from the order, None if it does not. Raises link.Away."""
-        if not self._posting.macs.verifies(order):
+        try:
+            self.macs.check(order)
+        except Tampered:
             return "the order does not match its MAC"
         return await self._posting.link.contradiction(order)
 

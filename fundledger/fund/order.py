@@ -106,6 +106,7 @@ class Order(msgspec.Struct):
     mac: bytes | None = None
     mac_key: int | None = None
     voucher_format: int = 1
+    layout: int = 2
 
     @property
     def net(self) -> int:

@@ -16,6 +16,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 AnyConnection: TypeAlias = "Connection | Pool"
 _FIELDS: Final = Order.__struct_fields__
+_KINDS: Final[dict[str, Kind]] = {str(kind): kind for kind in Kind}
+_STATES: Final[dict[str, State]] = {str(state): state for state in State}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -28,20 +30,31 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Marked(msgspec.Struct):
-    """What became of an order, as it is written."""
+    """What became of an order, as it is written. `sums_mac`: of a payment that is settled later, the MAC of its row in
+    fund.payments.
+    """
 
     id: UUID
     state: State
     problem: msgspec.Raw | None
     posted_at: datetime | None
+    attempt: int
+    layout: int
+    mac: bytes | None
+    mac_key: int | None
+    sums_mac: bytes | None = None
 
 
 def order_from(row: Any) -> Order:
     """Return the order of a row with all its columns. One that is missing raises KeyError: a default in its place would
-    change the content of the order's voucher.
+    change the content of the order's voucher. An unknown kind or state is kept as it is: the order does not match its
+    MAC then, and hurts no other.
     """
     fields = {name: row[name] for name in _FIELDS}
-    fields["kind"], fields["state"] = Kind(fields["kind"]), State(fields["state"])
+    fields["kind"], fields["state"] = (
+        _KINDS.get(fields["kind"], fields["kind"]),
+        _STATES.get(fields["state"], fields["state"]),
+    )
     if fields["problem"] is not None:
         fields["problem"] = fields["problem"].encode()
     return Order(**fields)
@@ -69,22 +82,20 @@ def say(order: Order, verdict: Verdict) -> None:
         order.state = State.REFUSED
 
 
-async def mark(connection: Connection, said: Sequence[Order]) -> tuple[Mapping[Kind, list[UUID]], set[UUID]]:
+def marked(order: Order, sums_mac: bytes | None) -> Marked:
+    """An order whose outcome is known, with its MAC as it is now."""
+    problem = None if order.problem is None else msgspec.Raw(order.problem)
+    outcome = order.id, order.state, problem, order.posted_at
+    return Marked(*outcome, order.attempt, order.layout, order.mac, order.mac_key, sums_mac)
+
+
+async def mark(connection: Connection, said: Sequence[Marked]) -> tuple[set[UUID], set[UUID]]:
     """Record the outcomes of orders that were `posting`. Return `(refused, stuck)`: the orders that this call marked
-    refused, by kind, whose reservations have to be released in the same transaction; and those that it marked stuck.
+    refused, whose reservations have to be released in the same transaction; and those that it marked stuck.
     """
-    told = [
-        Marked(order.id, order.state, None if order.problem is None else msgspec.Raw(order.problem), order.posted_at)
-        for order in said
-    ]
-    refused: dict[Kind, list[UUID]] = {}
-    stuck = set()
-    for id_, kind, state in await connection.fetch(SQL["mark_orders"], _encode(told).decode()):
-        if state == State.REFUSED:
-            refused.setdefault(Kind(kind), []).append(id_)
-        elif state == State.STUCK:
-            stuck.add(id_)
-    return refused, stuck
+    rows = await connection.fetch(SQL["mark_orders"], _encode(said).decode())
+    refused = {row["id"] for row in rows if row["state"] == State.REFUSED}
+    return refused, {row["id"] for row in rows if row["state"] == State.STUCK}
 
 
 async def read_orders(connection: AnyConnection, ids: Sequence[UUID]) -> dict[UUID, Order]:

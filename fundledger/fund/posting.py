@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from fundledger.fund import accounts, orders, reserve
+from fundledger.fund import accounts, orders, reserve, rows, sums
 from fundledger.fund.ids import Ids
 from fundledger.fund.link import AccountLink, Away, end_voucher_of
 from fundledger.fund.macs import OrderMacs
@@ -91,16 +91,17 @@ class Posting:
             await self._charge_back_again(order)
 
     async def _mark(self, said: Sequence[Order]) -> None:
+        told = [orders.marked(order, self._sealed(order)) for order in said]
         for attempt in range(DEADLOCKS_MAX):
             try:
                 async with self.pool.acquire() as connection:
                     if any(order.state is State.REFUSED and order.kind in reserve.RESERVING for order in said):
                         async with connection.transaction():
-                            refused, stuck = await orders.mark(connection, said)
-                            await reserve.release(connection, refused)
+                            refused, stuck = await orders.mark(connection, told)
+                            await reserve.release(connection, self.macs, [o for o in said if o.id in refused])
                     else:
                         # One statement is a transaction.
-                        _, stuck = await orders.mark(connection, said)
+                        _, stuck = await orders.mark(connection, told)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -123,6 +124,13 @@ class Posting:
                         log_stuck(order)
                 return
         self.counted.unmarked += len(said)
+
+    def _sealed(self, order: Order) -> bytes | None:
+        """Seal an order whose outcome is known. Return the MAC of what is kept of it, if it is settled later."""
+        self.macs.seal(order)
+        if order.settle != "later" or order.kind is not Kind.PAYMENT or order.state is not State.POSTED:
+            return None
+        return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def prepare_chargeback(self, order: Order) -> None:
         """Look up what the merchant has: the rest is what he owes. Raises Away."""
@@ -184,14 +192,22 @@ class Posting:
             if not verdict.stuck and any(f'"{code}"' in verdict.problem.decode() for code in FINAL):
                 await self._end_again(order, verdict.problem)
             else:
-                await mark_stuck(self.pool, order, verdict.problem)
+                await mark_stuck(self.pool, self.macs, order, verdict.problem)
             return
         try:
-            async with self.pool.acquire() as connection:
-                await connection.fetch(SQL["mark_ended"], order.id)
+            await self._mark_ended(order)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             _log.warning("withdrawal %s is known to have ended, but not marked: %s", order.id, error)
             self.counted.unmarked += 1
         order.state, order.due_at = State(order.ending), None
         key = f"{order.kind} {order.state}"
         self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
+
+    async def _mark_ended(self, order: Order) -> None:
+        """Record the end of a withdrawal. One that bounced was not withdrawn on its day."""
+        ended = msgspec.structs.replace(order, state=State(order.ending or ""))
+        self.macs.seal(ended)
+        async with self.pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
+            if row is not None and ended.state is State.BOUNCED:
+                await sums.give_back_days(connection, self.macs, [ended])

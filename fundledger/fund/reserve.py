@@ -6,78 +6,57 @@ Locks first; only then is looked whether the orders are there already: so of two
 second one sees the first. Fetch, then decide (plain functions over what was read), then write.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
 
+from fundledger.fund import sums
+from fundledger.fund.answer import Away
 from fundledger.fund.drafts import Draft, payment_of
 from fundledger.fund.fees import part_of
+from fundledger.fund.macs import OrderMacs, Tampered
 from fundledger.fund.merchants import Merchant
 from fundledger.fund.order import Kind, Order, State
-from fundledger.fund.orders import Connection, order_from
+from fundledger.fund.orders import Connection, order_from, read_orders
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import Settlement
+from fundledger.fund.rows import MERCHANT, Day, Progress, merchant_fields
 from fundledger.fund.statements import SQL
 
 RESERVING = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL})
 PAYMENTS_MAX = 10_000
 """Of one settlement of all that is pending: more would hold locks for longer than a statement may take."""
-_encode = msgspec.json.Encoder().encode
-
-
-class Progress(msgspec.Struct):
-    """What became of a payment: a row of fund.payments, and what is changed of it here."""
-
-    order_id: UUID
-    amount: int
-    fee: int
-    settled: int
-    fee_settled: int
-    refunded: int
-    refunded_unsettled: int
-    fee_waived: int
-    fee_returned: int
-    charged_back: int
-    reversed: bool
-
-    @property
-    def unsettled(self) -> int:
-        """What of it is pending."""
-        return self.amount - self.settled - self.refunded_unsettled
-
-    @property
-    def returnable(self) -> int:
-        """What of it has not come back yet."""
-        return self.amount - self.refunded - self.charged_back
-
-
-class Change(msgspec.Struct):
-    """Of one payment, by a batch: what it adds to each column."""
-
-    payment: UUID
-    refunded: int = 0
-    refunded_unsettled: int = 0
-    fee_waived: int = 0
-    fee_returned: int = 0
-    charged_back: int = 0
 
 
 class Locked(msgspec.Struct):
-    """What the locks of a batch hold, as it was read under them."""
+    """What the locks of a batch hold, as it was read under them. `unverified`: by the ids of orders of which a row does
+    not match its MAC, what is wrong; `unverified_merchants` likewise.
+    """
 
     payments: dict[UUID, Progress]
     originals: dict[UUID, Order]
     settling: set[UUID]
+    unverified: dict[UUID, str]
+    unverified_merchants: dict[str, str]
 
 
-async def lock(connection: Connection, drafts: Sequence[Draft]) -> Locked:
+class _Changes(msgspec.Struct):
+    """What a batch changes of what it draws on."""
+
+    payments: dict[UUID, Progress] = {}
+    reversed: list[Order] = []
+
+
+async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
     """Lock what these take of, in one order for everybody: merchants, originals, payments."""
     await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL)}
+    unverified_merchants = {}
     if merchants:
-        await connection.fetch(SQL["lock_merchants"], sorted(merchants))
+        for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
+            if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
+                unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
     reversed_ = sorted({payment_of(d) for d in drafts if d.order.kind is Kind.REVERSAL})
     originals = {}
     if reversed_:
@@ -85,18 +64,43 @@ async def lock(connection: Connection, drafts: Sequence[Draft]) -> Locked:
         originals = {row["id"]: order_from(row) for row in rows}
     paid = {payment_of(d) for d in drafts if d.order.kind in (Kind.REFUND, Kind.CHARGEBACK)}
     paid |= {id_ for id_, order in originals.items() if order.kind is Kind.PAYMENT}
-    payments = {}
-    if paid:
-        await connection.execute(SQL["begin_payments"], sorted(paid))
-        for row in await connection.fetch(SQL["lock_payments"], sorted(paid)):
-            payments[row["order_id"]] = Progress(*row)
-        missing = sorted(paid - set(originals))
-        if missing:
-            rows = await connection.fetch(SQL["read_orders"], missing)
-            originals |= {row["id"]: order_from(row) for row in rows}
+    missing = sorted(paid - set(originals))
+    if missing:
+        originals |= await read_orders(connection, missing)
+    unverified = {}
+    for order in originals.values():
+        try:
+            macs.check(order)
+        except Tampered as found:
+            unverified[order.id] = str(found)
+    payments = await _lock_payments(connection, macs, [originals[id_] for id_ in paid if id_ in originals], unverified)
     # Whether a settlement is posted is said under the lock of its payments, too, if it was refused.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
-    return Locked(payments, originals, {row["payment"] for row in rows})
+    return Locked(payments, originals, {row["payment"] for row in rows}, unverified, unverified_merchants)
+
+
+async def _lock_payments(
+    connection: Connection, macs: OrderMacs, orders: Sequence[Order], unverified: dict[UUID, str]
+) -> dict[UUID, Progress]:
+    """What became of payments, with the rows that do not verify, or are gone, added to `unverified`."""
+    posted = [
+        order
+        for order in orders
+        if order.kind is Kind.PAYMENT and order.state is State.POSTED and order.id not in unverified
+    ]
+    if not posted:
+        return {}
+    now = [order for order in posted if order.settle == "now"]
+    if now:
+        await sums.begin_payments(connection, macs, now)
+    payments, bad = await sums.lock_payments(connection, macs, [order.id for order in posted])
+    for order in posted:
+        if order.id in bad:
+            unverified[order.id] = f"what is kept of payment {order.id} does not match its MAC"
+        elif order.id not in payments:
+            macs.report("payment", order.id, "a row that is gone", {})
+            unverified[order.id] = f"what is kept of payment {order.id} is gone"
+    return payments
 
 
 async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
@@ -109,52 +113,127 @@ async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
                 draft.order.of_order = draft.former_of
 
 
-async def reserve(connection: Connection, drafts: Sequence[Draft], locked: Locked) -> list[Refusal | None]:
+async def reserve(
+    connection: Connection, drafts: Sequence[Draft], locked: Locked, macs: OrderMacs
+) -> list[Refusal | Away | None]:
     """Take what each needs, in order; `[i]` says why `drafts[i]` gets nothing. The orders are filled in with what was
     taken. Raises what asyncpg raises.
     """
-    answers: list[Refusal | None] = []
-    changes: dict[UUID, Change] = {}
-    reversals: list[tuple[UUID, UUID]] = []
-    withdrawn = await _withdrawn(connection, drafts)
+    answers: list[Refusal | Away | None] = []
+    changes = _Changes({}, [])
+    asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
     before = dict(withdrawn)
     for draft in drafts:
-        match draft.order.kind:
-            case Kind.REFUND:
-                answer = _refund(draft, locked, changes)
-            case Kind.CHARGEBACK:
-                answer = _charge_back(draft, locked, changes)
-            case Kind.REVERSAL:
-                answer = _reverse(draft, locked, reversals)
-            case Kind.WITHDRAWAL:
-                answer = _withdraw(draft.order, draft.merchant, withdrawn)
-            case Kind.SETTLEMENT:
-                answer = await _settle(connection, draft)
-            case _:
-                answer = None
+        answer: Refusal | Away | None = _unverified(draft.order, locked)
+        if answer is None:
+            match draft.order.kind:
+                case Kind.REFUND:
+                    answer = _refund(draft, locked, changes)
+                case Kind.CHARGEBACK:
+                    answer = _charge_back(draft, locked, changes)
+                case Kind.REVERSAL:
+                    answer = _reverse(draft, locked, changes)
+                case Kind.WITHDRAWAL:
+                    answer = _withdraw(draft.order, draft.merchant, withdrawn)
+                case Kind.SETTLEMENT:
+                    answer = await _settle(connection, draft, macs)
         answers.append(answer)
-    if changes:
-        await connection.execute(SQL["change_payments"], _encode(list(changes.values())).decode())
-    if reversals:
-        await connection.execute(SQL["mark_reversed"], [a for a, _ in reversals], [b for _, b in reversals])
-    for day in {day for _, day in withdrawn}:
-        more = {m: n - before[m, d] for (m, d), n in withdrawn.items() if d == day and n != before[m, d]}
-        if more:
-            await connection.execute(SQL["count_withdrawals"], list(more), list(more.values()), day)
+    await sums.write_payments(connection, macs, changes.payments.values())
+    await _write_reversed(connection, macs, changes.reversed)
+    await sums.write_days(connection, macs, {key: n for key, n in withdrawn.items() if n != before[key]})
     return answers
 
 
-async def release(connection: Connection, refused: Mapping[Kind, Sequence[UUID]]) -> None:
-    """Give back what orders took that were refused, in the transaction that says so."""
-    back = [*refused.get(Kind.REFUND, ()), *refused.get(Kind.CHARGEBACK, ())]
-    for statement, ids in (
-        ("release_withdrawals", refused.get(Kind.WITHDRAWAL, ())),
-        ("release_reversals", refused.get(Kind.REVERSAL, ())),
-        ("release_refunds", back),
-        ("release_settlements", refused.get(Kind.SETTLEMENT, ())),
-    ):
-        if ids:
-            await connection.execute(SQL[statement], list(ids))
+def _unverified(order: Order, locked: Locked) -> Away | None:
+    """The answer of an order that needs a row which does not match its MAC."""
+    wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
+    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL):
+        wrong = locked.unverified_merchants.get(order.merchant)
+    return None if wrong is None else Away(wrong, tampered=True)
+
+
+async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Sequence[Order]) -> None:
+    """Write by which order each is reversed, under the locks of their rows."""
+    if originals:
+        for order in originals:
+            macs.seal(order)
+        columns = [o.id for o in originals], [o.reversed_by for o in originals], [o.mac for o in originals]
+        await connection.execute(SQL["mark_reversed"], *columns, macs.rows.version)
+
+
+async def release(connection: Connection, macs: OrderMacs, refused: Sequence[Order]) -> None:
+    """Give back what orders took that were refused, in the transaction that says so. A row that does not match its MAC
+    stays as it was found.
+    """
+    by_kind: dict[Kind, list[Order]] = {}
+    for order in refused:
+        by_kind.setdefault(order.kind, []).append(order)
+    await sums.give_back_days(connection, macs, by_kind.get(Kind.WITHDRAWAL, []))
+    await _release_reversals(connection, macs, by_kind.get(Kind.REVERSAL, []))
+    await _release_payments(connection, macs, by_kind.get(Kind.REFUND, []) + by_kind.get(Kind.CHARGEBACK, []))
+    for settlement in by_kind.get(Kind.SETTLEMENT, []):
+        await _release_settlement(connection, macs, settlement)
+
+
+async def _release_reversals(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> None:
+    by = {order.id for order in reversals}
+    if not by:
+        return
+    rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in reversals if o.of_order}))
+    freed = [order for order in map(order_from, rows) if order.reversed_by in by and _verifies(macs, order)]
+    payments, _ = await sums.lock_payments(connection, macs, [o.id for o in freed if o.kind is Kind.PAYMENT])
+    for order in freed:
+        order.reversed_by = None
+    for progress in payments.values():
+        progress.reversed = False
+    await _write_reversed(connection, macs, freed)
+    await sums.write_payments(connection, macs, payments.values())
+
+
+def _verifies(macs: OrderMacs, order: Order) -> bool:
+    try:
+        macs.check(order)
+    except Tampered:
+        return False
+    return True
+
+
+async def _release_payments(connection: Connection, macs: OrderMacs, orders: Sequence[Order]) -> None:
+    """Refunds and chargebacks."""
+    if not orders:
+        return
+    payments, _ = await sums.lock_payments(connection, macs, {o.of_order for o in orders if o.of_order is not None})
+    for order in orders:
+        progress = None if order.of_order is None else payments.get(order.of_order)
+        if progress is not None:
+            _take(progress, order, -1)
+    await sums.write_payments(connection, macs, payments.values())
+
+
+async def _release_settlement(connection: Connection, macs: OrderMacs, settlement: Order) -> None:
+    parts = await connection.fetch(SQL["read_settled"], [settlement.id])
+    if (sum(p["amount"] for p in parts), sum(p["fee"] for p in parts)) != (settlement.amount, settlement.fee):
+        macs.report("settlement", settlement.id, "its parts", {"parts": [str(part) for part in parts]})
+        return
+    payments, _ = await sums.lock_payments(connection, macs, [part["payment"] for part in parts])
+    for part in parts:
+        progress = payments.get(part["payment"])
+        if progress is not None:
+            progress.settled -= part["amount"]
+            progress.fee_settled -= part["fee"]
+    await sums.write_payments(connection, macs, payments.values())
+
+
+def _take(progress: Progress, order: Order, sign: int = 1) -> None:
+    """What a refund or a chargeback takes of a payment; `sign` -1: what it gives back."""
+    if order.kind is Kind.CHARGEBACK:
+        progress.charged_back += sign * order.amount
+        return
+    progress.refunded += sign * order.amount
+    progress.refunded_unsettled += sign * order.from_pending
+    progress.fee_waived += sign * order.fee_waived
+    progress.fee_returned += sign * order.fee
 
 
 def _paid(draft: Draft, locked: Locked) -> Progress | Refusal:
@@ -175,7 +254,7 @@ def _paid(draft: Draft, locked: Locked) -> Progress | Refusal:
     return progress
 
 
-def _refund(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> Refusal | None:
+def _refund(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
     """First of what is pending, whose fee is waived; then of what was settled, whose fee goes back."""
     payment = _paid(draft, locked)
     if isinstance(payment, Refusal):
@@ -197,19 +276,12 @@ def _refund(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> Refusa
         order.fee_waived = part_of(fee_left, payment.unsettled, pending)
     if settled:
         order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
-    payment.refunded += order.amount
-    payment.refunded_unsettled += pending
-    payment.fee_waived += order.fee_waived
-    payment.fee_returned += order.fee
-    change = changes.setdefault(payment.order_id, Change(payment.order_id))
-    change.refunded += order.amount
-    change.refunded_unsettled += pending
-    change.fee_waived += order.fee_waived
-    change.fee_returned += order.fee
+    _take(payment, order)
+    changes.payments[payment.order_id] = payment
     return None
 
 
-def _charge_back(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> Refusal | None:
+def _charge_back(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
     payment = _paid(draft, locked)
     if isinstance(payment, Refusal):
         return payment
@@ -217,12 +289,12 @@ def _charge_back(draft: Draft, locked: Locked, changes: dict[UUID, Change]) -> R
     if order.amount > payment.returnable:
         detail = f"of the payment, {payment.returnable} of {payment.amount} can be charged back"
         return Refusal(Code.CHARGEBACK_EXCEEDS_PAYMENT, detail, "amount")
-    payment.charged_back += order.amount
-    changes.setdefault(payment.order_id, Change(payment.order_id)).charged_back += order.amount
+    _take(payment, order)
+    changes.payments[payment.order_id] = payment
     return None
 
 
-def _reverse(draft: Draft, locked: Locked, reversals: list[tuple[UUID, UUID]]) -> Refusal | None:
+def _reverse(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
     order = draft.order
     original = locked.originals.get(payment_of(draft))
     if original is None:
@@ -239,27 +311,19 @@ def _reverse(draft: Draft, locked: Locked, reversals: list[tuple[UUID, UUID]]) -
         if original.settle == "later" and payment.settled:
             return Refusal(Code.ORDER_NOT_REVERSIBLE, "the payment was settled: refund it", "of_order_no")
         payment.reversed = True
+        changes.payments[payment.order_id] = payment
     original.reversed_by = order.id
     order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
     order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
     order.of_voucher = original.voucher_id
-    reversals.append((original.id, order.id))
+    changes.reversed.append(original)
     return None
 
 
-async def _withdrawn(connection: Connection, drafts: Sequence[Draft]) -> dict[tuple[str, Any], int]:
-    """`{(merchant, day): what was withdrawn}` for the withdrawals among these."""
-    asked = {(d.order.merchant, d.order.created_at.date()) for d in drafts if d.order.kind is Kind.WITHDRAWAL}
-    withdrawn = dict.fromkeys(asked, 0)
-    for day in {day for _, day in asked}:
-        merchants = sorted(m for m, d in asked if d == day)
-        for row in await connection.fetch(SQL["read_withdrawal_days"], merchants, day):
-            withdrawn[row["merchant"], day] = row["amount"]
-    return withdrawn
-
-
-def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[tuple[str, Any], int]) -> Refusal | None:
-    key = order.merchant, order.created_at.date()
+def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[Day, int]) -> Refusal | Away | None:
+    key = sums.day_of(order)
+    if key not in withdrawn:
+        return Away(f"what merchant {key[0]} withdrew on {key[1]} does not match its MAC", tampered=True)
     limit = None if merchant is None else merchant.withdrawal_limit
     if limit is not None and withdrawn[key] + order.amount > limit:
         detail = f"{withdrawn[key]} of the day's {limit} were withdrawn"
@@ -268,17 +332,41 @@ def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[tuple[str
     return None
 
 
-async def _settle(connection: Connection, draft: Draft) -> Refusal | None:
+async def _settle(connection: Connection, draft: Draft, macs: OrderMacs) -> Refusal | Away | None:
+    """Oldest payment first; of the last one a part may be settled, with its fee in the same part. A payment whose row
+    does not verify is left out.
+    """
     order = draft.order
     assert isinstance(draft.request, Settlement)
-    row = await connection.fetchrow(
-        SQL["settle_payments"], order.merchant, draft.request.amount, order.id, PAYMENTS_MAX
-    )
-    assert row is not None
-    if row["pending"] == 0:
-        return Refusal(Code.NOTHING_TO_SETTLE, f"nothing of merchant {order.merchant} is pending")
-    if row["amount"] is None:
-        detail = f"{row['pending']} are pending"
-        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, detail, "amount")
-    order.amount, order.fee = row["amount"], row["fee"]
+    left_out: set[UUID] = set()
+    while True:
+        asked = order.merchant, draft.request.amount, PAYMENTS_MAX, sorted(left_out)
+        rows = await connection.fetch(SQL["lock_unsettled"], *asked)
+        payments, bad = await sums.verified(connection, macs, rows)
+        if not bad:
+            break
+        left_out |= bad
+    pending = rows[0]["pending"] if rows else 0
+    wanted = pending if draft.request.amount is None else draft.request.amount
+    if pending < wanted or pending == 0:
+        if left_out:
+            detail = f"what is kept of {len(left_out)} payments does not match its MAC"
+            return Away(f"{detail}: {', '.join(map(str, sorted(left_out)[:5]))}", tampered=True)
+        if pending == 0:
+            return Refusal(Code.NOTHING_TO_SETTLE, f"nothing of merchant {order.merchant} is pending")
+        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"{pending} are pending", "amount")
+    parts = [_settle_part(payments[row["order_id"]], wanted - row["earlier"]) for row in rows]
+    order.amount, order.fee = sum(amount for amount, _ in parts), sum(fee for _, fee in parts)
+    await sums.write_payments(connection, macs, payments.values())
+    columns = [row["order_id"] for row in rows], [amount for amount, _ in parts], [fee for _, fee in parts]
+    await connection.execute(SQL["write_settled"], order.id, *columns)
     return None
+
+
+def _settle_part(payment: Progress, wanted: int) -> tuple[int, int]:
+    """Settle what is pending of a payment, so much at most: `(amount, fee)`."""
+    amount = min(payment.unsettled, wanted)
+    fee = part_of(payment.fee - payment.fee_settled - payment.fee_waived, payment.unsettled, amount)
+    payment.settled += amount
+    payment.fee_settled += fee
+    return amount, fee

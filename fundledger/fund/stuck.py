@@ -2,10 +2,10 @@
 
 import logging
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
+from fundledger.fund.macs import OrderMacs
 from fundledger.fund.order import Order, State
 from fundledger.fund.orders import AnyConnection, order_from
 from fundledger.fund.statements import SQL
@@ -13,26 +13,40 @@ from fundledger.fund.statements import SQL
 _log = logging.getLogger(__name__)
 
 
-async def mark_stuck(connection: AnyConnection, order: Order, problem: bytes) -> bool:
+async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, problem: bytes) -> bool:
     """Mark a withdrawal that is `posted`, `sent` or `unknown` stuck, with the problem (JSON) as its reason, and log
-    that. Return whether this call did so; then `order` says so, too. Locks the order. Raises what asyncpg raises; may
-    be repeated.
+    that. Return whether this call did so; then `order` says so, too. An order that does not match its MAC keeps it as
+    it was found. Locks the order. Raises what asyncpg raises; may be repeated.
     """
-    row = await connection.fetchrow(SQL["mark_stuck"], order.id, order.state, problem.decode())
+    new = msgspec.structs.replace(order, state=State.STUCK, stuck_from=order.state, problem=problem, due_at=None)
+    if macs.verifies(order):
+        macs.seal(new)
+    changed = problem.decode(), new.mac, new.mac_key, order.mac
+    row = await connection.fetchrow(SQL["mark_stuck"], order.id, order.state, *changed)
     if row is None:
         return False
     order.stuck_from, order.state = order.state, State.STUCK
     order.problem, order.due_at = problem, None
+    order.mac, order.mac_key = new.mac, new.mac_key
     log_stuck(order)
     return True
 
 
-async def retry(connection: AnyConnection, id_: UUID, module: str, reason: str | None, due_s: float) -> Order | None:
+async def retry(
+    connection: AnyConnection, macs: OrderMacs, order: Order, module: str, reason: str | None, due_s: float
+) -> Order | None:
     """Take a stuck order back to the state that it came from, or make an order due whose next step is being repeated.
-    Return the order, None if it is neither. `module` asks for it; after `due_s` seconds the recoverer takes it. Raises
-    what asyncpg raises; may be repeated.
+    Return the order, None if it is neither, or changed since it was read. `module` asks for it; after `due_s` seconds
+    the recoverer takes it. Raises Tampered, and what asyncpg raises; may be repeated.
     """
-    row: Any = await connection.fetchrow(SQL["retry_order"], id_, module, due_s, reason)
+    new = order
+    if not macs.verifies_before_stuck(order):
+        macs.check(order)
+    if order.state is State.STUCK:
+        new = msgspec.structs.replace(order, state=State(order.stuck_from or ""), stuck_from=None, problem=None)
+        macs.seal(new)
+    macced = new.mac, new.mac_key, order.mac
+    row: Any = await connection.fetchrow(SQL["retry_order"], order.id, module, due_s, reason, *macced)
     return None if row is None else order_from(row)
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from fundledger.ledger.directory import message_of
+from fundledger.ledger.directory import account_message, message_of
 from fundledger.ledger.statements import SQL
 from fundledger.security.key_record import Evidence, KeyRecord
 from fundledger.security.keys import FileKeys
@@ -52,8 +52,14 @@ async def read_evidence(connection: Connection) -> Evidence:
     for row in await connection.fetch(SQL["key_versions"]):
         found[row["key_version"]] = []
     numbers = [row["number"] for row in await connection.fetch(SQL["key_evidence"])]
-    for row in await connection.fetch(SQL["accounts_by_number"], numbers):
+    try:
+        rows = await connection.fetch(SQL["accounts_by_number"], numbers)
+    except asyncpg.UndefinedColumnError:
+        # A schema that is not migrated yet: its MACs are of layout 1.
+        rows = await connection.fetch(SQL["accounts_of_layout_1"], numbers)
+    for row in rows:
         # What cannot even be read is for `verify` to find.
         with contextlib.suppress(Exception):
-            found[row["key_version"]].append((message_of(row), row["mac"]))
+            message = message_of(row) if "layout" in row else account_message(row, 1, 1, False, row["key_version"])
+            found[row["key_version"]].append((message, row["mac"]))
     return dict(found)

@@ -29,6 +29,9 @@ from fundledger.security.keys import KeyFault
 
 Connection = asyncpg.Connection
 AT_ONCE: Final = 200
+_UNDECODABLE: Final = (ValueError, OverflowError)
+"""What asyncpg raises for a value that Python has none for, such as a time before year 1."""
+_KEYS: Final = {"voucher": ("id", "module"), "hold": ("id", "module"), "account": ("number",)}
 _FIRST_ID: Final = UUID(bytes(16))
 
 
@@ -53,9 +56,9 @@ class Sweep:
 
     def begin(self) -> None:
         """From the first row again."""
-        self._voucher: tuple[UUID, str] = (_FIRST_ID, "")
-        self._hold: tuple[str, str] = ("", "")
-        self._account = 0
+        self._voucher: tuple[Any, ...] = (_FIRST_ID, "")
+        self._hold: tuple[Any, ...] = ("", "")
+        self._account: tuple[Any, ...] = (0,)
 
     async def step(self, connection: "Connection[asyncpg.Record]") -> tuple[int, bool]:
         """In a transaction: how many rows were brought over, and whether there may be more."""
@@ -72,18 +75,46 @@ class Sweep:
         return sum(done for done, _ in counts), any(looked == AT_ONCE for _, looked in counts)
 
     async def _evidence(self, connection: "Connection[asyncpg.Record]", name: str) -> tuple[int, int]:
-        if not await connection.fetch(SQL[f"{name}_to_chain"], 1):
+        try:
+            if not await connection.fetch(SQL[f"{name}_to_chain"], 1):
+                return 0, 0
+            done = await chain_old(connection, self._keys, name, AT_ONCE)
+        except _UNDECODABLE as error:
+            # A chain has no gap: it ends here until the row is restored. Rows of other kinds are brought over.
+            _decoding(error)
+            self._found.append(Found(_evidence_of(error, {}), name, "a row that cannot be read"))
             return 0, 0
-        done = await chain_old(connection, self._keys, name, AT_ONCE)
         return done, done
 
+    async def _page(
+        self, connection: "Connection[asyncpg.Record]", kind: str, after: tuple[Any, ...]
+    ) -> tuple[list[asyncpg.Record], tuple[Any, ...], int]:
+        """`(the next rows of a kind, where to go on, how many were looked at)`. A row that cannot be read is a finding,
+        and is passed.
+        """
+        try:
+            rows = await connection.fetch(SQL[f"{kind}s_to_sweep"], *after, AT_ONCE)
+        except _UNDECODABLE as error:
+            _decoding(error)
+        else:
+            return rows, tuple(rows[-1][name] for name in _KEYS[kind]) if rows else after, len(rows)
+        keys = [tuple(row) for row in await connection.fetch(SQL[f"{kind}s_to_sweep_keys"], *after, AT_ONCE)]
+        rows = []
+        for key in keys:
+            try:
+                rows += await connection.fetch(SQL[f"{kind}s_to_sweep"], *after, 1)
+            except _UNDECODABLE as error:
+                _decoding(error)
+                self._found.append(Found(_evidence_of(error, {}), kind, _subject(kind, key)))
+            after = key
+        return rows, after, len(keys)
+
     async def _vouchers(self, connection: "Connection[asyncpg.Record]") -> tuple[int, int]:
-        rows = await connection.fetch(SQL["vouchers_to_sweep"], *self._voucher, AT_ONCE)
+        rows, self._voucher, looked = await self._page(connection, "voucher", self._voucher)
         numbers = sorted({number for row in rows for number in row["lines"][::2] if number is not None})
         accounts = await self._verified(connection, numbers)
         key, done = self._keys.current, 0
         for row in rows:
-            self._voucher = (row["id"], row["module"])
             try:
                 record_of(row, accounts, self._keys)
                 _check_module(row)
@@ -91,31 +122,29 @@ class Sweep:
                 self._differs("voucher", f"{row['module']} {row['id']}", error, row)
                 continue
             mac = key.tag(voucher_message(row, canonical.LAYOUT, key.version))
-            await connection.execute(SQL["sweep_voucher"], *self._voucher, row["mac"], key.version, mac)
+            await connection.execute(SQL["sweep_voucher"], row["id"], row["module"], row["mac"], key.version, mac)
             done += 1
-        return done, len(rows)
+        return done, looked
 
     async def _holds(self, connection: "Connection[asyncpg.Record]") -> tuple[int, int]:
-        rows = await connection.fetch(SQL["holds_to_sweep"], *self._hold, AT_ONCE)
+        rows, self._hold, looked = await self._page(connection, "hold", self._hold)
         accounts = await self._verified(connection, sorted({row["account_number"] for row in rows}))
         key, done = self._keys.current, 0
         for row in rows:
-            self._hold = (row["id"], row["module"])
             try:
                 hold_of(row, accounts, self._keys)
             except (HoldTampered, KeyFault) as error:
                 self._differs("hold", f"{row['module']} {row['id']}", error, row)
                 continue
             mac = key.tag(hold_message(row, canonical.LAYOUT, key.version))
-            await connection.execute(SQL["sweep_hold"], *self._hold, row["mac"], key.version, mac)
+            await connection.execute(SQL["sweep_hold"], row["id"], row["module"], row["mac"], key.version, mac)
             done += 1
-        return done, len(rows)
+        return done, looked
 
     async def _accounts(self, connection: "Connection[asyncpg.Record]") -> tuple[int, int]:
-        rows = await connection.fetch(SQL["accounts_to_sweep"], self._account, AT_ONCE)
+        rows, self._account, looked = await self._page(connection, "account", self._account)
         key, done = self._keys.current, 0
         for row in rows:
-            self._account = row["number"]
             try:
                 self._directory.verified(row)
                 self._check_posting(row)
@@ -126,7 +155,7 @@ class Sweep:
             how = (row["slots"], row["buffered"], key.version, mac)
             await connection.execute(SQL["sweep_account"], row["number"], row["mac"], *how)
             done += 1
-        return done, len(rows)
+        return done, looked
 
     def _check_posting(self, row: asyncpg.Record) -> None:
         """Slots and policy, which layout 1 left out, are those of the account's route and of its first slot.
@@ -141,7 +170,7 @@ class Sweep:
 
     async def _verified(self, connection: "Connection[asyncpg.Record]", numbers: Sequence[int]) -> dict[int, Any]:
         found = {}
-        for row in await connection.fetch(SQL["accounts_by_number"], numbers):
+        for row in await _readable(connection, numbers):
             try:
                 found[row["number"]] = self._directory.verified(row)
             except (AccountTampered, KeyFault):
@@ -153,5 +182,34 @@ class Sweep:
             name: value.hex() if isinstance(value, bytes) else value if value is None else str(value)
             for name, value in row.items()
         }
-        evidence = msgspec.json.encode({"sweep": str(error), "row": shown}).decode()
-        self._found.append(Found(evidence, kind, subject))
+        self._found.append(Found(_evidence_of(error, shown), kind, subject))
+
+
+async def _readable(connection: "Connection[asyncpg.Record]", numbers: Sequence[int]) -> list[asyncpg.Record]:
+    """Accounts by number, those that can be read."""
+    try:
+        return await connection.fetch(SQL["accounts_by_number"], numbers)
+    except _UNDECODABLE as error:
+        _decoding(error)
+    found = []
+    for number in numbers:
+        try:
+            found += await connection.fetch(SQL["accounts_by_number"], [number])
+        except _UNDECODABLE as error:
+            _decoding(error)
+    return found
+
+
+def _decoding(error: Exception) -> None:
+    """Raises an error of asyncpg that is no matter of a row."""
+    if isinstance(error, asyncpg.InterfaceError):
+        raise error
+
+
+def _subject(kind: str, key: tuple[Any, ...]) -> str:
+    """As `_differs` names a row. Of an account that cannot be read there is only its number."""
+    return f"number {key[0]}" if kind == "account" else f"{key[1]} {key[0]}"
+
+
+def _evidence_of(error: Exception, row: dict[str, Any]) -> str:
+    return msgspec.json.encode({"sweep": str(error), "row": row}).decode()

@@ -27,6 +27,7 @@ from fundledger.outbox.destination import Forbidden, PublicResolver, bad_url
 from fundledger.outbox.feed import Feed
 from fundledger.outbox.places import MERCHANT_MAX, Places
 from fundledger.outbox.stream import Guard, Sent
+from fundledger.outbox.webhooks import Macs, disable, verifies
 
 SQL: Final = load("fundledger.outbox")
 CURSOR: Final = "webhooks"
@@ -50,7 +51,9 @@ class Deliverer:
     `close` is for the end of the process.
     """
 
-    def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", *, private: bool) -> None:
+    def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", macs: Macs, *, private: bool) -> None:
+        self._macs = macs
+        self._unverified: set[UUID] = set()
         self._feed = feed
         self._pool = pool
         self._private = private
@@ -67,11 +70,15 @@ class Deliverer:
         more = await self._fan_out(guard)
         if self._places.free() > 0:
             slow = self._places.slow()
-            for row in await self._pool.fetch(SQL["due_webhooks"], list(self._serving), DUE_MAX, slow, MERCHANT_MAX):
+            bad = list(self._unverified)
+            asked = list(self._serving), DUE_MAX, slow, MERCHANT_MAX, bad
+            for row in await self._pool.fetch(SQL["due_webhooks"], *asked):
                 if self._places.take(row["id"], row["merchant"], row["url"], late=row["late"]):
                     self._serve(row["id"], guard)
         if time.monotonic() - self._forgot_at > 60:
             self._forgot_at = time.monotonic()
+            # One that was restored since is served again.
+            self._unverified.clear()
             await self._pool.execute(SQL["forget_delivered"], KEPT_DAYS, 10_000)
         lag_s = await self._pool.fetchval(SQL["delivery_lag"])
         done, self._delivered = self._delivered, 0
@@ -136,6 +143,9 @@ class Deliverer:
         give_way_at = time.monotonic() + IN_A_ROW_S
         for _ in range(IN_A_ROW):
             row = await self._pool.fetchrow(SQL["next_delivery"], webhook)
+            if row is not None and not verifies(self._macs, row):
+                self._unverified.add(webhook)
+                return
             if row is None or not await self._attempt(webhook, row, guard) or time.monotonic() > give_way_at:
                 return
 
@@ -154,7 +164,7 @@ class Deliverer:
             await guard(connection)  # type: ignore[arg-type]
             await connection.execute(SQL["end_attempt"], webhook, row["seq"], state, status, error, pause_s)
             if status == GONE:
-                await connection.execute(SQL["disable_webhook"], webhook, "it answered 410 Gone")
+                await disable(connection, self._macs, row, "it answered 410 Gone")
         self._delivered += error is None
         return error is None
 

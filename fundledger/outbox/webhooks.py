@@ -2,8 +2,9 @@
 
 import secrets
 import time
-from datetime import datetime
-from typing import Final
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -11,10 +12,43 @@ import msgspec
 
 from fundledger.database.statements import load
 from fundledger.outbox.signature import new_secret, secret_text
+from fundledger.security.row_macs import RowMacs, microseconds
 
 SQL: Final = load("fundledger.outbox")
 PER_MERCHANT_MAX: Final = 20
 LIST_MAX: Final = 1000
+WEBHOOK: Final = b"webhook1"
+ATTEMPTS_MAX: Final = 5
+
+
+class Macs(Protocol):
+    """As much of the MACs of a database as webhooks need."""
+
+    rows: RowMacs
+
+    def agrees(
+        self, kind: bytes, name: str, key: object, fields_of: Callable[[Any], tuple[object, ...]], row: Any
+    ) -> bool:
+        """Whether a row matches its MAC. One that does not is reported."""
+        ...
+
+
+class Unverified(Exception):
+    """An endpoint does not match its MAC: nothing is sent there, and it is not shown."""
+
+    def __init__(self, id_: UUID) -> None:
+        super().__init__(f"webhook {id_} does not match its MAC")
+
+
+def webhook_fields(row: Any) -> tuple[object, ...]:
+    """What the MAC of an endpoint covers: all of its row."""
+    told = row["merchant"], row["url"], row["events"], row["secret"], row["module"], microseconds(row["created_at"])
+    return row["id"].bytes, *told, microseconds(row["disabled_at"]), row["disabled_why"]
+
+
+def verifies(macs: Macs, row: Any) -> bool:
+    """Whether an endpoint matches its MAC. One that does not is reported."""
+    return macs.agrees(WEBHOOK, "webhook", row["id"], webhook_fields, row)
 
 
 class Webhook(msgspec.Struct, frozen=True):
@@ -44,31 +78,60 @@ class Dead(msgspec.Struct, frozen=True):
 class Webhooks:
     """Raises what asyncpg raises."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", macs: Macs) -> None:
         self._pool = pool
+        self._macs = macs
 
     async def add(self, merchant: str, url: str, events: list[str] | None, module: str) -> tuple[Webhook, str] | None:
         """The endpoint and its secret; None when the merchant has PER_MERCHANT_MAX already. Not idempotent: asked
         twice, there are two endpoints. `url` was checked by `destination.bad_url`.
         """
         secret = new_secret()
-        row = await self._pool.fetchrow(
-            SQL["add_webhook"], _new_id(), merchant, url, events, secret, module, PER_MERCHANT_MAX
-        )
-        return None if row is None else (Webhook(**row), secret_text(secret))
+        row = {
+            "id": _new_id(),
+            "merchant": merchant,
+            "url": url,
+            "events": events,
+            "secret": secret,
+            "module": module,
+            "created_at": datetime.now(UTC),
+        }
+        ended = {"disabled_at": None, "disabled_why": None}
+        sealed = self._macs.rows.tag(WEBHOOK, webhook_fields({**row, **ended}))
+        added = await self._pool.fetchval(SQL["add_webhook"], *row.values(), *sealed, PER_MERCHANT_MAX)
+        return None if added is None else (_webhook({**row, **ended}), secret_text(secret))
 
-    async def of(self, merchant: str | None) -> list[Webhook]:
-        """The oldest first, at most LIST_MAX."""
-        return [Webhook(**row) for row in await self._pool.fetch(SQL["list_webhooks"], merchant, LIST_MAX)]
+    async def of(self, merchant: str | None) -> tuple[list[Webhook], list[UUID]]:
+        """`(endpoints, ids of those that do not match their MACs)`: the oldest first, at most LIST_MAX."""
+        rows = await self._pool.fetch(SQL["list_webhooks"], merchant, LIST_MAX)
+        verified = {row["id"] for row in rows if verifies(self._macs, row)}
+        shown = [_webhook(row) for row in rows if row["id"] in verified]
+        return shown, [row["id"] for row in rows if row["id"] not in verified]
 
     async def get(self, id_: UUID) -> Webhook | None:
-        row = await self._pool.fetchrow(SQL["read_webhook"], id_)
-        return None if row is None else Webhook(**row)
+        """Raises Unverified."""
+        row = await self._read(id_)
+        return None if row is None else _webhook(row)
 
     async def disable(self, id_: UUID, why: str) -> Webhook | None:
-        """Nothing is sent there any more. As it stands, None when there is no such endpoint. Safe to be repeated."""
-        row = await self._pool.fetchrow(SQL["disable_webhook"], id_, why)
-        return None if row is None else Webhook(**row)
+        """Nothing is sent there any more. As it stands, None when there is no such endpoint. Safe to be repeated.
+        Raises Unverified.
+        """
+        for _ in range(ATTEMPTS_MAX):
+            row = await self._read(id_)
+            if row is None:
+                return None
+            if row["disabled_at"] is None:
+                await disable(self._pool, self._macs, row, why)
+            else:
+                return _webhook(row)
+        return await self.get(id_)
+
+    async def _read(self, id_: UUID) -> asyncpg.Record | None:
+        row = await self._pool.fetchrow(SQL["read_webhook"], id_)
+        if row is not None and not verifies(self._macs, row):
+            raise Unverified(id_)
+        return row
 
     async def dead(self, id_: UUID, after: int, limit: int) -> "list[Dead]":
         """What was given up, behind `after`, in order."""
@@ -78,6 +141,17 @@ class Webhooks:
         """Begin again with what was given up, all of it without `seqs`; how many that are. Safe to be repeated."""
         done = await self._pool.execute(SQL["redeliver"], id_, seqs)
         return int(done.rpartition(" ")[2])
+
+
+async def disable(connection: Any, macs: Macs, row: Any, why: str) -> None:
+    """Disable an endpoint that was read and verified, unless it changed since. Raises what asyncpg raises."""
+    at = datetime.now(UTC)
+    sealed = macs.rows.tag(WEBHOOK, webhook_fields({**row, "disabled_at": at, "disabled_why": why}))
+    await connection.fetchval(SQL["disable_webhook"], row["id"], at, why, *sealed, row["mac"])
+
+
+def _webhook(row: Any) -> Webhook:
+    return Webhook(*(row[name] for name in Webhook.__struct_fields__))
 
 
 def _new_id() -> UUID:

@@ -1,6 +1,7 @@
 """Reads of a running platform whose rows were edited by SQL: 500 `integrity` for that account, 200 for the others."""
 
 import json
+import uuid
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -109,6 +110,47 @@ async def test_a_row_that_does_not_verify_is_logged_once_however_often_it_is_rea
 
     await eventually(lambda: min(lines().values()) > 0, "both are logged")
     assert lines() == {account: 1, voucher: 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "path"),
+    [("vouchers", "reference", "/v1/vouchers/"), ("holds", "captured", "/v1/holds/")],
+)
+async def test_a_read_of_a_voucher_or_a_hold_that_was_edited_is_a_problem_and_its_neighbour_is_answered(
+    tampered: RunningService, client: Client, table: str, column: str, path: str
+) -> None:
+    account, bank = await client.merchant(1000), await client.bank()
+    ids = []
+    for _ in range(2):
+        id_ = str(uuid.uuid4())
+        if table == "vouchers":
+            entries = [
+                {"account": bank, "side": "debit", "amount": 5},
+                {"account": account, "side": "credit", "amount": 5},
+            ]
+            answer = await client.post("/v1/vouchers", {"id": id_, "type": "pay", "entries": entries, "reference": "r"})
+        else:
+            answer = await client.post("/v1/holds", {"id": id_, "account": account, "amount": 5})
+        assert answer.status == 201, answer
+        ids.append(id_)
+    other = "'forged'" if column == "reference" else "captured + 1"
+    connection = await asyncpg.connect(tampered.dsn)
+    try:
+        await connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
+        await connection.execute(f"UPDATE ledger.{table} SET {column} = {other} WHERE id::text = $1", ids[0])
+        await connection.execute(f"ALTER TABLE ledger.{table} ENABLE TRIGGER ALL")
+        for _ in range(3):
+            answer = await client.get(f"{path}{ids[0]}")
+            assert is_problem(answer, 500, "integrity"), answer
+            assert b"forged" not in answer.body
+        assert (await client.get(f"{path}{ids[1]}")).status == 200
+        subject = f"SELECT count(*) FROM ledger.integrity_findings WHERE subject = 'dev {ids[0]}'"
+        assert await connection.fetchval(subject) == 1
+    finally:
+        await connection.close()
+    # A use of it is refused as before.
+    if table == "holds":
+        assert is_problem(await client.post(f"/v1/holds/{ids[0]}/release", {}), 422, "account-frozen")
 
 
 async def created(fund: Client, name: str) -> bool:

@@ -1,16 +1,18 @@
 """Data sets of released layouts, never regenerated: this version brings them over, proves them, and answers as then."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.frozen.freeze import HERE, SUMS, digests
 from tests.frozen.restore import RELEASES, restore
 from tests.support.client import Client
-from tests.support.running import RunningService
+from tests.support.running import RunningService, run
 from tests.support.waiting import eventually
 
 CHANGES = {"heat"}
@@ -76,6 +78,8 @@ async def test_a_data_set_is_brought_over_and_answers_as_it_did(release: tuple[s
     name, service = release
     await reads_answer_as_then(name, service)
     await requests_are_repeats(name, service)
+    await rows_are_swept(service)
+    await reads_answer_as_then(name, service)
     await unfinished_work_is_finished(name, service)
 
 
@@ -103,6 +107,50 @@ async def requests_are_repeats(name: str, service: RunningService) -> None:
     assert misses == []
     report = await service.verify()
     assert report["ok"], json.dumps(report, indent=1)
+
+
+OLD = """SELECT (SELECT count(*) FROM fund.orders WHERE layout = 1) + (SELECT count(*) FROM fund.payments WHERE mac_key = 0)
+         + (SELECT count(*) FROM fund.withdrawal_days WHERE mac_key = 0) + (SELECT count(*) FROM fund.payouts WHERE mac_key = 0)"""
+"""How many rows of the fund database are of an earlier layout."""
+
+
+async def rows_are_swept(service: RunningService) -> None:
+    """By an operator, two at the same time. The account service does so from its start."""
+    connection = await asyncpg.connect(service.fund_dsn)
+    try:
+        assert await connection.fetchval(OLD) > 0
+        assert await connection.fetchval("SELECT count(*) FROM fund.unswept") == 1
+        sweep = ("daemons", "run", "fund_mac_sweep", "--once")
+        for _ in range(20):
+            runs = await asyncio.gather(*(run(*sweep, env=service.environment, cwd=service.folder) for _ in range(2)))
+            assert min(done.returncode for done in runs) == 0, [done.stdout for done in runs]
+            if not await connection.fetchval("SELECT count(*) FROM fund.unswept"):
+                break
+        assert await connection.fetchval(OLD) == 0
+        assert await connection.fetchval("SELECT count(*) FROM fund.integrity_findings") == 0
+    finally:
+        await connection.close()
+    report = await service.verify()
+    assert report["ok"], json.dumps(report, indent=1)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+async def test_an_operator_sweeps_a_ledger_that_is_not_served(release: str) -> None:
+    service = RunningService(workers=1, fund=True)
+    try:
+        await restore(release, service.data_dir)
+        done = await run("migrate", env=service.environment, cwd=service.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said = []
+        while not said or "there is more" in said[-1]:
+            done = await run("daemons", "run", "mac_sweep", "--once", env=service.environment, cwd=service.folder)
+            assert done.returncode == 0, done.stdout + done.stderr
+            said.append(done.stdout)
+        done = await run("daemons", "run", "mac_sweep", "--once", env=service.environment, cwd=service.folder)
+        assert "mac_sweep: 0 done" not in said[0]
+        assert "mac_sweep: 0 done" in done.stdout
+    finally:
+        await service.remove()
 
 
 async def unfinished_work_is_finished(name: str, service: RunningService) -> None:

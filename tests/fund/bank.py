@@ -19,9 +19,10 @@ from aiohttp import web
 from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
 from fundledger.fund.channels.simulator import TOKEN_FILE, Simulator
-from fundledger.fund.order import Kind, Order, State
+from fundledger.fund.order import Order
+from fundledger.fund.orders import order_from
 from fundledger.fund.refusal import Code, Refusal
-from tests.support.fund_ids import order_id, voucher_id
+from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.waiting import eventually
 
 Pool = asyncpg.Pool
@@ -166,6 +167,8 @@ class Scripted:
 class EndsInSql:
     """Stands for the desk: what its `end` promises, without money."""
 
+    macs = MACS
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.away = False
@@ -194,6 +197,9 @@ class EndsInSql:
                 "UPDATE fund.orders SET state = $2, ending = $2, channel_ref = $3, reason = $4 WHERE id = $1 RETURNING *",
                 *(order_id, ending, channel_ref, reason),
             )
+            order = to_order(row)
+            MACS.seal(order)
+            await connection.execute("UPDATE fund.orders SET mac = $2 WHERE id = $1", order_id, order.mac)
             await connection.execute(
                 "INSERT INTO fund.events (order_id, merchant, kind, state, at)"
                 " VALUES ($1, 'm', 'withdrawal', $2, clock_timestamp())",
@@ -202,9 +208,11 @@ class EndsInSql:
             return Taken(to_order(row))
 
 
-def to_order(row: asyncpg.Record) -> Order:
-    fields = {name: row[name] for name in Order.__struct_fields__}
-    return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
+DEFAULTS = {"from_pending": 0, "to_receivable": 0, "fee_waived": 0, "attempt": 0, "layout": 2}
+
+
+def to_order(row: Any) -> Order:
+    return order_from({name: row[name] for name in Order.__struct_fields__})
 
 
 async def an_order(pool: Pool, kind: str, amount: int, state: str, **columns: Any) -> UUID:
@@ -227,6 +235,9 @@ async def an_order(pool: Pool, kind: str, amount: int, state: str, **columns: An
         "posted_at": NOW,
         **columns,
     }
+    order = to_order({**dict.fromkeys(Order.__struct_fields__), **DEFAULTS, **row})
+    MACS.seal(order)
+    row |= {"layout": order.layout, "mac": order.mac, "mac_key": order.mac_key}
     names = ", ".join(row)
     places = ", ".join(f"${n + 1}" for n in range(len(row)))
     await pool.execute(f"INSERT INTO fund.orders ({names}) VALUES ({places})", *row.values())

@@ -23,13 +23,18 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
     await write(connection, [payment, adjustment, an_order(Kind.PAYMENT, "no", 100, State.REFUSED)])
     await connection.execute(
         f"""
-        INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled)
-        VALUES ('{payment.id}', 'm', 1, 100, 5, 100, 5);
+        INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)
+        VALUES ('{payment.id}', 'm', 1, 100, 5, 100, 5, 1, 'x');
         INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), '{payment.id}', 100, 5);
-        INSERT INTO fund.withdrawal_days VALUES ('m', '2026-03-01', 7);
-        INSERT INTO fund.merchants (id, name, currency, digest) VALUES ('m', 'M', 'CNY', '');
-        INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module)
-        VALUES ('payment', 1, 1, 1, now(), 'x')
+        INSERT INTO fund.withdrawal_days VALUES ('m', '2026-03-01', 7, 1, 'x');
+        INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac) VALUES ('m', 'M', 'CNY', '', 1, 'x');
+        INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
+        VALUES ('payment', 1, 1, 1, now(), 'x', 1, 'x');
+        INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, due_at, mac_key, mac)
+        VALUES ('{payment.id}', 'c', 1, 'CNY', now(), now(), 1, 'x');
+        INSERT INTO outbox.webhooks (id, merchant, url, secret, module, mac_key, mac)
+        VALUES ('{payment.id}', 'm', 'u', 's', 'x', 1, 'x');
+        INSERT INTO fund.integrity_findings VALUES (1, 'k', 'key', '{{}}', now(), 1, 'x')
         """
     )
     yield connection
@@ -37,15 +42,28 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
     await postgres.drop(dsn)
 
 
-RULE = """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, maximum, effective_at, module)
-          VALUES ('payment', {}, {}, {}, {}, now(), 'x')"""
+RULE = """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, maximum, effective_at, module, mac_key, mac)
+          VALUES ('payment', {}, {}, {}, {}, now(), 'x', 1, 'x')"""
 PAYMENT = "UPDATE fund.payments SET {}"
 ORDER = "UPDATE fund.orders SET {} WHERE order_no = 'p'"
 TWICE = "INSERT INTO fund.{0} SELECT * FROM fund.{0} LIMIT 1"
 
 BITES: dict[str, str] = {
-    "merchants_id_once": """INSERT INTO fund.merchants (id, name, currency, digest)
-                            SELECT id, name, currency, digest FROM fund.merchants""",
+    "merchants_id_once": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac)
+                            SELECT id, name, currency, digest, mac_key, mac FROM fund.merchants""",
+    "merchants_mac": "UPDATE fund.merchants SET mac = ''",
+    "fee_rules_mac": """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
+                        VALUES ('payment', 1, 1, 1, now(), 'x', 0, 'x')""",
+    "payouts_mac": "UPDATE fund.payouts SET mac_key = 0",
+    "webhooks_mac": "UPDATE outbox.webhooks SET mac = ''",
+    "payments_mac": "UPDATE fund.payments SET mac_key = 0",
+    "withdrawal_days_mac": "UPDATE fund.withdrawal_days SET mac = ''",
+    "integrity_findings_once": "INSERT INTO fund.integrity_findings VALUES (2, 'k', 'key', '{}', now(), 1, 'x')",
+    "orders_layout": ORDER.format("layout = 3"),
+    "orders_mac_of_layout": ORDER.format("mac = NULL, mac_key = NULL"),
+    "orders_times": ORDER.format("created_at = '0044-03-15 BC'"),
+    "orders_times ": ORDER.format("due_at = 'infinity'"),
+    "orders_times  ": ORDER.format("posted_at = '-infinity'"),
     "fee_rules_basis_points": RULE.format(10001, 0, 0, "NULL"),
     "fee_rules_fixed": RULE.format(0, -1, 0, "NULL"),
     "fee_rules_minimum": RULE.format(0, 0, -1, "NULL"),
@@ -98,10 +116,10 @@ async def test_each_constraint_bites(fund: Connection, name: str):
 
 
 @pytest.mark.parametrize("role", ["origin", "replica"])
-@pytest.mark.parametrize("table", [*APPEND_ONLY, "orders"])
+@pytest.mark.parametrize("table", [*APPEND_ONLY, "orders", "payments", "withdrawal_days"])
 async def test_what_was_written_stays(fund: Connection, table: str, role: str):
     """An order goes on, so it may change; it is never gone."""
-    column = {"settled_payments": "fee", "events": "kind", "fee_rules": "module"}.get(table)
+    column = {"settled_payments": "fee", "events": "kind", "fee_rules": "module", "integrity_findings": "at"}.get(table)
     changes = [f"DELETE FROM fund.{table}", f"TRUNCATE fund.{table}"]
     changes += [f"UPDATE fund.{table} SET {column} = {column}"] if column else []
     for change in changes:
@@ -110,6 +128,35 @@ async def test_what_was_written_stays(fund: Connection, table: str, role: str):
 
 
 def test_every_guard_that_verify_asks_for_is_tried_here():
-    tried = {name.strip() for name in BITES} | {"orders_no_delete", "orders_no_truncate"}
+    tried = {name.strip() for name in BITES} | {"findings_head_kept"}
+    tried |= {
+        f"{table}_no_{what}" for table in ("orders", "payments", "withdrawal_days") for what in ("delete", "truncate")
+    }
     tried |= {f"{table}_{what}" for table in APPEND_ONLY for what in ("append_only", "no_truncate")}
     assert tried == GUARDS
+
+
+async def test_the_head_of_the_findings_stays(fund: Connection):
+    assert "append-only" in str(await refused(fund, "DELETE FROM fund.findings_head"))
+
+
+OLDER = {
+    "orders": """INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id,
+                 created_at, mac, mac_key) VALUES (gen_random_uuid(), 'payment', 'm', 'older', 'posting', 1, 0, 'CNY', 't', '',
+                 gen_random_uuid(), now(), 'x', 1)""",
+    "payments": """INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled)
+                   VALUES (gen_random_uuid(), 'm', 1, 100, 5, 100, 5)""",
+    "withdrawal_days": "INSERT INTO fund.withdrawal_days (merchant, day, amount) VALUES ('o', '2026-03-01', 7)",
+    "merchants": "INSERT INTO fund.merchants (id, name, currency, digest) VALUES ('o', 'M', 'CNY', '')",
+    "fee_rules": """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module)
+                    VALUES ('payment', 1, 1, 1, now(), 'x')""",
+    "payouts": """INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, due_at)
+                  VALUES (gen_random_uuid(), 'c', 1, 'CNY', now(), now())""",
+    "webhooks": """INSERT INTO outbox.webhooks (id, merchant, url, secret, module)
+                   VALUES (gen_random_uuid(), 'm', 'u', 's', 'x')""",
+}
+
+
+@pytest.mark.parametrize("table", OLDER)
+async def test_a_fund_service_of_before_inserts_nothing(fund: Connection, table: str):
+    assert isinstance(await refused(fund, OLDER[table]), asyncpg.NotNullViolationError)

@@ -11,7 +11,7 @@ from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher, credit, debit
 from fundledger.fund.answer import Taken
 from fundledger.fund.ids import Ids, ids_key, open_ids
-from fundledger.fund.macs import trusted_mac
+from fundledger.fund.macs import trusted_mac, unswept_mac
 from fundledger.fund.migrate import migrate
 from fundledger.fund.order import State, order_id, voucher_id
 from fundledger.fund.refusal import Code, Refusal
@@ -128,9 +128,12 @@ async def former(postgres: Databases, service: RunningService) -> AsyncIterator[
         begun = "UPDATE fund.orders SET ending = 'paid', due_at = clock_timestamp() WHERE order_no = 'begun'"
         await old.value(begun)
         await old.value("INSERT INTO fund.former_ids (until_seq) SELECT max(seq) FROM fund.orders")
-        await old.value("UPDATE fund.orders SET of_voucher = NULL, end_voucher_id = NULL, mac = NULL, mac_key = NULL")
+        await old.value(
+            "UPDATE fund.orders SET of_voucher = NULL, end_voucher_id = NULL, mac = NULL, mac_key = NULL, layout = 1"
+        )
         last = await old.value("SELECT max(seq) FROM fund.orders")
         await old.pool.execute(SQL["write_trusted"], last, trusted_mac(last, KEYS))
+        await old.pool.execute(SQL["write_unswept"], last, unswept_mac(last, KEYS))
     async with FundDesk(dsn, service.base_url, service.fund_token, salt=salt) as desk:
         assert desk.posting.ids.former
         yield desk
@@ -210,8 +213,8 @@ async def test_a_database_with_orders_is_marked_when_it_is_migrated_and_an_empty
         if count:
             await connection.execute(
                 """INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest,
-                   voucher_id, created_at) VALUES (gen_random_uuid(), 'payment', 'm', '1', 'posting', 1, 0, 'CNY', 't',
-                   '', gen_random_uuid(), now())"""
+                   voucher_id, created_at, layout) VALUES (gen_random_uuid(), 'payment', 'm', '1', 'posting', 1, 0, 'CNY',
+                   't', '', gen_random_uuid(), now(), 1)"""
             )
         await migrate(connection)
         assert (await open_ids(connection, KEYS)).former is bool(count)

@@ -24,13 +24,13 @@ from tests.support.database import Databases
 from tests.support.desk import FundDesk
 from tests.support.fund_books import check_fund, prove_fund
 from tests.support.fund_ids import KEYS, MACS, order_id
-from tests.support.fund_world import an_order, write
+from tests.support.fund_world import TAKEN_BACK, an_order, write
 from tests.support.running import RunningService
 
-UNCOVERED = {"state", "problem", "posted_at", "due_at", "seq", "reversed_by", "stuck_from", "mac", "mac_key"} | {
-    "voucher_format"
-}
-"""What an order goes through, not what it is; and which metadata its vouchers have, which moves nothing."""
+UNCOVERED = {"due_at", "seq", "mac", "mac_key"}
+"""When its next step is due, and in which order lists have it."""
+BECAME = {"state", "problem", "posted_at", "reversed_by", "stuck_from", "voucher_format"}
+"""What layout 1 left out."""
 
 
 @pytest.fixture
@@ -43,8 +43,9 @@ def an_order_with_everything() -> Order:
     order = an_order(Kind.WITHDRAWAL, "w", 100, State.PAID, fee=1, ending="paid")
     for name in Order.__struct_fields__:
         if getattr(order, name) is None and name not in UNCOVERED:
-            ids = ("of_order", "of_voucher", "end_voucher_id")
+            ids = ("of_order", "of_voucher", "end_voucher_id", "reversed_by")
             setattr(order, name, order.id if name in ids else 1 if name == "fee_version" else "x")
+    order.problem = b"{}"
     return order
 
 
@@ -56,7 +57,9 @@ def test_every_term_of_an_order_is_under_its_mac(name: str) -> None:
     there = getattr(order, name)
     if name == "kind":
         other: Any = Kind.REFUND
-    elif name == "created_at":
+    elif name == "state":
+        other = State.SENT
+    elif name in ("created_at", "posted_at"):
         other = there.replace(microsecond=1)
     elif isinstance(there, int):
         other = there + 1
@@ -68,7 +71,9 @@ def test_every_term_of_an_order_is_under_its_mac(name: str) -> None:
         other = order_id("other", "m", "1")
     setattr(order, name, other)
     assert not MACS.verifies(order)
-    if name in ("channel", "channel_ref", "reason", "ticket", "approved_by", "ending", "fee_version", "of_order"):
+    if name in ("channel", "channel_ref", "reason", "ticket", "approved_by", "ending", "fee_version", "of_order") or (
+        name in BECAME - {"state"}
+    ):
         setattr(order, name, None)
         assert not MACS.verifies(order)
 
@@ -91,7 +96,23 @@ def test_the_mac_of_a_released_order_stays_as_it_is() -> None:
     order = an_order(Kind.PAYMENT, "p", 100, fee=1)
     MACS.seal(order)
     assert order.mac is not None
+    assert order.mac.hex()[:32] == "54991fe6ca290941e30c646a6a8bfb50"
+    order.layout = 1
+    MACS.seal(order)
     assert order.mac.hex()[:32] == "3ab462cc9ce5f7d94d31eab85c126520"
+
+
+def test_an_order_of_layout_1_verifies_only_while_the_sweep_goes_on() -> None:
+    order = an_order(Kind.PAYMENT, "p", 100, layout=1, seq=7)
+    MACS.seal(order)
+    assert OrderMacs(KEYS, None, 7).verifies(order)
+    assert not OrderMacs(KEYS, None, 6).verifies(order)
+    assert not OrderMacs(KEYS, 7, None).verifies(order)
+    order.mac = order.mac_key = None
+    assert OrderMacs(KEYS, 7, 7).verifies(order)
+    assert not OrderMacs(KEYS, 6, 7).verifies(order)
+    assert not OrderMacs(KEYS, 7, None).verifies(order)
+    assert not OrderMacs(KEYS, 7, 7).verifies(msgspec.structs.replace(order, layout=2))
 
 
 async def tampered_with(desk: FundDesk, edit: str, order: Order) -> None:
@@ -116,7 +137,7 @@ async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
     connection = await asyncpg.connect(desk.dsn)
     for mac in (None, b"x" * 32, left.mac):
         await write(connection, [invented])
-        forged = "UPDATE fund.orders SET mac = $2, mac_key = $3 WHERE id = $1"
+        forged = "UPDATE fund.orders SET mac = $2, mac_key = $3, layout = CASE WHEN $2::bytea IS NULL THEN 1 ELSE 2 END WHERE id = $1"
         await connection.execute(forged, invented.id, mac, None if mac is None else 1)
         for _ in range(3):
             await desk.recoverer.recover_some()
@@ -133,7 +154,17 @@ async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
     assert findings[0].levelno == logging.CRITICAL
 
 
-@pytest.mark.parametrize("edit", ["amount = 700", "merchant = 'x'", "mac = NULL, mac_key = NULL", "fee = 9"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "amount = 700",
+        "merchant = 'x'",
+        "mac = NULL, mac_key = NULL, layout = 1",
+        "layout = 1",
+        "mac_key = 7",
+        "fee = 9",
+    ],
+)
 async def test_an_order_that_was_edited_before_it_was_posted_is_not_posted(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch, edit: str
 ) -> None:
@@ -251,7 +282,7 @@ async def test_one_that_does_not_verify_posts_what_was_invented(
     connection = await asyncpg.connect(desk.dsn)
     await write(connection, [invented])
     await connection.execute(
-        "UPDATE fund.orders SET mac = NULL, mac_key = NULL, due_at = created_at WHERE id = $1", invented.id
+        "UPDATE fund.orders SET mac = NULL, mac_key = NULL, layout = 1, due_at = created_at WHERE id = $1", invented.id
     )
     await connection.close()
     monkeypatch.setattr(OrderMacs, "verifies", lambda *_: True)
@@ -268,9 +299,9 @@ async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under
     dsn = await postgres.new_fund()
     connection = await asyncpg.connect(dsn)
     await write(connection, [an_order(Kind.PAYMENT, "old", 100)])
-    await connection.execute("UPDATE fund.orders SET mac = NULL, mac_key = NULL")
+    await connection.execute("UPDATE fund.orders SET mac = NULL, mac_key = NULL, layout = 1")
     await connection.execute(
-        """DROP TABLE fund.trusted_orders; DELETE FROM public.fundledger_fund_migrations WHERE number = 10;
+        f"""{TAKEN_BACK}; DROP TABLE fund.trusted_orders; DELETE FROM public.fundledger_fund_migrations WHERE number = 10;
            ALTER TABLE fund.orders DROP COLUMN mac, DROP COLUMN mac_key"""
     )
     await migrate(connection, tmp_path / "fund-keys")
@@ -278,6 +309,7 @@ async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under
     macs = await open_macs(connection, keys)
     old, new = an_order(Kind.PAYMENT, "old", 100), an_order(Kind.PAYMENT, "new", 100)
     old.seq, new.seq = 1, 2
+    old.layout = new.layout = 1
     assert macs.verifies(old)
     assert not macs.verifies(new)
     assert await connection.fetchval("SELECT mac FROM fund.trusted_orders") == trusted_mac(1, keys)

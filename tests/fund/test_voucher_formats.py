@@ -172,17 +172,27 @@ async def test_vouchers_of_before_are_the_same_when_they_are_sent_again(
     assert await desk.of(f"m-{desk.salt}") == had == (1_000 - 50 + 5 - 100 - 40, 0, 0)
 
 
+async def written_with(desk: FundDesk, format_: int) -> None:
+    """Write every order with this format, as a fund service would that has no other."""
+    ids = [row["id"] for row in await desk.pool.fetch("SELECT id FROM fund.orders")]
+    for order in (await read_orders(desk.pool, ids)).values():
+        order.voucher_format = format_
+        desk.macs.seal(order)
+        change = "UPDATE fund.orders SET voucher_format = $2, mac = $3 WHERE id = $1"
+        await desk.pool.execute(change, order.id, format_, order.mac)
+
+
 async def test_without_the_format_of_the_order_they_would_be_other_vouchers(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin of the test before: the digests differ, so each order is stuck, and no money moves twice."""
     orders = await begin_as_before(desk, monkeypatch)
     had = await desk.of(f"m-{desk.salt}")
-    await desk.pool.execute("UPDATE fund.orders SET voucher_format = 2")
+    await written_with(desk, 2)
     await recover(desk)
     assert await states(desk, orders) == ["stuck"] * 5
     assert await desk.of(f"m-{desk.salt}") == had
-    await desk.pool.execute("UPDATE fund.orders SET voucher_format = 1")
+    await written_with(desk, 1)
     for order in orders:
         assert isinstance(await desk.desk.retry(order.id, "person"), Taken)
     await recover(desk)

@@ -232,6 +232,42 @@ async def test_a_sweep_brings_over_what_verifies_and_reports_the_rest_once(ledge
     assert await failing(ledger) == {"voucher_matches_digest", "integrity_findings"}
 
 
+async def test_a_sweep_goes_on_past_rows_that_cannot_be_read(ledger: Ledger) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    other = await ledger.account("m:3")
+    bad = transfer(a, b, 2)
+    await ledger.post(*(transfer(a, b, 1) for _ in range(3)), bad)
+    for name in ("h1", "h2", "h3"):
+        await ledger.hold(name, a, 5)
+    await aged(ledger)
+    connection = ledger.connection
+    for table, change in (
+        ("vouchers", f"posted_at = '0044-03-15 BC' WHERE id = '{bad.id}'"),
+        ("holds", "created_at = '0044-03-15 BC' WHERE id = 'h2'"),
+        ("accounts", f"created_at = '0044-03-15 BC' WHERE number = {other.number}"),
+    ):
+        await connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER USER")
+        await connection.execute(f"UPDATE ledger.{table} SET {change}")
+    for guard in ("append_only", "no_truncate"):
+        await connection.execute(f"ALTER TABLE ledger.vouchers ENABLE ALWAYS TRIGGER vouchers_{guard}")
+    sweep = Sweep(ledger.directory, ledger.layout)
+    for _ in range(2):
+        async with connection.transaction():
+            await sweep.step(connection)
+        sweep.begin()
+    left = {
+        table: [str(row[0]) for row in await connection.fetch(f"SELECT {key} FROM ledger.{table} WHERE layout = 1")]
+        for table, key in (("vouchers", "id"), ("holds", "id"), ("accounts", "number"))
+    }
+    assert left == {"vouchers": [str(bad.id)], "holds": ["h2"], "accounts": [str(other.number)]}
+    found = await connection.fetch("SELECT kind, subject FROM ledger.integrity_findings ORDER BY kind")
+    assert [tuple(row) for row in found] == [
+        ("account", f"number {other.number}"),
+        ("hold", "dev h2"),
+        ("voucher", f"dev {bad.id}"),
+    ]
+
+
 @pytest.mark.parametrize(
     "change",
     ["layout = 2", "layout = 2, mac = '', reference = 'x'", "layout = 3", "mac = ''", "layout = 2, module = 'other'"],

@@ -15,6 +15,7 @@ from fundledger.outbox.destination import allows_private, bad_url, may_call
 from fundledger.outbox.not_called import NETWORKS, NOT_CALLED
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Webhook, Webhooks
 from tests.support.endpoint import Endpoint, is_signed
+from tests.support.fund_ids import MACS
 from tests.support.orders import an_order, orders
 from tests.support.waiting import eventually
 
@@ -29,13 +30,13 @@ async def pool(fund_database: str) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 async def hooks(pool: Pool) -> Webhooks:
-    return Webhooks(pool)
+    return Webhooks(pool, MACS)
 
 
 @pytest.fixture
 async def deliverer(fund_database: str, pool: Pool) -> AsyncIterator[Deliverer]:
-    feed = fund_feed(fund_database, pool, "webhooks")
-    deliverer = Deliverer(feed, pool, private=True)
+    feed = fund_feed(fund_database, pool, MACS, "webhooks")
+    deliverer = Deliverer(feed, pool, MACS, private=True)
     yield deliverer
     await deliverer.close()
     await feed.close()
@@ -270,7 +271,7 @@ async def test_what_was_sent_by_one_whose_lease_is_lost_is_sent_again(
     async def lost(connection: Any) -> None:
         raise RuntimeError("the lease was lost")
 
-    (row,) = await pool.fetch(deliveries.SQL["due_webhooks"], [], 1, [], 8)
+    (row,) = await pool.fetch(deliveries.SQL["due_webhooks"], [], 1, [], 8, [])
     deliverer._serve(row["id"], lost)
     await deliverer.settled()
     assert endpoint.seqs() == told
@@ -373,8 +374,8 @@ async def test_a_name_that_leads_inside_is_not_called(
     port = endpoint.url.rpartition(":")[2].partition("/")[0]
     webhook = await hooks.add("m1", f"https://localhost:{port}/hook", None, "tests")
     assert webhook is not None
-    feed = fund_feed(fund_database, pool, "public")
-    deliverer = Deliverer(feed, pool, private=False)
+    feed = fund_feed(fund_database, pool, MACS, "public")
+    deliverer = Deliverer(feed, pool, MACS, private=False)
     await an_order(pool)
     await deliver(deliverer)
     assert endpoint.got == []
@@ -391,6 +392,6 @@ async def test_a_merchant_has_only_so_many(hooks: Webhooks) -> None:
         assert found is not None
         made.append(found[0])
     assert await hooks.add("m1", "https://example.com/", None, "tests") is None
-    assert [one.id for one in await hooks.of("m1")] == [one.id for one in made]
+    assert [one.id for one in (await hooks.of("m1"))[0]] == [one.id for one in made]
     assert await hooks.disable(made[0].id, "asked") is not None
     assert await hooks.add("m1", "https://example.com/", None, "tests") is not None

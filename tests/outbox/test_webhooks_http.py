@@ -15,16 +15,17 @@ from fundledger.app.routing import Call
 from fundledger.client import AccountService
 from fundledger.fund.link import AccountLink
 from fundledger.fund.merchants import Merchants
-from fundledger.fund.statements import SQL
+from fundledger.fund.requests import MerchantRequest
+from tests.support.fund_ids import MACS
 
 
 @pytest.fixture
 async def service(fund_database: str) -> AsyncIterator[SimpleNamespace]:
     async with asyncpg.create_pool(fund_database, min_size=1, max_size=2) as pool:
-        await pool.execute(SQL["write_merchant"], "m1", "M", "CNY", None, b"", "manual")
-        merchants = Merchants(pool, AccountLink(AccountService("http://127.0.0.1:1", "")))
+        merchants = Merchants(pool, AccountLink(AccountService("http://127.0.0.1:1", "")), MACS)
+        assert await merchants._write(MerchantRequest("m1", "M", "CNY"), "tests")
         settings = SimpleNamespace(webhooks_private="auto", profile="prod")
-        yield SimpleNamespace(pool=pool, settings=settings, merchants=merchants, reading=reading)
+        yield SimpleNamespace(pool=pool, settings=settings, merchants=merchants, macs=MACS, reading=reading)
 
 
 async def reading(read: Callable[[], Awaitable[Any]]) -> Any:

@@ -31,6 +31,8 @@ TABLES = {
     "settled_payments": ("append_only", "no_truncate"),
     "events": ("append_only", "no_truncate"),
     "orders": ("no_delete", "no_truncate"),
+    "payments": ("no_delete", "no_truncate"),
+    "withdrawal_days": ("no_delete", "no_truncate"),
     "day_ends": ("append_only", "no_truncate"),
     "day_sums": ("append_only", "no_truncate"),
 }
@@ -319,7 +321,7 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
         [f"{CONSISTENT}: payment .*: expected what became of it is kept"],
     ),
     "what became of a payment that is none": (
-        f"INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled) VALUES ({W1}, 'm', 9, 1, 0, 1, 0)",
+        f"INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac) VALUES ({W1}, 'm', 9, 1, 0, 1, 0, 1, 'x')",
         [f"{CONSISTENT}: payment .*: amount: expected None, found 1"],
     ),
     **{
@@ -356,7 +358,7 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
         [f"{CONSISTENT}: withdrawals of m on 2026-03-01: expected 220, found 219"],
     ),
     "a day without withdrawals": (
-        "INSERT INTO fund.withdrawal_days VALUES ('u', '2026-03-01', 7)",
+        "INSERT INTO fund.withdrawal_days VALUES ('u', '2026-03-01', 7, 1, 'x')",
         [f"{CONSISTENT}: withdrawals of u on 2026-03-01: expected 0, found 7"],
     ),
     "withdrawals of another day": (

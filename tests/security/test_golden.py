@@ -6,21 +6,26 @@ covers is a new layout, with a new tag beside the old one.
 
 import uuid
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
+from fundledger.fund import rows
 from fundledger.ledger.hold import hold_digest
 from fundledger.ledger.voucher import digest_of
+from fundledger.outbox.webhooks import WEBHOOK, webhook_fields
 from fundledger.security import canonical
 from fundledger.security.mac import MacKey
+from fundledger.security.row_macs import RowMacs
 
 KEY = MacKey(1, bytes(range(32)))
 ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff").bytes
 OTHER = uuid.UUID("ffeeddcc-bbaa-9988-7766-554433221100").bytes
 MAC, DIGEST = bytes(range(100, 132)), bytes(range(200, 232))
 AT, DAY = 1_767_225_600_000_001, 739_617
+MOMENT = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=AT)
 ENTRY = (7, 3, 5, ID, -250, 9750, DAY, AT, MAC, 1)
 SUMMARY = (7, 3, 5, ID + OTHER, -250, 9750, DAY, AT, MAC, 1)
 BUFFERED = (7, 11, 2, 3, ID, 250, DAY, AT, 1)
@@ -98,6 +103,118 @@ KINDS: dict[str, tuple[Callable[..., bytes], tuple[Any, ...], str]] = {
         "043539f5e5bb928565b526a2856c2ffa7f00b2a0924a03d412f1ebbd74a2b926",
     ),
 }
+
+
+FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, Any], str]] = {
+    "payment": (
+        rows.PAYMENT,
+        rows.payment_fields,
+        {
+            "order_id": uuid.UUID(bytes=ID),
+            "merchant": "m",
+            "seq": 7,
+            "amount": 100,
+            "fee": 2,
+            "settled": 90,
+            "fee_settled": 1,
+            "refunded": 30,
+            "refunded_unsettled": 5,
+            "fee_waived": 1,
+            "fee_returned": 1,
+            "charged_back": 3,
+            "reversed": False,
+        },
+        "c11b0d4caa9a146e5e290d4a6143be7a354df169fb52057dc12222456e090242",
+    ),
+    "withdrawal day": (
+        rows.DAY,
+        rows.day_fields,
+        {"merchant": "m", "day": date(2026, 3, 1), "amount": 7},
+        "3cae76836dc0aa9faba3bb46530b3c06e58aea889e22cb3c14f21bb71fc1b4cf",
+    ),
+    "merchant": (
+        rows.MERCHANT,
+        rows.merchant_fields,
+        {
+            "id": "m",
+            "name": "M",
+            "currency": "CNY",
+            "settlement": "daily",
+            "withdrawal_limit": None,
+            "digest": DIGEST,
+            "created_at": MOMENT,
+        },
+        "d54e1d98db1a7c21521cf1ea175ca6d3688d058986d1691229e339e80794dc01",
+    ),
+    "fee rule": (
+        rows.FEE_RULE,
+        rows.fee_rule_fields,
+        {
+            "version": 7,
+            "merchant": None,
+            "product": "payment",
+            "channel": "c",
+            "basis_points": 60,
+            "fixed": 1,
+            "minimum": 1,
+            "maximum": 9,
+            "tiers": '[{"from_amount": 5, "basis_points": 1, "fixed": 2}]',
+            "effective_at": MOMENT,
+            "module": "dev",
+            "created_at": MOMENT,
+        },
+        "1c388ac412aa5918bd64b97ded82e6a384abfcb58976dbe515b99b3c041ccf00",
+    ),
+    "payout": (
+        rows.PAYOUT,
+        rows.payout_fields,
+        {
+            "order_id": uuid.UUID(bytes=ID),
+            "channel": "c",
+            "amount": 100,
+            "currency": "CNY",
+            "outcome": None,
+            "channel_ref": "r",
+        },
+        "b687f6e71cb44dbe97a34dd70923ba97f380f914fc381d610310097bf64cf98d",
+    ),
+    "webhook": (
+        WEBHOOK,
+        webhook_fields,
+        {
+            "id": uuid.UUID(bytes=ID),
+            "merchant": "m",
+            "url": "u",
+            "events": ["payment.posted"],
+            "secret": b"s",
+            "module": "dev",
+            "created_at": MOMENT,
+            "disabled_at": None,
+            "disabled_why": None,
+        },
+        "5047179abe286f6797536f974c026172e404854692e157944e59dac343ad39a7",
+    ),
+}
+
+
+class OneKey:
+    current = KEY
+
+    def by_version(self, version: int) -> MacKey:
+        return KEY
+
+
+@pytest.mark.parametrize("kind", FUND_ROWS)
+def test_the_tag_of_a_row_of_the_fund_service_is_what_it_always_was(kind: str) -> None:
+    tag, fields_of, row, golden = FUND_ROWS[kind]
+    macs = RowMacs(OneKey(), b"fundledger fund rows 1")
+    version, mac = macs.tag(tag, fields_of(row))
+    assert (version, mac.hex()) == (1, golden)
+    assert macs.agree(tag, fields_of, {**row, "mac_key": version, "mac": mac})
+    for other, _, _, _ in FUND_ROWS.values():
+        if other != tag:
+            assert not macs.matches(other, fields_of(row), version, mac)
+            assert len(other) == 8
 
 
 def other_than(value: Any) -> list[Any]:

@@ -51,9 +51,10 @@ class FundDesk:
 
     async def start_worker(self) -> None:
         """Make what one worker consists of; whatever worked before is forgotten."""
-        self.merchants = Merchants(self.pool, self.link, now=self.now)
+        self.macs = await open_macs(self.pool, KEYS)
+        self.merchants = Merchants(self.pool, self.link, self.macs, now=self.now)
         await self.merchants.look()
-        self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS), await open_macs(self.pool, KEYS))
+        self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS), self.macs)
         self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
 

@@ -13,6 +13,7 @@ from asyncpg.pgproto import pgproto
 from fundledger.fund import accounts
 from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
 from fundledger.fund.order import PLATFORM, Kind, Order, State
+from fundledger.fund.rows import DAY, PAYMENT, Progress, fields_of_day
 from fundledger.fund.statements import SQL
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.ledger import Ledger, posted, voucher
@@ -67,6 +68,30 @@ async def write(fund: "asyncpg.Connection[Any]", orders: Sequence[Order]) -> Non
         "INSERT INTO fund.events (order_id, merchant, kind, state, at) VALUES ($1, $2, $3, $4, $5)",
         [(order.id, order.merchant, order.kind, state, AT) for order in orders for state in states(order)],
     )
+
+
+TAKEN_BACK = """
+DELETE FROM public.fundledger_fund_migrations WHERE number = 12;
+DROP TABLE fund.unswept, fund.integrity_findings, fund.findings_head;
+DROP TRIGGER payments_no_delete ON fund.payments; DROP TRIGGER payments_no_truncate ON fund.payments;
+DROP TRIGGER withdrawal_days_no_delete ON fund.withdrawal_days; DROP TRIGGER withdrawal_days_no_truncate ON fund.withdrawal_days;
+DROP TRIGGER fee_rules_append_only ON fund.fee_rules;
+DROP FUNCTION fund.refuse_change_but_mac;
+CREATE TRIGGER fee_rules_append_only BEFORE UPDATE OR DELETE ON fund.fee_rules FOR EACH ROW EXECUTE FUNCTION fund.refuse_change();
+ALTER TABLE fund.fee_rules ENABLE ALWAYS TRIGGER fee_rules_append_only;
+ALTER TABLE fund.orders DROP COLUMN layout, DROP CONSTRAINT orders_times;
+ALTER TABLE fund.payments DROP COLUMN mac, DROP COLUMN mac_key;
+ALTER TABLE fund.withdrawal_days DROP COLUMN mac, DROP COLUMN mac_key;
+ALTER TABLE fund.merchants DROP COLUMN mac, DROP COLUMN mac_key;
+ALTER TABLE fund.fee_rules DROP COLUMN mac, DROP COLUMN mac_key;
+ALTER TABLE fund.payouts DROP COLUMN mac, DROP COLUMN mac_key;
+ALTER TABLE outbox.webhooks DROP COLUMN mac, DROP COLUMN mac_key
+"""
+"""What 0012_row_macs.sql did is taken back: the database is as the release before had it."""
+
+
+def payment_mac(progress: Progress) -> bytes:
+    return MACS.rows.tag(PAYMENT, progress.fields())[1]
 
 
 @dataclass
@@ -162,15 +187,19 @@ class FundWorld:
                 await self.end(order)
         await self.fund.execute(
             """INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, refunded,
-               refunded_unsettled, fee_waived, fee_returned, charged_back)
-               VALUES ($1, 'm', 1, 1000, 6, 1000, 6, 300, 0, 0, 1, 100), ($2, 'm', 2, 800, 8, 500, 5, 200, 200, 2, 0, 0)""",
+               refunded_unsettled, fee_waived, fee_returned, charged_back, mac_key, mac)
+               VALUES ($1, 'm', 1, 1000, 6, 1000, 6, 300, 0, 0, 1, 100, 1, $3),
+                      ($2, 'm', 2, 800, 8, 500, 5, 200, 200, 2, 0, 0, 1, $4)""",
             p1.id,
             p2.id,
+            payment_mac(Progress(p1.id, "m", 1, 1000, 6, 1000, 6, 300, 0, 0, 1, 100)),
+            payment_mac(Progress(p2.id, "m", 2, 800, 8, 500, 5, 200, 200, 2)),
         )
         await self.fund.execute(
             "INSERT INTO fund.settled_payments (settlement, payment, amount, fee) VALUES ($1, $2, 500, 5)",
             settlement.id,
             p2.id,
         )
-        await self.fund.execute("INSERT INTO fund.withdrawal_days VALUES ('m', $1, 220)", AT.date())
+        mac = MACS.rows.tag(DAY, fields_of_day(("m", AT.date()), 220))[1]
+        await self.fund.execute("INSERT INTO fund.withdrawal_days VALUES ('m', $1, 220, 1, $2)", AT.date(), mac)
         await self.fund.execute(SQL["close_day"], AT.date())

@@ -4,10 +4,13 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from fundledger.fund.order import Kind, Order, State
+from tests.support.fund_ids import MACS
+
 INSERT_ORDER = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
-                         posted_at, problem)
-VALUES ($1, $2, $3, $4, $5, $6, $7, 'CNY', 'tests', '', gen_random_uuid(), $8, $9, $10)
+                         posted_at, problem, layout, mac, mac_key)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 'CNY', 'tests', '', $8, $9, $10, $11, 2, $12, $13)
 """
 INSERT_EVENT = """
 INSERT INTO fund.events (order_id, merchant, kind, state, at)
@@ -31,9 +34,14 @@ async def an_order(
     posted_at = posted_at or datetime.now(UTC)
     posted = None if state in ("posting", "refused") else posted_at
     problem = '{"type":"x"}' if state == "refused" else None
-    await connection.execute(
-        INSERT_ORDER, id_, kind, merchant, str(id_), state, amount, fee, posted_at, posted, problem
+    order = Order(
+        *(id_, Kind(kind), merchant, str(id_), State(state), amount, fee, "CNY", b"", uuid.uuid4(), "tests", posted_at),
+        posted_at=posted,
+        problem=None if problem is None else problem.encode(),
     )
+    MACS.seal(order)
+    terms = id_, kind, merchant, str(id_), state, amount, fee, order.voucher_id
+    await connection.execute(INSERT_ORDER, *terms, posted_at, posted, problem, order.mac, order.mac_key)
     return await connection.fetchval(INSERT_EVENT, id_, state) if told else 0
 
 

@@ -43,6 +43,7 @@ from fundledger.fund.pool import BY_INDEX
 from fundledger.fund.posting import Posting
 from fundledger.fund.recover import Recoverer
 from fundledger.fund.settle import Settler
+from fundledger.fund.sweep import FUND_SWEEP, FundSweep
 from fundledger.outbox.deliveries import Deliverer
 from fundledger.outbox.destination import allows_private
 from fundledger.outbox.feed import Feed
@@ -103,6 +104,7 @@ def daemons_of(context: Context) -> list[Daemon]:
         Daemon("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
         Daemon("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
         Daemon("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
+        _sweeping(FundSweep(context.pool, context.posting)),
     ]
     if context.store is not None:
         publisher = Publisher(context.feed, context.pool, context.store, STREAM)
@@ -143,6 +145,18 @@ def _sending(send: Callable[[Callable[..., Awaitable[None]]], Awaitable[Sent]]) 
     return run
 
 
+def _sweeping(sweep: FundSweep) -> Daemon:
+    async def run(turn: Turn) -> Ran:
+        turn.check()
+        try:
+            done, more = await sweep.step(turn.hold)
+        except Away as away:
+            raise OSError(str(away)) from away
+        return Ran(done, 0.0, more)
+
+    return Daemon(FUND_SWEEP, run, 60.0, alarm_after_s=600.0, ended=sweep.begin)
+
+
 def _closing(pool: "asyncpg.Pool[asyncpg.Record]") -> Callable[[Turn], Awaitable[Ran]]:
     async def run(turn: Turn) -> Ran:
         orders, lag_s, more = await close_day(pool, turn.hold)
@@ -171,19 +185,23 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
     link = AccountLink(accounts)
     keys = FileKeys(Path(chosen.data_dir) / "fund-keys")
     ids, macs = await open_ids(pool, keys), await open_macs(pool, keys)
-    posting, merchants = Posting(pool, link, ids, macs), Merchants(pool, link)
+    posting, merchants = Posting(pool, link, ids, macs), Merchants(pool, link, macs)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
     desk = Desk(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
-    feed = fund_feed(order.fund_dsn, pool, f"daemons {order.ordinal}")
+    feed = fund_feed(order.fund_dsn, pool, macs, f"daemons {order.ordinal}")
     store = redis.Redis.from_url(order.redis_url) if chosen.stream == "on" else None
-    deliverer = Deliverer(feed, pool, private=allows_private(chosen.webhooks_private, chosen.profile))
+    deliverer = Deliverer(feed, pool, macs, private=allows_private(chosen.webhooks_private, chosen.profile))
     tokens = order.channel_tokens
     channels = {name: HttpChannel(url, token=tokens.get(name)) for name, url in order.channels.items()}
     await accounts.open()
+    watching = asyncio.get_running_loop().create_task(macs.watch(pool))
     try:
         payouts = Payouts(pool, desk, channels)
         yield Context(order, chosen, pool, desk, posting, feed, store, deliverer, payouts)
     finally:
+        watching.cancel()
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KeyFault):
+            await macs.write_found(pool)
         for channel in channels.values():
             await channel.close()
         await desk.drain()

@@ -38,6 +38,15 @@ def verified(service: FundService, order: Order) -> Order:
     return order
 
 
+def verifies(service: FundService, order: Order) -> bool:
+    """Whether an order matches its MAC. One that does not is reported."""
+    try:
+        service.posting.macs.check(order)
+    except Tampered:
+        return False
+    return True
+
+
 async def find(service: FundService, kind: Kind, id_: UUID) -> Order | None:
     """Return the order of this kind that has this id. Raises Unavailable."""
     order = await service.reading(lambda: read_order(service.pool, id_))

@@ -8,9 +8,9 @@ from fundledger.app.fund import render
 from fundledger.app.fund.bodies import FeeRuleBody
 from fundledger.app.fund.orders import SEQ_MAX, number, whose
 from fundledger.app.fund.parts import Whose
-from fundledger.app.fund.problems import gone, refused
+from fundledger.app.fund.problems import gone, refused, unverified_items
 from fundledger.app.fund.service import FundService
-from fundledger.app.problems import malformed, not_found, unverified
+from fundledger.app.problems import BadRequest, malformed, not_found, unverified
 from fundledger.app.render import encode
 from fundledger.app.reply import Reply
 from fundledger.app.routing import Call
@@ -59,12 +59,17 @@ async def list_merchants(service: FundService, call: Call) -> Reply:
     limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
     after = number(call.query.get("cursor"), "cursor", 0, 0, SEQ_MAX)
     ids = await service.reading(lambda: service.merchants.list_ids(after, limit + 1))
-    shown = []
+    shown, bad = [], []
     for _, id_ in ids[:limit]:
-        merchant = await service.reading(lambda id_=id_: service.merchants.get(id_))  # type: ignore[misc]
-        assert merchant is not None
-        shown.append(merchant)
-    return Reply(200, render.merchants(shown, str(ids[limit - 1][0]) if len(ids) > limit else None))
+        try:
+            merchant = await service.reading(lambda id_=id_: service.merchants.read(id_))  # type: ignore[misc]
+        except BadRequest:
+            bad.append(id_)
+        else:
+            assert merchant is not None
+            shown.append(merchant)
+    following = str(ids[limit - 1][0]) if len(ids) > limit else None
+    return Reply(200, render.merchants(shown, following, unverified_items("merchant", bad)))
 
 
 async def add_fee(service: FundService, call: Call) -> Reply:
@@ -88,7 +93,8 @@ async def _found(service: FundService, call: Call) -> Merchant:
     id_ = call.parameters["id"]
     if not _is_merchant(id_):
         raise malformed("a merchant's id has 1 to 64 of [A-Za-z0-9_.-]", field="id")
-    merchant = await service.reading(lambda: service.merchants.get(id_))
+    # Not what this worker remembers: a row that was edited since is not shown as it was.
+    merchant = await service.reading(lambda: service.merchants.read(id_))
     if merchant is None:
         raise not_found(f"merchant {id_}")
     return merchant

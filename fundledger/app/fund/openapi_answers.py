@@ -63,6 +63,11 @@ def _list_of(schema: str, description: str = "") -> Schema:
     return {**found, "description": description} if description else found
 
 
+LEFT_OUT: Final[dict[str, Schema]] = {
+    "unverified": _list_of(
+        "Unverified", "what is left out of the page because it does not match its MAC; absent without such"
+    )
+}
 _PROBLEM: Final[Schema] = ANSWERS["Problem"]
 _WEBHOOK: Final[dict[str, Schema]] = {
     "id": UUID,
@@ -82,7 +87,7 @@ _SEQ: Final[Schema] = {"type": "integer", "minimum": 1}
 _WEBHOOKS: Final[dict[str, Schema]] = {
     "Webhook": _object(_WEBHOOK),
     "WebhookWithSecret": _object({**_WEBHOOK, "secret": _SECRET}),
-    "Webhooks": _object({"webhooks": _list_of("Webhook", "oldest first, disabled ones too, 1,000 at most")}),
+    "Webhooks": _object({"webhooks": _list_of("Webhook", "oldest first, disabled ones too, 1,000 at most")}, LEFT_OUT),
     "DeadEvent": _object(
         {
             "seq": _SEQ,
@@ -139,7 +144,8 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             },
         },
     ),
-    "Orders": _object({"orders": _list_of("Order", "oldest first"), "next_cursor": _CURSOR}),
+    "Orders": _object({"orders": _list_of("Order", "oldest first"), "next_cursor": _CURSOR}, LEFT_OUT),
+    "Unverified": _object({"id": {"type": "string"}, "problem": {"$ref": REF + "Problem"}}),
     "Step": _object({"state": STATE, "at": INSTANT}, {"detail": {"description": "what was told of it"}}),
     "History": _object({"id": UUID, "history": _list_of("Step", "oldest first")}),
     "PaymentResult": _object(
@@ -195,7 +201,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             }
         },
     ),
-    "Merchants": _object({"merchants": _list_of("Merchant", "oldest first"), "next_cursor": _CURSOR}),
+    "Merchants": _object({"merchants": _list_of("Merchant", "oldest first"), "next_cursor": _CURSOR}, LEFT_OUT),
     "Events": _object({"events": {"type": "array", "items": {"type": "object"}, "description": "oldest first"}}),
     **_WEBHOOKS,
     "Problem": {

@@ -11,9 +11,9 @@ import msgspec
 from fundledger.app.body import decoder, known_currency, quotes_of_flat
 from fundledger.app.fund import render
 from fundledger.app.fund.bodies import PaymentsBody
-from fundledger.app.fund.lookup import found, verified
+from fundledger.app.fund.lookup import found, verified, verifies
 from fundledger.app.fund.parts import Whose
-from fundledger.app.fund.problems import gone, refusal_members, refused
+from fundledger.app.fund.problems import gone, refusal_members, refused, unverified_items
 from fundledger.app.fund.service import FundService
 from fundledger.app.many import Turn, decoder_of_many, item_decoder
 from fundledger.app.passage import Passage
@@ -142,6 +142,8 @@ async def _post_after_lookup(
             no = service.gate.enter(passage, () if merchant is None else (whose(merchant.id),))
     except Unavailable as fault:
         answer(faulted(fault))
+    except BadRequest as bad:
+        answer(bad.reply)
     except Exception as error:
         answer(crashed(error))
     else:
@@ -359,8 +361,11 @@ async def _page(service: FundService, kind: Kind, merchant: str, call: Call) -> 
     except ValueError:
         raise malformed(f"state is one of {', '.join(State)}", field="state") from None
     orders = await service.reading(lambda: list_orders(service.pool, kind, merchant, state, after, limit + 1))
-    shown = [verified(service, order) for order in orders[:limit]]
-    return Reply(200, render.page(shown, str(shown[-1].seq) if len(orders) > limit else None))
+    page = orders[:limit]
+    bad = [order.id for order in page if not verifies(service, order)]
+    shown = [order for order in page if order.id not in bad]
+    following = str(page[-1].seq) if len(orders) > limit else None
+    return Reply(200, render.page(shown, following, unverified_items("order", bad)))
 
 
 def number(text: str | None, name: str, default: int, least: int, most: int) -> int:

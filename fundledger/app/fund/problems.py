@@ -1,6 +1,9 @@
 """What a client of the fund service can be told: every refusal as a problem, in one table; and what to do about it."""
 
+from collections.abc import Sequence
 from typing import Any, Final
+
+import msgspec
 
 from fundledger.app.problems import PROBLEM_TYPE, URN, faulted, unverified
 from fundledger.app.render import encode
@@ -70,6 +73,17 @@ def refusal_members(refusal: Refusal) -> dict[str, Any]:
 
 def refused(refusal: Refusal) -> Reply:
     return Reply(REFUSALS[refusal.code][0], encode(refusal_members(refusal)), PROBLEM_TYPE, {})
+
+
+def unverified_items(kind: str, keys: Sequence[object]) -> dict[str, Any]:
+    """The member of a page that names what is left out of it, because it does not match its MAC; none without such."""
+    if not keys:
+        return {}
+    problems = [
+        {"id": str(key), "problem": msgspec.Raw(unverified(f"{kind} {key} does not match its MAC").body)}
+        for key in keys
+    ]
+    return {"unverified": problems}
 
 
 def gone(away: Away) -> Reply:

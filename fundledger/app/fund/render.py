@@ -32,8 +32,8 @@ def refused_order(order_: Order) -> bytes:
     return encode({**problem, "status": 422, "order": order_members(order_)})
 
 
-def page(orders: Iterable[Order], next_cursor: str | None) -> bytes:
-    return encode({"orders": [order_members(each) for each in orders], "next_cursor": next_cursor})
+def page(orders: Iterable[Order], next_cursor: str | None, more: Mapping[str, Any]) -> bytes:
+    return encode({"orders": [order_members(each) for each in orders], "next_cursor": next_cursor, **more})
 
 
 def history(order_: Order, steps: Iterable[Step]) -> bytes:
@@ -84,5 +84,5 @@ def merchant(merchant_: Merchant, balances: Mapping[str, Account]) -> bytes:
     return encode({**merchant_members(merchant_), "balances": shown})
 
 
-def merchants(found: Iterable[Merchant], next_cursor: str | None) -> bytes:
-    return encode({"merchants": [merchant_members(each) for each in found], "next_cursor": next_cursor})
+def merchants(found: Iterable[Merchant], next_cursor: str | None, more: Mapping[str, Any]) -> bytes:
+    return encode({"merchants": [merchant_members(each) for each in found], "next_cursor": next_cursor, **more})

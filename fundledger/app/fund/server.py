@@ -125,7 +125,7 @@ async def serve(order: FundOrder, lifeline: asyncio.StreamReader) -> None:
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     for number in (signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
-    service.feed = pages = Pages(fund_feed(order.fund_dsn, service.pool, str(order.ordinal)))
+    service.feed = pages = Pages(fund_feed(order.fund_dsn, service.pool, service.macs, str(order.ordinal)))
     async with serving(service, a_listener(settings.host, settings.fund_port)):
         gc.collect()
         gc.freeze()

@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import asyncpg
 
 from fundledger.app.fund.metrics import FundMetrics, FundSnapshot
 from fundledger.app.fund.parts import Feed
 from fundledger.app.meta import show_gauges
+from fundledger.app.problems import UNVERIFIED, BadRequest
 from fundledger.app.repeats import Repeats
 from fundledger.app.served import AWAY, Worker, again
 from fundledger.app.settings import Settings
@@ -23,9 +24,10 @@ from fundledger.database.statements import load
 from fundledger.fund.desk import Desk
 from fundledger.fund.ids import Ids
 from fundledger.fund.link import AccountLink, Away, Verdict
-from fundledger.fund.macs import OrderMacs
+from fundledger.fund.macs import OrderMacs, Tampered
 from fundledger.fund.merchants import Merchants
 from fundledger.fund.posting import Posting
+from fundledger.outbox.webhooks import Unverified
 from fundledger.ratelimit.limiter import Limiter
 from fundledger.security.tokens import Tokens
 
@@ -33,6 +35,7 @@ SQL: Final = load("fundledger.app.fund")
 SPACE: Final = "fundledger-fund"
 """Of its buckets in the limiter's store: a payment that passes both services is charged once by each."""
 LOOK_EVERY_S: Final = 5.0
+Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +84,8 @@ class FundService(Worker):
         super().__init__(settings, pool, tokens, self.metrics, run_dir, ordinal, limiter=limiter)
         self.feed = feed
         self.link = MeasuredLink(accounts, self.metrics)
-        self.merchants = Merchants(pool, self.link)
+        self.macs = macs
+        self.merchants = Merchants(pool, self.link, macs)
         self.ids = ids
         self.posting = Posting(pool, self.link, ids, macs)
         self.desk = Desk(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
@@ -89,6 +93,13 @@ class FundService(Worker):
         # Runs none: it watches those that others run, so that their silence is told though all of these are gone.
         self.roster = Roster(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
+
+    async def reading(self, read: Callable[[], Awaitable[Found]]) -> Found:
+        """As of Worker. Raises BadRequest (500) where a row that is read does not match its MAC."""
+        try:
+            return await super().reading(read)
+        except (Tampered, Unverified) as found:
+            raise BadRequest(500, "integrity", UNVERIFIED, str(found)) from None
 
     def socket_path(self) -> Path:
         return fund_socket(self.run_dir, self.ordinal)
@@ -108,6 +119,7 @@ class FundService(Worker):
             group.create_task(again(self._watch_merchants))
             group.create_task(again(self._look))
             group.create_task(self.roster.run())
+            group.create_task(again(lambda: self.macs.watch(self.pool)))
 
     async def _watch_merchants(self) -> None:
         try:

@@ -8,7 +8,7 @@ import msgspec
 
 from fundledger.app.body import decoder, voucher_id
 from fundledger.app.fund.bodies import DisableBody, RedeliverBody, WebhookBody
-from fundledger.app.fund.problems import refused
+from fundledger.app.fund.problems import refused, unverified_items
 from fundledger.app.fund.service import FundService
 from fundledger.app.problems import cut, malformed, not_found
 from fundledger.app.render import encode, time_text
@@ -44,7 +44,7 @@ async def create_webhook(service: FundService, call: Call) -> Reply:
             raise malformed(f"there is no event {cut(type_)!r}", field="events")
     if await service.reading(lambda: service.merchants.get(body.merchant)) is None:
         return refused(Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {body.merchant}", "merchant"))
-    webhooks = Webhooks(service.pool)
+    webhooks = Webhooks(service.pool, service.macs)
     added = await service.reading(lambda: webhooks.add(body.merchant, body.url, body.events, call.module))
     if added is None:
         return refused(Refusal(Code.TOO_MANY_WEBHOOKS, f"a merchant has at most {PER_MERCHANT_MAX}", "merchant"))
@@ -57,14 +57,14 @@ async def list_webhooks(service: FundService, call: Call) -> Reply:
     merchant = call.query.get("merchant")
     if merchant is not None and not _is_merchant(merchant):
         raise malformed("merchant is 1 to 64 of [A-Za-z0-9_.-]", field="merchant")
-    found = await service.reading(lambda: Webhooks(service.pool).of(merchant))
-    return Reply(200, encode({"webhooks": [_members(one) for one in found]}))
+    found, bad = await service.reading(lambda: Webhooks(service.pool, service.macs).of(merchant))
+    return Reply(200, encode({"webhooks": [_members(one) for one in found], **unverified_items("webhook", bad)}))
 
 
 async def disable_webhook(service: FundService, call: Call) -> Reply:
     """`POST /v1/webhooks/{id}/disable`: nothing is sent there any more. An empty body is fine."""
     id_, why = _id(call), _decode_disable(call.body).reason or f"asked for by {call.module}"
-    found = await service.reading(lambda: Webhooks(service.pool).disable(id_, why))
+    found = await service.reading(lambda: Webhooks(service.pool, service.macs).disable(id_, why))
     if found is None:
         raise not_found(f"webhook {call.parameters['id']}")
     return Reply(200, encode(_members(found)))
@@ -88,7 +88,7 @@ async def redeliver(service: FundService, call: Call) -> Reply:
 
 async def _found(service: FundService, call: Call) -> tuple[Webhooks, UUID]:
     """Where endpoints are, and one that is there. Raises BadRequest (400, 404), Unavailable."""
-    webhooks, id_ = Webhooks(service.pool), _id(call)
+    webhooks, id_ = Webhooks(service.pool, service.macs), _id(call)
     if await service.reading(lambda: webhooks.get(id_)) is None:
         raise not_found(f"webhook {id_}")
     return webhooks, id_

@@ -9,5 +9,8 @@ BEGIN
     GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA fund, outbox TO fundledger_fund_service;
     GRANT DELETE ON outbox.deliveries TO fundledger_fund_service;
     REVOKE UPDATE ON fund.events, fund.fee_rules, fund.settled_payments FROM fundledger_fund_service;
+    REVOKE UPDATE ON fund.integrity_findings FROM fundledger_fund_service;
+    REVOKE INSERT, UPDATE ON fund.unswept FROM fundledger_fund_service;
+    GRANT DELETE ON fund.unswept TO fundledger_fund_service;
     REVOKE INSERT, UPDATE ON fund.key_fingerprints, fund.identity FROM fundledger_fund_service;
 END $$

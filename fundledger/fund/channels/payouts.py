@@ -20,9 +20,11 @@ from aiolimiter import AsyncLimiter
 from fundledger.fund.answer import Answer, Taken
 from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
 from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.order import Order
-from fundledger.fund.orders import order_from
+from fundledger.fund.macs import OrderMacs
+from fundledger.fund.order import Order, State
+from fundledger.fund.orders import order_from, read_order
 from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.rows import PAYOUT, fields_of_payout, is_of, payout_fields
 from fundledger.fund.statements import SQL
 from fundledger.fund.stuck import mark_stuck, problem
 
@@ -38,6 +40,11 @@ class Ends(Protocol):
     async def end(
         self, order_id: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str
     ) -> Answer: ...
+
+    @property
+    def macs(self) -> OrderMacs:
+        """The MACs of orders and payouts."""
+        ...
 
     async def contradiction(self, order: Order) -> str | None:
         """How the voucher of a withdrawal differs from its order, None if it does not. Raises Away."""
@@ -62,13 +69,14 @@ class Pace(msgspec.Struct, frozen=True):
     doubt_s: float = 600.0
 
 
-class Sending(msgspec.Struct, frozen=True):
+class Sending(msgspec.Struct):
     """A payout that is this one's to send or to ask after."""
 
     order_id: UUID
     amount: int
     currency: str
     asked: int
+    channel_ref: str | None = None
 
 
 class Paid(msgspec.Struct):
@@ -149,9 +157,12 @@ class _Line:
 
         async def due() -> list[asyncpg.Record]:
             nonlocal began_at
-            rows = await self._pool.fetch(SQL["payouts_due"], self._name, self._chunk, self._lease, began_at)
-            began_at = rows[0]["began_at"] if rows else began_at
-            return rows
+            while True:
+                rows = await self._pool.fetch(SQL["payouts_due"], self._name, self._chunk, self._lease, began_at)
+                began_at = rows[0]["began_at"] if rows else began_at
+                there = [row for row in rows if await self._is_kept(row)]
+                if there or not rows:
+                    return there
 
         async def new() -> list[asyncpg.Record]:
             rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._chunk)
@@ -159,11 +170,26 @@ class _Line:
             orders = [order for order in found if order is not None]
             if not orders:
                 return []
-            claim = [order.id for order in orders], [order.amount for order in orders], [o.currency for o in orders]
-            return await self._pool.fetch(SQL["payouts_claim"], self._name, *claim, self._lease)
+            return await self._claim(orders)
 
         asked = await self._through(due, self._ask_after)
         return asked + await self._through(new, self._send) if self._answers else asked
+
+    async def _claim(self, orders: list[Order]) -> list[asyncpg.Record]:
+        """Mark orders sent, and keep their payouts. What changed since it was read is left."""
+        macs, sent, kept = self._desk.macs, [], []
+        for order in orders:
+            sent.append(msgspec.structs.replace(order, state=State.SENT))
+            macs.seal(sent[-1])
+            kept.append(macs.rows.tag(PAYOUT, fields_of_payout(order.id, self._name, order.amount, order.currency))[1])
+        found = (
+            [o.id for o in orders],
+            [o.amount for o in orders],
+            [o.currency for o in orders],
+            [o.mac for o in orders],
+        )
+        macced = [order.mac for order in sent], kept, macs.rows.version
+        return await self._pool.fetch(SQL["payouts_claim"], self._name, *found, *macced, self._lease)
 
     async def _through(
         self, take: Callable[[], Awaitable[list[asyncpg.Record]]], each: Callable[[Sending], Awaitable[bool]]
@@ -174,7 +200,10 @@ class _Line:
             rows = await take()
             if not rows:
                 break
-            sendings = [Sending(row["order_id"], row["amount"], row["currency"], row["asked"]) for row in rows]
+            sendings = [
+                Sending(row["order_id"], row["amount"], row["currency"], row["asked"], row["channel_ref"])
+                for row in rows
+            ]
             results = await asyncio.gather(*(each(sending) for sending in sendings), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
@@ -182,6 +211,24 @@ class _Line:
             done += len(sendings)
             self._answers = any(results)
         return done
+
+    async def _is_kept(self, row: asyncpg.Record) -> bool:
+        """Whether a payout is as it was kept; one of before MACs, whether it is as its order says. Else nothing is sent
+        or asked, and the order is stuck if it has not ended.
+        """
+        macs = self._desk.macs
+        if macs.is_old(row):
+            there = await read_order(self._pool, row["order_id"])
+            if there is not None and macs.verifies(there) and is_of(row, there):
+                return True
+        if macs.agrees(PAYOUT, "payout", row["order_id"], payout_fields, row):
+            return True
+        order = await self._pool.fetchrow(SQL["payouts_order"], row["order_id"])
+        if order is not None:
+            await self._differs(order_from(order), "the payout does not match its MAC")
+        sending = Sending(row["order_id"], row["amount"], row["currency"], row["asked"])
+        await self._pool.execute(SQL["payouts_postpone"], sending.order_id, self._after(sending))
+        return False
 
     async def _is_posted(self, order: Order) -> Order | None:
         """The order, if the account service has posted exactly what it says. Else nothing is sent: None. An order that
@@ -199,7 +246,7 @@ class _Line:
 
     async def _differs(self, order: Order, detail: str) -> None:
         reason = problem("payout-differs", "The payout differs from the voucher that was posted", detail)
-        if await mark_stuck(self._pool, order, reason):
+        if await mark_stuck(self._pool, self._desk.macs, order, reason):
             self.counted.findings += 1
             said = msgspec.json.encode({"detail": detail}).decode()
             await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", said)
@@ -238,8 +285,7 @@ class _Line:
             # Whatever it is, the money may be on its way.
             self.counted.silent += 1
             _log.warning("channel %s was asked to pay %s, no answer: %s", self._name, sending.order_id, fault)
-            why = str(fault)[:500].replace("\x00", "")
-            await self._pool.execute(SQL["payouts_unknown"], sending.order_id, self._after(sending), why)
+            await self._unknown(sending, str(fault)[:500].replace("\x00", ""))
             return False
         if said.state is Standing.ABSENT:
             _log.error("channel %s says absent of what it was asked to pay just now: %s", self._name, sending.order_id)
@@ -247,6 +293,16 @@ class _Line:
         else:
             await self._heard(sending, said)
         return True
+
+    async def _unknown(self, sending: Sending, why: str) -> None:
+        """The channel did not answer. An order that does not match its MAC keeps it as it was found."""
+        row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
+        new = old = None if row is None else order_from(row)
+        if old is not None and self._desk.macs.verifies(old):
+            new = msgspec.structs.replace(old, state=State.UNKNOWN)
+            self._desk.macs.seal(new)
+        macced = (None, None, None) if new is None or old is None else (new.mac, new.mac_key, old.mac)
+        await self._pool.execute(SQL["payouts_unknown"], sending.order_id, self._after(sending), why, *macced)
 
     async def _ask_after(self, sending: Sending) -> bool:
         """Answers whether the channel did."""
@@ -292,7 +348,7 @@ class _Line:
             await self._finding(sending, stands, ending, said)
         else:
             self.counted.ended += 1
-        await self._pool.execute(SQL["payouts_close"], sending.order_id, ending, said.channel_ref)
+        await self._close(sending, ending, said.channel_ref)
 
     async def _absent_of_ended(self, sending: Sending) -> None:
         """A front end ended it, and the channel was never asked: believed when nothing can be under way any more."""
@@ -304,7 +360,7 @@ class _Line:
             return
         if row["stands"] == "paid":
             await self._finding(sending, "paid", "absent", Payout(Standing.ABSENT))
-        await self._pool.execute(SQL["payouts_close"], sending.order_id, "absent", None)
+        await self._close(sending, "absent", None)
 
     async def _finding(self, sending: Sending, stands: str, says: str, said: Payout) -> None:
         detail = msgspec.json.encode(said).decode()
@@ -316,7 +372,19 @@ class _Line:
             )
 
     async def _later(self, sending: Sending, channel_ref: str | None = None) -> None:
-        await self._pool.execute(SQL["payouts_later"], sending.order_id, self._after(sending), channel_ref)
+        sending.channel_ref = channel_ref or sending.channel_ref
+        macced = sending.channel_ref, *self._tag(sending, None)
+        await self._pool.execute(SQL["payouts_later"], sending.order_id, self._after(sending), *macced)
+
+    async def _close(self, sending: Sending, outcome: str, channel_ref: str | None) -> None:
+        """What the channel says is final: it is not asked again."""
+        sending.channel_ref = channel_ref or sending.channel_ref
+        macced = sending.channel_ref, *self._tag(sending, outcome)
+        await self._pool.execute(SQL["payouts_close"], sending.order_id, outcome, *macced)
+
+    def _tag(self, sending: Sending, outcome: str | None) -> tuple[int, bytes]:
+        named = sending.order_id, self._name, sending.amount, sending.currency
+        return self._desk.macs.rows.tag(PAYOUT, fields_of_payout(*named, outcome, sending.channel_ref))
 
     def _after(self, sending: Sending) -> timedelta:
         doubled = self._pace.again_s * 2.0 ** min(sending.asked, 30)

@@ -1,25 +1,22 @@
--- A withdrawal has ended as it was written ahead. $1 order id. What bounced was not withdrawn that day. Rows: the order,
--- none when that was said before. Locks: the order, the merchant's day.
+-- A withdrawal has ended as it was written ahead. $1 order id, $2 its MAC then, $3 key of that, $4 the MAC that it was read with.
+-- Rows: the order, none when that was recorded before, or it changed since. Locks: the order.
 WITH marked AS (
-    UPDATE fund.orders o SET state = o.ending, due_at = NULL
+    UPDATE fund.orders o SET state = o.ending, due_at = NULL, mac = $2, mac_key = $3
     WHERE o.id = $1 AND o.ending IS NOT NULL AND o.state IN ('posted', 'sent', 'unknown')
+      AND o.mac IS NOT DISTINCT FROM $4
     RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT m.id, m.merchant, m.kind, m.state, json_strip_nulls(json_build_object('channel_ref', m.channel_ref, 'reason', m.reason)),
            clock_timestamp()
     FROM marked m
-), given_back AS (
-    UPDATE fund.withdrawal_days d SET amount = d.amount - m.amount
-    FROM marked m
-    WHERE m.state = 'bounced' AND d.merchant = m.merchant AND d.day = (m.created_at AT TIME ZONE 'UTC')::date
 )
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format FROM marked o
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout FROM marked o

@@ -1,24 +1,29 @@
--- Say what became of orders that were posting: posted, refused or stuck. $1 a JSON array of {id, state, problem, posted_at}.
--- One whose outcome was said before is left as it is, and not answered. A payment that is settled later begins to wait.
--- Nobody waits for the disk: what is lost with a server was posted, and is asked for again; events are told from the disk.
+-- Record what became of orders that were posting: posted, refused or stuck. $1 a JSON array of {id, state, problem, posted_at,
+-- attempt, layout, mac, mac_key, sums_mac} (MACs in base64): MACs of the orders as they are then, and of what is kept of a payment
+-- that is settled later, which begins to wait. One whose outcome was recorded before, whose attempt is another one by now or that
+-- was brought to another layout is left as it is, and not answered.
+-- Does not wait for the disk: what is lost with a server was posted, and is asked for again; events are read from the disk.
 -- Rows: one for each that was marked. Locks: these orders.
 WITH told AS (
-    SELECT t.id, t.state, t.problem, t.posted_at
+    SELECT t.id, t.state, t.problem, t.posted_at, t.attempt, t.layout, decode(t.mac, 'base64') AS mac, t.mac_key,
+           decode(t.sums_mac, 'base64') AS sums_mac
     FROM (SELECT set_config('synchronous_commit', 'off', true)) AS soon,
-         json_to_recordset($1::json) AS t (id uuid, state text, problem json, posted_at timestamptz)
+         json_to_recordset($1::json) AS t (id uuid, state text, problem json, posted_at timestamptz, attempt smallint,
+                                           layout smallint, mac text, mac_key smallint, sums_mac text)
 ), marked AS (
     UPDATE fund.orders o SET state = t.state, problem = t.problem, posted_at = t.posted_at, due_at = NULL,
-           stuck_from = CASE WHEN t.state = 'stuck' THEN o.state END
+           stuck_from = CASE WHEN t.state = 'stuck' THEN o.state END, mac = t.mac, mac_key = t.mac_key
     FROM told t
     -- The ids once more as an array: a plan that was made while the table was empty goes by the primary key, too.
     WHERE o.id = t.id AND o.id = ANY (ARRAY(SELECT i.id FROM told i)) AND o.state = 'posting'
-    RETURNING o.id, o.seq, o.kind, o.merchant, o.state, o.amount, o.fee, o.settle, o.problem
+      AND o.attempt = t.attempt AND o.layout = t.layout
+    RETURNING o.id, o.seq, o.kind, o.merchant, o.state, o.amount, o.fee, o.settle, o.problem, t.mac_key, t.sums_mac
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT m.id, m.merchant, m.kind, m.state, m.problem, clock_timestamp() FROM marked m
 ), unsettled AS (
-    INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled)
-    SELECT m.id, m.merchant, m.seq, m.amount, m.fee, 0, 0 FROM marked m
+    INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)
+    SELECT m.id, m.merchant, m.seq, m.amount, m.fee, 0, 0, m.mac_key, m.sums_mac FROM marked m
     WHERE m.kind = 'payment' AND m.settle = 'later' AND m.state = 'posted'
 )
-SELECT m.id, m.kind, m.state FROM marked m
+SELECT m.id, m.state FROM marked m

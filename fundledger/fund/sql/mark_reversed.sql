@@ -1,7 +1,4 @@
--- Orders are reversed by others, written ahead. $1 orders, $2 by which. Rows: none. Locks: these orders, their payments.
-WITH reversals AS (
-    SELECT r.original, r.by FROM unnest($1::uuid[], $2::uuid[]) AS r (original, by)
-), payments AS (
-    UPDATE fund.payments p SET reversed = true FROM reversals r WHERE p.order_id = r.original
-)
-UPDATE fund.orders o SET reversed_by = r.by FROM reversals r WHERE o.id = r.original
+-- Orders are reversed by others, written ahead, or are not, since those were refused. $1 orders, $2 by which (null: by none), $3 their
+-- MACs then, $4 the key of these. Rows: none. Locks: these orders.
+UPDATE fund.orders o SET reversed_by = r.by, mac = r.mac, mac_key = $4
+FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS r (original, by, mac) WHERE o.id = r.original

@@ -1,14 +1,15 @@
 -- A request to retry: a stuck order goes back to the state that it came from, and an order whose next step is repeated is due
 -- now. $1 order id, $2 module that asks for it, $3 seconds until the recoverer takes it, $4 what was done about
--- the cause, or null. Rows: the order, none when nothing of it is left to be done. Locks: the order.
+-- the cause, or null, $5 its MAC then, $6 key of that, $7 the MAC that it was read with. Rows: the order, none when nothing of it is
+-- left to be done, or it changed since. Locks: the order.
 WITH before AS (
     SELECT o.id, o.state FROM fund.orders o
-    WHERE o.id = $1 AND (o.state IN ('stuck', 'posting')
+    WHERE o.id = $1 AND o.mac IS NOT DISTINCT FROM $7 AND (o.state IN ('stuck', 'posting')
                          OR (o.ending IS NOT NULL AND o.state IN ('posted', 'sent', 'unknown')))
     FOR UPDATE
 ), retried AS (
     UPDATE fund.orders o
-    SET state = coalesce(o.stuck_from, o.state), stuck_from = NULL, problem = NULL,
+    SET state = coalesce(o.stuck_from, o.state), stuck_from = NULL, problem = NULL, mac = $5, mac_key = $6,
         due_at = CASE WHEN o.ending IS NOT NULL OR coalesce(o.stuck_from, o.state) = 'posting'
                       THEN clock_timestamp() + make_interval(secs => $3) END
     FROM before b WHERE o.id = b.id
@@ -16,7 +17,7 @@ WITH before AS (
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT r.id, r.merchant, r.kind, r.state, json_strip_nulls(json_build_object('retried_by', $2::text, 'reason', $4::text)), clock_timestamp()
@@ -26,4 +27,4 @@ SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currenc
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format FROM retried o
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout FROM retried o

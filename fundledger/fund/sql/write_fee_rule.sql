@@ -1,5 +1,6 @@
--- A fee rule. $1 merchant or null, $2 product, $3 channel or null, $4 basis points, $5 fixed, $6 minimum, $7 maximum or null,
--- $8 tiers, $9 from when, $10 who says so. Rows: its version. Locks: the new row.
-INSERT INTO fund.fee_rules (merchant, product, channel, basis_points, fixed, minimum, maximum, tiers, effective_at, module)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10)
-RETURNING version
+-- A fee rule. $1 version, $2 merchant or null, $3 product, $4 channel or null, $5 basis points, $6 fixed, $7 minimum, $8 maximum or
+-- null, $9 tiers, $10 from when, $11 the module that asks for it, $12 time, $13 key of its MAC, $14 MAC. Rows: none. Locks: the new row.
+INSERT INTO fund.fee_rules (version, merchant, product, channel, basis_points, fixed, minimum, maximum, tiers, effective_at, module,
+                            created_at, mac_key, mac)
+OVERRIDING SYSTEM VALUE
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10, $11, $12, $13, $14)

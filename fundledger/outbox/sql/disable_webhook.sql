@@ -1,5 +1,5 @@
--- $1 id, $2 why. Rows: the endpoint as it stands, none if there is none. Locks: the endpoint.
-UPDATE outbox.webhooks w
-SET disabled_at = coalesce(w.disabled_at, clock_timestamp()), disabled_why = coalesce(w.disabled_why, $2)
-WHERE w.id = $1
-RETURNING w.id, w.merchant, w.url, w.events, w.created_at, w.disabled_at, w.disabled_why
+-- $1 id, $2 time, $3 why, $4 key of its MAC then, $5 MAC, $6 the MAC that it was read with. Rows: one, none when it was disabled
+-- before, or changed since. Locks: the endpoint.
+UPDATE outbox.webhooks w SET disabled_at = $2, disabled_why = $3, mac_key = $4, mac = $5
+WHERE w.id = $1 AND w.disabled_at IS NULL AND w.mac = $6
+RETURNING w.id

@@ -1,14 +1,14 @@
 -- Endpoints whose next delivery is due: the oldest that waits, since what comes after waits for it. Merchants take turns:
 -- the first endpoint of each comes before the second of any. Those that failed before, or were slow, come last.
 -- $1 those that are being served, $2 how many at most, $3 those that were slow, $4 how many of one merchant, those of $1
--- included. Rows: one per endpoint. Locks: none.
+-- included, $5 those that do not match their MAC. Rows: one per endpoint. Locks: none.
 WITH due AS (
     SELECT w.id, w.merchant, w.url, d.attempts > 0 OR w.id = ANY ($3::uuid[]) AS late, d.due_at FROM outbox.webhooks w
     CROSS JOIN LATERAL (
         SELECT d.attempts, d.due_at FROM outbox.deliveries d
         WHERE d.webhook = w.id AND d.state = 'waiting' ORDER BY d.seq LIMIT 1
     ) AS d
-    WHERE w.disabled_at IS NULL AND w.id <> ALL ($1::uuid[]) AND d.due_at <= clock_timestamp()
+    WHERE w.disabled_at IS NULL AND w.id <> ALL ($1::uuid[]) AND w.id <> ALL ($5::uuid[]) AND d.due_at <= clock_timestamp()
 ), served AS (
     SELECT merchant, count(*) AS endpoints FROM outbox.webhooks WHERE id = ANY ($1::uuid[]) GROUP BY merchant
 ), ranked AS (

@@ -1,5 +1,6 @@
 -- What an endpoint is told next, if that is due. $1 webhook. Rows: one, or none. Locks: none.
-SELECT w.url, w.secret, d.* FROM outbox.webhooks w
+SELECT w.id, w.merchant, w.url, w.events, w.created_at, w.disabled_at, w.disabled_why, w.secret, w.module, w.mac_key, w.mac, d.*
+FROM outbox.webhooks w
 CROSS JOIN LATERAL (
     SELECT d.seq, d.message, d.body, d.attempts, d.due_at FROM outbox.deliveries d
     WHERE d.webhook = w.id AND d.state = 'waiting' ORDER BY d.seq LIMIT 1

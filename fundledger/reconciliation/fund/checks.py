@@ -9,12 +9,12 @@ import asyncpg
 
 from fundledger.database.statements import load
 from fundledger.fund.ids import Ids, ids_key
-from fundledger.fund.macs import OrderMacs, trusted
+from fundledger.fund.macs import OrderMacs, open_macs
 from fundledger.fund.migrate import PACKAGE
 from fundledger.fund.statements import SQL as FUND_SQL
 from fundledger.reconciliation.definitions import FUND, check_definitions, check_migrations, read_manifest
 from fundledger.reconciliation.fund.ids import OrderIds
-from fundledger.reconciliation.fund.macs import check_macs
+from fundledger.reconciliation.fund.macs import KINDS, Kind, check_findings, check_macs, check_rows
 from fundledger.reconciliation.fund.orders import check_orders
 from fundledger.reconciliation.fund.vouchers import compare_vouchers
 from fundledger.reconciliation.proof import Proof, SqlCheck, run_sql_check
@@ -28,8 +28,10 @@ CONSISTENT: Final = "fund_orders_consistent"
 EQUAL: Final = "fund_equals_account"
 GUARDS_CHECK: Final = "fund_guards_in_force"
 MACS: Final = "mac_verifies_orders"
-CHECKS: Final = (CONSISTENT, EQUAL, MACS, GUARDS_CHECK)
-APPEND_ONLY: Final = ("fee_rules", "settled_payments", "events")
+ROW_MACS: Final = "mac_verifies_fund_rows"
+FINDINGS: Final = "fund_findings_chained"
+CHECKS: Final = (CONSISTENT, EQUAL, MACS, ROW_MACS, FINDINGS, GUARDS_CHECK)
+APPEND_ONLY: Final = ("fee_rules", "settled_payments", "events", "integrity_findings")
 GUARDS: Final = frozenset(
     {
         "merchants_id_once",
@@ -51,9 +53,15 @@ GUARDS: Final = frozenset(
         "orders_stuck_from_a_state",
         "orders_mac",
         "orders_voucher_format",
+        "orders_layout",
+        "orders_mac_of_layout",
+        "orders_times",
         "orders_no_delete",
         "orders_no_truncate",
         "payments_pkey",
+        "payments_mac",
+        "payments_no_delete",
+        "payments_no_truncate",
         "payments_never_more_back_than_paid",
         "payments_settled",
         "payments_refunded",
@@ -65,6 +73,15 @@ GUARDS: Final = frozenset(
         "settled_payments_fee",
         "withdrawal_days_pkey",
         "withdrawal_days_amount",
+        "withdrawal_days_mac",
+        "withdrawal_days_no_delete",
+        "withdrawal_days_no_truncate",
+        "merchants_mac",
+        "fee_rules_mac",
+        "payouts_mac",
+        "webhooks_mac",
+        "integrity_findings_once",
+        "findings_head_kept",
         *(f"{table}_append_only" for table in APPEND_ONLY),
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
@@ -103,6 +120,9 @@ async def prove_fund(
     orders, events = rows(fund, SQL["orders"]), rows(fund, SQL["events"])
     await proof.make([CONSISTENT], [fund], _check_orders, fund, orders, events, keys)
     await proof.make([MACS], [fund], _check_macs, fund, keys)
+    for kind in KINDS:
+        await proof.make([ROW_MACS], [fund], _check_rows, fund, keys, kind)
+    await proof.make([FINDINGS], [fund], _check_findings, fund, keys)
     for of in SQL_CHECKS:
         proof.progress(of.name, counts["orders"])
         await proof.make([CONSISTENT], [fund], run_sql_check, fund, SQL[of.name], of)
@@ -126,13 +146,33 @@ async def _check_orders(
 
 
 async def _check_macs(checks: Sequence[Check], fund: Connection, keys: Keys | None) -> None:
-    """Report each order whose terms do not match its MAC. `checks` is one."""
+    """Report each order that does not match its MAC. `checks` is one."""
     (check,) = checks
+    await check_macs(check, rows(fund, SQL["orders"]), await _macs(fund, keys))
+
+
+async def _check_rows(checks: Sequence[Check], fund: Connection, keys: Keys | None, kind: Kind) -> None:
+    (check,) = checks
+    await check_rows(check, rows(fund, SQL[kind.table.replace(".", "_")]), kind, await _macs(fund, keys))
+
+
+async def _check_findings(checks: Sequence[Check], fund: Connection, keys: Keys | None) -> None:
+    (check,) = checks
+    async with fund.transaction():
+        head = await fund.fetchrow(SQL["findings_head"])
+    await check_findings(check, fund, head, _there(keys), SQL["findings"])
+
+
+async def _macs(fund: Connection, keys: Keys | None) -> OrderMacs:
+    """Raises KeyFault."""
+    async with fund.transaction():
+        return await open_macs(fund, _there(keys))
+
+
+def _there(keys: Keys | None) -> Keys:
     if keys is None:
         raise KeyFault("the keys of the fund database are missing (fund-keys/)")
-    async with fund.transaction():
-        row = await fund.fetchrow(FUND_SQL["read_trusted"])
-    await check_macs(check, rows(fund, SQL["orders"]), OrderMacs(keys, trusted(row, keys)))
+    return keys
 
 
 async def _counts(fund: Connection) -> Mapping[str, int]:

@@ -1,20 +1,82 @@
-"""The terms of each order against its MAC."""
+"""Each row of the fund database that decides money against its MAC, and the findings against their chain."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
+from fundledger.fund import rows as rows_of
+from fundledger.fund.findings import finding_verifies, head_verifies
 from fundledger.fund.macs import OrderMacs
+from fundledger.outbox.webhooks import WEBHOOK, webhook_fields
 from fundledger.reconciliation.fund.orders import named, order_of
-from fundledger.reconciliation.reading import Rows
+from fundledger.reconciliation.reading import Connection, Rows, rows
 from fundledger.reconciliation.report import Check, Difference
+from fundledger.security import canonical
+from fundledger.security.keys import Keys
+
+
+class Kind(NamedTuple):
+    """Rows of one table. `is_swept`: those of before MACs are left to the daemon that sweeps, until it has ended."""
+
+    table: str
+    tag: bytes
+    fields_of: Callable[[Any], tuple[object, ...]]
+    key: tuple[str, ...]
+    is_swept: bool = False
+
+
+KINDS: Final = (
+    Kind("fund.payments", rows_of.PAYMENT, rows_of.payment_fields, ("order_id",), True),
+    Kind("fund.withdrawal_days", rows_of.DAY, rows_of.day_fields, ("merchant", "day"), True),
+    Kind("fund.payouts", rows_of.PAYOUT, rows_of.payout_fields, ("order_id",), True),
+    Kind("fund.merchants", rows_of.MERCHANT, rows_of.merchant_fields, ("id",)),
+    Kind("fund.fee_rules", rows_of.FEE_RULE, rows_of.fee_rule_fields, ("version",)),
+    Kind("outbox.webhooks", WEBHOOK, webhook_fields, ("id",)),
+)
 
 
 async def check_macs(check: Check, orders: Rows, macs: OrderMacs) -> None:
     """Report each order that does not match its MAC, or has none and is not older than MACs."""
     async for row in orders:
-        check.rows += 1
         check.examine(row, named, _against_mac, macs)
 
 
 def _against_mac(row: asyncpg.Record, macs: OrderMacs) -> Difference:
-    if not macs.verifies(order_of(row)):
-        yield "terms that match its MAC", "no MAC" if row["mac"] is None else "others"
+    order = order_of(row)
+    order.problem = None if row["problem"] is None else row["problem"].encode()
+    if not macs.verifies(order):
+        yield "terms and a state that match its MAC", "no MAC" if row["mac"] is None else "others"
+
+
+async def check_rows(check: Check, found: Rows, kind: Kind, macs: OrderMacs) -> None:
+    """Report each row of a table that does not match its MAC, under the table's name and its key."""
+
+    def name(row: asyncpg.Record) -> str:
+        return " ".join([kind.table, *(str(row[part]) for part in kind.key)])
+
+    def against_mac(row: asyncpg.Record) -> Difference:
+        if not (kind.is_swept and macs.is_old(row)) and not macs.rows.agree(kind.tag, kind.fields_of, row):
+            yield "content that matches its MAC", "another content" if row["mac_key"] else "no MAC"
+
+    async for row in found:
+        check.examine(row, name, against_mac)
+
+
+async def check_findings(check: Check, fund: Connection, head: Any, keys: Keys, statement: str) -> None:
+    """Report findings that were edited, left out or deleted: from the first one to what the head of the chain says."""
+    seq, mac = 0, canonical.GENESIS
+    async for row in rows(fund, statement):
+        if row["seq"] != seq + 1:
+            check.differs(f"finding {row['seq']}", f"finding {seq + 1}", f"finding {row['seq']}")
+        check.examine(row, lambda row: f"finding {row['seq']}", _chained, mac, keys)
+        seq, mac = row["seq"], row["mac"]
+    if head is None or not head_verifies(head, keys):
+        check.differs("the head of the findings", "its MAC", "none" if head is None else "another content")
+    elif (head["seq"], head["last_mac"]) != (seq, mac):
+        check.differs("the end of the findings", f"{head['seq']} findings, the last as it was written", f"{seq}")
+
+
+def _chained(row: asyncpg.Record, previous: bytes, keys: Keys) -> Difference:
+    if not finding_verifies(row, previous, keys):
+        yield "its MAC, chained to the finding before", "another content"

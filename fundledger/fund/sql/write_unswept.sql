@@ -1,0 +1,2 @@
+-- Rows of an earlier layout are to be swept. $1 the highest seq of their orders, $2 MAC of that. Rows: none. Locks: the new row.
+INSERT INTO fund.unswept (until_seq, mac) VALUES ($1, $2)

@@ -1,0 +1,3 @@
+-- Every row of outbox.webhooks, with its MAC. Rows: all. Locks: none.
+SELECT w.id, w.merchant, w.url, w.events, w.created_at, w.disabled_at, w.disabled_why, w.secret, w.module, w.mac_key, w.mac
+FROM outbox.webhooks w
