@@ -11,7 +11,7 @@ from fundledger.fund import drafts
 from fundledger.fund.answer import Taken
 from fundledger.fund.link import AccountLink, Away, Verdict, end_voucher_of, voucher_of
 from fundledger.fund.order import VOUCHER_FORMAT, Kind, Order, State
-from fundledger.fund.orders import order_from, read_order
+from fundledger.fund.orders import order_from, read_order, read_orders
 from fundledger.ledger.voucher import digest_of
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund

@@ -200,10 +200,7 @@ class _Line:
             rows = await take()
             if not rows:
                 break
-            sendings = [
-                Sending(row["order_id"], row["amount"], row["currency"], row["asked"], row["channel_ref"])
-                for row in rows
-            ]
+            sendings = [Sending(*(row[name] for name in Sending.__struct_fields__)) for row in rows]
             results = await asyncio.gather(*(each(sending) for sending in sendings), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
@@ -217,17 +214,15 @@ class _Line:
         or asked, and the order is stuck if it has not ended.
         """
         macs = self._desk.macs
-        if macs.is_old(row):
-            there = await read_order(self._pool, row["order_id"])
-            if there is not None and macs.verifies(there) and is_of(row, there):
-                return True
+        there = await read_order(self._pool, row["order_id"]) if macs.is_old(row) else None
+        if there is not None and macs.verifies(there) and is_of(row, there):
+            return True
         if macs.agrees(PAYOUT, "payout", row["order_id"], payout_fields, row):
             return True
         order = await self._pool.fetchrow(SQL["payouts_order"], row["order_id"])
         if order is not None:
             await self._differs(order_from(order), "the payout does not match its MAC")
-        sending = Sending(row["order_id"], row["amount"], row["currency"], row["asked"])
-        await self._pool.execute(SQL["payouts_postpone"], sending.order_id, self._after(sending))
+        await self._pool.execute(SQL["payouts_postpone"], row["order_id"], self._after(row["asked"]))
         return False
 
     async def _is_posted(self, order: Order) -> Order | None:
@@ -301,8 +296,8 @@ class _Line:
         if old is not None and self._desk.macs.verifies(old):
             new = msgspec.structs.replace(old, state=State.UNKNOWN)
             self._desk.macs.seal(new)
-        macced = (None, None, None) if new is None or old is None else (new.mac, new.mac_key, old.mac)
-        await self._pool.execute(SQL["payouts_unknown"], sending.order_id, self._after(sending), why, *macced)
+        macced = (new.mac, new.mac_key, old.mac) if new and old else (None, None, None)
+        await self._pool.execute(SQL["payouts_unknown"], sending.order_id, self._after(sending.asked), why, *macced)
 
     async def _ask_after(self, sending: Sending) -> bool:
         """Answers whether the channel did."""
@@ -374,7 +369,7 @@ class _Line:
     async def _later(self, sending: Sending, channel_ref: str | None = None) -> None:
         sending.channel_ref = channel_ref or sending.channel_ref
         macced = sending.channel_ref, *self._tag(sending, None)
-        await self._pool.execute(SQL["payouts_later"], sending.order_id, self._after(sending), *macced)
+        await self._pool.execute(SQL["payouts_later"], sending.order_id, self._after(sending.asked), *macced)
 
     async def _close(self, sending: Sending, outcome: str, channel_ref: str | None) -> None:
         """What the channel says is final: it is not asked again."""
@@ -383,11 +378,11 @@ class _Line:
         await self._pool.execute(SQL["payouts_close"], sending.order_id, outcome, *macced)
 
     def _tag(self, sending: Sending, outcome: str | None) -> tuple[int, bytes]:
-        named = sending.order_id, self._name, sending.amount, sending.currency
-        return self._desk.macs.rows.tag(PAYOUT, fields_of_payout(*named, outcome, sending.channel_ref))
+        fields = sending.order_id, self._name, sending.amount, sending.currency, outcome, sending.channel_ref
+        return self._desk.macs.rows.tag(PAYOUT, fields_of_payout(*fields))
 
-    def _after(self, sending: Sending) -> timedelta:
-        doubled = self._pace.again_s * 2.0 ** min(sending.asked, 30)
+    def _after(self, asked: int) -> timedelta:
+        doubled = self._pace.again_s * 2.0 ** min(asked, 30)
         return timedelta(seconds=min(self._pace.again_max_s, doubled))
 
     async def _paced(self) -> None:
