@@ -14,6 +14,7 @@ from fundledger.outbox import feed as feed_module
 from fundledger.outbox import horizon
 from fundledger.outbox.feed import CallerWaitsTooMuch, Event, Feed, TooManyWait
 from fundledger.outbox.horizon import FUND, Horizon
+from tests.support.fund_ids import MACS
 from tests.support.orders import an_order, orders
 from tests.support.waiting import eventually
 
@@ -28,7 +29,7 @@ async def pool(fund_database: str) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 async def feed(fund_database: str, pool: Pool) -> AsyncIterator[Feed]:
-    feed = fund_feed(fund_database, pool, "test")
+    feed = fund_feed(fund_database, pool, MACS, "test")
     yield feed
     await feed.close()
 
@@ -161,7 +162,7 @@ async def test_a_consumer_that_was_away_loses_nothing(pool: Pool, feed: Feed, fu
     events, after = await feed.read(0, 3, 0)
     assert seqs(events) == told[:3]
     told += await orders(pool, 5)
-    another_process = fund_feed(fund_database, pool, "another")
+    another_process = fund_feed(fund_database, pool, MACS, "another")
     read: list[Event] = []
     while True:
         events, after = await another_process.read(after, 4, 0)

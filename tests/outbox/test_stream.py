@@ -9,6 +9,7 @@ import redis.asyncio as redis
 
 from fundledger.fund.events import fund_feed
 from fundledger.outbox.stream import SQL, Publisher
+from tests.support.fund_ids import MACS
 from tests.support.orders import orders
 
 KEY = "test:events"
@@ -43,7 +44,7 @@ async def store(valkey: str) -> AsyncIterator["redis.Redis"]:
 
 @pytest.fixture
 async def publisher(fund_database: str, pool: Pool, store: "redis.Redis") -> AsyncIterator[Publisher]:
-    feed = fund_feed(fund_database, pool, "stream")
+    feed = fund_feed(fund_database, pool, MACS, "stream")
     yield Publisher(feed, pool, store, KEY)
     await feed.close()
 
@@ -91,7 +92,7 @@ async def test_while_redis_is_away_nothing_is_lost(
     pool: Pool, store: "redis.Redis", publisher: Publisher, fund_database: str
 ) -> None:
     told = await orders(pool, 2)
-    feed = fund_feed(fund_database, pool, "away")
+    feed = fund_feed(fund_database, pool, MACS, "away")
     away = redis.Redis(port=1, socket_connect_timeout=1)
     with pytest.raises(redis.ConnectionError):
         await Publisher(feed, pool, away, KEY).publish(nobody_else)

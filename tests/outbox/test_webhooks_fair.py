@@ -99,13 +99,13 @@ async def test_merchants_take_turns(pool: Pool, hooks: Webhooks, deliverer: Deli
                 await added(hooks, receiver, merchant)
             await orders(pool, 1, merchant)
         await deliverer._fan_out(nobody_else)
-        rows = await pool.fetch(deliveries.SQL["due_webhooks"], [], 100, [], MERCHANT_MAX)
+        rows = await pool.fetch(deliveries.SQL["due_webhooks"], [], 100, [], MERCHANT_MAX, [])
         assert "".join(row["merchant"] for row in rows) == "abcab" + "a" * 4
         served = [row["id"] for row in rows if row["merchant"] == "a"][:2]
-        rows = await pool.fetch(deliveries.SQL["due_webhooks"], served, 100, [], 4)
+        rows = await pool.fetch(deliveries.SQL["due_webhooks"], served, 100, [], 4, [])
         assert "".join(row["merchant"] for row in rows) == "bcbaa"
         slow = [row["id"] for row in rows if row["merchant"] == "c"]
-        rows = await pool.fetch(deliveries.SQL["due_webhooks"], served, 100, slow, 4)
+        rows = await pool.fetch(deliveries.SQL["due_webhooks"], served, 100, slow, 4, [])
         assert "".join(row["merchant"] for row in rows) == "bbaac"
 
 
