@@ -11,6 +11,13 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tests.support.waiting import as_asked
+
+SHED = "there is more to do than can be done"
+"""In the detail of each 503 of a shedder, also where the fund service repeats it of the account service. Nothing was
+done, and a machine that is busy with something else may answer so to any request."""
+PATIENCE_S = 30.0
+DEADLINE = "X-Request-Timeout-Ms"
 PROBLEM = "urn:fundledger:problem:"
 
 
@@ -31,16 +38,33 @@ class Answer(NamedTuple):
         return type_.removeprefix(PROBLEM) if type_.startswith(PROBLEM) else None
 
     @property
+    def is_shed(self) -> bool:
+        return self.status == 503 and "Retry-After" in self.headers and SHED in str(self.json)
+
+    @property
     def is_replay(self) -> bool:
         return self.headers.get("Idempotent-Replay") == "true"
 
 
 class Client:
-    """`post` and `get` take a path as it goes over the wire; nothing of it is escaped again."""
+    """`post` and `get` take a path as it goes over the wire; nothing of it is escaped again.
 
-    def __init__(self, base_url: str, token: str | None, connections: int = 100, timeout_s: float = 60.0) -> None:
+    A request that is shed is sent again after `Retry-After`, for PATIENCE_S in all: the same bytes, of which nothing was
+    done. Not one that sends its own deadline, nor any unless `patient`, for tests of shedding itself.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None,
+        connections: int = 100,
+        timeout_s: float = 60.0,
+        *,
+        patient: bool = True,
+    ) -> None:
         self.base_url = base_url
         self.token = token
+        self._patience_s = PATIENCE_S if patient else 0.0
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections),
             timeout=aiohttp.ClientTimeout(total=timeout_s),
@@ -65,10 +89,23 @@ class Client:
         sent = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         if body is not None:
             sent["Content-Type"] = "application/json"
+        sent.update(headers or {})
+        patience_s = 0.0 if DEADLINE in sent else self._patience_s
+        while True:
+            answer = await self._once(method, path, body, sent)
+            if not answer.is_shed:
+                return answer
+            wait_s = float(answer.headers["Retry-After"])
+            patience_s -= wait_s
+            if patience_s < 0:
+                return answer
+            await as_asked(wait_s)
+
+    async def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         url = URL(self.base_url + path, encoded=True)
         # aiohttp warns of large bytes, not of the same bytes as a file.
         sent_body = body if body is None or len(body) < 1 << 20 else io.BytesIO(body)
-        async with self._session.request(method, url, data=sent_body, headers={**sent, **(headers or {})}) as response:
+        async with self._session.request(method, url, data=sent_body, headers=headers) as response:
             return answer_of(response.status, response.headers, await response.read())
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:

@@ -28,3 +28,8 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str, withi
         if time.monotonic() > give_up_at:
             raise NeverHappened(f"{what}: not within {within_s} s")
         await asyncio.sleep(EVERY_S)
+
+
+async def as_asked(seconds: float) -> None:
+    """Wait as long as a service asks a client to, before the same request is sent again."""
+    await asyncio.sleep(seconds)
