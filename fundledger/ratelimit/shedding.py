@@ -21,6 +21,8 @@ HELPLESS_S: Final = 1.0
 HELPLESS_LATENCIES: Final = 3
 """But not before so many latencies: who was let in earlier is in the way for one, and then who waited behind them."""
 LOWEST: Final = max(RANKS.values())
+IDLE: Final = 8
+"""A worker that had at most so many requests in flight has no queue: what was late is the machine or the database."""
 
 
 class Shedder:
@@ -43,9 +45,11 @@ class Shedder:
         "_on",
         "_queueing",
         "_rank_max",
+        "_shut_out",
         "_silences",
         "_target_s",
         "_ticked_at",
+        "_turned_away",
     )
 
     def __init__(self, target_s: float = 0.1, concurrency_max: int = 4000, on: bool = True) -> None:
@@ -65,10 +69,13 @@ class Shedder:
         self._in_flight = 0
         self._helpless_s = 0.0
         self._ticked_at: float | None = None
+        self._shut_out = self._turned_away = 0
 
     @property
     def level(self) -> int:
-        """0: nobody is turned away at the door; n: the n lowest ranks are. The critical classes never are."""
+        """0: no rank is turned away at the door; n: the n lowest ranks are, while any other request is in flight. The
+        critical classes never are.
+        """
         return self._door.level
 
     def enter(
@@ -80,16 +87,16 @@ class Shedder:
     ) -> str | None:
         """None: it is in flight until `leave`, which must be called once with the same class and merchant.
 
-        Else why not: "worker", the level; "deadline", what is left of its time (`budget_s`) is gone, or more than half
-        of it would be spent waiting; "fleet", the worker holds all that leaves room for this rank; "concurrency", the
-        class holds as much as it may, or this merchant its share. `now` in monotonic seconds. A merchant None has no
-        share to keep to.
+        Else why not: "worker", the level, unless nothing else is in flight; "deadline", what is left of its time
+        (`budget_s`) is gone, or more than half of it would be spent waiting; "fleet", the worker holds all that leaves
+        room for this rank; "concurrency", the class holds as much as it may, or this merchant its share. `now` in
+        monotonic seconds. A merchant None has no share to keep to.
         """
         gate = self._gates[api_class]
         in_flight = gate.in_flight
         if self._on:
             reason = None
-            if gate.rank > self._rank_max:
+            if gate.rank > self._rank_max and self._in_flight:
                 reason = "worker"
             elif budget_s is not None and (budget_s <= 0.0 or gate.recent_s > 0.5 * budget_s):
                 reason = "deadline"
@@ -127,7 +134,10 @@ class Shedder:
         gate.total_s += max(seconds, gate.lost_s) if dropped else seconds
 
     def tick(self, now: float, loop_lag_s: float) -> None:
-        """End a window: about every 100 ms; sooner than half of that does nothing. `loop_lag_s`: how late it is."""
+        """End a window: about every 100 ms; sooner than half of that does nothing. `loop_lag_s`: how late it is.
+
+        A window in which the worker was idle takes nothing from any class and does not raise the level.
+        """
         if not self._on:
             return
         if self._ticked_at is None:
@@ -137,13 +147,16 @@ class Shedder:
         if elapsed_s < WINDOW_S / 2:
             return
         self._ticked_at = now
+        idle = self._is_idle()
+        if idle:
+            loop_lag_s = 0.0
         for silence, gates in self._silences:
             silent_s = silence.window(now, self._target_s)
             for gate in gates:
                 gate.close(silent_s, elapsed_s, loop_lag_s, self._target_s)
         over = [gate for gate in self._gates.values() if gate.is_over()]
         late = loop_lag_s > self._target_s
-        hurt = 0 if late else min((gate.rank for gate in over), default=None)
+        hurt = 0 if late else None if idle else min((gate.rank for gate in over), default=None)
         calm = loop_lag_s < self._target_s / 2 and all(gate.is_calm() for gate in self._gates.values())
         self._tell_queue_from_slowness(elapsed_s, over, calm=calm)
         lowest = max((gate.rank for gate in self._gates.values() if gate.used), default=0)
@@ -157,8 +170,12 @@ class Shedder:
         self._move_door(now, stuck=stuck and max(hurt or 0, 1) <= self._rank_max, calm=calm)
 
     def is_shut(self, api_class: ApiClass) -> bool:
-        """Whether the level turns this class away at the door."""
-        return self._on and RANKS[api_class] > self._rank_max
+        """Whether the level turns a request of this class away, which counts it as turned away. Not if nothing else is
+        in flight.
+        """
+        shut = self._on and RANKS[api_class] > self._rank_max and self._in_flight > 0
+        self._shut_out += shut
+        return shut
 
     def retry_after_s(self, api_class: ApiClass) -> int:
         """When to ask again: a second more for each level, and while the class is shut out, until it may be let in."""
@@ -172,6 +189,15 @@ class Shedder:
             level=self._door.level,
             level_changes=self._door.changes,
         )
+
+    def _is_idle(self) -> bool:
+        """Whether in the window that ends at most IDLE requests were in flight and none was turned away.
+
+        Requests that are turned away cost time of the loop, too, and are not in flight.
+        """
+        before, gates = self._turned_away, self._gates.values()
+        self._turned_away = self._shut_out + sum([n for gate in gates for n in gate.shed.values()])
+        return self._turned_away == before and sum([gate.in_flight_max for gate in gates]) <= IDLE
 
     def _tell_queue_from_slowness(self, elapsed_s: float, over: list[Gate], *, calm: bool) -> None:
         """What waits in the lanes may wait behind others, and others may not wait there at all: both must agree."""

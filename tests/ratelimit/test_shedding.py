@@ -139,6 +139,76 @@ def test_a_few_late_requests_do_not_shut_their_class_to_all_who_have_a_deadline(
     assert set(reasons[50:]) == {None}
 
 
+# --- An idle worker ---------------------------------------------------------------------------------------------------
+
+HICCUPS = {
+    "one": [(1.6, 1.5)],
+    "two": [(1.6, 1.5), (1.6, 1.5)],
+    "a late loop": [(0.1, 2.0)] * 50,
+    "a machine that stands still each second": [(1.6, 1.5), *[(0.1, 0.0)] * 10] * 20,
+}
+"""Windows that end so many seconds after the one before, with a loop so late."""
+
+
+def idle_worker(name: str, api_class: ApiClass, together: int) -> list[str | None]:
+    """What becomes of a few requests at one time in each window: each took as long as the loop was late."""
+    shedder = Shedder(1.0)
+    now = 0.0
+    shedder.tick(now, 0.0)
+    reasons = []
+    for elapsed_s, lag_s in HICCUPS[name]:
+        let_in = [shedder.enter(api_class, "a", now) for _ in range(together)]
+        reasons += let_in
+        for _ in range(let_in.count(None)):
+            shedder.leave(api_class, "a", lag_s)
+        now += elapsed_s
+        shedder.tick(now, lag_s)
+    return reasons + [shedder.enter(api_class, "a", now) for _ in range(together)]
+
+
+@pytest.mark.parametrize("api_class", ApiClass)
+@pytest.mark.parametrize("together", [1, 3, 8])
+@pytest.mark.parametrize("name", HICCUPS)
+def test_an_idle_worker_turns_nothing_away_because_its_machine_stood_still(
+    name: str, together: int, api_class: ApiClass
+) -> None:
+    assert set(idle_worker(name, api_class, together)) == {None}
+
+
+@pytest.mark.parametrize("name", HICCUPS)
+def test_the_twin_that_takes_each_hiccup_for_load_turns_requests_away(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shedder, "_is_idle", lambda self: False)
+    assert set(idle_worker(name, BATCH, 3)) > {None}
+
+
+def test_after_too_much_a_request_that_is_alone_is_let_in_at_every_level() -> None:
+    shedder = Shedder(concurrency_max=400)
+    for n in range(100):
+        window(shedder, n / 10, {REFUND: 0.001}, lag_s=0.5)
+    assert shedder.level == LOWEST
+    for api_class in ApiClass:
+        assert not shedder.is_shut(api_class)
+        assert shedder.enter(api_class, None, 10.0) is None
+        assert shedder.is_shut(BATCH)
+        assert shedder.enter(BATCH, None, 10.0) == "worker"
+        shedder.leave(api_class, None, 0.001)
+
+
+@pytest.mark.parametrize("at_the_door", [True, False])
+def test_what_is_turned_away_is_load_though_it_is_not_in_flight(at_the_door: bool) -> None:
+    """A flood that makes the loop late keeps the level up."""
+    shedder = Shedder(concurrency_max=400)
+    for n in range(100):
+        window(shedder, n / 10, {REFUND: 0.001}, lag_s=0.5)
+    assert shedder.enter(REFUND, None, 10.0) is None
+    for n in range(100, 1000):
+        assert shedder.is_shut(QUERY) if at_the_door else shedder.enter(QUERY, None, n / 10) == "worker"
+        shedder.tick(n / 10, 0.5)
+    assert shedder.level == LOWEST
+
+
 # --- Limits -----------------------------------------------------------------------------------------------------------
 
 
@@ -182,8 +252,8 @@ def test_a_late_loop_is_latency() -> None:
 def test_what_is_dropped_counts_and_what_is_turned_away_does_not() -> None:
     shedder = Shedder(concurrency_max=400)
     shedder.tick(0.0, 0.0)
+    assert {shedder.enter(PAYMENT, None, 0.0) for _ in range(20)} == {None}
     for n in range(20):
-        shedder.enter(PAYMENT, None, 0.0)
         shedder.leave(PAYMENT, None, 0.001, dropped=n < 4)
     shedder.tick(0.1, 0.0)
     assert limits(shedder)["payment"] < 100
@@ -246,7 +316,7 @@ def test_a_level_falls_again_though_somebody_hangs(count: int) -> None:
     for _ in range(count):
         shedder.enter(REFUND, None, 0.0)
     for n in range(30):
-        shedder.tick(n / 10, 2.0)
+        window(shedder, n / 10, {REFUND: 0.9}, lag_s=2.0)
     assert shedder.level > 0
     window(shedder, 3.0, {REFUND: 0.9})
     for n in range(31, 400):
@@ -343,7 +413,7 @@ def test_the_level_rises_by_one_a_second_and_falls_by_one_in_five() -> None:
     shedder = Shedder(concurrency_max=400)
     levels = []
     for n in range(100):
-        window(shedder, n / 10, {}, lag_s=0.5)
+        window(shedder, n / 10, {REFUND: 0.001}, lag_s=0.5)
         levels.append(shedder.level)
     assert max(levels) == LOWEST
     raised = [n for n in range(1, 100) if levels[n] != levels[n - 1]]
@@ -382,7 +452,7 @@ def test_when_to_ask_again_grows_with_the_level() -> None:
     waits = {c: [shedder.retry_after_s(c)] for c in ApiClass}
     for n in range(100):
         before = shedder.level
-        window(shedder, n / 10, {}, lag_s=0.5)
+        window(shedder, n / 10, {REFUND: 0.001}, lag_s=0.5)
         if shedder.level != before:
             for c in ApiClass:
                 waits[c].append(shedder.retry_after_s(c))

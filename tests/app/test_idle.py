@@ -1,0 +1,69 @@
+"""A running worker that has next to nothing to do answers everything, also after its machine has stood still."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.running import RunningService
+from tests.support.waiting import eventually
+
+STILL_S = 1.3
+"""More than the latency target, which is a second."""
+
+
+@pytest.fixture(scope="module")
+async def own() -> AsyncIterator[RunningService]:
+    async with RunningService(workers=1, fund=True) as service:
+        yield service
+        assert (await service.verify())["ok"]
+
+
+@contextlib.contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def stand_still(service: RunningService, client: Client, path: str) -> None:
+    """Stop the workers with one request on its way to them."""
+    with stopped(service.worker_pids() + service.fund_pids()):
+        until = time.monotonic() + STILL_S
+        asked = asyncio.create_task(client.get(path))
+        await eventually(lambda: time.monotonic() > until, "the workers have stood still")
+    assert (await asked).status == 200
+
+
+async def test_a_worker_that_stood_still_sheds_none_of_a_few_requests(own: RunningService) -> None:
+    async with Client(own.base_url, own.token, patient=False) as client:
+        path = f"/v1/accounts/{await client.merchant()}"
+        for _ in range(3):
+            await stand_still(own, client, path)
+            # One by one until the window that saw the late loop has ended, then a few at one time.
+            until = time.monotonic() + 0.15
+            while time.monotonic() < until:
+                assert (await client.get(path)).status == 200
+            answers = await asyncio.gather(*[client.get(path) for _ in range(8)])
+            assert [answer.status for answer in answers] == [200] * 8, answers
+
+
+async def test_the_fund_service_reads_the_accounts_of_a_merchant_after_both_stood_still(own: RunningService) -> None:
+    """Three concurrent reads of the account service."""
+    async with Client(own.fund_url, own.token, patient=False) as client:
+        merchant = {"id": "m", "name": "m", "currency": "CNY"}
+        assert (await client.post("/v1/merchants", merchant)).status == 201
+        for _ in range(3):
+            await stand_still(own, client, "/v1/merchants/m")
+            for _ in range(5):
+                answer = await client.get("/v1/merchants/m")
+                assert answer.status == 200, answer
