@@ -67,20 +67,36 @@ class Roster:
         self.watch = Watch()
 
     async def run(self) -> None:
-        """For ever. Cancelling stops what runs and gives the leases back at once."""
+        """Beat permanently. Cancelling waits for a beat under way, stops what runs and gives the leases back."""
         try:
             while True:
-                try:
-                    async with asyncio.timeout(BEAT_MAX_S):
-                        await self.beat()
-                except (*AWAY, TimeoutError) as error:
-                    _log.warning("the leases of daemons cannot be renewed: %s", error or type(error).__name__)
-                except Exception:
-                    _log.exception("the leases of daemons cannot be renewed")
+                await self._whole_beat()
                 self.watch.tell()
                 await asyncio.sleep(BEAT_S * random.uniform(0.8, 1.0))  # noqa: S311 - not all at one moment
         finally:
             await self._end()
+
+    async def _whole_beat(self) -> None:
+        """Beat, and log a failure. Cancelling takes effect when the beat has ended, after BEAT_MAX_S at most.
+
+        A beat that is cut off may have recorded its runs, which the last beat would record again; and may have taken a
+        lease that would not be given back.
+        """
+        beat = asyncio.get_running_loop().create_task(self._try_to_beat())
+        try:
+            await asyncio.shield(beat)
+        except asyncio.CancelledError:
+            await asyncio.wait([beat])
+            raise
+
+    async def _try_to_beat(self) -> None:
+        try:
+            async with asyncio.timeout(BEAT_MAX_S):
+                await self.beat()
+        except (*AWAY, TimeoutError) as error:
+            _log.warning("the leases of daemons cannot be renewed: %s", error or type(error).__name__)
+        except Exception:
+            _log.exception("the leases of daemons cannot be renewed")
 
     async def beat(self) -> None:
         """Renew, record, take, look. Raises what asyncpg raises; what was not renewed ends in time."""

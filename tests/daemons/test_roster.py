@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -102,6 +103,51 @@ async def test_what_was_run_is_recorded(pool: Pool) -> None:
     assert (one.runs, one.failures, one.done, one.lag_s) == (work.runs, 0, 2 * work.runs, 1.5)
     assert (one.holder, one.last_error, one.overdue) == (None, None, False)
     assert roster.counted().runs == {"work succeeded": work.runs, "work failed": 0}
+
+
+class Late:
+    """A pool whose answer to one statement, which was executed, comes when it is let go."""
+
+    def __init__(self, pool: Pool, statement: str, after: Callable[[], bool]) -> None:
+        self._pool = pool
+        self._statement = statement
+        self._after = after
+        self.executed = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    async def fetch(self, statement: str, *arguments: object) -> Any:
+        rows = await self._pool.fetch(statement, *arguments)
+        if statement == SQL[self._statement] and self._after():
+            self.executed.set()
+            await self.let_go.wait()
+        return rows
+
+
+async def ended_during(pool: Pool, statement: str, after: Callable[[Work], bool]) -> tuple[Work, Any]:
+    """A roster is cancelled while the database's answer to a statement of a beat is on its way."""
+    work = Work()
+    late = Late(pool, statement, lambda: after(work))
+    roster = Roster(late, [daemon(work, lease_s=600)], "p0")  # type: ignore[arg-type]
+    async with running(roster) as tasks:
+        await late.executed.wait()
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        late.let_go.set()
+    return work, await row(pool)
+
+
+async def test_a_beat_under_way_at_the_end_is_recorded_once(pool: Pool) -> None:
+    work, one = await ended_during(pool, "beat", lambda work: work.runs > 0)
+    assert work.runs > 0
+    assert (one.runs, one.done, one.holder) == (work.runs, 2 * work.runs, None)
+
+
+async def test_a_lease_that_is_being_taken_at_the_end_is_given_back(pool: Pool) -> None:
+    _, one = await ended_during(pool, "take", lambda work: True)
+    assert (one.fence, one.holder) == (1, None)
 
 
 async def test_a_run_that_fails_is_told_and_tried_again(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
