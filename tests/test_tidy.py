@@ -173,6 +173,17 @@ def test_a_sleep_is_noticed(source: str) -> None:
     assert sleeps("await asyncio.sleep(0)") == []
 
 
+SHARED = re.compile(r"\bpool=[\w.]*connection\b")
+
+
+def test_no_pool_of_a_test_is_one_connection_that_the_test_uses_too() -> None:
+    """Two statements at one time on one connection are an error, which comes when the machine is slow."""
+    here = Path(__file__)
+    found = [named(path) for path in files(ROOT / "tests", "*.py") if path != here and SHARED.search(path.read_text())]
+    assert found == []
+    assert SHARED.search("SimpleNamespace(pool=ledger.connection)")
+
+
 # --- Lint -----------------------------------------------------------------------------------------------------------
 
 

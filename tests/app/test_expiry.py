@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
-import asyncpg
 import pytest
 
 from fundledger.app import holds
@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture
-def worker(ledger: Ledger) -> SimpleNamespace:
+async def worker(ledger: Ledger) -> AsyncIterator[SimpleNamespace]:
     """What it needs of a service, on a real ledger."""
 
     one_at_a_time = asyncio.Lock()
@@ -28,7 +28,8 @@ def worker(ledger: Ledger) -> SimpleNamespace:
         async with one_at_a_time:
             return (await ledger.post(command))[0]
 
-    return SimpleNamespace(pool=ledger.connection, directory=ledger.directory, ask=ask)
+    async with ledger.pool() as pool:
+        yield SimpleNamespace(pool=pool, directory=ledger.directory, ask=ask)
 
 
 async def statuses(ledger: Ledger) -> dict[str, HoldStatus]:
@@ -101,7 +102,7 @@ async def test_a_round_that_gets_no_turn_is_not_the_last_one(
             raise TooMuch("no turn")
 
     monkeypatch.setattr(Pacer, "turn", turn)
-    async with asyncpg.create_pool(ledger.dsn, min_size=1, max_size=2) as pool:
+    async with ledger.pool() as pool:
         roster = Roster(pool, [holds.Expiry(worker).daemon()], "test")  # type: ignore[arg-type]
         loop = asyncio.create_task(roster.run())
         try:

@@ -32,7 +32,11 @@ Line = tuple[Account, int]
 
 
 class Ledger:
-    """One worker's hold on a ledger: a posting session, a connection to read with, a memory of accounts."""
+    """One worker's hold on a ledger: a posting session, a connection to read with, a memory of accounts.
+
+    `connection` belongs to the test: what runs beside the test gets a `pool` or a `reading` of its own, since two
+    statements at one time on one connection are an error.
+    """
 
     def __init__(self, dsn: str, keys: Keys, layout: Layout, ordinal: int = 0) -> None:
         self.dsn = dsn
@@ -63,6 +67,10 @@ class Ledger:
             yield connection
         finally:
             await connection.close()
+
+    def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
+        """A pool for what runs beside the test, such as a service or a daemon."""
+        return asyncpg.create_pool(self.dsn, min_size=1, max_size=4)
 
     async def worker(self, ordinal: int) -> "Ledger":
         """Another worker on the same ledger; closed with this one."""
