@@ -18,6 +18,8 @@ HOT: Final = MERCHANTS[0]
 LATE: Final = "late-settler"
 CHANNEL: Final = "simulator"
 AT_ONCE: Final = 400
+PAYMENTS_EACH: Final = 12
+"""Each merchant gets so many payments first: the rest of the day needs their money, also of a short demo."""
 BAR: Final = 30
 ENDS_S: Final = 60.0
 
@@ -61,11 +63,12 @@ class Day:
     def _number(self, what: str) -> str:
         return f"{what}-{next(self._numbers)}"
 
-    def _payment(self) -> Payment:
-        merchant = HOT if self._random.random() < 0.5 else self._random.choice(MERCHANTS[1:])
+    def _payment(self, merchant: str | None = None) -> Payment:
+        if merchant is None:
+            merchant = HOT if self._random.random() < 0.5 else self._random.choice(MERCHANTS[1:])
         settle: Any = "later" if merchant == LATE else "now"
         number = self._number("sale")
-        return Payment(merchant, number, self._random.randint(100, 20_000), "CNY", CHANNEL, f"bank-{number}", settle)
+        return Payment(merchant, number, self._random.randint(4_000, 20_000), "CNY", CHANNEL, f"bank-{number}", settle)
 
     async def _pay(self) -> None:
         """Payments, one request each; half of them to one merchant."""
@@ -89,6 +92,7 @@ class Day:
             )
             slowest.append(time.monotonic() - started)
 
+        await asyncio.gather(*[pay(self._payment(merchant)) for merchant in MERCHANTS * PAYMENTS_EACH])
         while (elapsed := time.monotonic() - began) < self._seconds:
             while sent < elapsed * self._rate and len(running) < AT_ONCE:
                 task = asyncio.create_task(pay(self._payment()))
@@ -101,9 +105,10 @@ class Day:
         _progress(None, "")
         took = time.monotonic() - began
         slowest.sort()
+        hot = sum(order.merchant == HOT for order in self.paid)
         median_ms, late_ms = 1000 * slowest[len(slowest) // 2], 1000 * slowest[-len(slowest) // 100]
         _say(
-            f"{len(self.paid):,} payments in {took:.0f} s, half of them to {HOT}: "
+            f"{len(self.paid):,} payments in {took:.0f} s, {hot:,} of them to {HOT}: "
             f"median {median_ms:.1f} ms, 99 % within {late_ms:.0f} ms"
         )
         again = next(order for order in self.paid if order.merchant == HOT)
@@ -112,7 +117,8 @@ class Day:
         await self._tell_bank([(order.channel_ref or "", order.amount) for order in self.paid])
 
     async def _refund(self) -> None:
-        some = self._random.sample(self.paid, 20)
+        # Those of `returns` are charged back later: a payment goes back once.
+        some = self._random.sample([order for order in self.paid if order.merchant != "returns"], 20)
         refunds = []
         for i, order in enumerate(some):
             amount = order.amount if i % 2 else max(1, order.amount // 3)
