@@ -39,8 +39,8 @@ class ScriptedAccounts(AccountService):
             return [VoucherResult(voucher.id, "refused", UNKNOWN) for voucher in vouchers]
         return results
 
-    async def reverse_voucher(self, id_: UUID, new_id: UUID) -> PostedVoucher:
-        result = await self._scripted(lambda: super(ScriptedAccounts, self).reverse_voucher(id_, new_id))
+    async def reverse_voucher(self, id_: UUID, new_id: UUID, *says: Any) -> PostedVoucher:
+        result = await self._scripted(lambda: super(ScriptedAccounts, self).reverse_voucher(id_, new_id, *says))
         if self.how == UNSURE:
             raise OutcomeUnknown("503", UNKNOWN)
         return result
