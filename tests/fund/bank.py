@@ -208,7 +208,7 @@ class EndsInSql:
             return Taken(to_order(row))
 
 
-DEFAULTS = {"from_pending": 0, "to_receivable": 0, "fee_waived": 0, "attempt": 0, "layout": 2}
+DEFAULTS = {"from_pending": 0, "to_receivable": 0, "fee_waived": 0, "attempt": 0, "layout": 2, "voucher_format": 1}
 
 
 def to_order(row: Any) -> Order:

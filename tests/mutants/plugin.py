@@ -105,6 +105,8 @@ class Plugin:
             (ROOT / file).write_text(command["source"])  # processes that tests start import it from here
             session.config.option.maxfail = 1
             session.items = [items[test] for test in command["tests"]]
+            for test, limit_s in command["tests"].items():  # a loop that does not end is found soon
+                items[test].add_marker(pytest.mark.timeout(limit_s), append=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: pytest.FixtureRequest) -> object:

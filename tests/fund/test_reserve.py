@@ -1,0 +1,587 @@
+"""What orders take of a payment, of a day and of an order that is reversed: against a plainer model, in a real database."""
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+import pytest
+
+from fundledger.fund import orders, requests, reserve
+from fundledger.fund.answer import Away
+from fundledger.fund.drafts import Draft, draft_of
+from fundledger.fund.merchants import Merchant
+from fundledger.fund.order import PLATFORM, Kind
+from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.rows import MERCHANT, PAYMENT, Progress, merchant_fields
+from tests.fund.bank import Pool, an_order
+from tests.support.fund_ids import IDS, MACS, order_id
+from tests.support.length import unless_long
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CASES = unless_long(60, 2_000)
+Connection = asyncpg.Connection
+
+
+class World:
+    """A merchant of its own, its payments, and orders that come in batches, each in one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.name = f"m-{uuid4().hex[:12]}"
+        self.numbers = 0
+
+    def merchant(self, limit: int | None = None, name: str | None = None) -> Merchant:
+        return Merchant(name or self.name, "m", "CNY", limit, "manual", AT, b"", [])
+
+    def number(self) -> str:
+        self.numbers += 1
+        return str(self.numbers)
+
+    async def payment(
+        self, amount: int, fee: int = 0, *, settled: int | None = None, state: str = "posted", **columns: Any
+    ) -> str:
+        """The number of a payment; with `settled`, it is settled later, and so much of it is, with that part of its fee."""
+        number = self.number()
+        settle = "now" if settled is None else "later"
+        members = {
+            "merchant": self.name,
+            "order_no": number,
+            "fee": fee,
+            "settle": settle,
+            "channel": "bank",
+            **columns,
+        }
+        id_ = order_id(Kind.PAYMENT, self.name, number)
+        await an_order(self.connection, "payment", amount, state, id=id_, **members)
+        if settled is not None:
+            progress = Progress(id_, self.name, self.numbers, amount, fee, settled, fee * settled // amount)
+            await self.connection.execute(
+                "INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                *msgspec.structs.astuple(progress)[:7],
+                *MACS.rows.tag(PAYMENT, progress.fields()),
+            )
+        return number
+
+    def draft(self, kind: Kind, *, limit: int | None = None, at: datetime = AT, **members: Any) -> Draft:
+        if kind is not Kind.CHANNEL_COST:
+            members = {"merchant": self.name, **members}
+        request = requests.REQUESTS[kind](order_no=self.number(), **members)
+        merchant = None if request.whose == PLATFORM else self.merchant(limit, request.whose)
+        draft = draft_of(request, merchant, "dev", at, 0.0, IDS)
+        assert isinstance(draft, Draft), draft
+        return draft
+
+    def refund(self, of: str, amount: int) -> Draft:
+        return self.draft(Kind.REFUND, payment_order_no=of, amount=amount)
+
+    def charge_back(self, of: str, amount: int) -> Draft:
+        return self.draft(Kind.CHARGEBACK, payment_order_no=of, amount=amount)
+
+    def reverse(self, of: str, kind: str = "payment", **more: Any) -> Draft:
+        return self.draft(Kind.REVERSAL, of_kind=kind, of_order_no=of, reason="r", **more)
+
+    def withdraw(self, amount: int, limit: int | None = None, at: datetime = AT, **more: Any) -> Draft:
+        return self.draft(Kind.WITHDRAWAL, amount=amount, channel="bank", limit=limit, at=at, **more)
+
+    async def take(self, *drafts: Draft) -> list[Refusal | Away | None]:
+        """Reserve what a batch needs and write it, as the order batcher does."""
+        async with self.connection.transaction():
+            locked = await reserve.lock(self.connection, drafts, MACS)
+            answers = await reserve.reserve(self.connection, drafts, locked, MACS)
+            accepted = [draft.order for draft, no in zip(drafts, answers, strict=True) if no is None]
+            for order in accepted:
+                MACS.seal(order)
+            if accepted:
+                await orders.write_ahead(self.connection, accepted, [])
+        return answers
+
+    async def codes(self, *drafts: Draft) -> list[Code | None]:
+        answers = await self.take(*drafts)
+        assert not any(isinstance(no, Away) for no in answers), answers
+        return [None if no is None else no.code for no in answers]
+
+    async def row(self, number: str) -> tuple[Any, ...]:
+        """Of a payment: refunded, of it unsettled, fee waived, fee returned, charged back, reversed."""
+        columns = "refunded, refunded_unsettled, fee_waived, fee_returned, charged_back, reversed"
+        statement = f"SELECT {columns} FROM fund.payments WHERE order_id = $1"
+        row = await self.connection.fetchrow(statement, order_id(Kind.PAYMENT, self.name, number))
+        return (0, 0, 0, 0, 0, False) if row is None else tuple(row)
+
+    def id_of(self, number: str) -> UUID:
+        return order_id(Kind.PAYMENT, self.name, number)
+
+    async def settled(self, number: str) -> tuple[int, int]:
+        """Of a payment: what was settled, and the fee that was charged then."""
+        statement = "SELECT settled, fee_settled FROM fund.payments WHERE order_id = $1"
+        return tuple(await self.connection.fetchrow(statement, self.id_of(number)))
+
+    async def days(self) -> dict[tuple[str, int], int]:
+        """What was withdrawn, by merchant and day of the month."""
+        rows = await self.connection.fetch(
+            "SELECT merchant, day, amount FROM fund.withdrawal_days WHERE merchant LIKE $1", self.name + "%"
+        )
+        return {(row["merchant"], row["day"].day): row["amount"] for row in rows}
+
+    async def reversed_by(self, id_: UUID) -> UUID | None:
+        return await self.connection.fetchval("SELECT reversed_by FROM fund.orders WHERE id = $1", id_)
+
+
+@pytest.fixture
+async def world(fund_pool: Pool) -> AsyncIterator[World]:
+    async with fund_pool.acquire() as connection:
+        yield World(connection)
+
+
+# --- Payments -------------------------------------------------------------------------------------------------------
+
+
+class Paid:
+    """A payment as two purses: what is pending and what was settled, each with the part of the fee that is its own."""
+
+    def __init__(self, amount: int, fee: int, settled: int | None) -> None:
+        self.amount = amount
+        part = amount if settled is None else settled
+        charged = fee if settled is None else fee * settled // amount
+        self.pending, self.settled = [amount - part, fee - charged], [part, charged]
+        self.back = 0
+        self.later = settled is not None
+        self.refunded = self.of_pending = self.waived = self.returned = self.charged_back = 0
+        self.reversed = False
+
+    def refund(self, amount: int) -> Code | None:
+        if self.reversed:
+            return Code.ORDER_ALREADY_REVERSED
+        if amount > self.amount - self.back:
+            return Code.REFUND_EXCEEDS_PAYMENT
+        first = min(amount, self.pending[0])
+        waived, returned = self._out_of(self.pending, first), self._out_of(self.settled, amount - first)
+        self.back += amount
+        self.refunded += amount
+        self.of_pending += first
+        self.waived += waived
+        self.returned += returned
+        self.last = (first, waived, returned)
+        return None
+
+    @staticmethod
+    def _out_of(purse: list[int], amount: int) -> int:
+        fee = purse[1] * amount // purse[0] if amount else 0
+        purse[0] -= amount
+        purse[1] -= fee
+        return fee
+
+    def charge_back(self, amount: int) -> Code | None:
+        if self.reversed:
+            return Code.ORDER_ALREADY_REVERSED
+        if amount > self.amount - self.back:
+            return Code.CHARGEBACK_EXCEEDS_PAYMENT
+        self.back += amount
+        self.charged_back += amount
+        return None
+
+    def reverse(self) -> Code | None:
+        if self.reversed:
+            return Code.ORDER_ALREADY_REVERSED
+        if self.back or (self.later and self.settled[0]):
+            return Code.ORDER_NOT_REVERSIBLE
+        self.reversed = True
+        return None
+
+    def row(self) -> tuple[Any, ...]:
+        return self.refunded, self.of_pending, self.waived, self.returned, self.charged_back, self.reversed
+
+
+async def test_refunds_chargebacks_and_reversals_take_what_a_payment_has_and_no_more(world: World) -> None:
+    pick = random.Random(6)
+    said: Counter[str] = Counter()
+    for _ in range(CASES):
+        paid: dict[str, Paid] = {}
+        for _ in range(pick.randint(1, 3)):
+            amount = pick.randint(1, 20)
+            fee = pick.choice((0, pick.randint(0, amount)))
+            settled = pick.choice((None, 0, pick.randint(0, amount)))
+            paid[await world.payment(amount, fee, settled=settled)] = Paid(amount, fee, settled)
+        for _ in range(3):
+            drafts, expected = [], []
+            for _ in range(pick.randint(1, 4)):
+                number = pick.choice(list(paid))
+                how = pick.choice(("refund", "refund", "charge_back", "reverse"))
+                amount = pick.randint(1, pick.choice((3, 21)))
+                drafts.append(world.reverse(number) if how == "reverse" else getattr(world, how)(number, amount))
+                of = paid[number]
+                code = of.reverse() if how == "reverse" else getattr(of, how)(amount)
+                expected.append((code, of.last if how == "refund" and code is None else (0, 0, 0)))
+                said[f"{how} {code}"] += 1
+            codes = await world.codes(*drafts)
+            taken = [
+                (draft.order.from_pending, draft.order.fee_waived, draft.order.fee)
+                if code is None and draft.order.kind is Kind.REFUND
+                else (0, 0, 0)
+                for draft, code in zip(drafts, codes, strict=True)
+            ]
+            assert list(zip(codes, taken, strict=True)) == expected
+            assert {number: await world.row(number) for number in paid} == {n: of.row() for n, of in paid.items()}
+    assert len(said) == 9, said
+
+
+async def test_what_a_refused_order_took_is_given_back(world: World) -> None:
+    first, second = await world.payment(10, 3, settled=4), await world.payment(10)
+    kept, given, owed, reversal = (
+        world.refund(first, 3),
+        world.refund(first, 5),
+        world.charge_back(first, 1),
+        world.reverse(second),
+    )
+    assert await world.codes(kept) == [None]
+    before = await world.row(first), await world.row(second)
+    withdrawals = [world.withdraw(7), world.withdraw(8)]
+    assert await world.codes(given, owed, reversal, *withdrawals) == [None] * 5
+    assert (await world.row(first), await world.row(second)) != before
+    refused = [draft.order for draft in (given, owed, reversal, withdrawals[0])]
+    await reserve.release(world.connection, MACS, refused)
+    assert (await world.row(first), await world.row(second)) == before
+    assert await world.reversed_by(order_id(Kind.PAYMENT, world.name, second)) is None
+    assert await world.days() == {(world.name, 1): 8}
+
+
+async def test_what_a_refused_settlement_took_is_pending_again(world: World) -> None:
+    number = await world.payment(10, 3, settled=0)
+    settlement = world.draft(Kind.SETTLEMENT, amount=4)
+    settlement.order.merchant = world.name
+    assert await world.codes(settlement) == [None]
+    assert await world.settled(number) == (4, 1)
+    await reserve.release(world.connection, MACS, [settlement.order])
+    assert await world.settled(number) == (0, 0)
+
+
+async def test_the_release_of_nothing_changes_nothing(world: World) -> None:
+    number = await world.payment(10)
+    assert await world.codes(world.refund(number, 3), world.withdraw(5)) == [None, None]
+    before = await world.row(number), await world.days()
+    await reserve.release(world.connection, MACS, [])
+    assert (await world.row(number), await world.days()) == before
+
+
+# --- Which payment --------------------------------------------------------------------------------------------------
+
+PROBLEM = '{"type":"x"}'
+STATES: dict[str, dict[str, Any]] = {
+    "posting": {"posted_at": None},
+    "refused": {"posted_at": None, "problem": PROBLEM},
+    "stuck": {"posted_at": None, "problem": PROBLEM, "stuck_from": "posting"},
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("how", ["refund", "charge_back"])
+async def test_nothing_comes_back_of_a_payment_that_was_not_posted(world: World, how: str, state: str) -> None:
+    number = await world.payment(10, state=state, **STATES[state])
+    (refusal,) = await world.take(getattr(world, how)(number, 1))
+    assert (refusal.code, refusal.field) == (Code.PAYMENT_NOT_POSTED, "payment_order_no")
+    assert refusal.detail == f"payment {number} is {state}"
+
+
+@pytest.mark.parametrize("how", ["refund", "charge_back"])
+async def test_nothing_comes_back_of_a_payment_that_is_not_the_merchants(world: World, how: str) -> None:
+    other = World(world.connection)
+    number = await other.payment(10)
+    (refusal,) = await world.take(getattr(world, how)(number, 1))
+    assert (refusal.code, refusal.field) == (Code.PAYMENT_NOT_FOUND, "payment_order_no")
+    assert refusal.detail == f"merchant {world.name} has no payment {number}"
+
+
+async def test_no_refund_is_taken_while_a_settlement_of_the_payment_is_on_its_way(world: World) -> None:
+    """Whether the fee was charged is not certain. Another payment, and a chargeback, which returns no fee, may go on."""
+    number, free = await world.payment(10, 3, settled=0), await world.payment(10, settled=0)
+    settlement = world.draft(Kind.SETTLEMENT, amount=4)
+    assert await world.codes(settlement) == [None]
+    refund, charge_back = world.refund(number, 1), world.charge_back(number, 1)
+    assert await world.codes(refund, charge_back, world.refund(free, 1)) == [Code.PAYMENT_BEING_SETTLED, None, None]
+    await world.connection.execute(
+        "UPDATE fund.orders SET state = 'posted', posted_at = created_at, due_at = NULL WHERE id = $1",
+        settlement.order.id,
+    )
+    assert await world.codes(world.refund(number, 1)) == [None]
+
+
+async def test_an_order_has_the_channel_and_currency_of_its_payment(world: World) -> None:
+    number = await world.payment(10, channel="their-bank", currency="USD")
+    drafts = world.refund(number, 2), world.charge_back(number, 2), world.refund(number, 9)
+    assert await world.codes(*drafts) == [None, None, Code.REFUND_EXCEEDS_PAYMENT]
+    assert {(draft.order.channel, draft.order.currency) for draft in drafts[:2]} == {("their-bank", "USD")}
+
+
+async def test_a_refusal_says_how_much_there_is(world: World) -> None:
+    number = await world.payment(10)
+    answers = await world.take(world.refund(number, 4), world.refund(number, 7), world.charge_back(number, 8))
+    assert [(no.detail, no.field) for no in answers[1:]] == [
+        ("of the payment, 6 of 10 can be refunded", "amount"),
+        ("of the payment, 6 of 10 can be charged back", "amount"),
+    ]
+
+
+async def test_a_payment_under_a_former_id_is_found_and_a_new_one_goes_its_own_way(world: World) -> None:
+    number = await world.payment(10)
+    former = uuid4()
+    await an_order(world.connection, "payment", 20, "posted", id=former, merchant=world.name, settle="now")
+    new, old = world.refund(number, 1), world.refund("of-before", 20)
+    new.former_of, old.former_of = uuid4(), former
+    assert await world.codes(new, old) == [None, None]
+    assert (new.order.of_order, old.order.of_order) == (order_id(Kind.PAYMENT, world.name, number), former)
+
+
+# --- Reversals ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reversal_is_the_opposite_of_its_order(world: World) -> None:
+    number = await world.payment(10, 3, channel="their-bank", currency="USD")
+    draft = world.reverse(number)
+    assert await world.codes(draft) == [None]
+    original = order_id(Kind.PAYMENT, world.name, number)
+    order = draft.order
+    assert (order.amount, order.fee, order.currency, order.channel, order.settle) == (10, 3, "USD", "their-bank", "now")
+    voucher = await world.connection.fetchval("SELECT voucher_id FROM fund.orders WHERE id = $1", original)
+    assert order.of_voucher == voucher
+    assert await world.reversed_by(original) == order.id
+    assert await world.row(number) == (0, 0, 0, 0, 0, True)
+
+
+async def test_an_order_of_the_platform_is_reversed_once_and_no_payment_has_to_do_with_it(world: World) -> None:
+    members = {"merchant": PLATFORM, "direction": "more", "channel": "their-bank"}
+    first, second = uuid4().hex, uuid4().hex
+    for number in (first, second):
+        id_ = order_id(Kind.BANK_DIFFERENCE, PLATFORM, number)
+        await an_order(world.connection, "bank_difference", 5, "posted", id=id_, order_no=number, **members)
+    drafts = [world.reverse(number, "bank_difference", merchant=PLATFORM) for number in (first, first, second)]
+    assert await world.codes(*drafts) == [None, Code.ORDER_ALREADY_REVERSED, None]
+    order = drafts[0].order
+    assert (order.amount, order.direction, order.channel) == (5, "more", "their-bank")
+    ids = [order_id(Kind.BANK_DIFFERENCE, PLATFORM, number) for number in (first, second)]
+    assert [await world.reversed_by(id_) for id_ in ids] == [drafts[0].order.id, drafts[2].order.id]
+    assert await world.codes(world.reverse(first, "bank_difference", merchant=PLATFORM)) == [
+        Code.ORDER_ALREADY_REVERSED
+    ]
+    assert await world.connection.fetchval("SELECT count(*) FROM fund.payments WHERE order_id = ANY ($1)", ids) == 0
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_an_order_that_was_not_posted_is_not_reversed(world: World, state: str) -> None:
+    number = await world.payment(10, state=state, **STATES[state])
+    (refusal,) = await world.take(world.reverse(number))
+    assert (refusal.code, refusal.field, refusal.detail) == (
+        Code.ORDER_NOT_REVERSIBLE,
+        "of_order_no",
+        f"the order is {state}",
+    )
+    assert await world.reversed_by(order_id(Kind.PAYMENT, world.name, number)) is None
+
+
+async def test_what_is_not_there_is_not_reversed(world: World) -> None:
+    (refusal,) = await world.take(world.reverse("none"))
+    assert (refusal.code, refusal.field) == (Code.ORDER_NOT_FOUND, "of_order_no")
+
+
+# --- Withdrawals ----------------------------------------------------------------------------------------------------
+
+
+async def test_withdrawals_count_against_the_limit_of_their_merchant_and_their_day(world: World) -> None:
+    """The same amounts again, each day and merchant on its own: the first 10 go, and one more does not."""
+    other = f"{world.name}-other"
+    day, next_day = AT, AT + timedelta(days=1)
+    asked = [
+        (world.withdraw(6, 10, day), None),
+        (world.withdraw(6, 10, next_day), None),
+        (world.withdraw(6, 10, day, merchant=other), None),
+        (world.withdraw(5, 10, day), Code.WITHDRAWAL_LIMIT_EXCEEDED),
+        (world.withdraw(4, 10, day), None),
+        (world.withdraw(1, 10, day), Code.WITHDRAWAL_LIMIT_EXCEEDED),
+    ]
+    assert await world.codes(*[draft for draft, _ in asked]) == [code for _, code in asked]
+    assert await world.days() == {(world.name, 1): 10, (world.name, 2): 6, (other, 1): 6}
+    later = [
+        world.withdraw(5, 10, next_day),
+        world.withdraw(4, 10, next_day),
+        world.withdraw(1, 10, day),
+        world.withdraw(3, 10, day, merchant=other),
+    ]
+    refused = Code.WITHDRAWAL_LIMIT_EXCEEDED
+    assert await world.codes(*later) == [refused, None, refused, None]
+    assert await world.days() == {(world.name, 1): 10, (world.name, 2): 10, (other, 1): 9}
+    (refusal,) = await world.take(world.withdraw(1, 10, day))
+    assert (refusal.detail, refusal.field) == ("10 of the day's 10 were withdrawn", "amount")
+
+
+async def test_what_is_withdrawn_without_a_limit_counts_when_there_is_one(world: World) -> None:
+    assert await world.codes(world.withdraw(100), world.withdraw(50)) == [None, None]
+    assert await world.days() == {(world.name, 1): 150}
+    assert await world.codes(world.withdraw(1, 150), world.withdraw(1, 151)) == [
+        Code.WITHDRAWAL_LIMIT_EXCEEDED,
+        None,
+    ]
+    assert await world.days() == {(world.name, 1): 151}
+
+
+# --- Settlements ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_settlement_takes_what_is_pending_and_says_how_much_there_is(world: World) -> None:
+    nothing = world.draft(Kind.SETTLEMENT)
+    (refusal,) = await world.take(nothing)
+    assert (refusal.code, refusal.detail) == (
+        Code.NOTHING_TO_SETTLE,
+        f"nothing of merchant {world.name} is pending",
+    )
+    await world.payment(10, 3, settled=0)
+    await world.payment(10, 3, settled=5)
+    (refusal,) = await world.take(world.draft(Kind.SETTLEMENT, amount=16))
+    assert (refusal.code, refusal.detail, refusal.field) == (
+        Code.SETTLEMENT_EXCEEDS_PENDING,
+        "15 are pending",
+        "amount",
+    )
+    part, all_ = world.draft(Kind.SETTLEMENT, amount=4), world.draft(Kind.SETTLEMENT)
+    assert await world.codes(part) == [None]
+    assert await world.codes(all_) == [None]
+    assert [part.order.amount, all_.order.amount] == [4, 11]
+    assert part.order.fee + all_.order.fee == 3 + 2
+
+
+# --- Rows that do not verify ----------------------------------------------------------------------------------------
+
+EDITS = {
+    "sums": "UPDATE fund.payments SET fee_returned = 1 WHERE order_id = $1",
+    "sums are gone": "UPDATE fund.payments SET order_id = gen_random_uuid() WHERE order_id = $1",
+    "order": "UPDATE fund.orders SET amount = amount + 5 WHERE id = $1",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("how", ["refund", "charge_back", "reverse"])
+async def test_nothing_is_taken_of_a_payment_that_was_edited(world: World, how: str, edit: str) -> None:
+    """The orders of the same batch that are about others go on."""
+    number, other = await world.payment(10, 5, settled=10), await world.payment(10)
+    id_ = order_id(Kind.PAYMENT, world.name, number)
+    await world.connection.execute(EDITS[edit], id_)
+    before = await world.row(number)
+    draft = world.reverse(number) if how == "reverse" else getattr(world, how)(number, 1)
+    away, none = await world.take(draft, world.refund(other, 1))
+    assert isinstance(away, Away)
+    assert (away.tampered, none) == (True, None)
+    assert str(id_) in away.detail
+    assert (await world.row(number), await world.reversed_by(id_)) == (before, None)
+
+
+async def test_a_day_that_was_edited_takes_no_withdrawal_and_gives_none_back(world: World) -> None:
+    first, other = world.withdraw(5), world.withdraw(5, at=AT + timedelta(days=1))
+    assert await world.codes(first, other) == [None, None]
+    edit = "UPDATE fund.withdrawal_days SET amount = 1 WHERE merchant = $1 AND day = $2"
+    await world.connection.execute(edit, world.name, AT.date())
+    away, none = await world.take(world.withdraw(1), world.withdraw(1, at=AT + timedelta(days=1)))
+    assert isinstance(away, Away)
+    assert (away.tampered, none) == (True, None)
+    await reserve.release(world.connection, MACS, [first.order, other.order])
+    assert await world.days() == {(world.name, 1): 1, (world.name, 2): 1}
+
+
+async def test_a_merchant_that_was_edited_neither_withdraws_nor_settles(world: World) -> None:
+    other = world.merchant(name=f"{world.name}-other")
+    for name in (world.name, other.id):
+        await world.connection.execute(
+            "INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac)"
+            " VALUES ($1, 'm', 'CNY', '', 1, decode(repeat('00', 32), 'hex'))",
+            name,
+        )
+    row = await world.connection.fetchrow("SELECT * FROM fund.merchants WHERE id = $1", other.id)
+    _, mac = MACS.rows.tag(MERCHANT, merchant_fields(row))
+    await world.connection.execute("UPDATE fund.merchants SET mac = $2 WHERE id = $1", other.id, mac)
+    number = await world.payment(10, settled=0)
+    answers = await world.take(world.withdraw(1), world.withdraw(1, merchant=other.id), world.refund(number, 1))
+    assert [isinstance(away, Away) and away.tampered for away in answers] == [True, False, False]
+    assert answers[1:] == [None, None]
+    (away,) = await world.take(world.draft(Kind.SETTLEMENT))
+    assert isinstance(away, Away)
+    assert await world.days() == {(other.id, 1): 1}
+
+
+async def test_a_settlement_leaves_out_a_payment_that_was_edited(world: World) -> None:
+    edited, whole = await world.payment(10, 2, settled=0), await world.payment(10, 4, settled=0)
+    await world.connection.execute(EDITS["sums"].replace("fee_returned = 1", "amount = 11"), world.id_of(edited))
+    (away,) = await world.take(world.draft(Kind.SETTLEMENT, amount=11))
+    assert isinstance(away, Away)
+    assert away.detail == f"what is kept of 1 payments does not match its MAC: {world.id_of(edited)}"
+    part, all_ = world.draft(Kind.SETTLEMENT, amount=4), world.draft(Kind.SETTLEMENT)
+    assert await world.codes(part) == [None]
+    assert await world.codes(all_) == [None]
+    assert [(d.order.amount, d.order.fee) for d in (part, all_)] == [(4, 1), (6, 3)]
+    (away,) = await world.take(world.draft(Kind.SETTLEMENT))
+    assert isinstance(away, Away)
+    assert await world.settled(whole) == (10, 4)
+
+
+async def test_nothing_is_given_back_to_a_payment_that_was_edited(world: World) -> None:
+    numbers = [await world.payment(10, settled=settled) for settled in (5, 5, 0, 0)]
+    drafts = [world.refund(numbers[0], 7), world.charge_back(numbers[1], 7), world.reverse(numbers[2])]
+    assert await world.codes(*drafts) == [None] * 3
+    settlement = world.draft(Kind.SETTLEMENT, amount=4)
+    assert await world.codes(settlement) == [None]
+    drafts.append(settlement)
+    for number in numbers:
+        await world.connection.execute(
+            "UPDATE fund.payments SET mac = decode(repeat('00', 32), 'hex') WHERE order_id = $1", world.id_of(number)
+        )
+    before = [(await world.row(number), await world.settled(number)) for number in numbers]
+    await reserve.release(world.connection, MACS, [draft.order for draft in drafts])
+    assert [(await world.row(number), await world.settled(number)) for number in numbers] == before
+
+
+async def test_a_settlement_whose_parts_are_not_its_sum_gives_nothing_back(world: World) -> None:
+    number = await world.payment(10, 3, settled=0)
+    settlement = world.draft(Kind.SETTLEMENT, amount=4)
+    assert await world.codes(settlement) == [None]
+    for amount, fee in ((5, 1), (4, 2)):
+        edited = msgspec.structs.replace(settlement.order, amount=amount, fee=fee)
+        await reserve.release(world.connection, MACS, [edited])
+        assert await world.settled(number) == (4, 1)
+
+
+# --- Locks ----------------------------------------------------------------------------------------------------------
+
+
+async def locked_in(pool: Pool, drafts: Sequence[Draft], statement: str, id_: object) -> bool:
+    """Whether another one may not lock a row while these are being taken."""
+    async with pool.acquire() as first, pool.acquire() as second, first.transaction():
+        await reserve.lock(first, drafts, MACS)
+        try:
+            await second.fetchval(f"{statement} FOR UPDATE NOWAIT", id_)
+        except asyncpg.LockNotAvailableError:
+            return True
+    return False
+
+
+async def test_what_an_order_takes_of_is_locked_before_it_is_read(world: World, fund_pool: Pool) -> None:
+    now, later = await world.payment(10), await world.payment(10, settled=0)
+    payment = "SELECT 1 FROM fund.payments WHERE order_id = $1"
+    order = "SELECT 1 FROM fund.orders WHERE id = $1"
+    id_ = order_id(Kind.PAYMENT, world.name, later)
+    for draft in (world.refund(later, 1), world.charge_back(later, 1), world.reverse(later)):
+        assert await locked_in(fund_pool, [draft], payment, id_), draft.order.kind
+    assert await locked_in(fund_pool, [world.reverse(now)], order, order_id(Kind.PAYMENT, world.name, now))
+    assert not await locked_in(fund_pool, [world.refund(now, 1)], payment, id_)
+
+
+async def test_the_merchant_of_a_withdrawal_or_settlement_is_locked(world: World, fund_pool: Pool) -> None:
+    await fund_pool.execute(
+        "INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac) VALUES ($1, 'm', 'CNY', '', 1, decode(repeat('00', 32), 'hex'))",
+        world.name,
+    )
+    merchant = "SELECT 1 FROM fund.merchants WHERE id = $1"
+    number = await world.payment(10)
+    assert await locked_in(fund_pool, [world.withdraw(1)], merchant, world.name)
+    assert await locked_in(fund_pool, [world.draft(Kind.SETTLEMENT)], merchant, world.name)
+    assert not await locked_in(fund_pool, [world.refund(number, 1)], merchant, world.name)
