@@ -35,6 +35,7 @@ ROUNDS_MORE = 12
 """At most, for branches that were not taken yet."""
 FROZEN = "frozen"
 DAYS_AGO = 3_000
+MAY_END = ("posted", "sent", "unknown")
 COLUMNS = """o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.from_pending, o.to_receivable, o.fee_waived,
 o.attempt, o.ending, o.settle, o.direction, o.reversed_by, o.of_order, o.problem IS NOT NULL AS refused,
 (o.created_at AT TIME ZONE 'UTC')::date AS day"""
@@ -409,7 +410,7 @@ class Machine:
 
     def mark_end(self, order: Asked) -> None:
         self.model.mark_end(order)
-        self.seen[f"withdrawal {order.state}" if order.state != "posted" else "end refused"] += 1
+        self.seen[f"withdrawal {order.state}" if order.state not in MAY_END else "end refused"] += 1
         if order.state == "bounced" and order.at.date() < self.desk.at.date():
             self.seen["bounce on a later day"] += 1
 
@@ -523,7 +524,7 @@ class Machine:
     async def recover(self) -> None:
         """Until no order has to be looked after. Those that got no answer are asked for again."""
         self.desk.accounts.how = BEFORE
-        moving = [o for o in self.model.orders.values() if o.state == "posting" or (o.ending and o.state == "posted")]
+        moving = self.moving()
         if moving and self.chance.random() < 0.2:
             with pytest.raises(AccountsAway):
                 await self.desk.recoverer.recover_some()
@@ -534,10 +535,14 @@ class Machine:
             if order.state == "posting":
                 self.recovered(order)
         for order in moving:
-            if order.ending and order.state == "posted":
-                while order.state == "posted":
+            if order.ending and order.state in MAY_END:
+                while order.state in MAY_END:
                     self.model.end(order)
                     self.mark_end(order)
+
+    def moving(self) -> list[Asked]:
+        """Orders that the recoverer has to look after."""
+        return [o for o in self.model.orders.values() if o.state == "posting" or (o.ending and o.state in MAY_END)]
 
     def recovered(self, order: Asked) -> None:
         """A chargeback whose voucher was refused is tried again with what the merchant has now."""
@@ -551,7 +556,7 @@ class Machine:
 
     async def repeat(self) -> None:
         """Ask for an order once more, three times at once, and for something else of the same number."""
-        for state in ("posting", "posted", "refused", "paid", "bounced", "created"):
+        for state in ("posting", "posted", "refused", "paid", "bounced", "created", "sent", "unknown", "stuck"):
             order = self.some([o for o in self.model.orders.values() if o.state == state])
             if order is None:
                 continue

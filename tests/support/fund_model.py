@@ -2,6 +2,7 @@
 shares no code with it, but for the enumerations.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -77,6 +78,7 @@ class Asked:
     end_outcome: str | None = None
     reversed_by: "Asked | None" = None
     outcome: str | None = None
+    posted_at: datetime | None = None
     progress: Progress | None = None
     parts: "list[tuple[Asked, int, int]]" = field(default_factory=list)
 
@@ -115,6 +117,7 @@ class Asked:
 class Model:
     def __init__(self) -> None:
         self.orders: dict[tuple[Kind, str, str], Asked] = {}
+        self.now: Callable[[], datetime] | None = None
         self.frozen: set[str] = set()
         """Names of accounts of the merchant that is asked for, or `bank`, which take neither debits nor credits."""
 
@@ -153,7 +156,7 @@ class Model:
         of = self._paid(order)
         if isinstance(of, str):
             return of
-        settling = [o for o in self.orders.values() if o.kind is Kind.SETTLEMENT and o.state == "posting"]
+        settling = [o for o in self.orders.values() if o.kind is Kind.SETTLEMENT and o.state in ("posting", "stuck")]
         if any(payment is order.of for o in settling for payment, _, _ in o.parts):
             return "payment-being-settled"
         if order.amount > of.left:
@@ -245,6 +248,7 @@ class Model:
             ]
             order.outcome = "refused" if short or self.frozen & set(moves) else "posted"
             if order.outcome == "posted":
+                order.posted_at = None if self.now is None else self.now()
                 for name in set(moves) & set(has):
                     has[name] += moves[name]
         return order.outcome

@@ -1,5 +1,5 @@
 """A fund service beside a real account service whose answers go by a script, call by call: as the service of the tests
-answers, or refused (frozen accounts), lost before or after the voucher was posted, with status 503 for each voucher, or
+answers, or refused (frozen accounts), refused for a reason that no repetition removes, lost before or after the voucher was posted, with status 503 for each voucher, or
 never, until the fund worker is killed.
 """
 
@@ -9,21 +9,28 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from fundledger.client.account_service import AccountService
-from fundledger.client.faults import OutcomeUnknown, Problem
+from fundledger.client.faults import OutcomeUnknown, Problem, Refused
 from fundledger.client.types import Account, PostedVoucher, Voucher, VoucherResult
 from fundledger.fund.link import AccountLink
 from tests.support.desk import FundDesk
 
 HEARD, BEFORE, AFTER, UNSURE, STOP = "heard", "lost before", "lost after", "503 of one item", "stops"
 UNHEARD = (BEFORE, AFTER, UNSURE, STOP)
+STUCK = "stuck"
 LOST_WAIT_S, WAIT_S = 0.05, 60.0
 UNKNOWN = Problem({"type": "urn:fundledger:problem:outcome-unknown", "status": 503})
+REUSED = Problem({"type": "urn:fundledger:problem:voucher-id-reused", "status": 422})
 T = TypeVar("T")
 
 
 class ScriptedAccounts(AccountService):
-    """`how` the next calls that post are answered. Reads are answered as they are; `on_look` follows each of them."""
+    """`how` the next calls that post are answered. Reads are answered as they are; `on_look` follows each of them.
+
+    With a `clock`, a voucher was posted at its time.
+    """
 
     how = HEARD
 
@@ -31,15 +38,31 @@ class ScriptedAccounts(AccountService):
         super().__init__(base_url, token)
         self.hangs = asyncio.Event()
         self.on_look: Callable[[], Awaitable[None]] | None = None
+        self.clock: Callable[[], datetime] | None = None
+        self._posted_at: dict[UUID, datetime] = {}
         self._arriving: set[asyncio.Task[Any]] = set()
 
     async def post_vouchers(self, vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:
-        results = await self._scripted(lambda: super(ScriptedAccounts, self).post_vouchers(vouchers, atomic))
+        if self.how == STUCK:
+            return [VoucherResult(voucher.id, "refused", REUSED) for voucher in vouchers]
+
+        async def post() -> list[VoucherResult]:
+            results = await super(ScriptedAccounts, self).post_vouchers(vouchers, atomic)
+            return [self._timed(result) if result.status == "posted" else result for result in results]
+
+        results = await self._scripted(post)
         if self.how == UNSURE:
             return [VoucherResult(voucher.id, "refused", UNKNOWN) for voucher in vouchers]
         return results
 
+    def _timed(self, result: VoucherResult) -> VoucherResult:
+        if self.clock is None:
+            return result
+        return msgspec.structs.replace(result, posted_at=self._posted_at.setdefault(result.id, self.clock()))
+
     async def reverse_voucher(self, id_: UUID, new_id: UUID, *says: Any) -> PostedVoucher:
+        if self.how == STUCK:
+            raise Refused(REUSED)
         result = await self._scripted(lambda: super(ScriptedAccounts, self).reverse_voucher(id_, new_id, *says))
         if self.how == UNSURE:
             raise OutcomeUnknown("503", UNKNOWN)
@@ -94,7 +117,7 @@ class ScriptedDesk(FundDesk):
 
     async def run(self, asked: Awaitable[T], how: str) -> T | None:
         """What is answered while the account service answers so; None: the worker was killed, and another one works."""
-        self.accounts.how, self.desk._wait_s = how, WAIT_S if how in (HEARD, STOP) else LOST_WAIT_S
+        self.accounts.how, self.desk._wait_s = how, WAIT_S if how in (HEARD, STOP, STUCK) else LOST_WAIT_S
         self.accounts.hangs.clear()
         task = asyncio.ensure_future(asked)
         hung = asyncio.ensure_future(self.accounts.hangs.wait())

@@ -1,0 +1,601 @@
+"""Payouts, settlements by calendar and stuck orders, at random and over midnight, against a model of the fund service.
+
+The machine of `test_machine` goes on: after every step each column of its tables is compared, with those of payouts and
+of findings. A run that took not every branch of `WANTED` fails. Guards are broken on purpose below, one at a time.
+
+`FUNDLEDGER_TEST_LONG=1` goes on for long, and breaks more.
+"""
+
+import asyncio
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from fundledger.fund import flows, settle, stuck
+from fundledger.fund.answer import Taken
+from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
+from fundledger.fund.channels.payouts import Pace, Payouts, Sending, _Line
+from fundledger.fund.order import Kind, Order
+from fundledger.fund.requests import Fee
+from fundledger.fund.settle import Settler
+from fundledger.fund.statements import SQL
+from tests.fund.test_machine import FROZEN, Machine
+from tests.support.fund_books import prove_fund
+from tests.support.fund_model import Asked, Shop
+from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, STUCK, UNHEARD, UNSURE, ScriptedDesk
+from tests.support.length import unless_long
+from tests.support.running import RunningService
+
+SEED = 11
+ROUNDS = unless_long(1, 200)
+ROUNDS_MORE = 15
+SETTLE_AT = time(2)
+AT_ONCE = Pace(rate=10_000, at_once=1_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
+PAID, BOUNCED, ACCEPTED, AWAY = "paid", "bounced", "accepted", "away"
+LOST = "lost"
+SILENT = {LOST: None, "silent and paid": PAID, "silent and bounced": BOUNCED, "silent and accepted": ACCEPTED}
+"""The channel does not answer. What it has of the payout from then on; None: it was never asked."""
+OTHER_AMOUNT = "another amount"
+MAY_END = ("posted", "sent", "unknown")
+STICKING = (Kind.PAYMENT, Kind.REFUND, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, Kind.REVERSAL)
+
+WANTED = {
+    *(f"pay_out: {says}" for says in (PAID, BOUNCED, ACCEPTED, AWAY, *SILENT)),
+    *(f"query: {says}" for says in (PAID, BOUNCED, ACCEPTED, AWAY, OTHER_AMOUNT, "absent")),
+    *(f"unknown, then {says}" for says in (PAID, BOUNCED, "sent again")),
+    *(f"payout {ending}" for ending in (PAID, BOUNCED)),
+    *(f"payout ends: {how}" for how in (HEARD, BEFORE, AFTER, UNSURE, STUCK)),
+    *("payout bounced to a frozen merchant", "payout bounced on a later day", "payout sent on a later day"),
+    *(
+        f"a person said {stands}, the channel {says}"
+        for stands in (PAID, BOUNCED)
+        for says in (PAID, BOUNCED, "absent")
+    ),
+    *(f"settled: {calendar}" for calendar in ("daily", "weekly")),
+    *(f"settled by the calendar: {how}" for how in (HEARD, *UNHEARD, STUCK)),
+    *("before the time of the day", "a day made up for after midnight", "posted after the day", "second on one day"),
+    *(f"{kind} {STUCK}" for kind in STICKING),
+    *(f"stuck end of one that was {state}" for state in MAY_END),
+    *(f"retry {how}" for how in (HEARD, *UNHEARD, STUCK)),
+    *("retry by two callers", "retry of one that was posted", "retry of an end that was posted", "retry of an end"),
+    *(f"replay {state}" for state in ("sent", "unknown", "stuck")),
+}
+
+
+@dataclass
+class Bank:
+    """A channel that does what it is asked under one reference once. `says`: what it answers next, by reference."""
+
+    has: dict[str, str] = field(default_factory=dict)
+    says: dict[str, tuple[str, str]] = field(default_factory=dict)
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+        del currency
+        self.calls["pay_out", ref] += 1
+        says = self.says[ref][1]
+        if says == AWAY:
+            raise ChannelAway("no connection")
+        now = SILENT.get(says, says)
+        if now is not None:
+            self.has.setdefault(ref, now)
+        if says in SILENT:
+            raise ChannelSilent("no answer")
+        return Payout(Standing(says), channel_ref=f"R-{ref[:8]}", amount=amount)
+
+    async def query(self, ref: str) -> Payout:
+        self.calls["query", ref] += 1
+        says = self.says[ref][0]
+        if says == AWAY:
+            raise ChannelAway("no connection")
+        has = self.has.get(ref, "absent")
+        return Payout(Standing(has), amount=1 << 40 if says == OTHER_AMOUNT and has != "absent" else None)
+
+    async def statement(self, day: date) -> list[StatementLine]:
+        del day
+        return []
+
+
+@dataclass
+class Sent:
+    """What the model knows of a payout. `outcome`: what the channel said last; None: it is asked again."""
+
+    outcome: str | None = None
+    unknown: bool = False
+
+
+class JobsMachine(Machine):
+    def __init__(self, desk: ScriptedDesk, seed: int) -> None:
+        super().__init__(desk, seed)
+        self.bank = Bank()
+        self.calendars: dict[str, str] = {}
+        self.settled_on: dict[str, date] = {}
+        self.sent: dict[Asked, Sent] = {}
+        self.findings: dict[tuple[UUID, str], str] = {}
+        self.by_hand: set[Asked] = set()
+        self.stuck_from: dict[Asked, str] = {}
+        self.model.now = desk.now
+        desk.accounts.clock = desk.now
+
+    # --- The clock ---
+
+    def until(self, at: time) -> datetime:
+        """The next such moment of a day, some seconds earlier or later."""
+        then = datetime.combine(self.desk.at.date(), at, UTC)
+        then += timedelta(days=then <= self.desk.at + timedelta(minutes=2))
+        return then + timedelta(seconds=self.chance.randint(-90, 90))
+
+    async def midnight(self) -> None:
+        self.desk.at = self.until(time())
+
+    async def time_of_settlements(self) -> None:
+        self.desk.at = self.until(SETTLE_AT)
+
+    # --- Merchants and orders ---
+
+    async def open_shop(self) -> None:
+        number = len(self.shops)
+        calendar = ("daily", "weekly", "manual")[number % 3]
+        fees = {"fee": Fee(basis_points=150, fixed=2), "withdrawal_fee": Fee(fixed=3)}
+        id_ = await self.desk.merchant(f"m{number}", settlement=calendar, **fees)
+        begin = datetime.min.replace(tzinfo=UTC)
+        self.shops.append(Shop(id_, None, [("payment", begin, 150, 2), ("withdrawal", begin, 0, 3)]))
+        self.calendars[id_] = calendar
+
+    def post(self, order: Asked, how: str, looks: list[tuple[int, int]]) -> None:
+        if how != STUCK:
+            super().post(order, how, looks)
+            return
+        self.stick(order)
+
+    def stick(self, order: Asked) -> None:
+        self.stuck_from[order] = order.state
+        self.seen[f"{order.kind} {STUCK}" if order.ending is None else f"stuck end of one that was {order.state}"] += 1
+        order.state = "stuck"
+
+    # --- Payouts ---
+
+    def withdrawals(self, *states: str) -> list[Asked]:
+        return [o for o in self.model.orders.values() if o.kind is Kind.WITHDRAWAL and o.state in states]
+
+    async def withdrawn(self) -> None:
+        """A merchant withdraws, and is heard."""
+        answered, self.how, self.freezes = (self.how, self.freezes), HEARD, False
+        shop = self.some_shop()
+        await self.paid(shop, "now")
+        members = {"amount": 1, "channel": self.channel}
+        await self.ask(Kind.WITHDRAWAL, shop, members, fee=shop.fee("withdrawal", 1, self.desk.at))
+        self.how, self.freezes = answered
+
+    async def pay_out(self) -> None:
+        """What the channel never said yet is said first."""
+        says = [PAID, BOUNCED, ACCEPTED, AWAY, LOST, *SILENT]
+        await self.withdrawn()
+        if self.how not in (HEARD, STOP) or self.freezes:
+            says = [BOUNCED] if self.freezes else [PAID, BOUNCED]
+            if self.freezes and not self.seen["payout bounced on a later day"]:
+                await self.next_day()
+        else:
+            await self.withdrawn()
+            says = [one for one in says if not self.seen[f"pay_out: {one}"]] or says
+        how = self.how if self.how != STOP else HEARD
+        answers = lambda: self.chance.choice([*["answers"] * 5, AWAY, OTHER_AMOUNT])  # noqa: E731
+        await self.turn(how, answers, lambda: self.chance.choice(says))
+
+    async def turn(self, how: str, to_query: Callable[[], str], to_pay: Callable[[], str]) -> None:
+        """One turn of the job: asks after what is open, then sends what is new, unless the channel did not answer."""
+        opened = [order for order, sent in self.sent.items() if sent.outcome is None]
+        new = [order for order in self.withdrawals("posted") if order.ending is None and order not in self.sent]
+        for order in [*opened, *new]:
+            ref = str(self.id(order))
+            self.bank.says[ref] = to_query(), to_pay()
+            if self.bank.has.get(ref) == ACCEPTED and self.chance.random() < 0.5:
+                self.bank.has[ref] = self.chance.choice([PAID, BOUNCED])
+        before = dict(self.bank.has)
+        shops = {order.shop for order in [*opened, *new] if order.shop} if self.freezes else set()
+        for shop in shops:
+            await self.desk.accounts.freeze(f"merchant:{shop.id}:available", "tests", "all")
+        self.model.frozen = {"available"} if shops else set()
+        self.bank.calls.clear()
+        payouts = Payouts(self.desk.pool, self.desk.desk, {self.channel: self.bank}, AT_ONCE)
+        await self.desk.run(payouts.pay_out_some(), how)
+        calls, self.calls, self.has = Counter(self.bank.calls), Counter[tuple[str, str]](), before
+        answered = [self.asked_after(order, how) for order in opened]
+        if not opened or any(answered):
+            for order in new:
+                self.sends(order, how)
+        self.steps.append(f"payouts {how} frozen={bool(shops)} {self.bank.says} -> {calls}"[:900])
+        assert calls == self.calls
+        assert self.bank.has == self.has
+        for shop in shops:
+            await self.desk.accounts.unfreeze(f"merchant:{shop.id}:available")
+        self.model.frozen = set()
+
+    def asked_after(self, order: Asked, how: str) -> bool:
+        """The channel is asked what it has of an order. Return whether it answered at last."""
+        ref, sent = str(self.id(order)), self.sent[order]
+        self.calls["query", ref] += 1
+        says, has = self.bank.says[ref][0], self.has.get(ref, "absent")
+        if says == AWAY:
+            self.seen["query: away"] += 1
+            return False
+        if has == "absent":
+            self.seen["query: absent"] += 1
+            if order.ending is None and order.state in ("sent", "unknown"):
+                self.seen["unknown, then sent again"] += sent.unknown
+                return self.pays(order, how)
+            self.seen[f"a person said {order.ending}, the channel absent"] += 1
+            if order.ending == PAID:
+                self.finding(order, PAID, "absent")
+            sent.outcome = "absent"
+        elif says == OTHER_AMOUNT:
+            self.seen["query: another amount"] += 1
+            self.finding(order, "sent", "amount")
+        else:
+            self.seen[f"query: {has}"] += 1
+            if has != ACCEPTED:
+                self.seen[f"unknown, then {has}"] += sent.unknown and order not in self.by_hand
+                self.is_final(order, has, how)
+        return True
+
+    def sends(self, order: Asked, how: str) -> None:
+        order.state = "sent"
+        self.sent[order] = Sent()
+        self.seen["payout sent on a later day"] += order.at.date() < self.desk.at.date()
+        self.pays(order, how)
+
+    def pays(self, order: Asked, how: str) -> bool:
+        """The channel is asked to pay. Return whether it answered."""
+        ref = str(self.id(order))
+        self.calls["pay_out", ref] += 1
+        says = self.bank.says[ref][1]
+        self.seen[f"pay_out: {says}"] += 1
+        if says == AWAY:
+            return False
+        now = SILENT.get(says, says)
+        if now is not None:
+            self.has[ref] = now
+        if says in SILENT:
+            order.state, self.sent[order].unknown = "unknown", True
+            return False
+        if says != ACCEPTED:
+            self.is_final(order, says, how)
+        return True
+
+    def is_final(self, order: Asked, says: str, how: str) -> None:
+        """The channel says paid or bounced: the order ends so, unless a person ended it otherwise."""
+        self.sent[order].outcome = says
+        if order in self.by_hand:
+            self.seen[f"a person said {order.ending}, the channel {says}"] += 1
+        if order.ending not in (None, says):
+            self.finding(order, str(order.ending), says)
+            return
+        self.ends(order, says, how)
+        if order not in self.by_hand:
+            self.seen[f"payout ends: {how}"] += 1
+            self.seen[f"payout {order.state}"] += 1
+            frozen = "available" in self.model.frozen and says == BOUNCED
+            self.seen["payout bounced to a frozen merchant"] += frozen
+            self.seen["payout bounced on a later day"] += says == BOUNCED and order.at.date() < self.desk.at.date()
+
+    def ends(self, order: Asked, ending: str, how: str) -> None:
+        """Someone asks for an end that the order has, or may have; what is done is repeated, and changes nothing."""
+        if order.state not in MAY_END:
+            return
+        order.ending = ending
+        if how == STUCK:
+            self.stick(order)
+            return
+        if how != BEFORE:
+            self.model.end(order)
+        if how == HEARD:
+            self.mark_end(order)
+
+    def finding(self, order: Asked, stands: str, says: str) -> None:
+        self.findings.setdefault((self.id(order), says), stands)
+
+    def is_asked(self, order: Asked) -> bool:
+        """Whether the channel is asked about an order that nothing has ended."""
+        return order.ending is None and order in self.sent and self.sent[order].outcome is None
+
+    def says(self, order: Asked) -> str:
+        return self.bank.has.get(str(self.id(order)), "absent")
+
+    async def end_by_hand(self) -> None:
+        """A person says how a withdrawal ended, of which the channel has not said so yet."""
+        order, ending = None, self.chance.choice([PAID, BOUNCED])
+        for has in ("absent", PAID, BOUNCED):
+            left = [one for one in (PAID, BOUNCED) if not self.seen[f"a person said {one}, the channel {has}"]]
+            if left and order is None:
+                await self.withdrawn()
+                lost = LOST if has == "absent" else f"silent and {has}"
+                await self.turn(HEARD, lambda: "answers", lambda lost=lost: lost)
+                ending = left[0]
+                order = self.some([o for o in self.withdrawals("unknown") if self.is_asked(o) and self.says(o) == has])
+        order = order or self.some([o for o in self.withdrawals(*MAY_END) if o.ending is None])
+        if order is None:
+            return
+        await self.freeze(order) if ending == BOUNCED else None
+        answer = await self.desk.run(self.desk.desk.end(self.id(order), ending, None, "r", "tester"), self.how)  # type: ignore[arg-type]
+        self.steps.append(f"by hand: {order.order_no} {ending} {self.how} -> {answer!r}"[:600])
+        assert answer is None or isinstance(answer, Taken), answer
+        self.by_hand.add(order)
+        self.ends(order, ending, self.how)
+        await self.thaw(order)
+
+    # --- Settlements by calendar ---
+
+    def due(self) -> list[tuple[Shop, date]]:
+        """Merchants whose calendar has a day that was not settled, with money that was posted by the end of it."""
+        now, found = self.desk.at, []
+        today = now.date() if now.time() >= SETTLE_AT else now.date() - timedelta(days=1)
+        for shop in self.shops:
+            calendar = self.calendars[shop.id]
+            day = today if calendar == "daily" else today - timedelta(days=today.weekday())
+            waiting = [
+                p for p in self.model.payments(shop) if p.progress and p.progress.pending and not p.progress.reversed
+            ]
+            if calendar == "manual" or not waiting:
+                continue
+            oldest, last = waiting[0].posted_at, self.settled_on.get(shop.id)
+            assert oldest is not None
+            if oldest.date() > day:
+                self.seen["posted after the day"] += 1
+                self.seen["before the time of the day"] += oldest.date() == now.date() and calendar == "daily"
+            elif last is not None and last >= day:
+                self.seen["second on one day"] += 1
+            else:
+                found.append((shop, day))
+        return found
+
+    async def settle_by_calendar(self) -> None:
+        if self.how not in (HEARD, STUCK):
+            # Of several that are lost, it is not certain which ones: one merchant is due alone.
+            await self.settle_those(HEARD)
+            shops = [shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"]
+            self.desk.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+            how, self.how = self.how, HEARD
+            await self.paid(self.chance.choice(shops), "later")
+            self.how = how
+        elif self.how == HEARD and not self.seen["settled: weekly"]:
+            await self.paid(next(shop for shop in self.shops[-3:] if self.calendars[shop.id] == "weekly"), "later")
+            self.desk.at += timedelta(days=7 - self.desk.at.weekday())
+            self.desk.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+        await self.settle_those(self.how if len(self.due()) == 1 or self.how == STUCK else HEARD)
+        if self.how == HEARD and not self.seen["second on one day"]:
+            await self.paid(next(shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"), "later")
+            await self.settle_those(HEARD)
+
+    async def settle_those(self, how: str) -> None:
+        due, now = self.due(), self.desk.at
+        answer = await self.desk.run(Settler(self.desk.pool, self.desk.desk, SETTLE_AT).settle_some(now), how)
+        self.steps.append(f"settler {how} at {now} due={[(s.id, f'{d}') for s, d in due]} -> {answer}"[:600])
+        for shop, day in due:
+            members = {"merchant": shop.id, "order_no": f"auto-{day:%Y-%m-%d}"}
+            order = Asked(Kind.SETTLEMENT, shop, members, now)
+            assert self.model.reserve(order) is None
+            self.settled_on[shop.id] = day
+            self.post(order, how, [])
+            self.seen[f"settled: {self.calendars[shop.id]}"] += 1
+            self.seen[f"settled by the calendar: {how}"] += 1
+            self.seen["a day made up for after midnight"] += day < now.date() and self.calendars[shop.id] == "daily"
+        assert answer in (None, (len(due), 0.0))
+
+    # --- Orders that are stuck ---
+
+    async def recovery_sticks(self) -> None:
+        """What the recoverer finds is refused for a reason that no repetition removes, also what was posted before."""
+        self.how = AFTER
+        if self.chance.random() < 0.5:
+            await self.pay_now()
+        else:
+            await self.end_by_hand()
+        moving = self.moving()
+        self.desk.accounts.how = STUCK
+        await self.desk.recoverer.recover_some()
+        self.desk.accounts.how = HEARD
+        for order in moving:
+            self.stick(order)
+
+    async def retry(self) -> None:
+        """By one caller, or by two concurrently: the voucher is posted once."""
+        ends = [o for o in self.orders_in("stuck") if o.ending is not None]
+        order = self.some(ends if ends and self.chance.random() < 0.5 else self.orders_in("stuck"))
+        if order is None:
+            return
+        how = self.may_be_lost(order.shop, order.kind) if order.ending is None else self.how
+        callers = self.chance.choice([1, 2]) if how in (HEARD, AFTER, UNSURE) else 1
+        posted = (order.outcome if order.ending is None else order.end_outcome) == "posted"
+        asked = (self.desk.desk.retry(self.id(order), f"person{n}", "mended") for n in range(callers))
+        answers = await self.desk.run(asyncio.gather(*asked), how)
+        self.steps.append(f"retry {order.kind} {order.order_no} {how} by {callers} -> {answers!r}"[:600])
+        assert answers is None or all(isinstance(answer, Taken) for answer in answers), answers
+        order.state = self.stuck_from.pop(order)
+        if order.ending is None:
+            self.post(order, how, [])
+        else:
+            self.ends(order, order.ending, how)
+        self.seen[f"retry {how}"] += 1
+        self.seen["retry by two callers"] += callers == 2
+        self.seen["retry of one that was posted"] += posted and order.ending is None
+        self.seen["retry of an end"] += order.ending is not None
+        self.seen["retry of an end that was posted"] += posted and order.ending is not None
+
+    def orders_in(self, state: str) -> list[Asked]:
+        return [o for o in self.model.orders.values() if o.state == state]
+
+    # --- After every step ---
+
+    def row(self, order: Asked) -> dict[str, Any]:
+        return {**super().row(order), "refused": order.state in ("refused", "stuck")}
+
+    async def compare(self, shops: list[Shop]) -> None:
+        await super().compare(shops)
+        fetch = self.desk.pool.fetch
+        stuck_ = await fetch("SELECT id, stuck_from FROM fund.orders WHERE state = 'stuck' OR stuck_from IS NOT NULL")
+        assert {tuple(row) for row in stuck_} == {(self.id(o), state) for o, state in self.stuck_from.items()}
+        payouts = await fetch("SELECT order_id, outcome, amount FROM fund.payouts")
+        assert {tuple(row) for row in payouts} == {(self.id(o), s.outcome, o.amount) for o, s in self.sent.items()}
+        found = await fetch("SELECT order_id, says, stands FROM fund.channel_findings")
+        assert {(row[0], row[1]): row[2] for row in found} == self.findings
+
+    async def all_ends(self) -> None:
+        """Once everything answers, no order stays: each payout is what the channel has, unless a person ended it."""
+        self.how, self.freezes = HEARD, False
+        await self.recover()
+        while self.orders_in("stuck"):
+            await self.retry()
+        for _ in range(6):
+            await self.turn(HEARD, lambda: "answers", lambda: PAID)
+            for ref, has in self.bank.has.items():
+                self.bank.has[ref] = PAID if has == ACCEPTED else has
+        await self.desk.recoverer.recover_some()
+        await self.compare(self.shops)
+        for order in self.withdrawals("posting", "posted", "sent", "unknown", "stuck"):
+            raise AssertionError(f"{order.order_no} is {order.state}")
+        for order, sent in self.sent.items():
+            assert sent.outcome is not None
+            assert order in self.by_hand or order.state == self.bank.has[str(self.id(order))]
+
+    async def run(self) -> None:
+        asking = [self.pay_now, self.pay_later, self.refund_part, self.settle, self.withdraw, self.adjust, self.reverse]
+        jobs = [self.pay_out, self.pay_out, self.settle_by_calendar, self.end_by_hand]
+        feed = [self.midnight, self.time_of_settlements, self.recover, self.repeat, self.recovery_sticks]
+        feed += [self.pay_later, self.settle_by_calendar, self.pay_now, self.withdraw, self.withdraw, self.pay_out]
+        hows = (HEARD, *UNHEARD, STUCK)
+        steps = [
+            *((do, how) for do in [*asking, *jobs, self.retry] for how in hows),
+            *((do, FROZEN) for do in (self.pay_out, self.end_by_hand)),
+            *((do, HEARD) for do in feed * 2),
+        ]
+        for _ in range(3):
+            await self.open_shop()
+        for number in range(ROUNDS + ROUNDS_MORE):
+            if number >= ROUNDS and not WANTED - self.seen.keys():
+                break
+            await self.round(steps)
+            self.seen += Counter()  # what was counted 0 times was not seen
+        await self.all_ends()
+
+
+async def run_machine(fund_database: str, service: RunningService, seed: int) -> None:
+    begin = (datetime.now(UTC) - timedelta(days=3_000)).replace(hour=9)
+    async with ScriptedDesk(fund_database, service.base_url, service.fund_token, begin) as desk:
+        machine = JobsMachine(desk, seed)
+        try:
+            await machine.run()
+        except BaseException as error:
+            error.add_note(f"seed {seed}\n" + "\n".join(machine.steps))
+            raise
+        assert WANTED - machine.seen.keys() == set(), f"seed {seed}: branches that were never taken"
+    await prove_fund(fund_database, service.dsn, desk.salt)
+    told = [
+        f"{check['name']}: {finding}"
+        for check in (await service.verify())["checks"]
+        for finding in check["findings"]
+        if desk.salt in str(finding)
+    ]
+    assert told == []
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fundledger.fund.posting.END_AGAIN_S", 0.0)
+
+
+@pytest.mark.timeout(900)
+async def test_every_job_leaves_orders_as_the_model_says(
+    fund_database: str, service: RunningService, soon: None
+) -> None:
+    seed = int(os.environ.get("FUNDLEDGER_TEST_SEED", "0")) or unless_long(SEED, secrets.randbits(32))
+    await run_machine(fund_database, service, seed)
+
+
+# --- Broken on purpose ------------------------------------------------------------------------------------------------
+
+
+def settles_a_day_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = settle.due
+    monkeypatch.setattr(settle, "due", lambda now, at: right(now + timedelta(days=1), at))
+
+
+def settles_from_midnight_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = settle.due
+    monkeypatch.setattr(settle, "due", lambda now, _: right(now, time()))
+
+
+def settles_what_came_after_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SQL, "due_settlements", SQL["due_settlements"].replace("AND paid.posted_at < d.ends_at", ""))
+
+
+def returns_no_money(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = flows.end_entries_of
+    monkeypatch.setattr(flows, "end_entries_of", lambda order, _: right(order, "paid"))
+
+
+def sends_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sends(line: _Line, sending: Sending) -> bool:
+        return await line._send(sending)
+
+    monkeypatch.setattr(_Line, "_ask_after", sends)
+
+
+def takes_silence_for_a_bounce(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Bank.pay_out
+
+    async def bounces(bank: Bank, ref: str, amount: int, currency: str) -> Payout:
+        try:
+            return await right(bank, ref, amount, currency)
+        except ChannelSilent:
+            return Payout(Standing.BOUNCED)
+
+    monkeypatch.setattr(Bank, "pay_out", bounces)
+
+
+def retries_under_another_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = stuck.retry
+
+    async def retries(connection: Any, id_: UUID, *more: Any) -> Order | None:
+        order = await right(connection, id_, *more)
+        if order is not None and order.voucher_id is not None:
+            order.voucher_id = UUID(int=order.voucher_id.int ^ 1)
+        return order
+
+    monkeypatch.setattr(stuck, "retry", retries)
+    monkeypatch.setattr("fundledger.fund.macs.OrderMacs.check", lambda *_: None)
+
+
+def retry_forgets_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        SQL, "retry_order", SQL["retry_order"].replace("coalesce(o.stuck_from, o.state), stuck", "'posted', stuck")
+    )
+
+
+BROKEN = [settles_a_day_early, returns_no_money, sends_without_asking, retries_under_another_id]
+MORE = [
+    settles_from_midnight_on,
+    settles_what_came_after_the_day,
+    takes_silence_for_a_bounce,
+    retry_forgets_that_it_ends,
+]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("broken", unless_long(BROKEN, [*BROKEN, *MORE]))
+async def test_a_job_that_is_broken_is_noticed(
+    fund_database: str,
+    service: RunningService,
+    soon: None,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    broken(monkeypatch)
+    with pytest.raises(AssertionError):
+        await run_machine(fund_database, service, SEED)
