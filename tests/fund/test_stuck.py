@@ -51,7 +51,7 @@ def refusal(id_: UUID, code: str, status: int) -> VoucherResult:
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.3) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=10.0) as desk:
         yield desk
     await prove_fund(fund_database, service.dsn, desk.salt)
 
@@ -183,6 +183,30 @@ async def test_an_end_that_cannot_be_posted_is_stuck_and_goes_on_when_asked(
     assert isinstance(retried, Taken)
     assert retried.order.state == ending
     assert await history(desk, order) == ["posted", "stuck", "posted", ending]
+
+
+@pytest.mark.parametrize("step", ["payment", "end"])
+async def test_callers_that_retry_an_order_concurrently_post_it_once(
+    desk: FundDesk, answers: Answers, service: RunningService, step: str
+) -> None:
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 50)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    answers.every = ("voucher-id-reused", 422)
+    if step == "end":
+        await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+    else:
+        order = await desk.pay(merchant, "q", 50)
+    assert await state(desk, order) == "stuck"
+    answers.every = None
+    async with FundDesk(desk.dsn, service.base_url, service.fund_token, salt=desk.salt) as other:
+        callers = (one.desk.retry(order.id, f"person{n}") for n in range(8) for one in (desk, other))
+        retried = await asyncio.gather(*callers)
+    assert all(isinstance(answer, Taken) for answer in retried), retried
+    assert await desk.of(merchant) == (50, 0, 0)
+    states = await history(desk, order)
+    expected = ["stuck", "posting", "posted"] if step == "payment" else ["posted", "stuck", "posted", "bounced"]
+    assert states == expected
 
 
 async def due_now(desk: FundDesk, order: Order) -> None:
