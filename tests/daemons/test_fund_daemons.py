@@ -69,7 +69,7 @@ async def test_a_process_runs_every_daemon_and_gives_its_leases_back(fund_databa
 
         await eventually(published, "an event is published")
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 90) == 0
         assert all(one.holder is None for one in (await rows()).values())
     finally:
         if process.returncode is None:

@@ -244,7 +244,7 @@ async def test_a_withdrawal_that_somebody_holds_is_passed_over(fund_pool: Pool):
     paying = payouts(fund_pool, channel)
     async with fund_pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT FROM fund.orders WHERE id = $1 FOR UPDATE", held)
-        await asyncio.wait_for(paying.pay_out_some(), 10)
+        await asyncio.wait_for(paying.pay_out_some(), 60)
         assert channel.refs == [str(free)]
     await paying.pay_out_some()
     assert channel.refs == [str(free), str(held)]
