@@ -4,6 +4,7 @@ Exit codes: 0, every area has its least score; 1, an area has not, or accepted.t
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import random
@@ -35,6 +36,13 @@ def _arguments() -> argparse.Namespace:
         "--resume", action="store_true", help="with --json: keep the results of files that have not changed"
     )
     parser.add_argument("--again", action="store_true", help="with --resume: but run the survivors anew")
+    parser.add_argument(
+        "--tests",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="run these tests instead of those that targets.toml names",
+    )
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     return parser.parse_args()
 
@@ -92,7 +100,7 @@ def main() -> int:
     left = [mutant for mutant in mutants if mutant.key not in results.by_key]
     if left:
         with Run(ROOT) as run:
-            _run(run, left, results, None if arguments.budget is None else start + arguments.budget)
+            _run(run, left, results, None if arguments.budget is None else start + arguments.budget, arguments.tests)
     results.write()
     if arguments.sample:  # an accepted mutant that was not drawn is not gone
         accepted = {mutant.key: accepted[mutant.key] for mutant in mutants if mutant.key in accepted}
@@ -102,8 +110,10 @@ def main() -> int:
     return 1 if report.problems else 0
 
 
-def _run(run: Run, left: list[Mutant], results: Results, end: float | None) -> None:
+def _run(run: Run, left: list[Mutant], results: Results, end: float | None, only_tests: list[str]) -> None:
     targets = read_targets()
+    if only_tests:
+        targets = dataclasses.replace(targets, tests=[("", only_tests)], slow=[])
     files = list(dict.fromkeys(mutant.file for mutant in left))
     # Tests of one group of targets at a time: a budget that ends early has judged the first groups completely.
     groups: dict[tuple[str, ...], list[str]] = {}

@@ -164,6 +164,20 @@ def shared_databases() -> object:
                 self._fund_template = "template_fund"
             return await super().new_fund()
 
+        async def standing(self, layout: Layout | None = ONE_SHARD) -> str:
+            """One for all processes: each rolls back what it does there."""
+            template = f"template_{layout.shards}_{layout.platform_slots}" if layout else "template_fund"
+            name = f"standing_{template}"
+            connection = await asyncpg.connect(self.dsn("postgres"))
+            try:
+                found = await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", name)
+            finally:
+                await connection.close()
+            if not found:
+                await (self.new(layout) if layout else self.new_fund())  # so that the template is there
+                await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+            return self.dsn(name)
+
         async def _is_there(self, template: str) -> bool:
             connection = await asyncpg.connect(self.dsn("postgres"))
             try:

@@ -14,6 +14,7 @@ from tests.mutants.report import report_of
 from tests.mutants.run import Result
 from tests.mutants.selection import files_of, mutants_of, read_accepted, read_targets
 from tests.mutants.sql import sql_mutants
+from tests.support.row_cases import read_cases
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,3 +226,40 @@ def test_a_killed_mutant_is_told_from_a_survivor(tmp_path: Path) -> None:
     }, run.stdout + run.stderr
     assert run.returncode == 1
     assert "all: a score of 64.3%, less than 90%" in run.stdout
+
+
+def test_each_statement_with_a_condition_has_rows() -> None:
+    """A case in a file of rows, or a reason here why it has none."""
+    cases = [ROOT / name for name in ROWS]
+    with_rows = {block.statement for path in cases for block in read_cases(path)[1]}
+    found = {
+        Path(mutant.file).stem
+        for mutant in mutants_of(ROOT, files_of(ROOT, ["fundledger/"]))
+        if mutant.file.endswith(".sql")
+    }
+    assert found - with_rows == set(WITHOUT_ROWS)
+
+
+ROWS = (
+    "tests/fund/test_statement_rows.txt",
+    "tests/ledger/test_statement_rows.txt",
+    "tests/outbox/test_statement_rows.txt",
+    "tests/reconciliation/test_statement_rows.txt",
+    "tests/reconciliation/test_fund_statement_rows.txt",
+)
+WITHOUT_ROWS = {
+    "definitions": "it reads the catalog: tests/reconciliation/test_definitions.py changes that",
+    "entry_writers": "it reads the locks of other transactions",
+    "running": "it reads other transactions",
+    "running_transactions": "it reads other transactions",
+    "prepared": "it reads prepared transactions",
+    "database_exists": "it reads the databases of the server",
+    "durability": "it reads the settings of the server",
+    "make_role": "it reads the roles of the server",
+    "little_memory": "a setting",
+    "try_to_write": "it reads no rows",
+    "settled": "it reads the snapshot and the log",
+    "statement_mark": "it reads a sequence that no transaction rolls back",
+    "migration_table": "it makes a table",
+    "migrations_applied": "its rows are the migrations themselves",
+}

@@ -24,6 +24,7 @@ class Databases:
         self.log = log
         self._templates: dict[Layout, str] = {}
         self._fund_template: str | None = None
+        self._standing: dict[str, str] = {}
         self._made = 0
 
     def dsn(self, name: str) -> str:
@@ -54,6 +55,13 @@ class Databases:
                 await connection.close()
             self._fund_template = "template_fund"
         return await self.empty(self._fund_template)
+
+    async def standing(self, layout: Layout | None = ONE_SHARD) -> str:
+        """The DSN of a database for tests that roll back all that they do; None: of a fund database. Not to be dropped."""
+        key = f"standing_{layout.shards}_{layout.platform_slots}" if layout else "standing_fund"
+        if key not in self._standing:
+            self._standing[key] = await (self.new(layout) if layout else self.new_fund())
+        return self._standing[key]
 
     async def empty(self, template: str = "template1") -> str:
         """The DSN of a copy of a template; of `template1`, it has no schema of ours."""

@@ -3,12 +3,12 @@
 -- them at the same moment gets others. Rows: the orders. Locks: theirs.
 UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2 *
     greatest(1, least(12, 1 + floor(extract(epoch FROM clock_timestamp() - o.created_at)::float8 / 60))))
-WHERE o.id IN (
+WHERE o.id = ANY (ARRAY( -- run once: a plan may run a subquery of IN for each row, and each run would take other rows
     SELECT d.id FROM fund.orders d
     WHERE d.due_at <= clock_timestamp()
       AND (d.state = 'posting' OR (d.ending IS NOT NULL AND d.state IN ('posted', 'sent', 'unknown')))
     ORDER BY d.due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-)
+))
 RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
