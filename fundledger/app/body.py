@@ -23,7 +23,7 @@ from fundledger.ledger.voucher import AMOUNT_MAX, ENTRIES_MAX, ENTRIES_MIN
 
 ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
 BATCH_MAX: Final = 5000
-ATOMIC_ENTRIES_MAX: Final = 2 * BATCH_MAX
+ATOMIC_ENTRIES_MAX: Final = 4 * BATCH_MAX
 """Of all vouchers of an atomic batch: it is decided in one piece, at 5 us an entry."""
 BODY_BYTES_MAX: Final = 64 << 10
 """Of one voucher, order or account, also as an item of a longer body."""

@@ -256,7 +256,7 @@ VOUCHERS: Final = (
         "Vouchers",
         "Post up to 5,000 vouchers",
         "Each item stands alone: one that is refused does not touch the others. With `atomic` all are posted or "
-        "none, and they have at most 10,000 entries in all. An item that is no voucher at all (wrong shape) makes the "
+        "none, and they have at most 20,000 entries in all. An item that is no voucher at all (wrong shape) makes the "
         "whole batch 400, and nothing is posted.",
         {200: shown("BatchResults", "What became of each."), 422: _TAMPERED},
         body="BatchBody",
