@@ -330,9 +330,9 @@ async def test_a_payment_under_a_former_id_is_found_and_a_new_one_goes_its_own_w
     number = await world.payment(10)
     former = uuid4()
     await an_order(world.connection, "payment", 20, "posted", id=former, merchant=world.name, settle="now")
-    new, old = world.refund(number, 1), world.refund("of-before", 20)
-    new.former_of, old.former_of = uuid4(), former
-    assert await world.codes(new, old) == [None, None]
+    new, old, newest = world.refund(number, 1), world.refund("of-before", 20), world.refund(number, 2)
+    new.former_of, old.former_of, newest.former_of = uuid4(), former, None
+    assert await world.codes(new, old, newest) == [None, None, None]
     assert (new.order.of_order, old.order.of_order) == (order_id(Kind.PAYMENT, world.name, number), former)
 
 
@@ -463,7 +463,9 @@ EDITS = {
 
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("how", ["refund", "charge_back", "reverse"])
-async def test_nothing_is_taken_of_a_payment_that_was_edited(world: World, how: str, edit: str) -> None:
+async def test_nothing_is_taken_of_a_payment_that_was_edited(
+    world: World, how: str, edit: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The orders of the same batch that are about others go on."""
     number, other = await world.payment(10, 5, settled=10), await world.payment(10)
     id_ = order_id(Kind.PAYMENT, world.name, number)
@@ -474,7 +476,19 @@ async def test_nothing_is_taken_of_a_payment_that_was_edited(world: World, how: 
     assert isinstance(away, Away)
     assert (away.tampered, none) == (True, None)
     assert str(id_) in away.detail
+    assert any(record.levelname == "CRITICAL" and str(id_) in record.getMessage() for record in caplog.records)
+    assert away.detail.endswith("is gone" if edit == "sums are gone" else "does not match its MAC")
     assert (await world.row(number), await world.reversed_by(id_)) == (before, None)
+
+
+async def test_nothing_is_kept_of_a_payment_whose_order_was_edited(world: World) -> None:
+    """It has no sums yet: they would begin with what the edit made of it, under a MAC that verifies."""
+    number = await world.payment(10)
+    await world.connection.execute(EDITS["order"], world.id_of(number))
+    (away,) = await world.take(world.refund(number, 11))
+    assert isinstance(away, Away)
+    statement = "SELECT count(*) FROM fund.payments WHERE order_id = $1"
+    assert await world.connection.fetchval(statement, world.id_of(number)) == 0
 
 
 async def test_a_day_that_was_edited_takes_no_withdrawal_and_gives_none_back(world: World) -> None:
@@ -540,7 +554,24 @@ async def test_nothing_is_given_back_to_a_payment_that_was_edited(world: World) 
     assert [(await world.row(number), await world.settled(number)) for number in numbers] == before
 
 
-async def test_a_settlement_whose_parts_are_not_its_sum_gives_nothing_back(world: World) -> None:
+async def test_a_reversal_frees_only_what_is_reversed_by_it_and_verifies(world: World) -> None:
+    numbers = [await world.payment(10) for _ in range(3)]
+    reversals = [world.reverse(number) for number in numbers]
+    assert await world.codes(*reversals) == [None] * 3
+    another = world.reverse(numbers[0])
+    edit = "UPDATE fund.orders SET amount = 11 WHERE id = $1"
+    await world.connection.execute(edit, world.id_of(numbers[1]))
+    released = [another.order, reversals[1].order, reversals[2].order]
+    await reserve.release(world.connection, MACS, released)
+    stands = [reversals[0].order.id, reversals[1].order.id, None]
+    assert [await world.reversed_by(world.id_of(number)) for number in numbers] == stands
+    assert [(await world.row(number))[-1] for number in numbers] == [True, True, False]
+    assert await world.codes(world.reverse(numbers[2])) == [None]
+
+
+async def test_a_settlement_whose_parts_are_not_its_sum_gives_nothing_back(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     number = await world.payment(10, 3, settled=0)
     settlement = world.draft(Kind.SETTLEMENT, amount=4)
     assert await world.codes(settlement) == [None]
@@ -548,6 +579,7 @@ async def test_a_settlement_whose_parts_are_not_its_sum_gives_nothing_back(world
         edited = msgspec.structs.replace(settlement.order, amount=amount, fee=fee)
         await reserve.release(world.connection, MACS, [edited])
         assert await world.settled(number) == (4, 1)
+    assert f"settlement {settlement.order.id} (its parts) does not match" in caplog.text
 
 
 # --- Locks ----------------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from datetime import date, timedelta
 import msgspec
 import pytest
 
-from fundledger.ledger.account import Account, Status
+from fundledger.ledger.account import BALANCE_MAX, Account, Status
 from fundledger.ledger.batch import AtomicGroup, Fold, SetPolicy, Unfolded
-from fundledger.ledger.buffer import defer, message_of, what_is_wrong
+from fundledger.ledger.buffer import AMOUNT_MAX, defer, message_of, what_is_wrong
 from fundledger.security import canonical
 from fundledger.security.keys import KeyFault
 from fundledger.security.mac import MacKey
@@ -93,6 +93,10 @@ def test_a_group_that_is_refused_leaves_nothing_waiting() -> None:
     outcomes = world.decide(first, AtomicGroup([transfer(bank, account, 2), transfer(poor, bank, 3)]))
     assert codes(outcomes[1].parts) == ["batch-aborted", "insufficient-funds"]
     assert world.batch.buffered == [(account.number, first.key, 1)]
+
+
+def test_four_million_credits_of_the_largest_size_may_wait_before_a_balance_leaves_its_range() -> None:
+    assert AMOUNT_MAX << 22 <= BALANCE_MAX < AMOUNT_MAX << 23
 
 
 # --- How they are posted --------------------------------------------------------------------------------------------

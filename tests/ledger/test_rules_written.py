@@ -226,7 +226,7 @@ def test_a_mismatch_of_currencies_names_the_first_account_that_differs_from_the_
     world = World()
     a, b = world.account("m:1", posted=100), world.account("m:2", currency="USD")
     c = world.account("m:3", currency="EUR")
-    refusal = world.decide(voucher((a, -10), (b, 4), (c, 3), (a, 3)))[0].refusal
+    refusal = world.decide(voucher((a, -10), (b, 4), (a, 3), (c, 3)))[0].refusal
     assert (refusal.code, refusal.account, refusal.field) == (Code.CURRENCY_MISMATCH, "m:2", "entries")
     assert refusal.detail == "account m:2 is in USD, account m:1 in CNY"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.security.keys import FileKeys, KeyFault, make_keys, read_keys, write_new
+from fundledger.security.keys import FileKeys, KeyFault, make_keys, make_secret, read_keys, read_secret, write_new
 from fundledger.security.mac import MacKey
 from fundledger.security.tokens import Tokens, module_token, read_token
 
@@ -134,6 +134,8 @@ def test_an_empty_token_is_no_token(tmp_path: Path) -> None:
         ("Bearer", None),
         ("secret", None),
         ("Basic secret", None),
+        ("Digest secret", None),
+        ("Bearer_secret", None),
         ("", None),
         (None, None),
         ("Bearer \udcff", None),
@@ -187,6 +189,13 @@ def test_nothing_but_the_file_is_left_and_nothing_stays_open(tmp_path: Path) -> 
     write_new(tmp_path / "mac-1.key", "secret\n")
     assert [each.name for each in tmp_path.iterdir()] == ["mac-1.key"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_secret_is_what_was_written_and_another_one_each_time(tmp_path: Path) -> None:
+    secrets = [make_secret(tmp_path / name) for name in ("a", "b")]
+    assert [read_secret(tmp_path / name) for name in ("a", "b")] == secrets
+    assert [len(secret) for secret in secrets] == [32, 32]
+    assert secrets[0] != secrets[1]
 
 
 def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ def test_a_tag_equals_that_of_the_standard_library(secret: bytes, message: bytes
     assert MacKey(1, secret).tag(message) == hmac.digest(secret, message, "sha256")
 
 
+@pytest.mark.parametrize("length", [32, 63, 64, 65, 128])
+def test_a_secret_of_a_block_is_padded_and_a_longer_one_hashed(length: int) -> None:
+    secret = bytes(range(length))
+    assert MacKey(1, secret).tag(b"x") == hmac.digest(secret, b"x", "sha256")
+
+
 @given(first=MESSAGES, second=MESSAGES)
 def test_a_key_is_the_same_after_it_was_used(first: bytes, second: bytes) -> None:
     key = MacKey(1, bytes(32))
