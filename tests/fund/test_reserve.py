@@ -445,11 +445,19 @@ async def test_a_settlement_takes_what_is_pending_and_says_how_much_there_is(wor
         "15 are pending",
         "amount",
     )
-    part, all_ = world.draft(Kind.SETTLEMENT, amount=4), world.draft(Kind.SETTLEMENT)
-    assert await world.codes(part) == [None]
-    assert await world.codes(all_) == [None]
-    assert [part.order.amount, all_.order.amount] == [4, 11]
-    assert part.order.fee + all_.order.fee == 3 + 2
+    part, more, rest = [world.draft(Kind.SETTLEMENT, amount=amount) for amount in (4, 8, None)]
+    for settlement in (part, more, rest):
+        assert await world.codes(settlement) == [None]
+    assert [(each.order.amount, each.order.fee) for each in (part, more, rest)] == [(4, 1), (8, 2), (3, 2)]
+
+
+async def test_a_settlement_charges_no_fee_that_a_refund_has_waived(world: World) -> None:
+    number = await world.payment(10, 4, settled=0)
+    refund, settlement = world.refund(number, 5), world.draft(Kind.SETTLEMENT)
+    assert await world.codes(refund) == [None]
+    assert await world.codes(settlement) == [None]
+    assert (refund.order.fee_waived, settlement.order.amount, settlement.order.fee) == (2, 5, 2)
+    assert await world.settled(number) == (5, 2)
 
 
 # --- Rows that do not verify ----------------------------------------------------------------------------------------
@@ -528,6 +536,7 @@ async def test_a_settlement_leaves_out_a_payment_that_was_edited(world: World) -
     await world.connection.execute(EDITS["sums"].replace("fee_returned = 1", "amount = 11"), world.id_of(edited))
     (away,) = await world.take(world.draft(Kind.SETTLEMENT, amount=11))
     assert isinstance(away, Away)
+    assert away.tampered
     assert away.detail == f"what is kept of 1 payments does not match its MAC: {world.id_of(edited)}"
     part, all_ = world.draft(Kind.SETTLEMENT, amount=4), world.draft(Kind.SETTLEMENT)
     assert await world.codes(part) == [None]

@@ -3,13 +3,11 @@
 import asyncio
 import hashlib
 from datetime import UTC, date, datetime
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fundledger.fund import accounts
 from fundledger.fund.answer import Answer, Away, Taken
@@ -24,7 +22,7 @@ from fundledger.fund.bank_statements import (
 )
 from fundledger.fund.channels.http import HttpChannel
 from fundledger.fund.channels.payouts import Pace, Payouts
-from fundledger.fund.matching import Expected, Line, Matched, Outcome, match
+from fundledger.fund.matching import Outcome
 from fundledger.fund.order import PLATFORM, Kind, State
 from fundledger.fund.refusal import Code, Refusal
 from fundledger.fund.requests import BankDifference
@@ -37,107 +35,6 @@ from tests.support.running import RunningService
 
 MATCHED, AWAITED, DIFFERENT = Outcome.MATCHED, Outcome.AWAITED, Outcome.DIFFERENT
 DUPLICATE, UNKNOWN = Outcome.DUPLICATE, Outcome.UNKNOWN
-A, B, C = UUID(int=1), UUID(int=2), UUID(int=3)
-
-
-def expected(order: UUID, amount: int, *refs: str, ended: bool = True, taken: bool = False) -> Expected:
-    return Expected(order, frozenset(refs), amount, ended, taken)
-
-
-# --- Matching -------------------------------------------------------------------------------------------------------
-
-CASES = {
-    "the same": ([("a", 5)], [expected(A, 5, "a")], [(MATCHED, A, 0)], []),
-    "by either name": ([("b", -5)], [expected(A, -5, "a", "b")], [(MATCHED, A, 0)], []),
-    "not ended yet": ([("a", -5)], [expected(A, -5, "a", ended=False)], [(AWAITED, A, 0)], []),
-    "more": ([("a", 7)], [expected(A, 5, "a")], [(DIFFERENT, A, 2)], []),
-    "less": ([("a", 4)], [expected(A, 5, "a")], [(DIFFERENT, A, -1)], []),
-    "more went out": ([("a", -7)], [expected(A, -5, "a")], [(DIFFERENT, A, -2)], []),
-    "nobody's": ([("x", 5)], [], [(UNKNOWN, None, 5)], []),
-    "the other way": ([("a", -5)], [expected(A, 5, "a")], [(UNKNOWN, None, -5)], [A]),
-    "twice": ([("a", 5), ("a", 5)], [expected(A, 5, "a")], [(MATCHED, A, 0), (DUPLICATE, A, 5)], []),
-    "again, on another statement": ([("a", 5)], [expected(A, 5, "a", taken=True)], [(DUPLICATE, A, 5)], []),
-    "twice, and it is two": (
-        [("a", 5), ("a", 5)],
-        [expected(A, 5, "a"), expected(B, 5, "a")],
-        [(MATCHED, A, 0), (MATCHED, B, 0)],
-        [],
-    ),
-    "the same amount goes before what is left": (
-        [("a", 6), ("a", 5)],
-        [expected(A, 5, "a"), expected(B, 9, "a")],
-        [(DIFFERENT, B, -3), (MATCHED, A, 0)],
-        [],
-    ),
-    "a payment and its chargeback": (
-        [("a", -5), ("a", 5)],
-        [expected(A, 5, "a"), expected(B, -5, "a")],
-        [(MATCHED, B, 0), (MATCHED, A, 0)],
-        [],
-    ),
-    "not on the statement": (
-        [("a", 5)],
-        [expected(A, 5, "a"), expected(B, 6, "a"), expected(C, 7, "a", ended=False)],
-        [(MATCHED, A, 0)],
-        [B],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_line_is_matched_as_the_table_says(case: str):
-    lines, orders, wanted, in_transit = CASES[case]
-    matching = match([Line(*line) for line in lines], orders)
-    assert matching.lines == [Matched(*row) for row in wanted]
-    assert matching.in_transit == in_transit
-
-
-REFS = st.sampled_from("abcd")
-AMOUNTS = st.integers(-4, 4).filter(bool)
-LINES = st.lists(st.builds(Line, REFS, AMOUNTS), max_size=12)
-ORDERS = st.lists(st.tuples(st.frozensets(REFS, max_size=2), AMOUNTS, st.booleans(), st.booleans()), max_size=12).map(
-    lambda rows: [Expected(UUID(int=i), *row) for i, row in enumerate(rows)]
-)
-
-
-def holds(lines: list[Line], orders: list[Expected], found: list[Matched]) -> None:
-    by_id = {each.order: each for each in orders}
-    explaining = [row.order for row in found if row.outcome in {MATCHED, AWAITED, DIFFERENT}]
-    assert len(explaining) == len(set(explaining))
-    assert not any(by_id[order].taken for order in explaining)
-    total = sum(line.amount for line in lines)
-    assert sum(row.difference for row in found) == total - sum(by_id[order].amount for order in explaining)
-    for line, row in zip(lines, found, strict=True):
-        assert (row.difference == 0) == (row.outcome in {MATCHED, AWAITED})
-        assert (row.order is None) == (row.outcome is UNKNOWN)
-        if row.order is not None:
-            assert line.ref in by_id[row.order].refs
-            assert line.amount * by_id[row.order].amount > 0
-
-
-@given(LINES, ORDERS)
-def test_differences_are_the_statement_less_the_books_and_an_order_explains_one_line(lines, orders):
-    matching = match(lines, orders)
-    holds(lines, orders, matching.lines)
-    explained = {row.order for row in matching.lines}
-    assert not explained & set(matching.in_transit)
-
-
-@given(LINES, ORDERS)
-def test_no_order_that_would_explain_a_line_is_left_over(lines, orders):
-    matching = match(lines, orders)
-    used = {row.order for row in matching.lines if row.outcome in {MATCHED, AWAITED, DIFFERENT}}
-    free = [each for each in orders if each.order not in used and not each.taken]
-    for line, row in zip(lines, matching.lines, strict=True):
-        if row.outcome in {DUPLICATE, UNKNOWN}:
-            assert not any(line.ref in each.refs and line.amount * each.amount > 0 for each in free)
-
-
-def test_an_order_that_explains_two_lines_is_noticed():
-    lines, orders = [Line("a", 5), Line("a", 5)], [expected(A, 5, "a")]
-    with pytest.raises(AssertionError):
-        holds(lines, orders, [Matched(MATCHED, A, 0), Matched(MATCHED, A, 0)])
-
 
 # --- Imports --------------------------------------------------------------------------------------------------------
 
