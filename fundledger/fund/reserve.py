@@ -49,7 +49,7 @@ class _Changes(msgspec.Struct):
 
 
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
-    """Lock what these take of, in one order for everybody: merchants, originals, payments."""
+    """Lock what these take of, in one order for all batches: merchants, originals, payments, and in `reserve` days."""
     await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL)}
     unverified_merchants = {}
@@ -169,11 +169,12 @@ async def release(connection: Connection, macs: OrderMacs, refused: Sequence[Ord
     by_kind: dict[Kind, list[Order]] = {}
     for order in refused:
         by_kind.setdefault(order.kind, []).append(order)
-    await sums.give_back_days(connection, macs, by_kind.get(Kind.WITHDRAWAL, []))
+    # In the order in which a batch reserves, so that the two never wait for each other.
     await _release_reversals(connection, macs, by_kind.get(Kind.REVERSAL, []))
     await _release_payments(connection, macs, by_kind.get(Kind.REFUND, []) + by_kind.get(Kind.CHARGEBACK, []))
     for settlement in by_kind.get(Kind.SETTLEMENT, []):
         await _release_settlement(connection, macs, settlement)
+    await sums.give_back_days(connection, macs, by_kind.get(Kind.WITHDRAWAL, []))
 
 
 async def _release_reversals(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> None:
@@ -305,6 +306,9 @@ def _reverse(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
         return Refusal(Code.ORDER_NOT_REVERSIBLE, f"the order is {original.state}", "of_order_no")
     payment = locked.payments.get(original.id)
     if payment is not None:
+        if payment.reversed:
+            # The account service would refuse it, and what that gives back is that the payment was reversed.
+            return Refusal(Code.ORDER_ALREADY_REVERSED, "the payment was reversed before", "of_order_no")
         if payment.refunded or payment.charged_back:
             detail = "a part of the payment came back already: refund the rest"
             return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")

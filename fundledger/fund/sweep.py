@@ -110,6 +110,8 @@ class FundSweep:
         begun = State.CREATED if order.kind is Kind.ADJUSTMENT else State.POSTING
         if (row["last_event"] or begun) != order.state:
             return f"its state, which is {order.state}, and was {row['last_event'] or begun}"
+        if order.reversed_by != row["reversal"]:
+            return f"which order reversed it, which is {order.reversed_by}, and was {row['reversal']}"
         if order.state in _POSTED and order.kind is not Kind.REVERSAL:
             return await self._link.contradiction(order)
         if order.state in _KNOWN and await self._link.is_posted(order) is not (order.state in _POSTED):
@@ -151,7 +153,7 @@ class FundSweep:
 
 def _order(row: Any) -> Order:
     fields = dict(row)
-    del fields["last_event"]
+    del fields["last_event"], fields["reversal"]
     return order_from(fields)
 
 

@@ -1,5 +1,6 @@
 """What orders take of a payment, of a day and of an order that is reversed: against a plainer model, in a real database."""
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -21,6 +22,7 @@ from fundledger.fund.rows import MERCHANT, PAYMENT, Progress, merchant_fields
 from tests.fund.bank import Pool, an_order
 from tests.support.fund_ids import IDS, MACS, order_id
 from tests.support.length import unless_long
+from tests.support.waiting import eventually
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CASES = unless_long(60, 2_000)
@@ -248,6 +250,48 @@ async def test_what_a_refused_order_took_is_given_back(world: World) -> None:
     assert (await world.row(first), await world.row(second)) == before
     assert await world.reversed_by(order_id(Kind.PAYMENT, world.name, second)) is None
     assert await world.days() == {(world.name, 1): 8}
+
+
+async def test_a_release_locks_in_the_order_in_which_a_batch_reserves(world: World, fund_pool: Pool) -> None:
+    number = await world.payment(10, settled=0)
+    refund, withdrawal = world.refund(number, 3), world.withdraw(5)
+    assert await world.codes(refund, withdrawal) == [None, None]
+    async with fund_pool.acquire() as other:
+        async with other.transaction():
+            await other.execute("SELECT FROM fund.payments WHERE order_id = $1 FOR UPDATE", world.id_of(number))
+
+            async def waits() -> bool:
+                return await other.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid)
+
+            async def release() -> None:
+                async with world.connection.transaction():
+                    await reserve.release(world.connection, MACS, [refund.order, withdrawal.order])
+
+            pid = world.connection.get_server_pid()
+            released = asyncio.ensure_future(release())
+            await eventually(waits, "the release waits for the payment")
+            # A batch takes the day after the payment: where the release had it, each would wait for the other.
+            statement = "SELECT amount FROM fund.withdrawal_days WHERE merchant = $1 FOR UPDATE NOWAIT"
+            assert await other.fetchval(statement, world.name) == 5
+        await released
+    assert (await world.row(number))[0] == 0
+    assert await world.days() == {(world.name, 1): 0}
+
+
+async def test_a_payment_that_was_reversed_is_not_reversed_again_where_its_order_does_not_name_the_reversal(
+    world: World,
+) -> None:
+    """Its refusal by the account service would be given back, and the payment could be refunded as well."""
+    number = await world.payment(10, settled=0)
+    assert await world.codes(world.reverse(number)) == [None]
+    order = (await orders.read_orders(world.connection, [world.id_of(number)]))[world.id_of(number)]
+    order.reversed_by = None
+    MACS.seal(order)
+    edit = "UPDATE fund.orders SET reversed_by = NULL, mac = $2 WHERE id = $1"
+    await world.connection.execute(edit, order.id, order.mac)
+    again, refund = world.reverse(number), world.refund(number, 1)
+    assert await world.codes(again, refund) == [Code.ORDER_ALREADY_REVERSED] * 2
+    assert (await world.row(number))[-1] is True
 
 
 async def test_what_a_refused_settlement_took_is_pending_again(world: World) -> None:

@@ -155,6 +155,8 @@ EDITS = {
         "",
     ),
     "orders: its terms": ("UPDATE fund.orders SET amount = 2000 WHERE order_no = 'q'", ""),
+    "orders: its reversal": ("UPDATE fund.orders SET reversed_by = NULL WHERE order_no = 'undone'", ""),
+    "orders: what did not reverse it": ("UPDATE fund.orders SET reversed_by = id WHERE order_no = 'q'", ""),
     "orders: its state": (
         "UPDATE fund.orders SET state = 'refused', problem = '{}', posted_at = NULL WHERE order_no = 'q'",
         "",
