@@ -90,7 +90,7 @@ class StatementRows:
     async def start(self) -> "StatementRows":
         # Rows come in the order in which they were written unless the statement asks for another: no index sorts them.
         await self.connection.execute(
-            "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off"
+            "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SET TimeZone = 'UTC'"
         )
         for name, column, kind, place, generated in await self.connection.fetch(_COLUMNS):
             table = self._tables.setdefault(name, Table(name, [], {}, set()))
