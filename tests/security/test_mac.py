@@ -1,6 +1,8 @@
 """MACs: the fast one equals the standard library's, and no two contents have one encoding."""
 
 import hmac
+import itertools
+import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -127,3 +129,60 @@ def test_one_kind_is_never_read_as_another(data: st.DataObject) -> None:
 def test_times_survive_as_microseconds(moment: datetime) -> None:
     moment = moment.replace(tzinfo=UTC)
     assert clock.moment(clock.us(moment)) == moment
+
+
+FIRST_OF = [
+    # slots, buffered, what is appended
+    (1, False, b""),
+    (2, False, b"\x02\0\0\0"),
+    (256, False, b"\0\x01\0\0"),
+    (1, True, b"\x01\0\x01\0"),
+    (4, True, b"\x04\0\x01\0"),
+]
+
+
+@pytest.mark.parametrize(("slots", "buffered", "more"), FIRST_OF)
+def test_a_first_slot_tells_of_its_account_what_is_not_as_it_was_opened(
+    slots: int, buffered: bool, more: bytes
+) -> None:
+    assert canonical.first_of(slots, buffered, b"message") == b"message" + more
+
+
+def test_a_chain_begins_with_32_zero_bytes() -> None:
+    assert canonical.GENESIS == b"\0" * 32
+
+
+def test_new_rows_are_written_with_the_layout_that_covers_the_module() -> None:
+    assert canonical.LAYOUT == 2
+
+
+def with_length(text: str | None) -> bytes:
+    return b"\xff" * 4 if text is None else struct.pack("<I", len(text.encode())) + text.encode()
+
+
+@pytest.mark.parametrize("lines", [(), (1, -5), (1, -5, 2, 5), (1, -5, 2, 3, 3, 2)])
+@pytest.mark.parametrize("present", list(itertools.product((False, True), repeat=5)), ids=str)
+def test_a_voucher_has_each_field_at_its_place_whichever_others_it_has(
+    present: tuple[bool, ...], lines: tuple[int, ...]
+) -> None:
+    values = ("a reference", "{}", "h-1", b"r" * 16, "{refused}")
+    reference, metadata, hold, reverses, refusal = (
+        value if there else None for value, there in zip(values, present, strict=True)
+    )
+    fixed = struct.pack("<8s16siqqBHI", b"voucher2", b"v" * 16, 700_000, 12, 7, 1, 3, len(lines))
+    expected = fixed + b"".join(struct.pack("<q", number) for number in lines)
+    expected += with_length("dev") + with_length("pay") + struct.pack("<I", 32) + b"d" * 32
+    expected += with_length(reference) + with_length(metadata) + with_length(hold)
+    expected += (b"\0" if reverses is None else b"\x01" + reverses) + with_length(refusal)
+    fields = (b"v" * 16, "dev", "pay", b"d" * 32, 700_000, 12, 7, lines)
+    assert canonical.voucher_2(*fields, reference, metadata, hold, reverses, refusal, True, 3) == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 300])
+def test_a_summary_says_how_many_vouchers_it_has(count: int) -> None:
+    """Or the module after the ids could be read as one of them."""
+    ids = bytes(range(16)) * count
+    fields = (1, 0, 7, ids, 500, 900, 700_000, 12, canonical.GENESIS, 1)
+    fixed = struct.pack("<qiqqqiq32sHI", 1, 0, 7, 500, 900, 700_000, 12, bytes(32), 1, count)
+    assert canonical.summary(*fields) == b"summary1" + fixed + ids
+    assert canonical.summary_2("dev", *fields) == b"summary2" + fixed + ids + with_length("dev")
