@@ -103,7 +103,11 @@ def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
     found = (home / "bin" / "postgres").stat()
     mark = hashlib.sha256(f"{home}:{found.st_size}:{found.st_mtime_ns}".encode()).hexdigest()[:16]
     copy = COPIES / f"postgres-{mark}"
-    COPIES.mkdir(mode=0o755, parents=True, exist_ok=True)
+    COPIES.mkdir(parents=True, exist_ok=True)
+    copies = COPIES.lstat()
+    if copies.st_uid == 0 and stat.S_ISDIR(copies.st_mode) and not copies.st_mode & stat.S_IXOTH:
+        # The umask of `serve` is 077, and the user that Postgres runs as has to pass through this folder.
+        COPIES.chmod(0o755)
     if not copy.exists():
         _copy(home, copy)
     for path in (COPIES, copy, copy / "bin" / "postgres"):

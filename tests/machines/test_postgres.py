@@ -75,6 +75,8 @@ def test_binaries_in_a_private_folder_are_copied_to_where_their_user_reaches_the
     copies = Path(tempfile.mkdtemp(dir="/var/lib")) / "copies"
     copies.parent.chmod(0o755)
     monkeypatch.setattr(system_user, "COPIES", copies)
+    # As `serve` has it.
+    umask = os.umask(0o077)
     try:
         found = system_user.binaries_for(server._user, private)
         assert found.is_relative_to(copies)
@@ -89,6 +91,7 @@ def test_binaries_in_a_private_folder_are_copied_to_where_their_user_reaches_the
         with pytest.raises(PermissionError):
             system_user.binaries_for(server._user, private)
     finally:
+        os.umask(umask)
         shutil.rmtree(copies.parent)
 
 
