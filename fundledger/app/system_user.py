@@ -101,8 +101,9 @@ def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
     if reaches(user, home / "bin" / "postgres"):
         return home / "bin"
     found = (home / "bin" / "postgres").stat()
-    mark = hashlib.sha256(f"{home}:{found.st_size}:{found.st_mtime_ns}".encode()).hexdigest()[:16]
+    mark = hashlib.sha256(f"2:{home}:{found.st_size}:{found.st_mtime_ns}".encode()).hexdigest()[:16]
     copy = COPIES / f"postgres-{mark}"
+    bin_ = copy / home.parent.name / home.name / "bin"
     COPIES.mkdir(parents=True, exist_ok=True)
     copies = COPIES.lstat()
     if copies.st_uid == 0 and stat.S_ISDIR(copies.st_mode) and not copies.st_mode & stat.S_IXOTH:
@@ -110,19 +111,23 @@ def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
         COPIES.chmod(0o755)
     if not copy.exists():
         _copy(home, copy)
-    for path in (COPIES, copy, copy / "bin" / "postgres"):
+    for path in (COPIES, copy, bin_ / "postgres"):
         there = path.lstat()
         if there.st_uid != 0 or stat.S_ISLNK(there.st_mode) or there.st_mode & 0o022:
             raise PermissionError(1, f"{path} can be changed by others than root")
-    return copy / "bin"
+    return bin_
 
 
 def _copy(home: Path, copy: Path) -> None:
+    """Copy what Postgres needs of an installation, and the libraries beside its package, to where it looks for them."""
+    package = home.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    needed = [home / name for name in _NEEDED] + ([libraries] if libraries.is_dir() else [])
     draft = Path(tempfile.mkdtemp(dir=copy.parent))
     try:
-        for name in _NEEDED:
-            source, target = home / name, draft / name
-            target.parent.mkdir(exist_ok=True)
+        for source in needed:
+            target = draft / source.relative_to(package.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, target, symlinks=True)
             else:

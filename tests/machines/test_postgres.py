@@ -64,32 +64,30 @@ def test_binaries_in_a_private_folder_are_copied_to_where_their_user_reaches_the
 ) -> None:
     server = EmbeddedPostgres(folder, memory_mb=128)
     home = server._bin.parent
-    private = folder / "private"
-    for name in ("bin/postgres", "bin/initdb"):
-        (private / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(home / name, private / name)
-    for name in ("lib", "share"):
-        (private / name).mkdir()
-        (private / name / "file").write_text(name)
+    package, private = home.parent, folder / "private"
+    shutil.copytree(package, private / package.name, symlinks=True)
+    shutil.copytree(f"{package}.libs", private / f"{package.name}.libs", symlinks=True)
     private.chmod(0o700)
+    private_home = private / package.name / home.name
     copies = Path(tempfile.mkdtemp(dir="/var/lib")) / "copies"
     copies.parent.chmod(0o755)
     monkeypatch.setattr(system_user, "COPIES", copies)
     # As `serve` has it.
     umask = os.umask(0o077)
     try:
-        found = system_user.binaries_for(server._user, private)
+        found = system_user.binaries_for(server._user, private_home)
         assert found.is_relative_to(copies)
-        assert system_user.binaries_for(server._user, private) == found
+        assert system_user.binaries_for(server._user, private_home) == found
         assert server._user is not None
-        done = subprocess.run(
-            [found / "postgres", "--version"], user=server._user.pw_uid, check=False, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
+        for program in ("postgres", "initdb"):
+            done = subprocess.run(
+                [found / program, "--version"], user=server._user.pw_uid, check=False, capture_output=True
+            )
+            assert done.returncode == 0, done.stderr
         assert mode(private) == 0o700
         (found / "postgres").chmod(0o777)
         with pytest.raises(PermissionError):
-            system_user.binaries_for(server._user, private)
+            system_user.binaries_for(server._user, private_home)
     finally:
         os.umask(umask)
         shutil.rmtree(copies.parent)
