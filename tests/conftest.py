@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Below `nohup` it is ignored, and the services of the tests would inherit that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "layout(shards, platform_slots): of the ledger that a test gets")
 
 
