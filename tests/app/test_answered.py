@@ -142,7 +142,7 @@ class Service(SimpleNamespace):
         limiter = self.gate.limiter
         assert limiter is not None
         bucket = limiter.chain("dev", ApiClass.PAYMENT, None, None).buckets[0]
-        return bucket.used + bucket.debt
+        return self.world.granted.get(bucket.key, 0) + bucket.debt
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ class World:
         self.now = START_S
         self.states: dict[str, State | None] = {}
         self.asked = 0
+        self.granted: dict[str, int] = {}
 
     def decide(self, keys: list[str], numbers: list[int]) -> list[int]:
         asks = []
@@ -46,7 +47,8 @@ class World:
         for key, state in zip(keys, written, strict=True):
             self.states[key] = state or self.states.get(key)
         reply = [int(ok)]
-        for grant in grants:
+        for key, ask, grant in zip(keys, asks, grants, strict=True):
+            self.granted[key] = self.granted.get(key, 0) + grant.granted + ask.debt
             reply += [grant.granted, grant.remaining, grant.retry_us, grant.reset_us]
         return reply
 
