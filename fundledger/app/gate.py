@@ -65,16 +65,19 @@ class Gate:
         is not charged again.
         """
         merchant = account_id = None
-        seen = self.hot_keys.seen
         if accounts:
-            for account in accounts:
-                seen("merchant", account.owner, cost)
-                seen("account", account.id, cost)
             account = accounts[0]
             account_id = account.id
             merchant = passage.merchant = account.owner
-        if not passage.seen:
-            seen("caller", passage.module, cost)
+        if account_id is not None and merchant is not None and len(accounts) == cost == 1 and not passage.seen:
+            self.hot_keys.payment(merchant, account_id, passage.module)
+        else:
+            seen = self.hot_keys.seen
+            for account in accounts:
+                seen("merchant", account.owner, cost)
+                seen("account", account.id, cost)
+            if not passage.seen:
+                seen("caller", passage.module, cost)
         limiter = self.limiter
         if limiter is not None and passage.chain is not TRUSTED:
             chain = limiter.chain(passage.module, passage.api_class, merchant, account_id)

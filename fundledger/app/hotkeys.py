@@ -50,6 +50,20 @@ class HotKeys:
         self._last: dict[str, Window] = {}
         self._begin()
 
+    def payment(self, merchant: str, account: str, caller: str) -> None:
+        """Count a request that moves money from or to one account: as `seen` of its three keys, in less time."""
+        now = self._clock()
+        if now >= self._ends:
+            self._turn(now)
+        totals, tops = self._totals, self._tops
+        for kind, key in (("merchant", merchant), ("account", account), ("caller", caller)):
+            totals[kind] += 1
+            counts = tops[kind].counts
+            if key in counts:
+                counts[key] += 1
+            else:
+                tops[kind].add(key, 1)
+
     def seen(self, kind: str, key: str, weight: int = 1) -> None:
         """Count a key of one of KINDS. Costs the same however many keys there are."""
         now = self._clock()

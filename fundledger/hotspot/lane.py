@@ -46,6 +46,8 @@ LINES_MAX = 4_000
 metadata count as a line. One command may have more.
 """
 METADATA_BYTES = 512
+FEW = 50
+"""So many vouchers never have more than LINES_MAX: one has 64 lines and 4 KB of metadata at most."""
 FLUSH_ATTEMPTS = 5
 """After so many flushes that failed, callers are told that the outcome is unknown."""
 
@@ -261,6 +263,12 @@ class Lane:
         _deliver(items, outcomes)
 
     def _take(self) -> list[Item]:
+        if len(self._queue) <= min(FEW, self._batch_size_max) and not any(
+            type(command) is AtomicGroup for command, _, _ in self._queue
+        ):
+            items = list(self._queue)
+            self._queue.clear()
+            return items
         size = lines = 0
         count = 0
         for command, _, _ in self._queue:

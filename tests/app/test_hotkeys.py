@@ -98,3 +98,15 @@ def test_what_several_workers_saw_is_added_up():
     window.add(Window(30, {"b": 20, "c": 10}))
     assert window.top(2) == [("b", 24.0, 0.6), ("c", 10.0, 0.25)]
     assert Window().top(3) == []
+
+
+def test_a_payment_counts_as_its_three_keys_do_one_by_one(keys: HotKeys, clock: Clock):
+    others = HotKeys(clock)
+    for i in range(3 * CAPACITY):
+        merchant, account = f"m:{i % (CAPACITY + 9)}", f"m:{i % (CAPACITY + 9)}:{i % 2}"
+        keys.payment(merchant, account, "dev")
+        for kind, key in (("merchant", merchant), ("account", account), ("caller", "dev")):
+            others.seen(kind, key)
+    clock.now += 1
+    assert keys.last() == others.last()
+    assert all(window.total == 3 * CAPACITY for window in keys.last().values())
