@@ -47,7 +47,7 @@ class Peers:
         return 0.0
 
     def _forget(self, now: float) -> None:
-        """Forget those that are owed nothing; all of them when there are too many at once."""
+        """Remove addresses with a full allowance; remove all addresses when there are too many."""
         self._until = {peer: until for peer, until in self._until.items() if until > now}
         if len(self._until) >= PEERS_MAX:
             self._until = {}

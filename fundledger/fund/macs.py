@@ -27,7 +27,7 @@ from fundledger.security.row_macs import NO_KEY, RowMacs, microseconds
 
 FieldsOf = Callable[[Any], tuple[object, ...]]
 LAYOUT: Final = 2
-"""What new orders are written with. Layout 1 left out what becomes of an order; `fund_mac_sweep` brings it over."""
+"""The layout of new orders. Layout 1 leaves out the outcome of an order; the daemon `fund_mac_sweep` replaces it."""
 LOOK_EVERY_S: Final = 5.0
 _PURPOSE: Final = b"fundledger fund rows 1"
 _ORDER_1: Final = b"order__1"

@@ -42,12 +42,12 @@ class Progress(msgspec.Struct):
 
     @property
     def unsettled(self) -> int:
-        """What of it is pending."""
+        """The amount of the payment that is pending."""
         return self.amount - self.settled - self.refunded_unsettled
 
     @property
     def returnable(self) -> int:
-        """What of it has not come back yet."""
+        """The amount of the payment that can still be refunded or charged back."""
         return self.amount - self.refunded - self.charged_back
 
     def fields(self) -> tuple[object, ...]:

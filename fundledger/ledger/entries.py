@@ -1,6 +1,6 @@
 """Entries of a batch: each moves the balance of its sub-account, and is chained to the one before.
 
-A line on a platform account moves the balance at once, and is journaled with all others of its batch on that sub-
+A line on a platform account moves the balance immediately, and is journaled with all others of its batch on that sub-
 account, by one entry for each module, which names its vouchers: the detail is in the vouchers' lines. So an entry is
 of one module, and the ids that it names are ids of that module.
 """

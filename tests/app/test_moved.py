@@ -1,4 +1,4 @@
-"""What a voucher is limited as follows from its lines: the table, and that neither order nor decoys change it."""
+"""The class and the charged accounts of a voucher follow from its lines; neither their order nor decoys change them."""
 
 import itertools
 

@@ -191,7 +191,7 @@ class Machine:
         if "available" in self.model.frozen:
             has = 0
         elif order.order_no == self.spender and before > 1 and len(looks) < self.spends:
-            # What is left is less than the attempt takes.
+            # The remaining amount is smaller than the attempt needs.
             amount = before - min(before, order.amount) * 2 // 3
             how, self.desk.accounts.how = self.desk.accounts.how, HEARD
             wait_s, self.desk.desk._wait_s = self.desk.desk._wait_s, WAIT_S
