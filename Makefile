@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PROCESSES ?= 4
 
 .PHONY: serve demo test mutants lint bench loadtest prove definitions client-tools lock
 
@@ -11,8 +12,8 @@ serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; C
 demo: $(STAMP) ## a day of a small platform on services of its own, and a proof of the books
 	@$(BIN)/fundledger demo
 
-test: $(STAMP) lint ## everything: style, types, import contracts, tests on a real Postgres
-	$(BIN)/python -m pytest
+test: $(STAMP) lint ## everything: style, types, import contracts, tests on a real Postgres; PROCESSES=1 for one after the other
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --durations 20
 
 mutants: $(STAMP) ## the tests of the tests: small faults, one at a time; ONLY="fundledger/fund/sql ...", ARGS="--budget 600"
 	$(BIN)/python -m tests.mutants --json .mutants.json --resume $(if $(ONLY),--only $(ONLY)) $(ARGS)
@@ -43,6 +44,7 @@ client-tools: ## what tests/client/test_generated.py needs beside Java, Go and N
 	npm install --silent --no-fund --no-audit --prefix .client-tools typescript@5.6
 
 lock: ## renew requirements.txt from pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile -q --universal --all-extras --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
 
 $(STAMP): requirements.txt pyproject.toml

@@ -27,6 +27,30 @@ def pytest_configure(config: pytest.Config) -> None:
     # Below `nohup` it is ignored, and the services of the tests would inherit that.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "layout(shards, platform_slots): of the ledger that a test gets")
+    config.addinivalue_line("markers", "drill: takes long, and most of that waiting: begun first, several at a time")
+    config.addinivalue_line(
+        "markers", "timed: right only on a machine that does nothing else: `make test` runs them last"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the drills first, as many to each process of the run: a long test that is begun last makes all wait for it.
+
+    pytest-xdist gives each process one slice of the list to begin with, and all slices have the same length.
+    """
+    runners = getattr(config, "workerinput", {}).get("workercount", 1)
+    drills = [item for item in items if item.get_closest_marker("drill")]
+    others = [item for item in items if not item.get_closest_marker("drill")]
+    left = len(items)
+    items.clear()
+    for i in range(runners):
+        ours = drills[i::runners]
+        filled = max(0, left // (runners - i) - len(ours))
+        items += [*ours, *others[:filled]]
+        del others[:filled]
+        left -= len(ours) + filled
+    items += others
 
 
 def layout_of(request: pytest.FixtureRequest) -> Layout:

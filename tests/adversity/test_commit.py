@@ -33,6 +33,8 @@ from tests.adversity.proxy import Fault as WireFault
 from tests.support.ledger import capture, code, codes, new_id, release, reversal, transfer
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 CUTS = {"before": cut_before_commit, "with": cut_with_commit, "after": cut_after_commit}
 PLENTY = 1_000_000
 BYTES_TRIED = 100

@@ -25,6 +25,8 @@ from tests.support.length import unless_long
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 BROKEN = Path(__file__).with_name("broken")
 RECOVERED_S = 90.0
 

@@ -9,6 +9,8 @@ from tests.adversity.conftest import Tell, Torn
 from tests.adversity.proxy import Fault, cut_at_message
 from tests.support.ledger import Ledger, new_id, posted, transfer
 
+pytestmark = pytest.mark.drill
+
 AMOUNTS = (5, 7, 9)
 
 

@@ -31,6 +31,8 @@ from tests.support.running import RunningService, free_port, run, short_folder
 from tests.support.valkey import a_redis
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 
 @pytest.fixture(scope="module")
 async def limited() -> AsyncIterator[Limited]:

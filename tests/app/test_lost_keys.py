@@ -17,6 +17,8 @@ from tests.support.ledger import Ledger
 from tests.support.running import RunningService, run
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 ACCOUNT = "merchant:m:available"
 
 

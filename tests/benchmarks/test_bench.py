@@ -33,6 +33,8 @@ from tests.support.length import unless_long
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 SMALL = {"POSTGRES_MEMORY_MB": "256"}
 BRIEF = unless_long("0.4", "2")
 

@@ -11,6 +11,8 @@ from fundledger.benchmarks import bench, refund_race, whole
 from tests.support.length import unless_long
 from tests.support.running import short_folder
 
+pytestmark = pytest.mark.drill
+
 BRIEF = unless_long("0.4", "2")
 
 

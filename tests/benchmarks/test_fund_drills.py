@@ -8,6 +8,8 @@ from fundledger.benchmarks import cut, fund_kill
 from tests.benchmarks.test_fund_bench import folder, report_of  # noqa: F401 - a fixture
 from tests.support.length import unless_long
 
+pytestmark = pytest.mark.drill
+
 
 def test_a_cut_of_the_link_strands_no_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     for name, seconds in (("RATE", 60.0), ("BEFORE_S", 2.0), ("CUT_S", unless_long(2.0, 30.0)), ("AFTER_S", 2.0)):

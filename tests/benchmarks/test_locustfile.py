@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from tests.benchmarks.tiny import TinyServer
 from tests.support.running import RunningService
+
+pytestmark = pytest.mark.drill
 
 ROOT = Path(__file__).parents[2]
 LOCUST = Path(sys.executable).with_name("locust")

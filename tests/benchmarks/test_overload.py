@@ -27,6 +27,8 @@ from tests.benchmarks.tiny import TinyServer
 from tests.support.length import unless_long
 from tests.support.running import short_folder
 
+pytestmark = pytest.mark.drill
+
 MS = 1_000_000
 
 

@@ -24,7 +24,7 @@ from fundledger.fund.order import Kind
 from fundledger.fund.requests import REQUESTS, MerchantRequest
 from tests.client.stub import CUT, Say, Stub, problem
 
-ID = uuid.uuid4()
+ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
 ORDER: dict[str, Any] = {
     "id": str(ID),
     "kind": "payment",

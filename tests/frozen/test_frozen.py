@@ -15,6 +15,8 @@ from tests.support.client import Client
 from tests.support.running import RunningService, run
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 CHANGES = {"heat"}
 """Members that depend on what happens now."""
 

@@ -33,6 +33,8 @@ from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, STUCK, UNHEARD
 from tests.support.length import unless_long
 from tests.support.running import RunningService
 
+pytestmark = pytest.mark.drill
+
 SEED = 11
 ROUNDS = unless_long(1, 200)
 ROUNDS_MORE = 15

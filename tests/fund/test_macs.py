@@ -35,7 +35,7 @@ BECAME = {"state", "problem", "posted_at", "reversed_by", "stuck_from", "voucher
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=10.0) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=3.0) as desk:
         yield desk
 
 

@@ -46,7 +46,7 @@ class Cut(AccountLink):
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    desk = FundDesk(fund_database, service.base_url, service.fund_token, wait_s=10.0)
+    desk = FundDesk(fund_database, service.base_url, service.fund_token, wait_s=3.0)
     desk.link = Cut(desk.accounts)
     async with desk:
         yield desk

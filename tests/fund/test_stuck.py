@@ -51,7 +51,7 @@ def refusal(id_: UUID, code: str, status: int) -> VoucherResult:
 
 @pytest.fixture
 async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=10.0) as desk:
+    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=3.0) as desk:
         yield desk
     await prove_fund(fund_database, service.dsn, desk.salt)
 

@@ -15,6 +15,8 @@ from tests.support.client import Client, new_id, voucher
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 CLIENTS = 64
 Request = Callable[[], bytes]
 

@@ -23,6 +23,8 @@ from tests.support.ledger import Ledger, transfer
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 FAIL = """
 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -7,9 +7,13 @@ import re
 import subprocess
 import threading
 
+import pytest
+
 from tests.support.client import Client, new_id
 from tests.support.running import COMMAND, RunningService
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.drill
 
 LINES = 6_000
 

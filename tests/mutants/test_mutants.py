@@ -16,6 +16,8 @@ from tests.mutants.selection import files_of, mutants_of, read_accepted, read_ta
 from tests.mutants.sql import sql_mutants
 from tests.support.row_cases import read_cases
 
+pytestmark = pytest.mark.drill
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -17,6 +17,8 @@ from tests.support.ordinary import ROOT, NotPossible, User, ordinary_user, this_
 from tests.support.running import free_port, short_folder
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.drill
+
 PAGE = ROOT / "docs" / "operations.md"
 COLD = ("cold backup",)
 HOT = ("hot backup 1: tools", "hot backup 2: databases", "hot backup 3: files")

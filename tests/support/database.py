@@ -67,7 +67,8 @@ class Databases:
         """The DSN of a copy of a template; of `template1`, it has no schema of ours."""
         self._made += 1
         name = f"test_{self._made}"
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # A third quicker than by the log, where nothing waits for the disk.
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return self.dsn(name)
 
     async def drop(self, dsn: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -25,10 +26,22 @@ MEMORY_BYTES_MIN = 4 << 30
 """Of whatever is made meanwhile: the largest service of a test has less than one."""
 
 
+PORTS = 20000
+"""The first of the ports of the tests: below those that the kernel gives to connections, so that none takes one of them
+between its choice and its use."""
+PORTS_OF_RUNNER = 1500
+_ports = itertools.cycle(range(PORTS_OF_RUNNER))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, and that no other process of this run of the tests chooses."""
+    runner = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for at in itertools.islice(_ports, PORTS_OF_RUNNER):
+        port = PORTS + runner % 8 * PORTS_OF_RUNNER + at
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports of the tests are taken")
 
 
 def short_folder() -> Path:
