@@ -1,6 +1,6 @@
 """Vouchers, holds and accounts as JSON. The same record always gives the same bytes: a replay is byte-identical."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,7 @@ STATUS_NAMES = {
 }
 EXACT_MAX: Final = (1 << 53) - 1
 _last_instant = (-1, "")
+_last_status: tuple[int, date, str, str] = (-1, date.min, "", "")
 
 
 def instant(us: int) -> str:
@@ -40,7 +41,9 @@ def voucher(record: Record) -> bytes:
     """A posted voucher, as its poster is answered and as every repeat is. Ids and types need no escaping."""
     entries = ",".join(
         [
-            f'{{"account":"{account.id}","side":"{"credit" if amount > 0 else "debit"}","amount":{abs(amount)}}}'
+            f'{{"account":"{account.id}","side":"credit","amount":{amount}}}'
+            if amount > 0
+            else f'{{"account":"{account.id}","side":"debit","amount":{-amount}}}'
             for account, amount in record.lines
         ]
     )
@@ -53,10 +56,19 @@ def voucher(record: Record) -> bytes:
     if record.metadata is not None:
         more += f',"metadata":{record.metadata}'
     return (
-        f'{{"id":"{record.id}","type":"{record.type}","status":"posted","posted_at":"{instant(record.posted_at_us)}",'
-        f'"accounting_date":"{record.accounting_date}","module":"{record.module}",'
-        f'"entries":[{entries}],"reference":{reference}{more}}}'
+        f'{{"id":"{record.id}","type":"{record.type}",{_status(record)},"entries":[{entries}],"reference":{reference}{more}}}'
     ).encode()
+
+
+def _status(record: Record) -> str:
+    """The members that say when a voucher was posted, and for which module. The last ones are kept, as of `instant`."""
+    global _last_status  # noqa: PLW0603 - see above
+    us, date_, module, members = _last_status
+    if us != record.posted_at_us or module != record.module or date_ != record.accounting_date:
+        us, date_, module = record.posted_at_us, record.accounting_date, record.module
+        members = f'"status":"posted","posted_at":"{instant(us)}","accounting_date":"{date_}","module":"{module}"'
+        _last_status = (us, date_, module, members)
+    return members
 
 
 def voucher_members(record: Record, reversed_by: object | None) -> dict[str, Any]:
