@@ -144,6 +144,7 @@ def decoder(type_: type[T], quotes: Callable[[T], int] | None = None) -> Callabl
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             explain(error)
         if quotes is None or body.count(b'"') != quotes(decoded):
+            _refuse_long_metadata(decoded)
             refuse_duplicate_keys(body or b"{}")
         return decoded
 
@@ -190,6 +191,17 @@ def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise malformed(f"the key {cut(key)!r} stands twice in one object", field=cut(key))
             seen.add(key)
     return found
+
+
+def _refuse_long_metadata(decoded: object) -> None:
+    """Raises BadRequest (400). Before each value of a body is looked at: metadata may be all of it."""
+    given = getattr(decoded, "metadata", None)
+    if type(given) is msgspec.Raw and len(bytes(given)) > METADATA_BYTES_MAX:
+        raise _too_much_metadata()
+
+
+def _too_much_metadata() -> BadRequest:
+    return malformed(f"metadata has more than {METADATA_BYTES_MAX} bytes", field="metadata")
 
 
 def refuse_duplicate_keys(body: bytes) -> None:
@@ -279,7 +291,7 @@ def metadata(raw: msgspec.Raw) -> str | None:
             if _encode_sorted(_decode_texts(given)) == given:
                 return given.decode()
     if len(given) > METADATA_BYTES_MAX:
-        raise bad(f"has more than {METADATA_BYTES_MAX} bytes")
+        raise _too_much_metadata()
     try:
         value = json.loads(given, object_pairs_hook=_once, parse_float=exact)
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -14,7 +14,7 @@ import msgspec
 from fundledger.app.body import BODY_BYTES_MAX, explain, quotes_of_flat, refuse_duplicate_keys
 from fundledger.app.problems import BadRequest, malformed
 
-TURN_S: Final = 0.005
+TURN_S: Final = 0.001
 """How long work on one long request goes on before other requests get their turn."""
 T = TypeVar("T")
 _UNSET: Final = msgspec.UNSET

@@ -254,7 +254,8 @@ async def _serve(
         if "Expect" in request.headers:
             await _go_on(request)
         body = await _read(request, route.body_bytes_max, service.bodies, under_way)
-        # How long it took to arrive is no part of how long we take.
+        await service.bodies.turn(under_way)
+        # How long it took to arrive is no part of how long we take, nor is the wait for those before it.
         now = time.monotonic()
         if passage.budget_s is not None:
             passage.budget_s -= now - passage.started

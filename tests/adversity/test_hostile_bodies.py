@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 
 from fundledger.app import body as bodies_of_account
 from fundledger.app import openapi, server
-from fundledger.app.body import BODY_BYTES_MAX
+from fundledger.app.body import BODY_BYTES_MAX, METADATA_BYTES_MAX
 from fundledger.app.fund import openapi as fund_openapi
 from fundledger.app.fund import routes as fund_routes
 from fundledger.app.passage import Passage
@@ -209,9 +209,19 @@ def test_work_that_grows_with_the_square_is_noticed(silent: None, monkeypatch: p
         return once(items)
 
     monkeypatch.setattr(bodies_of_account, "_once", count_each)
+    # Else the keys of long metadata are never looked at.
+    monkeypatch.setattr(bodies_of_account, "_refuse_long_metadata", lambda _: None)
     accounts = next(route for route in server.ROUTES if route.template == "/v1/accounts")
     found = not_linear(accounts, lambda n: kinds("account", accounts, n), 60_000)
     assert any("many keys" in kind for kind in found), found
+
+
+def test_too_much_metadata_is_refused_before_its_keys_are_looked_at(silent: None) -> None:
+    accounts = next(route for route in server.ROUTES if route.template == "/v1/accounts")
+    example = {key: value for key, value in example_of("account", accounts).items() if key != "metadata"}
+    values = ('{"k":1,"k":2}', '{"k":1,"k":"' + "x" * METADATA_BYTES_MAX + '"}')
+    refused = [handled(accounts, f'{json.dumps(example)[:-1]},"metadata":{value}}}'.encode()) for value in values]
+    assert [reply and json.loads(reply.body)["field"] for reply in refused] == ["k", "metadata"]
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from fundledger.app.connections import Connections
 from fundledger.app.problems import BadRequest
 from fundledger.app.reply import Reply
@@ -157,6 +159,34 @@ async def test_long_bodies_keep_out_neither_short_ones_nor_those_of_other_caller
         bodies.give_back(body)
     assert bodies.bytes == 100 * KB
     assert takes(bodies, mine[0], 100 * KB)
+
+
+async def test_long_bodies_of_a_caller_wait_when_it_has_sent_too_many_and_nobody_elses_do() -> None:
+    now, waits = 1000.0, []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def turn(caller: str, size: int) -> None:
+        body = Body(caller)
+        assert takes(bodies, body, size)
+        await bodies.turn(body)
+        bodies.give_back(body)
+
+    bodies = BodiesUnderWay(1 << 30, lambda: now, sleep)
+    for _ in range(16):
+        await turn("mine", 8_000_000)
+    assert waits == [], "128 MB at one time"
+    await turn("mine", 6_000_000)
+    await turn("mine", 6_000_000)
+    assert waits == pytest.approx([0.5, 1.0]), "12 MB in each second"
+    await turn("mine", 64 * KB)
+    await turn("yours", 8_000_000)
+    assert len(waits) == 2, "neither a short body nor that of another caller waits"
+    now += 2.0
+    await turn("mine", 12_000_000)
+    await turn("mine", 1_200_000)
+    assert waits[2:] == pytest.approx([0.1])
 
 
 async def test_uploads_that_never_end_take_a_bounded_memory_and_leave_room_for_others() -> None:
