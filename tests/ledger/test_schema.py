@@ -323,11 +323,14 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
             )
         )
     },
-    "outbox_modules": (
-        """INSERT INTO ledger.outbox (shard, batch, vouchers, modules, at)
-           VALUES (0, 1, ARRAY[gen_random_uuid(), gen_random_uuid(), gen_random_uuid()], '{a,b}', now())""",
-        asyncpg.CheckViolationError,
-    ),
+    **{
+        "outbox_modules" + " " * n: (
+            f"""INSERT INTO ledger.outbox (shard, batch, vouchers, modules, at)
+               VALUES (0, 1, ARRAY[gen_random_uuid(), gen_random_uuid(), gen_random_uuid()], {modules}, now())""",
+            asyncpg.CheckViolationError,
+        )
+        for n, modules in enumerate(("'{a,b}'", "'{a,b,NULL}'", "'{NULL}'", "'{{a,b,c}}'", "'{}'"))
+    },
     "chains_pkey": ("INSERT INTO ledger.chains SELECT * FROM ledger.chains LIMIT 1", asyncpg.UniqueViolationError),
     "chains_name": ("INSERT INTO ledger.chains (name) VALUES ('other')", asyncpg.CheckViolationError),
     "account_events_seq_once": (
@@ -382,6 +385,8 @@ BITES: dict[str, tuple[str, type[Exception]]] = {
                 "ARRAY[1, -5, 2, 3, 3, 1, 4, 2]",
                 "ARRAY[1, -5, 2, 3, 3, 1, 4, NULL]",
                 "ARRAY[1, -5, 2, 2, 3, 1, 4, 1, NULL, 1]",
+                "'[0:9]={{1,2,0,3,0,4,0,5,0,6}}'",
+                "'{{{{1,-5}},{{2,5}},{{3,0}},{{4,0}},{{5,0}}}}'",
                 "ARRAY[1, -5, 2, 4, 3, 1, 4, NULL, 5, 0]",
                 "ARRAY[1, -5, 2, 2, 3, 1, 4, 1, 5, 2]",
                 "'[0:3]={{1,-5,2,5}}'",
