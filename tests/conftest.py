@@ -18,6 +18,9 @@ from tests.support.ledger import Ledger
 from tests.support.running import RunningService, short_folder
 from tests.support.valkey import OwnValkey
 
+ADVERSITY = "adversity"
+"""The property of a report that says how much its test has tried."""
+
 # These machines are noisy: an example that took long has found nothing.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
@@ -51,6 +54,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         del others[:filled]
         left -= len(ours) + filled
     items += others
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the adversity tests have tried; their reports bring it from all processes of the run."""
+    for report in terminalreporter.getreports("passed"):
+        for name, line in report.user_properties:
+            if name == ADVERSITY:
+                terminalreporter.write_line(f"{ADVERSITY}: {line}")
 
 
 def layout_of(request: pytest.FixtureRequest) -> Layout:

@@ -12,10 +12,10 @@ from fundledger.ledger.fault import Fault
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.session import Session
 from tests.adversity.proxy import Proxy
+from tests.conftest import ADVERSITY
 from tests.support.ledger import Ledger
 
 Tell = Callable[..., None]
-TOLD = pytest.StashKey[list[str]]()
 
 
 class Torn:
@@ -66,11 +66,6 @@ def tell(request: pytest.FixtureRequest) -> Tell:
         line = f"{what}: all {count} tried, 0 wrong"
         if seed is not None:
             line = f"{what}: seed {seed}, {count} tried, 0 wrong: fewer than {3 / count:.1e} are, with 95 % confidence"
-        request.config.stash.setdefault(TOLD, []).append(line)
+        request.node.user_properties.append((ADVERSITY, line))
 
     return add
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(TOLD, []):
-        terminalreporter.write_line(f"adversity: {line}")
