@@ -21,6 +21,7 @@ class Pacer:
 
     def __init__(self, per_second: float, waiters_max: int = WAITERS_MAX, turn_s: float = TURN_S) -> None:
         self._limiter = AsyncLimiter(1, 1 / per_second)
+        self._next = asyncio.Lock()
         self._waiters_max = waiters_max
         self._turn_s = turn_s
         self.waiting = 0
@@ -31,7 +32,8 @@ class Pacer:
             raise TooMuch(f"{self.waiting} are waiting")
         self.waiting += 1
         try:
-            async with asyncio.timeout(self._turn_s):
+            # One by one, in the order of their coming: aiolimiter wakes several when its timer is late, in any order.
+            async with asyncio.timeout(self._turn_s), self._next:
                 await self._limiter.acquire()
         except TimeoutError:
             raise TooMuch(f"no turn within {self._turn_s} s") from None

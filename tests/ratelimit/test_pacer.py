@@ -66,13 +66,14 @@ async def test_a_turn_that_was_given_up_goes_to_the_next() -> None:
     await pacer.turn()
 
 
-async def test_whoever_waits_gets_a_turn_before_who_comes_later() -> None:
-    pacer = Pacer(500)
+@pytest.mark.parametrize("per_second", [500, 20_000], ids=["timers in turn", "timers that are due together"])
+async def test_whoever_waits_gets_a_turn_before_who_comes_later(per_second: float) -> None:
+    pacer = Pacer(per_second)
     order: list[int] = []
 
     async def one(i: int) -> None:
         await pacer.turn()
         order.append(i)
 
-    await asyncio.gather(*(one(i) for i in range(20)))
-    assert order == list(range(20))
+    await asyncio.gather(*(one(i) for i in range(50)))
+    assert order == list(range(50))
