@@ -32,6 +32,8 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
             await first.pay(merchant, "now", 3_000)
             await first.pay(merchant, "later", 2_000, settle="later")
             await first.pay(merchant, "second", 1_000, settle="later")
+            # Never reversed, so that there is something to settle in whatever order the others come.
+            await first.pay(merchant, "kept", 1_000, settle="later")
             members = {"merchant": merchant, "amount": 10}
             await first.done("refund", **members, order_no="old", payment_order_no="now")
             await first.done("withdrawal", **members, order_no="old", channel=channel)
