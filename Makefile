@@ -23,13 +23,14 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.prose
 
 bench: $(STAMP) ## short; ARGS="--long" for the long one
 	$(BIN)/fundledger bench $(ARGS)
 
 loadtest: $(STAMP) ## Locust beside a running `make serve`; ARGS="--users 200 --run-time 5m", SHAPE=steps or spike
 	@mkdir -p benchmarks-out
-	$(BIN)/locust -f fundledger/benchmarks/locustfile.py --headless --only-summary -H http://127.0.0.1:8080 --users 50 \
+	$(BIN)/locust -f benchmarks/locustfile.py --headless --only-summary -H http://127.0.0.1:8080 --users 50 \
 		--spawn-rate 25 --run-time 1m --csv benchmarks-out/locust --html benchmarks-out/locust.html \
 		--json-file benchmarks-out/locust $(ARGS)
 

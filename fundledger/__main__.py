@@ -1,5 +1,5 @@
-"""`python -m fundledger` is the command line."""
+"""Entry point of `python -m fundledger`: the command line."""
 
-from fundledger.app.cli import main
+from fundledger.app.commands.cli import main
 
 main()

@@ -1,4 +1,4 @@
-"""What every test may ask for: a Postgres, a database, a ledger, a Valkey, a running service."""
+"""Fixtures of all tests: a Postgres, a database, a ledger, a Valkey, running services."""
 
 import json
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fundledger.app.postgres import EmbeddedPostgres
-from fundledger.ledger.accounts import Layout
+from fundledger.app.host.postgres.server import EmbeddedPostgres
+from fundledger.ledger.store.accounts import Layout
 from fundledger.security.keys import FileKeys, make_keys
 from tests.support.client import Client
 from tests.support.database import ONE_SHARD, Databases
@@ -19,15 +19,15 @@ from tests.support.running import RunningService, short_folder
 from tests.support.valkey import OwnValkey
 
 ADVERSITY = "adversity"
-"""The property of a report that says how much its test has tried."""
+"""The property of a report that states how much its test has tried."""
 
-# These machines are noisy: an example that took long has found nothing.
+# These machines are noisy: a slow example is not a finding.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Below `nohup` it is ignored, and the services of the tests would inherit that.
+    # Below `nohup` the signal is ignored, and the services of the tests would inherit that.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "layout(shards, platform_slots): of the ledger that a test gets")
     config.addinivalue_line("markers", "drill: takes long, and most of that waiting: begun first, several at a time")
@@ -38,7 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the drills first, as many to each process of the run: a long test that is begun last makes all wait for it.
+    """Put the drills first, the same number in each process of the run: a long test that begins last delays the end of
+    the run.
 
     pytest-xdist gives each process one slice of the list to begin with, and all slices have the same length.
     """
@@ -57,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the adversity tests have tried; their reports bring it from all processes of the run."""
+    """Print how much the adversity tests have tried; their reports bring it from all processes of the run."""
     for report in terminalreporter.getreports("passed"):
         for name, line in report.user_properties:
             if name == ADVERSITY:
@@ -70,7 +71,7 @@ def layout_of(request: pytest.FixtureRequest) -> Layout:
 
 
 class Hasty(EmbeddedPostgres):
-    """The same server, which does not wait for the disk: these databases live as long as a test."""
+    """The same server without waits for the disk: these databases live as long as a test."""
 
     def _options(self, folder: Path) -> dict[str, str]:
         return {**super()._options(folder), "fsync": "off", "full_page_writes": "off"}
@@ -78,27 +79,29 @@ class Hasty(EmbeddedPostgres):
 
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Databases]:
-    """One embedded Postgres for the whole run."""
+    """Start one embedded Postgres for the whole run."""
     folder = short_folder()
     server = Hasty(folder, memory_mb=256)
     await server.start()
+    databases = Databases(server, folder / "postgres.log")
     try:
-        yield Databases(server, folder / "postgres.log")
+        yield databases
     finally:
+        await databases.close()
         await server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
 async def database(postgres: Databases, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """The DSN of a migrated, empty database; `@pytest.mark.layout(shards=4)` chooses another layout."""
+    """Return the DSN of a migrated, empty database; `@pytest.mark.layout(shards=4)` chooses another layout."""
     async with postgres.a_database(layout_of(request)) as dsn:
         yield dsn
 
 
 @pytest.fixture
 async def fund_database(postgres: Databases) -> AsyncIterator[str]:
-    """The DSN of a migrated, empty fund database."""
+    """Return the DSN of a migrated, empty fund database."""
     dsn = await postgres.new_fund()
     yield dsn
     await postgres.drop(dsn)
@@ -116,7 +119,7 @@ def keys(keys_folder: Path) -> FileKeys:
 
 @pytest.fixture
 async def ledger(database: str, keys: FileKeys, request: pytest.FixtureRequest) -> AsyncIterator[Ledger]:
-    """A ledger on a database of its own."""
+    """Return a ledger on a database of its own."""
     ledger = await Ledger(database, keys, layout_of(request)).start()
     yield ledger
     await ledger.close()
@@ -124,20 +127,20 @@ async def ledger(database: str, keys: FileKeys, request: pytest.FixtureRequest) 
 
 @pytest.fixture(scope="session")
 async def valkey() -> AsyncIterator[str]:
-    """The URL of one embedded Valkey for the whole run. Whoever uses it flushes it first."""
+    """Return the URL of one embedded Valkey for the whole run. A test flushes it before use."""
     async with OwnValkey() as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
 async def service() -> AsyncIterator[RunningService]:
-    """One running service with two workers for all tests that only ask it things; its books are proved at the end."""
+    """Start one service with two workers for all tests that only send it requests; prove its books at the end."""
     service = RunningService(workers=2)
     assert service.fund_token
     try:
         await service.start()
         yield service
-        # A shared service that is down by now fails the run: its books would go unproved.
+        # A shared service that has stopped by now fails the run: its books would stay unproved.
         assert service.is_running(), service.log_tail()
         report = await service.verify()
         assert report["ok"], json.dumps(report, indent=1)
@@ -154,12 +157,12 @@ async def client(service: RunningService) -> AsyncIterator[Client]:
 
 @pytest.fixture(scope="session")
 async def platform() -> AsyncIterator[RunningService]:
-    """Both services, running, for all tests that only ask them things; the books are proved at the end."""
+    """Start both services for all tests that only send them requests; prove their books at the end."""
     platform = RunningService(workers=1, fund=True)
     try:
         await platform.start()
         yield platform
-        # A shared service that is down by now fails the run: its books would go unproved.
+        # A shared service that has stopped by now fails the run: its books would stay unproved.
         assert platform.is_running(), platform.log_tail()
         report = await platform.verify()
         assert report["ok"], json.dumps(report, indent=1)
@@ -170,6 +173,6 @@ async def platform() -> AsyncIterator[RunningService]:
 
 @pytest.fixture
 async def fund_client(platform: RunningService) -> AsyncIterator[Client]:
-    """Of the fund service, as the module `dev`."""
+    """Return a client of the fund service, as the module `dev`."""
     async with Client(platform.fund_url, platform.token) as client:
         yield client

@@ -1,4 +1,4 @@
-"""What the documents say is what the code does: links, tables, commands, and the session of the README."""
+"""The documents agree with the code: links, tables, commands, and the session of the README."""
 
 import argparse
 import re
@@ -9,39 +9,45 @@ from typing import NamedTuple
 
 import pytest
 
-from fundledger.app import cli, exposition, metrics
+from fundledger.app.account.exposition import render
+from fundledger.app.account.metrics import Snapshot
+from fundledger.app.account.openapi.document import problems
+from fundledger.app.account.problems import ADVICE
+from fundledger.app.commands import cli
 from fundledger.app.fund import exposition as fund_exposition
 from fundledger.app.fund import problems as fund_problems
+from fundledger.app.fund.kinds import KINDS
 from fundledger.app.fund.metrics import FundSnapshot
-from fundledger.app.fund.orders import NAMES
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
-from fundledger.app.openapi_problems import ADVICE, problems
-from fundledger.app.settings import PREFIX, Settings
-from fundledger.fund.statements import SQL as FUND_SQL
-from fundledger.ledger.refusal import Code
-from fundledger.ledger.statements import SQL
-from fundledger.ratelimit import policies
+from fundledger.app.http.metrics.exposition import replacements
+from fundledger.fund.store.queries import SQL as FUND_SQL
+from fundledger.ledger.model.refusal import Code
+from fundledger.ledger.store.queries import SQL
 from fundledger.ratelimit.classes import RANKS
+from fundledger.ratelimit.quota import policies
 from fundledger.reconciliation.checks import GUARDS
 from fundledger.reconciliation.fund.checks import CHECKS as FUND_CHECKS
 from fundledger.reconciliation.fund.checks import GUARDS as FUND_GUARDS
+from fundledger.settings import PREFIX, Settings
 from tests.support.client import Answer, Client
 from tests.support.running import RunningService, run
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial" / "vouchers.md"
 DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 VARIES = re.compile(
     TIME + r'|"accounting_date":"[^"]*"|"version":\d+|^(?:Date|RateLimit|Request-Id): .*'
     r'|"request_id":"[^"]*"'
-    # Ids that the fund service made: they depend on its key.
+    # Ids that the fund service assigns: they depend on its key.
     r"|\b[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b"
     r"|[\d,]+ (?=vouchers|entries|accounts)|; \d+\.\d+ s$",
     re.MULTILINE,
 )
-"""Also how much there is in books that other tests post to."""
+"""The size of the books varies because other tests post to them."""
 
 
 def named(document: Path) -> str:
@@ -58,7 +64,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def table(document: Path, first_column: str) -> list[list[str]]:
-    """The cells of the rows below the header that begins with this name."""
+    """Return the cells of the rows below the header that begins with this name."""
     lines = document.read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
     rows = []
@@ -116,7 +122,7 @@ def test_every_command_that_is_mentioned_exists(document: Path):
     parser = cli._parser()
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
     mentioned = re.findall(r"[`/ ]fundledger ([a-z]+)\b(?=[`\s\[]| \[)", document.read_text())
-    spoken = {"lane"}  # as part of a database session's name
+    spoken = {"lane"}  # part of the name of a database session
     assert set(mentioned) - spoken <= set(commands)
 
 
@@ -127,20 +133,20 @@ def settings_row(name: str) -> list[str]:
 
 
 def test_the_settings_table_is_that_of_the_code():
-    assert table(DOCS / "settings.md", "Variable") == [settings_row(name) for name in Settings.model_fields]
+    assert table(REFERENCE / "settings.md", "Variable") == [settings_row(name) for name in Settings.model_fields]
 
 
 def test_the_settings_of_the_readme_are_rows_of_the_whole_table():
     rows = table(README, "Variable")
     assert rows
-    whole = table(DOCS / "settings.md", "Variable")
+    whole = table(REFERENCE / "settings.md", "Variable")
     assert [row for row in rows if row not in whole] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_no_document_names_a_setting_that_does_not_exist(document: Path):
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    wrong_on_purpose = {"FUNDLEDGER_WORKER"}  # shows what a misspelt one is answered
+    wrong_on_purpose = {"FUNDLEDGER_WORKER"}  # an example of a misspelt name
     of_the_tests = {"FUNDLEDGER_TEST_LONG"}
     named_ = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", document.read_text()))
     assert named_ <= known | wrong_on_purpose | of_the_tests
@@ -153,24 +159,24 @@ def test_the_refusals_are_those_of_the_code_in_their_order():
         if p.final is not None
     ]
     assert [row[0] for row in expected] == [f"`{code}`" for code in Code]
-    assert table(DOCS / "refusals.md", "Code") == expected
+    assert table(REFERENCE / "refusals.md", "Code") == expected
 
 
 def test_every_other_problem_is_documented():
     expected = [[f"`{p.name}`", str(p.status), p.advice] for p in problems() if p.final is None]
-    assert table(DOCS / "refusals.md", "Type") == expected
+    assert table(REFERENCE / "refusals.md", "Type") == expected
 
 
 def test_the_refusals_of_the_fund_service_are_those_of_the_code_in_their_order():
     expected = [[f"`{c}`", str(s), fund_problems.ADVICE[c]] for c, (s, _) in fund_problems.REFUSALS.items()]
-    assert table(DOCS / "refusals.md", "Code of the fund service") == expected
+    assert table(REFERENCE / "refusals.md", "Code of the fund service") == expected
 
 
 def test_the_requests_of_the_fund_service_are_its_routes():
-    text = " ".join(cells[0] for cells in table(DOCS / "fund.md", "Request"))
+    text = " ".join(cells[0] for cells in table(REFERENCE / "fund.md", "Request"))
     named_ = set()
     for methods, path in re.findall(r"`(GET|POST) ([^`]+)`", text):
-        named_ |= {(methods, path.replace("{kind}", kind)) for kind in NAMES.values()}
+        named_ |= {(methods, path.replace("{kind}", kind.collection)) for kind in KINDS.values()}
     assert named_ == {(route.method, route.template) for route in FUND_ROUTES if not route.public}
 
 
@@ -179,13 +185,13 @@ def test_there_is_advice_for_every_refusal():
 
 
 def test_every_metric_is_documented():
-    page = exposition.render(metrics.Snapshot()) + exposition.replacements({"worker died": 0})
+    page = render(Snapshot()) + replacements({"worker died": 0})
     exposed = set(re.findall(r"^# TYPE (\w+)", page.decode(), re.MULTILINE))
     assert documented_metrics("Name") == exposed
 
 
 def documented_metrics(first_column: str) -> set[str]:
-    return {cells[0].strip("`").partition("{")[0] for cells in table(DOCS / "operations.md", first_column)}
+    return {cells[0].strip("`").partition("{")[0] for cells in table(REFERENCE / "metrics.md", first_column)}
 
 
 def test_every_metric_of_the_fund_service_is_documented():
@@ -196,37 +202,39 @@ def test_every_metric_of_the_fund_service_is_documented():
 
 
 def test_the_fields_of_a_policy_are_those_of_the_code():
-    fields = [cells[0] for cells in table(DOCS / "limits.md", "Field")]
+    fields = [cells[0] for cells in table(REFERENCE / "limits.md", "Field")]
     assert fields == [f"`{field}`" for field in policies._PolicyBody.__struct_fields__]
 
 
 def test_the_policies_that_are_shown_would_be_taken():
-    examples = re.findall(r"```toml\n(.*?)```", (DOCS / "limits.md").read_text(), re.DOTALL)
+    examples = re.findall(r"```toml\n(.*?)```", (REFERENCE / "limits.md").read_text(), re.DOTALL)
     assert len(examples) >= 3
     for example in examples:
         assert policies.parse(f"version = 1\n{example}").all()
 
 
 def test_the_classes_that_are_shown_have_the_ranks_of_the_code():
-    rows = table(DOCS / "limits.md", "Rank")
+    rows = table(REFERENCE / "limits.md", "Rank")
     assert [(cells[1].strip("`"), int(cells[0].partition(",")[0])) for cells in rows] == list(RANKS.items())
 
 
 def test_every_statement_that_the_path_of_a_payment_names_exists():
-    statements = re.findall(r"\b(\w+)\.sql\b", (DOCS / "path-of-a-payment.md").read_text())
+    statements = re.findall(r"\b(\w+)\.sql\b", (DOCS / "explanation" / "path-of-a-payment.md").read_text())
     assert statements
     assert set(statements) <= set(SQL) | set(FUND_SQL)
 
 
 def test_the_guards_of_the_invariants_are_those_that_verify_watches():
-    text = (DOCS / "invariants.md").read_text()
+    text = (REFERENCE / "invariants.md").read_text()
     guards = GUARDS | FUND_GUARDS
-    assert set(re.findall(r"`(\w+)`", " ".join(cells[3] for cells in table(DOCS / "invariants.md", "No")))) <= guards
+    assert (
+        set(re.findall(r"`(\w+)`", " ".join(cells[3] for cells in table(REFERENCE / "invariants.md", "No")))) <= guards
+    )
     assert [guard for guard in guards if f"`{guard}`" not in text] == []
 
 
 def test_a_word_of_the_glossary_has_one_meaning():
-    words = re.findall(r"^\| ([\w ,-]+) \|", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    words = re.findall(r"^\| ([\w ,-]+) \|", (REFERENCE / "glossary.md").read_text(), re.MULTILINE)
     terms = [term.strip() for word in words if word != "Word" for term in word.split(",")]
     assert len(terms) > 30
     assert len(terms) == len(set(terms))
@@ -253,7 +261,7 @@ class Step(NamedTuple):
 
 
 def session(text: str) -> list[Step]:
-    """The commands of the console blocks, each with the output that is shown below it."""
+    """Return the commands of the console blocks, each with the output that is shown below it."""
     steps: list[Step] = []
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -261,8 +269,13 @@ def session(text: str) -> list[Step]:
             count = 1
             while not is_whole("\n".join(lines[:count])):
                 count += 1
-            steps.append(Step("\n".join(lines[:count]), "\n".join(lines[count:])))
+            steps.append(Step("\n".join(lines[:count]), unwrapped("\n".join(lines[count:]))))
     return steps
+
+
+def unwrapped(shown: str) -> str:
+    """Join the lines of an answer that the page wraps: continuation lines are indented by at least two blanks."""
+    return re.sub(r"\n {2,}", "", shown)
 
 
 def is_whole(command: str) -> bool:
@@ -274,7 +287,7 @@ def is_whole(command: str) -> bool:
 
 
 class Shell:
-    """As much of a shell, and of curl, as the README's session needs."""
+    """The part of a shell, and of curl, that the README's session needs."""
 
     def __init__(self, running: RunningService, accounts: Client, fund: Client) -> None:
         self._running = running
@@ -321,21 +334,22 @@ def shown_with_head(answer: Answer) -> str:
 
 
 def comparable(output: str) -> list[str]:
-    """Without what differs from run to run; the order of headers says nothing."""
+    """Remove the parts that differ from run to run; the order of headers has no meaning."""
     head, blank, body = VARIES.sub("...", output.strip()).partition("\n\n")
     return [*sorted(head.splitlines()), blank, body]
 
 
 @pytest.fixture
 async def newcomer() -> AsyncIterator[RunningService]:
-    """Services that nobody has asked for anything."""
+    """Start services that have not received a request."""
     async with RunningService(fund=True) as platform:
         yield platform
 
 
-async def test_the_session_of_the_readme_answers_as_shown(newcomer: RunningService):
-    steps = session(README.read_text())
-    assert len(steps) >= 15
+@pytest.mark.parametrize(("page", "at_least"), [(README, 15), (TUTORIAL, 9)], ids=["readme", "tutorial"])
+async def test_the_session_of_a_page_answers_as_shown(newcomer: RunningService, page: Path, at_least: int):
+    steps = session(page.read_text())
+    assert len(steps) >= at_least
     urls = newcomer.base_url, newcomer.fund_url
     async with Client(urls[0], token=None) as accounts, Client(urls[1], token=None) as fund:
         shell = Shell(newcomer, accounts, fund)
@@ -344,7 +358,7 @@ async def test_the_session_of_the_readme_answers_as_shown(newcomer: RunningServi
 
 
 async def test_the_examples_of_bad_settings_answer_as_shown(tmp_path: Path):
-    for step in session((DOCS / "settings.md").read_text()):
+    for step in session((REFERENCE / "settings.md").read_text()):
         assignment, _, command = step.command.partition(" ")
         name, _, value = assignment.partition("=")
         done = await run(*command.split()[1:], env={name: value}, cwd=tmp_path)
@@ -354,7 +368,7 @@ async def test_the_examples_of_bad_settings_answer_as_shown(tmp_path: Path):
 
 async def test_the_checks_of_the_invariants_are_those_of_verify(platform: RunningService):
     report = await platform.verify()
-    text = " ".join(cells[4] for cells in table(DOCS / "invariants.md", "No"))
+    text = " ".join(cells[4] for cells in table(REFERENCE / "invariants.md", "No"))
     proving = {check["name"] for check in report["checks"]}
     assert set(FUND_CHECKS) <= proving
     assert set(re.findall(r"`(\w+)`", text)) == proving - {"guards_in_force"}

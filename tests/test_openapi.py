@@ -1,4 +1,4 @@
-"""The OpenAPI file says what the service does, and the service does what the file says."""
+"""The OpenAPI file and the service agree, in both directions."""
 
 import json
 import re
@@ -15,13 +15,16 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS, CheckContext, load_all_checks
 
-from fundledger.app import body, docs_page, openapi
-from fundledger.app.gate import IANA
-from fundledger.app.openapi_operations import OPERATIONS
-from fundledger.app.openapi_types import BANK, HOLD, MERCHANT, OTHER_VOUCHER, VOUCHER
-from fundledger.app.problems import REFUSALS, URN, BadRequest
-from fundledger.app.routing import TIMEOUT_HEADER
-from fundledger.app.server import ROUTES
+from fundledger.app.account import bodies
+from fundledger.app.account.openapi import document as openapi
+from fundledger.app.account.openapi.examples import BANK, HOLD, MERCHANT, OTHER_VOUCHER, VOUCHER
+from fundledger.app.account.openapi.operations import OPERATIONS
+from fundledger.app.account.problems import REFUSALS
+from fundledger.app.account.routes import ROUTES
+from fundledger.app.http.admission.controller import IANA
+from fundledger.app.http.openapi import docs_page
+from fundledger.app.http.problems import URN, BadRequest
+from fundledger.app.http.routing import TIMEOUT_HEADER
 from tests.support.client import Answer, Client
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
@@ -43,7 +46,7 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def closed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with answers that may have no members but those it names: a client may meet more, this test not."""
+    """Close the response schemas of the document: a client has to accept unknown members, this test does not."""
     copy: dict[str, Any] = json.loads(json.dumps(document))
     for name in ANSWER_SCHEMAS:
         copy["components"]["schemas"][name]["additionalProperties"] = False
@@ -51,7 +54,7 @@ def closed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class Described:
-    """A service of this file's own, since its accounts get frozen and closed here; and what it answered the examples."""
+    """A service for this file alone, since its accounts get frozen and closed, and its responses to the examples."""
 
     def __init__(self, running: RunningService) -> None:
         self.base_url = running.base_url
@@ -73,7 +76,7 @@ async def described() -> AsyncIterator[Described]:
 
 
 async def answered(client: Client, method: str, path: str, body: bytes | None) -> Answer:
-    """What a client is answered who asks again when there was no capacity, as the document says."""
+    """Send a request; on a 503 for lack of capacity send it again, as the document asks."""
 
     async def ask() -> Answer | None:
         answer = await client.request(method, path, body)
@@ -83,7 +86,7 @@ async def answered(client: Client, method: str, path: str, body: bytes | None) -
 
 
 async def furnish(client: Client) -> None:
-    """What the other examples take for granted: more accounts, money on them, a second hold."""
+    """Create the state that the other examples require: more accounts, money on them, a second hold."""
     await client.open_account(BANK, "bank", "platform")
     for account in (MERCHANT, *OTHERS):
         await client.open_account(account)
@@ -95,7 +98,7 @@ async def furnish(client: Client) -> None:
 
 
 def example_request(path: str, operation: dict[str, Any]) -> tuple[str, bytes | None]:
-    """Path and body."""
+    """Return the path and the body of an example."""
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
             path = path.replace("{" + parameter["name"] + "}", parameter["example"])
@@ -113,7 +116,7 @@ def test_an_operation_needs_no_token_exactly_where_its_route_is_public():
     assert public == {(route.method, route.template) for route in ROUTES if route.public}
 
 
-def test_the_body_limit_that_is_told_is_the_one_of_the_route():
+def test_the_documented_body_limit_is_the_one_of_the_route():
     told = {operation.path: operation.body_bytes_max for operation in OPERATIONS if operation.method == "POST"}
     assert told == {route.template: route.body_bytes_max for route in ROUTES if route.method == "POST"}
 
@@ -123,7 +126,7 @@ def test_an_operation_has_a_quota_exactly_where_its_route_is_limited():
     assert limited == {(route.method, route.template) for route in ROUTES if route.api_class is not None}
 
 
-def test_every_answer_of_a_limited_operation_but_401_may_tell_where_its_caller_stands(described: Described):
+def test_every_answer_of_a_limited_operation_but_401_may_have_rate_limit_headers(described: Described):
     for method, path, operation in operations():
         for status, answer in operation["responses"].items():
             told = {"RateLimit", "RateLimit-Policy"} <= set(answer.get("headers", ()))
@@ -150,7 +153,7 @@ def test_every_refusal_is_listed_with_its_status_and_named_by_an_operation():
         for status, answer in operation["responses"].items()
         for name in answer.get("x-problems", ())
     }
-    # Only ever the problem of one item of a batch, which is answered 200.
+    # This problem is only part of a batch, which is answered 200.
     named.add(("batch-aborted", 422))
     assert {(str(code), status) for code, (status, _) in REFUSALS.items()} <= named
 
@@ -177,13 +180,13 @@ UUIDS = (UUID_TEXT, UUID_TEXT.upper(), UUID_TEXT.replace("-", ""), f"{{{UUID_TEX
 @pytest.mark.parametrize(
     ("schema", "member", "check"),
     [
-        ("EntryBody", "account", lambda text: body.account_id(text, "account")),
-        ("VoucherBody", "type", body.voucher_type),
-        ("VoucherBody", "id", body.voucher_id),
-        ("ReverseBody", "id", body.voucher_id),
+        ("EntryBody", "account", lambda text: bodies.account_id(text, "account")),
+        ("VoucherBody", "type", bodies.voucher_type),
+        ("VoucherBody", "id", bodies.voucher_id),
+        ("ReverseBody", "id", bodies.voucher_id),
     ],
 )
-def test_what_functions_check_is_told_by_the_schema(schema: str, member: str, check: Callable[[str], Any], text: str):
+def test_the_checks_of_functions_are_in_the_schema(schema: str, member: str, check: Callable[[str], Any], text: str):
     told = jsonschema_rs.validator_for(SCHEMAS[schema]["properties"][member], validate_formats=True).is_valid(text)
     if told:
         check(text)
@@ -294,21 +297,21 @@ NAMES = (
 
 
 def no_input_is_a_server_error(context: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
-    """503 for want of capacity is no fault of an input: it is told apart by its header."""
+    """Assert that no input causes a 5xx. A 503 for lack of capacity has a header that distinguishes it."""
     if response.status_code == 503 and "x-limit-decision" in response.headers:
         return
     CHECKS.get_one("not_a_server_error")(context, response, case)
 
 
 def problem_type_is_named(context: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
-    """A problem that an operation answers is one that the document names for it under that status."""
+    """Assert that the document names the problem of a response for its operation and status."""
     if "problem+json" not in response.headers.get("content-type", [""])[0]:
         return
     problem = response.json()
     assert problem["status"] == response.status_code
     method, path = case.method.lower(), case.operation.path
     if method not in DOCUMENT["paths"][path]:
-        # The path of the batch is also one that a voucher could have, were it not that ids are UUIDs.
+        # The path of the batch also fits the template of a voucher; it is malformed, since ids are UUIDs.
         is_a_voucher_s = (method, path) == ("get", "/v1/vouchers/batch")
         assert problem["type"] == URN + ("malformed" if is_a_voucher_s else "method-not-allowed")
         return
@@ -328,15 +331,15 @@ def _some(of: tuple[str, ...], text: object) -> str:
 
 
 def let_it_meet_the_ledger(case: schemathesis.Case) -> None:
-    """Let a valid request name what exists, and its entries balance, more often than chance would."""
+    """Let a valid request name existing accounts, and its entries balance, more often than at random."""
     given = (case.headers or {}).get(TIMEOUT_HEADER)
     if given is not None and str(given).isdecimal():
-        # One that has no time left is answered 503, which is not what is asked here.
+        # A request whose deadline has passed is answered 503, which is not the subject here.
         case.headers[TIMEOUT_HEADER] = str(max(60_000, int(given)))
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     if "id" in (case.path_parameters or {}):
-        # Few accounts are frozen and closed, so that the others go on taking vouchers.
+        # Few accounts are frozen and closed, so that the others continue to accept vouchers.
         known = OTHERS if "accounts" in case.path and case.method == "POST" else KNOWN[case.path.split("/")[2]]
         case.path_parameters["id"] = _some(known, case.path_parameters["id"])
     sent = case.body if isinstance(case.body, dict) else {}
@@ -348,7 +351,7 @@ def let_it_meet_the_ledger(case: schemathesis.Case) -> None:
 
 
 def let_it_balance(voucher: dict[str, Any]) -> None:
-    """Most of the time, under an id that nothing else has."""
+    """Balance most vouchers, under an id that is not used elsewhere."""
     for entry in voucher["entries"]:
         entry["account"] = _some(KNOWN_ACCOUNTS, entry["account"])
     if zlib.crc32(json.dumps(voucher).encode()) % 4:
@@ -378,4 +381,4 @@ def test_whatever_is_sent_the_answer_is_one_that_the_document_names(case: schema
 
 
 def test_a_batch_takes_as_many_vouchers_as_the_document_says():
-    assert SCHEMAS["BatchBody"]["properties"]["vouchers"]["maxItems"] == body.BATCH_MAX
+    assert SCHEMAS["BatchBody"]["properties"]["vouchers"]["maxItems"] == bodies.BATCH_MAX

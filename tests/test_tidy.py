@@ -1,4 +1,4 @@
-"""What the tree promises of itself: where money is written, where SQL stands, how long a file gets."""
+"""Rules of the source tree: the one writer of balances, the place of SQL, the length of files."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fundledger"
 LINES_MAX = 400
-TABLES_MAX = 750  # a table of cases is one thing, however long
+TABLES_MAX = 750  # a table of cases is one subject, however long
 
 
 def files(folder: Path, pattern: str) -> list[Path]:
@@ -25,7 +25,7 @@ def named(path: Path) -> str:
 
 
 def sql_of(path: Path) -> str:
-    """Without comments, blanks made one."""
+    """Return the SQL of a file without comments, on one line."""
     return re.sub(r"\s+", " ", re.sub(r"--.*", "", path.read_text()))
 
 
@@ -45,7 +45,7 @@ def test_exactly_one_statement_changes_a_balance() -> None:
 
 
 def test_no_statement_changes_or_deletes_an_entry_or_a_voucher() -> None:
-    """But for the module, which vouchers of before got, and their MACs, which a daemon brings to another layout."""
+    """Exceptions: the module of old vouchers, which a migration sets, and MACs, which a background job renews."""
     found = {named(path) for path in files(PACKAGE, "*.sql") if changing("entries", "vouchers").search(sql_of(path))}
     assert found == {"fundledger/ledger/migrations/0012_modules.sql", "fundledger/ledger/sql/sweep_voucher.sql"}
     assert assigned("fundledger/ledger/migrations/0012_modules.sql") == [["module"]]
@@ -53,7 +53,7 @@ def test_no_statement_changes_or_deletes_an_entry_or_a_voucher() -> None:
 
 
 def assigned(name: str) -> list[list[str]]:
-    """The columns that each UPDATE of a file sets."""
+    """Return the columns that each UPDATE of a file sets."""
     sql = sql_of(PACKAGE.parent / name)
     return [re.findall(r"(\w+) = ", part) for part in re.findall(r"\bUPDATE \S+(?: \w+)? SET (.*?) WHERE", sql)]
 
@@ -62,8 +62,8 @@ def test_entries_are_written_where_balances_are() -> None:
     insert = re.compile(r"\bINSERT INTO (ledger\.)?(entries|vouchers)\b", re.IGNORECASE)
     found = {named(path) for path in files(PACKAGE, "*.sql") if insert.search(sql_of(path))}
     filling_old_tables_to_measure_new_ones = {
-        "fundledger/benchmarks/sql/old_entries.sql",
-        "fundledger/benchmarks/sql/old_vouchers.sql",
+        "benchmarks/sql/old_entries.sql",
+        "benchmarks/sql/old_vouchers.sql",
     }
     assert found - filling_old_tables_to_measure_new_ones == {"fundledger/ledger/sql/write_batch.sql"}
 
@@ -80,11 +80,11 @@ SQL = re.compile(
     r"GRANT\s|REVOKE\s|SET\s+(LOCAL|SESSION)?\s*\w+\s*(=|TO)\s|SHOW\s\w|BEGIN\b|COMMIT\b|ROLLBACK\b|SAVEPOINT\b)"
 )
 TRANSACTIONS = {"BEGIN", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN"}
-"""What begins and ends a transaction reads and writes nothing: `ledger/session.py` may say it."""
+"""Statements of transactions read and write no rows, so `ledger/store/session.py` may contain them."""
 
 
 def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Every string of a module that is not a docstring, an f-string as its first part."""
+    """Yield every string of a module that is not a docstring, an f-string as its first part."""
     documents = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
@@ -94,7 +94,7 @@ def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def sql_in(source: str) -> list[int]:
-    """Lines with a string that reads like SQL: a statement's first words in capitals."""
+    """Return the lines with a string that begins like an SQL statement, in capitals."""
     return [line for line, text in texts(ast.parse(source)) if SQL.match(text) and text not in TRANSACTIONS]
 
 
@@ -140,7 +140,7 @@ def test_no_module_is_named_for_nothing() -> None:
 
 
 def sleeps(source: str) -> list[int]:
-    """Lines that wait for time to pass; `asyncio.sleep(0)` only lets others run."""
+    """Return the lines that wait for time to pass; `asyncio.sleep(0)` only yields to other tasks."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
@@ -152,7 +152,7 @@ def sleeps(source: str) -> list[int]:
     return found
 
 
-# Where time itself is the matter: the one loop that polls, links and servers that are slow on purpose, moments at random.
+# Files whose subject is time: the one loop that polls, links and servers that are slow on purpose, random moments.
 SLEEPS = {
     "tests/support/waiting.py",
     "tests/adversity/proxy.py",
@@ -177,7 +177,7 @@ SHARED = re.compile(r"\bpool=[\w.]*connection\b")
 
 
 def test_no_pool_of_a_test_is_one_connection_that_the_test_uses_too() -> None:
-    """Two statements at one time on one connection are an error, which comes when the machine is slow."""
+    """Two concurrent statements on one connection are an error, which occurs when the machine is slow."""
     here = Path(__file__)
     found = [named(path) for path in files(ROOT / "tests", "*.py") if path != here and SHARED.search(path.read_text())]
     assert found == []
@@ -188,7 +188,7 @@ def test_no_pool_of_a_test_is_one_connection_that_the_test_uses_too() -> None:
 
 
 def ignores(pyproject: str) -> list[str]:
-    """The lines of ruff's `ignore` list, and those of `per-file-ignores`."""
+    """Return the lines of ruff's `ignore` list, and those of `per-file-ignores`."""
     found: list[str] = []
     inside = False
     for line in pyproject.splitlines():

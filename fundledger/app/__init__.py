@@ -1,1 +1,1 @@
-"""HTTP servers, process life and the command line: everything that is put together."""
+"""Everything that runs: HTTP services, their processes, and the command line."""

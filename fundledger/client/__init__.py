@@ -1,4 +1,4 @@
-"""The client of both services, for Python: async, typed. docs/client.md has an example of each."""
+"""Async, typed Python client of the account service and the fund service. Examples: docs/how-to/client.md."""
 
 from fundledger.client.account_service import AccountService
 from fundledger.client.connection import Retries

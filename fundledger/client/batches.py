@@ -1,4 +1,4 @@
-"""Many in one request; more than a request may carry in several, one after the other."""
+"""Python client: split large batches into several requests, sent one after the other."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -18,10 +18,10 @@ async def in_batches(
     *,
     whole: bool = False,
 ) -> list[Result]:
-    """`results[i]` answers `items[i]`. `whole`: in one request, however large; it is for the service to refuse it.
+    """Send items in batches within the service's limits and return the results: `results[i]` answers `items[i]`.
 
-    Raises what `send` does; once a batch has been answered, OutcomeUnknown in place of a fault that says that nothing
-    was done.
+    `whole`: send one request of any size; the service refuses it if it is too large. Raises what `send` raises. After a
+    first batch was answered, a fault with `undone` becomes OutcomeUnknown.
     """
     if whole or len(items) <= BATCH_MAX:
         waiting = [items] if items else []
@@ -40,6 +40,6 @@ async def in_batches(
         except Fault as fault:
             if not results or not fault.undone:
                 raise
-            detail = f"{fault}; {len(results)} of {len(items)} were answered before"
+            detail = f"{fault}; {len(results)} of {len(items)} items were answered before"
             raise OutcomeUnknown(detail, fault.problem, fault.retry_after_s) from fault
     return results

@@ -1,4 +1,4 @@
-"""How a request gets to a service and an answer back; whatever goes wrong on the way is one of the faults."""
+"""Python client: HTTP connections, timeouts, retries, and the mapping of failures to faults."""
 
 import asyncio
 import random
@@ -31,8 +31,10 @@ T = TypeVar("T")
 
 
 class Retries(msgspec.Struct, frozen=True):
-    """Up to `attempts` in all, within the timeout of the call. Between them at least what the service asks for, else
-    `base_s`, doubled each time up to `cap_s`; `jitter` is the part of that which is left to chance, 0 to 1.
+    """Retry policy: up to `attempts` attempts in total, within the timeout of the call.
+
+    The wait is `base_s`, doubled after each attempt up to `cap_s`, but at least the service's `Retry-After`.
+    `jitter`: random part of the former, 0 to 1.
     """
 
     attempts: int = 4
@@ -42,7 +44,7 @@ class Retries(msgspec.Struct, frozen=True):
 
     def wait_s(self, attempt: int, fault: Fault) -> float:
         wait_s = min(self.cap_s, self.base_s * 2.0 ** min(attempt, 60))
-        wait_s *= 1 - self.jitter * random.random()  # noqa: S311 - spreads those who wait
+        wait_s *= 1 - self.jitter * random.random()  # noqa: S311 - spreads the retries
         return max(wait_s, fault.retry_after_s or 0.0)
 
 
@@ -57,7 +59,7 @@ class Answer(NamedTuple):
 
 
 class _Sending:
-    """What is known of one request on its way. `sent`: some of it may have arrived."""
+    """State of a request in progress. `sent`: the service may have received a part of it."""
 
     __slots__ = ("reused", "sent")
 
@@ -67,7 +69,7 @@ class _Sending:
 
 
 class _Body(aiohttp.Payload):
-    """Bytes of any length, written as they are. aiohttp's own warns above 1 MiB, or reads them in a thread."""
+    """Request body of any length, written unchanged. aiohttp's own warns above 1 MiB, or reads it in a thread."""
 
     _autoclose = True
     _value: bytes
@@ -84,10 +86,10 @@ class _Body(aiohttp.Payload):
 
 
 class Connection:
-    """Kept-alive connections to one service, one request at a time on each.
+    """Kept-alive connections to one service, with one request at a time on each.
 
-    Cancelling a call drops its connection: what was asked may have been done, and the same request with the same id
-    tells. Nothing is left running behind it.
+    Cancelling a call closes its connection and leaves no task behind. The request may have had an effect; sending it
+    again with the same id returns the outcome.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Connection:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         if URL(self.base_url).scheme not in {"http", "https"} or not URL(self.base_url).host:
-            raise ValueError(f"{base_url!r} is no URL of a service")
+            raise ValueError(f"{base_url!r} is not an http(s) URL")
         self.timeout_s = timeout_s
         self._connections = connections
         self._retries = retries
@@ -109,7 +111,7 @@ class Connection:
         self._fresh: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Connects to nothing yet."""
+        """Create the HTTP session. It does not connect."""
         if self._session is None:
             self._session = self._new_session(force_close=False)
 
@@ -128,9 +130,10 @@ class Connection:
         *,
         timeout_s: float | None = None,
     ) -> Answer:
-        """The answer, 2xx or not. Raises Unavailable, OutcomeUnknown, QuotaExceeded; with retries, after the last.
+        """Send a request and return the response, 2xx or not.
 
-        A fault of a later attempt tells of all of them: once the outcome of one is unknown, it stays so.
+        Raises Unavailable, OutcomeUnknown or QuotaExceeded, after the last retry if there are retries, and
+        ContractBroken. Once the outcome of one attempt is unknown, a later fault is raised as OutcomeUnknown.
         """
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         text = self.base_url + path + (f"?{urlencode(query)}" if query else "")
@@ -152,8 +155,8 @@ class Connection:
             await asyncio.sleep(wait_s)
 
     async def _attempt(self, method: str, url: URL, body: bytes | None, deadline: float, writing: bool) -> Answer:
-        """Once; and once more, on a new connection, if the service had closed the one that was kept alive."""
-        assert self._session is not None, "open it first: `async with`"
+        """Send once. Send again on a new connection if the service had closed the kept-alive one."""
+        assert self._session is not None, "call open() first, or use `async with`"
         sending = _Sending()
         try:
             try:
@@ -169,7 +172,7 @@ class Connection:
         except TimeoutError:
             raise _lost("no answer in time", sending.sent and writing) from None
         except aiohttp.ClientResponseError as error:
-            raise ContractBroken(f"this is no HTTP: {error}") from error
+            raise ContractBroken(f"the response is not HTTP: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _lost(f"{type(error).__name__}: {error}", sending.sent and writing) from error
         if answer.status == 429 or answer.status >= 500:
@@ -210,7 +213,7 @@ class Connection:
 
 
 async def _on_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
-    # Called before the bytes are written, so nothing goes out unnoticed.
+    # Called before the first byte is written, so that `sent` is never set too late.
     context.trace_request_ctx.sent = True
 
 
@@ -230,7 +233,7 @@ def _lost(detail: str, unknown: bool) -> Fault:
 
 
 def problem_of(answer: Answer) -> Problem | None:
-    """What an answer says is wrong, if it is one of ours."""
+    """Return the problem in a response, or None if it has none."""
     if not answer.headers.get("Content-Type", "").startswith("application/problem+json"):
         return None
     try:
@@ -245,7 +248,7 @@ def _fault_of(answer: Answer, writing: bool) -> Fault:
     retry_after_s = _retry_after_s(answer)
     if answer.status == 429:
         return QuotaExceeded(detail, problem, retry_after_s)
-    # Only the service itself knows that nothing was done: what stands between says 503, too, when it lost the answer.
+    # Only a 503 with a problem comes from the service: a proxy that lost the response also returns 503.
     undone = answer.status == 503 and problem is not None and problem.code != "outcome-unknown"
     if undone or not writing:
         return Unavailable(detail, problem, retry_after_s)
@@ -258,23 +261,23 @@ def _retry_after_s(answer: Answer) -> float | None:
 
 
 def refusal_of(answer: Answer) -> Exception:
-    """What to raise for an answer that is not 2xx."""
+    """Return the exception for a response that is not 2xx."""
     problem = problem_of(answer)
     if answer.status in {401, 403}:
         return Unauthorized(f"HTTP {answer.status}" if problem is None else str(problem), problem)
     if problem is not None and 400 <= answer.status < 500:
         return Refused(problem)
-    return ContractBroken(f"HTTP {answer.status} and no problem: {answer.body[:200]!r}")
+    return ContractBroken(f"HTTP {answer.status} without a problem body: {answer.body[:200]!r}")
 
 
 def _ours(type_: type, value: Any) -> Any:
     if type_ in {Problem, Event} and isinstance(value, dict):
         return type_(value)
-    raise TypeError(f"{type_} is not made of {type(value)}")
+    raise TypeError(f"cannot decode {type_} from {type(value)}")
 
 
 def decoder(type_: type[T]) -> Callable[[Answer], T]:
-    """What an answer with status 2xx carries. Raises Refused, Unauthorized, ContractBroken."""
+    """Return a decoder of 2xx responses. The decoder raises Refused, Unauthorized, ContractBroken."""
     decode_body = msgspec.json.Decoder(type_, dec_hook=_ours).decode
 
     def decode(answer: Answer) -> T:
@@ -289,7 +292,7 @@ def decoder(type_: type[T]) -> Callable[[Answer], T]:
 
 
 def converted(value: object, type_: type[T]) -> T:
-    """A part of an answer. Raises ContractBroken."""
+    """Convert a part of a response to `type_`. Raises ContractBroken."""
     try:
         return msgspec.convert(value, type_, dec_hook=_ours)
     except msgspec.ValidationError as error:
@@ -297,7 +300,7 @@ def converted(value: object, type_: type[T]) -> T:
 
 
 def found(answer: Answer, decode: Callable[[Answer], T]) -> T | None:
-    """None when the service says that there is no such thing."""
+    """Decode a response; return None for the problem `not-found`. Raises what `decode` raises."""
     if answer.status == 404:
         problem = problem_of(answer)
         if problem is not None and problem.code == "not-found":

@@ -1,11 +1,11 @@
-"""What a service tells of that has happened."""
+"""Python client: an event of a service's event feed."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 
 class Event:
-    """Told at least once. `members` has all of it, also what this version does not know."""
+    """An event, delivered at least once. `members` has all JSON members, including those unknown to this version."""
 
     __slots__ = ("members",)
 
@@ -14,12 +14,12 @@ class Event:
 
     @property
     def seq(self) -> int:
-        """Where it stands: to go on after it, ask for the events after this."""
+        """Position in the feed. Pass it as `after` to continue with the next event."""
         return int(self.members["seq"])
 
     @property
     def id(self) -> str:
-        """The same each time that it is told: who remembers it does nothing twice."""
+        """Id of the event, the same in each delivery. Store it to detect duplicates."""
         return str(self.members.get("id", self.seq))
 
     @property

@@ -1,4 +1,4 @@
-"""What a service said "no" with, and what went wrong on the way: who is to blame, and whether to send it again."""
+"""Python client: problems, refusals and faults, and whether a retry is safe after each."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
@@ -7,7 +7,7 @@ URN: Final = "urn:fundledger:problem:"
 
 
 class Problem:
-    """An answer of RFC 9457. `members` has all of it, also what this version does not know."""
+    """A problem of RFC 9457. `members` has all JSON members, including those unknown to this version."""
 
     __slots__ = ("members",)
 
@@ -20,7 +20,7 @@ class Problem:
 
     @property
     def code(self) -> str:
-        """The last part of the type, such as `insufficient-funds`: what a program decides by."""
+        """Last part of the type, such as `insufficient-funds`. Programs should branch on it."""
         return self.type.removeprefix(URN)
 
     @property
@@ -38,12 +38,12 @@ class Problem:
 
     @property
     def field(self) -> str | None:
-        """Of the request, where one is to blame."""
+        """Request field that caused the problem, or None."""
         return self.members.get("field")
 
     @property
     def account(self) -> str | None:
-        """The account that is to blame, where it is one."""
+        """Account that caused the problem, or None."""
         return self.members.get("account")
 
     def __eq__(self, other: object) -> bool:
@@ -60,8 +60,9 @@ class Problem:
 
 
 class Refused(Exception):
-    """The service understood the request and said no. Whether that is final for the id is the service's to say: see
-    docs/refusals.md for what each `problem.code` means.
+    """A request that the service understood and refused.
+
+    `problem.code` decides whether the refusal is final for the id, see docs/reference/refusals.md.
     """
 
     retry_is_safe: ClassVar[bool] = False
@@ -73,10 +74,11 @@ class Refused(Exception):
 
 
 class Fault(Exception):
-    """No answer to what was asked.
+    """A call that failed without a result.
 
-    `retry_is_safe`: the same request, with the same id, may be sent again, and that may help. `undone`: nothing was
-    done and nothing will be. `retry_after_s`: how long it asks to wait, if it does. `problem`: what it said.
+    `retry_is_safe`: the same request with the same id may be sent again, and may then succeed. `undone`: the request
+    has had no effect and will have none. `retry_after_s`: the wait that the service requests, seconds, or None.
+    `problem`: the service's problem, or None.
     """
 
     retry_is_safe: ClassVar[bool] = True
@@ -89,33 +91,36 @@ class Fault(Exception):
 
 
 class QuotaExceeded(Fault):
-    """429: the caller has used up what it may ask for. Nothing was done."""
+    """Rejection with 429: the quota of the caller is used up. The request had no effect."""
 
     undone = True
 
 
 class Unavailable(Fault):
-    """Nothing was done: the service could not be reached, or it said so (503). Of a read: it was not answered."""
+    """Failure without effect: the service was unreachable or returned 503. A read was not answered."""
 
     undone = True
 
 
 class OutcomeUnknown(Fault):
-    """What was asked may have been done, or be done yet: no answer in time, a connection lost after the request went
-    out, or the service does not know itself. The same request with the same id tells, and does nothing twice.
+    """Failure with an unknown outcome: the request may have had an effect, or may still have one.
+
+    Causes: no answer in time, a connection lost after the request was sent, or the service does not know the outcome.
+    Sending the same request with the same id returns the outcome and has no second effect.
     """
 
 
 class Unauthorized(Fault):
-    """401 or 403: the token is not known, or may not do this. Nothing was done."""
+    """Rejection with 401 or 403: the token is unknown or lacks permission. The request had no effect."""
 
     retry_is_safe = False
     undone = True
 
 
 class ContractBroken(Fault):
-    """An answer that is not of the contract: this is no such service, or something between alters what it says. What
-    was asked may have been done; to send it again with the same id does no harm, but will hardly help.
+    """A response that violates the API contract: the URL is not this service, or a proxy alters responses.
+
+    The request may have had an effect. Sending it again with the same id is harmless but unlikely to succeed.
     """
 
     retry_is_safe = False

@@ -1,7 +1,7 @@
-"""What goes to the fund service and what comes back. Amounts are ints in minor units, times are aware and UTC.
+"""Python client: request and response types of the fund service.
 
-What comes back may have more members than are known here: a newer service does not break an older client. For the same
-reason kinds and states are plain text.
+Amounts are ints in minor units, times are aware and in UTC. Unknown members of a response are ignored, so that a newer
+service does not break an older client. For the same reason kinds and states are plain strings.
 """
 
 from datetime import datetime
@@ -43,7 +43,10 @@ PATHS: Final[dict[Kind, str]] = {
 
 
 class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`basis_points` of the amount, rounded half up, and `fixed`; from `minimum` to `maximum`, at most the amount."""
+    """A fee: `basis_points` of the amount, rounded half up, plus `fixed`.
+
+    It is limited to `minimum` to `maximum`, and never exceeds the amount.
+    """
 
     basis_points: int = 0
     fixed: int = 0
@@ -52,7 +55,7 @@ class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is charged for a product: of one channel, or of all; from `effective_at` on, or from now on."""
+    """A fee rule for a product and a channel (None: all channels), from `effective_at` (None: from now)."""
 
     product: Literal["payment", "withdrawal"]
     channel: str | None = None
@@ -64,9 +67,11 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True):
-    """`accounts`: their ids in the account service; `balances`: of each of them, where the service tells it. `fees`:
-    the rules, oldest first. `withdrawal_limit`: for a day (UTC), in sum. `settlement`: when what is pending is settled
-    by itself. `replay`: the merchant was there before.
+    """A merchant.
+
+    `accounts`: account ids in the account service. `balances`: by account id, empty in lists. `fees`: the rules, oldest
+    first. `withdrawal_limit`: total per day (UTC). `settlement`: when the pending balance is settled automatically.
+    `replay`: the merchant already existed.
     """
 
     id: str
@@ -82,8 +87,9 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """Where events of a merchant are sent, those of the types `events`, or all. `secret` (`whsec_` and base64) signs
-    them; it is told once, to whom made the endpoint.
+    """An endpoint that receives a merchant's events of the types `events`, or all if None.
+
+    `secret` (`whsec_` and base64) is the signing key; only the response to the creation contains it.
     """
 
     id: UUID
@@ -97,7 +103,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that could not be delivered to an endpoint, and was given up."""
+    """An event whose delivery to an endpoint was given up."""
 
     seq: int
     event: Event
@@ -108,7 +114,7 @@ class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Confirmed by its channel, which has the money. `settle`: whether the merchant may withdraw it at once."""
+    """A payment that its channel has confirmed and received. `settle`: `now` makes it available immediately."""
 
     merchant: str
     order_no: str
@@ -121,9 +127,9 @@ class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class StatementLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of a bank's statement: what came in (or, negative, went out) under a reference.
+    """A line of a bank statement: an amount received (negative: paid) under a reference.
 
-    `entry_ref` (the bank's own reference of the entry) and `value_date` (a date) tell apart entries that look alike.
+    `entry_ref` (the bank's reference of the entry) and `value_date` (a date) distinguish otherwise equal lines.
     """
 
     ref: str
@@ -133,13 +139,15 @@ class StatementLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as it stands. `net`: by how much the merchant's balance moves in all.
+    """An order in its current state.
 
-    States: `created` (waits for approval), `posting` (not certain yet, it ends by itself), `posted`, `refused` (see
-    `problem`; nothing moved), `stuck` (see `problem`; a person removes the cause, then `retry`); a withdrawal goes on:
-    `sent`, `paid`, `bounced`, `unknown`. `of_order`: the one that this
-    is about. `from_pending`: of a refund, what comes from money that was not settled yet. `to_receivable`: of a
-    chargeback, what the merchant had not, and owes. `replay`: it was there before.
+    States: `created` (waits for approval), `posting` (outcome unknown, completes automatically), `posted`, `refused`
+    (see `problem`; no money moved), `stuck` (see `problem`; remove the cause, then `retry`). A withdrawal continues:
+    `sent`, `paid`, `bounced`, `unknown`.
+
+    `net`: total change of the merchant's balance. `of_order`: the order that this order refers to. `from_pending`: of a
+    refund, the part taken from the pending balance. `to_receivable`: of a chargeback, the part that the merchant's
+    balance did not cover and it owes. `replay`: the order already existed.
     """
 
     id: UUID
@@ -170,12 +178,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_certain(self) -> bool:
-        """Whether it is known if money moved."""
+        """Whether it is known that money moved, or that it did not."""
         return self.state != "posting" and (self.state != "stuck" or self.posted_at is not None)
 
 
 class OrderRefused(Refused):
-    """The order was taken, and the account service refused it, for good: its number is used. Nothing moved."""
+    """An order that the account service refused permanently. Its number is used, and no money moved."""
 
     def __init__(self, problem: Problem, order: Order) -> None:
         super().__init__(problem)
@@ -183,7 +191,7 @@ class OrderRefused(Refused):
 
 
 class PaymentResult(msgspec.Struct, frozen=True, gc=False):
-    """What became of one payment of a batch. `id` is None when there is no order of it; `problem` says why."""
+    """Result of one payment of a batch. `id` is None if no order was stored; `problem` has the reason."""
 
     order_no: str
     state: str
@@ -193,7 +201,7 @@ class PaymentResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A state that an order went into."""
+    """A state that an order entered, and when."""
 
     state: str
     at: datetime

@@ -1,4 +1,4 @@
-"""What both services have: a connection that is opened and closed, health, events."""
+"""Python client: base class of both service clients with connection, readiness and event feed."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from fundledger.client.event import Event
 from fundledger.client.faults import Unavailable
 
 IDLE_S: Final = 1.0
-"""How often events are asked for where there are none and the service does not wait for one."""
+"""Minimum time between polls that return no events, if the service does not wait, seconds."""
 
 
 class _Events(msgspec.Struct):
@@ -26,8 +26,10 @@ _events = decoder(_Events)
 
 
 class Service:
-    """`timeout_s`: of each call, from the first byte to the last, with all its retries. `connections`: at most so many
-    requests are under way, others wait for their turn. `retries`: none unless asked for.
+    """Base class of the clients of both services.
+
+    `timeout_s`: time limit of each call, including all retries. `connections`: maximum number of concurrent requests;
+    further requests wait. `retries`: no retries if None.
     """
 
     def __init__(
@@ -50,15 +52,15 @@ class Service:
         await self.close()
 
     async def open(self) -> None:
-        """Connects to nothing yet: a service that is not there shows at the first call."""
+        """Create the HTTP session. It does not connect: an unreachable service fails the first call."""
         await self._to.open()
 
     async def close(self) -> None:
-        """Calls that wait for an answer fail."""
+        """Close all connections. Calls in progress fail."""
         await self._to.close()
 
     async def is_ready(self) -> bool:
-        """Whether it serves: False when it cannot be reached, drains, or has no database."""
+        """Return whether the service is ready: False if it is unreachable, is draining, or has no database."""
         try:
             return (await self._to.ask("GET", "/readyz")).status == 200
         except Unavailable:
@@ -67,10 +69,11 @@ class Service:
     async def events(
         self, after: int | None = None, limit: int = 500, wait_s: float = 20.0, follow: bool = True
     ) -> AsyncIterator[Event]:
-        """Events after a `seq`, the oldest first, as they come; without `follow`, until there are no more.
+        """Yield the events after a `seq`, oldest first. With `follow`, wait for new events; without, stop at the end.
 
-        At least once, ordered per account or order: remember `seq` of the last one that was dealt with, and begin after
-        it. Waits at the service, at most `wait_s` at a time. Raises what a call raises; go on after the last `seq`.
+        Delivery is at least once, ordered per account or order. Store `seq` of the last processed event and continue
+        after it. Each request waits at the service for at most `wait_s`. Raises what a call raises; then continue after
+        the last `seq`.
         """
         query = {"limit": str(limit)}
         if follow:
@@ -94,7 +97,7 @@ class Service:
 
 
 def time_text(moment: datetime) -> str:
-    """RFC 3339. Raises ValueError for a time that does not say where."""
+    """Return a time in RFC 3339 format. Raises ValueError for a time without a time zone."""
     if moment.tzinfo is None:
-        raise ValueError("a time without its zone is no instant")
+        raise ValueError("the time must have a time zone")
     return moment.isoformat()

@@ -1,6 +1,7 @@
-"""What goes to the account service and what comes back. Amounts are ints in minor units, times are aware and UTC.
+"""Python client: request and response types of the account service.
 
-What comes back may have more members than are known here: a newer service does not break an older client.
+Amounts are ints in minor units, times are aware and in UTC. Unknown members of a response are ignored, so that a newer
+service does not break an older client.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ Side = Literal["debit", "credit"]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """`amount`: 1 to 2^53-1."""
+    """A debit or credit of one account. `amount`: 1 to 2^53-1."""
 
     account: str
     side: Side
@@ -32,10 +33,10 @@ def credit(account: str, amount: int) -> Entry:
 
 
 class Voucher(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """To be posted: 2 to 64 entries, debits and credits equal, accounts of one currency.
+    """A voucher to post: 2 to 64 entries, equal debits and credits, accounts of one currency.
 
-    `id` names it for ever: who posts the same again gets the first answer again. `type`: 1 to 32 of `[a-z_]`.
-    `metadata` is a JSON object of at most 4,096 bytes. `ticket`: the proof that somebody upstream authorised this.
+    `id` identifies the voucher permanently: posting it again returns the first answer. `type`: 1 to 32 characters of
+    `[a-z_]`. `metadata`: a JSON object of at most 4,096 bytes. `ticket`: proof of authorisation by an upstream module.
     """
 
     id: UUID
@@ -47,7 +48,7 @@ class Voucher(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class VoucherRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A voucher as the service keeps it. Of a refused one, `problem` says why."""
+    """A voucher as the service stores it. `problem`: the reason of a refusal."""
 
     id: UUID
     type: str
@@ -65,15 +66,15 @@ class VoucherRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PostedVoucher(VoucherRecord, frozen=True, kw_only=True):
-    """`replay`: it was posted before, and this is what was answered then."""
+    """A posted voucher. `replay`: it was posted by an earlier request, and this is the first answer."""
 
     replay: bool = False
 
 
 class VoucherResult(msgspec.Struct, frozen=True, gc=False):
-    """What became of one voucher of a batch. `posted_at` stands where the service tells it.
+    """Result of one voucher of a batch. `posted_at` is None if the service does not report it.
 
-    A problem whose status is 500 or more is no refusal: nobody knows what became of that voucher.
+    A problem with status 500 or above is not a refusal: the outcome of the voucher is unknown.
     """
 
     id: UUID
@@ -84,7 +85,7 @@ class VoucherResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """`posted` counts in the account's normal direction; `pending` are credits that are not posted yet."""
+    """Balance of an account. `posted` is in its normal direction; `pending`: credits that are not posted yet."""
 
     posted: int
     held: int
@@ -93,7 +94,7 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class BalanceAt(msgspec.Struct, frozen=True):
-    """`at` is None when it is the balance of now."""
+    """Balance of an account at a time. `at` is None for the current balance."""
 
     account: str
     at: datetime | None
@@ -103,7 +104,7 @@ class BalanceAt(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """`frozen_scope` is `all` where not even credits are taken."""
+    """An account. `frozen_scope` is `all` if credits are also blocked."""
 
     id: str
     owner: str
@@ -122,9 +123,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of an account's statement: one line of a voucher. `seq` counts the lines of the account and never changes.
+    """A line of an account's statement: one entry of a voucher. `seq` numbers the account's lines and never changes.
 
-    `counter_accounts` are those on the voucher's other side; `counter_account` is the one, where there is only one.
+    `counter_accounts`: the accounts on the other side of the voucher. `counter_account`: set if there is only one.
     """
 
     seq: int
@@ -146,7 +147,7 @@ class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """`captured`: how much of `amount` went into the voucher that ended it."""
+    """A hold. `captured`: the part of `amount` that the capturing voucher used."""
 
     id: str
     account: str

@@ -1,1 +1,1 @@
-"""Work that is done by itself: each daemon by one of N processes at a time, by a lease in Postgres."""
+"""Background jobs: each runs in one of N processes at a time, by a lease in Postgres."""

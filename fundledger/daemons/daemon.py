@@ -1,4 +1,4 @@
-"""A daemon: work that comes again and again, and that one process at a time does."""
+"""Background jobs: the definition of a job, its lease, and the result of a run."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -14,12 +14,12 @@ ALARM_AFTER_S: Final = 60.0
 
 
 class LeaseLost(Exception):
-    """Somebody else may be doing this by now: whatever is not committed must not be."""
+    """The lease has ended, and another process may run the job. Uncommitted work must not be committed."""
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """What a turn came to: how many things were `done`, for how long the oldest that is left has waited (s), and
-    whether there is `more` to be done at once.
+    """The result of a run: number of items `done`, wait of the oldest remaining item (s), and whether there is `more`,
+    so that the next run follows immediately.
     """
 
     done: int = 0
@@ -28,7 +28,9 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 class Turn:
-    """The right to do a daemon's work, for as long as the lease stands. `fence` grows with each holder."""
+    """A lease of a background job. `fence`: the fencing token, which grows with each lease owner. `until`: monotonic
+    time at which the lease ends.
+    """
 
     def __init__(self, name: str, fence: int, until: float) -> None:
         self.name = name
@@ -37,14 +39,15 @@ class Turn:
         self.lost = False
 
     def check(self) -> None:
-        """Before something that cannot be undone, outside of our database. Raises LeaseLost."""
+        """Raise LeaseLost if the lease has ended. Call before an irreversible effect outside the database."""
         if self.lost or time.monotonic() >= self.until:
             raise LeaseLost(f"{self.name}: the lease has ended")
 
     async def hold(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """In a transaction, before it writes: nobody else can take the lease until it has ended. Keep it short.
+        """Lock the lease against other owners until the transaction ends. Call in a short transaction, before it
+        writes.
 
-        Raises LeaseLost. Locks the lease against being taken.
+        Raises LeaseLost.
         """
         self.check()
         if await connection.fetchval(SQL["standing"], self.name, self.fence) is None:
@@ -53,12 +56,13 @@ class Turn:
 
 
 class Daemon(msgspec.Struct, frozen=True):
-    """`run` does what there is to do, once; it is called every `every_s`, and at once when there is more.
+    """A background job. `run` does the pending work once. It is called every `every_s`, and immediately after a run
+    that returned `more`.
 
-    It may be cancelled at any await, and may run in another process although it has not ended here: what it does has to
-    be safe to be done twice, and what it writes is written after `Turn.hold`. A lease ends `lease_s` after it was
-    renewed last. Without a good run for `alarm_after_s` the daemon is overdue. `ended` is called when the lease has
-    ended, however it did.
+    `run` may be cancelled at any await. It may run in another process before it has ended here. So its effects have to
+    be idempotent, and it has to write after `Turn.hold`. `lease_s`: a lease ends this long after its last renewal.
+    `alarm_after_s`: the job is overdue without a successful run for this long. `ended` is called whenever a lease has
+    ended.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What was run in this process: for the row of the daemon, and for the metrics."""
+"""Run statistics of the background jobs of this process, for the row of a job and for the metrics."""
 
 import time
 
@@ -8,7 +8,7 @@ from fundledger.daemons.daemon import Ran
 
 
 class Row(msgspec.Struct, frozen=True):
-    """As `sql/beat.sql` takes it: counts since the last time, ages in seconds."""
+    """The arguments of `sql/beat.sql` for one job: counts since the last row, ages in seconds."""
 
     runs: int
     failures: int
@@ -20,7 +20,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """Of one daemon. Whoever leads by other means than a lease tells it each run."""
+    """The run statistics of one job. A job that is led without a lease calls `started`, `ran` and `failed`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class Tally:
         self._error: str | None = None
         self._started_at: float | None = None
         self._succeeded_at: float | None = None
-        self._told = (0, 0, 0)
+        self._recorded = (0, 0, 0)
 
     def started(self) -> None:
         self._started_at = time.monotonic()
@@ -49,17 +49,17 @@ class Tally:
 
     @property
     def is_new(self) -> bool:
-        """Whether anything was run since the last row that was written."""
-        return (self.runs, self.failures, self.done) != self._told
+        """Whether the job has run since the last recorded row."""
+        return (self.runs, self.failures, self.done) != self._recorded
 
     def row(self) -> tuple[Row, tuple[int, int, int]]:
-        """What was run since the last row that was written, and what to say `written` with."""
+        """Return the runs since the last recorded row, and the counts to pass to `written` afterwards."""
         now = time.monotonic()
         counts = (self.runs, self.failures, self.done)
-        runs, failures, done = (a - b for a, b in zip(counts, self._told, strict=True))
+        runs, failures, done = (a - b for a, b in zip(counts, self._recorded, strict=True))
         started_s = None if self._started_at is None else now - self._started_at
         success_s = now - self._succeeded_at if runs and self._succeeded_at is not None else None
         return Row(runs, failures, done, self.lag_s, started_s, success_s, self._error), counts
 
     def written(self, counts: tuple[int, int, int]) -> None:
-        self._told = counts
+        self._recorded = counts

@@ -1,4 +1,4 @@
-"""The dead man's switch: every process that watches sees all daemons, whoever runs them, and tells who is overdue."""
+"""Dead man's switch of background jobs: each watching process reads the status of all jobs, and logs overdue ones."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A daemon's row. `age_s`: how long ago it succeeded, or became known, when it was looked at."""
+    """The status row of a job. `age_s`: at the time of reading, seconds since its last success or its registration."""
 
     name: str
     holder: str | None
@@ -39,7 +39,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct):
-    """For the metrics, by daemon: gauges of its row, and the `runs` of this process, by `NAME OUTCOME`."""
+    """Metrics by job: gauges of its row, and the `runs` of this process, by `NAME OUTCOME`."""
 
     lag_s: dict[str, float] = {}
     last_success: dict[str, float] = {}
@@ -47,7 +47,7 @@ class Counted(msgspec.Struct):
     runs: dict[str, int] = {}
 
     def add(self, other: "Counted") -> None:
-        """Of another process: who looked last knows best, and nobody overlooks an alarm."""
+        """Merge the metrics of another process: the maximum of each gauge, so that no alarm is lost; sums of runs."""
         for mine, theirs in ((self.lag_s, other.lag_s), (self.last_success, other.last_success)):
             for name, value in theirs.items():
                 mine[name] = max(mine.get(name, 0.0), value)
@@ -61,35 +61,36 @@ class Counted(msgspec.Struct):
 
 
 class Watch:
-    """One a process. While the database does not answer, what was seen last goes on ageing."""
+    """The monitor of all jobs, one per process. While the database does not answer, the last status keeps ageing."""
 
     def __init__(self) -> None:
         self._seen: list[Standing] = []
         self._seen_at = time.monotonic()
-        self._told_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     async def look(self, pool: "asyncpg.Pool[asyncpg.Record]") -> list[Standing]:
-        """Raises what asyncpg raises."""
+        """Read and return the status of all jobs. Raises what asyncpg raises."""
         self._seen = standings(await pool.fetch(SQL["look"]))
         self._seen_at = time.monotonic()
         return self._seen
 
     def now(self) -> list[Standing]:
-        """What was seen last, as old as it is by now."""
+        """Return the last status that was read, with its current age."""
         passed = time.monotonic() - self._seen_at
         return [msgspec.structs.replace(one, age_s=one.age_s + passed) for one in self._seen]
 
     def tell(self) -> None:
-        """Log each daemon that is overdue, once a minute."""
+        """Log each overdue job, once every TOLD_EVERY_S."""
         now = time.monotonic()
         for one in self.now():
             if not one.overdue:
-                self._told_at.pop(one.name, None)
-            elif now - self._told_at.get(one.name, -TOLD_EVERY_S) >= TOLD_EVERY_S:
-                self._told_at[one.name] = now
+                self._logged_at.pop(one.name, None)
+            elif now - self._logged_at.get(one.name, -TOLD_EVERY_S) >= TOLD_EVERY_S:
+                self._logged_at[one.name] = now
                 _log.critical(
-                    "a daemon is overdue: see docs/daemons.md",
+                    "background job is overdue: see docs/how-to/runbooks.md",
                     extra={
+                        "event": "job_overdue",
                         "daemon": one.name,
                         "silent_s": round(one.age_s, 1),
                         "bound_s": one.alarm_after_s,
@@ -99,7 +100,7 @@ class Watch:
                 )
 
     def counted(self, tallies: Iterable[Tally]) -> Counted:
-        """For the metrics: what this process sees, and what it ran."""
+        """Return the metrics: the status of all jobs, and the runs of this process."""
         counted = Counted()
         for one in self.now():
             counted.lag_s[one.name] = one.lag_s
@@ -113,5 +114,5 @@ class Watch:
 
 
 def standings(rows: Iterable[Any]) -> list[Standing]:
-    """The rows of `sql/look.sql`."""
+    """Return the status of each row of `sql/look.sql`."""
     return [Standing(**row) for row in rows]

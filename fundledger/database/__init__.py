@@ -1,1 +1,1 @@
-"""What every database of ours needs: statements kept in files, and schemas that grow by numbered ones."""
+"""Database infrastructure: SQL statements from files, numbered migrations, classification of errors."""

@@ -1,9 +1,9 @@
-"""What an error of the database proves: whether the transaction may have been committed, and whether waiting helps.
+"""Classification of database errors: whether the transaction may have been committed, and whether a retry can help.
 
-Postgres ends a statement with an ERROR only while its transaction can still be rolled back, and rolls it back; an
-error past that point is a PANIC, which cuts the connection. So an ERROR proves that nothing of a statement that commits
-itself was written. FATAL and PANIC prove nothing: they may come after the commit and before its answer. Nor does a
-connection that ends. `COMMIT AND CHAIN` begins the next transaction after the commit, for which memory may be missing.
+Postgres raises an ERROR only while the transaction can still be rolled back, and rolls it back. An error after that
+point is a PANIC, which closes the connection. An ERROR therefore proves that a statement that commits itself wrote
+nothing. FATAL, PANIC and a lost connection prove nothing: they may come after the commit and before its response.
+`COMMIT AND CHAIN` begins the next transaction after the commit, which can fail for lack of memory.
 
 | SQLSTATE | Meaning | Statement that commits itself | COMMIT AND CHAIN |
 |---|---|---|---|
@@ -14,10 +14,10 @@ connection that ends. `COMMIT AND CHAIN` begins the next transaction after the c
 | 57014 | cancelled, timed out | rolled back | rolled back |
 | 40001, 40P01 | serialization, deadlock | rolled back | rolled back |
 | 25006 | read only | rolled back | rolled back |
-| 55P03 | a lock was not to be had | rolled back | rolled back |
+| 55P03 | a lock was not available | rolled back | rolled back |
 | 23xxx, P0001 and others | a constraint, a trigger, a bug | rolled back | rolled back |
 | 57P01, 57P02, 57P03 | shutdown, crash, start | unknown | unknown |
-| 08xxx, no answer | the connection ended, as a pooler says, too | unknown | unknown |
+| 08xxx, no response | the connection ended; also reported by poolers | unknown | unknown |
 """
 
 from typing import Final
@@ -26,30 +26,30 @@ import asyncpg
 
 PASSING: Final = (
     OSError,
-    # What asyncpg says of an idle connection that the server closed with a last word.
+    # asyncpg's error for an idle connection that the server closed with a message.
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
-    # Of a new connection: each start of `serve` renews the passwords of its roles; earlier workers may still drain.
+    # New connections only: each start of `serve` renews its roles' passwords while earlier workers may still drain.
     asyncpg.InvalidAuthorizationSpecificationError,
 )
-"""The database, or the way to it, went away, or it cannot write now; that may pass."""
+"""Temporary errors: the database or the network is unavailable, or the database cannot write now."""
 _OF_THE_NEXT: Final = ("53200", "53400")
 _ROLLED_BACK_BY: Final = "ERROR"
 _OF_THE_CONNECTION: Final = ("08", "57P0")
-"""Errors of these classes say that the connection ended. A pooler in front of Postgres calls them ERROR, too, and does
-not know what the server did.
+"""Classes of errors that report a lost connection. A pooler in front of Postgres may raise them with severity ERROR,
+without knowing whether the server committed.
 """
 
 
 def was_rolled_back(error: BaseException, *, chained: bool = False) -> bool:
-    """Whether the error, raised by a statement that commits, proves that nothing was committed.
+    """Whether this error of a committing statement proves that nothing was committed.
 
-    `chained`: the statement was COMMIT AND CHAIN. Otherwise it is one that is a transaction, or COMMIT. Errors of the
-    client (a connection that ended, a time-out) prove nothing.
+    `chained`: the statement was COMMIT AND CHAIN; otherwise it was COMMIT or a transaction of its own. Errors of the
+    client (a lost connection, a timeout) prove nothing.
     """
     if not isinstance(error, asyncpg.PostgresError) or severity(error) != _ROLLED_BACK_BY:
         return False
@@ -59,6 +59,6 @@ def was_rolled_back(error: BaseException, *, chained: bool = False) -> bool:
 
 
 def severity(error: asyncpg.PostgresError) -> str | None:
-    """As the server said it, whatever its language; None of an error that the client made up."""
+    """Return the severity in English, whatever the server's language; None for an error raised by the client."""
     found = getattr(error, "severity_en", None)
     return None if found is None else str(found)

@@ -1,4 +1,4 @@
-"""A schema: numbered SQL files, each applied once, in order, in one transaction with its record."""
+"""Database migrations: numbered SQL files, each applied once, in order, in one transaction with its record."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ _LOCK: Final = 0x66756E64  # "fund": one migrator at a time
 
 
 class SchemaFault(Exception):
-    """The database's schema is not one that this version can serve."""
+    """The database's schema is not supported by this version."""
 
 
 def migrations(package: str) -> list[tuple[int, str, str]]:
-    """`(number, name, sql)` of a package's `migrations/` folder, in order."""
+    """Return `(number, name, sql)` of each file in a package's `migrations/` folder, in order."""
     folder = files(package) / "migrations"
     found = [(path.name, path.read_text()) for path in folder.iterdir() if path.name.endswith(".sql")]
     return sorted((int(name[:4]), name, sql) for name, sql in found)
@@ -24,11 +24,11 @@ def migrations(package: str) -> list[tuple[int, str, str]]:
 async def apply(
     connection: "asyncpg.Connection[asyncpg.Record]", package: str, statements: Mapping[str, str]
 ) -> list[str]:
-    """Bring a schema up to date; answers the names of what was applied. To be called in a transaction, which then holds
-    the lock of migrators.
+    """Bring a schema up to date. Return the names of the applied migrations.
 
-    `statements` are the package's `migration_lock`, `migration_table`, `migrations_applied` and `migration_record`.
-    Raises SchemaFault when the database is newer than this version, or when an applied migration was changed.
+    Call it in a transaction, which then holds the migration lock. `statements` are the package's `migration_lock`,
+    `migration_table`, `migrations_applied` and `migration_record`. Raises SchemaFault if the database is newer than
+    this version, or if an applied migration was changed.
     """
     await connection.execute(statements["migration_lock"], _LOCK)
     await connection.execute(statements["migration_table"])

@@ -1,1 +1,1 @@
-"""What the business means: merchants, orders, fees, flows, channels. Money moves through the account service only."""
+"""The fund domain: merchants, orders, fees, flows, channels. Money moves only through the account service."""

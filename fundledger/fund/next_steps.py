@@ -1,6 +1,6 @@
-"""Steps of an order that is there: an adjustment is approved, a withdrawal ends, a stuck order is retried.
+"""Next steps of an existing fund order: approve an adjustment, end a withdrawal, retry a stuck order.
 
-Each step is written ahead, then done. If the process dies between the two, the recoverer does it.
+Each step is recorded first and executed second. If the process dies in between, the recoverer executes it.
 """
 
 import asyncio
@@ -14,16 +14,17 @@ import asyncpg
 import msgspec
 
 from fundledger.database.failures import was_rolled_back
-from fundledger.fund import orders, stuck
-from fundledger.fund.answer import Answer, Away, Taken
-from fundledger.fund.flows import Ending
-from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.macs import OrderMacs, Tampered
-from fundledger.fund.order import Kind, Order, State
-from fundledger.fund.orders import Pool, order_from
-from fundledger.fund.posting import Posting
-from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.statements import SQL
+from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.jobs import stuck
+from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.flows import Ending
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.poster import Posting
+from fundledger.fund.store import orders
+from fundledger.fund.store.macs import OrderMacs, Tampered
+from fundledger.fund.store.orders import Pool, order_from
+from fundledger.fund.store.queries import SQL
 
 FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 ATTEMPTS_MAX: Final = 5
@@ -33,9 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class NextSteps:
-    """`wait_s`: how long a caller waits for an outcome. After `due_s` the recoverer takes a step that is not done.
+    """The steps after an order is inserted. `wait_s`: how long a caller waits for an outcome. `due_s`: time until the
+    recoverer takes a step that is not done.
 
-    Cancelling a step leaves it to the recoverer, and each may be repeated: a repeat returns the order as it stands.
+    A cancelled step is left to the recoverer. Each step may be repeated: a replay returns the current order.
     """
 
     def __init__(self, pool: Pool, posting: Posting, *, wait_s: float, due_s: float) -> None:
@@ -46,12 +48,12 @@ class NextSteps:
 
     @property
     def macs(self) -> OrderMacs:
-        """The MACs of the orders."""
+        """The MACs of orders."""
         return self._posting.macs
 
     async def approve(self, id_: UUID, approver: str) -> Answer:
-        """Approve an adjustment, which is posted then. `approver`: MODULE or MODULE/PERSON, another one than asked for
-        it. Refused: ORDER_NOT_FOUND, APPROVAL_NEEDS_ANOTHER.
+        """Approve and post an adjustment. `approver`: MODULE or MODULE/PERSON, different from the requester. Refused:
+        ORDER_NOT_FOUND, APPROVAL_NEEDS_ANOTHER.
         """
 
         async def begin() -> Order | None:
@@ -71,17 +73,20 @@ class NextSteps:
             if order.kind is not Kind.ADJUSTMENT:
                 return Refusal(Code.ORDER_NOT_FOUND, f"there is no adjustment {id_}")
             if order.state is State.CREATED:
-                detail = f"{order.module} asked for it: another module, or another one who is named too, approves it"
+                detail = (
+                    f"{order.module} requested this adjustment; a different module has to approve it, "
+                    "or a different `person` of the same module (both must be set)"
+                )
                 return Refusal(Code.APPROVAL_NEEDS_ANOTHER, detail)
             return Taken(order, replay=True)
 
         return await self._go_on(id_, begin, otherwise, self._post)
 
     async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
-        """End a withdrawal as paid or bounced. The contrary of an end that was recorded is refused: WITHDRAWAL_PAID,
-        WITHDRAWAL_BOUNCED; also ORDER_NOT_FOUND, WITHDRAWAL_NOT_POSTED.
+        """End a withdrawal as paid or bounced. Refused: WITHDRAWAL_PAID or WITHDRAWAL_BOUNCED if the other end is
+        already recorded; ORDER_NOT_FOUND; WITHDRAWAL_NOT_POSTED.
         """
-        _log.debug("withdrawal %s: %s says %s", id_, module, ending)
+        _log.debug("withdrawal %s: %s reports %s", id_, module, ending, extra={"event": "withdrawal_end_reported"})
 
         async def begin() -> Order | None:
             for _ in range(ATTEMPTS_MAX):
@@ -107,14 +112,14 @@ class NextSteps:
             if order.ending == ending:
                 return Taken(order, replay=True)
             code = Code.WITHDRAWAL_PAID if order.ending == "paid" else Code.WITHDRAWAL_BOUNCED
-            return Refusal(code, f"the withdrawal was {order.ending} already")
+            return Refusal(code, f"the withdrawal is already {order.ending}")
 
         return await self._go_on(id_, begin, otherwise, self._posting.end)
 
     async def retry(self, id_: UUID, module: str, reason: str | None = None) -> Answer:
-        """Take a stuck order back to the state that it came from, and do its next step. An order whose next step is
-        being repeated is done now; any other one is returned as it stands. `module` asks for it, and `reason` (what was
-        done about the cause) is kept in the history. Refused: ORDER_NOT_FOUND.
+        """Return a stuck order to the state that it came from, and execute its next step. The next step of an order
+        that waits for the recoverer is executed now. Any other order is returned unchanged. `module` is the requester.
+        `reason` (how the cause was removed) is stored in the history. Refused: ORDER_NOT_FOUND.
         """
 
         async def begin() -> Order | None:
@@ -137,7 +142,9 @@ class NextSteps:
         return await self._go_on(id_, begin, lambda order: Taken(order, replay=True), go_on)
 
     async def contradiction(self, order: Order) -> str | None:
-        """How the posted voucher of an order differs from the order, None if it does not. Raises link.Away."""
+        """Return how the posted voucher of an order differs from the order, None if it does not. Raises
+        account_gateway.Away.
+        """
         try:
             self.macs.check(order)
         except Tampered:
@@ -145,7 +152,7 @@ class NextSteps:
         return await self._posting.link.contradiction(order)
 
     async def _read(self, id_: UUID) -> Order | None:
-        """The order as it stands. Raises Tampered."""
+        """Return the current order, None if there is none. Raises Tampered."""
         order = await orders.read_order(self._pool, id_)
         if order is not None:
             self._posting.macs.check(order)
@@ -161,7 +168,7 @@ class NextSteps:
         otherwise: Callable[[Order], Answer],
         go_on: Callable[[Order], Awaitable[None]],
     ) -> Answer:
-        """Write the next step of an order ahead, and do it."""
+        """Record the next step of an order, then execute it. `otherwise` gives the answer if there is no next step."""
         try:
             order = await begin()
             if order is None:
@@ -172,7 +179,7 @@ class NextSteps:
         except Tampered as found:
             return Away(str(found), tampered=True)
         except FAULTS as error:
-            _log.warning("an order could not go on: %s", error)
+            _log.warning("recording the next step of an order failed: %s", error, extra={"event": "order_step_failed"})
             return Away("the fund database does not answer", undone=was_rolled_back(error))
         try:
             async with asyncio.timeout(self._wait_s):
@@ -182,14 +189,17 @@ class NextSteps:
         except Tampered as found:
             return Away(str(found), tampered=True)
         except FAULTS as error:
-            _log.warning("the next step of an order is left to the recoverer: %s", error or "no answer in time")
+            _log.warning(
+                "the next step of an order is left to the recoverer: %s",
+                error or "timeout",
+                extra={"event": "order_step_deferred", "order": str(id_)},
+            )
         return Taken(order)
 
 
 def may_approve(asked: str, approver: str) -> bool:
-    """Whether an approver (MODULE or MODULE/PERSON) is another one than asked for an order. Within one module only two
-    persons that are both named are two. Names that differ only in case, in blanks around them or in their Unicode form
-    are one.
+    """Return whether the approver differs from the requester of an order (each MODULE or MODULE/PERSON). Within one
+    module both persons have to be named. Names are compared without case, surrounding blanks and Unicode form.
     """
     module, _, person = asked.partition("/")
     other_module, _, other_person = approver.partition("/")
@@ -199,5 +209,5 @@ def may_approve(asked: str, approver: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    # Folding may undo the normal form, and the other way round.
+    # Case folding may undo the normal form, and normalization may undo the folding.
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()

@@ -1,1 +1,1 @@
-"""Which accounts are hot, and how to post to them fast."""
+"""Hot accounts: detecting which accounts are hot, and posting to them fast."""

@@ -1,12 +1,12 @@
-"""When an account is hot: plain functions over what all workers report, and a clock that is handed in.
+"""Detection of hot accounts: pure functions over the load reports of all workers and a clock passed as an argument.
 
-The signal is utilisation: the share of time in which a batch with the account is in a database transaction, summed
-over workers. Where it comes near one, posting to the account waits for posting to the account. A share of the arrivals
-is asked for as well, since in large batches everything is always on its way.
+The signal is utilisation: the share of time in which a batch with the account is in a database transaction, summed over
+all workers. At a utilisation near one, batches with the account wait for each other. A minimum share of the arrivals is
+required as well, because in large batches every account has a high utilisation.
 
     cold -> warming -> hot -> cooling -> cold
 
-Up and down have different thresholds, and each must last, so that nothing flaps.
+The thresholds for promotion and demotion differ and each must hold for some time, so that accounts do not flap.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,10 @@ class Heat(StrEnum):
 
 
 class Thresholds(msgspec.Struct, frozen=True):
-    """Utilisation and how long, up and down; `share_min` of all arrivals, to go up."""
+    """Thresholds of utilisation, and for how many seconds each must hold, for promotion and demotion.
+
+    `share_min` is the share of all arrivals that promotion requires.
+    """
 
     promote: float = 0.5
     promote_s: float = 3.0
@@ -35,7 +38,7 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 
 class Temperature(msgspec.Struct, frozen=True):
-    """Of one account: how hot, since when (seconds on the caller's clock), and the last utilisation."""
+    """The heat of one account, since when (seconds on the caller's clock), and its last utilisation."""
 
     heat: Heat
     since: float
@@ -43,7 +46,7 @@ class Temperature(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct):
-    """Of one account, over all workers."""
+    """The load of one account, summed over all workers."""
 
     utilisation: float = 0.0
     share: float = 0.0
@@ -54,7 +57,7 @@ COLD = Temperature(Heat.COLD, 0.0)
 
 
 def merge(reports: Sequence[Report]) -> dict[int, Signal]:
-    """What the workers saw, together."""
+    """Sum the reports of all workers, by account number."""
     arrivals = sum(report.arrivals / report.seconds for report in reports if report.seconds > 0)
     signals: dict[int, Signal] = {}
     for report in reports:
@@ -69,7 +72,7 @@ def merge(reports: Sequence[Report]) -> dict[int, Signal]:
 
 
 def step(now: Temperature, signal: Signal, at: float, thresholds: Thresholds) -> Temperature:
-    """How hot an account is after this second."""
+    """Return the heat of an account after one more observation."""
     up = signal.utilisation >= thresholds.promote and signal.share >= thresholds.share_min
     down = signal.utilisation < thresholds.demote
     heat, since = now.heat, now.since

@@ -1,22 +1,22 @@
-"""The naive baseline, `FUNDLEDGER_POSTING=direct`: each request posts itself, one transaction each, 16 connections."""
+"""Direct posting to hot accounts, the naive baseline (`FUNDLEDGER_POSTING=direct`): one transaction a request."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 
+from fundledger.faults import GuardHit
 from fundledger.hotspot.lane import CRASHED, Answer, LaneFull, Meter, Statistics
-from fundledger.ledger.batch import Command
-from fundledger.ledger.books import Books
-from fundledger.ledger.fault import GuardHit
+from fundledger.ledger.context import Books
+from fundledger.ledger.model.batch import Command
 from fundledger.ledger.posting import post_vouchers
-from fundledger.ledger.session import Session
+from fundledger.ledger.store.session import Session
 
 _log = logging.getLogger(__name__)
 CONNECTIONS = 16
 
 
 class Direct:
-    """In the place of a lane, with the same promises."""
+    """A replacement of Lane with the same guarantees: one transaction a command, on CONNECTIONS connections."""
 
     def __init__(self, sessions: Sequence[Session], books: Books, meter: Meter, depth_max: int) -> None:
         self._free: asyncio.LifoQueue[Session] = asyncio.LifoQueue()
@@ -57,7 +57,7 @@ class Direct:
         try:
             outcomes = await post_vouchers(session, self._books, [command])
         except Exception:
-            _log.critical("posting failed", exc_info=True)
+            _log.critical("posting failed", exc_info=True, extra={"event": "posting_failed"})
             session.drop()
             outcomes = [GuardHit(CRASHED)]
         finally:

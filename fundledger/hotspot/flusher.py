@@ -1,11 +1,10 @@
-"""Early lock release: a batch that locks commits without waiting for the disk, and is answered after a flush.
+"""Early lock release for hot accounts: batches commit without waiting for the disk and are answered after a flush.
 
-A batch that commits with `synchronous_commit=off` frees its row locks at once, for whoever waits for them. The flusher
-makes synchronous commits on connections of its own, a few at a time, since one that comes while the disk is busy goes
-with the next. The write-ahead log is ordered, so when such a commit is durable (on a synchronous standby too, where
-there is one), so is everything that had committed before it began, in this worker and in all others. Nothing is
-answered before. If the machine fails in between, what was not answered may be gone, and nothing that was answered can
-depend on it (ADR 0013).
+A batch that commits with `synchronous_commit=off` releases its row locks immediately. The flusher makes synchronous
+commits on its own connections. It has several, because commits that arrive while the disk is busy share the next write.
+The write-ahead log is ordered: when such a commit is durable (also on a synchronous standby, if there is one), every
+commit that preceded it is durable too, in this worker and in all others. No batch is answered before. After a crash in
+between, unanswered batches may be lost. No answered batch can depend on a lost one (ADR 0013).
 """
 
 import asyncio
@@ -20,19 +19,19 @@ import asyncpg
 
 from fundledger.database.failures import PASSING
 from fundledger.database.statements import load
-from fundledger.ledger.session import Commits, Connection, Statement, connect
+from fundledger.ledger.store.session import Commits, Connection, Statement, connect
 
 SQL: Final = load("fundledger.hotspot")
 CONNECTIONS: Final = 3
 FLUSH_S: Final = 60.0
 Then = Callable[[bool], None]
-"""Called once: with True when all that was committed before is durable, with False when nobody knows."""
+"""Callback, called once: with True when all earlier commits are durable, with False when that is unknown."""
 
 _log = logging.getLogger(__name__)
 
 
 class Flusher:
-    """One for all lanes of a worker. To `commits` it tells how long each flush took, for whoever takes that away."""
+    """The WAL flusher of all lanes of a worker. Appends the duration of each flush to `commits`."""
 
     def __init__(self, dsn: str, name: str, commits: Commits | None = None) -> None:
         self._commits: Commits = deque(maxlen=0) if commits is None else commits
@@ -42,19 +41,19 @@ class Flusher:
         self._flushing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Connect. What was committed before cannot be vouched for."""
+        """Connect. Commits made before this are not covered by later flushes."""
         for connection in self._all:
             await connection.open()
 
     def after(self, then: Then) -> None:
-        """Call back when what is committed now is durable."""
+        """Call `then` once everything committed until now is durable."""
         self._waiting.append(then)
         if self._idle and len(self._waiting) == 1:
-            # Whatever else was committed in this turn of the loop goes with it.
+            # Deferred, so that one flush covers all commits of this iteration of the event loop.
             asyncio.get_running_loop().call_soon(self._start)
 
     async def flush(self) -> bool:
-        """Wait until what is committed now is durable; False when that cannot be known."""
+        """Wait until everything committed until now is durable. Return False when that is unknown."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def then(durable: bool) -> None:
@@ -65,7 +64,7 @@ class Flusher:
         return await future
 
     async def close(self) -> None:
-        """After the last one was called back."""
+        """Wait for the running flushes and their callbacks, then close the connections."""
         while self._flushing:
             await asyncio.wait(self._flushing)
         for connection in self._all:
@@ -89,12 +88,14 @@ class Flusher:
             try:
                 then(durable)
             except Exception:
-                _log.exception("an answer could not be delivered")
+                _log.exception("a flush callback failed", extra={"event": "answer_failed"})
 
 
 class _Connection:
-    """Its flush says something only about what was committed while it was open: a server that was restarted, or another
-    that took over, may have lost what was committed before, and flushes all the same.
+    """A connection that flushes.
+
+    A flush covers only commits made while the connection was open: a server that restarted, or a standby that took
+    over, may have lost earlier commits and still flushes successfully.
     """
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -104,22 +105,22 @@ class _Connection:
         self._statement: Statement | None = None
 
     async def open(self) -> None:
-        """Raises what asyncpg raises."""
+        """Connect and prepare the statement. Raises what asyncpg raises."""
         self._connection = await connect(self._dsn, self._name, command_timeout=FLUSH_S)
         self._statement = await self._connection.prepare(SQL["flush"])
 
     async def flush(self) -> bool:
-        """Whether all that was committed before is durable. Never raises."""
+        """Return whether all earlier commits are durable. Never raises."""
         try:
             if self._statement is None or self._connection is None or self._connection.is_closed():
                 await self.open()
                 return False
             await self._statement.fetch()
         except (*PASSING, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            _log.warning("what was committed could not be flushed: %s", error)
+            _log.warning("WAL flush failed: %s", error, extra={"event": "flush_failed"})
             await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - jitter
         except Exception:
-            _log.critical("flushing failed", exc_info=True)
+            _log.critical("WAL flush: unexpected error", exc_info=True, extra={"event": "flush_failed"})
         else:
             return True
         if self._connection is not None:

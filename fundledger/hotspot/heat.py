@@ -1,27 +1,27 @@
-"""Which accounts a worker posts to most, and how long they keep it busy: the top of a stream, in bounded memory.
+"""Heavy-hitter sampler of hot accounts: the accounts a worker posts to most and their load, in bounded memory.
 
-Space-Saving (Metwally, Agrawal, El Abbadi 2005): of N arrivals, an account with more than N / capacity is in the
-summary, and its count is too high by at most N / capacity. Of a large batch a sample is counted, each for several.
+Arrivals are counted in a Space-Saving summary (`fundledger/heavy_hitters.py`). In a batch of more than SAMPLE commands
+every n-th command is counted, with weight n.
 """
 
-import heapq
 from collections.abc import Sequence
-from typing import Generic, TypeVar
 
 import msgspec
 
-from fundledger.ledger.batch import Command
-from fundledger.ledger.voucher import Voucher
+from fundledger.heavy_hitters import SpaceSaving
+from fundledger.ledger.model.batch import Command
+from fundledger.ledger.model.voucher import Voucher
 
-K = TypeVar("K", int, str)
 CAPACITY = 64
 SAMPLE = 64
 SHOWN = 16
 
 
 class Warm(msgspec.Struct, array_like=True, frozen=True):
-    """One account in one second of one worker: arrivals, the seconds that batches with it took, and how often one slot
-    was not enough.
+    """The load of one account in one report of one worker.
+
+    `arrivals` counts commands, `busy_s` is the time spent in batches with the account, `widened` counts batches that
+    needed more than one slot.
     """
 
     account_number: int
@@ -31,57 +31,23 @@ class Warm(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What one worker saw since its last report."""
+    """The load seen by one worker since its last report."""
 
     seconds: float
     arrivals: int
     hottest: list[Warm]
 
 
-class SpaceSaving(Generic[K]):
-    """The most frequent keys of a stream. `counts[key]` is never too low for a key that is in it."""
-
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
-        # Each key once, with what it had when it came or was last looked at: never more than it has now.
-        self._heap: list[tuple[int, K]] = []
-        self.counts: dict[K, int] = {}
-
-    def add(self, key: K, weight: int) -> K | None:
-        """Count a key; answers the key that had to make room."""
-        counts = self.counts
-        if key in counts:
-            counts[key] += weight
-            return None
-        if len(counts) < self._capacity:
-            counts[key] = weight
-            heapq.heappush(self._heap, (weight, key))
-            return None
-        least, evicted = self._least()
-        del counts[evicted]
-        counts[key] = least + weight
-        heapq.heapreplace(self._heap, (least + weight, key))
-        return evicted
-
-    def _least(self) -> tuple[int, K]:
-        heap, counts = self._heap, self.counts
-        while True:
-            count, key = heap[0]
-            if counts[key] == count:
-                return count, key
-            heapq.heapreplace(heap, (counts[key], key))
-
-
-class Thermometer:
-    """What one worker's lanes post to; read and begun anew with each report."""
+class HeatSampler:
+    """The load of all lanes of one worker, reset by each report."""
 
     def __init__(self) -> None:
-        self._top: SpaceSaving[int] = SpaceSaving()
+        self._top: SpaceSaving[int] = SpaceSaving(CAPACITY)
         self._busy: dict[int, float] = {}
         self._arrivals = 0
 
     def batch(self, commands: Sequence[Command], seconds: float) -> None:
-        """A batch of these was posted, and took so long."""
+        """Count a batch that was posted in `seconds`."""
         stride = (len(commands) + SAMPLE - 1) // SAMPLE
         seen: dict[int, int] = {}
         for command in commands[::stride]:
@@ -98,7 +64,10 @@ class Thermometer:
             busy[number] = busy.get(number, 0.0) + seconds
 
     def report(self, seconds: float, widened: dict[int, int]) -> Report:
-        """What was seen in the last `seconds`; `widened`: batches for which one slot of an account was too little."""
+        """Return the load of the last `seconds` and reset it.
+
+        `widened[number]` counts batches that needed more than one slot of the account.
+        """
         counts = self._top.counts
         shown = sorted(counts, key=lambda number: -self._busy.get(number, 0.0))[:SHOWN]
         shown += [number for number in widened if number not in shown]
@@ -107,7 +76,7 @@ class Thermometer:
             for number in shown
         ]
         report = Report(round(seconds, 3), self._arrivals, hottest)
-        self._top = SpaceSaving()
+        self._top = SpaceSaving(CAPACITY)
         self._busy = {}
         self._arrivals = 0
         return report

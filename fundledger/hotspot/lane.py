@@ -1,9 +1,10 @@
-"""Group commit: one queue per shard and worker; while a batch is in the database, the next one gathers.
+"""Group commit for hot accounts: one command queue per shard and worker, posted batch by batch.
 
-While a batch is written, the callers of the one before are answered; and as soon as as many commands wait as are being
-written, they become the next batch, which is decided meanwhile (ADR 0011). There is no timer: at light load a batch is
-one command and its latency one transaction; under load batches grow to what arrives during one. If the process dies
-with a full queue, nothing of it was answered: each caller asks again with the same id and learns what is true.
+While a batch is in the database, the next one gathers and the callers of the previous one are answered. Once as many
+commands wait as are being written, they become the next batch, which is decided meanwhile (ADR 0011). There is no
+timer. At low load a batch is one command and its latency one transaction. Under load a batch grows to the commands that
+arrive during one transaction. If the process dies with commands in the queue, none of them was answered; a retry with
+the same id returns the true outcome.
 """
 
 import asyncio
@@ -15,62 +16,62 @@ from typing import Protocol
 
 import msgspec
 
+from fundledger.faults import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.hotspot.flusher import Flusher
-from fundledger.hotspot.heat import Thermometer
-from fundledger.ledger.batch import AtomicGroup, Command, Outcome
-from fundledger.ledger.books import Books
-from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.hotspot.heat import HeatSampler
+from fundledger.ledger.context import Books
+from fundledger.ledger.model.batch import AtomicGroup, Command, Outcome
+from fundledger.ledger.model.voucher import Voucher
+from fundledger.ledger.optimistic import Prepared, prepare
 from fundledger.ledger.posting import post_vouchers
-from fundledger.ledger.session import Session
-from fundledger.ledger.unlocked import Prepared, prepare
-from fundledger.ledger.voucher import Voucher
+from fundledger.ledger.store.session import Session
 
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[int, Outcome | Fault], None]
-"""Called once, with the index that the command was posted under, after its batch was committed durably."""
+"""Callback, called once, with the index that the command was posted under, after its batch is durable."""
 
 PostBatch = Callable[..., Awaitable[list[Outcome | Fault]]]
-"""As `post_vouchers`."""
+"""The signature of `post_vouchers`."""
 
 Item = tuple[Command, Answer, int]
 
 
-CRASHED = "internal error: nothing was written, or asking again with the same id tells what was"
+CRASHED = "internal error: the outcome may be unknown; a retry with the same id returns it"
 LATE_S = 0.005
-"""How long a committed batch waits at most for the next one to be on its way, before its callers are answered."""
+"""Upper bound of the time a committed batch waits for the next one to be sent before its callers are answered."""
 
 
 LINES_MAX = 4_000
-"""Lines of vouchers in one batch: to decide and encode a batch blocks the loop for 5 us a line. Each METADATA_BYTES of
-metadata count as a line. One command may have more.
+"""Upper bound of voucher lines in a batch: deciding and encoding block the loop for 5 us a line. Each METADATA_BYTES of
+metadata count as a line. A single command may exceed the bound.
 """
 METADATA_BYTES = 512
 FEW = 50
-"""So many vouchers never have more than LINES_MAX: one has 64 lines and 4 KB of metadata at most."""
+"""This many vouchers never exceed LINES_MAX: a voucher has at most 64 lines and 4 KB of metadata."""
 FLUSH_ATTEMPTS = 5
-"""After so many flushes that failed, callers are told that the outcome is unknown."""
+"""After this many failed flushes, callers get OutcomeUnknown."""
 
 
 class LaneFull(Unavailable):
-    """As many commands are waiting as may wait: this one was not accepted, and nothing was written."""
+    """The queue is full: the command was not accepted, and nothing was written."""
 
 
 class Meter(Protocol):
-    """Who wants to know of each batch."""
+    """A receiver of batch statistics."""
 
     def batch(self, size: int, seconds: float) -> None: ...
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """Of a lane, now: commands waiting, commands in the database."""
+    """The current load of a lane: commands waiting, commands in the database."""
 
     waiting: int
     in_flight: int
 
 
 class _Unflushed(msgspec.Struct, frozen=True):
-    """A batch that was committed, and may not be durable."""
+    """A batch that was committed and may not be durable."""
 
     items: list[Item]
     outcomes: Sequence[Outcome | Fault]
@@ -78,10 +79,10 @@ class _Unflushed(msgspec.Struct, frozen=True):
 
 
 class Lane:
-    """The queue of one shard in one worker.
+    """The group-commit queue of one shard in one worker.
 
-    `post` accepts or raises LaneFull at once. What was accepted is posted even if its caller goes away; `drain` waits
-    until everything accepted has been answered.
+    `post` accepts a command or raises LaneFull immediately. An accepted command is posted even if its caller
+    disconnects. `drain` waits until every accepted command has been answered.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Lane:
         depth_max: int,
         batch_size_max: int,
         post_batch: PostBatch = post_vouchers,
-        thermometer: Thermometer | None = None,
+        thermometer: HeatSampler | None = None,
         flusher: Flusher | None = None,
     ) -> None:
         self._session = session
@@ -101,7 +102,7 @@ class Lane:
         self._depth_max = depth_max
         self._batch_size_max = batch_size_max
         self._post_batch = post_batch
-        self._thermometer = thermometer or Thermometer()
+        self._thermometer = thermometer or HeatSampler()
         self._flusher = flusher
         self._unflushed = 0
         self._unflushed_items = 0
@@ -119,7 +120,7 @@ class Lane:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def post(self, command: Command, answer: Answer, index: int = 0) -> None:
-        """Accept a command; `answer(index, outcome)` follows after the commit. Raises LaneFull."""
+        """Accept a command; `answer(index, outcome)` is called after the commit. Raises LaneFull."""
         if len(self._queue) + self._unflushed_items >= self._depth_max:
             raise LaneFull("too many vouchers are waiting")
         self._queue.append((command, answer, index))
@@ -129,7 +130,7 @@ class Lane:
             asyncio.get_running_loop().call_soon(self._prepare_next)
 
     def free(self) -> int:
-        """How many more commands would be accepted now."""
+        """Return how many more commands would be accepted now."""
         return self._depth_max - len(self._queue) - self._unflushed_items
 
     def statistics(self) -> Statistics:
@@ -166,7 +167,7 @@ class Lane:
     async def _post_items(self, items: list[Item], preparing: asyncio.Task[Prepared | None] | None) -> None:
         loop = asyncio.get_running_loop()
         self._in_flight = len(items)
-        # Alone, one commit that waits for the disk is sooner done than one that does not and a flush.
+        # For a single command a synchronous commit is faster than an asynchronous commit plus a flush.
         early = self._flusher is not None and (len(items) > 1 or bool(self._queue) or self._unflushed > 0)
         self._session.unflushed = False
         started = loop.time()
@@ -193,8 +194,8 @@ class Lane:
             self._meter.batch(len(commands), elapsed)
             self._thermometer.batch(commands, elapsed)
         except Exception:
-            # Nobody's answer hangs on a number.
-            _log.exception("a batch could not be counted")
+            # A failure of statistics must not affect the answers.
+            _log.exception("counting a batch failed", extra={"event": "batch_count_failed"})
 
     def _after_flush(self, flusher: Flusher, batch: "_Unflushed") -> None:
         def then(durable: bool) -> None:
@@ -209,8 +210,9 @@ class Lane:
         flusher.after(then)
 
     async def _post_again(self, batch: "_Unflushed") -> None:
-        """A batch of which nobody knows whether it is durable: each id counts once, so posting it again finds out; and
-        what it finds has to be flushed as well.
+        """Post a batch again whose durability is unknown.
+
+        Each id counts once, so posting again returns the true outcomes. The result has to be flushed as well.
         """
         commands = [command for command, _, _ in batch.items]
         if batch.attempts >= FLUSH_ATTEMPTS:
@@ -231,13 +233,14 @@ class Lane:
         try:
             return await self._post_batch(self._session, self._books, commands, sent_before=True, locked=True)
         except Exception:
-            _log.critical("posting a batch of %d again failed", len(commands), exc_info=True)
+            extra = {"event": "posting_failed"}
+            _log.critical("posting a batch of %d again failed", len(commands), exc_info=True, extra=extra)
             self._session.drop()
             return [OutcomeUnknown(CRASHED)] * len(commands)
 
     def _sent(self, may_prepare: bool) -> None:
-        # While a batch is written and committed, this process has nothing to do but answer the one before and read what
-        # its callers send next: measured, 1.3 times the throughput of answering first.
+        # Answer the previous batch while the database writes this one: measured, 1.3 times the throughput of answering
+        # first.
         self._may_prepare = may_prepare
         asyncio.get_running_loop().call_soon(self._while_written)
 
@@ -247,7 +250,7 @@ class Lane:
             self._prepare_next()
 
     def _prepare_next(self) -> None:
-        """Decide the next batch while this one is written: fewer commands than that are worth waiting for more."""
+        """Decide the next batch while this one is written. `_sent` and `post` wait for enough commands."""
         if not self._may_prepare or not self._queue:
             return
         self._may_prepare = False
@@ -257,7 +260,7 @@ class Lane:
         self._preparing = asyncio.get_running_loop().create_task(preparing)
 
     def _answer(self) -> None:
-        """Answer the last batch that was committed."""
+        """Deliver the outcomes of the last committed batch."""
         items, outcomes = self._committed, self._outcomes
         self._committed = self._outcomes = ()
         _deliver(items, outcomes)
@@ -308,8 +311,9 @@ class Lane:
                 locked=preparing is not None and prepared is None,
             )
         except Exception:
-            # A bug. The transaction is dropped with its connection, so that nothing of it can be committed later.
-            _log.critical("posting a batch of %d failed", len(commands), exc_info=True)
+            # A bug. Dropping the connection ends the transaction, so that it cannot be committed later.
+            extra = {"event": "posting_failed"}
+            _log.critical("posting a batch of %d failed", len(commands), exc_info=True, extra=extra)
             self._session.drop()
             return [GuardHit(CRASHED)] * len(commands)
 
@@ -319,18 +323,18 @@ def _deliver(items: Sequence[Item], outcomes: Sequence[Outcome | Fault]) -> None
         try:
             answer(index, outcome)
         except Exception:
-            _log.exception("an answer could not be delivered")
+            _log.exception("delivering an outcome failed", extra={"event": "answer_failed"})
 
 
 def _is_read(outcome: Outcome | Fault) -> bool:
-    """Whether it tells of something that somebody else may have committed, and nobody flushed."""
+    """Return whether the outcome reports data that another transaction may have committed without a flush."""
     if not isinstance(outcome, Outcome):
         return False
     return outcome.replay or outcome.refusal is not None or any(map(_is_read, outcome.parts or ()))
 
 
 def _is_no_repeat(before: Outcome | Fault, now: Outcome | Fault) -> None:
-    """Who asked first is told so, also by a lane that had to ask the database twice."""
+    """Clear `replay` of an outcome that the first attempt of the same caller did not report as a replay."""
     if isinstance(before, Outcome) and isinstance(now, Outcome):
         now.replay = now.replay and before.replay
         for part_before, part in zip(before.parts or (), now.parts or (), strict=False):

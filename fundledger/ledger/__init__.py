@@ -1,1 +1,1 @@
-"""What money is and how it moves. Knows no HTTP, no Redis and no heat."""
+"""Ledger: accounts, vouchers, holds, and posting between them. Knows no HTTP, no Redis and no heat."""

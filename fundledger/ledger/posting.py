@@ -1,7 +1,7 @@
-"""Where balances change: fetch, then decide, then write, in one transaction for a whole batch.
+"""Posting of the ledger: fetch, decide, write, in one transaction for a whole batch.
 
-`post_vouchers` is the one writer of the ledger. Every other verb that moves a balance or a status (holds, captures,
-reversals, freezing) is a command of the same batch.
+`post_vouchers` is the only writer of balances. Every other operation that changes a balance or a status (holds,
+captures, reversals, freezing) is a command of the same batch.
 """
 
 import asyncio
@@ -19,25 +19,25 @@ from typing import Any, Final
 import asyncpg
 
 from fundledger.database.failures import PASSING, was_rolled_back
-from fundledger.ledger import clock
-from fundledger.ledger.account import Status, SubAccount
-from fundledger.ledger.batch import Batch, Command, Outcome, SetPolicy, SetStatus
-from fundledger.ledger.books import Books
-from fundledger.ledger.buffer_rows import delete_folded, read_deferred, read_unfolded, write_buffered
-from fundledger.ledger.columns import parameters
-from fundledger.ledger.directory import AccountTampered
-from fundledger.ledger.evidence import ChainBroken, Found, write_events, write_findings
-from fundledger.ledger.fault import Fault, GuardHit, OutcomeUnknown, Unavailable
-from fundledger.ledger.hold import HoldKey
-from fundledger.ledger.plan import Plan
-from fundledger.ledger.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
-from fundledger.ledger.refusal import Code, Refusal
-from fundledger.ledger.routes import write_opened, write_policies, write_routes
-from fundledger.ledger.rows import take
-from fundledger.ledger.rules import decide
-from fundledger.ledger.session import COMMIT, Session
-from fundledger.ledger.statements import SQL
-from fundledger.ledger.unlocked import OnSent, Prepared, Written, nothing, prepare, write_prepared
+from fundledger.faults import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.ledger.context import Books
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import Status, SubAccount
+from fundledger.ledger.model.batch import Batch, Command, Outcome, SetPolicy, SetStatus
+from fundledger.ledger.model.hold import HoldKey
+from fundledger.ledger.model.refusal import Code, Refusal
+from fundledger.ledger.optimistic import OnSent, Prepared, Written, nothing, prepare, write_prepared
+from fundledger.ledger.rules.decide import decide
+from fundledger.ledger.store.buffer_rows import delete_folded, read_deferred, read_unfolded, write_buffered
+from fundledger.ledger.store.columns import parameters
+from fundledger.ledger.store.directory import AccountTampered
+from fundledger.ledger.store.evidence import ChainBroken, Found, write_events, write_findings
+from fundledger.ledger.store.plan import Plan
+from fundledger.ledger.store.queries import SQL
+from fundledger.ledger.store.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
+from fundledger.ledger.store.rows import take
+from fundledger.ledger.store.session import COMMIT, Session
+from fundledger.ledger.store.slot_map import write_opened, write_policies, write_routes
 from fundledger.security.keys import KeyFault
 
 _log = logging.getLogger(__name__)
@@ -46,15 +46,15 @@ APART: Final = frozenset({SetStatus, SetPolicy})
 NARROW: Final[Mapping[int, int]] = MappingProxyType({})
 CONFLICT_ATTEMPTS: Final = 5
 LONG: Final = 4_000
-"""Entries of a batch on which the work is divided."""
+"""With more entries than this, a batch yields to the event loop between its parts."""
 NOT_BUFFERING: Final = "FL002"
 EXCLUSIVE: Final = SQL["lock_sub_accounts"].replace("FOR NO KEY UPDATE", "FOR UPDATE")
 RETRY_FOR_S: Final = 20.0
-"""How long a batch waits for a database that went away, before its callers are told that the outcome is unknown."""
+"""Time for which a batch retries while the database is unreachable, before its callers get a fault."""
 
 
 class SubAccountMissing(Exception):
-    """A sub-account of an account that exists is not there: somebody deleted it."""
+    """A sub-account of an existing account is missing: its row was deleted."""
 
 
 async def post_vouchers(
@@ -67,22 +67,22 @@ async def post_vouchers(
     early: bool = False,
     locked: bool = False,
 ) -> list[Outcome | Fault]:
-    """Post a batch: `answers[i]` answers `commands[i]`, an outcome or the fault that kept it from having one.
+    """Post a batch: `answers[i]` answers `commands[i]`, with an outcome or with the fault that prevented one.
 
-    One transaction, committed before this returns. It locks every sub-account that the batch
-    touches, by shard, account and slot in ascending order, so that two batches never wait for each other in a circle.
-    One item's refusal touches no other item. A batch that fails as a whole is read and decided again; what still fails
-    is halved, until the one item that the database will not take stands alone.
+    The batch is one transaction, committed before this returns. It locks every sub-account that it touches, ordered by
+    shard, account and slot, so that batches cannot deadlock. The refusal of one command does not affect the others. A
+    batch that fails as a whole is read and decided again; if it still fails it is halved, until the failing command is
+    alone.
 
-    When the connection breaks, also around the commit, the same batch is posted again: each id counts once, so that
-    finds out what is true. Asking again with the same ids is always safe.
+    If the connection breaks, also during the commit, the same batch is posted again: each id counts once, so the second
+    attempt returns the true outcomes. A retry with the same ids is always safe.
 
-    `on_sent` is called when the writes are about to go out: from then on this process waits for the database. If it is
-    told true, the next batch may be prepared meanwhile, and given as `prepared`, with its commands, when it ended.
-    `early`: when it has to lock, its commit does not wait for the disk. `session.unflushed` tells that it did not; then
-    no answer may be given before a flush that began afterwards.
-    `locked`: do not try without a lock; while another batch of this session is being prepared, this is a must.
+    `on_sent`: called when the writes are about to be sent; with True, the next batch may be prepared meanwhile.
     `sent_before`: an earlier attempt at these commands may have been committed.
+    `prepared`: the batch that `prepare` returned for these commands, to be passed once the previous batch has ended.
+    `early`: a batch that locks commits without waiting for the disk, and sets `session.unflushed`. Then no command may
+      be answered before a flush that began afterwards.
+    `locked`: skip the optimistic path; required while another batch of this session is being prepared.
 
     Cancelling the caller does not withdraw a batch that was sent.
     """
@@ -98,14 +98,16 @@ async def post_vouchers(
         if written is Written.YES:
             return list(prepared.outcomes)
         sent_commit = sent_commit or written is Written.UNKNOWN
-        # Nothing more is to be prepared upon what was not written.
+        # The batch was not written, so no other batch may be prepared from its result.
         on_sent(False)
     return await _post_locked(session, books, commands, number, sent_commit, on_sent, early)
 
 
 async def _post_apart(session: Session, books: Books, commands: Sequence[Command], sent: bool) -> list[Outcome | Fault]:
-    """Each change of an account's status or policy by itself: it waits for whoever buffers credits of that account, who
-    may be waiting for another one's lock.
+    """Post each change of an account's status or policy alone.
+
+    It waits for transactions that buffer credits of the account, and these may be waiting for the lock of another
+    account.
     """
     answers: list[Outcome | Fault] = []
     for apart, several in itertools.groupby(commands, key=lambda command: type(command) in APART):
@@ -123,7 +125,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
     on_sent: OnSent,
     early: bool,
 ) -> list[Outcome | Fault]:
-    """Lock and read, decide, write, commit; again when it has to be. `sent_commit`: it may have been committed."""
+    """Lock and read, decide, write, commit; repeat on conflicts. `sent_commit`: it may have been committed."""
     conflicts = 0
     placed: set[HoldKey] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
@@ -135,7 +137,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             if batch.has_writes():
                 await _write(connection, session, books, batch, early)
                 placed |= batch.new_holds
-                # Not before: whatever this process did between the lock and the commit, other writers would wait for.
+                # Not earlier: other writers wait for any work that this process does between lock and commit.
                 on_sent(False)
                 session.unflushed = session.unflushed or early
                 began = time.perf_counter()
@@ -151,8 +153,9 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
         except _CONFLICTS as error:
             await session.rollback()
             if getattr(error, "constraint_name", None) == "entries_pkey":
-                # The row is locked, so nobody raced us: it was put back to what it was before entries that exist.
-                _log.critical("a sub-account is behind its own entries", exc_info=error, extra={"once": str(error)})
+                # The row is locked, so this is no race: the row was reset to a state before existing entries.
+                extra = {"event": "integrity_finding", "once": str(error)}
+                _log.critical("a sub-account is behind its entries", exc_info=error, extra=extra)
                 behind = Refusal(Code.ACCOUNT_FROZEN, "an account does not agree with its entries")
                 return await _halve(session, books, commands, Outcome(refusal=behind), sent_commit)
             conflicts += 1
@@ -160,7 +163,8 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 return await _halve(session, books, commands, Unavailable("too many conflicts"), sent_commit)
         except (AccountTampered, HoldTampered, VoucherTampered, SubAccountMissing, ChainBroken) as error:
             await session.rollback()
-            _log.critical("a record does not match its MAC", exc_info=error, extra={"once": str(error)})
+            extra = {"event": "integrity_finding", "once": str(error)}
+            _log.critical("a record does not match its MAC", exc_info=error, extra=extra)
             return await _halve(
                 session, books, commands, Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, str(error))), sent_commit
             )
@@ -185,15 +189,16 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 conflicts += 1
                 continue
             if session.memory.is_too_early(error):
-                # Each statement that is read meanwhile may cause it: no bug, however often it happens.
+                # Every concurrent read of a statement can cause this: it is not a bug, however often it happens.
                 if asyncio.get_running_loop().time() <= gives_up_at:
                     continue
-                overtaken = Unavailable("statements are read faster than the batch is written")
+                overtaken = Unavailable("concurrent reads of statements kept the batch from being written")
                 return await _halve(session, books, commands, overtaken, sent_commit)
             return await _halve(session, books, commands, GuardHit(str(error)), sent_commit)
         except Exception as error:
-            # A bug. Dropping the connection makes sure that nothing of this attempt can be committed later.
-            _log.critical("posting a batch of %d failed", len(commands), exc_info=True)
+            # A bug. Dropping the connection ensures that this attempt cannot be committed later.
+            extra = {"event": "posting_failed"}
+            _log.critical("posting a batch of %d failed", len(commands), exc_info=True, extra=extra)
             session.drop()
             return await _halve(
                 session, books, commands, GuardHit(f"internal error: {type(error).__name__}"), sent_commit
@@ -208,19 +213,19 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
 async def _halve(
     session: Session, books: Books, commands: Sequence[Command], alone: Outcome | Fault, sent: bool
 ) -> list[Outcome | Fault]:
-    """Post the halves by themselves; a single command that still fails is answered `alone`.
+    """Post the two halves separately; answer a single command that still fails with `alone`.
 
-    `sent`: an attempt may have been committed, so nobody is told that nothing was written.
+    `sent`: an attempt may have been committed, so the answer is OutcomeUnknown instead of a refusal.
     """
     if len(commands) == 1:
         if isinstance(alone, GuardHit):
-            _log.critical("the database refused what the rules allowed: %s", alone)
+            _log.critical("the database rejected a decided command: %s", alone, extra={"event": "guard_hit"})
         if not sent or isinstance(alone, GuardHit):
             return [alone]
         why = alone.refusal.detail if isinstance(alone, Outcome) and alone.refusal is not None else str(alone)
         return [OutcomeUnknown(why)]
     middle = len(commands) // 2
-    # Under locks: what is remembered may be what a batch that is only prepared has made of it.
+    # Under locks: the write cache may contain the result of a batch that is only prepared.
     first = await _post_locked(session, books, commands[:middle], secrets.randbits(62), sent, nothing, early=False)
     rest = await _post_locked(session, books, commands[middle:], secrets.randbits(62), sent, nothing, early=False)
     return first + rest
@@ -234,8 +239,9 @@ async def _decide(
     placed: AbstractSet[HoldKey] = frozenset(),
     known: Mapping[int, int] = NARROW,
 ) -> tuple[Batch, list[Outcome]]:
-    """Lock, read and decide; again with all slots of the accounts of which one slot was not enough. `known`: of which
-    accounts all are wanted from the beginning.
+    """Lock, read and decide. Repeat with all slots of the accounts for which one slot was not enough.
+
+    `known` are the accounts whose slots are all read from the beginning.
     """
     wide = dict(known)
     unfold: set[int] = set()
@@ -260,8 +266,9 @@ async def _read(
     wide: Mapping[int, int] = NARROW,
     unfold: AbstractSet[int] = frozenset(),
 ) -> Batch:
-    """Lock and read everything that the commands need, all slots of the `wide` accounts, and what waits in the buffer
-    of those to `unfold`.
+    """Lock and read every row that the commands need.
+
+    This includes all slots of the `wide` accounts, and the buffered credits of the accounts in `unfold`.
     """
     connection = await session.open()
     plan = Plan(commands, books, wide, unfold)
@@ -280,7 +287,7 @@ async def _read(
         lock = session.lock.fetch if not plan.exclusive else partial(connection.fetch, EXCLUSIVE)
         got = await lock(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places], ids)
         if len(got) != len(places) and not plan.allows_missing(shard, {(r[0] << 16) + r[1] for r in got}, wide):
-            raise SubAccountMissing(f"a sub-account is missing in shard {shard}: see `fundledger verify`")
+            raise SubAccountMissing(f"a sub-account is missing in shard {shard}: run `fundledger verify`")
         if not rows and got:
             used = got[0]["used"]
         rows += [(shard, row) for row in got]
@@ -289,11 +296,11 @@ async def _read(
         if account is None:
             account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
         take(batch, books, account, shard, row)
-    # A wait for the locks may have been long: a statement that was read meanwhile is not to be overtaken by this batch.
+    # Waiting for the locks may have taken long: this batch must not get a time before statements read meanwhile.
     now = max(now, clock.now_us())
     for place, sub_account in batch.sub_accounts.items():
         session.memory.compare(place, sub_account)
-        # Time along one sub-account never falls, whoever's clock it was; one that does not verify has no say in it.
+        # posted_at never decreases along a sub-account, despite clock skew; rows that do not verify are ignored.
         if sub_account.posted_at_us > now and place not in batch.tampered:
             now = sub_account.posted_at_us
     batch.happens_at(now, books.calendar.date_of(now))
@@ -314,7 +321,7 @@ async def _read(
 
 
 async def _let_others_work(batch: Batch) -> None:
-    """Divide the work on a long batch, such as an atomic one of 5,000 vouchers: each part blocks the loop."""
+    """Yield to the event loop before the next part of a long batch, such as an atomic one of 5,000 vouchers."""
     if len(batch.entries) > LONG:
         await asyncio.sleep(0)
 
@@ -329,7 +336,7 @@ async def _write(
     if batch.opened:
         await write_opened(connection, batch)
     written = [s for s in batch.sub_accounts.values() if s.written]
-    assert not any(s.suspect for s in written), "a row that does not match its MAC would get a fresh one"
+    assert not any(s.suspect for s in written), "a row that does not match its MAC would get a new MAC"
     shards = {s.shard for s in written}
     shards.update(shard for shard, _ in batch.new_vouchers)
     for shard in sorted(shards):
@@ -354,12 +361,14 @@ async def _write(
 
 
 async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> None:
-    """Freeze, in a transaction of its own, each account with a row that did not verify; keep the row as evidence.
+    """Freeze each account with a row that did not verify, in a separate transaction; keep the row as evidence.
 
-    The rows are refused at every read until this has been done, so a failure here is logged and met again.
+    Until this succeeds, every read refuses these rows. A failure is logged, and the next read tries again.
     """
     accounts = {s.account.number: s.account for s in (tampered.sub_accounts[place] for place in tampered.tampered)}
-    _log.critical("a sub-account does not match its MAC: freezing %s", [account.id for account in accounts.values()])
+    extra = {"event": "integrity_finding"}
+    ids = [account.id for account in accounts.values()]
+    _log.critical("a sub-account does not match its MAC: freezing %s", ids, extra=extra)
     reason = "a sub-account did not match its MAC"
     freezes = [SetStatus(account, Status.FROZEN_INTEGRITY, reason, "ledger") for account in accounts.values()]
     try:
@@ -374,7 +383,7 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
         rows: list[tuple[SubAccount, str]] = []
         for place, row in {**tampered.tampered, **batch.tampered}.items():
             s = batch.sub_accounts.get(place) or tampered.sub_accounts[place]
-            # One that has its mark by now was found by another worker.
+            # A row that is marked by now was found by another worker.
             if place in batch.tampered or not s.suspect or place not in batch.sub_accounts:
                 rows.append((s, row))
         findings = [Found(row, shard=s.shard, account_number=s.account.number, slot=s.slot) for s, row in rows]
@@ -387,5 +396,5 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
     except Exception as error:
         if isinstance(error, asyncpg.PostgresError):
             session.memory.is_too_early(error)
-        _log.exception("could not freeze yet")
+        _log.exception("freezing an account failed; the next read retries", extra={"event": "freeze_failed"})
         session.drop()

@@ -1,1 +1,1 @@
-"""What happened, told to others: at least once, in order, to whoever was away as well."""
+"""The transactional outbox: delivers events at least once and in order, by feed, Redis stream and webhooks."""

@@ -1,13 +1,13 @@
-"""Delivers events to webhooks: at least once, to each endpoint in order, and no endpoint holds up another.
+"""Delivery of outbox events to webhooks: at least once, in order per endpoint, without one endpoint blocking another.
 
-Events are fanned out once, from a cursor, into one delivery for each endpoint that is told of them. Each endpoint that
-has something due is served by a task of its own, one delivery after the other; so its next event waits until the one
-before was delivered or given up. Merchants take turns, and `places` bounds how many endpoints are served concurrently:
-in all, of one merchant, of one receiver, and of those that failed before or were slow.
-An attempt that is not answered 2xx within TIMEOUT_S is repeated, later and later; after the last one the delivery is
-dead, until somebody asks for it again. 410 Gone disables the endpoint.
+Events are fanned out once, from a cursor, into one delivery for each subscribed endpoint. Each endpoint with a due
+delivery is served by its own task, one delivery after the other, so its next event waits until the previous one is
+delivered or dead. Merchants take turns. `places` limits how many endpoints are served concurrently: in total, per
+merchant, per receiver, and among endpoints that failed before or were slow.
 
-Whatever dies: an attempt whose end was not recorded is made again, with the same `webhook-id`.
+An attempt without a 2xx answer within TIMEOUT_S is retried with increasing pauses. After the last attempt the delivery
+is dead, until a request to redeliver it. 410 Gone disables the endpoint. After a crash an attempt without a recorded
+result is repeated, with the same `webhook-id`.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ SQL: Final = load("fundledger.outbox")
 CURSOR: Final = "webhooks"
 AT_ONCE: Final = 500
 DUE_MAX: Final = 512
-"""Endpoints that are looked at for those that have a place."""
+"""The number of due endpoints that one run reads, to find some with a free place."""
 IN_A_ROW: Final = 50
 IN_A_ROW_S: Final = 5.0
 TIMEOUT_S: Final = 10.0
 ANSWER_BYTES_MAX: Final = 16 << 10
 AFTER_S: Final = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 43200)
-"""From one attempt to the next; after the last of them there is one more attempt."""
+"""Pauses between attempts, in seconds. One more attempt follows the last pause."""
 JITTER: Final = 0.2
 KEPT_DAYS: Final = 7
 GONE: Final = 410
@@ -47,8 +47,8 @@ _log = logging.getLogger(__name__)
 
 
 class Deliverer:
-    """One a process. `private`: endpoints may be on this machine and its networks. `stop` ends what is being sent;
-    `close` is for the end of the process.
+    """The webhook deliverer, one per process. `private`: endpoints may be on this machine and its networks. `stop`
+    cancels running deliveries; `close` is for the end of the process.
     """
 
     def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", macs: Macs, *, private: bool) -> None:
@@ -64,8 +64,8 @@ class Deliverer:
         self._forgot_at = time.monotonic()
 
     async def deliver(self, guard: Guard) -> Sent:
-        """Once: fan out what is new, and begin to serve whoever has something due; what is being sent goes on when this
-        returns. Raises what asyncpg raises and what `guard` does; it can always be done again.
+        """Run once: fan out new events, and start tasks for endpoints with due deliveries. The tasks continue after
+        this returns. Raises what asyncpg and `guard` raise; may be repeated.
         """
         more = await self._fan_out(guard)
         if self._places.free() > 0:
@@ -77,7 +77,7 @@ class Deliverer:
                     self._serve(row["id"], guard)
         if time.monotonic() - self._forgot_at > 60:
             self._forgot_at = time.monotonic()
-            # One that was restored since is served again.
+            # Try endpoints again whose rows were restored since.
             self._unverified.clear()
             await self._pool.execute(SQL["forget_delivered"], KEPT_DAYS, 10_000)
         lag_s = await self._pool.fetchval(SQL["delivery_lag"])
@@ -85,7 +85,7 @@ class Deliverer:
         return Sent(done, float(lag_s), more)
 
     def stop(self) -> None:
-        """Somebody else may be delivering by now."""
+        """Cancel running deliveries, because another process may deliver now."""
         for task in self._serving.values():
             task.cancel()
 
@@ -103,7 +103,7 @@ class Deliverer:
     async def _fan_out(self, guard: Guard) -> bool:
         after = await self._pool.fetchval(SQL["read_cursor"], CURSOR) or 0
         top = await self._feed.top(after)
-        # In this order: whoever is told from now on is told of what comes after `top`.
+        # Read `top` first: an endpoint that is added from now on gets only events after `top`.
         if top > after and not await self._pool.fetchval(SQL["any_webhook"]):
             async with self._pool.acquire() as connection, connection.transaction():
                 await guard(connection)  # type: ignore[arg-type]
@@ -134,12 +134,16 @@ class Deliverer:
             self._serving.pop(webhook, None)
             self._places.give_back(webhook)
             if not task.cancelled() and task.exception() is not None:
-                _log.warning("a webhook could not be served: %r", task.exception(), extra={"webhook": str(webhook)})
+                _log.warning(
+                    "serving a webhook failed: %r",
+                    task.exception(),
+                    extra={"event": "webhook_failed", "webhook": str(webhook)},
+                )
 
         return forget
 
     async def _serve_one(self, webhook: UUID, guard: Guard) -> None:
-        """A few in a row, then it is somebody else's turn; no more when one failed."""
+        """Attempt up to IN_A_ROW deliveries within IN_A_ROW_S, then yield the place. Stop after a failure."""
         give_way_at = time.monotonic() + IN_A_ROW_S
         for _ in range(IN_A_ROW):
             row = await self._pool.fetchrow(SQL["next_delivery"], webhook)
@@ -159,7 +163,10 @@ class Deliverer:
             state, pause_s = "waiting", AFTER_S[row["attempts"]] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
         else:
             state, pause_s = "dead", 0.0
-            _log.error("a webhook was given up", extra={"webhook": str(webhook), "seq": row["seq"], "why": error})
+            _log.error(
+                "a webhook delivery is dead after its last attempt",
+                extra={"event": "webhook_dead", "webhook": str(webhook), "seq": row["seq"], "why": error},
+            )
         async with self._pool.acquire() as connection, connection.transaction():
             await guard(connection)  # type: ignore[arg-type]
             await connection.execute(SQL["end_attempt"], webhook, row["seq"], state, status, error, pause_s)
@@ -169,7 +176,7 @@ class Deliverer:
         return error is None
 
     async def _send(self, url: str, secret: bytes, message: str, body: bytes) -> tuple[int | None, str | None]:
-        """The status of the answer, None when there is none; and what is wrong, None when it was delivered."""
+        """Send a delivery. Return `(status, error)`: status None without an answer, error None if it was delivered."""
         why = bad_url(url, private=self._private)
         if why is not None:
             return None, why
@@ -180,7 +187,7 @@ class Deliverer:
         }
         try:
             async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as answer:
-                # What it says is of no matter; but an endpoint that is cut off in the middle may take that amiss.
+                # The body is ignored, but closing the connection early may cause an error at the endpoint.
                 await answer.content.read(ANSWER_BYTES_MAX)
                 if 200 <= answer.status < 300:
                     return answer.status, None
@@ -197,7 +204,7 @@ class Deliverer:
             connector = aiohttp.TCPConnector(
                 resolver=PublicResolver(private=self._private),
                 use_dns_cache=False,
-                # An attempt that waits for a connection would wait within its time-out: `places` bounds them.
+                # No limit: waiting for a connection would count against the timeout. `places` is the limit.
                 limit=0,
                 force_close=True,
             )

@@ -1,6 +1,6 @@
-"""Where a webhook may lead: https, to the public internet only, unless private destinations are allowed. What it
-resolves to is checked, and then connected to, at each delivery: a name that was harmless when it was registered may
-lead elsewhere now.
+"""Allowed destinations of outbox webhooks: https to the public internet, unless private destinations are enabled. Each
+delivery resolves the host, checks the addresses, and connects only to checked ones, because a host name may resolve to
+another address than at registration.
 """
 
 import asyncio
@@ -17,58 +17,58 @@ URL_MAX: Final = 2048
 RESOLVE_S: Final = 5.0
 HTTPS: Final = 443
 UNPRIVILEGED: Final = 1024
-"""From here on a port is no well-known service's, such as 22 or 25."""
+"""The first port above the well-known services, such as 22 or 25."""
 
 
 class Forbidden(OSError):
-    """The address is not one that is called."""
+    """The address is not an allowed destination."""
 
 
 def allows_private(setting: str, profile: str) -> bool:
-    """Whether webhooks may lead to this machine and its networks: `setting` is on, off, or auto (the dev profile)."""
+    """Return whether webhooks may use this machine and its networks. `setting`: on, off, or auto (dev profile only)."""
     return setting == "on" or (setting == "auto" and profile == "dev")
 
 
 def bad_url(url: str, *, private: bool) -> str | None:
-    """Why this is no URL to register, None if it is one. `private`: may lead to this machine and its networks."""
+    """Return why a URL cannot be registered, None if it can. `private`: it may use this machine and its networks."""
     if len(url) > URL_MAX or not url.isascii() or not url.isprintable() or " " in url:
-        return f"a URL has at most {URL_MAX} printable ASCII characters"
+        return f"the URL must have at most {URL_MAX} characters, all printable ASCII"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return "that is no URL"
+        return "the URL is malformed"
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        return "a URL begins with http:// or https:// and names a host"
+        return "the URL must begin with http:// or https:// and have a host"
     if not private and parts.scheme != "https":
-        return "a URL begins with https://"
+        return "the URL must begin with https://"
     if not private and port is not None and port != HTTPS and port < UNPRIVILEGED:
-        return f"a URL has the port {HTTPS}, or one from {UNPRIVILEGED} on"
+        return f"the port of the URL must be {HTTPS}, or {UNPRIVILEGED} or higher"
     if parts.username is not None or parts.password is not None:
-        return "a URL carries no credentials"
+        return "the URL must not have credentials"
     if parts.fragment:
-        return "a URL has no fragment"
+        return "the URL must not have a fragment"
     literal = address_in(parts.hostname)
     if literal is not None and not may_call(literal, private=private):
-        return "a URL leads to the public internet"
+        return "the URL must not have a private or reserved address"
     return None
 
 
 def address_in(host: str) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | None":
-    """The address that a host part spells, in any of the forms that a connection would take."""
+    """Return the address that a host part spells, in any form that a connection accepts; None for a name."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         pass
     try:
-        # 127.1, 0x7f000001, 2130706433: what inet_aton takes, the resolver of the system takes too.
+        # 127.1, 0x7f000001, 2130706433: the system's resolver accepts what inet_aton accepts.
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except OSError:
         return None
 
 
 def may_call(address: "ipaddress.IPv4Address | ipaddress.IPv6Address", *, private: bool) -> bool:
-    """Whether a webhook may be sent to an address: one that carries an IPv4 address, only if to that one, too."""
+    """Return whether a webhook may be sent to an address. An embedded IPv4 address has to be allowed, too."""
     if private:
         return True
     if any(address in network for network in NETWORKS):
@@ -83,7 +83,7 @@ def may_call(address: "ipaddress.IPv4Address | ipaddress.IPv6Address", *, privat
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves, and answers only addresses that may be called: the client connects to just those."""
+    """A resolver that returns only allowed addresses. The client connects to exactly these."""
 
     def __init__(self, *, private: bool) -> None:
         self._private = private
@@ -91,14 +91,14 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Raises Forbidden, OSError."""
+        """Resolve a host. Raises Forbidden, OSError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(RESOLVE_S):
             found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         results: list[ResolveResult] = []
         for family_, _, proto, _, address in found:
             if not may_call(ipaddress.ip_address(str(address[0]).partition("%")[0]), private=self._private):
-                raise Forbidden(f"{host} leads to an address that is not called")
+                raise Forbidden(f"{host} resolves to an address that is not allowed")
             results.append(
                 ResolveResult(
                     hostname=host,
@@ -112,4 +112,4 @@ class PublicResolver(AbstractResolver):
         return results
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""

@@ -1,6 +1,5 @@
-"""Events for whoever asks from where he stopped: nothing is left out, whoever was away, and nobody polls the database.
-
-While somebody waits, one task of the process looks every EVERY_S whether there is more; when nobody waits, it ends.
+"""Feed of outbox events: each reader continues from its own position and misses nothing. Long polls do not poll the
+database individually: while requests wait, one task of the process checks every EVERY_S for new events.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from fundledger.outbox.horizon import Horizon
+from fundledger.outbox.watermark import VisibilityWatermark
 
 LIMIT_MAX: Final = 1000
 WAIT_MAX_S: Final = 30.0
@@ -20,27 +19,28 @@ WAITERS_MAX: Final = 1024
 WAITERS_OF_CALLER_MAX: Final = 128
 EVERY_S: Final = 0.05
 IMPATIENT_S: Final = 2.0
-"""How long somebody who would not wait may have to, until it is known what can be read."""
+"""The longest wait of a request without `wait`, until the readable position is known."""
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 _log = logging.getLogger(__name__)
 
 
 def page(events: "list[Event]", after: int) -> bytes:
-    """As `GET /v1/events` answers it."""
+    """Return a body of `GET /v1/events`."""
     return b'{"events":[' + b",".join([event.body for event in events]) + b'],"next":%d}' % after
 
 
 class TooManyWait(TimeoutError):
-    """As many wait for events as may: this one would not be answered in time. The same may be asked again."""
+    """Too many requests wait for events, so this one would not be answered in time. A retry is safe."""
 
 
 class CallerWaitsTooMuch(TooManyWait):
-    """As many wait for events for one caller as may. Others are not concerned."""
+    """Too many requests of one caller wait for events. Other callers are not affected."""
 
 
 class Event(msgspec.Struct, frozen=True):
-    """`seq` orders the events of a feed, and says where to go on; `id` is its own for ever: whoever gets it twice knows
-    by that. `about` is whose it is: a merchant, a shard. `body` is all of it as JSON. `at` in seconds since 1970.
+    """An event. `seq` orders the events of a feed, and is the position to continue from. `id` is unique and permanent,
+    so that consumers can detect duplicates. `about` is the owner: a merchant, a shard. `body` is the event as JSON.
+    `at` is in seconds since 1970.
     """
 
     seq: int
@@ -52,7 +52,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 Read = Callable[[int, int, int], Awaitable[list[Event]]]
-"""`read(after, safe, limit)`: the events behind `after`, in order, of rows up to `safe`."""
+"""`read(after, safe, limit)` returns the events after `after`, in order, from rows up to `safe`."""
 
 
 class _Waiter:
@@ -66,9 +66,11 @@ class _Waiter:
 
 
 class Feed:
-    """One a process. `scale`: a row's seq times this is before or at the first of its events (1: a row is an event)."""
+    """A feed, one per process. `scale`: a row's seq times `scale` is at most the seq of its first event (1: one event a
+    row).
+    """
 
-    def __init__(self, horizon: Horizon, read: Read, scale: int = 1) -> None:
+    def __init__(self, horizon: VisibilityWatermark, read: Read, scale: int = 1) -> None:
         self._horizon = horizon
         self._read = read
         self._scale = scale
@@ -78,10 +80,10 @@ class Feed:
         self._stopped = False
 
     async def read(self, after: int, limit: int, wait_s: float, caller: str = "") -> tuple[list[Event], int]:
-        """The next events behind `after`, at most `limit`, and the `after` to go on with. If there is none: waits for
-        one, up to `wait_s`. Reading again with the same `after` answers the same.
+        """Return the next events after `after`, at most `limit`, and the `after` to continue with. Without events, wait
+        up to `wait_s` for one. A repeated read with the same `after` returns the same events.
 
-        `caller`: the module that waits, which has a share of those that may. Raises TooManyWait, CallerWaitsTooMuch,
+        `caller`: the module that waits; the waits of one module are limited. Raises TooManyWait, CallerWaitsTooMuch,
         and what asyncpg raises. Cancelling loses nothing.
         """
         give_up_at = time.monotonic() + max(wait_s, IMPATIENT_S if wait_s <= 0 else 0.0)
@@ -93,23 +95,19 @@ class Feed:
                 events = await self._read(after, (top + 1) // self._scale - 1, limit)
                 if events:
                     return events, events[-1].seq
-                # A seq that was drawn and rolled back has no row: who asks again need not look there.
+                # A seq that was drawn and rolled back has no row; the next read can skip it.
                 after = top
             if time.monotonic() >= give_up_at or self._stopped or wait_s <= 0:
                 return [], after
 
     async def top(self, after: int) -> int:
-        """How far events can be read now, without reading them; `after`, if none is behind it. Raises as `read`."""
+        """Return the last readable position without reading, `after` if there is no later one. Raises as `read`."""
         if self._top() <= after:
             await self._wait(after, time.monotonic() + IMPATIENT_S, impatient=True)
         return max(after, self._top())
 
-    async def page(self, after: int, limit: int, wait_s: float, caller: str = "") -> bytes:
-        """As `read`, and as `GET /v1/events` answers it."""
-        return page(*await self.read(after, limit, wait_s, caller))
-
     def stop(self) -> None:
-        """Let all go that wait: what they asked is answered with nothing. Nobody waits from now on."""
+        """Answer all waiting reads with no events, and every later read without a wait."""
         self._stopped = True
         for waiter in self._waiters:
             _wake(waiter)
@@ -127,11 +125,11 @@ class Feed:
 
     @property
     def lag_s(self) -> float:
-        """For how long, in seconds, something that was drawn cannot be read yet; see `Horizon.lag_s`."""
+        """The seconds for which a drawn seq has been unreadable; see `VisibilityWatermark.lag_s`."""
         return self._horizon.lag_s
 
     def _top(self) -> int:
-        """No event behind this one is safe to be read yet."""
+        """Return the last seq that is safe to read."""
         return (self._horizon.safe + 1) * self._scale - 1
 
     async def _wait(self, after: int, give_up_at: float, *, impatient: bool, caller: str = "") -> None:
@@ -139,9 +137,9 @@ class Feed:
             return
         of_caller = self._of_callers.get(caller, 0)
         if caller and of_caller >= WAITERS_OF_CALLER_MAX:
-            raise CallerWaitsTooMuch(f"{of_caller} requests of this caller wait for events")
+            raise CallerWaitsTooMuch(f"{of_caller} requests of this caller already wait for events")
         if len(self._waiters) >= WAITERS_MAX:
-            raise TooManyWait(f"{len(self._waiters)} wait for events")
+            raise TooManyWait(f"{len(self._waiters)} requests already wait for events")
         waiter = _Waiter(after, asyncio.get_running_loop().create_future(), impatient)
         self._waiters.append(waiter)
         self._of_callers[caller] = of_caller + 1
@@ -154,7 +152,7 @@ class Feed:
             pass
         finally:
             self._waiters.remove(waiter)
-            # Its exception refers to this frame.
+            # The exception of the waiter refers to this frame.
             del waiter
             self._of_callers[caller] -= 1
             if not self._of_callers[caller]:
@@ -168,7 +166,7 @@ class Feed:
             except AWAY as error:
                 for waiter in self._waiters:
                     if not waiter.done.done():
-                        # A new one for each, without a traceback: that refers to this frame, and so to the waiter.
+                        # A new exception for each, without a traceback, which would refer to this frame and the waiter.
                         waiter.done.set_exception(ConnectionError(f"{type(error).__name__}: {error}"))
                 return
             top = self._top()

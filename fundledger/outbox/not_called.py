@@ -1,10 +1,10 @@
-"""Addresses that no webhook is sent to unless private destinations are allowed, each with the reason."""
+"""Networks that outbox webhooks are not sent to unless private destinations are enabled, each with the reason."""
 
 import ipaddress
 from typing import Final
 
 NOT_CALLED: Final[dict[str, str]] = {
-    # What `is_global` of Python 3.11 takes for public, or does not know.
+    # Networks that `is_global` of Python 3.11 classifies as public, or does not know.
     "64:ff9b:1::/48": "translation to IPv4 inside one network (RFC 8215)",
     "::/96": "IPv4-compatible, which a host may route to the IPv4 address (RFC 4291, deprecated)",
     "::ffff:0:0:0/96": "IPv4-translated, which a translator maps to the IPv4 address (RFC 2765)",
@@ -29,4 +29,4 @@ NOT_CALLED: Final[dict[str, str]] = {
     "240.0.0.0/4": "reserved, and the broadcast address (RFC 1112)",
 }
 NETWORKS: Final = [ipaddress.ip_network(text) for text in NOT_CALLED]
-"""Checked beside `is_global`, which covers loopback, private use, shared address space and benchmarks."""
+"""Checked in addition to `is_global`, which covers loopback, private use, shared address space and benchmarks."""

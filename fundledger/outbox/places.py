@@ -1,4 +1,4 @@
-"""Endpoints that are served concurrently: slow ones take no place that another merchant or receiver needs."""
+"""Concurrency limits of outbox webhook deliveries, so that slow endpoints do not block other merchants."""
 
 from collections import Counter
 from typing import Final, NamedTuple
@@ -7,10 +7,10 @@ from uuid import UUID
 
 SERVED_MAX: Final = 64
 LATE_MAX: Final = 32
-"""Of endpoints that failed before, or were slow."""
+"""Places for endpoints that failed before or were slow."""
 MERCHANT_MAX: Final = 8
 HOST_MAX: Final = 16
-"""Of one receiver, by the host and port of the URL."""
+"""Places for one receiver, by the host and port of the URL."""
 HOST_MERCHANT_MAX: Final = 4
 SLOW_S: Final = 1.0
 SLOW_REMEMBERED: Final = 10_000
@@ -23,9 +23,9 @@ class _Place(NamedTuple):
 
 
 class Places:
-    """The places of the endpoints that are being served, and which of the others were slow.
+    """The places of endpoints that are being served, and the endpoints that were slow.
 
-    A place is taken before an attempt begins, so that no part of its time-out is spent waiting for one.
+    A place is taken before an attempt begins, so that waiting for one does not count against the timeout.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,9 @@ class Places:
         return list(self._slow)
 
     def take(self, webhook: UUID, merchant: str, url: str, *, late: bool) -> bool:
-        """Take a place for an endpoint. False: all, or all of its merchant, receiver or kind, are taken."""
+        """Take a place for an endpoint. Return False if all places, or all of its merchant, receiver or kind, are
+        taken.
+        """
         host = urlsplit(url).netloc.rpartition("@")[2].lower()
         taken = self._taken.values()
         hosts = Counter(place.merchant for place in taken if place.host == host)
@@ -58,7 +60,7 @@ class Places:
         self._taken.pop(webhook, None)
 
     def answered(self, webhook: UUID, seconds: float) -> None:
-        """Remember whether an endpoint was slow in its last attempt."""
+        """Record whether an endpoint was slow in its last attempt."""
         self._slow.pop(webhook, None)
         if seconds > SLOW_S:
             self._slow[webhook] = None

@@ -1,4 +1,4 @@
-"""How a webhook is signed: Standard Webhooks (https://www.standardwebhooks.com), symmetric, version 1."""
+"""Signature of outbox webhooks: Standard Webhooks (https://www.standardwebhooks.com), symmetric, version 1."""
 
 import base64
 import hashlib
@@ -15,12 +15,14 @@ def new_secret() -> bytes:
 
 
 def secret_text(secret: bytes) -> str:
-    """As its owner is shown it."""
+    """Return the secret as text for its owner."""
     return PREFIX + base64.b64encode(secret).decode()
 
 
 def headers(secret: bytes, message: str, at: int, body: bytes) -> dict[str, str]:
-    """`message` is the same for each attempt, `at` (s since 1970) is that of this one: old ones can be refused."""
+    """Return the headers of an attempt. `message` is the same for each attempt. `at` (s since 1970) is the time of this
+    attempt, so that a receiver can reject old ones.
+    """
     signed = f"{message}.{at}.".encode() + body
     signature = base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
     return {"webhook-id": message, "webhook-timestamp": str(at), "webhook-signature": f"v1,{signature}"}

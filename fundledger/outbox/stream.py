@@ -1,11 +1,11 @@
-"""Events into a Redis stream: each at least once, in order, and none twice.
+"""Publisher of outbox events to a Redis stream: each event once, in order.
 
-An event goes in with its seq as its id. Redis refuses an id that is not behind the last one, so what was added before,
-by us or by the holder before us, cannot be added again; only then the cursor in the database is moved.
+The id of a stream entry is the seq of its event. Redis rejects an id that is not greater than the last one. So an event
+that this or a previous lease owner added cannot be added again. The cursor in the database is moved afterwards.
 
-A Redis that is away is tried again. One that came back empty goes on from the cursor: what was in it before is not
-added again. A consumer that finds a gap, between the last id it knows and the first it is given, reads what is missing
-from `GET /v1/events?after=`; the ids are the same seqs. The stream keeps about STREAM_MAX events.
+If Redis is unavailable, the next run retries. If Redis restarts empty, the stream continues from the cursor, without
+the earlier events. A consumer that finds a gap between its last id and the next one reads the missing events from `GET
+/v1/events?after=`; the ids are the same seqs. The stream keeps about STREAM_MAX events.
 """
 
 import time
@@ -23,13 +23,13 @@ from fundledger.outbox.feed import Event, Feed
 SQL: Final = load("fundledger.outbox")
 STREAM_MAX: Final = 1_000_000
 AT_ONCE: Final = 500
-_TOLD_BEFORE: Final = "equal or smaller"
+_ADDED_BEFORE: Final = "equal or smaller"
 Guard = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
-"""Called in a transaction before it writes; raises when somebody else may be doing the same."""
+"""Called in a transaction before it writes; raises if another process may be doing the same work."""
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """How many were `done`, for how long (s) the oldest that is left has waited, whether there is `more`."""
+    """The result of a run: items `done`, wait of the oldest remaining one (s), and whether there is `more`."""
 
     done: int = 0
     lag_s: float = 0.0
@@ -37,7 +37,7 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Publisher:
-    """From a feed into the stream `key`, with the cursor `name`."""
+    """Publishes a feed to the stream `key`, with the cursor `name`."""
 
     def __init__(
         self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", store: "redis.Redis", key: str, name: str = "stream"
@@ -49,7 +49,7 @@ class Publisher:
         self._name = name
 
     async def publish(self, guard: Guard) -> Sent:
-        """Once. Raises what redis and asyncpg raise, and what `guard` does; it can always be done again."""
+        """Publish the next events. Raises what redis, asyncpg and `guard` raise; may be repeated."""
         after = await self._pool.fetchval(SQL["read_cursor"], self._name) or 0
         events, upto = await self._feed.read(after, AT_ONCE, 0)
         if events:
@@ -68,7 +68,7 @@ class Publisher:
                 pipe.xadd(self._key, fields, id=f"{event.seq}-0", maxlen=STREAM_MAX, approximate=True)  # type: ignore[arg-type]
             answers = await pipe.execute(raise_on_error=False)
         for answer in answers:
-            if isinstance(answer, ResponseError) and _TOLD_BEFORE in str(answer):
+            if isinstance(answer, ResponseError) and _ADDED_BEFORE in str(answer):
                 continue
             if isinstance(answer, Exception):
                 raise answer

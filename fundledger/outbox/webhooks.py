@@ -1,4 +1,4 @@
-"""The endpoints that merchants are told events at, and what could not be delivered to them."""
+"""Webhook endpoints of merchants in the outbox, and their dead deliveries."""
 
 import secrets
 import time
@@ -22,37 +22,39 @@ ATTEMPTS_MAX: Final = 5
 
 
 class Macs(Protocol):
-    """As much of the MACs of a database as webhooks need."""
+    """The part of a database's MACs that webhooks need."""
 
     rows: RowMacs
 
     def agrees(
         self, kind: bytes, name: str, key: object, fields_of: Callable[[Any], tuple[object, ...]], row: Any
     ) -> bool:
-        """Whether a row matches its MAC. One that does not is reported."""
+        """Return whether a row matches its MAC. A row that does not match is reported."""
         ...
 
 
 class Unverified(Exception):
-    """An endpoint does not match its MAC: nothing is sent there, and it is not shown."""
+    """An endpoint does not match its MAC: nothing is sent to it, and it is not returned."""
 
     def __init__(self, id_: UUID) -> None:
         super().__init__(f"webhook {id_} does not match its MAC")
 
 
 def webhook_fields(row: Any) -> tuple[object, ...]:
-    """What the MAC of an endpoint covers: all of its row."""
-    told = row["merchant"], row["url"], row["events"], row["secret"], row["module"], microseconds(row["created_at"])
-    return row["id"].bytes, *told, microseconds(row["disabled_at"]), row["disabled_why"]
+    """Return the MAC fields of an endpoint: all columns of its row."""
+    fields = row["merchant"], row["url"], row["events"], row["secret"], row["module"], microseconds(row["created_at"])
+    return row["id"].bytes, *fields, microseconds(row["disabled_at"]), row["disabled_why"]
 
 
 def verifies(macs: Macs, row: Any) -> bool:
-    """Whether an endpoint matches its MAC. One that does not is reported."""
+    """Return whether an endpoint matches its MAC. An endpoint that does not match is reported."""
     return macs.agrees(WEBHOOK, "webhook", row["id"], webhook_fields, row)
 
 
 class Webhook(msgspec.Struct, frozen=True):
-    """`events`: the types that it is told, None: all of its merchant. Its secret is shown once, when it is made."""
+    """A webhook endpoint. `events`: the event types that it receives, None for all of its merchant. The secret is
+    returned only when the endpoint is created.
+    """
 
     id: UUID
     merchant: str
@@ -64,7 +66,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """A delivery that was given up."""
+    """A delivery that failed in its last attempt."""
 
     seq: int
     message: str
@@ -76,15 +78,15 @@ class Dead(msgspec.Struct, frozen=True):
 
 
 class Webhooks:
-    """Raises what asyncpg raises."""
+    """The webhook endpoints of a database. Methods raise what asyncpg raises."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", macs: Macs) -> None:
         self._pool = pool
         self._macs = macs
 
     async def add(self, merchant: str, url: str, events: list[str] | None, module: str) -> tuple[Webhook, str] | None:
-        """The endpoint and its secret; None when the merchant has PER_MERCHANT_MAX already. Not idempotent: asked
-        twice, there are two endpoints. `url` was checked by `destination.bad_url`.
+        """Create an endpoint and return it with its secret; None if the merchant already has PER_MERCHANT_MAX. Not
+        idempotent: each call creates an endpoint. The caller has checked `url` with `destination.bad_url`.
         """
         secret = new_secret()
         row = {
@@ -102,19 +104,19 @@ class Webhooks:
         return None if added is None else (_webhook({**row, **ended}), secret_text(secret))
 
     async def of(self, merchant: str | None) -> tuple[list[Webhook], list[UUID]]:
-        """`(endpoints, ids of those that do not match their MACs)`: the oldest first, at most LIST_MAX."""
+        """Return `(endpoints, ids of endpoints that do not match their MACs)`, oldest first, at most LIST_MAX."""
         rows = await self._pool.fetch(SQL["list_webhooks"], merchant, LIST_MAX)
         verified = {row["id"] for row in rows if verifies(self._macs, row)}
         shown = [_webhook(row) for row in rows if row["id"] in verified]
         return shown, [row["id"] for row in rows if row["id"] not in verified]
 
     async def get(self, id_: UUID) -> Webhook | None:
-        """Raises Unverified."""
+        """Return an endpoint, None if there is none. Raises Unverified."""
         row = await self._read(id_)
         return None if row is None else _webhook(row)
 
     async def disable(self, id_: UUID, why: str) -> Webhook | None:
-        """Nothing is sent there any more. As it stands, None when there is no such endpoint. Safe to be repeated.
+        """Disable an endpoint and return it, None if there is none. Nothing is sent to it any more. May be repeated.
         Raises Unverified.
         """
         for _ in range(ATTEMPTS_MAX):
@@ -134,11 +136,11 @@ class Webhooks:
         return row
 
     async def dead(self, id_: UUID, after: int, limit: int) -> "list[Dead]":
-        """What was given up, behind `after`, in order."""
+        """Return dead deliveries after `after`, in order."""
         return [Dead(**row) for row in await self._pool.fetch(SQL["dead_deliveries"], id_, after, limit)]
 
     async def redeliver(self, id_: UUID, seqs: "list[int] | None") -> int:
-        """Begin again with what was given up, all of it without `seqs`; how many that are. Safe to be repeated."""
+        """Restart dead deliveries, all of them without `seqs`; return how many. May be repeated."""
         done = await self._pool.execute(SQL["redeliver"], id_, seqs)
         return int(done.rpartition(" ")[2])
 
@@ -155,7 +157,7 @@ def _webhook(row: Any) -> Webhook:
 
 
 def _new_id() -> UUID:
-    """RFC 9562, version 7: in the order in which they are made."""
+    """Return a UUID of RFC 9562, version 7, which sorts by time of creation."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     number = number & ~(0xF << 76) | (7 << 76)
     number = number & ~(0x3 << 62) | (2 << 62)

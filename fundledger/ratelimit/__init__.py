@@ -1,1 +1,1 @@
-"""Who may ask how often, and what is dropped when there is too much: limits, leases, shedding. Knows no HTTP."""
+"""Rate limits and load shedding: quotas with leased tokens, concurrency limits, shed levels. Independent of HTTP."""

@@ -1,11 +1,11 @@
-"""What a request is for: the classes by which callers are limited and, when there is too much, shed."""
+"""Request classes of the rate limiter and the load shedder, and the order in which they are shed."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class ApiClass(StrEnum):
-    """Highest first. The class of a voucher follows from what it moves, see `app/moved.py`."""
+    """Request classes, the most important first. `app/account/moved.py` derives a voucher's class from its entries."""
 
     REFUND = "refund"
     WITHDRAW = "withdraw"
@@ -29,6 +29,6 @@ RANKS: Final = {
     ApiClass.LIST: 4,
     ApiClass.BATCH: 5,
 }
-"""0 is dropped last."""
+"""Rank of each class; rank 0 is shed last."""
 
 CRITICAL: Final = frozenset(api_class for api_class, rank in RANKS.items() if rank == 0)

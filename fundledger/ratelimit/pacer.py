@@ -1,4 +1,4 @@
-"""Paces work that nobody outside waits for: daemons, reads that may be left out, calls to others. Never admission."""
+"""Rate pacing of background work: jobs, optional reads, outgoing calls. Not for the admission of requests."""
 
 import asyncio
 from typing import Final
@@ -10,13 +10,14 @@ TURN_S: Final = 5.0
 
 
 class TooMuch(Exception):
-    """As many wait as may wait, or this one waited for too long: its work was not begun."""
+    """The wait queue is full, or the wait timed out. The work was not begun."""
 
 
 class Pacer:
-    """So many turns a second, evenly, without a burst. At most `waiters_max` wait, for at most `turn_s` each.
+    """Pacer of `per_second` evenly spaced turns, without bursts. At most `waiters_max` wait, each for at most `turn_s`.
 
-    aiolimiter has no cap and no time-out, and serves the small before the large; so every turn is one.
+    aiolimiter has neither a cap nor a timeout, and serves small requests before large ones. Every turn therefore has
+    the size 1.
     """
 
     def __init__(self, per_second: float, waiters_max: int = WAITERS_MAX, turn_s: float = TURN_S) -> None:
@@ -27,7 +28,7 @@ class Pacer:
         self.waiting = 0
 
     async def turn(self) -> None:
-        """Wait for a turn. Raises TooMuch. Cancelling gives it up."""
+        """Wait for a turn. Raises TooMuch. Cancelling releases the place in the queue."""
         if self.waiting >= self._waiters_max:
             raise TooMuch(f"{self.waiting} are waiting")
         self.waiting += 1

@@ -1,1 +1,1 @@
-"""Proves the books: reads, records findings, never repairs."""
+"""Reconciliation: proves the books of both databases. Reads and reports findings; never repairs."""

@@ -1,11 +1,11 @@
-"""Evidence against its chains: no row edited, left out or put in, and none gone from the end."""
+"""Reconciliation of the ledger's evidence chains: no row is edited, omitted, inserted, or missing at the end."""
 
 from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
 
-from fundledger.ledger.evidence import EVENTS, FINDINGS, event_message, finding_message, head_verifies
+from fundledger.ledger.store.evidence import EVENTS, FINDINGS, event_message, finding_message, head_verifies
 from fundledger.reconciliation.reading import SQL, Connection, rows
 from fundledger.reconciliation.report import Check
 from fundledger.security import canonical
@@ -16,7 +16,7 @@ _MESSAGES: Final = {EVENTS: event_message, FINDINGS: finding_message}
 
 
 async def check_chains(checks: Sequence[Check], connection: Connection, keys: Keys) -> None:
-    """Each chain from its first row to what its head says."""
+    """Check each chain from its first row to its head. `checks` is one."""
     (check,) = checks
     heads = {row["name"]: row for row in await connection.fetch(SQL["chains"])}
     for name in (EVENTS, FINDINGS):
@@ -32,7 +32,7 @@ async def check_chains(checks: Sequence[Check], connection: Connection, keys: Ke
             seq, mac = row["seq"] or seq + 1, row["mac"] or b""
         head = heads.get(name)
         if head is None or not _head_verifies(head, keys):
-            check.differs(f"the head of {name}", "its MAC", "none" if head is None else "another content")
+            check.differs(f"the head of {name}", "its MAC", "none" if head is None else "different content")
         elif (head["seq"], head["last_mac"]) != (seq, mac):
             check.differs(f"the end of {name}", f"{head['seq']} rows, the last as it was written", f"{seq} rows")
 
@@ -44,7 +44,7 @@ def _against_mac(check: Check, subject: str, name: str, row: asyncpg.Record, pre
         check.unreadable(subject, error)
         return
     if not verifies:
-        check.differs(subject, "its MAC, chained to the row before", "another content")
+        check.differs(subject, "its MAC, chained to the previous row", "different content")
 
 
 def _head_verifies(head: asyncpg.Record, keys: Keys) -> bool:

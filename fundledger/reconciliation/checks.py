@@ -1,8 +1,7 @@
-"""Proves the books: every invariant, from the rows as they stand in one snapshot.
+"""Reconciliation of the ledger: checks every invariant on one snapshot of its database.
 
-Reads only, on one connection, row by row: memory does not grow with the journal. The balance-sheet side (sums in SQL)
-and the evidence side (MACs and chains, recomputed here from the keys) are separate checks, because each misses what the
-other sees.
+Reads only, on one connection, row by row: memory does not grow with the journal. Sums (in SQL) and evidence (MACs and
+chains, recomputed here from the keys) are separate checks, because each finds errors that the other misses.
 """
 
 from collections import defaultdict
@@ -12,9 +11,9 @@ from typing import Final
 import asyncpg
 
 from fundledger.database.migrations import SchemaFault
-from fundledger.ledger.accounts import Layout
-from fundledger.ledger.migrate import PACKAGE, read_layout
-from fundledger.ledger.statements import SQL as LEDGER_SQL
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.migrate import PACKAGE, read_layout
+from fundledger.ledger.store.queries import SQL as LEDGER_SQL
 from fundledger.reconciliation import evidence
 from fundledger.reconciliation.chains import CHAINS, check_chains
 from fundledger.reconciliation.definitions import LEDGER, check_definitions, check_migrations, read_manifest
@@ -40,7 +39,7 @@ SQL_CHECKS: Final = (
         "entries",
         f"{ACCOUNT} slot {{slot}} seq {{seq}}: {{stored}} lines more than entries, {{due}} by the entries",
     ),
-    SqlCheck("voucher_once", "vouchers", "voucher {id} of {module} stands {times} times"),
+    SqlCheck("voucher_once", "vouchers", "voucher {id} of {module} is stored {times} times"),
     SqlCheck("reversal_mirrors", "reversals", "reversal {id} of {reverses}, module {module}"),
     SqlCheck("holds_open", "sub_accounts", f"{ACCOUNT} slot {{slot}}: held {{held}}, open {{open}}"),
     SqlCheck("captures_match", "holds", "hold {id} of {module}, voucher {voucher_id}"),
@@ -95,21 +94,22 @@ GUARDS: Final = frozenset(
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
 )
-"""What the database itself must refuse so that the invariants hold. `guards_in_force` compares all definitions with
-those of the migrations, and these are among them.
+"""Constraints and triggers that enforce the invariants in the database. `guards_in_force` compares all definitions,
+including these, with the definitions of the migrations.
 """
 
 
 async def verify(
     dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str | None = None, fund_keys: Keys | None = None
 ) -> Report:
-    """Prove the books of a ledger, which may be in use: everything is read in one snapshot. With `fund_dsn`, prove the
-    orders of the fund service, too, and that they and the ledger say the same; `fund_keys` are its keys, and without
-    them no order may have a keyed id.
+    """Prove the books of a ledger, which may be in use: everything is read in one snapshot.
 
-    Never raises because of what is in the databases: a row that cannot be read is a finding, a check that cannot be
-    made has an `error`. When the proof ends early, because a database is gone, the report has an `error` and the checks
-    that were made. Raises BadDsn.
+    With `fund_dsn`, also prove the orders of the fund service, and that they agree with the ledger. `fund_keys` are the
+    fund service's keys; without them no order may have a keyed id.
+
+    No content of the databases makes it raise: an unreadable row is a finding, and a check that cannot be made has an
+    `error`. If the proof ends early because a database is unavailable, the report has an `error` and the checks made
+    before. Raises BadDsn.
     """
     proof = Proof(progress)
     try:
@@ -126,7 +126,7 @@ async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None, fund
         async with snapshot(dsn) as connection:
             await _prove_ledger(proof, connection, keys)
         return
-    # The fund service first: what it says is posted was posted by then, so the ledger that is read after it has it.
+    # The fund snapshot comes first: every order posted in it is then in the ledger snapshot, which is taken later.
     async with snapshot(fund_dsn) as fund, snapshot(dsn) as connection, connected(fund_dsn) as later:
         await prove_fund(proof, fund, later, connection, account_names(connection), fund_keys)
         await _prove_ledger(proof, connection, keys)
@@ -159,7 +159,7 @@ async def _prove_ledger(proof: Proof, connection: Connection, keys: Keys) -> Non
 
 
 async def _counts(connection: Connection) -> Mapping[str, int]:
-    """How much there is; nothing where that cannot be told: each check then has its own error."""
+    """Return the row counts, or zeros if they cannot be read; each check then has its own error."""
     try:
         async with connection.transaction():
             return dict((await connection.fetch(SQL["counts"]))[0])
@@ -170,7 +170,7 @@ async def _counts(connection: Connection) -> Mapping[str, int]:
 
 
 async def _layout(connection: Connection) -> Layout:
-    """That of one shard where the ledger's own cannot be read: accounts then differ from it."""
+    """Return the ledger's layout, or that of one shard if it cannot be read; accounts then differ from it."""
     try:
         async with connection.transaction():
             return await read_layout(connection)

@@ -1,7 +1,7 @@
-"""What the migrations make of a database, object by object, and whether that is what is there.
+"""Reconciliation of database definitions: each object of a schema against the result of the migrations.
 
-The expected definitions are files of the release, printed from a database that was only migrated (`make definitions`):
-the server that is under suspicion has no say in them. ADR 22 says why.
+The expected definitions are files of the release, printed from a freshly migrated database (`make definitions`), so
+they do not depend on the examined server. Reasons: ADR 22.
 """
 
 import re
@@ -21,20 +21,20 @@ _FORM: Final = re.compile(r"[\s()]|::(?:[a-z_]+(?: with(?:out)? time zone| varyi
 
 
 class Manifest(msgspec.Struct):
-    """`definitions` are by kind and name of an object, as `postgres`, a major version, prints them."""
+    """Definitions by kind and name of the object, as printed by the major version `postgres`."""
 
     postgres: int
     definitions: dict[str, str]
 
 
 def read_manifest(name: str) -> Manifest:
-    """That of `ledger` or `fund`."""
+    """Return the expected definitions of `ledger` or `fund`."""
     text = (files(__package__) / "expected" / f"{name}.json").read_bytes()
     return msgspec.json.decode(text, type=Manifest)
 
 
 async def print_manifest(connection: Connection, schemas: Sequence[str]) -> Manifest:
-    """The objects of a database as they are."""
+    """Return the actual definitions of a database's objects."""
     rows = await connection.fetch(SQL["definitions"], schemas)
     return Manifest(connection.get_server_version().major, {row["object"]: row["definition"] for row in rows})
 
@@ -42,10 +42,9 @@ async def print_manifest(connection: Connection, schemas: Sequence[str]) -> Mani
 async def check_definitions(
     checks: Sequence[Check], connection: Connection, schemas: Sequence[str], expected: Manifest
 ) -> None:
-    """Report each object that is missing, that is not expected, or that has another definition. `checks` is one.
+    """Report each object that is missing, unexpected, or has a different definition. `checks` is one.
 
-    Another major version of Postgres may print a definition in another form: blanks, parentheses and casts do not count
-    there.
+    Another major version of Postgres may print definitions differently: blanks, parentheses and casts are then ignored.
     """
     (check,) = checks
     actual = await print_manifest(connection, schemas)
@@ -60,7 +59,7 @@ async def check_definitions(
 async def check_migrations(
     checks: Sequence[Check], connection: Connection, package: str, applied_statement: str
 ) -> None:
-    """Report migrations of this release that were not applied to the database. `checks` is one."""
+    """Report each migration of this release that was not applied to the database. `checks` is one."""
     (check,) = checks
     applied = {row["number"]: row["name"] for row in await connection.fetch(applied_statement)}
     for number, name, _ in migrations(package):

@@ -1,6 +1,6 @@
-"""Rows against their MACs, one by one: accounts, vouchers, holds, and what waits in the buffer.
+"""Reconciliation of ledger rows with their MACs: accounts, vouchers, holds and buffered credits.
 
-Each function takes the checks that it fills, in the order of its tuple of names.
+Each function fills `checks`, in the order of its tuple of names.
 """
 
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import asyncpg
 
-from fundledger.ledger.accounts import Layout
-from fundledger.ledger.buffer import message_of
-from fundledger.ledger.buffer_rows import unfolded
-from fundledger.ledger.chart import CHART
-from fundledger.ledger.directory import account_message
-from fundledger.ledger.records import hold_message, voucher_message
-from fundledger.ledger.voucher import digest_of
+from fundledger.ledger.model.chart import CHART
+from fundledger.ledger.model.voucher import digest_of
+from fundledger.ledger.rules.buffer import message_of
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.buffer_rows import unfolded
+from fundledger.ledger.store.directory import account_message
+from fundledger.ledger.store.records import hold_message, voucher_message
 from fundledger.reconciliation.reading import Names, Rows
 from fundledger.reconciliation.report import Check, Difference
 from fundledger.security.keys import Keys
@@ -30,6 +30,7 @@ Accounts = dict[int, tuple[str, str]]
 
 
 async def check_accounts(checks: Sequence[Check], accounts: Rows, keys: Keys, layout: Layout) -> None:
+    """Check each account's MAC, and its sub-accounts for completeness."""
     macs, complete = checks
     async for row in accounts:
         macs.examine(row, _account, _account_verifies, keys)
@@ -39,7 +40,7 @@ async def check_accounts(checks: Sequence[Check], accounts: Rows, keys: Keys, la
 def _account_verifies(row: asyncpg.Record, keys: Keys) -> Difference:
     message = account_message(row, row["layout"], row["slots"], row["buffered"], row["key_version"])
     if not keys.by_version(row["key_version"]).matches(message, row["mac"]):
-        yield "its MAC", "another content"
+        yield "its MAC", "different content"
 
 
 def _all_sub_accounts(row: asyncpg.Record, layout: Layout) -> Difference:
@@ -54,7 +55,7 @@ def _all_sub_accounts(row: asyncpg.Record, layout: Layout) -> Difference:
 
 
 async def check_vouchers(checks: Sequence[Check], vouchers: Rows, names: Names, keys: Keys) -> None:
-    """MAC, digest against the stored content, and lines that sum to zero in one currency."""
+    """Check each voucher's MAC, its digest of the stored content, and that its lines sum to zero in one currency."""
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
         chunk.append(row)
@@ -74,13 +75,13 @@ async def _check_chunk(chunk: list[asyncpg.Record], names: Names, keys: Keys, ch
 
 
 def numbers_in(rows: Sequence[Any]) -> list[int]:
-    """The account numbers in the lines of vouchers, whatever else may be there."""
+    """Return the account numbers in the lines of vouchers; ignores malformed values."""
     lines = [row["lines"] for row in rows]
     return list({number for of in lines if of is not None for number in of[::2] if isinstance(number, int)})
 
 
 def pairs(lines: Any) -> list[tuple[int, int]]:
-    """`(account number, signed amount)` of each line. Raises ValueError of an array that is not made of these."""
+    """Return `(account number, signed amount)` of each line. Raises ValueError for a malformed array."""
     if lines is None or len(lines) % 2 or not all(isinstance(item, int) for item in lines):
         raise ValueError(f"lines {lines} are not pairs of account number and amount")
     return list(zip(lines[::2], lines[1::2], strict=True))
@@ -90,7 +91,7 @@ def _voucher_verifies(row: asyncpg.Record, keys: Keys) -> Difference:
     pairs(row["lines"])
     message = voucher_message(row, row["layout"], row["key_version"])
     if not keys.by_version(row["key_version"]).matches(message, row["mac"]):
-        yield "its MAC", "another content"
+        yield "its MAC", "different content"
 
 
 def _voucher_digest(row: asyncpg.Record, accounts: Accounts) -> Difference:
@@ -102,7 +103,7 @@ def _voucher_digest(row: asyncpg.Record, accounts: Accounts) -> Difference:
     asked = [(accounts[number][0], amount) for number, amount in lines]
     digest = digest_of(row["type"], asked, row["reference"], row["metadata"], row["hold"], row["reverses"])
     if digest != row["digest"]:
-        yield "the content that was asked for", "another"
+        yield "the requested content, by its digest", "different content"
 
 
 def _voucher_sums(row: asyncpg.Record, accounts: Accounts) -> Difference:
@@ -114,6 +115,7 @@ def _voucher_sums(row: asyncpg.Record, accounts: Accounts) -> Difference:
 
 
 async def check_holds(checks: Sequence[Check], holds: Rows, keys: Keys) -> None:
+    """Check each hold's MAC."""
     (macs,) = checks
     async for row in holds:
         macs.examine(row, _hold, _hold_verifies, keys)
@@ -122,11 +124,14 @@ async def check_holds(checks: Sequence[Check], holds: Rows, keys: Keys) -> None:
 def _hold_verifies(row: asyncpg.Record, keys: Keys) -> Difference:
     message = hold_message(row, row["layout"], row["key_version"])
     if not keys.by_version(row["key_version"]).matches(message, row["mac"]):
-        yield "its MAC", "another content"
+        yield "its MAC", "different content"
 
 
 async def check_buffer(checks: Sequence[Check], buffered: Rows, keys: Keys) -> None:
-    """Each row against its MAC, and whether an account has all rows of a batch. By account, batch and number."""
+    """Check each buffered credit's MAC, and that no credit of a batch is missing.
+
+    `buffered` is ordered by account, batch and number.
+    """
     (check,) = checks
     before: asyncpg.Record | None = None
     async for row in buffered:
@@ -141,11 +146,11 @@ async def check_buffer(checks: Sequence[Check], buffered: Rows, keys: Keys) -> N
 
 def _buffered_verifies(row: asyncpg.Record, before: asyncpg.Record | None, keys: Keys) -> Difference:
     if row["number"] != (1 if before is None else before["number"] + 1):
-        yield "the row before it", "none"
+        yield "the previous row", "none"
     # The last column is the account's id, for findings.
     message = message_of(row["account_number"], unfolded(row[:-1]))
     if not keys.by_version(row["key_version"]).matches(message, row["mac"]):
-        yield "its MAC", "another content"
+        yield "its MAC", "different content"
 
 
 def _batch(row: asyncpg.Record) -> tuple[int, int]:

@@ -1,13 +1,13 @@
-"""The journal beside the balances: entries against their MACs and each other, balances against entries."""
+"""Reconciliation of the journal: entries against their MACs and each other, balances against entries."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import asyncpg
 
-from fundledger.ledger import clock
-from fundledger.ledger.chart import CHART
-from fundledger.ledger.entries import message_of
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.chart import CHART
+from fundledger.ledger.rules.entries import message_of
 from fundledger.reconciliation.reading import Names, Rows
 from fundledger.reconciliation.report import FINDINGS_MAX, READABLE, Check, Difference
 from fundledger.security import canonical
@@ -25,7 +25,7 @@ JOURNAL: Final = (
 
 
 class _Journal:
-    """The entries of one sub-account as they pass by: what its row must say in the end."""
+    """Running state of one sub-account's entries; its row must match the final state."""
 
     __slots__ = ("account", "balance", "mac", "posted_at_us", "seq")
 
@@ -38,9 +38,9 @@ class _Journal:
 
 
 async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Rows, names: Names, keys: Keys) -> None:
-    """Both in the order of (shard, account, slot), entries by seq after that; read once, side by side.
+    """Compare sub-accounts and entries in one merge pass. `checks` are those of JOURNAL.
 
-    `checks` are those of JOURNAL.
+    Both are ordered by (shard, account, slot), entries then by seq.
     """
     linked, chained, equal, macs, floor = checks
     placed = _placed(entries, linked, _entry)
@@ -69,7 +69,7 @@ async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Ro
 async def _placed(
     rows: Rows, check: Check, named: Callable[[asyncpg.Record], str]
 ) -> AsyncIterator[tuple[Place, asyncpg.Record]]:
-    """Rows with their sub-account. One that has none cannot be ordered: it is reported and left out."""
+    """Yield rows with their sub-account. A row without one cannot be ordered: it is reported and skipped."""
     async for row in rows:
         place = (row["shard"], row["account_number"], row["slot"])
         if None in place:
@@ -80,7 +80,7 @@ async def _placed(
 
 
 async def _named(check: Check, names: Names, number: int) -> str | None:
-    """The name of an account, as long as findings are listed."""
+    """Return the name of an account; None if it is unknown, or if the list of findings is full."""
     if len(check.findings) >= FINDINGS_MAX:
         return None
     found = (await names([number])).get(number)
@@ -88,7 +88,7 @@ async def _named(check: Check, names: Names, number: int) -> str | None:
 
 
 def _follow(journal: _Journal, entry: asyncpg.Record, keys: Keys, linked: Check, chained: Check) -> None:
-    """Compare an entry with the one before it, and go on from what its row says, so that one edit is one finding."""
+    """Compare an entry with the previous one, then continue from its stored values, so that one edit is one finding."""
     linked.rows += 1
     chained.rows += 1
     seq, amount, after = entry["seq"], entry["amount"], entry["balance_after"]
@@ -103,7 +103,9 @@ def _follow(journal: _Journal, entry: asyncpg.Record, keys: Keys, linked: Check,
         journal.posted_at_us = posted_at_us
         key = keys.by_version(entry["key_version"])
         if not key.matches(message_of(entry, journal.mac), entry["mac"]):
-            chained.differs(_entry(entry, journal.account), "its MAC, chained to the previous entry", "another content")
+            chained.differs(
+                _entry(entry, journal.account), "its MAC, chained to the previous entry", "different content"
+            )
     except Exception as error:
         chained.unreadable(_entry(entry, journal.account), error)
     journal.seq = journal.seq + 1 if seq is None else seq
@@ -137,13 +139,13 @@ def _against_mac(row: asyncpg.Record, keys: Keys) -> Difference:
     )
     whole = canonical.first_of(row["slots"], row["buffered"], message)
     if not keys.by_version(row["key_version"]).matches(whole, row["mac"]):
-        yield "its MAC", "another content"
+        yield "its MAC", "different content"
 
 
 def _against_floor(row: asyncpg.Record) -> Difference:
     kind = CHART.get(row["type"])
     if kind is None:
-        yield "an account of the chart", row["type"]
+        yield "an account type of the chart", row["type"]
         return
     if (row["normal"], row["bounded"]) != (kind.normal, kind.bounded):
         yield f"{kind.name}: {kind.normal}, {kind.bounded}", (row["normal"], row["bounded"])
@@ -162,6 +164,6 @@ def _sub_account(row: asyncpg.Record) -> str:
 
 
 def _account(row: Any) -> str:
-    """An account by id; by its internal number where there is no account of that number."""
+    """Return the name of an account: by id, or by internal number if there is no such account."""
     number = row["account_number"]
     return f"account number {number}" if row["id"] is None else f"account {row['id']} (number {number})"

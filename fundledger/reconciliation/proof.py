@@ -1,4 +1,4 @@
-"""Makes checks one after the other, each so that its failure ends no other."""
+"""Runner of reconciliation checks: one after the other, each isolated from the failures of others."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,9 +16,9 @@ def quiet(_: str, __: int) -> None:
 
 
 class SqlCheck(NamedTuple):
-    """A check that is one statement: each of its rows is a difference, its column `total` counts all differences.
+    """A check by one SQL statement: each row is a difference, and the column `total` counts all differences.
 
-    `counted` names the figure that says how many rows are looked at; the texts are formatted with a row's columns.
+    `counted` names the count of examined rows. The texts are formatted with a row's columns.
     """
 
     name: str
@@ -29,7 +29,7 @@ class SqlCheck(NamedTuple):
 
 
 class Proof:
-    """A report that grows by checks. A check is in it before it is made, so that a failure leaves a report, too."""
+    """A report under construction. Each check is added before it is made, so that a failure leaves a report."""
 
     def __init__(self, progress: Progress = quiet) -> None:
         self.report = Report(True, [], 0, 0, 0, {}, 0.0)
@@ -43,11 +43,10 @@ class Proof:
         check: Callable[..., Awaitable[None]],
         *arguments: Any,
     ) -> None:
-        """Fill checks of these names by `check(checks, *arguments)`, which reads from `connections`, in transactions.
-        A check that is in the report already is filled further.
+        """Make the checks of these names by `check(checks, *arguments)`, in savepoints of `connections`.
 
-        An exception is the checks' error, and the transactions go on as if they had not been made. Raises what asyncpg
-        raises when a connection is lost.
+        A check that is already in the report is extended. An exception becomes the checks' error, and the outer
+        transactions continue as if the checks had not been made. Raises asyncpg's exception if a connection is lost.
         """
         checks = [self._check(name) for name in names]
         try:
@@ -77,8 +76,9 @@ class Proof:
 async def run_sql_check(
     checks: Sequence[Check], connection: Connection, statement: str, of: SqlCheck, size: int = 0
 ) -> None:
-    """Report the rows of a statement as differences, and count those that its limit left out. `checks` is one; `size`
-    rows are looked at.
+    """Report the rows of a statement as differences, and count the rows beyond its limit.
+
+    `checks` is one; `size` is the number of examined rows.
     """
     (check,) = checks
     check.rows += size

@@ -1,4 +1,4 @@
-"""How a verification reads: one snapshot of a database, row by row, whatever the rows contain."""
+"""Database access of the reconciliation: one snapshot, read row by row, whatever the rows contain."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ Names = Callable[[list[int]], Awaitable[dict[int, tuple[str, str]]]]
 CONNECT_S: Final = 10.0
 SETTINGS: Final = {
     "application_name": "fundledger verify",
-    # Names and operators mean what Postgres ships: a setting of the role or the database may put others before them.
+    # Only built-in names and operators: a setting of the role or the database may put others before them.
     "search_path": "pg_catalog",
     # A policy that hides rows is an error, not a smaller ledger.
     "row_security": "off",
@@ -32,12 +32,13 @@ _EPOCH_DAY: Final = date(2000, 1, 1).toordinal()
 
 
 class BadDsn(Exception):
-    """A DSN that names no database."""
+    """A DSN that cannot be used."""
 
 
 class OutOfRange(NamedTuple):
-    """A time or date that Python has no value for: `infinity`, before the year 1, after the year 9999. It has none of
-    their methods: the check of its row fails, and that of no other row.
+    """A time or date outside Python's range: `infinity`, before the year 1, after the year 9999.
+
+    It lacks their methods, so that the check of its row fails, and of no other row.
     """
 
     text: str
@@ -48,7 +49,7 @@ class OutOfRange(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[Connection]:
-    """A connection on which each statement reads what stands by then. Raises BadDsn and what asyncpg raises."""
+    """Open a connection on which each statement reads the current data. Raises BadDsn and asyncpg's exceptions."""
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_S, server_settings=SETTINGS)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
@@ -57,13 +58,13 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
         await _read_anything(connection)
         yield connection
     finally:
-        # A connection that is gone has nothing to close, and its loss is what is raised already.
+        # The loss of a connection has already been raised.
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close()
 
 
 async def _read_anything(connection: Connection) -> None:
-    """Decode every value of a row: one that asyncpg cannot decode fails the whole fetch that it is in."""
+    """Install decoders that accept every value: a value that asyncpg cannot decode fails its whole fetch."""
     decoders: dict[str, Callable[[Any], object]] = {"timestamptz": _moment, "date": _date}
     for name, decoder in decoders.items():
         await connection.set_type_codec(
@@ -77,38 +78,38 @@ def _moment(value: tuple[int]) -> object:
     try:
         return _EPOCH + timedelta(microseconds=value[0])
     except OverflowError:
-        return OutOfRange(f"{value[0]} us after 2000-01-01, which is no time")
+        return OutOfRange(f"{value[0]} us after 2000-01-01, which is out of range")
 
 
 def _date(value: tuple[int]) -> object:
     try:
         return date.fromordinal(_EPOCH_DAY + value[0])
     except (ValueError, OverflowError):
-        return OutOfRange(f"{value[0]} days after 2000-01-01, which is no date")
+        return OutOfRange(f"{value[0]} days after 2000-01-01, which is out of range")
 
 
 def _text(value: bytes) -> str:
-    """Bytes that are no UTF-8 become lone surrogates, which no encoding accepts: no MAC verifies over them."""
+    """Decode UTF-8. Invalid bytes become lone surrogates, which cannot be encoded, so that no MAC verifies."""
     return value.decode("utf-8", "surrogateescape")
 
 
 @contextlib.asynccontextmanager
 async def snapshot(dsn: str) -> AsyncIterator[Connection]:
-    """A connection on which everything is read as it stands now. Raises what asyncpg raises."""
+    """Open a connection that reads one snapshot, taken now. Raises BadDsn and asyncpg's exceptions."""
     async with connected(dsn) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        # The first statement takes the snapshot, not the beginning of the transaction.
+        # The first statement takes the snapshot, not BEGIN.
         await connection.execute(SQL["session"])
         yield connection
 
 
 async def rows(connection: Connection, statement: str, *arguments: object) -> Rows:
-    """The rows of a statement, a few thousand in memory at a time."""
+    """Yield the rows of a statement, with a few thousand in memory."""
     async for row in connection.cursor(statement, *arguments, prefetch=5000):
         yield row
 
 
 def account_names(connection: Connection) -> Names:
-    """Looks up `{number: (id, currency)}`, remembering a bounded number."""
+    """Return a lookup of `{number: (id, currency)}` with a bounded cache."""
     known: dict[int, tuple[str, str]] = {}
 
     async def names(numbers: list[int]) -> dict[int, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a verification reports: for each check, whether it holds and where it does not."""
+"""Report of a reconciliation: for each check, whether it holds, and its findings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
@@ -15,7 +15,7 @@ Difference = Iterator[tuple[object, object]]
 
 
 class Finding(msgspec.Struct):
-    """A difference: what it concerns, and what was expected and found there."""
+    """A difference: its subject, the expected and the actual value."""
 
     subject: str
     expected: str
@@ -23,9 +23,9 @@ class Finding(msgspec.Struct):
 
 
 class Check(msgspec.Struct):
-    """One statement about the books. `rows` were looked at; at most 100 findings are kept, `found` counts all.
+    """Result of one check. `rows` counts the examined rows, `found` all findings, of which at most 100 are kept.
 
-    `error` is set when the check ended before it had seen all rows: the check is then not ok, whatever it had found.
+    `error` is set if the check ended before it had read all rows; it is then not ok, whatever it had found.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Check(msgspec.Struct):
             self.findings.append(Finding(printable(subject), printable(expected), printable(actual)))
 
     def unreadable(self, subject: str, error: Exception) -> None:
-        """Report a row that the check cannot be made on."""
+        """Report a row that cannot be checked."""
         self.differs(subject, READABLE, described(error))
 
     def examine(
         self, row: Row, named: Callable[[Row], str], differences: Callable[..., Iterable[tuple[Any, Any]]], *more: Any
     ) -> None:
-        """Report what `differences(row, *more)` yields, pairs of expected and actual, under the name of the row.
+        """Report the pairs (expected, actual) of `differences(row, *more)` under the name of the row.
 
-        Each exception that it raises is a finding, too: a row that cannot be checked hides no other row.
+        An exception is also reported as a finding, so that an unreadable row does not hide others.
         """
         self.rows += 1
         try:
@@ -66,10 +66,10 @@ class Check(msgspec.Struct):
 
 
 class Total(msgspec.Struct):
-    """Orders of one kind beside their vouchers in the ledger. `in_flight` and `refused` orders are among `orders`.
+    """Orders of one kind and their vouchers in the ledger. `orders` includes `in_flight` and `refused`.
 
-    `amount` is what the vouchers of those that are posted must move, `moved` what the `vouchers` move: minor units, the
-    sum of debits. Without orders in flight, or posted while it was read, they are the same.
+    `amount` is the sum of debits that posted orders require, `moved` the sum of debits of the `vouchers`, in minor
+    units. They are equal unless orders were in flight or posted during the verification.
     """
 
     orders: int = 0
@@ -81,8 +81,9 @@ class Total(msgspec.Struct):
 
 
 class Fund(msgspec.Struct):
-    """The orders of the fund service. Kinds of another currency than the home one have it in their name, as accounts
-    have; the ends of withdrawals are counted by the types of their vouchers.
+    """Orders of the fund service. A kind in a foreign currency has the currency in its name, as accounts have.
+
+    The ends of withdrawals are counted by voucher type.
     """
 
     orders: int = 0
@@ -90,10 +91,10 @@ class Fund(msgspec.Struct):
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """All checks of one snapshot. Sums of a trial balance are signed, credit positive, in minor units. `fund` is left
-    out where there is no fund service.
+    """All checks of one snapshot. Sums of the trial balance are signed, credit positive, in minor units.
 
-    `error` is set when the verification could not be finished; `ok` is then false, and `checks` are those made before.
+    `fund` is omitted without a fund service. `error` is set if the verification could not be completed; `ok` is then
+    false, and `checks` are those made before.
     """
 
     ok: bool
@@ -108,7 +109,7 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 
 def printable(value: object) -> str:
-    """Return a text of at most 500 characters that can be encoded and shown on a terminal, whatever a row contains."""
+    """Return a printable, encodable text of at most 500 characters, whatever a row contains."""
     text = str(value)
     if len(text) > TEXT_MAX:
         text = f"{text[:TEXT_MAX]}... ({len(text):,} characters)"

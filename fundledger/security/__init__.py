@@ -1,1 +1,1 @@
-"""Keys and MACs. Imports nothing of ours."""
+"""Security: MAC keys, row MACs and bearer tokens. Imports no other package of the project."""

@@ -1,12 +1,12 @@
-"""The bytes that a MAC covers.
+"""Canonical encodings of ledger rows: the bytes that their MACs cover.
 
-Every message starts with an eight-byte domain tag that carries the version of its layout, so that the encoding of one
-kind of row can never be read as another's. Fixed-width fields are little-endian without padding; a field of variable
-length comes after its own length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals.
+Every message starts with an eight-byte domain tag that contains the version of its layout, so the encoding of one kind
+of row can never be read as another's. Fixed-width fields are little-endian without padding. A field of variable length
+follows its length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals.
 
-A row says in its column `layout` which version its MAC has. Layout 2 covers what layout 1 left out: the module, and of
-a voucher its type and free text, of a hold its digest and voucher, of an account where and how it is posted to. Entries
-and buffered credits have no such column: those without a module are of layout 1 (ADR 0027).
+The column `layout` of a row is the version of its MAC. Layout 2 adds to layout 1: the module; the type and free text of
+a voucher; the digest and voucher of a hold; the shard, slots and buffering of an account. Entries and buffered credits
+have no such column: rows without a module have layout 1 (ADR 0027).
 """
 
 import struct
@@ -15,10 +15,10 @@ from functools import lru_cache, partial
 from typing import Final
 
 LAYOUT: Final = 2
-"""What new vouchers, holds and accounts are written with."""
+"""Layout of new vouchers, holds and accounts."""
 
 GENESIS = bytes(32)
-"""What the first entry of a sub-account is chained to."""
+"""The "previous MAC" of the first entry of a sub-account."""
 
 _SUB_ACCOUNT = struct.Struct("<8sqi3sqqqBqq32sH").pack
 _ENTRY = struct.Struct("<8sqiq16sqqiq32sH").pack
@@ -37,7 +37,7 @@ _HEAD = struct.Struct("<8sq32sH").pack
 _LENGTH = struct.Struct("<I").pack
 _NOTHING = b"\xff\xff\xff\xff"
 _NO_TEXTS = _NOTHING * 3 + b"\0" + _NOTHING
-"""Of a voucher without reference, metadata, hold, reversed voucher and refusal."""
+"""Encoding of absent reference, metadata, hold, reversed voucher and refusal of a voucher."""
 
 
 sub_account = partial(_SUB_ACCOUNT, b"subacct1")
@@ -46,15 +46,16 @@ MAC of the last entry, key version."""
 
 
 def first_of(slots: int, buffered: bool, message: bytes) -> bytes:
-    """The message of a sub-account that tells how many slots its account has, and whether its credits may be buffered;
-    alone and unbuffered it has nothing to tell.
+    """Return the message of a first slot, extended by the account's number of slots and whether it is buffered.
+
+    With one slot and without buffering the message is unchanged.
     """
     return message if slots == 1 and not buffered else message + (slots | buffered << 16).to_bytes(4, "little")
 
 
 buffered = partial(_BUFFERED, b"buffer_1")
-"""Fields in order: account number, batch, number and how many of the account's in this batch, voucher id (16 bytes),
-amount, accounting date, posted_at_us, key version."""
+"""Fields in order: account number, batch, number in and count of the account's credits in this batch, voucher id (16
+bytes), amount, accounting date, posted_at_us, key version."""
 
 
 entry = partial(_ENTRY, b"entry__1")
@@ -67,12 +68,12 @@ entry_2_fixed = partial(_ENTRY, b"entry__2")
 
 
 def entry_2(module: str, *fields: object) -> bytes:
-    """The entry of a voucher of this module; the other fields as in `entry`."""
+    """Return the message of an entry of this module; the other fields are those of `entry`."""
     return _ENTRY(b"entry__2", *fields) + _kept(module)
 
 
 def buffered_2(module: str, *fields: object) -> bytes:
-    """A buffered credit of a voucher of this module; the other fields as in `buffered`."""
+    """Return the message of a buffered credit of this module; the other fields are those of `buffered`."""
     return _BUFFERED(b"buffer_2", *fields) + _kept(module)
 
 
@@ -88,7 +89,7 @@ def summary(
     previous_mac: bytes,
     key_version: int,
 ) -> bytes:
-    """An entry that stands for a line of each of these vouchers, whose ids come 16 bytes each."""
+    """Return the message of an entry that summarizes a line of each of these vouchers (ids of 16 bytes each)."""
     fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
     return _SUMMARY(b"summary1", *fixed, len(voucher_ids) // 16) + voucher_ids
 
@@ -106,13 +107,13 @@ def summary_2(
     previous_mac: bytes,
     key_version: int,
 ) -> bytes:
-    """As `summary`, of vouchers that are all of this module."""
+    """Return the message of a summary entry whose vouchers are all of this module; see `summary`."""
     fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
     return _SUMMARY(b"summary2", *fixed, len(voucher_ids) // 16) + voucher_ids + _kept(module)
 
 
 def _text(text: str | None) -> bytes:
-    """With its length before it; what is absent differs from what is empty."""
+    """Return a text after its length; None and an empty text differ."""
     if text is None:
         return _NOTHING
     encoded = text.encode()
@@ -120,9 +121,9 @@ def _text(text: str | None) -> bytes:
 
 
 _kept = lru_cache(4096)(_text)
-"""Of what occurs again and again."""
+"""`_text`, cached for values that recur."""
 module_of = _kept
-"""A module as it stands at the end of what the MAC of an entry covers."""
+"""Encodes the module, the last field of an entry's message."""
 
 
 def _uuid(id_: bytes | None) -> bytes:
@@ -139,7 +140,10 @@ def voucher(
     refusal: str | None,
     key_version: int,
 ) -> bytes:
-    """`lines` is flat: account number, signed amount, ...; `digest` covers what the caller asked for."""
+    """Return the message of a voucher of layout 1.
+
+    `lines` is flat: account number, signed amount, ...; `digest` covers the content of the request.
+    """
     packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
     refused = b"" if refusal is None else refusal.encode()
     return b"%b%b%b%b%b" % (
@@ -168,7 +172,10 @@ def voucher_2(
     shared_id: bool,
     key_version: int,
 ) -> bytes:
-    """`lines` as in `voucher`; `reverses` is an id (16 bytes); `shared_id`: recorded when modules shared their ids."""
+    """Return the message of a voucher of layout 2.
+
+    `lines` as in `voucher`; `reverses` is an id (16 bytes); `shared_id`: recorded when all modules shared one id space.
+    """
     packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
     if reference is None and metadata is None and hold_id is None and reverses is None and refusal is None:
         rest = _NO_TEXTS
@@ -225,7 +232,7 @@ def account_2(
     metadata: str | None,
     key_version: int,
 ) -> bytes:
-    """`module` is None of an account that was opened before modules were recorded."""
+    """Return the message of an account of layout 2. `module` is None if it was opened before modules were recorded."""
     fixed = _ACCOUNT_2(b"account2", number, shard, slots, buffered, created_at_us, key_version)
     return fixed + b"".join([_text(text) for text in (id_, module, owner, type_, currency, metadata)])
 
@@ -282,7 +289,7 @@ def hold_2(
     refusal: str | None,
     key_version: int,
 ) -> bytes:
-    """`voucher_id` is that of its capture (16 bytes)."""
+    """Return the message of a hold of layout 2. `voucher_id` is the id of its capture (16 bytes)."""
     fixed = (shard, account_number, slot, amount, captured, status, created_at_us, expires_at_us, ended_at_us)
     return b"".join(
         (
@@ -307,7 +314,7 @@ def event(
     previous_mac: bytes,
     key_version: int,
 ) -> bytes:
-    """A change of an account's status, chained to the one before."""
+    """Return the message of a change of an account's status, chained to the previous change."""
     return (
         _EVENT(b"acctevt1", seq, account_number, status, at_us, previous_mac, key_version)
         + _text(reason)
@@ -327,11 +334,11 @@ def finding(
     previous_mac: bytes,
     key_version: int,
 ) -> bytes:
-    """A row that did not verify, as it was found, chained to the finding before."""
+    """Return the message of a finding (a row that did not verify), chained to the previous finding."""
     fixed = _FINDING(b"finding1", seq, account_number, shard, slot, at_us, previous_mac, key_version)
     return fixed + _text(kind) + _text(subject) + _text(evidence)
 
 
 def chain_head(name: str, seq: int, last_mac: bytes, key_version: int) -> bytes:
-    """How long the chain of this name is, and how it ends."""
+    """Return the message of a chain's head: its name, length and last MAC."""
     return _HEAD(b"chainhd1", seq, last_mac, key_version) + _text(name)

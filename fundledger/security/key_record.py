@@ -1,7 +1,7 @@
-"""Which keys a database was written with: a fingerprint of each, kept in the database beside what the keys protect.
+"""Fingerprints of the MAC keys that a database was written with, stored in that database.
 
-Keys are made together with the schema, and never again: a database whose keys are missing, or are other ones, is
-refused. The statements `key_fingerprints` and `record_key_fingerprint` are those of the package that owns the schema.
+Keys are created only together with the schema. A database whose keys are missing or different is refused. The
+statements `key_fingerprints` and `record_key_fingerprint` belong to the package that owns the schema.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from fundledger.security.keys import FileKeys, KeyFault, make_keys, read_keys
 from fundledger.security.mac import MacKey
 
 Evidence = Mapping[int, Sequence[tuple[bytes, bytes]]]
-"""By key version: `(message, MAC)` of some rows; nothing where rows are known to use the key, but none was read."""
+"""`(message, MAC)` of some rows by key version. Empty if rows are known to use the key but none was read."""
 UNCHANGED: Final = "nothing was changed"
 _DOMAIN: Final = b"finger_1"
 
 
 def fingerprint(key: MacKey) -> str:
-    """16 hexadecimal digits that tell keys apart and say nothing of them: a truncated HMAC of a constant."""
+    """Return 16 hexadecimal digits that identify a key without revealing it: a truncated HMAC of a constant."""
     return key.tag(_DOMAIN)[:8].hex()
 
 
@@ -32,8 +32,9 @@ class KeyRecord(NamedTuple):
     statements: Mapping[str, str]
 
     async def recorded(self, connection: "asyncpg.Connection[asyncpg.Record]") -> dict[int, str]:
-        """Fingerprints by key version; none in a schema of before. To be called outside of a transaction, or when the
-        schema is up to date.
+        """Return the fingerprints by key version; none in a schema that precedes them.
+
+        Call it outside of a transaction, or when the schema is up to date.
         """
         try:
             rows = await connection.fetch(self.statements["key_fingerprints"])
@@ -42,10 +43,10 @@ class KeyRecord(NamedTuple):
         return {row["version"]: row["fingerprint"] for row in rows}
 
     def check(self, recorded: Mapping[int, str], evidence: Evidence) -> None:
-        """Compare the keys in the folder with what the database says. Writes nothing.
+        """Compare the keys in the folder with the database. Writes nothing.
 
-        Raises KeyFault when a key that was recorded or used is missing, or is another one. A key without a fingerprint
-        is the right one when one of its rows verifies: a single row that was tampered with is for `verify` to find.
+        Raises KeyFault if a recorded or used key is missing or different. A key without a fingerprint is accepted if
+        one of its rows verifies: `fundledger verify` finds single rows that were tampered with.
         """
         found = read_keys(self.folder)
         for version, mark in sorted(recorded.items()):
@@ -54,7 +55,7 @@ class KeyRecord(NamedTuple):
             if other != mark:
                 raise KeyFault(
                     f"the {self.what} was written with key {version} (fingerprint {mark}), but {self._path(version)} "
-                    f"is another key (fingerprint {other}): restore the right one; {UNCHANGED}"
+                    f"is a different key (fingerprint {other}): restore the original key; {UNCHANGED}"
                 )
         for version, rows in sorted(evidence.items()):
             if version in recorded:
@@ -62,15 +63,16 @@ class KeyRecord(NamedTuple):
             self._ask_for(found, version, "")
             if rows and not any(found[version].tag(message) == mac for message, mac in rows):
                 raise KeyFault(
-                    f"the {self.what} was written with another key than {self._path(version)}: none of its first "
-                    f"{len(rows)} rows verifies; restore the right one; {UNCHANGED}"
+                    f"the {self.what} was written with a different key than {self._path(version)}: none of its first "
+                    f"{len(rows)} rows verifies; restore the original key; {UNCHANGED}"
                 )
 
     async def settle(
         self, connection: "asyncpg.Connection[asyncpg.Record]", recorded: Mapping[int, str], evidence: Evidence
     ) -> FileKeys:
-        """Check the keys, make the first one where nothing was ever written with one, and record what is new. To be
-        called in the transaction that brings the schema up to date. Raises KeyFault.
+        """Check the keys, record new ones, and create the first key if the database was never written with one.
+
+        Call it in the transaction that brings the schema up to date. Raises KeyFault.
         """
         self.check(recorded, evidence)
         keys = make_keys(self.folder) if not (recorded or evidence) else FileKeys(self.folder)
@@ -82,7 +84,7 @@ class KeyRecord(NamedTuple):
     def _ask_for(self, found: Mapping[int, MacKey], version: int, mark: str) -> None:
         if version not in found:
             raise KeyFault(
-                f"the {self.what} was written with key {version}{mark}, {self.folder} has none: restore "
+                f"the {self.what} was written with key {version}{mark}, but {self.folder} does not contain it: restore "
                 f"mac-{version}.key; {UNCHANGED}"
             )
 

@@ -1,7 +1,7 @@
-"""The MAC keys of an installation: by version, one of them current.
+"""MAC keys of an installation, by version; the highest version is current.
 
-This is the file provider: `DIRECTORY/mac-N.key`, 32 random bytes in hex, mode 0600. Other providers (KMS, Vault) answer
-the same three questions: which is current, which is version N, and why not.
+Keys are files: `DIRECTORY/mac-N.key`, 32 random bytes in hex, mode 0600. Other providers (KMS, Vault) implement the
+protocol `Keys`.
 """
 
 import os
@@ -21,26 +21,28 @@ class KeyFault(Exception):
 
 
 class Keys(Protocol):
+    """Provider of MAC keys."""
+
     @property
     def current(self) -> MacKey:
-        """The key that new rows are MACed with."""
+        """Return the key for MACs of new rows."""
         ...
 
     def by_version(self, version: int) -> MacKey:
-        """The key of a row. Raises KeyFault for a version that this installation does not have."""
+        """Return the key of a row. Raises KeyFault for a version that this installation does not have."""
         ...
 
 
 class FileKeys:
-    """Keys read once from a directory. Nothing is made: see `make_keys`. With `versions`, those of these versions only.
+    """Keys read once from a directory, which is not changed (see `make_keys`). `versions` restricts them to these.
 
-    Raises KeyFault when there is no key, or when a key file is readable by others or malformed.
+    Raises KeyFault if there is no key, or if a key file is readable by others or malformed.
     """
 
     def __init__(self, directory: Path, versions: Collection[int] = ()) -> None:
         self._keys = {v: key for v, key in read_keys(directory).items() if not versions or v in versions}
         if not self._keys:
-            raise KeyFault(f"{directory} has no key: restore mac-1.key")
+            raise KeyFault(f"{directory} has no key: restore mac-N.key")
         self._current = self._keys[max(self._keys)]
 
     @property
@@ -55,18 +57,18 @@ class FileKeys:
 
 
 def read_keys(directory: Path) -> dict[int, MacKey]:
-    """The keys in a directory by version; none where it is missing or empty. Raises KeyFault."""
+    """Return the keys in a directory by version; none if it is missing or empty. Raises KeyFault."""
     found: dict[int, MacKey] = {}
     for path in directory.glob("mac-*.key"):
         version = path.stem.removeprefix("mac-")
         if not version.isdecimal():
-            raise KeyFault(f"{path} is not named mac-N.key with a version N: move it elsewhere")
+            raise KeyFault(f"{path} is not named mac-N.key with a number N: move it elsewhere")
         found[int(version)] = MacKey(int(version), read_secret(path))
     return found
 
 
 def make_keys(directory: Path) -> FileKeys:
-    """The keys in a directory; a first one is made when there is none. For a schema that is made together with them.
+    """Return the keys in a directory, after creating a first one if there is none. For a new schema only.
 
     Raises KeyFault.
     """
@@ -90,16 +92,16 @@ def read_secret(path: Path) -> bytes:
 
 
 def make_secret(path: Path) -> bytes:
-    """Write 32 random bytes in hex; see `write_new`."""
+    """Write 32 random bytes in hex to a new file and return them; see `write_new`."""
     secret = secrets.token_bytes(SECRET_BYTES)
     write_new(path, secret.hex() + "\n")
     return secret
 
 
 def write_new(path: Path, text: str) -> None:
-    """Make a file of mode 0600, whole or not at all, and durable before this returns.
+    """Create a file of mode 0600 atomically, and make it durable before returning. Raises FileExistsError.
 
-    Data MACed with a key that a crash then lost could never be verified again. Raises FileExistsError.
+    If a crash lost a key, the data MACed with it could never be verified again.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)

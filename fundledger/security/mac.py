@@ -1,4 +1,4 @@
-"""HMAC-SHA256 (RFC 2104) with the padded key hashed once, so that a tag costs two block copies and the message."""
+"""HMAC-SHA256 (RFC 2104) of a MAC key with precomputed state: a tag costs two block copies and hashing the message."""
 
 import hashlib
 import hmac
@@ -7,16 +7,13 @@ _BLOCK = 64
 
 
 class MacKey:
-    """One version of the MAC key.
-
-    `tag` is pure and safe to call from any number of tasks; the secret is never part of `repr`.
-    """
+    """One version of the MAC key. `tag` is pure and safe for concurrent use; `repr` never contains the secret."""
 
     __slots__ = ("_inner", "_outer", "version")
 
     def __init__(self, version: int, secret: bytes) -> None:
         if len(secret) < 32:
-            raise ValueError("a MAC key has at least 32 bytes")
+            raise ValueError("a MAC key must have at least 32 bytes")
         if len(secret) > _BLOCK:
             secret = hashlib.sha256(secret).digest()
         padded = secret.ljust(_BLOCK, b"\0")
@@ -28,7 +25,7 @@ class MacKey:
         return f"MacKey(version={self.version})"
 
     def tag(self, message: bytes) -> bytes:
-        """32 bytes, equal to `hmac.digest(secret, message, "sha256")`."""
+        """Return 32 bytes, equal to `hmac.digest(secret, message, "sha256")`."""
         inner = self._inner.copy()
         inner.update(message)
         outer = self._outer.copy()
@@ -36,5 +33,5 @@ class MacKey:
         return outer.digest()
 
     def matches(self, message: bytes, mac: bytes) -> bool:
-        """Whether this is the MAC of the message; takes as long for a wrong one as for the right one."""
+        """Whether this is the MAC of the message, compared in constant time."""
         return hmac.compare_digest(self.tag(message), mac)

@@ -1,7 +1,7 @@
-"""MACs of rows: one message layout for all kinds of rows, told apart by a tag that carries the version of its layout.
+"""MACs of database rows: one message layout for all kinds of rows, distinguished by a tag with a layout version.
 
-The message is MessagePack of an array: the tag, the version of the key, the fields in a fixed order. Each element says
-its own type and length. The key is derived for this purpose from a key of the installation.
+The message is a MessagePack array: the tag, the key version, the fields in a fixed order. Each element encodes its type
+and length. The key is derived for its purpose from a key of the installation.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from fundledger.security.keys import KeyFault, Keys
 from fundledger.security.mac import MacKey
 
 NO_KEY: Final = 0
-"""The key version of a row that has no MAC."""
+"""Key version of a row without a MAC."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 _UNREADABLE: Final = (KeyFault, OverflowError, TypeError, ValueError)
-"""What is raised for a row that was never written like this: an unknown key, a value that no message can carry."""
+"""Errors for a row that cannot have been written by this code: an unknown key, a value that cannot be encoded."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def microseconds(moment: datetime | None) -> int | None:
-    """Microseconds since 1970 (UTC)."""
+    """Return microseconds since 1970 (UTC), None for None."""
     return None if moment is None else (moment - _EPOCH) // _US
 
 
 class RowMacs:
-    """`purpose` tells the derived keys from others that are made of the same key. Safe for any number of tasks."""
+    """MACs of rows under derived keys; `purpose` separates them from other derivations. Safe for concurrent use."""
 
     def __init__(self, keys: Keys, purpose: bytes) -> None:
         self._keys = keys
@@ -37,23 +37,23 @@ class RowMacs:
 
     @property
     def version(self) -> int:
-        """The key version of new MACs."""
+        """Return the key version of new MACs."""
         return self._keys.current.version
 
     def key(self, version: int) -> MacKey:
-        """The derived key of a version. Raises KeyFault for one that this installation does not have."""
+        """Return the derived key of a version. Raises KeyFault for a version that this installation does not have."""
         key = self._derived.get(version)
         if key is None:
             key = self._derived[version] = MacKey(version, self._keys.by_version(version).tag(self._purpose))
         return key
 
     def tag(self, kind: bytes, fields: tuple[object, ...]) -> tuple[int, bytes]:
-        """The key version and the MAC of a row as it is written now."""
+        """Return the key version and the MAC of a row that is written now."""
         version = self._keys.current.version
         return version, self.key(version).tag(_encode((kind, version, *fields)))
 
     def matches(self, kind: bytes, fields: tuple[object, ...], version: int | None, mac: bytes | None) -> bool:
-        """Whether a row that was read matches its MAC. A row without one does not; nor does one of an unknown key."""
+        """Whether a row matches its MAC. False for a row without a MAC and for an unknown key."""
         if not version or not mac:
             return False
         try:
@@ -62,8 +62,9 @@ class RowMacs:
             return False
 
     def agree(self, kind: bytes, fields_of: Callable[[Any], tuple[object, ...]], row: Any) -> bool:
-        """Whether a row that was read matches the MAC in its columns `mac_key` and `mac`, over `fields_of(row)`. A row
-        whose fields cannot be told does not.
+        """Whether a row matches the MAC in its columns `mac_key` and `mac`, over `fields_of(row)`.
+
+        False if `fields_of` raises.
         """
         try:
             fields = fields_of(row)

@@ -1,4 +1,4 @@
-"""Bearer tokens of modules: kept as hashes, compared as hashes."""
+"""Bearer tokens of modules (authenticated client systems), looked up by hash."""
 
 import hashlib
 import secrets
@@ -8,19 +8,19 @@ from fundledger.security.keys import KeyFault, write_new
 
 
 def read_token(path: Path) -> str | None:
-    """The token in a file, None when there is no file. Raises KeyFault when others can read it, or when it is empty."""
+    """Return the token in a file, None if there is no file. Raises KeyFault if it is readable by others or empty."""
     if not path.exists():
         return None
     if path.stat().st_mode & 0o077:
         raise KeyFault(f"{path} is readable by others: it must be 0600")
     token = path.read_text().strip()
     if not token:
-        raise KeyFault(f"{path} is empty: remove it, and a new token is made")
+        raise KeyFault(f"{path} is empty: remove it, and a new token is created")
     return token
 
 
 def module_token(path: Path, module: str) -> str:
-    """The token of a module, made where it is missing, mode 0600. Raises KeyFault, as `read_token`."""
+    """Return the token of a module, after creating its file (mode 0600) if it is missing. Raises KeyFault."""
     found = read_token(path)
     if found is not None:
         return found
@@ -30,18 +30,18 @@ def module_token(path: Path, module: str) -> str:
 
 
 class Tokens:
-    """Which module a bearer token belongs to. Looked up by hash, so that no comparison depends on a secret's prefix."""
+    """Modules by bearer token. Lookup is by hash, so that its time does not depend on a prefix of the secret."""
 
     def __init__(self, modules_by_hash: dict[bytes, str]) -> None:
         self._modules = modules_by_hash
 
     @classmethod
     def of(cls, tokens: dict[str, str]) -> "Tokens":
-        """From `{token: module}`."""
+        """Build from `{token: module}`."""
         return cls({hashlib.sha256(token.encode()).digest(): module for token, module in tokens.items()})
 
     def module(self, authorization: str | None) -> str | None:
-        """The module that sent this `Authorization` header, or None."""
+        """Return the module of this `Authorization` header, None if it is unknown or malformed."""
         if authorization is None or authorization[:7].lower() != "bearer ":
             return None
         token = authorization[7:].strip()

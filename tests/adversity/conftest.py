@@ -1,4 +1,4 @@
-"""What the adversity tests share: a ledger behind a proxy, and a line at the end for each thing that was tried often."""
+"""Fixtures of the adversity tests: a ledger behind a proxy, and a line at the end for each repeated attempt."""
 
 import os
 import random
@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from fundledger.faults import Fault
 from fundledger.ledger import posting
-from fundledger.ledger.batch import Command, Outcome
-from fundledger.ledger.fault import Fault
+from fundledger.ledger.model.batch import Command, Outcome
 from fundledger.ledger.posting import post_vouchers
-from fundledger.ledger.session import Session
+from fundledger.ledger.store.session import Session
 from tests.adversity.proxy import Proxy
 from tests.conftest import ADVERSITY
 from tests.support.ledger import Ledger
@@ -19,7 +19,7 @@ Tell = Callable[..., None]
 
 
 class Torn:
-    """A ledger whose posting session goes through a proxy; everything else of it goes straight to the database."""
+    """A ledger whose posting session goes through a proxy; its other connections go directly to the database."""
 
     def __init__(self, ledger: Ledger, proxy: Proxy) -> None:
         self.ledger = ledger
@@ -27,7 +27,7 @@ class Torn:
         self.session = Session(proxy.dsn, "torn lane")
 
     async def reconnect(self) -> None:
-        """A session that remembers nothing, on new connections: the same batch is the same bytes each time."""
+        """Open a session with an empty cache on new connections: the same batch is the same bytes each time."""
         self.session.drop()
         self.session = Session(self.proxy.dsn, "torn lane")
         await self.session.open()
@@ -46,21 +46,24 @@ async def torn(ledger: Ledger) -> AsyncIterator[Torn]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried again is tried at once: hundreds of cuts in seconds."""
+    """Remove the waits between retries: hundreds of cuts in seconds."""
     monkeypatch.setattr(posting.random, "uniform", lambda low, high: 0.001)
 
 
 @pytest.fixture
 def seed() -> int:
-    """Another one in each run; ADVERSITY_SEED repeats one."""
+    """Return a new seed in each run; ADVERSITY_SEED repeats one."""
     given = os.environ.get("ADVERSITY_SEED")
     return random.SystemRandom().randrange(1 << 32) if given is None else int(given)
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
-    """`tell(what, count, seed)`: at the end of the run, how much the test has tried and what that proves. Without a
-    seed it was everything that there is to try."""
+    """Return `tell(what, count, seed)`: it prints at the end of the run how much the test has tried, and the proof in
+    that.
+
+    Without a seed the test has tried all cases.
+    """
 
     def add(what: str, count: int, seed: int | None = None) -> None:
         line = f"{what}: all {count} tried, 0 wrong"

@@ -1,7 +1,6 @@
-"""A Postgres wire proxy on a unix socket that can be told to break the connection at an exact place.
+"""A Postgres wire proxy on a unix socket that breaks the connection at an exact place.
 
-It understands as much of the protocol as it takes to see where a message begins: the password exchange and everything
-else pass through as they are.
+It parses only the boundaries of messages: the password exchange and all other contents pass through unchanged.
 """
 
 import asyncio
@@ -28,10 +27,10 @@ class Way(Enum):
 
 @dataclass(frozen=True)
 class Message:
-    """`kind` is the protocol's letter, empty for the first message of a connection; `raw` is all of it.
+    """A message. `kind` is the protocol's letter, empty for the first message of a connection; `raw` is all of it.
 
-    `commits` tells that the server commits when it gets this one: a COMMIT, or the end of a statement that is a
-    transaction of its own. `writes` is the first message of such a statement.
+    `commits`: the server commits when it receives this message, a COMMIT or the end of a statement that is a
+    transaction of its own. `writes`: this is the first message of such a statement.
     """
 
     way: Way
@@ -43,8 +42,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Cut:
-    """The connection ends here, after `passing` bytes of the message. With `late` the client's side ends at once, and
-    the server gets everything that the client had sent when the event is set. `then` is what comes next."""
+    """The end of the connection, after `passing` bytes of the message.
+
+    With `late` the client's side ends immediately; when the event is set, the server receives all bytes that the client
+    had sent. `then` is the next fault.
+    """
 
     passing: int = 0
     late: asyncio.Event | None = None
@@ -55,17 +57,17 @@ Fault = Callable[[Message], Cut | None]
 
 
 def cut_before_commit() -> Fault:
-    """The server never hears of the COMMIT."""
+    """Cut before the server receives the COMMIT."""
     return lambda message: Cut() if message.commits else None
 
 
 def cut_with_commit() -> Fault:
-    """The COMMIT is handed to the server and the connection is gone at the same moment."""
+    """Cut in the moment in which the server receives the COMMIT."""
     return lambda message: Cut(len(message.raw)) if message.commits else None
 
 
 def cut_after_commit() -> Fault:
-    """The server has committed; the client never hears of it."""
+    """Cut before the client receives the result of the COMMIT."""
     sent = False
 
     def fault(message: Message) -> Cut | None:
@@ -77,17 +79,17 @@ def cut_after_commit() -> Fault:
 
 
 def late_commit(until: asyncio.Event) -> Fault:
-    """The client is cut off at its commit, which reaches the server long after."""
+    """Cut the client off at its commit, which reaches the server long after."""
     return lambda message: Cut(late=until) if message.commits else None
 
 
 def late_write(until: asyncio.Event) -> Fault:
-    """The client is cut off at a statement that is its own transaction; the server sees nothing of it until later."""
+    """Cut the client off at a statement that is its own transaction; the server receives it later."""
     return lambda message: Cut(late=until) if message.writes else None
 
 
 def cut_at_message(number: int, share: float = 0.0) -> Fault:
-    """Only the first `number` messages pass, and of the next one this share: 0 is a clean cut, more truncates it."""
+    """Let the first `number` messages pass, and this share of the next one: 0 is a clean cut, more truncates it."""
     seen = 0
 
     def fault(message: Message) -> Cut | None:
@@ -99,7 +101,7 @@ def cut_at_message(number: int, share: float = 0.0) -> Fault:
 
 
 def cut_at_byte(way: Way, number: int) -> Fault:
-    """Only the first `number` bytes of one direction pass."""
+    """Let only the first `number` bytes of one direction pass."""
     left = number
 
     def fault(message: Message) -> Cut | None:
@@ -115,7 +117,7 @@ def cut_at_byte(way: Way, number: int) -> Fault:
 
 
 def one_after_the_other(*faults: Fault) -> Fault:
-    """The next one when one has cut."""
+    """Apply each fault when the one before it has cut."""
     first, *rest = faults
 
     def fault(message: Message) -> Cut | None:
@@ -141,11 +143,11 @@ class _Link:
 
 
 class Proxy:
-    """In front of the server of `dsn`; `self.dsn` names the same database through the proxy.
+    """A proxy for the server of `dsn`; `self.dsn` names the same database through the proxy.
 
-    `fault` is asked about each message; when it has cut, what was to come `then` takes its place. `cuts` counts.
-    While `refusing`, new connections are closed at once. A connection that the server ends while `lingering` stays open
-    for its client. `delay_s` holds up every message. `recorded` are the messages since `record()`.
+    `fault` decides about each message; when it has cut, its `then` replaces it. `cuts` counts them. While `refusing`,
+    new connections are closed immediately. While `lingering`, a connection that the server ends stays open for its
+    client. `delay_s` delays every message. `recorded` holds the messages since `record()`.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -181,7 +183,7 @@ class Proxy:
         self.recorded = []
 
     def go_away(self) -> None:
-        """Nobody gets through any more: what is connected is cut, what comes is turned away."""
+        """Cut all connections, and refuse new ones."""
         self.refusing = True
         self.cut_all()
 
@@ -189,7 +191,7 @@ class Proxy:
         self.refusing = False
 
     def cut_all(self) -> None:
-        """Every connection, now, wherever it is."""
+        """Cut every connection now, at any message."""
         for link in list(self._links):
             link.cut()
 
@@ -234,7 +236,7 @@ class Proxy:
                     link.client.close()
                     await cut.late.wait()
                     writer.write(message.raw + await reader.read())
-                    # What the server says to it still comes in, so that a test can see that it has happened.
+                    # The server's response is still read, so that a test can see that the commit has happened.
                     writer.write_eof()
                     await link.pumps[1]
                 else:
@@ -248,7 +250,7 @@ class Proxy:
 
 
 async def _read(reader: asyncio.StreamReader, way: Way, previous: str | None, *, unlocked: bool) -> Message:
-    """The next message after one of kind `previous`, None before the first one of a client."""
+    """Return the next message after one of kind `previous`, which is None before the first one of a client."""
     kind = b"" if previous is None else await reader.readexactly(1)
     length = await reader.readexactly(4)
     rest = await reader.readexactly(struct.unpack("!i", length)[0] - 4)

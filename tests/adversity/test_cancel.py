@@ -1,4 +1,4 @@
-"""Callers go away at any moment: what was accepted stands or does not, and asking again gives one answer."""
+"""Callers disconnect at any moment: a voucher is posted or not, and a retry returns one definite result."""
 
 import asyncio
 import json
@@ -15,16 +15,16 @@ import pytest
 from multidict import CIMultiDict
 from prometheus_client.parser import text_string_to_metric_families
 
-from fundledger.app import accounts, holds, vouchers
-from fundledger.app.passage import Passage
-from fundledger.app.problems import BadRequest
-from fundledger.app.reply import Reply
-from fundledger.app.routing import Call
-from fundledger.app.server import build
-from fundledger.app.service import Service
-from fundledger.app.settings import Settings
+from fundledger.app.account import accounts, holds, vouchers
+from fundledger.app.account.server import build
+from fundledger.app.account.service import Service
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.problems import BadRequest
+from fundledger.app.http.routing import Call
+from fundledger.app.http.wire.reply import Reply
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.security.keys import make_keys
+from fundledger.settings import Settings
 from tests.adversity.conftest import Tell
 from tests.support.client import Client, line, new_id, voucher
 from tests.support.database import prove_books
@@ -38,7 +38,7 @@ RESETS = 250
 
 @pytest.fixture(params=["lanes", "direct"])
 async def worker(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
-    """A worker's service without its sockets."""
+    """Build a worker's service without its sockets."""
     make_keys(tmp_path / "keys")
     worker = await build(Settings(data_dir=tmp_path, posting=request.param), database, 0, tmp_path)
     yield worker
@@ -47,14 +47,14 @@ async def worker(database: str, tmp_path: Path, request: pytest.FixtureRequest) 
 
 
 class Asking:
-    """Requests to one worker, each of which can be given up after a while."""
+    """Requests to one worker; each can be cancelled after a while."""
 
     def __init__(self, worker: Service) -> None:
         self.worker = worker
         self.given_up = 0
 
     async def ask(self, handler: Handler, body: Any, **path: str) -> Reply:
-        passage = Passage("dev", 0.0, None, ApiClass.PAYMENT)
+        passage = Admission("dev", 0.0, None, ApiClass.PAYMENT)
         call = Call("dev", path, {}, CIMultiDict(), json.dumps(body).encode(), passage)
         try:
             return await handler(self.worker, call)
@@ -62,7 +62,7 @@ class Asking:
             return bad.reply
 
     async def give_up(self, chance: random.Random, handler: Handler, body: Any, **path: str) -> None:
-        """After a few steps of the loop, or after a while."""
+        """Cancel a request after a few steps of the event loop, or after a while."""
         asking = asyncio.create_task(self.ask(handler, body, **path))
         if chance.random() < 0.4:
             for _ in range(chance.randrange(8)):
@@ -73,7 +73,7 @@ class Asking:
         await asyncio.gather(asking, return_exceptions=True)
 
     async def settle(self, handler: Handler, body: Any, **path: str) -> Reply:
-        """Ask twice more: both get the same answer, the second one as a repeat."""
+        """Send the request twice more: both responses are the same, the second one is a replay."""
         first = await self.ask(handler, body, **path)
         second = await self.ask(handler, body, **path)
         if handler is vouchers.post_batch:
@@ -171,12 +171,12 @@ async def test_callers_that_are_all_gone_leave_an_empty_lane_and_their_vouchers_
 
 
 def _commands(worker: Service) -> int:
-    """In the worker's lanes, waiting or in the database."""
+    """Return the number of commands in the worker's lanes, waiting or in the database."""
     return sum(sum(msgspec.structs.astuple(lane.statistics())) for lane in worker.lanes)
 
 
 async def _reset(port: int, sent: bytes, after_s: float) -> None:
-    """Send, and reset the connection a moment later."""
+    """Send the bytes, and reset the connection a moment later."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.write(sent)

@@ -1,4 +1,4 @@
-"""The connection to the database breaks, at every place where it can: each voucher is posted once, and told so."""
+"""The connection to the database breaks at every possible place: each voucher is posted once and reported as posted."""
 
 import asyncio
 import random
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
+from fundledger.faults import Fault, OutcomeUnknown, Unavailable
 from fundledger.hotspot.lane import Lane, Statistics
 from fundledger.ledger import posting
-from fundledger.ledger.account import Account
-from fundledger.ledger.batch import AtomicGroup, Command, Outcome
-from fundledger.ledger.fault import Fault, OutcomeUnknown, Unavailable
-from fundledger.ledger.hold import EndHold, PlaceHold
-from fundledger.ledger.memory import Memory
-from fundledger.ledger.voucher import Voucher
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.batch import AtomicGroup, Command, Outcome
+from fundledger.ledger.model.hold import EndHold, PlaceHold
+from fundledger.ledger.model.voucher import Voucher
+from fundledger.ledger.store.write_cache import WriteCache
 from tests.adversity.conftest import Tell, Torn
 from tests.adversity.proxy import (
     Cut,
@@ -40,11 +40,11 @@ PLENTY = 1_000_000
 BYTES_TRIED = 100
 LINES_OF = """SELECT count(*) FILTER (WHERE voucher_id = $1)
                      + coalesce(sum(cardinality(array_positions(vouchers, $1))), 0)::bigint FROM ledger.entries"""
-"""How many lines of a voucher are in the journal, alone or summed."""
+"""Number of lines of a voucher in the journal, separate and summed."""
 
 
 class Scene:
-    """Accounts to post between, and what has to come out."""
+    """Accounts for the commands, and their expected balances."""
 
     def __init__(self, torn: Torn, bank: Account, merchants: Sequence[Account]) -> None:
         self.torn = torn
@@ -73,7 +73,7 @@ class Scene:
         return [transfer(self.bank, merchants[i % len(merchants)], 10 + i) for i in range(count)]
 
     async def remembered(self) -> None:
-        """Post until the session decides from memory, and writes without a COMMIT."""
+        """Post until the session decides from its cache and writes without a COMMIT."""
         for _ in range(5):
             payments = self.payments()
             self.torn.proxy.record()
@@ -85,7 +85,7 @@ class Scene:
         raise AssertionError("nothing is decided from memory")
 
     async def check(self, commands: Sequence[Command], answers: Sequence[Outcome | Fault]) -> None:
-        """Each was answered as if nothing had happened, stands in the books once, and a repeat is told the same."""
+        """Check each result: it is the same as without a cut, the voucher is in the books once, and a replay agrees."""
         again = await self.torn.post(*commands)
         for command, answer, repeat in zip(commands, answers, again, strict=True):
             assert isinstance(answer, Outcome), (command, answer)
@@ -113,21 +113,23 @@ class Scene:
         assert await self.rows(voucher.id) == (1, len(voucher.lines) if posted else 0)
 
     async def rows(self, id_: UUID) -> tuple[int, int]:
-        """How many vouchers there are of an id, and lines in the journal."""
+        """Return the number of vouchers with an id and of their lines in the journal."""
         connection = self.torn.ledger.connection
         vouchers = await connection.fetchval("SELECT count(*) FROM ledger.vouchers WHERE id = $1", id_)
         entries = await connection.fetchval(LINES_OF, id_)
         return vouchers, entries
 
     async def prove(self) -> None:
-        """The books are right, and every balance is what was answered."""
+        """Prove the books, and compare every balance with the results."""
         for number, account in self.accounts.items():
             assert await self.torn.ledger.posted(account) * account.type.normal == self.expected[number], account.id
         await self.torn.ledger.prove()
 
 
 async def rich(scene: Scene) -> list[Command]:
-    """One of each command that moves money: payments, a refusal, a hold, a capture, a release, a reversal, a group."""
+    """Return one of each command that moves money: payments, a refusal, a hold, a capture, a release, a reversal, a
+    group.
+    """
     first, second, third = scene.merchants
     ledger = scene.torn.ledger
     original = transfer(scene.bank, first, 500)
@@ -147,25 +149,25 @@ async def rich(scene: Scene) -> list[Command]:
 
 
 async def plain(scene: Scene) -> list[Command]:
-    """Payments that are locked and read."""
-    scene.torn.session.memory = Memory(0)
+    """Return payments that are locked and read."""
+    scene.torn.session.memory = WriteCache(0)
     return list(scene.payments())
 
 
 async def just_read(scene: Scene) -> list[Command]:
-    """Payments that are read without a lock."""
+    """Return payments that are read without a lock."""
     await scene.torn.reconnect()
     return list(scene.payments())
 
 
 async def remembered(scene: Scene) -> list[Command]:
-    """Payments that are decided from memory and written by one statement."""
+    """Return payments that are decided from the cache and written by one statement."""
     await scene.remembered()
     return list(scene.payments())
 
 
 async def disappointing(scene: Scene) -> list[Command]:
-    """Payments that could be decided from memory, but for one that is refused."""
+    """Return payments that could be decided from the cache, except for one that is refused."""
     await scene.remembered()
     return [*scene.payments(), transfer(scene.merchants[0], scene.bank, 1 << 40)]
 
@@ -228,7 +230,7 @@ async def test_a_write_from_memory_that_reaches_the_server_after_its_client_went
 
 
 async def test_a_connection_that_the_server_has_ended_is_not_used_again(torn: Torn) -> None:
-    """The server has said goodbye, and the end of the connection itself is not there yet."""
+    """The server has ended the session, and the end of the connection itself has not arrived yet."""
     scene = await Scene.set(torn)
     torn.proxy.lingering = True
     torn.proxy.record()
@@ -307,8 +309,8 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(torn: Torn, batch: st
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_cuts_again_and_again_lose_and_double_nothing(torn: Torn, seed: int, tell: Tell) -> None:
-    """The second attempt is cut as well, and the third, each somewhere else."""
+async def test_repeated_cuts_lose_and_double_nothing(torn: Torn, seed: int, tell: Tell) -> None:
+    """The second attempt is cut as well, and the third, each at another place."""
     scene = await Scene.set(torn)
     chance = random.Random(seed)
     rounds = 10
@@ -333,7 +335,7 @@ async def test_cuts_again_and_again_lose_and_double_nothing(torn: Torn, seed: in
 
 @pytest.mark.parametrize("where", CUTS)
 @pytest.mark.parametrize("batch", ["plain", "remembered"])
-async def test_a_database_gone_for_too_long_after_a_commit_is_an_unknown_outcome_and_asking_again_tells(
+async def test_a_database_gone_for_too_long_after_a_commit_is_an_unknown_outcome_that_a_retry_resolves(
     torn: Torn, where: str, batch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = await Scene.set(torn)

@@ -1,7 +1,6 @@
-"""Whatever a body is made of: a short answer, work that grows no faster than the body, and a worker that goes on.
+"""Hostile bodies: the response is short, the work grows no faster than the body, and the worker continues.
 
-The routes are those of the code, and their valid bodies those of the OpenAPI files: a new route is tried like the
-others.
+The routes come from the code, and their valid bodies from the OpenAPI files: a new route is included automatically.
 """
 
 import asyncio
@@ -15,16 +14,18 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from fundledger.app import body as bodies_of_account
-from fundledger.app import openapi, server
-from fundledger.app.body import BODY_BYTES_MAX, METADATA_BYTES_MAX
-from fundledger.app.fund import openapi as fund_openapi
+from benchmarks.hostile_bodies import bodies
+from fundledger.app.account import bodies as bodies_of_account
+from fundledger.app.account import routes as account_routes
+from fundledger.app.account.openapi import document as openapi
 from fundledger.app.fund import routes as fund_routes
-from fundledger.app.passage import Passage
-from fundledger.app.problems import BadRequest
-from fundledger.app.reply import Reply
-from fundledger.app.routing import Call, Route
-from fundledger.benchmarks.hostile_bodies import bodies
+from fundledger.app.fund.openapi import document as fund_openapi
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.bodies import decoding
+from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX, METADATA_BYTES_MAX
+from fundledger.app.http.problems import BadRequest
+from fundledger.app.http.routing import Call, Route
+from fundledger.app.http.wire.reply import Reply
 from fundledger.ratelimit.classes import ApiClass
 from tests.adversity.conftest import Tell
 from tests.support.client import Client
@@ -33,7 +34,7 @@ from tests.support.waiting import eventually
 
 SOME = "00000000-0000-4000-8000-000000000007"
 SERVICES: dict[str, tuple[list[Route[Any]], dict[str, Any]]] = {
-    "account": (server.ROUTES, openapi.document()),
+    "account": (account_routes.ROUTES, openapi.document()),
     "fund": (fund_routes.ROUTES, fund_openapi.document()),
 }
 POSTS = [
@@ -44,7 +45,7 @@ POSTS = [
 ]
 ANSWER_BYTES_MAX = 1000
 FLOOR_S = 0.02
-"""Work below this is not compared: it is small, and as much noise as work."""
+"""Less work than this is not compared: measurements are noisy there."""
 
 
 def example_of(service: str, route: Route[Any]) -> dict[str, Any]:
@@ -59,11 +60,11 @@ def kinds(service: str, route: Route[Any], size: int) -> Iterator[tuple[str, byt
 
 
 class Reached(Exception):
-    """The handler was done with the body."""
+    """The handler has accepted the body."""
 
 
 class Nothing:
-    """In the place of a service: a handler decodes a body, and stops where it needs more than that."""
+    """A substitute for the service: a handler decodes a body, and stops when it needs more than that."""
 
     def __init__(self, account: object) -> None:
         self._account = account
@@ -85,15 +86,15 @@ class Nothing:
 
 
 def handled(route: Route[Any], body: bytes) -> Reply | None:
-    """What the handler refuses the body with, None when it does not."""
-    call = Call("tests", {"id": SOME}, {}, CIMultiDict(), body, Passage("tests", 0.0, None, ApiClass.PAYMENT))
+    """Return the reply by which the handler refuses the body, None when it accepts the body."""
+    call = Call("tests", {"id": SOME}, {}, CIMultiDict(), body, Admission("tests", 0.0, None, ApiClass.PAYMENT))
     try:
         reply = asyncio.run(_handled(route, Nothing(object() if route.by_body else None), call))
     except BadRequest as bad:
         return bad.reply
     except Reached:
         return None
-    # A handler that answers whatever happens also answers that it reached what is not there.
+    # A handler that catches every exception also catches `Reached`, and answers 500.
     return None if reply.status == 500 else reply
 
 
@@ -102,7 +103,7 @@ async def _handled(route: Route[Any], service: Any, call: Call) -> Reply:
 
 
 def work_of(route: Route[Any], body: bytes) -> float:
-    """CPU seconds of this thread, the least of five."""
+    """Return the CPU seconds of this thread, the least of five."""
     least = float("inf")
     for _ in range(5):
         began = time.thread_time()
@@ -114,7 +115,7 @@ def work_of(route: Route[Any], body: bytes) -> float:
 
 
 def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], size: int) -> list[str]:
-    """The kinds for which twice the bytes are more than three times the work."""
+    """Return the kinds for which twice the bytes take more than three times the work."""
     found = []
     for (kind, short), (_, long) in zip(make(size // 2), make(size), strict=True):
         work = work_of(route, long)
@@ -124,7 +125,7 @@ def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, byte
 
 
 def dear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], size: int) -> list[str]:
-    """The kinds that are more work than a list of numbers of as many bytes is for the JSON decoder of Python."""
+    """Return the kinds that take more work than Python's JSON decoder takes for a list of numbers of the same size."""
     numbers = b"[" + b"1," * (size // 2) + b"1]"
     bound = 0.0
     for _ in range(3):
@@ -163,7 +164,7 @@ def test_no_kind_is_dearer_than_its_bytes(silent: None, service: str, route: Rou
 def test_a_member_that_stands_many_times_is_no_dearer_than_a_list_of_as_many_bytes(
     silent: None, service: str, route: Route[Any]
 ) -> None:
-    """Its values are checked once, not each time: a pattern costs more than reading."""
+    """The values of a repeated member are checked once: a pattern costs more than a parse."""
     made = dict(kinds(service, route, 7_800_000))
     list_of_lists = next(body for kind, body in made.items() if kind.endswith(": lists"))
     assert work_of(route, made["the same object many times"]) <= max(FLOOR_S, work_of(route, list_of_lists))
@@ -181,15 +182,15 @@ def test_what_is_refused_is_answered_shortly_whatever_it_is_made_of(
 
 
 def test_the_valid_bodies_are_decoded(silent: None) -> None:
-    """Else the kinds that are made of them would be refused at the first look."""
+    """Otherwise the kinds that are derived from them would be refused at the first check."""
     for post in POSTS:
         service, route = post.values
         assert handled(route, json.dumps(example_of(service, route)).encode()) is None, post.id
 
 
 def test_work_that_grows_with_the_square_is_noticed(silent: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two ways in which it once did."""
-    route = next(route for route in server.ROUTES if route.template == "/v1/vouchers")
+    """Both are former defects of the service."""
+    route = next(route for route in account_routes.ROUTES if route.template == "/v1/vouchers")
     path = re.compile(r" - at `\$\.?(.*)`$")
     explain = bodies_of_account.explain
 
@@ -201,23 +202,23 @@ def test_work_that_grows_with_the_square_is_noticed(silent: None, monkeypatch: p
     found = not_linear(route, lambda n: kinds("account", route, n), 30_000)
     assert any("a name like a location" in kind for kind in found), found
     monkeypatch.undo()
-    once = bodies_of_account._once
+    once = decoding._once
 
     def count_each(items: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in items]
         next((key for key in keys if keys.count(key) > 1), None)
         return once(items)
 
-    monkeypatch.setattr(bodies_of_account, "_once", count_each)
-    # Else the keys of long metadata are never looked at.
-    monkeypatch.setattr(bodies_of_account, "_refuse_long_metadata", lambda _: None)
-    accounts = next(route for route in server.ROUTES if route.template == "/v1/accounts")
+    monkeypatch.setattr(decoding, "_once", count_each)
+    # Otherwise the keys of long metadata are never read.
+    monkeypatch.setattr(decoding, "_refuse_long_metadata", lambda _: None)
+    accounts = next(route for route in account_routes.ROUTES if route.template == "/v1/accounts")
     found = not_linear(accounts, lambda n: kinds("account", accounts, n), 60_000)
     assert any("many keys" in kind for kind in found), found
 
 
 def test_too_much_metadata_is_refused_before_its_keys_are_looked_at(silent: None) -> None:
-    accounts = next(route for route in server.ROUTES if route.template == "/v1/accounts")
+    accounts = next(route for route in account_routes.ROUTES if route.template == "/v1/accounts")
     example = {key: value for key, value in example_of("account", accounts).items() if key != "metadata"}
     values = ('{"k":1,"k":2}', '{"k":1,"k":"' + "x" * METADATA_BYTES_MAX + '"}')
     refused = [handled(accounts, f'{json.dumps(example)[:-1]},"metadata":{value}}}'.encode()) for value in values]

@@ -1,4 +1,4 @@
-"""Processes are killed, stopped and told to end under load: nothing acknowledged is lost, nothing is doubled."""
+"""Processes are killed, paused and stopped under load: no acknowledged voucher is lost, none is posted twice."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fundledger.benchmarks.drill import Orders, run_drill
-from fundledger.benchmarks.drill_books import compare, compare_counts, repeat
-from fundledger.benchmarks.drill_load import Load
-from fundledger.benchmarks.drill_processes import KINDS, children
+from benchmarks.drill import Orders, run_drill
+from benchmarks.drill_books import compare, compare_counts, repeat
+from benchmarks.drill_load import Load
+from benchmarks.drill_processes import KINDS, children
 from tests.adversity.conftest import Tell
 from tests.support.client import Client, new_id, voucher
 from tests.support.length import unless_long
@@ -33,7 +33,7 @@ RECOVERED_S = 90.0
 
 @pytest.fixture
 async def victim() -> AsyncIterator[RunningService]:
-    """A service of its own for each test, because it will not live long."""
+    """Start a service of its own for each test, because the test kills it."""
     service = RunningService(workers=2)
     try:
         yield await service.start()
@@ -43,7 +43,7 @@ async def victim() -> AsyncIterator[RunningService]:
 
 @contextlib.asynccontextmanager
 async def under_load(service: RunningService, seed: int, tell: Tell, what: str) -> AsyncIterator[Load]:
-    """Clients pay while the block runs; in the end everything that they were told must be true."""
+    """Run clients that pay during the block; at the end verify all responses that they received."""
     load = Load(service.base_url, seed, clients=16, pace=15, merchants=50)
     load.token = service.token
     try:
@@ -104,7 +104,7 @@ RESTLESS = {
     "FUNDLEDGER_HEAT_SHARE": "0",
     "FUNDLEDGER_EARLY_RELEASE": "on",
 }
-"""Every account that is paid is split, and merged when it is not paid for a second."""
+"""Every account that receives payments is split, and merged after a second without payments."""
 
 
 async def test_killing_anything_while_accounts_split_and_merge_loses_and_doubles_nothing(seed: int, tell: Tell) -> None:
@@ -145,8 +145,8 @@ async def test_the_drill_catches_a_service_that_answers_too_early(broken: str, k
     shutil.rmtree(home, ignore_errors=True)
     assert report["kills"][killed] >= 1
     assert not report["ok"]
-    # What went may have been holds only, which are in no journal: then balances differ. A voucher that was acknowledged
-    # and then is not found when it is read is lost as well.
+    # If only holds were lost, which are in no journal, balances differ. An acknowledged voucher that is not found when
+    # it is read is lost as well.
     assert report["differences"].keys() & {"lost", "balance", "unread"}, report["differences"]
     assert report["verify"]["ok"], "what was written is right; it is only not all that was acknowledged"
 
@@ -157,7 +157,7 @@ async def test_the_others_go_on_serving_when_a_worker_is_killed_and_it_is_replac
     async with under_load(victim, seed, tell, "vouchers around the death of a worker") as load:
         assert victim.process is not None
         before = victim.worker_pids()
-        # A supervisor that is stopped replaces nobody, so who answers now is the other worker.
+        # A paused supervisor replaces no worker, so only the other worker can answer now.
         victim.process.send_signal(signal.SIGSTOP)
         os.kill(before[0], signal.SIGKILL)
         await eventually(lambda: before[0] not in victim.worker_pids(), "the worker is dead")
@@ -193,7 +193,7 @@ async def test_a_new_service_takes_over_while_the_old_one_is_still_ending(
             )
 
 
-async def test_a_power_cut_under_load_is_recovered_from_by_itself(
+async def test_a_service_recovers_automatically_from_a_power_cut_under_load(
     victim: RunningService, seed: int, tell: Tell
 ) -> None:
     async with under_load(victim, seed, tell, "vouchers around a kill of everything") as load:
@@ -238,7 +238,7 @@ async def _says_not_ready(service: RunningService) -> bool:
 
 
 class Payer:
-    """One kept-alive connection that pays until it is closed. `answered[id]` is the first answer; `open_id` had none."""
+    """One kept-alive connection that pays until it is closed. `answered[id]` is the first response; `open_id` had none."""
 
     def __init__(self, service: RunningService, bank: str, merchant: str) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""Another module's ids: of 500 that were guessed or seen, none can be read, repeated, reversed, captured or blocked."""
+"""Another module's ids: of 500 guessed or seen ids, none can be read, replayed, reversed, captured or blocked."""
 
 from tests.support.client import Client, new_id, voucher
 from tests.support.running import RunningService
@@ -20,7 +20,8 @@ async def test_of_five_hundred_ids_of_a_module_none_is_of_use_to_another(
         for id_ in ids:
             usable["read"] += (await other.get(f"/v1/vouchers/{id_}")).status != 404
             usable["reversed"] += (await other.post(f"/v1/vouchers/{id_}/reverse", {"id": new_id()})).status != 404
-        # The same id and content is no repeat of theirs, and another content is not refused: their id is free.
+        # The same id and content is no replay of theirs, and another content is not refused: the id is free in this
+        # module.
         for id_ in ids[:50]:
             answer = await other.post("/v1/vouchers", voucher(merchant, bank, 1, id_))
             usable["blocked"] += answer.status != 201

@@ -1,10 +1,10 @@
-"""Splits, merges, levelling, and what takes from several slots, cut at every message that they exchange with the database."""
+"""Splits, merges, levelling, and debits from several slots, cut at every message of their exchange with the database."""
 
 import pytest
 
-from fundledger.ledger.account import Account, Status
-from fundledger.ledger.batch import Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
-from fundledger.ledger.hold import PlaceHold
+from fundledger.ledger.model.account import Account, Status
+from fundledger.ledger.model.batch import Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
+from fundledger.ledger.model.hold import PlaceHold
 from tests.adversity.conftest import Tell, Torn
 from tests.adversity.proxy import Fault, cut_at_message
 from tests.support.ledger import Ledger, new_id, posted, transfer
@@ -15,7 +15,7 @@ AMOUNTS = (5, 7, 9)
 
 
 class Merchants:
-    """One account after the other, each with these amounts on its slots."""
+    """Several accounts, each with these amounts on its slots."""
 
     def __init__(self, ledger: Ledger, bank: Account, workers: list[Ledger]) -> None:
         self._ledger = ledger
@@ -57,7 +57,7 @@ KINDS = {
 
 
 BUFFERED = {"buffered debit": 0, "fold": 0, "buffered credit": 5, "change of policy": 0, "freeze": 0}
-"""Of an account whose credits are buffered: what waits in the end."""
+"""The amount that waits at the end, on an account whose credits are buffered."""
 
 
 @pytest.mark.usefixtures("hasty")

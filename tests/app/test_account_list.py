@@ -1,4 +1,4 @@
-"""`GET /v1/accounts`: every account that matches is on exactly one page, whatever the filter and the page size."""
+"""`GET /v1/accounts`: every matching account is on exactly one page, for any filter and page size."""
 
 import csv
 import io
@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from fundledger.client.account_service import AccountService
-from fundledger.ledger import accounts as ledger_accounts
-from fundledger.ledger.accounts import AccountFilter, list_account_ids, read_accounts, read_accounts_apart
-from fundledger.ledger.batch import Resplit
+from fundledger.ledger.model.batch import Resplit
+from fundledger.ledger.store import accounts as ledger_accounts
+from fundledger.ledger.store.accounts import AccountFilter, list_account_ids, read_accounts, read_accounts_apart
 from tests.support.answers import is_problem
 from tests.support.client import Client
 from tests.support.ledger import Ledger, posted, transfer
@@ -35,7 +35,7 @@ async def pages(client: Client, query: str, limit: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 async def owner(client: Client) -> str:
-    """Seven accounts of one owner: three types, two currencies, one frozen, one closed."""
+    """Open seven accounts of one owner: three types, two currencies, one frozen, one closed."""
     owner = f"merchant:{uuid.uuid4().hex}"
     for name, type_, currency in (
         ("a", "merchant_available", "CNY"),
@@ -156,7 +156,7 @@ async def test_an_account_that_does_not_verify_hides_no_other(
 
 
 class Counting:
-    """A reader that counts the statements that it runs."""
+    """A reader that counts its statements."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader

@@ -153,7 +153,7 @@ async def test_a_platform_account_freezes_on_every_slot(client: Client) -> None:
     assert (await client.pay(bank, merchant, 1)).status == 201
 
 
-async def test_an_account_closes_for_ever_once_it_is_empty(client: Client) -> None:
+async def test_an_empty_account_closes_permanently(client: Client) -> None:
     a, b = await client.merchant(10), await client.merchant()
     answer = await client.post(f"/v1/accounts/{a}/close")
     assert is_problem(answer, 422, "account-not-empty")

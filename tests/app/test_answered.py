@@ -1,6 +1,6 @@
-"""Whatever breaks on the way of a request, it is answered, leaves nothing in flight, and costs nothing that was not done.
+"""Any fault on the path of a request: it is answered, leaves nothing in flight, and is charged only for work done.
 
-A real server on a real socket; behind it a service that is made by hand, and breaks where the test says.
+A real server on a real socket, with a service whose parts fail where the test wants it.
 """
 
 import asyncio
@@ -13,26 +13,27 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fundledger.app import routing, vouchers
-from fundledger.app.connections import Connections
-from fundledger.app.gate import Gate
-from fundledger.app.hotkeys import HotKeys
-from fundledger.app.peers import Peers
-from fundledger.app.protocol import PaymentProtocol
-from fundledger.app.routing import Router, answer
-from fundledger.app.server import ROUTES
-from fundledger.app.under_way import BodiesUnderWay
+from fundledger.app.account import vouchers
+from fundledger.app.account.routes import ROUTES
+from fundledger.app.http import routing
+from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.hot_keys import HotKeys
+from fundledger.app.http.routing import Router, answer
+from fundledger.app.http.wire.body_memory import BodiesUnderWay
+from fundledger.app.http.wire.connections import Connections
+from fundledger.app.http.wire.peers import Peers
+from fundledger.app.http.wire.protocol import PaymentProtocol
+from fundledger.faults import Fault, OutcomeUnknown, Unavailable
 from fundledger.hotspot.lane import LaneFull
-from fundledger.ledger.account import Account
-from fundledger.ledger.batch import Outcome
-from fundledger.ledger.chart import CHART
-from fundledger.ledger.fault import Fault, OutcomeUnknown, Unavailable
-from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.batch import Outcome
+from fundledger.ledger.model.chart import CHART
+from fundledger.ledger.model.refusal import Code, Refusal
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import parse
-from fundledger.ratelimit.shedding import Shedder
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.shedding.shedder import Shedder
+from fundledger.ratelimit.stats import Limits
 from tests.ratelimit.test_limiter import Near, World
 from tests.support.client import new_id, voucher
 from tests.support.wire import Reply, Wire, connected, request
@@ -56,7 +57,7 @@ REFUSED = Outcome(refusal=Refusal(Code.INSUFFICIENT_FUNDS, "there is not enough"
 
 
 class Lane:
-    """Answers in the next turn of the loop, or takes nothing."""
+    """A lane that answers in the next turn of the event loop, or is full."""
 
     def __init__(self) -> None:
         self.outcome: Outcome | Fault = REFUSED
@@ -72,7 +73,7 @@ class Lane:
 
 
 class Directory:
-    """Remembers some accounts; counts what it is asked that it has to read."""
+    """A directory that knows some accounts, and counts the reads of others."""
 
     def __init__(self) -> None:
         self.known: dict[str, Account] = {}
@@ -89,7 +90,7 @@ class Directory:
 
 
 class Service(SimpleNamespace):
-    """What the handlers of vouchers and holds ask of a service."""
+    """The parts of a service that the handlers of vouchers and holds use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +139,7 @@ class Service(SimpleNamespace):
         return sum(self.gate.shedder.counted().in_flight.values())
 
     def spent(self) -> int:
-        """Of the bucket of all, at the end: what went back is owed to the store."""
+        """Return the tokens spent from the bucket of all, at the end; refunds are owed to the store."""
         limiter = self.gate.limiter
         assert limiter is not None
         bucket = limiter.chain("dev", ApiClass.PAYMENT, None, None).buckets[0]
@@ -153,7 +154,7 @@ async def service() -> AsyncIterator[Service]:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: PaymentProtocol(
-            service, vouchers.SHORT_PATH, manager, loop=loop, access_log=None, auto_decompress=False, lingering_time=0.1
+            service, vouchers.FAST_PATH, manager, loop=loop, access_log=None, auto_decompress=False, lingering_time=0.1
         ),  # type: ignore[arg-type]
         "127.0.0.1",
         0,
@@ -245,7 +246,7 @@ async def test_what_we_could_not_do_costs_nothing(
         ("/v1/vouchers/batch", {"vouchers": [a_payment("m:nobody", "m:1:available")]}),
     ],
 )
-async def test_who_names_accounts_that_are_unknown_pays_for_it_and_is_not_read_for_beyond_his_quota(
+async def test_unknown_accounts_are_charged_and_not_read_beyond_the_quota(
     service: Service, headers: dict[str, str], path: str, body: Any
 ) -> None:
     async with connected(service.base_url) as wire:
@@ -253,7 +254,7 @@ async def test_who_names_accounts_that_are_unknown_pays_for_it_and_is_not_read_f
     assert set(statuses[:100]) <= {200, 422}
     assert statuses[100:] == [429] * 10
     assert service.spent() == 100
-    # One that is refused by the store, or by nobody yet: the one that finds out.
+    # The request that finds out about the quota also reads.
     assert service.directory.reads <= 101
     decided = service.gate.limiter.counted().decisions
     assert sum(count for key, count in decided.items() if " deny " in key) == 10
@@ -304,7 +305,7 @@ async def test_how_long_a_body_took_to_arrive_is_not_how_long_we_took(
         whole = request("POST", "/v1/accounts", "token", body)
         began = time.monotonic()
         await wire.send(whole[:-5])
-        # As long as a hundred answers to others take, however fast the machine is.
+        # The time of a hundred responses to other requests, however fast the machine is.
         async with connected(service.base_url) as other:
             for _ in range(100):
                 await other.send(request("GET", "/healthz", None))

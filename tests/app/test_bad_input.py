@@ -1,4 +1,6 @@
-"""Whatever comes in: one clear 4xx that names the field, nothing written, no 5xx, and the service goes on."""
+"""Any invalid input gets one clear 4xx that names the field; nothing is written, and the service continues without a
+5xx.
+"""
 
 import json
 import uuid
@@ -28,7 +30,7 @@ async def books(service: RunningService) -> AsyncIterator["asyncpg.Connection[as
 
 @pytest.fixture
 async def written(books: "asyncpg.Connection[asyncpg.Record]", client: Client) -> AsyncIterator[None]:
-    """Fails the test that asks for it when something was written, or when the service does not take a payment after."""
+    """Fail the test if a row was written, or if the service does not accept a payment afterwards."""
     before = await rows(books)
     yield
     assert await rows(books) == before, "something was written"
@@ -67,7 +69,7 @@ def amount(text: str) -> str:
 
 
 VOUCHERS: list[tuple[str, str | bytes, str | None]] = [
-    # what is no JSON
+    # not JSON
     ("nothing", "", None),
     ("blanks", "   ", None),
     ("half an object", f"{{{GOOD}", None),
@@ -86,7 +88,7 @@ VOUCHERS: list[tuple[str, str | bytes, str | None]] = [
     ("deep nesting", "[" * 20_000 + "]" * 20_000, None),
     ("deep nesting in metadata", f'{{{WHOLE},"metadata":{"[" * 1500}{"]" * 1500}}}', None),
     ("deeper nesting in metadata", f'{{{WHOLE},"metadata":{{"a":{"[" * 25_000}{"]" * 25_000}}}}}', None),
-    # what is no object of ours
+    # not an object of the contract
     ("null", "null", None),
     ("a list", "[]", None),
     ("a number", "7", None),
@@ -97,7 +99,7 @@ VOUCHERS: list[tuple[str, str | bytes, str | None]] = [
     ("a field with its name in capitals", f"{{{GOOD.replace('type', 'TYPE')},{ENTRIES}}}", None),
     ("an unknown field of an entry", of(DEBIT[:-1] + ',"currency":"CNY"}'), "entries[0].currency"),
     ("a missing field of an entry", of(f'{{"account":"{A}","side":"debit"}}'), "entries[0].amount"),
-    # keys that stand twice
+    # repeated keys
     ("two ids", f'{{{WHOLE},"id":"{ID}"}}', "id"),
     ("two types", f'{{"type":"pay",{WHOLE}}}', "type"),
     ("two entries", f"{{{WHOLE},{ENTRIES}}}", "entries"),
@@ -206,7 +208,7 @@ async def test_a_bad_voucher_is_refused_clearly_and_writes_nothing(
         refused_clearly(await client.post("/v1/vouchers", body=sent), field)
     elif route == "batch":
         answer = await client.post("/v1/vouchers/batch", body=b'{"vouchers":[%b]}' % sent)
-        if answer.status == 200:  # a voucher that is only unbalanced stands alone
+        if answer.status == 200:  # a voucher that is unbalanced and otherwise valid is a result of its own
             assert field == "entries"
             assert answer.json["results"][0]["problem"]["type"].endswith("voucher-unbalanced")
         else:
@@ -248,9 +250,9 @@ async def test_a_batch_names_the_item_and_the_field(client: Client, written: Non
         (f'{{"vouchers":[{{{WHOLE}}}],"atomic":true,"atomic":false}}', "atomic"),
         (f'{{"vouchers":[{{{WHOLE}}}],"vouchers":[{{{WHOLE}}}]}}', "vouchers"),
         (f'{{"vouchers":[{{{WHOLE}}}],"more":1}}', "more"),
-        # Of any kind: what is longer than a request is not checked any further.
+        # A value longer than a request is not checked further, whatever its type.
         (f'{{"atomic":{" " * 3}[{"1," * 40_000}1],"vouchers":[{{{WHOLE}}}]}}', "atomic"),
-        # A type named like the field `atomic` must not hide a key that stands twice.
+        # A type named like the field `atomic` must not hide a repeated key.
         (
             f'{{"vouchers":[{{{GOOD.replace("pay", "atomic")},"entries":[{DEBIT[:-1]},"amount":1}},{CREDIT}]}}]}}',
             "amount",
@@ -498,7 +500,7 @@ async def test_a_parameter_that_does_not_exist_is_refused_on_every_write(
 
 
 async def is_usable_or_cleanly_closed(wire: Wire, token: str) -> bool:
-    """After an answer: the next request is answered, or the connection was closed after the answer."""
+    """Return whether the next request after a response is answered, or the connection was closed after the response."""
     try:
         await wire.send(request("GET", "/healthz", token))
         return (await wire.reply()).status == 200
@@ -595,7 +597,7 @@ async def test_what_is_no_http_is_a_4xx_or_a_closed_connection(
     assert service.worker_pids() == pids, "a worker died of it"
 
 
-async def test_an_unfinished_request_keeps_nobody_waiting(
+async def test_an_unfinished_request_keeps_no_other_request_waiting(
     service: RunningService, client: Client, written: None
 ) -> None:
     async with connected(service.base_url) as first, connected(service.base_url) as second:

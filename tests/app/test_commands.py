@@ -1,4 +1,4 @@
-"""The command line as programs use it: versions, and JSON of every list."""
+"""The command line for programs: versions, and JSON of every list."""
 
 import json
 import re

@@ -19,14 +19,14 @@ CLIENTS = 64
 
 @pytest.fixture(scope="module")
 async def clients(service: RunningService) -> AsyncIterator[list[Client]]:
-    """Each with connections of its own, so that both workers are asked."""
+    """Return clients with connections of their own, so that both workers get requests."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(Client(service.base_url, service.token, 1)) for _ in range(CLIENTS)]
 
 
 @pytest.fixture(autouse=True)
 async def proved(service: RunningService) -> AsyncIterator[None]:
-    """No deadlock in the log of the database, and exact books at the end of each test."""
+    """Assert no deadlock in the log of the database, and exact books, after each test."""
     log = service.data_dir / "postgres.log"
     before = len(log.read_bytes())
     yield
@@ -54,7 +54,7 @@ async def test_both_workers_are_asked(service: RunningService, clients: list[Cli
     assert len(lanes) == 2
 
 
-async def test_one_id_from_all_clients_at_once_is_posted_once(clients: list[Client]) -> None:
+async def test_one_id_from_all_clients_concurrently_is_posted_once(clients: list[Client]) -> None:
     a, b = await clients[0].merchant(1000), await clients[0].merchant()
     for round_ in range(1, 11):
         asked = voucher(a, b, 1)
@@ -65,7 +65,7 @@ async def test_one_id_from_all_clients_at_once_is_posted_once(clients: list[Clie
         assert (await clients[0].balance(b))["posted"] == round_
 
 
-async def test_one_id_with_two_contents_at_once_is_posted_once(clients: list[Client]) -> None:
+async def test_one_id_with_two_contents_concurrently_is_posted_once(clients: list[Client]) -> None:
     a, b = await clients[0].merchant(1000), await clients[0].merchant()
     for _ in range(10):
         before = (await clients[0].balance(b))["posted"]
@@ -117,7 +117,7 @@ async def test_debits_that_together_exceed_the_balance_succeed_exactly_as_often_
     assert [(await clients[0].balance(x))["posted"] for x in (a, b)] == [1, 99]
 
 
-async def test_holds_captures_and_releases_at_once_end_each_hold_once(clients: list[Client]) -> None:
+async def test_concurrent_captures_and_releases_end_each_hold_once(clients: list[Client]) -> None:
     a, b = await clients[0].merchant(1000), await clients[0].merchant()
     for i in range(5):
         hold = f"hold:concurrency:{new_id()}"
@@ -136,7 +136,7 @@ async def test_holds_captures_and_releases_at_once_end_each_hold_once(clients: l
     assert (await clients[0].balance(a))["held"] == 0
 
 
-async def test_placing_holds_at_once_never_holds_more_than_there_is(clients: list[Client]) -> None:
+async def test_holds_placed_concurrently_never_exceed_the_balance(clients: list[Client]) -> None:
     a = await clients[0].merchant(100)
     ids = [f"hold:concurrency:{new_id()}" for _ in clients]
     answers = await at_once(
@@ -146,7 +146,7 @@ async def test_placing_holds_at_once_never_holds_more_than_there_is(clients: lis
     assert await clients[0].balance(a) == {"posted": 100, "held": 98, "pending": 0, "available": 2}
 
 
-async def test_a_voucher_that_many_reverse_at_once_is_reversed_once(clients: list[Client]) -> None:
+async def test_a_voucher_with_concurrent_reversals_is_reversed_once(clients: list[Client]) -> None:
     a, b = await clients[0].merchant(1000), await clients[0].merchant()
     for _ in range(5):
         original = new_id()
@@ -157,7 +157,7 @@ async def test_a_voucher_that_many_reverse_at_once_is_reversed_once(clients: lis
     assert (await clients[0].balance(a))["posted"] == 1000
 
 
-async def test_an_account_that_many_open_at_once_is_opened_once(clients: list[Client]) -> None:
+async def test_an_account_that_is_opened_concurrently_is_opened_once(clients: list[Client]) -> None:
     for _ in range(5):
         asked = {"id": f"m:{new_id()}", "owner": "o:1", "type": "merchant_available", "currency": "CNY"}
         answers = await at_once(*(client.post("/v1/accounts", asked) for client in clients))
@@ -190,7 +190,7 @@ async def test_a_freeze_in_the_middle_of_payments_lets_none_through_after_it(cli
     assert {answer.problem for answer in after} == {"account-frozen"}
 
 
-async def test_everything_at_once_among_few_accounts_keeps_the_sum(clients: list[Client]) -> None:
+async def test_all_commands_concurrently_among_few_accounts_keep_the_sum(clients: list[Client]) -> None:
     names = [await clients[0].merchant(1000) for _ in range(6)]
 
     async def trading(client: Client, seed: int) -> None:

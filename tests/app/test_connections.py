@@ -1,4 +1,4 @@
-"""Connections and bodies are bounded: what is idle makes room, what is under way is not cut, and the rest goes on."""
+"""Connections and bodies are bounded: idle connections make room, requests under way are not cut, others continue."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fundledger.app.connections import Connections
-from fundledger.app.problems import BadRequest
-from fundledger.app.reply import Reply
-from fundledger.app.under_way import BodiesUnderWay, Body
+from fundledger.app.http.problems import BadRequest
+from fundledger.app.http.wire.body_memory import BodiesUnderWay, Body
+from fundledger.app.http.wire.connections import Connections
+from fundledger.app.http.wire.reply import Reply
 from tests.app.test_keepalive import Server, paid
 from tests.app.test_keepalive import server as server  # noqa: PLC0414 - a fixture
 from tests.support.client import Client
@@ -161,7 +161,7 @@ async def test_long_bodies_keep_out_neither_short_ones_nor_those_of_other_caller
     assert takes(bodies, mine[0], 100 * KB)
 
 
-async def test_long_bodies_of_a_caller_wait_when_it_has_sent_too_many_and_nobody_elses_do() -> None:
+async def test_long_bodies_of_a_caller_that_has_sent_too_many_wait_and_those_of_other_callers_do_not() -> None:
     now, waits = 1000.0, []
 
     async def sleep(seconds: float) -> None:
@@ -209,7 +209,7 @@ async def test_uploads_that_never_end_take_a_bounded_memory_and_leave_room_for_o
 
 
 async def _upload(wire: Wire, token: str) -> int | None:
-    """Send all but the end of 8 MB. The status of an early answer, None where the service waits for the rest."""
+    """Send all but the end of 8 MB. Return the status of an early response, None if the service waits for the rest."""
     body = b'{"vouchers":[' + b" " * (8_000_000 - 200)
     head = request("POST", "/v1/vouchers/batch", token, b"", {"Content-Length": "8000000"})
     with contextlib.suppress(ConnectionError):

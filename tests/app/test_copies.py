@@ -1,4 +1,4 @@
-"""A copy of a data directory is another one: no command on it reaches the database of the original."""
+"""A copy of a data directory is separate: no command on it reaches the database of the original."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.support.running import RunningService, run
 
 @pytest.fixture(scope="module")
 async def original() -> AsyncIterator[RunningService]:
-    """Both services, running, with an account; the books are proved at the end."""
+    """Start both services, with an account; prove their books at the end."""
     service = RunningService(workers=1, fund=True)
     try:
         await service.start()
@@ -29,7 +29,7 @@ async def original() -> AsyncIterator[RunningService]:
 
 
 def copy_of(original: RunningService, to: Path) -> Path:
-    """All files, sockets and stored addresses too, as `cp -a` copies them."""
+    """Copy all files, with sockets and stored addresses, as `cp -a` does."""
     data = to / "data"
     subprocess.run(["cp", "-a", str(original.data_dir), str(data)], check=False, capture_output=True)
     assert (data / "account-dsn").read_bytes() == (original.data_dir / "account-dsn").read_bytes()
@@ -38,7 +38,7 @@ def copy_of(original: RunningService, to: Path) -> Path:
 
 @pytest.fixture
 async def copy(original: RunningService) -> AsyncIterator[RunningService]:
-    """A copy that was made while the original runs; Postgres recovers it as after a crash."""
+    """Return a copy that was made while the original runs; Postgres recovers it as after a crash."""
     copy = RunningService(workers=1, fund=True)
     copy_of(original, copy.folder)
     try:
@@ -72,7 +72,7 @@ async def test_a_command_on_a_copy_uses_the_copys_database(
     before = await slots_of(original)
     arguments = [part.format(merchant=original.merchant) for part in command]
     done = await run(*arguments, env=copy.environment, cwd=copy.folder)
-    assert f"database: {copy.data_dir}/postgres (it did not run: started for this command)" in done.stderr, done
+    assert f"database: {copy.data_dir}/postgres (not running: started for this command)" in done.stderr, done
     assert str(original.data_dir) not in done.stderr
     assert done.returncode == 0 or command[0] in ("doctor", "daemons"), done
     assert await slots_of(original) == before

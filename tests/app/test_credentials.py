@@ -1,4 +1,4 @@
-"""What is wrong with a request is said without what the request says: its credentials are repeated nowhere."""
+"""An error message does not repeat the request: its credentials appear nowhere."""
 
 import asyncio
 

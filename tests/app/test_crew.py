@@ -1,4 +1,4 @@
-"""Processes that are kept alive: who dies is started again, who dies young ever more slowly, and all end when told to."""
+"""Process groups: a dead process is restarted, ever more slowly if it dies young, and all end on a stop."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.app.crew import DIED, UNRESPONSIVE, Crew, Job, _answers
+from fundledger.app.host.processes.group import DIED, UNRESPONSIVE, Job, ProcessGroup, _answers
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
 Kept = Callable[..., contextlib.AbstractAsyncContextManager["Watched"]]
 
 
-class Watched(Crew):
-    """With what a test looks at: who ended, and the pids of now."""
+class Watched(ProcessGroup):
+    """A process group with the values that a test checks: ended processes, and present pids."""
 
     def __init__(self, folder: Path, size: int, *arguments: str, unresponsive_s: float | None = None) -> None:
         self.ended: list[int] = []
@@ -139,7 +139,7 @@ async def test_one_that_ends_is_not_taken_for_one_that_hangs(tmp_path: Path) -> 
     assert await _answers(tmp_path / "nothing.sock", 1)
 
 
-async def test_one_that_always_dies_young_is_tried_again_and_nobody_waits_for_it(kept: Kept) -> None:
+async def test_a_process_that_always_dies_young_is_restarted_and_delays_no_other(kept: Kept) -> None:
     async with kept(1, "young") as crew:
         assert not await crew.serves(60, tries=2)
         tried = len(crew.ended)
@@ -154,7 +154,7 @@ async def test_one_that_cannot_even_be_started_is_tried_again(kept: Kept, monkey
         assert await crew.serves(60)
 
 
-async def test_all_end_when_told_to_and_none_is_started_again(kept: Kept) -> None:
+async def test_all_end_on_a_stop_and_none_is_started_again(kept: Kept) -> None:
     async with kept(2) as crew:
         assert await crew.serves(60)
         pids = [crew.pid(0), crew.pid(1)]
@@ -171,7 +171,7 @@ async def test_who_does_not_end_in_time_is_killed(kept: Kept) -> None:
         assert is_gone(pid)
 
 
-async def test_nobody_is_left_when_it_is_stopped_while_it_starts(kept: Kept) -> None:
+async def test_no_process_is_left_after_a_stop_during_the_start(kept: Kept) -> None:
     async with kept(3) as crew:
         await asyncio.sleep(0)
         await crew.stop(60)
@@ -179,8 +179,8 @@ async def test_nobody_is_left_when_it_is_stopped_while_it_starts(kept: Kept) -> 
         assert all(is_gone(process.pid) for process in crew._processes.values())
 
 
-async def test_a_crew_of_nobody_serves_and_ends_at_once() -> None:
-    crew = Crew(Job("nobody", "this", lambda _: Path("/nowhere")), 0)
+async def test_an_empty_process_group_serves_and_ends_immediately() -> None:
+    crew = ProcessGroup(Job("nobody", "this", lambda _: Path("/nowhere")), 0)
     crew.start()
     assert await crew.serves(60)
     await crew.stop(60)

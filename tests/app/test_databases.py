@@ -1,16 +1,16 @@
-"""The two databases: found and brought up to date, wherever each of them is."""
+"""The two databases are found and migrated, embedded or external."""
 
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from fundledger.app.books import run_migrate
-from fundledger.app.claims import CannotServe
-from fundledger.app.databases import Dsns, databases, migrate_account, migrate_fund
-from fundledger.app.doctor import run_doctor
-from fundledger.app.settings import Settings
+from fundledger.app.commands.books import run_migrate
+from fundledger.app.commands.doctor import run_doctor
+from fundledger.app.host.postgres.databases import Dsns, databases, migrate_account, migrate_fund
+from fundledger.app.host.preflight import CannotServe
 from fundledger.security.keys import FileKeys
+from fundledger.settings import Settings
 from tests.support.client import Client
 from tests.support.database import Databases, prove_books
 from tests.support.running import RunningService

@@ -1,4 +1,4 @@
-"""`GET /v1/events` of the account service, and the daemons of its workers."""
+"""`GET /v1/events` of the account service, and the background jobs of its workers."""
 
 import asyncio
 import uuid
@@ -29,7 +29,7 @@ def voucher(debit: str, credit: str, amount: int) -> dict[str, Any]:
 
 
 async def newest(client: Client) -> int:
-    """Where the feed ends now."""
+    """Return the present end of the feed."""
     after = 0
     while True:
         page = (await client.get(f"/v1/events?after={after}&limit=1000")).json
@@ -39,7 +39,7 @@ async def newest(client: Client) -> int:
         after = page["next"]
 
 
-async def test_vouchers_are_told_in_order_and_who_was_away_reads_on(client: Client) -> None:
+async def test_vouchers_are_reported_in_order_and_a_reader_continues_after_an_absence(client: Client) -> None:
     bank, merchant = await open_two(client)
     after = await newest(client)
     paid = [voucher(bank, merchant, 10), voucher(merchant, bank, 1000), voucher(merchant, bank, 5)]
@@ -57,7 +57,7 @@ async def test_vouchers_are_told_in_order_and_who_was_away_reads_on(client: Clie
     assert sorted(event["seq"] for event in read) == [event["seq"] for event in read]
 
 
-async def test_who_waits_is_told_when_something_happens(client: Client) -> None:
+async def test_a_long_poll_is_answered_when_something_happens(client: Client) -> None:
     bank, merchant = await open_two(client)
     after = await newest(client)
     paid = voucher(bank, merchant, 10)
@@ -93,7 +93,7 @@ async def test_a_bad_question_is_answered_400(client: Client, query: str) -> Non
     assert (await client.get(f"/v1/events?{query}")).status == 400
 
 
-async def test_the_daemons_of_workers_are_shown_in_the_metrics(client: Client, service: RunningService) -> None:
+async def test_the_background_jobs_of_workers_are_in_the_metrics(client: Client, service: RunningService) -> None:
     async def shown() -> bool:
         page = (await client.get("/metrics")).body.decode()
         names = ("hold_expiry", "hot_keeper", "buffer_folder")
@@ -114,7 +114,7 @@ async def test_an_operator_sees_who_runs_what_and_that_it_is_taken(service: Runn
 
     await eventually(listed, "all of them are known")
     done = await run("daemons", "run", "hold_expiry", "--once", env=service.environment, cwd=service.folder)
-    assert (done.returncode, "runs it" in done.stdout) == (1, True), done.stdout + done.stderr
+    assert (done.returncode, "already running" in done.stdout) == (1, True), done.stdout + done.stderr
     done = await run("daemons", "run", "nobody", "--once", env=service.environment, cwd=service.folder)
     assert done.returncode == 2
 
@@ -148,7 +148,7 @@ async def test_a_voucher_that_does_not_verify_holds_up_no_other_event(service: R
         assert [told[one["id"]]["type"] for one in paid] == ["voucher.posted", "voucher.unverified", "voucher.posted"]
         assert told[paid[1]["id"]]["integrity"] is False
         assert "voucher" not in told[paid[1]["id"]]
-        # A read of the voucher itself would keep a finding, which the books of the shared service are to be free of.
+        # A read of the voucher itself would store a finding, but the books of the shared service have to verify.
     finally:
         await refer_to(None)
         await connection.close()

@@ -1,4 +1,4 @@
-"""The daemon that ends holds whose time is up: one that cannot be ended holds up no other."""
+"""The background job that ends expired holds: a hold that cannot be ended does not delay the others."""
 
 import asyncio
 import contextlib
@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from fundledger.app import holds
-from fundledger.daemons import roster as roster_module
-from fundledger.daemons.roster import Roster
-from fundledger.ledger import clock
-from fundledger.ledger.batch import Command
-from fundledger.ledger.hold import HoldStatus
+from fundledger.app.account import holds
+from fundledger.daemons import runner as roster_module
+from fundledger.daemons.runner import JobRunner
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.batch import Command
+from fundledger.ledger.model.hold import HoldStatus
 from fundledger.ratelimit.pacer import Pacer, TooMuch
 from tests.support.ledger import Ledger
 from tests.support.waiting import eventually
@@ -20,8 +20,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 async def worker(ledger: Ledger) -> AsyncIterator[SimpleNamespace]:
-    """What it needs of a service, on a real ledger."""
-
+    """Return the parts of a service that the job uses, on a real ledger."""
     one_at_a_time = asyncio.Lock()
 
     async def ask(shard: int, command: Command) -> object:
@@ -103,7 +102,7 @@ async def test_a_round_that_gets_no_turn_is_not_the_last_one(
 
     monkeypatch.setattr(Pacer, "turn", turn)
     async with ledger.pool() as pool:
-        roster = Roster(pool, [holds.Expiry(worker).daemon()], "test")  # type: ignore[arg-type]
+        roster = JobRunner(pool, [holds.Expiry(worker).daemon()], "test")  # type: ignore[arg-type]
         loop = asyncio.create_task(roster.run())
         try:
 

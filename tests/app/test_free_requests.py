@@ -1,4 +1,4 @@
-"""What needs no token is cheap and bounded for each address; what waits is bounded for each caller."""
+"""Requests without a token are cheap, and bounded for each address; long polls are bounded for each caller."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.app.peers import PEERS_MAX, Peers
+from fundledger.app.http.wire.peers import PEERS_MAX, Peers
 from fundledger.outbox.feed import WAITERS_OF_CALLER_MAX
 from tests.support.answers import is_problem
 from tests.support.client import Answer, Client
@@ -19,7 +19,9 @@ from tests.support.waiting import eventually
 from tests.support.wire import connected, request
 
 NEVER_REACHED = 1 << 52
-"""Other tests leave orders under way on the shared services: their events would answer a poll for the next one."""
+"""A seq that no event gets. Other tests leave orders under way on the shared services: their events would answer a poll
+for the next one.
+"""
 
 
 class Clock:
@@ -29,7 +31,7 @@ class Clock:
         return self.now
 
 
-def test_an_address_may_send_so_many_a_second_and_twice_as_many_at_once() -> None:
+def test_an_address_has_a_rate_and_a_burst_of_twice_the_rate() -> None:
     clock = Clock()
     peers = Peers(10, clock)
     assert [peers.wait_s("a", 1) for _ in range(20)] == [0.0] * 20
@@ -52,7 +54,7 @@ def test_addresses_are_forgotten() -> None:
 
 @pytest.fixture
 async def bounded(postgres: Databases, tmp_path: Path) -> AsyncIterator[str]:
-    """A fund service at which an address may send two requests without a token, or a page that costs as many."""
+    """Start a fund service at which an address may send two requests without a token, or one page, which costs as many."""
     dsn = await postgres.new_fund()
     async with a_fund_service(dsn, tmp_path, None) as (service, url):
         service.peers = Peers(3, Clock())

@@ -1,28 +1,28 @@
-"""Whose money it is, what a batch costs whom, and what is told at the door: the gate by itself, on limits of its own."""
+"""The admission controller alone, with limits of its own: charged accounts, the price of a batch, early rejects."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.app import many
-from fundledger.app.gate import Gate
-from fundledger.app.hotkeys import HotKeys
-from fundledger.app.passage import Passage
-from fundledger.app.problems import malformed
-from fundledger.app.reply import Reply
-from fundledger.ledger.account import Account
-from fundledger.ledger.chart import CHART
-from fundledger.ledger.voucher import Voucher
-from fundledger.ratelimit.chain import Pending
+from fundledger.app.account.moved import moved
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.hot_keys import HotKeys
+from fundledger.app.http.bodies import batch_decoding as many
+from fundledger.app.http.problems import malformed
+from fundledger.app.http.wire.reply import Reply
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.chart import CHART
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import parse
-from fundledger.ratelimit.shedding import Shedder
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.matched import Pending
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.shedding.shedder import Shedder
+from fundledger.ratelimit.stats import Limits
 from tests.ratelimit.test_limiter import Near, World
 
 POLICIES = """
@@ -54,15 +54,15 @@ def a_gate(policies: str | None = POLICIES) -> Gate:
 clock = SimpleNamespace(now=5000.25)
 
 
-def a_passage(api_class: ApiClass = ApiClass.BATCH) -> Passage:
-    return Passage("dev", time.monotonic(), None, api_class)
+def a_passage(api_class: ApiClass = ApiClass.BATCH) -> Admission:
+    return Admission("dev", time.monotonic(), None, api_class)
 
 
-def moves(debited: Account, credited: Account, type_: str = "pay") -> Voucher:
-    return Voucher(UUID("0" * 32), "dev", type_, [(credited, 5), (debited, -5)], 0, b"")
+def moves(debited: Account, credited: Account) -> tuple[ApiClass, Sequence[Account]]:
+    return moved([(credited, 5), (debited, -5)])
 
 
-async def test_a_batch_is_told_what_the_bucket_that_refused_was_to_pay_not_what_all_of_it_costs() -> None:
+async def test_a_rejected_batch_gets_the_wait_of_the_bucket_that_rejected_it_and_not_of_its_whole_price() -> None:
     gate = a_gate()
     limiter = gate.limiter
     assert limiter is not None
@@ -70,7 +70,7 @@ async def test_a_batch_is_told_what_the_bucket_that_refused_was_to_pay_not_what_
     async def detail(of_one: int, of_nobody: int) -> str:
         batch = [moves(BANK, ONE)] * of_one + [moves(BANK, BANK)] * of_nobody
         passage = a_passage()
-        reply = await gate.ask_batch(passage, batch)
+        reply = await gate.ask_many(passage, batch, len(batch))
         if reply is None:
             gate.leave(passage, time.monotonic())
             return ""
@@ -78,14 +78,14 @@ async def test_a_batch_is_told_what_the_bucket_that_refused_was_to_pay_not_what_
 
     assert await detail(40, 100) == ""
     assert "is used up" in await detail(40, 100)
-    assert "this costs 60, and the policy merchant lets at most 50 in at once" in await detail(60, 100)
+    assert "the request costs 60 tokens, more than the burst of 50 of the policy merchant" in await detail(60, 100)
 
 
 @pytest.mark.parametrize("policies", [POLICIES, None], ids=["limited", "without limits"])
 async def test_a_batch_is_seen_among_the_hot_keys_of_all_whose_money_it_moves(policies: str | None) -> None:
     gate = a_gate(policies)
     batch = [moves(BANK, ONE)] * 3 + [moves(BANK, TWO)] * 2 + [moves(BANK, BANK)]
-    assert await gate.ask_batch(a_passage(), batch) is None
+    assert await gate.ask_many(a_passage(), batch, len(batch)) is None
     clock.now += 1
     seen: dict[str, Any] = {kind: gate.hot_keys.top(kind, 5) for kind in ("caller", "merchant", "account")}
     assert [(key, rate) for key, rate, _ in seen["caller"]] == [("dev", 6.0)]
@@ -94,7 +94,7 @@ async def test_a_batch_is_seen_among_the_hot_keys_of_all_whose_money_it_moves(po
 
 
 async def lets_others_work(gate: Gate) -> int:
-    """How often another task had its turn while a batch of 40 vouchers was charged."""
+    """Return how often another task ran while a batch of 40 vouchers was charged."""
     turns, done = 0, False
 
     async def other() -> None:
@@ -104,7 +104,7 @@ async def lets_others_work(gate: Gate) -> int:
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    await gate.ask_batch(a_passage(), [moves(BANK, ONE)] * 40)
+    await gate.ask_many(a_passage(), [moves(BANK, ONE)] * 40, 40)
     done = True
     await beside
     return turns
@@ -117,7 +117,7 @@ async def test_while_a_long_batch_is_charged_others_work(monkeypatch: pytest.Mon
     assert await lets_others_work(a_gate()) < 10
 
 
-async def test_at_the_door_only_a_caller_who_is_known_to_have_used_up_his_quota_is_told_so() -> None:
+async def test_only_a_caller_that_is_known_to_have_used_up_its_quota_is_rejected_early() -> None:
     gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 2"))
     assert gate.at_the_door(a_passage()) is None
     for _ in range(2):
@@ -134,14 +134,14 @@ async def test_at_the_door_only_a_caller_who_is_known_to_have_used_up_his_quota_
     assert gate.told(passage, time.monotonic()).headers["RateLimit"].startswith('"caller";r=0;')
     assert gate.limiter is not None
     assert gate.limiter.counted().decisions["caller batch deny denycache"] == 1
-    # A merchant's quota is none of his.
+    # An early reject does not depend on a merchant's quota.
     gate = a_gate(POLICIES.replace("burst = 50\n", "burst = 1\n"))
     assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is None
     assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is not None
     assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
 
 
-async def test_nobody_is_told_at_the_door_what_a_shadow_would_refuse() -> None:
+async def test_no_request_is_rejected_early_by_a_shadow_policy() -> None:
     gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 1\nshadow = true"))
     for _ in range(3):
         assert await gate.let(a_passage(ApiClass.QUERY), ()) is None
@@ -151,7 +151,7 @@ async def test_nobody_is_told_at_the_door_what_a_shadow_would_refuse() -> None:
 BAD = malformed("there is something wrong with it").reply
 
 
-async def test_what_is_malformed_costs_its_caller_one_and_is_denied_once_he_has_none() -> None:
+async def test_a_malformed_request_costs_its_caller_one_token_and_is_denied_when_there_is_none() -> None:
     gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 3"))
     limiter = gate.limiter
     assert limiter is not None
@@ -169,17 +169,17 @@ async def test_what_is_malformed_costs_its_caller_one_and_is_denied_once_he_has_
 
 
 @pytest.mark.parametrize("status", [201, 401, 408, 409, 422, 429, 500, 503])
-async def test_other_answers_are_charged_where_they_are_let_in(status: int) -> None:
+async def test_other_answers_are_charged_where_they_are_admitted(status: int) -> None:
     reply = Reply(status, b"{}")
     assert a_gate().charge_refused(a_passage(), reply) is reply
 
 
-async def test_nobody_pays_twice() -> None:
+async def test_no_request_is_charged_twice() -> None:
     gate = a_gate()
     passage = a_passage()
     assert await gate.let(passage, ()) is None
     assert gate.charge_refused(passage, BAD) is BAD
-    assert gate.charge_refused(Passage("", 0.0, None, ApiClass.PAYMENT), BAD) is BAD
+    assert gate.charge_refused(Admission("", 0.0, None, ApiClass.PAYMENT), BAD) is BAD
     assert a_gate(None).charge_refused(a_passage(), BAD) is BAD
     trusting = a_gate()
     trusting.trusted = "dev"

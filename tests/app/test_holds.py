@@ -1,4 +1,4 @@
-"""Holds over HTTP, from their placing to their end."""
+"""Holds over HTTP, from placement to end."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ async def test_a_capture_takes_a_part_and_frees_the_rest(client: Client) -> None
     second = await client.post(f"/v1/holds/{hold}/capture", {"voucher": voucher(a, b, 1)})
     assert is_problem(second, 422, "hold-captured")
     assert is_problem(await client.post(f"/v1/holds/{hold}/release"), 422, "hold-captured")
-    # The first answer to the placing request stays its answer.
+    # The first response to the placing request stays the response to its replays.
     again = await client.post("/v1/holds", {"id": hold, "account": a, "amount": 60})
     assert (again.status, again.json["status"]) == (200, "open")
 
@@ -113,7 +113,9 @@ async def test_a_hold_that_ends_in_the_past_is_malformed(client: Client) -> None
     assert (await client.balance(a))["held"] == 0
 
 
-async def test_an_expired_hold_refuses_capture_at_once_and_frees_its_money_within_ten_seconds(client: Client) -> None:
+async def test_an_expired_hold_refuses_capture_immediately_and_frees_its_money_within_ten_seconds(
+    client: Client,
+) -> None:
     a, b = await client.merchant(100), await client.merchant()
     hold = f"hold:{uuid.uuid4().hex}"
     expires_at = datetime.now(UTC) + timedelta(seconds=1)

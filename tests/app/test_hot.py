@@ -1,4 +1,4 @@
-"""`fundledger hot`: operators split and merge beside a running service, and what they see."""
+"""`fundledger hot`: operators split and merge beside a running service, and see the result."""
 
 import subprocess
 import uuid
@@ -62,7 +62,7 @@ async def test_a_frozen_account_is_refused(service: RunningService, client: Clie
     assert done.stdout.startswith("refused: ")
 
 
-async def test_a_buffered_account_shows_what_is_pending_and_is_folded_by_itself(client: Client) -> None:
+async def test_a_buffered_account_shows_its_pending_amount_and_is_drained_automatically(client: Client) -> None:
     bank = await client.open_account(f"bank:{uuid.uuid4().hex}", "bank")
     merchant = await client.merchant()
     path = f"/v1/accounts/{merchant}"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fundledger.app.hotkeys import CAPACITY, KINDS, HotKeys, Window
+from fundledger.app.http.admission.hot_keys import CAPACITY, KINDS, HotKeys, Window
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""A running worker that has next to nothing to do answers everything, also after its machine has stood still."""
+"""A worker with almost no load answers every request, also after its machine has paused."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
-from fundledger.ratelimit.shedding import WINDOW_S
+from fundledger.ratelimit.shedding.shedder import WINDOW_S
 from tests.support.client import Client
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
@@ -37,7 +37,7 @@ def stopped(pids: Sequence[int]) -> Iterator[None]:
 
 
 async def stand_still(service: RunningService, client: Client, path: str) -> None:
-    """Stop the workers with one request on its way to them."""
+    """Pause the workers with one request on its way to them."""
     with stopped(service.worker_pids() + service.fund_pids()):
         until = time.monotonic() + STILL_S
         asked = asyncio.create_task(client.get(path))
@@ -57,18 +57,18 @@ async def test_a_worker_that_stood_still_sheds_none_of_a_few_requests(own: Runni
         path = f"/v1/accounts/{await client.merchant()}"
         for _ in range(3):
             await stand_still(own, client, path)
-            # Until the window that saw the late loop has ended, then a few at one time.
+            # First until the window that saw the late loop has ended, then a few concurrently.
             await one_by_one(client, path)
             answers = await asyncio.gather(*[client.get(path) for _ in range(8)])
             assert [answer.status for answer in answers] == [200] * 8, answers
 
 
 async def test_the_fund_service_reads_the_accounts_of_a_merchant_after_both_stood_still(own: RunningService) -> None:
-    """Three concurrent reads of the account service."""
+    """The read sends three concurrent requests to the account service."""
     async with Client(own.fund_url, own.token, patient=False) as client:
         merchant = {"id": "m", "name": "m", "currency": "CNY"}
         assert (await client.post("/v1/merchants", merchant)).status == 201
-        # The first merchant of a currency opens more accounts at one time than an idle worker has requests in flight.
+        # The first merchant of a currency opens more accounts concurrently than an idle worker has requests in flight.
         await one_by_one(client, "/v1/merchants/m")
         for _ in range(3):
             await stand_still(own, client, "/v1/merchants/m")

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(scope="module")
 async def tampered() -> AsyncIterator[RunningService]:
-    """A platform of its own: its books are not right in the end."""
+    """Start a platform of its own: its books do not verify at the end."""
     service = RunningService(workers=1, fund=True)
     try:
         await service.start()
@@ -33,7 +33,7 @@ async def client(tampered: RunningService) -> AsyncIterator[Client]:
 
 OF_ENTRIES = ("/balance?at=9999-01-01T00:00:00Z", "/entries", "/entries?level=entries", "/entries?limit=1")
 READS = ("", "/balance", *OF_ENTRIES)
-"""What is answered from entries, beside the balance that stands on the account."""
+"""Reads that use entries, and reads of the balance on the account."""
 EDITS = {
     "a balance": "UPDATE ledger.sub_accounts SET posted = posted + 5000000 WHERE account_number = $1",
     "an inserted slot": """INSERT INTO ledger.sub_accounts SELECT shard, account_number, 1, 5000000, 0, version, seq, posted_at_us,
@@ -44,7 +44,7 @@ EDITS = {
 
 
 async def edit(service: RunningService, account: str, statement: str) -> int:
-    """Edit the account with triggers off; how many findings it has before."""
+    """Edit the account with triggers off; return its number."""
     connection = await asyncpg.connect(service.dsn)
     try:
         number = await connection.fetchval("SELECT number FROM ledger.accounts WHERE id = $1", account)
@@ -148,13 +148,13 @@ async def test_a_read_of_a_voucher_or_a_hold_that_was_edited_is_a_problem_and_it
         assert await connection.fetchval(subject) == 1
     finally:
         await connection.close()
-    # A use of it is refused as before.
+    # A use of the hold is refused as before.
     if table == "holds":
         assert is_problem(await client.post(f"/v1/holds/{ids[0]}/release", {}), 422, "account-frozen")
 
 
 async def created(fund: Client, name: str) -> bool:
-    """A busy machine may answer 503, after which the same request is safe."""
+    """Create a merchant; a busy machine may answer 503, after which the same request may be sent again."""
     made = await fund.post("/v1/merchants", {"id": name, "name": name, "currency": "CNY"})
     assert made.status in (200, 201, 503), made
     return made.status != 503

@@ -1,4 +1,4 @@
-"""How long a connection is kept: as long as it is used, whichever way its requests take, and never cut in a payment."""
+"""Connections are kept while they are used, on both paths of a request, and are never cut during a payment."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fundledger.app.connections import Connections
-from fundledger.app.gate import Gate
-from fundledger.app.hotkeys import HotKeys
-from fundledger.app.passage import Passage
-from fundledger.app.peers import Peers
-from fundledger.app.protocol import PaymentProtocol, ShortPath
-from fundledger.app.reply import Reply
-from fundledger.app.under_way import BodiesUnderWay
-from fundledger.ratelimit.shedding import Shedder
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.hot_keys import HotKeys
+from fundledger.app.http.wire.body_memory import BodiesUnderWay
+from fundledger.app.http.wire.connections import Connections
+from fundledger.app.http.wire.peers import Peers
+from fundledger.app.http.wire.protocol import FastPath, PaymentProtocol
+from fundledger.app.http.wire.reply import Reply
+from fundledger.ratelimit.shedding.shedder import Shedder
 from tests.support.waiting import eventually
 from tests.support.wire import Wire, connected, request
 
@@ -25,7 +25,7 @@ Answer = Callable[[Reply], None]
 
 
 class Server(SimpleNamespace):
-    """Payments are answered when the test says so, or immediately."""
+    """A server that answers payments immediately, or when the test releases them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Server(SimpleNamespace):
 
     def answered(self, *_: object) -> None: ...
 
-    def post(self, service: object, passage: Passage, body: bytes, answer: Answer) -> None:
+    def post(self, service: object, passage: Admission, body: bytes, answer: Answer) -> None:
         if self.holds:
             self.held.append(answer)
         else:
@@ -62,7 +62,7 @@ async def server() -> AsyncIterator[Server]:
     loop = asyncio.get_running_loop()
 
     def protocol() -> PaymentProtocol[Any]:
-        short: ShortPath[Any] = ShortPath("/v1/vouchers", server.post)
+        short: FastPath[Any] = FastPath("/v1/vouchers", server.post)
         made = PaymentProtocol(server, short, manager, loop=loop, keepalive_timeout=KEEPALIVE_S, access_log=None)
         server.protocols.append(made)
         return made

@@ -1,4 +1,4 @@
-"""Limits as a caller meets them: what is refused, what is told, what costs nothing."""
+"""Limits for a caller: rejected requests, rate-limit headers, free requests."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.server import ROUTES
+from fundledger.app.account.routes import ROUTES
 from tests.support.answers import is_problem
 from tests.support.client import Client, new_id, voucher
 from tests.support.limits import (
@@ -44,7 +44,7 @@ async def client(limited: Limited) -> AsyncIterator[Client]:
 # --- The caller's quota ---------------------------------------------------------------------------------------------
 
 
-async def test_beyond_its_quota_a_caller_is_told_when_to_come_back_and_by_which_policy(
+async def test_beyond_its_quota_a_caller_gets_a_wait_and_the_name_of_the_policy(
     limited: Limited, client: Client
 ) -> None:
     async def scenario() -> None:
@@ -61,7 +61,7 @@ async def test_beyond_its_quota_a_caller_is_told_when_to_come_back_and_by_which_
             assert is_denied(answer, "pays") <= math.ceil(10 * 1.2)
             assert says_where_one_stands(answer.headers, "wide", "pays")["r"] == 0
         assert dict(items_of(answers[0].headers["RateLimit-Policy"]))["pays"] == {"q": 3, "w": 30}
-        # Another merchant is not concerned.
+        # Another merchant is not affected.
         other = await funded(client)
         assert (await client.pay(other, b, 1)).status == 201
         assert (await client.balance(b))["posted"] == PAYS + 1
@@ -69,7 +69,7 @@ async def test_beyond_its_quota_a_caller_is_told_when_to_come_back_and_by_which_
     await limited.undisturbed(scenario)
 
 
-async def test_who_waits_as_long_as_told_gets_through(limited: Limited, client: Client) -> None:
+async def test_a_caller_that_waits_as_long_as_asked_is_admitted(limited: Limited, client: Client) -> None:
     async def scenario() -> None:
         a = await funded(client)
         for _ in range(4):
@@ -100,7 +100,7 @@ def bad_requests() -> list[tuple[str, str, bytes | None, dict[str, str], int]]:
     return found
 
 
-async def test_every_limited_route_tells_where_one_stands_whatever_else_is_wrong(client: Client) -> None:
+async def test_every_limited_route_has_rate_limit_headers_whatever_else_is_wrong(client: Client) -> None:
     cases = bad_requests()
     assert {status for *_, status in cases} == {200, 400, 404, 413, 415}
     for method, path, body, headers, status in cases:
@@ -114,7 +114,7 @@ async def test_every_limited_route_tells_where_one_stands_whatever_else_is_wrong
     says_where_one_stands(refused.headers, "wide")
 
 
-async def test_what_is_not_limited_and_who_is_not_known_is_told_nothing(limited: Limited, client: Client) -> None:
+async def test_unlimited_routes_and_unknown_callers_get_no_rate_limit_headers(limited: Limited, client: Client) -> None:
     for path in ("/healthz", "/metrics", "/docs", "/nowhere"):
         assert "RateLimit-Policy" not in (await client.get(path)).headers
     async with Client(limited.service.base_url, "wrong") as nobody:
@@ -190,7 +190,7 @@ async def test_what_is_malformed_costs_a_token_of_its_caller(
     await limited.undisturbed(scenario)
 
 
-# --- Repeats --------------------------------------------------------------------------------------------------------
+# --- Replays --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("headers", [{}, {"Connection": "close"}], ids=["short path", "ordinary path"])
@@ -206,10 +206,10 @@ async def test_a_repeat_is_answered_from_its_record_while_the_quota_is_used_up(
         for one, answer in zip(asked, first, strict=True):
             again = await client.post("/v1/vouchers", one, headers=headers)
             assert (again.status, again.is_replay, again.body) == (200, True, answer.body)
-        # Free also where there is a quota: nothing is used by it.
+        # A replay is free also where there is a quota: it uses no token.
         is_denied(await client.post("/v1/vouchers", voucher(a, b, 1), headers=headers), "pays")
         assert await limited.used("pays", merchant=owner_of(a)) == PAYS
-        # And what was denied is no record.
+        # A denied request has no effect.
         assert (await client.balance(b))["posted"] == PAYS
 
     await limited.undisturbed(scenario)
@@ -232,7 +232,7 @@ async def test_a_repeat_costs_nothing_where_there_is_a_quota_left(limited: Limit
     await limited.undisturbed(scenario)
 
 
-async def test_repeats_in_a_batch_are_given_back_by_every_policy(limited: Limited, client: Client) -> None:
+async def test_replays_in_a_batch_are_refunded_by_every_policy(limited: Limited, client: Client) -> None:
     async def scenario() -> None:
         a, b = await funded(client), await client.merchant()
         batch = {"vouchers": [voucher(a, b, 1)]}
@@ -246,7 +246,7 @@ async def test_repeats_in_a_batch_are_given_back_by_every_policy(limited: Limite
             used = await limited.used("pays", merchant=owner_of(a))
             return used <= PAYS - 1 and await limited.used("batches", **{"class": "batch"}) == before
 
-        # The last one of its quota, which would be back in ten seconds.
+        # The last token of its quota; the next one comes in ten seconds.
         assert PAYS == 3
 
         async def is_repeated() -> bool:
@@ -341,7 +341,7 @@ async def test_a_batch_that_comes_too_late_costs_nothing(limited: Limited, clien
     await limited.undisturbed(scenario)
 
 
-# --- Two paths ------------------------------------------------------------------------------------------------------
+# --- Fast path and ordinary path ------------------------------------------------------------------------------------
 
 
 async def over(wire: Wire, limited: Limited, body: Any, **headers: str) -> Reply:
@@ -351,7 +351,7 @@ async def over(wire: Wire, limited: Limited, body: Any, **headers: str) -> Reply
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
-    """All but what changes from moment to moment, by design: the time, the jitter, where one asked."""
+    """Return a reply without the parts that change: the time, the jitter, and the source of the decision."""
     changing = ("date", "connection", "content-length", "ratelimit", "request-id")
     headers = {n: v for n, v in reply.headers.items() if n not in changing}
     if "retry-after" in headers:
@@ -364,7 +364,7 @@ def comparable(reply: Reply) -> tuple[object, ...]:
     return reply.status, headers, "ratelimit" in reply.headers, body
 
 
-async def test_the_short_path_and_the_ordinary_one_give_the_same_answers(limited: Limited, client: Client) -> None:
+async def test_the_fast_path_and_the_ordinary_one_give_the_same_answers(limited: Limited, client: Client) -> None:
     async def answers(**more: str) -> list[tuple[object, ...]]:
         a, b = await funded(client), await client.merchant()
         asked = [voucher(a, b, 1) for _ in range(PAYS)]
@@ -372,7 +372,7 @@ async def test_the_short_path_and_the_ordinary_one_give_the_same_answers(limited
         sent: list[tuple[Any, dict[str, str]]] = [
             *((one, {}) for one in asked),
             (voucher(a, b, 1), {}),  # denied
-            (asked[0], {}),  # a repeat
+            (asked[0], {}),  # a replay
             (voucher(a, b, 1), {"X_Request_Timeout_Ms": "x"}),
             (fund(b, 1), {"X_Request_Timeout_Ms": "0"}),
             (fund(b, 1), {}),

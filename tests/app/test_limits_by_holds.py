@@ -1,4 +1,4 @@
-"""Limits follow the money: neither types, the order of lines, decoys, holds, lists nor reversals lead around them."""
+"""Limits follow the money: neither types, the order of lines, decoys, holds, lists nor reversals avoid them."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def limited() -> AsyncIterator[Limited]:
     folder = short_folder()
     file = folder / "limits.toml"
     file.write_text(LIMITS)
-    # One that is slow for a moment would be believed to be away.
+    # A store that is slow for a moment would be treated as unavailable.
     environment = {"FUNDLEDGER_RATELIMIT_FILE": str(file), "FUNDLEDGER_RATELIMIT_DEADLINE_MS": "1000"}
     service = RunningService(workers=1, env=environment)
     try:
@@ -86,7 +86,7 @@ async def captured(client: Client, account: str, type_: str = "withdraw") -> Ans
     return await client.post(f"/v1/holds/{hold}/capture", {"voucher": {**withdrawal(account), "type": type_}})
 
 
-async def test_who_withdraws_by_way_of_holds_has_no_more_than_his_quota(client: Client) -> None:
+async def test_withdrawals_by_holds_are_limited_by_the_same_quota(client: Client) -> None:
     a = await client.merchant(100)
     assert (await client.post("/v1/vouchers", withdrawal(a))).status == 201
     answer = await captured(client, a)
@@ -207,7 +207,7 @@ async def test_an_account_that_used_up_its_withdrawals_can_be_frozen(client: Cli
 
 @pytest.mark.parametrize("name", ["caller", "merchant", "account"])
 @pytest.mark.parametrize("text", ["", "a" * 129, "a%20b", "%00", "%C3%A9", "a%0A"])
-async def test_where_one_stands_is_told_of_ids_only(client: Client, name: str, text: str) -> None:
+async def test_the_headers_and_the_debug_page_contain_ids_only(client: Client, name: str, text: str) -> None:
     answer = await client.get(f"/debug/limits?{name}={text}")
     assert is_problem(answer, 400, "malformed")
     assert answer.json["field"] == name

@@ -1,4 +1,4 @@
-"""A `limits.toml` that is gone is made anew with the limits that were in force, and not in silence."""
+"""A missing `limits.toml` is written anew with the limits in force, and the event is logged."""
 
 import json
 import logging
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.app.limits import read_policies
-from fundledger.app.settings import Settings
-from fundledger.ratelimit.policies import default_text, parse
+from fundledger.app.http.admission.policies import read_policies
+from fundledger.ratelimit.quota.policies import default_text, parse
+from fundledger.settings import Settings
 from tests.support.client import Client
 from tests.support.running import RunningService
 
@@ -36,7 +36,7 @@ def test_limits_that_are_gone_are_those_in_force_last_with_a_warning(
         (tmp_path / mark).mkdir()
     if accepted is not None:
         (tmp_path / "limits.accepted.toml").write_text(accepted)
-    expected, source = default_text(), "the limits that an installation begins with"
+    expected, source = default_text(), "the default limits"
     if accepted == MINE:
         expected, source = MINE, "limits.accepted.toml"
     with caplog.at_level(logging.WARNING):

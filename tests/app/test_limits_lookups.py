@@ -1,4 +1,4 @@
-"""Look-ups are inside the quota: the caller is charged before the database is read for what may not exist."""
+"""Look-ups are charged: the caller pays before the database is read for an id that may not exist."""
 
 import asyncio
 import json
@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from fundledger.app import holds, vouchers
-from fundledger.app.gate import Gate
-from fundledger.app.passage import Passage
-from fundledger.app.problems import BadRequest
-from fundledger.app.reply import Reply
-from fundledger.app.routing import Call
-from fundledger.fund.order import Kind
+from fundledger.app.account import holds, vouchers
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.problems import BadRequest
+from fundledger.app.http.routing import Call
+from fundledger.app.http.wire.reply import Reply
+from fundledger.fund.model.order import Kind
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import parse
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.stats import Limits
 from tests.app.test_gate import a_gate
 from tests.ratelimit.test_limiter import Near, World
 from tests.support.client import Client, new_id, voucher
@@ -53,7 +53,7 @@ FUND: dict[str, dict[str, Any]] = {
 
 
 class NoRepeats:
-    """No request is one of a recorded voucher or order."""
+    """A replay look-up that knows no voucher and no order."""
 
     def has_room(self) -> bool:
         return True
@@ -63,7 +63,7 @@ class NoRepeats:
 
 
 class Reads:
-    """Counts what is read; nothing is found."""
+    """A counter of reads."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -127,7 +127,7 @@ async def test_the_twin_that_charges_after_the_read_reads_for_all(name: str, mon
 
 
 async def asked(name: str, gate: Gate) -> tuple[list[int], int]:
-    """The answers, and how often the database was read for them."""
+    """Return the statuses, and the number of database reads."""
     handler, api_class, body, _ = ACCOUNT[name]
     tasks: set[asyncio.Task[None]] = set()
     reads = 0
@@ -150,14 +150,14 @@ async def asked(name: str, gate: Gate) -> tuple[list[int], int]:
     )
 
     async def ask() -> int:
-        passage = Passage("dev", time.monotonic(), None, api_class)
+        passage = Admission("dev", time.monotonic(), None, api_class)
         call = Call("dev", {"id": new_id()}, {}, CIMultiDict(), json.dumps(body()).encode(), passage)
         try:
             return (await asyncio.wait_for(handler(service, call), 0.2)).status
         except BadRequest as bad:
             return bad.reply.status
         except Exception:
-            return 0  # what was admitted has no ledger here
+            return 0  # an admitted request finds no ledger here
 
     statuses = await asyncio.gather(*(ask() for _ in range(ASKED)))
     for task in tasks:

@@ -1,4 +1,4 @@
-"""Limits as an operator meets them: what is seen, what is changed, and what becomes of them when nobody counts."""
+"""Limits for an operator: metrics, changes of the file, and the local quota while the store is down."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import Self
 import pytest
 from redis.asyncio import Redis
 
-from fundledger.ratelimit.policies import default_text, parse
+from fundledger.ratelimit.quota.policies import default_text, parse
 from tests.support.answers import is_problem
 from tests.support.client import Answer, Client, voucher
 from tests.support.limits import (
@@ -46,7 +46,7 @@ async def client(limited: Limited) -> AsyncIterator[Client]:
         yield client
 
 
-# --- What an operator sees ------------------------------------------------------------------------------------------
+# --- Views for operators --------------------------------------------------------------------------------------------
 
 
 async def test_debug_limits_names_each_policy_with_what_is_used_of_it(limited: Limited, client: Client) -> None:
@@ -110,7 +110,9 @@ async def test_a_hot_account_is_seen(limited: Limited, client: Client) -> None:
     assert owner_of(a) not in page
 
 
-async def test_what_a_shadow_policy_would_refuse_is_counted_and_let_in(limited: Limited, client: Client) -> None:
+async def test_a_request_that_a_shadow_policy_would_reject_is_counted_and_admitted(
+    limited: Limited, client: Client
+) -> None:
     async def scenario() -> None:
         a, bank = await funded(client), await client.bank()
         before = await limited.counted("ratelimit_decisions_total", "drains", "shadow_deny")
@@ -122,7 +124,7 @@ async def test_what_a_shadow_policy_would_refuse_is_counted_and_let_in(limited: 
     await limited.undisturbed(scenario)
 
 
-# --- Changing it ----------------------------------------------------------------------------------------------------
+# --- Changes of the file --------------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
@@ -151,10 +153,10 @@ async def test_what_is_written_into_the_file_counts_soon(limited: Limited, clien
 
 
 @pytest.mark.parametrize("bad", ["version = ", LIMITS.replace('"6/min"', '"6/week"'), None, "9" * 5000 + " = 1"])
-async def test_a_bad_file_keeps_the_limits_and_is_told(limited: Limited, client: Client, bad: str | None) -> None:
+async def test_a_bad_file_keeps_the_limits_and_is_reported(limited: Limited, client: Client, bad: str | None) -> None:
     before = await limited.limits()
     failures = await limited.counted("ratelimit_config_reload_failures_total")
-    logged = limited.service.log.read_text().count("the limits stay as they were")
+    logged = limited.service.log.read_text().count("the limits are unchanged")
     async with restored(limited):
         if bad is None:
             limited.file.unlink()
@@ -165,7 +167,7 @@ async def test_a_bad_file_keeps_the_limits_and_is_told(limited: Limited, client:
             return await limited.counted("ratelimit_config_reload_failures_total") >= failures + 2
 
         await eventually(is_told, "both workers tell of it")
-        assert limited.service.log.read_text().count("the limits stay as they were") >= logged + 2
+        assert limited.service.log.read_text().count("the limits are unchanged") >= logged + 2
         assert (await limited.limits())["version"] == before["version"]
         info = (await limited.metrics())["ratelimit_config_info"]
         assert info == {(before["version"],): 1}
@@ -191,11 +193,11 @@ async def test_a_worker_that_is_started_again_beside_a_bad_file_has_the_limits_o
         assert all([(await limited.limits())["version"] == version for _ in range(8)])
 
 
-# --- While nobody counts --------------------------------------------------------------------------------------------
+# --- While the store is down ----------------------------------------------------------------------------------------
 
 
 class Traffic:
-    """Payments that no merchant's policy counts, lists and reads, for as long as the block lasts; all answers."""
+    """Traffic during the block: payments that no merchant's policy counts, lists and reads. It keeps all answers."""
 
     def __init__(self, limited: Limited, account: str, other: str) -> None:
         self.limited = limited
@@ -229,7 +231,7 @@ class Traffic:
                 ]
 
     async def some(self) -> None:
-        """A few more answers."""
+        """Wait for some more answers."""
         wanted = len(self.answers) + 20
         await eventually(lambda: len(self.answers) >= wanted, "traffic goes on")
 
@@ -283,7 +285,7 @@ async def is_normal(limited: Limited) -> bool:
     return {one["mode"] for one in said} == {"normal"} and sources == {"store"}
 
 
-async def test_when_the_store_is_killed_nobody_is_served_worse_and_nobody_gets_a_fresh_burst(
+async def test_when_the_store_is_killed_no_caller_is_served_worse_or_gets_a_fresh_burst(
     limited: Limited, client: Client
 ) -> None:
     await limited.calm()
@@ -298,13 +300,13 @@ async def test_when_the_store_is_killed_nobody_is_served_worse_and_nobody_gets_a
         await eventually(lambda: is_normal(limited), "it is counted in the store again")
         await traffic.some()
     assert only_quotas(traffic.answers)
-    # One is there at once, and one may have come back meanwhile.
+    # One token exists initially, and one may have come back in the meantime.
     assert statuses(again).count(201) <= 2
     assert set(statuses(again)) <= {201, 429}
     assert (await limited.service.verify())["ok"]
 
 
-# --- Otherwise ------------------------------------------------------------------------------------------------------
+# --- Other modes ----------------------------------------------------------------------------------------------------
 
 
 async def test_in_shadow_nothing_is_refused_and_with_limits_off_nothing_is_said() -> None:
@@ -333,7 +335,7 @@ async def test_in_shadow_nothing_is_refused_and_with_limits_off_nothing_is_said(
             async def is_shadow() -> bool:
                 return await limited.mode() == "shadow"
 
-            # A machine that was too busy to see an answer in time reports that for a second.
+            # A machine that was too busy to receive a response in time reports that for a second.
             await eventually(is_shadow, "the limiter is in shadow")
             assert all(policy["shadow"] for policy in (await limited.limits(merchant="m"))["policies"])
         await service.stop()
@@ -347,7 +349,7 @@ async def test_in_shadow_nothing_is_refused_and_with_limits_off_nothing_is_said(
                 assert not {"RateLimit", "RateLimit-Policy", "X-Limit-Decision"} & set(answer.headers)
             assert await limited.mode() == "off"
             assert await limited.limits() == {"mode": "off", "version": "", "policies": []}
-            # Time is the caller's, not a quota.
+            # The deadline belongs to the caller; it is not a quota.
             late = await client.post("/v1/vouchers", voucher(a, b, 1), headers={"X-Request-Timeout-Ms": "0"})
             assert is_not_served(late, "deadline")
         assert (await service.verify())["ok"]
@@ -395,7 +397,7 @@ async def test_the_check_command_says_what_a_file_means(tmp_path: Path) -> None:
     status, said = await check(LIMITS)
     assert status == 0
     rows = said.splitlines()
-    assert rows[-1] == f"version {parse(LIMITS).version}: would be taken"
+    assert rows[-1] == f"version {parse(LIMITS).version}: valid"
     assert len(rows) == 7
     assert "drains: 0.000277778/s, burst 1 for each merchant, only withdraw; strict, shadow" in rows
     assert "rest: 100000/s, burst 100000 for each caller; leased, 2500 for each of 4 workers" in rows

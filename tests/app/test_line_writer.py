@@ -1,4 +1,4 @@
-"""Log lines go through a pipe in order, and a pipe that is not read blocks nothing: real pipes, no stand-ins."""
+"""Log lines go through a pipe in order, and a pipe without a reader blocks nothing: real pipes, no substitutes."""
 
 import fcntl
 import itertools
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.line_writer import BYTES_MAX, CRITICAL_BYTES_MAX, SERIOUS_BYTES_MAX, LineWriter
+from fundledger.app.output.line_writer import BYTES_MAX, CRITICAL_BYTES_MAX, SERIOUS_BYTES_MAX, LineWriter
 from tests.support.waiting import eventually
 
 LINE = "x" * 999
@@ -50,7 +50,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def fill(writer: LineWriter, level: int, count: int) -> list[str]:
-    """Those of these lines that found room."""
+    """Return the lines that found room."""
     kept = []
     for number in range(count):
         before = writer.dropped
@@ -110,8 +110,8 @@ def program(code: str, **streams: Any) -> "subprocess.Popen[bytes]":
 
 LOGS = """
 import logging, sys
-from fundledger.app.logs import configure_logs, dropped_lines
-from fundledger.app.terminal import complain, say
+from fundledger.app.output.logs import configure_logs, dropped_lines
+from fundledger.app.output.terminal import complain, say
 configure_logs("info", {"worker": 0})
 say("a banner")
 for number in range(COUNT):

@@ -1,4 +1,4 @@
-"""Log lines: JSON for programs, plain lines on a terminal, and neither lets a value look like another line."""
+"""Log lines: JSON for programs, plain lines on a terminal; no value can look like another line."""
 
 import io
 import json
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fundledger.app.logs import REMEMBERED_MAX, Format, JsonLines, Once, configure_logs
+from fundledger.app.output.logs import REMEMBERED_MAX, Format, JsonLines, Once, configure_logs
 
 
 @pytest.fixture(autouse=True)

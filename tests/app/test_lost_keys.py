@@ -1,4 +1,4 @@
-"""A ledger and its keys belong together: without them, or with other ones, every command refuses and writes nothing."""
+"""A ledger and its keys belong together: without them, or with other keys, every command refuses and writes nothing."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -7,10 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.app.databases import migrate_account, migrate_fund
-from fundledger.app.identity import OtherDatabase
-from fundledger.app.settings import Settings
+from fundledger.app.host.postgres.databases import migrate_account, migrate_fund
+from fundledger.app.host.postgres.identity import OtherDatabase
 from fundledger.security.keys import KeyFault, make_keys
+from fundledger.settings import Settings
 from tests.support.client import Client
 from tests.support.database import Databases, prove_books
 from tests.support.ledger import Ledger
@@ -24,7 +24,7 @@ ACCOUNT = "merchant:m:available"
 
 @pytest.fixture(scope="module")
 async def written() -> AsyncIterator[RunningService]:
-    """A stopped service whose ledger has a voucher."""
+    """Return a stopped service whose ledger has a voucher."""
     service = RunningService(workers=1, fund=True)
     try:
         await service.start()
@@ -38,7 +38,7 @@ async def written() -> AsyncIterator[RunningService]:
 
 @pytest.fixture(params=["keys", "fund-keys"])
 def folder(written: RunningService, request: pytest.FixtureRequest, tmp_path: Path):
-    """One of the two folders of keys; whatever the test does to it is undone."""
+    """Return one of the two folders of keys, and restore it after the test."""
     path = written.data_dir / request.param
     shutil.copytree(path, tmp_path / "kept")
     yield path
@@ -124,7 +124,7 @@ async def test_a_key_that_is_added_is_recorded_at_the_next_start_and_missed_from
     assert await written.stop() == 0
 
 
-# --- A ledger of before there were fingerprints -----------------------------------------------------------------------
+# --- A ledger from before fingerprints --------------------------------------------------------------------------------
 
 
 async def make_old(dsn: str) -> None:
@@ -184,7 +184,7 @@ async def test_an_old_ledger_with_another_key_or_none_is_refused_and_not_migrate
     assert (tmp_path / "keys").exists() == (wrong == "another")
 
 
-# --- Another database in its place ------------------------------------------------------------------------------------
+# --- Another database at the same address -----------------------------------------------------------------------------
 
 
 async def test_an_empty_database_in_the_place_of_a_ledger_is_not_filled(postgres: Databases, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_an_empty_database_in_the_place_of_a_ledger_is_not_filled(postgres
 async def test_another_ledger_in_its_place_is_refused(postgres: Databases, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     await migrate_account(await postgres.empty(), settings)
-    with pytest.raises(OtherDatabase, match="To use it all the same, remove"):
+    with pytest.raises(OtherDatabase, match="To use it anyway, remove"):
         await migrate_account(await postgres.new(), settings)
 
 
@@ -217,7 +217,9 @@ async def test_a_token_that_is_missing_is_made_and_said_so(written: RunningServi
     (written.data_dir / "dev-token").unlink()
     await written.start()
     try:
-        await eventually(lambda: "dev-token was missing and a new token is made" in written.log.read_text(), "said so")
+        await eventually(
+            lambda: "dev-token was missing and a new token is created" in written.log.read_text(), "said so"
+        )
         assert written.token != before
     finally:
         assert await written.stop() == 0

@@ -1,4 +1,4 @@
-"""Metadata is stored as it was sent, or refused: nothing in it is changed in silence."""
+"""Metadata is stored as it was sent, or refused: it is never changed silently."""
 
 import json
 from decimal import Decimal
@@ -6,8 +6,8 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from fundledger.app.body import METADATA_BYTES_MAX, metadata
-from fundledger.app.problems import BadRequest
+from fundledger.app.http.bodies.decoding import METADATA_BYTES_MAX, metadata
+from fundledger.app.http.problems import BadRequest
 
 
 def stored(text: str) -> str | None:
@@ -95,7 +95,7 @@ def test_the_length_is_looked_at_before_anything_else() -> None:
 )
 def test_the_shorter_way_stores_what_the_longer_one_does(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     short = stored(text)
-    monkeypatch.setattr("fundledger.app.body._PLAIN_BYTES_MAX", -1)
+    monkeypatch.setattr("fundledger.app.http.bodies.decoding._PLAIN_BYTES_MAX", -1)
     assert (
         stored(text) == short == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     )

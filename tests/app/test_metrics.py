@@ -1,4 +1,4 @@
-"""Metrics: what is counted, how it is added up over workers that die, and what Prometheus gets to see."""
+"""Metrics: the counts, their sums over workers that die, and the page for Prometheus."""
 
 import asyncio
 import random
@@ -12,17 +12,18 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.app.build import commit_of, this_build
-from fundledger.app.exposition import render
-from fundledger.app.hotkeys import KINDS, HotKeys
-from fundledger.app.lag import RECENT, LoopLag
-from fundledger.app.meta import _pool
-from fundledger.app.metrics import LAG_S, METHODS, MODES, REQUEST_S, Histogram, Metrics, Pool, Snapshot
-from fundledger.app.scrape import Totals, _Worker, nothing
-from fundledger.app.server import ROUTES
+from fundledger.app.account.exposition import render
+from fundledger.app.account.metrics import Metrics, Snapshot
+from fundledger.app.account.routes import ROUTES
+from fundledger.app.host.processes.scrape import Totals, _Worker, nothing
+from fundledger.app.http.admission.hot_keys import KINDS, HotKeys
+from fundledger.app.http.metrics.counters import LAG_S, METHODS, MODES, REQUEST_S, Histogram, Pool
+from fundledger.app.http.metrics.loop_lag import RECENT, LoopLag
+from fundledger.app.http.worker_stats import _pool
+from fundledger.build import commit_of, this_build
 from fundledger.hotspot.flusher import Flusher
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
+from fundledger.ratelimit.stats import Limits
 from tests.support.client import Client
 from tests.support.ledger import Ledger, transfer
 from tests.support.pages import counted, counters, gauges, gone_back, label_values, numbers, series
@@ -35,7 +36,7 @@ GAUGES = (
     *("/pool/idle", "/pool/busy", "/pool/waiting", "/buffer/rows", "/buffer/lag_s", "/buffer/direct"),
     *("/limits/fallback_s", "/shed/level", "/connections", "/body_bytes"),
 )
-"""What a snapshot tells of a moment, beside what has no number when there is nothing."""
+"""Values of a snapshot that describe a moment, except those without a number when there is nothing."""
 
 
 # --- Counting -------------------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def test_methods_that_clients_make_up_are_one_series_and_take_no_memory():
     assert metrics._series == {}
 
 
-async def test_each_way_to_commit_is_timed_by_itself(client: Client):
+async def test_each_way_to_commit_is_timed_separately(client: Client):
     bank = await client.bank()
     merchant = await client.merchant()
     await client.pay(bank, merchant, 5)
@@ -81,7 +82,7 @@ async def test_each_way_to_commit_is_timed_by_itself(client: Client):
     await eventually(shown, "commits are shown")
 
 
-async def test_a_session_tells_of_its_commits_and_the_flusher_of_its_flushes(ledger: Ledger, database: str):
+async def test_a_session_counts_its_commits_and_the_flusher_its_flushes(ledger: Ledger, database: str):
     commits: deque[tuple[str, float]] = deque()
     ledger.session.commits = commits
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m")
@@ -129,7 +130,7 @@ async def test_the_sampler_measures_the_delay_of_its_own_timer(monkeypatch: pyte
     histogram = Histogram([0] * (len(LAG_S) + 1))
     lag = LoopLag(histogram)
     lag.start()
-    monkeypatch.setattr("fundledger.app.lag.time", SimpleNamespace(monotonic=lambda: lag._due + 0.25))
+    monkeypatch.setattr("fundledger.app.http.metrics.loop_lag.time", SimpleNamespace(monotonic=lambda: lag._due + 0.25))
     lag._fired()
     lag.stop()
     assert lag.recent_s == pytest.approx(0.25)
@@ -146,7 +147,7 @@ def test_every_counter_of_a_snapshot_is_added_up():
     assert {name: value for name, value in counted(total).items() if value != 3} == dict.fromkeys(GAUGES, 0)
 
 
-def test_what_is_true_of_the_limiter_is_told_of_the_worst_worker():
+def test_the_state_of_the_limiter_is_that_of_the_worst_worker():
     total = Snapshot(workers=0)
     told = (("normal", "a", 0.5, 0, 0.0), ("fallback", "a", 0.2, 2, 7.0), ("shadow", "b", 0.6, 1, 0.0))
     for mode, key, used, level, fallback_s in told:
@@ -186,7 +187,7 @@ def test_a_worker_that_is_gone_leaves_its_counters_and_takes_its_gauges():
     assert gauges(page) == gauges(render(Snapshot(workers=0)))
 
 
-def test_a_worker_that_does_not_answer_is_shown_with_what_it_told_last():
+def test_a_worker_that_does_not_answer_is_shown_with_its_last_snapshot():
     totals = Totals(2, nothing)
     totals.told(0, 0, filled("a", 3))
     totals.told(1, 0, filled("b", 5))
@@ -198,14 +199,14 @@ def test_a_worker_that_does_not_answer_is_shown_with_what_it_told_last():
     assert totals.sum().workers == 9
 
 
-def test_another_worker_under_the_same_number_is_told_by_its_identity():
+def test_another_worker_under_the_same_number_is_distinguished_by_its_identity():
     totals = Totals(1, nothing)
     totals.told(0, 0, filled("a", 3))
     totals.told(0, 0, filled("b", 1))
     assert totals.sum().buffer.folds == 4
 
 
-def test_what_is_heard_of_a_worker_after_its_end_is_not_counted_twice():
+def test_a_snapshot_that_arrives_after_the_end_of_a_worker_is_not_counted_twice():
     totals = Totals(1, nothing)
     totals.told(0, 0, filled("a", 3))
     totals.ended(0)
@@ -216,14 +217,16 @@ def test_what_is_heard_of_a_worker_after_its_end_is_not_counted_twice():
 
 
 class Forgetful(Totals):
-    """A twin: what dead workers had counted is gone with them."""
+    """A twin: the counts of dead workers are lost with them."""
 
     def _keep(self, worker: _Worker) -> None:
         worker.last = None
 
 
 class Unordered(Totals):
-    """A twin: one sum for all that are gone. It adds the same numbers in another order, which floats do not forgive."""
+    """A twin: one sum of all dead workers. It adds the same numbers in another order, and floating-point sums then
+    differ.
+    """
 
     def __init__(self, workers: int, nothing: Callable[[], Snapshot]) -> None:
         super().__init__(workers, nothing)
@@ -242,7 +245,7 @@ class Unordered(Totals):
 
 
 def restarts(totals: Totals, count: int) -> tuple[list[str], Snapshot]:
-    """Three workers count and die in turn: what went back, and what was really counted."""
+    """Let three workers count and die in turn; return the counters that decreased, and the true counts."""
     chance = random.Random(7)
     metrics = [Metrics() for _ in range(3)]
     true = Snapshot(workers=0)
@@ -295,7 +298,7 @@ def test_a_sum_that_goes_back_is_noticed(twin: type[Totals]):
 
 
 def crowded() -> Metrics:
-    """All routes and policies at work for very many callers, merchants and accounts."""
+    """Return a page with all routes and policies in use, for very many callers, merchants and accounts."""
     metrics = Metrics()
     keys = HotKeys(clock := Clock())
     for i in range(100_000):
@@ -339,12 +342,12 @@ class Clock:
 
 
 def blamed(page: bytes) -> list[str]:
-    """What a page shows that it must not: names, or more series than fit the budget."""
+    """Return the forbidden parts of a page: names, or more series than fit the budget."""
     named = [value for value in label_values(page) if "-id-" in value]
     return named + ([f"{series(page)} series"] if series(page) > SERIES_MAX else [])
 
 
-def test_the_page_stays_small_and_names_nobody_however_many_there_are():
+def test_the_page_stays_small_and_contains_no_names_however_many_there_are():
     page = render(crowded().now)
     assert blamed(page) == []
     values = label_values(page)
@@ -353,7 +356,7 @@ def test_the_page_stays_small_and_names_nobody_however_many_there_are():
     assert values & METHODS
 
 
-def test_a_page_that_names_somebody_or_is_too_large_is_noticed():
+def test_a_page_that_contains_names_or_is_too_large_is_noticed():
     named, large = crowded(), crowded()
     named.request("/v1/accounts/account-id-7", "GET", 200, 0.001)
     assert blamed(render(named.now)) == ["/v1/accounts/account-id-7"]
@@ -391,7 +394,7 @@ def test_every_number_of_a_snapshot_is_in_the_page():
     assert unseen == ["/buffer/folded"]  # the count of `buffered_wait_seconds` is the same
 
 
-def test_the_build_tells_its_commit(tmp_path):
+def test_the_build_has_its_commit(tmp_path):
     commit = "0123456789abcdef" * 2 + "01234567"
     (tmp_path / "refs" / "heads").mkdir(parents=True)
     (tmp_path / "HEAD").write_text("ref: refs/heads/main\n")

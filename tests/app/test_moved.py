@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from fundledger.app.moved import moved
-from fundledger.ledger.account import Account
-from fundledger.ledger.chart import CHART
+from fundledger.app.account.moved import moved
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.chart import CHART
 from fundledger.ratelimit.classes import ApiClass
 
 KINDS = {
@@ -81,7 +81,7 @@ def test_a_line_and_its_opposite_change_nothing(case: str, decoy: str) -> None:
 @pytest.mark.parametrize("debited", KINDS)
 @pytest.mark.parametrize("credited", KINDS)
 def test_two_accounts_are_what_they_are_beside_others(debited: str, credited: str) -> None:
-    """Two lines, asked for twice and in both orders, are treated as the same two among lines that cancel out."""
+    """Two lines, in both orders and repeated, are treated the same among lines that cancel out."""
     if debited == credited or "nobody" in (debited, credited):
         return
     two = [(debited, -5), (credited, 5)]

@@ -1,4 +1,6 @@
-"""Both services as one: what runs, what it leaves on the disk, who ends first, and whom the death of one leaves alone."""
+"""Both services together: their processes, their files, the order in which they end, and the effect of a process's
+death.
+"""
 
 import os
 import signal
@@ -30,7 +32,7 @@ async def count(dsn: str, query: str) -> int:
         await connection.close()
 
 
-async def test_everything_runs_on_a_port_of_its_own_and_the_banner_tells_where(platform: RunningService) -> None:
+async def test_everything_runs_on_a_port_of_its_own_that_the_banner_shows(platform: RunningService) -> None:
     for place in (platform.base_url, platform.fund_url, platform.simulator_url):
         assert await alive(place)
         assert place in platform.log.read_text()
@@ -128,8 +130,8 @@ def all_pids(service: RunningService) -> list[int]:
     return served + [pid for pid in (service.postgres_pid(), service.valkey_pid()) if pid is not None]
 
 
-async def test_whoever_asks_ends_before_whoever_is_asked_and_a_second_start_finds_all(own: RunningService) -> None:
-    """A fund worker that cannot drain yet finds the account service and the simulator as before."""
+async def test_clients_end_before_their_servers_and_a_second_start_finds_all_data(own: RunningService) -> None:
+    """A fund worker that has not drained yet finds the account service and the simulator still running."""
     tokens = [(own.data_dir / name).read_text() for name in ("dev-token", "fund-token", "fund-dsn")]
     (fund,) = own.fund_pids()
     async with Client(own.base_url, own.token) as client:

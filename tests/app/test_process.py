@@ -1,4 +1,4 @@
-"""The process around the service: how it refuses to start, how it stops, and what it finds when it starts again."""
+"""The process around the service: its refusals to start, its stop, and its restart."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.app import claims
-from fundledger.app.cli import main
-from fundledger.app.settings import BadSetting, read_settings
+from fundledger.app.commands.cli import main
+from fundledger.app.host import preflight as claims
+from fundledger.settings import BadSetting, read_settings
 from tests.support.client import Client, new_id, voucher
 from tests.support.running import RunningService, free_port, run
 from tests.support.waiting import eventually
@@ -25,7 +25,7 @@ from tests.support.wire import connected, request
 
 @pytest.fixture(scope="module")
 async def own() -> AsyncIterator[RunningService]:
-    """A service that the tests of this module may stop, kill and start again."""
+    """Start a service that the tests of this module may stop, kill and start again."""
     service = RunningService(workers=2)
     try:
         yield service
@@ -37,7 +37,7 @@ async def own() -> AsyncIterator[RunningService]:
 
 @pytest.fixture
 async def restarted(own: RunningService) -> RunningService:
-    """Running, whatever the test before left."""
+    """Return the service, running, in whatever state the test before left it."""
     if not own.is_running():
         await own.start()
     return own
@@ -49,7 +49,7 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
-# --- What keeps it from starting ------------------------------------------------------------------------------------
+# --- Refusals to start ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def one_line(text: str) -> str:
         ("POSTGRES_MEMORY_MB", "-5", "0"),
         ("FUND", "perhaps", "'on' or 'off'"),
         ("FUND_PORT", "0", "1"),
-        ("FUND_PORT", "8080", "another port than FUNDLEDGER_PORT"),
-        ("SIMULATOR_PORT", "8081", "another port than FUNDLEDGER_FUND_PORT"),
+        ("FUND_PORT", "8080", "a port other than FUNDLEDGER_PORT"),
+        ("SIMULATOR_PORT", "8081", "a port other than FUNDLEDGER_FUND_PORT"),
         ("ACCOUNT_URL", "127.0.0.1:8080", "http://HOST:PORT"),
         ("ACCOUNT_URL", "ftp://host", "http://HOST:PORT"),
         ("ACCOUNT_URL", "http://host:seven", "http://HOST:PORT"),
@@ -256,7 +256,7 @@ async def test_a_ledger_of_another_layout_is_refused(service: RunningService, tm
     assert done.returncode == 2
     line = one_line(done.stderr)
     assert "FUNDLEDGER_SHARDS=7" in line
-    assert "accepted is 1" in line
+    assert line.endswith("set 1")
 
 
 async def test_the_dev_profile_listens_on_loopback_only(tmp_path: Path) -> None:
@@ -265,14 +265,14 @@ async def test_the_dev_profile_listens_on_loopback_only(tmp_path: Path) -> None:
     assert "FUNDLEDGER_HOST='0.0.0.0'" in one_line(done.stderr)
 
 
-# --- What it leaves readable ----------------------------------------------------------------------------------------
+# --- Readable files -------------------------------------------------------------------------------------------------
 
 
 SECRET_FILES = ("dev-token", "fund-token", "account-dsn", "fund-dsn", "postgres-password", "keys/mac-1.key")
 
 
 def secrets_of(platform: RunningService) -> dict[str, str]:
-    """By where they stand."""
+    """Return the secrets by their files."""
     found = {"dev-token": platform.token, "fund-token": (platform.data_dir / "fund-token").read_text().strip()}
     for name, dsn in (("account-dsn", platform.dsn), ("fund-dsn", platform.fund_dsn)):
         found[name] = dsn.partition("://")[2].partition("@")[0].rpartition(":")[2]
@@ -283,7 +283,7 @@ def secrets_of(platform: RunningService) -> dict[str, str]:
 
 
 def processes_of(platform: RunningService) -> dict[str, list[int]]:
-    """Every process of both services, by what it is."""
+    """Return every process of both services by its role."""
     assert platform.process is not None
     found = {
         "supervisor": [platform.process.pid],
@@ -369,11 +369,11 @@ async def test_what_was_accepted_before_sigterm_is_answered_before_the_end(resta
             wires = [await stack.enter_async_context(connected(restarted.base_url)) for _ in range(12)]
             for i, wire in enumerate(wires):
                 body = voucher(a, b, 1)
-                if i % 2:  # on the short path
+                if i % 2:  # on the fast path
                     await wire.send(request("GET", "/healthz", None))
                     assert (await wire.reply()).status == 200
                 await wire.send(request("POST", "/v1/vouchers", restarted.token, json.dumps(body).encode()))
-            # All have been read once every worker has answered another request on each connection's behalf.
+            # All payments have been read once every worker has answered other requests.
             await eventually(lambda: waiting_for_locks(holder), "payments wait for the lock")
             async with Client(restarted.base_url, restarted.token) as client:
                 for _ in range(10):

@@ -1,4 +1,4 @@
-"""The short path of a payment and the ordinary one give the same answers, whatever the bytes look like on the wire."""
+"""The fast path of a payment and the ordinary path give the same responses, however the bytes arrive."""
 
 import asyncio
 import json
@@ -17,13 +17,13 @@ BALANCE = 1_000_000
 
 @pytest.fixture(scope="module")
 async def pair(service: RunningService) -> AsyncIterator[tuple[str, str]]:
-    """Two merchants, the first of them rich."""
+    """Open the accounts of two merchants; the first has a large balance."""
     async with Client(service.base_url, service.token) as client:
         yield await client.merchant(BALANCE), await client.merchant()
 
 
 class Ways:
-    """Each way sends the same body of `POST /v1/vouchers` over a connection that was used before, or is new."""
+    """Ways to send one body of `POST /v1/vouchers`, over a connection that was used before, or a new one."""
 
     def __init__(self, service: RunningService) -> None:
         self.service = service
@@ -34,7 +34,7 @@ class Ways:
         )
 
     async def warm(self, wire: Wire) -> None:
-        """After this the connection is idle and kept alive: the next payment takes the short path."""
+        """Make the connection idle and kept alive: the next payment takes the fast path."""
         await wire.send(request("GET", "/healthz", self.service.token))
         assert (await wire.reply()).status == 200
 
@@ -71,7 +71,7 @@ class Ways:
             return await wire.reply()
 
     async def other_request_is_answered(self) -> None:
-        """By then the server has read what was sent before."""
+        """Wait until the server has read all bytes sent before."""
         async with connected(self.service.base_url) as other:
             await self.warm(other)
 
@@ -119,7 +119,7 @@ class Ways:
             await wire.send(self.whole(b"", Expect="100-continue", Content_Length=str(len(body))))
             first = await wire.reply()
             if first.status == 413:
-                return first  # what is too large is told before it is sent
+                return first  # a body that is too large is refused before it is sent
             assert first.status == 100
             await wire.send(body)
             return await wire.reply()
@@ -146,7 +146,7 @@ class Ways:
             return await wire.reply()
 
     async def with_a_query(self, body: bytes) -> Reply:
-        """An empty query names the same resource, and is not on the short path."""
+        """Send a request with an empty query, which names the same resource and is not on the fast path."""
         async with connected(self.service.base_url) as wire:
             await self.warm(wire)
             await wire.send(request("POST", "/v1/vouchers?", self.service.token, body))
@@ -190,7 +190,7 @@ REQUESTS: dict[str, tuple[Asked, int]] = {
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
-    """All of an answer but its time, its voucher id, the request's id, and what is left of the quota."""
+    """Return a reply without its time, its voucher id, the request id, and the rest of the quota."""
     headers = {
         name: value
         for name, value in reply.headers.items()
@@ -213,7 +213,7 @@ async def test_every_way_gets_the_same_answer(
     if asked == "empty" and way.startswith("chunked"):
         return  # an empty chunked body is the end mark alone, which `chunked` sends
     if asked == "too large" and way == "byte_by_byte":
-        return  # 65,000 segments prove nothing that `in_pieces` does not
+        return  # 65,000 segments prove no more than `in_pieces` does
     assert comparable(await getattr(ways, way)(body(*pair))) == comparable(expected)
 
 
@@ -378,7 +378,7 @@ async def test_close_behind_a_payment_is_answered_before_the_end(
         assert await wire.is_closed()
 
 
-# --- Clients that go, or are slow -----------------------------------------------------------------------------------
+# --- Clients that disconnect, or are slow ---------------------------------------------------------------------------
 
 
 async def posted(client: Client, id_: str) -> bool:
@@ -386,7 +386,7 @@ async def posted(client: Client, id_: str) -> bool:
 
 
 @pytest.mark.parametrize("how", ["reset", "half-close", "close"])
-async def test_a_payment_is_posted_although_its_client_went_and_a_repeat_is_told(
+async def test_a_payment_is_posted_although_its_client_disconnects_and_a_retry_is_a_replay(
     service: RunningService, client: Client, pair: tuple[str, str], how: str
 ) -> None:
     ways = Ways(service)
@@ -402,7 +402,7 @@ async def test_a_payment_is_posted_although_its_client_went_and_a_repeat_is_told
                 await asyncio.sleep(0)
                 wire.abort()
         if how != "reset":
-            # What was sent before an orderly end has arrived; a reset may take it along.
+            # Bytes sent before an orderly close have arrived; a reset may discard them.
             await eventually(lambda id_=id_: posted(client, id_), "the voucher is posted")
             again = await client.post("/v1/vouchers", body=body)
             assert (again.status, again.is_replay) == (200, True)
@@ -412,7 +412,7 @@ async def test_a_payment_is_posted_although_its_client_went_and_a_repeat_is_told
             assert (again.status, again.is_replay) == (200, True)
 
 
-async def test_a_slow_client_keeps_nobody_waiting(
+async def test_a_slow_client_keeps_no_other_client_waiting(
     service: RunningService, client: Client, pair: tuple[str, str]
 ) -> None:
     ways = Ways(service)
@@ -435,7 +435,7 @@ async def test_a_slow_client_keeps_nobody_waiting(
 async def test_a_client_that_does_not_read_loses_nothing(
     service: RunningService, client: Client, pair: tuple[str, str]
 ) -> None:
-    """Its answers wait; when it reads at last they are all there, in order."""
+    """Its responses wait; when the client reads at last, they are all there, in order."""
     ways = Ways(service)
     bodies = [good(*pair) for _ in range(300)]
     async with connected(service.base_url) as wire:
@@ -447,7 +447,7 @@ async def test_a_client_that_does_not_read_loses_nothing(
     assert [reply.json["id"] for reply in replies] == [json.loads(body)["id"] for body in bodies]
 
 
-async def test_a_connection_is_used_again_and_again(service: RunningService, pair: tuple[str, str]) -> None:
+async def test_a_connection_is_used_repeatedly(service: RunningService, pair: tuple[str, str]) -> None:
     ways = Ways(service)
     async with connected(service.base_url) as wire:
         for i in range(60):

@@ -1,4 +1,4 @@
-"""Whether an earlier voucher is recorded: whatever becomes of the read, who waits for it is answered, and soon."""
+"""The look-up of replays: a request that waits for the read is answered soon, whatever happens to the read."""
 
 import asyncio
 import uuid
@@ -8,13 +8,13 @@ import asyncpg
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.app import repeats
-from fundledger.app.repeats import IDS_AT_ONCE, Repeats
+from fundledger.app.http.admission import replays as repeats
+from fundledger.app.http.admission.replays import IDS_AT_ONCE, Repeats
 from tests.support.waiting import eventually
 
 
 class Reads:
-    """A pool: each read answers what the test says, once it says so."""
+    """A pool whose reads return the test's results, when the test releases them."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -42,7 +42,7 @@ async def within(repeats: Repeats, id_: UUID) -> bool:
 
 async def test_what_is_recorded_is_known_and_nothing_else() -> None:
     recorded, other = new(), new()
-    found = Repeats(Reads([recorded]))  # type: ignore[arg-type]
+    found = Repeats(Reads([recorded]), "known")  # type: ignore[arg-type]
     assert await asyncio.gather(found.known(recorded), found.known(other)) == [True, False]
 
 
@@ -60,22 +60,22 @@ async def test_a_read_that_fails_in_whatever_way_answers_all_who_wait_and_the_ne
     fault: Exception,
 ) -> None:
     reads = Reads(fault)
-    lookup = Repeats(reads)  # type: ignore[arg-type]
+    lookup = Repeats(reads, "known")  # type: ignore[arg-type]
     ids = [new(), new()]
     assert await asyncio.gather(*(within(lookup, id_) for id_ in ids)) == [False, False]
     assert await within(lookup, ids[0])
     assert len(reads.asked) == 2
 
 
-async def test_whoever_waits_for_a_read_that_hangs_is_answered_in_time_and_no_other_read_is_made() -> None:
+async def test_requests_that_wait_for_a_hanging_read_are_answered_in_time_and_no_other_read_is_made() -> None:
     reads = Reads()
     reads.goes_on.clear()
-    lookup = Repeats(reads)  # type: ignore[arg-type]
+    lookup = Repeats(reads, "known")  # type: ignore[arg-type]
     # Each of them is answered while the read still hangs.
     assert await asyncio.gather(*(within(lookup, new()) for _ in range(5))) == [False] * 5
     assert await asyncio.gather(*(within(lookup, new()) for _ in range(2 * IDS_AT_ONCE))) == [False] * 2 * IDS_AT_ONCE
     assert len(reads.asked) == 1
-    # Nobody waits behind those that nobody waits for: there is no room, which is told at once.
+    # No further request waits behind reads without waiters: the look-up reports immediately that it has no room.
     assert not lookup.has_room()
     assert await lookup.known(new()) is False
     reads.goes_on.set()
@@ -87,7 +87,7 @@ async def test_a_lookup_that_is_ended_answers_those_who_wait(monkeypatch: pytest
     monkeypatch.setattr(repeats, "WAIT_S", 60.0)
     reads = Reads()
     reads.goes_on.clear()
-    lookup = Repeats(reads)  # type: ignore[arg-type]
+    lookup = Repeats(reads, "known")  # type: ignore[arg-type]
     waiting = asyncio.create_task(lookup.known(new()))
     await eventually(lambda: reads.asked, "it is read")
     assert lookup._reading is not None

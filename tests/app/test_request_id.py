@@ -1,13 +1,13 @@
-"""`Request-Id`: echoed, made where it is missing, in every answer, in problems, and in the log; `GET /` for people."""
+"""`Request-Id`: echoed, or assigned if missing, in every response, in problems, and in the log; `GET /` for people."""
 
 import asyncio
 import json
 
 import pytest
 
-from fundledger.app.problems import malformed
-from fundledger.app.reply import Reply
-from fundledger.app.request_id import stamped
+from fundledger.app.http.problems import malformed
+from fundledger.app.http.wire.reply import Reply
+from fundledger.app.http.wire.request_id import stamped
 from tests.support.answers import is_problem
 from tests.support.client import Client, voucher
 from tests.support.running import RunningService
@@ -24,7 +24,7 @@ async def test_the_id_that_was_sent_comes_back(platform: RunningService, path: s
                 assert answer.json["request_id"] == "req_7.A-b"
 
 
-async def test_payments_of_the_short_path_have_one_too(client: Client) -> None:
+async def test_payments_of_the_fast_path_have_one_too(client: Client) -> None:
     a, b = await client.merchant(10), await client.merchant()
     good = await client.post("/v1/vouchers", voucher(a, b, 1), headers={"Request-Id": "mine"})
     bad = await client.post("/v1/vouchers", voucher(a, b, 100), headers={"Request-Id": "mine"})

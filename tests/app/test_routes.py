@@ -1,4 +1,4 @@
-"""What every route does alike, and the routes that are not about money."""
+"""Rules that hold for every route, and the routes that do not move money."""
 
 import time
 import uuid
@@ -86,7 +86,7 @@ async def test_another_method_is_405_and_names_the_right_one(client: Client, met
     right = {allowed for allowed, other in ALL if other == path}
     for wrong in {"GET", "POST", "PUT", "PATCH", "DELETE"} - right:
         if wrong == "GET" and path == "/v1/vouchers/batch":
-            continue  # a voucher id may stand there
+            continue  # a voucher id fits this path
         answer = await client.request(wrong, path, b"{}" if wrong != "GET" else None)
         assert is_problem(answer, 405, "method-not-allowed")
         assert method in answer.headers["Allow"]
@@ -130,7 +130,7 @@ async def test_answers_are_not_to_be_stored(client: Client) -> None:
         assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_a_problem_never_tells_a_balance(client: Client) -> None:
+async def test_a_problem_never_contains_a_balance(client: Client) -> None:
     a, b = await client.merchant(123_456_789), await client.merchant()
     hold = f"hold:{uuid.uuid4().hex}"
     await client.post("/v1/holds", {"id": hold, "account": a, "amount": 23_456_789})
@@ -144,7 +144,7 @@ async def test_a_problem_never_tells_a_balance(client: Client) -> None:
         assert not any(secret in answer.body for secret in (b"123456789", b"100000000", b"23456789"))
 
 
-# --- What is not money -------------------------------------------------------------------------------------------------
+# --- Routes without money ----------------------------------------------------------------------------------------------
 
 
 async def test_health_and_readiness(client: Client) -> None:

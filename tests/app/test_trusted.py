@@ -1,4 +1,4 @@
-"""What the fund service sends was limited at its own door: here it meets no quota, and is shed last."""
+"""Requests of the fund service have passed its own limits: in the account service they have no quota and are shed last."""
 
 import json
 import time
@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
-from fundledger.app import vouchers
-from fundledger.app.gate import Gate
-from fundledger.app.hotkeys import HotKeys
-from fundledger.app.moved import moved
-from fundledger.app.passage import Passage
-from fundledger.app.service import FUND_MODULE
-from fundledger.ratelimit.bucket import SPACE, Bucket
-from fundledger.ratelimit.buckets import Buckets
+from fundledger.app.account import vouchers
+from fundledger.app.account.service import FUND_MODULE
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import parse
-from fundledger.ratelimit.shedding import Shedder
-from fundledger.ratelimit.store import Store
+from fundledger.ratelimit.quota.bucket import SPACE, Bucket
+from fundledger.ratelimit.quota.buckets import Buckets
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.quota.store import Store
+from fundledger.ratelimit.shedding.shedder import Shedder
+from fundledger.ratelimit.stats import Limits
 from tests.app.test_answered import POLICIES, Service, a_payment, send, service
 from tests.ratelimit.test_limiter import Near
 from tests.support.wire import connected
@@ -35,7 +34,7 @@ BODIES: dict[str, Any] = {
 
 @pytest.fixture
 async def trusting(service: Service) -> AsyncIterator[Service]:
-    """Every request comes from the fund service; more than ten of one merchant are too many for anybody else."""
+    """Return a service whose requests all come from the fund service; other callers may send ten of one merchant."""
     limiter = Limiter(parse(POLICIES), Near(service.world, 1), Limits())  # type: ignore[arg-type]
     service.gate = Gate(limiter, Shedder(1.0, 100), HotKeys(), FUND_MODULE)
     service.module = lambda authorization: None if authorization is None else FUND_MODULE  # type: ignore[method-assign]
@@ -43,7 +42,7 @@ async def trusting(service: Service) -> AsyncIterator[Service]:
 
 
 def entered(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[ApiClass]:
-    """The classes of what is let in from now on."""
+    """Record the classes of the requests that are admitted from now on."""
     classes: list[ApiClass] = []
     enter = Shedder.enter
 
@@ -72,23 +71,23 @@ async def test_the_fund_service_meets_no_quota_and_is_of_the_class_that_is_shed_
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_gate_that_trusts_nobody_refuses_the_same(trusting: Service, path: str) -> None:
+async def test_without_a_trusted_module_the_same_requests_are_rejected(trusting: Service, path: str) -> None:
     trusting.gate.trusted = None
     async with connected(trusting.base_url) as wire:
         statuses = {(await send(wire, BODIES[path], {}, path)).status for _ in range(15)}
     assert 429 in statuses
 
 
-async def test_a_shut_door_is_open_for_what_the_fund_service_posts_and_shut_for_what_it_reads(
+async def test_early_rejection_spares_postings_of_the_fund_service_and_not_its_reads(
     trusting: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shedder, "is_shut", lambda self, api_class: api_class is not ApiClass.CONFIRM)
     gate = trusting.gate
     for method, is_open in (("POST", True), ("GET", False)):
-        passage = Passage(FUND_MODULE, time.monotonic(), None, ApiClass.QUERY)
+        passage = Admission(FUND_MODULE, time.monotonic(), None, ApiClass.QUERY)
         assert gate.recognise(passage, method)
         assert (gate.at_the_door(passage) is None) is is_open
-    stranger = Passage("dev", time.monotonic(), None, ApiClass.BATCH)
+    stranger = Admission("dev", time.monotonic(), None, ApiClass.BATCH)
     assert not gate.recognise(stranger)
     assert gate.at_the_door(stranger) is not None
 
@@ -101,10 +100,10 @@ async def test_repeats_in_a_batch_of_the_fund_service_give_nothing_back_that_was
         async with connected(trusting.base_url) as wire:
             assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200
         assert trusting.spent() == 0
-        # The twin: to give back what was not charged shows.
-        monkeypatch.setattr(
-            Gate, "refund_voucher", lambda gate, passage, voucher: gate.refund_one(passage, *moved(voucher.lines))
-        )
+        # The twin refunds tokens that were not charged, and the counts show it.
+        refund_one = Gate.refund_one
+        untrusted = Admission(FUND_MODULE, 0.0, None, ApiClass.BATCH)
+        monkeypatch.setattr(Gate, "refund_one", lambda gate, _, *moved: refund_one(gate, untrusted, *moved))
         async with connected(trusting.base_url) as wire:
             assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200
         merchant = trusting.gate.limiter.chain(FUND_MODULE, ApiClass.PAYMENT, "m:1", None).buckets[-1]  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""The embedded Valkey: it starts, comes back when it was killed, ends with its supervisor, and nobody depends on it."""
+"""The embedded Valkey: it starts, is restarted after a kill, and ends with its supervisor; no service depends on it."""
 
 import asyncio
 import os
@@ -15,10 +15,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from fundledger.app import valkey as app_valkey
-from fundledger.app.settings import Settings
-from fundledger.app.supervisor import Supervisor
-from fundledger.app.valkey import EmbeddedValkey, ValkeyFault
+from fundledger.app.host import valkey as app_valkey
+from fundledger.app.host.supervisor import Supervisor
+from fundledger.app.host.valkey import EmbeddedValkey, ValkeyFault
+from fundledger.settings import Settings
 from tests.support.client import Client
 from tests.support.running import RunningService, free_port, run
 from tests.support.valkey import OwnValkey
@@ -32,7 +32,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-# --- By itself ------------------------------------------------------------------------------------------------------
+# --- Valkey alone ---------------------------------------------------------------------------------------------------
 
 
 async def test_it_listens_on_its_socket_only_and_keeps_nothing(valkey: str) -> None:
@@ -101,7 +101,7 @@ async def test_a_long_path_and_an_odd_one_are_served_too(tmp_path: Path) -> None
 
 CHILD = """
 import asyncio, pathlib, sys
-from fundledger.app.valkey import EmbeddedValkey
+from fundledger.app.host.valkey import EmbeddedValkey
 
 async def main():
     server = EmbeddedValkey(pathlib.Path(sys.argv[1]))
@@ -150,7 +150,7 @@ async def test_one_that_never_answers_is_a_fault_and_is_ended(monkeypatch: pytes
     assert not server.is_running()
 
 
-# --- Below the supervisor -------------------------------------------------------------------------------------------
+# --- Valkey below the supervisor ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ async def test_it_is_started_again_when_it_was_killed_and_payments_go_on(own: Ru
 
         await eventually(answers, "it answers at the same place")
         assert (await client.pay(a, b, 1)).status == 201
-    assert "the embedded Valkey died and is started again" in own.log.read_text()
+    assert "the embedded Valkey died and is restarted" in own.log.read_text()
 
 
 async def test_the_banner_names_its_socket(own: RunningService) -> None:
@@ -211,7 +211,7 @@ async def test_one_that_does_not_start_is_tried_again_in_the_background(
         await asyncio.gather(kept, return_exceptions=True)
         await server.stop()
     assert tries == 2
-    assert "each worker's own share" in caplog.text
+    assert "workers use local quotas" in caplog.text
 
 
 async def test_another_redis_switches_the_embedded_one_off(valkey: str) -> None:
@@ -232,7 +232,7 @@ async def test_a_service_without_any_valkey_serves(tmp_path: Path) -> None:
         assert (await service.verify())["ok"]
 
 
-# --- What the doctor says -------------------------------------------------------------------------------------------
+# --- `doctor` -------------------------------------------------------------------------------------------------------
 
 
 async def doctor(tmp_path: Path, url: str) -> dict[str, str]:
@@ -262,7 +262,7 @@ async def test_the_doctor_asks_the_given_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["unix:///nowhere/at.all", "redis://:verysecret@127.0.0.1:1", "redis://h/?db=x"])
-async def test_the_doctor_tells_that_the_given_one_does_not_answer(tmp_path: Path, url: str) -> None:
+async def test_the_doctor_reports_that_the_given_one_does_not_answer(tmp_path: Path, url: str) -> None:
     found = await doctor(tmp_path, url)
     assert found["Redis"].startswith("BAD")
     assert "does not answer" in found["Redis"]

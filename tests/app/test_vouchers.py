@@ -1,4 +1,4 @@
-"""Vouchers over HTTP: one, many, and back again."""
+"""Vouchers over HTTP: single, batches, and reversals."""
 
 import json
 import uuid
@@ -124,7 +124,7 @@ async def test_a_voucher_of_64_lines_with_the_largest_amounts(client: Client) ->
     assert (await client.balance(rich))["posted"] == 32 * most
 
 
-async def test_a_voucher_that_nobody_posted_is_not_found(client: Client) -> None:
+async def test_a_voucher_that_was_never_posted_is_not_found(client: Client) -> None:
     assert is_problem(await client.get(f"/v1/vouchers/{new_id()}"), 404, "not-found")
 
 

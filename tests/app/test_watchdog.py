@@ -1,4 +1,4 @@
-"""A process of either service that hangs is replaced; what it had been sent is answered by another, and the books hold."""
+"""A hanging process of either service is replaced; its requests are answered by another one, and the books verify."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ async def _counted(url: str, process: str) -> bool:
         try:
             answer = await client.get("/metrics")
         except aiohttp.ClientError:
-            return False  # the one that listens is being replaced
+            return False  # the process that listens is being replaced
     if answer.status != 200:
         return False
     page = answer.body.decode()

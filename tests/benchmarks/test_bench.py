@@ -1,4 +1,4 @@
-"""The bench as a whole, small: what is sent is what the service takes, and a proof that fails is a failure."""
+"""The bench as a whole, small: the service accepts what the bench sends, and a failed proof is a failure."""
 
 import io
 import json
@@ -18,15 +18,15 @@ import pytest
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from fundledger.benchmarks import bench, database, mechanisms, noop, report
-from fundledger.benchmarks.closed_loop import closed_loop
-from fundledger.benchmarks.figures import Floor, rate_figure
-from fundledger.benchmarks.machine import Processors
-from fundledger.benchmarks.progress import Progress
-from fundledger.benchmarks.runs import Run
-from fundledger.benchmarks.service import Service
-from fundledger.benchmarks.traffic import Traffic, merchant, service_traffic, sweep
-from fundledger.benchmarks.wrk import full_speed
+from benchmarks import bench, database, mechanisms, noop, report
+from benchmarks.closed_loop import closed_loop
+from benchmarks.figures import Floor, rate_figure
+from benchmarks.machine import Processors
+from benchmarks.progress import Progress
+from benchmarks.runs import Run
+from benchmarks.service import Service
+from benchmarks.traffic import Traffic, merchant, service_traffic, sweep
+from benchmarks.wrk import full_speed
 from tests.benchmarks.tiny import TinyServer
 from tests.support.client import Client
 from tests.support.length import unless_long
@@ -153,7 +153,7 @@ def test_shapes_of_traffic(driver: str) -> None:
             assert sum(ordered) == len(vouchers)
 
 
-def test_reference_that_is_not_there_is_told_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_reference_is_reported_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--reference", "/nowhere.py"]) == 2
     assert "/nowhere.py" in capsys.readouterr().err
 
@@ -284,8 +284,8 @@ def test_progress_off_a_terminal_is_a_line_when_something_is_done() -> None:
     assert stream.getvalue().count("\n") == 1
 
 
-def test_progress_tells_what_was_broken_off() -> None:
+def test_progress_shows_what_was_broken_off() -> None:
     stream = io.StringIO()
     with pytest.raises(ZeroDivisionError), Progress(stream).step("load"):
         _ = 1 / 0
-    assert "broken off" in stream.getvalue()
+    assert "interrupted" in stream.getvalue()

@@ -1,4 +1,4 @@
-"""The drivers: what they send, what they count, and from when they measure."""
+"""The load drivers: their requests, their counts, and the start of their measurements."""
 
 import asyncio
 import time
@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from fundledger.benchmarks.closed_loop import closed_loop
-from fundledger.benchmarks.open_loop import open_loop, poisson, steady, verdict_against
-from fundledger.benchmarks.runs import BenchFault, percentile, summary
-from fundledger.benchmarks.single_connection import single_connection
-from fundledger.benchmarks.wrk import read_report
+from benchmarks.closed_loop import closed_loop
+from benchmarks.open_loop import open_loop, poisson, steady, verdict_against
+from benchmarks.runs import BenchFault, percentile, summary
+from benchmarks.single_connection import single_connection
+from benchmarks.wrk import read_report
 from tests.benchmarks.tiny import TinyServer
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -49,7 +49,7 @@ def test_percentile_is_the_smallest_value_that_the_share_does_not_exceed(
     assert percentile(values, share) == expected
 
 
-def test_summary_sorts_and_tells_milliseconds() -> None:
+def test_summary_sorts_and_shows_milliseconds() -> None:
     latencies = [3_000_000, 1_000_000, 2_000_000]
     assert summary(latencies) == {"p50_ms": 2.0, "p99_ms": 3.0, "p999_ms": 3.0, "max_ms": 3.0}
 
@@ -66,7 +66,7 @@ def test_a_stall_is_felt_by_the_open_loop_and_hidden_by_the_closed_loop(connecti
     assert closed.max_ms >= STALL_S * 1000
     assert closed.p99_ms < STALL_S * 500, "one slow answer of 500 does not reach p99"
     assert felt.sent_in_time >= (500 if connections_max == 1000 else 300), "the driver did not stand still with it"
-    # Of 600 that were due, those of the first half of the stall waited for its second half at least.
+    # Of 600 due requests, those of the first half of the stall waited at least for its second half.
     assert felt.arrivals >= 599
     assert felt.p99_ms >= STALL_S * 500
     assert felt.max_ms >= STALL_S * 1000
@@ -96,7 +96,7 @@ def test_open_loop_gives_no_verdict_when_it_could_not_send() -> None:
         run = open_loop(server.port, repeat(REQUEST), steady(200), 1.0, rate=200, connections_max=1)
     assert run.sent_in_time <= 11
     assert run.no_verdict is not None
-    assert "of what was due, since all its connections waited" in run.no_verdict
+    assert "of the due requests, because all its connections were busy" in run.no_verdict
     assert run.max_ms >= 500, "who was never sent has waited"
 
 
@@ -119,7 +119,7 @@ def test_open_loop_gives_no_verdict_when_it_stood_still_itself() -> None:
     ("arrivals", "sent", "cpu_share", "unanswered", "expected"),
     [
         (0, 0, 0.1, 0, "nothing was due"),
-        (100, 94, 0.1, 0, "the driver sent 94% of what was due"),
+        (100, 94, 0.1, 0, "the driver sent 94% of the due requests"),
         (100, 95, 0.81, 0, "the driver used 81% of a processor"),
         (100, 95, 0.8, 1, "1 requests were not answered"),
         (100, 95, 0.8, 0, None),
@@ -184,10 +184,10 @@ def test_single_connection_reads_answers_in_pieces() -> None:
     assert run.answered == len(server.bodies) > 0
 
 
-def test_nobody_listening_is_told_in_one_line() -> None:
+def test_a_missing_server_is_reported_in_one_line() -> None:
     with TinyServer(well) as server:
         port = server.port
-    with pytest.raises(BenchFault, match=f"port {port} takes no connection"):
+    with pytest.raises(BenchFault, match=f"port {port} accepts no connection"):
         closed_loop(port, repeat(REQUEST), connections=1)
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of both services, small: the whole way, and the refund race."""
+"""The benchmarks of both services, small: the end-to-end path, and the refund race."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.benchmarks import bench, refund_race, whole
+from benchmarks import bench, refund_race, whole
 from tests.support.length import unless_long
 from tests.support.running import short_folder
 
@@ -41,9 +41,7 @@ def test_the_whole_way_is_measured_beside_the_account_service_and_proved(
     assert len(kept["figures"]) == 3
 
 
-def test_a_hundred_refunds_at_once_are_never_more_than_the_payment(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hundred_concurrent_refunds_never_exceed_the_payment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refund_race, "ROUNDS", unless_long(10, 1000))
     status, kept = report_of(folder, "--only", "refund-race")
     assert status == 0

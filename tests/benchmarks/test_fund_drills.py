@@ -1,10 +1,10 @@
-"""The drills of both services, short: the link between them is cut, processes are killed."""
+"""The chaos tests of both services, short: the link between them is cut, processes are killed."""
 
 from pathlib import Path
 
 import pytest
 
-from fundledger.benchmarks import cut, fund_kill
+from benchmarks import cut, fund_kill
 from tests.benchmarks.test_fund_bench import folder, report_of  # noqa: F401 - a fixture
 from tests.support.length import unless_long
 
@@ -22,7 +22,7 @@ def test_a_cut_of_the_link_strands_no_order(folder: Path, monkeypatch: pytest.Mo
         assert found["differences"] == {}
 
 
-def test_a_cut_is_felt_where_nobody_recovers_orders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_cut_shows_where_no_job_recovers_orders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     for name, seconds in (
         ("RATE", 60.0),
         ("BEFORE_S", 1.0),

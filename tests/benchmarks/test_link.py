@@ -1,11 +1,11 @@
-"""The link that a drill cuts: what goes through it is broken in the way that it says, and whole again after."""
+"""The link that a drill cuts: it breaks in the chosen way, and works again afterwards."""
 
 import asyncio
 import contextlib
 
 import pytest
 
-from fundledger.benchmarks.link import Link
+from benchmarks.link import Link
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,7 +51,7 @@ async def test_what_is_swallowed_arrives_late() -> None:
             writer.write(b"two\n")
             other_reader, other = await asyncio.open_connection("127.0.0.1", link.port)
             other.write(b"three\n")
-            # Others that are not cut have their answers meanwhile.
+            # Connections that are not cut are answered in the meantime.
             with Link(server.sockets[0].getsockname()[1]) as whole:
                 answers, asks = await asyncio.open_connection("127.0.0.1", whole.port)
                 for _ in range(50):

@@ -1,11 +1,13 @@
-"""The callers of Locust, from outside: against the service, and against a server that limits in its own way."""
+"""The callers of Locust, end to end: against the service, and against a server with limits of its own."""
 
 import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,37 +15,61 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from tests.benchmarks.tiny import TinyServer
+from tests.support.client import Client
 from tests.support.running import RunningService
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.drill
 
 ROOT = Path(__file__).parents[2]
 LOCUST = Path(sys.executable).with_name("locust")
+FUNDS = 10**12
 
 
-async def locust(url: str, token_file: Path, out: Path, *more: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    where = ["-f", str(ROOT / "fundledger/benchmarks/locustfile.py"), "-H", url, "--token-file", str(token_file)]
-    short = ["--users", "8", "--spawn-rate", "8", "--merchants", "5", "--run-time", "3s"]
-    return await asyncio.to_thread(
-        subprocess.run,
-        [LOCUST, *where, "--headless", "--only-summary", *short, "--json-file", str(out), *more],
+async def locust(
+    url: str, token_file: Path, out: Path, *more: str, until: Callable[[int], bool | Awaitable[bool]], **env: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run Locust until `until(its process id)` holds; tasks that have begun are completed."""
+    where = ["-f", str(ROOT / "benchmarks/locustfile.py"), "-H", url, "--token-file", str(token_file)]
+    callers = ["--users", "8", "--spawn-rate", "8", "--merchants", "5", "--run-time", "240s", "--stop-timeout", "60"]
+    process = subprocess.Popen(
+        [LOCUST, *where, "--headless", "--only-summary", *callers, "--json-file", str(out), *more],
         env={**os.environ, **env},
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=False,
     )
+
+    async def is_over() -> bool:
+        held = until(process.pid)
+        return process.poll() is not None or (await held if isinstance(held, Awaitable) else held)
+
+    try:
+        await eventually(is_over, "the callers have done what the test waits for", within_s=120)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = await asyncio.to_thread(process.communicate, timeout=120)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def rows(done: "subprocess.CompletedProcess[str]") -> dict[str, list[str]]:
-    """Of our own table: count, p50, p99, p99.9, failures, by the row's name."""
+    """Return the table that the locustfile prints: count, p50, p99, p99.9, failures, by the row's name."""
     found = re.findall(r"^((?:GET|POST) .{40})((?: +\S+){5})$", done.stdout, re.MULTILINE)
     return {name.strip(): cells.split() for name, cells in found}
 
 
 async def test_callers_of_all_classes_get_their_answers(service: RunningService, tmp_path: Path) -> None:
-    done = await locust(service.base_url, service.data_dir / "dev-token", tmp_path / "out")
+    async with Client(service.base_url, service.token) as client:
+
+        async def one_that_is_alone_has_paid(pid: int) -> bool:
+            answer = await client.get(f"/v1/accounts/locust:{1_000_000 + pid % 1000 * 1000}:available")
+            return answer.status == 200 and 0 < answer.json["balance"]["posted"] < FUNDS
+
+        done = await locust(
+            service.base_url, service.data_dir / "dev-token", tmp_path / "out", until=one_that_is_alone_has_paid
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     told = rows(done)
     for name in ("POST /v1/vouchers pay", "GET /v1/accounts/{id}", "POST /v1/vouchers alone"):
@@ -55,7 +81,7 @@ async def test_callers_of_all_classes_get_their_answers(service: RunningService,
 
 
 class Limiting:
-    """Admits three requests of one connection in a row, then one 429; `polite` ones say when to come back."""
+    """A server that admits three requests of one connection, then answers one 429; if `polite`, with Retry-After."""
 
     def __init__(self, *, polite: bool) -> None:
         self.polite = polite
@@ -86,13 +112,28 @@ class Limiting:
 
 
 async def against(limiting: Limiting, tmp_path: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    """Run Locust until a denied request has been sent again."""
     (tmp_path / "token").write_text("t\n")
     with TinyServer(limiting.answer) as limiting.server:
+        bodies = limiting.server.bodies
         url = f"http://127.0.0.1:{limiting.server.port}"
-        return await locust(url, tmp_path / "token", tmp_path / "out", *more)
+
+        def one_is_repeated(_: int) -> bool:
+            sent = vouchers_of(bodies)
+            return len(sent) > len(set(sent))
+
+        return await locust(url, tmp_path / "token", tmp_path / "out", *more, until=one_is_repeated)
 
 
-async def test_who_is_told_to_come_back_later_does_and_it_is_no_failure(tmp_path: Path) -> None:
+def never(_: int) -> bool:
+    return False
+
+
+def vouchers_of(bodies: list[bytes]) -> list[bytes]:
+    return [body for body in bodies if b'"entries"' in body]
+
+
+async def test_a_caller_that_is_asked_to_retry_later_does_so_and_it_is_no_failure(tmp_path: Path) -> None:
     limiting = Limiting(polite=True)
     done = await against(limiting, tmp_path, "Payer")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -105,7 +146,7 @@ async def test_who_is_told_to_come_back_later_does_and_it_is_no_failure(tmp_path
     policy = re.search(r"^merchant +500 in 1 s +(\d+) +\S+ +(\d+)", done.stdout, re.MULTILINE)
     assert policy is not None, done.stdout
     assert int(policy[1]) > int(policy[2]) > 0
-    assert "told 429, by policy: {'merchant':" in done.stdout
+    assert "limited (429), by policy: {'merchant':" in done.stdout
 
 
 async def test_a_refusal_that_does_not_say_when_to_come_back_is_a_failure(tmp_path: Path) -> None:
@@ -116,7 +157,7 @@ async def test_a_refusal_that_does_not_say_when_to_come_back_is_a_failure(tmp_pa
 
 
 async def test_who_is_alone_must_get_through_after_the_wait(tmp_path: Path) -> None:
-    """The server denies whoever comes fourth, however long it has waited."""
+    """The server rejects every fourth request, however long the client has waited."""
 
     class Stubborn(Limiting):
         async def answer(self, request: BaseRequest, number: int) -> web.StreamResponse:
@@ -135,6 +176,8 @@ async def test_load_that_grows_in_steps(tmp_path: Path) -> None:
     limiting = Limiting(polite=True)
     with TinyServer(limiting.answer) as limiting.server:
         url = f"http://127.0.0.1:{limiting.server.port}"
-        done = await locust(url, tmp_path / "token", tmp_path / "out", "Reader", "--run-time", "4s", SHAPE="steps")
+        done = await locust(
+            url, tmp_path / "token", tmp_path / "out", "Reader", "--run-time", "4s", until=never, SHAPE="steps"
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [int(n) for n in re.findall(r"Shape test updating to (\d+) users", done.stderr)] == [8, 16, 32, 64]

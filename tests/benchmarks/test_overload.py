@@ -1,4 +1,4 @@
-"""Overload and the limits drill, small: what they are made of, and that their reports are complete. No figure is held."""
+"""Overload and the limits drill, small: their parts work and their reports are complete. No figure is asserted."""
 
 import asyncio
 import json
@@ -14,15 +14,15 @@ import pytest
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from fundledger.benchmarks import bench, limits_drill, overload
-from fundledger.benchmarks.limits_drill import MODE, recovery_s
-from fundledger.benchmarks.mix import SHARES, Mix
-from fundledger.benchmarks.mixed_loop import Answer, MixedRun, mixed_loop
-from fundledger.benchmarks.open_loop import steady
-from fundledger.benchmarks.plot_lines import lines
-from fundledger.benchmarks.service import accepted
-from fundledger.benchmarks.tally import jain, served_shares, tally
-from fundledger.benchmarks.watch import Watch, series
+from benchmarks import bench, limits_drill, overload
+from benchmarks.limits_drill import MODE, recovery_s
+from benchmarks.mix import SHARES, Mix
+from benchmarks.mixed_loop import Answer, MixedRun, mixed_loop
+from benchmarks.open_loop import steady
+from benchmarks.plot_lines import lines
+from benchmarks.service import accepted
+from benchmarks.tally import jain, served_shares, tally
+from benchmarks.watch import Watch, series
 from tests.benchmarks.tiny import TinyServer
 from tests.support.length import unless_long
 from tests.support.running import short_folder
@@ -47,7 +47,7 @@ async def well(request: BaseRequest, number: int) -> web.StreamResponse:
     return web.Response(status=201, body=b"{}")
 
 
-# --- What it is made of ---------------------------------------------------------------------------------------------
+# --- Parts ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_mix_has_the_shares_that_were_asked_for_and_says_how_patient_it_is() -> None:
@@ -69,7 +69,7 @@ def test_a_mix_has_the_shares_that_were_asked_for_and_says_how_patient_it_is() -
     }
 
 
-def test_what_became_of_each_request_is_told_by_class_and_refusals_by_their_problem() -> None:
+def test_outcomes_are_reported_by_class_and_refusals_by_their_problem() -> None:
     async def moody(request: BaseRequest, number: int) -> web.StreamResponse:
         status = (201, 429, 503, 500)[number % 4]
         theirs, ours = "https://iana.org/assignments/http-problem-types#quota-exceeded", "urn:fundledger:problem:busy"
@@ -124,7 +124,7 @@ def test_a_tally_of_nothing_has_no_latencies() -> None:
 
 
 def modes(*values: float) -> list[tuple[int, dict[str, float]]]:
-    """Who is in fallback, every 500 ms."""
+    """Return samples of the workers in fallback, one every 500 ms."""
     return [(number * 500 * MS, {f'{MODE}{{mode="fallback"}}': value}) for number, value in enumerate(values)]
 
 
@@ -138,11 +138,11 @@ def modes(*values: float) -> list[tuple[int, dict[str, float]]]:
         ((1, 1, 0, 1, 0, 1, 0), 2.5),
     ],
 )
-def test_recovery_is_when_nobody_is_in_fallback_and_stays_out_of_it(values: tuple[float, ...], seconds: float) -> None:
+def test_recovery_is_when_no_worker_is_in_fallback_any_more(values: tuple[float, ...], seconds: float) -> None:
     assert recovery_s(modes(*values), 500 * MS, 3000 * MS) == pytest.approx(seconds)
 
 
-def test_a_mode_is_found_whatever_its_labels_and_one_that_is_not_told_is_no_recovery() -> None:
+def test_a_mode_is_found_whatever_its_labels_and_a_missing_one_is_no_recovery() -> None:
     by_worker = {f'{MODE}{{worker="0",mode="fallback"}}': 0.0, f'{MODE}{{worker="1",mode="fallback"}}': 1.0}
     assert limits_drill.in_fallback([(1, by_worker), (2, {})]) == [(1, True)]
     assert recovery_s([(1, {})], 0, 1000 * MS) is None
@@ -154,8 +154,8 @@ def test_a_fallback_is_an_alarm_unless_valkey_was_away() -> None:
     assert limits_drill.alarms(samples, [(1000 * MS, 2000 * MS)]) == 3
 
 
-def test_an_outage_is_told_as_the_share_of_the_limit_that_was_admitted_and_its_errors() -> None:
-    """1,000 a second for 12 s: half are admitted, nine tenths of that from 4 s to 8 s, when one more is refused by 500."""
+def test_an_outage_is_reported_as_the_admitted_share_of_the_limit_and_the_errors() -> None:
+    """1,000 a second for 12 s: half are admitted, nine tenths of that from 4 s to 8 s. One request is answered 500."""
 
     def status(ms: int) -> int:
         if ms == 5001:
@@ -208,13 +208,13 @@ def test_lines_are_drawn_also_where_there_is_nothing(log: bool) -> None:
     assert "a &amp; b" in drawn and "nan" not in drawn
 
 
-def test_settings_that_this_version_does_not_know_are_left_out_and_bad_values_are_told() -> None:
+def test_settings_that_this_version_does_not_know_are_left_out_and_bad_values_are_reported() -> None:
     assert accepted({"WORKERS": "3", "NO_SUCH_SETTING": "1"}) == {"WORKERS": "3"}
     with pytest.raises(bench.BenchFault, match="FUNDLEDGER_WORKERS"):
         accepted({"WORKERS": "many"})
 
 
-# --- The whole ------------------------------------------------------------------------------------------------------
+# --- The whole bench ------------------------------------------------------------------------------------------------
 
 
 def options(folder: Path, what: str) -> list[str]:
@@ -228,7 +228,7 @@ def kept(folder: Path) -> dict:
     return json.loads(next((folder / "out").glob("bench-*.json")).read_text())
 
 
-def test_overload_is_told_by_class_and_the_books_are_proved(
+def test_overload_is_reported_by_class_and_the_books_are_proved(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overload, "MULTIPLES", (0.5, 2))
@@ -254,7 +254,7 @@ def test_overload_is_told_by_class_and_the_books_are_proved(
     assert drawn == {"goodput", "p99"}
 
 
-def test_limits_drill_tells_what_became_of_the_limit_and_proves_the_books(
+def test_limits_drill_reports_the_effect_of_the_limit_and_proves_the_books(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("BEFORE_S", "OUTAGE_S", "AFTER_S", "KILLED_S"):

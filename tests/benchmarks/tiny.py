@@ -1,4 +1,4 @@
-"""A tiny server in a thread, whose answers a test decides."""
+"""A tiny server in a thread; a test supplies its responses."""
 
 import asyncio
 import threading
@@ -13,8 +13,10 @@ Handler = Callable[[BaseRequest, int], Awaitable[web.StreamResponse]]
 
 
 class TinyServer:
-    """`handler(request, n)` answers the n-th request, from 1. `bodies` are what came, in that order. `backlog` is how
-    many connections may wait to be taken."""
+    """An HTTP server; `handler(request, n)` answers the n-th request, from 1.
+
+    `bodies` are the received bodies, in that order. `backlog` is the number of connections that may wait for accept.
+    """
 
     def __init__(self, handler: Handler, backlog: int = 1024) -> None:
         self._handler = handler

@@ -1,4 +1,4 @@
-"""A server that says what a real one hardly ever says: it answers each request with the next of its lines."""
+"""A server for responses that a real service rarely sends: it answers each request with the next of its lines."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ class Asked(NamedTuple):
 
 
 class Say(NamedTuple):
-    """`bytes_max`: the connection is cut after so many of them; `closes`: it is, once the answer is out."""
+    """A response. `bytes_max`: the connection is cut after this many bytes; `closes`: after the whole response."""
 
     status: int = 200
     body: Any = b"{}"
@@ -42,7 +42,9 @@ def problem(status: int, code: str, **headers: str) -> Say:
 
 
 class Stub:
-    """`says`: one line for each request, the last one for all that follow; NOTHING keeps the request waiting."""
+    """The server. `says`: one response for each request, the last one for all later ones; NOTHING leaves a request
+    unanswered.
+    """
 
     def __init__(self, *says: Say | None) -> None:
         self.says: Sequence[Say | None] = says
@@ -62,7 +64,7 @@ class Stub:
         await self._server.wait_closed()
 
     def hang_up(self) -> None:
-        """Every connection is closed, as a service does with those that are idle for long."""
+        """Close every connection, as a service does with connections that are idle for long."""
         for writer in self._writers:
             writer.close()
 

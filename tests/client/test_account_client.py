@@ -1,4 +1,4 @@
-"""The client of the account service against the one that really runs."""
+"""The client of the account service against the running service."""
 
 import re
 import uuid
@@ -14,7 +14,7 @@ import pytest
 from fundledger.client import AccountService, Refused, Voucher, credit, debit
 from tests.support.running import RunningService
 
-PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "client.md"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def named() -> str:
 
 
 async def opened(accounts: AccountService) -> tuple[str, str]:
-    """A bank account and one of a merchant."""
+    """Open an account of the bank and one of a merchant."""
     name = named()
     bank, merchant = f"bank:{name}", f"merchant:{name}:available"
     await accounts.open_account(bank, "platform", "bank", "CNY")

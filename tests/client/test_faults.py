@@ -1,4 +1,4 @@
-"""Whatever goes wrong between a client and a service has one name, and says whether to send it again."""
+"""Every fault between a client and a service has one name, and states whether a retry is safe."""
 
 import asyncio
 import uuid
@@ -52,7 +52,7 @@ def posted(*vouchers: Voucher) -> Say:
 
 
 FAULTS: list[tuple[str, Say | None, type[Exception], type[Exception], float | None]] = [
-    # what the server does, what a write is told, what a read is told, how long to wait
+    # the server's action, the fault of a write, the fault of a read, seconds to wait
     ("cuts before it answers", CUT, OutcomeUnknown, Unavailable, None),
     ("cuts in the head", Say(bytes_max=20), OutcomeUnknown, Unavailable, None),
     ("cuts in the body", Say(body=b"{" + b" " * 999, bytes_max=200), OutcomeUnknown, Unavailable, None),
@@ -107,7 +107,7 @@ def test_every_fault_says_whether_to_send_it_again(fault: Any, retry_is_safe: bo
     assert (fault.retry_is_safe, fault.undone) == (retry_is_safe, undone)
 
 
-async def test_nothing_was_done_when_nobody_listens() -> None:
+async def test_nothing_was_done_when_no_server_listens() -> None:
     async with AccountService(f"http://127.0.0.1:{free_port()}", "t") as accounts:
         with pytest.raises(Unavailable):
             await accounts.post_voucher(VOUCHER)
@@ -134,8 +134,8 @@ async def test_a_wrong_token_is_unauthorized(service: RunningService) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://here", "http://"])
-def test_what_is_no_url_is_told_at_once(url: str) -> None:
-    with pytest.raises(ValueError, match="no URL"):
+def test_an_invalid_url_is_refused_immediately(url: str) -> None:
+    with pytest.raises(ValueError, match="not an http"):
         AccountService(url, "t")
 
 
@@ -279,7 +279,7 @@ async def test_retries_end_with_the_last_fault() -> None:
 
 
 @pytest.mark.parametrize("last", [UNAVAILABLE, problem(429, "quota-exceeded", Retry_After="0")])
-async def test_an_unknown_outcome_stays_unknown_whatever_a_later_attempt_is_told(last: Say) -> None:
+async def test_an_unknown_outcome_stays_unknown_whatever_a_later_attempt_returns(last: Say) -> None:
     async with Stub(CUT, last) as stub, AccountService(stub.url, "t", retries=QUICK) as accounts:
         with pytest.raises(OutcomeUnknown):
             await accounts.post_voucher(VOUCHER)
@@ -310,7 +310,7 @@ def test_a_wait_doubles_up_to_its_cap_and_is_never_shorter_than_the_service_asks
     assert 0.05 <= min(waits) < max(waits) <= 0.1
 
 
-async def test_a_service_is_told_how_long_its_caller_waits() -> None:
+async def test_a_request_states_how_long_its_caller_waits() -> None:
     async with Stub(Say(200, b"{}")) as stub:
         to = Connection(stub.url, None, timeout_s=2.0)
         await to.open()
@@ -337,7 +337,7 @@ async def cut_before_an_answer() -> None:
 
 
 async def unknown_then_not_done() -> None:
-    await test_an_unknown_outcome_stays_unknown_whatever_a_later_attempt_is_told(UNAVAILABLE)
+    await test_an_unknown_outcome_stays_unknown_whatever_a_later_attempt_returns(UNAVAILABLE)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def events(*seqs: int, next_: int | None = None) -> Say:
     return Say(200, {"events": [{"seq": seq, "kind": "pay"} for seq in seqs], "next": next_})
 
 
-async def test_events_are_told_page_by_page_each_after_the_last() -> None:
+async def test_events_come_page_by_page_each_after_the_last() -> None:
     says = [events(3, 4, next_=4), events(7, next_=9), events(next_=9)]
     async with Stub(*says) as stub, AccountService(stub.url, "t") as accounts:
         found = [event async for event in accounts.events(after=2, limit=2, follow=False)]

@@ -1,4 +1,4 @@
-"""The client of the fund service against the platform that really runs."""
+"""The client of the fund service against the running platform."""
 
 import re
 import uuid
@@ -10,7 +10,7 @@ import pytest
 
 from fundledger.client import Fee, FeeRule, FundService, OrderRefused, Payment, Refused, Unauthorized
 
-PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "client.md"
 CHANNEL = "simulator"
 
 
@@ -22,7 +22,7 @@ async def fund(platform: Any) -> AsyncIterator[FundService]:
 
 @pytest.fixture
 async def merchant(fund: FundService) -> str:
-    """One with a balance of 9,900: a payment of 10,000 at 1 percent, its number `p`."""
+    """Create a merchant with a balance of 9,900: a payment of 10,000 at 1 percent, its number `p`."""
     name = f"c{uuid.uuid4().hex}"
     await fund.create_merchant(name, "A shop", "CNY", fee=Fee(basis_points=100))
     order = await fund.wait_until_settled(await fund.pay(name, "p", 10_000, "CNY", CHANNEL))
@@ -65,7 +65,7 @@ async def test_an_order_is_taken_once_found_and_listed(fund: FundService, mercha
     assert refused.value.problem.code == "order-no-reused"
 
 
-async def test_payments_are_taken_many_at_once(fund: FundService, merchant: str) -> None:
+async def test_payments_are_accepted_in_batches(fund: FundService, merchant: str) -> None:
     payments = [Payment(merchant, f"m{n}", 100, "CNY", CHANNEL) for n in range(20)]
     payments.append(Payment(merchant, "usd", 100, "USD", CHANNEL))
     results = await fund.pay_many(payments)
@@ -145,7 +145,7 @@ async def test_what_is_the_platforms_own_is_booked_and_reversed(fund: FundServic
     assert (await fund.wait_until_settled(paid)).state == "posted"
 
 
-async def test_events_tell_of_an_order(fund: FundService, merchant: str) -> None:
+async def test_an_order_has_events(fund: FundService, merchant: str) -> None:
     async for event in fund.events(wait_s=1, limit=1000):
         if event.members.get("merchant") == merchant:
             break

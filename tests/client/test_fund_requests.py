@@ -1,4 +1,4 @@
-"""What the client sends is what the fund service takes, kind by kind; what it answers comes back typed."""
+"""The fund service accepts each kind of request that the client sends; its responses are typed."""
 
 import uuid
 from collections.abc import Awaitable, Callable
@@ -20,8 +20,8 @@ from fundledger.client import (
     Unauthorized,
 )
 from fundledger.client.fund_types import PATHS
-from fundledger.fund.order import Kind
-from fundledger.fund.requests import REQUESTS, MerchantRequest
+from fundledger.fund.model.order import Kind
+from fundledger.fund.model.requests import REQUESTS, MerchantRequest
 from tests.client.stub import CUT, Say, Stub, problem
 
 ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
@@ -117,7 +117,7 @@ async def test_a_merchant_is_one_that_the_service_takes() -> None:
         (lambda fund: fund.approve(ID), f"/v1/adjustments/{ID}/approve", {}),
     ],
 )
-async def test_what_becomes_of_an_order_is_told_at_its_path(call: Call, path: str, body: dict[str, str]) -> None:
+async def test_the_outcome_of_an_order_is_at_its_path(call: Call, path: str, body: dict[str, str]) -> None:
     async with Stub(Say(200, ORDER, {"Idempotent-Replay": "true"})) as stub, FundService(stub.url, "t") as fund:
         assert (await call(fund)).replay
         assert (stub.asked[0].path, msgspec.json.decode(stub.asked[0].body)) == (path, body)
@@ -136,7 +136,7 @@ async def test_a_fee_rule_is_one_that_the_service_takes() -> None:
         }
 
 
-async def test_an_order_that_was_refused_is_told_from_a_request_that_was() -> None:
+async def test_a_refused_order_is_distinguished_from_a_refused_request() -> None:
     refusal = {"type": "urn:fundledger:problem:insufficient-funds", "status": 422, "detail": "d"}
     refused = {**ORDER, "state": "refused", "problem": refusal}
     kept = Say(422, {**refusal, "order": refused}, {"Content-Type": "application/problem+json"})
@@ -186,7 +186,7 @@ async def test_an_order_that_stays_uncertain_is_an_unknown_outcome() -> None:
             await fund.wait_until_settled(order, timeout_s=0.02)
 
 
-async def test_waiting_ends_at_once_when_the_caller_may_not_look() -> None:
+async def test_waiting_ends_immediately_when_the_caller_is_not_allowed_to_read() -> None:
     says = [Say(202, {**ORDER, "state": "posting"}), problem(401, "unauthorized")]
     async with Stub(*says) as stub, FundService(stub.url, "t") as fund:
         order = await fund.pay("m", "1", 5, "CNY", "c")

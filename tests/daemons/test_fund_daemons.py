@@ -1,4 +1,4 @@
-"""The process of daemons, as the supervisor starts it; and who watches it."""
+"""The process of background jobs, as the supervisor starts it, and the workers that watch it."""
 
 import asyncio
 import json
@@ -14,15 +14,15 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.app.daemons_list import _of_fund
+from fundledger.app.commands.daemons_list import _of_fund
 from fundledger.app.fund import daemons
+from fundledger.app.fund.config import FundProcessConfig
 from fundledger.app.fund.daemons import Told
-from fundledger.app.fund.order_line import FundOrder
-from fundledger.app.settings import SIMULATOR, Settings
 from fundledger.daemons.daemon import SQL
 from fundledger.daemons.watch import Standing, standings
-from fundledger.fund.channels.payouts import Payouts
+from fundledger.fund.jobs.payouts import Payouts
 from fundledger.security.keys import make_keys
+from fundledger.settings import SIMULATOR, Settings
 from tests.support.fund_http import a_fund_service
 from tests.support.orders import orders
 from tests.support.running import short_folder
@@ -38,11 +38,11 @@ async def told(path: Path) -> Told:
     return msgspec.json.decode(answer, type=Told)
 
 
-async def test_a_process_runs_every_daemon_and_gives_its_leases_back(fund_database: str, valkey: str) -> None:
+async def test_a_process_runs_every_background_job_and_releases_its_leases(fund_database: str, valkey: str) -> None:
     folder = short_folder()
     make_keys(folder / "fund-keys")
     settings = json.dumps({"stream": "on", "data_dir": str(folder)})
-    order = FundOrder(0, fund_database, str(folder), settings, valkey, "http://127.0.0.1:1", "token", {})
+    order = FundProcessConfig(0, fund_database, str(folder), settings, valkey, "http://127.0.0.1:1", "token", {})
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fundledger.app.fund.daemons", stdin=asyncio.subprocess.PIPE, env=dict(os.environ)
     )
@@ -78,7 +78,7 @@ async def test_a_process_runs_every_daemon_and_gives_its_leases_back(fund_databa
         await connection.close()
 
 
-async def test_a_worker_tells_of_daemons_that_nobody_runs(fund_database: str, tmp_path: Path) -> None:
+async def test_a_worker_reports_background_jobs_that_no_process_runs(fund_database: str, tmp_path: Path) -> None:
     connection = await asyncpg.connect(fund_database)
     try:
         await connection.execute(SQL["know"], ["payouts", "webhooks"], [60.0, 60.0])
@@ -95,7 +95,7 @@ async def test_a_worker_tells_of_daemons_that_nobody_runs(fund_database: str, tm
         assert told < datetime.now(UTC).timestamp() - 60
 
 
-async def test_daemons_that_are_run_by_hand_know_the_channels_that_serve_knows(
+async def test_background_jobs_that_are_run_by_hand_know_the_channels_that_serve_knows(
     fund_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = []

@@ -1,4 +1,4 @@
-"""Exactly one of several processes runs a daemon, whatever becomes of them; and all of them notice when none does."""
+"""Exactly one of several processes runs a background job, whatever fails; all of them report a job that is not run."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fundledger.daemons import roster as roster_module
+from fundledger.daemons import runner as roster_module
 from fundledger.daemons.daemon import SQL, Daemon, LeaseLost, Ran, Turn
-from fundledger.daemons.once import Taken, run_once
-from fundledger.daemons.roster import Roster
+from fundledger.daemons.run_once import Taken, run_once
+from fundledger.daemons.runner import JobRunner
 from fundledger.daemons.tally import Tally
 from fundledger.daemons.watch import standings
 from tests.support.waiting import eventually
@@ -36,7 +36,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Work:
-    """What a daemon does here; `running` are those that are doing it."""
+    """A background job; `running` counts its concurrent runs."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -65,7 +65,7 @@ def daemon(work: Work, lease_s: float = 0.5, every_s: float = 0.02, alarm_after_
 
 
 @contextlib.asynccontextmanager
-async def running(*rosters: Roster) -> AsyncIterator[list["asyncio.Task[None]"]]:
+async def running(*rosters: JobRunner) -> AsyncIterator[list["asyncio.Task[None]"]]:
     tasks = [asyncio.create_task(roster.run()) for roster in rosters]
     try:
         yield tasks
@@ -79,9 +79,9 @@ async def row(pool: Pool, name: str = "work"):
     return next(one for one in standings(await pool.fetch(SQL["look"])) if one.name == name)
 
 
-async def test_one_of_many_runs_it_and_another_takes_over_at_once_when_it_ends_well(pool: Pool) -> None:
+async def test_one_of_many_runs_it_and_another_takes_over_immediately_after_an_orderly_end(pool: Pool) -> None:
     work = Work()
-    rosters = [Roster(pool, [daemon(work, lease_s=600)], f"p{i}") for i in range(4)]
+    rosters = [JobRunner(pool, [daemon(work, lease_s=600)], f"p{i}") for i in range(4)]
     async with running(*rosters) as tasks:
         await eventually(lambda: work.runs > 5, "it runs")
         for ended in range(3):
@@ -96,12 +96,12 @@ async def test_one_of_many_runs_it_and_another_takes_over_at_once_when_it_ends_w
 
 async def test_what_was_run_is_recorded(pool: Pool) -> None:
     work = Work()
-    roster = Roster(pool, [daemon(work)], "p0")
+    roster = JobRunner(pool, [daemon(work)], "p0")
     async with running(roster):
         await eventually(lambda: work.runs > 3, "it runs")
 
         async def recorded() -> bool:
-            # A run that is cancelled after its end, and before its record, is not counted: so none may follow.
+            # A run that is cancelled between its end and its record is not counted: so no further run may follow.
             work.go_on.clear()
             return (await row(pool)).runs == work.runs
 
@@ -113,7 +113,7 @@ async def test_what_was_run_is_recorded(pool: Pool) -> None:
 
 
 class Late:
-    """A pool whose answer to one statement, which was executed, comes when it is let go."""
+    """A pool that executes one statement and returns its result only after `let_go`."""
 
     def __init__(self, pool: Pool, statement: str, after: Callable[[], bool]) -> None:
         self._pool = pool
@@ -134,10 +134,10 @@ class Late:
 
 
 async def ended_during(pool: Pool, statement: str, after: Callable[[Work], bool]) -> tuple[Work, Any]:
-    """A roster is cancelled while the database's answer to a statement of a beat is on its way."""
+    """Cancel a runner while the database's response to a statement of its beat is under way."""
     work = Work()
     late = Late(pool, statement, lambda: after(work))
-    roster = Roster(late, [daemon(work, lease_s=600)], "p0")  # type: ignore[arg-type]
+    roster = JobRunner(late, [daemon(work, lease_s=600)], "p0")  # type: ignore[arg-type]
     async with running(roster) as tasks:
         await late.executed.wait()
         tasks[0].cancel()
@@ -152,15 +152,15 @@ async def test_a_beat_under_way_at_the_end_is_recorded_once(pool: Pool) -> None:
     assert (one.runs, one.done, one.holder) == (work.runs, 2 * work.runs, None)
 
 
-async def test_a_lease_that_is_being_taken_at_the_end_is_given_back(pool: Pool) -> None:
+async def test_a_lease_that_is_being_taken_at_the_end_is_released(pool: Pool) -> None:
     _, one = await ended_during(pool, "take", lambda work: True)
     assert (one.fence, one.holder) == (1, None)
 
 
-async def test_a_run_that_fails_is_told_and_tried_again(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_run_that_fails_is_reported_and_tried_again(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     work = Work()
     work.fails = True
-    async with running(Roster(pool, [daemon(work)], "p0")):
+    async with running(JobRunner(pool, [daemon(work)], "p0")):
 
         async def told() -> bool:
             return (await row(pool)).last_error == "ValueError: no luck"
@@ -175,7 +175,7 @@ async def test_a_run_that_fails_is_told_and_tried_again(pool: Pool, caplog: pyte
 
 
 async def test_a_holder_that_was_paused_past_its_lease_cannot_write(pool: Pool) -> None:
-    """It does not even know yet: neither its timer nor its renewal has had a chance to run."""
+    """The holder does not know yet: neither its timer nor its renewal has run."""
     paused = await _taken(pool, "paused")
     await _expire(pool)
     assert (await _taken(pool, "next")).fence == paused.fence + 1
@@ -184,7 +184,7 @@ async def test_a_holder_that_was_paused_past_its_lease_cannot_write(pool: Pool) 
 
 
 async def test_without_the_fence_it_could(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broken twin: asks who holds it now, not whether that is still itself."""
+    """The broken twin checks the owner of the lease, and not the fencing token."""
     careless = SQL["standing"].replace("AND l.fence = $2", "AND $2::bigint IS NOT NULL")
     assert careless != SQL["standing"]
     monkeypatch.setitem(SQL, "standing", careless)
@@ -194,7 +194,7 @@ async def test_without_the_fence_it_could(pool: Pool, monkeypatch: pytest.Monkey
     assert await _writes(pool, paused) is True
 
 
-async def test_nobody_takes_a_lease_while_its_holder_commits(pool: Pool) -> None:
+async def test_no_process_takes_a_lease_while_its_holder_commits(pool: Pool) -> None:
     turn = await _taken(pool, "holder")
     async with pool.acquire() as connection, connection.transaction():
         await turn.hold(connection)
@@ -208,11 +208,11 @@ async def test_nobody_takes_a_lease_while_its_holder_commits(pool: Pool) -> None
 async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
     first, second = Work(), Work()
     first.go_on.clear()
-    slow = Roster(pool, [daemon(first)], "slow")
+    slow = JobRunner(pool, [daemon(first)], "slow")
     async with running(slow):
         await eventually(lambda: first.running, "it runs, for long")
         await _expire(pool)
-        await Roster(pool, [daemon(second)], "next").beat()
+        await JobRunner(pool, [daemon(second)], "next").beat()
         await eventually(lambda: not first.running, "it is cancelled")
         assert slow.holds() == []
 
@@ -220,7 +220,7 @@ async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
 async def test_a_run_is_cancelled_when_its_lease_cannot_be_renewed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work()
     work.go_on.clear()
-    roster = Roster(pool, [daemon(work)], "cut off")
+    roster = JobRunner(pool, [daemon(work)], "cut off")
     async with running(roster):
         await eventually(lambda: work.running, "it runs, for long")
 
@@ -235,7 +235,7 @@ async def test_a_run_is_cancelled_when_its_lease_cannot_be_renewed(pool: Pool, m
 async def test_a_run_may_be_longer_than_its_lease(pool: Pool) -> None:
     work = Work()
     work.go_on.clear()
-    roster = Roster(pool, [daemon(work, lease_s=0.3)], "p0")
+    roster = JobRunner(pool, [daemon(work, lease_s=0.3)], "p0")
     async with running(roster):
         await eventually(lambda: work.running, "it runs")
         taken_at = (await row(pool)).taken_at
@@ -252,7 +252,7 @@ async def test_a_run_may_be_longer_than_its_lease(pool: Pool) -> None:
 KILLED = """
 import asyncio, sys, asyncpg
 from fundledger.daemons.daemon import Daemon, Ran
-from fundledger.daemons.roster import Roster
+from fundledger.daemons.runner import JobRunner
 
 async def run(turn):
     print(turn.fence, flush=True)
@@ -260,7 +260,7 @@ async def run(turn):
 
 async def main():
     async with asyncpg.create_pool(sys.argv[1], min_size=1, max_size=2) as pool:
-        await Roster(pool, [Daemon("work", run, 0.1, 1.0)], "killed").run()
+        await JobRunner(pool, [Daemon("work", run, 0.1, 1.0)], "killed").run()
 
 asyncio.run(main())
 """
@@ -275,19 +275,19 @@ async def test_after_a_kill_another_one_takes_over(pool: Pool, fund_database: st
     process.send_signal(signal.SIGKILL)
     await process.wait()
     work = Work()
-    async with running(Roster(pool, [daemon(work, lease_s=1.0)], "heir")):
+    async with running(JobRunner(pool, [daemon(work, lease_s=1.0)], "heir")):
         await eventually(lambda: work.runs, "the next one runs it")
         heir = await row(pool)
     assert (heir.fence, heir.holder) == (2, "heir")
 
 
-async def test_everybody_tells_of_a_daemon_that_nobody_runs_once_a_minute(
+async def test_every_process_reports_a_job_that_no_process_runs_once_a_minute(
     pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = Work()
     work.fails = True
-    holder = Roster(pool, [daemon(work, alarm_after_s=0.001)], "holder")
-    watcher = Roster(pool, [], "watcher", retires=False)
+    holder = JobRunner(pool, [daemon(work, alarm_after_s=0.001)], "holder")
+    watcher = JobRunner(pool, [], "watcher", retires=False)
     await holder.beat()
     await watcher.beat()
     for roster in (holder, watcher):
@@ -300,17 +300,17 @@ async def test_everybody_tells_of_a_daemon_that_nobody_runs_once_a_minute(
     await holder._end()
 
 
-async def test_a_daemon_that_is_not_wanted_any_more_is_not_missed(pool: Pool) -> None:
-    await Roster(pool, [daemon(Work(), alarm_after_s=0.001)], "old").beat()
+async def test_a_job_that_is_not_wanted_any_more_is_not_reported_as_missing(pool: Pool) -> None:
+    await JobRunner(pool, [daemon(Work(), alarm_after_s=0.001)], "old").beat()
     await _expire(pool)
-    roster = Roster(pool, [], "new")
+    roster = JobRunner(pool, [], "new")
     await roster.beat()
     assert roster.counted().overdue == {"work": 0}
 
 
 async def test_one_that_leads_by_other_means_is_seen_like_the_others(pool: Pool) -> None:
     tally = Tally("led")
-    roster = Roster(pool, [], "p0", led=[(tally, 60.0)])
+    roster = JobRunner(pool, [], "p0", led=[(tally, 60.0)])
     await roster.beat()
     assert (await row(pool, "led")).holder is None
     tally.started()
@@ -320,7 +320,7 @@ async def test_one_that_leads_by_other_means_is_seen_like_the_others(pool: Pool)
     assert (one.holder, one.runs, one.done, one.lag_s, one.fence) == ("p0", 1, 3, 0.25, 1)
 
 
-async def test_an_operator_runs_a_turn_unless_somebody_holds_it(pool: Pool) -> None:
+async def test_an_operator_runs_a_job_once_unless_another_process_holds_its_lease(pool: Pool) -> None:
     work = Work()
     assert await run_once(pool, daemon(work), "operator") == Ran(2, 1.5)
     assert (await row(pool)).holder is None

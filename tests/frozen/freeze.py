@@ -1,9 +1,8 @@
-"""Make a frozen data set: `python -m tests.frozen.freeze NAME`, once for each released layout, never again.
+"""Create a frozen data set: `python -m tests.frozen.freeze NAME`, once for each released layout, never again.
 
-It plays `session.py` against a service of this version on a new data directory and writes `tests/frozen/NAME/`: a dump
-of both databases, the keys and tokens that go with them, the requests with their answers, the reads with theirs, and
-the requests that were unfinished when the dump was taken. An existing
-data set is refused: the past is not regenerated.
+It runs `session.py` against a service of this version on a new data directory and writes `tests/frozen/NAME/`: a dump
+of both databases, their keys and tokens, the requests with their responses, the reads with their responses, and the
+requests that were unfinished when the dump was taken. An existing data set is refused: the past is not regenerated.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from typing import Any
 
 import asyncpg
 
-from fundledger.app.postgres import _binaries
+from fundledger.app.host.postgres.server import _binaries
 from tests.frozen.session import Recorder, leave_unfinished, play
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
@@ -56,7 +55,7 @@ async def main(name: str) -> None:
 
 
 async def answered_again(recorder: Recorder) -> list[list[Any]]:
-    """Each request that was kept, with what a repeat of it is answered: `[service, path, body, status, answer]`."""
+    """Replay each recorded request; return `[service, path, body, status, answer]`."""
     requests = list(recorder.requests)
     answers: list[list[Any]] = []
     for where, path, body, _ in requests:
@@ -67,7 +66,7 @@ async def answered_again(recorder: Recorder) -> list[list[Any]]:
 
 
 async def read(recorder: Recorder) -> list[list[Any]]:
-    """What is read of every account, voucher, hold, order and merchant: `[service, path, answer]`."""
+    """Read every account, voucher, hold, order and merchant; return `[service, path, answer]`."""
     paths = []
     account = await asyncpg.connect(recorder.service.dsn)
     fund = await asyncpg.connect(recorder.service.fund_dsn)
@@ -99,18 +98,18 @@ async def settled(service: RunningService) -> bool:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a data set but the list of them."""
+    """Return the SHA-256 of every file of a data set except the list of them."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def lines(records: list[list[Any]]) -> str:
-    """JSON with a record a line, so that a difference is read at first sight."""
+    """Render JSON with one record a line, so that a difference is easy to read."""
     return "[\n" + ",\n".join(json.dumps(record, ensure_ascii=False) for record in records) + "\n]\n"
 
 
 def dump(dsn: str, path: Path) -> None:
-    """The schema and the rows as they stand, in the words of pg_dump; without owners, which differ by installation."""
+    """Dump the schema and the rows with pg_dump; without owners, which differ by installation."""
     command = [_binaries() / "pg_dump", "--no-owner", "--no-privileges", f"--file={path}", dsn]
     subprocess.run(command, check=True, capture_output=True)
 

@@ -1,17 +1,17 @@
-"""A data directory with a frozen data set in it, as the version that was released then left it."""
+"""Restore a frozen data set into a data directory, as the release left it."""
 
 import shutil
 import subprocess
 from pathlib import Path
 
-from fundledger.app.postgres import EmbeddedPostgres, _binaries
+from fundledger.app.host.postgres.server import EmbeddedPostgres, _binaries
 from tests.frozen.freeze import DUMPS, HERE, SECRETS
 
 RELEASES = sorted(path.name for path in HERE.iterdir() if (path / "requests.json").exists())
 
 
 async def restore(release: str, data_dir: Path) -> None:
-    """`data_dir` does not exist yet. The embedded server is stopped when this returns."""
+    """Restore a release; `data_dir` does not exist yet. The embedded server is stopped when this returns."""
     frozen = HERE / release
     data_dir.mkdir(mode=0o700)
     for secret in SECRETS:

@@ -1,4 +1,4 @@
-"""The scripted session that fills a frozen data set: every kind of row of both databases, in every state that lasts."""
+"""The scripted session that fills a frozen data set: every kind of row of both databases, in every lasting state."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from tests.support.running import RunningService, run
 from tests.support.waiting import eventually
 
 NAMESPACE = uuid.UUID("5f0a3d0e-6a52-4c1b-9a67-2f1c6f1a7d10")
-"""Voucher ids are made of names in it, so that a data set reads the same as the script that made it."""
+"""The namespace of voucher ids: an id is a hash of a name of the script."""
 
 
 def named(name: str) -> str:
@@ -24,8 +24,8 @@ def named(name: str) -> str:
 class Recorder:
     """Sends requests and keeps those that a later version has to answer with the same record.
 
-    `requests[i]` is `[service, path, body, status]`; a request that is malformed, or that is free to be sent again with
-    another outcome, is not kept.
+    `requests[i]` is `[service, path, body, status]`. A malformed request is not kept, nor is one that may be sent again
+    with another outcome.
     """
 
     def __init__(self, service: RunningService) -> None:
@@ -223,8 +223,9 @@ async def of_merchants(r: Recorder) -> None:
 
 
 async def leave_unfinished(r: Recorder) -> list[list[Any]]:
-    """Stop the account workers while credits wait in the buffer and an order is `posting`. Answers the requests, as
-    `Recorder.requests`; nothing else touches the accounts that they name.
+    """Stop the account workers while credits wait in the buffer and an order is `posting`.
+
+    Returns the requests, as `Recorder.requests`; no other request touches the accounts that they name.
     """
     earlier = len(r.requests)
     bank = await r.account("bank:late", "platform", "bank")
@@ -259,7 +260,7 @@ async def state(r: Recorder, kind: str, order_no: str, wanted: str) -> None:
 
 
 async def at_rest(r: Recorder) -> None:
-    """No order is `posting` any more."""
+    """Return whether no order is `posting` any more."""
 
     async def rests() -> bool:
         answer = await r.clients["fund"].get("/metrics")

@@ -1,4 +1,4 @@
-"""Data sets of released layouts, never regenerated: this version brings them over, proves them, and answers as then."""
+"""Data sets of released layouts, never regenerated: this version migrates them, proves them, and answers as before."""
 
 import asyncio
 import json
@@ -18,12 +18,12 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.drill
 
 CHANGES = {"heat"}
-"""Members that depend on what happens now."""
+"""Members that depend on the present."""
 
 
 @pytest.fixture(params=RELEASES)
 async def release(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, RunningService]]:
-    """Both services on the data set, after the migrations, without background jobs."""
+    """Start both services on the data set, after the migrations, without background jobs."""
     service = RunningService(workers=1, fund=True, env={"FUNDLEDGER_DAEMONS": "0"})
     try:
         await restore(request.param, service.data_dir)
@@ -38,7 +38,7 @@ def records(release: str, name: str) -> list[Any]:
 
 
 def lacks(expected: Any, actual: Any, where: str = "") -> list[str]:
-    """What of `expected` is not in `actual`: members may have been added since, nothing may have changed or gone."""
+    """Return the parts of `expected` that are not in `actual`: members may have been added, none changed or removed."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         found = [f"{where}.{key} is gone" for key in expected.keys() - actual.keys()]
         both = (expected.keys() & actual.keys()) - CHANGES
@@ -51,7 +51,7 @@ def lacks(expected: Any, actual: Any, where: str = "") -> list[str]:
 
 @asynccontextmanager
 async def clients(service: RunningService) -> AsyncIterator[dict[str, Client]]:
-    """`by fund`: of the account service, as the fund service asks it."""
+    """Open clients; `by fund` is the client that the fund service uses for the account service."""
     token = (service.data_dir / "fund-token").read_text().strip()
     async with (
         Client(service.base_url, service.token) as account,
@@ -93,7 +93,8 @@ async def reads_answer_as_then(name: str, service: RunningService) -> None:
         for where, path, expected in records(name, "reads.json"):
             answer = await by_name[where].get(path)
             if answer.status == 404 and path.startswith("/v1/vouchers/"):
-                # Ids are a module's own since layout 2: what the fund service posted is shown to it only.
+                # An id belongs to one module since layout 2: only the fund service can read the vouchers that it
+                # posted.
                 answer = await by_name["by fund"].get(path)
             misses += [f"{path}: {answer.status}"] if answer.status != 200 else lacks(expected, answer.json, path)
     assert misses == []
@@ -113,11 +114,11 @@ async def requests_are_repeats(name: str, service: RunningService) -> None:
 
 OLD = """SELECT (SELECT count(*) FROM fund.orders WHERE layout = 1) + (SELECT count(*) FROM fund.payments WHERE mac_key = 0)
          + (SELECT count(*) FROM fund.withdrawal_days WHERE mac_key = 0) + (SELECT count(*) FROM fund.payouts WHERE mac_key = 0)"""
-"""How many rows of the fund database are of an earlier layout."""
+"""Number of rows of the fund database that have an earlier layout."""
 
 
 async def rows_are_swept(service: RunningService) -> None:
-    """By an operator, two at the same time. The account service does so from its start."""
+    """Sweep all rows as an operator, twice concurrently. The account service does so from its start."""
     connection = await asyncpg.connect(service.fund_dsn)
     try:
         assert await connection.fetchval(OLD) > 0
@@ -181,7 +182,7 @@ async def unfinished_work_is_finished(name: str, service: RunningService) -> Non
 
 
 def sum_of_late(release: str) -> int:
-    """What the unfinished requests credit to the account whose credits waited."""
+    """Return the sum of the unfinished requests' credits to the account whose credits waited."""
     account = "merchant:waiting:available"
     bodies = [body for where, path, body, _ in records(release, "unfinished.json") if path == "/v1/vouchers"]
     lines = [line for body in bodies for line in body["entries"]]

@@ -1,4 +1,4 @@
-"""The simulator in this process, or in its own one; channels that keep a list; a desk that ends withdrawals in SQL."""
+"""The simulator in this process or its own, channels that record calls, and an order batcher that ends orders in SQL."""
 
 import asyncio
 import contextlib
@@ -16,12 +16,12 @@ import aiohttp
 import asyncpg
 from aiohttp import web
 
-from fundledger.fund.answer import Answer, Away, Taken
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
 from fundledger.fund.channels.simulator import TOKEN_FILE, Simulator
-from fundledger.fund.order import Order
-from fundledger.fund.orders import order_from
-from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.order import Order
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.store.orders import order_from
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.waiting import eventually
 
@@ -30,7 +30,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class Here:
-    """The channel of the test that runs."""
+    """The channel of the running test."""
 
     number = 0
 
@@ -136,7 +136,7 @@ async def a_bank_process(folder: Path) -> AsyncIterator[BankProcess]:
 
 
 class Scripted:
-    """A channel that says what it is told to, in order, and keeps what it was asked; it pays whenever it is asked."""
+    """A channel that gives the test's answers, in order, and records its calls; it pays on every call."""
 
     def __init__(self, *said: Standing | ChannelFault | Payout) -> None:
         self.said = list(said)
@@ -165,7 +165,7 @@ class Scripted:
 
 
 class EndsInSql:
-    """Stands for the desk: what its `end` promises, without money."""
+    """A substitute for the order batcher: its `end` without money."""
 
     macs = MACS
 
@@ -175,7 +175,7 @@ class EndsInSql:
         self.asked: list[tuple[UUID, str, str]] = []
 
     async def contradiction(self, order: Order) -> str | None:
-        """Every voucher is as its order says."""
+        """Return None: every voucher matches its order."""
         return None
 
     async def end(

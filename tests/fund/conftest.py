@@ -1,4 +1,4 @@
-"""A database for all tests of channels, and a bank to pay out through."""
+"""A database for all tests of channels, and a bank for payouts."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,13 +20,15 @@ async def shared_pool(postgres: Databases) -> AsyncIterator["asyncpg.Pool[asyncp
 
 @pytest.fixture
 async def fund_pool(shared_pool: "asyncpg.Pool[asyncpg.Record]") -> "asyncpg.Pool[asyncpg.Record]":
-    """Of one database for all tests of channels: each has a channel of its own, so what it asks for is its own."""
+    """Return a pool on one database for all tests of channels; each test has a channel of its own, so it sees only its
+    own rows.
+    """
     here.next()
     return shared_pool
 
 
 @pytest.fixture
 async def bank(tmp_path: Path) -> AsyncIterator[RunningBank]:
-    """The simulator in this process, on a free port."""
+    """Start the simulator in this process, on a free port."""
     async with RunningBank(tmp_path) as bank:
         yield bank

@@ -1,18 +1,18 @@
-"""The fund service and the ledger are proved to say the same while orders of many kinds go on."""
+"""The proof of the fund service and the ledger while orders of many kinds are under way."""
 
 import asyncio
 import itertools
 
-from fundledger.fund.answer import Taken
-from fundledger.fund.order import State
-from fundledger.fund.requests import Fee
+from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.order import State
+from fundledger.fund.model.requests import Fee
 from tests.support.desk import MODULE, FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
 
 
 async def test_what_goes_on_while_it_is_proved_is_no_finding(fund_database: str, service: RunningService):
-    """Taken, refused, given back, ended, reversed: nothing is seen half."""
+    """Orders are accepted, refused, released, ended, reversed: none is seen half done."""
     async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         merchant = await desk.merchant(fee=Fee(basis_points=100))
         channel = f"c-{desk.salt}"

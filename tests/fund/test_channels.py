@@ -1,4 +1,4 @@
-"""A channel over HTTP tells what was not sent from what is not known; the simulator loses nothing and pays once."""
+"""A channel over HTTP distinguishes "not sent" from "not known"; the simulator loses nothing and pays once."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ async def channel(bank: RunningBank) -> AsyncIterator[HttpChannel]:
 
 @contextlib.asynccontextmanager
 async def answering(handler):
-    """The URL of a server that answers everything with this handler."""
+    """Start a server that answers every request with this handler; yield its URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
@@ -41,7 +41,7 @@ async def answering(handler):
         await runner.cleanup()
 
 
-async def test_a_payout_is_paid_and_asked_after(bank: RunningBank, channel: HttpChannel):
+async def test_a_payout_is_paid_and_polled(bank: RunningBank, channel: HttpChannel):
     assert await channel.query(REF) == Payout(Standing.ABSENT)
     paid = await channel.pay_out(REF, 500, "CNY")
     assert (paid.state, paid.amount) == (Standing.PAID, 500)
@@ -86,7 +86,7 @@ async def test_an_error_of_the_bank_is_silence_and_nothing_was_done(bank: Runnin
     assert await channel.query(REF) == Payout(Standing.ABSENT)
 
 
-async def test_nobody_at_the_address_is_away_and_not_silence():
+async def test_an_address_without_a_server_is_away_and_not_silent():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         async with HttpChannel(f"http://127.0.0.1:{free.getsockname()[1]}") as channel:
@@ -130,7 +130,7 @@ async def test_an_answer_that_cannot_be_understood_says_nothing_of_the_payout(
             return
         with pytest.raises(fault):
             await channel.pay_out(REF, 5, "CNY")
-        with pytest.raises(ChannelAway):  # a 404 that is not the channel's own word is no absence
+        with pytest.raises(ChannelAway):  # a 404 that the channel did not send is no absence
             await channel.query(REF)
 
 
@@ -163,7 +163,7 @@ async def test_a_statement_shows_what_moved(bank: RunningBank, channel: HttpChan
     assert (await bank.get("/statements/today"))[0] == 400
 
 
-async def test_a_statement_is_wrong_as_it_is_told_and_the_same_each_time(bank: RunningBank, channel: HttpChannel):
+async def test_a_statement_has_the_requested_errors_and_is_the_same_each_time(bank: RunningBank, channel: HttpChannel):
     for number in range(10):
         await bank.post("/receipts", {"channel_ref": f"IN-{number}", "amount": 100})
     await bank.behave(seed=7, extra=2, missing=3, amount=1)
@@ -181,7 +181,7 @@ async def test_a_behaviour_that_is_none_is_refused(bank: RunningBank, body: obje
 
 
 def test_the_knobs_of_the_simulator_are_documented():
-    text = (Path(__file__).parents[2] / "docs" / "channels.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "simulator.md").read_text()
     knobs = text.partition("| Knob |")[2]
     assert [knob for knob in Behaviour.__struct_fields__ if f"`{knob}`" not in knobs] == []
 
@@ -251,7 +251,7 @@ async def test_the_simulator_does_nothing_without_its_token(
 
 
 async def test_a_payout_without_the_token_is_not_taken_for_refused(bank: RunningBank):
-    """An order that the channel answered 401 is asked about until the token is right: it never ends by that."""
+    """An order that the channel answered 401 is polled until the token is right: it never ends because of the 401."""
     async with HttpChannel(bank.url) as channel:
         with pytest.raises(ChannelSilent, match="401"):
             await channel.pay_out(REF, 5, "CNY")

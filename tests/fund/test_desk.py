@@ -1,4 +1,4 @@
-"""Orders become vouchers: every verb, its repeats and its refusals, on a real account service."""
+"""Orders become vouchers: every kind, its replays and its refusals, on a real account service."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from fundledger.fund import orders
-from fundledger.fund.answer import Away, Taken
-from fundledger.fund.order import Kind, State
-from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.requests import Fee, MerchantRequest
-from fundledger.fund.statements import SQL
+from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import Fee, MerchantRequest
+from fundledger.fund.store import orders
+from fundledger.fund.store.queries import SQL
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.fund_ids import order_id
@@ -92,7 +92,9 @@ async def test_what_cannot_be_is_refused_and_keeps_nothing(
     assert await desk.value("SELECT coalesce(sum(amount), 0) FROM fund.withdrawal_days") == 0
 
 
-async def test_what_the_account_service_refuses_is_refused_for_ever_and_gives_back_what_it_took(desk: FundDesk) -> None:
+async def test_an_order_that_the_account_service_refuses_stays_refused_and_releases_its_reservations(
+    desk: FundDesk,
+) -> None:
     merchant = await desk.merchant(withdrawal_limit=5_000)
     await desk.pay(merchant, "1", 1_000)
     members = {"merchant": merchant, "order_no": "w", "amount": 1_001, "channel": f"c-{desk.salt}"}
@@ -128,7 +130,7 @@ async def test_a_refund_returns_the_fee_in_the_same_part_and_never_more(desk: Fu
     assert more.code is Code.REFUND_EXCEEDS_PAYMENT
 
 
-async def test_of_a_hundred_refunds_at_once_no_more_than_the_payment_goes_back(
+async def test_of_a_hundred_concurrent_refunds_no_more_than_the_payment_is_returned(
     desk: FundDesk, service: RunningService
 ) -> None:
     merchant = await desk.merchant()
@@ -136,7 +138,7 @@ async def test_of_a_hundred_refunds_at_once_no_more_than_the_payment_goes_back(
     async with FundDesk(desk.dsn, service.base_url, service.fund_token, salt=desk.salt) as second:
         for n in range(5):
             await desk.pay(merchant, f"p{n}", 1_010)
-            # What became of the payment has a row from now on: nobody waits for another one to insert it.
+            # The sums of the payment have a row from now on, so that no order waits for another one to insert it.
             await desk.done("refund", merchant=merchant, order_no=f"r{n}", payment_order_no=f"p{n}", amount=10)
             asked = [
                 [desk, second][i % 2].ask(
@@ -148,7 +150,7 @@ async def test_of_a_hundred_refunds_at_once_no_more_than_the_payment_goes_back(
             posted = [a for a in answers if isinstance(a, Taken) and a.order.state is State.POSTED]
             assert len(posted) == 33
             assert {a.code for a in answers if isinstance(a, Refusal)} == {Code.REFUND_EXCEEDS_PAYMENT}
-            # The constraint would stop them, too, but not tell anybody why.
+            # The constraint would stop them too, but without a refusal that states the reason.
             assert all(isinstance(a, Taken | Refusal) for a in answers)
     assert await desk.of(merchant) == (100_000 + 5 * 10, 0, 0)
     assert await desk.value("SELECT max(refunded) FROM fund.payments") == 1_000
@@ -165,7 +167,7 @@ async def test_a_payment_that_is_settled_later_is_pending_until_then(desk: FundD
     too_much = await desk.ask("settlement", merchant=merchant, order_no="s2", amount=1_501)
     assert isinstance(too_much, Refusal)
     assert too_much.code is Code.SETTLEMENT_EXCEEDS_PENDING
-    # Of the second payment half is settled: a refund takes what is pending first, whose fee is waived.
+    # Half of the second payment is settled: a refund takes the pending half first, whose fee is waived.
     refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="1", amount=700)
     assert (refund.from_pending, refund.fee_waived, refund.fee) == (500, 5, 2)
     assert await desk.of(merchant) == (1_485 - 198, 1_000, 0)
@@ -204,7 +206,7 @@ async def test_a_withdrawal_is_paid_or_bounces_but_never_both(desk: FundDesk) ->
     assert await desk.value("SELECT amount FROM fund.withdrawal_days") == (500 if first_ending is State.PAID else 0)
 
 
-async def test_what_a_merchant_has_not_of_a_chargeback_he_owes(desk: FundDesk) -> None:
+async def test_a_merchant_owes_the_part_of_a_chargeback_that_its_balance_does_not_cover(desk: FundDesk) -> None:
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 1_000)
     await desk.done("withdrawal", merchant=merchant, order_no="w", amount=700, channel=f"c-{desk.salt}")
@@ -220,7 +222,7 @@ async def test_what_a_merchant_has_not_of_a_chargeback_he_owes(desk: FundDesk) -
     assert await desk.of(merchant) == (100, 0, 0)
 
 
-async def test_chargebacks_at_once_never_take_more_than_there_is(desk: FundDesk) -> None:
+async def test_concurrent_chargebacks_never_take_more_than_the_balance(desk: FundDesk) -> None:
     merchant = await desk.merchant()
     for i in range(10):
         await desk.pay(merchant, f"p{i}", 100)
@@ -318,8 +320,8 @@ async def test_a_days_limit_holds_though_the_merchant_is_forgotten_while_a_withd
     await desk.pay(merchant, "p", 1000)
     members = {"merchant": merchant, "order_no": "w", "amount": 11, "channel": f"c-{desk.salt}"}
     asked = asyncio.ensure_future(desk.ask("withdrawal", **members))
-    await asyncio.sleep(0)  # taken, and not reserved yet
-    desk.merchants._known.clear()  # as when he gets a new fee
+    await asyncio.sleep(0)  # accepted, and not reserved yet
+    desk.merchants._known.clear()  # as after a change of the merchant's fee
     answer = await asked
     assert isinstance(answer, Refusal)
     assert answer.code is Code.WITHDRAWAL_LIMIT_EXCEEDED
@@ -353,7 +355,7 @@ async def test_orders_in_a_state_in_which_few_are_are_found_by_their_index(desk:
     assert {node.get("Index Name") for node in nodes(plan)} - {None} == {"orders_in_state"}
 
 
-async def test_a_merchant_whose_accounts_somebody_else_opened_is_refused(desk: FundDesk) -> None:
+async def test_a_merchant_whose_accounts_another_module_opened_is_refused(desk: FundDesk) -> None:
     id_ = f"taken-{desk.salt}"
     await desk.accounts.open_account(f"merchant:{id_}:available", f"merchant:{id_}", "merchant_available", "USD")
     answer = await desk.merchants.create(MerchantRequest(id=id_, name="n", currency="CNY"), "tester")
@@ -362,7 +364,7 @@ async def test_a_merchant_whose_accounts_somebody_else_opened_is_refused(desk: F
     assert await desk.merchants.read(id_) is None
 
 
-async def test_of_two_at_once_with_one_number_the_second_may_ask_again_when_the_first_one_was_refused(
+async def test_of_two_concurrent_orders_with_one_number_the_second_may_retry_when_the_first_one_was_refused(
     desk: FundDesk,
 ) -> None:
     merchant = await desk.merchant(withdrawal_limit=50)

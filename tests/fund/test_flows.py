@@ -1,4 +1,4 @@
-"""Which flows of money exist, one row a flow, as the account service gets them."""
+"""The flows of money, one row a flow, as the account service gets them."""
 
 from datetime import UTC, datetime
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundledger.fund import flows
-from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
-from fundledger.fund.order import Kind, Order, State
+from fundledger.fund.model import flows
+from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
+from fundledger.fund.model.order import Kind, Order, State
 from tests.support.fund_ids import order_id, voucher_id
 
 D, C = "debit", "credit"
@@ -180,7 +180,7 @@ def test_the_end_of_a_withdrawal_moves(fee: int, ending: flows.Ending, type_: st
 
 @st.composite
 def orders(draw: st.DrawFn, *kinds: Kind) -> Order:
-    """Anything that the rules of the fund service let in, of some kinds or of all."""
+    """Draw any orders that the rules of the fund service accept, of some kinds or of all."""
     kind = draw(st.sampled_from(kinds or [kind for kind in Kind if kind is not Kind.REVERSAL]))
     amount = draw(st.integers(1, 2**53 - 1))
     from_pending = draw(st.integers(0, amount)) if kind is Kind.REFUND else 0

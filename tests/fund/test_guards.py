@@ -1,11 +1,11 @@
-"""The fund database guards itself: every constraint and trigger that a verification asks for has been seen to bite."""
+"""The fund database guards itself: every constraint and trigger that a verification requires has been seen to refuse."""
 
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from fundledger.fund.order import Kind, State
+from fundledger.fund.model.order import Kind, State
 from fundledger.reconciliation.fund.checks import APPEND_ONLY, GUARDS
 from tests.support.database import Databases
 from tests.support.fund_world import an_order, write
@@ -15,7 +15,7 @@ Connection = asyncpg.Connection
 
 @pytest.fixture(scope="module")
 async def fund(postgres: Databases) -> AsyncIterator[Connection]:
-    """A fund database with a row in every table; every test undoes what it does."""
+    """Return a fund database with a row in every table; every test rolls back its changes."""
     dsn = await postgres.new_fund()
     connection = await asyncpg.connect(dsn)
     payment = an_order(Kind.PAYMENT, "p", 100, fee=5)
@@ -118,7 +118,7 @@ async def test_each_constraint_bites(fund: Connection, name: str):
 @pytest.mark.parametrize("role", ["origin", "replica"])
 @pytest.mark.parametrize("table", [*APPEND_ONLY, "orders", "payments", "withdrawal_days"])
 async def test_what_was_written_stays(fund: Connection, table: str, role: str):
-    """An order goes on, so it may change; it is never gone."""
+    """An order may change, but is never deleted."""
     column = {"settled_payments": "fee", "events": "kind", "fee_rules": "module", "integrity_findings": "at"}.get(table)
     changes = [f"DELETE FROM fund.{table}", f"TRUNCATE fund.{table}"]
     changes += [f"UPDATE fund.{table} SET {column} = {column}"] if column else []

@@ -1,4 +1,4 @@
-"""Ids are keyed: no caller computes one. Orders of before that are found under the ids that they have."""
+"""Ids are keyed: no caller can compute one. Older orders are found under their former ids."""
 
 import asyncio
 import uuid
@@ -9,14 +9,15 @@ import pytest
 
 from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher, credit, debit
-from fundledger.fund.answer import Taken
-from fundledger.fund.ids import Ids, ids_key, open_ids
-from fundledger.fund.macs import trusted_mac, unswept_mac
-from fundledger.fund.migrate import migrate
-from fundledger.fund.order import State, order_id, voucher_id
-from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.requests import Fee
-from fundledger.fund.statements import SQL
+from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.ids import Ids, ids_key
+from fundledger.fund.model.order import State, order_id, voucher_id
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import Fee
+from fundledger.fund.store.macs import trusted_mac, unswept_mac
+from fundledger.fund.store.migrate import migrate
+from fundledger.fund.store.open_ids import open_ids
+from fundledger.fund.store.queries import SQL
 from fundledger.security.mac import MacKey
 from tests.support.database import Databases
 from tests.support.desk import FundDesk
@@ -28,7 +29,7 @@ GUESSES = 500
 
 
 class Former(Ids):
-    """The ids of before: what a database had that was not yet migrated."""
+    """The former, unkeyed ids, in a database before its migration."""
 
     def order(self, kind: str, merchant: str, order_no: str) -> uuid.UUID:
         return order_id(kind, merchant, order_no)
@@ -46,13 +47,15 @@ async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Fun
 
 @pytest.fixture
 async def attacker(service: RunningService) -> AsyncIterator[AccountService]:
-    """Another module of the account service."""
+    """Open a client of another module of the account service."""
     async with AccountService(service.base_url, service.token) as accounts:
         yield accounts
 
 
 async def blocked(desk: FundDesk, merchant: str, attacker: AccountService) -> int:
-    """How many of the orders are not posted whose ids, and those of their vouchers, were guessed and used before."""
+    """Guess the ids of orders and of their vouchers and use them first; return the number of orders that are not
+    posted.
+    """
     numbers = [f"order-{i}" for i in range(GUESSES)]
     entries = [debit(f"bank:c-{desk.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
     guessed = [order_id("payment", merchant, number) for number in numbers]
@@ -71,7 +74,7 @@ async def test_of_five_hundred_guessed_ids_none_is_an_orders(desk: FundDesk, att
 
 
 async def test_of_unkeyed_ids_all_are_guessed(fund_database: str, service: RunningService) -> None:
-    """The guard of the test above is seen to be missing where it is: by the module itself, whose ids these are."""
+    """The guard of the test above is absent here: the fund service's own module posts unkeyed ids."""
     async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         desk.posting.ids = desk.desk._ids = Former(ids_key(KEYS))
         merchant = await desk.merchant()
@@ -101,16 +104,16 @@ def test_ids_are_uuids_of_version_8_and_depend_on_the_key_and_every_name() -> No
     for id_ in made:
         assert uuid.UUID(str(id_)).version == 8
         assert uuid.UUID(str(id_)).variant == uuid.RFC_4122
-    # The same in every process and every release: a golden one.
+    # A golden value: the same in every process and every release.
     assert str(IDS.order("payment", "m", "1")) == "6bf53dda-faad-83eb-aa45-33551f9eafe8"
 
 
-# --- A database of before -------------------------------------------------------------------------------------------
+# --- A database from before keyed ids -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def former(postgres: Databases, service: RunningService) -> AsyncIterator[FundDesk]:
-    """A desk on a database that had orders of every kind before ids were keyed, and was migrated then."""
+    """Return a fund worker on a database with orders of every kind from before ids were keyed, migrated since."""
     dsn = await postgres.new_fund()
     salt = uuid.uuid4().hex[:8]
     async with FundDesk(dsn, service.base_url, service.fund_token, salt=salt) as old:
@@ -124,7 +127,7 @@ async def former(postgres: Databases, service: RunningService) -> AsyncIterator[
         await old.done("withdrawal", order_no="w", amount=100, **members)
         await old.done("withdrawal", order_no="begun", amount=50, **members)
         await old.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
-        # An end that was written ahead before, as that release did: its voucher has no column.
+        # The earlier release stored no voucher id with the end of an order.
         begun = "UPDATE fund.orders SET ending = 'paid', due_at = clock_timestamp() WHERE order_no = 'begun'"
         await old.value(begun)
         await old.value("INSERT INTO fund.former_ids (until_seq) SELECT max(seq) FROM fund.orders")
@@ -182,20 +185,20 @@ async def test_withdrawals_of_before_end_once(former: FundDesk) -> None:
         await desk.recoverer.recover_some()
     begun = order_id("withdrawal", merchant, "begun")
     assert await desk.value("SELECT state FROM fund.orders WHERE id = $1", begun) == "paid"
-    # Under the id that the release before would have posted it under.
+    # The earlier release would have posted it under this id.
     posted = await desk.accounts.voucher(voucher_id(begun, "end"))
     assert posted is not None
     assert posted.type == "withdraw_paid"
 
 
-async def test_of_many_at_once_none_takes_the_number_of_an_order_of_before(former: FundDesk) -> None:
+async def test_of_many_concurrent_orders_none_takes_the_number_of_an_older_order(former: FundDesk) -> None:
     desk, merchant = former, f"m-{former.salt}"
     before = await desk.of(merchant)
     members = {"merchant": merchant, "currency": "CNY", "channel": f"c-{desk.salt}"}
     asked = [desk.ask("payment", order_no=n, amount=1000, **members) for n in ("p", "new") for _ in range(20)]
     answers = await asyncio.gather(*asked)
     assert sum(isinstance(answer, Taken) and not answer.replay for answer in answers) == 1
-    # A fee of 1 %.
+    # The fee is 1 %.
     assert (await desk.of(merchant))[0] == before[0] + 990
 
 

@@ -1,8 +1,10 @@
-"""Orders of every kind, each answered in every way, at random and over several days, against a model of the fund service:
-every answer, and after every step each column of its tables and the balances of the merchant. A run that took no branch
-of a kind fails, too: it would have proved nothing of it.
+"""Random orders of every kind, over several days, against a model of the fund service.
 
-`FUNDLEDGER_TEST_LONG=1` goes on for long. A failure shows its seed and the last steps.
+Each order gets each kind of response of the account service. After every step the test compares every answer, each
+column of the tables, and the balances of the merchant. A run that did not take every branch of every kind fails: it
+would prove nothing about that branch.
+
+`FUNDLEDGER_TEST_LONG=1` makes the run long. A failure shows its seed and the last steps.
 """
 
 import asyncio
@@ -16,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from fundledger.fund.answer import Answer, Taken
-from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.merchants import EFFECTIVE_AFTER_S
-from fundledger.fund.order import PLATFORM, Kind
-from fundledger.fund.refusal import Refusal
-from fundledger.fund.requests import Fee
+from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.model.answer import Answer, Taken
+from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.fund.model.refusal import Refusal
+from fundledger.fund.model.requests import Fee
+from fundledger.fund.store.merchants import EFFECTIVE_AFTER_S
 from tests.support.desk import request_of
 from tests.support.fund_books import prove_fund
 from tests.support.fund_model import LAST_ATTEMPT, OWN, Asked, Model, Shop
@@ -32,7 +34,7 @@ from tests.support.running import RunningService
 SEED = 5
 ROUNDS = unless_long(1, 400)
 ROUNDS_MORE = 12
-"""At most, for branches that were not taken yet."""
+"""The maximum of further rounds for branches that were not taken yet."""
 FROZEN = "frozen"
 DAYS_AGO = 3_000
 MAY_END = ("posted", "sent", "unknown")
@@ -82,7 +84,7 @@ class Machine:
         self.spender = ""
         self.rounds = 0
 
-    # --- What is there to choose from ---
+    # --- Choices ---
 
     def some_shop(self) -> Shop:
         return self.chance.choice(self.shops[-3:])
@@ -104,10 +106,10 @@ class Machine:
         self.number += 1
         return f"n{self.number}"
 
-    # --- A step: the account service answers so, and these accounts are frozen ---
+    # --- A step: a response of the account service, and frozen accounts ---
 
     async def ask(self, kind: Kind, shop: Shop | None, members: dict[str, Any], **known: Any) -> Asked:
-        """Ask for an order, and let the model say what has to become of it."""
+        """Request an order, and compare the answer with the model."""
         members = {"order_no": self.next_no(), **members}
         if shop is not None:
             members["merchant"] = shop.id
@@ -138,7 +140,9 @@ class Machine:
         return order
 
     def may_be_lost(self, shop: Shop | None, kind: Kind) -> str:
-        """What is not decided yet is posted in any order later, so a merchant has one such order at a time."""
+        """Return the way of the answer. An undecided order is posted in any later order, so a merchant has at most one
+        of them.
+        """
         undecided = shop and any(
             o.state == "posting" and (o.outcome is None or (o.kind is Kind.CHARGEBACK and o.outcome == "refused"))
             for o in self.orders(shop, *Kind)
@@ -156,7 +160,9 @@ class Machine:
             self.mark(order)
 
     def post_chargeback(self, order: Asked, how: str, looks: list[tuple[int, int]]) -> None:
-        """Each attempt that is refused is followed by another look at what the merchant has, but the last one."""
+        """Post the attempts of a chargeback in the model: after each refusal but the last, the balance is looked up
+        again.
+        """
         assert order.shop is not None
         left = list(looks)
 
@@ -185,7 +191,7 @@ class Machine:
             assert left == [], (order.attempt, looks)
 
     async def spend(self, order: Asked, looks: list[tuple[int, int]]) -> None:
-        """The merchant may spend a part of what it has after each look at it."""
+        """Let the merchant spend a part of its balance after each look-up."""
         assert order.shop is not None
         has = before = order.shop.has["available"]
         if "available" in self.model.frozen:
@@ -282,7 +288,7 @@ class Machine:
         await self.pay("later")
 
     async def pay_together(self) -> None:
-        """Some are written and posted in one batch."""
+        """Insert and post some payments in one batch."""
         shop, orders, how = self.some_shop(), [], self.how if self.how in (HEARD, UNSURE) else AFTER
         for settle in ("now", "later", "later", "now"):
             amount = self.chance.randint(1, 500)
@@ -303,7 +309,7 @@ class Machine:
     async def refund(self, part: str) -> None:
         shop = self.some_shop()
         if self.freezes and part == "full":
-            # Of a payment that is half pending, half settled.
+            # The payment is half pending, half settled.
             self.freezes = False
             await self.ask(Kind.SETTLEMENT, shop, {})
             payment = await self.paid(shop, "later")
@@ -444,7 +450,7 @@ class Machine:
         await self.ask(Kind.WRITE_OFF, shop, {"amount": amount, "reason": "r"})
 
     async def adjust(self) -> None:
-        """Asked for, perhaps approved by the one who asked, then by another one."""
+        """Request an adjustment; perhaps its requester approves it, then another person."""
         shop, direction = self.some_shop(), self.chance.choice(["credit", "debit"])
         has = max(1, shop.has["available"])
         amount = self.chance.choice([self.chance.randint(1, has), has + 1])
@@ -484,7 +490,7 @@ class Machine:
         later = [o for o in whole if o.settle == "later" and o.progress and not o.progress.settled]
         order = self.some(later if later and self.chance.random() < 0.4 else whole or of)
         if self.freezes:
-            # A later payment is settled after its reversal is refused: there has to be one.
+            # A pending payment is settled after its reversal is refused: there has to be one.
             self.freezes, shop = False, shop or self.some_shop()
             order = await self.paid(shop, "later")
             self.freezes, kinds = True, (Kind.PAYMENT,)
@@ -496,7 +502,7 @@ class Machine:
         if reversal.state == "posted":
             await self.ask(Kind.REVERSAL, shop, members, of=order)
         if shop is not None and order is not None and order.settle == "later" and reversal.state == "refused":
-            # The payment is settled as if nothing had happened.
+            # The refused reversal does not affect the settlement of the payment.
             self.how, self.freezes = HEARD, False
             await self.ask(Kind.SETTLEMENT, shop, {})
 
@@ -522,7 +528,7 @@ class Machine:
         self.desk.at += timedelta(days=1, seconds=self.chance.randint(0, 3_600))
 
     async def recover(self) -> None:
-        """Until no order has to be looked after. Those that got no answer are asked for again."""
+        """Recover orders until none is due, with retries for those that got no answer."""
         self.desk.accounts.how = BEFORE
         moving = self.moving()
         if moving and self.chance.random() < 0.2:
@@ -541,11 +547,11 @@ class Machine:
                     self.mark_end(order)
 
     def moving(self) -> list[Asked]:
-        """Orders that the recoverer has to look after."""
+        """Return the orders that need recovery."""
         return [o for o in self.model.orders.values() if o.state == "posting" or (o.ending and o.state in MAY_END)]
 
     def recovered(self, order: Asked) -> None:
-        """A chargeback whose voucher was refused is tried again with what the merchant has now."""
+        """Retry a chargeback whose voucher was refused, with the present balance of the merchant."""
         while order.kind is Kind.CHARGEBACK and self.model.post(order) == "refused" and order.attempt < LAST_ATTEMPT:
             assert order.shop is not None
             order.attempt, order.outcome = order.attempt + 1, None
@@ -555,7 +561,7 @@ class Machine:
         self.mark(order)
 
     async def repeat(self) -> None:
-        """Ask for an order once more, three times at once, and for something else of the same number."""
+        """Replay an order three times concurrently, and request another one under its number."""
         for state in ("posting", "posted", "refused", "paid", "bounced", "created", "sent", "unknown", "stuck"):
             order = self.some([o for o in self.model.orders.values() if o.state == state])
             if order is None:
@@ -632,7 +638,9 @@ class Machine:
         await self.compare(self.shops[-3:])
 
     async def run(self) -> None:
-        """Each kind of step with each kind of answer in each round, in any order, and some quiet ones between them."""
+        """Run each kind of step with each kind of answer in each round, in random order, with some quiet steps between
+        them.
+        """
         asking = [
             *(self.pay_now, self.pay_later, self.pay_together, self.refund_full, self.refund_part, self.refund_above),
             *(self.settle, self.withdraw, self.end, self.charge_back, self.recover_debt, self.write_off, self.adjust),
@@ -646,7 +654,7 @@ class Machine:
         for _ in range(ROUNDS):
             await self.round([*steps, *((do, HEARD) for do in feed * 3)])
         for _ in range(ROUNDS_MORE):
-            # Of the branches that are left, each kind of step that may take one.
+            # Each kind of step that may take one of the remaining branches.
             left = WANTED - self.seen.keys()
 
             if not left:
@@ -686,8 +694,8 @@ class Machine:
 async def test_every_order_ends_as_the_model_says(
     fund_database: str, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fundledger.fund.posting.END_AGAIN_S", 0.0)
-    # In CI the choices are the same each time, so that a branch is not missed by chance.
+    monkeypatch.setattr("fundledger.fund.poster.END_AGAIN_S", 0.0)
+    # In CI the choices are the same each time, so that no branch is missed by chance.
     seed = int(os.environ.get("FUNDLEDGER_TEST_SEED", "0")) or unless_long(SEED, secrets.randbits(32))
     begin = (datetime.now(UTC) - timedelta(days=DAYS_AGO)).replace(hour=9)
     async with ScriptedDesk(fund_database, service.base_url, service.fund_token, begin) as desk:

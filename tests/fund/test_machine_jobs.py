@@ -1,9 +1,10 @@
-"""Payouts, settlements by calendar and stuck orders, at random and over midnight, against a model of the fund service.
+"""Random payouts, settlements by calendar and stuck orders, over midnight, against a model of the fund service.
 
-The machine of `test_machine` goes on: after every step each column of its tables is compared, with those of payouts and
-of findings. A run that took not every branch of `WANTED` fails. Guards are broken on purpose below, one at a time.
+This extends the machine of `test_machine`: after every step each column of its tables is compared, with those of
+payouts and of findings. A run that does not take every branch of `WANTED` fails. Broken variants of guards follow, one
+at a time.
 
-`FUNDLEDGER_TEST_LONG=1` goes on for long, and breaks more.
+`FUNDLEDGER_TEST_LONG=1` makes the run long, and breaks more guards.
 """
 
 import asyncio
@@ -18,14 +19,16 @@ from uuid import UUID
 
 import pytest
 
-from fundledger.fund import flows, settle, stuck
-from fundledger.fund.answer import Taken
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
-from fundledger.fund.channels.payouts import Pace, Payouts, Sending, _Line
-from fundledger.fund.order import Kind, Order
-from fundledger.fund.requests import Fee
-from fundledger.fund.settle import Settler
-from fundledger.fund.statements import SQL
+from fundledger.fund.jobs import settle, stuck
+from fundledger.fund.jobs.payout_run import Pace, Sending
+from fundledger.fund.jobs.payouts import Payouts, _Line
+from fundledger.fund.jobs.settle import Settler
+from fundledger.fund.model import flows
+from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.requests import Fee
+from fundledger.fund.store.queries import SQL
 from tests.fund.test_machine import FROZEN, Machine
 from tests.support.fund_books import prove_fund
 from tests.support.fund_model import Asked, Shop
@@ -43,7 +46,7 @@ AT_ONCE = Pace(rate=10_000, at_once=1_000, again_s=0.0, again_max_s=0.0, doubt_s
 PAID, BOUNCED, ACCEPTED, AWAY = "paid", "bounced", "accepted", "away"
 LOST = "lost"
 SILENT = {LOST: None, "silent and paid": PAID, "silent and bounced": BOUNCED, "silent and accepted": ACCEPTED}
-"""The channel does not answer. What it has of the payout from then on; None: it was never asked."""
+"""Calls without a response, with the channel's state of the payout from then on; None if the call did not arrive."""
 OTHER_AMOUNT = "another amount"
 MAY_END = ("posted", "sent", "unknown")
 STICKING = (Kind.PAYMENT, Kind.REFUND, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, Kind.REVERSAL)
@@ -73,7 +76,7 @@ WANTED = {
 
 @dataclass
 class Bank:
-    """A channel that does what it is asked under one reference once. `says`: what it answers next, by reference."""
+    """A channel that pays one reference once. `says`: its next answer, by reference."""
 
     has: dict[str, str] = field(default_factory=dict)
     says: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -107,7 +110,7 @@ class Bank:
 
 @dataclass
 class Sent:
-    """What the model knows of a payout. `outcome`: what the channel said last; None: it is asked again."""
+    """The model of a payout. `outcome`: the last answer of the channel; with None, it is polled again."""
 
     outcome: str | None = None
     unknown: bool = False
@@ -129,7 +132,7 @@ class JobsMachine(Machine):
     # --- The clock ---
 
     def until(self, at: time) -> datetime:
-        """The next such moment of a day, some seconds earlier or later."""
+        """Return the next moment with this time of day, some seconds earlier or later."""
         then = datetime.combine(self.desk.at.date(), at, UTC)
         then += timedelta(days=then <= self.desk.at + timedelta(minutes=2))
         return then + timedelta(seconds=self.chance.randint(-90, 90))
@@ -168,7 +171,7 @@ class JobsMachine(Machine):
         return [o for o in self.model.orders.values() if o.kind is Kind.WITHDRAWAL and o.state in states]
 
     async def withdrawn(self) -> None:
-        """A merchant withdraws, and is heard."""
+        """Withdraw from a merchant, with a normal answer."""
         answered, self.how, self.freezes = (self.how, self.freezes), HEARD, False
         shop = self.some_shop()
         await self.paid(shop, "now")
@@ -177,7 +180,7 @@ class JobsMachine(Machine):
         self.how, self.freezes = answered
 
     async def pay_out(self) -> None:
-        """What the channel never said yet is said first."""
+        """Pay out with the answers of the channel that did not occur yet."""
         says = [PAID, BOUNCED, ACCEPTED, AWAY, LOST, *SILENT]
         await self.withdrawn()
         if self.how not in (HEARD, STOP) or self.freezes:
@@ -192,7 +195,7 @@ class JobsMachine(Machine):
         await self.turn(how, answers, lambda: self.chance.choice(says))
 
     async def turn(self, how: str, to_query: Callable[[], str], to_pay: Callable[[], str]) -> None:
-        """One turn of the job: asks after what is open, then sends what is new, unless the channel did not answer."""
+        """Run the job once: poll open payouts, then send new ones, unless the channel did not answer."""
         opened = [order for order, sent in self.sent.items() if sent.outcome is None]
         new = [order for order in self.withdrawals("posted") if order.ending is None and order not in self.sent]
         for order in [*opened, *new]:
@@ -221,7 +224,7 @@ class JobsMachine(Machine):
         self.model.frozen = set()
 
     def asked_after(self, order: Asked, how: str) -> bool:
-        """The channel is asked what it has of an order. Return whether it answered at last."""
+        """Model a poll of the channel about an order; return whether the channel answered."""
         ref, sent = str(self.id(order)), self.sent[order]
         self.calls["query", ref] += 1
         says, has = self.bank.says[ref][0], self.has.get(ref, "absent")
@@ -254,7 +257,7 @@ class JobsMachine(Machine):
         self.pays(order, how)
 
     def pays(self, order: Asked, how: str) -> bool:
-        """The channel is asked to pay. Return whether it answered."""
+        """Model a payout call; return whether the channel answered."""
         ref = str(self.id(order))
         self.calls["pay_out", ref] += 1
         says = self.bank.says[ref][1]
@@ -272,7 +275,7 @@ class JobsMachine(Machine):
         return True
 
     def is_final(self, order: Asked, says: str, how: str) -> None:
-        """The channel says paid or bounced: the order ends so, unless a person ended it otherwise."""
+        """Model a final answer, paid or bounced: the order ends so, unless a person ended it otherwise."""
         self.sent[order].outcome = says
         if order in self.by_hand:
             self.seen[f"a person said {order.ending}, the channel {says}"] += 1
@@ -288,7 +291,7 @@ class JobsMachine(Machine):
             self.seen["payout bounced on a later day"] += says == BOUNCED and order.at.date() < self.desk.at.date()
 
     def ends(self, order: Asked, ending: str, how: str) -> None:
-        """Someone asks for an end that the order has, or may have; what is done is repeated, and changes nothing."""
+        """Model an end that the order has, or may have; a replay of an end changes nothing."""
         if order.state not in MAY_END:
             return
         order.ending = ending
@@ -304,14 +307,14 @@ class JobsMachine(Machine):
         self.findings.setdefault((self.id(order), says), stands)
 
     def is_asked(self, order: Asked) -> bool:
-        """Whether the channel is asked about an order that nothing has ended."""
+        """Return whether the channel is polled about an order that has no end yet."""
         return order.ending is None and order in self.sent and self.sent[order].outcome is None
 
     def says(self, order: Asked) -> str:
         return self.bank.has.get(str(self.id(order)), "absent")
 
     async def end_by_hand(self) -> None:
-        """A person says how a withdrawal ended, of which the channel has not said so yet."""
+        """End a withdrawal by a person, while the channel has not reported an end."""
         order, ending = None, self.chance.choice([PAID, BOUNCED])
         for has in ("absent", PAID, BOUNCED):
             left = [one for one in (PAID, BOUNCED) if not self.seen[f"a person said {one}, the channel {has}"]]
@@ -335,7 +338,7 @@ class JobsMachine(Machine):
     # --- Settlements by calendar ---
 
     def due(self) -> list[tuple[Shop, date]]:
-        """Merchants whose calendar has a day that was not settled, with money that was posted by the end of it."""
+        """Return the merchants with a calendar day that is not settled, and with money posted by the end of that day."""
         now, found = self.desk.at, []
         today = now.date() if now.time() >= SETTLE_AT else now.date() - timedelta(days=1)
         for shop in self.shops:
@@ -359,7 +362,7 @@ class JobsMachine(Machine):
 
     async def settle_by_calendar(self) -> None:
         if self.how not in (HEARD, STUCK):
-            # Of several that are lost, it is not certain which ones: one merchant is due alone.
+            # It is not certain which of several settlements are lost: only one merchant is due.
             await self.settle_those(HEARD)
             shops = [shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"]
             self.desk.at = self.until(SETTLE_AT) + timedelta(seconds=100)
@@ -393,7 +396,7 @@ class JobsMachine(Machine):
     # --- Orders that are stuck ---
 
     async def recovery_sticks(self) -> None:
-        """What the recoverer finds is refused for a reason that no repetition removes, also what was posted before."""
+        """Let the account service refuse recovered orders for a permanent reason, also orders that were posted before."""
         self.how = AFTER
         if self.chance.random() < 0.5:
             await self.pay_now()
@@ -407,7 +410,7 @@ class JobsMachine(Machine):
             self.stick(order)
 
     async def retry(self) -> None:
-        """By one caller, or by two concurrently: the voucher is posted once."""
+        """Retry a stuck order, by one caller or by two concurrently: the voucher is posted once."""
         ends = [o for o in self.orders_in("stuck") if o.ending is not None]
         order = self.some(ends if ends and self.chance.random() < 0.5 else self.orders_in("stuck"))
         if order is None:
@@ -449,7 +452,7 @@ class JobsMachine(Machine):
         assert {(row[0], row[1]): row[2] for row in found} == self.findings
 
     async def all_ends(self) -> None:
-        """Once everything answers, no order stays: each payout is what the channel has, unless a person ended it."""
+        """Let every service answer: every order ends, each payout as in the channel unless a person ended it."""
         self.how, self.freezes = HEARD, False
         await self.recover()
         while self.orders_in("stuck"):
@@ -483,7 +486,7 @@ class JobsMachine(Machine):
             if number >= ROUNDS and not WANTED - self.seen.keys():
                 break
             await self.round(steps)
-            self.seen += Counter()  # what was counted 0 times was not seen
+            self.seen += Counter()  # drops branches that were counted 0 times
         await self.all_ends()
 
 
@@ -509,7 +512,7 @@ async def run_machine(fund_database: str, service: RunningService, seed: int) ->
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fundledger.fund.posting.END_AGAIN_S", 0.0)
+    monkeypatch.setattr("fundledger.fund.poster.END_AGAIN_S", 0.0)
 
 
 @pytest.mark.timeout(900)
@@ -571,7 +574,7 @@ def retries_under_another_id(monkeypatch: pytest.MonkeyPatch) -> None:
         return order
 
     monkeypatch.setattr(stuck, "retry", retries)
-    monkeypatch.setattr("fundledger.fund.macs.OrderMacs.check", lambda *_: None)
+    monkeypatch.setattr("fundledger.fund.store.macs.OrderMacs.check", lambda *_: None)
 
 
 def retry_forgets_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

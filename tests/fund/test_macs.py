@@ -1,4 +1,4 @@
-"""A row that nobody with the key wrote moves no money, is not shown, and hurts no other row."""
+"""A row that was not written with the key moves no money, is not returned, and does not affect other rows."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -8,14 +8,15 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund.answer import Away, Taken
+from fundledger.fund.account_gateway import Away as AccountsAway
 from fundledger.fund.channels.channel import Standing
-from fundledger.fund.channels.payouts import Pace, Payouts
-from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.macs import OrderMacs, open_macs, trusted_mac
-from fundledger.fund.migrate import migrate
-from fundledger.fund.order import Kind, Order, State
-from fundledger.fund.orders import read_order
+from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payouts import Payouts
+from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store.macs import OrderMacs, open_macs, trusted_mac
+from fundledger.fund.store.migrate import migrate
+from fundledger.fund.store.orders import read_order
 from fundledger.reconciliation.reading import connected, snapshot
 from fundledger.security.keys import KeyFault, make_keys
 from fundledger.security.mac import MacKey
@@ -28,9 +29,9 @@ from tests.support.fund_world import TAKEN_BACK, an_order, write
 from tests.support.running import RunningService
 
 UNCOVERED = {"due_at", "seq", "mac", "mac_key"}
-"""When its next step is due, and in which order lists have it."""
+"""Columns of the next step's time and of the order of lists."""
 BECAME = {"state", "problem", "posted_at", "reversed_by", "stuck_from", "voucher_format"}
-"""What layout 1 left out."""
+"""Columns that layout 1 did not cover."""
 
 
 @pytest.fixture
@@ -275,7 +276,7 @@ async def test_verify_names_an_edited_order(desk: FundDesk, service: RunningServ
 async def test_one_that_does_not_verify_posts_what_was_invented(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guard of the tests above is seen to be missing where it is."""
+    """The guard of the tests above is absent here."""
     merchant, channel = await desk.merchant(), f"c-{desk.salt}"
     await desk.pay(merchant, "p", 100)
     invented = an_order(Kind.PAYMENT, "i", 7, State.POSTING, merchant=merchant, channel=channel)
@@ -290,7 +291,7 @@ async def test_one_that_does_not_verify_posts_what_was_invented(
     assert await desk.of(merchant) == (107, 0, 0)
 
 
-# --- Orders of before -----------------------------------------------------------------------------------------------
+# --- Orders from before MACs ----------------------------------------------------------------------------------------
 
 
 async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under_a_mac(
@@ -324,7 +325,7 @@ async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under
 async def test_an_attempt_that_was_prepared_from_an_older_row_changes_nothing(
     desk: FundDesk, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The channel's reason comes a second time while the first end is being refused."""
+    """The channel's reason arrives a second time while the first end is being refused."""
     merchant, channel = await desk.merchant(), f"c-{desk.salt}"
     await desk.pay(merchant, "p", 500)
     order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)

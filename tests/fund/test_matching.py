@@ -1,4 +1,4 @@
-"""Which line of a bank statement is which order, and which another statement has already: tables and plainer models."""
+"""The matching of bank statement lines with orders and with lines of other statements: tables and a plain model."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fundledger.fund.matching import Earlier, Expected, Line, Matched, Outcome, match
+from fundledger.fund.statements.matching import Earlier, Expected, Line, Matched, Outcome, match
 
 D1, D2 = date(2026, 3, 1), date(2026, 3, 2)
 UNKNOWN, REPEATED, DUPLICATE = Outcome.UNKNOWN, Outcome.REPEATED, Outcome.DUPLICATE
@@ -216,7 +216,9 @@ def _fields(of: Earlier) -> tuple[object, ...]:
 
 
 def repeated(lines: Sequence[Line], others: Sequence[Earlier]) -> set[int]:
-    """What names an entry decides, and the k-th of a name is a repeat when another statement has k of them."""
+    """Return the repeated lines: by entry reference if there is one, otherwise the k-th line of a kind if another
+    statement has k.
+    """
     found = set()
     for i, line in enumerate(lines):
         before = lines[:i]

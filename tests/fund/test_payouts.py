@@ -1,4 +1,4 @@
-"""Withdrawals are paid out once, whatever dies and whoever is silent, and end as their channel says."""
+"""Withdrawals are paid out once, whatever process fails or does not answer, and end as their channel reports."""
 
 import asyncio
 import json
@@ -10,12 +10,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from fundledger.fund import accounts
-from fundledger.fund.answer import Answer, Taken
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing
 from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.channels.payouts import Pace, Payouts, Sending, _Line
-from fundledger.fund.statements import SQL
+from fundledger.fund.jobs.payout_run import Pace, Sending
+from fundledger.fund.jobs.payouts import Payouts, _Line
+from fundledger.fund.model import accounts
+from fundledger.fund.model.answer import Answer, Taken
+from fundledger.fund.store.queries import SQL
 from tests.fund.bank import BankProcess, EndsInSql, Pool, RunningBank, Scripted, a_bank_process, a_withdrawal, here
 from tests.support.desk import FundDesk
 from tests.support.plans import plan_of, scanned
@@ -49,7 +50,7 @@ async def findings(pool: Pool) -> list[tuple[str, str]]:
     return [(row["stands"], row["says"]) for row in rows]
 
 
-# --- What becomes of what a channel says ----------------------------------------------------------------------------
+# --- Answers of the channel -----------------------------------------------------------------------------------------
 
 WAYS = {
     "paid at once": ([PAID], ["pay_out"], ["sent", "paid"]),
@@ -97,7 +98,7 @@ async def test_a_withdrawal_ends_as_its_channel_says_and_is_sent_again_only_if_i
 
 
 class SendsBlindly(_Line):
-    """Broken: does not ask before it sends again."""
+    """A broken variant that sends again without a query."""
 
     async def _ask_after(self, sending: Sending) -> bool:
         return await self._send(sending)
@@ -164,7 +165,7 @@ async def test_one_that_does_not_look_again_before_it_sends_is_noticed(
         await is_not_sent_once_it_was_ended(fund_pool, monkeypatch)
 
 
-# --- Which, when, how many ------------------------------------------------------------------------------------------
+# --- Selection of payouts -------------------------------------------------------------------------------------------
 
 
 async def test_only_posted_withdrawals_of_configured_channels_are_sent(fund_pool: Pool):
@@ -238,7 +239,7 @@ async def test_what_waits_for_too_long_is_lag(fund_pool: Pool):
     assert (done, round(lag_s, -2), paying.counted.late) == (0, 3600 - LATE.late_s, 1)
 
 
-async def test_a_withdrawal_that_somebody_holds_is_passed_over(fund_pool: Pool):
+async def test_a_withdrawal_that_another_run_holds_is_skipped(fund_pool: Pool):
     held, free = await a_withdrawal(fund_pool), await a_withdrawal(fund_pool)
     channel = Scripted(PAID, PAID)
     paying = payouts(fund_pool, channel)
@@ -270,7 +271,7 @@ async def test_one_whose_lease_has_ended_sends_nothing_and_the_next_one_asks_fir
     assert channel.asked == ["query", "pay_out"]
 
 
-async def test_two_at_once_send_each_withdrawal_once(fund_pool: Pool, bank: RunningBank):
+async def test_two_concurrent_runs_send_each_withdrawal_once(fund_pool: Pool, bank: RunningBank):
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 41)]
     async with HttpChannel(bank.url, token=bank.token) as channel:
         both = payouts(fund_pool, channel), payouts(fund_pool, channel)
@@ -280,7 +281,7 @@ async def test_two_at_once_send_each_withdrawal_once(fund_pool: Pool, bank: Runn
     assert bank.totals["paid_amount"] == sum(range(1, 41))
 
 
-# --- Others end it, too ---------------------------------------------------------------------------------------------
+# --- Ends by other callers ------------------------------------------------------------------------------------------
 
 
 async def ended_meanwhile(pool: Pool, by_others: str, *said: Standing | Exception) -> tuple[UUID, Scripted]:
@@ -349,7 +350,7 @@ async def test_what_was_sent_again_just_now_may_be_under_way_however_long_ago_it
     assert await findings(fund_pool) == [("bounced", "paid")]
 
 
-async def test_an_end_that_is_written_ahead_keeps_a_payout_from_being_sent_again(fund_pool: Pool):
+async def test_an_end_that_was_inserted_keeps_a_payout_from_being_sent_again(fund_pool: Pool):
     order = await a_withdrawal(fund_pool)
     channel = Scripted(SILENT, ABSENT)
     paying = payouts(fund_pool, channel)
@@ -370,7 +371,7 @@ async def test_another_amount_at_the_channel_ends_nothing_and_is_a_finding(fund_
     assert json.loads(await fund_pool.fetchval(DETAIL, order))["amount"] == 101
 
 
-async def test_what_the_desk_could_not_keep_is_asked_for_again(fund_pool: Pool):
+async def test_an_end_that_could_not_be_recorded_is_polled_again(fund_pool: Pool):
     order = await a_withdrawal(fund_pool)
     desk, channel = EndsInSql(fund_pool), Scripted(PAID, PAID)
     paying = payouts(fund_pool, channel, desk=desk)
@@ -384,7 +385,7 @@ async def test_what_the_desk_could_not_keep_is_asked_for_again(fund_pool: Pool):
     assert await state_of(fund_pool, order) == "paid"
 
 
-# --- Everything at once ---------------------------------------------------------------------------------------------
+# --- All faults together --------------------------------------------------------------------------------------------
 
 
 async def until_all_have_ended(pool: Pool, paying: Payouts) -> None:
@@ -407,7 +408,7 @@ async def test_whatever_the_bank_does_and_whenever_we_die_each_is_paid_once(fund
     chance = random.Random(5)
     await bank.behave(seed=5, error_rate=0.2, lost_answer_rate=0.2, bounce_rate=0.2, settle_after_ms=5)
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 41)]
-    # What a dead one had under way is free at once.
+    # Payouts that a cancelled run had under way are free immediately.
     pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.02, call_s=0.0001, at_once=4)
     async with HttpChannel(bank.url, token=bank.token) as channel:
         for _ in range(10):
@@ -425,7 +426,7 @@ async def test_whatever_the_bank_does_and_whenever_we_die_each_is_paid_once(fund
 
 
 class KilledMeanwhile(EndsInSql):
-    """Kills the bank when some payouts have ended, while others are under way."""
+    """An order batcher that kills the bank when some payouts have ended, while others are under way."""
 
     def __init__(self, pool: Pool, bank: BankProcess) -> None:
         super().__init__(pool)
@@ -470,7 +471,7 @@ async def test_a_payout_is_never_deleted(fund_pool: Pool):
         await fund_pool.execute("DELETE FROM fund.payouts WHERE channel = $1", here.channel)
 
 
-# --- With the desk --------------------------------------------------------------------------------------------------
+# --- With the order batcher -----------------------------------------------------------------------------------------
 
 
 async def test_front_ends_that_end_what_is_on_its_way_leave_books_that_are_the_bank_but_for_the_findings(

@@ -1,4 +1,4 @@
-"""What became of an order is asked for until it is known, and nothing is done twice."""
+"""The outcome of an order is looked up until it is known, and no order is posted twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,32 +8,32 @@ import pytest
 
 from fundledger.client.faults import OutcomeUnknown, Problem
 from fundledger.client.types import Voucher, VoucherResult
-from fundledger.fund.answer import Away, Taken
-from fundledger.fund.link import AccountLink, Verdict
-from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.order import Order, State
-from fundledger.fund.orders import read_order
-from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.requests import Fee
+from fundledger.fund.account_gateway import AccountGateway, PostingResult
+from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import Fee
+from fundledger.fund.store.orders import read_order
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.fund_ids import MACS, voucher_id
 from tests.support.running import RunningService
 
 
-class Cut(AccountLink):
-    """The link to the account service, which can be cut before a call goes out, or after it was done."""
+class Cut(AccountGateway):
+    """The gateway to the account service; a call can be cut before it is sent, or after it has taken effect."""
 
     before = False
     after = False
     no_reversals = False
 
-    async def _reverse(self, order: Order) -> Verdict | None:
+    async def _reverse(self, order: Order) -> PostingResult | None:
         if self.before or self.no_reversals:
             raise AccountsAway("cut")
         return await super()._reverse(order)
 
-    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
+    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
         if self.before:
             self.is_away = True
             raise AccountsAway("cut")
@@ -54,7 +54,7 @@ async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Fun
 
 
 async def recover(desk: FundDesk) -> int:
-    """Until nobody has to be looked after; how many were."""
+    """Recover orders until none is due; return the number of outcomes that became known."""
     known = 0
     while await desk.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
         known += (await desk.recoverer.recover_some())[0]
@@ -62,7 +62,7 @@ async def recover(desk: FundDesk) -> int:
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_an_order_whose_call_got_no_answer_is_posted_once_and_its_caller_told_so(
+async def test_an_order_whose_call_got_no_answer_is_posted_once_and_a_retry_returns_it(
     desk: FundDesk, where: str
 ) -> None:
     merchant = await desk.merchant()
@@ -85,7 +85,7 @@ async def test_an_order_whose_call_got_no_answer_is_posted_once_and_its_caller_t
     assert await desk.value("SELECT count(*) FROM fund.events WHERE state = 'posted'") == 21
 
 
-async def test_two_that_recover_at_once_say_it_once(desk: FundDesk, service: RunningService) -> None:
+async def test_two_concurrent_recoveries_report_an_order_once(desk: FundDesk, service: RunningService) -> None:
     merchant = await desk.merchant()
     await desk.pay(merchant, "0", 1)
     desk.link.before = True  # type: ignore[attr-defined]
@@ -97,7 +97,9 @@ async def test_two_that_recover_at_once_say_it_once(desk: FundDesk, service: Run
     assert await desk.value("SELECT count(*) FROM fund.events") == 51
 
 
-async def test_what_a_refused_order_took_is_given_back_by_whoever_hears_it(desk: FundDesk) -> None:
+async def test_the_reservations_of_a_refused_order_are_released_by_the_worker_that_receives_the_refusal(
+    desk: FundDesk,
+) -> None:
     merchant = await desk.merchant(withdrawal_limit=100)
     await desk.pay(merchant, "p", 50)
     desk.link.before = True  # type: ignore[attr-defined]
@@ -124,7 +126,7 @@ async def test_an_end_without_answer_is_found_again(desk: FundDesk) -> None:
     assert await desk.of(merchant) == (50, 0, 0)
 
 
-async def test_a_payment_that_was_posted_but_not_marked_is_told_posted_and_marked_later(
+async def test_a_payment_that_was_posted_but_not_recorded_is_answered_as_posted_and_recorded_later(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merchant = await desk.merchant()
@@ -134,7 +136,7 @@ async def test_a_payment_that_was_posted_but_not_marked_is_told_posted_and_marke
         raise asyncpg.ConnectionDoesNotExistError("gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr("fundledger.fund.orders.mark", lost)
+        broken.setattr("fundledger.fund.store.orders.mark", lost)
         assert (await desk.pay(merchant, "1", 10)).state is State.POSTED
     assert await desk.value("SELECT state FROM fund.orders WHERE order_no = '1'") == "posting"
     await recover(desk)
@@ -237,7 +239,7 @@ async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(desk: 
 
 
 async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(desk: FundDesk) -> None:
-    """Else it might return a fee that is never charged."""
+    """Otherwise it might return a fee that is never charged."""
     merchant = await desk.merchant(fee=Fee(basis_points=1000))
     await desk.pay(merchant, "now", 100)
     await desk.pay(merchant, "later", 100, settle="later")
@@ -259,10 +261,10 @@ async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(
     assert await desk.of(merchant) == (90 + 81, 0, 0)
 
 
-async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_posted(
+async def test_an_attempt_of_a_chargeback_that_is_not_inserted_is_not_posted(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The account service goes away while what the merchant has is looked up again; then there is enough."""
+    """The account service is down during the second look-up of the balance; afterwards the balance suffices."""
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 100)
     look, looks = desk.posting.prepare_chargeback, []
@@ -283,7 +285,7 @@ async def test_an_attempt_of_a_chargeback_that_is_not_written_ahead_is_not_poste
     assert await desk.of(merchant) == (940, 0, 0)
 
 
-async def test_who_comes_second_with_an_attempt_of_a_chargeback_does_not_post_his_own(
+async def test_the_second_of_two_concurrent_attempts_of_a_chargeback_is_not_posted(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merchant = await desk.merchant()
@@ -311,10 +313,10 @@ async def test_who_comes_second_with_an_attempt_of_a_chargeback_does_not_post_hi
     assert await desk.of(merchant) == (10, 0, 70)
 
 
-async def test_the_end_of_a_withdrawal_of_a_frozen_merchant_is_tried_until_he_is_free(
+async def test_the_end_of_a_withdrawal_of_a_frozen_merchant_is_retried_until_it_is_unfrozen(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fundledger.fund.posting.END_AGAIN_S", 0.0)
+    monkeypatch.setattr("fundledger.fund.poster.END_AGAIN_S", 0.0)
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 50)
     order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
@@ -334,8 +336,8 @@ async def test_the_end_of_a_withdrawal_of_a_frozen_merchant_is_tried_until_he_is
 async def test_while_the_account_service_is_slow_it_is_found_to_be_back(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slower than others wait for it, but not than one batch may take."""
-    monkeypatch.setattr("fundledger.fund.desk.PROBE_S", 0.0)
+    """The account service is slower than other batches wait for it, and faster than the limit of one batch."""
+    monkeypatch.setattr("fundledger.fund.batcher.PROBE_S", 0.0)
     merchant = await desk.merchant()
     await desk.pay(merchant, "0", 1)
     desk.link.is_away = True

@@ -1,4 +1,4 @@
-"""What an order reserved is released when it is refused or bounces: every column as it was, and on the day of the order."""
+"""A refused or bounced order releases its reservations: every column as before, and on the day of the order."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -9,22 +9,22 @@ import pytest
 from fundledger.client.account_service import AccountService
 from fundledger.client.faults import OutcomeUnknown, Problem
 from fundledger.client.types import Account, Voucher, VoucherResult
-from fundledger.fund.answer import Taken
-from fundledger.fund.order import Kind, Order, State
-from fundledger.fund.posting import ATTEMPTS_MAX
-from fundledger.fund.requests import Fee
+from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.requests import Fee
+from fundledger.fund.poster import ATTEMPTS_MAX
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
 
 
 class Scripted(AccountService):
-    """The account service as it answers a fund service that has bad luck."""
+    """An account service that loses results."""
 
     lost = False
-    """Vouchers are posted, and the answers do not arrive."""
+    """Vouchers are posted, and the responses do not arrive."""
     unsure_of: str | None = None
-    """The batch answer has status 503 for the voucher of this reference, which was posted."""
+    """The batch response has status 503 for the voucher of this reference, which was posted."""
 
     async def post_vouchers(self, vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:
         results = await super().post_vouchers(vouchers, atomic)
@@ -37,7 +37,7 @@ class Scripted(AccountService):
         ]
 
 
-class Desk(FundDesk):
+class OrderBatcher(FundDesk):
     accounts: Scripted
 
     def __init__(self, dsn: str, base_url: str, token: str) -> None:
@@ -79,13 +79,13 @@ class Desk(FundDesk):
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Desk]:
-    async with Desk(fund_database, service.base_url, service.fund_token) as desk:
+async def desk(fund_database: str, service: RunningService) -> AsyncIterator[OrderBatcher]:
+    async with OrderBatcher(fund_database, service.base_url, service.fund_token) as desk:
         yield desk
     await prove_fund(fund_database, service.dsn, desk.salt)
 
 
-async def test_a_refused_refund_of_a_partly_settled_payment_leaves_every_column_as_it_was(desk: Desk) -> None:
+async def test_a_refused_refund_of_a_partly_settled_payment_leaves_every_column_as_it_was(desk: OrderBatcher) -> None:
     merchant = await desk.merchant(fee=Fee(basis_points=100))
     await desk.pay(merchant, "p", 1_000, settle="later")
     await desk.done("settlement", merchant=merchant, order_no="s", amount=500)
@@ -101,7 +101,7 @@ async def test_a_refused_refund_of_a_partly_settled_payment_leaves_every_column_
     assert (again.state, again.from_pending, again.fee_waived, again.fee) == (State.POSTED, 500, 5, 2)
 
 
-async def test_a_refused_reversal_leaves_a_payment_that_can_be_settled_and_refunded(desk: Desk) -> None:
+async def test_a_refused_reversal_leaves_a_payment_that_can_be_settled_and_refunded(desk: OrderBatcher) -> None:
     merchant = await desk.merchant(fee=Fee(basis_points=100))
     await desk.pay(merchant, "p", 1_000, settle="later")
     before = await desk.payment_row("p")
@@ -118,7 +118,9 @@ async def test_a_refused_reversal_leaves_a_payment_that_can_be_settled_and_refun
 
 
 @pytest.mark.parametrize("first", ["lost", "heard"])
-async def test_a_bounce_on_a_later_day_is_not_counted_on_the_day_of_the_withdrawal(desk: Desk, first: str) -> None:
+async def test_a_bounce_on_a_later_day_is_not_counted_on_the_day_of_the_withdrawal(
+    desk: OrderBatcher, first: str
+) -> None:
     """A bank returns money days later: the limit of today must not grow."""
     merchant = await desk.merchant(withdrawal_limit=100)
     await desk.pay(merchant, "p", 1_000)
@@ -136,7 +138,9 @@ async def test_a_bounce_on_a_later_day_is_not_counted_on_the_day_of_the_withdraw
     assert await desk.days() == [(yesterday, 0), (today, 70)]
 
 
-async def test_a_refusal_that_is_known_after_midnight_is_not_counted_on_the_day_of_the_withdrawal(desk: Desk) -> None:
+async def test_a_refusal_that_is_known_after_midnight_is_not_counted_on_the_day_of_the_withdrawal(
+    desk: OrderBatcher,
+) -> None:
     merchant = await desk.merchant(withdrawal_limit=100)
     await desk.pay(merchant, "p", 50)
     desk.accounts.lost, desk.desk._wait_s = True, 0.1
@@ -153,7 +157,7 @@ async def test_a_refusal_that_is_known_after_midnight_is_not_counted_on_the_day_
 
 @pytest.mark.parametrize("kind", ["payment", "withdrawal"])
 async def test_one_item_of_a_batch_with_status_503_is_no_refusal(
-    desk: Desk, kind: str, monkeypatch: pytest.MonkeyPatch
+    desk: OrderBatcher, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merchant = await desk.merchant(withdrawal_limit=1_000)
     await desk.pay(merchant, "p", 100)
@@ -175,14 +179,14 @@ async def test_one_item_of_a_batch_with_status_503_is_no_refusal(
     assert await desk.of(merchant) == ((110 if kind == "payment" else 90), 0, 0)
 
 
-async def test_a_chargeback_is_owed_in_full_when_the_balance_falls_before_each_attempt(desk: Desk) -> None:
+async def test_a_chargeback_is_owed_in_full_when_the_balance_falls_before_each_attempt(desk: OrderBatcher) -> None:
     """The bank took the money, so a chargeback cannot end as refused."""
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 100)
     look, attempts = desk.accounts.account, []
 
     async def spends(id_: str) -> Account | None:
-        """After each look-up the merchant withdraws a part of the balance."""
+        """Withdraw a part of the merchant's balance after each look-up."""
         account = await look(id_)
         attempts.append(len(attempts))
         await desk.withdraw(merchant, f"w{len(attempts)}", 10)
@@ -197,7 +201,7 @@ async def test_a_chargeback_is_owed_in_full_when_the_balance_falls_before_each_a
     assert (await desk.payment_row("p"))["charged_back"] == 100
 
 
-async def test_an_order_takes_its_time_from_the_clock_of_the_order_batcher(desk: Desk) -> None:
+async def test_an_order_takes_its_time_from_the_clock_of_the_order_batcher(desk: OrderBatcher) -> None:
     merchant = await desk.merchant()
     desk.days_back = 3
     at: datetime = (await desk.pay(merchant, "p", 1)).created_at

@@ -1,4 +1,4 @@
-"""What orders take of a payment, of a day and of an order that is reversed: against a plainer model, in a real database."""
+"""Reservations of orders on payments, daily limits and reversed orders: against a plain model, in a real database."""
 
 import asyncio
 import random
@@ -12,13 +12,15 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund import orders, requests, reserve
-from fundledger.fund.answer import Away
-from fundledger.fund.drafts import Draft, draft_of
-from fundledger.fund.merchants import Merchant
-from fundledger.fund.order import PLATFORM, Kind
-from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.rows import MERCHANT, PAYMENT, Progress, merchant_fields
+from fundledger.fund.model import requests
+from fundledger.fund.model.answer import Away
+from fundledger.fund.model.drafts import Draft, draft_of
+from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.store import orders
+from fundledger.fund.store import reservations as reserve
+from fundledger.fund.store.mac_layouts import MERCHANT, PAYMENT, Progress, merchant_fields
 from tests.fund.bank import Pool, an_order
 from tests.support.fund_ids import IDS, MACS, order_id
 from tests.support.length import unless_long
@@ -47,7 +49,10 @@ class World:
     async def payment(
         self, amount: int, fee: int = 0, *, settled: int | None = None, state: str = "posted", **columns: Any
     ) -> str:
-        """The number of a payment; with `settled`, it is settled later, and so much of it is, with that part of its fee."""
+        """Insert a payment; return its number.
+
+        `settled`: the payment is settled later, and this part of it has been settled, with its part of the fee.
+        """
         number = self.number()
         settle = "now" if settled is None else "later"
         members = {
@@ -92,7 +97,7 @@ class World:
         return self.draft(Kind.WITHDRAWAL, amount=amount, channel="bank", limit=limit, at=at, **more)
 
     async def take(self, *drafts: Draft) -> list[Refusal | Away | None]:
-        """Reserve what a batch needs and write it, as the order batcher does."""
+        """Reserve the amounts of a batch and insert its orders, as the order batcher does."""
         async with self.connection.transaction():
             locked = await reserve.lock(self.connection, drafts, MACS)
             answers = await reserve.reserve(self.connection, drafts, locked, MACS)
@@ -109,7 +114,7 @@ class World:
         return [None if no is None else no.code for no in answers]
 
     async def row(self, number: str) -> tuple[Any, ...]:
-        """Of a payment: refunded, of it unsettled, fee waived, fee returned, charged back, reversed."""
+        """Return a payment's sums: refunded, unsettled part of it, fee waived, fee returned, charged back, reversed."""
         columns = "refunded, refunded_unsettled, fee_waived, fee_returned, charged_back, reversed"
         statement = f"SELECT {columns} FROM fund.payments WHERE order_id = $1"
         row = await self.connection.fetchrow(statement, order_id(Kind.PAYMENT, self.name, number))
@@ -119,12 +124,12 @@ class World:
         return order_id(Kind.PAYMENT, self.name, number)
 
     async def settled(self, number: str) -> tuple[int, int]:
-        """Of a payment: what was settled, and the fee that was charged then."""
+        """Return a payment's settled amount, and the fee that was charged then."""
         statement = "SELECT settled, fee_settled FROM fund.payments WHERE order_id = $1"
         return tuple(await self.connection.fetchrow(statement, self.id_of(number)))
 
     async def days(self) -> dict[tuple[str, int], int]:
-        """What was withdrawn, by merchant and day of the month."""
+        """Return the withdrawn amounts, by merchant and day of the month."""
         rows = await self.connection.fetch(
             "SELECT merchant, day, amount FROM fund.withdrawal_days WHERE merchant LIKE $1", self.name + "%"
         )
@@ -144,7 +149,7 @@ async def world(fund_pool: Pool) -> AsyncIterator[World]:
 
 
 class Paid:
-    """A payment as two purses: what is pending and what was settled, each with the part of the fee that is its own."""
+    """A payment as two purses, pending and settled, each with its part of the fee."""
 
     def __init__(self, amount: int, fee: int, settled: int | None) -> None:
         self.amount = amount
@@ -232,7 +237,7 @@ async def test_refunds_chargebacks_and_reversals_take_what_a_payment_has_and_no_
     assert len(said) == 9, said
 
 
-async def test_what_a_refused_order_took_is_given_back(world: World) -> None:
+async def test_the_reservations_of_a_refused_order_are_released(world: World) -> None:
     first, second = await world.payment(10, 3, settled=4), await world.payment(10)
     kept, given, owed, reversal = (
         world.refund(first, 3),
@@ -270,7 +275,7 @@ async def test_a_release_locks_in_the_order_in_which_a_batch_reserves(world: Wor
             pid = world.connection.get_server_pid()
             released = asyncio.ensure_future(release())
             await eventually(waits, "the release waits for the payment")
-            # A batch takes the day after the payment: where the release had it, each would wait for the other.
+            # A batch locks the day after the payment: if the release held the day, each would wait for the other.
             statement = "SELECT amount FROM fund.withdrawal_days WHERE merchant = $1 FOR UPDATE NOWAIT"
             assert await other.fetchval(statement, world.name) == 5
         await released
@@ -281,7 +286,9 @@ async def test_a_release_locks_in_the_order_in_which_a_batch_reserves(world: Wor
 async def test_a_payment_that_was_reversed_is_not_reversed_again_where_its_order_does_not_name_the_reversal(
     world: World,
 ) -> None:
-    """Its refusal by the account service would be given back, and the payment could be refunded as well."""
+    """The account service would refuse it, the reservation would be released, and the payment could be refunded as
+    well.
+    """
     number = await world.payment(10, settled=0)
     assert await world.codes(world.reverse(number)) == [None]
     order = (await orders.read_orders(world.connection, [world.id_of(number)]))[world.id_of(number)]
@@ -312,7 +319,7 @@ async def test_the_release_of_nothing_changes_nothing(world: World) -> None:
     assert (await world.row(number), await world.days()) == before
 
 
-# --- Which payment --------------------------------------------------------------------------------------------------
+# --- Payments of other states and merchants -------------------------------------------------------------------------
 
 PROBLEM = '{"type":"x"}'
 STATES: dict[str, dict[str, Any]] = {
@@ -341,7 +348,7 @@ async def test_nothing_comes_back_of_a_payment_that_is_not_the_merchants(world: 
 
 
 async def test_no_refund_is_taken_while_a_settlement_of_the_payment_is_on_its_way(world: World) -> None:
-    """Whether the fee was charged is not certain. Another payment, and a chargeback, which returns no fee, may go on."""
+    """It is not certain that the fee was charged. Another payment may be refunded; a chargeback returns no fee."""
     number, free = await world.payment(10, 3, settled=0), await world.payment(10, settled=0)
     settlement = world.draft(Kind.SETTLEMENT, amount=4)
     assert await world.codes(settlement) == [None]
@@ -365,8 +372,8 @@ async def test_a_refusal_says_how_much_there_is(world: World) -> None:
     number = await world.payment(10)
     answers = await world.take(world.refund(number, 4), world.refund(number, 7), world.charge_back(number, 8))
     assert [(no.detail, no.field) for no in answers[1:]] == [
-        ("of the payment, 6 of 10 can be refunded", "amount"),
-        ("of the payment, 6 of 10 can be charged back", "amount"),
+        ("6 of the payment's 10 can be refunded", "amount"),
+        ("6 of the payment's 10 can be charged back", "amount"),
     ]
 
 
@@ -435,7 +442,7 @@ async def test_what_is_not_there_is_not_reversed(world: World) -> None:
 
 
 async def test_withdrawals_count_against_the_limit_of_their_merchant_and_their_day(world: World) -> None:
-    """The same amounts again, each day and merchant on its own: the first 10 go, and one more does not."""
+    """The same amounts, on each day and for each merchant: the first 10 pass, and one more does not."""
     other = f"{world.name}-other"
     day, next_day = AT, AT + timedelta(days=1)
     asked = [
@@ -458,7 +465,7 @@ async def test_withdrawals_count_against_the_limit_of_their_merchant_and_their_d
     assert await world.codes(*later) == [refused, None, refused, None]
     assert await world.days() == {(world.name, 1): 10, (world.name, 2): 10, (other, 1): 9}
     (refusal,) = await world.take(world.withdraw(1, 10, day))
-    assert (refusal.detail, refusal.field) == ("10 of the day's 10 were withdrawn", "amount")
+    assert (refusal.detail, refusal.field) == ("10 of the daily limit of 10 are already withdrawn", "amount")
 
 
 async def test_what_is_withdrawn_without_a_limit_counts_when_there_is_one(world: World) -> None:
@@ -479,14 +486,14 @@ async def test_a_settlement_takes_what_is_pending_and_says_how_much_there_is(wor
     (refusal,) = await world.take(nothing)
     assert (refusal.code, refusal.detail) == (
         Code.NOTHING_TO_SETTLE,
-        f"nothing of merchant {world.name} is pending",
+        f"merchant {world.name} has no pending amount",
     )
     await world.payment(10, 3, settled=0)
     await world.payment(10, 3, settled=5)
     (refusal,) = await world.take(world.draft(Kind.SETTLEMENT, amount=16))
     assert (refusal.code, refusal.detail, refusal.field) == (
         Code.SETTLEMENT_EXCEEDS_PENDING,
-        "15 are pending",
+        "the pending amount is 15",
         "amount",
     )
     part, more, rest = [world.draft(Kind.SETTLEMENT, amount=amount) for amount in (4, 8, None)]
@@ -518,7 +525,7 @@ EDITS = {
 async def test_nothing_is_taken_of_a_payment_that_was_edited(
     world: World, how: str, edit: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The orders of the same batch that are about others go on."""
+    """Orders of the same batch on other payments are accepted."""
     number, other = await world.payment(10, 5, settled=10), await world.payment(10)
     id_ = order_id(Kind.PAYMENT, world.name, number)
     await world.connection.execute(EDITS[edit], id_)
@@ -529,12 +536,12 @@ async def test_nothing_is_taken_of_a_payment_that_was_edited(
     assert (away.tampered, none) == (True, None)
     assert str(id_) in away.detail
     assert any(record.levelname == "CRITICAL" and str(id_) in record.getMessage() for record in caplog.records)
-    assert away.detail.endswith("is gone" if edit == "sums are gone" else "does not match its MAC")
+    assert away.detail.endswith("is missing" if edit == "sums are gone" else "does not match its MAC")
     assert (await world.row(number), await world.reversed_by(id_)) == (before, None)
 
 
 async def test_nothing_is_kept_of_a_payment_whose_order_was_edited(world: World) -> None:
-    """It has no sums yet: they would begin with what the edit made of it, under a MAC that verifies."""
+    """The payment has no sums yet: new sums would contain the edit, under a MAC that verifies."""
     number = await world.payment(10)
     await world.connection.execute(EDITS["order"], world.id_of(number))
     (away,) = await world.take(world.refund(number, 11))
@@ -581,7 +588,7 @@ async def test_a_settlement_leaves_out_a_payment_that_was_edited(world: World) -
     (away,) = await world.take(world.draft(Kind.SETTLEMENT, amount=11))
     assert isinstance(away, Away)
     assert away.tampered
-    assert away.detail == f"what is kept of 1 payments does not match its MAC: {world.id_of(edited)}"
+    assert away.detail == f"1 rows of fund.payments do not match their MACs: {world.id_of(edited)}"
     part, all_ = world.draft(Kind.SETTLEMENT, amount=4), world.draft(Kind.SETTLEMENT)
     assert await world.codes(part) == [None]
     assert await world.codes(all_) == [None]
@@ -591,7 +598,7 @@ async def test_a_settlement_leaves_out_a_payment_that_was_edited(world: World) -
     assert await world.settled(whole) == (10, 4)
 
 
-async def test_nothing_is_given_back_to_a_payment_that_was_edited(world: World) -> None:
+async def test_nothing_is_released_to_a_payment_that_was_edited(world: World) -> None:
     numbers = [await world.payment(10, settled=settled) for settled in (5, 5, 0, 0)]
     drafts = [world.refund(numbers[0], 7), world.charge_back(numbers[1], 7), world.reverse(numbers[2])]
     assert await world.codes(*drafts) == [None] * 3
@@ -632,14 +639,14 @@ async def test_a_settlement_whose_parts_are_not_its_sum_gives_nothing_back(
         edited = msgspec.structs.replace(settlement.order, amount=amount, fee=fee)
         await reserve.release(world.connection, MACS, [edited])
         assert await world.settled(number) == (4, 1)
-    assert f"settlement {settlement.order.id} (its parts) does not match" in caplog.text
+    assert f"settlement {settlement.order.id} (parts) does not match" in caplog.text
 
 
 # --- Locks ----------------------------------------------------------------------------------------------------------
 
 
 async def locked_in(pool: Pool, drafts: Sequence[Draft], statement: str, id_: object) -> bool:
-    """Whether another one may not lock a row while these are being taken."""
+    """Return whether another transaction cannot lock a row while these drafts reserve."""
     async with pool.acquire() as first, pool.acquire() as second, first.transaction():
         await reserve.lock(first, drafts, MACS)
         try:

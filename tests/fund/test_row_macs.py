@@ -1,4 +1,6 @@
-"""A row of the fund database that was edited by SQL is named by `verify`, refused at its next use, and hurts no other."""
+"""A row of the fund database that was edited by SQL: `verify` reports it, its next use is refused, other rows are
+unaffected.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,14 +8,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fundledger.fund.answer import Away, Taken
 from fundledger.fund.channels.channel import ChannelAway, Standing
-from fundledger.fund.channels.payouts import Pace, Payouts
-from fundledger.fund.macs import OrderMacs
-from fundledger.fund.order import Order, State
-from fundledger.fund.orders import read_order
-from fundledger.fund.refusal import Refusal
-from fundledger.fund.requests import Fee, FeeTier
+from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payouts import Payouts
+from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.refusal import Refusal
+from fundledger.fund.model.requests import Fee, FeeTier
+from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.orders import read_order
 from fundledger.outbox.webhooks import Webhooks
 from fundledger.reconciliation.fund.checks import FINDINGS, MACS, ROW_MACS
 from fundledger.reconciliation.reading import connected, snapshot
@@ -35,7 +38,7 @@ UNCOVERED = {
     "fund.fee_rules": set(),
     "outbox.webhooks": set(),
 }
-"""Columns that say when or how often something is tried, or in which order lists have it."""
+"""Columns of the time or number of attempts, and of the order of lists."""
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Fun
 
 
 async def fill(desk: FundDesk) -> str:
-    """A row in each table. The id of the merchant."""
+    """Insert a row into each table; return the id of the merchant."""
     fee = Fee(basis_points=60, fixed=1, minimum=1, maximum=900, tiers=[FeeTier(5_000, 50, 2)])
     merchant = await desk.merchant(fee=fee, withdrawal_limit=1_000_000, settlement="daily")
     await desk.pay(merchant, "now", 1_000)
@@ -64,7 +67,7 @@ async def fill(desk: FundDesk) -> str:
 
 @pytest.fixture(scope="module")
 async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[FundDesk]:
-    """A desk on a database with a row in each table, and with nothing that refuses an edit."""
+    """Return a fund worker on a database with a row in each table, and without guards against edits."""
     dsn = await postgres.new_fund()
     async with FundDesk(dsn, service.base_url, service.fund_token) as desk:
         await fill(desk)
@@ -78,7 +81,7 @@ async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[
 
 
 async def found(desk: FundDesk, account_dsn: str) -> set[tuple[str, str]]:
-    """The checks of MACs that report something, and the subjects of their findings."""
+    """Return the checks of MACs that report findings, with the subjects."""
     async with snapshot(desk.dsn) as fund, snapshot(account_dsn) as account, connected(desk.dsn) as later:
         checks, _ = await check_fund(fund, later, account)
     named = {(check.name, finding.subject) for check in checks for finding in check.findings}
@@ -86,7 +89,7 @@ async def found(desk: FundDesk, account_dsn: str) -> set[tuple[str, str]]:
 
 
 def other_than(value: Any, type_: str) -> list[str]:
-    """SQL of values that a column does not have."""
+    """Return SQL of values that a column does not have."""
     if type_ in ("smallint", "integer", "bigint"):
         return ["7"] if value is None else [str(value + 1), "NULL"]
     if type_ == "boolean":
@@ -269,7 +272,7 @@ async def test_a_withdrawal_that_bounces_ends_though_its_day_was_edited(desk: Fu
     assert isinstance(ended, Taken)
     assert ended.order.state is State.BOUNCED
     assert await desk.of(merchant) == (500, 0, 0)
-    # No new MAC is put over a false figure.
+    # A false sum gets no new MAC.
     assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 50
 
 
@@ -295,7 +298,7 @@ async def test_a_merchant_that_was_edited_withdraws_and_settles_nothing(desk: Fu
     await desk.value(f"UPDATE fund.merchants SET {edit} WHERE id = $1", merchant)
     for again in (False, True):
         if again:
-            # A worker that does not remember the merchant.
+            # A new worker does not have the merchant in its cache.
             await desk.start_worker()
             members = {"currency": "CNY", "channel": channel, "merchant": merchant, "amount": 5}
             refused(await desk.ask("payment", order_no="new", **members))
@@ -329,7 +332,7 @@ async def test_a_fee_rule_that_was_edited_charges_nothing(desk: FundDesk, edit: 
         refused(await desk.ask("payment", merchant=merchant, **members))
         assert (await desk.done("payment", merchant=other, **members)).fee == 10
     else:
-        # A rule that applies to all of them.
+        # The rule applies to all merchants.
         refused(await desk.ask("payment", merchant=other, **members))
 
 
@@ -355,7 +358,7 @@ async def test_a_settlement_leaves_out_a_payment_whose_sums_were_edited(
 
 
 @pytest.mark.parametrize("edit", ["amount = 1", "currency = 'USD'", "channel_ref = 'x'", "mac = 'x'"])
-async def test_a_payout_that_was_edited_is_neither_asked_after_nor_sent(desk: FundDesk, edit: str) -> None:
+async def test_a_payout_that_was_edited_is_neither_polled_nor_sent(desk: FundDesk, edit: str) -> None:
     merchant, channel = await desk.merchant(), f"c-{desk.salt}"
     await desk.pay(merchant, "p", 500)
     order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
@@ -448,7 +451,7 @@ async def test_a_refused_order_that_is_made_posting_again_is_not_posted(desk: Fu
 
 
 async def test_one_that_verifies_nothing_refunds_twice(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guard of the tests above is seen to be missing where it is."""
+    """The guard of the tests above is absent here."""
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 100)
     await desk.pay(merchant, "q", 100)

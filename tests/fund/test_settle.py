@@ -1,4 +1,4 @@
-"""What is pending is settled by each merchant's calendar, once for each of its days."""
+"""Pending amounts are settled by each merchant's calendar, once for each of its days."""
 
 import asyncio
 from datetime import UTC, datetime, time, timedelta
@@ -6,14 +6,14 @@ from datetime import UTC, datetime, time, timedelta
 import msgspec
 import pytest
 
-from fundledger.fund import reserve
-from fundledger.fund.requests import Settlement
-from fundledger.fund.settle import Settler, due
+from fundledger.fund.jobs.settle import Settler, due
+from fundledger.fund.model.requests import Settlement
+from fundledger.fund.store import reservations as reserve
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.running import RunningService
 
-# Later than whatever is posted here: a settlement is of what was posted by then.
+# Later than any posting of these tests: a settlement covers the postings before it.
 MONDAY = datetime(2126, 7, 8, 2, 30, tzinfo=UTC)
 NUMBERS = "SELECT array_agg(order_no ORDER BY seq) FROM fund.orders WHERE kind = 'settlement' AND merchant = $1"
 
@@ -35,7 +35,7 @@ def test_when_each_calendar_was_due_the_last_time(now: str, daily: str, weekly: 
     assert days == {"daily": daily, "weekly": weekly, "monthly": monthly}
 
 
-async def test_each_merchant_is_settled_once_on_his_day(fund_database: str, service: RunningService) -> None:
+async def test_each_merchant_is_settled_once_on_its_day(fund_database: str, service: RunningService) -> None:
     async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
         daily = await desk.merchant("daily", settlement="daily")
         weekly = await desk.merchant("weekly", settlement="weekly")
@@ -104,7 +104,7 @@ async def test_a_settlement_of_all_has_so_many_payments_at_most_and_the_settler_
     await prove_fund(fund_database, service.dsn, desk.salt)
 
 
-async def test_the_numbers_of_settlements_that_are_made_by_themselves_are_no_front_ends() -> None:
+async def test_the_numbers_of_automatic_settlements_are_not_available_to_front_ends() -> None:
     with pytest.raises(msgspec.ValidationError, match="order_no"):
         msgspec.convert({"merchant": "m", "order_no": "auto-2026-06-01"}, Settlement)
     assert msgspec.convert({"merchant": "m", "order_no": "automatic"}, Settlement).order_no == "automatic"

@@ -1,4 +1,4 @@
-"""What the bank moved is held against the books: each order explains one line, and the rest is booked, once."""
+"""Bank statements are compared with the books: each order explains one line, and other lines are booked, once."""
 
 import asyncio
 import hashlib
@@ -9,9 +9,15 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund import accounts
-from fundledger.fund.answer import Answer, Away, Taken
-from fundledger.fund.bank_statements import (
+from fundledger.fund.channels.http import HttpChannel
+from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payouts import Payouts
+from fundledger.fund.model import accounts
+from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.order import PLATFORM, Kind, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import BankDifference
+from fundledger.fund.statements.imports import (
     Contradiction,
     Imported,
     StatementLine,
@@ -20,13 +26,8 @@ from fundledger.fund.bank_statements import (
     difference_no,
     import_statement,
 )
-from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.channels.payouts import Pace, Payouts
-from fundledger.fund.matching import Outcome
-from fundledger.fund.order import PLATFORM, Kind, State
-from fundledger.fund.refusal import Code, Refusal
-from fundledger.fund.requests import BankDifference
-from fundledger.fund.statements import SQL
+from fundledger.fund.statements.matching import Outcome
+from fundledger.fund.store.queries import SQL
 from tests.fund.bank import Pool, RunningBank, a_withdrawal, an_order, here, to_order
 from tests.support.desk import FundDesk
 from tests.support.fund_ids import order_id
@@ -40,7 +41,7 @@ DUPLICATE, UNKNOWN = Outcome.DUPLICATE, Outcome.UNKNOWN
 
 
 class BooksInSql:
-    """Stands for the desk: what its `ask` promises of bank differences, without money."""
+    """A substitute for the order batcher: its `ask` for bank differences without money."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -84,7 +85,7 @@ async def imported(pool: Pool, *lines: tuple[str, int], number: str = "1") -> Im
 
 
 async def booked(pool: Pool) -> int:
-    """What the differences of this channel come to."""
+    """Return the sum of the differences of this channel."""
     return await pool.fetchval(
         "SELECT coalesce(sum(CASE direction WHEN 'more' THEN amount ELSE -amount END), 0)::bigint FROM fund.orders"
         " WHERE channel = $1 AND kind = 'bank_difference'",
@@ -172,14 +173,14 @@ async def test_an_import_that_was_cut_off_goes_on_with_the_same_matching(fund_po
     assert (done.report.difference, await booked(fund_pool)) == (7, 7)
 
 
-async def test_the_same_statement_at_once_is_imported_once(fund_pool: Pool):
+async def test_concurrent_imports_of_one_statement_import_it_once(fund_pool: Pool):
     asked = statement(("X-1", 1), ("X-2", 2))
     both = await asyncio.gather(
         *(import_statement(BooksInSql(fund_pool), fund_pool, asked, "dev") for _ in range(3)), return_exceptions=True
     )
     kept = await fund_pool.fetchval("SELECT count(*) FROM fund.bank_statements WHERE channel = $1", here.channel)
     assert (kept, await booked(fund_pool)) == (1, 3)
-    # The stand-in for the desk has no lock of its own: two at once may meet on a number.
+    # The substitute for the order batcher has no lock: two concurrent imports may insert the same number.
     assert {type(each) for each in both} <= {Imported, asyncpg.UniqueViolationError}
 
 
@@ -238,7 +239,7 @@ async def test_no_statement_of_imports_reads_all_orders(fund_pool: Pool):
                 assert scanned(await plan_of(connection, SQL[name], like_a_lane=False)) == [], name
 
 
-# --- The whole way --------------------------------------------------------------------------------------------------
+# --- End to end -----------------------------------------------------------------------------------------------------
 
 
 WITHDRAWALS = 40
@@ -289,7 +290,7 @@ def line(ref: str, amount: int, entry_ref: str | None = None, value_date: date |
 
 D1, D2 = date(2026, 3, 1), date(2026, 3, 2)
 AGAIN: dict[str, tuple[list[StatementLine], list[StatementLine], list[str]]] = {
-    # what it is: (lines of the first statement, of the second, outcomes of the second)
+    # case: (lines of the first statement, of the second, outcomes of the second)
     "the same": ([line("FEE", -7)], [line("FEE", -7)], ["repeated"]),
     "another amount": ([line("FEE", -7)], [line("FEE", -8)], ["unknown"]),
     "once more than before": ([line("FEE", -7)], [line("FEE", -7)] * 2, ["repeated", "unknown"]),

@@ -1,4 +1,4 @@
-"""A bank statement over HTTP: 201, the same again 200, anything else under its number 422."""
+"""A bank statement over HTTP: 201, a replay 200, another statement under its number 422."""
 
 from types import SimpleNamespace
 
@@ -7,9 +7,9 @@ import pytest
 from multidict import CIMultiDict
 
 from fundledger.app.fund.statements import ROUTES, post_statement
-from fundledger.app.problems import BadRequest
-from fundledger.app.reply import Reply
-from fundledger.app.routing import Call
+from fundledger.app.http.problems import BadRequest
+from fundledger.app.http.routing import Call
+from fundledger.app.http.wire.reply import Reply
 from tests.fund.bank import Pool, here
 from tests.fund.test_statements import BooksInSql
 

@@ -1,4 +1,6 @@
-"""An order that no repetition takes further is stuck: it says why, is logged once, and goes on when a person asks."""
+"""An order that no retry can complete is stuck: it states the reason, is logged once, and continues when a person
+retries it.
+"""
 
 import asyncio
 import logging
@@ -11,15 +13,16 @@ import pytest
 
 from fundledger.client.faults import OutcomeUnknown, Problem, Refused, Unavailable
 from fundledger.client.types import Voucher, VoucherRecord, VoucherResult
-from fundledger.fund import link
-from fundledger.fund.answer import Taken
+from fundledger.fund import account_gateway as link
 from fundledger.fund.channels.channel import ChannelAway, Standing
-from fundledger.fund.channels.payouts import Pace, Payouts
-from fundledger.fund.events import fund_feed
+from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payouts import Payouts
+from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.next_steps import may_approve
-from fundledger.fund.order import Order, State
-from fundledger.fund.orders import read_order
-from fundledger.fund.refusal import Code, Refusal
+from fundledger.fund.store.events import fund_feed
+from fundledger.fund.store.orders import read_order
 from tests.fund.bank import Scripted
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
@@ -29,7 +32,7 @@ URN = "urn:fundledger:problem:"
 
 
 class Answers:
-    """The account service as it is, but for the vouchers of some ids: they get a problem, and are not posted."""
+    """The account service, except that the vouchers of some ids get a problem and are not posted."""
 
     def __init__(self, desk: FundDesk) -> None:
         self._post = desk.accounts.post_vouchers
@@ -141,7 +144,7 @@ async def test_an_order_whose_voucher_has_other_content_is_stuck_logged_once_and
 async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_holds_up_no_other(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as one that is no voucher there: the batch as a whole gets 400."""
+    """The account service answers 400 for the whole batch, because one item is no voucher there."""
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 100)
     real = link.voucher_of
@@ -217,7 +220,7 @@ async def due_now(desk: FundDesk, order: Order) -> None:
 async def test_an_end_whose_refusal_is_not_recorded_is_not_tried_under_another_id(
     desk: FundDesk, answers: Answers
 ) -> None:
-    """It was posted before, no answer came, and its record does not match its MAC since: another id would post it twice."""
+    """The end was posted without an answer, and its record no longer matches its MAC: another id would post it twice."""
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 50)
     order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
@@ -362,7 +365,7 @@ async def test_a_withdrawal_that_differs_from_its_voucher_is_not_paid_out(
 
 
 async def test_a_payout_that_differs_is_not_sent_again_either(desk: FundDesk) -> None:
-    """The channel never got it, and its row says another amount since."""
+    """The channel did not receive it, and its row has another amount since."""
     merchant, channel = await desk.merchant(), f"c-{desk.salt}"
     await desk.pay(merchant, "p", 500)
     order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
@@ -438,7 +441,7 @@ async def test_a_withdrawal_whose_voucher_does_not_verify_holds_up_no_other(
 async def test_one_that_does_not_compare_pays_out_what_was_edited(
     desk: FundDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guard of the tests above is seen to be missing where it is."""
+    """The guard of the tests above is absent here."""
 
     async def agrees(_: Order) -> None:
         return None

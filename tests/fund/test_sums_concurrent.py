@@ -1,4 +1,4 @@
-"""Sums under MACs while orders of several workers draw on them: no update is lost, and no honest row is a finding."""
+"""Sums under MACs while orders of several workers change them: no update is lost, and no genuine row is a finding."""
 
 import asyncio
 import random
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from fundledger.fund import sweep as sweeping
-from fundledger.fund.answer import Away, Taken
-from fundledger.fund.order import State
-from fundledger.fund.requests import Fee
-from fundledger.fund.sweep import FundSweep
+from fundledger.fund.jobs import sweep as sweeping
+from fundledger.fund.jobs.sweep import FundSweep
+from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.order import State
+from fundledger.fund.model.requests import Fee
 from tests.fund.test_sweep import age, left, nobody_else
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
@@ -32,7 +32,7 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
             await first.pay(merchant, "now", 3_000)
             await first.pay(merchant, "later", 2_000, settle="later")
             await first.pay(merchant, "second", 1_000, settle="later")
-            # Never reversed, so that there is something to settle in whatever order the others come.
+            # This payment is never reversed, so that there is always something to settle.
             await first.pay(merchant, "kept", 1_000, settle="later")
             members = {"merchant": merchant, "amount": 10}
             await first.done("refund", **members, order_no="old", payment_order_no="now")
@@ -51,7 +51,7 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
             if kind in {"refund", "chargeback"}:
                 members |= {"payment_order_no": payment, "amount": rng.randint(1, 90)}
             elif kind == "withdrawal":
-                # Some are beyond what there is, and are released while others reserve.
+                # Some exceed the balance, and are released while others reserve.
                 members |= {"channel": channel, "amount": rng.choice([1, 7, 20, 100_000])}
             elif kind == "settlement":
                 members |= {"amount": rng.choice([None, 1, 50])}

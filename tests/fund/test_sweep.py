@@ -1,4 +1,4 @@
-"""Rows of before are brought to the present MACs after they were compared; what is false stays, and is a finding."""
+"""Rows of earlier layouts get present MACs after a comparison; a false row stays as it is, and is a finding."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,18 +8,19 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fundledger.fund import sweep as sweeping
-from fundledger.fund.answer import Away
 from fundledger.fund.channels.channel import Standing
-from fundledger.fund.channels.payouts import Pace, Payouts
-from fundledger.fund.macs import open_macs, unswept_mac
-from fundledger.fund.merchants import Merchants
-from fundledger.fund.migrate import migrate
-from fundledger.fund.order import State
-from fundledger.fund.orders import read_orders
-from fundledger.fund.requests import Fee
-from fundledger.fund.statements import SQL
-from fundledger.fund.sweep import FundSweep
+from fundledger.fund.jobs import sweep as sweeping
+from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payouts import Payouts
+from fundledger.fund.jobs.sweep import FundSweep
+from fundledger.fund.model.answer import Away
+from fundledger.fund.model.order import State
+from fundledger.fund.model.requests import Fee
+from fundledger.fund.store.macs import open_macs, unswept_mac
+from fundledger.fund.store.merchants import Merchants
+from fundledger.fund.store.migrate import migrate
+from fundledger.fund.store.orders import read_orders
+from fundledger.fund.store.queries import SQL
 from fundledger.outbox.webhooks import Webhooks
 from fundledger.reconciliation.reading import connected, snapshot
 from fundledger.security.keys import make_keys
@@ -40,11 +41,11 @@ OLD = {
 
 
 async def nobody_else(_: Any) -> None:
-    """The lease stands."""
+    """Keep the lease."""
 
 
 async def fill(desk: FundDesk) -> str:
-    """Orders of every kind. The id of the merchant."""
+    """Create orders of every kind; return the id of the merchant."""
     merchant, channel = await desk.merchant(fee=Fee(basis_points=100)), f"c-{desk.salt}"
     await desk.pay(merchant, "p", 1_000)
     await desk.pay(merchant, "q", 1_000)
@@ -68,7 +69,7 @@ async def fill(desk: FundDesk) -> str:
 
 
 async def age(desk: FundDesk) -> None:
-    """Give each row what it had before layout 2."""
+    """Set each row back to its state before layout 2."""
     ids = [row["id"] for row in await desk.pool.fetch("SELECT id FROM fund.orders")]
     for order in (await read_orders(desk.pool, ids)).values():
         order.layout = 1
@@ -90,7 +91,7 @@ async def desk(fund_database: str, service: RunningService) -> AsyncIterator[Fun
 
 
 async def left(desk: FundDesk) -> dict[str, int]:
-    """How many rows of each table are of before."""
+    """Return the number of rows with an earlier layout, by table."""
     counts = {table: await desk.value(f"SELECT count(*) FROM fund.{table} WHERE {old}") for table, old in OLD.items()}
     return {table: count for table, count in counts.items() if count}
 
@@ -102,7 +103,7 @@ async def swept(desk: FundDesk, sweep: FundSweep | None = None) -> None:
 
 
 async def found(desk: FundDesk, account_dsn: str) -> list[str]:
-    """What the checks of MACs report."""
+    """Return the findings of the MAC checks."""
     async with snapshot(desk.dsn) as fund, snapshot(account_dsn) as account, connected(desk.dsn) as later:
         checks, _ = await check_fund(fund, later, account)
     return [finding.subject for check in checks if "mac_" in check.name for finding in check.findings]
@@ -214,7 +215,7 @@ async def test_a_sweep_may_end_anywhere_and_many_may_run(
             raise Cut
 
     async def interrupted() -> None:
-        """A process that dies in each third transaction, and begins anew."""
+        """Sweep with a process that dies in each third transaction, and begins anew."""
         sweep, steps = FundSweep(desk.pool, desk.posting), 0
         while steps < 400:
             steps += 1

@@ -1,4 +1,4 @@
-"""The vouchers of an order say which order it is, and those of an older order stay as they were posted."""
+"""The vouchers of an order name the order; those of an older order keep their posted format."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -7,30 +7,30 @@ import msgspec
 import pytest
 
 from fundledger.client.types import StatementEntry, Voucher
-from fundledger.fund import drafts
-from fundledger.fund.answer import Taken
-from fundledger.fund.link import AccountLink, Away, Verdict, end_voucher_of, voucher_of
-from fundledger.fund.order import VOUCHER_FORMAT, Kind, Order, State
-from fundledger.fund.orders import order_from, read_order, read_orders
-from fundledger.ledger.voucher import digest_of
+from fundledger.fund.account_gateway import AccountGateway, Away, PostingResult, end_voucher_of, voucher_of
+from fundledger.fund.model import drafts
+from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.order import VOUCHER_FORMAT, Kind, Order, State
+from fundledger.fund.store.orders import order_from, read_order, read_orders
+from fundledger.ledger.model.voucher import digest_of
 from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.fund_world import an_order
 from tests.support.running import RunningService
 
 
-class Unanswered(AccountLink):
-    """The account service, whose answers are lost while `lost`."""
+class Unanswered(AccountGateway):
+    """The account gateway, whose answers are lost while `lost`."""
 
     lost = False
 
-    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
+    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
         verdicts = await super().post_vouchers(vouchers)
         if self.lost:
             raise Away("lost")
         return verdicts
 
-    async def _reverse(self, order: Order) -> Verdict | None:
+    async def _reverse(self, order: Order) -> PostingResult | None:
         verdict = await super()._reverse(order)
         if self.lost:
             raise Away("lost")
@@ -75,13 +75,13 @@ def test_what_an_order_posts_never_changes(format_: int) -> None:
 
 
 def test_the_metadata_of_an_order_is_canonical() -> None:
-    """The account service stores its keys sorted, and takes a shorter way where they are."""
+    """The account service stores keys sorted; sorted metadata takes a shorter path."""
     meta = voucher_of(msgspec.structs.replace(ORDER, voucher_format=2)).metadata
     assert meta is not None
     assert list(meta) == sorted(meta) == ["kind", "order_no"]
 
 
-# --- What a statement shows -----------------------------------------------------------------------------------------
+# --- Statements -----------------------------------------------------------------------------------------------------
 
 
 async def lines_of(desk: FundDesk, account: str) -> list[StatementEntry]:
@@ -125,11 +125,11 @@ async def test_the_statement_of_a_merchant_names_the_order_of_each_line(desk: Fu
     assert ("withdraw_paid", "withdrawal", "w") in [(line.type, line.kind, line.order_no) for line in transit]
 
 
-# --- Orders of before -----------------------------------------------------------------------------------------------
+# --- Orders in the first format -------------------------------------------------------------------------------------
 
 
 async def begin_as_before(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> list[Order]:
-    """Orders in the first format whose vouchers are posted, and whose answers were lost: all are `posting`, or end."""
+    """Create orders in the first format whose vouchers are posted without an answer: all are `posting`, or have an end."""
     merchant, channel = await desk.merchant(), f"c-{desk.salt}"
     with monkeypatch.context() as before:
         before.setattr(drafts, "VOUCHER_FORMAT", 1)
@@ -173,7 +173,7 @@ async def test_vouchers_of_before_are_the_same_when_they_are_sent_again(
 
 
 async def written_with(desk: FundDesk, format_: int) -> None:
-    """Write every order with this format, as a fund service would that has no other."""
+    """Write every order with this format, as a fund service without another format would."""
     ids = [row["id"] for row in await desk.pool.fetch("SELECT id FROM fund.orders")]
     for order in (await read_orders(desk.pool, ids)).values():
         order.voucher_format = format_

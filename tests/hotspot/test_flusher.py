@@ -1,4 +1,4 @@
-"""Early lock release: locks are free before the disk has the commit, and nobody is answered before it has."""
+"""Early lock release: locks are free before the commit is on disk, and no caller is answered before it is."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from fundledger.faults import Fault, OutcomeUnknown
 from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.lane import FLUSH_ATTEMPTS, Lane
-from fundledger.ledger.batch import AtomicGroup, Command, Outcome
-from fundledger.ledger.fault import Fault, OutcomeUnknown
+from fundledger.ledger.model.batch import AtomicGroup, Command, Outcome
 from tests.support.ledger import Ledger, code, codes, new_id, transfer
 from tests.support.waiting import eventually
 
 
 class Held(Flusher):
-    """A flusher that waits until the test lets it go."""
+    """A flusher that waits until the test releases it."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn, "test flush")
@@ -40,7 +40,7 @@ class Meter:
 
 
 class Counter:
-    """A lane with a held flusher, and what its callers were told."""
+    """A lane with a held flusher, and the results of its callers."""
 
     def __init__(self, ledger: Ledger) -> None:
         ledger.lock_always()
@@ -74,7 +74,7 @@ async def test_a_batch_frees_its_locks_and_is_answered_after_the_flush(ledger: L
         return await ledger.posted(b) == 3
 
     await eventually(committed, "the batch is committed")
-    assert code(await other.post_one(transfer(a, b, 4))) == "posted"  # would wait for the lock time-out otherwise
+    assert code(await other.post_one(transfer(a, b, 4))) == "posted"  # otherwise it would wait for the lock time-out
     assert counter.told == []
     counter.flusher.gate.set()
     await eventually(lambda: len(counter.told) == 2, "both are answered")
@@ -131,7 +131,7 @@ async def test_a_refusal_waits_for_the_flush(ledger: Ledger, counter: Counter) -
     assert codes(counter.told) == ["insufficient-funds"]
 
 
-async def test_after_a_flush_that_failed_each_caller_is_told_what_is_true(ledger: Ledger, counter: Counter) -> None:
+async def test_after_a_flush_that_failed_each_caller_gets_the_true_outcome(ledger: Ledger, counter: Counter) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     counter.flusher.fails = 2
     counter.ask(transfer(a, b, 1), transfer(a, b, 1000), transfer(a, b, 2))
@@ -147,7 +147,7 @@ async def test_after_a_flush_that_failed_each_caller_is_told_what_is_true(ledger
 async def test_while_no_flush_succeeds_the_outcome_of_what_is_committed_is_unknown(
     ledger: Ledger, counter: Counter
 ) -> None:
-    """`Unavailable` says that nothing was written, and the caller would pay again."""
+    """`Unavailable` promises that nothing was written, and the caller would pay again."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     asked = [transfer(a, b, 1), transfer(a, b, 2)]
     counter.flusher.fails = 100
@@ -211,7 +211,7 @@ async def test_drain_waits_for_the_flush(ledger: Ledger, counter: Counter) -> No
 
 
 async def test_a_flush_makes_what_was_committed_durable(ledger: Ledger) -> None:
-    """The server itself says up to where its log is on the disk."""
+    """The server itself reports the durable end of its log."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     ledger.lock_always()
     await post_early(ledger, True, transfer(a, b, 1))
@@ -242,7 +242,7 @@ async def test_a_flusher_whose_connection_broke_says_so_and_goes_on(ledger: Ledg
     await flusher.close()
 
 
-async def test_many_that_ask_at_once_share_a_flush(ledger: Ledger, monkeypatch) -> None:
+async def test_concurrent_callers_share_a_flush(ledger: Ledger, monkeypatch) -> None:
     flusher = Flusher(ledger.dsn, "test flush")
     await flusher.open()
     flushed = []

@@ -1,18 +1,18 @@
-"""The folder: one of several folds, another takes over, and too much that waits is not added to."""
+"""The buffer drainer: one of several drains, another takes over, and a full buffer accepts no more credits."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from fundledger.hotspot.folder import Folder
+from fundledger.hotspot.buffer_drainer import BufferDrainer
 from tests.support.ledger import Ledger, transfer
 
 
 @pytest.fixture
-async def folders(ledger: Ledger) -> AsyncIterator[list[Folder]]:
-    """Of two workers; `rows_max` is 4."""
+async def folders(ledger: Ledger) -> AsyncIterator[list[BufferDrainer]]:
+    """Return the drainers of two workers; `rows_max` is 4."""
     workers = [ledger, await ledger.worker(1)]
-    made = [Folder(ledger.dsn, str(i), worker.books, 4, 3600) for i, worker in enumerate(workers)]
+    made = [BufferDrainer(ledger.dsn, str(i), worker.books, 4, 3600) for i, worker in enumerate(workers)]
     yield made
     for folder in made:
         folder._drop()
@@ -24,7 +24,7 @@ async def pay(ledger: Ledger, *credits_: int) -> None:
     await ledger.post(*(transfer(bank, m, amount) for amount in credits_))
 
 
-async def test_one_folds_and_another_takes_over_when_it_is_gone(ledger: Ledger, folders: list[Folder]) -> None:
+async def test_one_folds_and_another_takes_over_when_it_is_gone(ledger: Ledger, folders: list[BufferDrainer]) -> None:
     first, second = folders
     await first.tick()
     await pay(ledger, 1, 2)
@@ -41,7 +41,9 @@ async def test_one_folds_and_another_takes_over_when_it_is_gone(ledger: Ledger, 
     await ledger.prove()
 
 
-async def test_when_too_much_waits_nothing_is_added_until_half_is_left(ledger: Ledger, folders: list[Folder]) -> None:
+async def test_when_too_much_waits_nothing_is_added_until_half_is_left(
+    ledger: Ledger, folders: list[BufferDrainer]
+) -> None:
     leader, follower = folders
     await leader.tick()
     await pay(ledger, 1, 1, 1, 1)
@@ -60,7 +62,7 @@ async def test_when_too_much_waits_nothing_is_added_until_half_is_left(ledger: L
     await ledger.prove()
 
 
-async def test_an_account_that_cannot_be_trusted_holds_up_nobody(ledger: Ledger, folders: list[Folder]) -> None:
+async def test_an_account_that_does_not_verify_delays_no_other(ledger: Ledger, folders: list[BufferDrainer]) -> None:
     leader = folders[0]
     await pay(ledger, 1)
     bank, other = (await ledger.open("bank", "bank")).view.account, await ledger.account("other", buffered=True)

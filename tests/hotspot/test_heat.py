@@ -1,4 +1,4 @@
-"""What is hot: found in a stream, in bounded memory; promoted and demoted without flapping."""
+"""Hot accounts: found in a stream, in bounded memory; promoted and demoted without flapping."""
 
 import random
 from collections import Counter
@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fundledger.heavy_hitters import SpaceSaving
 from fundledger.hotspot.detector import COLD, Heat, Signal, Temperature, Thresholds, merge, step
-from fundledger.hotspot.heat import CAPACITY, Report, SpaceSaving, Thermometer, Warm
+from fundledger.hotspot.heat import CAPACITY, HeatSampler, Report, Warm
 from tests.support.ledger import transfer
 from tests.support.world import World
 
@@ -43,7 +44,7 @@ def test_an_account_with_a_fifth_of_the_arrivals_is_reported_also_from_large_bat
     bank = world.account("bank", "bank")
     merchants = [world.account(f"m:{i}") for i in range(2000)]
     chance = random.Random(2)
-    thermometer = Thermometer()
+    thermometer = HeatSampler()
     for _ in range(20):
         batch = [
             transfer(bank, merchants[0] if chance.random() < 0.2 else chance.choice(merchants), 1) for _ in range(2000)
@@ -60,13 +61,13 @@ def test_an_account_with_a_fifth_of_the_arrivals_is_reported_also_from_large_bat
 
 def test_a_report_begins_anew() -> None:
     world = World()
-    thermometer = Thermometer()
+    thermometer = HeatSampler()
     thermometer.batch([transfer(world.account("a"), world.account("b"), 1)], 0.5)
     assert thermometer.report(1.0, {}).arrivals == 1
     assert thermometer.report(1.0, {7: 3}) == Report(1.0, 0, [Warm(7, 0, 0.0, 3)])
 
 
-def test_what_workers_tell_is_added_up() -> None:
+def test_the_reports_of_workers_are_added_up() -> None:
     signals = merge(
         [
             Report(1.0, 100, [Warm(1, 60, 0.4), Warm(2, 1, 0.1)]),

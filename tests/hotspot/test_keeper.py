@@ -1,33 +1,33 @@
-"""Keepers: one decides, all follow; what becomes hot is split, what has cooled is merged, and nobody is refused."""
+"""Rebalancers: one decides, all follow; a hot account is split, a cool one is merged, and no voucher is refused for it."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from fundledger.hotspot.detector import Thresholds
-from fundledger.hotspot.heat import Thermometer
-from fundledger.hotspot.keeper import Keeper
-from fundledger.ledger.account import Account, Status
+from fundledger.hotspot.heat import HeatSampler
+from fundledger.hotspot.rebalancer import Rebalancer
+from fundledger.ledger.model.account import Account, Status
 from tests.support.ledger import Ledger, capture, code, posted, transfer
 
 QUICK = Thresholds(promote=0.5, promote_s=3, demote=0.2, demote_s=60, share_min=0.05)
 START = 1_800_000_000.0
 
 
-class Crew:
-    """Two workers with a keeper each, on a clock of the test's."""
+class ProcessGroup:
+    """Two workers with a rebalancer each, on a clock of the test."""
 
     def __init__(self, ledgers: list[Ledger], acts: bool = True) -> None:
         self.ledgers = ledgers
         self.at = START
-        self.thermometers = [Thermometer() for _ in ledgers]
+        self.thermometers = [HeatSampler() for _ in ledgers]
         self.keepers = [
-            Keeper(ledger.dsn, f"w{i}", ledger.books, thermometer, [ledger.session], QUICK, acts=acts)
+            Rebalancer(ledger.dsn, f"w{i}", ledger.books, thermometer, [ledger.session], QUICK, acts=acts)
             for i, (ledger, thermometer) in enumerate(zip(ledgers, self.thermometers, strict=True))
         ]
 
     async def second(self, *batches: object, busy_s: float = 0.9) -> None:
-        """All workers posted this, and then all keepers did a second's work."""
+        """Record this load on all workers, and let all rebalancers do the work of one second."""
         for keeper, thermometer in zip(self.keepers, self.thermometers, strict=True):
             if batches:
                 thermometer.batch(batches, busy_s)  # type: ignore[arg-type]
@@ -41,8 +41,8 @@ class Crew:
 
 
 @pytest.fixture
-async def crew(ledger: Ledger) -> AsyncIterator[Crew]:
-    crew = Crew([ledger, await ledger.worker(1)])
+async def crew(ledger: Ledger) -> AsyncIterator[ProcessGroup]:
+    crew = ProcessGroup([ledger, await ledger.worker(1)])
     yield crew
     await crew.close()
 
@@ -55,7 +55,7 @@ async def slots(ledger: Ledger, account: Account) -> list[int]:
 
 
 async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_seconds(
-    ledger: Ledger, crew: Crew
+    ledger: Ledger, crew: ProcessGroup
 ) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     seen = []
@@ -74,7 +74,7 @@ async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_s
     await ledger.prove()
 
 
-async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: Crew) -> None:
+async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: ProcessGroup) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(5):
         await crew.second(transfer(bank, merchant, 1))
@@ -92,7 +92,7 @@ async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: Crew) 
     await ledger.prove()
 
 
-async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: Crew) -> None:
+async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: ProcessGroup) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(10):
         await crew.second(transfer(bank, merchant, 1), busy_s=0.1)
@@ -100,7 +100,9 @@ async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: Crew) -> None
     assert await slots(ledger, merchant) == [Status.OPEN]
 
 
-async def test_a_keeper_that_takes_over_goes_on_from_what_the_last_one_knew(ledger: Ledger, crew: Crew) -> None:
+async def test_a_rebalancer_that_takes_over_continues_from_the_state_of_the_last_one(
+    ledger: Ledger, crew: ProcessGroup
+) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(3):
         await crew.second(transfer(bank, merchant, 1))
@@ -113,7 +115,7 @@ async def test_a_keeper_that_takes_over_goes_on_from_what_the_last_one_knew(ledg
     assert crew.keepers[0].counted.splits == 1
 
 
-async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew: Crew) -> None:
+async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew: ProcessGroup) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=100)
     for _ in range(5):
         await crew.second(transfer(bank, merchant, 1))
@@ -130,7 +132,7 @@ async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew
     await ledger.prove()
 
 
-async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: Crew) -> None:
+async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: ProcessGroup) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(5):
         await crew.second(transfer(bank, merchant, 1))
@@ -148,8 +150,8 @@ async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: 
     await ledger.prove()
 
 
-async def test_with_splitting_off_heat_is_told_and_nothing_is_split(ledger: Ledger) -> None:
-    crew = Crew([ledger, await ledger.worker(1)], acts=False)
+async def test_with_splitting_off_heat_is_reported_and_nothing_is_split(ledger: Ledger) -> None:
+    crew = ProcessGroup([ledger, await ledger.worker(1)], acts=False)
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(6):
         await crew.second(transfer(bank, merchant, 1))
@@ -158,7 +160,7 @@ async def test_with_splitting_off_heat_is_told_and_nothing_is_split(ledger: Ledg
     assert await slots(ledger, merchant) == [Status.OPEN]
 
 
-async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: Crew) -> None:
+async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: ProcessGroup) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     await ledger.freeze(merchant)
     for _ in range(6):
@@ -168,7 +170,7 @@ async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: Crew) -> None
 
 
 async def test_one_worker_does_not_split(ledger: Ledger) -> None:
-    crew = Crew([ledger])
+    crew = ProcessGroup([ledger])
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(6):
         await crew.second(transfer(bank, merchant, 1))

@@ -1,4 +1,4 @@
-"""A lane: bounded, in order, one answer a caller, and it goes on whatever happens to a batch."""
+"""A lane: bounded, in order, one result for each caller, and it continues after any failure of a batch."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
+from fundledger.faults import Fault, GuardHit, Unavailable
 from fundledger.hotspot import lane as lane_module
 from fundledger.hotspot.lane import Lane, LaneFull, Statistics
-from fundledger.ledger.batch import AtomicGroup, Command, Outcome
-from fundledger.ledger.fault import Fault, GuardHit, Unavailable
-from fundledger.ledger.session import Session
+from fundledger.ledger.model.batch import AtomicGroup, Command, Outcome
+from fundledger.ledger.store.session import Session
 from tests.support.ledger import Ledger, codes, transfer
 from tests.support.waiting import eventually
 from tests.support.world import World
 
 
 class Post:
-    """In the place of `post_vouchers`: each batch is done when the test says so."""
+    """A substitute for `post_vouchers`: the test ends each batch."""
 
     def __init__(self) -> None:
         self.batches: list[list[Command]] = []
@@ -46,7 +46,7 @@ class Post:
         await eventually(lambda: len(self.batches) >= batches, f"batch {batches} has started")
 
     def finish(self, outcomes: list[Outcome | Fault] | None = None) -> None:
-        """The batch that runs has been committed."""
+        """End the running batch as committed."""
         self._done[-1].set_result(outcomes or [Outcome() for _ in self.batches[-1]])
 
     def crash(self) -> None:
@@ -61,8 +61,8 @@ class Meter:
         self.sizes.append(size)
 
 
-class Desk:
-    """Callers, and what each of them was answered."""
+class OrderBatcher:
+    """Callers of a lane, and the results of each."""
 
     def __init__(self, depth_max: int = 100, batch_size_max: int = 10) -> None:
         self.post = Post()
@@ -92,14 +92,14 @@ class Desk:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    desk = Desk()
+async def desk() -> AsyncIterator[OrderBatcher]:
+    desk = OrderBatcher()
     yield desk
     desk.lane._task.cancel()
     await asyncio.gather(desk.lane._task, return_exceptions=True)
 
 
-async def test_what_comes_while_a_batch_is_posted_is_the_next_batch(desk: Desk) -> None:
+async def test_what_comes_while_a_batch_is_posted_is_the_next_batch(desk: OrderBatcher) -> None:
     desk.ask()
     await desk.post.started(1)
     desk.ask(5)
@@ -112,7 +112,7 @@ async def test_what_comes_while_a_batch_is_posted_is_the_next_batch(desk: Desk) 
     assert desk.meter.sizes == [1, 5]
 
 
-async def test_each_caller_is_answered_once_with_its_own_outcome_in_order(desk: Desk) -> None:
+async def test_each_caller_is_answered_once_with_its_own_outcome_in_order(desk: OrderBatcher) -> None:
     outcomes: list[Outcome | Fault] = [Outcome() for _ in range(8)]
     desk.ask(8)
     await desk.post.started(1)
@@ -123,7 +123,7 @@ async def test_each_caller_is_answered_once_with_its_own_outcome_in_order(desk: 
     assert all(desk.answers[i] == [outcomes[i]] and desk.answers[i][0] is outcomes[i] for i in range(8))
 
 
-async def test_nobody_is_answered_before_the_batch_has_been_committed(desk: Desk) -> None:
+async def test_no_caller_is_answered_before_the_batch_has_been_committed(desk: OrderBatcher) -> None:
     desk.ask(3)
     await desk.post.started(1)
     desk.post.on_sent[0](False)
@@ -134,7 +134,7 @@ async def test_nobody_is_answered_before_the_batch_has_been_committed(desk: Desk
     await desk.answered(3)
 
 
-async def test_a_batch_has_at_most_its_size_and_keeps_the_order(desk: Desk) -> None:
+async def test_a_batch_has_at_most_its_size_and_keeps_the_order(desk: OrderBatcher) -> None:
     commands = [desk.voucher() for _ in range(25)]
     for command in commands:
         desk.ask(command=command)
@@ -147,7 +147,7 @@ async def test_a_batch_has_at_most_its_size_and_keeps_the_order(desk: Desk) -> N
     assert desk.order == list(range(25))
 
 
-async def test_a_group_counts_with_all_its_vouchers(desk: Desk) -> None:
+async def test_a_group_counts_with_all_its_vouchers(desk: OrderBatcher) -> None:
     group = AtomicGroup([desk.voucher() for _ in range(6)])
     desk.ask()
     await desk.post.started(1)
@@ -163,7 +163,7 @@ async def test_a_group_counts_with_all_its_vouchers(desk: Desk) -> None:
     assert [len(batch) for batch in desk.post.batches] == [1, 5, 5]
 
 
-async def test_a_group_larger_than_a_batch_goes_alone(desk: Desk) -> None:
+async def test_a_group_larger_than_a_batch_goes_alone(desk: OrderBatcher) -> None:
     group = AtomicGroup([desk.voucher() for _ in range(50)])
     desk.ask(2)
     desk.ask(command=group)
@@ -176,8 +176,10 @@ async def test_a_group_larger_than_a_batch_goes_alone(desk: Desk) -> None:
     assert desk.post.batches[1] == [group]
 
 
-async def takes_few_lines(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
-    """Commands of 2, 6, 2, 4, 2, 10 and 2 lines, six at most in one batch; a line for each 4 bytes of metadata."""
+async def takes_few_lines(monkeypatch: pytest.MonkeyPatch, desk: OrderBatcher) -> None:
+    """Send commands of 2, 6, 2, 4, 2, 10 and 2 lines; a batch has at most six, with one line for each 4 bytes of
+    metadata.
+    """
     monkeypatch.setattr(lane_module, "LINES_MAX", 6)
     monkeypatch.setattr(lane_module, "METADATA_BYTES", 4)
     group, large = (AtomicGroup([desk.voucher() for _ in range(n)]) for n in (3, 5))
@@ -197,12 +199,14 @@ async def takes_few_lines(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
     assert desk.post.batches[1:] == taken
 
 
-async def test_a_batch_has_few_lines_however_few_vouchers_they_are(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_has_few_lines_however_few_vouchers_they_are(
+    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await takes_few_lines(monkeypatch, desk)
 
 
-async def test_beyond_its_depth_new_work_is_refused_at_once_and_what_was_accepted_is_answered() -> None:
-    desk = Desk(depth_max=7)
+async def test_beyond_its_depth_new_work_is_refused_immediately_and_accepted_work_is_answered() -> None:
+    desk = OrderBatcher(depth_max=7)
     desk.ask()
     await desk.post.started(1)
     desk.ask(7)
@@ -224,7 +228,7 @@ async def test_beyond_its_depth_new_work_is_refused_at_once_and_what_was_accepte
 
 
 async def test_a_crash_answers_all_of_its_batch_with_a_fault_and_the_lane_goes_on(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped = []
     monkeypatch.setattr(desk.session, "drop", lambda: dropped.append(True))
@@ -240,7 +244,7 @@ async def test_a_crash_answers_all_of_its_batch_with_a_fault_and_the_lane_goes_o
     assert dropped == [True]
 
 
-async def test_a_caller_that_fails_to_take_its_answer_harms_nobody(desk: Desk) -> None:
+async def test_a_caller_that_fails_to_take_its_answer_harms_no_other(desk: OrderBatcher) -> None:
     def gone(index: int, outcome: Outcome | Fault) -> None:
         raise ConnectionResetError("gone")
 
@@ -256,7 +260,7 @@ async def test_a_caller_that_fails_to_take_its_answer_harms_nobody(desk: Desk) -
     await desk.answered(3)
 
 
-async def test_drain_waits_until_everything_accepted_has_been_answered(desk: Desk) -> None:
+async def test_drain_waits_until_everything_accepted_has_been_answered(desk: OrderBatcher) -> None:
     desk.ask(15)
     await desk.post.started(1)
     drained = asyncio.ensure_future(desk.lane.drain())
@@ -269,8 +273,8 @@ async def test_drain_waits_until_everything_accepted_has_been_answered(desk: Des
     await desk.lane.drain()
 
 
-async def test_a_committed_batch_is_answered_while_the_next_one_waits(desk: Desk) -> None:
-    """The next batch may wait for a lock, or for a database that is away: what is known is told meanwhile."""
+async def test_a_committed_batch_is_answered_while_the_next_one_waits(desk: OrderBatcher) -> None:
+    """The next batch may wait for a lock, or for a database that is down: known results are sent in the meantime."""
     desk.ask(3)
     await desk.post.started(1)
     desk.ask()
@@ -282,7 +286,7 @@ async def test_a_committed_batch_is_answered_while_the_next_one_waits(desk: Desk
     await desk.answered(4)
 
 
-async def test_a_committed_batch_is_answered_when_the_next_one_was_sent(desk: Desk) -> None:
+async def test_a_committed_batch_is_answered_when_the_next_one_was_sent(desk: OrderBatcher) -> None:
     desk.ask(3)
     await desk.post.started(1)
     desk.ask()
@@ -295,7 +299,7 @@ async def test_a_committed_batch_is_answered_when_the_next_one_was_sent(desk: De
     assert all(len(answers) == 1 for answers in desk.answers.values())
 
 
-async def test_callers_that_wait_for_a_close_are_answered_first(desk: Desk) -> None:
+async def test_callers_that_wait_for_a_close_are_answered_first(desk: OrderBatcher) -> None:
     desk.ask(12)
     await desk.post.started(1)
     closed = asyncio.ensure_future(desk.lane.close())
@@ -319,7 +323,7 @@ async def test_a_lane_posts_on_a_real_database(ledger: Ledger) -> None:
 
 
 class Preparing:
-    """In the place of `prepare`."""
+    """A substitute for `prepare`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[list[Command]] = []
@@ -333,7 +337,9 @@ class Preparing:
         return len(self.batches)
 
 
-async def test_as_many_as_are_being_written_are_prepared_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_many_as_are_being_written_are_prepared_meanwhile(
+    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     preparing = Preparing(monkeypatch)
     desk.ask(3)
     await desk.post.started(1)
@@ -358,7 +364,9 @@ async def test_as_many_as_are_being_written_are_prepared_meanwhile(desk: Desk, m
     assert desk.order == list(range(12))
 
 
-async def test_nothing_is_prepared_beside_a_batch_that_locks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_prepared_beside_a_batch_that_locks(
+    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     preparing = Preparing(monkeypatch)
     desk.ask(1)
     await desk.post.started(1)
@@ -369,7 +377,7 @@ async def test_nothing_is_prepared_beside_a_batch_that_locks(desk: Desk, monkeyp
     assert preparing.batches == []
 
 
-async def test_drain_waits_for_what_was_prepared(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drain_waits_for_what_was_prepared(desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     preparing = Preparing(monkeypatch)
     desk.ask(1)
     await desk.post.started(1)
@@ -385,7 +393,7 @@ async def test_drain_waits_for_what_was_prepared(desk: Desk, monkeypatch: pytest
     assert desk.order == [0, 1]
 
 
-async def test_preparing_that_crashes_answers_its_callers(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_preparing_that_crashes_answers_its_callers(desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     preparing = Preparing(monkeypatch)
     preparing.fails = True
     desk.ask(1)

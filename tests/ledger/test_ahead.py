@@ -1,4 +1,4 @@
-"""A batch that is prepared while the one before it is being written: sent only upon what was committed."""
+"""A batch that is prepared while the one before it is being written: it is sent only if its assumptions were committed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,11 +7,13 @@ import asyncpg
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
-from fundledger.ledger import posting, rules, unlocked
-from fundledger.ledger.batch import Command, Outcome
-from fundledger.ledger.fault import Fault
+from fundledger.faults import Fault
+from fundledger.ledger import optimistic as unlocked
+from fundledger.ledger import posting
+from fundledger.ledger.model.batch import Command, Outcome
+from fundledger.ledger.optimistic import Prepared, prepare
 from fundledger.ledger.posting import post_vouchers
-from fundledger.ledger.unlocked import Prepared, prepare
+from fundledger.ledger.rules import decide as rules
 from tests.support.halfway import is_waiting_for_a_lock
 from tests.support.ledger import Ledger, code, codes, new_id, posted, transfer
 from tests.support.waiting import eventually
@@ -39,7 +41,7 @@ class Pair:
 
 @pytest.mark.parametrize("believed", [True, False], ids=["remembered", "read now"])
 async def test_a_batch_is_decided_upon_what_the_one_before_will_leave(ledger: Ledger, believed: bool) -> None:
-    """The money of the second comes with the first."""
+    """The money of the second batch comes with the first."""
     bank, a, b = await ledger.account("bank", "bank"), await ledger.account("m:1"), await ledger.account("m:2")
     for _ in range(3 if believed else 0):
         await ledger.post(transfer(bank, a, 1), transfer(a, b, 1))
@@ -114,7 +116,7 @@ async def test_a_refusal_while_preparing_leaves_the_batch_that_is_being_written_
 async def test_halves_of_a_batch_that_failed_are_decided_under_locks(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is remembered may be what another batch, which was only prepared, has made of it."""
+    """The cache may contain the effect of another batch that was only prepared."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     for _ in range(3):
         assert posted(await ledger.post_one(transfer(a, b, 1)))

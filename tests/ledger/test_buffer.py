@@ -1,16 +1,16 @@
-"""Credits that wait in the buffer: pending at once, spent when they are needed, folded once, never lost."""
+"""Credits that wait in the buffer: pending immediately, spent when they are needed, drained once, never lost."""
 
 from datetime import date, timedelta
 
 import pytest
 
-from fundledger.hotspot.keeper import SQL as FOLDER_SQL
-from fundledger.ledger.account import Account, Status
-from fundledger.ledger.batch import AtomicGroup, Fold, Outcome, Resplit, SetPolicy, SetStatus
-from fundledger.ledger.buffer import AMOUNT_MAX
-from fundledger.ledger.hold import PlaceHold
-from fundledger.ledger.journal import read_statement
-from fundledger.ledger.routes import follow, read_routes
+from fundledger.hotspot.rebalancer import SQL as FOLDER_SQL
+from fundledger.ledger.model.account import Account, Status
+from fundledger.ledger.model.batch import AtomicGroup, Fold, Outcome, Resplit, SetPolicy, SetStatus
+from fundledger.ledger.model.hold import PlaceHold
+from fundledger.ledger.rules.buffer import AMOUNT_MAX
+from fundledger.ledger.statement.pages import read_statement
+from fundledger.ledger.store.slot_map import follow, read_routes
 from fundledger.reconciliation.checks import verify
 from tests.support.halfway import Halfway, is_waiting_for_a_lock, overtaken
 from tests.support.ledger import Ledger, code, codes, posted, reversal, together, transfer, voucher
@@ -21,12 +21,12 @@ ROUNDS = unless_long(25, 2000)
 
 
 async def scene(ledger: Ledger) -> tuple[Account, Account]:
-    """A merchant whose credits are buffered, and the bank that pays."""
+    """Open a merchant's account with buffered credits, and the account of the bank that pays."""
     return await ledger.account("m", buffered=True), await ledger.account("bank", "bank")
 
 
 async def held_up(ledger: Ledger, account: Account) -> tuple[int, int, int]:
-    """`(posted, held, pending)`."""
+    """Return `(posted, held, pending)`."""
     view = await ledger.view(account)
     return view.posted, view.held, view.pending
 
@@ -40,7 +40,7 @@ async def shown(ledger: Ledger, account: Account) -> list[tuple[object, int, int
     return [(e.voucher_id, e.amount if e.side == "credit" else -e.amount, e.balance_after) for e in page]
 
 
-async def test_a_credit_is_pending_at_once_and_posted_when_it_is_folded(ledger: Ledger) -> None:
+async def test_a_credit_is_pending_immediately_and_posted_when_it_is_drained(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     vouchers = [transfer(bank, m, amount) for amount in (10, 20, 30)]
     assert codes(await ledger.post(*vouchers[:2])) == ["posted"] * 2
@@ -59,7 +59,7 @@ async def test_a_credit_is_pending_at_once_and_posted_when_it_is_folded(ledger: 
     assert (await ledger.prove()).ok
 
 
-async def test_a_credit_waits_for_nobody_who_holds_the_balance(ledger: Ledger) -> None:
+async def test_a_credit_does_not_wait_for_a_lock_on_the_balance(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     async with ledger.connection.transaction():
         await ledger.connection.execute(
@@ -70,7 +70,7 @@ async def test_a_credit_waits_for_nobody_who_holds_the_balance(ledger: Ledger) -
     await ledger.prove()
 
 
-async def test_a_repeat_is_told_what_stands_and_moves_nothing(ledger: Ledger) -> None:
+async def test_a_replay_returns_the_recorded_outcome_and_moves_nothing(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     payment = transfer(bank, m, 10)
     assert posted(await ledger.post_one(payment))
@@ -221,7 +221,7 @@ async def test_an_account_with_money_waiting_is_not_closed(ledger: Ledger) -> No
 
 
 @pytest.mark.parametrize("status", [Status.FROZEN_ALL, Status.CLOSED])
-async def test_a_freeze_waits_for_whoever_is_buffering_and_sees_it(ledger: Ledger, status: Status) -> None:
+async def test_a_freeze_waits_for_a_credit_that_is_being_buffered_and_sees_it(ledger: Ledger, status: Status) -> None:
     m, bank = await scene(ledger)
     halfway = Halfway(await ledger.worker(1))
     await halfway.write(transfer(bank, m, 5))
@@ -236,7 +236,7 @@ async def commit_when_waited_for(ledger: Ledger, halfway: Halfway) -> None:
     await halfway.commit()
 
 
-async def test_whoever_buffers_while_an_account_is_frozen_is_refused(ledger: Ledger) -> None:
+async def test_a_credit_that_is_buffered_while_an_account_is_frozen_is_refused(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     other = await ledger.worker(1)
     assert posted(await other.post_one(transfer(bank, m, 5)))
@@ -246,7 +246,7 @@ async def test_whoever_buffers_while_an_account_is_frozen_is_refused(ledger: Led
     await ledger.prove()
 
 
-async def test_a_worker_that_has_not_heard_of_the_policy_posts_as_it_is_now(ledger: Ledger) -> None:
+async def test_a_worker_that_does_not_know_the_new_policy_posts_under_it(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     other = await ledger.worker(1)
     assert posted(await other.post_one(transfer(bank, m, 1)))
@@ -264,7 +264,7 @@ async def test_a_worker_that_has_not_heard_of_the_policy_posts_as_it_is_now(ledg
 
 
 async def test_a_credit_that_commits_late_is_folded_all_the_same(ledger: Ledger) -> None:
-    """The one that a watermark would leave behind: decided before the others, committed after their fold."""
+    """A watermark would leave this credit behind: it is decided before the others, and committed after their drain."""
     m, bank = await scene(ledger)
     late = Halfway(await ledger.worker(1))
     await late.write(transfer(bank, m, 5))
@@ -278,7 +278,7 @@ async def test_a_credit_that_commits_late_is_folded_all_the_same(ledger: Ledger)
     await ledger.prove()
 
 
-async def test_two_folds_at_once_fold_once(ledger: Ledger) -> None:
+async def test_two_concurrent_drains_drain_once(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     await ledger.post(transfer(bank, m, 10), transfer(bank, m, 5))
     async with overtaken(ledger, Fold(m), await ledger.worker(1), Fold(m)) as outcomes:

@@ -1,4 +1,4 @@
-"""What is decided about credits that wait, without a database: which do, how they are posted, and which are missing."""
+"""Decisions about buffered credits, without a database: which credits wait, how they are posted, which are missing."""
 
 import itertools
 import random
@@ -7,9 +7,9 @@ from datetime import date, timedelta
 import msgspec
 import pytest
 
-from fundledger.ledger.account import BALANCE_MAX, Account, Status
-from fundledger.ledger.batch import AtomicGroup, Fold, SetPolicy, Unfolded
-from fundledger.ledger.buffer import AMOUNT_MAX, defer, message_of, what_is_wrong
+from fundledger.ledger.model.account import BALANCE_MAX, Account, Status
+from fundledger.ledger.model.batch import AtomicGroup, Fold, SetPolicy, Unfolded
+from fundledger.ledger.rules.buffer import AMOUNT_MAX, defer, message_of, what_is_wrong
 from fundledger.security import canonical
 from fundledger.security.keys import KeyFault
 from fundledger.security.mac import MacKey
@@ -22,7 +22,7 @@ TODAY = date(2026, 1, 1)
 
 
 class TwoKeys:
-    """Versions 1 and 2."""
+    """A key ring with versions 1 and 2."""
 
     current = MacKey(2, bytes(32))
 
@@ -36,13 +36,13 @@ KEYS = TwoKeys()
 
 
 def row(batch: int, number: int, of: int, *, account: int = 1, key_version: int = 1, **more: object) -> Unfolded:
-    """A row that verifies."""
+    """Return a row that verifies."""
     fields = {"module": "dev", "amount": 5, "accounting_date": TODAY, "posted_at_us": NOW_US - 9, **more}
     bare = Unfolded(batch=batch, number=number, of=of, voucher_id=new_id(), key_version=key_version, mac=b"", **fields)
     return msgspec.structs.replace(bare, mac=KEYS.by_version(key_version).tag(message_of(account, bare)))
 
 
-# --- Which credits wait ---------------------------------------------------------------------------------------------
+# --- Credits that wait ----------------------------------------------------------------------------------------------
 
 
 def deferring(world: World, account: Account) -> Account:
@@ -70,7 +70,7 @@ def test_a_credit_waits_on_slot_0_of_an_account_over_slots() -> None:
     world.batch.ordinal = 1
     account, bank = world.split("m:1", [(3, 0, OPEN), (4, 0, OPEN)]), world.account("bank", "bank")
     deferring(world, account)
-    world.sub(account, 1).status = Status.FROZEN_ALL  # slot 0 alone says whether a credit may wait
+    world.sub(account, 1).status = Status.FROZEN_ALL  # slot 0 alone decides whether a credit may wait
     assert code(world.decide(transfer(bank, account, 7))[0]) == "posted"
     assert [amount for _, _, amount in world.batch.buffered] == [7]
     assert [slot.posted for slot in world.slots(account)] == [3, 4]
@@ -99,7 +99,7 @@ def test_four_million_credits_of_the_largest_size_may_wait_before_a_balance_leav
     assert AMOUNT_MAX << 22 <= BALANCE_MAX < AMOUNT_MAX << 23
 
 
-# --- How they are posted --------------------------------------------------------------------------------------------
+# --- Posting of credits ---------------------------------------------------------------------------------------------
 
 
 def test_a_fold_posts_all_that_waits_once_a_module_and_day_in_order_of_arrival() -> None:
@@ -167,7 +167,7 @@ def test_a_debit_may_spend_what_was_waiting() -> None:
 
 
 POLICIES = [
-    # status, buffered before, wanted, what becomes of it
+    # status, buffered before, wanted, result
     (OPEN, False, True, "changed"),
     (OPEN, True, False, "changed"),
     (OPEN, True, True, "unchanged"),
@@ -194,11 +194,11 @@ def test_a_policy_is_set_once_and_not_on_an_account_that_is_closed_or_not_believ
     assert not changed or world.batch.has_writes()
 
 
-# --- Whether any is missing -----------------------------------------------------------------------------------------
+# --- Missing credits ------------------------------------------------------------------------------------------------
 
 
 def whole(*sizes: int) -> list[Unfolded]:
-    """What batches of these sizes left, in order. Their numbers leave gaps, as other accounts' batches do."""
+    """Return the rows of batches of these sizes, in order. Their numbers have gaps, as with batches of other accounts."""
     return [row(10 * (i + 1), number, size) for i, size in enumerate(sizes) for number in range(1, size + 1)]
 
 
@@ -227,7 +227,7 @@ def test_a_message_says_which_row_is_wrong() -> None:
     assert what_is_wrong(KEYS, 1, rows[:1]) == "batch 10, row 1 of 2: the next one is missing"
     assert what_is_wrong(KEYS, 1, rows[1:]) == "batch 10, row 2 of 2: one before it is missing"
     assert what_is_wrong(KEYS, 1, rows[:3] + rows[4:]) == "batch 20, row 3 of 3: one before it is missing"
-    assert what_is_wrong(KEYS, 2, rows) == "batch 10, row 1 of 2: another content than its MAC's"
+    assert what_is_wrong(KEYS, 2, rows) == "batch 10, row 1 of 2: does not match its MAC"
 
 
 CHANGES = {
@@ -248,7 +248,7 @@ CHANGES = {
 @pytest.mark.parametrize("module", ["dev", None])
 def test_a_row_of_which_a_field_was_changed_does_not_verify(field: str, module: str | None) -> None:
     changed = msgspec.structs.replace(row(10, 1, 1, module=module), **{field: CHANGES[field]})
-    assert "another content" in (what_is_wrong(KEYS, 1, [changed]) or "")
+    assert "does not match its MAC" in (what_is_wrong(KEYS, 1, [changed]) or "")
 
 
 def test_a_row_without_a_module_has_the_layout_of_before_modules() -> None:
@@ -265,7 +265,7 @@ def test_rows_are_verified_with_the_key_of_their_version() -> None:
 
 
 def test_each_line_of_a_voucher_belongs_to_a_place() -> None:
-    """A line without its sub-account would wait, or be posted, without the others: that is a bug, not a batch."""
+    """Without its sub-account a line would wait, or be posted, apart from the others: that is a bug, and not a batch."""
     world = World()
     account = world.account("m:1")
     with pytest.raises(ValueError, match="zip"):

@@ -1,4 +1,4 @@
-"""A batch is stored as it was decided, whatever mix of vouchers it consists of: columns that are all null are left out."""
+"""A batch is stored as it was decided, for any mix of vouchers: columns that are all null are left out."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fundledger.ledger.batch import Fold
+from fundledger.ledger.model.batch import Fold
 from tests.support.ledger import Ledger, code, new_id, reversal, voucher
 from tests.support.length import unless_long
 
@@ -19,7 +19,7 @@ SAME = ("type", "digest", "reference", "metadata", "reverses", "module")
 
 @st.composite
 def parts(draw: st.DrawFn) -> dict[str, Any]:
-    """What one voucher of a batch is."""
+    """Draw the parts of one voucher of a batch."""
     return {
         "extra": draw(st.sampled_from([0, 0, 0, 1, 3, 4])),
         "payer": draw(st.sampled_from(["bank", "bank", "m:0", "m:1"])),
@@ -73,7 +73,7 @@ async def test_what_is_stored_of_a_mixed_batch_is_what_was_asked_for(ledger: Led
         outcomes = await ledger.post(*(drains + asked if folds_first else asked + drains))
         outcomes = outcomes[len(drains) :] if folds_first else outcomes[: len(asked)]
         for each, outcome in zip(asked, outcomes, strict=True):
-            # A guard of the database that stops a wrong row is a fault here.
+            # A wrong row would be stopped by a guard of the database, which is a fault here.
             word = code(outcome)
             assert word in SAID, word
             seen.add(word)

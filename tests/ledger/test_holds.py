@@ -1,9 +1,9 @@
-"""Holds and reversals on a real Postgres: money set aside, and money given back, once."""
+"""Holds and reversals on a real Postgres: money is set aside and returned once."""
 
 import pytest
 
-from fundledger.ledger import clock
-from fundledger.ledger.hold import HoldStatus, PlaceHold
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.hold import HoldStatus, PlaceHold
 from tests.support.halfway import overtaken
 from tests.support.ledger import (
     Ledger,
@@ -72,7 +72,7 @@ async def test_a_hold_id_that_another_account_is_about_to_use_is_decided_again(l
     await ledger.prove()
 
 
-async def test_a_capture_and_a_release_at_once_end_a_hold_once(ledger: Ledger) -> None:
+async def test_a_concurrent_capture_and_release_end_a_hold_once(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     other = await ledger.worker(1)
     for i in range(10):
@@ -99,7 +99,7 @@ async def test_a_capture_pays_into_another_shard(ledger: Ledger) -> None:
     await ledger.prove()
 
 
-async def test_a_tampered_hold_is_refused_by_itself(ledger: Ledger) -> None:
+async def test_a_tampered_hold_is_refused_alone(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     hold = await ledger.hold("h", a, 10)
     await ledger.tamper("UPDATE ledger.holds SET amount = 90 WHERE id = 'h'")
@@ -124,8 +124,8 @@ async def test_a_reversal_gives_everything_back_once(ledger: Ledger) -> None:
     await ledger.prove()
 
 
-async def test_a_second_reversal_is_refused_also_when_both_come_at_once(ledger: Ledger) -> None:
-    """On platform accounts two workers take different slots: only the index on what is reversed keeps them apart."""
+async def test_a_second_reversal_is_refused_also_when_both_are_concurrent(ledger: Ledger) -> None:
+    """On platform accounts, two workers use different slots: only the index on the reversed voucher separates them."""
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     payment = transfer(bank, fees, 30)
     await ledger.post(payment)

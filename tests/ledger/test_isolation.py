@@ -1,10 +1,11 @@
-"""What the database does not take, and connections that break: no item harms another, and each counts once."""
+"""Values that the database rejects, and connections that break: no item affects another, and each counts once."""
 
 import asyncpg
 import pytest
 
-from fundledger.ledger import posting, unlocked
-from fundledger.ledger.fault import GuardHit, Unavailable
+from fundledger.faults import GuardHit, Unavailable
+from fundledger.ledger import optimistic as unlocked
+from fundledger.ledger import posting
 from tests.support.ledger import (
     Ledger,
     codes,
@@ -50,14 +51,14 @@ async def test_a_guard_of_the_database_stops_what_the_rules_let_through(
 ) -> None:
     a, b = await ledger.account("m:1", balance=10), await ledger.account("m:2")
     c = await ledger.account("m:3", balance=10)
-    monkeypatch.setattr("fundledger.ledger.rules._funds_refusal", lambda *_: None)
+    monkeypatch.setattr("fundledger.ledger.rules.decide._funds_refusal", lambda *_: None)
     outcomes = await ledger.post(transfer(c, b, 1), transfer(a, b, 11), transfer(c, b, 1))
     assert codes(outcomes) == ["posted", "GuardHit", "posted"]
     await ledger.prove()
 
 
 async def test_what_a_client_may_send_never_breaks_the_batch_of_others(ledger: Ledger) -> None:
-    """Text that Postgres does not take is refused by itself, whatever let it through."""
+    """Text that Postgres rejects is refused alone, although it has passed all checks before."""
     a, b = await ledger.account("m:1", balance=10), await ledger.account("m:2")
     bad = [transfer(a, b, 1, reference="a\0b"), transfer(a, b, 1, metadata="{")]
     outcomes = await ledger.post(transfer(a, b, 1), *bad, transfer(a, b, 1))
@@ -109,7 +110,7 @@ async def test_a_connection_that_broke_before_the_commit_posts_once(
 async def test_a_connection_that_broke_after_the_commit_posts_once_and_is_no_replay(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commit succeeded and nobody heard of it: the one who asked first is told that it is new."""
+    """The commit succeeded and its result was lost: the first caller still gets a new voucher, not a replay."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     ledger.lock_always()
     real, cuts = asyncpg.Connection.execute, []
@@ -162,7 +163,7 @@ async def test_a_database_that_does_not_come_back_is_an_unknown_outcome_only_aft
     await ledger.prove()
 
 
-async def test_a_missing_key_is_a_fault_and_freezes_nobody(ledger: Ledger, tmp_path) -> None:
+async def test_a_missing_key_is_a_fault_and_freezes_no_account(ledger: Ledger, tmp_path) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     await ledger.tamper("UPDATE ledger.sub_accounts SET key_version = 9 WHERE account_number = $1", a.number)
     before = await ledger.state()
@@ -170,7 +171,7 @@ async def test_a_missing_key_is_a_fault_and_freezes_nobody(ledger: Ledger, tmp_p
     assert await ledger.state() == before
 
 
-async def test_nobody_is_told_that_nothing_was_written_when_an_earlier_attempt_may_have_been_committed(
+async def test_unavailable_is_never_returned_when_an_earlier_attempt_may_have_been_committed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first attempt is cut at its commit; every later one meets a conflict, until the lane gives up."""

@@ -1,6 +1,6 @@
-"""Random commands against a model of the ledger: every answer and every balance, after every step.
+"""Random commands against a model of the ledger: every result and every balance, after every step.
 
-`FUNDLEDGER_TEST_LONG=1` takes the time to shrink what it finds, too.
+`FUNDLEDGER_TEST_LONG=1` also takes the time to shrink a failing example.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule, run_state_machine_as_test
 
-from fundledger.ledger import clock
-from fundledger.ledger.account import Status
-from fundledger.ledger.accounts import Layout
-from fundledger.ledger.batch import AtomicGroup, Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
-from fundledger.ledger.hold import EndHold, PlaceHold
-from fundledger.ledger.routes import follow, read_routes
-from fundledger.ledger.voucher import Voucher, digest_of
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import Status
+from fundledger.ledger.model.batch import AtomicGroup, Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
+from fundledger.ledger.model.hold import EndHold, PlaceHold
+from fundledger.ledger.model.voucher import Voucher, digest_of
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.slot_map import follow, read_routes
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases
 from tests.support.ledger import Ledger, code
@@ -59,7 +59,7 @@ statuses = st.sampled_from([*[Status.OPEN] * 4, Status.FROZEN_DEBITS, Status.FRO
 
 @st.composite
 def lines(draw: st.DrawFn) -> tuple[tuple[str, int], ...]:
-    """2 to 6 lines: nearly always balanced, mostly of one currency, often paid by the bank."""
+    """Draw 2 to 6 lines: nearly always balanced, mostly of one currency, often paid by the bank."""
     account = cny if draw(st.integers(0, 9)) else names
     drawn = draw(st.lists(st.tuples(account, signed), min_size=1, max_size=5))
     rest = -sum(amount for _, amount in drawn)
@@ -121,7 +121,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # --- Between the model's words and the ledger's ---
 
     def to_voucher(self, asked: Asked, worker: int) -> Voucher:
-        """As the service makes it from a body."""
+        """Return the voucher as the service makes it from a body."""
         of = [(name, amount) for name, amount in asked.lines] + ([(asked.unknown, 1)] if asked.unknown else [])
         digest = digest_of(asked.type, of, asked.reference, None, asked.hold, asked.reverses)
         holder = self.accounts[self.model.holds[asked.hold].account] if asked.hold is not None else None
@@ -142,12 +142,12 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
     def slot_of(self, hold_id: str | None) -> int:
-        """Where it is held, as the service reads it before."""
+        """Return the slot of a hold, as the service reads it before a command."""
         hold = self.run(self.workers[0].read_hold(hold_id or ""))
         return 0 if hold is None else int(hold.slot)
 
     def ask(self, worker: int, *commands: Command) -> list[Outcome]:
-        """Post them; the model has been asked before."""
+        """Post commands whose outcome the model has computed before."""
         outcomes = self.run(self.workers[worker].post(*commands))
         assert all(isinstance(outcome, Outcome) for outcome in outcomes), outcomes
         return outcomes
@@ -181,7 +181,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=vouchers, name=merchants, amount=st.integers(50, 500), worker=workers)
     def fund(self, name: str, amount: int, worker: int) -> Asked:
-        """Money comes in, so that there is something to refuse."""
+        """Credit an account, so that there is something to refuse."""
         bank = "bank:usd" if name == "m1:usd" else "bank"
         change = -amount if ACCOUNTS[name][0] == "receivable" else amount
         asked = Asked(self.fresh_id(), ((bank, -change), (name, change)))
@@ -210,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
         data=st.data(),
     )
     def post_a_batch(self, new: list[Asked], old: list[Asked], worker: int, data: st.DataObject) -> None:
-        """Shuffled, with repeats of before and within."""
+        """Post new vouchers and replays, shuffled, some twice in the batch."""
         batch = data.draw(st.permutations(new + old + new[:1]))
         expected = [self.model.post(asked, self.now_us) for asked in batch]
         self.agrees(self.ask(worker, *[self.to_voucher(asked, worker) for asked in batch]), expected)
@@ -286,7 +286,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 10, 40]), worker=workers)
     def let_time_pass(self, seconds: int, worker: int) -> None:
-        """And end every hold whose time is up, as the service does each second."""
+        """Advance the clock, and expire holds as the service does each second."""
         self.now_us += seconds * 1_000_000
         commands = []
         for id_, hold in self.model.holds.items():
@@ -298,14 +298,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(name=names, status=statuses, worker=workers)
     def set_status(self, name: str, status: Status, worker: int) -> None:
         if status == Status.CLOSED and name not in MERCHANTS:
-            return  # whether each slot of a split account is empty is not in the model
+            return  # the model does not know whether each slot of a split account is empty
         expected = self.model.set_status(name, status)
         command = SetStatus(self.known[worker][name], status, "the machine", "tests")
         self.agrees(self.ask(worker, command), [expected], "changed")
 
     @rule(name=split, slots=st.integers(1, 4), worker=workers)
     def resplit(self, name: str, slots: int, worker: int) -> None:
-        """Nobody but the one who asked hears of it at once."""
+        """Split or merge an account; only this worker knows of it immediately."""
         outcome = self.ask(worker, Resplit(self.known[worker][name], slots, "the machine", "tests"))[0]
         assert outcome.refusal is None or self.model.accounts[name].status != Status.OPEN
         self.follow(worker)
@@ -313,7 +313,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker=workers)
     def follow(self, worker: int) -> None:
-        """A worker hears of all splits and merges."""
+        """Let a worker read all splits and merges."""
         ledger = self.workers[worker]
         self.run(follow(ledger.connection, ledger.directory, {}, self.run(read_routes(ledger.connection))))
         self.known[worker] = {name: ledger.directory.get(name) or account for name, account in self.accounts.items()}
@@ -325,7 +325,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=merchants, buffered=st.sampled_from([True, True, False]), worker=workers)
     def set_policy(self, name: str, buffered: bool, worker: int) -> None:
-        """Nobody but the one who asked hears of it at once."""
+        """Set the policy of an account; only this worker knows of it immediately."""
         if ACCOUNTS[name][0] == "receivable":
             return
         outcome = self.ask(worker, SetPolicy(self.known[worker][name], buffered, "the machine", "tests"))[0]
@@ -335,13 +335,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=merchants, worker=workers)
     def fold(self, name: str, worker: int) -> None:
-        """Any worker, also of what it does not know to be buffered."""
+        """Drain an account by any worker, also one that does not know of the policy."""
         self.ask(worker, Fold(self.known[worker][name]))
         self.agrees([], [])
 
     @rule(asked=consumes(vouchers))
     def forget(self, asked: Asked) -> None:
-        """Nobody repeats it any more."""
+        """Stop the replays of a voucher."""
 
 
 @pytest.mark.timeout(3600)

@@ -1,17 +1,17 @@
-"""Posting from memory: one statement a batch, and never a decision upon what somebody else changed."""
+"""Posting from the write cache: one statement a batch, and never a decision on a row that has changed."""
 
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fundledger.ledger.account import Status
-from fundledger.ledger.batch import Command
-from fundledger.ledger.statements import SQL
+from fundledger.ledger.model.account import Status
+from fundledger.ledger.model.batch import Command
+from fundledger.ledger.store.queries import SQL
 from tests.support.ledger import Ledger, code, new_id, posted, release, transfer
 
 
 class Counted:
-    """How many locked reads a lane has made."""
+    """A counter of a lane's locked reads."""
 
     def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reads = 0
@@ -71,7 +71,7 @@ async def test_money_that_another_worker_took_is_not_spent_twice(ledger: Ledger)
     assert (await ledger.prove()).ok
 
 
-async def test_a_freeze_by_another_worker_holds_at_once(ledger: Ledger) -> None:
+async def test_a_freeze_by_another_worker_applies_immediately(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=10), await ledger.account("m:2")
     other = await ledger.worker(1)
     await _believed(ledger, lambda: transfer(a, b, 1))
@@ -79,7 +79,7 @@ async def test_a_freeze_by_another_worker_holds_at_once(ledger: Ledger) -> None:
     assert code(await ledger.post_one(transfer(a, b, 1))) == "account-frozen"
 
 
-async def test_a_hold_by_another_worker_holds_at_once(ledger: Ledger) -> None:
+async def test_a_hold_by_another_worker_applies_immediately(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=10), await ledger.account("m:2")
     other = await ledger.worker(1)
     await _believed(ledger, lambda: transfer(a, b, 1))
@@ -173,13 +173,13 @@ _COMPARED = """
 
 @pytest.mark.parametrize(
     "check",
-    [test_a_freeze_by_another_worker_holds_at_once, test_a_hold_by_another_worker_holds_at_once],
+    [test_a_freeze_by_another_worker_applies_immediately, test_a_hold_by_another_worker_applies_immediately],
     ids=["freeze", "hold"],
 )
-async def test_twin_without_compare_and_set_is_caught(
+async def test_twin_without_the_comparison_is_caught(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, check: Callable[[Ledger], Awaitable[None]]
 ) -> None:
-    """A payment that another worker wrote is caught by the journal's primary key too; a freeze and a hold are not."""
+    """A payment by another worker is also caught by the journal's primary key; a freeze and a hold are not."""
     careless = SQL["write_batch"].replace(
         _COMPARED,
         "\n      AND $38::bigint[] || $39::bigint[] || $40::bigint[] IS NOT NULL"

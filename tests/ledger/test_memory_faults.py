@@ -1,4 +1,4 @@
-"""Posting from memory when something breaks in the middle: once, and never upon what is no longer so."""
+"""Posting from the write cache with a fault in the middle: once, and never on rows that have changed."""
 
 import asyncio
 import contextlib
@@ -8,15 +8,17 @@ import asyncpg
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
-from fundledger.ledger import clock, rules, unlocked
-from fundledger.ledger.fault import GuardHit
+from fundledger.faults import GuardHit
+from fundledger.ledger import optimistic as unlocked
+from fundledger.ledger.model import clock
+from fundledger.ledger.rules import decide as rules
 from tests.support.halfway import is_waiting_for_a_lock
 from tests.support.ledger import Ledger, code, codes, new_id, posted, transfer
 from tests.support.waiting import eventually
 
 
 async def believed(ledger: Ledger) -> tuple:
-    """Two accounts that the lane no longer reads."""
+    """Open two accounts that the lane no longer reads."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     for _ in range(3):
         assert posted(await ledger.post_one(transfer(a, b, 1)))
@@ -52,7 +54,7 @@ async def test_a_connection_that_breaks_around_the_write_posts_once_and_is_no_re
 
 @contextlib.asynccontextmanager
 async def locked(ledger: Ledger, number: int) -> AsyncIterator[None]:
-    """Somebody else holds the row."""
+    """Lock the row by another connection."""
     holder = await asyncpg.connect(ledger.dsn)
     try:
         async with holder.transaction():
@@ -63,7 +65,7 @@ async def locked(ledger: Ledger, number: int) -> AsyncIterator[None]:
 
 
 async def test_a_write_that_goes_on_without_its_client_and_its_repeat_count_once(ledger: Ledger) -> None:
-    """The server still executes the statement of a connection that is gone; the lane has begun again meanwhile."""
+    """The server still executes the statement of a lost connection; the lane has sent it again in the meantime."""
     a, b = await believed(ledger)
     async with locked(ledger, a.number):
         posting = asyncio.create_task(ledger.post(transfer(a, b, 1)))
@@ -130,7 +132,7 @@ async def test_an_item_that_the_database_refuses_stands_alone(ledger: Ledger) ->
     ],
 )
 async def test_an_edit_that_is_not_compared_does_not_survive(ledger: Ledger, edit: str) -> None:
-    """The next write puts the row right: it says what the lane knows, and its MAC covers that."""
+    """The next write repairs the row: it writes the lane's values, and its MAC covers them."""
     a, b = await believed(ledger)
     await ledger.tamper(f"UPDATE ledger.sub_accounts SET {edit} WHERE account_number = $1", b.number)
     assert posted(await ledger.post_one(transfer(a, b, 1)))
@@ -166,7 +168,7 @@ async def test_posted_at_never_falls_when_the_clock_does(ledger: Ledger, monkeyp
 async def test_a_bug_while_deciding_from_memory_leaves_nothing_of_it(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `decide` had changed in memory before it failed is forgotten; the item is met again under locks."""
+    """The changes of `decide` in the cache are discarded; the item is decided again under locks."""
     a, b = await believed(ledger)
     real, crashes = rules.decide, []
 

@@ -1,14 +1,14 @@
-"""Ids are a module's own: two modules with one id have nothing to do with each other, wherever the id is read."""
+"""Each module has ids of its own: two modules may use the same id, wherever it is read."""
 
 import asyncpg
 import pytest
 
-from fundledger.ledger.account import Status
-from fundledger.ledger.batch import Fold
-from fundledger.ledger.hold import EndHold, PlaceHold
-from fundledger.ledger.journal import read_statement
-from fundledger.ledger.records import HoldTampered, VoucherTampered
-from fundledger.ledger.sweep import Sweep
+from fundledger.ledger.model.account import Status
+from fundledger.ledger.model.batch import Fold
+from fundledger.ledger.model.hold import EndHold, PlaceHold
+from fundledger.ledger.statement.pages import read_statement
+from fundledger.ledger.store.records import HoldTampered, VoucherTampered
+from fundledger.ledger.store.sweep import Sweep
 from fundledger.reconciliation.checks import verify
 from fundledger.security import canonical
 from tests.support.ledger import Ledger, code, codes, new_id, posted, reversal, transfer
@@ -185,8 +185,8 @@ async def test_evidence_that_is_edited_or_gone_is_found(ledger: Ledger, table: s
 
 async def aged(ledger: Ledger) -> None:
     """Give every voucher, hold and account the MAC that it had before layout 2."""
-    from fundledger.ledger.directory import account_message
-    from fundledger.ledger.records import hold_message, voucher_message
+    from fundledger.ledger.store.directory import account_message
+    from fundledger.ledger.store.records import hold_message, voucher_message
 
     connection, key = ledger.connection, ledger.keys.current
     await connection.execute("ALTER TABLE ledger.vouchers DISABLE TRIGGER USER")

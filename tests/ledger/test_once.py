@@ -1,10 +1,10 @@
-"""A voucher's id counts once, for ever: what a repeat gets, whoever asks and whenever."""
+"""A voucher's id counts once, permanently: the result of a replay, for any caller at any time."""
 
 import asyncio
 
 import pytest
 
-from fundledger.ledger.refusal import Code
+from fundledger.ledger.model.refusal import Code
 from tests.support.halfway import Halfway, is_waiting_for_a_lock, overtaken
 from tests.support.ledger import (
     Ledger,
@@ -96,7 +96,7 @@ async def test_duplicates_inside_a_batch_are_posted_once(ledger: Ledger) -> None
 
 
 async def test_a_duplicate_that_another_worker_is_about_to_commit_is_decided_again(ledger: Ledger) -> None:
-    """Both touch platform accounts only, each its own slots: nothing but the id makes one wait for the other."""
+    """Both debit platform accounts, each on slots of its own: only the id makes one wait for the other."""
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     id_ = new_id()
     other = await ledger.worker(1)
@@ -109,7 +109,7 @@ async def test_a_duplicate_that_another_worker_is_about_to_commit_is_decided_aga
     await ledger.prove()
 
 
-async def test_a_duplicate_with_other_content_that_overtakes_is_told(ledger: Ledger) -> None:
+async def test_a_duplicate_with_other_content_that_overtakes_is_refused(ledger: Ledger) -> None:
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     id_ = new_id()
     other = await ledger.worker(1)
@@ -118,7 +118,7 @@ async def test_a_duplicate_with_other_content_that_overtakes_is_told(ledger: Led
     assert await ledger.posted(fees) == 5
 
 
-async def test_one_id_from_many_workers_at_once_is_posted_once(ledger: Ledger) -> None:
+async def test_one_id_from_many_workers_concurrently_is_posted_once(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     workers = [await ledger.worker(i) for i in range(4)]
     for _ in range(10):

@@ -1,8 +1,8 @@
-"""Accounts are opened once, whoever asks at the same time."""
+"""An account is opened once, also by concurrent requests."""
 
 import pytest
 
-from fundledger.ledger.accounts import NewAccount, open_accounts
+from fundledger.ledger.store.accounts import NewAccount, open_accounts
 from tests.support.ledger import (
     Ledger,
     together,
@@ -21,7 +21,7 @@ async def test_an_account_is_opened_once_and_the_same_request_finds_it(ledger: L
     "other",
     [{"owner": "p"}, {"type_": "merchant_pending"}, {"currency": "USD"}, {"metadata": '{"a":2}'}, {"metadata": None}],
 )
-async def test_an_account_that_exists_and_differs_is_told_and_left_alone(ledger: Ledger, other: dict) -> None:
+async def test_an_account_that_exists_and_differs_is_reported_and_not_changed(ledger: Ledger, other: dict) -> None:
     asked = {"id_": "m:1", "type_": "merchant_available", "owner": "o", "currency": "CNY", "metadata": '{"a":1}'}
     first = await ledger.open(**asked)
     before = await ledger.state()
@@ -31,7 +31,7 @@ async def test_an_account_that_exists_and_differs_is_told_and_left_alone(ledger:
     assert await ledger.state() == before
 
 
-async def test_an_account_that_several_open_at_once_is_opened_by_one(ledger: Ledger) -> None:
+async def test_an_account_that_several_workers_open_concurrently_is_opened_by_one(ledger: Ledger) -> None:
     workers = [await ledger.worker(i) for i in range(6)]
     for i in range(5):
         opened = await together(*(w.open(f"m:{i}", owner="o") for w in workers))

@@ -1,4 +1,4 @@
-"""Statements that read what other transactions are doing, each beside transactions that one condition distinguishes."""
+"""Statements that read the state of other transactions, each beside transactions that one condition distinguishes."""
 
 import asyncio
 import contextlib
@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from fundledger.ledger.statements import SQL
-from fundledger.outbox.horizon import SQL as OUTBOX
+from fundledger.ledger.store.queries import SQL
+from fundledger.outbox.watermark import SQL as OUTBOX
 from tests.support.database import ONE_SHARD, Databases
 
 ENTRY = """
@@ -22,7 +22,7 @@ VALUES (0, 1, 0, $1, gen_random_uuid(), 1, 1, '2026-01-02', now(), 1, 'm')
 async def transaction(
     dsn: str, *statements: str
 ) -> AsyncIterator[tuple["asyncpg.Connection[asyncpg.Record]", int | None]]:
-    """A transaction that has run these and is not over, with its id, None where it has none."""
+    """Open a transaction, run these statements, and yield it with its id, None if it has none."""
     connection = await asyncpg.connect(dsn)
     try:
         for statement in ("BEGIN", *statements):
@@ -43,7 +43,8 @@ async def test_entry_writers_are_those_that_have_an_id_and_lock_the_entries_of_t
         given_id = "SELECT pg_current_xact_id()"
         _, writer = await stack.enter_async_context(transaction(here, entry))
         _, first = await stack.enter_async_context(transaction(here, ENTRY.replace("$1", "2")))
-        # None of these: another relation, another mode, no id yet, another database with a relation of the same number.
+        # These are no writers: another relation, another mode, no id yet, another database with a relation of the same
+        # number.
         await stack.enter_async_context(transaction(here, given_id, "LOCK TABLE ledger.vouchers IN ROW EXCLUSIVE MODE"))
         await stack.enter_async_context(transaction(here, given_id, "LOCK TABLE ledger.entries IN ACCESS SHARE MODE"))
         await stack.enter_async_context(transaction(here, "LOCK TABLE ledger.entries IN ROW EXCLUSIVE MODE"))
@@ -60,7 +61,7 @@ async def test_an_entry_writer_that_waits_for_its_lock_is_none_yet(postgres: Dat
         pid = waiter.get_server_pid()
         waiting = asyncio.create_task(waiter.execute(ENTRY.replace("$1", "1")))
         while not await holder.fetchval("SELECT pg_blocking_pids($1)", pid):
-            await asyncio.sleep(0)  # each turn asks the server
+            await asyncio.sleep(0)  # polls the server once
         assert await holder.fetch(SQL["entry_writers"]) == []
         await holder.close()
         await waiting

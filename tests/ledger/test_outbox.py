@@ -1,8 +1,8 @@
-"""What a batch tells the outbox: each voucher once, in the order in which they were decided, refused ones too."""
+"""The outbox rows of a batch: each voucher once, in the order of the decisions, with the refused ones."""
 
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.ledger.account import Status
+from fundledger.ledger.model.account import Status
 from tests.support.ledger import Ledger, codes, new_id, transfer
 
 
@@ -11,7 +11,7 @@ async def told(ledger: Ledger) -> list[list[UUID]]:
     return [row["vouchers"] for row in rows]
 
 
-async def test_a_batch_is_told_of_in_one_row_in_the_order_of_its_decisions(ledger: Ledger) -> None:
+async def test_a_batch_is_one_outbox_row_in_the_order_of_its_decisions(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     before = await told(ledger)
     ids = sorted((new_id() for _ in range(4)), reverse=True)
@@ -20,7 +20,7 @@ async def test_a_batch_is_told_of_in_one_row_in_the_order_of_its_decisions(ledge
     assert await told(ledger) == [*before, [voucher.id for voucher in vouchers]]
 
 
-async def test_a_repeat_and_a_change_of_balances_alone_tell_nothing(ledger: Ledger) -> None:
+async def test_a_replay_and_a_change_of_balances_alone_add_no_row(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     voucher = transfer(a, b, 10)
     await ledger.post(voucher)
@@ -31,7 +31,7 @@ async def test_a_repeat_and_a_change_of_balances_alone_tell_nothing(ledger: Ledg
     assert await told(ledger) == before
 
 
-async def test_a_batch_that_is_decided_without_locks_is_told_of_like_any_other(ledger: Ledger) -> None:
+async def test_a_batch_that_is_decided_without_locks_is_in_the_outbox_like_any_other(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     ids = []
     for lock in (False, True):

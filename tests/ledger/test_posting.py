@@ -1,4 +1,4 @@
-"""`post_vouchers` on a real Postgres: one transaction a batch, every answer in its place."""
+"""`post_vouchers` on a real Postgres: one transaction a batch, every outcome in its place."""
 
 import asyncio
 from collections import Counter
@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from fundledger.ledger import clock, posting
-from fundledger.ledger.account import BALANCE_MAX, Status
-from fundledger.ledger.batch import AtomicGroup, SetStatus
-from fundledger.ledger.voucher import AMOUNT_MAX
+from fundledger.ledger import posting
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import BALANCE_MAX, Status
+from fundledger.ledger.model.batch import AtomicGroup, SetStatus
+from fundledger.ledger.model.voucher import AMOUNT_MAX
 from tests.support.ledger import (
     Ledger,
     codes,
@@ -105,7 +106,7 @@ async def test_an_atomic_group_posts_all_or_none(ledger: Ledger) -> None:
 
 
 async def test_a_long_batch_is_worked_on_in_parts(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between deciding and encoding another task has its turn."""
+    """Another task runs between the decision and the encoding."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     turns: list[str] = []
     real = posting.parameters

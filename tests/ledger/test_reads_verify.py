@@ -1,24 +1,24 @@
-"""Balances are verified before they are shown: what was edited by SQL is found by a read, and hurts no neighbour."""
+"""Balances are verified before they are returned: a read finds an edit by SQL, and other accounts are unaffected."""
 
 from datetime import timedelta
 
 import msgspec
 import pytest
 
-from fundledger.app import render
-from fundledger.ledger import clock
-from fundledger.ledger.account import BALANCE_MAX, Account
-from fundledger.ledger.accounts import AccountView, balance_at, read_accounts
-from fundledger.ledger.batch import Rebalance, Resplit, SetPolicy
-from fundledger.ledger.integrity import Tampered, record_finding
+from fundledger.app.account import render
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import BALANCE_MAX, Account
+from fundledger.ledger.model.batch import Rebalance, Resplit, SetPolicy
+from fundledger.ledger.store.accounts import AccountView, balance_at, read_accounts
+from fundledger.ledger.store.integrity import Tampered, record_finding
 from tests.support.ledger import Ledger, posted, transfer
 
 SOON = timedelta(seconds=60)
-"""Behind everything that a test posts."""
+"""Later than all postings of a test."""
 
 
 async def scene(ledger: Ledger) -> tuple[Account, Account]:
-    """An account with two slots, entries on both, a hold and buffered credits; and its neighbour. Triggers are off."""
+    """Return an account with two slots, entries, a hold and buffered credits, and a neighbour. Triggers are off."""
     m, neighbour = await ledger.account("m:1", balance=100), await ledger.account("m:2", balance=100)
     bank = await ledger.account("bank", "bank")
     await ledger.post_one(Resplit(m, 2, "a test", "tests"))
@@ -35,7 +35,7 @@ async def scene(ledger: Ledger) -> tuple[Account, Account]:
 
 
 async def remembered(ledger: Ledger, account: Account) -> Account:
-    """As a worker knows it that has heard of its policy."""
+    """Return the account as a worker that knows its policy has it."""
     account = msgspec.structs.replace(account, buffered=True)
     ledger.directory.remember(account)
     return account
@@ -150,7 +150,7 @@ async def test_a_balance_at_a_time_is_not_shown_from_an_entry_that_was_edited(
     right = [await balance_at(ledger.connection, ledger.keys, m, ledger.layout, moment) for moment in moments]
     assert right == [(1, 0), (3, 0), (6, 0)]
     await ledger.tamper(f"UPDATE ledger.entries SET {change} WHERE account_number = $1 AND seq = $2", m.number, seq)
-    # Each is what it was, or is not shown; the one of this entry is not shown.
+    # Each balance is the original one, or is not returned; that of this entry is not returned.
     for i, moment in enumerate(moments):
         try:
             assert await balance_at(ledger.connection, ledger.keys, m, ledger.layout, moment) == right[i]
@@ -162,7 +162,7 @@ async def test_a_balance_at_a_time_is_not_shown_from_an_entry_that_was_edited(
 
 @pytest.mark.layout(shards=1, platform_slots=4)
 async def test_a_sum_beyond_64_bits_is_shown_exactly(ledger: Ledger) -> None:
-    """Each slot is within its range, and together they are not within that of a BIGINT."""
+    """Each slot is within its range; their sum is beyond the range of a BIGINT."""
     bank = await ledger.account("bank", "bank")
     for ordinal in range(4):
         worker = ledger if ordinal == 0 else await ledger.worker(ordinal)

@@ -1,4 +1,4 @@
-"""`rules.decide`, as tables: one row a case, in precedence order."""
+"""`rules.decide` in tables: one row a case, in order of precedence."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pytest
 
-from fundledger.ledger.account import BALANCE_MAX, Status
-from fundledger.ledger.batch import AtomicGroup, Command, SetStatus
-from fundledger.ledger.hold import EndHold, HoldStatus, PlaceHold
-from fundledger.ledger.refusal import FINAL, Code, Refusal
+from fundledger.ledger.model.account import BALANCE_MAX, Status
+from fundledger.ledger.model.batch import AtomicGroup, Command, SetStatus
+from fundledger.ledger.model.hold import EndHold, HoldStatus, PlaceHold
+from fundledger.ledger.model.refusal import FINAL, Code, Refusal
 from tests.support.ledger import capture, code, codes, expire, new_id, release, reversal, transfer, voucher
 from tests.support.world import NOW_US, World
 
@@ -17,7 +17,9 @@ Commands = Callable[[World], Sequence[Command]]
 
 
 class Row(NamedTuple):
-    """`expects[i]` is the code of `commands[i]`, or `posted` / `placed` / `ended` / `changed` for a yes."""
+    """A case. `expects[i]` is the code of `commands[i]`, or `posted`, `placed`, `ended` or `changed` if it is not
+    refused.
+    """
 
     name: str
     expects: list[str]
@@ -67,7 +69,7 @@ def with_status(status: Status, of: str) -> Commands:
 
 
 def pays(posted: int, amount: int, type_: str = "merchant_available", held: int = 0) -> Commands:
-    """An account that has `posted` in its normal direction gives `amount` of it."""
+    """Return a payment of `amount` from an account that has `posted` in its normal direction."""
 
     def commands(w: World) -> list[Command]:
         a = w.account("m:1", type_, posted=posted, held=held)
@@ -158,7 +160,9 @@ def near_the_edge_below(by: int) -> Commands:
 
 
 def credits_of_what_is_short(w: World) -> list[Command]:
-    """More is held than there is: no rule of ours lets it come so far, and money may still arrive."""
+    """Return credits of an account whose holds exceed its balance: no rule allows that state, and money may still
+    arrive.
+    """
     short = w.account("m:1", posted=5, held=9)
     bank = w.account("bank", "bank")
     return [transfer(bank, short, 1), voucher((short, 2), (bank, -1), (short, -2), (bank, 1)), transfer(short, bank, 1)]
@@ -382,7 +386,7 @@ HOLDS = [
 
 OPEN, DEBITS, ALL, CLOSED, INTEGRITY, _ = Status
 STATUSES = [
-    # from, to, what becomes of it
+    # from, to, result
     (OPEN, OPEN, "unchanged"),
     (OPEN, DEBITS, "changed"),
     (OPEN, ALL, "changed"),
@@ -482,7 +486,7 @@ def test_decide_answers_as_the_table_says(row: Row) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_refused_command_changes_no_balance_and_touches_no_neighbour(row: Row) -> None:
-    """Each command of a row is decided by itself between two payments of strangers; a refused one moves nothing."""
+    """Each command of a row is decided separately, between two payments of other accounts; a refused one has no effect."""
     world = World()
     commands = row.commands(world)
     bank, stranger = world.account("bank:s", "bank"), world.account("m:stranger")
@@ -552,7 +556,7 @@ RANK = {code_: rank for rank, codes_ in enumerate(GROUP_OF.values()) for code_ i
 
 
 class Troubled:
-    """A voucher of which several things may be wrong at once."""
+    """A voucher that may break several rules at the same time."""
 
     def __init__(self) -> None:
         self.debit: dict[str, object] = {"posted": 100}
@@ -615,7 +619,7 @@ PAIRS = [(a, b) for a, b in itertools.permutations(TROUBLES, 2) if RANK[a] < RAN
 
 
 @pytest.mark.parametrize("code_", TROUBLES)
-def test_each_trouble_by_itself_is_told(code_: Code) -> None:
+def test_each_trouble_alone_is_reported(code_: Code) -> None:
     troubled = Troubled()
     trouble(code_)(troubled)
     world = World()
@@ -623,7 +627,7 @@ def test_each_trouble_by_itself_is_told(code_: Code) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=str)
-def test_of_two_troubles_the_one_that_comes_first_is_told(first: Code, second: Code) -> None:
+def test_of_two_troubles_the_first_in_order_is_reported(first: Code, second: Code) -> None:
     troubled = Troubled()
     trouble(second)(troubled)
     trouble(first)(troubled)

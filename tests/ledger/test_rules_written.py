@@ -1,11 +1,11 @@
-"""`rules.decide`, command by command: what it leaves in the batch, and what it says beside a code."""
+"""`rules.decide`, command by command: its changes of the batch, and the details of its outcomes."""
 
 import pytest
 
-from fundledger.ledger.account import Status
-from fundledger.ledger.batch import AtomicGroup
-from fundledger.ledger.hold import HoldStatus, PlaceHold
-from fundledger.ledger.refusal import Code, Refusal
+from fundledger.ledger.model.account import Status
+from fundledger.ledger.model.batch import AtomicGroup
+from fundledger.ledger.model.hold import HoldStatus, PlaceHold
+from fundledger.ledger.model.refusal import Code, Refusal
 from fundledger.security import canonical
 from tests.ledger.test_rules import ALL, CLOSED, DEBITS, INTEGRITY, group_beyond_funds, merchants, the_same_id_twice
 from tests.support.ledger import capture, code, codes, expire, new_id, release, reversal, transfer, voucher
@@ -77,7 +77,7 @@ def test_an_aborted_group_gives_a_repeat_its_old_answer() -> None:
 
 
 @pytest.mark.parametrize("stood_before", [True, False])
-def test_a_culprit_that_stands_twice_in_a_group_is_told_twice(stood_before: bool) -> None:
+def test_a_culprit_that_is_twice_in_a_group_is_reported_twice(stood_before: bool) -> None:
     world = World()
     a, b = merchants(world, posted=10)
     id_ = new_id()
@@ -89,7 +89,7 @@ def test_a_culprit_that_stands_twice_in_a_group_is_told_twice(stood_before: bool
     assert [part.replay for part in parts] == [False, stood_before, True]
 
 
-def test_an_aborted_group_tells_of_what_an_earlier_attempt_of_this_batch_committed_as_if_it_were_new() -> None:
+def test_an_aborted_group_reports_commits_of_an_earlier_attempt_of_this_batch_as_new() -> None:
     world = World()
     a, b = merchants(world, posted=10)
     mine = transfer(a, b, 1)
@@ -111,7 +111,7 @@ def test_a_used_id_with_other_content_does_not_get_the_answer_of_the_first_one_w
 
 
 def test_a_group_takes_no_captures_and_no_reversals() -> None:
-    """Nothing gives back a hold or a reversal when the group is aborted, so that asking for it is a bug."""
+    """An aborted group cannot release a hold or a reversal, so such a group is a bug."""
     world = World()
     a, b = merchants(world, posted=20)
     original = transfer(b, a, 1)
@@ -122,7 +122,7 @@ def test_a_group_takes_no_captures_and_no_reversals() -> None:
 
 
 def test_a_release_of_a_row_that_did_not_verify_is_refused_and_writes_nothing() -> None:
-    """Writing the row would give what was tampered with a MAC that verifies."""
+    """A write would give the edited row a MAC that verifies."""
     world = World()
     a = world.account("m:1", posted=100, status=Status.FROZEN_INTEGRITY)
     hold = world.hold("h", a, 10)
@@ -141,7 +141,7 @@ def test_an_expiry_of_a_row_that_did_not_verify_writes_nothing() -> None:
     assert world.balances() == before
 
 
-def test_a_replay_within_a_batch_is_told_as_one() -> None:
+def test_a_replay_within_a_batch_is_reported_as_one() -> None:
     world = World()
     outcomes = world.decide(*the_same_id_twice(world))
     assert [outcome.replay for outcome in outcomes] == [False, True, False]
@@ -233,7 +233,7 @@ def test_a_mismatch_of_currencies_names_the_first_account_that_differs_from_the_
 
 @pytest.mark.parametrize(("status", "expected"), [(INTEGRITY, "account-frozen"), (ALL, "hold-exceeded")])
 def test_a_capture_that_takes_nothing_of_the_account_of_its_hold(status: Status, expected: str) -> None:
-    """It would free the hold: not on a row that did not verify, which is said before the hold is looked at."""
+    """The capture would free the hold. A row that did not verify is reported first, before the hold is checked."""
     world = World()
     a, b = merchants(world)
     frozen = world.account("m:3", posted=100, status=status)

@@ -1,4 +1,4 @@
-"""The database itself: every statement fits the schema, no hot one scans, and the guards hold without our code."""
+"""The database itself: every statement fits the schema, no hot one scans, and the guards hold without the service."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ import pytest
 
 from fundledger.database.migrations import SchemaFault, migrations
 from fundledger.database.statements import load
-from fundledger.ledger.accounts import Layout
-from fundledger.ledger.batch import Resplit
-from fundledger.ledger.migrate import PACKAGE, migrate
+from fundledger.ledger.model.batch import Resplit
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.migrate import PACKAGE, migrate
 from fundledger.reconciliation.checks import GUARDS
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases
@@ -60,7 +60,7 @@ ROWS = 20_000
 
 @pytest.fixture(scope="module")
 async def filled(postgres: Databases, keys: FileKeys) -> AsyncIterator[Ledger]:
-    """Tables with some 20,000 rows each, and statistics."""
+    """Return tables with some 20,000 rows each, and statistics."""
     layout = Layout(shards=2, platform_slots=2)
     async with postgres.a_database(layout) as dsn:
         ledger = await Ledger(dsn, keys, layout).start()
@@ -166,7 +166,7 @@ async def test_a_lane_does_not_scan_tables_that_were_never_analysed(ledger: Ledg
 
 
 async def test_deep_pages_read_as_few_rows_as_the_first(filled: Ledger) -> None:
-    """The rows that the index hands out are counted, not the time."""
+    """The test counts the rows that the index returns, not the time."""
     connection = filled.connection
 
     async def rows_read(after: int) -> int:
@@ -203,7 +203,7 @@ CHANGES: dict[str, str] = {
 
 @pytest.fixture
 async def used(ledger: Ledger) -> Ledger:
-    """A ledger with a row in every table."""
+    """Return a ledger with a row in every table."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     await ledger.post(transfer(a, b, 1))
     bank = await ledger.account("bank", "bank")
@@ -448,7 +448,7 @@ async def test_every_named_constraint_is_tried(ledger: Ledger) -> None:
         """
     )
     found = {row["name"].rpartition(".")[2] for row in rows}
-    # A table check that Postgres named itself: `one` can only be true.
+    # Postgres named this table check itself: `one` can only be true.
     assert found - {name.strip() for name in BITES} <= {"settings_one_check"}
 
 
@@ -529,7 +529,7 @@ async def test_a_database_of_a_newer_version_is_refused(empty: "asyncpg.Connecti
         await migrate(empty, Layout(1, 1))
 
 
-async def test_two_migrators_at_once_apply_everything_once(postgres: Databases) -> None:
+async def test_two_concurrent_migrators_apply_everything_once(postgres: Databases) -> None:
     dsn = await postgres.empty()
     connections = [await asyncpg.connect(dsn) for _ in range(4)]
     try:

@@ -1,4 +1,4 @@
-"""What is decided about an account over several slots, without a database: as tables, and against a plainer model."""
+"""Decisions about an account over several slots, without a database: in tables, and against a plain model."""
 
 import itertools
 import random
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from fundledger.ledger.account import Account, Status, SubAccount
-from fundledger.ledger.account_rules import NOT_READ
-from fundledger.ledger.batch import AtomicGroup, Outcome, Rebalance, Resplit
-from fundledger.ledger.hold import HoldStatus, PlaceHold
-from fundledger.ledger.refusal import Code
-from fundledger.ledger.voucher import LEDGER, digest_of
+from fundledger.ledger.model.account import Account, Status, SubAccount
+from fundledger.ledger.model.batch import AtomicGroup, Outcome, Rebalance, Resplit
+from fundledger.ledger.model.hold import HoldStatus, PlaceHold
+from fundledger.ledger.model.refusal import Code
+from fundledger.ledger.model.voucher import LEDGER, digest_of
+from fundledger.ledger.rules.account import NOT_READ
 from fundledger.security import canonical
 from tests.support.ledger import capture, code, codes, expire, release, transfer, voucher
 from tests.support.length import unless_long
@@ -21,7 +21,7 @@ from tests.support.world import KEY, NOW_US, World
 OPEN, DEBITS, ALL, CLOSED, INTEGRITY, MERGED = Status
 CASES = unless_long(600, 20_000)
 TYPES = ("merchant_available", "receivable")
-"""Both directions: a debit takes from the first, a credit from the second."""
+"""Both directions: a debit reduces the first, a credit the second."""
 
 
 def opened(*amounts: int) -> list[tuple[int, int, Status]]:
@@ -37,13 +37,13 @@ def statuses(world: World, account: Account) -> list[int]:
 
 
 def takes(world: World, account: Account, amount: int, **more: object):
-    """A voucher that takes an amount of an account, whichever its direction."""
+    """Return a voucher that reduces an account by an amount, in either direction."""
     other = world.accounts.get("suspense") or world.account("suspense", "suspense")
     signed = -amount * account.type.normal
     return voucher((account, signed), (other, -signed), **more)
 
 
-# --- Taking ---------------------------------------------------------------------------------------------------------
+# --- Debits over slots ----------------------------------------------------------------------------------------------
 
 TAKEN = [
     # ordinal, available on each slot, taken, left on each
@@ -86,7 +86,7 @@ def test_one_more_than_all_slots_have_is_refused_and_moves_nothing(type_: str) -
 
 
 def assert_books(world: World, amounts: dict[str, int]) -> None:
-    """The lines of each posted voucher are exactly what its entries move and show, and the balances are their sum."""
+    """Assert that the entries of each posted voucher equal its lines, and that the balances are their sum."""
     normal = {account.id: account.type.normal for account in world.accounts.values()}
     by_number = {account.number: account for account in world.accounts.values()}
     moved: Counter[str] = Counter()
@@ -124,7 +124,7 @@ def a_split(pick: random.Random, world: World) -> tuple[Account, list[int]]:
 
 
 def preferred(world: World, account: Account) -> int:
-    """The slot of the worker, or slot 0 where that one is merged or was never there."""
+    """Return the slot of the worker, or slot 0 if that one is merged or does not exist."""
     slots = world.slots(account)
     slot = world.batch.ordinal % account.slots
     return slot if slot < len(slots) and slots[slot].status == OPEN else 0
@@ -194,7 +194,7 @@ def test_a_capture_on_a_slot_that_is_short_takes_the_rest_from_others(type_: str
 
 
 def test_a_hold_of_one_slot_frees_nothing_on_another() -> None:
-    """A voucher captures a hold of slot 1 of one account and takes from another account, whose slot has the number."""
+    """A voucher captures a hold on slot 1 of one account and debits another account, whose slot has the same number."""
     world = World()
     world.batch.ordinal = 1
     account = world.split("m:1", opened(0, 5))
@@ -208,7 +208,7 @@ def test_a_hold_of_one_slot_frees_nothing_on_another() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_each_account_pays_its_own_lines_whatever_their_order(order: tuple[int, ...]) -> None:
-    """Two accounts are short on their preferred slot, a third one is not, in one voucher."""
+    """In one voucher two accounts are short on their preferred slot, and a third one is not."""
     world = World()
     first, second = world.split("m:1", opened(1, 3, 2)), world.split("m:2", opened(2, 1, 1))
     third, bank = world.split("m:3", opened(9, 9)), world.account("bank", "bank")
@@ -218,10 +218,10 @@ def test_each_account_pays_its_own_lines_whatever_their_order(order: tuple[int, 
     assert_books(world, {"m:1": 6, "m:2": 4, "m:3": 18, "bank": 0})
 
 
-# --- What may not be taken ------------------------------------------------------------------------------------------
+# --- Slots that cannot be used --------------------------------------------------------------------------------------
 
 UNUSABLE = [
-    # type, status of another slot, what is said
+    # type, status of another slot, result
     ("merchant_available", DEBITS, "account-frozen"),
     ("merchant_available", ALL, "account-frozen"),
     ("merchant_available", INTEGRITY, "account-frozen"),
@@ -243,7 +243,7 @@ def test_nothing_is_taken_over_a_slot_that_is_not_open(type_: str, status: Statu
 
 @pytest.mark.parametrize("command", ["voucher", "hold"])
 def test_each_slot_has_to_be_usable(command: str) -> None:
-    """A receivable that is frozen for debits may still be repaid: but not from a slot that did not verify."""
+    """A receivable that is frozen for debits may still be repaid, but not from a slot that did not verify."""
     world = World()
     account = world.split("m:1", [(5, 0, OPEN), (9, 0, DEBITS), (9, 0, INTEGRITY)], "receivable")
     asked = takes(world, account, 6) if command == "voucher" else PlaceHold("h", account, 6, 0, "dev")
@@ -262,8 +262,8 @@ def test_nothing_is_gathered_for_a_hold_over_a_slot_that_is_not_open(type_: str,
 
 
 @pytest.mark.parametrize("present", [[0], [0, 2], [1], []])
-def test_more_slots_are_asked_for_before_a_lack_is_told(present: list[int]) -> None:
-    """What was read shows too little money: that says nothing until every slot was read."""
+def test_more_slots_are_requested_before_a_lack_is_reported(present: list[int]) -> None:
+    """The slots that were read have too little money: that decides nothing until every slot was read."""
     commands = {
         "voucher": lambda w, a: takes(w, a, 6),
         "hold": lambda w, a: PlaceHold("h", a, 6, 0, "dev"),
@@ -295,7 +295,7 @@ def test_the_slots_of_a_first_slot_that_did_not_verify_are_not_believed() -> Non
         assert (available(world, account), world.batch.routes) == ([5, 5], [])
 
 
-def test_what_waits_in_the_buffer_is_read_before_a_lack_is_told() -> None:
+def test_buffered_credits_are_read_before_a_lack_is_reported() -> None:
     for command in ("voucher", "hold"):
         world = World()
         account = world.split("m:1", opened(2, 2), buffered=True)
@@ -428,7 +428,7 @@ def test_an_account_is_split_and_merged(
 
 
 def assert_opened(slot: SubAccount, account: Account, first: int) -> None:
-    """An empty slot whose row verifies, and that nothing happened to before now."""
+    """Assert that a slot is empty, verifies, and has no history."""
     assert (slot.shard, slot.posted, slot.held, slot.version, slot.seq) == (0, 0, 0, 0, 0)
     assert (slot.posted_at_us, slot.status, slot.last_entry_mac) == (NOW_US, OPEN, canonical.GENESIS)
     assert slot.slot >= first
@@ -464,7 +464,7 @@ def test_rebalancing_leaves_the_same_available_everywhere_to_the_unit() -> None:
         after = available(world, account)
         total, n = sum(before), len(active)
         expected = [0] * len(before)
-        for i, slot in enumerate(active):  # the first ones get what cannot be divided
+        for i, slot in enumerate(active):  # the first slots get the remainder
             expected[slot] = (total + n - 1 - i) // n
         assert after == expected
         assert (outcome.record is None) == (before == after)
@@ -478,7 +478,7 @@ def test_rebalancing_leaves_the_same_available_everywhere_to_the_unit() -> None:
 def assert_a_movement(
     world: World, outcome: Outcome, account: Account, before: Sequence[int], after: Sequence[int]
 ) -> None:
-    """A voucher of the ledger's own, of pairs that cancel out, from slots that gave to slots that received."""
+    """Assert a voucher of the ledger itself: pairs that cancel out, from slots that gave to slots that received."""
     record = outcome.record
     amounts = [amount * account.type.normal for _, amount in record.lines]
     assert all(of is account for of, _ in record.lines)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from fundledger.ledger.account import Account, Status
-from fundledger.ledger.batch import Outcome, Rebalance, Resplit
-from fundledger.ledger.hold import EndHold, PlaceHold
-from fundledger.ledger.journal import read_statement
-from fundledger.ledger.routes import follow, read_routes
+from fundledger.ledger.model.account import Account, Status
+from fundledger.ledger.model.batch import Outcome, Rebalance, Resplit
+from fundledger.ledger.model.hold import EndHold, PlaceHold
+from fundledger.ledger.statement.pages import read_statement
+from fundledger.ledger.store.slot_map import follow, read_routes
 from fundledger.reconciliation.checks import verify
 from tests.support.halfway import Halfway, overtaken
 from tests.support.ledger import Ledger, capture, code, codes, new_id, posted, reversal, together, transfer, voucher
@@ -16,7 +16,7 @@ ROUNDS = unless_long(25, 2000)
 
 
 async def resplit(ledger: Ledger, account: Account, slots: int) -> Account:
-    """Split or merge, and have this worker follow the route. The account as it is remembered then."""
+    """Split or merge, and let this worker follow the slot map; return the account as it is cached then."""
     outcome = await ledger.post_one(Resplit(account, slots, "a test", "tests"))
     assert outcome.refusal is None, outcome
     return await followed(ledger, account)
@@ -30,7 +30,7 @@ async def followed(ledger: Ledger, account: Account) -> Account:
 
 
 async def rows(ledger: Ledger, account: Account) -> list[tuple[int, int, int]]:
-    """`(posted, held, status)` of each slot."""
+    """Return `(posted, held, status)` of each slot."""
     got = await ledger.connection.fetch(
         "SELECT posted, held, CASE WHEN suspect THEN 4 ELSE status END FROM ledger.sub_accounts WHERE account_number = $1 ORDER BY slot",
         account.number,
@@ -39,7 +39,7 @@ async def rows(ledger: Ledger, account: Account) -> list[tuple[int, int, int]]:
 
 
 async def spread_out(ledger: Ledger, *amounts: int) -> tuple[Account, Account]:
-    """A merchant's account with these amounts on its slots, and the bank that paid them."""
+    """Open a merchant's account with these amounts on its slots; return it with the bank that paid them."""
     bank = await ledger.account("bank", "bank")
     merchant = await resplit(ledger, await ledger.account("m"), len(amounts))
     for slot, amount in enumerate(amounts):
@@ -83,7 +83,7 @@ async def test_a_debit_beyond_all_slots_is_refused_and_writes_no_entry(ledger: L
     assert (await ledger.prove()).ok
 
 
-async def test_a_worker_that_has_not_heard_of_the_split_refuses_nobody(ledger: Ledger) -> None:
+async def test_a_worker_that_does_not_know_of_the_split_refuses_no_voucher(ledger: Ledger) -> None:
     bank = await ledger.account("bank", "bank")
     merchant = await ledger.account("m")
     stale = await ledger.worker(1)
@@ -103,7 +103,7 @@ async def test_a_worker_that_has_not_heard_of_the_split_refuses_nobody(ledger: L
     assert (await ledger.prove()).ok
 
 
-async def test_a_worker_that_has_not_heard_of_the_merge_posts_to_the_first_slot(ledger: Ledger) -> None:
+async def test_a_worker_that_does_not_know_of_the_merge_posts_to_the_first_slot(ledger: Ledger) -> None:
     merchant, bank = await spread_out(ledger, 5, 7, 0, 9)
     stale = await ledger.worker(3)
     for _ in range(3):
@@ -154,7 +154,7 @@ async def test_a_frozen_account_is_frozen_on_every_slot_and_is_not_split(ledger:
     assert code(await ledger.post_one(Rebalance(merchant))) == "account-frozen"
 
 
-async def test_a_freeze_by_a_worker_that_has_not_heard_of_the_split_freezes_every_slot(ledger: Ledger) -> None:
+async def test_a_freeze_by_a_worker_that_does_not_know_of_the_split_freezes_every_slot(ledger: Ledger) -> None:
     merchant = await ledger.account("m")
     stale = await ledger.worker(1)
     await resplit(ledger, merchant, 3)
@@ -303,7 +303,7 @@ async def test_a_merge_while_a_credit_waits_takes_it_to_the_first_slot(ledger: L
     assert (await ledger.prove()).ok
 
 
-async def test_splits_merges_and_payments_at_once_neither_refuse_nor_lose(ledger: Ledger) -> None:
+async def test_concurrent_splits_merges_and_payments_neither_refuse_nor_lose(ledger: Ledger) -> None:
     merchant, bank = await spread_out(ledger, 1000, 0)
     workers = [await ledger.worker(ordinal) for ordinal in range(4)]
 
@@ -395,7 +395,7 @@ async def test_slots_that_are_hidden_by_an_edit_are_noticed(ledger: Ledger) -> N
     }
 
 
-async def test_a_route_that_was_edited_costs_nobody_anything(ledger: Ledger) -> None:
+async def test_a_slot_map_that_was_edited_costs_no_account_anything(ledger: Ledger) -> None:
     merchant, bank = await spread_out(ledger, 5, 7)
     await ledger.tamper("UPDATE ledger.routes SET slots = 200, epoch = 99 WHERE account_number = $1", merchant.number)
     worker = await ledger.worker(150)

@@ -1,6 +1,6 @@
-"""Statements against a model that knows vouchers only: a list of their lines for each account, as the contract has it.
+"""Statements against a model of vouchers alone: a list of their lines for each account, as in the contract.
 
-Accounts are split, merged, levelled, buffered and folded meanwhile, held, captured and reversed, by two workers.
+Meanwhile two workers split, merge, level, buffer, drain, hold, capture and reverse.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fundledger.ledger import clock
-from fundledger.ledger.account import Account
-from fundledger.ledger.accounts import Layout
-from fundledger.ledger.batch import Command, Fold, Rebalance, Resplit, SetPolicy
-from fundledger.ledger.hold import PlaceHold
-from fundledger.ledger.journal import StatementEntry, read_statement
-from fundledger.ledger.routes import follow, read_routes
-from fundledger.ledger.voucher import Voucher
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.batch import Command, Fold, Rebalance, Resplit, SetPolicy
+from fundledger.ledger.model.hold import PlaceHold
+from fundledger.ledger.model.voucher import Voucher
+from fundledger.ledger.statement.pages import StatementEntry, read_statement
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.slot_map import follow, read_routes
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases
 from tests.support.ledger import Ledger, capture, code, posted, release, reversal, transfer, voucher
@@ -60,8 +60,8 @@ class Run:
         m, other = self.known(worker, r.choice(["m1", "m2"])), self.known(worker, r.choice(["m1", "m2"]))
         bank, owed = self.known(worker, "bank"), self.known(worker, "owed")
         amount = r.randint(1, 60)
-        # The clock may stand still or go back. Batches that are decided meanwhile may then have one time, and their order
-        # is open until a statement has shown one of them: so all statements are read before each.
+        # The clock may stand still or go back. Batches may then have the same time, and their order is open until a
+        # statement has shown one of them. Therefore all statements are read before each step.
         self.now_us += r.choice([1000, 1000, 0, -5000]) if op == "read" else 1000
         if self.now_us <= self.latest_us:
             for name in self.accounts:
@@ -126,7 +126,7 @@ class Run:
         return outcomes
 
     async def journaled(self, name: str, lines: list[Line]) -> None:
-        """Which of the new lines wait in the buffer, and whether those that did have been folded."""
+        """Record the new lines that wait in the buffer, and the waiting lines that have been drained."""
         statement = "SELECT count(*) FROM ledger.buffered_entries WHERE account_number = $1"
         waiting = await self.workers[0].connection.fetchval(statement, self.accounts[name].number)
         before = self.pending[name]
@@ -154,7 +154,7 @@ class Run:
         )
 
     async def read_on(self, name: str) -> None:
-        """One page more of a statement that was begun before."""
+        """Read the next page of a statement that was begun before."""
         shown, cursor = self.open.get(name, ([], None))
         page, next_ = await self.page(name, self.random.randint(1, 7), cursor)
         if next_ is not None:
@@ -181,7 +181,7 @@ class Run:
                 assert await self.pages(name, limit, to=at) == [e for e in whole if e.posted_at <= at]
                 assert await self.pages(name, limit, from_=at, to=at) == [e for e in whole if e.posted_at == at]
             if name in self.open:
-                # What was read page by page while all this went on is what the statement says in the end.
+                # Pages that were read in the meantime are equal to the statement at the end.
                 shown, cursor = self.open[name]
                 assert shown + await self.pages(name, 3, cursor) == whole
             stored = await self.pages(name, self.random.randint(1, 7), level="entries")

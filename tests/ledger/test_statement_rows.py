@@ -10,7 +10,12 @@ from tests.support.row_cases import Block, read_cases
 from tests.support.statement_rows import outcome
 
 STATEMENTS = {}
-for _package in ("fundledger.ledger", "fundledger.hotspot", "fundledger.app", "fundledger.outbox"):
+for _package in (
+    "fundledger.ledger",
+    "fundledger.hotspot",
+    "fundledger.outbox",
+    *(f"fundledger.app.{folder}" for folder in ("account", "http", "host", "commands")),
+):
     STATEMENTS.update(load(_package))
 DEFAULTS, BLOCKS = read_cases(Path(__file__).with_suffix(".txt"))
 

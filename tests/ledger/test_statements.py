@@ -1,19 +1,22 @@
-"""Statements of accounts: complete up to a time, and verified before they are shown."""
+"""Statements of accounts: complete up to a time, and verified before they are returned."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
-from fundledger.ledger import clock, journal, posting, settled
-from fundledger.ledger.account import Account
-from fundledger.ledger.batch import Batch, Rebalance, Resplit
-from fundledger.ledger.fault import Unavailable
-from fundledger.ledger.integrity import Tampered
-from fundledger.ledger.journal import BadCursor, StatementEntry, read_statement
-from fundledger.ledger.routes import follow, read_routes
-from fundledger.ledger.settled import settle
-from fundledger.ledger.statements import SQL
+from fundledger.faults import Unavailable
+from fundledger.ledger import posting
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.batch import Batch, Rebalance, Resplit
+from fundledger.ledger.statement import pages as journal
+from fundledger.ledger.statement import settled
+from fundledger.ledger.statement.pages import BadCursor, StatementEntry, read_statement
+from fundledger.ledger.statement.settled import settle
+from fundledger.ledger.store.integrity import Tampered
+from fundledger.ledger.store.queries import SQL
+from fundledger.ledger.store.slot_map import follow, read_routes
 from tests.ledger.test_reads_verify import OF_ENTRIES
 from tests.support.ledger import Ledger, codes, posted, transfer
 from tests.support.waiting import eventually
@@ -34,7 +37,7 @@ async def statement(
 
 
 async def split_account(ledger: Ledger) -> Account:
-    """An account of which a debit was taken from two slots: lines 100, 50, -120, 5; its neighbour has one line."""
+    """Open an account with a debit over two slots: lines 100, 50, -120, 5; its neighbour has one line."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     await ledger.account("neighbour", balance=7)
     assert posted(await ledger.post_one(transfer(bank, m, 100)))
@@ -112,7 +115,7 @@ async def test_a_statement_that_was_edited_is_not_shown_and_the_neighbours_is(le
     "edit", ["key_version = 99", "created_at = 'infinity'", "created_at = '4000-01-01 BC'", "owner = 'another'"]
 )
 async def test_an_account_that_was_edited_hides_no_line_of_another_one(ledger: Ledger, edit: str) -> None:
-    """It is on the other side of two of three lines."""
+    """The edited account is on the other side of two of the three lines."""
     m = await ledger.account("m", balance=10)
     edited, whole = await ledger.account("edited"), await ledger.account("whole")
     assert codes(await ledger.post(*[transfer(m, other, 1) for other in (edited, whole, edited)])) == ["posted"] * 3
@@ -145,7 +148,7 @@ async def test_nothing_is_inserted_before_what_a_page_showed(ledger: Ledger, mon
 async def test_a_statement_that_raises_no_mark_gets_lines_before_what_it_showed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broken twin."""
+    """The broken twin raises no mark."""
 
     async def settle_nothing(*_: object) -> None:
         pass
@@ -167,7 +170,7 @@ DAY_US = 24 * 3600 * 1_000_000
 async def of_a_wrong_clock(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Account, list[StatementEntry], int]:
-    """A split account with one line of a clock that was 40 days ahead for a moment; its statement now; and now."""
+    """Open a split account with one line of a clock that was 40 days ahead; return it, its statement, and the present."""
     m = await split_account(ledger)
     other = await ledger.account("other", balance=9)
     now, before = clock.now_us(), await statement(ledger, m)
@@ -180,7 +183,7 @@ async def of_a_wrong_clock(
 
 
 async def time_of_another(ledger: Ledger) -> int:
-    """When a payment between two accounts of no other one is posted."""
+    """Return the time of a new payment between two other accounts."""
     a, b = await ledger.account("payer", balance=5), await ledger.account("payee")
     assert posted(await ledger.post_one(transfer(a, b, 5)))
     return clock.us((await statement(ledger, b))[-1].posted_at)
@@ -200,7 +203,7 @@ async def test_an_entry_of_a_clock_that_was_ahead_gives_its_time_to_no_other_acc
 async def test_without_a_bound_one_entry_dates_the_whole_ledger(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broken twin."""
+    """The broken twin has no bound."""
     monkeypatch.setattr(journal, "AHEAD_MAX_US", 400 * DAY_US)
     _, page, now = await of_a_wrong_clock(ledger, monkeypatch)
     assert [line.amount for line in page] == [100, 50, 120, 5, 3]
@@ -208,7 +211,7 @@ async def test_without_a_bound_one_entry_dates_the_whole_ledger(
 
 
 class Counting:
-    """A reader that counts how often it reads each statement."""
+    """A reader that counts its reads of each statement."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
@@ -220,12 +223,12 @@ class Counting:
         return list(await self._reader.fetch(query, *arguments))
 
 
-async def test_locks_are_looked_at_once_however_long_a_batch_takes(ledger: Ledger) -> None:
+async def test_locks_are_read_once_however_long_a_batch_takes(ledger: Ledger) -> None:
     await split_account(ledger)
     async with ledger.reading() as writer, ledger.reading() as locker, ledger.reading() as other:
         counting = Counting(other)
         async with locker.transaction():
-            # A lock without an id of a transaction: nothing is written yet, and the mark is looked at later.
+            # The lock has no transaction id: nothing is written yet, and the mark is checked later.
             await locker.execute("LOCK TABLE ledger.entries IN ROW EXCLUSIVE MODE")
             await settle(counting, clock.now_us())
             assert counting.read == {"statement_mark": 1, "raise_statement_mark": 1, "entry_writers": 1}
@@ -251,20 +254,20 @@ async def test_a_batch_that_never_ends_is_waited_for_a_bounded_time(
 
 
 async def raise_mark(ledger: Ledger, upto_us: int) -> None:
-    """As the statement of an account with an entry of that time does."""
+    """Raise the mark as a statement with an entry of that time does."""
     async with ledger.reading() as reader:
         await reader.fetch(SQL["raise_statement_mark"], upto_us)
 
 
 def time_of(arguments: tuple[Any, ...]) -> int:
-    """When the batch that is among them was decided to be posted."""
+    """Return the posting time of the batch among the arguments."""
     return next(each.posted_at_us for each in arguments if isinstance(each, Batch))
 
 
 async def test_a_batch_that_waited_for_a_lock_gets_the_time_after_the_wait(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else each statement that is read during a wait would cost the batch another attempt, and another wait."""
+    """Otherwise each statement read during a wait would cost the batch another attempt, and another wait."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     ledger.lock_always()
     attempts: list[object] = []
@@ -287,7 +290,7 @@ async def test_a_batch_that_waited_for_a_lock_gets_the_time_after_the_wait(
     await ledger.prove()
 
 
-async def test_a_batch_that_statements_overtake_again_and_again_is_posted(
+async def test_a_batch_that_statements_overtake_repeatedly_is_posted(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")

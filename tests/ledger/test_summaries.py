@@ -1,14 +1,15 @@
-"""One entry of a batch on a platform account's slot, however many vouchers; the detail is still all there."""
+"""The summary of a batch on a platform account's slot: one entry for any number of vouchers, with all details."""
 
 import asyncio
 
 import pytest
 
-from fundledger.ledger import entries, rules
-from fundledger.ledger.account import Account
-from fundledger.ledger.batch import AtomicGroup, Batch
-from fundledger.ledger.integrity import Tampered
-from fundledger.ledger.journal import BadCursor, StatementEntry, read_statement
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.batch import AtomicGroup, Batch
+from fundledger.ledger.rules import decide as rules
+from fundledger.ledger.rules import entries
+from fundledger.ledger.statement.pages import BadCursor, StatementEntry, read_statement
+from fundledger.ledger.store.integrity import Tampered
 from fundledger.reconciliation.checks import verify
 from tests.support.halfway import Halfway
 from tests.support.ledger import Ledger, codes, posted, transfer, voucher
@@ -20,7 +21,7 @@ Shown = list[tuple[object, ...]]
 async def statement(
     ledger: Ledger, account: Account, limit: int = 1000, *, level: str = "vouchers"
 ) -> list[StatementEntry]:
-    """All pages."""
+    """Return all pages."""
     found: list[StatementEntry] = []
     cursor = None
     while True:
@@ -34,7 +35,7 @@ async def statement(
 
 
 async def busy_bank(ledger: Ledger) -> tuple[Account, list[tuple[object, int]]]:
-    """A bank that was debited and credited in three batches, and `(voucher id, signed amount)` of each line."""
+    """Debit and credit a bank in three batches; return it with `(voucher id, signed amount)` of each line."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m", balance=1000)
     batches = [
         [transfer(bank, m, 10), transfer(bank, m, 20), transfer(m, bank, 5)],
@@ -130,7 +131,7 @@ async def test_without_summaries_each_line_has_an_entry(ledger: Ledger) -> None:
 async def test_a_summary_that_names_the_wrong_vouchers_is_found(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """A broken twin: balances, chains and MACs are right, only not what they stand for."""
+    """The broken twin: balances, chains and MACs are right, and the vouchers behind them are wrong."""
     real = entries.write_later
 
     def careless(batch: Batch, s: object, module: str, ids: list, *more: object) -> None:
@@ -146,7 +147,7 @@ async def test_a_summary_that_names_the_wrong_vouchers_is_found(
 
 
 async def test_a_summary_that_is_forgotten_is_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken twin: lines move the balance and are never journaled."""
+    """The broken twin: lines change the balance without a journal entry."""
     monkeypatch.setattr(rules, "write_summaries", lambda batch: None)
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     await ledger.post(transfer(bank, m, 1), transfer(bank, m, 2))
@@ -155,7 +156,7 @@ async def test_a_summary_that_is_forgotten_is_found(ledger: Ledger, monkeypatch:
 
 
 async def test_pages_may_end_within_summaries_of_several_slots(ledger: Ledger) -> None:
-    """Another slot's summary of an earlier time is waited for: it is shown in its place."""
+    """The page waits for another slot's summary with an earlier time, which appears in its place."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     late = Halfway(await ledger.worker(1))
     await late.write(*(transfer(bank, m, amount) for amount in (100, 200, 300)))

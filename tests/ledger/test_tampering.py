@@ -1,13 +1,13 @@
-"""Rows that were edited behind the ledger's back: refused at the next use, frozen, kept as evidence."""
+"""Rows that were edited by SQL: refused at the next use, frozen, kept as evidence."""
 
 import json
 
 import pytest
 
-from fundledger.ledger import clock
-from fundledger.ledger.account import Status
-from fundledger.ledger.directory import AccountTampered, Directory
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import Status
 from fundledger.ledger.posting import post_vouchers
+from fundledger.ledger.store.directory import AccountTampered, Directory
 from fundledger.reconciliation.checks import verify
 from tests.support.ledger import (
     Ledger,
@@ -51,7 +51,7 @@ async def test_a_sub_account_that_was_edited_is_refused_frozen_and_kept_as_evide
     evidence = json.loads(finding["evidence"])
     assert evidence[edited] == (found[edited].hex() if isinstance(found[edited], bytes) else found[edited])
     assert evidence["mac"] == found["mac"].hex()
-    # Putting the value back does not thaw it: the row now says frozen, and its MAC covers that.
+    # The old value does not unfreeze the account: the row is frozen now, and its MAC covers that.
     await ledger.tamper(
         f"UPDATE ledger.sub_accounts SET {edited} = $2 WHERE account_number = $1", a.number, old[edited]
     )
@@ -171,7 +171,7 @@ async def test_a_time_that_was_edited_does_not_date_the_payments_of_others(ledge
     assert before <= again.record.posted_at_us <= clock.now_us()
 
 
-async def test_a_key_version_that_nobody_has_hurts_no_neighbour_and_freezes_nobody(ledger: Ledger) -> None:
+async def test_an_unknown_key_version_hurts_no_neighbour_and_freezes_no_account(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     c = await ledger.account("m:3", balance=100)
     await ledger.tamper("UPDATE ledger.sub_accounts SET key_version = 9 WHERE account_number = $1", a.number)
@@ -181,7 +181,7 @@ async def test_a_key_version_that_nobody_has_hurts_no_neighbour_and_freezes_nobo
     assert await ledger.count("integrity_findings") == 0
 
 
-async def test_a_voucher_that_was_edited_is_not_told_to_who_asks_again(ledger: Ledger) -> None:
+async def test_a_voucher_that_was_edited_is_not_returned_to_a_retry(ledger: Ledger) -> None:
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     old = transfer(a, b, 1, reference="r")
     await ledger.post(old)
@@ -197,7 +197,7 @@ async def test_a_voucher_that_was_edited_is_not_told_to_who_asks_again(ledger: L
     outcomes = await ledger.post(transfer(a, b, 1), transfer(a, b, 1, id_=old.id, reference="r"), transfer(a, b, 1))
     assert codes(outcomes) == ["posted", "account-frozen", "posted"]
     assert await ledger.posted(b) == 3
-    # While an attempt may have been committed, as it was here, nothing is called refused.
+    # An earlier attempt may have been committed, and was, so no outcome is a refusal.
     again = [transfer(a, b, 1, id_=old.id, reference="r")]
     answers = await post_vouchers(ledger.session, ledger.books, again, sent_before=True, locked=True)
     assert codes(answers) == ["OutcomeUnknown"]

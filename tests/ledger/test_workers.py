@@ -1,8 +1,8 @@
-"""Several workers on one ledger, and a ledger of several shards: nobody deadlocks, nobody overtakes, slots are their own."""
+"""Several workers on one ledger, and several shards: no deadlock, no overtaking, and slots of their own."""
 
 import pytest
 
-from fundledger.ledger.account import Status
+from fundledger.ledger.model.account import Status
 from tests.support.halfway import Halfway, overtaken
 from tests.support.ledger import (
     Ledger,
@@ -30,7 +30,7 @@ async def test_a_worker_that_waited_decides_over_what_the_other_left(ledger: Led
 
 
 async def test_a_worker_that_had_read_decides_again_over_what_the_other_left(ledger: Ledger) -> None:
-    """It read without a lock, and waits with what it writes."""
+    """The worker read without a lock, and its write waits."""
     a, b, c = [await ledger.account(f"m:{i}", balance=10) for i in range(3)]
     other = await ledger.worker(1)
     async with overtaken(ledger, transfer(a, b, 10), other, transfer(a, c, 10)) as outcomes:
@@ -54,7 +54,7 @@ async def test_opposite_transfers_do_not_deadlock(ledger: Ledger, postgres) -> N
 
 
 async def test_the_same_new_ids_in_opposite_orders_do_not_deadlock(ledger: Ledger, postgres) -> None:
-    """Each worker on its own slots: only the ids can make them wait for each other."""
+    """Each worker uses slots of its own: only the ids can make them wait for each other."""
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     other = await ledger.worker(1)
     logged = len(postgres.log.read_bytes())
@@ -89,7 +89,7 @@ async def test_workers_on_their_own_slots_do_not_wait_for_each_other(ledger: Led
     halfway = Halfway(ledger)
     await halfway.write(transfer(bank, fees, 1))
     other = await ledger.worker(1)
-    assert posted(await other.post_one(transfer(bank, fees, 1)))  # would wait for the lock time-out otherwise
+    assert posted(await other.post_one(transfer(bank, fees, 1)))  # otherwise it would wait for the lock time-out
     await halfway.commit()
     assert await ledger.posted(fees) == 2
     await ledger.prove()

@@ -1,4 +1,4 @@
-"""A stop and a replacement under load: requests are finished; no connection ends without having said so."""
+"""A stop and a replacement under load: requests are finished; no connection ends without an announcement."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ async def running(both: RunningService) -> RunningService:
 class Clients:
     """Clients that keep their connections and send the next request when the last one is answered.
 
-    `cut`: requests that were sent whole and whose connection ended without an answer.
+    `cut`: requests that were sent completely and whose connection ended without a response.
     """
 
     def __init__(self, port: int, requests: list[Request]) -> None:
@@ -145,7 +145,7 @@ async def test_a_stop_under_load_cuts_no_request(running: RunningService, which:
     code = await running.stop()
     await clients.stop()
     assert (code, clients.cut) == (0, [])
-    # Each of the clients has been sent away by an answer, none by an end.
+    # Each client lost its connection by the header of a response, and not by a cut.
     assert clients.closed_by_answer >= CLIENTS - 2, clients.statuses
     assert clients.statuses[500] == 0
     assert clients.statuses[201] > 100
@@ -191,11 +191,11 @@ async def test_an_idle_connection_is_closed_and_one_with_half_a_request_is_answe
     with contextlib.suppress(OSError):
         idle_writer.close()
         half_writer.close()
-    assert "could not be given back" not in running.log.read_text()
+    assert "releasing the leases" not in running.log.read_text()
 
 
 async def test_a_stopped_worker_gives_its_leases_back(running: RunningService) -> None:
-    """So that another one takes over immediately, not when the lease has expired."""
+    """Another process can then take over immediately, and not after the lease has expired."""
     import asyncpg
 
     connection = await asyncpg.connect(running.dsn)
@@ -213,8 +213,8 @@ async def test_a_stopped_worker_gives_its_leases_back(running: RunningService) -
             await eventually(lambda p=pid: p not in running.worker_pids(), "the worker ends", 60)
     finally:
         await connection.close()
-    assert "could not be given back" not in running.log.read_text()
-    assert "lease has ended" not in running.log.read_text()
+    assert "releasing the leases" not in running.log.read_text()
+    assert "lost lease" not in running.log.read_text()
 
 
 HELD = """SELECT holder FROM daemons.leases

@@ -1,4 +1,4 @@
-"""What an error of the database proves, class by class: nothing was written, or it may have been. And a full disk."""
+"""The meaning of a database error, class by class: nothing was written, or it may have been. And a full disk."""
 
 import asyncio
 import os
@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from fundledger.app.readiness import Readiness
+from fundledger.app.http.readiness import Readiness
 from fundledger.database.failures import severity, was_rolled_back
-from fundledger.fund.answer import Away, Taken
+from fundledger.faults import GuardHit, OutcomeUnknown, Unavailable
+from fundledger.fund.model.answer import Away, Taken
 from fundledger.ledger import posting
-from fundledger.ledger.batch import Outcome
-from fundledger.ledger.fault import GuardHit, OutcomeUnknown, Unavailable
+from fundledger.ledger.model.batch import Outcome
 from fundledger.ledger.posting import post_vouchers
 from tests.support.client import Client, new_id, voucher
 from tests.support.database import Databases
@@ -34,7 +34,7 @@ END $$;
 CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON {table} {when} FOR EACH ROW EXECUTE FUNCTION fail();
 """
 AT_ONCE, AT_COMMIT = "NOT DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"
-# SQLSTATE, and what a caller of the account service is answered when each attempt ends with it.
+# SQLSTATE, and the result of a caller of the account service when each attempt ends with it.
 CLASSES = [
     ("53100", Unavailable),  # disk full
     ("53200", Unavailable),  # out of memory
@@ -42,7 +42,7 @@ CLASSES = [
     ("28P01", Unavailable),  # the password of the role was renewed
     ("53400", Unavailable),  # a configured limit
     ("57014", Unavailable),  # cancelled
-    ("55P03", Unavailable),  # a lock was not to be had
+    ("55P03", Unavailable),  # a lock was not available
     ("25006", Unavailable),  # read only
     ("40001", Unavailable),  # serialization
     ("40P01", Unavailable),  # deadlock
@@ -75,7 +75,7 @@ async def test_an_error_before_the_commit_is_never_an_unknown_outcome(
     for locked in (False, True):
         answers = await post_vouchers(ledger.session, ledger.books, commands, locked=locked)
         if when is AT_COMMIT and code in ("53200", "53400"):
-            # Such an error of COMMIT AND CHAIN may be of the next transaction.
+            # Such an error of COMMIT AND CHAIN may belong to the next transaction.
             assert {type(answer) for answer in answers} == {OutcomeUnknown}
         else:
             assert {type(answer) for answer in answers} == {expected}
@@ -88,7 +88,9 @@ async def test_an_error_before_the_commit_is_never_an_unknown_outcome(
 async def test_a_shutdown_in_the_middle_is_an_unknown_outcome_where_it_could_be_one(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server ends the connection while it writes: of a statement that commits itself nobody can tell from outside."""
+    """The server ends the connection during a write: a client cannot know whether a self-committing statement took
+    effect.
+    """
     monkeypatch.setattr(posting, "RETRY_FOR_S", -1.0)
     bank, shop = await ledger.account("bank:a", "bank"), await ledger.account("shop")
     command = transfer(bank, shop, 5)
@@ -138,7 +140,7 @@ async def test_an_order_that_was_rolled_back_is_answered_as_not_kept(
         await fails(fund_database, code, "fund.orders", when)
         answer = await desk.ask(kind, **more)
         assert isinstance(answer, Away), answer
-        # Of an order that is inserted under locks, the commit is a statement of its own.
+        # The commit of an order that is inserted under locks is a statement of its own.
         assert answer.undone is (kind == "refund" if undone is None else undone)
         await works(fund_database, "fund.orders")
         answer = await desk.ask(kind, **more)
@@ -166,7 +168,7 @@ async def test_one_that_is_read_only_is_not_ready(database: str) -> None:
 
 
 async def test_a_write_that_is_slow_is_no_failure(pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fundledger.app import readiness
+    from fundledger.app.http import readiness
 
     monkeypatch.setitem(readiness.SQL, "try_to_write", "SELECT false FROM (SELECT pg_sleep(5)) s")
     asked = Readiness(pool)
@@ -185,7 +187,7 @@ async def test_one_that_does_not_answer_is_not_ready(postgres: Databases) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
-async def test_a_disk_that_is_full_is_told_and_nothing_is_left_unknown() -> None:
+async def test_a_disk_that_is_full_is_reported_and_nothing_is_left_unknown() -> None:
     folder = short_folder()
     small = folder / "small"
     small.mkdir()

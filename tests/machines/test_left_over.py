@@ -1,4 +1,4 @@
-"""A process id in a file is no identity: only this data directory's own Postgres is ever stopped."""
+"""A process id in a file is no identity: a start only ever stops this data directory's own Postgres."""
 
 import asyncio
 import os
@@ -12,13 +12,19 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.app.left_over import NO_PROCESS, forget_stale_id, is_postmaster, postmasters, stop_left_over
-from fundledger.app.postgres import EmbeddedPostgres
+from fundledger.app.host.postgres.left_over import (
+    NO_PROCESS,
+    forget_stale_id,
+    is_postmaster,
+    postmasters,
+    stop_left_over,
+)
+from fundledger.app.host.postgres.server import EmbeddedPostgres
 from tests.support.running import short_folder
 
 
 class Quick(EmbeddedPostgres):
-    """Does not wait for the disk."""
+    """A Postgres that does not wait for the disk."""
 
     def _options(self, folder: Path) -> dict[str, str]:
         return {**super()._options(folder), "fsync": "off"}
@@ -34,7 +40,7 @@ def data_dir() -> Iterator[Path]:
 
 
 def innocent(user: int | None) -> "subprocess.Popen[bytes]":
-    """A process of the user that Postgres runs as; SIGINT and SIGTERM end it."""
+    """Start a process of the user that Postgres runs as; SIGINT and SIGTERM end it."""
     return subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, user=user, start_new_session=True)
 
 
@@ -131,8 +137,8 @@ def test_the_file_is_not_followed_through_a_link(tmp_path: Path) -> None:
 
 
 async def test_what_is_stopped_has_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A postmaster that ignores both signals is named, and the start ends."""
-    from fundledger.app import left_over
+    """The message names a postmaster that ignores both signals, and the start ends."""
+    from fundledger.app.host.postgres import left_over
 
     monkeypatch.setattr(left_over, "STOP_S", 0.1)
     monkeypatch.setattr(left_over, "QUIT_S", 0.1)

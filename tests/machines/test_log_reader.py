@@ -1,4 +1,4 @@
-"""The reader of the log stops reading: both services go on as before, and say afterwards what they dropped."""
+"""The reader of the log stops reading: both services continue, and report afterwards the number of dropped lines."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""The embedded Postgres on odd machines: private folders, little room, and what its log may hold."""
+"""The embedded Postgres on unusual machines: private folders, little space, and the contents of its log."""
 
 import os
 import shutil
@@ -11,11 +11,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.app import log_file, shared_memory, system_user
-from fundledger.app.log_file import LogFile
-from fundledger.app.postgres import EmbeddedPostgres
-from fundledger.app.private_files import mend_modes
-from fundledger.app.room import FIRST_START_MB
+from fundledger.app.host import log_file
+from fundledger.app.host.disk_space import FIRST_START_MB
+from fundledger.app.host.log_file import LogFile
+from fundledger.app.host.postgres import shared_memory, system_user
+from fundledger.app.host.postgres.server import EmbeddedPostgres
+from fundledger.app.host.private_files import mend_modes
 from tests.support.running import RunningService, run, short_folder
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs a user of its own for Postgres, or to mount")
@@ -23,7 +24,7 @@ SECRET = "whsec-7f3b51d2c0a94e6f"
 
 
 class Quick(EmbeddedPostgres):
-    """Does not wait for the disk; takes 0.2 s for a slow statement."""
+    """A Postgres that does not wait for the disk; a statement of 0.2 s is slow."""
 
     def _options(self, folder: Path) -> dict[str, str]:
         return {**super()._options(folder), "fsync": "off", "log_min_duration_statement": "200ms"}
@@ -72,7 +73,7 @@ def test_binaries_in_a_private_folder_are_copied_to_where_their_user_reaches_the
     copies = Path(tempfile.mkdtemp(dir="/var/lib")) / "copies"
     copies.parent.chmod(0o755)
     monkeypatch.setattr(system_user, "COPIES", copies)
-    # As `serve` has it.
+    # The umask of `serve`.
     umask = os.umask(0o077)
     try:
         found = system_user.binaries_for(server._user, private_home)
@@ -178,7 +179,7 @@ def test_the_modes_of_files_that_were_made_wider_are_mended(tmp_path: Path) -> N
 @AS_ROOT
 @pytest.mark.parametrize("size", ["24m", "120m"])
 async def test_too_little_room_at_the_first_start_is_one_line_and_writes_nothing(folder: Path, size: str) -> None:
-    """On a small file system in memory."""
+    """The data directory is on a small file system in memory."""
     small = folder / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "none", small], check=False)
@@ -202,7 +203,7 @@ async def test_too_little_room_at_the_first_start_is_one_line_and_writes_nothing
 async def test_without_shared_memory_a_directory_that_served_before_serves(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`/dev/shm` full, read-only or not there: asked at each start, not at the first one only."""
+    """`/dev/shm` is full, read-only or missing: it is checked at each start, and not only at the first one."""
     server = Quick(folder, memory_mb=128)
     await server.start()
     await server.stop()

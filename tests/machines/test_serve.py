@@ -1,4 +1,4 @@
-"""`serve` on odd machines: odd paths, odd umasks, signals, closed terminals, and what its children inherit."""
+"""`serve` on unusual machines: odd paths, odd umasks, signals, closed terminals, and inherited state of its children."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ SECRETS = {
 
 
 def children_of(pid: int) -> list[int]:
-    """All processes below one, at this moment."""
+    """Return all descendants of a process, at this moment."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*"):
         for child in (task / "children").read_text().split():
@@ -62,7 +62,7 @@ async def test_what_serve_makes_is_private_and_its_children_inherit_no_secret(um
                 assert "DSN" not in shown
         holding = [service.process.pid, *service.worker_pids(), *service.fund_pids(), *service.daemons_pids()]
         for pid in holding:
-            # Of a process that does not let its memory be read, these belong to root, whoever runs it.
+            # These files belong to root if the process forbids reads of its memory, whichever user runs it.
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
         assert (await service.verify())["ok"]
         assert await service.stop() == 0
@@ -80,7 +80,7 @@ async def test_a_path_that_is_long_and_odd_serves(tmp_path: Path) -> None:
         async with Client(service.base_url, service.token) as client:
             await client.bank()
         assert (await service.verify())["ok"]
-        # Those of other users cannot be looked into.
+        # Folders of other users are not readable.
         folders = [path for path in Path("/tmp").glob("fundledger-*") if os.access(path, os.X_OK)]
         sockets = [path for path in folders if (path / "metrics.sock").exists()]
         assert sockets
@@ -108,7 +108,7 @@ async def test_a_closed_terminal_drains_as_sigterm_does(signals: list[signal.Sig
         for number in signals:
             service.process.send_signal(number)
         assert await service.ended() == 0
-        assert "stopping; what was accepted is finished first" in service.log.read_text()
+        assert "stopping; accepted requests are finished first" in service.log.read_text()
         assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
 
 

@@ -1,4 +1,4 @@
-"""Folders for sockets: no name that another user can guess, nothing taken that another user has planted."""
+"""Folders for sockets: their names cannot be guessed by another user, and a planted folder is not used."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from fundledger.app.claims import CannotServe, lock
-from fundledger.app.settings import BadSetting, read_settings
-from fundledger.app.socket_folder import FOLDER_BYTES_MAX, fits, run_dir, socket_folder
+from fundledger.app.host.preflight import CannotServe, lock
+from fundledger.app.host.socket_folder import FOLDER_BYTES_MAX, fits, run_dir, socket_folder
+from fundledger.settings import BadSetting, read_settings
 from tests.support.running import short_folder
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="makes files of another user, so it has to be root")
@@ -185,7 +185,7 @@ def test_a_planted_lock_empties_no_file(data_dir: Path, tmp_path: Path) -> None:
 
 @AS_ROOT
 def test_another_user_cannot_take_the_place_of_the_sockets_in_advance(long_dir: Path) -> None:
-    """The name that was used once, made in advance by another user, with a link beside it."""
+    """Another user creates the folder under its former fixed name in advance, with a link beside it."""
     import hashlib
 
     name = hashlib.sha256(str(long_dir).encode()).hexdigest()[:12]

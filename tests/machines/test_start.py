@@ -1,4 +1,4 @@
-"""A Postgres that cannot start says why and is not tried again; one that cannot start yet is waited for."""
+"""A Postgres that cannot start states the reason and is not retried; one that cannot start yet is waited for."""
 
 import asyncio
 import os
@@ -11,17 +11,17 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.app import doctor
-from fundledger.app.doctor import run_doctor
-from fundledger.app.postgres import EmbeddedPostgres, PostgresFault
-from fundledger.app.settings import Settings
-from fundledger.app.start_log import last_fatal
+from fundledger.app.commands import doctor
+from fundledger.app.commands.doctor import run_doctor
+from fundledger.app.host.postgres.server import EmbeddedPostgres, PostgresFault
+from fundledger.app.host.postgres.start_log import last_fatal
+from fundledger.settings import Settings
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
 
 class Counted(EmbeddedPostgres):
-    """Does not wait for the disk, and counts how often it was tried."""
+    """A Postgres that does not wait for the disk, and counts its launches."""
 
     launches = 0
 
@@ -35,7 +35,7 @@ class Counted(EmbeddedPostgres):
 
 @pytest.fixture(scope="module")
 async def made() -> AsyncIterator[Path]:
-    """A data directory that has a stopped server."""
+    """Return a data directory with a stopped server."""
     folder = short_folder() / "data"
     folder.mkdir()
     folder.chmod(0o711)
@@ -48,7 +48,7 @@ async def made() -> AsyncIterator[Path]:
 
 @pytest.fixture
 async def server(made: Path) -> AsyncIterator[Counted]:
-    """A server on a copy of it."""
+    """Return a server on a copy of the data directory."""
     folder = short_folder() / "data"
     assert await asyncio.to_thread(os.system, f"cp -a {made} {folder}") == 0
     server = Counted(folder, memory_mb=128)
@@ -141,9 +141,9 @@ async def test_processes_of_a_killed_server_are_waited_for(server: Counted) -> N
     os.kill(backend, signal.SIGSTOP)
     server._process.kill()
     await server.wait()
-    since = server._log_file.stat().st_size
+    since = server.log.path.stat().st_size
     starting = asyncio.create_task(server.start())
-    await eventually(lambda: "pre-existing shared memory" in last_fatal(server._log_file, since), "it fails once")
+    await eventually(lambda: "pre-existing shared memory" in last_fatal(server.log.path, since), "it fails once")
     os.kill(backend, signal.SIGCONT)
     await starting
     assert server.launches > 2

@@ -1,6 +1,6 @@
-"""`python -m tests.mutants`: make mutants, run the tests that look after them, and print the score.
+"""Mutation tests, `python -m tests.mutants`: make mutants, run the tests of their targets, and print the score.
 
-Exit codes: 0, every area has its least score; 1, an area has not, or accepted.toml names a mutant that is gone.
+Exit codes: 0, every area has its least score; 1, an area does not, or accepted.toml names a mutant that does not exist.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m tests.mutants", description="Mutation tests of SQL and of the pure core."
     )
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="PATH", help="files or folders, as fundledger/fund/fees.py"
+        "--only", nargs="+", default=[], metavar="PATH", help="files or folders, as fundledger/fund/model/fees.py"
     )
     parser.add_argument("--budget", type=float, metavar="S", help="begin no mutant after so many seconds")
     parser.add_argument("--sample", type=int, metavar="N", help="so many mutants, chosen by a fixed seed")
@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
 
 
 class Results:
-    """By key of mutant; in a file, if there is one."""
+    """Results by key of mutant, stored in a file if there is one."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -84,7 +84,7 @@ def _hash(text: str) -> str:
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends and its folder goes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends and its folder is deleted
     start = time.monotonic()
     targets, accepted = read_targets(), read_accepted()
     files = files_of(ROOT, arguments.only)
@@ -102,7 +102,7 @@ def main() -> int:
         with Run(ROOT) as run:
             _run(run, left, results, None if arguments.budget is None else start + arguments.budget, arguments.tests)
     results.write()
-    if arguments.sample:  # an accepted mutant that was not drawn is not gone
+    if arguments.sample:  # an accepted mutant outside the sample still exists
         accepted = {mutant.key: accepted[mutant.key] for mutant in mutants if mutant.key in accepted}
     report = report_of(mutants, results.by_key, accepted, targets)
     print(report.text)
@@ -115,7 +115,8 @@ def _run(run: Run, left: list[Mutant], results: Results, end: float | None, only
     if only_tests:
         targets = dataclasses.replace(targets, tests=[("", only_tests)], slow=[])
     files = list(dict.fromkeys(mutant.file for mutant in left))
-    # Tests of one group of targets at a time: a budget that ends early has judged the first groups completely.
+    # The tests of one group of targets run at a time, so that a budget that ends early has judged the first groups
+    # completely.
     groups: dict[tuple[str, ...], list[str]] = {}
     for file in files:
         groups.setdefault(tuple(targets.tests_of(file)), []).append(file)

@@ -1,4 +1,4 @@
-"""Changes a process that has imported everything as if it had imported the mutant."""
+"""Changes a process that has imported all modules as if it had imported the mutant."""
 
 import gc
 import sys
@@ -20,12 +20,12 @@ def _load_and_keep(package: str) -> dict[str, str]:
 
 
 def watch_statements() -> None:
-    """Before modules load their statements: remember the dictionaries."""
+    """Record the dictionaries of statements; call this before modules load them."""
     fundledger.database.statements.load = _load_and_keep
 
 
 def install(root: Path, file: str, source: str, where: str) -> bool:
-    """Whether it could be done; if not, the mutant has to be imported by a new process."""
+    """Install a mutant; return whether that was possible. If not, a new process has to import the mutant."""
     if file.endswith(".sql"):
         return _install_statement(file, (root / file).read_text(), source)
     return bool(where) and _install_function(str(root / file), source, where)
@@ -35,11 +35,12 @@ def _install_statement(file: str, original: str, source: str) -> bool:
     folder, name = file.rsplit("/", 1)
     name = name.removesuffix(".sql")
     dictionaries = [of for key, of in _loaded.items() if key.startswith(folder + "/") and of.get(name) == original]
-    # Modules keep the text itself as well, or in a table. Not by `gc`: a dictionary of texts is unknown to it.
+    # Modules also keep the text itself, or have it in a table. `gc` does not find it: it does not track a dictionary of
+    # texts.
     for holder in [*dictionaries, *_dictionaries_of_modules()]:
         for key in [key for key, value in holder.items() if value == original]:
             holder[key] = source
-    # A text that was made from this one, or stands in a tuple, has to be imported anew.
+    # A text that is derived from this one, or is in a tuple, has to be imported anew.
     header = original.partition("\n")[0]
     return bool(dictionaries) and not any(
         isinstance(value, str) and value.partition("\n")[0] == header and value != source
@@ -71,7 +72,7 @@ def _install_function(path: str, source: str, where: str) -> bool:
     if len(codes) != 1 or len(functions) != 1 or functions[0].__code__.co_freevars != codes[0].co_freevars:
         return False
     functions[0].__code__ = codes[0]
-    # Defaults are made when a module is imported.
+    # Defaults are evaluated when a module is imported.
     return not functions[0].__defaults__ and not functions[0].__kwdefaults__
 
 

@@ -6,7 +6,9 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """`source` is the whole file with the fault in it. `where` names the function (Python only; "" outside functions)."""
+    """A mutant. `source` is the whole file with the fault; `where` names the function (Python only; "" outside
+    functions).
+    """
 
     file: str
     operator: str
@@ -18,13 +20,13 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """Stays the same while other lines of the file change. `number` counts mutants that read the same."""
+        """Return a key that is stable while other lines of the file change. `number` counts mutants with the same text."""
         return f"{self.file} | {self.operator} | {self.mutated}" + (f" #{self.number}" if self.number > 1 else "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """Replace `source[start:end]` by `text`."""
+    """A replacement of `source[start:end]` by `text`."""
 
     operator: str
     start: int
@@ -34,7 +36,9 @@ class Edit:
 
 
 def applied(file: str, source: str, edits: list[Edit]) -> list[Mutant]:
-    """The mutants of a file in the order of their places, without those that change nothing or read as an earlier one."""
+    """Return the mutants of a file in the order of their places, without duplicates and without edits that change
+    nothing.
+    """
     seen = {source}
     counted: dict[tuple[str, str], int] = {}
     mutants = []

@@ -1,10 +1,12 @@
-"""The pytest plugin of a mutation run: the databases of a server that is already there, and what each test reaches.
+"""The pytest plugin of a mutation run: it uses databases of a running server, and records the code that each test
+reaches.
 
-Settings come in the environment, as one JSON document in MUTATION_RUN: `dsn` (the server's), `prefix` (of the databases
-that this process may make), `templates` (whether it makes the templates that later processes copy), `result` (the file
-that receives what was seen), `watched` (modules whose functions are noted; null: nothing is noted). With `commands` and
-`answers`, pipes, the process collects the tests and then serves: each command is a line with a mutant and the tests that
-it meets in a fork of this process, each answer a line with that fork's exit code, null when it did not end in time.
+The settings are one JSON document in the environment variable MUTATION_RUN: `dsn` (of the server), `prefix` (of the
+databases that this process may create), `templates` (whether it creates the templates that later processes copy),
+`result` (the file for the records), `watched` (modules whose functions are recorded; null: no records). With `commands`
+and `answers`, which are pipes, the process collects the tests and then serves. Each command is a line with a mutant and
+the tests to run against it in a fork of this process. Each answer is a line with the exit code of that fork, null on a
+time-out.
 """
 
 import json
@@ -28,13 +30,13 @@ RUN = json.loads(os.environ["MUTATION_RUN"])
 CANNOT = 71
 """The exit code of a process that cannot become the mutant."""
 MEMORY_MAX = 4 << 30
-"""Of the process of a mutant, in bytes: a loop that does not end must not take the memory of the machine."""
+"""The memory limit of a mutant's process, in bytes: an endless loop must not use up the memory of the machine."""
 inplace.watch_statements()
 _made: list[str] = []
 
 
 class Reached:
-    """Which statements and functions ran, by test."""
+    """The statements and functions that a test ran."""
 
     def __init__(self) -> None:
         self._files = {path.read_text(): str(path.relative_to(ROOT)) for path in ROOT.glob("fundledger/**/sql/*.sql")}
@@ -74,7 +76,7 @@ class Plugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """In a process that serves, only forks come back from here, and run their tests."""
+        """Serve commands, if there are any; only forks return from that, and run their tests."""
         if "commands" in RUN:
             self._serve(session)
         if RUN.get("watched") is not None:
@@ -105,7 +107,7 @@ class Plugin:
             (ROOT / file).write_text(command["source"])  # processes that tests start import it from here
             session.config.option.maxfail = 1
             session.items = [items[test] for test in command["tests"]]
-            for test, limit_s in command["tests"].items():  # a loop that does not end is found soon
+            for test, limit_s in command["tests"].items():  # an endless loop is found soon
                 items[test].add_marker(pytest.mark.timeout(limit_s), append=False)
 
     @pytest.hookimpl(tryfirst=True)
@@ -142,8 +144,8 @@ class Plugin:
 
 
 def shared_databases() -> object:
-    """As the fixture `postgres` gives them, on the server of the run. The server drops them later, all together."""
-    from fundledger.ledger.accounts import Layout
+    """Return a substitute for the fixture `postgres`, on the server of the run, which drops all databases later."""
+    from fundledger.ledger.store.accounts import Layout
     from tests.support.database import ONE_SHARD, Databases
 
     class Shared(Databases):
@@ -165,7 +167,7 @@ def shared_databases() -> object:
             return await super().new_fund()
 
         async def standing(self, layout: Layout | None = ONE_SHARD) -> str:
-            """One for all processes: each rolls back what it does there."""
+            """Return one database for all processes: each rolls back its changes."""
             template = f"template_{layout.shards}_{layout.platform_slots}" if layout else "template_fund"
             name = f"standing_{template}"
             connection = await asyncpg.connect(self.dsn("postgres"))
@@ -174,7 +176,7 @@ def shared_databases() -> object:
             finally:
                 await connection.close()
             if not found:
-                await (self.new(layout) if layout else self.new_fund())  # so that the template is there
+                await (self.new(layout) if layout else self.new_fund())  # so that the template exists
                 await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
             return self.dsn(name)
 
@@ -184,7 +186,7 @@ def shared_databases() -> object:
                 found = await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", template)
             finally:
                 await connection.close()
-            # A template that a mutant makes would have its fault, and the next mutants would get it.
+            # A template that a mutant creates would have its fault, and later mutants would get it.
             assert found or RUN["templates"], f"{template} was not needed without the mutant"
             return bool(found)
 
@@ -196,7 +198,7 @@ def shared_databases() -> object:
             return self.dsn(name)
 
         async def drop(self, dsn: str) -> None:
-            """Left to the end of the run of this process: a drop takes a tenth of a test's time."""
+            """Do nothing: the run drops the databases at its end, since a drop takes a tenth of a test's time."""
 
     return Shared()
 

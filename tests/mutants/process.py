@@ -1,4 +1,4 @@
-"""Waiting for a forked process."""
+"""Waits for forked processes."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import signal
 
 
 def wait(pid: int, timeout_s: float) -> int | None:
-    """The exit code; None when the process had to be killed. It leads a process group, which ends with it."""
+    """Return the exit code, None if the process had to be killed. It leads a process group, which ends with it."""
     poll = select.poll()
     process = os.pidfd_open(pid)
     try:
@@ -16,6 +16,6 @@ def wait(pid: int, timeout_s: float) -> int | None:
     finally:
         os.close(process)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)  # also what it has started and left
+        os.killpg(pid, signal.SIGKILL)  # also the processes that it has started
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status) if ended else None

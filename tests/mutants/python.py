@@ -1,7 +1,7 @@
-"""Mutants of a Python module, from its syntax tree. The text around a fault stays as it is.
+"""Mutants of a Python module, from its syntax tree. The text around a fault stays unchanged.
 
-Left out: annotations, docstrings, assertions (they tell of a bug, and no caller can make them fail), names and types of
-class bodies, patterns of `match`, texts.
+Some code has no mutants: annotations, docstrings, assertions (they report a bug, and no caller can make them fail),
+names and types of class bodies, patterns of `match`, texts.
 """
 
 import ast
@@ -21,7 +21,7 @@ _LEFT_OUT = (ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom, ast.match_ca
 
 
 def python_mutants(file: str, source: str) -> list[Mutant]:
-    """All of one module. Mutants that do not compile are left out."""
+    """Return the mutants of a module. Mutants that do not compile are left out."""
     found = applied(file, source, list(_Module(source).edits()))
     return [mutant for mutant in found if _compiles(mutant.source)]
 
@@ -129,7 +129,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _may_be_dropped(node: ast.AST) -> bool:
-    """Statements without which the function still runs: calls, and changes of what was there before."""
+    """Return whether the function still runs without a statement: a call, or a change of existing state."""
     if isinstance(node, ast.Expr):
         value = node.value.value if isinstance(node.value, ast.Await) else node.value
         return isinstance(value, ast.Call)

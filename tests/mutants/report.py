@@ -1,4 +1,4 @@
-"""What a mutation run found: counts by file and area, survivors, and whether that is good enough."""
+"""The report of a mutation run: counts by file and area, survivors, and the verdict."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class Count:
 
     @property
     def score(self) -> float | None:
-        """Of those that ran, are valid and are not accepted; None when there are none."""
+        """Return the score of the mutants that ran, are valid and are not accepted; None if there are none."""
         judged = self.killed + self.survived
         return self.killed / judged if judged else None
 
@@ -43,7 +43,7 @@ class Report:
 def report_of(
     mutants: Iterable[Mutant], results: dict[str, Result], accepted: dict[str, str], targets: Targets
 ) -> Report:
-    """`results` by key; a mutant without one was not run. Only files that were chosen are looked at."""
+    """Return the report. `results` are by key; a mutant without one was not run. Only chosen files count."""
     files: dict[str, Count] = {}
     areas: dict[str, Count] = {}
     survivors: list[str] = []

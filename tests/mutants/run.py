@@ -1,7 +1,7 @@
 """Runs mutants: one Postgres for all of them, and a process for each, forked from one that has imported the libraries.
 
-The tree is copied first, and each job writes its mutants into a copy of its own, so that subprocesses of tests meet the
-fault too, and nothing happens to the tree that is worked on.
+The tree is copied first, and each job writes its mutants into a copy of its own: subprocesses of tests then have the
+fault too, and the working tree is not changed.
 """
 
 import asyncio
@@ -49,21 +49,22 @@ LIBRARIES = (
     "uvloop",
 )
 CANNOT = 71
-"""As in plugin.py, which only a process that runs tests can import."""
+"""Equal to that of plugin.py, which only a process that runs tests can import."""
 TEST_TIMEOUT_S = 60
 TESTS_MAX = 60
-"""A mutant of a statement that so many of the fastest tests do not notice is a survivor: the others are slow and reach
-more. Mutants of Python meet all tests of their target, which are fast.
+"""The maximum of tests for a mutant of a statement, the fastest first. If they all pass, the mutant survives: slower
+tests reach more statements. A mutant of Python gets all tests of its target, which are fast.
 """
 OVERTIME_S = 12
-"""How much longer than without the mutant the tests may take (and five times as long), before the mutant is a hang."""
+"""Seconds beyond the time without the mutant (and beyond five times that time) after which a mutant counts as a hang.
+"""
 BASELINE_TIMEOUT_S = 3600
 SLOW_S = 120
 
 
 @dataclasses.dataclass
 class Result:
-    """`by`: the test that failed, or why there is none."""
+    """The result of a mutant. `by`: the failed test, or the reason why there is none."""
 
     status: Status
     by: str = ""
@@ -72,18 +73,18 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """What each test reached when nothing was changed: `{test: (seconds, statements and functions)}`, of those that passed."""
+    """The reach of each test without a mutant: `{test: (seconds, statements and functions)}`, for tests that passed."""
 
     tests: dict[str, tuple[float, frozenset[str]]]
 
     def tests_of(self, mutant: Mutant, files: list[str]) -> list[str]:
-        """The tests of these files or folders that ran what the mutant changes, the fastest first."""
+        """Return the tests of these files or folders that ran the mutated code, the fastest first."""
         wanted = f"{mutant.file}:{mutant.where}" if mutant.where else mutant.file
         found = []
         for test, (seconds, reached) in self.tests.items():
             if not any(test.startswith((f"{file}::", f"{file}/")) for file in files):
                 continue
-            # A constant of a module may be met by any test, also by one that runs nothing of the module.
+            # A constant of a module may affect any test, also one that runs nothing of the module.
             if wanted in reached or (not mutant.where and mutant.file.endswith(".py")):
                 found.append((seconds, test))
         chosen = [test for _, test in sorted(found)]
@@ -91,7 +92,7 @@ class Baseline:
 
 
 class Run:
-    """A context: a copy of the tree and a Postgres. `with Run(root) as run: run.baseline(...); run.mutant(...)`."""
+    """A context with a copy of the tree and a Postgres: `with Run(root) as run: run.baseline(...); run.mutant(...)`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -137,7 +138,7 @@ class Run:
 
     @contextlib.contextmanager
     def group(self, tests: list[str]) -> Iterator["Group"]:
-        """A process that has collected these test files, or folders, and is forked for each mutant."""
+        """Start a process that has collected these test files, or folders, and is forked for each mutant."""
         present = [test for test in tests if (self.tree / test).exists()]
         theirs, commands = os.pipe()
         answers, their_answers = os.pipe()
@@ -147,12 +148,12 @@ class Run:
             with os.fdopen(commands, "w") as to, os.fdopen(answers) as back:
                 yield Group(self, to, back)
         finally:
-            wait(pid, 5)  # it ends when its commands do; after an error it may be in the middle of one
+            wait(pid, 5)  # it ends after its commands; after an error it may be in the middle of one
 
     def mutant(
         self, group: "Group", mutant: Mutant, tests: list[str], seconds: float, slow: Sequence[str] = ()
     ) -> Result:
-        """Run these tests, `seconds` long without the mutant, against it, until one fails; then the slow test files."""
+        """Run tests of `seconds` against a mutant until one fails; then the slow test files."""
         result = self._judged(group, mutant, tests, seconds) if tests else Result("survived", "no test reaches it")
         if result.status == "survived" and slow:
             later = self._judged(None, mutant, list(slow), SLOW_S)
@@ -173,7 +174,7 @@ class Run:
             ended, seen = group.run(tests, timeout_s, mutant) if group else (CANNOT, {})
             if ended == CANNOT:
                 path.write_text(mutant.source)
-                # Compiled files are known by their second and their length: no two mutants may have the same.
+                # Compiled files are identified by second and length: no two mutants may have the same.
                 os.utime(path, (stat.st_mtime + self._made, int(stat.st_mtime) + self._made))
                 with self.process() as settings:
                     ended = wait(self._fork(tests, settings), timeout_s)
@@ -191,7 +192,7 @@ class Run:
 
     @contextlib.contextmanager
     def process(self) -> Iterator[dict[str, Any]]:
-        """Settings of one process that runs tests; what it leaves in the server is removed."""
+        """Yield the settings of one process that runs tests; afterwards remove its databases from the server."""
         self._result.unlink(missing_ok=True)
         self._made += 1
         prefix = f"m{self._made}"
@@ -205,17 +206,17 @@ class Run:
         return json.loads(self._result.read_text()) if self._result.exists() else {}
 
     def seen(self) -> dict[str, Any]:
-        """What the last process reported of its tests; nothing if it did not come so far."""
+        """Return the records of the last process, empty if it wrote none."""
         return self._seen().get("tests", {})
 
     def _fork(
         self, tests: list[str], settings: dict[str, Any], kept: tuple[int, ...] = (), closed: tuple[int, ...] = ()
     ) -> int:
-        """A process that runs tests. `kept`: descriptors for it alone; `closed`: those for this process alone."""
+        """Start a process that runs tests. `kept`: descriptors for it alone; `closed`: those for this process alone."""
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
-            for descriptor in closed:  # or it would never see the end of its commands
+            for descriptor in closed:  # otherwise it would never see the end of its commands
                 os.close(descriptor)
             assert self._server.stdin is not None
             os.close(self._server.stdin.fileno())
@@ -238,7 +239,7 @@ class Run:
         os.environ |= {"MUTATION_RUN": json.dumps(settings), "PYTHONPATH": str(self.tree)}
         arguments = ["-q", "-s", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "tests.mutants.plugin"]
         arguments += ["--hypothesis-seed=0", f"--timeout={TEST_TIMEOUT_S}", f"--basetemp={self.folder / 'tmp'}"]
-        # The libraries are there before pytest is.
+        # The libraries are imported before pytest.
         arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         arguments += [] if "commands" in settings else ["-x"]
         code = 70
@@ -264,7 +265,7 @@ class Run:
             await connection.close()
 
     def invalid(self, mutants: Iterable[Mutant]) -> set[str]:
-        """Keys of the statements that Postgres does not prepare on the migrated schema though it prepares the original."""
+        """Return the keys of statements that Postgres cannot prepare although it can prepare the original."""
         return asyncio.run(self._invalid([mutant for mutant in mutants if mutant.file.endswith(".sql")]))
 
     async def _invalid(self, mutants: list[Mutant]) -> set[str]:
@@ -307,7 +308,7 @@ class Group:
         self._answers = answers
 
     def baseline(self, watched: list[str]) -> Baseline:
-        """Run all tests once, with nothing changed. `watched`: modules whose functions are of interest."""
+        """Run all tests once, without a mutant. `watched`: modules whose functions are recorded."""
         with self._run.process() as settings:
             self._ask({"run": {**settings, "templates": True, "watched": watched}, "timeout_s": BASELINE_TIMEOUT_S})
         seen = self._run.seen()
@@ -322,7 +323,7 @@ class Group:
         )
 
     def run(self, tests: list[str], timeout_s: float, mutant: Mutant) -> tuple[int | None, dict[str, Any]]:
-        """`(pytest's exit code, None when it did not end in time; what was seen of the tests)`."""
+        """Run tests; return `(pytest's exit code, None on a time-out; the records of the tests)`."""
         limits = {test: min(TEST_TIMEOUT_S, 5 + 20 * self._seconds.get(test, TEST_TIMEOUT_S)) for test in tests}
         command = {"file": mutant.file, "source": mutant.source, "where": mutant.where, "tests": limits}
         with self._run.process() as settings:

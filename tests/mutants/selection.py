@@ -1,4 +1,4 @@
-"""Which files are mutated, which tests look after them, and which mutants are accepted."""
+"""The choice of a mutation run: the mutated files, the tests of each, and the accepted mutants."""
 
 import dataclasses
 import tomllib
@@ -11,25 +11,27 @@ from tests.mutants.sql import sql_mutants
 
 HERE = Path(__file__).parent
 PYTHON = (
-    "fundledger/ledger/rules.py",
-    "fundledger/ledger/account_rules.py",
-    "fundledger/ledger/buffer.py",
-    "fundledger/ledger/slots.py",
-    "fundledger/fund/flows.py",
-    "fundledger/fund/fees.py",
-    "fundledger/fund/reserve.py",
-    "fundledger/fund/matching.py",
+    "fundledger/ledger/rules/decide.py",
+    "fundledger/ledger/rules/account.py",
+    "fundledger/ledger/rules/buffer.py",
+    "fundledger/ledger/rules/slots.py",
+    "fundledger/fund/model/flows.py",
+    "fundledger/fund/model/fees.py",
+    "fundledger/fund/store/reservations.py",
+    "fundledger/fund/statements/matching.py",
     "fundledger/security/*.py",
-    "fundledger/ratelimit/gcra.py",
+    "fundledger/ratelimit/quota/gcra.py",
 )
-NOT_MUTATED = ("fundledger/benchmarks/", "fundledger/fund/channels/sql/simulator_")
-"""What measures, and the simulated bank, whose statements are SQLite's: no money of ours depends on them."""
+NOT_MUTATED = ("benchmarks/", "fundledger/fund/channels/sql/simulator_")
+"""Benchmarks, and the simulated bank, whose statements are SQLite's: no money depends on them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """`areas`: `{name: (prefixes, least score)}`; `tests`: `[(prefix, test files and folders)]`, the first fits; `slow`,
-    likewise: for what survives those.
+    """The contents of targets.toml.
+
+    `areas`: `{name: (prefixes, least score)}`. `tests`: `[(prefix, test files and folders)]`; the first matching prefix
+    counts. `slow`: likewise, for mutants that survive `tests`.
     """
 
     areas: dict[str, tuple[list[str], float]]
@@ -60,7 +62,7 @@ def read_targets(path: Path = HERE / "targets.toml") -> Targets:
 
 
 def read_accepted(path: Path = HERE / "accepted.toml") -> dict[str, str]:
-    """`{key of a mutant: reason}`."""
+    """Return `{key of a mutant: reason}`."""
     entries = tomllib.loads(path.read_text()).get("accepted", [])
     accepted = {f"{entry['file']} | {entry['operator']} | {entry['mutated']}": entry["reason"] for entry in entries}
     assert len(accepted) == len(entries), "accepted.toml names a mutant twice"
@@ -68,7 +70,9 @@ def read_accepted(path: Path = HERE / "accepted.toml") -> dict[str, str]:
 
 
 def files_of(root: Path, only: Iterable[str]) -> list[str]:
-    """Names of what is mutated, relative to `root`; of `only`, prefixes, those that fit one. SQL comes first."""
+    """Return the names of the mutated files, relative to `root`, SQL first; with prefixes in `only`, those that match
+    one.
+    """
     found = [path for path in sorted(root.glob("fundledger/**/*.sql")) if path.parent.name == "sql"]
     for pattern in PYTHON:
         found += [path for path in sorted(root.glob(pattern)) if path.name != "__init__.py"]

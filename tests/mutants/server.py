@@ -1,6 +1,6 @@
 """The Postgres of a mutation run, in a process of its own: it serves until its standard input ends.
 
-Prints one line: the DSN of the database `postgres`.
+It prints one line: the DSN of the database `postgres`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Mutants of a statement file. A tokenizer of our own: a mutant differs from its file in nothing but the fault.
+"""Mutants of a statement file, by a tokenizer of its own: a mutant differs from its file only in the fault.
 
-A condition is not removed but made constant, `(a = $1 OR true)`: a parameter that occurs nowhere else keeps its type, and
-the planner drops the rest. For the same reason a SET item becomes `CASE WHEN true THEN <the column> ELSE ... END`.
+A condition is not removed, but made constant, `(a = $1 OR true)`: a parameter that occurs nowhere else keeps its type,
+and the planner drops the rest. For the same reason a SET item becomes `CASE WHEN true THEN <the column> ELSE ... END`.
 """
 
 import itertools
@@ -45,7 +45,9 @@ class Token(NamedTuple):
 
 
 def tokens_of(source: str) -> list[Token]:
-    """Without comments and blanks. `depth` counts brackets and CASE ... END. Raises ValueError at what it cannot read."""
+    """Return the tokens without comments and blanks. `depth` counts brackets and CASE ... END. Raise ValueError at
+    other text.
+    """
     tokens: list[Token] = []
     depth = at = 0
     while at < len(source):
@@ -66,7 +68,7 @@ def tokens_of(source: str) -> list[Token]:
 
 
 def sql_mutants(file: str, source: str) -> list[Mutant]:
-    """All of one statement file."""
+    """Yield the mutants of one statement file."""
     return applied(file, source, list(_Statement(source).edits()))
 
 
@@ -89,13 +91,13 @@ class _Statement:
             yield from self._limits(at)
             yield from self._signs(at)
 
-    # --- Where things are ---
+    # --- Places ---
 
     def _word(self, at: int) -> str:
         return self._words[at] if 0 <= at < len(self._words) else ""
 
     def _end(self, at: int, ends: frozenset[str]) -> int:
-        """The first token after `at` that is not of its clause."""
+        """Return the first token after `at` that is not part of its clause."""
         depth = self._tokens[at].depth
         for i in range(at + 1, len(self._tokens)):
             token = self._tokens[i]
@@ -119,7 +121,7 @@ class _Statement:
         return [(a + 1, b) for a, b in itertools.pairwise(cuts) if b > a + 1]
 
     def _find_connectives(self) -> dict[int, str]:
-        """`{place: AND or OR}` without the AND of BETWEEN."""
+        """Return `{place: AND or OR}` without the AND of BETWEEN."""
         found: dict[int, str] = {}
         between: list[int] = []
         for i, token in enumerate(self._tokens):
@@ -150,7 +152,7 @@ class _Statement:
                 yield self._replace("set item dropped", first, last, kept)
 
     def _target(self, at: int) -> str:
-        """By which name a SET item's own row is read."""
+        """Return the name by which the own row of a SET item is read."""
         if self._word(at - 1) == "UPDATE":  # ON CONFLICT DO UPDATE
             at = max(i for i in range(at) if self._words[i] == "INTO")
             end = next(i for i in range(at, len(self._words)) if self._words[i] in ("(", "SELECT", "VALUES"))

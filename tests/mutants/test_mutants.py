@@ -1,4 +1,4 @@
-"""The tool itself: which mutants it makes, and that it tells a killed one from a survivor."""
+"""The mutation tool itself: the mutants that it makes, and its distinction of killed ones and survivors."""
 
 import json
 import shutil
@@ -151,7 +151,7 @@ def test_every_accepted_mutant_exists_and_has_its_reason() -> None:
 
 def test_a_low_score_and_an_accepted_mutant_that_is_gone_are_problems() -> None:
     targets = read_targets()
-    mutants = python_mutants("fundledger/fund/fees.py", "A = 1\n")
+    mutants = python_mutants("fundledger/fund/model/fees.py", "A = 1\n")
     keys = [mutant.key for mutant in mutants]
     assert len(keys) == 3
     killed, survived = Result("killed", "t"), Result("survived", "1 test")
@@ -161,7 +161,7 @@ def test_a_low_score_and_an_accepted_mutant_that_is_gone_are_problems() -> None:
         "fund/fees: a score of 50.0%, less than 90%"
         in report_of(mutants, {keys[0]: killed, keys[1]: survived}, {}, targets).problems
     )
-    gone = {"fundledger/fund/fees.py | constant | B = 2": "why"}
+    gone = {"fundledger/fund/model/fees.py | constant | B = 2": "why"}
     assert "does not exist" in report_of(mutants, dict.fromkeys(keys, killed), gone, targets).problems[0]
 
 
@@ -190,10 +190,10 @@ LAID_OVER = {
     ),
     "tests/mutants/accepted.toml": "",
 }
-"""Over a copy of the project: a statement and a rule whose tests have a hole each (the order, and zero)."""
+"""Additions to a copy of the project: a statement and a rule whose tests have one gap each (the order, and zero)."""
 
 
-def test_a_killed_mutant_is_told_from_a_survivor(tmp_path: Path) -> None:
+def test_a_killed_mutant_is_distinguished_from_a_survivor(tmp_path: Path) -> None:
     for name in ("fundledger", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -231,7 +231,7 @@ def test_a_killed_mutant_is_told_from_a_survivor(tmp_path: Path) -> None:
 
 
 def test_each_statement_with_a_condition_has_rows() -> None:
-    """A case in a file of rows, or a reason here why it has none."""
+    """Each statement has a case in a file of rows, or a reason here."""
     cases = [ROOT / name for name in ROWS]
     with_rows = {block.statement for path in cases for block in read_cases(path)[1]}
     found = {

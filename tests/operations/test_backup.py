@@ -1,4 +1,4 @@
-"""The pages "Back up" and "Restore" of docs/operations.md, run word for word, as root and as an ordinary user."""
+"""The commands of docs/how-to/back-up-and-restore.md, run literally, as root and as an ordinary user."""
 
 import asyncio
 import json
@@ -19,20 +19,20 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.drill
 
-PAGE = ROOT / "docs" / "operations.md"
+PAGE = ROOT / "docs" / "how-to" / "back-up-and-restore.md"
 COLD = ("cold backup",)
 HOT = ("hot backup 1: tools", "hot backup 2: databases", "hot backup 3: files")
 RESTORE = ("restore 1: files", "restore 2: owners", "restore 3: proof")
 
 
 def blocks() -> dict[str, str]:
-    """The commands of the page by their first line, a comment."""
+    """Return the commands of the page by their first line, a comment."""
     found = re.findall(r"^ *```sh\n( *)# ([a-z]+ ?[^\n]*)\n(.*?)^ *```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     return {name: re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, name, text in found}
 
 
 class Place:
-    """The folders of one backup, and the user that everything is done as."""
+    """The folders of one backup, and the user that runs the commands."""
 
     def __init__(self, user: User, folder: Path) -> None:
         self.user = user
@@ -78,7 +78,7 @@ class Place:
         )
 
     async def serve(self, command: str) -> None:
-        """Start it, and wait until it is ready."""
+        """Start a service, and wait until it is ready."""
         log = self.folder / f"serve-{len(self.serving)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -114,7 +114,7 @@ class Place:
         return dict(json.loads(done.stdout))
 
     async def pay(self) -> None:
-        """One more account with money, at the service that runs."""
+        """Open one more account with money at the running service."""
         token = (self.data / "dev-token").read_text().strip()
         async with Client(f"http://127.0.0.1:{self.ports[0]}", token) as client:
             await client.merchant(10)

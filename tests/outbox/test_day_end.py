@@ -1,4 +1,4 @@
-"""A day is summed once, when nothing of it can change any more."""
+"""A day is summed once, when its orders can no longer change."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fundledger.fund.day_end import close_day
-from fundledger.fund.statements import SQL
+from fundledger.fund.jobs.day_end import close_day
+from fundledger.fund.store.queries import SQL
 from tests.support.orders import an_order
 from tests.support.plans import plan_of, scanned
 
@@ -18,7 +18,7 @@ TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 async def nobody_else(connection: Any) -> None:
-    """The lease stands."""
+    """Keep the lease."""
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_a_day_with_an_order_that_is_not_known_stays_open(pool: Pool) -> N
 async def test_closing_a_day_does_not_read_all_orders(pool: Pool, name: str) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
-        # The days that are closed may be looked for among all of them: they are few.
+        # A scan of the closed days is acceptable: they are few.
         assert "orders" not in scanned(await plan_of(connection, SQL[name], like_a_lane=False))
 
 

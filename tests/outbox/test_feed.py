@@ -1,4 +1,4 @@
-"""Readers of an outbox miss nothing: neither what commits late, nor what happened while they were away."""
+"""Readers of an outbox miss nothing: neither late commits, nor events from the time of an absence."""
 
 import asyncio
 import itertools
@@ -8,12 +8,12 @@ import asyncpg
 import pytest
 
 from fundledger.database.statements import load
-from fundledger.fund.events import fund_feed
-from fundledger.fund.statements import SQL as FUND_SQL
+from fundledger.fund.store.events import fund_feed
+from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.outbox import feed as feed_module
-from fundledger.outbox import horizon
+from fundledger.outbox import watermark as horizon
 from fundledger.outbox.feed import CallerWaitsTooMuch, Event, Feed, TooManyWait
-from fundledger.outbox.horizon import FUND, Horizon
+from fundledger.outbox.watermark import FUND, VisibilityWatermark
 from tests.support.fund_ids import MACS
 from tests.support.orders import an_order, orders
 from tests.support.waiting import eventually
@@ -35,8 +35,8 @@ async def feed(fund_database: str, pool: Pool) -> AsyncIterator[Feed]:
 
 
 @pytest.fixture
-async def line(fund_database: str) -> AsyncIterator[Horizon]:
-    line = Horizon(fund_database, FUND, "test")
+async def line(fund_database: str) -> AsyncIterator[VisibilityWatermark]:
+    line = VisibilityWatermark(fund_database, FUND, "test")
     yield line
     line.close()
 
@@ -55,7 +55,7 @@ async def test_every_statement_can_be_prepared_and_says_what_it_does(pool: Pool,
 
 
 async def late_and_early(pool: Pool) -> tuple[asyncpg.Connection, object, int, int]:
-    """Two transactions: the one that drew its seq first is still open."""
+    """Open two transactions: the one that drew its seq first is still open."""
     late = await pool.acquire()
     transaction = late.transaction()
     await transaction.start()
@@ -78,7 +78,7 @@ async def test_what_commits_late_is_not_skipped(pool: Pool, feed: Feed) -> None:
 
 
 async def test_a_naive_reader_loses_it(pool: Pool) -> None:
-    """The broken twin: what is visible is taken for all that there is."""
+    """The broken twin: it treats the visible rows as all rows."""
     late, transaction, first, second = await late_and_early(pool)
     read = await pool.fetch(FUND_SQL["read_events"], 0, 2**62, 100)
     assert [row["event_seq"] for row in read] == [second]
@@ -89,9 +89,9 @@ async def test_a_naive_reader_loses_it(pool: Pool) -> None:
 
 
 async def test_the_end_of_a_snapshot_is_no_bound_for_those_who_run(
-    pool: Pool, line: Horizon, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, line: VisibilityWatermark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broken twin: its X is the one after the last id that has ended, and the only open transaction is beyond."""
+    """The broken twin: its bound is the id after the last one that has ended; the only open transaction is beyond."""
     careless = horizon.SQL["sample_fund"].replace(
         "pg_current_xact_id()::text", "pg_snapshot_xmax(pg_current_snapshot())::text"
     )
@@ -103,7 +103,7 @@ async def test_the_end_of_a_snapshot_is_no_bound_for_those_who_run(
         assert line.safe >= seq, "and so its event would be lost"
 
 
-async def test_an_open_transaction_is_waited_for_with_our_bound(pool: Pool, line: Horizon) -> None:
+async def test_an_open_transaction_is_waited_for_with_our_bound(pool: Pool, line: VisibilityWatermark) -> None:
     async with pool.acquire() as late:
         async with late.transaction():
             seq = await an_order(late)
@@ -115,7 +115,7 @@ async def test_an_open_transaction_is_waited_for_with_our_bound(pool: Pool, line
 
 
 async def test_a_transaction_has_its_id_before_it_draws_a_seq(pool: Pool) -> None:
-    """An identity column draws first: a row's transaction could have no id yet when a reader asks for the bound."""
+    """An identity column draws first: the transaction of a row might have no id yet when a reader asks for the bound."""
     async with pool.acquire() as connection, connection.transaction():
         drawn = await connection.fetchrow(
             """SELECT pg_current_xact_id_if_assigned() AS before, pg_get_expr(adbin, adrelid) AS expression
@@ -128,8 +128,8 @@ async def test_a_transaction_has_its_id_before_it_draws_a_seq(pool: Pool) -> Non
         assert id_ is not None
 
 
-async def test_what_is_visible_but_not_flushed_is_not_told(
-    pool: Pool, line: Horizon, monkeypatch: pytest.MonkeyPatch
+async def test_an_event_that_is_visible_but_not_flushed_is_not_reported(
+    pool: Pool, line: VisibilityWatermark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seq = await an_order(pool)
     settled = horizon.SQL["settled"]
@@ -145,7 +145,7 @@ async def test_what_is_visible_but_not_flushed_is_not_told(
     assert line.safe >= seq
 
 
-async def test_a_seq_that_was_rolled_back_holds_up_nobody(pool: Pool, feed: Feed) -> None:
+async def test_a_seq_that_was_rolled_back_delays_no_reader(pool: Pool, feed: Feed) -> None:
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -174,7 +174,7 @@ async def test_a_consumer_that_was_away_loses_nothing(pool: Pool, feed: Feed, fu
     await another_process.close()
 
 
-async def test_writers_at_once_are_all_read_once_in_the_order_of_their_seqs(pool: Pool, feed: Feed) -> None:
+async def test_concurrent_writers_are_all_read_once_in_the_order_of_their_seqs(pool: Pool, feed: Feed) -> None:
     async def write() -> list[int]:
         found = []
         for _ in range(10):
@@ -227,7 +227,7 @@ async def test_one_caller_has_a_share_of_those_that_may_wait(feed: Feed, monkeyp
     assert feed._of_callers == {}
 
 
-async def test_an_event_tells_the_order_as_it_stood(pool: Pool, feed: Feed) -> None:
+async def test_an_event_has_the_order_as_it_was_then(pool: Pool, feed: Feed) -> None:
     import msgspec
 
     await an_order(pool, "m7", "paid", kind="withdrawal", amount=500, fee=5)

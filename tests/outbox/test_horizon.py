@@ -1,21 +1,21 @@
-"""What an outbox reports is durable: a reader must not see an event that a crash can take back."""
+"""The events of an outbox are durable: a reader must not see an event that a crash can undo."""
 
 import asyncpg
 import pytest
 
-from fundledger.outbox.horizon import FUND, Horizon
+from fundledger.outbox.watermark import FUND, VisibilityWatermark
 from tests.support.orders import an_order
 from tests.support.waiting import eventually
 
 TIMES = 20
-"""The WAL writer flushes every 200 ms, so one look could be lucky."""
+"""The WAL writer flushes every 200 ms, so a single check could succeed by luck."""
 LSN = "SELECT (pg_current_wal_{}_lsn() - '0/0'::pg_lsn)::bigint"
 
 
 @pytest.mark.parametrize("durable", ["on", "off"])
 async def test_a_commit_is_in_the_log_on_disk_before_its_events_are_reported(fund_database: str, durable: str) -> None:
-    """The fund service marks orders without waiting for the disk."""
-    horizon = Horizon(fund_database, FUND, "tests")
+    """The fund service records outcomes without a wait for the disk."""
+    horizon = VisibilityWatermark(fund_database, FUND, "tests")
     writer = await asyncpg.connect(fund_database, server_settings={"synchronous_commit": durable})
     reader = await asyncpg.connect(fund_database)
     try:

@@ -1,4 +1,4 @@
-"""A feed waits for the transactions of its own database, prepared ones too, and for those of no other."""
+"""A feed waits for the transactions of its own database, also prepared ones, and for no others."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.app.postgres import EmbeddedPostgres
-from fundledger.outbox import horizon
-from fundledger.outbox.horizon import FUND, Horizon, any_precedes
+from fundledger.app.host.postgres.server import EmbeddedPostgres
+from fundledger.outbox import watermark as horizon
+from fundledger.outbox.watermark import FUND, VisibilityWatermark, any_precedes
 from tests.support.database import Databases
 from tests.support.orders import an_order
 from tests.support.running import short_folder
@@ -21,7 +21,7 @@ Pool = asyncpg.Pool
 
 
 class TwoPhase(EmbeddedPostgres):
-    """Takes prepared transactions, and does not wait for the disk."""
+    """A Postgres that accepts prepared transactions, and does not wait for the disk."""
 
     def _options(self, folder: Path) -> dict[str, str]:
         return {**super()._options(folder), "fsync": "off", "max_prepared_transactions": "8"}
@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[Databases]:
 
 @pytest.fixture
 async def dsns(server: Databases) -> AsyncIterator[tuple[str, str]]:
-    """Two fund databases on one server."""
+    """Create two fund databases on one server."""
     one, other = await server.new_fund(), await server.new_fund()
     yield one, other
     for dsn in (one, other):
@@ -54,15 +54,15 @@ async def pool(dsns: tuple[str, str]) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def line(dsns: tuple[str, str]) -> AsyncIterator[Horizon]:
-    line = Horizon(dsns[0], FUND, "test")
+async def line(dsns: tuple[str, str]) -> AsyncIterator[VisibilityWatermark]:
+    line = VisibilityWatermark(dsns[0], FUND, "test")
     yield line
     line.close()
 
 
 @contextlib.asynccontextmanager
 async def open_elsewhere(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A transaction that has written in another database, and does not end."""
+    """Open a transaction that has written in another database, and does not end."""
     connection = await asyncpg.connect(dsn)
     transaction = connection.transaction()
     await transaction.start()
@@ -75,7 +75,7 @@ async def open_elsewhere(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_a_transaction_of_another_database_holds_up_nothing(
-    pool: Pool, line: Horizon, dsns: tuple[str, str]
+    pool: Pool, line: VisibilityWatermark, dsns: tuple[str, str]
 ) -> None:
     async with open_elsewhere(dsns[1]):
         seq = await an_order(pool)
@@ -85,7 +85,7 @@ async def test_a_transaction_of_another_database_holds_up_nothing(
 
 
 async def test_a_prepared_transaction_of_another_database_holds_up_nothing(
-    pool: Pool, line: Horizon, dsns: tuple[str, str]
+    pool: Pool, line: VisibilityWatermark, dsns: tuple[str, str]
 ) -> None:
     other = await asyncpg.connect(dsns[1])
     await other.execute("BEGIN")
@@ -101,7 +101,7 @@ async def test_a_prepared_transaction_of_another_database_holds_up_nothing(
 
 
 async def test_a_late_commit_of_this_database_is_waited_for_beside_one_of_another(
-    pool: Pool, line: Horizon, dsns: tuple[str, str]
+    pool: Pool, line: VisibilityWatermark, dsns: tuple[str, str]
 ) -> None:
     async with open_elsewhere(dsns[1]), pool.acquire() as late:
         async with late.transaction():
@@ -117,7 +117,7 @@ async def test_a_late_commit_of_this_database_is_waited_for_beside_one_of_anothe
 
 
 async def test_a_prepared_transaction_of_this_database_is_waited_for(
-    pool: Pool, line: Horizon, dsns: tuple[str, str]
+    pool: Pool, line: VisibilityWatermark, dsns: tuple[str, str]
 ) -> None:
     async with open_elsewhere(dsns[1]), pool.acquire() as connection:
         await connection.execute("BEGIN")
@@ -135,9 +135,9 @@ async def test_a_prepared_transaction_of_this_database_is_waited_for(
 
 @pytest.mark.parametrize("forgotten", ["running", "prepared"])
 async def test_without_one_of_the_two_lists_a_late_commit_would_be_lost(
-    pool: Pool, line: Horizon, dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch, forgotten: str
+    pool: Pool, line: VisibilityWatermark, dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch, forgotten: str
 ) -> None:
-    """The broken twin."""
+    """The broken twin ignores one of the lists."""
     monkeypatch.setitem(horizon.SQL, forgotten, "SELECT 1::bigint AS xid WHERE false")
     async with open_elsewhere(dsns[1]), pool.acquire() as connection:
         await connection.execute("BEGIN")
@@ -152,12 +152,14 @@ async def test_without_one_of_the_two_lists_a_late_commit_would_be_lost(
 async def test_what_moves_from_a_connection_to_the_prepared_ones_is_never_missed(
     pool: Pool, dsns: tuple[str, str]
 ) -> None:
-    """Writers that commit, roll back, prepare and end what they prepared, at random moments, beside an open transaction
-    of another database: no row appears behind a mark that a reader has passed.
+    """Writers commit, roll back, prepare, and end prepared transactions, at random moments, beside an open transaction
+    of another database.
+
+    No row appears behind a mark that a reader has passed.
     """
     chance = random.Random(20)
     seen: set[int] = set()
-    line = Horizon(dsns[0], FUND, "test")
+    line = VisibilityWatermark(dsns[0], FUND, "test")
     written = passed = 0
 
     async def write(writer: int) -> None:
@@ -200,8 +202,8 @@ async def test_what_moves_from_a_connection_to_the_prepared_ones_is_never_missed
     line.close()
 
 
-class Between(Horizon):
-    """Runs `between` once, after the first of the two lists was read."""
+class Between(VisibilityWatermark):
+    """A watermark that runs `between` once, after the first of the two lists was read."""
 
     between = "SELECT 1"
     pool: Pool
@@ -228,7 +230,7 @@ class Between(Horizon):
 async def test_the_order_of_the_two_lists_matters(
     pool: Pool, dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch, reversed_: bool
 ) -> None:
-    """A transaction is prepared between the two looks. The other way round, the broken twin, it is in neither list."""
+    """A transaction is prepared between the two reads. In the opposite order, the broken twin, it is in neither list."""
     if reversed_:
         running, prepared = horizon.SQL["running"], horizon.SQL["prepared"]
         monkeypatch.setitem(horizon.SQL, "running", prepared)
@@ -249,8 +251,10 @@ async def test_the_order_of_the_two_lists_matters(
     line.close()
 
 
-async def test_nothing_is_told_that_a_crash_could_take_back(pool: Pool, line: Horizon, dsns: tuple[str, str]) -> None:
-    """A commit that did not wait for the disk: its record is flushed before `safe` moves."""
+async def test_nothing_is_reported_that_a_crash_could_undo(
+    pool: Pool, line: VisibilityWatermark, dsns: tuple[str, str]
+) -> None:
+    """The commit did not wait for the disk: its record is flushed before `safe` moves."""
     async with open_elsewhere(dsns[1]), pool.acquire() as connection:
         for _ in range(20):
             await connection.execute("SET synchronous_commit = off")

@@ -1,4 +1,6 @@
-"""Each statement of outbox and daemons on rows that distinguish its conditions: see `test_statement_rows.txt`."""
+"""Each statement of the outbox and of background jobs on rows that distinguish its conditions: see
+`test_statement_rows.txt`.
+"""
 
 from pathlib import Path
 

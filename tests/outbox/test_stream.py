@@ -1,4 +1,4 @@
-"""The stream: each event once, in order, whatever becomes of the publisher or of Redis."""
+"""The stream: each event once, in order, whatever fails: the publisher or Redis."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import redis.asyncio as redis
 
-from fundledger.fund.events import fund_feed
+from fundledger.fund.store.events import fund_feed
 from fundledger.outbox.stream import SQL, Publisher
 from tests.support.fund_ids import MACS
 from tests.support.orders import orders
@@ -21,7 +21,7 @@ class Away(Exception):
 
 
 async def nobody_else(connection: Any) -> None:
-    """The lease stands."""
+    """Keep the lease."""
 
 
 async def dies(connection: Any) -> None:

@@ -1,4 +1,4 @@
-"""Webhooks: signed, in order, repeated until they are given up; nobody waits for a slow neighbour; nobody is led inside."""
+"""Webhooks: signed, in order, retried up to a limit; isolated from slow endpoints; never sent to internal addresses."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund.events import fund_feed
+from fundledger.fund.store.events import fund_feed
 from fundledger.outbox import deliveries, places
 from fundledger.outbox.deliveries import AFTER_S, KEPT_DAYS, Deliverer
 from fundledger.outbox.destination import allows_private, bad_url, may_call
@@ -49,11 +49,11 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 
 async def nobody_else(connection: Any) -> None:
-    """The lease stands."""
+    """Keep the lease."""
 
 
 async def deliver(deliverer: Deliverer) -> None:
-    """All that is due now."""
+    """Deliver all events that are due now."""
     await deliverer.deliver(nobody_else)
     await deliverer.settled()
 
@@ -101,7 +101,7 @@ async def test_what_came_before_there_was_any_endpoint_is_not_read(
 
 
 def test_the_signature_is_that_of_the_published_example() -> None:
-    """The test vector of the Standard Webhooks libraries."""
+    """The signature equals the test vector of the Standard Webhooks libraries."""
     from fundledger.outbox.signature import headers
 
     secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -206,7 +206,7 @@ async def test_only_deliveries_that_arrived_long_ago_are_forgotten(
     assert [tuple(row) for row in left] == list(zip(seqs[1:], ("dead", "delivered", "dead", "waiting"), strict=True))
 
 
-async def test_an_endpoint_that_does_not_answer_holds_up_nobody(
+async def test_an_endpoint_that_does_not_answer_delays_no_other(
     pool: Pool, hooks: Webhooks, deliverer: Deliverer, endpoint: Endpoint
 ) -> None:
     async with Endpoint() as slow:
@@ -263,7 +263,7 @@ async def test_redirects_are_not_followed_and_gone_is_gone(
 async def test_what_was_sent_by_one_whose_lease_is_lost_is_sent_again(
     pool: Pool, hooks: Webhooks, deliverer: Deliverer, endpoint: Endpoint
 ) -> None:
-    """At least once: what it cannot record, it has not done."""
+    """Delivery is at least once: a delivery that cannot be recorded counts as not done."""
     await added(hooks, endpoint)
     told = await orders(pool, 1)
     await deliverer._fan_out(nobody_else)
@@ -370,7 +370,7 @@ def test_each_network_that_is_not_called_is_refused_at_both_ends_when_it_is_reso
 async def test_a_name_that_leads_inside_is_not_called(
     fund_database: str, pool: Pool, hooks: Webhooks, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was a harmless name when it was registered."""
+    """The name was harmless when it was registered."""
     port = endpoint.url.rpartition(":")[2].partition("/")[0]
     webhook = await hooks.add("m1", f"https://localhost:{port}/hook", None, "tests")
     assert webhook is not None
@@ -380,7 +380,7 @@ async def test_a_name_that_leads_inside_is_not_called(
     await deliver(deliverer)
     assert endpoint.got == []
     row = await pool.fetchrow("SELECT last_error FROM outbox.deliveries")
-    assert "not called" in row["last_error"]
+    assert "not allowed" in row["last_error"]
     await deliverer.close()
     await feed.close()
 

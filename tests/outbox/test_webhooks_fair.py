@@ -1,4 +1,4 @@
-"""Webhooks are fair: neither slow merchants nor a shared receiver keep another merchant's events waiting."""
+"""Webhooks are fair: neither slow merchants nor a shared receiver delay another merchant's events."""
 
 from uuid import uuid4
 
@@ -28,7 +28,7 @@ SLOW_MERCHANTS, EACH = 4, 20
 
 
 async def slow_merchants(pool: Pool, hooks: Webhooks, *receivers: Endpoint) -> None:
-    """Four merchants with twenty endpoints each, and four events for each of them, older than any other."""
+    """Create four merchants with twenty endpoints each, and four events for each of them, older than any other."""
     for number in range(SLOW_MERCHANTS):
         for one in range(EACH):
             await added(hooks, receivers[one % len(receivers)], f"slow-{number}")
@@ -119,7 +119,7 @@ def test_slow_and_failing_endpoints_take_a_part_of_all_places() -> None:
     assert taken.free() == 0
 
 
-def test_a_place_that_is_given_back_is_taken_again() -> None:
+def test_a_place_that_is_released_is_taken_again() -> None:
     taken, ids = Places(), [uuid4() for _ in range(MERCHANT_MAX + 1)]
     assert [taken.take(id_, "m", f"https://h{i}/", late=False) for i, id_ in enumerate(ids)] == [True] * 8 + [False]
     taken.give_back(ids[0])

@@ -10,19 +10,19 @@ import pytest
 from multidict import CIMultiDict
 
 from fundledger.app.fund import webhooks
-from fundledger.app.problems import BadRequest
-from fundledger.app.routing import Call
+from fundledger.app.http.problems import BadRequest
+from fundledger.app.http.routing import Call
 from fundledger.client import AccountService
-from fundledger.fund.link import AccountLink
-from fundledger.fund.merchants import Merchants
-from fundledger.fund.requests import MerchantRequest
+from fundledger.fund.account_gateway import AccountGateway
+from fundledger.fund.model.requests import MerchantRequest
+from fundledger.fund.store.merchants import Merchants
 from tests.support.fund_ids import MACS
 
 
 @pytest.fixture
 async def service(fund_database: str) -> AsyncIterator[SimpleNamespace]:
     async with asyncpg.create_pool(fund_database, min_size=1, max_size=2) as pool:
-        merchants = Merchants(pool, AccountLink(AccountService("http://127.0.0.1:1", "")), MACS)
+        merchants = Merchants(pool, AccountGateway(AccountService("http://127.0.0.1:1", "")), MACS)
         assert await merchants._write(MerchantRequest("m1", "M", "CNY"), "tests")
         settings = SimpleNamespace(webhooks_private="auto", profile="prod")
         yield SimpleNamespace(pool=pool, settings=settings, merchants=merchants, macs=MACS, reading=reading)
@@ -49,7 +49,7 @@ async def test_an_endpoint_is_made_listed_and_disabled(service: SimpleNamespace)
     assert listed["webhooks"] == [{name: value for name, value in made.items() if name != "secret"}]
     for _ in range(2):
         status, disabled = await ask(webhooks.disable_webhook, service, id_=made["id"])
-        assert (status, disabled["disabled_why"]) == (200, "asked for by front")
+        assert (status, disabled["disabled_why"]) == (200, "requested by front")
 
 
 async def test_the_dead_are_listed_and_delivered_again(service: SimpleNamespace) -> None:

@@ -1,25 +1,25 @@
-"""The script and the arithmetic agree, bit for bit, on random sequences. The script's clock is the test's here."""
+"""The script and the arithmetic agree, bit for bit, on random sequences, with the test's clock."""
 
 import random
 from importlib.resources import files
 
 import redis.asyncio
 
-from fundledger.ratelimit.gcra import Ask, Rate, State, decide
-from fundledger.ratelimit.policies import parse
+from fundledger.ratelimit.quota.gcra import Ask, Rate, State, decide
+from fundledger.ratelimit.quota.policies import parse
 from tests.support.length import unless_long
 from tests.support.valkey import a_redis
 
 DECISIONS = unless_long(20_000, 100_000)
 AT_ONCE = 500
 EPOCH_US = 1_790_000_000_000_000
-SOURCE = (files("fundledger.ratelimit") / "decide.lua").read_text()
+SOURCE = (files("fundledger.ratelimit.quota") / "decide.lua").read_text()
 CLOCK = "local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])"
 LIFE = ", 'PX', string.format('%.0f', ttl_ms)"
 
 
 def with_the_clock_of_a_test() -> str:
-    """`now` is the last argument, and nothing expires by the server's own clock."""
+    """Return the script with `now` as its last argument, and without expiry by the server's own clock."""
     assert SOURCE.count(CLOCK) == 1
     assert SOURCE.count(LIFE) == 1
     return SOURCE.replace(CLOCK, "local now = tonumber(ARGV[#ARGV])").replace(LIFE, "")
@@ -56,7 +56,7 @@ class Pair:
         self.back = EPOCH_US + 30_000_000
 
     def next(self) -> tuple[list[str], list[object], list[int]]:
-        """Keys, arguments, and the reply that is expected."""
+        """Return keys, arguments, and the expected reply."""
         pick = self.pick
         self.now += int(10 ** pick.uniform(0, 6.5)) - (500_000 if pick.random() < 0.01 else 0)
         self.now -= 3_600_000_000 if pick.random() < 0.0005 else 0

@@ -1,4 +1,4 @@
-"""Requests leave nothing to the garbage collector, also where the store does not answer: it would stop the worker."""
+"""Requests leave nothing to the garbage collector, also while the store does not answer: a collection stops the worker."""
 
 import asyncio
 import collections
@@ -11,17 +11,17 @@ import pytest
 
 from fundledger.outbox import feed as feed_module
 from fundledger.outbox.feed import Feed
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.store import Store, StoreAway
+from fundledger.ratelimit.quota.store import Store, StoreAway
+from fundledger.ratelimit.stats import Limits
 from tests.support.valkey import OwnValkey
 
 REQUESTS = 400
 FEW = 0.5
-"""Objects for each request: timers of the client's library leave some now and then."""
+"""Objects a request: timers of the client's library leave some now and then."""
 
 
 async def objects_in_cycles(work: Callable[[], Awaitable[Any]]) -> collections.Counter[str]:
-    """What only the garbage collector could free after `work`, by type."""
+    """Return the objects that only the garbage collector could free after `work`, by type."""
     await work()
     gc.collect()
     gc.disable()
@@ -43,7 +43,7 @@ async def test_requests_that_the_store_does_not_answer_leave_no_cycles() -> None
         lates: list[Any] = []
 
         async def one() -> None:
-            # As the limiter does: it keeps something until the reply is known.
+            # Like the limiter, the caller keeps an object until the reply is known.
             kept = [object()]
 
             def late(reply: Any) -> None:
@@ -92,7 +92,7 @@ async def test_readers_of_events_leave_no_cycles_when_the_database_is_away(monke
 
 
 async def test_the_count_notices_a_cycle() -> None:
-    """The broken twin: a future that is failed by an exception, and awaited in the frame that keeps it."""
+    """The broken twin: a future that fails with an exception, and is awaited in the frame that keeps it."""
 
     async def one() -> None:
         future = asyncio.get_running_loop().create_future()

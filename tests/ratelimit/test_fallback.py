@@ -1,15 +1,15 @@
-"""While the store is away: what all workers admit together stays within the limit, and is never nothing."""
+"""The local quota while the store is down: all workers together stay within the limit, and none is left without quota."""
 
 import pytest
 
-from fundledger.ratelimit import fallback
-from fundledger.ratelimit.bucket import Bucket
-from fundledger.ratelimit.chain import Denied
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import Policy, parse
-from fundledger.ratelimit.store import Store
+from fundledger.ratelimit.quota import fallback
+from fundledger.ratelimit.quota.bucket import Bucket
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.matched import Denied
+from fundledger.ratelimit.quota.policies import Policy, parse
+from fundledger.ratelimit.quota.store import Store
+from fundledger.ratelimit.stats import Limits
 
 SECOND_US = 1_000_000
 START_US = 7_000_000_000
@@ -28,7 +28,7 @@ def a_bucket(of: Policy) -> Bucket:
 def admitted(
     bucket: Bucket, workers: int, us: range, api_class: ApiClass = ApiClass.PAYMENT, cost: int = 1
 ) -> list[int]:
-    """When one is let in, of one that asks at each moment of `us`."""
+    """Return the moments of admission of a caller that asks at each moment of `us`."""
     return [now for now in us if fallback.take([(bucket, cost)], api_class, workers, 1, now)[0]]
 
 
@@ -94,7 +94,7 @@ def test_what_costs_more_than_the_share_passes_a_full_one_and_is_missing_for_so_
     assert batch[0]
     assert not admitted(bucket, 1, range(START_US, START_US + 2_000_000, 1000))
     after = admitted(bucket, 1, range(START_US, START_US + 4_000_000, 1000))
-    # 30 at 10 a second, of which 10 were there: the next one is possible 2.1 s later.
+    # Of 30 tokens at 10 a second, 10 were there: the next one is available 2.1 s later.
     assert after[0] == START_US + 2_100_000
 
 
@@ -113,7 +113,7 @@ def test_a_shadow_policy_refuses_nothing_here_either() -> None:
     assert len(admitted(bucket, 1, range(START_US, START_US + 50))) == 50
 
 
-# --- By the limiter -------------------------------------------------------------------------------------------------
+# --- Local quota in the limiter -------------------------------------------------------------------------------------
 
 
 async def a_limiter_whose_store_is_away(workers: int = 2) -> Limiter:

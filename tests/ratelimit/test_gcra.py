@@ -1,4 +1,4 @@
-"""The arithmetic of limits: the bound that holds in every window, and that nothing is lost below it."""
+"""The arithmetic of limits: the bound holds in every window, and no token is lost below it."""
 
 import math
 import random
@@ -8,8 +8,8 @@ from itertools import accumulate
 
 import pytest
 
-from fundledger.ratelimit.gcra import EXACT_MAX, Ask, Grant, Rate, State, decide, load_of
-from fundledger.ratelimit.policies import parse
+from fundledger.ratelimit.quota.gcra import EXACT_MAX, Ask, Grant, Rate, State, decide, load_of
+from fundledger.ratelimit.quota.policies import parse
 from tests.support.length import unless_long
 
 TRACES = unless_long(20_000, 100_000)
@@ -28,7 +28,7 @@ RATES = [
 
 
 def admitted(rate: Rate, arrivals: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """`(when us, cost)` of those that are let in."""
+    """Return `(when us, cost)` of the admitted arrivals."""
     state: State | None = None
     let_in = []
     for now, cost in arrivals:
@@ -40,7 +40,7 @@ def admitted(rate: Rate, arrivals: list[tuple[int, int]]) -> list[tuple[int, int
 
 
 def excess(rate: Rate, let_in: list[tuple[int, int]]) -> int:
-    """How much the worst window W had beyond floor(r W) + b, in units of 1 / tokens us; at most 0 when the bound holds."""
+    """Return the excess of the worst window W over floor(r W) + b, in 1 / tokens us; at most 0 if the bound holds."""
     worst, lowest, total = -rate.burst * rate.period_us, 0, 0
     for i, (now, cost) in enumerate(let_in):
         at = (now - EPOCH_US) * rate.tokens
@@ -84,7 +84,7 @@ def test_the_bound_is_seen_to_break(twin: str) -> None:
 
 @pytest.mark.parametrize("rate", RATES, ids=lambda rate: f"{rate.per_second:g}/s")
 def test_who_asks_all_the_time_gets_the_whole_rate(rate: Rate) -> None:
-    # With a burst of 1 nothing is saved up until the next one comes.
+    # A burst of 1 saves nothing until the next request.
     rate = Rate(rate.tokens, rate.period_us, rate.burst + 1, rate.ceiling + 2)
     step_us = max(1, int(rate.period_us / rate.tokens / 7))
     arrivals = [(EPOCH_US + i * step_us, 1) for i in range(70_00)]
@@ -99,7 +99,7 @@ def test_a_flood_over_the_edge_of_a_second_gets_no_second_burst() -> None:
     assert len(admitted(rate, arrivals)) <= 1_020
 
 
-def test_a_clock_that_goes_back_admits_nothing_more_and_shuts_nobody_out() -> None:
+def test_a_clock_that_goes_back_admits_nothing_more_and_shuts_no_caller_out() -> None:
     rate = rate_of(10, 5)
     forward = admitted(rate, [(EPOCH_US, 1)] * 20)
     assert len(forward) == 5
@@ -157,11 +157,12 @@ def test_what_was_spent_unasked_is_charged_even_beyond_the_burst() -> None:
 # --- The same bucket in fractions of a token --------------------------------------------------------------------------
 
 TENTH, AWAY_US = Fraction(1, 10), 10_000_000
-"""After the store was lost a tenth of the burst is left, one token at least; after it was away, ten seconds are spent."""
+"""After a loss of the store a tenth of the burst is left, at least one token; after an outage, ten seconds are spent.
+"""
 
 
 class Bucket:
-    """What a bucket is short of, in tokens: exact, and written without a look at `decide`."""
+    """A bucket in exact fractions of missing tokens, written independently of `decide`."""
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
@@ -194,7 +195,9 @@ class Bucket:
 
 
 def a_moment(pick: random.Random) -> tuple[list[Ask], list[State | None], int, int, int]:
-    """Small numbers, so that every edge is met; a period of seconds, so that ten of them are short of a burst."""
+    """Return a random case: small numbers reach every edge; with a period of seconds, ten seconds are less than a
+    burst.
+    """
     now = EPOCH_US
     asks: list[Ask] = []
     states: list[State | None] = []
@@ -254,7 +257,7 @@ def test_an_ask_of_nothing_is_admitted_when_a_bucket_is_empty_and_charges_nothin
 
 
 def test_lua_adds_the_largest_load_and_the_largest_charge_exactly() -> None:
-    """Its numbers are doubles; both are at most `EXACT_MAX`, and are added before the ceiling applies."""
+    """Numbers in Lua are doubles; both values are at most `EXACT_MAX`, and are added before the ceiling applies."""
     assert 2**sys.float_info.mant_dig == 2 * EXACT_MAX
 
 

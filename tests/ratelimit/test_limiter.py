@@ -1,4 +1,4 @@
-"""Several workers with leases and credit, on a clock of the test: the bound, what is admitted, what is given back."""
+"""Several workers with leases and overdraft tokens, on a clock of the test: the bound, admissions, and refunds."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from fundledger.ratelimit.chain import Chain, Pending
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.gcra import Ask, Rate, State, decide
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import parse
-from fundledger.ratelimit.store import Breaker, Late, Store, StoreAway
+from fundledger.ratelimit.quota.gcra import Ask, Rate, State, decide
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.matched import MatchedPolicies, Pending
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.quota.store import Breaker, Late, Store, StoreAway
+from fundledger.ratelimit.stats import Limits
 
 TRACES = 400
 START_S = 1_000.0
@@ -28,7 +28,7 @@ def a_policy(rate: float, burst: int, more: str = "") -> str:
 
 
 class World:
-    """What all workers share: time, and the buckets, decided by the arithmetic that the script agrees with."""
+    """The shared state of all workers: time, and buckets, decided by the arithmetic that equals the script."""
 
     def __init__(self) -> None:
         self.now = START_S
@@ -54,7 +54,7 @@ class World:
 
 
 class Near:
-    """A store that answers at once, or is away."""
+    """A store that answers immediately, or is unavailable."""
 
     def __init__(self, world: World, workers: int) -> None:
         self._world = world
@@ -73,7 +73,7 @@ class Near:
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:
-    """The result of what waits for nothing."""
+    """Return the result of a coroutine that does not wait."""
     try:
         work.send(None)
     except StopIteration as end:
@@ -82,7 +82,7 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Fleet:
-    """`count` workers; each settles every 5 ms, and as soon as it was asked to."""
+    """Several workers; each settles every 5 ms, and as soon as it was asked to."""
 
     def __init__(self, text: str, count: int, kind: type[Limiter] = Limiter) -> None:
         self.world = World()
@@ -112,7 +112,7 @@ class Fleet:
 
 
 def worst_excess(fleet: Fleet, let_in: list[float], count: int) -> float:
-    """Tokens beyond floor(r W) + b + N B in the worst window W; none when it is at most 0.
+    """Return the tokens beyond floor(r W) + b + N B in the worst window W; at most 0 if there are none.
 
     A window from the i-th to the j-th has j - i + 1 of them, so one pass finds the worst.
     """
@@ -131,7 +131,7 @@ def a_run(pick: random.Random, kind: type[Limiter] = Limiter) -> tuple[Fleet, li
     count = pick.randint(1, 4)
     fleet = Fleet(a_policy(rate, burst), count, kind)
     let_in: list[float] = []
-    # Floods, times at about the rate, and times of rest, each of a hundred requests.
+    # The hundreds of requests are floods, traffic at about the rate, or pauses.
     pace = [pick.choice((0.0, 0.2, 0.2, 2.0, 10.0)) / rate for _ in range(8)]
     gaps = (pace[i // 100] * pick.random() for i in range(800))
     for at in accumulate(gaps, initial=START_S):
@@ -154,7 +154,7 @@ def test_no_window_holds_more_than_rate_burst_and_what_workers_may_hold() -> Non
 
 
 class Generous(Limiter):
-    """A twin that gives itself the lease that it did not ask for."""
+    """A twin that takes a lease without a request."""
 
     async def settle(self) -> None:
         await super().settle()
@@ -247,7 +247,7 @@ def test_a_repeat_costs_nothing() -> None:
         assert left == 100
 
 
-def test_shadow_refuses_nobody_and_counts_exactly_whom_it_would_have_refused() -> None:
+def test_shadow_refuses_no_request_and_counts_exactly_those_that_it_would_have_refused() -> None:
     times = [START_S + at for at in accumulate(random.Random(5).expovariate(300) for _ in range(2_000))]
 
     def run(more: str) -> tuple[int, Limits]:
@@ -282,7 +282,7 @@ def test_utilization_is_demand_with_what_was_refused(more: str, offered: float, 
     fleet = Fleet(a_policy(rate, 20, more), 1)
     limiter = fleet.workers[0]
     limiter.store.breaker.open = away
-    # Over whole windows of 10 s; the first one has the burst.
+    # The windows of 10 s are complete; the first one has the burst.
     for i in range(int(25 * rate * offered)):
         fleet.go_to(START_S + i / (rate * offered))
         fleet.asks(0)
@@ -327,7 +327,7 @@ def test_many_keys_stay_in_bounded_memory_and_none_that_owes_is_forgotten() -> N
 
 @contextlib.asynccontextmanager
 async def a_worker(url: str, text: str, name: str, workers: int) -> AsyncIterator[Limiter]:
-    # The deadline is not what is tried here.
+    # The deadline is not the subject here.
     store = Store(url, name, Limits(), workers, deadline_s=10.0)
     limiter = Limiter(parse(text), store, Limits())
     tasks = [asyncio.create_task(store.run()), asyncio.create_task(limiter.run())]
@@ -339,7 +339,7 @@ async def a_worker(url: str, text: str, name: str, workers: int) -> AsyncIterato
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_of_2000_at_once_on_four_workers_exactly_100_pass_a_strict_100(valkey: str) -> None:
+async def test_of_2000_concurrent_requests_on_four_workers_exactly_100_pass_a_strict_100(valkey: str) -> None:
     client = redis.asyncio.Redis.from_url(valkey)
     text = a_policy(1 / 3600, 100, 'mode = "strict"').replace("0.0002777777777777778", '"1/h"')
     try:
@@ -348,7 +348,9 @@ async def test_of_2000_at_once_on_four_workers_exactly_100_pass_a_strict_100(val
             await client.set("{fundledger}:since", 0)
             async with contextlib.AsyncExitStack() as stack:
                 workers = [await stack.enter_async_context(a_worker(valkey, text, f"w{i}", 4)) for i in range(4)]
-                chains: list[tuple[Limiter, Chain]] = [(w, w.chain("c", ApiClass.PAYMENT, None, None)) for w in workers]
+                chains: list[tuple[Limiter, MatchedPolicies]] = [
+                    (w, w.chain("c", ApiClass.PAYMENT, None, None)) for w in workers
+                ]
                 asked = [chains[i % 4] for i in range(2_000)]
                 verdicts = await asyncio.gather(*(w.ask(c, 1, asyncio.get_running_loop().time()) for w, c in asked))
                 assert not any("fallback" in key for w in workers for key in w.counted().decisions)
@@ -361,7 +363,7 @@ def accounts_text() -> str:
     return 'version = 1\n[[policy]]\nname = "p"\nkey = "account"\nrate = "1/d"\nburst = 2\nmode = "strict"\n'
 
 
-def a_batch(fleet: Fleet, count: int) -> tuple[Chain, list[tuple[Any, int]]]:
+def a_batch(fleet: Fleet, count: int) -> tuple[MatchedPolicies, list[tuple[Any, int]]]:
     limiter = fleet.workers[0]
     chains = [limiter.chain("c", ApiClass.WITHDRAW, None, f"a{i}") for i in range(count)]
     return chains[0], [(chain.buckets[0], 1) for chain in chains]
@@ -374,7 +376,7 @@ def test_a_batch_over_many_accounts_asks_in_parts_and_is_charged_all_or_none() -
     asked = fleet.world.asked
     assert at_once(limiter.ask(chain, 300, fleet.world.now, charges)) is None
     assert fleet.world.asked - asked == 5
-    # The last account has one left: the second passes, the third is refused by it, and charges nobody.
+    # The last account has one token left: the second batch passes, the third is rejected by it and charges no account.
     assert at_once(limiter.ask(chain, 300, fleet.world.now, charges[-1:])) is None
     assert at_once(limiter.ask(chain, 300, fleet.world.now, charges)) is not None
     fleet.go_to(fleet.world.now + 0.1)

@@ -1,25 +1,25 @@
-"""The limiter while the store lives and its answers come too late, and requests that cost more than a lease."""
+"""The limiter while the store answers too late, and requests that cost more than a lease."""
 
 import random
 
 import pytest
 
-from fundledger.ratelimit.chain import Denied, Pending
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import LOCAL_SHOWN_S, Limiter
-from fundledger.ratelimit.policies import parse
-from fundledger.ratelimit.store import Late, StoreAway
+from fundledger.ratelimit.quota.limiter import LOCAL_SHOWN_S, Limiter
+from fundledger.ratelimit.quota.matched import Denied, Pending
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.quota.store import Late, StoreAway
+from fundledger.ratelimit.stats import Limits
 from tests.ratelimit.test_limiter import START_S, Fleet, Near, World, a_policy, at_once
 
 MERCHANTS = 2_000
 TICK_S = 0.005
 A_TICK = 50
-"""Payments in one tick: twice as many as may ask."""
+"""Payments in one tick: twice as many as the store can answer."""
 
 
 class Busy(Near):
-    """A store of a worker whose loop is busy: after a tick in which more than 25 asked, no answer is in time."""
+    """The store of a worker with a busy event loop: after a tick with more than 25 requests, no answer is in time."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world, 2)
@@ -37,7 +37,7 @@ class Busy(Near):
 
 
 class Loaded:
-    """A worker that lets in payments of many merchants, each far below its quota."""
+    """A worker with payments of many merchants, each far below its quota."""
 
     def __init__(self) -> None:
         self.world = World()
@@ -68,7 +68,7 @@ class Loaded:
         return sum(count for key, count in decided.items() if key.endswith("fallback"))
 
     def after_a_list(self) -> None:
-        """Each merchant was decided by local quota last, and has to be asked for."""
+        """Bring all buckets into the state after a list: decided by local quota, without overdraft tokens."""
         self.ticks(0.1)
         for number in range(MERCHANTS):
             bucket = self.limiter.chain("c", ApiClass.PAYMENT, f"m:{number}", None).buckets[0]

@@ -1,17 +1,19 @@
-"""A shedder in front of a server that commits in groups, in virtual time: what the classes and the merchants get.
+"""A shedder in front of a server with group commit, in virtual time: the shares of classes and merchants.
 
-Each check is told what to build, and is tried with broken twins as well: what catches none of them proves nothing.
+Each check is also run with broken twins: a check that catches none of them proves nothing.
 """
 
 from collections.abc import Callable
 
 import pytest
 
-from fundledger.app.settings import Settings
-from fundledger.ratelimit import concurrency, door, shedding
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
-from fundledger.ratelimit.fairness import Shares
-from fundledger.ratelimit.shedding import LOWEST, Shedder
+from fundledger.ratelimit.shedding import concurrency
+from fundledger.ratelimit.shedding import level as door
+from fundledger.ratelimit.shedding import shedder as shedding
+from fundledger.ratelimit.shedding.fairness import Shares
+from fundledger.ratelimit.shedding.shedder import LOWEST, Shedder
+from fundledger.settings import Settings
 from tests.support.load import Account, Server, Source, jain, run
 
 TARGET_S = 0.1
@@ -63,7 +65,7 @@ def twice_the_load_is_borne() -> None:
 
 
 def five_times_the_load_is_borne() -> None:
-    """A third of it is critical, and alone too much: what is asked for is throughput at a latency."""
+    """Send five times the load, a third of it critical, which alone is too much; require throughput at a latency."""
     accounts = run(shedder(), SERVER, mix(5.0), until=20.0, since=SETTLED_S)
     assert goodput(accounts, 20.0 - SETTLED_S) >= 0.8
     assert p99(accounts) <= 1.5 * TARGET_S
@@ -81,7 +83,7 @@ def one_merchant_takes_nothing_from_the_others(each: float, times: float) -> Non
     accounts = run(shedder(), SERVER, sources, until=20.0, since=SETTLED_S)
     assert success(accounts[:99]) >= 0.999
     assert jain([len(account.seconds) / account.offered for account in accounts[:99]]) >= 0.95
-    assert len(accounts[99].seconds) > len(accounts[0].seconds)  # what the others leave is lent
+    assert len(accounts[99].seconds) > len(accounts[0].seconds)  # the unused shares of the others are lent
 
 
 def equal_merchants_get_the_same() -> None:
@@ -94,7 +96,7 @@ def equal_merchants_get_the_same() -> None:
 def watched(
     sources: list[Source], until: float, server: Server = SERVER, load: Callable[[float], float] = lambda _: 1.0
 ) -> list[tuple[float, int, dict[str, int]]]:
-    """(now, level, limits) once a second, which is how often a level may change."""
+    """Return (now, level, limits) once a second, which is the fastest change of a level."""
     tried = shedder()
     log: list[tuple[float, int, dict[str, int]]] = []
 
@@ -111,7 +113,7 @@ PART = [Source(ApiClass.PAYMENT, 500), Source(ApiClass.QUERY, 50), Source(ApiCla
 
 
 def a_slow_database_is_felt_and_forgotten() -> None:
-    """50 ms more a commit, from 10 s to 15 s."""
+    """Add 50 ms to each commit, from 10 s to 15 s."""
     log = watched(PART, 25.0, Server(slow=lambda now: 0.05 if 10 <= now < 15 else 0.0))
     before = next(limit["payment"] for now, _, limit in log if now >= 9)
     assert min(limit["payment"] for now, _, limit in log if 10 < now <= 12) <= 0.75 * before
@@ -119,7 +121,7 @@ def a_slow_database_is_felt_and_forgotten() -> None:
 
 
 def a_database_that_stays_slow_is_used_nevertheless() -> None:
-    """100 ms more a commit from 5 s on: no queue, and less in flight is answered no sooner."""
+    """Add 100 ms to each commit from 5 s on: there is no queue, and a lower limit would not make it faster."""
     sources = [Source(ApiClass.PAYMENT, 400), Source(ApiClass.REFUND, 50)]
     accounts = run(shedder(), Server(slow=lambda now: 0.1 if now >= 5 else 0.0), sources, until=50.0, since=35.0)
     assert accounts[0].success() >= 0.8
@@ -141,7 +143,7 @@ def the_level_keeps_still(times: float) -> None:
 
 
 def the_limit_keeps_still() -> None:
-    """Over an hour of a load that is borne."""
+    """Run a sustainable load for an hour."""
     sources = [Source(ApiClass.PAYMENT, 10), Source(ApiClass.REFUND, 2)]
     seen = [limit["payment"] for now, _, limit in watched(sources, 3600.0) if now > 60]
     assert min(seen) >= 0.9 * seen[0]
@@ -149,7 +151,7 @@ def the_limit_keeps_still() -> None:
 
 
 def throughput_keeps_still_with_too_much_to_do() -> None:
-    """Each half minute of three minutes is as good as the others."""
+    """Require the same throughput in each half minute of three minutes."""
     sources = [Source(ApiClass.PAYMENT, 1.2 * SERVER.capacity())]
     halves = [0] * 6
     seen = run(shedder(), SERVER, sources, until=180.0)[0]
@@ -159,7 +161,7 @@ def throughput_keeps_still_with_too_much_to_do() -> None:
 
 
 def a_fifth_is_left_to_critical_classes() -> None:
-    """However far the limits of the others have grown."""
+    """Reserve a fifth for critical classes, however far the limits of the others have grown."""
     tried = shedder()
     others = [c for c in ApiClass if c not in CRITICAL]
     for n in range(100):
@@ -175,7 +177,7 @@ def a_fifth_is_left_to_critical_classes() -> None:
 
 
 QUICK = Server(each_s=0.0001)
-"""About 7700/s: by default a worker holds less than what leaves within the target."""
+"""About 7700/s: by default the limit of a worker is less than the server completes within the target."""
 READS = [Source(ApiClass.QUERY, 450, own_s=0.02)]
 EVEN = [Source(api_class, 500 / len(RANKS)) for api_class in RANKS]
 
@@ -189,7 +191,7 @@ def twice_the_load_is_borne_by_default(server: Server) -> None:
 
 
 def a_burst_is_let_in_by_default() -> None:
-    """300 at one moment, once a second, on a worker with nothing else to do; answered in batches of 100."""
+    """Send 300 requests at one moment, once a second, to an idle worker that answers in batches of 100."""
     for api_class in ApiClass:
         tried = by_default()
         for n in range(200):
@@ -201,7 +203,7 @@ def a_burst_is_let_in_by_default() -> None:
 
 
 def a_pause_of_the_database_is_no_overload_by_default(server: Server, sources: list[Source]) -> None:
-    """It stands still for 800 ms, each ten seconds."""
+    """Pause the database for 800 ms, each ten seconds."""
     slow = Server(server.commit_s, server.each_s, slow=lambda now: 0.8 if 5.0 <= now % 10 < 5.05 else 0.0)
     accounts = run(by_default(), slow, sources, until=40.0)
     assert max(max(account.seconds) for account in accounts) > 0.7
@@ -209,7 +211,7 @@ def a_pause_of_the_database_is_no_overload_by_default(server: Server, sources: l
 
 
 def who_hangs_costs_the_others_nothing(api_class: ApiClass, count: int, sources: list[Source]) -> None:
-    """From 1 s to 61 s: their clients never send the rest. Nobody else has much to wait for."""
+    """Let some requests hang from 1 s to 61 s, because their clients do not send the rest; the others have short waits."""
     tried = by_default()
     levels = set()
     turns = [1.0, 61.0]
@@ -289,7 +291,7 @@ def no_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def baseline_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a long-term average of the latency does: after a while, too much is as it always was."""
+    """Let the baseline follow the latency like a long-term average: overload becomes normal after a while."""
     close = concurrency.Gate.close
 
     def followed(self: concurrency.Gate, silent_s: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
@@ -308,8 +310,8 @@ def no_fairness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_lent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everybody may have the floor of a share, whatever is free."""
-    monkeypatch.setattr("fundledger.ratelimit.fairness.LENT", 0.0)
+    """Limit every merchant to the minimum share, whatever is free."""
+    monkeypatch.setattr("fundledger.ratelimit.shedding.fairness.LENT", 0.0)
     monkeypatch.setattr(Shares, "is_spent", lambda self, merchant, _: self._held.get(merchant, 0) >= 1)
 
 
@@ -335,7 +337,7 @@ def never_grown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def restored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is not too much is calm, and who was shut out is let in with all that the class had at first."""
+    """Treat every latency below overload as calm, and restore a class to its initial limit."""
     monkeypatch.setattr(door, "LOWER_S", 0.5)
     monkeypatch.setattr(door, "RELAPSE_S", 0.0)
     monkeypatch.setattr(concurrency.Gate, "reopen", lambda self: self._set(200))
@@ -343,7 +345,7 @@ def restored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def who_hangs_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as the oldest has waited, and be they the only ones."""
+    """Use the wait of the oldest request as a latency, even if no others wait."""
 
     def window(self: concurrency.Silence, now: float, _: float) -> float:
         if any(gate.answered() for gate in self._gates) or not any(gate.in_flight for gate in self._gates):
@@ -354,7 +356,7 @@ def who_hangs_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def paid_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The critical classes pay while what was let in before is still in the way."""
+    """Throttle critical classes while earlier requests still occupy the server."""
     monkeypatch.setattr(shedding, "HELPLESS_LATENCIES", 0)
 
 

@@ -1,4 +1,4 @@
-"""The pacer: turns come one by one and evenly; who cannot have one soon is told, and nobody is counted twice."""
+"""The pacer: turns come one by one and evenly; a caller without a timely turn is rejected, and none is counted twice."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ async def test_turns_come_at_the_rate_and_without_a_burst() -> None:
     started = time.monotonic()
     for _ in range(11):
         await pacer.turn()
-    # The first one is free; a lower bound, so that a slow machine changes nothing.
+    # The first turn is free. The bound is a lower one, so that a slow machine changes nothing.
     assert time.monotonic() - started >= 10 / 200 * 0.98
 
 
@@ -42,7 +42,7 @@ async def test_no_more_wait_than_may() -> None:
     assert pacer.waiting == 0
 
 
-async def test_who_waited_for_too_long_is_told_and_has_had_no_turn() -> None:
+async def test_a_caller_that_waited_for_too_long_gets_an_error_and_no_turn() -> None:
     pacer = Pacer(0.001, turn_s=0.01)
     await pacer.turn()
     with pytest.raises(TooMuch, match=r"no turn within 0\.01 s"):
@@ -67,7 +67,7 @@ async def test_a_turn_that_was_given_up_goes_to_the_next() -> None:
 
 
 @pytest.mark.parametrize("per_second", [500, 20_000], ids=["timers in turn", "timers that are due together"])
-async def test_whoever_waits_gets_a_turn_before_who_comes_later(per_second: float) -> None:
+async def test_a_waiting_caller_gets_a_turn_before_a_later_one(per_second: float) -> None:
     pacer = Pacer(per_second)
     order: list[int] = []
 

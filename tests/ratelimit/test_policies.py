@@ -1,12 +1,12 @@
-"""The policies file: what is accepted means exactly what it says, what is not is refused whole, with the place named."""
+"""The policies file: a valid file has exactly the stated meaning, an invalid one is refused as a whole, with the place."""
 
 from fractions import Fraction
 
 import pytest
 
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.gcra import EXACT_MAX
-from fundledger.ratelimit.policies import (
+from fundledger.ratelimit.quota.gcra import EXACT_MAX
+from fundledger.ratelimit.quota.policies import (
     LEASED_MIN,
     BadPolicies,
     Kind,
@@ -18,7 +18,7 @@ from fundledger.ratelimit.policies import (
 
 
 def table(name: str = "p", key: str = "caller", rate: object = 10, burst: object = 10, **more: str) -> str:
-    """One `[[policy]]`; `more` as it stands in the file."""
+    """Return one `[[policy]]`; `more` is in the syntax of the file."""
     shown = f'"{rate}"' if isinstance(rate, str) else rate
     rows = [f'name = "{name}"', f'key = "{key}"', f"rate = {shown}", f"burst = {burst}"]
     return "\n".join(["[[policy]]", *rows, *(f"{k} = {v}" for k, v in more.items()), ""])
@@ -48,9 +48,9 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "a burst of 0": ("version = 1\n" + table(burst=0), ("burst", ">= 1", "policy[0]")),
     "a burst of text": ("version = 1\n" + table(burst='"9"'), ("burst", "int", "policy[0]")),
     "a burst too large": ("version = 1\n" + table(burst=1_000_001), ("burst", "1000000", "policy[0]")),
-    "a rate of 0": ("version = 1\n" + table(rate=0), ("'p'", "rate 0", "one a day")),
+    "a rate of 0": ("version = 1\n" + table(rate=0), ("'p'", "rate 0", "one per day")),
     "a rate below 0": ("version = 1\n" + table(rate=-1), ("'p'", "rate -1")),
-    "a rate too small": ("version = 1\n" + table(rate="1/2d"), ("'p'", "1/2d", "one a day")),
+    "a rate too small": ("version = 1\n" + table(rate="1/2d"), ("'p'", "1/2d", "one per day")),
     "a rate too large": ("version = 1\n" + table(rate=1_000_001), ("'p'", "rate 1000001", "1000000")),
     "a rate of nan": ("version = 1\n" + table(rate=float("nan")), ("'p'", "rate nan")),
     "a rate without end": ("version = 1\n" + table(rate=float("inf")), ("'p'", "rate inf")),
@@ -62,7 +62,7 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "a rate of five thousand digits": ("version = 1\n" + table(rate="9" * 5000 + "/s"), ("'p'", "90/min")),
     "a burst of five thousand digits": ("version = 1\n" + table(burst="9" * 5000), ("not TOML",)),
     "brackets without end": ("version = " + "[" * 100_000, ("not TOML",)),
-    "two of one name": ("version = 1\n" + table() + table(key="merchant"), ("'p' stands twice",)),
+    "two of one name": ("version = 1\n" + table() + table(key="merchant"), ("'p' is defined twice",)),
     "an impossible lease": ("version = 1\n" + table(mode='"leased"'), ("'p'", "mode 'leased'", "1 tokens")),
     "keys of all": ("version = 1\n" + table(key="global", only='["x"]'), ("'p'", "only", "global")),
     "no key at all": ("version = 1\n" + table(only="[]"), ("'p'", "empty list")),
@@ -144,7 +144,7 @@ def test_a_policy_that_several_before_it_leave_nothing_for_is_refused() -> None:
         parsed(*several, table("third"))
     with pytest.raises(BadPolicies, match="'third' is never reached"):
         parsed(*several, table("third", only='["a"]', classes='["list", "refund"]'))
-    # Those before it are for one caller only.
+    # The earlier policies apply to one caller only.
     parsed(table("first", classes=f'["{critical}"]'), table("second", only='["a"]', classes=str(rest)), table("third"))
 
 
@@ -239,7 +239,7 @@ def test_shadow_is_of_one_policy_or_of_all() -> None:
     assert [p.shadow for p in parse(text, shadow=True).all()] == [True, True]
 
 
-def test_a_file_without_policies_limits_nobody() -> None:
+def test_a_file_without_policies_limits_no_caller() -> None:
     assert parse("version = 1").matching(ApiClass.PAYMENT, {Kind.GLOBAL: "", Kind.CALLER: "c"}) == []
 
 

@@ -1,4 +1,4 @@
-"""What a worker turns away, rule by rule."""
+"""The rules by which a worker sheds requests, one by one."""
 
 import math
 from itertools import pairwise
@@ -7,18 +7,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fundledger.ratelimit import concurrency
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
-from fundledger.ratelimit.concurrency import LIMIT_MIN, Queueing
-from fundledger.ratelimit.door import Door
-from fundledger.ratelimit.fairness import LENT, Shares
-from fundledger.ratelimit.shedding import LOWEST, Shedder
+from fundledger.ratelimit.shedding import concurrency
+from fundledger.ratelimit.shedding.concurrency import LIMIT_MIN, Queueing
+from fundledger.ratelimit.shedding.fairness import LENT, Shares
+from fundledger.ratelimit.shedding.level import ShedLevel
+from fundledger.ratelimit.shedding.shedder import LOWEST, Shedder
 
 REFUND, PAYMENT, QUERY, BATCH = ApiClass.REFUND, ApiClass.PAYMENT, ApiClass.QUERY, ApiClass.BATCH
 
 
 def window(shedder: Shedder, now: float, seconds: dict[ApiClass, float], count: int = 20, lag_s: float = 0.0) -> None:
-    """As many of each class at once as are let in of `count`, and all of them gone before the tick."""
+    """Admit as many of `count` requests of each class as possible, concurrently, and end them all before the tick."""
     let_in = [c for c in seconds for _ in range(count) if shedder.enter(c, None, now) is None]
     for api_class in let_in:
         shedder.leave(api_class, None, seconds[api_class])
@@ -29,7 +29,7 @@ def limits(shedder: Shedder) -> dict[str, int]:
     return shedder.counted().limit
 
 
-# --- Who is let in ----------------------------------------------------------------------------------------------------
+# --- Admission --------------------------------------------------------------------------------------------------------
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(list(ApiClass)), st.sampled_from([None, "a", "b"]), st.integers(0, 3)), max_size=200
@@ -76,7 +76,7 @@ def test_a_leave_of_what_never_entered_is_a_bug(
         shedder.leave(*left, 0.1)
 
 
-def test_who_is_switched_off_lets_everybody_in_and_counts() -> None:
+def test_a_shedder_that_is_switched_off_admits_every_request_and_counts() -> None:
     shedder = Shedder(concurrency_max=4, on=False)
     for n in range(100):
         assert shedder.enter(BATCH, "a", float(n), budget_s=-1.0) is None
@@ -96,7 +96,7 @@ def test_who_is_switched_off_lets_everybody_in_and_counts() -> None:
         (0.0, -1.0, "deadline"),
     ],
 )
-def test_who_would_spend_half_of_its_time_waiting_is_told_at_once(
+def test_a_request_that_would_spend_half_of_its_deadline_waiting_is_rejected_immediately(
     mean_s: float, budget_s: float | None, reason: str | None
 ) -> None:
     shedder = Shedder()
@@ -106,7 +106,7 @@ def test_who_would_spend_half_of_its_time_waiting_is_told_at_once(
     assert shedder.counted().shed == ({f"payment {reason}": 1} if reason else {})
 
 
-def test_who_is_turned_away_for_its_deadline_is_let_in_again_though_nobody_proves_it_faster() -> None:
+def test_a_class_that_was_rejected_for_its_deadline_is_admitted_again_without_a_faster_request_as_proof() -> None:
     shedder = Shedder()
     window(shedder, 0.0, {})
     window(shedder, 0.1, {PAYMENT: 5.0})
@@ -123,7 +123,9 @@ def test_who_is_turned_away_for_its_deadline_is_let_in_again_though_nobody_prove
 @pytest.mark.parametrize("late", [1, 3, 9, 30])
 @pytest.mark.parametrize("hanging", [0, 1, 30])
 def test_a_few_late_requests_do_not_shut_their_class_to_all_who_have_a_deadline(late: int, hanging: int) -> None:
-    """They took 2 s, and from then on everybody would wait for 3 s: more than half of that was spent waiting."""
+    """The late requests took 2 s. With that latency all later requests would wait for 3 s, more than half of their
+    deadline.
+    """
     shedder = Shedder(1.0)
     shedder.tick(0.0, 0.0)
     assert {shedder.enter(REFUND, None, 0.0) for _ in range(hanging + late)} == {None}
@@ -147,11 +149,11 @@ HICCUPS = {
     "a late loop": [(0.1, 2.0)] * 50,
     "a machine that stands still each second": [(1.6, 1.5), *[(0.1, 0.0)] * 10] * 20,
 }
-"""Windows that end so many seconds after the one before, with a loop so late."""
+"""Windows: (seconds since the one before, lag of the event loop in seconds)."""
 
 
 def idle_worker(name: str, api_class: ApiClass, together: int) -> list[str | None]:
-    """What becomes of a few requests at one time in each window: each took as long as the loop was late."""
+    """Send a few concurrent requests in each window, each as long as the lag of the loop; return their rejections."""
     shedder = Shedder(1.0)
     now = 0.0
     shedder.tick(now, 0.0)
@@ -183,7 +185,7 @@ def test_the_twin_that_takes_each_hiccup_for_load_turns_requests_away(
     assert set(idle_worker(name, BATCH, 3)) > {None}
 
 
-def test_after_too_much_a_request_that_is_alone_is_let_in_at_every_level() -> None:
+def test_after_too_much_a_request_that_is_alone_is_admitted_at_every_level() -> None:
     shedder = Shedder(concurrency_max=400)
     for n in range(100):
         window(shedder, n / 10, {REFUND: 0.001}, lag_s=0.5)
@@ -275,12 +277,12 @@ def test_one_lucky_sample_moves_nothing() -> None:
     shedder.leave(PAYMENT, None, 0.04)
     window(shedder, 5.0, {PAYMENT: 0.08}, count=60)
     shedder.enter(PAYMENT, None, 5.1)
-    shedder.leave(PAYMENT, None, 0.001)  # alone: not enough for a mean
+    shedder.leave(PAYMENT, None, 0.001)  # a single latency: not enough for a mean
     shedder.tick(5.1, 0.0)
     assert abs(limits(shedder)["payment"] - before) < 0.05 * before
 
 
-def test_a_server_that_answers_nobody_is_noticed() -> None:
+def test_a_server_that_answers_no_request_is_noticed() -> None:
     shedder = Shedder(concurrency_max=400)
     for n in range(30):
         for _ in range(10):
@@ -294,7 +296,7 @@ def test_a_server_that_answers_nobody_is_noticed() -> None:
 def test_a_database_that_stands_still_is_noticed_at_five_requests_a_second(
     classes: list[ApiClass], fails_after: int | None
 ) -> None:
-    """Whether they are lost after 4 s or wait for ever."""
+    """The requests fail after 4 s, or wait permanently."""
     shedder = Shedder(1.0)
     before = limits(shedder)[classes[0]]
     inside: list[tuple[int, ApiClass]] = []
@@ -311,7 +313,7 @@ def test_a_database_that_stands_still_is_noticed_at_five_requests_a_second(
 
 
 @pytest.mark.parametrize("count", [1, 50])
-def test_a_level_falls_again_though_somebody_hangs(count: int) -> None:
+def test_a_level_falls_again_although_a_request_hangs(count: int) -> None:
     shedder = Shedder(1.0)
     for _ in range(count):
         shedder.enter(REFUND, None, 0.0)
@@ -325,7 +327,7 @@ def test_a_level_falls_again_though_somebody_hangs(count: int) -> None:
 
 
 @pytest.mark.parametrize(("baselines", "calm"), [(concurrency.BASELINES_MIN, True), (2, False)])
-def test_a_class_that_waits_for_nobody_is_calm_however_long_it_takes(
+def test_a_class_that_waits_for_no_other_is_calm_however_long_it_takes(
     baselines: int, calm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(concurrency, "BASELINES_MIN", baselines)
@@ -341,12 +343,12 @@ def test_a_class_that_waits_for_nobody_is_calm_however_long_it_takes(
 @pytest.mark.parametrize(
     ("rate", "latency_s", "low", "high"),
     [
-        (1000, 0.09, 0.0, 0.01),  # half in flight, the same throughput: all of it was a queue
+        (1000, 0.09, 0.0, 0.01),  # half in flight, the same throughput: all of the wait was a queue
         (450, 0.2, 0.99, 1.0),  # half the throughput at the same latency: none was
         (700, 0.128, 0.5, 0.6),  # in between
     ],
 )
-def test_a_queue_is_told_from_slow_work(rate: int, latency_s: float, low: float, high: float) -> None:
+def test_a_queue_is_distinguished_from_slow_work(rate: int, latency_s: float, low: float, high: float) -> None:
     queueing = Queueing()
     for _ in range(100):
         queueing.window(100, 100 * 0.2, 0.1)  # 1000/s, 200 in flight
@@ -359,7 +361,7 @@ def test_a_queue_is_told_from_slow_work(rate: int, latency_s: float, low: float,
     assert low <= part <= high
 
 
-# --- The door ---------------------------------------------------------------------------------------------------------
+# --- The shed level ---------------------------------------------------------------------------------------------------
 
 
 WINDOWS = st.lists(
@@ -369,7 +371,7 @@ WINDOWS = st.lists(
             st.sampled_from([REFUND, PAYMENT, QUERY, BATCH]), st.sampled_from([0.0, 0.001, 0.04, 0.3, 5.0]), max_size=3
         ),
         st.integers(0, 40),
-        st.sampled_from([0.0, 0.0, 0.01, 2.0]),  # how late the loop is
+        st.sampled_from([0.0, 0.0, 0.01, 2.0]),  # lag of the loop
     ),
     min_size=1,
     max_size=60,
@@ -399,7 +401,7 @@ def test_whatever_windows_come_the_controller_goes_on_with_limits_in_their_bound
         assert shedder.retry_after_s(BATCH) >= 1
 
 
-def test_nothing_in_flight_since_it_was_calm_tells_nothing() -> None:
+def test_nothing_in_flight_since_it_was_calm_proves_nothing() -> None:
     queueing = Queueing()
     for _ in range(20):
         queueing.window(40, 12.0, 0.1)
@@ -438,9 +440,9 @@ def test_the_level_rises_by_one_a_second_and_falls_by_one_in_five() -> None:
 def test_who_is_let_in_too_early_once_waits_longer_the_next_time(
     patience: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Overload that comes back whenever somebody is let in. The twin without patience flaps."""
-    monkeypatch.setattr("fundledger.ratelimit.door.RELAPSE_S", patience)
-    door = Door(LOWEST)
+    """Overload returns at each admission. The twin without patience flaps."""
+    monkeypatch.setattr("fundledger.ratelimit.shedding.level.RELAPSE_S", patience)
+    door = ShedLevel(LOWEST)
     changed = [n / 10 for n in range(6000) if door.tick(n / 10, stuck=door.level == 0, calm=door.level == 1)]
     later = [at for at in changed if at >= 60]
     flaps = any(sum(at <= other < at + 60 for other in later) > 2 for at in later)
@@ -475,7 +477,7 @@ def test_a_merchant_among_others_is_lent_what_they_leave_and_no_more() -> None:
     flood = [shedder.enter(PAYMENT, "flood", 0.0) for _ in range(100)]
     assert flood.count(None) == LENT * 100 - 9
     assert [shedder.enter(PAYMENT, f"m{n}", 0.0) for n in range(9) for _ in range(4)] == [None] * 36
-    assert shedder.enter(PAYMENT, None, 0.0) is None  # who has no merchant has no share to keep to
+    assert shedder.enter(PAYMENT, None, 0.0) is None  # a request without a merchant has no share as a bound
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=60))

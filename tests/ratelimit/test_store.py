@@ -1,6 +1,6 @@
-"""The way to the store, against a real Valkey that is flushed, stopped, killed, full, or not there.
+"""The client of the store, against a real Valkey that is flushed, paused, killed, full, or missing.
 
-Where a test is not about deadlines it has long ones, so that a slow machine changes nothing.
+Tests that are not about deadlines have long ones, so that a slow machine changes nothing.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from fundledger.ratelimit import store as store_module
-from fundledger.ratelimit.chain import Denied
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import parse
-from fundledger.ratelimit.store import SINCE, Breaker, Call, Store, StoreAway
+from fundledger.ratelimit.quota import store as store_module
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.matched import Denied
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.quota.store import SINCE, Breaker, Call, Store, StoreAway
+from fundledger.ratelimit.stats import Limits
 from tests.support.valkey import OwnValkey
 from tests.support.waiting import eventually
 
@@ -58,7 +58,7 @@ async def emptied(url: str) -> None:
 
 
 async def remembers_from_the_start(url: str) -> None:
-    """The first worker has said so: buckets begin full."""
+    """Wait for the first worker's record of the start: buckets begin full."""
     async with asking(url) as redis:
 
         async def said() -> bool:
@@ -68,13 +68,13 @@ async def remembers_from_the_start(url: str) -> None:
 
 
 async def take(store: Store, key: str, burst: int, least: int = 1, most: int = 1) -> tuple[int, int]:
-    """`(granted, remaining)` of a bucket that refills by a token a day."""
+    """Return `(granted, remaining)` of a bucket that refills by a token a day."""
     reply = await store.decide([key], [1, DAY_US // 100, burst, 2 * burst, 0, least, most, 0], lambda _: None)
     return reply[1], reply[2]
 
 
 async def refused(store: Store) -> None:
-    """Ask until it is known to be away; every answer on the way is StoreAway."""
+    """Send requests until the store counts as unavailable; each of them raises StoreAway."""
     while not store.breaker.open:
         with pytest.raises(StoreAway):
             await take(store, "k", 10)
@@ -117,7 +117,7 @@ def test_the_breaker_opens_after_three_in_a_row_or_a_fifth_of_the_calls_of_a_sec
         if call == "|":
             now += 1.1
             continue
-        # Three in a row that fail take longer than a machine is busy for.
+        # Three consecutive failures take longer than a machine is busy for.
         now += 0.06 if calls[max(0, count - 1) : count + 1].endswith("ff") else 0.0
         count += 1
         (breaker.failed if call == "f" else breaker.succeeded)(now)
@@ -149,7 +149,7 @@ def test_a_machine_that_is_busy_for_some_milliseconds_opens_no_breaker() -> None
     assert not breaker.open
 
 
-# --- While it is there ----------------------------------------------------------------------------------------------
+# --- While the store is available -----------------------------------------------------------------------------------
 
 
 async def test_flushing_the_scripts_under_load_costs_no_error_and_no_token(valkey: str, patient: None) -> None:
@@ -189,7 +189,7 @@ async def test_all_workers_that_live_are_counted(valkey: str, patient: None) -> 
             await eventually(lambda: (one.workers, other.workers) == (2, 2), "two workers")
 
 
-def test_fewer_workers_are_believed_when_all_who_live_have_been_heard_again() -> None:
+def test_fewer_workers_are_believed_when_all_living_workers_have_reported_again() -> None:
     store = Store("unix:///nowhere", "w", Limits(), 2)
     store._heard(5)
     assert store.workers == 5
@@ -214,7 +214,7 @@ async def test_a_clock_of_this_process_that_is_stepped_changes_nothing(
         assert not store.breaker.open
 
 
-# --- Whose reply it is ----------------------------------------------------------------------------------------------
+# --- Replies and callers --------------------------------------------------------------------------------------------
 
 
 async def test_ten_thousand_cancellations_mix_up_no_reply_leak_no_connection_and_lose_a_token_each_at_most(
@@ -229,7 +229,7 @@ async def test_ten_thousand_cancellations_mix_up_no_reply_leak_no_connection_and
         done = False
 
         async def others() -> int:
-            """Whose burst tells whose reply it is."""
+            """Ask buckets whose burst identifies the reply."""
             asked = 0
             while not done:
                 asked += 1
@@ -262,7 +262,7 @@ async def test_ten_thousand_cancellations_mix_up_no_reply_leak_no_connection_and
 
 
 def wrong_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection on which everybody gets the reply of somebody else."""
+    """Swap the replies on a connection."""
     real = Store._pipeline
 
     async def swapped(self: Store, calls: list[Call]) -> list[Any]:
@@ -294,17 +294,17 @@ async def nobody_gets_the_reply_of_another(url: str, monkeypatch: pytest.MonkeyP
         assert await take(store, "fresh", 100, 0, 0) == (0, 100)
 
 
-async def test_nobody_gets_the_reply_of_another(valkey: str, patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_caller_gets_the_reply_of_another(valkey: str, patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     await nobody_gets_the_reply_of_another(valkey, monkeypatch)
 
 
-async def test_without_a_nonce_somebody_would(valkey: str, patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_nonce_a_caller_would(valkey: str, patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(itertools, "count", lambda *_: itertools.repeat(7))
     with pytest.raises(AssertionError):
         await nobody_gets_the_reply_of_another(valkey, monkeypatch)
 
 
-# --- When it is away ------------------------------------------------------------------------------------------------
+# --- While the store is unavailable ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_short", [False, True])
@@ -333,7 +333,7 @@ async def test_a_store_that_is_stopped_is_away_and_marked_when_it_is_back_after_
 
 
 async def test_it_is_looked_for_however_it_was_found_to_be_away(valkey: str) -> None:
-    """Also when nothing was asked of it: the one who looks may be asleep."""
+    """The store is probed also without requests: the probing task may be asleep."""
     await emptied(valkey)
     async with running(valkey) as store:
         await eventually(lambda: "heartbeat ok" in store._counts.store_calls, "it is there")
@@ -343,7 +343,7 @@ async def test_it_is_looked_for_however_it_was_found_to_be_away(valkey: str) -> 
 
 
 @pytest.mark.parametrize("is_noticed", [False, True])
-async def test_a_store_that_was_killed_and_is_empty_gives_nobody_a_fresh_burst(
+async def test_a_store_that_was_killed_and_is_empty_gives_no_fresh_burst(
     patient: None, monkeypatch: pytest.MonkeyPatch, is_noticed: bool
 ) -> None:
     async with OwnValkey() as own, running(own.url) as store:
@@ -387,7 +387,7 @@ async def test_a_store_that_is_away_at_the_start_is_found_later_and_begins_full(
         await own.__aexit__()
 
 
-async def test_what_was_admitted_before_the_store_was_there_is_told_to_it(
+async def test_admissions_from_before_the_store_was_there_are_reported_to_it(
     patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "SHORT_S", 0.0)
@@ -398,7 +398,7 @@ async def test_what_was_admitted_before_the_store_was_there_is_told_to_it(
             assert await let_in(limiter, 20) == 10
             await own.server.start()
             await is_back(limiter.store)
-            # What has come back of the last token is not told.
+            # The part of the last token that has come back is not reported.
             assert await let_in(limiter, 20) <= 1
     finally:
         await own.__aexit__()
@@ -422,7 +422,7 @@ async def test_a_store_that_is_full_is_away_and_hands_out_no_bucket(
         assert await take(store, "spent", 10, 10, 10) == (10, 0)
         await redis.config_set("maxmemory", 1)
         await refused(store)
-        # Looking for it takes memory, too: it stays away.
+        # The probe takes memory, too: the store stays unavailable.
         await until_probed(redis, 3)
         assert (store.breaker.open, store.outages) == (True, 1)
         assert store._counts.store_calls["decide error"] >= 1
@@ -431,7 +431,7 @@ async def test_a_store_that_is_full_is_away_and_hands_out_no_bucket(
         await redis.config_set("maxmemory", 128 << 20)
         await is_back(store)
         assert await take(store, "spent", 10, 0, 10) == (0, 0)
-        # Its day has hardly gone on meanwhile: what was admitted on shares is all that is charged.
+        # Only a little of the bucket's day has passed: the charge is the admissions by local quota.
         assert await take(store, "fresh", 100, 0, 1000) == (99, 0)
 
 
@@ -489,7 +489,7 @@ async def test_whatever_becomes_of_the_store_a_spent_bucket_stays_spent_and_anot
 
 
 async def test_scripts_and_counts_survive_a_store_that_comes_and_goes() -> None:
-    """Stopped and let go on many times, under load: no answer is lost, whoever gave it."""
+    """The store is paused and resumed many times under load: no admission is lost, by store or local quota."""
     async with OwnValkey() as own, limiting(own.url, POLICY.replace('"1/h"', "1000")) as limiter:
         await remembers_from_the_start(own.url)
         asked = 0
@@ -507,12 +507,12 @@ async def test_scripts_and_counts_survive_a_store_that_comes_and_goes() -> None:
         assert sum(limiter.counted().decisions.values()) == asked
 
 
-async def test_a_reply_that_comes_too_late_is_not_lost_and_nothing_is_charged_twice() -> None:
+async def test_a_reply_that_comes_too_late_is_not_lost_and_nothing_is_charged_twice(patient: None) -> None:
     async with OwnValkey() as own, limiting(own.url) as limiter:
         await remembers_from_the_start(own.url)
         assert await let_in(limiter, 2) == 2
-        limiter.store._deadline_s, limiter.store._round_trip_s = 0.005, 20.0
         own.pause()
+        limiter.store._deadline_s, limiter.store._round_trip_s = 0.005, 20.0
         assert await let_in(limiter, 1) == 1
         own.resume()
         assert limiter.counted().decisions["p payment allow fallback"] == 1

@@ -1,4 +1,4 @@
-"""Each check of a verification has been seen to fail: the books, with one thing made wrong behind their guards."""
+"""Each check of a verification has been seen to fail: right books, with one fault made behind their guards."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.ledger.voucher import Voucher
+from fundledger.ledger.model.voucher import Voucher
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.report import FINDINGS_MAX
 from fundledger.security.keys import FileKeys, make_keys
@@ -22,7 +22,7 @@ GUARDED = ("vouchers", "entries", "account_events", "integrity_findings", "outbo
 
 @pytest.fixture
 async def used(ledger: Ledger) -> AsyncIterator[Ledger]:
-    """A ledger in which everything has happened once, and which is right."""
+    """Return a ledger with each kind of row, which verifies."""
     a, b = await ledger.account("m:1", balance=1000), await ledger.account("m:2", metadata='{"k":1}')
     payments: list[Voucher] = [transfer(a, b, amount, reference=f"order {amount}") for amount in (10, 20, 30)]
     for payment in payments:
@@ -41,7 +41,7 @@ async def used(ledger: Ledger) -> AsyncIterator[Ledger]:
 
 
 async def corrupt(ledger: Ledger, statement: str) -> None:
-    """As somebody would who may do everything: the triggers are put aside, and put back."""
+    """Execute a statement as a superuser: triggers are disabled, and enabled again."""
     async with ledger.connection.transaction():
         for table in GUARDED:
             await ledger.connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
@@ -60,7 +60,7 @@ COPY = """INSERT INTO ledger.vouchers (shard, id, module, type, digest, lines, r
           posted_at, key_version, mac FROM ledger.vouchers WHERE id = {of}"""
 
 CORRUPTIONS: dict[str, tuple[str, set[str]]] = {
-    # what was done: (how, checks that must notice)
+    # fault: (statement, checks that must notice)
     "how long a chain of evidence is": (
         "UPDATE ledger.chains SET seq = seq + 1 WHERE name = 'account_events'",
         {"evidence_chained"},
@@ -270,7 +270,7 @@ async def test_a_guard_that_is_not_in_force_is_a_finding(used: Ledger, statement
 
 
 async def test_verification_while_payments_go_on_sees_one_moment(used: Ledger) -> None:
-    """Whatever commits meanwhile is not half in it."""
+    """Writes that commit in the meantime are not half visible."""
     a = (await used.open("m:1")).view.account
     b = (await used.open("bank:funding:CNY", "bank")).view.account
     stop = asyncio.Event()
@@ -316,7 +316,7 @@ async def test_another_installations_key_verifies_nothing(used: Ledger, tmp_path
 
 @pytest.fixture
 def data_dir(tmp_path: Path, keys: FileKeys, keys_folder: Path) -> Path:
-    """With the keys of the ledgers of this run."""
+    """Return a data directory with the keys of the ledgers of this run."""
     shutil.copytree(keys_folder, tmp_path / "data" / "keys")
     return tmp_path / "data"
 
@@ -347,7 +347,7 @@ async def test_the_command_prints_one_object_and_ends_with_0_or_1(used: Ledger, 
 
 
 async def unproved(status: int, cwd: Path, **environment: str) -> str:
-    """The error of a command that proves nothing: the same line for people, and one object for programs."""
+    """Return the error of a command that proves nothing: the same line for people, and one object for programs."""
     environment = {f"FUNDLEDGER_{name}": value for name, value in environment.items()}
     done = await run("verify", "--json", env=environment, cwd=cwd)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("fundledger: database")]

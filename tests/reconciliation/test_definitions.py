@@ -1,4 +1,4 @@
-"""A guard is what it does, not what it is called: each way to take one away behind its name is a finding."""
+"""A guard is defined by its effect, not by its name: each way to disable one under its name is a finding."""
 
 from collections.abc import AsyncIterator
 
@@ -46,7 +46,7 @@ async def told(connection: Connection, name: str) -> Check:
 
 EMPTY = "AS $$ BEGIN RETURN {}; END $$"
 CHANGES: dict[str, tuple[str, str, str]] = {
-    # what was done: (where, how, the object that is named)
+    # fault: (where, how, the object that is named)
     "what is append-only may be changed": (
         "ledger",
         f"CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql {EMPTY.format('NEW')}",
@@ -304,7 +304,7 @@ async def test_a_migration_that_was_not_applied_is_named(postgres: Databases, ke
 
 
 async def test_another_postgres_may_print_a_definition_in_another_form(opened: dict[str, Connection]) -> None:
-    """Casts, blanks and parentheses are form; what is compared with what is not."""
+    """Casts, blanks and parentheses are form; operands of a comparison are not."""
     expected = read_manifest("ledger")
     name = "constraint ledger.hot_accounts.hot_accounts_state"
     as_printed = {
@@ -320,7 +320,7 @@ async def test_another_postgres_may_print_a_definition_in_another_form(opened: d
 
 
 async def test_a_server_whose_triggers_are_off_is_named(database: str) -> None:
-    """As its configuration says it: what a connection has before it says anything."""
+    """The setting comes from the configuration of the server: a connection has it before its first statement."""
     connection = await asyncpg.connect(database, server_settings={"session_replication_role": "replica"})
     check = await told(connection, "ledger")
     await connection.close()

@@ -1,6 +1,4 @@
-"""Each difference between the fund service and the ledger has been seen to be found: a world that is right, with one
-thing made wrong behind the guards.
-"""
+"""Each difference between the fund service and the ledger has been seen to be found: one fault in books that verify."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +9,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.app.books import text
-from fundledger.fund.flows import Entry
-from fundledger.fund.migrate import migrate
-from fundledger.fund.order import Kind, Order, State
+from fundledger.app.commands.books import text
+from fundledger.fund.model.flows import Entry
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store.migrate import migrate
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.fund.checks import CHECKS, MACS, SQL
 from fundledger.reconciliation.reading import connected, snapshot
@@ -44,7 +42,7 @@ def name_of(dsn: str) -> str:
 
 @pytest.fixture(scope="module")
 async def templates(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, str]]:
-    """The names of a fund database and a ledger's that are right; every test gets copies."""
+    """Return the names of a fund database and a ledger that verify; every test gets copies."""
     fund_dsn = await postgres.empty()
     async with postgres.a_database() as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
@@ -63,7 +61,7 @@ class Books(FundWorld):
     fund_dsn: str
 
     async def check(self, between: Callable[[], Any] | None = None) -> tuple[list[Check], Fund]:
-        """`between` happens after the fund service was read, and before the ledger is."""
+        """Run the checks; `between` runs after the fund service was read, and before the ledger is."""
         async with snapshot(self.fund_dsn) as fund:
             if between is not None:
                 await between()
@@ -71,7 +69,7 @@ class Books(FundWorld):
                 return await check_fund(fund, later, account)
 
     async def check_with(self, *statements: str, ledger: str | None = None) -> list[str]:
-        """What is told when a thing was made wrong; it is undone."""
+        """Make a fault, return the findings, and roll back."""
         account = self.ledger.connection
         in_fund, in_ledger = self.fund.transaction(), account.transaction()
         await in_fund.start()
@@ -89,7 +87,7 @@ class Books(FundWorld):
             await in_fund.rollback()
 
     async def corrupt(self, statement: str) -> list[str]:
-        """The triggers are put aside, and put back."""
+        """Execute a statement with triggers disabled, and enable them again."""
         aside = [f"ALTER TABLE fund.{table} DISABLE TRIGGER ALL" for table in TABLES]
         back = [
             f"ALTER TABLE fund.{table} ENABLE ALWAYS TRIGGER {table}_{trigger}"
@@ -113,7 +111,7 @@ async def copy(postgres: Databases, templates: tuple[str, str], keys: FileKeys) 
 
 @pytest.fixture(scope="module")
 async def right(postgres: Databases, templates: tuple[str, str], keys: FileKeys) -> AsyncIterator[Books]:
-    """One for all tests that undo what they do."""
+    """Return one copy for all tests that roll back their changes."""
     async for books in copy(postgres, templates, keys):
         yield books
 
@@ -126,7 +124,7 @@ async def books(postgres: Databases, templates: tuple[str, str], keys: FileKeys)
 
 
 def lines(checks: list[Check]) -> list[str]:
-    """But for MACs: almost all of what is made wrong here is under them, and what else finds it is tried here."""
+    """Return the findings except MACs, which cover almost every fault here: these tests are about the other checks."""
     return [
         f"{c.name}: {f.subject}: expected {f.expected}, found {f.actual}"
         for c in checks
@@ -173,7 +171,7 @@ CONSISTENT, EQUAL = "fund_orders_consistent", "fund_equals_account"
 DROP = "ALTER TABLE fund.{} DROP CONSTRAINT {};"
 
 CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
-    # what was done: (how, what is told)
+    # fault: (how, the findings)
     "an order is gone": (
         f"DELETE FROM fund.orders WHERE id = {W3}",
         [
@@ -185,7 +183,7 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     "a reversal is gone": (
         f"DELETE FROM fund.orders WHERE id = {UNDONE}",
         [
-            f"{EQUAL}: voucher .* found reversal of nobody: .*bank:c -5",
+            f"{EQUAL}: voucher .* found reversal of no order: .*bank:c -5",
             f"{CONSISTENT}: channel_cost .*found reversed by",
         ],
     ),
@@ -199,7 +197,10 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     "a fee": (f"UPDATE fund.orders SET fee = 7 WHERE id = {P1}", [f"{EQUAL}: .*expected .*income:fee .7"]),
     "a fee above the amount": (
         f"UPDATE fund.orders SET fee = 2000 WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected amounts that have a flow", f"{EQUAL}: .*expected an order that has a flow"],
+        [
+            f"{CONSISTENT}: .*expected amounts that are valid for its flow",
+            f"{EQUAL}: .*expected an order that is valid for its flow",
+        ],
     ),
     "a channel": (f"UPDATE fund.orders SET channel = 'x' WHERE id = {P1}", [f"{EQUAL}: .*expected .*bank:x -1000"]),
     "a currency": (f"UPDATE fund.orders SET currency = 'USD' WHERE id = {P1}", [f"{EQUAL}: .*expected .*bank:c:USD"]),
@@ -213,7 +214,7 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "a kind": (
         f"UPDATE fund.orders SET kind = 'theft' WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected a kind and a state that there are"],
+        [f"{CONSISTENT}: .*expected a known kind and state"],
     ),
     "an id of a voucher": (
         f"UPDATE fund.orders SET voucher_id = gen_random_uuid() WHERE id = {P1}",
@@ -230,7 +231,7 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     "posted is refused": (
         f"UPDATE fund.orders SET state = 'refused', problem = '{{}}', posted_at = NULL WHERE id = {the(Kind.RECOVERY, 'y1')}",
         [
-            f"{EQUAL}: .*expected no voucher, it is refused, found voucher .*merchant:m:available -20",
+            f"{EQUAL}: .*expected no voucher, the order is refused, found voucher .*merchant:m:available -20",
             f"{CONSISTENT}: .*expected refused as the last event, found posted",
         ],
     ),
@@ -240,27 +241,27 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "posted is posting again": (
         f"UPDATE fund.orders SET state = 'posting' WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected no time of posting", f"{CONSISTENT}: .*expected posting as the last event"],
+        [f"{CONSISTENT}: .*expected no posting time", f"{CONSISTENT}: .*expected posting as the last event"],
     ),
     "a refusal without a problem": (
         DROP.format("orders", "orders_refused_for_a_reason")
         + f"UPDATE fund.orders SET problem = NULL WHERE id = {the(Kind.PAYMENT, 'p5')}",
         [
-            f"{CONSISTENT}: .*expected a problem, it is refused, found none",
+            f"{CONSISTENT}: .*expected a problem, the order is refused, found none",
             "fund_guards_in_force: constraint fund.orders.orders_refused_for",
         ],
     ),
     "no time of posting": (
         f"UPDATE fund.orders SET posted_at = NULL WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected a time of posting, it is posted, found None"],
+        [f"{CONSISTENT}: .*expected a posting time, the order is posted, found None"],
     ),
     "a payment is paid": (
         f"UPDATE fund.orders SET state = 'paid' WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected posted at most, it is no withdrawal, found paid"],
+        [f"{CONSISTENT}: .*expected at most posted, the order is not a withdrawal, found paid"],
     ),
     "a payment is created": (
         f"UPDATE fund.orders SET state = 'created', posted_at = NULL WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected posting at least", f"{EQUAL}: .*expected no voucher, it is created"],
+        [f"{CONSISTENT}: .*expected at least posting", f"{EQUAL}: .*expected no voucher, the order is created"],
     ),
     "a withdrawal ends otherwise": (
         f"UPDATE fund.orders SET ending = 'bounced' WHERE id = {W1}",
@@ -279,20 +280,20 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "an ending before it is posted": (
         f"UPDATE fund.orders SET ending = 'paid' WHERE id = {the(Kind.WITHDRAWAL, 'w6')}",
-        [f"{CONSISTENT}: .*expected no ending, it is no posted withdrawal"],
+        [f"{CONSISTENT}: .*expected no ending, the order is not a posted withdrawal"],
     ),
     "nobody approved": (
         f"UPDATE fund.orders SET approved_by = NULL WHERE id = {A1}",
-        [f"{CONSISTENT}: .*expected approved by another, found approved by None"],
+        [f"{CONSISTENT}: .*expected approved by another module or person, found approved by None"],
     ),
     "who asked for it approved it": (
         DROP.format("orders", "orders_approved_by_another")
         + f"UPDATE fund.orders SET approved_by = module WHERE id = {A1}",
-        [f"{CONSISTENT}: .*expected approved by another, found approved by front"],
+        [f"{CONSISTENT}: .*expected approved by another module or person, found approved by front"],
     ),
     "what was reversed is not known to be": (
         f"UPDATE fund.orders SET reversed_by = NULL WHERE id = {COST}",
-        [f"{CONSISTENT}: reversal .*: expected an order .* that it can be about, found channel_cost"],
+        [f"{CONSISTENT}: reversal .*: expected an order .* that it can refer to, found channel_cost"],
     ),
     "a reversal is of another order": (
         f"UPDATE fund.orders SET of_order = {P1} WHERE id = {UNDONE}",
@@ -308,17 +309,17 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     "a refund is of nothing": (
         f"UPDATE fund.orders SET of_order = gen_random_uuid() WHERE id = {R1}",
         [
-            f"{CONSISTENT}: refund .*: expected an order of the same merchant that it can be about, found none",
-            f"{CONSISTENT}: payment .*: expected what became of it is kept, because it has a refund, found nothing is",
+            f"{CONSISTENT}: refund .*: expected an order of the same merchant that it can refer to, found none",
+            f"{CONSISTENT}: payment .*: expected a row in fund.payments, because it has a refund, found none",
         ],
     ),
     "more came back than was paid": (
         f"UPDATE fund.orders SET amount = 950 WHERE id = {R1}",
-        [f"{CONSISTENT}: payment .*: expected at most 1000 comes back, found 1050"],
+        [f"{CONSISTENT}: payment .*: expected at most 1000 refunded or charged back, found 1050"],
     ),
     "what became of a payment is gone": (
         f"DELETE FROM fund.payments WHERE order_id = {P2}",
-        [f"{CONSISTENT}: payment .*: expected what became of it is kept"],
+        [f"{CONSISTENT}: payment .*: expected a row in fund.payments"],
     ),
     "what became of a payment that is none": (
         f"INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac) VALUES ({W1}, 'm', 9, 1, 0, 1, 0, 1, 'x')",
@@ -419,14 +420,14 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("what", CORRUPTIONS)
-async def test_what_was_made_wrong_is_told(right: Books, what: str):
+async def test_each_fault_is_reported(right: Books, what: str):
     statement, expected = CORRUPTIONS[what]
     told = await right.corrupt(statement)
     assert [line for line in expected if not any(re.match(line, found) for found in told)] == [], told
 
 
 @pytest.mark.parametrize("guard", ["orders_no_delete", "events_append_only"])
-async def test_a_guard_that_is_not_in_force_is_told(right: Books, guard: str):
+async def test_a_guard_that_is_not_in_force_is_reported(right: Books, guard: str):
     told = await right.check_with(f"ALTER TABLE fund.{guard.partition('_')[0]} DISABLE TRIGGER {guard}")
     (line,) = told
     assert re.match(rf"fund_guards_in_force: trigger fund.\w+.{guard}: expected always: .*, found disabled: ", line)
@@ -451,8 +452,8 @@ async def load_accounts(books: Books) -> None:
 R1_VOUCHER = voucher_id(order_id("refund", "m", "r1"))
 
 
-async def test_a_voucher_that_is_gone_is_told(right: Books):
-    """Of the ledger: a refusal in the place of it."""
+async def test_a_voucher_that_is_gone_is_reported(right: Books):
+    """A refusal takes the place of the ledger's voucher."""
     (line,) = await right.check_with(ledger=f"UPDATE ledger.vouchers SET refusal = '{{}}' WHERE id = '{R1_VOUCHER}'")
     assert re.match(rf"{EQUAL}: order .*\(refund r1 of m\): expected voucher {R1_VOUCHER} is posted", line)
 
@@ -466,13 +467,13 @@ async def test_a_voucher_that_is_gone_is_told(right: Books):
         ("lines[1] = 999999", "account number 999999"),
     ],
 )
-async def test_another_content_of_a_voucher_is_told(right: Books, column: str, found: str):
+async def test_another_content_of_a_voucher_is_reported(right: Books, column: str, found: str):
     (line,) = await right.check_with(ledger=f"UPDATE ledger.vouchers SET {column} WHERE id = '{R1_VOUCHER}'")
     assert re.match(rf"{EQUAL}: order .*\(refund r1 of m\), voucher {R1_VOUCHER}: expected refund of fund:", line)
     assert found in line
 
 
-async def test_a_voucher_of_an_order_that_nobody_knows_is_told(books: Books):
+async def test_a_voucher_of_an_unknown_order_is_reported(books: Books):
     stray = an_order(Kind.PAYMENT, "stray", 12)
     await books.post(stray)
     checks, totals = await books.check()
@@ -481,22 +482,22 @@ async def test_a_voucher_of_an_order_that_nobody_knows_is_told(books: Books):
     assert (totals.by_kind["payment"].vouchers, totals.by_kind["payment"].moved) == (4, 1903)
 
 
-async def test_a_reversal_that_the_fund_service_does_not_know_is_told(books: Books):
+async def test_a_reversal_that_the_fund_service_does_not_know_is_reported(books: Books):
     await books.post(an_order(Kind.REVERSAL, "stray", 7, of_order=order_id("bank_difference", "platform", "d1")))
     checks, _ = await books.check()
     (line,) = lines(checks)
-    assert re.match(f"{EQUAL}: voucher .*: expected an order .*, found reversal of nobody: ", line)
+    assert re.match(f"{EQUAL}: voucher .*: expected an order .*, found reversal of no order: ", line)
 
 
-async def test_an_adjustment_that_was_posted_though_nobody_approved_it_is_told(books: Books):
+async def test_an_adjustment_that_was_posted_without_approval_is_reported(books: Books):
     await books.post(an_order(Kind.ADJUSTMENT, "a2", 10, direction="debit"))
     checks, _ = await books.check()
     (line,) = lines(checks)
-    assert re.match(rf"{EQUAL}: order .*\(adjustment a2 of m\): expected no voucher, it is created, found", line)
+    assert re.match(rf"{EQUAL}: order .*\(adjustment a2 of m\): expected no voucher, the order is created, found", line)
 
 
 async def test_vouchers_of_others_are_theirs(books: Books):
-    """Another module may say whatever it likes in a reference, and reverse what is its own."""
+    """Another module may use any text as a reference, and reverse its own vouchers."""
     entries = [Entry("bank:c", "debit", 3), Entry("merchant:m:available", "credit", 3)]
     for k, type_ in enumerate(("transfer", "top_up", "pay", "refund", "withdraw_paid")):
         id_ = order_id("other", "m", str(k))
@@ -513,11 +514,11 @@ async def test_of_many_findings_all_are_counted_and_some_are_kept(right: Books):
     assert len(told) == FINDINGS_MAX
 
 
-# --- While both go on -----------------------------------------------------------------------------------------------
+# --- While both services continue -----------------------------------------------------------------------------------
 
 
 async def go_on(books: Books) -> list[Order]:
-    """What can happen between the two snapshots: orders come, are approved, end, are reversed, try again."""
+    """Change orders between the two snapshots: new ones, approvals, ends, reversals, retries."""
     orders = [
         an_order(Kind.PAYMENT, "late", 12, fee=1),
         an_order(Kind.REVERSAL, "late", 7, merchant="platform", of_order=order_id("bank_difference", "platform", "d1")),
@@ -545,12 +546,12 @@ async def test_what_happens_between_the_snapshots_is_no_finding_because_it_is_lo
             checks, totals = await check_fund(fund, later, account)
             assert lines(checks) == []
             assert totals.by_kind["payment"].vouchers == 5
-            # The broken twin looks again at what it has seen.
+            # The broken twin looks again at its first snapshot.
             checks, _ = await check_fund(fund, fund, account)
             told = lines(checks)
             assert len([line for line in told if "an order of the fund service that posts it" in line]) == 3
-            assert len([line for line in told if "expected no voucher, it is created" in line]) == 1
-            # Another one never looks again: it does not know of the order that nobody approved either.
+            assert len([line for line in told if "expected no voucher, the order is created" in line]) == 1
+            # Another twin never looks again: it also does not know that the order was approved.
             monkeypatch.setattr("fundledger.reconciliation.fund.vouchers._steps_by_now", lambda _: [])
             checks, _ = await check_fund(fund, later, account)
             assert len(lines(checks)) == 4
@@ -568,7 +569,7 @@ async def test_an_order_that_came_late_is_compared_all_the_same(books: Books):
 
 
 async def test_an_order_that_is_posted_after_the_ledger_was_read_is_no_finding(books: Books):
-    """The other way round it would be: which is why the fund service is read first."""
+    """In the opposite order, it would be a finding: therefore the fund service is read first."""
     late = an_order(Kind.PAYMENT, "late", 12, posted_at=AT + timedelta(days=1))
     async with snapshot(books.ledger.dsn) as account:
         await books.post(late)

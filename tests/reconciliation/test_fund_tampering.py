@@ -1,4 +1,4 @@
-"""A verification cannot be blinded by a row of the fund database either: each edit is named, nothing else is lost."""
+"""No row of the fund database can blind a verification: each edit is a finding, and no other finding is lost."""
 
 from collections.abc import AsyncIterator
 
@@ -6,8 +6,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund.migrate import migrate
-from fundledger.fund.order import Kind
+from fundledger.fund.model.order import Kind
+from fundledger.fund.store.migrate import migrate
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.report import Report
 from fundledger.security.keys import FileKeys
@@ -25,7 +25,7 @@ PAYMENT = f"UPDATE fund.payments SET {{}} WHERE order_id = '{P2}'"
 EVENT = f"UPDATE fund.events SET {{}} WHERE order_id = '{P1}'"
 
 EDITS: dict[str, tuple[str, str]] = {
-    # what was done: (how, how the row is named)
+    # fault: (how, the name of the row)
     **{
         f"an order: {change}": (ORDER.format(change), f"order {P1}")
         for change in (
@@ -108,7 +108,7 @@ EDITS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture(scope="module")
 async def templates(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, str]]:
-    """The names of both databases, right, and with nothing that refuses an edit of the fund's."""
+    """Return the names of both databases, which verify, without guards against edits of the fund's."""
     fund_dsn = await postgres.empty()
     async with postgres.a_database() as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
@@ -150,7 +150,7 @@ STANDING = (
     f"UPDATE fund.orders SET channel = 'x' WHERE id = '{order_id(Kind.PAYMENT, 'u', 'p6')}';"
     f" UPDATE fund.payments SET fee_returned = 0 WHERE order_id = '{P1}'"
 )
-"""Wrong beside each edit, one in each database's eyes: it is never lost."""
+"""Faults beside each edit, one for each database's checks: these findings must remain."""
 
 
 @pytest.mark.parametrize("what", EDITS)

@@ -1,6 +1,6 @@
-"""A verification cannot be blinded: whatever one row is made, it is named, and nothing else that is wrong is lost.
+"""No row can blind a verification: any edit of a row is a finding, and no other finding is lost.
 
-Each edit is made behind the guards: constraints and triggers are taken away, the row is changed, triggers are put back.
+Each edit is made behind the guards: constraints and triggers are removed, the row is changed, triggers are restored.
 """
 
 import json
@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.ledger.batch import Resplit
+from fundledger.ledger.model.batch import Resplit
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.report import TEXT_MAX, Report
 from fundledger.security.keys import FileKeys
@@ -24,7 +24,7 @@ from tests.support.tampering import errors_of, findings_of, unguarded
 
 
 class History(NamedTuple):
-    """A ledger in which everything has happened, that is right, and what a test needs to name its rows."""
+    """A ledger with each kind of row that verifies, and the names of its rows."""
 
     ledger: Ledger
     numbers: dict[str, int]
@@ -64,7 +64,7 @@ async def fill(ledger: Ledger) -> History:
 
 @pytest.fixture(scope="module")
 async def template(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, History]]:
-    """The name of a database with a history, behind whose guards everything may be edited; each test gets a copy."""
+    """Return the name of a database with a history and without guards against edits; each test gets a copy."""
     async with postgres.a_database() as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
         history = await fill(ledger)
@@ -114,7 +114,7 @@ BUFFERED = "UPDATE ledger.buffered_entries SET {} WHERE account_number = {{m3}} 
 ENTRY_NAME, ROW_NAME, NAME = "account m:1 (number 1) slot 0 seq 2", "account m:1 (number 1) slot 0", "account m:1"
 
 UNREADABLE: dict[str, tuple[str, str]] = {
-    # what was done: (how, how the row is named)
+    # fault: (how, the name of the row)
     **{
         f"an entry: {change}": (M1_ENTRY.format(change), ENTRY_NAME)
         for change in (
@@ -231,7 +231,7 @@ UNREADABLE: dict[str, tuple[str, str]] = {
 }
 M4 = "account m:4 (number "
 UNREADABLE |= {
-    # What no MAC covers: only what other rows say of it shows it.
+    # Rows that no MAC covers: only other rows reveal the edit.
     "an outbox entry is gone": (
         "DELETE FROM ledger.outbox WHERE '{payment}' = ANY (vouchers)",
         "voucher {payment}",
@@ -303,7 +303,7 @@ UNREADABLE |= {
 }
 WHICH = "fundledger: database: FUNDLEDGER_ACCOUNT_DSN\n"
 STANDING = "UPDATE ledger.sub_accounts SET posted = posted + 5 WHERE account_number = {modd}"
-"""Wrong beside each edit: it is never lost."""
+"""A fault beside each edit: its finding must remain."""
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
@@ -323,7 +323,7 @@ async def test_a_row_that_was_edited_is_named_and_hides_nothing_else(edited: Edi
 
 
 async def test_text_that_is_none_is_a_finding_of_its_row(edited: Edited) -> None:
-    """A superuser can put bytes that are no UTF-8 into a text."""
+    """A superuser can write bytes that are no UTF-8 into a text."""
     await edited.edit("CREATE CAST (bytea AS text) WITHOUT FUNCTION")
     for statement in (
         M1.format("owner = ('\\xff00'::bytea)::text"),

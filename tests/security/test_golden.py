@@ -1,7 +1,7 @@
-"""Pinned MACs and digests: what was written by an earlier release verifies with this one.
+"""Pinned MACs and digests: rows of an earlier release verify with this one.
 
-A tag that differs means that no existing row of its kind verifies any more. It is never renewed: a change of what a MAC
-covers is a new layout, with a new tag beside the old one.
+A tag that differs means that no existing row of its kind verifies any more. It is never renewed: a change of the fields
+under a MAC is a new layout, with a new tag beside the old one.
 """
 
 import uuid
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.fund import rows
-from fundledger.ledger.hold import hold_digest
-from fundledger.ledger.voucher import digest_of
+from fundledger.fund.store import mac_layouts as rows
+from fundledger.ledger.model.hold import hold_digest
+from fundledger.ledger.model.voucher import digest_of
 from fundledger.outbox.webhooks import WEBHOOK, webhook_fields
 from fundledger.security import canonical
 from fundledger.security.mac import MacKey
@@ -218,7 +218,7 @@ def test_the_tag_of_a_row_of_the_fund_service_is_what_it_always_was(kind: str) -
 
 
 def other_than(value: Any) -> list[Any]:
-    """Values that differ in as little as a value can."""
+    """Return values with the smallest possible difference."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):

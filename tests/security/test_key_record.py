@@ -1,4 +1,4 @@
-"""Which keys a database was written with: it goes with these and no others, and keys are made once, with its schema."""
+"""The keys of a database: it accepts no other keys, and they are created once, with its schema."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.fund.statements import SQL
+from fundledger.fund.store.queries import SQL
 from fundledger.security.key_record import KeyRecord, fingerprint
 from fundledger.security.keys import KeyFault, make_keys
 from fundledger.security.mac import MacKey
@@ -17,7 +17,7 @@ MESSAGE = b"a row"
 
 
 def folder_of(path: Path, **keys: int) -> Path:
-    """A folder with these keys: `mac_1=0xA1`, 32 bytes of it."""
+    """Create a folder with these keys: `mac_1=0xA1`, 32 bytes of it."""
     folder = path / "keys"
     folder.mkdir(mode=0o700)
     for name, fill in keys.items():
@@ -31,8 +31,8 @@ def row(key: MacKey) -> tuple[bytes, bytes]:
     return MESSAGE, key.tag(MESSAGE)
 
 
-def test_a_fingerprint_is_what_it_was_and_tells_keys_apart() -> None:
-    """It is in databases: another one would say of each key that it is the wrong one."""
+def test_a_fingerprint_is_stable_and_distinguishes_keys() -> None:
+    """Databases contain fingerprints: with another algorithm every key would be reported as the wrong one."""
     assert fingerprint(FIRST) == FIRST.tag(b"finger_1").hex()[:16]
     assert fingerprint(FIRST) == "3444372487708d65"
     assert len({fingerprint(MacKey(1, bytes([fill]) * 32)) for fill in range(50)}) == 50
@@ -40,28 +40,38 @@ def test_a_fingerprint_is_what_it_was_and_tells_keys_apart() -> None:
 
 BOTH = {"mac_1": 0xA1, "mac_2": 0xA2}
 CHECKS = {
-    # keys in the folder, fingerprints in the database, rows by key version, what is wrong
+    # keys in the folder, fingerprints in the database, rows by key version, the error
     "nothing anywhere": ({}, {}, {}, None),
     "a key that nothing was written with yet": ({"mac_1": 0xA1}, {}, {}, None),
     "the key of its fingerprint": ({"mac_1": 0xA1}, {1: FIRST}, {}, None),
     "both keys": (BOTH, {1: FIRST, 2: SECOND}, {}, None),
     "a new key beside the recorded one": (BOTH, {1: FIRST}, {}, None),
-    "no key": ({}, {1: FIRST}, {}, r"was written with key 1 \(fingerprint .{16}\), .* has none: restore mac-1.key"),
-    "one of two": ({"mac_2": 0xA2}, {1: FIRST, 2: SECOND}, {}, "has none: restore mac-1.key"),
-    "another key": ({"mac_1": 0xB1}, {1: FIRST}, {}, "mac-1.key is another key .* restore the right one"),
-    "one of two is another": ({"mac_1": 0xA1, "mac_2": 0xB1}, {1: FIRST, 2: SECOND}, {}, "mac-2.key is another key"),
+    "no key": (
+        {},
+        {1: FIRST},
+        {},
+        r"was written with key 1 \(fingerprint .{16}\), .* does not contain it: restore mac-1.key",
+    ),
+    "one of two": ({"mac_2": 0xA2}, {1: FIRST, 2: SECOND}, {}, "does not contain it: restore mac-1.key"),
+    "another key": ({"mac_1": 0xB1}, {1: FIRST}, {}, "mac-1.key is a different key .* restore the original key"),
+    "one of two is another": (
+        {"mac_1": 0xA1, "mac_2": 0xB1},
+        {1: FIRST, 2: SECOND},
+        {},
+        "mac-2.key is a different key",
+    ),
     "no fingerprint, and a row that verifies": ({"mac_1": 0xA1}, {}, {1: [row(FIRST)]}, None),
     "no fingerprint, and one of the rows verifies": ({"mac_1": 0xA1}, {}, {1: [row(OTHER), row(FIRST)]}, None),
     "no fingerprint, and no row verifies": (
         {"mac_1": 0xA1},
         {},
         {1: [row(OTHER), row(SECOND)]},
-        "with another key than .*mac-1.key: none of its first 2 rows verifies",
+        "with a different key than .*mac-1.key: none of its first 2 rows verifies",
     ),
-    "no fingerprint, and no key": ({}, {}, {1: [row(FIRST)]}, r"was written with key 1, .* has none"),
+    "no fingerprint, and no key": ({}, {}, {1: [row(FIRST)]}, r"was written with key 1, but .* does not contain it"),
     "no fingerprint, and no row was read": ({"mac_1": 0xA1}, {}, {1: []}, None),
     "a fingerprint is believed, not a row": ({"mac_1": 0xA1}, {1: FIRST}, {1: [row(OTHER)]}, None),
-    "a row of the key that is not recorded": (BOTH, {1: FIRST}, {1: [], 2: [row(OTHER)]}, "another key than .*mac-2"),
+    "a row of the key that is not recorded": (BOTH, {1: FIRST}, {1: [], 2: [row(OTHER)]}, "different key than .*mac-2"),
 }
 
 
@@ -110,7 +120,7 @@ async def test_the_first_key_is_made_and_recorded_with_the_schema_and_never_agai
     assert fingerprint(again.current) == recorded[1]
     (tmp_path / "keys" / "mac-1.key").unlink()
     for marks, evidence in ((recorded, {}), ({}, {1: [row(FIRST)]})):
-        with pytest.raises(KeyFault, match="has none"):
+        with pytest.raises(KeyFault, match="does not contain it"):
             await record.settle(connection, marks, evidence)
     assert list((tmp_path / "keys").iterdir()) == []
     assert await record.recorded(connection) == recorded
@@ -129,9 +139,9 @@ async def test_a_key_that_is_new_is_recorded_beside_the_others(connection, tmp_p
 
 
 async def test_a_database_with_rows_and_an_empty_folder_gets_no_new_key(connection, tmp_path: Path) -> None:
-    """Rows that nothing verifies, though none could be read: a new key would hide that theirs is gone."""
+    """The rows verify with no key, though none could be read: a new key would hide that the old one is missing."""
     record = KeyRecord("fund database", folder_of(tmp_path), SQL)
-    with pytest.raises(KeyFault, match="has none"):
+    with pytest.raises(KeyFault, match="does not contain it"):
         await record.settle(connection, {}, {1: []})
     assert list(record.folder.iterdir()) == []
     assert await record.recorded(connection) == {}

@@ -1,4 +1,4 @@
-"""Keys and tokens: made once, readable by nobody else, shown to nobody."""
+"""Keys and tokens: created once, readable by their owner only, never logged."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture(params=[0o000, 0o022, 0o077])
 def umask(request: pytest.FixtureRequest):
-    """Whatever the umask of who starts it."""
+    """Set a umask for the test."""
     before = os.umask(request.param)
     yield
     os.umask(before)
@@ -115,7 +115,7 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path, bad: int) -> No
 
 
 def test_an_empty_token_is_no_token(tmp_path: Path) -> None:
-    """What a crash between making the file and writing it would leave."""
+    """A crash between the creation of the file and the write would leave this file."""
     path = tmp_path / "dev-token"
     path.touch(mode=0o600)
     with contextlib.suppress(KeyFault):
@@ -142,7 +142,7 @@ def test_an_empty_token_is_no_token(tmp_path: Path) -> None:
         ("Bearer sécret", None),
     ],
 )
-def test_a_header_belongs_to_a_module_or_to_nobody(header: str | None, module: str | None) -> None:
+def test_a_header_belongs_to_a_module_or_to_none(header: str | None, module: str | None) -> None:
     assert Tokens.of({"secret": "dev"}).module(header) == module
 
 
@@ -162,7 +162,7 @@ def test_tokens_are_kept_as_hashes(tmp_path: Path) -> None:
 def test_a_file_is_durable_before_it_has_its_name_and_the_name_before_it_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that a crash takes away after data was MACed with it is lost permanently."""
+    """A key that is lost in a crash after rows were MACed with it is lost permanently."""
     path, done = tmp_path / "mac-1.key", []
 
     def noted(name: str) -> None:
@@ -260,7 +260,7 @@ def test_a_key_has_32_bytes_at_least(tmp_path: Path, text: str, is_key: bool) ->
 
 
 @pytest.mark.parametrize("bad", [0o601, 0o602, 0o604, 0o610, 0o620, 0o640])
-def test_a_secret_that_anybody_else_may_touch_is_refused(tmp_path: Path, bad: int) -> None:
+def test_a_secret_that_another_user_may_touch_is_refused(tmp_path: Path, bad: int) -> None:
     a_key(tmp_path, 1)
     write_new(tmp_path / "token", "secret\n")
     for path in tmp_path.iterdir():

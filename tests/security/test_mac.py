@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundledger.ledger import clock
+from fundledger.ledger.model import clock
 from fundledger.security import canonical
 from fundledger.security.mac import MacKey
 
@@ -86,7 +86,7 @@ FIELDS: dict[str, tuple[Callable[..., bytes], tuple[st.SearchStrategy, ...]]] = 
 @pytest.mark.parametrize("kind", FIELDS)
 @given(data=st.data())
 def test_two_contents_of_a_kind_never_have_one_encoding(kind: str, data: st.DataObject) -> None:
-    """Neighbours included: what leaves one field may turn up in the next."""
+    """The pairs include values that move from one field to the next."""
     encode, fields = FIELDS[kind]
     first = list(data.draw(st.tuples(*fields)))
     second = list(first)
@@ -132,7 +132,7 @@ def test_times_survive_as_microseconds(moment: datetime) -> None:
 
 
 FIRST_OF = [
-    # slots, buffered, what is appended
+    # slots, buffered, appended bytes
     (1, False, b""),
     (2, False, b"\x02\0\0\0"),
     (256, False, b"\0\x01\0\0"),
@@ -142,7 +142,7 @@ FIRST_OF = [
 
 
 @pytest.mark.parametrize(("slots", "buffered", "more"), FIRST_OF)
-def test_a_first_slot_tells_of_its_account_what_is_not_as_it_was_opened(
+def test_a_first_slot_has_the_differences_of_its_account_from_a_new_one(
     slots: int, buffered: bool, more: bytes
 ) -> None:
     assert canonical.first_of(slots, buffered, b"message") == b"message" + more
@@ -180,7 +180,7 @@ def test_a_voucher_has_each_field_at_its_place_whichever_others_it_has(
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 300])
 def test_a_summary_says_how_many_vouchers_it_has(count: int) -> None:
-    """Or the module after the ids could be read as one of them."""
+    """Otherwise the module after the ids could be read as one of them."""
     ids = bytes(range(16)) * count
     fields = (1, 0, 7, ids, 500, 900, 700_000, 12, canonical.GENESIS, 1)
     fixed = struct.pack("<qiqqqiq32sHI", 1, 0, 7, 500, 900, 700_000, 12, bytes(32), 1, count)

@@ -1,12 +1,12 @@
-"""Services run as roles that reach neither files, nor programs, nor guards, nor the other service's database."""
+"""Services run as roles without access to files, programs, guards, or the other service's database."""
 
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from fundledger.app.identity import ACCOUNT, FUND
-from fundledger.app.roles import ROLES
+from fundledger.app.host.postgres.identity import ACCOUNT, FUND
+from fundledger.app.host.postgres.roles import ROLES
 from tests.support.client import Client
 from tests.support.running import RunningService
 

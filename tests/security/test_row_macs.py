@@ -1,4 +1,4 @@
-"""A row matches the MAC that it was written with, and nothing else does."""
+"""A row matches the MAC that it was written with, and no other row does."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -34,7 +34,7 @@ def test_a_row_matches_only_the_mac_that_it_was_written_with(case: str) -> None:
     assert MACS.agree(kind, lambda row: row["fields"], {"fields": fields, "mac_key": version, "mac": mac}) is expected
 
 
-def test_a_row_whose_fields_cannot_be_told_does_not_match() -> None:
+def test_a_row_whose_fields_cannot_be_encoded_does_not_match() -> None:
     def fields_of(row: Any) -> tuple[object, ...]:
         raise KeyError(row)
 

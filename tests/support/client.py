@@ -13,16 +13,18 @@ from yarl import URL
 
 from tests.support.waiting import as_asked
 
-SHED = "there is more to do than can be done"
-"""In the detail of each 503 of a shedder, also where the fund service repeats it of the account service. Nothing was
-done, and a machine that is busy with something else may answer so to any request."""
+SHED = "the service is overloaded"
+"""Part of the detail of each 503 of a shedder, also where the fund service passes on a 503 of the account service.
+
+A request that is answered so has had no effect. On a busy machine any request may be answered so.
+"""
 PATIENCE_S = 30.0
 DEADLINE = "X-Request-Timeout-Ms"
 PROBLEM = "urn:fundledger:problem:"
 
 
 class Answer(NamedTuple):
-    """`json` is None when the body is not JSON."""
+    """A response; `json` is None when the body is not JSON."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -31,7 +33,7 @@ class Answer(NamedTuple):
 
     @property
     def problem(self) -> str | None:
-        """The last part of a problem's type, such as `insufficient-funds`."""
+        """Return the last part of a problem's type, such as `insufficient-funds`."""
         if not isinstance(self.json, dict):
             return None
         type_ = str(self.json.get("type", ""))
@@ -47,10 +49,10 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """`post` and `get` take a path as it goes over the wire; nothing of it is escaped again.
+    """A connection to a service. `post` and `get` take a path as it is sent; they do not escape it again.
 
-    A request that is shed is sent again after `Retry-After`, for PATIENCE_S in all: the same bytes, of which nothing was
-    done. Not one that sends its own deadline, nor any unless `patient`, for tests of shedding itself.
+    A request that is shed is sent again after `Retry-After`, with the same bytes, for PATIENCE_S in all. A request that
+    sets its own deadline is not sent again; without `patient`, which tests of shedding set to false, no request is.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Client:
 
     async def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         url = URL(self.base_url + path, encoded=True)
-        # aiohttp warns of large bytes, not of the same bytes as a file.
+        # aiohttp warns about large bytes, and accepts the same bytes as a file.
         sent_body = body if body is None or len(body) < 1 << 20 else io.BytesIO(body)
         async with self._session.request(method, url, data=sent_body, headers=headers) as response:
             return answer_of(response.status, response.headers, await response.read())
@@ -114,7 +116,7 @@ class Client:
     async def post(
         self, path: str, json: Any = None, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """`json` is encoded; `body` is sent as it is; with neither the body is empty."""
+        """Send a POST request. `json` is encoded; `body` is sent unchanged; with neither the body is empty."""
         if json is not None:
             body = json_.dumps(json).encode()
         return await self.request("POST", path, body, headers)
@@ -122,7 +124,7 @@ class Client:
     async def open_account(
         self, id_: str, type_: str = "merchant_available", owner: str | None = None, currency: str = "CNY"
     ) -> str:
-        """Opens the account unless the same exists; answers its id."""
+        """Open the account unless the same account exists; return its id."""
         members = {"id": id_, "owner": owner or id_.rpartition(":")[0] or id_, "type": type_, "currency": currency}
         answer = await self.post("/v1/accounts", members)
         assert answer.status in (200, 201), answer
@@ -132,7 +134,7 @@ class Client:
         return await self.post("/v1/vouchers", voucher(debit, credit, amount, id_))
 
     async def merchant(self, balance: int = 0, type_: str = "merchant_available", currency: str = "CNY") -> str:
-        """A new account of a new owner, which holds `balance`."""
+        """Open an account of a new owner with this balance."""
         account = await self.open_account(f"merchant:{uuid.uuid4().hex}:{type_}", type_, currency=currency)
         if balance:
             answer = await self.pay(await self.bank(currency), account, balance)
@@ -165,6 +167,6 @@ def line(account: str, side: str, amount: int) -> dict[str, Any]:
 
 
 def voucher(debit: str, credit: str, amount: int, id_: str | None = None, **more: Any) -> dict[str, Any]:
-    """Two lines: `debit` pays `credit`."""
+    """Return a voucher of two lines: `debit` pays `credit`."""
     entries = [line(debit, "debit", amount), line(credit, "credit", amount)]
     return {"id": id_ or new_id(), "type": "pay", "entries": entries, **more}

@@ -1,7 +1,6 @@
-"""A process that a crew can keep. Its order is the path of a unix socket, on which it accepts and closes connections.
+"""A process for the tests of process groups; its configuration is the path of the unix socket that it listens on.
 
-`stubborn` on its command line: SIGTERM does not end it. `young`: it ends with status 3 before it serves.
-`silent`: it never serves.
+Arguments: `stubborn` ignores SIGTERM. `young` ends with status 3 before it serves. `silent` never serves.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The definitions of guards that a release carries, printed anew: `make definitions`."""
+"""Renew the definitions of guards that a release carries: `make definitions`."""
 
 import asyncio
 import shutil
@@ -7,10 +7,10 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
-from fundledger.app.postgres import EmbeddedPostgres
-from fundledger.fund import migrate as fund
-from fundledger.ledger.accounts import Layout
-from fundledger.ledger.migrate import migrate
+from fundledger.app.host.postgres.server import EmbeddedPostgres
+from fundledger.fund.store import migrate as fund
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.migrate import migrate
 from fundledger.reconciliation.definitions import FUND, LEDGER, Manifest, print_manifest
 from tests.support.database import Databases
 from tests.support.running import short_folder
@@ -19,12 +19,12 @@ FOLDER = Path(__file__).parents[2] / "fundledger" / "reconciliation" / "expected
 
 
 def text_of(manifest: Manifest) -> str:
-    """An object a line, so that two changes of it are merged."""
+    """Render a manifest with one object a line, so that two changes of it can be merged."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode() + "\n"
 
 
 async def printed(postgres: Databases) -> dict[str, Manifest]:
-    """The manifests of databases that were only migrated."""
+    """Return the manifests of databases that have been migrated and nothing else."""
     manifests = {}
     for name, schemas in (("ledger", LEDGER), ("fund", FUND)):
         dsn = await postgres.empty()

@@ -1,22 +1,22 @@
-"""A desk of the fund service in this process: on a fund database, beside an account service that really runs."""
+"""An order batcher of the fund service in this process: on a fund database, beside a running account service."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from fundledger.client.account_service import AccountService
-from fundledger.fund.answer import Away, Taken
-from fundledger.fund.desk import Desk
-from fundledger.fund.ids import open_ids
-from fundledger.fund.link import AccountLink
-from fundledger.fund.macs import open_macs
-from fundledger.fund.merchants import Merchants
-from fundledger.fund.order import Kind, Order
-from fundledger.fund.pool import open_pool
-from fundledger.fund.posting import Posting
-from fundledger.fund.recover import Recoverer
-from fundledger.fund.refusal import Refusal
-from fundledger.fund.requests import REQUESTS, Fee, MerchantRequest, Request
+from fundledger.fund.account_gateway import AccountGateway
+from fundledger.fund.batcher import OrderBatcher
+from fundledger.fund.jobs.recover import Recoverer
+from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.refusal import Refusal
+from fundledger.fund.model.requests import REQUESTS, Fee, MerchantRequest, Request
+from fundledger.fund.poster import Posting
+from fundledger.fund.store.macs import open_macs
+from fundledger.fund.store.merchants import Merchants
+from fundledger.fund.store.open_ids import open_ids
+from fundledger.fund.store.pool import open_pool
 from tests.support.fund_ids import KEYS
 
 MODULE = "tester"
@@ -27,7 +27,9 @@ def request_of(kind: str, **members: Any) -> Request:
 
 
 class FundDesk:
-    """Several may stand on one database: each is a worker of its own. Ids are told from those of other tests by `salt`."""
+    """A fund worker without HTTP. Several on one database act as separate workers. `salt` keeps ids apart from those of
+    other tests.
+    """
 
     def __init__(
         self, dsn: str, base_url: str, token: str, *, wait_s: float = 5.0, due_s: float = 0.0, salt: str = ""
@@ -36,11 +38,11 @@ class FundDesk:
         self.dsn = dsn
         self.days_back = 0
         self.accounts = AccountService(base_url, token)
-        self.link = AccountLink(self.accounts)
+        self.link = AccountGateway(self.accounts)
         self._settings = {"batch_max": 500, "wait_s": wait_s, "due_s": due_s}
 
     def now(self) -> datetime:
-        """The time of new orders: the real one, `days_back` days earlier."""
+        """Return the time of new orders: the present, `days_back` days earlier."""
         return datetime.now(UTC) - timedelta(days=self.days_back)
 
     async def __aenter__(self) -> Self:
@@ -50,12 +52,12 @@ class FundDesk:
         return self
 
     async def start_worker(self) -> None:
-        """Make what one worker consists of; whatever worked before is forgotten."""
+        """Build the parts of one worker; an earlier worker is dropped."""
         self.macs = await open_macs(self.pool, KEYS)
         self.merchants = Merchants(self.pool, self.link, self.macs, now=self.now)
         await self.merchants.look()
         self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS), self.macs)
-        self.desk = Desk(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
+        self.desk = OrderBatcher(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
 
     async def __aexit__(self, *_: object) -> None:
@@ -64,7 +66,7 @@ class FundDesk:
         await self.pool.close()
 
     async def merchant(self, name: str = "m", currency: str = "CNY", fee: Fee | None = None, **more: Any) -> str:
-        """The id of a merchant that is there now."""
+        """Create a merchant unless it exists; return its id."""
         id_ = f"{name}-{self.salt}"
         created = await self.merchants.create(
             MerchantRequest(id=id_, name=name, currency=currency, fee=fee, **more), MODULE
@@ -76,7 +78,7 @@ class FundDesk:
         return await self.desk.ask(request_of(kind, **members), module)
 
     async def done(self, kind: str, **members: Any) -> Order:
-        """An order that must have been taken."""
+        """Post an order and require that it is accepted."""
         answer = await self.ask(kind, **members)
         assert isinstance(answer, Taken), answer
         return answer.order
@@ -90,7 +92,7 @@ class FundDesk:
         return 0 if found is None else found.balance.posted
 
     async def of(self, merchant: str) -> tuple[int, int, int]:
-        """What a merchant has: available, pending, and what he owes."""
+        """Return the balances of a merchant: available, pending, receivable."""
         names = ("available", "pending", "receivable")
         return tuple([await self.balance(f"merchant:{merchant}:{name}") for name in names])  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""Where webhooks are sent in tests."""
+"""A webhook endpoint for tests."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ from aiohttp import web
 
 
 class Endpoint:
-    """Listens, and answers as it is told to; `got` are the requests, `status` what they are answered."""
+    """An HTTP server that records requests in `got` and answers them with `status`."""
 
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
@@ -43,7 +43,7 @@ class Endpoint:
 
 
 def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
-    """As Standard Webhooks say: whoever has the secret can tell."""
+    """Return whether a signature is valid by Standard Webhooks; it needs only the secret."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()

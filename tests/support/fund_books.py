@@ -1,4 +1,4 @@
-"""The proof of a fund service that shares its account service with those of other tests."""
+"""The proof of a fund service whose account service is shared with other tests."""
 
 from fundledger.reconciliation.fund.checks import prove_fund as prove
 from fundledger.reconciliation.proof import Proof
@@ -10,7 +10,7 @@ FOREIGN = "an order of the fund service that posts it"
 
 
 async def check_fund(fund: Connection, later: Connection, account: Connection) -> tuple[list[Check], Fund]:
-    """The checks of the fund service alone. All three are in transactions, but `later`."""
+    """Run the checks of the fund service alone. `fund` and `account` are in transactions, `later` is not."""
     proof = Proof()
     await prove(proof, fund, later, account, account_names(account), KEYS)
     assert proof.report.fund is not None
@@ -18,8 +18,10 @@ async def check_fund(fund: Connection, later: Connection, account: Connection) -
 
 
 async def prove_fund(fund_dsn: str, account_dsn: str, salt: str) -> Fund:
-    """Fails the test that calls it unless its orders are right in every respect. Vouchers that are no order's count only
-    where `salt` is in the name of one of their accounts: the others are other tests'.
+    """Fail the calling test unless all orders verify.
+
+    Vouchers without an order count only if an account of theirs has `salt` in its name: the others belong to other
+    tests.
     """
     async with snapshot(fund_dsn) as fund, snapshot(account_dsn) as account, connected(fund_dsn) as later:
         checks, totals = await check_fund(fund, later, account)

@@ -1,4 +1,4 @@
-"""The fund service over HTTP in this process: on a fund database, beside an account service that really runs."""
+"""The fund service over HTTP in this process: on a fund database, beside a running account service."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -10,13 +10,14 @@ import asyncpg
 
 from fundledger.app.fund.server import serving
 from fundledger.app.fund.service import FundService
-from fundledger.app.server import a_listener
-from fundledger.app.settings import Settings
+from fundledger.app.http.process import open_listener
 from fundledger.client.account_service import AccountService
-from fundledger.fund.ids import open_ids
-from fundledger.fund.macs import open_macs
-from fundledger.ratelimit.limiter import Limiter
+from fundledger.fund.store.events import fund_feed
+from fundledger.fund.store.macs import open_macs
+from fundledger.fund.store.open_ids import open_ids
+from fundledger.ratelimit.quota.limiter import Limiter
 from fundledger.security.tokens import Tokens
+from fundledger.settings import Settings
 from tests.support.client import Answer, Client
 from tests.support.fund_ids import KEYS
 from tests.support.running import RunningService, free_port
@@ -30,9 +31,10 @@ NOBODY = "http://127.0.0.1:1"
 async def a_fund_service(
     dsn: str, run_dir: Path, accounts: RunningService | None, *, limiter: Limiter | None = None, wait_s: float = 5.0
 ) -> AsyncIterator[tuple[FundService, str]]:
-    """The service and its URL. Without `accounts`, nobody answers where the account service should be."""
+    """Yield the service and its URL. Without `accounts`, no server listens at the address of the account service."""
     url, token = (NOBODY, "") if accounts is None else (accounts.base_url, accounts.fund_token)
     pool = await asyncpg.create_pool(dsn, min_size=1, max_size=8)
+    ids, macs = await open_ids(pool, KEYS), await open_macs(pool, KEYS)
     port = free_port()
     service = FundService(
         Settings(data_dir=run_dir),
@@ -41,26 +43,27 @@ async def a_fund_service(
         Tokens.of({TOKEN: "tests", OTHER_TOKEN: "others"}),
         run_dir,
         0,
-        await open_ids(pool, KEYS),
-        await open_macs(pool, KEYS),
+        ids,
+        macs,
         batch_max=500,
         wait_s=wait_s,
         due_s=0.0,
+        feed=fund_feed(dsn, pool, macs, "test"),
         limiter=limiter,
     )
-    async with serving(service, a_listener("127.0.0.1", port)):
+    async with serving(service, open_listener("127.0.0.1", port)):
         yield service, f"http://127.0.0.1:{port}"
 
 
 class FundClient(Client):
-    """Ids are told from those of other tests by `salt`."""
+    """A client of the fund service. `salt` keeps ids apart from those of other tests."""
 
     def __init__(self, base_url: str, token: str = TOKEN) -> None:
         super().__init__(base_url, token)
         self.salt = uuid.uuid4().hex[:8]
 
     async def shop(self, name: str = "m", balance: int = 0, **more: Any) -> str:
-        """The id of a new merchant, who has been paid so much."""
+        """Create a merchant that has been paid this balance; return its id."""
         members = {"id": f"{name}-{self.salt}", "name": name, "currency": "CNY", **more}
         answer = await self.post("/v1/merchants", members)
         assert answer.status in (200, 201), answer
@@ -76,7 +79,7 @@ class FundClient(Client):
         return {**named, "currency": "CNY", "channel": f"c-{self.salt}", **more}
 
     async def has(self, merchant: str) -> tuple[int, int, int]:
-        """What a merchant has: available, pending, and what he owes."""
+        """Return the balances of a merchant: available, pending, receivable."""
         answer = await self.get(f"/v1/merchants/{merchant}")
         assert answer.status == 200, answer
         shown = answer.json["balances"]

@@ -1,15 +1,15 @@
-"""The keys of the fund service in tests, and the ids that they make."""
+"""The keys of the fund service in tests, and the ids derived from them."""
 
 from typing import Final
 
-from fundledger.fund.ids import Ids, ids_key
-from fundledger.fund.macs import OrderMacs
+from fundledger.fund.model.ids import Ids, ids_key
+from fundledger.fund.store.macs import OrderMacs
 from fundledger.security.keys import KeyFault
 from fundledger.security.mac import MacKey
 
 
 class TestKeys:
-    """One key, the same in each test."""
+    """A key ring with one key, the same in each test."""
 
     __test__ = False
     current: Final = MacKey(1, bytes(range(100, 132)))

@@ -1,5 +1,6 @@
-"""What docs/fund.md says that orders do to a merchant's money, to payments and to days: a model of the fund service that
-shares no code with it, but for the enumerations.
+"""A model of the fund service as docs/reference/fund.md describes it: balances, payments, and daily limits.
+
+It shares no code with the service except for the enumerations.
 """
 
 from collections.abc import Callable
@@ -7,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from fundledger.fund.order import Kind
+from fundledger.fund.model.order import Kind
 
 LAST_ATTEMPT = 3
-"""Of a chargeback: the merchant owes all of it."""
+"""The last attempt of a chargeback, in which the merchant owes the whole amount."""
 OWN = ("available", "pending", "receivable")
 
 
@@ -40,7 +41,7 @@ class Progress:
 
 @dataclass(eq=False)
 class Shop:
-    """A merchant. `rules`: `(product, effective at, basis points, fixed)`, in the order in which they were made."""
+    """A merchant. `rules`: `(product, effective at, basis points, fixed)`, in the order in which they were created."""
 
     id: str
     limit: int | None
@@ -58,7 +59,7 @@ class Shop:
 
 @dataclass(eq=False)
 class Asked:
-    """An order. `outcome`: what the account service did with the voucher of its present attempt, heard or not."""
+    """An order. `outcome`: the account service's result for the voucher of the present attempt, received or not."""
 
     kind: Kind
     shop: Shop | None
@@ -87,7 +88,7 @@ class Asked:
         return str(self.members["order_no"])
 
     def moves(self) -> dict[str, int]:
-        """By how much the voucher changes the merchant's accounts, and whether it touches the bank's (0)."""
+        """Return the changes of the merchant's accounts by the voucher, and 0 if it touches an account of the bank."""
         n, fee = self.amount, self.fee
         if self.kind is Kind.PAYMENT:
             found = {"pending": n} if self.settle == "later" else {"available": n - fee}
@@ -119,7 +120,7 @@ class Model:
         self.orders: dict[tuple[Kind, str, str], Asked] = {}
         self.now: Callable[[], datetime] | None = None
         self.frozen: set[str] = set()
-        """Names of accounts of the merchant that is asked for, or `bank`, which take neither debits nor credits."""
+        """Frozen accounts, by name within the merchant, or `bank`; they take neither debits nor credits."""
 
     def payments(self, shop: Shop) -> list[Asked]:
         return [o for o in self.orders.values() if o.kind is Kind.PAYMENT and o.shop is shop]
@@ -127,7 +128,7 @@ class Model:
     # --- Before an order is written ---
 
     def reserve(self, order: Asked) -> str | None:
-        """Take what the order needs; the code of the refusal if it does not get it."""
+        """Reserve the amounts of the order; return the code of the refusal, or None."""
         code = {
             Kind.REFUND: self._refund,
             Kind.CHARGEBACK: self._charge_back,
@@ -236,7 +237,9 @@ class Model:
     # --- The account service ---
 
     def post(self, order: Asked, available: int | None = None) -> str:
-        """Post the voucher of an order, once. `available`: what the merchant had at that moment, if not the present."""
+        """Post the voucher of an order, once. `available`: the merchant's balance at that moment, if not the present
+        one.
+        """
         if order.outcome is None:
             moves = order.moves()
             has = {} if order.shop is None else order.shop.has
@@ -263,7 +266,7 @@ class Model:
                 order.shop.has["available"] += order.amount + order.fee
         return order.end_outcome
 
-    # --- When the outcome is known ---
+    # --- Known outcomes ---
 
     def mark(self, order: Asked) -> None:
         assert order.outcome is not None

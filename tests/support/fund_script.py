@@ -1,6 +1,7 @@
-"""A fund service beside a real account service whose answers go by a script, call by call: as the service of the tests
-answers, or refused (frozen accounts), refused for a reason that no repetition removes, lost before or after the voucher was posted, with status 503 for each voucher, or
-never, until the fund worker is killed.
+"""A fund service beside a running account service whose responses follow a script, call by call.
+
+A call is answered normally; refused (frozen accounts); refused for a permanent reason; lost before or after the voucher
+is posted; answered with status 503 for each voucher; or not answered until the fund worker is killed.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import msgspec
 from fundledger.client.account_service import AccountService
 from fundledger.client.faults import OutcomeUnknown, Problem, Refused
 from fundledger.client.types import Account, PostedVoucher, Voucher, VoucherResult
-from fundledger.fund.link import AccountLink
+from fundledger.fund.account_gateway import AccountGateway
 from tests.support.desk import FundDesk
 
 HEARD, BEFORE, AFTER, UNSURE, STOP = "heard", "lost before", "lost after", "503 of one item", "stops"
@@ -27,9 +28,9 @@ T = TypeVar("T")
 
 
 class ScriptedAccounts(AccountService):
-    """`how` the next calls that post are answered. Reads are answered as they are; `on_look` follows each of them.
+    """The account service as the fund service sees it. `how`: the responses of the next calls that post.
 
-    With a `clock`, a voucher was posted at its time.
+    Reads are answered normally; `on_look` runs after each of them. With a `clock`, a voucher has its time.
     """
 
     how = HEARD
@@ -77,7 +78,7 @@ class ScriptedAccounts(AccountService):
     async def _scripted(self, call: Callable[[], Awaitable[T]]) -> T:
         if self.how == BEFORE:
             raise OutcomeUnknown("the request is lost")
-        # A caller that gives up does not stop what is on its way.
+        # A caller that gives up does not cancel the call that it made.
         task = asyncio.ensure_future(call())
         self._arriving.add(task)
         task.add_done_callback(self._arrived)
@@ -94,15 +95,15 @@ class ScriptedAccounts(AccountService):
     def _arrived(self, task: "asyncio.Task[Any]") -> None:
         self._arriving.discard(task)
         if not task.cancelled():
-            task.exception()  # the refusal that nobody reads is no error
+            task.exception()  # marks the exception as retrieved
 
     async def arrived(self) -> None:
-        """Wait until the account service has all that was sent."""
+        """Wait until the account service has received all calls."""
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
 
 class ScriptedDesk(FundDesk):
-    """`at` is the time of new orders."""
+    """A fund worker beside scripted accounts. `at`: the time of new orders."""
 
     accounts: ScriptedAccounts
 
@@ -110,13 +111,15 @@ class ScriptedDesk(FundDesk):
         super().__init__(dsn, base_url, token, wait_s=WAIT_S)
         self.at = at
         self.accounts = ScriptedAccounts(base_url, token)
-        self.link = AccountLink(self.accounts)
+        self.link = AccountGateway(self.accounts)
 
     def now(self) -> datetime:
         return self.at
 
     async def run(self, asked: Awaitable[T], how: str) -> T | None:
-        """What is answered while the account service answers so; None: the worker was killed, and another one works."""
+        """Run an order while the account service responds as scripted. With None, the worker is killed and another one
+        continues.
+        """
         self.accounts.how, self.desk._wait_s = how, WAIT_S if how in (HEARD, STOP, STUCK) else LOST_WAIT_S
         self.accounts.hangs.clear()
         task = asyncio.ensure_future(asked)
@@ -137,5 +140,5 @@ class ScriptedDesk(FundDesk):
         for task in killed:
             task.cancel()
         await asyncio.gather(*killed, return_exceptions=True)
-        self.link = AccountLink(self.accounts)
+        self.link = AccountGateway(self.accounts)
         await self.start_worker()

@@ -1,4 +1,4 @@
-"""Orders of every kind beside their vouchers, made by hand: a fund database and a ledger that say the same."""
+"""Orders of every kind beside their vouchers, created without the service: a fund database and a ledger that agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ import asyncpg
 import msgspec
 from asyncpg.pgproto import pgproto
 
-from fundledger.fund import accounts
-from fundledger.fund.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
-from fundledger.fund.order import PLATFORM, Kind, Order, State
-from fundledger.fund.rows import DAY, PAYMENT, Progress, fields_of_day
-from fundledger.fund.statements import SQL
+from fundledger.fund.model import accounts
+from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
+from fundledger.fund.model.order import PLATFORM, Kind, Order, State
+from fundledger.fund.store.mac_layouts import DAY, PAYMENT, Progress, fields_of_day
+from fundledger.fund.store.queries import SQL
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.ledger import Ledger, posted, voucher
 
@@ -25,7 +25,7 @@ PLATFORMS = {Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE}
 
 
 def an_order(kind: Kind, order_no: str, amount: int, state: State = State.POSTED, **more: Any) -> Order:
-    """As the desk would have made it."""
+    """Return an order as the order batcher creates it."""
     merchant = more.pop("merchant", PLATFORM if kind in PLATFORMS else "m")
     fields = {
         "fee": 0,
@@ -46,7 +46,7 @@ def an_order(kind: Kind, order_no: str, amount: int, state: State = State.POSTED
 
 
 def states(order: Order) -> list[State]:
-    """Those that the order went into after its first."""
+    """Return the states of an order after its first."""
     first = [State.POSTING] if order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED else []
     if order.state in {State.CREATED, State.POSTING}:
         return first
@@ -56,7 +56,7 @@ def states(order: Order) -> list[State]:
 
 
 async def write(fund: "asyncpg.Connection[Any]", orders: Sequence[Order]) -> None:
-    """The rows of orders, and their events."""
+    """Insert orders and their events."""
     places = ", ".join(f"${i + 1}" for i in range(len(COLUMNS)))
     rows = []
     for order in orders:
@@ -87,7 +87,7 @@ ALTER TABLE fund.fee_rules DROP COLUMN mac, DROP COLUMN mac_key;
 ALTER TABLE fund.payouts DROP COLUMN mac, DROP COLUMN mac_key;
 ALTER TABLE outbox.webhooks DROP COLUMN mac, DROP COLUMN mac_key
 """
-"""What 0012_row_macs.sql did is taken back: the database is as the release before had it."""
+"""Reverts 0012_row_macs.sql: the database is as in the release before it."""
 
 
 def payment_mac(progress: Progress) -> bytes:
@@ -111,7 +111,7 @@ class FundWorld:
                 self.opened[name.id] = view.account
 
     async def post(self, order: Order) -> None:
-        """The voucher of its posting."""
+        """Return the voucher that posts the order."""
         if order.kind is Kind.REVERSAL:
             assert order.of_order is not None
             original = voucher_id(order.of_order)
@@ -123,7 +123,7 @@ class FundWorld:
             await self.post_entries(order, order.voucher_id, voucher_type(order.kind), entries_of(order))
 
     async def end(self, order: Order) -> None:
-        """The voucher of its end."""
+        """Return the voucher that ends the order."""
         ending: Any = order.ending
         await self.post_entries(
             order, voucher_id(order.id, "end"), end_voucher_type(ending), end_entries_of(order, ending)
@@ -144,7 +144,7 @@ class FundWorld:
         assert posted(outcome), outcome
 
     async def fill(self) -> None:
-        """Everything has happened once, and everything is right."""
+        """Create one order of each kind and outcome; the books verify."""
         await self.open("m", "CNY")
         await self.open("u", "USD")
         p1 = an_order(Kind.PAYMENT, "p1", 1000, fee=6)

@@ -1,4 +1,4 @@
-"""A worker that stops between its writes and its commit, so that a race can be set up step by step."""
+"""A worker that stops between its writes and its commit, so that a test can set up a race step by step."""
 
 import asyncio
 import contextlib
@@ -6,14 +6,14 @@ import secrets
 from collections.abc import AsyncIterator
 
 from fundledger.ledger import posting
-from fundledger.ledger.batch import Command, Outcome
-from fundledger.ledger.session import COMMIT
+from fundledger.ledger.model.batch import Command, Outcome
+from fundledger.ledger.store.session import COMMIT
 from tests.support.ledger import Ledger
 from tests.support.waiting import eventually
 
 
 class Halfway:
-    """What `post_vouchers` does in one round, without its commit."""
+    """The work of `post_vouchers` in one round, without its commit."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -39,7 +39,8 @@ async def is_waiting_for_a_lock(ledger: Ledger) -> bool:
 
 @contextlib.asynccontextmanager
 async def overtaken(first: Ledger, ours: Command, second: Ledger, theirs: Command) -> AsyncIterator[list]:
-    """`first` has written `ours` and not committed; `second` posts `theirs`, and waits; then `first` commits.
+    """Let one worker overtake another: `first` writes `ours` without a commit, `second` posts `theirs` and waits,
+    `first` commits.
 
     Yields a list with both outcomes.
     """

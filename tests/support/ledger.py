@@ -1,4 +1,4 @@
-"""The ledger without HTTP: accounts, commands, and what became of them."""
+"""The ledger without HTTP: accounts, commands, and their outcomes."""
 
 import asyncio
 import uuid
@@ -11,19 +11,19 @@ from zoneinfo import ZoneInfo
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.ledger.account import Account, Status
-from fundledger.ledger.accounts import AccountView, Layout, NewAccount, Opened, open_accounts, read_accounts
-from fundledger.ledger.batch import Command, Outcome, SetStatus
-from fundledger.ledger.books import Books
-from fundledger.ledger.clock import AccountingCalendar
-from fundledger.ledger.directory import Directory
-from fundledger.ledger.fault import Fault
-from fundledger.ledger.hold import EndHold, Hold, PlaceHold
-from fundledger.ledger.memory import Memory
+from fundledger.faults import Fault
+from fundledger.ledger.context import Books
+from fundledger.ledger.model.account import Account, Status
+from fundledger.ledger.model.batch import Command, Outcome, SetStatus
+from fundledger.ledger.model.clock import AccountingCalendar
+from fundledger.ledger.model.hold import EndHold, Hold, PlaceHold
+from fundledger.ledger.model.voucher import Record, Voucher, digest_of
 from fundledger.ledger.posting import post_vouchers
-from fundledger.ledger.records import read_holds, read_records
-from fundledger.ledger.session import Session
-from fundledger.ledger.voucher import Record, Voucher, digest_of
+from fundledger.ledger.store.accounts import AccountView, Layout, NewAccount, Opened, open_accounts, read_accounts
+from fundledger.ledger.store.directory import Directory
+from fundledger.ledger.store.records import read_holds, read_records
+from fundledger.ledger.store.session import Session
+from fundledger.ledger.store.write_cache import WriteCache
 from fundledger.reconciliation.report import Report
 from fundledger.security.keys import Keys
 from tests.support.database import prove_books
@@ -32,10 +32,10 @@ Line = tuple[Account, int]
 
 
 class Ledger:
-    """One worker's hold on a ledger: a posting session, a connection to read with, a memory of accounts.
+    """The ledger as one worker uses it: a posting session, a connection for reads, a write cache.
 
-    `connection` belongs to the test: what runs beside the test gets a `pool` or a `reading` of its own, since two
-    statements at one time on one connection are an error.
+    `connection` belongs to the test. Work beside the test gets a `pool` or a `reading` of its own, since two concurrent
+    statements on one connection are an error.
     """
 
     def __init__(self, dsn: str, keys: Keys, layout: Layout, ordinal: int = 0) -> None:
@@ -61,7 +61,7 @@ class Ledger:
 
     @asynccontextmanager
     async def reading(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-        """Another connection to read with, beside what goes on on `connection`."""
+        """Open another connection for reads beside the use of `connection`."""
         connection = await asyncpg.connect(self.dsn)
         try:
             yield connection
@@ -69,11 +69,11 @@ class Ledger:
             await connection.close()
 
     def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
-        """A pool for what runs beside the test, such as a service or a daemon."""
+        """Open a pool for work beside the test, such as a service or a background job."""
         return asyncpg.create_pool(self.dsn, min_size=1, max_size=4)
 
     async def worker(self, ordinal: int) -> "Ledger":
-        """Another worker on the same ledger; closed with this one."""
+        """Open another worker on the same ledger; it is closed with this one."""
         worker = await Ledger(self.dsn, self.keys, self.layout, ordinal).start()
         self._workers.append(worker)
         return worker
@@ -91,7 +91,7 @@ class Ledger:
         return (await open_accounts(self.connection, self.directory, self.keys, self.layout, [request]))[0]
 
     async def account(self, id_: str, type_: str = "merchant_available", balance: int = 0, **more: Any) -> Account:
-        """A new account, which holds `balance` in its normal direction, paid by `bank:funding`."""
+        """Open an account and pay `balance`, in its normal direction, from `bank:funding`."""
         account = (await self.open(id_, type_, **more)).view.account
         if balance:
             currency = more.get("currency", "CNY")
@@ -102,8 +102,8 @@ class Ledger:
         return account
 
     def lock_always(self) -> None:
-        """Decide nothing without a lock from now on."""
-        self.session.memory = Memory(0)
+        """Disable the optimistic path from now on."""
+        self.session.memory = WriteCache(0)
 
     async def post(self, *commands: Command) -> list[Outcome | Fault]:
         return await post_vouchers(self.session, self.books, commands)
@@ -125,16 +125,16 @@ class Ledger:
         return (await read_accounts(self.connection, self.directory, self.layout, [account.id]))[account.id]
 
     async def status(self, account: Account) -> Status:
-        """As it is stored, also of an account whose books do not verify."""
+        """Return the stored status, also of an account that does not verify."""
         statement = "SELECT max(CASE WHEN suspect THEN 4 ELSE status END) FROM ledger.sub_accounts WHERE account_number = $1 AND status <> 5"
         return Status(await self.connection.fetchval(statement, account.number))
 
     async def posted(self, account: Account) -> int:
-        """In its normal direction."""
+        """Return the posted balance in the account's normal direction."""
         return (await self.view(account)).posted
 
     async def record(self, id_: UUID, module: str = "dev") -> Record | None:
-        """What the vouchers table says of a module's id."""
+        """Return the record of a module's voucher id."""
         found = await read_records(self.connection, self.directory, {(module, id_)})
         return found[0][0] if found else None
 
@@ -145,7 +145,7 @@ class Ledger:
         return int(await self.connection.fetchval(f"SELECT count(*) FROM ledger.{table}"))
 
     async def state(self) -> dict[str, list[tuple[object, ...]]]:
-        """Every row of every table, to show that something wrote nothing."""
+        """Return every row of every table, to show that an action wrote nothing."""
         tables = (
             "buffered_entries",
             "accounts",
@@ -171,7 +171,7 @@ class Ledger:
 
 
 async def together(*posts: Any) -> list[Any]:
-    """Await all of them at once."""
+    """Await all of them concurrently."""
     return list(await asyncio.gather(*posts))
 
 
@@ -184,7 +184,7 @@ def posted(outcome: Outcome | Fault) -> bool:
 
 
 def code(outcome: Outcome | Fault) -> str:
-    """One word for an outcome: the refusal's code, `posted`, or the name of the fault."""
+    """Return an outcome as one word: the refusal's code, `posted`, or the name of the fault."""
     if isinstance(outcome, Fault):
         return type(outcome).__name__
     return "posted" if outcome.refusal is None else str(outcome.refusal.code)
@@ -202,9 +202,9 @@ def voucher(
     unknown: str | None = None,
     module: str = "dev",
 ) -> Voucher:
-    """As the service makes it from a body. A line is `(account, signed amount)`, a credit is positive.
+    """Return a voucher as the service makes it from a body. A line is `(account, signed amount)`; a credit is positive.
 
-    `hold_id` without `hold` names a hold that does not exist, as if it had been kept on the first line's account.
+    `hold_id` without `hold` names a hold that does not exist, as if it had been placed on the first line's account.
     """
     asked = [(account.id, amount) for account, amount in lines] + ([(unknown, 0)] if unknown else [])
     held = hold.id if hold is not None else hold_id
@@ -229,7 +229,7 @@ def voucher(
 
 
 def transfer(debit: Account, credit: Account, amount: int, id_: UUID | None = None, **more: Any) -> Voucher:
-    """`debit` is debited, `credit` is credited."""
+    """Return a voucher that debits `debit` and credits `credit`."""
     return voucher((debit, -amount), (credit, amount), id_=id_, **more)
 
 
@@ -251,7 +251,7 @@ def expire(hold: Hold) -> EndHold:
 
 
 async def accounts_by_shard(ledger: Ledger, balance: int = 0) -> dict[int, list]:
-    """Two merchants in each shard."""
+    """Open two merchants in each shard."""
     found: dict[int, list] = {shard: [] for shard in range(ledger.layout.shards)}
     i = 0
     while any(len(accounts) < 2 for accounts in found.values()):

@@ -1,4 +1,4 @@
-"""How long tests look that could look for ever: shortly, unless `FUNDLEDGER_TEST_LONG=1` says otherwise."""
+"""The size of tests that sample their input: small, unless `FUNDLEDGER_TEST_LONG=1` is set."""
 
 import os
 from typing import Final, TypeVar
@@ -8,5 +8,5 @@ T = TypeVar("T")
 
 
 def unless_long(short: T, long: T) -> T:
-    """`short` in CI and on a developer's machine; `long` where somebody has the time."""
+    """Return `short` in CI and on a developer's machine, `long` in a long run."""
     return long if LONG else short

@@ -1,7 +1,7 @@
-"""Limits over HTTP, as a caller and an operator meet them: a running service with policies of its own, and what it says.
+"""Limits over HTTP, for callers and operators: a running service with policies of its own, and its responses.
 
-A machine that is too slow makes workers believe that their store is away, for a moment. Where a test counts tokens it
-is `undisturbed`: what failed while that happened is tried again, with merchants of its own.
+On a slow machine workers may treat the store as unavailable for a moment. A test that counts tokens is therefore
+`undisturbed`: if it fails during such a moment, it is repeated with new merchants.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from fundledger.ratelimit.policies import parse
+from fundledger.ratelimit.quota.policies import parse
 from tests.support.client import Answer, Client, new_id, voucher
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 IANA = "https://iana.org/assignments/http-problem-types#"
 TRANSIT = "payout_transit:CNY"
 PAYS = 3
-"""What a merchant of these tests may pay at once; another one every ten seconds."""
+"""The burst of payments of a merchant; another token comes every ten seconds."""
 LIMITS = """
 version = 3
 
@@ -70,11 +70,11 @@ shadow = true
 assert f"burst = {PAYS}\n" in LIMITS
 
 
-# --- Saying it ------------------------------------------------------------------------------------------------------
+# --- Headers and problems -------------------------------------------------------------------------------------------
 
 
 def items_of(header: str) -> list[tuple[str, dict[str, int]]]:
-    """A structured-field list (RFC 9651) of strings with whole numbers as parameters; anything else is an error."""
+    """Parse a structured-field list (RFC 9651) of strings with whole numbers as parameters; reject anything else."""
     found, at = [], 0
     item, parameter = (
         re.compile(r'"((?:[^"\\\x00-\x1f\x7f]|\\["\\])*)"'),
@@ -97,7 +97,7 @@ def items_of(header: str) -> list[tuple[str, dict[str, int]]]:
 
 
 def says_where_one_stands(headers: Any, *policies: str) -> dict[str, int]:
-    """The parameters of `RateLimit`, once both headers are what the draft asks for."""
+    """Return the parameters of `RateLimit`, after a check of both headers against the draft."""
     told = items_of(headers["RateLimit-Policy"])
     assert [name for name, _ in told] == list(policies)
     assert all(set(p) == {"q", "w"} and p["q"] >= 0 and p["w"] > 0 for _, p in told)
@@ -109,7 +109,7 @@ def says_where_one_stands(headers: Any, *policies: str) -> dict[str, int]:
 
 
 def is_denied(answer: Answer, policy: str) -> int:
-    """A 429 in full; the seconds of its Retry-After."""
+    """Assert that a response is a complete 429; return the seconds of its Retry-After."""
     assert answer.status == 429, answer
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json
@@ -133,7 +133,7 @@ def is_denied(answer: Answer, policy: str) -> int:
 
 
 def is_not_served(answer: Answer, reason: str) -> bool:
-    """A 503 of ours, for want of capacity."""
+    """Assert that a response is a 503 of the service for lack of capacity."""
     assert answer.status == 503, answer
     assert answer.json["type"] == IANA + "temporary-reduced-capacity"
     assert "violated-policies" not in answer.json
@@ -143,7 +143,7 @@ def is_not_served(answer: Answer, reason: str) -> bool:
     return True
 
 
-# --- Asking it ------------------------------------------------------------------------------------------------------
+# --- Requests -------------------------------------------------------------------------------------------------------
 
 
 class Limited:
@@ -153,14 +153,14 @@ class Limited:
         self.service = service
         self.file = file
         self._calm_at = -1.0
-        """Failures of the store when nothing was spent last."""
+        """Failures of the store when the quotas were last untouched."""
 
     def one(self) -> Client:
-        """Over one connection, to one worker."""
+        """Open a client with one connection, to one worker."""
         return Client(self.service.base_url, self.service.token, connections=1)
 
     async def change(self, text: str) -> None:
-        """Until every worker has it; what it means is decided by this version from then on."""
+        """Write the limits file, and wait until every worker uses it."""
         version = parse(text).version
         self.file.write_text(text)
 
@@ -170,7 +170,7 @@ class Limited:
         await eventually(all_have_it, "every worker has the new limits")
 
     async def limits(self, **query: str) -> dict[str, Any]:
-        """What `GET /debug/limits` says over a new connection, to whichever worker."""
+        """Return the response of `GET /debug/limits` over a new connection, from any worker."""
         async with self.one() as client:
             text = "&".join(f"{name}={value}" for name, value in query.items())
             answer = await client.get(f"/debug/limits?{text}" if text else "/debug/limits")
@@ -182,7 +182,7 @@ class Limited:
         return int(found[0])
 
     async def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """By name, then by the values of the labels, in their order."""
+        """Return the metrics by name, then by the values of the labels, in their order."""
         async with self.one() as client:
             page = (await client.get("/metrics")).body.decode()
         found: dict[str, dict[tuple[str, ...], float]] = {}
@@ -194,7 +194,7 @@ class Limited:
         return found
 
     async def counted(self, name: str, *labels: str) -> float:
-        """Of a counter, all whose labels contain these."""
+        """Return the sum of a counter over the series whose labels contain these."""
         series = (await self.metrics()).get(name, {})
         return sum(value for key, value in series.items() if set(labels) <= set(key))
 
@@ -222,7 +222,7 @@ class Limited:
         raise AssertionError("this machine is too slow: the store was away five times in a row")
 
     async def calm(self) -> None:
-        """Every worker counts in the store, and a new merchant has all of its quota."""
+        """Wait until every worker counts in the store and a new merchant has its whole quota."""
 
         async def is_calm() -> bool:
             said = [await self.limits(merchant=f"m:{new_id()}", account="a") for _ in range(8)]
@@ -241,7 +241,7 @@ class Limited:
 
 @contextlib.asynccontextmanager
 async def a_limited_service() -> AsyncIterator[Limited]:
-    """Its books are proved at the end."""
+    """Start a service with limits; prove its books at the end."""
     folder = short_folder()
     file = folder / "limits.toml"
     file.write_text(LIMITS)
@@ -259,7 +259,7 @@ async def a_limited_service() -> AsyncIterator[Limited]:
 
 
 async def funded(client: Client, balance: int = 1000) -> str:
-    """A new merchant's account, with money that no policy counted."""
+    """Open an account of a new merchant, with money that no policy counted."""
     account = await client.merchant()
     await client.open_account(TRANSIT, "payout_transit", "platform")
     assert (await client.post("/v1/vouchers", fund(account, balance))).status == 201
@@ -267,7 +267,7 @@ async def funded(client: Client, balance: int = 1000) -> str:
 
 
 def fund(account: str, amount: int) -> dict[str, Any]:
-    """A voucher of the class confirm: money comes back from transit, which `funded` opened."""
+    """Return a voucher of the class confirm: money returns from transit, which `funded` opened."""
     return voucher(TRANSIT, account, amount)
 
 

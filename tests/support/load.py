@@ -21,15 +21,17 @@ class Admits(Protocol):
 
 @dataclass(frozen=True)
 class Server:
-    """A commit of n takes `commit_s + n * each_s`; meanwhile the next batch gathers, up to `batch_max`."""
+    """A server with group commit: n requests take `commit_s + n * each_s`; meanwhile the next batch gathers, up to
+    `batch_max`.
+    """
 
     commit_s: float = 0.003
     each_s: float = 0.001
     batch_max: int = 100
-    slow: Callable[[float], float] = lambda _: 0.0  # added to a commit that begins at this time
+    slow: Callable[[float], float] = lambda _: 0.0  # seconds added to a commit that begins at this time
 
     def capacity(self) -> float:
-        """Per second, in full batches."""
+        """Return the capacity per second, in full batches."""
         return self.batch_max / (self.commit_s + self.batch_max * self.each_s)
 
 
@@ -38,12 +40,12 @@ class Source:
     api_class: ApiClass
     rate: float  # 1/s
     merchant: str | None = None
-    own_s: float | None = None  # asks something else, which takes so long whatever else is going on
+    own_s: float | None = None  # seconds of a request that does not use the server
 
 
 @dataclass
 class Account:
-    """Of one source: what became of its requests, from `since` on."""
+    """The outcomes of one source's requests, from `since` on."""
 
     offered: int = 0
     shed: dict[str, int] = field(default_factory=dict)
@@ -64,7 +66,9 @@ def run(
     each_tick: Callable[[float], None] = lambda _: None,
     seed: int = 1,
 ) -> list[Account]:
-    """`accounts[i]` is of `sources[i]`; `load(now)`, at most 1, is the part of the rates that is offered."""
+    """Simulate the sources; `accounts[i]` is for `sources[i]`. `load(now)`, at most 1, is the part of the rates that is
+    offered.
+    """
     chance = random.Random(seed)
     accounts = [Account() for _ in sources]
     total = sum(source.rate for source in sources)
@@ -72,7 +76,7 @@ def run(
     indexes = range(len(sources))
     waiting: list[tuple[float, int]] = []
     batch: list[tuple[float, int]] = []
-    alone: list[tuple[float, float, int]] = []  # until, since, source; each source of these takes a constant time
+    alone: list[tuple[float, float, int]] = []  # until, since, source: requests with a constant time
     batch_ends = tick_at = float("inf")
     arrives = chance.expovariate(total)
     tick_at = 0.0
@@ -123,5 +127,5 @@ def run(
 
 
 def jain(values: list[float]) -> float:
-    """1: all have the same; 1/n: one has everything."""
+    """Return Jain's fairness index: 1 if all have the same, 1/n if one has everything."""
     return sum(values) ** 2 / (len(values) * sum(value * value for value in values))

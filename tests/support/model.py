@@ -1,4 +1,4 @@
-"""The ledger as a few dictionaries: what must come of each command, written down a second time and more plainly."""
+"""A model of the ledger in a few dictionaries: the expected outcome of each command."""
 
 import copy
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.ledger.account import Status
-from fundledger.ledger.chart import CHART
-from fundledger.ledger.refusal import FINAL
+from fundledger.ledger.model.account import Status
+from fundledger.ledger.model.chart import CHART
+from fundledger.ledger.model.refusal import FINAL
 
 Said = tuple[str, bool]
-"""A code or `posted`, and whether it is a repeat's answer."""
+"""A code or `posted`, and whether the answer is a replay."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A voucher as it was asked for. Amounts are signed, a credit is positive."""
+    """A voucher as it was requested. Amounts are signed; a credit is positive."""
 
     id: UUID
     lines: tuple[tuple[str, int], ...]
@@ -41,7 +41,7 @@ class ModelAccount:
 
     @property
     def available(self) -> int:
-        """In its normal direction; `posted` is signed."""
+        """Return the available amount in the account's normal direction; `posted` is signed."""
         return CHART[self.type].normal * self.posted - self.held
 
 
@@ -198,5 +198,5 @@ class Model:
         return "changed", unchanged
 
     def balances(self) -> dict[str, tuple[Any, ...]]:
-        """`(posted in the normal direction, held, status)` of each account."""
+        """Return `(posted in the normal direction, held, status)` of each account."""
         return {name: (CHART[a.type].normal * a.posted, a.held, int(a.status)) for name, a in self.accounts.items()}

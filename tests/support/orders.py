@@ -1,10 +1,10 @@
-"""Orders and their events in a fund database, written as the fund service does, without it."""
+"""Orders and their events in a fund database, inserted in the service's format without the service."""
 
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from fundledger.fund.order import Kind, Order, State
+from fundledger.fund.model.order import Kind, Order, State
 from tests.support.fund_ids import MACS
 
 INSERT_ORDER = """
@@ -29,7 +29,7 @@ async def an_order(
     posted_at: datetime | None = None,
     told: bool = True,
 ) -> int:
-    """An order in this state, and its event, whose seq is answered."""
+    """Insert an order in this state, and its event; return the event's seq."""
     id_ = uuid.uuid4()
     posted_at = posted_at or datetime.now(UTC)
     posted = None if state in ("posting", "refused") else posted_at

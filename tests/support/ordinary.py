@@ -1,4 +1,4 @@
-"""An ordinary user's way to run `fundledger`, also where the tests run as root."""
+"""A way to run `fundledger` as an ordinary user, also where the tests run as root."""
 
 import os
 import pwd
@@ -14,18 +14,18 @@ ROOT = Path(__file__).parents[2]
 
 
 class NotPossible(Exception):
-    """An ordinary user cannot run the program here; the message says why."""
+    """An ordinary user cannot run the program here; the message states the reason."""
 
 
 class User(NamedTuple):
-    """A user that commands are run as. `uid` is None: the user of the tests."""
+    """A user that runs commands. `uid` is None for the user of the tests."""
 
     uid: int | None
     gid: int | None
     tools: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        """With `fundledger` on the path."""
+        """Return the environment with `fundledger` on the path."""
         kept = {name: os.environ[name] for name in ("LANG", "TZ") if name in os.environ}
         path = f"{self.tools}:/usr/local/bin:/usr/bin:/bin"
         return {**kept, "PATH": path, "HOME": str(self.tools), "PYTHONDONTWRITEBYTECODE": "1", **more}
@@ -39,12 +39,12 @@ class User(NamedTuple):
 
 
 def this_user(folder: Path) -> User:
-    """The user of the tests, whoever it is; `folder` gets the command."""
+    """Return the user of the tests, root or not; the command is installed in `folder`."""
     return User(None, None, _tools(folder, Path(sys.executable)))
 
 
 def ordinary_user(folder: Path) -> User:
-    """The user of the tests if it is an ordinary one, else `nobody`. Raises NotPossible."""
+    """Return the user of the tests if it is an ordinary one, otherwise `nobody`. Raise NotPossible."""
     if os.geteuid() != 0:
         return this_user(folder)
     try:
@@ -59,7 +59,7 @@ def ordinary_user(folder: Path) -> User:
 
 
 def _tools(folder: Path, interpreter: Path) -> Path:
-    """A folder with `fundledger`, run by this interpreter with the packages of the tests."""
+    """Create a folder with a `fundledger` command that uses this interpreter and the packages of the tests."""
     script = folder / "fundledger"
     packages = f"{ROOT}:{sysconfig.get_path('purelib')}"
     library = f'LD_LIBRARY_PATH="{_library(interpreter)}" '
@@ -69,9 +69,9 @@ def _tools(folder: Path, interpreter: Path) -> Path:
 
 
 def _interpreter(folder: Path, user: pwd.struct_passwd) -> Path:
-    """One of this version that the user can run: this one, the system's, or a copy of this one."""
+    """Return an interpreter of this version that the user can run: this one, the system's, or a copy of this one."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    real = Path(sys.executable).resolve()
+    real = Path(sys.base_prefix, "bin", name)
     for path in (real, Path("/usr/local/bin") / name, Path("/usr/bin") / name):
         if path.exists() and _others_reach(path) and _runs(path, user):
             return path
@@ -88,7 +88,7 @@ def _interpreter(folder: Path, user: pwd.struct_passwd) -> Path:
 
 
 def _library(interpreter: Path) -> Path:
-    """Where its shared library is: the path that was linked into a copy is that of the original."""
+    """Return the folder of an interpreter's shared library: a copied program still refers to the original path."""
     return interpreter.resolve().parent.parent / "lib"
 
 
@@ -106,5 +106,5 @@ def _runs(path: Path, user: pwd.struct_passwd) -> bool:
 
 
 def _others_reach(path: Path) -> bool:
-    """Whether all folders above may be passed by others."""
+    """Return whether other users may pass through all folders above."""
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)

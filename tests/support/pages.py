@@ -1,4 +1,4 @@
-"""What a page of metrics says, as numbers to compare."""
+"""Numbers of metrics pages and snapshots, to compare."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from fundledger.app.metrics import Snapshot
+from fundledger.app.account.metrics import Snapshot
 
 Numbers = dict[str, float]
 
 
 def counters(page: bytes) -> Numbers:
-    """What must never go back: counters, and the buckets, counts and sums of histograms."""
+    """Return the series that must never decrease: counters, and the buckets, counts and sums of histograms."""
     return _samples(page, {"counter", "histogram"})
 
 
@@ -39,14 +39,14 @@ def series(page: bytes) -> int:
 
 
 def counted(snapshot: Snapshot) -> Numbers:
-    """The counters of a snapshot by their path: the same as `counters`, for those who compare thousands."""
+    """Return the counters of a snapshot by their path: as `counters`, fast enough to compare thousands."""
     copy = msgspec.json.decode(msgspec.json.encode(snapshot), type=Snapshot)
     copy.forget_gauges()
     return numbers(msgspec.to_builtins(copy))
 
 
 def numbers(value: Any, path: str = "") -> Numbers:
-    """Every number in a tree, by its path."""
+    """Yield every number in a tree, by its path."""
     if isinstance(value, int | float):
         return {path: value}
     below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
@@ -54,7 +54,7 @@ def numbers(value: Any, path: str = "") -> Numbers:
 
 
 def gone_back(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """Whatever is less than it was, or is not there any more."""
+    """Return the series that decreased or disappeared."""
     return [
         f"{name}: {value}, then {after.get(name)}" for name, value in before.items() if not after.get(name, -1) >= value
     ]

@@ -1,4 +1,4 @@
-"""What Postgres says of how it would run a statement."""
+"""Postgres's plans of statements."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from fundledger.ledger.session import _SETTINGS
+from fundledger.ledger.store.session import _SETTINGS
 
 
 async def plan_of(
     connection: "asyncpg.Connection[asyncpg.Record]", statement: str, *, like_a_lane: bool
 ) -> dict[str, Any]:
-    """The generic plan: what a prepared statement gets, whatever its parameters.
+    """Return the generic plan, which a prepared statement gets for any parameters.
 
-    `like_a_lane`: with the settings of a posting session; else with the server's own.
+    `like_a_lane`: with the settings of a posting session; otherwise with those of the server.
     """
     async with connection.transaction():
         for name, value in _SETTINGS.items() if like_a_lane else ():
@@ -35,5 +35,5 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def scanned(plan: dict[str, Any]) -> list[str]:
-    """The tables that are read from end to end."""
+    """Return the tables that a plan reads from end to end."""
     return [node["Relation Name"] for node in nodes(plan) if node["Node Type"].endswith("Seq Scan")]

@@ -18,7 +18,7 @@ _RESULTS = ("row", "+ ", "- ", "locked ", "error ", "none")
 
 @dataclasses.dataclass
 class Call:
-    """A line `with` or `again`, and what has to come of it."""
+    """A line `with` or `again`, and its expected effect."""
 
     arguments: str
     again: bool
@@ -39,7 +39,7 @@ class Block:
 
 
 def read_cases(path: Path) -> tuple[dict[str, dict[str, str]], list[Block]]:
-    """`({table: default values}, blocks)`. Raises ValueError at a line that it cannot read."""
+    """Return `({table: default values}, blocks)`. Raise ValueError at a line that is not valid."""
     defaults: dict[str, dict[str, str]] = {}
     blocks: list[Block] = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -76,7 +76,7 @@ def label(text: str) -> UUID:
 
 
 def parse(text: str, kind: str, now: dt.datetime) -> Any:
-    """A value of this SQL type. `now`: the start of the transaction."""
+    """Return a value of this SQL type. `now`: the start of the transaction."""
     if text == "null":
         return None
     if kind.endswith("[]"):
@@ -127,7 +127,7 @@ def shown(value: Any, now: dt.datetime) -> str:
         return f"({','.join(shown(part, now) for part in value)})"
     text = str(value)
     if re.match(r"[\[{]", text):
-        with contextlib.suppress(ValueError):  # as the server writes it: some spaces more or fewer
+        with contextlib.suppress(ValueError):  # the server's own format has other spaces
             return _unlabelled(json.dumps(json.loads(text), separators=(",", ":")))
     return text.replace("\n", " ") if text else "''"
 
@@ -140,7 +140,7 @@ def _unlabelled(text: str) -> str:
 def shown_pairs(values: Iterable[tuple[str, Any]], now: dt.datetime) -> str:
     parts = []
     for name, value in values:
-        # Seconds up to now depend on the machine: whole minutes do not.
+        # Seconds up to now depend on the machine; whole minutes do not.
         seconds = name.endswith("_s") and isinstance(value, float)
         if value is not None:
             parts.append(f"{name}={round(value / 60)}m" if seconds else f"{name}={shown(value, now)}")

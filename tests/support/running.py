@@ -1,4 +1,4 @@
-"""A really running `fundledger serve`, as a newcomer would start it: own data directory, own port, own environment."""
+"""A running `fundledger serve`, started as by a newcomer: own data directory, own port, own environment."""
 
 import asyncio
 import contextlib
@@ -23,18 +23,24 @@ START_S = 90.0
 STOP_S = 90.0
 MEMORY = "/dev/shm"
 MEMORY_BYTES_MIN = 4 << 30
-"""Of whatever is made meanwhile: the largest service of a test has less than one."""
+"""Free memory that a data directory in memory needs; the largest service of a test takes less."""
 
+WORKER = "fundledger.app.account.server"
+FUND_WORKER = "fundledger.app.fund.server"
+JOBS = "fundledger.app.fund.daemons"
+SIMULATOR = "fundledger.fund.channels.simulator"
+MODULES = (WORKER, FUND_WORKER, JOBS, SIMULATOR)
 
 PORTS = 20000
-"""The first of the ports of the tests: below those that the kernel gives to connections, so that none takes one of them
-between its choice and its use."""
+"""The first of the ports of the tests. They are below the range that the kernel gives to connections, so that no
+connection takes a port between its choice and its use.
+"""
 PORTS_OF_RUNNER = 1500
 _ports = itertools.cycle(range(PORTS_OF_RUNNER))
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and that no other process of this run of the tests chooses."""
+    """Return a port that is free and that no other process of this test run chooses."""
     runner = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for at in itertools.islice(_ports, PORTS_OF_RUNNER):
         port = PORTS + runner % 8 * PORTS_OF_RUNNER + at
@@ -45,9 +51,10 @@ def free_port() -> int:
 
 
 def short_folder() -> Path:
-    """A new folder whose path is short enough for a unix socket; the embedded Postgres may pass through it.
+    """Create a folder whose path is short enough for a unix socket and that the embedded Postgres may pass through.
 
-    In memory where there is room: a new database is 300 files, which take a disk ten times as long as the test itself.
+    It is in memory where there is room: a new database is 300 files, which take ten times as long on a disk as the test
+    itself.
     """
     folder = Path(tempfile.mkdtemp(prefix="fl-", dir=_place()))
     folder.chmod(0o711)
@@ -62,10 +69,10 @@ def _place() -> str:
 
 
 class RunningService:
-    """One service on a data directory, or both of them with `fund`.
+    """One service on a data directory, or both with `fund`.
 
-    `start` and `stop` may follow each other any number of times on the same data; `remove` ends it for good. `env`
-    overrides what the service gets; a value of None takes a variable away.
+    `start` and `stop` may follow each other any number of times on the same data; `remove` ends the service
+    permanently. `env` overrides the environment of the service; a value of None removes a variable.
     """
 
     def __init__(
@@ -127,12 +134,14 @@ class RunningService:
 
     @property
     def simulator_token(self) -> str:
-        """Of the simulator that this service started."""
+        """Return the token of the simulator that this service started."""
         return (self.data_dir / "simulator-token").read_text().strip()
 
     @property
     def fund_token(self) -> str:
-        """Of the module that the fund service is; where that does not run here, it has to exist before the start."""
+        """Return the token of the fund service's module; if that service does not run here, create the token before the
+        start.
+        """
         path = self.data_dir / "fund-token"
         if self.process is None:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -177,7 +186,7 @@ class RunningService:
         return self.process is not None and self.process.poll() is None
 
     async def ended(self, within_s: float = STOP_S) -> int:
-        """The exit status of the supervisor, once it has ended by itself."""
+        """Wait for the supervisor to end unasked; return its exit status."""
         process = self.process
         assert process is not None
         await eventually(lambda: process.poll() is not None, "the service ends", within_s)
@@ -185,7 +194,7 @@ class RunningService:
         return process.returncode
 
     async def stop(self, within_s: float = STOP_S) -> int:
-        """SIGTERM, as an operator stops it; answers the exit status."""
+        """Send SIGTERM, as an operator does; return the exit status."""
         process = self.process
         assert process is not None
         if process.poll() is None:
@@ -197,32 +206,32 @@ class RunningService:
             raise NeverHappened(f"{error}\n{self.log_tail()}") from None
 
     def kill(self) -> None:
-        """SIGKILL of the supervisor alone."""
+        """Send SIGKILL to the supervisor alone."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def worker_pids(self) -> list[int]:
-        """The workers of this service, also those whose supervisor was killed."""
-        return self._pids_of("fundledger.app.server")
+        """Return the workers of this service, also those of a killed supervisor."""
+        return self._pids_of(WORKER)
 
     def fund_pids(self) -> list[int]:
-        """The workers of the fund service, likewise."""
-        return self._pids_of("fundledger.app.fund.server")
+        """Return the workers of the fund service, also those of a killed supervisor."""
+        return self._pids_of(FUND_WORKER)
 
     def daemons_pids(self) -> list[int]:
-        """The processes of its daemons, likewise."""
-        return self._pids_of("fundledger.app.fund.daemons")
+        """Return the processes of its background jobs, also those of a killed supervisor."""
+        return self._pids_of(JOBS)
 
     def simulator_pids(self) -> list[int]:
-        """The simulator, one at most, likewise."""
-        return self._pids_of("fundledger.fund.channels.simulator")
+        """Return the simulator's process, at most one, also that of a killed supervisor."""
+        return self._pids_of(SIMULATOR)
 
-    def _pids_of(self, module: str) -> list[int]:
-        return sorted(pid for pid, command in self._processes() if module in command.split(" "))
+    def _pids_of(self, *modules: str) -> list[int]:
+        return sorted(pid for pid, command in self._processes() if not {*modules}.isdisjoint(command.split(" ")))
 
     def postgres_pid(self) -> int | None:
-        """The embedded Postgres, None when it does not run."""
+        """Return the process of the embedded Postgres, None when it does not run."""
         try:
             pid = int((self.data_dir / "postgres" / "postmaster.pid").read_text().split("\n")[0])
         except (OSError, ValueError):
@@ -230,12 +239,14 @@ class RunningService:
         return pid if Path(f"/proc/{pid}").exists() else None
 
     def valkey_pid(self) -> int | None:
-        """The embedded Valkey, None when it does not run."""
+        """Return the process of the embedded Valkey, None when it does not run."""
         mark = f"{self.data_dir}/run/valkey.sock"
         return next((pid for pid, command in self._processes() if "valkey-server" in command and mark in command), None)
 
     def kill_everything(self) -> None:
-        """SIGKILL of all processes, Valkey with its supervisor: what a power failure leaves, but for the disk."""
+        """Send SIGKILL to all processes, Valkey with its supervisor: the effect of a power failure, except for the
+        disk.
+        """
         pids = self._served_by()
         if self.process is not None:
             self.process.kill()
@@ -245,10 +256,10 @@ class RunningService:
                 os.kill(pid, signal.SIGKILL)
 
     def _served_by(self) -> list[int]:
-        return [*self.worker_pids(), *self.fund_pids(), *self.daemons_pids(), *self.simulator_pids()]
+        return self._pids_of(*MODULES)
 
     async def remove(self) -> None:
-        """Stop, and take the data away."""
+        """Stop, and delete the data."""
         if self.is_running():
             await self.stop()
         self.kill_everything()
@@ -256,7 +267,7 @@ class RunningService:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def verify(self) -> dict[str, Any]:
-        """What `fundledger verify --json` says of the books."""
+        """Return the report of `fundledger verify --json`."""
         done = await run("verify", "--json", env=self.environment, cwd=self.folder)
         try:
             return dict(json.loads(done.stdout))
@@ -271,9 +282,9 @@ class RunningService:
         return [] if pid is None else [pid]
 
     def _processes(self) -> Iterator[tuple[int, str]]:
-        """Processes that have this service's data directory, or a path in it, on their command line.
+        """Return the processes with this service's data directory, or a path in it, on their command line.
 
-        The environment of those that hold keys can be read by root only.
+        Only root can read the environment of processes that hold keys.
         """
         folder = os.fsencode(Path(self.environment["FUNDLEDGER_DATA_DIR"]).resolve())
         for path in Path("/proc").glob("[0-9]*"):
@@ -284,7 +295,7 @@ class RunningService:
 
 
 def clean_environment(overrides: Mapping[str, str | None]) -> dict[str, str]:
-    """This process's environment without its own settings of the service, then `overrides`."""
+    """Return this process's environment without its settings of the service, then `overrides`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
     return {name: value for name, value in {**inherited, **overrides}.items() if value is not None}
 

@@ -1,18 +1,19 @@
-"""Snapshots with something in every field, so that a field that somebody forgets to add up is noticed."""
+"""Snapshots with a number in every field, so that a field missing from a sum is noticed."""
 
 from typing import Any, get_args, get_origin
 
 import msgspec
 
-from fundledger.app.hotkeys import Window
-from fundledger.app.metrics import REQUEST_S, SECONDS, Histogram, Snapshot
+from fundledger.app.account.metrics import Snapshot
+from fundledger.app.http.admission.hot_keys import Window
+from fundledger.app.http.metrics.counters import REQUEST_S, SECONDS, Histogram
 
 BOUNDS = {"latencies": REQUEST_S, "commits": SECONDS}
 TEXTS = {"mode": "fallback"}
 
 
 def filled(worker: str, n: int) -> Snapshot:
-    """Every number in it is `n`, or has to do with it."""
+    """Return a snapshot in which every number is `n` or derived from it."""
     snapshot = Snapshot()
     _fill(snapshot, n)
     snapshot.worker = worker

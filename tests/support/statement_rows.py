@@ -1,4 +1,4 @@
-"""Tables of rows for statements: each statement runs directly on prepared rows, and everything that it changes is compared.
+"""Tables of rows for SQL statements: a statement runs directly on prepared rows, and all its changes are compared.
 
 A file of cases has blocks. A value that a line does not name comes from the `default` lines.
 
@@ -6,20 +6,20 @@ A file of cases has blocks. A value that a line does not name comes from the `de
     == mark_ended: a claim
     given orders a state=sent ending=paid     the first value is the primary key
     given 3 events seq=# order_id=a           three rows; `#` is their number
-    setup ALTER TABLE ...                     before that, where a constraint keeps such rows out
+    setup ALTER TABLE ...                     runs first, if a constraint forbids the given rows
     held orders b                             another transaction holds the row (each `with` has a database of its own then)
-    meanwhile UPDATE ...                      another transaction does that, and commits when the statement waits for it
-    show id state                             of the rows that the statement returns
-    unordered                                 the statement promises no order of its rows
+    meanwhile UPDATE ...                      another transaction executes this, and commits when the statement waits for it
+    show id state                             columns of the returned rows to compare
+    unordered                                 the order of the returned rows is not defined
     with a                                    arguments; each `with` starts from the given rows, `again` from the last call
     row id=a state=paid
     orders a: state sent -> paid, due_at +5m -> null
     + events order_id=a state=paid at=now
     locked orders b
 
-A UUID is written as a label of at most 16 characters (`@label` within JSON); labels sort as their UUIDs do. A time is
-`now`, `+5m` or `-5m`, seen from the start of the transaction, or ISO 8601; so is an interval, `5m`. Columns that are null are
-not shown. Of inserted rows the generated key is not shown; they stand in its order.
+A UUID is written as a label of at most 16 characters (`@label` within JSON); labels have the order of their UUIDs. A
+time is `now`, `+5m` or `-5m`, relative to the start of the transaction, or ISO 8601. An interval is `5m`. Null columns are
+not shown. Inserted rows are in the order of their generated key, which is not shown.
 """
 
 import asyncio
@@ -34,14 +34,16 @@ from typing import Any
 
 import asyncpg
 
-from fundledger.ledger.accounts import Layout
+from fundledger.ledger.store.accounts import Layout
 from tests.support.database import Databases
 from tests.support.row_cases import Block, Call, parse, shown, shown_pairs
 
 
 @dataclasses.dataclass
 class Table:
-    """`key`: columns of the primary key, all columns where there is none. `types`: SQL types by column."""
+    """The columns of a table. `key`: columns of the primary key, or all columns of a table without one. `types`: SQL
+    types by column.
+    """
 
     name: str
     key: list[str]
@@ -59,7 +61,7 @@ async def outcome(
     defaults: dict[str, dict[str, str]],
     block: Block,
 ) -> list[list[str]]:
-    """What came of each call of a block, on a database of this layout; None: on a fund database."""
+    """Return the outcome of each call of a block, on a database of this layout; with None, on a fund database."""
     async with contextlib.AsyncExitStack() as stack:
         if not block.held and not block.meanwhile:
             connection = await asyncpg.connect(await databases.standing(layout))
@@ -88,7 +90,7 @@ class StatementRows:
         self._tables: dict[str, Table] = {}
 
     async def start(self) -> "StatementRows":
-        # Rows come in the order in which they were written unless the statement asks for another: no index sorts them.
+        # Rows come in insertion order unless the statement requests another: no index sorts them.
         await self.connection.execute(
             "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SET TimeZone = 'UTC'"
         )
@@ -104,7 +106,7 @@ class StatementRows:
         return self
 
     async def run(self, block: Block) -> list[list[str]]:
-        """What came of each call, in the words of a file of cases."""
+        """Return the outcome of each call, in the format of a file of cases."""
         found: list[list[str]] = []
         for call in block.calls:
             if call.again:
@@ -119,8 +121,8 @@ class StatementRows:
         return found
 
     async def run_held(self, block: Block, other: "asyncpg.Connection[asyncpg.Record]") -> list[list[str]]:
-        """As `run`, of one call: the given rows are committed, and another connection holds the rows that `held` names, or
-        changes some as `meanwhile` says, which is committed when the statement waits for it.
+        """Run one call while another connection interferes: the given rows are committed, and the other connection
+        either locks the rows that `held` names, or executes `meanwhile` and commits when the statement waits for it.
         """
         now = await self.connection.fetchval("SELECT now()")
         pid = self.connection.get_server_pid()
@@ -140,7 +142,7 @@ class StatementRows:
             )
             call = asyncio.create_task(self._call(block, block.calls[0], now))
             while block.meanwhile and not call.done() and not await other.fetchval("SELECT pg_blocking_pids($1)", pid):
-                await asyncio.sleep(0)  # each turn asks the server
+                await asyncio.sleep(0)  # polls the server once
             if block.meanwhile:
                 await transaction.commit()
             found = await call
@@ -209,13 +211,13 @@ class StatementRows:
 
 
 def _counted(lines: list[str]) -> list[str]:
-    """Many lines that read the same, as of a limit, as one."""
+    """Join many identical lines, as of a limit, into one."""
     groups = [(line, len(list(of))) for line, of in itertools.groupby(lines)]
     return [part for line, n in groups for part in ([f"{line} ({n} times)"] if n > 9 else [line] * n)]
 
 
 def _repeated(lines: list[str]) -> list[str]:
-    """`given 3 events seq=# ...` stands for three rows, numbered from 1."""
+    """Expand a line: `given 3 events seq=# ...` is three rows, numbered from 1."""
     found = []
     for line in lines:
         times, _, rest = line.partition(" ")
@@ -249,9 +251,12 @@ def _changes(
         if changed:
             pairs = (f"{c} {shown(old[key][c], now)} -> {shown(new[key][c], now)}" for c in changed)
             found.append(f"{short} {name}: {', '.join(pairs)}")
-        elif new[key]["locked"] not in ("0", old[key]["locked"]):  # an earlier, rolled back one stays there
+        elif new[key]["locked"] not in (
+            "0",
+            old[key]["locked"],
+        ):  # a lock of an earlier, rolled back call remains visible
             found.append(f"locked {short} {name}")
-    # By the generated key, which tells the order of insertion.
+    # The generated key has the order of insertion.
     for key in sorted(
         (key for key in new if key not in old), key=lambda key: [(part is None, str(type(part)), part) for part in key]
     ):

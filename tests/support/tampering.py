@@ -1,4 +1,4 @@
-"""What tests of tampering share: schemas without guards, and what a report found."""
+"""Shared parts of the tests of tampering: schemas without guards, and the findings of a report."""
 
 from fundledger.reconciliation.report import Finding, Report
 
@@ -25,12 +25,12 @@ END $$
 
 
 def unguarded(schema: str) -> str:
-    """A statement that takes the checks, NOT NULLs and triggers of a schema away."""
+    """Return a statement that removes the checks, NOT NULLs and triggers of a schema."""
     return UNGUARDED.replace("SCHEMA", schema)
 
 
 def findings_of(report: Report) -> list[tuple[str, Finding]]:
-    """Each with the name of its check."""
+    """Return each finding with the name of its check."""
     return [(check.name, finding) for check in report.checks for finding in check.findings]
 
 

@@ -1,4 +1,4 @@
-"""A Valkey for one test, which may stop it, let it go on, kill it, and start it again."""
+"""A Valkey for one test, which may pause it, resume it, kill it, and start it again."""
 
 import asyncio
 import os
@@ -12,13 +12,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from fundledger.app.valkey import EmbeddedValkey
+from fundledger.app.host.valkey import EmbeddedValkey
 from tests.support.running import free_port, short_folder
 from tests.support.waiting import eventually
 
 
 class OwnValkey:
-    """`url` stays the same whatever becomes of the server."""
+    """A Valkey whose `url` stays the same over restarts."""
 
     def __init__(self) -> None:
         self.folder = short_folder()
@@ -42,26 +42,26 @@ class OwnValkey:
         return self.server._process.pid
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, and nothing is answered."""
+        """Send SIGSTOP: connections stay open, and no command is answered."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT: what was asked meanwhile is answered now."""
+        """Send SIGCONT: commands sent in the meantime are answered now."""
         os.kill(self.pid, signal.SIGCONT)
 
     async def kill(self) -> None:
-        """SIGKILL: connections are reset, new ones refused, and what was counted is gone."""
+        """Send SIGKILL: connections are reset, new ones refused, and the counts are lost."""
         os.kill(self.pid, signal.SIGKILL)
         await self.server.wait()
 
     async def restart(self) -> None:
-        """Running again at the same place, empty."""
+        """Start again at the same address, empty."""
         await self.server.start()
 
 
 @asynccontextmanager
 async def a_redis(password: str = "") -> AsyncIterator[str]:
-    """The URL of Debian's Redis on a TCP port of this machine: a server that is somebody else's."""
+    """Return the URL of Debian's Redis on a TCP port of this machine: a server that the service did not start."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("redis-server is missing: apt-get install redis-server")

@@ -1,6 +1,6 @@
-"""Waiting for another process: a condition is asked again until it holds, and a deadline ends it.
+"""Waits for another process: a condition is polled until it holds or a deadline passes.
 
-The one place of the tests that sleeps.
+No other place of the tests sleeps to wait.
 """
 
 import asyncio
@@ -10,16 +10,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 EVERY_S = 0.02
+SHARE = 0.1
+"""The most of the processor that a condition takes which reads every process of the machine, say."""
 
 
 class NeverHappened(AssertionError):
-    """What was waited for did not come in time."""
+    """The awaited condition did not hold in time."""
 
 
 async def eventually(condition: Callable[[], T | Awaitable[T]], what: str, within_s: float = 20.0) -> T:
-    """The first true value of `condition`, which may be a coroutine function."""
+    """Return the first true value of `condition`, which may be a coroutine function."""
     give_up_at = time.monotonic() + within_s
     while True:
+        began = time.thread_time()
         value = condition()
         if isinstance(value, Awaitable):
             value = await value
@@ -27,7 +30,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str, withi
             return value
         if time.monotonic() > give_up_at:
             raise NeverHappened(f"{what}: not within {within_s} s")
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(max(EVERY_S, (time.thread_time() - began) / SHARE))
 
 
 async def as_asked(seconds: float) -> None:

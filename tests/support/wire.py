@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand: what goes over the wire, byte by byte, and what comes back."""
+"""HTTP/1.1 without a library: requests and responses byte by byte."""
 
 import asyncio
 import json as json_
@@ -11,7 +11,7 @@ WITHIN_S = 20.0
 
 
 class Reply(NamedTuple):
-    """Header names in lower case."""
+    """A response; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -38,7 +38,7 @@ class Wire:
         await self.writer.drain()
 
     async def reply(self) -> Reply:
-        """The next answer; a `100 Continue` before it is an answer of its own."""
+        """Return the next response; a `100 Continue` before it is a response of its own."""
         async with asyncio.timeout(WITHIN_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
@@ -50,7 +50,7 @@ class Wire:
             return Reply(int(status), headers, await self.reader.readexactly(int(headers["content-length"])))
 
     async def is_closed(self) -> bool:
-        """Waits for the other side to close; whatever comes before is lost."""
+        """Wait for the other side to close; discard all bytes before that."""
         async with asyncio.timeout(WITHIN_S):
             try:
                 while await self.reader.read(65536):
@@ -60,7 +60,7 @@ class Wire:
             return True
 
     def abort(self) -> None:
-        """Gone without a word: a reset."""
+        """Reset the connection."""
         self.writer.transport.abort()
 
 
@@ -84,7 +84,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     version: str = "1.1",
 ) -> bytes:
-    """A whole request, with a Content-Length unless `headers` say how the body comes."""
+    """Return a whole request, with a Content-Length unless `headers` state how the body is sent."""
     lines = [f"{method} {path} HTTP/{version}", "Host: localhost"]
     given = {name.lower() for name in headers or {}}
     if token is not None:
@@ -98,6 +98,6 @@ def request(
 
 
 def chunked(body: bytes, size: int) -> bytes:
-    """As `Transfer-Encoding: chunked` sends it."""
+    """Return a body in the chunked transfer coding."""
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

@@ -1,17 +1,17 @@
-"""What `rules.decide` works on, made by hand: no database, a clock that stands still."""
+"""Input of `rules.decide` without a database; its clock is fixed."""
 
 from collections.abc import Sequence
 from datetime import date
 
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.ledger.account import Account, Status, SubAccount
-from fundledger.ledger.batch import Batch, Command, Outcome
-from fundledger.ledger.chart import CHART
-from fundledger.ledger.hold import Hold, HoldStatus, PlaceHold
-from fundledger.ledger.refusal import Refusal
-from fundledger.ledger.rules import decide
-from fundledger.ledger.voucher import Record, Voucher
+from fundledger.ledger.model.account import Account, Status, SubAccount
+from fundledger.ledger.model.batch import Batch, Command, Outcome
+from fundledger.ledger.model.chart import CHART
+from fundledger.ledger.model.hold import Hold, HoldStatus, PlaceHold
+from fundledger.ledger.model.refusal import Refusal
+from fundledger.ledger.model.voucher import Record, Voucher
+from fundledger.ledger.rules.decide import decide
 from fundledger.security.canonical import GENESIS
 from fundledger.security.mac import MacKey
 
@@ -36,7 +36,7 @@ class World:
         status: Status = Status.OPEN,
         currency: str = "CNY",
     ) -> Account:
-        """`posted` in the account's normal direction."""
+        """Add an account; `posted` is in its normal direction."""
         kind = CHART[type_]
         account = Account(len(self.accounts) + 1, id_, 0, 1, currency, kind)
         self.accounts[id_] = account
@@ -54,8 +54,10 @@ class World:
         known_slots: int | None = None,
         buffered: bool = False,
     ) -> Account:
-        """A merchant's account of which each slot is `(posted in its normal direction, held, status)`. `known_slots`:
-        how many the worker believes that there are.
+        """Add a merchant's account with several slots.
+
+        Each slot is `(posted in its normal direction, held, status)`. `known_slots`: the number of slots that the
+        worker knows of.
         """
         kind = CHART[type_]
         number = len(self.accounts) + 1
@@ -79,7 +81,7 @@ class World:
         return account
 
     def slots(self, account: Account) -> list[SubAccount]:
-        """Those that there are, in order."""
+        """Return the existing slots, in order."""
         return [s for _, s in sorted(self.batch.sub_accounts.items()) if s.account.number == account.number]
 
     def sub(self, account: Account, slot: int = 0) -> SubAccount:
@@ -95,7 +97,7 @@ class World:
         refusal: Refusal | None = None,
         slot: int = 0,
     ) -> Hold:
-        """A hold that stands already; an open one counts as held on its slot."""
+        """Add a hold; an open hold counts as held on its slot."""
         digest = PlaceHold(id_, account, amount, expires_at_us, "dev").digest
         ended = 0 if status == HoldStatus.OPEN else NOW_US - 1
         hold = Hold(
@@ -107,7 +109,7 @@ class World:
         return hold
 
     def record(self, voucher: Voucher, refusal: Refusal | None = None, batch: int = 1) -> Record:
-        """The voucher was seen before."""
+        """Record that the voucher was decided before."""
         record = Record(
             voucher.id,
             voucher.type,
@@ -130,7 +132,7 @@ class World:
         return decide(self.batch, commands)
 
     def balances(self) -> dict[str, tuple[object, ...]]:
-        """Everything of each sub-account that a command might change."""
+        """Return all values of each sub-account that a command may change."""
         return {
             s.account.id: (s.posted, s.held, s.seq, s.status, s.last_entry_mac, s.written)
             for s in self.batch.sub_accounts.values()
@@ -140,5 +142,5 @@ class World:
         return self.sub(account).available
 
     def new_ids(self) -> list[UUID]:
-        """Ids of the vouchers that this batch is going to record."""
+        """Return the ids of the vouchers that this batch will record."""
         return [record.id for _, record in self.batch.new_vouchers]

@@ -1,4 +1,4 @@
-"""Buffered posting with one thing broken, and the test that catches it."""
+"""Broken variants of buffered posting, and the test that catches each."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fundledger.ledger import buffer_rows, plan, posting, slots
-from fundledger.ledger.account_rules import not_enough
-from fundledger.ledger.batch import Batch
-from fundledger.ledger.session import COMMIT
-from fundledger.ledger.statements import SQL
+from fundledger.ledger import posting
+from fundledger.ledger.model.batch import Batch
+from fundledger.ledger.rules import slots
+from fundledger.ledger.rules.account import not_enough
+from fundledger.ledger.store import buffer_rows, plan
+from fundledger.ledger.store.queries import SQL
+from fundledger.ledger.store.session import COMMIT
 from tests.ledger import test_buffer
 from tests.support.ledger import Ledger
 from tests.twins.test_twins import CAUGHT
@@ -68,10 +70,13 @@ def buffered_beside_a_debit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TWINS: list[tuple[Break, Callable[[Ledger], Awaitable[Any]]]] = [
     (folded_behind_a_watermark, test_buffer.test_a_credit_that_commits_late_is_folded_all_the_same),
-    (folded_and_marked_in_two_transactions, test_buffer.test_a_credit_is_pending_at_once_and_posted_when_it_is_folded),
-    (folded_without_being_marked, test_buffer.test_two_folds_at_once_fold_once),
-    (buffered_without_a_lock, test_buffer.test_whoever_buffers_while_an_account_is_frozen_is_refused),
-    (buffered_whatever_the_policy, test_buffer.test_a_worker_that_has_not_heard_of_the_policy_posts_as_it_is_now),
+    (
+        folded_and_marked_in_two_transactions,
+        test_buffer.test_a_credit_is_pending_immediately_and_posted_when_it_is_drained,
+    ),
+    (folded_without_being_marked, test_buffer.test_two_concurrent_drains_drain_once),
+    (buffered_without_a_lock, test_buffer.test_a_credit_that_is_buffered_while_an_account_is_frozen_is_refused),
+    (buffered_whatever_the_policy, test_buffer.test_a_worker_that_does_not_know_the_new_policy_posts_under_it),
     (refused_without_a_fold, test_buffer.test_a_debit_folds_what_it_needs_inside_its_own_transaction),
     (
         folded_unseen,

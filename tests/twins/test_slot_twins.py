@@ -1,4 +1,4 @@
-"""Broken twins of splitting and of early release: what the tests of slots and of flushes notice."""
+"""Broken variants of splitting and of early release, and the tests of slots and of flushes that catch them."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,10 +6,12 @@ import asyncpg
 import pytest
 
 from fundledger.hotspot.flusher import Flusher, Then
-from fundledger.ledger import rules, slots, standing
-from fundledger.ledger.account import Account, SubAccount
-from fundledger.ledger.batch import Batch
-from fundledger.ledger.statements import SQL
+from fundledger.ledger.model.account import Account, SubAccount
+from fundledger.ledger.model.batch import Batch
+from fundledger.ledger.rules import decide as rules
+from fundledger.ledger.rules import slots
+from fundledger.ledger.rules import status as standing
+from fundledger.ledger.store.queries import SQL
 from tests.hotspot import test_flusher
 from tests.ledger import test_slots
 from tests.support.ledger import Ledger
@@ -19,7 +21,7 @@ Check = Callable[[Ledger], Awaitable[None]]
 
 
 def one_slot_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `SKIP LOCKED` would: what the own slot lacks is not looked for."""
+    """Refuse when the first slot lacks money, as with `SKIP LOCKED`: no other slot is read."""
     monkeypatch.setattr(rules, "spread", lambda *_: None)
 
 
@@ -37,7 +39,7 @@ def one_slot_is_taken_from_beyond_what_it_has(monkeypatch: pytest.MonkeyPatch) -
 
 
 def moved_without_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a bare UPDATE would."""
+    """Move money between slots without entries, as a bare UPDATE would."""
 
     def bare(batch: Batch, account: Account, moves: list[tuple[SubAccount, SubAccount, int]]) -> None:
         for giver, taker, amount in moves:
@@ -63,16 +65,19 @@ def answered_before_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TWINS = [
     (one_slot_refuses, lambda ledger: test_slots.test_a_debit_takes_what_its_slot_lacks_from_the_others(ledger, 6)),
-    (one_slot_refuses, test_slots.test_a_worker_that_has_not_heard_of_the_split_refuses_nobody),
-    (slots_that_were_not_read_are_forgotten, test_slots.test_a_worker_that_has_not_heard_of_the_split_refuses_nobody),
+    (one_slot_refuses, test_slots.test_a_worker_that_does_not_know_of_the_split_refuses_no_voucher),
+    (
+        slots_that_were_not_read_are_forgotten,
+        test_slots.test_a_worker_that_does_not_know_of_the_split_refuses_no_voucher,
+    ),
     (slots_that_were_not_read_are_forgotten, test_slots.test_a_hold_gathers_on_its_slot_what_it_needs),
     (
         one_slot_is_taken_from_beyond_what_it_has,
         test_slots.test_a_debit_beyond_all_slots_is_refused_and_writes_no_entry,
     ),
     (moved_without_entries, test_slots.test_rebalancing_levels_the_slots_by_a_voucher),
-    (moved_without_entries, test_slots.test_a_worker_that_has_not_heard_of_the_merge_posts_to_the_first_slot),
-    (first_slot_does_not_tell, test_slots.test_a_worker_that_has_not_heard_of_the_split_refuses_nobody),
+    (moved_without_entries, test_slots.test_a_worker_that_does_not_know_of_the_merge_posts_to_the_first_slot),
+    (first_slot_does_not_tell, test_slots.test_a_worker_that_does_not_know_of_the_split_refuses_no_voucher),
 ]
 
 

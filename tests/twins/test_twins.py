@@ -1,7 +1,7 @@
-"""Twins: the ledger with one thing taken out of it, and the check that notices.
+"""Twins: variants of the ledger with one part removed, and the check that notices.
 
-A guard that has never been seen to fail proves nothing. Each twin is broken in one place; the check named beside it is
-the very function that guards that place elsewhere in the suite. It must pass on the real ledger and fail on the twin.
+A guard that has never been seen to fail proves nothing. Each twin is broken in one place; the check beside it is the
+function that guards that place elsewhere in the suite. It must pass on the real ledger and fail on the twin.
 """
 
 import asyncio
@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
+from fundledger.faults import Fault
 from fundledger.hotspot.lane import Lane
-from fundledger.ledger import posting, rules
-from fundledger.ledger import voucher as voucher_module
-from fundledger.ledger.batch import Outcome
-from fundledger.ledger.fault import Fault
-from fundledger.ledger.memory import Memory
+from fundledger.ledger import posting
+from fundledger.ledger.model import voucher as voucher_module
+from fundledger.ledger.model.batch import Outcome
 from fundledger.ledger.posting import post_vouchers
-from fundledger.ledger.rules import decide
-from fundledger.ledger.session import COMMIT
-from fundledger.ledger.statements import SQL
+from fundledger.ledger.rules import decide as rules
+from fundledger.ledger.rules.decide import decide
+from fundledger.ledger.store.queries import SQL
+from fundledger.ledger.store.session import COMMIT
+from fundledger.ledger.store.write_cache import WriteCache
 from fundledger.reconciliation.checks import verify
 from fundledger.security import canonical
 from fundledger.security.keys import FileKeys
@@ -47,7 +48,7 @@ CAUGHT = (AssertionError, asyncpg.PostgresError)
 
 
 class Twin(NamedTuple):
-    """`broken` is what was taken out; `check` names who notices."""
+    """A variant. `broken` is the removed part; `check` is the check that notices."""
 
     broken: str
     check: str
@@ -71,7 +72,7 @@ def without_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_compare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The write no longer asks whether the rows are as they were when it was decided."""
+    """Write without a comparison of the rows with those of the decision."""
     pretended = (
         "AND $38::bigint[] || $39::bigint[] || $40::bigint[] IS NOT NULL"
         " AND $41::smallint[] IS NOT NULL AND $42::bytea IS NOT NULL\n    RETURNING 1"
@@ -85,14 +86,16 @@ async def lock_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def compare_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever reads too early decides over what is no longer so. The key of the journal would catch it; not a floor."""
+    """Remove the comparison: decisions then rest on old rows. The journal's key and the floor are removed too, since
+    the key would catch it.
+    """
     without_compare(monkeypatch)
     await drop(ledger, "entries", "entries_pkey")
     await drop(ledger, "sub_accounts", "sub_accounts_floor")
 
 
 async def failure_and_compare_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Memory, "failures", property(lambda _: 0, lambda *_: None), raising=False)
+    monkeypatch.setattr(WriteCache, "failures", property(lambda _: 0, lambda *_: None), raising=False)
     await compare_removed(ledger, monkeypatch)
 
 
@@ -184,7 +187,7 @@ async def second_reversal_not_indexed(ledger: Ledger, monkeypatch: pytest.Monkey
 
 
 async def refusals_not_recorded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fundledger.ledger.refusal.FINAL", frozenset())
+    monkeypatch.setattr("fundledger.ledger.model.refusal.FINAL", frozenset())
 
 
 async def capture_leaves_the_hold(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +235,7 @@ async def evidence_not_kept(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def answer_before_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A buffer that answers once it has decided, and writes afterwards."""
+    """Answer a buffered credit after its decision, before it is written."""
 
     async def eager(
         session: Any, books: Any, commands: Sequence[Any], on_sent: Callable[[bool], None], **more: Any
@@ -247,7 +250,7 @@ async def answer_before_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Lane.__init__, "__defaults__", (eager, *(Lane.__init__.__defaults__ or ())[1:]))
 
 
-# --- Checks that are not tests by themselves elsewhere --------------------------------------------------------------
+# --- Checks that are not tests of their own elsewhere ---------------------------------------------------------------
 
 
 class Meter:
@@ -256,10 +259,10 @@ class Meter:
 
 
 async def nothing_acknowledged_is_lost(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection breaks at the commit and the database does not come back: who was told `posted` must find it."""
+    """Break the connection at the commit, without a reconnect: a caller that received `posted` must find its voucher."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     real, real_open = asyncpg.Connection.execute, ledger.session.open
-    ledger.session.memory = Memory(0)  # so that every batch has a commit of its own to cut
+    ledger.session.memory = WriteCache(0)  # so that every batch has a commit of its own to cut
     armed = gone = False
 
     async def execute(self: Any, query: str, *arguments: Any, **more: Any) -> Any:
@@ -326,7 +329,7 @@ async def vouchers_sum_to_zero(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) 
 
 
 def check_of(test: Callable[..., Awaitable[None]], **arguments: Any) -> Check:
-    """A test of the suite as a check: with the ledger, and what else it asks for."""
+    """Return a test of the suite as a check: with the ledger, and its other fixtures."""
     wanted = test.__code__.co_varnames[: test.__code__.co_argcount]
 
     @functools.wraps(test)
@@ -355,7 +358,9 @@ CHECKS: dict[str, Check] = {
     "what was prepared upon a batch that failed is decided again": check_of(
         test_ahead.test_what_was_prepared_upon_a_batch_that_failed_is_decided_again
     ),
-    "a freeze by another worker holds at once": check_of(test_memory.test_a_freeze_by_another_worker_holds_at_once),
+    "a freeze by another worker holds at once": check_of(
+        test_memory.test_a_freeze_by_another_worker_applies_immediately
+    ),
     "a repeat gets the first answer": check_of(test_once.test_a_repeat_gets_the_first_answer_and_writes_nothing),
     "duplicates inside and across batches": check_of(test_memory.test_a_repeat_is_answered_from_the_record),
     "a duplicate that overtakes is decided again": check_of(
@@ -371,7 +376,7 @@ CHECKS: dict[str, Check] = {
         test_once.test_a_final_refusal_is_recorded_and_a_repeat_gets_it_even_when_money_came_in
     ),
     "a reversal gives back once": check_of(test_holds.test_a_reversal_gives_everything_back_once),
-    "two reversals at once": check_of(test_holds.test_a_second_reversal_is_refused_also_when_both_come_at_once),
+    "two reversals at once": check_of(test_holds.test_a_second_reversal_is_refused_also_when_both_are_concurrent),
     "an item that the database refuses stands alone": check_of(
         test_isolation.test_an_item_that_the_database_refuses_stands_alone, at=[4]
     ),
@@ -448,7 +453,7 @@ TWINS = [
 
 @pytest.fixture
 async def another(postgres: Databases, keys: FileKeys) -> AsyncIterator[Ledger]:
-    """A second ledger: one is broken, the other is not."""
+    """Open a second ledger, which stays intact while the first one is broken."""
     async with postgres.a_database(ONE_SHARD) as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
         yield ledger

@@ -1,1 +1,1 @@
-"""The fund service over HTTP: orders, merchants, and what happened to them, on port 8081."""
+"""HTTP API of the fund service (port 8081): orders, merchants, bank statements, events, webhooks."""

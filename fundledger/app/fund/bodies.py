@@ -1,11 +1,11 @@
-"""Bodies that are no order: many at once, how a withdrawal ended, who approves, a new fee, webhooks."""
+"""Request bodies of the fund service other than single orders: batches, order steps, fee rules, webhooks."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from fundledger.fund.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, MerchantId, Payment, Person, Reason
+from fundledger.fund.model.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, MerchantId, Payment, Person, Reason
 
 SEQS_MAX: Final = 1000
 
@@ -23,19 +23,22 @@ class BouncedBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ApproveBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`person`: who of the module that asks; without it the module itself approves."""
+    """Approval of an adjustment. `person`: the approving person of the calling module; default: the module itself."""
 
     person: Person | None = None
 
 
 class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`reason`: what was done about the cause."""
+    """Retry of a stuck order. `reason`: how the cause of the problem was removed."""
 
     reason: Reason | None = None
 
 
 class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Of all channels, or of one. From `effective_at` on; without it, as soon as all workers know it."""
+    """A fee rule for one channel, or for all if `channel` is omitted.
+
+    It applies from `effective_at`; if that is omitted, as soon as all workers have loaded the rule.
+    """
 
     product: Literal["payment", "withdrawal"]
     channel: ChannelName | None = None
@@ -47,11 +50,11 @@ class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
             try:
                 self.effective_at.astimezone(UTC)
             except OverflowError:
-                raise ValueError("effective_at is not within the years 1 to 9999 of UTC") from None
+                raise ValueError("effective_at must be within the years 1 to 9999 in UTC") from None
 
 
 class WebhookBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Without `events`: all of the merchant."""
+    """A new webhook endpoint. If `events` is omitted, all events of the merchant are sent."""
 
     merchant: MerchantId
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
@@ -63,7 +66,7 @@ class DisableBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RedeliverBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Without `seqs`: all of them."""
+    """Selection of events to redeliver. If `seqs` is omitted, all events that were given up."""
 
     seqs: (
         Annotated[list[Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]], msgspec.Meta(min_length=1, max_length=SEQS_MAX)]

@@ -1,25 +1,25 @@
-"""The bearer tokens with which the fund service calls its channels: files of the data directory."""
+"""Bearer tokens that the fund service sends to its channels, kept as files in the data directory."""
 
 from pathlib import Path
 
-from fundledger.app.settings import SIMULATOR, SIMULATOR_TOKEN, Settings
 from fundledger.security.tokens import module_token, read_token
+from fundledger.settings import SIMULATOR, SIMULATOR_TOKEN, Settings
 
 
 def simulator_token_file(settings: Settings) -> Path:
-    """Where the token of the simulator is that `serve` starts."""
+    """Return the path of the token of the simulator that `serve` starts."""
     return settings.data_dir / SIMULATOR_TOKEN
 
 
 def make_simulator_token(settings: Settings) -> None:
-    """Make the token of the simulator where there is none and a simulator is used. Raises KeyFault, as `read_token`."""
+    """Create the simulator's token if a simulator is used and has none. Raises KeyFault, as `read_token` does."""
     if settings.fund == "on" and not settings.channels:
         module_token(simulator_token_file(settings), SIMULATOR)
 
 
 def channel_tokens(settings: Settings) -> dict[str, str]:
-    """Return the tokens by name of the channel: of the simulator, or of each configured channel that has a file
-    `channel-NAME-token`. Raises KeyFault, as `read_token`.
+    """Return the tokens by channel name: the simulator's token if no channel is configured, otherwise the token of
+    each configured channel that has a file `channel-NAME-token`. Raises KeyFault, as `read_token` does.
     """
     if not settings.channels:
         token = read_token(simulator_token_file(settings))

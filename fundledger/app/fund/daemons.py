@@ -1,15 +1,14 @@
-"""A process of daemons of the fund service: `python -m fundledger.app.fund.daemons`, with a FundOrder on its input.
+"""Entry point of a background job process of the fund service: `python -m fundledger.app.fund.daemons`.
 
-Any number of them may run: each daemon is run by one, which holds its lease.
+Its configuration comes on standard input. Any number of these processes may run: each job runs only in the process that
+holds the job's lease.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
-import sys
 import time as clock
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import time
@@ -19,36 +18,37 @@ from typing import Final
 import asyncpg
 import msgspec
 import redis.asyncio as redis
-import uvloop
 from redis.exceptions import RedisError
 
-from fundledger.app.children import hide_memory
-from fundledger.app.fund.order_line import FundOrder
-from fundledger.app.logs import Format, configure_logs, dropped_lines
+from fundledger.app.fund.config import FundProcessConfig
+from fundledger.app.http.process import LogOptions, run_process
+from fundledger.app.http.sockets import answer_with, daemons_socket
+from fundledger.app.output.logs import Format, dropped_lines
 from fundledger.client.account_service import AccountService
 from fundledger.daemons.daemon import Daemon, Ran, Turn
-from fundledger.daemons.roster import Roster
+from fundledger.daemons.runner import JobRunner
 from fundledger.daemons.watch import Counted
-from fundledger.fund import recover, settle
+from fundledger.fund.account_gateway import AccountGateway, Away
+from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.channels.payouts import Payouts
-from fundledger.fund.day_end import close_day
-from fundledger.fund.desk import Desk
-from fundledger.fund.events import fund_feed
-from fundledger.fund.ids import open_ids
-from fundledger.fund.link import AccountLink, Away
-from fundledger.fund.macs import open_macs
-from fundledger.fund.merchants import Merchants
-from fundledger.fund.pool import BY_INDEX
-from fundledger.fund.posting import Posting
-from fundledger.fund.recover import Recoverer
-from fundledger.fund.settle import Settler
-from fundledger.fund.sweep import FUND_SWEEP, FundSweep
+from fundledger.fund.jobs import recover, settle
+from fundledger.fund.jobs.day_end import close_day
+from fundledger.fund.jobs.payouts import Payouts
+from fundledger.fund.jobs.recover import Recoverer
+from fundledger.fund.jobs.settle import Settler
+from fundledger.fund.jobs.sweep import FUND_SWEEP, FundSweep
+from fundledger.fund.poster import Posting
+from fundledger.fund.store.events import fund_feed
+from fundledger.fund.store.macs import open_macs
+from fundledger.fund.store.merchants import Merchants
+from fundledger.fund.store.open_ids import open_ids
+from fundledger.fund.store.pool import BY_INDEX
 from fundledger.outbox.deliveries import Deliverer
 from fundledger.outbox.destination import allows_private
 from fundledger.outbox.feed import Feed
 from fundledger.outbox.stream import Publisher, Sent
 from fundledger.security.keys import FileKeys, KeyFault
+from fundledger.security.process_memory import hide_memory
 
 STREAM: Final = "fundledger:events:fund"
 CONNECTIONS: Final = 16
@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 class Chosen(msgspec.Struct):
-    """As much of the settings as daemons need."""
+    """The part of the settings that background jobs need."""
 
     data_dir: str
     profile: str = "dev"
@@ -71,7 +71,7 @@ class Chosen(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """What this process tells the supervisor: a part of the fund service's snapshot."""
+    """Metrics that this process reports to the supervisor, a part of the fund service's snapshot."""
 
     worker: str
     daemons: Counted
@@ -80,12 +80,12 @@ class Told(msgspec.Struct):
 
 
 class Context(msgspec.Struct):
-    """What daemons are made of. `desk` posts orders; `feed` reads events."""
+    """Shared resources of the background jobs. `desk` posts orders; `feed` reads events."""
 
-    order: FundOrder
+    config: FundProcessConfig
     chosen: Chosen
     pool: "asyncpg.Pool[asyncpg.Record]"
-    desk: Desk
+    desk: OrderBatcher
     posting: Posting
     feed: Feed
     store: "redis.Redis | None"
@@ -94,7 +94,7 @@ class Context(msgspec.Struct):
 
 
 def daemons_of(context: Context) -> list[Daemon]:
-    """All that this version has; who adds one adds a line here, and one in docs/daemons.md."""
+    """Return all background jobs of this version. List a new job in docs/reference/background-jobs.md, too."""
     recoverer = Recoverer(context.posting, context.chosen.recover_after_s)
     settler = Settler(context.pool, context.desk, context.chosen.settle_at)
     deliverer = context.deliverer
@@ -113,7 +113,7 @@ def daemons_of(context: Context) -> list[Daemon]:
 
 
 def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) -> Callable[[Turn], Awaitable[Ran]]:
-    """Of work that answers `(done, lag_s)`, and does at most `at_once`."""
+    """Return the run function for work that returns `(done, lag_s)` and processes at most `at_once` items a call."""
 
     async def run(turn: Turn) -> Ran:
         turn.check()
@@ -166,38 +166,41 @@ def _closing(pool: "asyncpg.Pool[asyncpg.Record]") -> Callable[[Turn], Awaitable
 
 
 @contextlib.asynccontextmanager
-async def context_of(order: FundOrder) -> AsyncIterator[Context]:
-    """Everything open. Raises what asyncpg raises; neither Redis nor the account service need be there."""
-    chosen = msgspec.json.decode(order.settings, type=Chosen)
+async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
+    """Open all resources of the background jobs, and close them on exit.
+
+    Raises asyncpg's errors. Redis and the account service need not be available.
+    """
+    chosen = msgspec.json.decode(config.settings, type=Chosen)
     pool = await asyncpg.create_pool(
-        order.fund_dsn,
+        config.fund_dsn,
         min_size=1,
         max_size=CONNECTIONS,
         command_timeout=30,
         server_settings={
-            "application_name": f"fundledger daemons {order.ordinal}",
+            "application_name": f"fundledger daemons {config.ordinal}",
             **BY_INDEX,
-            # Whoever is stopped within a transaction must not keep others from its leases for ever.
+            # A process that is suspended inside a transaction must not block its leases permanently.
             "idle_in_transaction_session_timeout": "10s",
         },
     )
-    accounts = AccountService(order.account_url, order.token)
-    link = AccountLink(accounts)
+    accounts = AccountService(config.account_url, config.token)
+    link = AccountGateway(accounts)
     keys = FileKeys(Path(chosen.data_dir) / "fund-keys")
     ids, macs = await open_ids(pool, keys), await open_macs(pool, keys)
     posting, merchants = Posting(pool, link, ids, macs), Merchants(pool, link, macs)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
-    desk = Desk(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
-    feed = fund_feed(order.fund_dsn, pool, macs, f"daemons {order.ordinal}")
-    store = redis.Redis.from_url(order.redis_url) if chosen.stream == "on" else None
+    desk = OrderBatcher(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
+    feed = fund_feed(config.fund_dsn, pool, macs, f"daemons {config.ordinal}")
+    store = redis.Redis.from_url(config.redis_url) if chosen.stream == "on" else None
     deliverer = Deliverer(feed, pool, macs, private=allows_private(chosen.webhooks_private, chosen.profile))
-    tokens = order.channel_tokens
-    channels = {name: HttpChannel(url, token=tokens.get(name)) for name, url in order.channels.items()}
+    tokens = config.channel_tokens
+    channels = {name: HttpChannel(url, token=tokens.get(name)) for name, url in config.channels.items()}
     await accounts.open()
     watching = asyncio.get_running_loop().create_task(macs.watch(pool))
     try:
         payouts = Payouts(pool, desk, channels)
-        yield Context(order, chosen, pool, desk, posting, feed, store, deliverer, payouts)
+        yield Context(config, chosen, pool, desk, posting, feed, store, deliverer, payouts)
     finally:
         watching.cancel()
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KeyFault):
@@ -213,67 +216,34 @@ async def context_of(order: FundOrder) -> AsyncIterator[Context]:
         await pool.close()
 
 
-def holder_name(order: FundOrder) -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:daemons {order.ordinal}"
+def holder_name(config: FundProcessConfig) -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:daemons {config.ordinal}"
 
 
-async def serve(order: FundOrder, lifeline: asyncio.StreamReader) -> None:
-    """Run daemons until SIGTERM or until the supervisor is gone; then give the leases back."""
-    stopping = asyncio.Event()
+async def serve(config: FundProcessConfig, stopping: asyncio.Event) -> None:
+    """Run background jobs until `stopping` is set, then release the leases."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, lambda: None)
-    async with context_of(order) as context:
-        roster = Roster(context.pool, daemons_of(context), holder_name(order))
-        told = await _tell(Path(order.run_dir) / f"daemons-{order.ordinal}.sock", roster)
+    async with context_of(config) as context:
+        roster = JobRunner(context.pool, daemons_of(context), holder_name(config))
+        name = f"{os.getpid()}:{clock.time_ns()}"
+        socket_path = daemons_socket(Path(config.run_dir), config.ordinal)
+        reporting = await answer_with(socket_path, lambda: Told(name, roster.counted(), dropped_lines()))
         running = loop.create_task(roster.run())
-        gone = loop.create_task(_until_closed(lifeline, stopping))
-        _log.info("daemons are ready", extra={"worker": order.ordinal})
+        _log.info("background jobs are ready", extra={"event": "jobs_ready", "worker": config.ordinal})
         await stopping.wait()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        gone.cancel()
-        told.close()
+        reporting.close()
 
 
-async def _tell(path: Path, roster: Roster) -> asyncio.Server:
-    name = f"{os.getpid()}:{clock.time_ns()}"
-
-    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        del reader
-        with contextlib.suppress(ConnectionError):
-            writer.write(msgspec.json.encode(Told(name, roster.counted(), dropped_lines())))
-            await writer.drain()
-        writer.close()
-
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 - before anything is served
-    return await asyncio.start_unix_server(tell, str(path))
-
-
-async def _until_closed(lifeline: asyncio.StreamReader, stopping: asyncio.Event) -> None:
-    await lifeline.read()
-    stopping.set()
-
-
-async def _run() -> None:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 20)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    order = msgspec.json.decode(await reader.readline(), type=FundOrder)
-    chosen = msgspec.json.decode(order.settings, type=Chosen)
-    configure_logs(chosen.log_level, {"worker": f"daemons-{order.ordinal}"}, chosen.log_format)
-    try:
-        await serve(order, reader)
-    except (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        _log.error("daemons cannot start: %s", error)
-        logging.shutdown()
-        os._exit(1)
+def _log_options(config: FundProcessConfig) -> LogOptions:
+    chosen = msgspec.json.decode(config.settings, type=Chosen)
+    return LogOptions(f"daemons-{config.ordinal}", chosen.log_level, chosen.log_format)
 
 
 def main() -> None:
     hide_memory()
-    uvloop.run(_run())
+    run_process(FundProcessConfig, _log_options, serve)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,27 @@
-"""Orders that a path names: found by id, of the right kind, and verified before they are answered."""
+"""Lookup of the order that a fund service URL path names, with checks of its kind and its MAC."""
 
 from uuid import UUID
 
 from fundledger.app.fund.service import FundService
-from fundledger.app.problems import UNVERIFIED, BadRequest, malformed, not_found
-from fundledger.fund.macs import Tampered
-from fundledger.fund.order import Kind, Order
-from fundledger.fund.orders import read_order
+from fundledger.app.http.problems import UNVERIFIED, BadRequest, malformed, not_found
+from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.store.macs import Tampered
+from fundledger.fund.store.orders import read_order
 
 
 def uuid_of(text: str) -> UUID:
-    """Raises BadRequest (400)."""
+    """Parse an order id of 36 characters. Raises BadRequest (400)."""
     try:
         parsed = UUID(text)
     except ValueError:
-        raise malformed("an order id is a UUID", field="id") from None
+        raise malformed("an order id must be a UUID", field="id") from None
     if str(parsed) != text.lower():
-        raise malformed("an order id is a UUID of 36 characters", field="id")
+        raise malformed("an order id must be a UUID of 36 characters", field="id")
     return parsed
 
 
 async def found(service: FundService, kind: Kind, text: str) -> Order:
-    """The order of this kind that a path names. Raises BadRequest (400, 404), Unavailable."""
+    """Return the verified order of this kind. Raises BadRequest (400, 404, 500), Unavailable."""
     id_ = uuid_of(text)
     order = await find(service, kind, id_)
     if order is None:
@@ -30,7 +30,7 @@ async def found(service: FundService, kind: Kind, text: str) -> Order:
 
 
 def verified(service: FundService, order: Order) -> Order:
-    """The order, if it matches its MAC. Raises BadRequest (500)."""
+    """Return the order if it matches its MAC. Raises BadRequest (500) otherwise."""
     try:
         service.posting.macs.check(order)
     except Tampered as tampered:
@@ -39,7 +39,7 @@ def verified(service: FundService, order: Order) -> Order:
 
 
 def verifies(service: FundService, order: Order) -> bool:
-    """Whether an order matches its MAC. One that does not is reported."""
+    """Return whether an order matches its MAC. A mismatch is also logged and stored as a finding."""
     try:
         service.posting.macs.check(order)
     except Tampered:
@@ -48,7 +48,7 @@ def verifies(service: FundService, order: Order) -> bool:
 
 
 async def find(service: FundService, kind: Kind, id_: UUID) -> Order | None:
-    """Return the order of this kind that has this id. Raises Unavailable."""
+    """Return the order of this kind that has this id, unverified, or None. Raises Unavailable."""
     order = await service.reading(lambda: read_order(service.pool, id_))
     return None if order is None or order.kind is not kind else order
 

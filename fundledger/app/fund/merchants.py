@@ -1,27 +1,27 @@
-"""Merchants over HTTP: create, read, list, and what they are charged."""
+"""Fund service HTTP handlers for merchants: create, read, list, add fee rules."""
 
 import re
 from typing import Final
 
-from fundledger.app.body import decoder, known_currency
 from fundledger.app.fund import render
 from fundledger.app.fund.bodies import FeeRuleBody
-from fundledger.app.fund.orders import SEQ_MAX, number, whose
-from fundledger.app.fund.parts import Whose
+from fundledger.app.fund.charged_account import ChargedAccount, charged_account
+from fundledger.app.fund.orders import SEQ_MAX
 from fundledger.app.fund.problems import gone, refused, unverified_items
 from fundledger.app.fund.service import FundService
-from fundledger.app.problems import BadRequest, malformed, not_found, unverified
-from fundledger.app.render import encode
-from fundledger.app.reply import Reply
-from fundledger.app.routing import Call
-from fundledger.fund import accounts
-from fundledger.fund.answer import Away
-from fundledger.fund.link import Away as AccountsAway
-from fundledger.fund.link import Unverified
-from fundledger.fund.merchants import Merchant
-from fundledger.fund.refusal import Refusal
-from fundledger.fund.requests import Fee, MerchantRequest
-from fundledger.ledger.fault import Unavailable
+from fundledger.app.http.bodies.decoding import decoder, known_currency
+from fundledger.app.http.problems import BadRequest, malformed, not_found, unverified
+from fundledger.app.http.query import number
+from fundledger.app.http.routing import Call
+from fundledger.app.http.wire.reply import Reply, encode
+from fundledger.faults import Unavailable
+from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.account_gateway import Unverified
+from fundledger.fund.model import accounts
+from fundledger.fund.model.answer import Away
+from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.refusal import Refusal
+from fundledger.fund.model.requests import Fee, MerchantRequest
 
 _decode_merchant = decoder(MerchantRequest)
 _decode_fee = decoder(FeeRuleBody)
@@ -30,14 +30,14 @@ LIMIT_DEFAULT: Final = 20
 LIMIT_MAX: Final = 100
 
 
-def named(service: FundService, parameters: dict[str, str]) -> Whose | None:
-    """The merchant that a path names, where this worker remembers him."""
+def named(service: FundService, parameters: dict[str, str]) -> ChargedAccount | None:
+    """Return the account charged for the merchant in the path, or None if the merchant is not cached."""
     merchant = service.merchants.remembered(parameters["id"])
-    return None if merchant is None else whose(merchant.id)
+    return None if merchant is None else charged_account(merchant.id)
 
 
 async def create_merchant(service: FundService, call: Call) -> Reply:
-    """`POST /v1/merchants`: 201 new, 200 the same exists, 409 another one has the id."""
+    """`POST /v1/merchants`: 201 if created, 200 if the same merchant exists, 409 if a different one has the id."""
     request = _decode_merchant(call.body)
     known_currency(request.currency)
     answer = await service.reading(lambda: service.merchants.create(request, call.module))
@@ -73,7 +73,7 @@ async def list_merchants(service: FundService, call: Call) -> Reply:
 
 
 async def add_fee(service: FundService, call: Call) -> Reply:
-    """`POST /v1/merchants/{id}/fees`: 201 a new rule, which counts from its `effective_at` on."""
+    """`POST /v1/merchants/{id}/fees`: 201 with the new rule, which applies from its `effective_at`."""
     body = _decode_fee(call.body)
     id_ = (await _found(service, call)).id
     fee = Fee(body.basis_points, body.fixed, body.minimum, body.maximum, body.tiers)
@@ -89,11 +89,11 @@ async def add_fee(service: FundService, call: Call) -> Reply:
 
 
 async def _found(service: FundService, call: Call) -> Merchant:
-    """Raises BadRequest (400, 404), Unavailable."""
+    """Read the merchant in the path. Raises BadRequest (400, 404), Unavailable."""
     id_ = call.parameters["id"]
     if not _is_merchant(id_):
-        raise malformed("a merchant's id has 1 to 64 of [A-Za-z0-9_.-]", field="id")
-    # Not what this worker remembers: a row that was edited since is not shown as it was.
+        raise malformed("a merchant id must be 1 to 64 characters of [A-Za-z0-9_.-]", field="id")
+    # Not from the cache, which would hide a later change of the row.
     merchant = await service.reading(lambda: service.merchants.read(id_))
     if merchant is None:
         raise not_found(f"merchant {id_}")

@@ -1,8 +1,8 @@
-"""Counters and histograms of one worker of the fund service, and their sum over all of them."""
+"""Metrics of the fund service: counters and histograms of one worker, and their sum over all workers."""
 
 import msgspec
 
-from fundledger.app.metrics import (
+from fundledger.app.http.metrics.counters import (
     SECONDS,
     SIZES,
     Answered,
@@ -13,14 +13,15 @@ from fundledger.app.metrics import (
     histogram,
     this_worker,
 )
-from fundledger.fund.posting import Counted
+from fundledger.fund.poster import Counted
 
 
 class FundSnapshot(Answered):
-    """Everything one worker of the fund service has counted, and its gauges. Labels as of `Answered`.
+    """All counters and gauges of one worker of the fund service. Labels are joined as in `Answered`.
 
-    `outstanding` orders of all workers are written ahead and not known yet, the oldest of them for `outstanding_age_s`;
-    `stuck` orders need a person.
+    `outstanding`: orders of all workers that are inserted as `posting` and have no recorded outcome.
+    `outstanding_age_s`: the age of the oldest of them, in seconds.
+    `stuck`: orders that need an operator.
     """
 
     answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
@@ -33,14 +34,14 @@ class FundSnapshot(Answered):
     stuck: int = 0
 
     def add(self, other: "FundSnapshot") -> None:
-        """Of another worker."""
+        """Add the counters and gauges of another worker."""
         self.add_answered(other)
         add_counts(self.answers, other.answers)
         add_histograms(self.calls, other.calls, SECONDS)
         self.call_size.add(other.call_size)
         self.posting.add(other.posting)
         self.waiting += other.waiting
-        # Each worker looks at all orders.
+        # Each worker counts the orders of all workers.
         self.outstanding = max(self.outstanding, other.outstanding)
         self.outstanding_age_s = max(self.outstanding_age_s, other.outstanding_age_s)
         self.stuck = max(self.stuck, other.stuck)
@@ -52,18 +53,18 @@ class FundSnapshot(Answered):
 
 
 class FundMetrics(Requests):
-    """The counters of this worker."""
+    """Counters and histograms of this worker."""
 
     def __init__(self) -> None:
         self.now = FundSnapshot(worker=this_worker())
         super().__init__(self.now)
 
     def answer(self, kind: str, answer: str) -> None:
-        """An order was answered: with its state, the code of a refusal, `replayed`, or `fault`."""
+        """Count an answered order. `answer` is its state, the code of a refusal, `replayed`, or `fault`."""
         key = f"{kind} {answer}"
         self.now.answers[key] = self.now.answers.get(key, 0) + 1
 
     def call(self, outcome: str, size: int, seconds: float) -> None:
-        """So many vouchers went to the account service in one call. `outcome`: answered, away, cancelled."""
+        """Count a call that posted `size` vouchers at the account service. `outcome`: answered, away, cancelled."""
         self.now.call_size.observe(SIZES, size)
         self.now.calls.setdefault(outcome, histogram(SECONDS)).observe(SECONDS, seconds)

@@ -1,4 +1,4 @@
-"""Orders over HTTP: each kind is posted, found and listed in the same way; payments also many at once."""
+"""Fund service HTTP handlers for orders of every kind: post, read, list, history; and batches of payments."""
 
 import asyncio
 import re
@@ -8,16 +8,16 @@ from typing import Any, Final
 
 import msgspec
 
-from fundledger.app.body import decoder, known_currency, quotes_of_flat
 from fundledger.app.fund import render
 from fundledger.app.fund.bodies import PaymentsBody
+from fundledger.app.fund.charged_account import charged_account
 from fundledger.app.fund.lookup import found, verified, verifies
-from fundledger.app.fund.parts import Whose
 from fundledger.app.fund.problems import gone, refusal_members, refused, unverified_items
 from fundledger.app.fund.service import FundService
-from fundledger.app.many import Turn, decoder_of_many, item_decoder
-from fundledger.app.passage import Passage
-from fundledger.app.problems import (
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.bodies.batch_decoding import Turn, decoder_of_many, item_decoder
+from fundledger.app.http.bodies.decoding import decoder, known_currency, quotes_of_flat
+from fundledger.app.http.problems import (
     PROBLEM_TYPE,
     BadRequest,
     crashed,
@@ -26,43 +26,23 @@ from fundledger.app.problems import (
     not_found,
     unverified,
 )
-from fundledger.app.protocol import ShortPath
-from fundledger.app.render import encode
-from fundledger.app.reply import JSON, Reply
-from fundledger.app.routing import Call
-from fundledger.fund import accounts
-from fundledger.fund.answer import Answer, Away, Taken
-from fundledger.fund.order import PLATFORM, Kind, State
-from fundledger.fund.orders import history as read_history
-from fundledger.fund.orders import list_orders, read_orders
-from fundledger.fund.requests import BATCH_MAX, REQUESTS, BankDifference, ChannelCost, Payment, Request
-from fundledger.ledger.fault import OutcomeUnknown, Unavailable
-from fundledger.ratelimit.chain import Pending
+from fundledger.app.http.query import number
+from fundledger.app.http.routing import Call
+from fundledger.app.http.wire.protocol import FastPath
+from fundledger.app.http.wire.reply import JSON, Reply, encode
+from fundledger.faults import OutcomeUnknown, Unavailable
+from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.flows import RULES
+from fundledger.fund.model.order import PLATFORM, Kind, State
+from fundledger.fund.model.requests import BATCH_MAX, REQUESTS, Payment, Request
+from fundledger.fund.store.orders import history as read_history
+from fundledger.fund.store.orders import list_orders, read_orders
 from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.quota.matched import Pending
 
 Handler = Callable[[FundService, Call], Awaitable[Reply]]
-NAMES: Final[dict[Kind, str]] = {kind: f"{kind.value.replace('_', '-')}s" for kind in Kind} | {
-    Kind.RECOVERY: "recoveries"
-}
-"""Of the collection of each kind, as paths name it."""
-CLASSES: Final[dict[Kind, ApiClass]] = {
-    Kind.PAYMENT: ApiClass.PAYMENT,
-    Kind.REFUND: ApiClass.REFUND,
-    Kind.SETTLEMENT: ApiClass.PAYMENT,
-    Kind.WITHDRAWAL: ApiClass.WITHDRAW,
-    # What has happened already is only told here.
-    Kind.CHARGEBACK: ApiClass.CONFIRM,
-    Kind.RECOVERY: ApiClass.PAYMENT,
-    Kind.WRITE_OFF: ApiClass.ADMIN,
-    Kind.ADJUSTMENT: ApiClass.ADMIN,
-    Kind.CHANNEL_COST: ApiClass.CONFIRM,
-    Kind.BANK_DIFFERENCE: ApiClass.ADMIN,
-    Kind.REVERSAL: ApiClass.REFUND,
-}
-OF_THE_PLATFORM: Final = frozenset({Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE, Kind.REVERSAL})
-"""Lists of these may leave the merchant out."""
 UNCERTAIN: Final = frozenset({State.POSTING, State.STUCK})
-"""States of an order whose next step is not known to be done: answered 202."""
+"""States in which the outcome of the next step is not known; the response is 202."""
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 500
 SEQ_MAX: Final = (1 << 63) - 1
@@ -73,15 +53,11 @@ _decode_payment = decoder(Payment, quotes_of_flat)
 _decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_decoder(Payment, quotes_of_flat))
 
 
-def whose(merchant: str) -> Whose:
-    """A merchant as limits know him, by the names that the account service has for him."""
-    return Whose(accounts.available(merchant), f"merchant:{merchant}")
+def post_payment(service: FundService, passage: Admission, body: bytes, answer: Callable[[Reply], None]) -> None:
+    """`POST /v1/payments`: decode, admit, pass to the order batcher.
 
-
-def post_payment(service: FundService, passage: Passage, body: bytes, answer: Callable[[Reply], None]) -> None:
-    """`POST /v1/payments`: decode, let in, hand to the desk; `answer` is called once, at once or when it is known.
-
-    Never raises: whatever is wrong is the answer.
+    Calls `answer` exactly once, either before returning or when the outcome is known. Never raises: every error becomes
+    a reply.
     """
     gate = service.gate
     reply = None
@@ -94,13 +70,13 @@ def post_payment(service: FundService, passage: Passage, body: bytes, answer: Ca
             if reply is None:
                 service.spawn(_post_after_lookup(service, passage, request, answer))
         else:
-            no = gate.enter(passage, (whose(merchant.id),))
+            no = gate.enter(passage, (charged_account(merchant.id),))
             if no is None:
                 service.desk.post(request, passage.module, _answering(service, passage, Kind.PAYMENT, answer))
             elif isinstance(no, Reply) and not _may_be_repeat(service, no):
                 reply = no
             else:
-                service.spawn(_post_if_let(service, passage, request, no, answer))
+                service.spawn(_post_if_admitted(service, passage, request, no, answer))
     except BadRequest as bad:
         reply = bad.reply
     except Exception as error:
@@ -109,13 +85,13 @@ def post_payment(service: FundService, passage: Passage, body: bytes, answer: Ca
         answer(reply)
 
 
-SHORT_PATH: Final = ShortPath("/v1/payments", post_payment)
+FAST_PATH: Final = FastPath("/v1/payments", post_payment)
 
 
 def _answering(
-    service: FundService, passage: Passage, kind: Kind, answer: Callable[[Reply], None]
+    service: FundService, passage: Admission, kind: Kind, answer: Callable[[Reply], None]
 ) -> Callable[[Answer], None]:
-    """What the desk calls: whatever its answer is, and whatever is wrong with it, the sender gets one."""
+    """Return the callback for the order batcher. It always replies: an exception becomes a 500 reply."""
 
     def answered(found: Answer) -> None:
         try:
@@ -132,14 +108,14 @@ def _may_be_repeat(service: FundService, no: Reply) -> bool:
 
 
 async def _post_after_lookup(
-    service: FundService, passage: Passage, request: Payment, answer: Callable[[Reply], None]
+    service: FundService, passage: Admission, request: Payment, answer: Callable[[Reply], None]
 ) -> None:
-    """A payment to a merchant that this worker does not remember."""
+    """Load a merchant that is not cached, then admit and post the payment."""
     try:
         no: Reply | Pending | None = await service.gate.charge_caller(passage)
         if no is None:
             merchant = await service.reading(lambda: service.merchants.get(request.merchant))
-            no = service.gate.enter(passage, () if merchant is None else (whose(merchant.id),))
+            no = service.gate.enter(passage, () if merchant is None else (charged_account(merchant.id),))
     except Unavailable as fault:
         answer(faulted(fault))
     except BadRequest as bad:
@@ -147,19 +123,19 @@ async def _post_after_lookup(
     except Exception as error:
         answer(crashed(error))
     else:
-        await _post_if_let(service, passage, request, no, answer)
+        await _post_if_admitted(service, passage, request, no, answer)
 
 
-async def _post_if_let(
+async def _post_if_admitted(
     service: FundService,
-    passage: Passage,
+    passage: Admission,
     request: Request,
     no: Reply | Pending | None,
     answer: Callable[[Reply], None],
 ) -> None:
-    """An order that is let in, or not, only after somebody was asked: the store, or the record of an earlier one."""
+    """Post an order if the slow path of admission admits it: the rate-limit store, or a check for a replay."""
     try:
-        reply = await _let(service, passage, request, no)
+        reply = await _admit(service, passage, request, no)
         if reply is None:
             service.desk.post(request, passage.module, _answering(service, passage, request.kind, answer))
     except Exception as error:
@@ -168,8 +144,10 @@ async def _post_if_let(
         answer(reply)
 
 
-async def _let(service: FundService, passage: Passage, request: Request, no: Reply | Pending | None) -> Reply | None:
-    """None: it is in. A repeat is let in whatever its sender has used up."""
+async def _admit(
+    service: FundService, passage: Admission, request: Request, no: Reply | Pending | None
+) -> Reply | None:
+    """Return None if the request is admitted, otherwise the rejection. A replay is admitted even without quota."""
     reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
     if reply is not None and _may_be_repeat(service, reply):
         ids = service.ids.all_of(request.kind, request.whose, request.order_no)
@@ -180,7 +158,7 @@ async def _let(service: FundService, passage: Passage, request: Request, no: Rep
 
 
 async def post_one_payment(service: FundService, call: Call) -> Reply:
-    """`POST /v1/payments` of a request that did not take the short path."""
+    """`POST /v1/payments` for a request that did not take the fast path."""
     future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     def answer(reply: Reply) -> None:
@@ -192,13 +170,14 @@ async def post_one_payment(service: FundService, call: Call) -> Reply:
 
 
 def posting(kind: Kind) -> Handler:
-    """`POST /v1/{kind}` of all but payments."""
+    """Return the handler of `POST /v1/{kind}` for a kind other than payments."""
     decode = decoder(REQUESTS[kind], quotes_of_flat)
 
     async def post(service: FundService, call: Call) -> Reply:
         request = decode(call.body)
-        if isinstance(request, ChannelCost | BankDifference):
-            known_currency(request.currency)
+        currency = getattr(request, "currency", None)
+        if currency is not None:
+            known_currency(currency)
         no: Reply | Pending | None = None
         merchant = None if request.whose == PLATFORM else service.merchants.remembered(request.whose)
         if request.whose != PLATFORM and merchant is None:
@@ -206,8 +185,8 @@ def posting(kind: Kind) -> Handler:
             if no is None:
                 merchant = await service.reading(lambda: service.merchants.get(request.whose))
         if no is None:
-            no = service.gate.enter(call.passage, () if merchant is None else (whose(merchant.id),))
-        reply = await _let(service, call.passage, request, no)
+            no = service.gate.enter(call.passage, () if merchant is None else (charged_account(merchant.id),))
+        reply = await _admit(service, call.passage, request, no)
         if reply is not None:
             return reply
         return told(service, call.passage, kind, await service.desk.ask(request, call.module))
@@ -215,8 +194,8 @@ def posting(kind: Kind) -> Handler:
     return post
 
 
-def told(service: FundService, passage: Passage, kind: Kind, answer: Answer, status: int = 201) -> Reply:
-    """What the sender of one order is answered; of a repeat, for nothing. `status`: of one that was done now."""
+def told(service: FundService, passage: Admission, kind: Kind, answer: Answer, status: int = 201) -> Reply:
+    """Return the reply for one order. A replay gets its quota back. `status`: status of a new, certain outcome."""
     if isinstance(answer, Taken):
         order = answer.order
         service.metrics.answer(kind, "replayed" if answer.replay else order.state)
@@ -234,15 +213,19 @@ def told(service: FundService, passage: Passage, kind: Kind, answer: Answer, sta
 
 
 async def post_payments(service: FundService, call: Call) -> Reply:
-    """`POST /v1/payments/batch`: `results[i]` answers `payments[i]`. Of two with one number the second one is a repeat
-    of the first, or refused as any other use of a number that has one.
+    """`POST /v1/payments/batch`: `results[i]` answers `payments[i]`.
+
+    Each payment is posted independently. The second of two payments with the same number is a replay, or is refused if
+    its content differs.
     """
     _, payments = await _decode_payments(call.body)
     for i, payment in enumerate(payments):
         known_currency(payment.currency, f"payments[{i}].currency")
     known = service.merchants.remembered
-    # Whom this worker does not remember the desk looks up, once it is let in; then he is remembered.
-    items = [(ApiClass.PAYMENT, (whose(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
+    # The order batcher loads merchants that are not cached, after admission.
+    items = [
+        (ApiClass.PAYMENT, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments
+    ]
     no = await service.gate.ask_many(call.passage, items, len(items))
     if no is not None:
         return no
@@ -252,7 +235,7 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     results: list[dict[str, Any]] = []
     for payment, item, each in zip(payments, items, answers, strict=True):
         if isinstance(each, Away) and not each.tampered:
-            # What stands is told when the batch is sent again: nobody may hear "refused" who was posted.
+            # Part of the batch may have committed: answer 503 for all. A retry reports the true outcomes.
             return faulted(OutcomeUnknown())
         if isinstance(each, Taken) and each.replay:
             service.gate.refund_one(call.passage, *item)
@@ -261,7 +244,7 @@ async def post_payments(service: FundService, call: Call) -> Reply:
 
 
 async def _post_each(service: FundService, payments: Sequence[Payment], module: str) -> list[Answer]:
-    answers: list[Answer] = [Away("nobody answered", undone=False)] * len(payments)
+    answers: list[Answer] = [Away("no result was returned", undone=False)] * len(payments)
     left = len(payments)
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -302,7 +285,7 @@ def _result(service: FundService, payment: Payment, answer: Answer) -> dict[str,
 
 
 def getting(kind: Kind) -> Handler:
-    """`GET /v1/{kind}/{id}`."""
+    """Return the handler of `GET /v1/{kind}/{id}`."""
 
     async def get(service: FundService, call: Call) -> Reply:
         return Reply(200, render.order(await found(service, kind, call.parameters["id"])))
@@ -311,7 +294,7 @@ def getting(kind: Kind) -> Handler:
 
 
 def history(kind: Kind) -> Handler:
-    """`GET /v1/{kind}/{id}/history`: the states that it went into, oldest first."""
+    """Return the handler of `GET /v1/{kind}/{id}/history`: the states of an order, oldest first."""
 
     async def get(service: FundService, call: Call) -> Reply:
         order = await found(service, kind, call.parameters["id"])
@@ -321,28 +304,28 @@ def history(kind: Kind) -> Handler:
 
 
 def listing(kind: Kind) -> Handler:
-    """`GET /v1/{kind}`: the one that has a number, or a page of a merchant's, oldest first."""
+    """Return the handler of `GET /v1/{kind}`: the order with `order_no`, or a page of orders, oldest first."""
 
     async def get(service: FundService, call: Call) -> Reply:
         query, passage = call.query, call.passage
         one = "order_no" in query
         passage.api_class = ApiClass.QUERY if one else ApiClass.LIST
-        merchant = query.get("merchant", PLATFORM if kind in OF_THE_PLATFORM else "")
+        merchant = query.get("merchant", PLATFORM if RULES[kind].of_platform else "")
         if not _is_merchant(merchant):
-            raise malformed("merchant has 1 to 64 of [A-Za-z0-9_.-]", field="merchant")
+            raise malformed("merchant must be 1 to 64 characters of [A-Za-z0-9_.-]", field="merchant")
         remembered = service.merchants.remembered(merchant)
-        no = await service.gate.let(passage, () if remembered is None else (whose(merchant),))
+        no = await service.gate.let(passage, () if remembered is None else (charged_account(merchant),))
         if no is not None:
             return no
         if not one:
             return await _page(service, kind, merchant, call)
-        # A generated client may send `limit` with each request, since it has a default.
+        # `limit` is accepted: it has a default, so a generated client may send it with each request.
         for name in ("state", "cursor"):
             if name in query:
-                raise malformed(f"{name} makes no sense with order_no", field=name)
+                raise malformed(f"{name} cannot be combined with order_no", field=name)
         order_no = query["order_no"]
         if not _is_order_no(order_no):
-            raise malformed("order_no has 1 to 64 of [A-Za-z0-9:_./-]", field="order_no")
+            raise malformed("order_no must be 1 to 64 characters of [A-Za-z0-9:_./-]", field="order_no")
         ids = service.ids.all_of(kind, merchant, order_no)
         order = next(iter((await service.reading(lambda: read_orders(service.pool, ids))).values()), None)
         if order is None:
@@ -359,19 +342,10 @@ async def _page(service: FundService, kind: Kind, merchant: str, call: Call) -> 
     try:
         state = State(query["state"]) if "state" in query else None
     except ValueError:
-        raise malformed(f"state is one of {', '.join(State)}", field="state") from None
+        raise malformed(f"state must be one of {', '.join(State)}", field="state") from None
     orders = await service.reading(lambda: list_orders(service.pool, kind, merchant, state, after, limit + 1))
     page = orders[:limit]
     bad = [order.id for order in page if not verifies(service, order)]
     shown = [order for order in page if order.id not in bad]
     following = str(page[-1].seq) if len(orders) > limit else None
     return Reply(200, render.page(shown, following, unverified_items("order", bad)))
-
-
-def number(text: str | None, name: str, default: int, least: int, most: int) -> int:
-    """Of a query parameter. Raises BadRequest (400)."""
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:
-        raise malformed(f"{name} is a whole number from {least} to {most}", field=name)
-    return int(text)

@@ -1,4 +1,4 @@
-"""Orders, their history and merchants as JSON."""
+"""JSON of the fund service's responses: orders, their history, merchants, fee rules."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -6,18 +6,19 @@ from typing import Any
 
 import msgspec
 
-from fundledger.app.render import encode, exactly, time_text
+from fundledger.app.http.bodies.json_values import exactly, time_text
+from fundledger.app.http.wire.reply import encode
 from fundledger.client.types import Account
-from fundledger.fund import accounts
-from fundledger.fund.fees import FeeRule, choose
-from fundledger.fund.merchants import Merchant
-from fundledger.fund.order import Order
-from fundledger.fund.orders import Step
-from fundledger.fund.shown import order_members
+from fundledger.fund.model import accounts
+from fundledger.fund.model.fees import FeeRule, choose
+from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.order import Order
+from fundledger.fund.store.order_json import order_members
+from fundledger.fund.store.orders import Step
 
 
 def raw(json: bytes | str) -> msgspec.Raw:
-    """JSON as it is."""
+    """Return encoded JSON for inclusion in another value, unchanged."""
     return msgspec.Raw(json.encode() if isinstance(json, str) else json)
 
 
@@ -26,9 +27,9 @@ def order(order_: Order) -> bytes:
 
 
 def refused_order(order_: Order) -> bytes:
-    """The problem that the account service refused it with, and the order."""
+    """Return the account service's problem with the refused order as its member `order`."""
     problem: dict[str, Any] = msgspec.json.decode(order_.problem or b"{}")
-    # Whatever it was there, here it is a refusal.
+    # The status of this response is 422, whatever status the account service returned.
     return encode({**problem, "status": 422, "order": order_members(order_)})
 
 
@@ -37,7 +38,7 @@ def page(orders: Iterable[Order], next_cursor: str | None, more: Mapping[str, An
 
 
 def history(order_: Order, steps: Iterable[Step]) -> bytes:
-    told = [
+    states = [
         {
             "state": step.state,
             "at": time_text(step.at),
@@ -45,7 +46,7 @@ def history(order_: Order, steps: Iterable[Step]) -> bytes:
         }
         for step in steps
     ]
-    return encode({"id": str(order_.id), "history": told})
+    return encode({"id": str(order_.id), "history": states})
 
 
 def _json(detail: Any) -> Any:
@@ -53,7 +54,10 @@ def _json(detail: Any) -> Any:
 
 
 def merchant_members(merchant: Merchant) -> dict[str, Any]:
-    """Without balances. `fees`: every rule that may apply, those of all merchants too; `fee`: of payments, now."""
+    """Return a merchant without balances.
+
+    `fees`: every rule that may apply, including the rules for all merchants. `fee`: the current fee of payments.
+    """
     return {
         "id": merchant.id,
         "name": merchant.name,
@@ -68,7 +72,7 @@ def merchant_members(merchant: Merchant) -> dict[str, Any]:
 
 
 def _fee_now(merchant: Merchant) -> dict[str, Any] | None:
-    """What is charged for a payment now, where its channel has no rule of its own."""
+    """Return the current fee of a payment through a channel without its own rule."""
     rule = choose(merchant.fee_rules, merchant.id, "payment", None, datetime.now(UTC))
     if rule is None:
         return None

@@ -1,14 +1,15 @@
-"""Which handler answers a request to the fund service. What belongs to another part has its routes there."""
+"""Route table of the fund service. Bank statements and webhooks define their routes in their own modules."""
 
 from collections.abc import Iterator
 
-from fundledger.app import limits, meta
-from fundledger.app.fund import events, merchants, openapi, orders, statements, webhooks, withdrawals
-from fundledger.app.fund.orders import CLASSES, NAMES
+from fundledger.app.fund import limits, merchants, orders, statements, webhooks, withdrawals
+from fundledger.app.fund.kinds import KINDS
+from fundledger.app.fund.openapi import document as openapi
 from fundledger.app.fund.service import FundService
-from fundledger.app.home_page import Home
-from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Route
-from fundledger.fund.order import Kind
+from fundledger.app.http import events, health, worker_stats
+from fundledger.app.http.home_page import Home
+from fundledger.app.http.routing import BATCH_BODY_BYTES_MAX, Route
+from fundledger.fund.model.order import Kind
 from fundledger.ratelimit.classes import ApiClass
 
 HOME = Home("fundledger fund service")
@@ -16,12 +17,12 @@ LIST = ("merchant", "order_no", "state", "cursor", "limit")
 
 
 def _of(kind: Kind) -> Iterator[Route[FundService]]:
-    path, api_class = f"/v1/{NAMES[kind]}", CLASSES[kind]
+    path, api_class = f"/v1/{KINDS[kind].collection}", KINDS[kind].api_class
     if kind is Kind.PAYMENT:
         yield Route("POST", path, orders.post_one_payment, api_class=api_class, enters=True, by_body=True)
     else:
         yield Route("POST", path, orders.posting(kind), api_class=api_class, enters=True)
-    # The query tells whether it is for one or for many.
+    # The query decides whether the API class is QUERY (one order) or LIST.
     yield Route("GET", path, orders.listing(kind), query=LIST, api_class=ApiClass.LIST, enters=True, by_body=True)
     yield Route("GET", f"{path}/{{id}}", orders.getting(kind), api_class=ApiClass.QUERY)
     yield Route("GET", f"{path}/{{id}}/history", orders.history(kind), api_class=ApiClass.QUERY)
@@ -49,17 +50,17 @@ MERCHANTS: list[Route[FundService]] = [
     Route("POST", "/v1/merchants/{id}/fees", merchants.add_fee, api_class=ApiClass.ADMIN),
 ]
 EVENTS: list[Route[FundService]] = [
-    Route("GET", "/v1/events", events.get_events, query=("after", "limit", "wait_s"), api_class=ApiClass.NOTIFY),
+    Route("GET", "/v1/events", events.get_events, query=events.QUERY, api_class=ApiClass.NOTIFY, enters=True),
 ]
 SERVICE: list[Route[FundService]] = [
     Route("GET", "/", HOME.get, public=True),
-    Route("GET", "/healthz", meta.healthz, public=True),
-    Route("GET", "/readyz", meta.readyz, public=True),
-    Route("GET", "/metrics", meta.get_metrics, public=True, cost=1),
+    Route("GET", "/healthz", health.healthz, public=True),
+    Route("GET", "/readyz", health.readyz, public=True),
+    Route("GET", "/metrics", worker_stats.get_metrics, public=True, cost=1),
     Route(
         "GET",
         "/debug/limits",
-        limits.get_limits_of_orders,
+        limits.get_limits,
         query=("caller", "class", "merchant", "account"),
         api_class=ApiClass.QUERY,
     ),

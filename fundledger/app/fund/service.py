@@ -1,4 +1,4 @@
-"""What every handler of the fund service works with: one worker's desk, its merchants, its reads."""
+"""State of one fund service worker that its HTTP handlers share: order batcher, merchants, database reads."""
 
 import asyncio
 import logging
@@ -10,43 +10,43 @@ from typing import Final, TypeVar
 import asyncpg
 
 from fundledger.app.fund.metrics import FundMetrics, FundSnapshot
-from fundledger.app.fund.parts import Feed
-from fundledger.app.meta import show_gauges
-from fundledger.app.problems import UNVERIFIED, BadRequest
-from fundledger.app.repeats import Repeats
-from fundledger.app.served import AWAY, Worker, again
-from fundledger.app.settings import Settings
-from fundledger.app.sockets import fund_socket, fund_supervisor_socket
+from fundledger.app.http.admission.replays import Repeats
+from fundledger.app.http.problems import UNVERIFIED, BadRequest
+from fundledger.app.http.sockets import fund_socket, fund_supervisor_socket
+from fundledger.app.http.worker import AWAY, Worker, again
+from fundledger.app.http.worker_stats import set_gauges
 from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher
-from fundledger.daemons.roster import Roster
+from fundledger.daemons.runner import JobRunner
 from fundledger.database.statements import load
-from fundledger.fund.desk import Desk
-from fundledger.fund.ids import Ids
-from fundledger.fund.link import AccountLink, Away, Verdict
-from fundledger.fund.macs import OrderMacs, Tampered
-from fundledger.fund.merchants import Merchants
-from fundledger.fund.posting import Posting
+from fundledger.fund.account_gateway import AccountGateway, Away, PostingResult
+from fundledger.fund.batcher import OrderBatcher
+from fundledger.fund.model.ids import Ids
+from fundledger.fund.poster import Posting
+from fundledger.fund.store.macs import OrderMacs, Tampered
+from fundledger.fund.store.merchants import Merchants
+from fundledger.outbox.feed import Feed
 from fundledger.outbox.webhooks import Unverified
-from fundledger.ratelimit.limiter import Limiter
+from fundledger.ratelimit.quota.limiter import Limiter
 from fundledger.security.tokens import Tokens
+from fundledger.settings import Settings
 
 SQL: Final = load("fundledger.app.fund")
 SPACE: Final = "fundledger-fund"
-"""Of its buckets in the limiter's store: a payment that passes both services is charged once by each."""
+"""Prefix of this service's buckets in the limiter's store. Each service charges a payment once to its own buckets."""
 LOOK_EVERY_S: Final = 5.0
 Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
 
 
-class MeasuredLink(AccountLink):
-    """Counts how many vouchers a call posts, and how long it takes."""
+class MeasuredLink(AccountGateway):
+    """Account gateway that measures the size and the duration of each posting call."""
 
     def __init__(self, accounts: AccountService, metrics: FundMetrics) -> None:
         super().__init__(accounts)
         self._metrics = metrics
 
-    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[Verdict | None]:
+    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
         began = time.monotonic()
         outcome = "cancelled"
         try:
@@ -61,7 +61,7 @@ class MeasuredLink(AccountLink):
 
 
 class FundService(Worker):
-    """One worker's share of the fund service. From `open` to `close`, in the loop that serves."""
+    """One worker of the fund service. It lives from `open` to `close`, in the event loop that serves requests."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class FundService(Worker):
         batch_max: int,
         wait_s: float,
         due_s: float,
-        feed: Feed | None = None,
+        feed: Feed,
         limiter: Limiter | None = None,
     ) -> None:
         self.metrics = FundMetrics()
@@ -88,14 +88,14 @@ class FundService(Worker):
         self.merchants = Merchants(pool, self.link, macs)
         self.ids = ids
         self.posting = Posting(pool, self.link, ids, macs)
-        self.desk = Desk(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
+        self.desk = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
         self.repeats = Repeats(pool, SQL["known_orders"])
-        # Runs none: it watches those that others run, so that their silence is told though all of these are gone.
-        self.roster = Roster(pool, [], f"fund-{ordinal}", retires=False)
+        # It runs no job. It reports overdue jobs even when all processes that run jobs are gone.
+        self.roster = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
 
     async def reading(self, read: Callable[[], Awaitable[Found]]) -> Found:
-        """As of Worker. Raises BadRequest (500) where a row that is read does not match its MAC."""
+        """Run a read as `Worker.reading` does. Raises BadRequest (500) if a row does not match its MAC."""
         try:
             return await super().reading(read)
         except (Tampered, Unverified) as found:
@@ -108,12 +108,18 @@ class FundService(Worker):
         return fund_supervisor_socket(self.run_dir)
 
     async def open(self) -> None:
-        """Raises what asyncpg raises. The account service need not be there."""
+        """Open the account client and read recent fee rules. Raises asyncpg's errors.
+
+        The account service need not be available.
+        """
         await self._accounts.open()
         await self.merchants.look()
 
     async def watch(self) -> None:
-        """As of every worker; and for new fee rules, orders that are not known yet, and daemons that are overdue."""
+        """Run the worker's background tasks.
+
+        Besides those of `Worker`: read new fee rules, count outstanding orders, report overdue jobs, store findings.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(super().watch())
             group.create_task(again(self._watch_merchants))
@@ -125,7 +131,7 @@ class FundService(Worker):
         try:
             await self.merchants.watch()
         except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            _log.warning("merchants cannot be looked at: %s", error)
+            _log.warning("cannot read fee rules, retry in 1 s: %s", error, extra={"event": "fee_rules_unread"})
             await asyncio.sleep(1)
 
     async def _look(self) -> None:
@@ -140,20 +146,21 @@ class FundService(Worker):
             await asyncio.sleep(LOOK_EVERY_S)
 
     def snapshot(self) -> FundSnapshot:
-        """What this worker has counted, with its gauges as they are now."""
+        """Return the counters of this worker, with the current values of its gauges."""
         now = self.metrics.now
         now.posting = self.posting.counted
         now.waiting = self.desk.waiting
         now.daemons = self.roster.counted()
-        now.feed_lag_s = 0.0 if self.feed is None else self.feed.lag_s
-        show_gauges(self, now)
+        now.feed_lag_s = self.feed.lag_s
+        set_gauges(self, now)
         return now
 
     async def drain(self) -> None:
-        """Wait until everything accepted has been answered."""
+        """Wait until every accepted request has been answered."""
         await self.spawned()
         await self.desk.drain()
 
     async def close(self) -> None:
+        await self.feed.close()
         await self._accounts.close()
         await self.pool.close()

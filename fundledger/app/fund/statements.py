@@ -1,17 +1,16 @@
-"""Bank statements over HTTP: a statement is imported once, and a repeat answers the same."""
+"""Fund service HTTP handler and route for importing bank statements."""
 
 from typing import Final
 
-from fundledger.app.body import known_currency, quotes_of_flat
 from fundledger.app.fund.problems import gone, refused
 from fundledger.app.fund.service import FundService
-from fundledger.app.many import decoder_of_many, item_decoder
-from fundledger.app.render import encode
-from fundledger.app.reply import JSON, Reply
-from fundledger.app.routing import BATCH_BODY_BYTES_MAX, Call, Route
-from fundledger.fund.answer import Away
-from fundledger.fund.bank_statements import LINES_MAX, StatementLine, StatementRequest, import_statement
-from fundledger.fund.refusal import Refusal
+from fundledger.app.http.bodies.batch_decoding import decoder_of_many, item_decoder
+from fundledger.app.http.bodies.decoding import known_currency, quotes_of_flat
+from fundledger.app.http.routing import BATCH_BODY_BYTES_MAX, Call, Route
+from fundledger.app.http.wire.reply import JSON, Reply, encode
+from fundledger.fund.model.answer import Away
+from fundledger.fund.model.refusal import Refusal
+from fundledger.fund.statements.imports import LINES_MAX, StatementLine, StatementRequest, import_statement
 from fundledger.ratelimit.classes import ApiClass
 
 _REPLAY: Final = {"Idempotent-Replay": "true"}
@@ -19,7 +18,7 @@ _decode = decoder_of_many(StatementRequest, "lines", LINES_MAX, item_decoder(Sta
 
 
 async def post_statement(service: FundService, call: Call) -> Reply:
-    """`POST /v1/bank-statements`: match its lines with the books, book the differences. Idempotent by its number."""
+    """`POST /v1/bank-statements`: match lines with orders, book differences. Idempotent by statement number."""
     given, lines = await _decode(call.body)
     known_currency(given.currency)
     request = StatementRequest(given.channel, given.statement_no, given.currency, lines)

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: where a merchant's events are sent, and what could not be delivered there."""
+"""Fund service HTTP handlers and routes for webhooks: endpoints of a merchant, undelivered events, redelivery."""
 
 import re
 from typing import Any, Final
@@ -6,16 +6,16 @@ from uuid import UUID
 
 import msgspec
 
-from fundledger.app.body import decoder, voucher_id
 from fundledger.app.fund.bodies import DisableBody, RedeliverBody, WebhookBody
 from fundledger.app.fund.problems import refused, unverified_items
 from fundledger.app.fund.service import FundService
-from fundledger.app.problems import cut, malformed, not_found
-from fundledger.app.render import encode, time_text
-from fundledger.app.reply import Reply
-from fundledger.app.routing import Call, Route
-from fundledger.fund.order import Kind, State
-from fundledger.fund.refusal import Code, Refusal
+from fundledger.app.http.bodies.decoding import decoder, uuid_reader
+from fundledger.app.http.bodies.json_values import time_text
+from fundledger.app.http.problems import cut, malformed, not_found
+from fundledger.app.http.routing import Call, Route
+from fundledger.app.http.wire.reply import Reply, encode
+from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.outbox.destination import allows_private, bad_url
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Dead, Webhook, Webhooks
 from fundledger.ratelimit.classes import ApiClass
@@ -30,10 +30,11 @@ _is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _decode_webhook = decoder(WebhookBody)
 _decode_disable = decoder(DisableBody)
 _decode_redeliver = decoder(RedeliverBody)
+_read_id = uuid_reader("a voucher id")
 
 
 async def create_webhook(service: FundService, call: Call) -> Reply:
-    """`POST /v1/webhooks`: 201 with the endpoint and its secret, which is shown this once."""
+    """`POST /v1/webhooks`: 201 with the endpoint and its secret, which no other response contains."""
     body = _decode_webhook(call.body)
     settings = service.settings
     why = bad_url(body.url, private=allows_private(settings.webhooks_private, settings.profile))
@@ -41,29 +42,31 @@ async def create_webhook(service: FundService, call: Call) -> Reply:
         raise malformed(why, field="url")
     for type_ in body.events or ():
         if type_ not in TYPES:
-            raise malformed(f"there is no event {cut(type_)!r}", field="events")
+            raise malformed(f"unknown event type {cut(type_)!r}", field="events")
     if await service.reading(lambda: service.merchants.get(body.merchant)) is None:
-        return refused(Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {body.merchant}", "merchant"))
+        return refused(Refusal(Code.MERCHANT_NOT_FOUND, f"merchant {body.merchant} does not exist", "merchant"))
     webhooks = Webhooks(service.pool, service.macs)
     added = await service.reading(lambda: webhooks.add(body.merchant, body.url, body.events, call.module))
     if added is None:
-        return refused(Refusal(Code.TOO_MANY_WEBHOOKS, f"a merchant has at most {PER_MERCHANT_MAX}", "merchant"))
+        return refused(
+            Refusal(Code.TOO_MANY_WEBHOOKS, f"a merchant can have at most {PER_MERCHANT_MAX} endpoints", "merchant")
+        )
     webhook, secret = added
     return Reply(201, encode({**_members(webhook), "secret": secret}))
 
 
 async def list_webhooks(service: FundService, call: Call) -> Reply:
-    """`GET /v1/webhooks?merchant=`."""
+    """`GET /v1/webhooks?merchant=`: the endpoints of one merchant, or of all."""
     merchant = call.query.get("merchant")
     if merchant is not None and not _is_merchant(merchant):
-        raise malformed("merchant is 1 to 64 of [A-Za-z0-9_.-]", field="merchant")
+        raise malformed("merchant must be 1 to 64 characters of [A-Za-z0-9_.-]", field="merchant")
     found, bad = await service.reading(lambda: Webhooks(service.pool, service.macs).of(merchant))
     return Reply(200, encode({"webhooks": [_members(one) for one in found], **unverified_items("webhook", bad)}))
 
 
 async def disable_webhook(service: FundService, call: Call) -> Reply:
-    """`POST /v1/webhooks/{id}/disable`: nothing is sent there any more. An empty body is fine."""
-    id_, why = _id(call), _decode_disable(call.body).reason or f"asked for by {call.module}"
+    """`POST /v1/webhooks/{id}/disable`: stop deliveries to an endpoint permanently. The body may be empty."""
+    id_, why = _id(call), _decode_disable(call.body).reason or f"requested by {call.module}"
     found = await service.reading(lambda: Webhooks(service.pool, service.macs).disable(id_, why))
     if found is None:
         raise not_found(f"webhook {call.parameters['id']}")
@@ -71,7 +74,7 @@ async def disable_webhook(service: FundService, call: Call) -> Reply:
 
 
 async def list_dead(service: FundService, call: Call) -> Reply:
-    """`GET /v1/webhooks/{id}/dead?after=&limit=`: what was given up, in order."""
+    """`GET /v1/webhooks/{id}/dead?after=&limit=`: events whose delivery was given up, in order."""
     after, limit = _whole(call, "after", 0, 0, (1 << 53) - 1), _whole(call, "limit", DEAD_MAX, 1, DEAD_MAX)
     webhooks, id_ = await _found(service, call)
     dead = await service.reading(lambda: webhooks.dead(id_, after, limit))
@@ -80,14 +83,14 @@ async def list_dead(service: FundService, call: Call) -> Reply:
 
 
 async def redeliver(service: FundService, call: Call) -> Reply:
-    """`POST /v1/webhooks/{id}/redeliver`: begin again with what was given up. An empty body means all of it."""
+    """`POST /v1/webhooks/{id}/redeliver`: deliver events that were given up. An empty body means all of them."""
     seqs = _decode_redeliver(call.body).seqs
     webhooks, id_ = await _found(service, call)
     return Reply(200, encode({"redelivered": await service.reading(lambda: webhooks.redeliver(id_, seqs))}))
 
 
 async def _found(service: FundService, call: Call) -> tuple[Webhooks, UUID]:
-    """Where endpoints are, and one that is there. Raises BadRequest (400, 404), Unavailable."""
+    """Return the endpoint store and the id of an existing endpoint. Raises BadRequest (400, 404), Unavailable."""
     webhooks, id_ = Webhooks(service.pool, service.macs), _id(call)
     if await service.reading(lambda: webhooks.get(id_)) is None:
         raise not_found(f"webhook {id_}")
@@ -95,7 +98,7 @@ async def _found(service: FundService, call: Call) -> tuple[Webhooks, UUID]:
 
 
 def _id(call: Call) -> UUID:
-    return UUID(str(voucher_id(call.parameters["id"])))
+    return UUID(str(_read_id(call.parameters["id"])))
 
 
 def _whole(call: Call, name: str, default: int, least: int, most: int) -> int:
@@ -103,7 +106,7 @@ def _whole(call: Call, name: str, default: int, least: int, most: int) -> int:
     if text is None:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 16 or not least <= int(text) <= most:
-        raise malformed(f"{name} is a whole number from {least} to {most}", field=name)
+        raise malformed(f"{name} must be an integer from {least} to {most}", field=name)
     return int(text)
 
 

@@ -1,18 +1,19 @@
-"""Steps of an order that is there: a withdrawal ends, an adjustment is approved, a stuck order is retried."""
+"""Fund service HTTP handlers for existing orders: end a withdrawal, approve an adjustment, retry a stuck order."""
 
 from collections.abc import Awaitable, Callable
 
-from fundledger.app.body import decoder, quotes_of_flat
 from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
+from fundledger.app.fund.charged_account import charged_account
 from fundledger.app.fund.lookup import find, no_order, uuid_of
-from fundledger.app.fund.orders import Handler, told, whose
+from fundledger.app.fund.orders import Handler, told
 from fundledger.app.fund.service import FundService
-from fundledger.app.problems import not_found
-from fundledger.app.reply import Reply
-from fundledger.app.routing import Call
-from fundledger.fund.answer import Answer
-from fundledger.fund.order import Kind, Order
-from fundledger.fund.refusal import Code, Refusal
+from fundledger.app.http.bodies.decoding import decoder, quotes_of_flat
+from fundledger.app.http.problems import not_found
+from fundledger.app.http.routing import Call
+from fundledger.app.http.wire.reply import Reply
+from fundledger.fund.model.answer import Answer
+from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.refusal import Code, Refusal
 
 _decode_paid = decoder(PaidBody, quotes_of_flat)
 _decode_bounced = decoder(BouncedBody, quotes_of_flat)
@@ -21,7 +22,7 @@ _decode_retry = decoder(RetryBody, quotes_of_flat)
 
 
 async def paid(service: FundService, call: Call) -> Reply:
-    """`POST /v1/withdrawals/{id}/paid`: the channel has paid it out. Idempotent."""
+    """`POST /v1/withdrawals/{id}/paid`: record that the channel paid the withdrawal out. Idempotent."""
     body = _decode_paid(call.body)
     return await _done(
         service,
@@ -32,7 +33,7 @@ async def paid(service: FundService, call: Call) -> Reply:
 
 
 async def bounced(service: FundService, call: Call) -> Reply:
-    """`POST /v1/withdrawals/{id}/bounced`: it came back, and the merchant has it again. Idempotent."""
+    """`POST /v1/withdrawals/{id}/bounced`: return a bounced withdrawal to the merchant. Idempotent."""
     body = _decode_bounced(call.body)
     return await _done(
         service,
@@ -43,14 +44,14 @@ async def bounced(service: FundService, call: Call) -> Reply:
 
 
 async def approve(service: FundService, call: Call) -> Reply:
-    """`POST /v1/adjustments/{id}/approve`: by another module, or another person, than who asked for it."""
+    """`POST /v1/adjustments/{id}/approve`: approve as another module or person than the requester."""
     body = _decode_approve(call.body)
     approver = call.module if body.person is None else f"{call.module}/{body.person}"
     return await _done(service, call, Kind.ADJUSTMENT, lambda order: service.desk.approve(order.id, approver))
 
 
 def retrying(kind: Kind) -> Handler:
-    """`POST /v1/{kind}/{id}/retry`: take a stuck order a step further, its cause being removed. Idempotent."""
+    """Return the handler of `POST /v1/{kind}/{id}/retry`, which repeats a stuck order's failed step. Idempotent."""
 
     async def retry(service: FundService, call: Call) -> Reply:
         body = _decode_retry(call.body)
@@ -65,7 +66,7 @@ async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Orde
     if no is not None:
         return no
     order = await find(service, kind, id_)
-    no = await service.gate.let(call.passage, () if order is None else (whose(order.merchant),))
+    no = await service.gate.let(call.passage, () if order is None else (charged_account(order.merchant),))
     if no is not None:
         return no
     if order is None:

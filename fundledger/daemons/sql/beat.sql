@@ -1,7 +1,7 @@
--- Renew the leases that still stand, and record what was run under them since the last time.
--- $1 names, $2 fences, $3 for how many seconds, $4 good runs, $5 failed runs, $6 done, $7 lag in seconds, $8 seconds since
--- the last run began, $9 since the last good one ended, null for none since, $10 why the last one failed, null if it
--- did not. Rows: one per lease that stands. Locks: those leases, not against standing.sql.
+-- Renew the leases that have not ended, and record the runs under them since the last call. $1 names, $2 fencing
+-- tokens, $3 lease durations (s), $4 successful runs, $5 failed runs, $6 items done, $7 lag (s), $8 seconds since the
+-- last run began, $9 seconds since the last success ended, null without one since, $10 error of the last run, null if
+-- it succeeded. Rows: one per renewed lease. Locks: these leases, compatible with standing.sql.
 UPDATE daemons.leases l
 SET expires_at = clock_timestamp() + make_interval(secs => b.lease_s),
     runs = l.runs + b.runs + b.failures, failures = l.failures + b.failures, done = l.done + b.done,

@@ -1,4 +1,3 @@
--- Nobody misses the daemons that are not among $1 any more, unless somebody still runs them.
--- Rows: none. Locks: their leases.
+-- Stop the alarms of jobs that are not among $1, unless a process runs them. Rows: none. Locks: their leases.
 UPDATE daemons.leases SET alarm_after_s = 'Infinity'
 WHERE name <> ALL ($1::text[]) AND expires_at <= clock_timestamp() AND alarm_after_s < 'Infinity'

@@ -1,6 +1,6 @@
--- Take the leases that have ended, of $1 names, for $2 seconds each. $3 who takes them.
--- FOR UPDATE: not while a transaction of the holder before is about to commit (standing.sql); that is skipped.
--- Rows: one per lease that was taken, with its new fence. Locks: those leases.
+-- Take the leases of $1 names that have ended, for $2 seconds each. $3 the new owner. FOR UPDATE skips a lease while a
+-- transaction of the previous owner holds it (standing.sql). Rows: one per taken lease, with its new fencing token.
+-- Locks: these leases.
 WITH ended AS (
     SELECT l.name, w.lease_s FROM daemons.leases l
     JOIN unnest($1::text[], $2::double precision[]) AS w (name, lease_s) ON w.name = l.name

@@ -1,5 +1,5 @@
--- Record what was run by those who lead by other means than a lease. $1 names, $2 who leads, $3 for how many seconds
--- that is believed, $4 to $10 as in beat.sql. Rows: none. Locks: their leases.
+-- Record the runs of jobs whose leader is elected without a lease. $1 names, $2 the leader, $3 seconds for which the
+-- leader is assumed, $4 to $10 as in beat.sql. Rows: none. Locks: their leases.
 UPDATE daemons.leases l
 SET fence = l.fence + (l.holder IS DISTINCT FROM $2)::integer, holder = $2,
     taken_at = CASE WHEN l.holder IS DISTINCT FROM $2 THEN clock_timestamp() ELSE l.taken_at END,

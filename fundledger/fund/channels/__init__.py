@@ -1,1 +1,1 @@
-"""Where money leaves and comes in: the interface of a channel, one over HTTP, a stand-in for a bank, and payouts."""
+"""Payment channels of the fund service: the interface, an HTTP client, and a bank simulator."""

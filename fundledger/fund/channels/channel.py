@@ -1,4 +1,4 @@
-"""What a channel has to be able to do, and the two ways in which it can fail."""
+"""The interface of a payment channel, and its two kinds of failure: nothing was sent, or the outcome is unknown."""
 
 from datetime import date
 from enum import StrEnum
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Standing(StrEnum):
-    """Of one payout at its channel. `accepted` becomes paid or bounced; `absent`: it was never asked for it."""
+    """The status of a payout at its channel. `accepted` becomes paid or bounced. `absent`: never requested there."""
 
     ACCEPTED = "accepted"
     PAID = "paid"
@@ -17,7 +17,7 @@ class Standing(StrEnum):
 
 
 class Payout(msgspec.Struct, frozen=True):
-    """What the channel says. `amount` (in minor units) and `currency`: of what it has, if it tells."""
+    """A payout as the channel reports it. `amount` (in minor units) and `currency`: None if it does not report them."""
 
     state: Standing
     channel_ref: str | None = None
@@ -27,8 +27,8 @@ class Payout(msgspec.Struct, frozen=True):
 
 
 class StatementLine(msgspec.Struct, frozen=True):
-    """Money that moved at the channel: `amount` is positive if it came in. `ref` is ours if the channel was asked by us
-    (an order id), else the channel's own.
+    """A movement of money at the channel. `amount` is positive for money received. `ref`: the order id of a payout that
+    the fund service requested, else the channel's own reference.
     """
 
     ref: str
@@ -37,31 +37,31 @@ class StatementLine(msgspec.Struct, frozen=True):
 
 
 class ChannelFault(Exception):
-    """The channel did not answer, or not what can be understood."""
+    """The channel did not answer, or its answer is invalid."""
 
 
 class ChannelAway(ChannelFault):
-    """Nothing was sent, for sure. The same call may be made again."""
+    """The channel certainly did nothing. A retry of the call is safe."""
 
 
 class ChannelSilent(ChannelFault):
-    """It may have been done, or not: ask by `query`. To call again is right only after `query` said `absent`."""
+    """The outcome of the call is unknown: call `query`. A retry is safe only after `query` returned `absent`."""
 
 
 class Channel(Protocol):
-    """`ref` is the order's id: the channel does what it is asked under one reference at most once, for ever.
+    """A payment channel. `ref` is the order id. The channel executes a payout at most once per reference, permanently.
 
-    Every call ends in bounded time. A call that is cancelled has to be taken for silent.
+    Every call ends in bounded time. After a cancelled call the outcome is unknown, as after ChannelSilent.
     """
 
     async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
-        """Send money; a repeat is answered as it stands. Never `absent`. Raises ChannelAway, ChannelSilent."""
+        """Send money. A replay returns the current status, never `absent`. Raises ChannelAway, ChannelSilent."""
         ...
 
     async def query(self, ref: str) -> Payout:
-        """What became of it; changes nothing. Raises ChannelAway."""
+        """Return the current status of a payout. Changes nothing. Raises ChannelAway."""
         ...
 
     async def statement(self, day: date) -> list[StatementLine]:
-        """What moved on a day (UTC), in the channel's order. Raises ChannelAway."""
+        """Return the movements of a day (UTC), in the channel's order. Raises ChannelAway."""
         ...

@@ -1,4 +1,6 @@
-"""A channel over HTTP: `POST /payouts`, `GET /payouts/{ref}`, `GET /statements/{day}`; see docs/channels.md."""
+"""HTTP client of a payment channel: `POST /payouts`, `GET /payouts/{ref}`, `GET /statements/{day}`
+(docs/reference/channels.md).
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +13,7 @@ import msgspec
 from yarl import URL
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
-from fundledger.fund.requests import AMOUNT_MAX, Amount, ChannelRef, Currency, Reason
+from fundledger.fund.model.requests import AMOUNT_MAX, Amount, ChannelRef, Currency, Reason
 
 CONNECT_S: Final = 2.0
 TOTAL_S: Final = 10.0
@@ -22,7 +24,7 @@ Moved = Annotated[int, msgspec.Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 
 
 class PayoutAnswer(msgspec.Struct):
-    """Of both verbs. What a channel says besides is ignored."""
+    """The answer to `POST` and `GET` of a payout. Unknown members are ignored."""
 
     ref: ChannelRef
     state: Literal["accepted", "paid", "bounced"]
@@ -47,7 +49,7 @@ _decode_statement = msgspec.json.Decoder(StatementAnswer).decode
 
 
 class HttpChannel:
-    """`async with HttpChannel(url) as channel`, or `close` it. It keeps connections, and nothing else.
+    """A channel over HTTP. Use it with `async with`, or call `close`. Its only state is a connection pool.
 
     `token`: sent as a bearer token with each request.
     """
@@ -89,10 +91,10 @@ class HttpChannel:
         try:
             async with self._ask("GET", f"payouts/{ref}") as response:
                 if response.status == HTTPStatus.NOT_FOUND:
-                    # A proxy's 404 is no word of the channel's: it has to say of what.
+                    # A 404 may come from a proxy, so the body has to name the payout.
                     if await _absent(response, ref):
                         return Payout(Standing.ABSENT)
-                    raise ChannelAway("answered 404, but not that there is no such payout")
+                    raise ChannelAway("answered 404 without `ref` and `state: absent` of the payout")
                 if response.status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
                     raise ChannelAway(f"answered {response.status}")
                 return _payout(await _body(response, PAYOUT_BYTES_MAX), ref)
@@ -118,7 +120,7 @@ class HttpChannel:
 
 
 def _payout(body: bytes, ref: str) -> Payout:
-    """Raises ValueError if it is not one, or of something else."""
+    """Return the payout of a body. Raises ValueError if the body is invalid or about another payout."""
     answer = _decode_payout(body)
     if answer.ref != ref:
         raise ValueError("the answer is about another payout")

@@ -1,9 +1,10 @@
-"""A stand-in for a bank, in its own process: `python -m fundledger.fund.channels.simulator --port 8082 --folder DIR`.
+"""Bank simulator of the fund service: a payment channel in its own process. Start it with
+`python -m fundledger.fund.channels.simulator --port 8082 --folder DIR`.
 
-Every request but `GET /healthz` needs the simulator's own bearer token, which is in a file. Payouts are kept in
-DIR/simulator.db before they are answered, so that a kill loses nothing; `POST /behaviour` says how it misbehaves. The
-seed and the reference of a payout decide whether it bounces; the seed and the number of a request since the start
-decide whether that is answered.
+Every request except `GET /healthz` needs the simulator's bearer token, which is in a file. Payouts are stored in
+DIR/simulator.db before they are answered, so a kill loses nothing. `POST /behaviour` configures faults. The seed and
+the reference of a payout decide whether it bounces. The seed and the number of a request since the start decide whether
+the request is answered.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from yarl import URL
 
 from fundledger.database.statements import load
 from fundledger.fund.channels.http import Moved
-from fundledger.fund.requests import Amount, ChannelRef, Currency
+from fundledger.fund.model.requests import Amount, ChannelRef, Currency
 from fundledger.outbox.destination import address_in
 from fundledger.security.keys import KeyFault
 from fundledger.security.tokens import Tokens, module_token
@@ -35,7 +36,7 @@ SQL: Final = load("fundledger.fund.channels")
 LINES_MAX: Final = 10_000
 TOKEN_FILE: Final = "simulator-token"  # noqa: S105 - the name of a file
 OPEN_PATHS: Final = frozenset({"/healthz"})
-"""Answered without a token: they say nothing of the bank and change nothing."""
+"""Paths that need no token: they return no data of the bank and change nothing."""
 
 Body = TypeVar("Body")
 Rate = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -44,8 +45,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=LINES_MAX)]
 
 
 class Behaviour(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Rates are shares of requests (`error_rate`, `lost_answer_rate`), of payouts (`bounce_rate`) or of statement lines
-    (`duplicate_rate`); `extra`, `missing` and `amount` are how many lines of a statement are wrong.
+    """The configured faults. Rates are fractions of requests (`error_rate`, `lost_answer_rate`), of payouts
+    (`bounce_rate`) or of statement lines (`duplicate_rate`). `extra`, `missing` and `amount` are numbers of wrong lines
+    in a statement.
     """
 
     seed: int = 0
@@ -67,7 +69,9 @@ class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A negative amount was taken back: a refund under our order's id, a chargeback under the channel's reference."""
+    """Money received, or taken back if negative: a refund under the order id, a chargeback under the channel's
+    reference.
+    """
 
     channel_ref: ChannelRef
     amount: Moved
@@ -75,7 +79,7 @@ class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Kept(msgspec.Struct):
-    """A row of `payouts`. Times in ms since 1970."""
+    """A row of `payouts`. Times in ms since 1970. `asked`: the number of requests to pay it."""
 
     ref: str
     channel_ref: str
@@ -94,7 +98,7 @@ class Line(msgspec.Struct):
 
 
 class Bank:
-    """What the simulator remembers. Whatever a method returned is on disk."""
+    """The database of the simulator. A change is on disk when its method returns."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +113,7 @@ class Bank:
         self._db.close()
 
     def pay(self, body: PayoutBody, outcome: str, settle_after_ms: int) -> Kept:
-        """The payout as it stands: of a repeat, the first one."""
+        """Insert a payout and return its current row. A replay returns the first one."""
         now = _now_ms()
         channel_ref = "SIM-" + hashlib.sha256(body.ref.encode()).hexdigest()[:16]
         values = (body.ref, channel_ref, body.amount, body.currency, outcome, now, now + settle_after_ms)
@@ -135,7 +139,7 @@ class Bank:
 
 
 class Simulator:
-    """`app()` is what is served, to requests with `token`. `behaviour` may be changed while it runs."""
+    """The HTTP service of the simulator. Requests need `token`. `behaviour` may be changed while it runs."""
 
     def __init__(self, folder: Path, token: str, behaviour: Behaviour | None = None) -> None:
         self.bank = Bank(folder)
@@ -166,7 +170,7 @@ class Simulator:
 
     @web.middleware
     async def _authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse requests without the token, before their body is read."""
+        """Reject requests without the token, before their body is read."""
         if request.path not in OPEN_PATHS and self._tokens.module(request.headers.get("Authorization")) is None:
             answer = _json({"error": "authentication required: send Authorization: Bearer TOKEN"}, 401)
             answer.headers["WWW-Authenticate"] = "Bearer"
@@ -177,7 +181,7 @@ class Simulator:
         return _json({"status": "ok"})
 
     async def _pay_out(self, request: web.Request) -> web.Response:
-        """200 as it stands, 202 while it is not settled; 409 if it was asked for with another amount."""
+        """Answer with the payout: 200, or 202 until it is settled. 409 if the reference exists with another amount."""
         body = await _body(request, PayoutBody)
         number = self._numbered()
         await self._late()
@@ -186,7 +190,7 @@ class Simulator:
         outcome = "bounced" if self._fate("bounce", body.ref) < self.behaviour.bounce_rate else "paid"
         kept = self.bank.pay(body, outcome, self.behaviour.settle_after_ms)
         if (kept.amount, kept.currency) != (body.amount, body.currency):
-            return _json({"error": "this ref was used for another payout", "ref": body.ref}, 409)
+            return _json({"error": "this ref is used by another payout", "ref": body.ref}, 409)
         if self._fate("lost", number) < self.behaviour.lost_answer_rate:
             return _never(request)
         return self._told(kept)
@@ -211,11 +215,11 @@ class Simulator:
         return _json(said, 200 if settled else 202)
 
     async def _statement(self, request: web.Request) -> web.Response:
-        """JSON, or CSV if `Accept` names it; differences as the behaviour says, the same ones each time."""
+        """Answer with a statement in JSON, or in CSV if `Accept` names it. The configured faults are deterministic."""
         try:
             day = date.fromisoformat(request.match_info["day"])
         except ValueError:
-            return _json({"error": "a day is YYYY-MM-DD"}, 400)
+            return _json({"error": "the day must be YYYY-MM-DD"}, 400)
         await self._late()
         lines = self._wrong(day, self.bank.moved(day))
         if "text/csv" in request.headers.get("Accept", ""):
@@ -227,7 +231,9 @@ class Simulator:
         return _json({"day": day.isoformat(), "statement_no": f"SIM-{day.isoformat()}", "lines": lines})
 
     def _wrong(self, day: date, lines: list[Line]) -> list[Line]:
-        """The first `missing` lines (in an order of chance) are left out, the next `amount` say one more than is so."""
+        """Apply the configured faults. In a seeded order, omit the first `missing` lines, and add 1 to the next
+        `amount`.
+        """
         behaviour = self.behaviour
         chance = sorted(lines, key=lambda line: self._fate("line", line.ref, line.amount))
         left_out = {id(line) for line in chance[: behaviour.missing]}
@@ -237,9 +243,9 @@ class Simulator:
             if id(line) in left_out:
                 continue
             one_more = 1 if line.amount > 0 else -1
-            told = msgspec.structs.replace(line, amount=line.amount + one_more) if id(line) in changed else line
+            sent = msgspec.structs.replace(line, amount=line.amount + one_more) if id(line) in changed else line
             twice = self._fate("twice", line.ref, line.amount) < behaviour.duplicate_rate
-            shown += [told, told] if twice else [told]
+            shown += [sent, sent] if twice else [sent]
         for number in range(behaviour.extra):
             ref = f"EXTRA-{day.isoformat()}-{number}"
             shown.append(Line(ref, ref, 1 + int(self._fate("extra", ref) * 10_000), "CNY"))
@@ -248,7 +254,7 @@ class Simulator:
     async def _receive(self, request: web.Request) -> web.Response:
         body = await _body(request, ReceiptBody)
         if body.amount == 0:
-            return _json({"error": "an amount of 0 is no receipt"}, 400)
+            return _json({"error": "the amount must not be 0"}, 400)
         self.bank.receive(body)
         return _json({"channel_ref": body.channel_ref})
 
@@ -263,7 +269,7 @@ class Simulator:
         return _json(self.behaviour)
 
     async def _behave(self, request: web.Request) -> web.Response:
-        """What is left out becomes what it is by default."""
+        """Replace the behaviour. Omitted members get their defaults."""
         self.behaviour = await _body(request, Behaviour)
         return _json(self.behaviour)
 
@@ -276,31 +282,31 @@ class Simulator:
         return self._requests
 
     def _fate(self, *what: object) -> float:
-        """From 0 to 1, the same for the same things."""
+        """Return a pseudo-random number from 0 to 1 that depends only on the seed and the arguments."""
         named = ":".join(map(str, (self.behaviour.seed, *what)))
         return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big") / 2**64
 
 
 @web.middleware
 async def _not_from_a_page(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse requests that a web page of another origin can send: for a name that it resolves to this machine, or
-    without asking first, which a browser does before it sends JSON elsewhere.
+    """Reject requests that a web page of another origin can send: with a Host name that resolves to this machine (DNS
+    rebinding), or without a CORS preflight, which a browser sends before JSON to another origin.
     """
     try:
         host = URL.build(scheme="http", authority=request.host).host or ""
     except ValueError:
         host = ""
     if host != "localhost" and address_in(host) is None:
-        return _json({"error": "the Host is an address, or localhost"}, 421)
+        return _json({"error": "the Host header must be an IP address or localhost"}, 421)
     if request.method == "POST" and request.can_read_body and request.content_type != "application/json":
-        return _json({"error": "bodies are application/json"}, 415)
+        return _json({"error": "the Content-Type must be application/json"}, 415)
     if "Origin" in request.headers:
-        return _json({"error": "web pages have no access"}, 403)
+        return _json({"error": "requests from web pages are not allowed"}, 403)
     return await handler(request)
 
 
 def _cell(value: object) -> object:
-    """A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Return a CSV cell; prefix a text that a spreadsheet would evaluate as a formula with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
@@ -317,7 +323,7 @@ def _json(body: object, status: int = 200) -> web.Response:
 
 
 def _never(request: web.Request) -> web.Response:
-    """It was done, and the connection ends without an answer."""
+    """Abort the connection without an answer, after the request was executed."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
@@ -328,14 +334,14 @@ def _now_ms() -> int:
 
 
 def main() -> None:
-    """Serve until SIGINT or SIGTERM. A token that cannot be used ends it with status 2."""
+    """Serve until SIGINT or SIGTERM. Exit with status 2 if the token cannot be used."""
     parser = argparse.ArgumentParser(prog="fundledger.fund.channels.simulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8082)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--token-file", type=Path, help=f"made where it is missing; default: {TOKEN_FILE} in the folder"
+        "--token-file", type=Path, help=f"created if it does not exist (default: {TOKEN_FILE} in the folder)"
     )
     arguments = parser.parse_args()
     os.umask(0o077)

@@ -1,6 +1,7 @@
--- Write ahead how a withdrawal ends. $1 order id, $2 paid or bounced, $3 the channel's reference or null, $4 a reason or
--- null, $5 seconds until the recoverer looks after it, $6 the voucher of its end or null, $7 the MAC of all that, $8 key of it,
--- $9 the MAC that the order was read with. Rows: the order, none when it cannot end so, or changed since. Locks: the order.
+-- Record how a withdrawal ends, before it is posted. $1 order id, $2 paid or bounced, $3 the channel's reference or
+-- null, $4 a reason or null, $5 seconds until the recoverer takes it, $6 the voucher id of the end or null, $7 new MAC,
+-- $8 key of it, $9 the MAC as read. Rows: the order, none if it cannot end like this or changed since. Locks: the
+-- order.
 UPDATE fund.orders o SET ending = $2, channel_ref = $3, reason = $4, due_at = clock_timestamp() + make_interval(secs => $5),
                          end_voucher_id = $6, mac = $7, mac_key = $8
 WHERE o.id = $1 AND o.kind = 'withdrawal' AND o.state IN ('posted', 'sent', 'unknown')

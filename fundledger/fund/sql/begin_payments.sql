@@ -1,5 +1,5 @@
--- Make the rows that tell what became of payments, where they are not there yet; a payment of which something came back had one, and
--- gets no other. $1 ids, $2 merchants, $3 seqs, $4 amounts, $5 fees, $6 MACs, $7 the key of these. Rows: none. Locks: the new rows.
+-- Insert missing fund.payments rows. An existing row, of a payment with a refund or chargeback, is not changed. $1 ids,
+-- $2 merchants, $3 seqs, $4 amounts, $5 fees, $6 MACs, $7 the key of these. Rows: none. Locks: the new rows.
 INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)
 SELECT n.id, n.merchant, n.seq, n.amount, n.fee, n.amount, n.fee, $7, n.mac
 FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) AS n (id, merchant, seq, amount, fee, mac)

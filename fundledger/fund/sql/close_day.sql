@@ -1,4 +1,4 @@
--- Sum a day (UTC), once: who comes second writes nothing. $1 day. Rows: one, none when it was closed before.
+-- Sum a day (UTC), once: a concurrent second call writes nothing. $1 day. Rows: one, none if the day is already closed.
 -- Locks: the row of the day.
 WITH closed AS (
     INSERT INTO fund.day_ends (day, orders)

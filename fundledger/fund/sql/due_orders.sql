@@ -1,6 +1,6 @@
--- Take orders that somebody has to look after: not known to be posted yet, or ended but not known to be. $1 how many,
--- $2 seconds until they are due again: twelve times as long of an order that is older than 11 minutes, less before. Who takes
--- them at the same moment gets others. Rows: the orders. Locks: theirs.
+-- Take orders for recovery: `posting`, or with an unposted end. $1 limit, $2 seconds until they are due again: twelve
+-- times that for an order older than 11 minutes, less before. Concurrent calls get different orders. Rows: the orders.
+-- Locks: these orders.
 UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2 *
     greatest(1, least(12, 1 + floor(extract(epoch FROM clock_timestamp() - o.created_at)::float8 / 60))))
 WHERE o.id = ANY (ARRAY( -- run once: a plan may run a subquery of IN for each row, and each run would take other rows

@@ -1,7 +1,8 @@
--- Merchants to be settled by themselves: the oldest of what is pending was posted by the end of their calendar's latest due
--- day, and there is no settlement of that day, or the last one was full. $1 calendars, $2 the number of each one's latest
--- settlement (as long as `auto-YYYY-MM-DD`), $3 when each one's due day ends, $4 how many payments a full one has, $5 how many
--- rows. Rows: merchant, calendar, the number to ask for; by merchant. Locks: none.
+-- Merchants that are due for an automatic settlement: their oldest pending payment was posted by the end of the latest
+-- due day of their calendar, and there is no settlement of that day, or the last one was full. $1 calendars, $2 the
+-- number of the latest settlement of each calendar (as long as `auto-YYYY-MM-DD`), $3 the end of the due day of each,
+-- $4 payments of a full settlement, $5 limit. Rows: merchant, calendar and order number to request, by merchant. Locks:
+-- none.
 SELECT m.id, d.calendar,
        CASE WHEN t.number = d.number THEN d.number || '-' || coalesce(nullif(substr(t.order_no, 17), '')::int, 1) + 1
             ELSE d.number END AS order_no

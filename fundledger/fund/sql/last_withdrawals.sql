@@ -1,4 +1,4 @@
--- The day (UTC) of the last withdrawal that merchants asked for. $1 merchants. Rows: one for each that asked for any. Locks: none.
+-- The day (UTC) of the last withdrawal of merchants. $1 merchants. Rows: one for each with a withdrawal. Locks: none.
 SELECT m.merchant, l.day FROM unnest($1::text[]) AS m (merchant)
 CROSS JOIN LATERAL (
     SELECT (o.created_at AT TIME ZONE 'UTC')::date AS day FROM fund.orders o

@@ -1,2 +1,2 @@
--- Merchants, oldest first. $1 after which seq, $2 how many. Rows: so many. Locks: none.
+-- Merchants, oldest first. $1 seq to start after, $2 limit. Rows: at most $2. Locks: none.
 SELECT m.seq, m.id FROM fund.merchants m WHERE m.seq > $1 ORDER BY m.seq LIMIT $2

@@ -1,6 +1,6 @@
--- What became of payments. $1 their ids. Rows: one each. Locks: these rows.
+-- Lock the progress of payments. $1 ids. Rows: one each. Locks: these rows.
 SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
        p.fee_returned, p.charged_back, p.reversed, p.mac_key, p.mac
 FROM fund.payments p WHERE p.order_id = ANY ($1::uuid[])
-ORDER BY p.order_id -- so that two who lock several never wait for each other
+ORDER BY p.order_id -- one lock order prevents deadlocks
 FOR UPDATE

@@ -1,7 +1,7 @@
--- What is pending of a merchant, oldest payment first. $1 merchant, $2 how much is to be settled (null: everything, of $3 payments
--- at most), $4 payments that are left out. Rows: the payments that this takes, with what is left of each (`left_over`), of those
--- before it (`earlier`) and of all that were looked at (`pending`); where more is asked for than is pending, all of them. Locks: all
--- that were looked at.
+-- Lock pending payments of a merchant, oldest first. $1 merchant, $2 amount to settle (null: all of at most $3
+-- payments), $4 payments to leave out. Rows: the payments that the amount covers, each with its pending amount
+-- (`left_over`), the sum of the payments before it (`earlier`) and the sum of all locked payments (`pending`); all of
+-- them if the amount exceeds the sum. Locks: all pending payments that were read.
 WITH open AS (
     SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
        p.fee_returned, p.charged_back, p.reversed, p.mac_key, p.mac,

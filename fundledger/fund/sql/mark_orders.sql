@@ -1,9 +1,9 @@
--- Record what became of orders that were posting: posted, refused or stuck. $1 a JSON array of {id, state, problem, posted_at,
--- attempt, layout, mac, mac_key, sums_mac} (MACs in base64): MACs of the orders as they are then, and of what is kept of a payment
--- that is settled later, which begins to wait. One whose outcome was recorded before, whose attempt is another one by now or that
--- was brought to another layout is left as it is, and not answered.
--- Does not wait for the disk: what is lost with a server was posted, and is asked for again; events are read from the disk.
--- Rows: one for each that was marked. Locks: these orders.
+-- Record the outcomes of `posting` orders: posted, refused or stuck. $1 a JSON array of {id, state, problem, posted_at,
+-- attempt, layout, mac, mac_key, sums_mac} (MACs in base64): new MACs of the orders, and of the fund.payments row of a
+-- payment that is settled later, which is inserted here. An order with a recorded outcome, another attempt or another
+-- layout is not changed and not returned. Commits asynchronously: a record that is lost in a crash belongs to a posted
+-- voucher and is recovered; events are read only after they are durable. Rows: one for each recorded order. Locks:
+-- these orders.
 WITH told AS (
     SELECT t.id, t.state, t.problem, t.posted_at, t.attempt, t.layout, decode(t.mac, 'base64') AS mac, t.mac_key,
            decode(t.sums_mac, 'base64') AS sums_mac
@@ -14,7 +14,7 @@ WITH told AS (
     UPDATE fund.orders o SET state = t.state, problem = t.problem, posted_at = t.posted_at, due_at = NULL,
            stuck_from = CASE WHEN t.state = 'stuck' THEN o.state END, mac = t.mac, mac_key = t.mac_key
     FROM told t
-    -- The ids once more as an array: a plan that was made while the table was empty goes by the primary key, too.
+    -- The ids again as an array, so that a plan from an empty table also uses the primary key.
     WHERE o.id = t.id AND o.id = ANY (ARRAY(SELECT i.id FROM told i)) AND o.state = 'posting'
       AND o.attempt = t.attempt AND o.layout = t.layout
     RETURNING o.id, o.seq, o.kind, o.merchant, o.state, o.amount, o.fee, o.settle, o.problem, t.mac_key, t.sums_mac

@@ -1,5 +1,6 @@
--- No repetition takes a withdrawal any further. $1 order id, $2 the state that it is in, $3 the reason (JSON), $4 its MAC
--- then, $5 key of that, $6 the MAC that it was read with. Rows: one, none when it is not in that state any more, or changed since. Locks: the order.
+-- Mark a withdrawal stuck, because no retry can complete it. $1 order id, $2 its state, $3 the reason (JSON), $4 new
+-- MAC, $5 key of that, $6 the MAC as read. Rows: one, none if the state differs or the order changed since. Locks: the
+-- order.
 WITH marked AS (
     UPDATE fund.orders o SET state = 'stuck', stuck_from = o.state, problem = $3::json, due_at = NULL, mac = $4, mac_key = $5
     WHERE o.id = $1 AND o.kind = 'withdrawal' AND o.state = $2 AND o.state IN ('posted', 'sent', 'unknown')

@@ -1,9 +1,10 @@
--- The first day (UTC) that has ended, had ended $1 seconds ago, and is not closed; how long ago it ended, and how many of
--- its orders, or of days before, are not known yet. Rows: one, none when all days are closed. Locks: none.
+-- The first day (UTC) that is not closed and ended at least $1 seconds ago, the seconds since its end, and the number
+-- of its orders, and of orders of earlier days, without a known outcome. Rows: one, none if all days are closed. Locks:
+-- none.
 WITH first AS (
     SELECT coalesce((SELECT max(e.day) + 1 FROM fund.day_ends e),
-                    -- Before the first one: the oldest are the first that were written, or, where their numbers were not
-                    -- used, the first of which something was told.
+                    -- Without a closed day: the day of the first inserted orders or, if their
+                    -- seqs are unused, of the first orders with an event.
                     (SELECT min(o.created_at AT TIME ZONE 'UTC')::date FROM fund.orders o WHERE o.seq <= 1000),
                     (SELECT min(o.created_at AT TIME ZONE 'UTC')::date
                      FROM (SELECT e.order_id FROM fund.events e ORDER BY e.seq LIMIT 1000) t

@@ -1,6 +1,6 @@
--- Written before a payout is sent again, which its channel said it was never asked for. $1 order, $2 after how long
--- (interval) somebody else may ask after it. Rows: one, or none if the order was ended meanwhile. Locks: the order's row and
--- the payout's, so that no end comes between.
+-- Record that a payout is sent again, after its channel reported it as absent. $1 order, $2 interval until another
+-- process may poll it. Rows: one, none if the order has ended meanwhile. Locks: the rows of the order and the payout,
+-- so that the order cannot end concurrently.
 WITH open AS (
     SELECT o.id
     FROM fund.orders o

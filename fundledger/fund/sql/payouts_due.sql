@@ -1,6 +1,6 @@
--- Takes payouts that are to be asked after. $1 channel, $2 how many at most, $3 after how long (interval) somebody else may,
--- $4 began_at of the turn's first rows, or null: a turn asks after each once. Rows: those, with began_at. Locks: their rows;
--- what another one holds is passed over.
+-- Lease payouts that are due for a poll. $1 channel, $2 limit, $3 interval until another process may poll them, $4
+-- began_at of the first rows of this run, or null: a run polls each payout once. Rows: the payouts, with began_at.
+-- Locks: their rows; locked rows are skipped.
 WITH next AS (
     SELECT p.order_id
     FROM fund.payouts p

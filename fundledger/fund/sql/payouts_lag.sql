@@ -1,6 +1,6 @@
--- What payouts are behind with. $1 the channels that are configured, $2 from when on (interval) one is late. Rows: one; the
--- longest wait (s) of a withdrawal to be sent, or by how much (s) the latest payout without a final word is late; how many
--- of those there are. Locks: none.
+-- The lag of payouts. $1 configured channels, $2 interval after which a payout is late. Rows: one: the longest wait of
+-- an unsent withdrawal (s), the delay of the latest payout without a final status (s), and the number of late payouts.
+-- Locks: none.
 SELECT
     (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(o.posted_at)), 0)::float8
      FROM fund.orders o

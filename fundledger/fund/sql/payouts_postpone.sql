@@ -1,2 +1,3 @@
--- When a payout that does not match its MAC is looked at again. $1 order, $2 interval from now. Rows: none. Locks: its row.
+-- Schedule the next check of a payout that does not match its MAC. $1 order, $2 interval from now. Rows: none. Locks:
+-- its row.
 UPDATE fund.payouts p SET due_at = clock_timestamp() + $2::interval WHERE p.order_id = $1::uuid AND p.outcome IS NULL

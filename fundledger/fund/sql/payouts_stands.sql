@@ -1,4 +1,4 @@
--- How an order stands, or is about to. $1 order, $2 for how long (interval) an absent payout may still be under way.
+-- The state of an order, or its recorded end. $1 order, $2 interval for which an absent payout may still be in transit.
 -- Rows: one. Locks: none.
 SELECT coalesce(o.ending, o.state) AS stands, p.called_at < clock_timestamp() - $2::interval AS past_doubt
 FROM fund.orders o JOIN fund.payouts p ON p.order_id = o.id

@@ -1,6 +1,6 @@
--- The channel did not answer. $1 order, $2 when (interval from now) it is asked, $3 why, $4 the order's MAC then, $5 key
--- of that, $6 the MAC that it was read with. Rows: none. Locks: the order's row
--- and the payout's. An order that was ended, or is unknown already, stays as it is.
+-- Record that the channel did not answer. $1 order, $2 interval until the next poll, $3 why, $4 new MAC of the order,
+-- $5 key of that, $6 the MAC as read. Rows: none. Locks: the rows of the order and the payout. An order that has ended,
+-- or is already unknown, is not changed.
 WITH lost AS (
     UPDATE fund.orders o
     SET state = 'unknown', mac = $4, mac_key = $5

@@ -1,2 +1,2 @@
--- Whether rows may be of an earlier layout. Rows: one, none when the sweep is complete. Locks: none.
+-- Whether rows may have an earlier layout. Rows: one, none if the sweep is complete. Locks: none.
 SELECT u.until_seq, u.mac FROM fund.unswept u

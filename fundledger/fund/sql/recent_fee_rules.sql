@@ -1,2 +1,2 @@
--- Which merchants have rules that are newer than a version. $1 the version. Rows: one a rule. Locks: none.
+-- The merchants of rules newer than a version. $1 the version. Rows: one per rule. Locks: none.
 SELECT f.version, f.merchant FROM fund.fee_rules f WHERE f.version > $1 ORDER BY f.version

@@ -1,7 +1,7 @@
--- A request to retry: a stuck order goes back to the state that it came from, and an order whose next step is repeated is due
--- now. $1 order id, $2 module that asks for it, $3 seconds until the recoverer takes it, $4 what was done about
--- the cause, or null, $5 its MAC then, $6 key of that, $7 the MAC that it was read with. Rows: the order, none when nothing of it is
--- left to be done, or it changed since. Locks: the order.
+-- Retry an order: return a stuck order to the state that it came from, or make an order due that waits for the
+-- recoverer. $1 order id, $2 requesting module, $3 seconds until the recoverer takes it, $4 how the cause was removed,
+-- or null, $5 new MAC, $6 key of that, $7 the MAC as read. Rows: the order, none if no step is left or it changed
+-- since. Locks: the order.
 WITH before AS (
     SELECT o.id, o.state FROM fund.orders o
     WHERE o.id = $1 AND o.mac IS NOT DISTINCT FROM $7 AND (o.state IN ('stuck', 'posting')

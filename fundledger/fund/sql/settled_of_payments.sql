@@ -1,4 +1,4 @@
--- What was settled of payments. $1 ids of payments. Rows: payment, amount, fee of each of which something was. Locks: none.
+-- Settled amounts of payments. $1 payment ids. Rows: payment, amount and fee of each with a settled part. Locks: none.
 SELECT s.payment, sum(s.amount)::bigint, sum(s.fee)::bigint
 FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused'
 WHERE s.payment = ANY ($1::uuid[]) GROUP BY s.payment

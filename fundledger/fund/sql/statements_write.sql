@@ -1,6 +1,6 @@
--- A statement with what came of it. $1 channel, $2 number, $3 currency, $4 digest, $5 module, $6 JSON: orders in transit; then
--- arrays over the lines: $7 references, $8 amounts, $9 outcomes, $10 orders, $11 differences, $12 the bank's references of the
--- entries, $13 value dates. Rows: none. Locks: the new rows.
+-- Insert a statement with its results. $1 channel, $2 number, $3 currency, $4 digest, $5 module, $6 JSON: orders in
+-- transit; then arrays over the lines: $7 references, $8 amounts, $9 outcomes, $10 orders, $11 differences, $12 the
+-- bank's references of the entries, $13 value dates. Rows: none. Locks: the new rows.
 WITH statement AS (
     INSERT INTO fund.bank_statements (channel, statement_no, currency, digest, module, in_transit, at)
     VALUES ($1::text, $2::text, $3::text, $4::bytea, $5::text, $6::json, clock_timestamp())

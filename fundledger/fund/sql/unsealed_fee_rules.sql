@@ -1,4 +1,4 @@
--- Some fee rules that have no MAC. $1 how many. Rows: so many. Locks: none.
+-- Fee rules without a MAC. $1 limit. Rows: at most $1. Locks: none.
 SELECT f.version, f.merchant, f.product, f.channel, f.basis_points, f.fixed, f.minimum, f.maximum, f.tiers::text AS tiers,
        f.effective_at, f.module, f.created_at
 FROM fund.fee_rules f WHERE f.mac_key = 0 LIMIT $1

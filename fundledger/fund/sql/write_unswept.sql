@@ -1,2 +1,3 @@
--- Rows of an earlier layout are to be swept. $1 the highest seq of their orders, $2 MAC of that. Rows: none. Locks: the new row.
+-- Record that rows of an earlier layout have to be swept. $1 the highest seq of their orders, $2 MAC of that. Rows:
+-- none. Locks: the new row.
 INSERT INTO fund.unswept (until_seq, mac) VALUES ($1, $2)

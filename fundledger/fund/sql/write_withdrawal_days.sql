@@ -1,4 +1,4 @@
--- What merchants withdrew on days, as it is now. $1 merchants, $2 days, $3 amounts, $4 MACs, $5 the key of these. Rows: none. Locks:
+-- Write withdrawn amounts by day. $1 merchants, $2 days, $3 amounts, $4 MACs, $5 the key of these. Rows: none. Locks:
 -- these rows.
 INSERT INTO fund.withdrawal_days AS d (merchant, day, amount, mac_key, mac)
 SELECT w.merchant, w.day, w.amount, $5, w.mac

@@ -1,4 +1,4 @@
--- How much waits to be folded, account by account; not what is kept as evidence, of accounts whose books do not verify.
+-- The backlog of the buffer by account, without accounts with an integrity freeze, whose rows are kept as evidence.
 -- Rows: one per account. Locks: none.
 SELECT b.account_number, count(*) AS waiting, min(b.posted_at) AS oldest FROM ledger.buffered_entries b
 GROUP BY b.account_number

@@ -1,2 +1,2 @@
--- Be the one keeper that decides, until this connection ends. $1 key. Rows: one. Locks: the advisory lock.
+-- Try to become the leader until this connection ends. $1 key. Rows: one. Locks: the advisory lock.
 SELECT pg_try_advisory_lock($1::integer) AS leads

@@ -1,4 +1,4 @@
--- Accounts that are hot, or split. Rows: one per account, the hottest first. Locks: none.
+-- List accounts that are hot or split. Rows: one per account, highest utilisation first. Locks: none.
 SELECT a.id, coalesce(h.state, 'cold') AS state, coalesce(h.utilisation, 0) AS utilisation, coalesce(r.slots, 1) AS slots,
        coalesce(h.since, r.changed_at) AS since,
        (SELECT e.reason FROM ledger.route_events e WHERE e.account_number = a.number ORDER BY e.id DESC LIMIT 1) AS reason

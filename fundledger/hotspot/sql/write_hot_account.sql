@@ -1,3 +1,4 @@
+-- Store the heat of an account.
 -- $1 account number, $2 state, $3 since (seconds since 1970), $4 utilisation. Rows: none. Locks: the row.
 INSERT INTO ledger.hot_accounts (account_number, state, since, utilisation)
 VALUES ($1, $2, to_timestamp($3::float8), $4::float8)

@@ -1,5 +1,5 @@
--- What was folded in this transaction waits no longer; all of it, or the statement fails (FL001).
--- $1 account numbers, $2 batches (aligned), $3 how many rows those are. Rows: one. Locks: the rows, after slot 0.
+-- Delete the buffered credits posted in this transaction; fails (FL001) if one is missing.
+-- $1 account numbers, $2 batches (aligned), $3 number of rows. Rows: one. Locks: the rows, after slot 0.
 WITH folded AS (
     DELETE FROM ledger.buffered_entries b USING unnest($1::bigint[], $2::bigint[]) AS k (account_number, batch)
     WHERE b.account_number = k.account_number AND b.batch = k.batch

@@ -1,4 +1,4 @@
--- Of each sub-account, the entry with a given seq, and those right before and behind it.
+-- Read the entry with a given seq of each sub-account, and its neighbours.
 -- $1 account number; $2 shards, $3 slots, $4 seqs (aligned). Rows: at most three per sub-account, by slot and seq. Locks: none.
 SELECT k.shard, e.slot, e.seq, e.voucher_id, e.vouchers, e.amount, e.balance_after, e.accounting_date, e.posted_at,
        e.key_version, e.mac, e.module, e.account_number

@@ -1,4 +1,4 @@
--- By how many lines each sub-account has more than entries, up to and with a given seq.
+-- Read how many more lines than entries each sub-account has, up to and including a given seq.
 -- $1 account number; $2 slots, $3 seqs (aligned). Rows: one per sub-account, in the order given. Locks: none.
 SELECT coalesce((
     SELECT c.extra FROM ledger.line_counts c

@@ -1,4 +1,4 @@
--- A row that did not verify is kept as it was found, and frozen by a mark beside it: its figures get no fresh MAC.
--- $1 shard, $2 account number, $3 slot. Rows: none. Locks: the row, which the caller has locked before.
+-- Mark a row that did not verify as suspect. The row is kept as found and frozen: its amounts get no new MAC.
+-- $1 shard, $2 account number, $3 slot. Rows: none. Locks: the row, which the caller has already locked.
 UPDATE ledger.sub_accounts SET suspect = true
 WHERE account_number = $2 AND slot = $3 AND shard + 0 = $1 AND NOT suspect

@@ -1,4 +1,4 @@
--- Where applied migrations are recorded. Rows: none. Locks: the new table.
+-- Create the table of applied migrations. Rows: none. Locks: the new table.
 CREATE TABLE IF NOT EXISTS public.fundledger_migrations (
     number integer CONSTRAINT fundledger_migrations_pkey PRIMARY KEY,
     name text NOT NULL,

@@ -1,3 +1,3 @@
--- A chain of evidence got longer. $1 name, $2 seq and $3 MAC of its last row, $4 key version, $5 MAC of the head.
--- Rows: none. Locks: the head, which the caller has locked before.
+-- Advance the head of an evidence chain. $1 name, $2 seq and $3 MAC of its last row, $4 key version, $5 MAC of the head.
+-- Rows: none. Locks: the head, which the caller has already locked.
 UPDATE ledger.chains SET seq = $2, last_mac = $3, key_version = $4, mac = $5 WHERE name = $1

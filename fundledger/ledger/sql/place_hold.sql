@@ -1,4 +1,4 @@
--- A new hold. An id that exists is a unique violation: the caller reads again and decides again.
+-- Insert a hold. An existing id is a unique violation: the caller reads and decides again.
 -- $1 shard, $2 id, $3 account number, $4 slot, $5 amount, $6 captured, $7 status, $8 voucher id, $9 digest, $10 refusal,
 -- $11 created_at, $12 expires_at, $13 ended_at, $14 key version, $15 MAC (layout 2), $16 module.
 -- Rows: none. Locks: the hold, after its sub-account.

@@ -1,5 +1,5 @@
--- What the sub-accounts of several accounts hold, and what waits in their buffers: as read_balances.sql, in one statement.
--- $1 account numbers. Rows: of each account as there, with its number. Locks: none.
+-- Read the sub-accounts and buffered credits of several accounts, as read_balances.sql, in one statement.
+-- $1 account numbers. Rows: as there, with the account number. Locks: none.
 SELECT k.number AS account_number, r.*
 FROM unnest($1::bigint[]) AS k (number)
 CROSS JOIN LATERAL (

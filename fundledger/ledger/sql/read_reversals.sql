@@ -1,3 +1,3 @@
--- Which vouchers of these ids have been reversed, and by which: a reversal is of the module of what it reverses.
+-- Read which of these vouchers have been reversed, and by which voucher: a reversal has the module of the reversed voucher.
 -- $1 voucher ids. Rows: one per reversed voucher. Locks: none.
 SELECT v.module, v.reverses, v.id FROM ledger.vouchers v WHERE v.reverses = ANY ($1::uuid[]) AND v.refusal IS NULL

@@ -1,2 +1,2 @@
--- Where workers post to, of accounts that were ever split. Rows: one per such account. Locks: none.
+-- Read the slot map. Rows: one per account that was ever split or changed its policy. Locks: none.
 SELECT r.account_number, r.slots, r.buffered, r.epoch FROM ledger.routes r

@@ -1,4 +1,4 @@
--- Where an account has sub-accounts. $1 account number, $2 shards where it may have some.
+-- Read where an account has sub-accounts. $1 account number, $2 shards to search.
 -- Rows: one per sub-account, in order. Locks: none.
 SELECT s.shard, s.slot FROM ledger.sub_accounts s
 WHERE s.shard = ANY ($2::integer[]) AND s.account_number = $1 ORDER BY s.shard, s.slot

@@ -1,5 +1,5 @@
--- A page of an account's entries, over all its sub-accounts, oldest first; `extra` of those that are not one line each.
--- $1 account number; $2 shards, $3 slots, $4 seq after which to read, $5 last seq to read (aligned); $6 how many.
+-- Read a page of an account's entries over all its sub-accounts, oldest first; `extra` of entries that are not one line each.
+-- $1 account number; $2 shards, $3 slots, $4 seq after which to read, $5 last seq to read (aligned); $6 maximum number of rows.
 -- Rows: at most $6. Locks: none.
 SELECT e.*, c.extra
 FROM (

@@ -1,3 +1,3 @@
--- Up to which time (us) statements are complete: no batch that is written from now on has an earlier one.
+-- Read up to which time (us) statements are complete: no later batch has an earlier time.
 -- Rows: one. Locks: none.
 SELECT coalesce(pg_sequence_last_value('ledger.statement_mark'::regclass), 0) AS upto_us

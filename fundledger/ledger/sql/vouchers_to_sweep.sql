@@ -1,5 +1,5 @@
--- Vouchers whose MAC is of layout 1, and the module of what they reverse.
--- $1 id and $2 module after which to read, $3 how many at most. Rows: in the order of id and module. Locks: none.
+-- Read vouchers whose MAC has layout 1, with the module of the voucher that each reverses.
+-- $1 id and $2 module after which to read, $3 maximum number of rows. Rows: ordered by id and module. Locks: none.
 SELECT v.id, v.type, v.digest, v.lines, v.reference, v.metadata, v.hold, v.reverses, v.refusal, v.batch,
        v.accounting_date, v.posted_at, v.key_version, v.mac, v.layout, v.module, v.shared_id,
        (SELECT min(o.module) FROM ledger.vouchers o WHERE o.id = v.reverses AND o.shared_id) AS reversed_module

@@ -1,23 +1,23 @@
 -- Write a batch of one shard: vouchers, new balances, entries. The only statement that changes a balance.
--- All of it or nothing: a sub-account that is not as it was when the batch was decided fails the statement (FL001).
--- Columns come as arrays of fixed-width elements and as bytes in pieces of 32, both read by position: measured, a
--- quarter cheaper than one unnest a column. Columns that are mostly null come empty when they are all null.
+-- Atomic: if a sub-account has changed since the batch was decided, the statement fails (FL001).
+-- Columns are arrays of fixed-width elements, or bytes in pieces of 32, both read by position: measured, a quarter cheaper
+-- than one unnest per column. Columns that are mostly null are empty when all values are null.
 -- $1 shard, $2 batch, $3 accounting date, $4 posted_at, $5 posted_at in microseconds, $6 key version;
--- vouchers: $7 how many, $8 ids (after them, ids that only entries refer to), $9 the types that occur, $10 which of
--- them, empty when there is one type only, $11 digests, $12 lines, flat, $13 where each voucher's lines end, empty when
--- each has two, $14 MACs, $15 references, $16 metadata, $17 holds, $18 what they reverse, $19 refusals;
+-- vouchers: $7 how many, $8 ids (then ids that only entries refer to), $9 the types that occur, $10 index into $9, empty
+-- if there is one type only, $11 digests, $12 lines, flat, $13 end of each voucher's lines, empty if each has two,
+-- $14 MACs, $15 references, $16 metadata, $17 holds, $18 reversed vouchers, $19 refusals;
 -- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
--- $27 statuses, $28 MACs of the last entry, $29 MACs, $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs before;
--- $43 synchronous_commit of this transaction: off only if whoever is answered waits for a flush (ADR 0013);
--- $44 how many slots there are, of the first ones that tell so, aligned with $21; empty when no slots are opened;
--- $48 whether credits may be buffered, likewise, empty unless a policy changes.
--- entries: $30 how many, summaries first, $31 account numbers, $32 slots, empty when all are 0, $33 seqs, $34 which of $8
--- (0: a summary), $35 amounts, $36 balances, $37 MACs; $45 which of $8 summaries sum, flat, $46 where those of each summary end, $47 accounting dates
--- that are not $3; each empty when there are none.
--- $49 which of $8 were decided first to last, empty when that is their order: the outbox tells them so.
--- $50 account numbers, $51 slots, $52 seqs of entries that are not one line of a statement each, $53 by how many lines more
--- (or fewer) they and those before them in this batch are on that slot (aligned). Not before any statement's mark (FL003).
--- $54 the modules that occur, $55 which of them each of $8 is of, empty when there is one module only.
+-- $27 statuses, $28 MACs of the last entry, $29 MACs; values before: $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs;
+-- $43 synchronous_commit of this transaction: off only if the answers wait for a flush (ADR 0013);
+-- $44 number of slots, of the first slots that record it, aligned with $21; empty if no slots are opened;
+-- $48 whether credits may be buffered, aligned with $21, empty unless a policy changes.
+-- entries: $30 how many, summaries first, $31 account numbers, $32 slots, empty if all are 0, $33 seqs, $34 index into $8
+-- (0: a summary), $35 amounts, $36 balances, $37 MACs; $45 indexes into $8 of the vouchers of summaries, flat, $46 end of each
+-- summary in $45, $47 accounting dates that are not $3; each empty if there are none.
+-- $49 indexes into $8 in the order of decisions, empty if that is the order of $8: the order of events in the outbox.
+-- $50 account numbers, $51 slots, $52 seqs of entries that are not one statement line each, $53 by how many lines more (or
+-- fewer) these and the previous ones in this batch count on that slot (aligned). Not before any statement's mark (FL003).
+-- $54 the modules that occur, $55 index into $54 of each of $8, empty if there is one module only.
 -- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
@@ -39,7 +39,7 @@ WITH new_vouchers AS (
         last_entry_mac = substring($28::bytea FROM 32 * k - 31 FOR 32), mac = substring($29::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $20::integer) AS k
     WHERE s.account_number = ($21::bigint[])[k] AND s.slot = ($22::integer[])[k]
-      AND s.shard + 0 = $1 -- not by the index: whoever planned this on a small table would walk the whole shard for ever
+      AND s.shard + 0 = $1 -- keeps the planner off the index: a plan made on a small table would scan the whole shard permanently
       AND s.posted = ($38::bigint[])[k] AND s.held = ($39::bigint[])[k] AND s.version = ($40::bigint[])[k]
       AND s.status = ($41::smallint[])[k] AND s.mac = substring($42::bytea FROM 32 * k - 31 FOR 32)
       AND NOT s.suspect
@@ -55,7 +55,7 @@ WITH new_vouchers AS (
            ($35::bigint[])[k], ($36::bigint[])[k], coalesce(($47::date[])[k], $3), $4, $6, substring($37::bytea FROM 32 * k - 31 FOR 32),
            ($54::text[])[CASE WHEN cardinality($55::integer[]) = 0 THEN 1
                WHEN ($34::integer[])[k] > 0 THEN ($55::integer[])[($34::integer[])[k]]
-               -- All that a summary sums are of one module: that of the first.
+               -- All vouchers of a summary have the module of the first one.
                ELSE ($55::integer[])[($45::integer[])[coalesce(($46::integer[])[k - 1], 0) + 1]] END]
     FROM generate_series(1, $30::integer) AS k
 ), new_counts AS (
@@ -74,7 +74,7 @@ WITH new_vouchers AS (
            CASE WHEN cardinality($55::integer[]) = 0 THEN $54::text[]
                 WHEN cardinality($49::integer[]) = 0 THEN ARRAY(SELECT ($54::text[])[m] FROM unnest(($55::integer[])[1:$7::integer]) AS m)
                 ELSE ARRAY(SELECT ($54::text[])[($55::integer[])[i]] FROM unnest($49::integer[]) WITH ORDINALITY AS d (i, n) ORDER BY n) END
-    -- Not before the balances are written, and with them locked: so events have the order of what they tell of.
+    -- After the balances are written, while they are locked: so events have the order of the changes.
     FROM (SELECT count(*) AS written FROM new_balances) AS locked
     WHERE $7::integer > 0 AND locked.written >= 0
 )

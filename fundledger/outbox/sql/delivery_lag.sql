@@ -1,5 +1,5 @@
--- For how long the oldest delivery has waited that was not tried yet, of endpoints that are not waited for. Rows: one.
--- Locks: none.
+-- The age of the oldest delivery without an attempt, of endpoints that are not in a retry pause. Rows: one. Locks:
+-- none.
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(d.made_at)), 0)::double precision AS lag_s
 FROM outbox.webhooks w
 CROSS JOIN LATERAL (

@@ -1,2 +1,2 @@
--- The last seq that was drawn. Rows: one. Locks: none.
+-- The last drawn seq of the ledger outbox. Rows: one. Locks: none.
 SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END AS drawn FROM ledger.outbox_seq s

@@ -1,2 +1,2 @@
--- How far somebody has been told. $1 name. Rows: one, or none. Locks: none.
+-- The position of a cursor. $1 name. Rows: one, or none. Locks: none.
 SELECT c.after FROM outbox.cursors c WHERE c.name = $1

@@ -1,5 +1,5 @@
--- The ids of the transactions that run on connections to this database, 32 bits of each.
--- Rows: one for each such transaction that has written something, our own excluded. Locks: none.
+-- The ids of running transactions on connections to this database, lower 32 bits. Rows: one for each such transaction
+-- that has written something, except this one. Locks: none.
 SELECT a.backend_xid::text::bigint AS xid
 FROM pg_stat_activity a
 WHERE a.backend_xid IS NOT NULL

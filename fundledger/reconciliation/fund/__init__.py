@@ -1,1 +1,1 @@
-"""Proves the fund service: its orders, and that they and the ledger say the same. Reads, never repairs."""
+"""Reconciliation of the fund service: its orders, and their agreement with the ledger. Reads, never repairs."""

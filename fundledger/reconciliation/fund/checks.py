@@ -1,4 +1,4 @@
-"""Everything that is proved of the fund service, from a snapshot of its database and one of the ledger's."""
+"""Reconciliation of the fund service: all checks, on a snapshot of its database and one of the ledger's."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
@@ -8,10 +8,10 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.statements import load
-from fundledger.fund.ids import Ids, ids_key
-from fundledger.fund.macs import OrderMacs, open_macs
-from fundledger.fund.migrate import PACKAGE
-from fundledger.fund.statements import SQL as FUND_SQL
+from fundledger.fund.model.ids import Ids, ids_key
+from fundledger.fund.store.macs import OrderMacs, open_macs
+from fundledger.fund.store.migrate import PACKAGE
+from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.reconciliation.definitions import FUND, check_definitions, check_migrations, read_manifest
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.fund.macs import KINDS, Kind, check_findings, check_macs, check_rows
@@ -86,16 +86,16 @@ GUARDS: Final = frozenset(
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
 )
-"""What the fund database itself must refuse so that the invariants hold. `fund_guards_in_force` compares all
-definitions with those of the migrations, and these are among them.
+"""Constraints and triggers that enforce the invariants in the fund database. `fund_guards_in_force` compares all
+definitions, including these, with the definitions of the migrations.
 """
 
 
 SQL_CHECKS: Final = (
     SqlCheck("payments_equal_orders", None, "payment {id}: {name}", "{expected}", "{actual}"),
-    SqlCheck("payments_kept", None, "payment {id}", "what became of it is kept, because {why}", "nothing is"),
-    SqlCheck("payments_not_exceeded", None, "payment {id}", "at most {amount} comes back", "{back}"),
-    SqlCheck("orders_of_orders", None, "{kind} {id}", "an order of the same merchant that it can be about", "{found}"),
+    SqlCheck("payments_kept", None, "payment {id}", "a row in fund.payments, because {why}", "none"),
+    SqlCheck("payments_not_exceeded", None, "payment {id}", "at most {amount} refunded or charged back", "{back}"),
+    SqlCheck("orders_of_orders", None, "{kind} {id}", "an order of the same merchant that it can refer to", "{found}"),
     SqlCheck("orders_named_once", None, "{kind} {order_no} of {merchant}", "one order", "{ids}"),
     SqlCheck("settlements_equal_parts", None, "settlement {id}", "its parts: {expected}", "{actual}"),
     SqlCheck("day_sums_equal_orders", None, "day {day}, {what}", "{expected}", "{actual}"),
@@ -105,14 +105,16 @@ SQL_CHECKS: Final = (
 
 
 MODULE: Final = "fund"
-"""Of the fund service, in the ledger: what it posted is known by that, and by nothing that a voucher says."""
+"""Module of the fund service in the ledger. Only the module identifies its vouchers, not their content."""
 
 
 async def prove_fund(
     proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names, keys: Keys | None = None
 ) -> None:
-    """`fund` and `account` are snapshots, that of the fund service not taken after the other one. `later` is no
-    snapshot: the fund database is asked on it for what came after them. `keys` are those of the fund service.
+    """Make all checks of the fund service and its agreement with the ledger.
+
+    `fund` and `account` are snapshots; `fund` must not be taken after `account`. `later` is a connection to the fund
+    database without a snapshot, for rows written after the snapshots. `keys` are the fund service's keys.
     """
     counts = await _counts(fund)
     totals = proof.report.fund = Fund()
@@ -164,7 +166,7 @@ async def _check_findings(checks: Sequence[Check], fund: Connection, keys: Keys 
 
 
 async def _macs(fund: Connection, keys: Keys | None) -> OrderMacs:
-    """Raises KeyFault."""
+    """Return the MACs of the fund database. Raises KeyFault."""
     async with fund.transaction():
         return await open_macs(fund, _there(keys))
 
@@ -176,7 +178,7 @@ def _there(keys: Keys | None) -> Keys:
 
 
 async def _counts(fund: Connection) -> Mapping[str, int]:
-    """How much there is; nothing where that cannot be told: each check then has its own error."""
+    """Return the row counts, or zeros if they cannot be read; each check then has its own error."""
     try:
         async with fund.transaction():
             return dict((await fund.fetch(SQL["counts"]))[0])

@@ -1,14 +1,16 @@
-"""The ids of an order against its names, keyed or former."""
+"""Reconciliation of order ids: each id against the order's kind, merchant and number, keyed or unkeyed."""
 
 from collections.abc import Iterator
 
-from fundledger.fund.ids import Ids
-from fundledger.fund.order import Kind, Order, order_id, voucher_id
+from fundledger.fund.model.ids import Ids
+from fundledger.fund.model.order import Kind, Order, order_id, voucher_id
 
 
 class OrderIds:
-    """`ids` make the ids of new orders; None: none may have one. `former_until`: up to this seq an order may have a
-    former id, None where the database had no orders before ids were keyed.
+    """Check of order ids. `ids` derives keyed ids; None: no order may have one.
+
+    Orders up to the seq `former_until` may have a former (unkeyed) id; None: the database had no orders before ids were
+    keyed.
     """
 
     def __init__(self, ids: Ids | None, former_until: int | None) -> None:
@@ -16,7 +18,7 @@ class OrderIds:
         self._former_until = former_until
 
     def differences(self, order: Order) -> Iterator[tuple[str, str]]:
-        """`(expected, actual)` for each id that is not made of the order's names."""
+        """Yield `(expected, actual)` for each id that is not derived from the order's names."""
         names = order.kind, order.merchant, order.order_no
         attempt = order.attempt if order.kind is Kind.CHARGEBACK else 0
         former = order.id == order_id(*names) and self._may_be_former(order)

@@ -1,13 +1,13 @@
-"""Each row of the fund database that decides money against its MAC, and the findings against their chain."""
+"""Reconciliation of fund database rows with their MACs, and of its findings with their chain."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from fundledger.fund import rows as rows_of
-from fundledger.fund.findings import finding_verifies, head_verifies
-from fundledger.fund.macs import OrderMacs
+from fundledger.fund.store import mac_layouts as rows_of
+from fundledger.fund.store.findings import finding_verifies, head_verifies
+from fundledger.fund.store.macs import OrderMacs
 from fundledger.outbox.webhooks import WEBHOOK, webhook_fields
 from fundledger.reconciliation.fund.orders import named, order_of
 from fundledger.reconciliation.reading import Connection, Rows, rows
@@ -17,7 +17,7 @@ from fundledger.security.keys import Keys
 
 
 class Kind(NamedTuple):
-    """Rows of one table. `is_swept`: those of before MACs are left to the daemon that sweeps, until it has ended."""
+    """Rows of one table. `is_swept`: rows older than MACs are accepted until the background job that MACs them ends."""
 
     table: str
     tag: bytes
@@ -46,7 +46,7 @@ def _against_mac(row: asyncpg.Record, macs: OrderMacs) -> Difference:
     order = order_of(row)
     order.problem = None if row["problem"] is None else row["problem"].encode()
     if not macs.verifies(order):
-        yield "terms and a state that match its MAC", "no MAC" if row["mac"] is None else "others"
+        yield "terms and a state that match its MAC", "no MAC" if row["mac"] is None else "different ones"
 
 
 async def check_rows(check: Check, found: Rows, kind: Kind, macs: OrderMacs) -> None:
@@ -57,14 +57,14 @@ async def check_rows(check: Check, found: Rows, kind: Kind, macs: OrderMacs) -> 
 
     def against_mac(row: asyncpg.Record) -> Difference:
         if not (kind.is_swept and macs.is_old(row)) and not macs.rows.agree(kind.tag, kind.fields_of, row):
-            yield "content that matches its MAC", "another content" if row["mac_key"] else "no MAC"
+            yield "content that matches its MAC", "different content" if row["mac_key"] else "no MAC"
 
     async for row in found:
         check.examine(row, name, against_mac)
 
 
 async def check_findings(check: Check, fund: Connection, head: Any, keys: Keys, statement: str) -> None:
-    """Report findings that were edited, left out or deleted: from the first one to what the head of the chain says."""
+    """Report findings that were edited, omitted or deleted, from the first one to the head of the chain."""
     seq, mac = 0, canonical.GENESIS
     async for row in rows(fund, statement):
         if row["seq"] != seq + 1:
@@ -72,11 +72,11 @@ async def check_findings(check: Check, fund: Connection, head: Any, keys: Keys, 
         check.examine(row, lambda row: f"finding {row['seq']}", _chained, mac, keys)
         seq, mac = row["seq"], row["mac"]
     if head is None or not head_verifies(head, keys):
-        check.differs("the head of the findings", "its MAC", "none" if head is None else "another content")
+        check.differs("the head of the findings", "its MAC", "none" if head is None else "different content")
     elif (head["seq"], head["last_mac"]) != (seq, mac):
         check.differs("the end of the findings", f"{head['seq']} findings, the last as it was written", f"{seq}")
 
 
 def _chained(row: asyncpg.Record, previous: bytes, keys: Keys) -> Difference:
     if not finding_verifies(row, previous, keys):
-        yield "its MAC, chained to the finding before", "another content"
+        yield "its MAC, chained to the previous finding", "different content"

@@ -1,4 +1,4 @@
-"""Each order against itself and its history."""
+"""Reconciliation of fund orders: the fields of each order against each other, and against its history."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -6,27 +6,27 @@ from typing import Any, Final
 
 import asyncpg
 
-from fundledger.fund.flows import end_entries_of, entries_of
-from fundledger.fund.order import NEXT, Kind, Order, State
+from fundledger.fund.model.flows import RULES, end_entries_of, entries_of
+from fundledger.fund.model.order import NEXT, Kind, Order, State
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.reading import Rows
 from fundledger.reconciliation.report import READABLE, Check, Difference, described
 
 FIELDS: Final = frozenset(Order.__struct_fields__)
 POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
-"""The states of an order whose voucher is posted."""
+"""States of an order whose voucher is posted."""
 ENDED: Final = frozenset({State.PAID, State.BOUNCED})
 AFTER_POSTED: Final = POSTED - {State.POSTED}
 
 
 def order_of(row: asyncpg.Record) -> Order:
-    """Raises ValueError of a kind or state that there is not."""
+    """Return a row as an order. Raises ValueError for an unknown kind or state."""
     fields: dict[str, Any] = {name: value for name, value in row.items() if name in FIELDS}
     return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
 
 
 def is_posted(order: Order) -> bool:
-    """Whether the voucher of its posting stands, by the order's state."""
+    """Whether the order's voucher is posted, according to its state."""
     return order.state in POSTED or (order.state is State.STUCK and order.stuck_from != State.POSTING)
 
 
@@ -35,7 +35,10 @@ def named(row: asyncpg.Record) -> str:
 
 
 async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids: OrderIds) -> None:
-    """Orders by id, events by order and seq; read once, side by side. `checks` is one."""
+    """Check each order with its events, in one merge pass. `checks` is one.
+
+    `orders` is ordered by id, `events` by order and seq.
+    """
     (check,) = checks
     placed = _placed(events, "order_id", check, _event)
     event = await anext(placed, None)
@@ -47,8 +50,8 @@ async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids:
         while event is not None and event["order_id"] == row["id"]:
             history.append(event["state"])
             if (event["merchant"], event["kind"]) != (row["merchant"], row["kind"]):
-                told = f"{event['kind']} of {event['merchant']}"
-                check.differs(_event(event), f"{row['kind']} of {row['merchant']}", told)
+                found = f"{event['kind']} of {event['merchant']}"
+                check.differs(_event(event), f"{row['kind']} of {row['merchant']}", found)
             event = await anext(placed, None)
         check.examine(row, named, _against_all, history, ids)
     while event is not None:
@@ -57,7 +60,7 @@ async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids:
 
 
 async def _placed(rows: Rows, key: str, check: Check, name: Callable[[asyncpg.Record], str]) -> Rows:
-    """Rows with their key. One that has none cannot be ordered: it is reported and left out."""
+    """Yield rows that have a key. A row without one cannot be ordered: it is reported and skipped."""
     async for row in rows:
         if row[key] is None:
             check.differs(name(row), READABLE, f"{key} is NULL")
@@ -69,7 +72,7 @@ def _against_all(row: asyncpg.Record, history: list[str], ids: OrderIds) -> Diff
     try:
         order = order_of(row)
     except ValueError as error:
-        yield "a kind and a state that there are", error
+        yield "a known kind and state", error
         return
     yield from _against_history(order, history)
     yield from ids.differences(order)
@@ -81,31 +84,34 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         yield "one attempt", f"attempt {order.attempt}"
     posted = is_posted(order)
     if (order.posted_at is not None) != posted:
-        yield f"{'a' if posted else 'no'} time of posting, it is {order.state}", str(order.posted_at)
+        yield f"{'a' if posted else 'no'} posting time, the order is {order.state}", str(order.posted_at)
     refused = order.state in (State.REFUSED, State.STUCK)
     if (order.problem is not None) != refused:
-        yield f"{'a' if refused else 'no'} problem, it is {order.state}", "a problem" if order.problem else "none"
+        yield (
+            f"{'a' if refused else 'no'} problem, the order is {order.state}",
+            "a problem" if order.problem else "none",
+        )
     if order.state in AFTER_POSTED and order.kind is not Kind.WITHDRAWAL:
-        yield "posted at most, it is no withdrawal", order.state
+        yield "at most posted, the order is not a withdrawal", order.state
     if order.state is State.CREATED and order.kind is not Kind.ADJUSTMENT:
-        yield "posting at least, it is no adjustment", order.state
+        yield "at least posting, the order is not an adjustment", order.state
     if order.state in ENDED and order.ending != order.state:
         yield f"ending {order.state}", f"ending {order.ending}"
     if order.ending is not None and (order.kind is not Kind.WITHDRAWAL or not posted):
-        yield "no ending, it is no posted withdrawal", f"ending {order.ending}"
+        yield "no ending, the order is not a posted withdrawal", f"ending {order.ending}"
     approved = order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED
     if (order.approved_by is not None) != approved or order.approved_by == order.module:
-        yield "approved by another" if approved else "approved by nobody", f"approved by {order.approved_by}"
+        yield "approved by another module or person" if approved else "no approval", f"approved by {order.approved_by}"
     try:
         entries_of(order)
         if order.kind is Kind.WITHDRAWAL:
             end_entries_of(order, "bounced")
     except (AssertionError, TypeError) as error:
-        yield "amounts that have a flow", described(error)
+        yield "amounts that are valid for its flow", described(error)
 
 
 def _against_history(order: Order, history: list[str]) -> Iterator[tuple[str, str]]:
-    states: list[str] = [State.CREATED if order.kind is Kind.ADJUSTMENT else State.POSTING, *history]
+    states: list[str] = [RULES[order.kind].begins, *history]
     for before, after in itertools.pairwise(states):
         if before not in NEXT or after not in NEXT[State(before)]:
             yield f"a state that comes after {before}", after

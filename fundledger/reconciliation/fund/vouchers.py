@@ -1,8 +1,9 @@
-"""What the fund service says was posted against what the ledger has, voucher by voucher, in both directions.
+"""Reconciliation of fund orders with ledger vouchers, voucher by voucher, in both directions.
 
-The ledger is read after the fund service, while both go on. So whatever the fund service knew to be posted must be
-there; and a voucher that its snapshot does not explain may be of an order that went on, or came, since. Orders are
-written before their vouchers are asked for: such an order is there by now, and is looked up again.
+The ledger is read after the fund database, while both services run. Every voucher of an order that was posted in the
+fund snapshot must therefore be in the ledger. A voucher that the fund snapshot does not explain may belong to an order
+that was created or posted since. Orders are inserted before their vouchers are requested, so such an order exists by
+now and is looked up again.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,9 +12,9 @@ from uuid import UUID
 
 import asyncpg
 
-from fundledger.fund.accounts import HOME_CURRENCY
-from fundledger.fund.flows import (
-    VOUCHER_TYPES,
+from fundledger.fund.model.accounts import HOME_CURRENCY
+from fundledger.fund.model.flows import (
+    RULES,
     Ending,
     Entry,
     end_entries_of,
@@ -21,23 +22,23 @@ from fundledger.fund.flows import (
     entries_of,
     voucher_type,
 )
-from fundledger.fund.order import Kind, Order, State, voucher_id
+from fundledger.fund.model.order import Kind, Order, State, voucher_id
 from fundledger.reconciliation.evidence import Accounts, numbers_in, pairs
 from fundledger.reconciliation.fund.orders import ENDED, is_posted, named, order_of
 from fundledger.reconciliation.reading import Names, Rows
 from fundledger.reconciliation.report import READABLE, Check, Fund, Total, described, printable
 
 REFERENCE: Final = "fund:"
-REVERSAL: Final = VOUCHER_TYPES[Kind.REVERSAL]
-KINDS: Final[dict[str, str]] = {type_: kind for kind, type_ in VOUCHER_TYPES.items()}
+REVERSAL: Final = RULES[Kind.REVERSAL].voucher_type
+KINDS: Final[dict[str, str]] = {rules.voucher_type: kind for kind, rules in RULES.items()}
 CHUNK: Final = 5000
 
 Late = Callable[[Sequence[UUID], Sequence[UUID]], Awaitable[list[asyncpg.Record]]]
-"""Orders by id, and reversals by the id of what they reverse, as they are by now."""
+"""Looks up current orders: by id, and reversals by the id of the order that they reverse."""
 
 
 class Posted(NamedTuple):
-    """A voucher of the ledger. `credited`: by account, a debit negative."""
+    """A voucher of the ledger. `credited` is by account, a debit negative."""
 
     id: UUID
     type: str
@@ -52,11 +53,11 @@ class Posted(NamedTuple):
         return sum(amount for amount in self.credited.values() if amount > 0)
 
     def __str__(self) -> str:
-        return f"{self.type} of {self.reference or 'nobody'}: {_shown(self.credited)} {self.currency}"
+        return f"{self.type} of {self.reference or 'no order'}: {_shown(self.credited)} {self.currency}"
 
 
 class Step(NamedTuple):
-    """A voucher that an order has or may have. `of_voucher`: that which a reversal reverses."""
+    """A voucher that an order has or may have. `of_voucher` is the voucher that a reversal reverses."""
 
     voucher: UUID
     order: Order
@@ -79,7 +80,7 @@ class Step(NamedTuple):
 async def compare_vouchers(
     checks: Sequence[Check], totals: Fund, steps: Rows, vouchers: Rows, names: Names, late: Late
 ) -> None:
-    """Both by voucher id; read once, side by side. `checks` is one."""
+    """Compare steps and vouchers, both ordered by voucher id, in one merge pass. `checks` is one."""
     (check,) = checks
     comparison = _Comparison(check, totals, late)
     posted = _read(vouchers, names, check)
@@ -87,7 +88,7 @@ async def compare_vouchers(
     voucher = await anext(posted, None)
     while row is not None or voucher is not None:
         if row is not None and row["step_voucher"] is None:
-            check.differs(named(row), READABLE, "no voucher can be named")
+            check.differs(named(row), READABLE, "its voucher id cannot be derived")
             row = await anext(steps, None)
             continue
         if voucher is None or (row is not None and row["step_voucher"] < voucher.id):
@@ -117,7 +118,7 @@ class _Comparison:
             self.check.differs(_of(step), f"voucher {step.voucher} is posted, the order is {step.order.state}", "none")
 
     async def unexplained(self, voucher: Posted) -> None:
-        """By the snapshot. The module posts nothing else, whatever the voucher says of itself."""
+        """Queue a voucher that the snapshot does not explain. The module posts only vouchers of orders."""
         self._waiting.append(voucher)
         if len(self._waiting) >= CHUNK:
             await self.look_again()
@@ -127,13 +128,13 @@ class _Comparison:
         if step is None:
             return
         if step.order.state is State.CREATED:
-            # Approved since, or posted although nobody has.
+            # Approved since the snapshot, or posted without approval.
             await self.unexplained(voucher)
         else:
             self._compare(step, voucher)
 
     async def look_again(self) -> None:
-        """At the vouchers that wait for it: each must be of an order by now."""
+        """Look up the orders of the queued vouchers again: each must have an order by now."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -151,7 +152,7 @@ class _Comparison:
                 self._compare(step, voucher)
 
     def _step(self, row: asyncpg.Record) -> Step | None:
-        """What is wrong with the order itself is said by another check."""
+        """Return the step of a row, None if it is invalid. Errors in the order itself are reported by another check."""
         self.check.rows += 1
         try:
             order = order_of(row)
@@ -161,7 +162,7 @@ class _Comparison:
             end = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
             assert not row["is_end"] or step.voucher == end, "sql/steps.sql makes other ids"
         except Exception as error:
-            self.check.differs(named(row), "an order that has a flow", f"none ({described(error)})")
+            self.check.differs(named(row), "an order that is valid for its flow", f"none ({described(error)})")
             return None
         return step
 
@@ -169,7 +170,7 @@ class _Comparison:
         self._count(voucher)
         order = step.order
         if order.state in {State.REFUSED, State.CREATED}:
-            self.check.differs(_of(step), f"no voucher, it is {order.state}", f"voucher {voucher.id}, {voucher}")
+            self.check.differs(_of(step), f"no voucher, the order is {order.state}", f"voucher {voucher.id}, {voucher}")
         elif order.kind is Kind.REVERSAL:
             if (voucher.type, voucher.reverses) != (REVERSAL, step.of_voucher):
                 found = f"{voucher.type} of {voucher.reverses}"
@@ -206,7 +207,7 @@ class _Comparison:
 
 
 async def _read(vouchers: Rows, names: Names, check: Check) -> AsyncIterator[Posted]:
-    """With the ids of accounts in the place of their numbers."""
+    """Yield the vouchers with account ids instead of account numbers."""
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
         chunk.append(row)

@@ -1,4 +1,4 @@
--- All that waits to be folded, account by account. Rows: one per buffered credit; the account's id last. Locks: none.
+-- Buffered credits, by account. The account's id is the last column. Rows: one per buffered credit. Locks: none.
 SELECT b.account_number, b.batch, b.number, b.of, b.voucher_id, b.amount, b.accounting_date, b.posted_at, b.key_version, b.mac,
        b.module, a.id
 FROM ledger.buffered_entries b LEFT JOIN ledger.accounts a ON a.number = b.account_number

@@ -1,4 +1,4 @@
--- What schemas are made of, as this server prints it, and what could get between them and their rows.
+-- Definitions of the objects of schemas, as this server prints them, and of objects that could intercept access to rows.
 -- $1 schema names. Rows: one per object: its kind and name, and its definition. Locks: none.
 WITH spaces AS (
     SELECT n.oid, n.nspname FROM pg_namespace n WHERE n.nspname = ANY ($1::text[])

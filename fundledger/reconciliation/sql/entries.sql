@@ -1,4 +1,4 @@
--- The whole journal, sub-account by sub-account.
+-- The whole journal, by sub-account.
 -- Rows: one per entry. Locks: none.
 SELECT e.shard, e.account_number, e.slot, e.seq, e.voucher_id, e.amount, e.balance_after, e.accounting_date, e.posted_at,
        e.key_version, e.mac, e.vouchers, e.module

@@ -1,4 +1,4 @@
--- Accounts that are frozen because a row did not match its MAC, and of which no such row is kept: evidence is gone.
+-- Accounts that are frozen because a row did not match its MAC, but without a stored finding: evidence was deleted.
 -- Rows: the first 100, `total` counts all. Locks: none.
 SELECT a.id, s.account_number, count(*) OVER () AS total
 FROM (SELECT DISTINCT f.account_number FROM ledger.sub_accounts f WHERE f.status = 4 OR f.suspect

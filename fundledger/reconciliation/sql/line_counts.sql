@@ -1,4 +1,4 @@
--- Where the number of an account's statement lines is not what its entries say. Rows: the first 100 that differ, `total`
+-- Sub-accounts whose stored number of statement lines differs from their entries. Rows: the first 100 that differ, `total`
 -- counts all. Locks: none.
 SELECT a.id, c.account_number, c.slot, c.seq, c.stored, c.due, count(*) OVER () AS total
 FROM (

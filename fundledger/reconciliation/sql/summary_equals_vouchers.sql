@@ -1,4 +1,4 @@
--- Summaries that are not the sum of the lines that they name. Rows: the first 100 that differ, `total` counts all. Locks: none.
+-- Summary entries whose amount is not the sum of the lines of their vouchers. Rows: the first 100, `total` counts all. Locks: none.
 WITH summed AS (
     SELECT e.shard, e.account_number, e.slot, e.seq, e.amount, e.module, l.id, count(*) AS n
     FROM ledger.entries e CROSS JOIN LATERAL unnest(e.vouchers) AS l (id) WHERE e.vouchers IS NOT NULL

@@ -1,6 +1,6 @@
--- Vouchers whose entries do not come to what their lines say, account by account. A line may lie over several slots, so
--- both sides are summed with a weight for each account; a summary that names a voucher stands for its lines on that
--- account, and so does what waits in the buffer. That finds what goes wrong; an edit is found by the MACs.
+-- Vouchers whose entries differ from their lines, by account. A line may be spread over several slots, so both sides are
+-- summed with a weight for each account. A summary entry, or a buffered credit, counts as its vouchers' lines on that
+-- account. This finds errors of the software; deliberate edits are found by the MACs.
 -- Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH lines AS (
     SELECT v.id, CASE WHEN v.shared_id THEN '' ELSE v.module END AS named, v.module, cardinality(v.lines) / 2 AS n,
@@ -25,7 +25,7 @@ WITH lines AS (
              AND (v.module = summed.module OR (summed.module IS NULL AND v.shared_id))
     ) AS p GROUP BY p.id, p.module
 )
--- What was written before modules were recorded names its voucher without one.
+-- Rows older than modules name their voucher without one.
 SELECT coalesce(lines.id, written.id) AS id, coalesce(lines.module, written.named) AS module,
        coalesce(lines.n, 0) AS lines, coalesce(written.n, 0) AS entries,
        count(*) OVER () AS total

@@ -1,4 +1,4 @@
--- Voucher ids that stand more than once for one module, or more than once among those that all modules shared.
+-- Voucher ids that are stored more than once for one module, or more than once in the former id space of all modules.
 -- Rows: the first 100, `total` counts all. Locks: none.
 SELECT t.id, t.module, t.times, count(*) OVER () AS total
 FROM (

@@ -1,4 +1,4 @@
-"""Breaks a `serve` that is started with this folder in PYTHONPATH, or its workers, in the way that PYTHON_BROKEN names.
+"""Breaks a `serve` with this folder in PYTHONPATH, or its workers, in the way that PYTHON_BROKEN names.
 
 A drill that passes proves something only if it fails on these.
 """
@@ -11,7 +11,7 @@ COMMIT_AFTER_S = 0.3
 
 
 class EarlyConnection:
-    """Says that it has committed, and commits a little later."""
+    """A connection that reports a commit, and commits a little later."""
 
     def __init__(self, connection, commit):
         self._connection = connection
@@ -52,11 +52,11 @@ class EarlyStatement:
 
 
 def answer_before_commit():
-    from fundledger.ledger import session
+    from fundledger.ledger.store import session
 
     open_ = session.Session.open
-    # What is written from memory has no COMMIT that could be early.
-    session.Memory.recall = lambda self, *arguments: None
+    # A batch that is written from the cache has no COMMIT that could be early.
+    session.WriteCache.recall = lambda self, *arguments: None
 
     async def open_early(self):
         connection = await open_(self)
@@ -72,14 +72,14 @@ def answer_before_commit():
 
 def answer_before_disk():
     from fundledger.hotspot import flusher
-    from fundledger.ledger.statements import SQL
+    from fundledger.ledger.store.queries import SQL
 
     flusher.Flusher.after = lambda self, then: then(True)
     SQL["write_batch"] = SQL["write_batch"].replace("$43::text, true", "left($43::text, 0) || 'off', true")
 
 
 def forget_the_dead():
-    from fundledger.app import scrape
+    from fundledger.app.host.processes import scrape
 
     def forget(self, worker):
         worker.last = None
@@ -90,7 +90,7 @@ def forget_the_dead():
 WORKERS = {"answer before commit": answer_before_commit, "answer before disk": answer_before_disk}
 SUPERVISOR = {"forget the dead": forget_the_dead}
 broken = os.environ.get("PYTHON_BROKEN", "")
-if "fundledger.app.server" in sys.orig_argv and broken in WORKERS:
+if "fundledger.app.account.server" in sys.orig_argv and broken in WORKERS:
     WORKERS[broken]()
 elif "serve" in sys.orig_argv and broken in SUPERVISOR:
     SUPERVISOR[broken]()

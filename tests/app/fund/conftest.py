@@ -1,4 +1,4 @@
-"""One fund service for all tests of this folder that only ask it things."""
+"""One fund service for all tests of this folder that only send it requests."""
 
 from collections.abc import AsyncIterator
 

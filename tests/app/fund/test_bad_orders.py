@@ -1,4 +1,4 @@
-"""What cannot be is refused with its problem type and its field, keeps nothing and moves nothing; no input gets a 5xx."""
+"""Invalid orders are refused with their problem type and field, and have no effect; no input gets a 5xx."""
 
 import json
 import re
@@ -94,7 +94,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
 
 
 BY_THE_ACCOUNT_SERVICE = {"insufficient-funds"}
-"""Refusals of an order that was written ahead: a repeat returns the order with its problem."""
+"""Refusals by the account service, after the order was inserted as `posting`: a replay returns the order with its
+problem.
+"""
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -105,7 +107,7 @@ async def test_what_cannot_be_has_its_problem_and_moves_nothing(scene: Scene, ca
     for _ in range(2):
         answer = await fund.post(f"/v1/{path}", sent)
         if answer.is_replay:
-            # The account service refused it: the order is there, refused for ever.
+            # The account service refused it: the order exists and stays refused.
             assert (answer.status, answer.json["state"]) == (200, "refused")
             assert code in BY_THE_ACCOUNT_SERVICE
             assert answer.json["problem"]["type"].endswith(f":{code}")
@@ -113,7 +115,8 @@ async def test_what_cannot_be_has_its_problem_and_moves_nothing(scene: Scene, ca
             assert is_problem(answer, 422, code)
             assert field is None or answer.json["field"] == field
             if "foreign" in sent.values():
-                # Nothing that the other merchant's order is: no amount, however it is written, and no name of its.
+                # The answer contains nothing of the other merchant's order: neither its amount, in any format, nor its
+                # name.
                 shown = json.dumps(answer.json)
                 assert not re.search(r"1[,. _]?000|10\.00", shown), shown
                 assert other not in shown
@@ -181,7 +184,7 @@ PATHS = {route.template: route.body_bytes_max for route in ROUTES if route.metho
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_what_is_no_body_for_it_is_told_so_at_every_door(fund: FundClient, path: str) -> None:
+async def test_an_invalid_body_is_refused_at_every_path(fund: FundClient, path: str) -> None:
     large = b" " * (PATHS[path] + 1)
     path = path.replace("{id}", str(order_id("none", "none", "none")))
     cases: list[tuple[dict[str, Any], int, str]] = [

@@ -1,4 +1,6 @@
-"""What the fund service's door counts, whose it is, and what is answered while something behind it is away."""
+"""Admission of the fund service: its counts, the merchants that it charges, and its responses while a dependency is
+down.
+"""
 
 import asyncio
 import json
@@ -11,14 +13,15 @@ import pytest
 from fundledger.app.fund import orders
 from fundledger.app.fund.exposition import render
 from fundledger.app.fund.metrics import FundSnapshot
-from fundledger.app.fund.orders import whose
+from fundledger.app.fund.orders import charged_account
 from fundledger.app.fund.service import SPACE, FundService
-from fundledger.app.problems import BadRequest
-from fundledger.fund.requests import Payment
+from fundledger.app.http.problems import BadRequest
+from fundledger.fund.model.requests import Payment
+from fundledger.outbox.feed import CallerWaitsTooMuch, Event, TooManyWait
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.counted import Limits
-from fundledger.ratelimit.limiter import Limiter
-from fundledger.ratelimit.policies import parse
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.stats import Limits
 from tests.ratelimit.test_limiter import Near, World
 from tests.support.answers import is_problem
 from tests.support.database import Databases
@@ -45,7 +48,7 @@ mode = "strict"
 
 
 class Limited(Limiter):
-    """On a store of its own, which nobody has to run."""
+    """A limiter with a store in memory, which needs no server."""
 
     def __init__(self) -> None:
         world = World()
@@ -85,7 +88,7 @@ async def test_a_merchant_has_one_quota_over_all_kinds_and_repeats_cost_nothing(
     assert (await client.post("/v1/refunds", refund)).status == 429
     batch = {"payments": [client.payment(merchant, "7", 10)]}
     assert (await client.post("/v1/payments/batch", batch)).status == 429
-    # A repeat is answered from the record, though nothing is left; whoever did not look would refuse it.
+    # A replay is answered from the record, although the quota is used up; without the look-up it would be refused.
     assert (await client.post("/v1/payments", sent[0])).is_replay
     other = await client.shop("other")
     assert (await client.paid(other, "1", 10)).status == 201
@@ -103,7 +106,7 @@ async def test_a_repeat_is_refused_by_a_twin_that_does_not_look_for_it(
     assert (await client.paid(merchant, "0", 10)).status == 429
 
 
-async def test_repeats_of_a_batch_give_back_what_they_cost(limited: tuple[FundService, FundClient]) -> None:
+async def test_replays_in_a_batch_are_refunded(limited: tuple[FundService, FundClient]) -> None:
     fund, client = limited
     merchant = await client.shop()
     batch = {"payments": [client.payment(merchant, str(i), 10) for i in range(2)]}
@@ -112,18 +115,18 @@ async def test_repeats_of_a_batch_give_back_what_they_cost(limited: tuple[FundSe
     statuses = [(await client.paid(merchant, f"x{i}", 10)).status for i in range(4)]
     assert statuses == [201, 201, 201, 429]
     assert fund.gate.limiter is not None
-    chain = fund.gate.limiter.chain("tests", ApiClass.PAYMENT, *reversed(whose(merchant)))
+    chain = fund.gate.limiter.chain("tests", ApiClass.PAYMENT, *reversed(charged_account(merchant)))
     assert [bucket.key for bucket in chain.buckets] == [
         f"{{{SPACE}}}:caller:tests",
         f"{{{SPACE}}}:merchant:merchant:{merchant}",
     ]
 
 
-def test_a_merchant_is_limited_by_the_names_that_the_account_service_has_for_him() -> None:
-    assert whose("10001") == ("merchant:10001:available", "merchant:10001")
+def test_a_merchant_is_limited_by_its_name_in_the_account_service() -> None:
+    assert charged_account("10001") == ("merchant:10001:available", "merchant:10001")
 
 
-async def test_every_answer_tells_where_its_sender_stands(limited: tuple[FundService, FundClient]) -> None:
+async def test_every_answer_has_rate_limit_headers(limited: tuple[FundService, FundClient]) -> None:
     _, client = limited
     merchant = await client.shop()
     answer = await client.paid(merchant, "1", 10)
@@ -173,7 +176,7 @@ async def test_without_a_database_it_is_not_ready_and_nothing_is_a_server_error_
         assert is_problem(await client.get("/readyz"), 503, "no-database")
         for path in (f"/v1/payments?merchant={merchant}", "/v1/merchants"):
             assert is_problem(await client.get(path), 503, "unavailable")
-        # No connection was to be had, so nothing was sent.
+        # No connection was available, so no statement was sent.
         answer = await client.paid(merchant, "1", 5)
         assert is_problem(answer, 503, "unavailable")
     await postgres.drop(dsn)
@@ -190,7 +193,7 @@ async def test_a_bug_behind_a_payment_is_an_answer_and_the_connection_goes_on(
         raise RuntimeError("a bug")
 
     async with connected(client.base_url) as wire:
-        for where in ("told", "whose", "_answering"):
+        for where in ("told", "charged_account", "_answering"):
             with monkeypatch.context() as broken:
                 broken.setattr(orders, where, breaks)
                 await wire.send(request("POST", "/v1/payments", client.token, body))
@@ -211,17 +214,29 @@ async def test_the_quotes_that_prove_no_key_stands_twice_are_the_fewest_there_ca
             orders._decode_payment(body[:-1] + b', "amount": 5}')
 
 
-async def test_events_are_a_feed_of_somebody_else(fund_database: str, service: RunningService, tmp_path: Path) -> None:
-    class Feed:
-        async def read(self, after: int, limit: int, wait_s: float, caller: str) -> Any:
-            assert caller
-            return {"events": [], "next": after + limit, "waited": wait_s}
+async def test_a_request_for_events_gets_the_page_of_the_feed_or_the_problem_of_its_error(
+    fund_database: str, service: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, float, str]] = []
+    errors = [OSError("away"), TooManyWait("of all callers"), CallerWaitsTooMuch("of this caller")]
 
+    async def read(after: int, limit: int, wait_s: float, caller: str) -> tuple[list[Event], int]:
+        asked.append((after, limit, wait_s, caller))
+        if errors:
+            raise errors.pop(0)
+        return [], after + limit
+
+    path = "/v1/events?after=5&limit=7&wait_s=0.5"
     async with a_fund_service(fund_database, tmp_path, service) as (fund, url), FundClient(url) as client:
-        assert is_problem(await client.get("/v1/events"), 503, "unavailable")
-        fund.feed = Feed()
-        answer = await client.get("/v1/events?after=5&limit=7&wait_s=0.5")
-        assert answer.json == {"events": [], "next": 12, "waited": 0.5}
+        monkeypatch.setattr(fund.feed, "read", read)
+        for _ in range(2):
+            away = await client.get(path)
+            assert is_problem(away, 503, "unavailable")
+            assert away.json["detail"].startswith("the database does not answer;")
+        refused = await client.get(path)
+        assert (refused.status, refused.json["violated-policies"]) == (429, ["waiting"])
+        assert (await client.get(path)).json == {"events": [], "next": 12}
+    assert asked == [(5, 7, 0.5, "tests")] * 4
 
 
 def test_snapshots_of_workers_add_up_and_what_all_see_is_not_added() -> None:

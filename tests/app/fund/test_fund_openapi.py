@@ -1,4 +1,4 @@
-"""The fund service's OpenAPI file says what it does, and it does what the file says."""
+"""The OpenAPI file of the fund service and the service agree, in both directions."""
 
 import json
 import re
@@ -13,16 +13,16 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS, CheckContext, load_all_checks
 
-from fundledger.app import docs_page
-from fundledger.app.fund import openapi
-from fundledger.app.fund.openapi_answers import REQUEST_SCHEMAS
-from fundledger.app.fund.openapi_operations import OPERATIONS
+from fundledger.app.fund.openapi import document as openapi
+from fundledger.app.fund.openapi.answers import REQUEST_SCHEMAS
+from fundledger.app.fund.openapi.operations import OPERATIONS
 from fundledger.app.fund.problems import ADVICE, REFUSALS
 from fundledger.app.fund.routes import ROUTES
-from fundledger.app.gate import IANA
-from fundledger.app.problems import URN
-from fundledger.app.routing import TIMEOUT_HEADER
-from fundledger.fund.refusal import Code
+from fundledger.app.http.admission.controller import IANA
+from fundledger.app.http.openapi import docs_page
+from fundledger.app.http.problems import URN
+from fundledger.app.http.routing import TIMEOUT_HEADER
+from fundledger.fund.model.refusal import Code
 from tests.support.fund_http import FundClient
 from tests.support.running import RunningService
 
@@ -87,7 +87,7 @@ async def test_the_document_and_its_page_are_served(fund: FundClient) -> None:
 
 
 def closed() -> dict[str, Any]:
-    """Answers may have no members but those they name: a client may meet more, this test not."""
+    """Close the response schemas: a client has to accept unknown members, this test does not."""
     copy: dict[str, Any] = json.loads(json.dumps(DOCUMENT))
     for name in ANSWERS:
         copy["components"]["schemas"][name].setdefault("additionalProperties", False)
@@ -100,14 +100,14 @@ def validator(schema: dict[str, Any]) -> Any:
 
 
 async def test_the_examples_in_their_order_are_answered_as_documented(fund: FundClient) -> None:
-    """Merchant and orders of the examples are this test's own."""
+    """The merchant and the orders of the examples belong to this test alone."""
     ids: dict[str, str] = {}
 
     def ours(text: str) -> str:
         return text.replace("10001", f"e-{fund.salt}").replace('"2026-0', f'"{fund.salt}-0')
 
     posts = [(path, op) for method, path, op in operations() if method == "POST"]
-    # A second payment for the reversal, and money that is pending for the settlement.
+    # The reversal needs a second payment, and the settlement a pending one.
     before = {
         "/v1/settlements": [{"order_no": f"{fund.salt}-later", "settle": "later"}],
         "/v1/reversals": [{"order_no": f"{fund.salt}-0002"}],
@@ -154,7 +154,7 @@ NAMES = (
     "response_headers_conformance",
     "negative_data_rejection",
 )
-# Orders of all kinds are read by the same functions.
+# The same functions read orders of all kinds.
 READ_LIKE_PAYMENTS = "^/v1/(?!payments|merchants|webhooks)"
 SCHEMA = (
     schemathesis.openapi.from_dict(closed())
@@ -170,7 +170,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 async def shop(platform: RunningService) -> AsyncIterator[Shop]:
-    """A merchant with some money, whom requests may name. Of a process of its own: schemathesis waits in this one."""
+    """Create a merchant with a balance for the requests, in a process of its own: schemathesis blocks this one."""
     async with FundClient(platform.fund_url, platform.token) as client:
         merchant = await client.shop(balance=1 << 40)
         payment = await client.paid(merchant, "paid", 1 << 40)
@@ -182,7 +182,7 @@ def no_input_is_a_server_error(context: CheckContext, response: schemathesis.Res
 
 
 def let_it_meet_the_desk(case: schemathesis.Case, shop: Shop) -> None:
-    """Let a valid request name what exists more often than chance would."""
+    """Let a valid request name existing objects more often than at random."""
     if (case.headers or {}).get(TIMEOUT_HEADER) is not None:
         case.headers[TIMEOUT_HEADER] = "60000"
     if case.meta is None or not case.meta.generation.mode.is_positive:

@@ -1,4 +1,4 @@
-"""Every verb of the fund service over HTTP, its repeats, and how orders are found."""
+"""Every kind of order of the fund service over HTTP, its replays, and the look-up of orders."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def is_order(answer: Answer, status: int, state: str, **members: Any) -> bool:
     return True
 
 
-async def test_a_merchant_is_created_once_and_shows_what_he_has(fund: FundClient) -> None:
+async def test_a_merchant_is_created_once_and_shows_its_balances(fund: FundClient) -> None:
     members = {"id": f"m-{fund.salt}", "name": "Tea House", "currency": "CNY", "fee": FEE}
     first = await fund.post("/v1/merchants", members)
     assert first.status == 201
@@ -100,7 +100,7 @@ async def test_a_payment_is_answered_with_its_order_and_a_repeat_with_the_order_
     assert await fund.has(merchant) == (9_940, 0, 0)
 
 
-async def test_the_short_path_and_the_ordinary_one_give_the_same_answers(fund: FundClient) -> None:
+async def test_the_fast_path_and_the_ordinary_one_give_the_same_answers(fund: FundClient) -> None:
     merchant = await fund.shop()
     bodies = [
         json.dumps(fund.payment(merchant, "same", 5)).encode(),
@@ -183,7 +183,7 @@ async def test_every_other_verb_does_what_it_says(fund: FundClient) -> None:
     chargeback = {**named, "order_no": "c", "payment_order_no": "p", "amount": 600}
     assert is_order(await fund.post("/v1/chargebacks", chargeback), 201, "posted")
     assert await fund.has(merchant) == (10_000, 0, 0)
-    # What he has not he owes, and pays, or it is given up.
+    # A shortfall is owed, recovered, or written off.
     big = await fund.shop("big", balance=1_000)
     drawn = {"merchant": big, "order_no": "w", "amount": 1_000, "channel": f"c-{fund.salt}"}
     assert is_order(await fund.post("/v1/withdrawals", drawn), 201, "posted")
@@ -251,7 +251,9 @@ async def test_an_adjustment_is_posted_when_another_one_approves(fund: FundClien
     assert await fund.has(merchant) == (9, 0, 0)
 
 
-async def test_what_the_account_service_refuses_is_told_with_the_order_and_again_as_it_stands(fund: FundClient) -> None:
+async def test_a_refusal_of_the_account_service_is_answered_with_the_order_and_replayed_unchanged(
+    fund: FundClient,
+) -> None:
     merchant = await fund.shop(balance=100)
     drawn = {"merchant": merchant, "order_no": "w", "amount": 101, "channel": f"c-{fund.salt}"}
     first = await fund.post("/v1/withdrawals", drawn)

@@ -1,4 +1,4 @@
-"""Over HTTP: what was edited by SQL is 500 `integrity`, and everything beside it is answered."""
+"""A row that was edited by SQL is 500 `integrity` over HTTP, and the rows beside it are answered."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fundledger.fund.events import UNVERIFIED, Pages, fund_feed
+from fundledger.fund.store.events import UNVERIFIED
 from tests.support.answers import is_problem
 from tests.support.fund_http import FundClient, a_fund_service
 from tests.support.running import RunningService
@@ -18,10 +18,8 @@ async def tampered(
     fund_database: str, service: RunningService, tmp_path: Path
 ) -> AsyncIterator[tuple[FundClient, asyncpg.Connection]]:
     connection = await asyncpg.connect(fund_database)
-    async with a_fund_service(fund_database, tmp_path, service) as (fund, url), FundClient(url) as client:
-        fund.feed = pages = Pages(fund_feed(fund_database, fund.pool, fund.macs, "test"))
+    async with a_fund_service(fund_database, tmp_path, service) as (_, url), FundClient(url) as client:
         yield client, connection
-        await pages.close()
     await connection.close()
 
 
@@ -43,7 +41,7 @@ async def test_a_list_shows_the_others_and_names_what_is_left_out(
     (named,) = page.json["unverified"]
     assert (named["id"], named["problem"]["status"]) == (ids[1], 500)
     assert b"999999" not in page.body
-    # A page that ends with it goes on behind it.
+    # A page that ends with the edited row continues behind it.
     first = (await client.get(f"/v1/payments?merchant={merchant}&limit=2")).json
     assert [order["id"] for order in first["orders"]] == [ids[0]]
     rest = (await client.get(f"/v1/payments?merchant={merchant}&limit=2&cursor={first['next_cursor']}")).json

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: an event comes to its endpoint, signed; what is no endpoint is not made."""
+"""Webhooks over HTTP: an event arrives at its endpoint, signed; an invalid endpoint is refused."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -129,7 +129,7 @@ async def test_an_endpoint_has_a_merchant_who_has_not_too_many(fund: FundClient)
         ("POST", "/v1/webhooks/nobody/redeliver", 400, "malformed"),
     ],
 )
-async def test_what_names_no_endpoint_is_told_so(
+async def test_an_invalid_endpoint_is_refused(
     fund: FundClient, method: str, path: str, status: int, problem: str
 ) -> None:
     assert is_problem(await fund.request(method, path), status, problem)

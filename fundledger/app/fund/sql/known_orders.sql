@@ -1,2 +1,2 @@
--- Which of these orders are there. $1: their ids. Rows: id. Locks: none.
+-- Which of these orders exist. $1: order ids. Rows: one per order that exists: id. Locks: none.
 SELECT id FROM fund.orders WHERE id = ANY($1::uuid[])

@@ -1,4 +1,5 @@
--- What is written ahead and not known yet. Rows: one, how many orders, how old the oldest is (s), how many orders are stuck.
+-- Orders that are inserted as `posting` and have no recorded outcome, and stuck orders.
+-- Rows: one: orders (count), age_s (age of the oldest, seconds), stuck (count).
 -- Locks: none.
 SELECT count(*) AS orders, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age_s,
        (SELECT count(*) FROM fund.orders WHERE state = 'stuck') AS stuck

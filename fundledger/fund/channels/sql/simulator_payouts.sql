@@ -1,4 +1,4 @@
--- What the bank of the simulator was asked to pay (SQLite). Rows: none. Locks: the file's.
+-- Create the table of payouts of the bank simulator (SQLite). Rows: none. Locks: the file's.
 CREATE TABLE IF NOT EXISTS payouts (
     ref TEXT PRIMARY KEY,
     channel_ref TEXT NOT NULL,

@@ -1,4 +1,4 @@
--- What came in at the bank of the simulator (SQLite). Rows: none. Locks: the file's.
+-- Create the table of receipts of the bank simulator (SQLite). Rows: none. Locks: the file's.
 CREATE TABLE IF NOT EXISTS receipts (
     channel_ref TEXT NOT NULL,
     amount INTEGER NOT NULL,

@@ -1,4 +1,4 @@
--- What was asked for, and what became of it (SQLite). ?1 now (ms). Rows: one. Locks: none.
+-- Totals of requested payouts and their outcomes (SQLite). ?1 now (ms). Rows: one. Locks: none.
 SELECT
     count(*) AS payouts,
     coalesce(sum(p.asked), 0) AS asked,

@@ -1,5 +1,5 @@
--- Closed days whose sums are not what the orders of the day come to, over all states: a state may have changed since. Days that
--- were not closed and have sums, and days between closed ones that were not closed.
+-- Closed days whose sums differ from the orders of the day, over all states (a state may have changed since); days that
+-- were not closed but have sums; days between closed days that were not closed.
 -- Rows: the first 100, `total` counts all. Locks: none.
 WITH posted AS (
     SELECT d.day, o.merchant, o.kind, o.currency, count(*)::numeric AS orders, sum(o.amount) AS amount, sum(o.fee) AS fee

@@ -1,2 +1,2 @@
--- What became of every order, by order. Rows: one per event. Locks: none.
+-- History of every order, by order. Rows: one per event. Locks: none.
 SELECT e.order_id, e.seq, e.merchant, e.kind, e.state FROM fund.events e ORDER BY e.order_id, e.seq

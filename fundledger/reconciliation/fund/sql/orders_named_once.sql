@@ -1,4 +1,4 @@
--- Names of which several orders stand: under a keyed and a former id, each of which would be right alone.
+-- Names (kind, merchant, order number) with several orders: one keyed and one former id, each valid alone.
 -- Rows: the first 100, `total` counts all. Locks: none.
 SELECT o.kind, o.order_no, o.merchant, string_agg(o.id::text, ', ' ORDER BY o.seq) AS ids, count(*) OVER () AS total
 FROM fund.orders o GROUP BY o.kind, o.order_no, o.merchant HAVING count(*) > 1

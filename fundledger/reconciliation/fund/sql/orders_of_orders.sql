@@ -1,5 +1,5 @@
--- Orders that are about another one which is not there, or is not one that they can be about; and orders that are said to be
--- reversed by one that does not. Rows: the first 100, `total` counts all. Locks: none.
+-- Orders that refer to a missing or unsuitable order; orders marked as reversed by an order that does not reverse them.
+-- Rows: the first 100, `total` counts all. Locks: none.
 SELECT x.id, x.kind, x.found, count(*) OVER () AS total FROM (
     SELECT o.id, o.kind, CASE
         WHEN t.id IS NULL THEN 'none'

@@ -1,4 +1,4 @@
--- What is kept of a payment and is not what its refunds, chargebacks, settlements and reversal come to.
+-- Payments whose sums differ from their refunds, chargebacks, settlements and reversal.
 -- Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH back AS (
     SELECT o.of_order, sum(o.amount) FILTER (WHERE o.kind = 'refund') AS refunded,

@@ -1,4 +1,4 @@
--- Payments of which something is settled later, refunded or charged back, and of which nothing is kept.
+-- Payments that are settled later, refunded or charged back, and have no row in fund.payments.
 -- Rows: the first 100, `total` counts all. Locks: none.
 SELECT x.id, min(x.why) AS why, count(*) OVER () AS total
 FROM (

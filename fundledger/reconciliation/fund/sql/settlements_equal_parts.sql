@@ -1,4 +1,4 @@
--- Settlements that do not come to what they settle of each payment. Rows: the first 100 that differ, `total` counts all. Locks: none.
+-- Settlements whose totals differ from the sum of their payments' parts. Rows: the first 100 that differ, `total` counts all. Locks: none.
 WITH parts AS (
     SELECT s.settlement, sum(s.amount) AS amount, sum(s.fee) AS fee FROM fund.settled_payments s GROUP BY s.settlement
 ), settlements AS (

@@ -1,5 +1,5 @@
--- Every voucher that an order has or may have, by id: that of its posting and, of a withdrawal that ends, that of its end.
--- The former id of an end is made as fund/order.py makes it (RFC 9562, version 8, of a SHA-256). Rows: one per voucher. Locks: none.
+-- Every voucher that an order has or may have, by voucher id: its posting, and the end of a withdrawal that has one.
+-- The former id of an end is derived as in fund/model/order.py (RFC 9562, version 8, of a SHA-256). Rows: one per voucher. Locks: none.
 SELECT o.voucher_id AS step_voucher, false AS is_end, o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee,
        o.currency, o.digest, o.voucher_id, o.module, o.created_at, o.channel, o.settle, o.of_order, o.from_pending,
        o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from, o.end_voucher_id,

@@ -1,0 +1,7 @@
+"""Entry point of the benchmarks: `python -m benchmarks`."""
+
+import sys
+
+from benchmarks.bench import main
+
+sys.exit(main())

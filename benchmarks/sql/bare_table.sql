@@ -1,0 +1,7 @@
+-- Table of the bare insert, in its own database. Rows: none.
+CREATE TABLE bare_vouchers (
+    id uuid PRIMARY KEY,
+    account text NOT NULL,
+    amount bigint NOT NULL,
+    posted_at timestamptz NOT NULL DEFAULT now()
+)

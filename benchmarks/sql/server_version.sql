@@ -1,0 +1,2 @@
+-- Version of Postgres. Rows: one. Locks: none.
+SHOW server_version

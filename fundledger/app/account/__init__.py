@@ -1,0 +1,1 @@
+"""The account service: routes, request bodies, replies, and the worker process that posts vouchers."""

@@ -1,0 +1,46 @@
+"""The event feed of the account service: every voucher, in order, after a given position."""
+
+from typing import Final
+
+import asyncpg
+
+from fundledger.app.account import render
+from fundledger.app.http.wire.reply import encode
+from fundledger.database.statements import load
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.voucher import Record
+from fundledger.ledger.store.directory import Directory
+from fundledger.ledger.store.records import read_each
+from fundledger.outbox.feed import Event, Feed
+from fundledger.outbox.watermark import LEDGER, VisibilityWatermark
+
+SCALE: Final = 1 << 14
+"""An event's seq is the seq of its batch times SCALE, plus its position. A batch has fewer vouchers than SCALE."""
+SQL: Final = load("fundledger.app.account")
+UNVERIFIED: Final = "voucher.unverified"
+
+
+def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, name: str) -> Feed:
+    """Return the feed of one worker. A voucher that does not verify is an event without content; the feed continues."""
+
+    async def read(after: int, safe: int, limit: int) -> list[Event]:
+        rows = await pool.fetch(SQL["read_outbox"], after // SCALE, safe, after, limit, SCALE)
+        records = await read_each(pool, directory, {(row["module"], row["id"]) for row in rows})
+        return [_event(row, records.get((row["module"], row["id"]))) for row in rows]
+
+    return Feed(VisibilityWatermark(dsn, LEDGER, f"events {name}"), read, SCALE)
+
+
+def _event(row: asyncpg.Record, record: Record | None) -> Event:
+    """Return the event of a voucher as first answered: a reversal is a separate event. None: it does not verify."""
+    id_ = str(row["id"])
+    members: dict[str, object] = {"seq": row["event"], "id": id_}
+    if record is None:
+        type_ = UNVERIFIED
+        members |= {"type": type_, "module": row["module"], "integrity": False}
+    else:
+        voucher = render.voucher_members(record, None)
+        type_ = f"voucher.{voucher['status']}"
+        members |= {"type": type_, "module": record.module, "voucher": voucher}
+    members["at"] = render.instant(clock.us(row["at"]))
+    return Event(row["event"], id_, type_, "", row["at"].timestamp(), encode(members))

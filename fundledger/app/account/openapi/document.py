@@ -1,0 +1,58 @@
+"""The OpenAPI document of the account service, and the pages that serve it."""
+
+import textwrap
+from typing import Any, Final
+
+from fundledger.app.account.openapi.answers import SCHEMAS
+from fundledger.app.account.openapi.operations import OPERATIONS
+from fundledger.app.account.problems import ADVICE, REFUSALS
+from fundledger.app.http.openapi.document import About, Pages, document_of
+from fundledger.app.http.openapi.problems import OTHERS, Problem
+from fundledger.app.http.openapi.types import SERVICE_TAG
+from fundledger.ledger.model.refusal import FINAL, Code
+
+_ABOUT: Final = textwrap.dedent("""
+    Durable double-entry accounts. Money moves by vouchers: 2 to 64 entries whose debits equal their credits.
+    The answer to a voucher is sent after it has been committed.
+
+    Amounts are whole numbers in minor units, 1 to 2^53-1. Times are RFC 3339, in UTC. Request bodies are JSON in UTF-8,
+    uncompressed; unknown members are rejected.
+
+    Ids are idempotency keys and never expire. After a timeout or a 503, send the same request again: the answer is the
+    true outcome. A refusal that depends on state (funds, status, holds) is final for its id: a replay gets the same
+    refusal.
+
+    Errors are `application/problem+json` (RFC 9457); the problem types are listed below. A method that a path does not
+    support is answered 405 with `Allow`. No input is answered 500; if one is, that is a defect.
+
+    429: the caller's quota is exhausted. 503: the service is at capacity or unavailable. In both cases nothing was
+    done, unless the problem type is `outcome-unknown`. Wait for `Retry-After` seconds, then send the same request with
+    the same id. A replay is answered from its record and is not charged.
+""").strip()
+_TAGS: Final = {
+    "Accounts": "Balances in one currency.",
+    "Vouchers": "Balanced, immutable records of money movements.",
+    "Holds": "Amounts set aside until capture, release or expiry.",
+    "Events": "The feed of posted and refused vouchers.",
+    SERVICE_TAG: "Health, metrics, limits and documentation.",
+}
+_ACCOUNT_EXISTS: Final = Problem(
+    "account-exists",
+    409,
+    "The account exists with different properties",
+    "Read the account that has the id, or choose a different id.",
+)
+
+
+def problems() -> list[Problem]:
+    """Return the refusals in order of precedence, then all other problems by status."""
+    refusals = [Problem(str(code), *REFUSALS[code], ADVICE[code], code in FINAL) for code in Code]
+    return refusals + sorted((*OTHERS, _ACCOUNT_EXISTS), key=lambda problem: problem.status)
+
+
+def document() -> dict[str, Any]:
+    summary = "A payment fund account system: durable double-entry accounts on stock Postgres."
+    return document_of(About("fundledger account service", summary, _ABOUT, _TAGS, OPERATIONS, SCHEMAS, problems()))
+
+
+PAGES: Final = Pages(document, lambda settings: settings.port)

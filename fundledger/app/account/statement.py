@@ -1,0 +1,89 @@
+"""A page of an account statement as JSON and as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from fundledger.app.http.bodies.json_values import exactly, time_text
+from fundledger.app.http.bodies.spreadsheet import cell
+from fundledger.app.http.wire.reply import encode
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.statement.pages import StatementEntry
+
+COLUMNS: Final = (
+    "seq",
+    "voucher_id",
+    "type",
+    "side",
+    "amount",
+    "balance_after",
+    "posted_at",
+    "accounting_date",
+    "slot",
+    "summary",
+    "currency",
+    "reference",
+    "counter_account",
+    "counter_accounts",
+    "order_no",
+    "kind",
+)
+
+
+class _OfOrder(msgspec.Struct):
+    """The members of a voucher's metadata that identify its order."""
+
+    order_no: Any = None
+    kind: Any = None
+
+
+def as_json(account: Account, lines: Sequence[StatementEntry], cursor: str | None) -> bytes:
+    return encode({"entries": [exactly(members(account, line)) for line in lines], "next_cursor": cursor})
+
+
+def as_csv(account: Account, lines: Sequence[StatementEntry]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for line in lines:
+        of = members(account, line)
+        of["counter_accounts"] = " ".join(of["counter_accounts"])
+        writer.writerow([cell(of[name]) for name in COLUMNS])
+    return text.getvalue().encode()
+
+
+def members(account: Account, line: StatementEntry) -> dict[str, Any]:
+    """Return the members of a line. `counter_account` is null if the other side has several accounts, or none."""
+    source = line.source
+    others = [] if source is None else source.counter_accounts(line.side)
+    order = _of_order(None if source is None else source.metadata)
+    return {
+        "seq": line.seq,
+        "voucher_id": None if line.voucher_id is None else str(line.voucher_id),
+        "type": line.type,
+        "side": line.side,
+        "amount": line.amount,
+        "balance_after": line.balance_after,
+        "posted_at": time_text(line.posted_at),
+        "accounting_date": str(line.accounting_date),
+        "slot": line.slot,
+        "summary": line.summary,
+        "currency": account.currency,
+        "reference": None if source is None else source.reference,
+        "counter_account": others[0] if len(others) == 1 else None,
+        "counter_accounts": others,
+        "order_no": order.order_no if isinstance(order.order_no, str) else None,
+        "kind": order.kind if isinstance(order.kind, str) else None,
+    }
+
+
+def _of_order(metadata: str | None) -> _OfOrder:
+    if metadata is None:
+        return _OfOrder()
+    try:
+        return msgspec.json.decode(metadata, type=_OfOrder)
+    except msgspec.MsgspecError:
+        return _OfOrder()

@@ -1,0 +1,39 @@
+"""Background job of the account service that rewrites MACs of an earlier layout in the current one."""
+
+from typing import Final
+
+import asyncpg
+
+from fundledger.daemons.daemon import Daemon, Ran, Turn
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.directory import Directory
+from fundledger.ledger.store.sweep import Sweep
+from fundledger.ratelimit.pacer import Pacer
+
+MAC_SWEEP: Final = "mac_sweep"
+EVERY_S: Final = 60.0
+ALARM_S: Final = 600.0
+ROUNDS_PER_S: Final = 10
+"""Limits the load, so that the sweep of a large ledger leaves capacity for payments."""
+
+
+class Sweeper:
+    """Sweep job. Safe to run concurrently and to stop at any time: each round is one transaction."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, layout: Layout) -> None:
+        self._pool = pool
+        self._sweep = Sweep(directory, layout)
+        self._pacer = Pacer(ROUNDS_PER_S)
+
+    def daemon(self) -> Daemon:
+        return Daemon(MAC_SWEEP, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self._sweep.begin)
+
+    async def run(self, turn: Turn) -> Ran:
+        """Run one round. Raises LeaseLost, ChainBroken, KeyFault, asyncpg errors. Retrying is always safe."""
+        await self._pacer.turn()
+        async with self._pool.acquire() as connection, connection.transaction():
+            await turn.hold(connection)  # type: ignore[arg-type]
+            done, more = await self._sweep.step(connection)  # type: ignore[arg-type]
+        if not more:
+            self._sweep.begin()
+        return Ran(done, 0.0, more)

@@ -1,0 +1,1 @@
+"""Subcommands of the `fundledger` command line, one file each."""

@@ -1,0 +1,81 @@
+"""CLI command `fundledger demo`: sample traffic in temporary services, then a verification of their books."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from fundledger.app.commands.books import run_verify
+from fundledger.app.commands.demo_day import Day
+from fundledger.app.host.preflight import CannotServe
+from fundledger.client import AccountService, Fault, FundService, Refused
+from fundledger.settings import PREFIX, SIMULATOR_TOKEN, Settings
+
+
+async def run_demo(settings: Settings, seconds: int, rate: int) -> int:
+    """Run the demo and return the exit status of the final verification.
+
+    Raises CannotServe if the services do not start or a request fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="fundledger-demo-") as folder:
+        data_dir = Path(folder)
+        ports = _free_ports()
+        print("starting temporary services and a simulated bank ...", flush=True)
+        with tempfile.NamedTemporaryFile(prefix="fundledger-demo-", suffix=".log", delete=False) as log_file:
+            log = Path(log_file.name)
+            process = await asyncio.create_subprocess_exec(
+                *_serve(data_dir, ports),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log_file,
+                env=_environment(ports),
+            )
+        assert process.stdout is not None
+        try:
+            if b"ready" not in await process.stdout.readline():
+                raise CannotServe(f"the demo's services did not start: see {log}")
+            await _run_day(data_dir, ports, seconds, rate)
+            print("Verification of the books of both databases and of their agreement:", flush=True)
+            ours = {"data_dir": data_dir, "account_dsn": "", "fund_dsn": "", "fund": "on"}
+            status = await run_verify(lambda: settings.model_copy(update=ours), as_json=False)
+        except (Fault, Refused) as error:
+            raise CannotServe(f"a request of the demo failed: {error}; the services' log is {log}") from None
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                await process.communicate()
+        if status == 0:
+            await asyncio.to_thread(log.unlink)
+        return status
+
+
+async def _run_day(data_dir: Path, ports: Sequence[int], seconds: int, rate: int) -> None:
+    token, bank_token = ((data_dir / name).read_text().strip() for name in ("dev-token", SIMULATOR_TOKEN))
+    account_url, fund_url, bank_url = (f"http://127.0.0.1:{port}" for port in ports)
+    async with AccountService(account_url, token) as accounts, FundService(fund_url, token, connections=400) as fund:
+        await Day(accounts, fund, bank_url, bank_token, seconds, rate).run()
+
+
+def _serve(data_dir: Path, ports: Sequence[int]) -> list[str]:
+    command = [sys.executable, "-m", "fundledger", "serve", "--data", str(data_dir)]
+    return [*command, "--port", str(ports[0]), "--fund-port", str(ports[1])]
+
+
+def _environment(ports: Sequence[int]) -> dict[str, str]:
+    """Return this process's environment without settings that name external databases, services or channels."""
+    others = {f"{PREFIX}{name}" for name in ("ACCOUNT_DSN", "FUND_DSN", "ACCOUNT_URL", "CHANNELS", "FUND")}
+    ours = {name: value for name, value in os.environ.items() if name not in others}
+    return {**ours, f"{PREFIX}SIMULATOR_PORT": str(ports[2])}
+
+
+def _free_ports() -> list[int]:
+    """Return free ports for the account service, the fund service and the bank, in this order."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

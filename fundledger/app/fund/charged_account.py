@@ -1,0 +1,17 @@
+"""The merchant account to which the fund service charges the rate limits of an order."""
+
+from typing import NamedTuple
+
+from fundledger.fund.model import accounts
+
+
+class ChargedAccount(NamedTuple):
+    """Id and owner of the account that rate limits are charged to."""
+
+    id: str
+    owner: str
+
+
+def charged_account(merchant: str) -> ChargedAccount:
+    """Return the merchant's available account, with id and owner as the account service names them."""
+    return ChargedAccount(accounts.available(merchant), f"merchant:{merchant}")

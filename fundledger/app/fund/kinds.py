@@ -1,0 +1,112 @@
+"""The kinds of fund orders over HTTP: collection, API class and OpenAPI texts of each."""
+
+from typing import Any, Final, NamedTuple
+
+from fundledger.fund.model.order import Kind
+from fundledger.fund.model.refusal import Code
+from fundledger.ratelimit.classes import ApiClass
+
+
+class KindApi(NamedTuple):
+    """`collection`: path segment after `/v1/`. `api_class`: class of a POST. `summary`, `example`: of a POST.
+    `refusals`: codes that a POST returns because of its kind.
+    """
+
+    collection: str
+    api_class: ApiClass
+    summary: str
+    example: dict[str, Any]
+    refusals: tuple[str, ...] = ()
+
+
+MERCHANT: Final = "10001"
+"""The merchant of the examples."""
+_NAMED: Final = {"merchant": MERCHANT, "order_no": "2026-0001"}
+_PAYMENT: Final = (Code.PAYMENT_NOT_FOUND, Code.PAYMENT_NOT_POSTED, Code.ORDER_ALREADY_REVERSED)
+KINDS: Final[dict[Kind, KindApi]] = {
+    Kind.PAYMENT: KindApi(
+        "payments",
+        ApiClass.PAYMENT,
+        "Post a payment that its channel has confirmed",
+        {**_NAMED, "amount": 10000, "currency": "CNY", "channel": "simulator"},
+        (Code.CURRENCY_MISMATCH,),
+    ),
+    Kind.REFUND: KindApi(
+        "refunds",
+        ApiClass.REFUND,
+        "Refund a payment, in whole or in part",
+        {**_NAMED, "payment_order_no": "2026-0001", "amount": 2500},
+        (*_PAYMENT, Code.PAYMENT_BEING_SETTLED, Code.REFUND_EXCEEDS_PAYMENT),
+    ),
+    Kind.SETTLEMENT: KindApi(
+        "settlements",
+        ApiClass.PAYMENT,
+        "Settle pending payments",
+        _NAMED,
+        (Code.NOTHING_TO_SETTLE, Code.SETTLEMENT_EXCEEDS_PENDING),
+    ),
+    Kind.WITHDRAWAL: KindApi(
+        "withdrawals",
+        ApiClass.WITHDRAW,
+        "Withdraw from a merchant's balance",
+        {**_NAMED, "amount": 5000, "channel": "simulator"},
+        (Code.WITHDRAWAL_LIMIT_EXCEEDED,),
+    ),
+    Kind.CHARGEBACK: KindApi(
+        "chargebacks",
+        # CONFIRM: the request only records an event that has already happened.
+        ApiClass.CONFIRM,
+        "Post a chargeback of a payment",
+        {**_NAMED, "payment_order_no": "2026-0001", "amount": 1000},
+        (*_PAYMENT, Code.CHARGEBACK_EXCEEDS_PAYMENT),
+    ),
+    Kind.RECOVERY: KindApi(
+        "recoveries",
+        ApiClass.PAYMENT,
+        "Set off a merchant's debt against its balance",
+        {**_NAMED, "amount": 500},
+    ),
+    Kind.WRITE_OFF: KindApi(
+        "write-offs",
+        ApiClass.ADMIN,
+        "Write off a merchant's debt",
+        {**_NAMED, "amount": 500, "reason": "closed its shop"},
+    ),
+    Kind.ADJUSTMENT: KindApi(
+        "adjustments",
+        ApiClass.ADMIN,
+        "Request an adjustment of a merchant's balance",
+        {**_NAMED, "amount": 100, "direction": "credit", "reason": "slip 17", "person": "an.li"},
+    ),
+    Kind.CHANNEL_COST: KindApi(
+        "channel-costs",
+        ApiClass.CONFIRM,
+        "Post a cost charged by a channel",
+        {"order_no": "2026-0001", "channel": "simulator", "amount": 30, "currency": "CNY"},
+    ),
+    Kind.BANK_DIFFERENCE: KindApi(
+        "bank-differences",
+        ApiClass.ADMIN,
+        "Post a bank difference to suspense",
+        {
+            "order_no": "2026-0001",
+            "channel": "simulator",
+            "amount": 7,
+            "currency": "CNY",
+            "direction": "more",
+            "reason": "statement of 2026-11-23",
+        },
+    ),
+    Kind.REVERSAL: KindApi(
+        "reversals",
+        ApiClass.REFUND,
+        "Reverse an order",
+        {**_NAMED, "of_kind": "payment", "of_order_no": "2026-0002", "reason": "sent twice"},
+        (
+            Code.ORDER_NOT_FOUND,
+            Code.ORDER_NOT_REVERSIBLE,
+            Code.ORDER_ALREADY_REVERSED,
+            "voucher-already-reversed",
+        ),
+    ),
+}

@@ -1,0 +1,55 @@
+"""OpenAPI document of the fund service, and the pages that serve it."""
+
+import textwrap
+from typing import Any, Final
+
+from fundledger.app.fund.openapi.answers import SCHEMAS
+from fundledger.app.fund.openapi.operations import OPERATIONS
+from fundledger.app.fund.problems import ADVICE, REFUSALS
+from fundledger.app.http.openapi.document import About, Pages, document_of
+from fundledger.app.http.openapi.problems import OTHERS, Problem
+from fundledger.app.http.openapi.types import SERVICE_TAG
+from fundledger.app.http.problems import POSTING, POSTING_ADVICE
+from fundledger.fund.model.refusal import Code
+
+_ABOUT: Final = textwrap.dedent("""
+    Orders of merchants: payments, refunds, settlements, withdrawals and corrections. Each order posts a voucher in the
+    account service.
+
+    The merchant, kind and `order_no` of an order are its idempotency key, permanently. After a timeout or a 503, send
+    the same request again. The response is the current order, with `Idempotent-Replay: true`.
+
+    202: the order is stored and its outcome is not known yet. It completes automatically; read it with a GET or by
+    sending the same request again. 422: the order is refused. If the fund service refuses it, nothing is stored and the
+    number stays free. If the account service refuses it, the response contains the `order`, permanently in state
+    `refused`.
+
+    Amounts are integers in minor units, 1 to 2^53-1. Times are RFC 3339 in UTC. Request bodies are uncompressed JSON in
+    UTF-8. Unknown members are rejected.
+
+    Errors are `application/problem+json` (RFC 9457); the problem types are listed below. 429 means that the caller's
+    quota is used up, 503 that the service lacks capacity. Wait for `Retry-After` seconds, then send the same request.
+""").strip()
+_TAGS: Final = {
+    "Merchants": "Merchants and their fee rules.",
+    "Orders": "Orders of all kinds, identified by the merchant's own number.",
+    "Events": "State changes of orders, as a feed.",
+    "Webhooks": "Endpoints that receive a merchant's events.",
+    SERVICE_TAG: "Health, metrics, limits and documentation.",
+}
+
+
+def problems() -> list[Problem]:
+    """Return the refusals of the fund service in order, those of the account service, then everything else."""
+    # A refusal without an order is never final: only an order records an outcome.
+    own = [Problem(str(code), *REFUSALS[code], ADVICE[code], final=False) for code in Code]
+    passed_on = [Problem(name, *row, POSTING_ADVICE[name], final=True) for name, row in POSTING.items()]
+    return [*own, *passed_on, *OTHERS]
+
+
+def document() -> dict[str, Any]:
+    summary = "A payment fund account system: merchants, orders and their outcomes."
+    return document_of(About("fundledger fund service", summary, _ABOUT, _TAGS, OPERATIONS, SCHEMAS, problems()))
+
+
+PAGES: Final = Pages(document, lambda settings: settings.fund_port)

@@ -1,0 +1,1 @@
+"""The embedded Postgres: start and stop, system user, database identity, roles."""

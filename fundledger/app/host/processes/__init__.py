@@ -1,0 +1,1 @@
+"""Child processes of the supervisor: process groups that are kept alive, and their metrics."""

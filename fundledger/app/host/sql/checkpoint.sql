@@ -1,0 +1,2 @@
+-- Write a checkpoint. Rows: none. Locks: none.
+CHECKPOINT

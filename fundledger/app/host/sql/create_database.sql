@@ -1,0 +1,2 @@
+-- Create the account database of an embedded server. Rows: none. Locks: none.
+CREATE DATABASE fundledger_account

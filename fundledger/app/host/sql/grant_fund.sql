@@ -1,0 +1,16 @@
+-- Grant the fund service its rights in its database, as in grant_account.sql. Rows: none. Locks: of grants.
+DO $$
+BEGIN
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO fundledger_fund_service', current_database());
+    GRANT pg_read_all_stats TO fundledger_fund_service;
+    GRANT USAGE ON SCHEMA fund, outbox, daemons TO fundledger_fund_service;
+    GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA fund, outbox, daemons TO fundledger_fund_service;
+    GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA fund, outbox TO fundledger_fund_service;
+    GRANT DELETE ON outbox.deliveries TO fundledger_fund_service;
+    REVOKE UPDATE ON fund.events, fund.fee_rules, fund.settled_payments FROM fundledger_fund_service;
+    REVOKE UPDATE ON fund.integrity_findings FROM fundledger_fund_service;
+    REVOKE INSERT, UPDATE ON fund.unswept FROM fundledger_fund_service;
+    GRANT DELETE ON fund.unswept TO fundledger_fund_service;
+    REVOKE INSERT, UPDATE ON fund.key_fingerprints, fund.identity FROM fundledger_fund_service;
+END $$

@@ -1,0 +1,2 @@
+-- Read the id of the ledger. Rows: one. Locks: none.
+SELECT l.ledger_id FROM ledger.settings l

@@ -1,0 +1,9 @@
+-- Preallocate write-ahead log files, which the next checkpoint recycles: creating one during a commit delays that batch
+-- by some 50 ms. Rows: none. Locks: none.
+DO $$
+BEGIN
+    FOR i IN 1..32 LOOP
+        PERFORM pg_logical_emit_message(false, 'fundledger', 'stock of log files');
+        PERFORM pg_switch_wal();
+    END LOOP;
+END $$

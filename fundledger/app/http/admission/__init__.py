@@ -1,0 +1,1 @@
+"""Admission of HTTP requests: quotas of the caller (429), capacity of the worker (503), replays."""

@@ -1,0 +1,105 @@
+"""Hot keys of an HTTP worker: the most frequent callers, merchants and accounts of each second, in fixed memory.
+
+There is one Space-Saving summary (`fundledger/heavy_hitters.py`) for each kind of key. The last whole second is
+reported. Seconds are those of the monotonic clock, which all workers of a machine share, so that their counts can be
+added up. The keys are sent to the supervisor and returned by `GET /debug/hotkeys`. A label of a metric has the rank
+only.
+"""
+
+import heapq
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from fundledger.heavy_hitters import SpaceSaving
+
+KINDS: Final = ("caller", "merchant", "account")
+CAPACITY: Final = 128
+WINDOW_S: Final = 1.0
+SHOWN: Final = 20
+"""Maximum number of keys of a kind that `GET /debug/hotkeys` names."""
+
+Hot = tuple[str, float, float]
+"""A key, its rate per second, and its share (0 to 1) of the weight of all keys of its kind."""
+
+
+class Window(msgspec.Struct):
+    """One second of one kind: the weight of all keys, and the weights of the most frequent ones."""
+
+    total: int = 0
+    counts: dict[str, int] = {}
+
+    def add(self, other: "Window") -> None:
+        self.total += other.total
+        for key, count in other.counts.items():
+            self.counts[key] = self.counts.get(key, 0) + count
+
+    def top(self, n: int) -> list[Hot]:
+        """Return at most `n` keys, the most frequent first, and keys of the same rate in order."""
+        most = heapq.nsmallest(n, self.counts.items(), key=lambda item: (-item[1], item[0]))
+        return [(key, count / WINDOW_S, count / self.total) for key, count in most]
+
+
+class HotKeys:
+    """The hot keys of one worker. `clock` returns monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ends = 0.0
+        self._last: dict[str, Window] = {}
+        self._begin()
+
+    def payment(self, merchant: str, account: str, caller: str) -> None:
+        """Count a request that moves money from or to one account: `seen` of its three keys, but faster."""
+        now = self._clock()
+        if now >= self._ends:
+            self._turn(now)
+        totals, tops = self._totals, self._tops
+        for kind, key in (("merchant", merchant), ("account", account), ("caller", caller)):
+            totals[kind] += 1
+            counts = tops[kind].counts
+            if key in counts:
+                counts[key] += 1
+            else:
+                tops[kind].add(key, 1)
+
+    def seen(self, kind: str, key: str, weight: int = 1) -> None:
+        """Count a key of one of KINDS. The cost does not depend on the number of keys."""
+        now = self._clock()
+        if now >= self._ends:
+            self._turn(now)
+        self._totals[kind] += weight
+        top = self._tops[kind]
+        counts = top.counts
+        if key in counts:
+            counts[key] += weight
+        else:
+            top.add(key, weight)
+
+    def top(self, kind: str, n: int) -> list[Hot]:
+        """Return the `n` most frequent keys of the last whole second.
+
+        A rate is too high by at most 1/128 of the rate of all keys.
+        """
+        return self.last()[kind].top(n)
+
+    def last(self) -> dict[str, Window]:
+        """Return the last whole second, by kind."""
+        now = self._clock()
+        if now >= self._ends:
+            self._turn(now)
+        return self._last
+
+    def _turn(self, now: float) -> None:
+        is_last = now < self._ends + WINDOW_S
+        self._last = {kind: Window(self._totals[kind], top.counts) for kind, top in self._tops.items()}
+        if not is_last:
+            self._last = {kind: Window() for kind in KINDS}
+        self._ends = (now // WINDOW_S + 1) * WINDOW_S
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tops: dict[str, SpaceSaving[str]] = {kind: SpaceSaving(CAPACITY) for kind in KINDS}
+        self._totals = dict.fromkeys(KINDS, 0)

@@ -1,0 +1,206 @@
+"""Decoding of HTTP request bodies: typed, strict, bounded. Unknown fields, wrong types and duplicate keys are named.
+
+The work is linear in the bytes of a body, and Python code gets at most BODY_BYTES_MAX of them in one piece: the decoder
+of a longer body splits it into its items (`batch_decoding`).
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.app.http.problems import BadRequest, cut, malformed
+from fundledger.currencies import EXPONENTS
+
+ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
+BODY_BYTES_MAX: Final = 64 << 10
+"""Maximum length of a body with one item, and of each item of a longer body."""
+METADATA_BYTES_MAX: Final = 4096
+_PLAIN_BYTES_MAX: Final = 512
+_decode_texts = msgspec.json.Decoder(dict[str, str]).decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+"""Fast check of an object of texts that is canonical already, as in each voucher of an order: 1.1 us instead of 4.6."""
+
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+T = TypeVar("T")
+_AT: Final = " - at `$"
+_is_path = re.compile(r"[A-Za-z0-9_.\[\]]{0,200}\Z").match
+_NAMED: Final = ("Object contains unknown field `", "Object missing required field `")
+_VALUE: Final = "Invalid enum value "
+_has_nul = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
+
+
+def decoder(type_: type[T], quotes: Callable[[T], int] | None = None) -> Callable[[bytes], T]:
+    """Return a decoder of bodies of at most BODY_BYTES_MAX. An empty body is an empty object. Raises BadRequest (400).
+
+    `quotes` returns the number of quotation marks that the body of a value has if no key is repeated and no string is
+    escaped. Every repeated key adds two, so an equal count proves that there is none. Only an unequal count needs a
+    closer check.
+    """
+    decode_ = msgspec.json.Decoder(type_).decode
+
+    def decode(body: bytes) -> T:
+        if len(body) > BODY_BYTES_MAX:
+            raise malformed(f"the body has more than {BODY_BYTES_MAX} bytes")
+        try:
+            decoded = decode_(body or b"{}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            explain(error)
+        if quotes is None or body.count(b'"') != quotes(decoded):
+            _refuse_long_metadata(decoded)
+            refuse_duplicate_keys(body or b"{}")
+        return decoded
+
+    return decode
+
+
+def quotes_of_flat(struct: msgspec.Struct) -> int:
+    """Return the minimum number of quotation marks of an object of texts and numbers: the `quotes` of its decoder."""
+    quotes = 0
+    for name, default in zip(struct.__struct_fields__, _defaults(type(struct)), strict=True):
+        value = getattr(struct, name)
+        if value != default:
+            quotes += 4 if isinstance(value, str) else 2
+    return quotes
+
+
+@cache
+def _defaults(struct: type[msgspec.Struct]) -> tuple[Any, ...]:
+    return tuple([field.default for field in msgspec.structs.fields(struct)])
+
+
+def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Raises BadRequest (400) for a repeated key."""
+    found = dict(items)
+    if len(found) != len(items):
+        seen = set()
+        for key, _ in items:
+            if key in seen:
+                raise malformed(f"the key {cut(key)!r} is repeated in one object", field=cut(key))
+            seen.add(key)
+    return found
+
+
+def _refuse_long_metadata(decoded: object) -> None:
+    """Raise BadRequest (400) for long metadata, before each value of a body is examined: it may be all of it."""
+    given = getattr(decoded, "metadata", None)
+    if type(given) is msgspec.Raw and len(bytes(given)) > METADATA_BYTES_MAX:
+        raise _too_much_metadata()
+
+
+def _too_much_metadata() -> BadRequest:
+    return malformed(f"metadata has more than {METADATA_BYTES_MAX} bytes", field="metadata")
+
+
+def refuse_duplicate_keys(body: bytes) -> None:
+    """Raise BadRequest (400) for duplicate keys. Each object costs a Python call: at most BODY_BYTES_MAX."""
+    assert len(body) <= BODY_BYTES_MAX
+    try:
+        json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise malformed(f"the body is not valid JSON: {error}") from None
+
+
+def explain(error: Exception, item: str = "") -> NoReturn:
+    """Raise BadRequest (400) for an error of the decoder. `item`: the place of the decoded part, such as `vouchers[1]`.
+
+    The text of the error contains names and values of the caller, so it is not searched for a pattern: the location is
+    the last one, and the repeated part of the rest is cut.
+    """
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        raise malformed(f"the body is not valid JSON: {text}", field=item or None) from None
+    path, at = "", text.rfind(_AT)
+    if at >= 0 and _is_path(text, at + len(_AT), len(text) - 1):
+        path, text = text[at + len(_AT) : -1], text[:at]
+    if text.startswith(_VALUE):
+        text = _VALUE + cut(text[len(_VALUE) :])
+    where = (item + path).removeprefix(".")
+    field = where
+    for named in _NAMED:
+        if text.startswith(named):
+            name = cut(text[len(named) : -1])
+            text = f"{named}{name}`"
+            field = f"{where}.{name}" if where else name
+    raise malformed(f"{text} - at `{where}`" if where else text, field=field or None) from None
+
+
+def uuid_reader(what: str) -> Callable[[str], UUID]:
+    """Return a function that parses the `id` of a body or a path. `what` names it in the BadRequest (400)."""
+
+    def read(text: str) -> UUID:
+        try:
+            parsed = UUID(text)
+        except ValueError:
+            raise malformed(f"{what} must be a UUID", field="id") from None
+        canonical = str(parsed)
+        if canonical != text and canonical != text.lower():
+            raise malformed(f"{what} must be a UUID of 36 characters", field="id")
+        return parsed
+
+    return read
+
+
+def known_currency(code: str, field: str = "currency") -> str:
+    """Return an ISO 4217 code with a minor unit. Raises BadRequest (400, `currency-unknown`)."""
+    if code not in EXPONENTS:
+        detail = f"{code} is not an ISO 4217 code of a currency with a minor unit"
+        raise BadRequest(400, "currency-unknown", "Unknown currency", detail, field=field)
+    return code
+
+
+def metadata(raw: msgspec.Raw) -> str | None:
+    """Return a JSON object as canonical text (sorted keys, no blanks), or None. Raises BadRequest (400)."""
+    given = bytes(raw)
+    if given in (b"", b"null"):
+        return None
+
+    def bad(why: str) -> BadRequest:
+        return malformed(f"metadata {why}", field="metadata")
+
+    def exact(text: str) -> float:
+        value = float(text)
+        if not _same_number(text, value):
+            raise bad(f"has the number {cut(text)}, which JSON readers round: send it as a string")
+        return value
+
+    if len(given) <= _PLAIN_BYTES_MAX and b"\\" not in given and given.isascii():
+        with contextlib.suppress(msgspec.MsgspecError):
+            if _encode_sorted(_decode_texts(given)) == given:
+                return given.decode()
+    if len(given) > METADATA_BYTES_MAX:
+        raise _too_much_metadata()
+    try:
+        value = json.loads(given, object_pairs_hook=_once, parse_float=exact)
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        raise bad("is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise bad("must be a JSON object")
+    if "\\u0000" in text and _has_nul(text):
+        raise bad("may not contain the character U+0000")
+    return text
+
+
+def _same_number(text: str, value: float) -> bool:
+    """Return whether the number is stored as it was sent: a double may have fewer digits, or be 0."""
+    try:
+        return Decimal(text) == Decimal(repr(value))
+    except ArithmeticError:
+        return False
+
+
+def instant(text: str, field: str) -> datetime:
+    """Return an RFC 3339 instant in UTC. Raises BadRequest (400)."""
+    try:
+        return msgspec.convert(text, _Instant).astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        raise malformed("send a time as an RFC 3339 instant, such as 2026-01-31T12:00:00Z", field=field) from None

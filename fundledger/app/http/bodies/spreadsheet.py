@@ -1,0 +1,13 @@
+"""CSV cells of HTTP answers that a spreadsheet shows and does not run."""
+
+from typing import Final
+
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def cell(value: object) -> object:
+    """Return the value of a cell. An apostrophe precedes text that a spreadsheet would take for a formula.
+
+    Source: OWASP, "CSV Injection".
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value

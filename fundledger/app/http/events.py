@@ -1,0 +1,57 @@
+"""HTTP handler of `GET /v1/events`, shared by both services: a page of the worker's event feed, with long polling."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
+
+from fundledger.app.http.bodies.json_values import EXACT_MAX
+from fundledger.app.http.problems import malformed
+from fundledger.app.http.query import number
+from fundledger.app.http.routing import Call
+from fundledger.app.http.wire.reply import Reply
+from fundledger.app.http.worker import Served
+from fundledger.outbox.feed import LIMIT_MAX, WAIT_MAX_S, CallerWaitsTooMuch, Feed, page
+
+QUERY: Final = ("after", "limit", "wait_s")
+AFTER_MAX: Final = EXACT_MAX
+LIMIT_DEFAULT: Final = 100
+T = TypeVar("T")
+
+
+class Publisher(Served, Protocol):
+    """A worker that publishes events. Its feed reads and renders them."""
+
+    feed: Feed
+
+    async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Run a read. Raises Unavailable if the database cannot be reached."""
+
+
+async def get_events(service: Publisher, call: Call) -> Reply:
+    """Answer `GET /v1/events`. Its route has `enters`: a malformed query is rejected before admission.
+
+    Long polls do not count against the concurrency limit and do not delay shutdown. 429 if too many requests of the
+    caller wait. Raises BadRequest (400), Unavailable.
+    """
+    after = number(call.query.get("after"), "after", 0, 0, AFTER_MAX)
+    limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+    wait_s = _seconds(call.query.get("wait_s", "0"))
+    rejection = await service.gate.let(call.passage, ())
+    if rejection is not None:
+        return rejection
+    service.gate.leave(call.passage, time.monotonic())
+
+    async def read() -> Reply:
+        try:
+            return Reply(200, page(*await service.feed.read(after, limit, wait_s, call.module)))
+        except CallerWaitsTooMuch:
+            return service.gate.too_many_wait()
+
+    return await service.reading(read)
+
+
+def _seconds(text: str) -> float:
+    whole, _, part = text.partition(".")
+    if not text.isascii() or not (whole + part).isdigit() or not whole or len(text) > 9 or float(text) > WAIT_MAX_S:
+        raise malformed(f"wait_s must be a number of seconds from 0 to {WAIT_MAX_S:g}", field="wait_s")
+    return float(text)

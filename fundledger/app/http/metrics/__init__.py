@@ -1,0 +1,1 @@
+"""Metrics of HTTP workers: counters, event-loop lag, and the Prometheus text format."""

@@ -1,0 +1,1 @@
+"""OpenAPI documents of the HTTP services: the parts that both share, and the page that shows a document."""

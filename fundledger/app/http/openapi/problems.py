@@ -1,0 +1,101 @@
+"""OpenAPI problem types of both HTTP services that are not refusals, with the client's remedy for each."""
+
+from typing import Final
+
+import msgspec
+
+from fundledger.app.http.admission.controller import IANA
+from fundledger.app.http.problems import UNVERIFIED, URN
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One problem type: `prefix` + `name`. `final` is None if it concerns no id."""
+
+    name: str
+    status: int
+    title: str
+    advice: str
+    final: bool | None = None
+    prefix: str = URN
+
+    @property
+    def type(self) -> str:
+        return self.prefix + self.name
+
+
+OTHERS: Final = (
+    Problem(
+        "malformed",
+        400,
+        "The request is malformed",
+        "Correct what `detail` describes, at the place that `field` names.",
+    ),
+    Problem(
+        "currency-unknown",
+        400,
+        "Unknown currency",
+        "Send an ISO 4217 code of a currency with a minor unit, such as CNY.",
+    ),
+    Problem("unauthorized", 401, "Authentication required", "Send `Authorization: Bearer TOKEN` with a valid token."),
+    Problem("not-found", 404, "Resource not found", "Check the path and the id in it."),
+    Problem("method-not-allowed", 405, "Method not allowed", "Use a method that the header `Allow` names."),
+    Problem(
+        "body-too-late",
+        408,
+        "Request body timeout",
+        "Nothing was done. Send the same request again on a new connection.",
+    ),
+    Problem("body-too-large", 413, "Request body too large", "Send a smaller body, or split a long batch."),
+    Problem(
+        "unsupported-media-type",
+        415,
+        "Unsupported media type",
+        "Send `application/json`, uncompressed.",
+    ),
+    Problem(
+        "quota-exceeded",
+        429,
+        "Too many requests",
+        "Nothing was done. Send the same request after `Retry-After` seconds. `violated-policies` names the limit.",
+        prefix=IANA,
+    ),
+    Problem(
+        "internal-error",
+        500,
+        "Internal error",
+        "Contact the operator. Send the same id again to get its outcome.",
+    ),
+    Problem(
+        "integrity",
+        500,
+        UNVERIFIED,
+        "Contact the operator. Figures of `account` are withheld until it is examined. Others are not affected.",
+    ),
+    Problem(
+        "temporary-reduced-capacity",
+        503,
+        "Service temporarily unavailable",
+        "Nothing was done: the service is overloaded. Wait `Retry-After` seconds, then send the same request again.",
+        prefix=IANA,
+    ),
+    Problem(
+        "unavailable",
+        503,
+        "Service temporarily unavailable",
+        "Nothing was written. Wait `Retry-After` seconds, then send the same request again.",
+    ),
+    Problem(
+        "outcome-unknown",
+        503,
+        "Outcome unknown",
+        "Send the same request with the same id to get its outcome.",
+    ),
+    Problem("draining", 503, "Shutting down", "Only from `/readyz`: send requests to another worker."),
+    Problem(
+        "no-database",
+        503,
+        "Not ready",
+        "Only from `/readyz`: the database does not answer this worker, or takes no writes.",
+    ),
+)
+"""Problem types in ascending order of status. Each ends a request before it is decided, or reports a failure."""

@@ -1,0 +1,121 @@
+"""Problem details (RFC 9457) of HTTP answers: malformed requests, faults, rows that fail verification, bugs."""
+
+import logging
+from typing import Any, Final
+
+from fundledger.app.http.wire.reply import Reply, Undone, encode
+from fundledger.faults import BooksTampered, Fault, GuardHit, OutcomeUnknown, RecordTampered, Unavailable
+from fundledger.security.keys import KeyFault
+
+URN = "urn:fundledger:problem:"
+_log = logging.getLogger(__name__)
+PROBLEM_TYPE: Final = "application/problem+json"
+
+UNVERIFIED: Final = "Integrity check failed"
+POSTING: Final[dict[str, tuple[int, str]]] = {
+    "account-closed": (422, "The account is closed"),
+    "account-frozen": (422, "The account is frozen"),
+    "voucher-already-reversed": (422, "The voucher was reversed before"),
+    "balance-out-of-range": (422, "The balance would leave the exact range"),
+    "insufficient-funds": (422, "The account has not enough available"),
+}
+"""Status and title of the final refusals that both services return. The account service decides each; the fund service
+returns it with the order that was refused.
+"""
+POSTING_ADVICE: Final[dict[str, str]] = {
+    "account-closed": "Use another account. A closed account stays closed.",
+    "account-frozen": "Wait until it is unfrozen, then send a new id. `books do not verify`: contact the operator.",
+    "voucher-already-reversed": "No action: `reversed_by` of the original names its reversal.",
+    "balance-out-of-range": "Send a smaller amount with a new id: balances are exact up to 2^62.",
+    "insufficient-funds": "Send a new id once funds are available: this id stays refused.",
+}
+
+
+class BadRequest(Exception):
+    """A request that is answered with a problem before its handler decides anything."""
+
+    def __init__(self, status: int, type_: str, title: str, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reply = problem(status, type_, title, detail, **members)
+
+
+ECHOED_MAX: Final = 64
+"""Maximum length of a caller's name or value in an answer, in characters."""
+DETAIL_MAX: Final = 300
+FIELD_MAX: Final = 200
+
+
+def cut(text: str, length: int = ECHOED_MAX) -> str:
+    """Return at most `length` characters of an external text. An ellipsis replaces the rest."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def malformed(detail: str, field: str | None = None) -> BadRequest:
+    """Return a 400. Long texts of `detail` and `field` are cut, so that no answer grows with its request."""
+    members = {} if field is None else {"field": cut(field, FIELD_MAX)}
+    detail = cut(detail, DETAIL_MAX)
+    return BadRequest(400, "malformed", "The request is malformed", detail, **members)
+
+
+def not_found(what: str) -> BadRequest:
+    return BadRequest(404, "not-found", "Resource not found", f"there is no {what}")
+
+
+def problem(status: int, type_: str, title: str, detail: str, **members: Any) -> Reply:
+    headers = members.pop("headers", {})
+    body = {"type": URN + type_, "title": title, "status": status, "detail": detail, **members}
+    return Reply(status, encode(body), PROBLEM_TYPE, headers)
+
+
+def fault_members(fault: Fault) -> dict[str, Any]:
+    if isinstance(fault, GuardHit):
+        return {
+            "type": URN + "internal-error",
+            "title": "Internal error",
+            "status": 500,
+            "detail": str(fault),
+        }
+    if isinstance(fault, OutcomeUnknown):
+        detail = "the request may or may not have been carried out: send it again with the same id to get its outcome"
+        return {
+            "type": URN + "outcome-unknown",
+            "title": "Outcome unknown",
+            "status": 503,
+            "detail": detail,
+        }
+    detail = f"{fault}; nothing was written, the same request may be sent again"
+    return {"type": URN + "unavailable", "title": "Service temporarily unavailable", "status": 503, "detail": detail}
+
+
+def faulted(fault: Fault) -> Reply:
+    members = fault_members(fault)
+    headers = {"Retry-After": "1"} if members["status"] == 503 else {}
+    reply = Undone if isinstance(fault, Unavailable) else Reply
+    return reply(members["status"], encode(members), PROBLEM_TYPE, headers)
+
+
+def integrity(found: BooksTampered) -> Reply:
+    """Return the 500 for figures that fail verification. The detail names the account, and no figure."""
+    detail = f"{found}; its figures are withheld until an operator has examined it"
+    return unverified(detail, account=found.account_id)
+
+
+def unverified(detail: str, **members: str) -> Reply:
+    return problem(500, "integrity", UNVERIFIED, detail, **members)
+
+
+def crashed(error: Exception) -> Reply:
+    """Return the answer to an unexpected exception. A bug is logged; a row that does not match its MAC is named."""
+    if isinstance(error, BooksTampered):
+        # The read that found it has logged and recorded it.
+        return integrity(error)
+    if isinstance(error, KeyFault | RecordTampered):
+        extra = {"event": "integrity_finding", "once": str(error)}
+        _log.critical("a request read a row that fails verification: %s", error, extra=extra)
+        if isinstance(error, KeyFault):
+            return unverified(str(error))
+        status, title = POSTING["account-frozen"]
+        return problem(status, "account-frozen", title, str(error))
+    _log.critical("request failed with an unexpected exception", exc_info=error, extra={"event": "request_failed"})
+    return problem(500, "internal-error", "Internal error", "an unexpected error occurred and was logged")

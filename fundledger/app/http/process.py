@@ -1,0 +1,175 @@
+"""Life cycle of an HTTP worker process that the supervisor starts: configuration, signals, shutdown.
+
+The supervisor writes the configuration as one line of JSON to the process's standard input and keeps the input open.
+The end of the input means that the supervisor has ended. SIGTERM asks the process to finish its accepted requests and
+end. SIGINT and SIGHUP, which a terminal sends to all processes, are left to the supervisor.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import msgspec
+import uvloop
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from fundledger.app.http.metrics.counters import Answered
+from fundledger.app.http.routing import Router, answer
+from fundledger.app.http.sockets import answer_with
+from fundledger.app.http.wire.draining import finish_connections
+from fundledger.app.http.wire.protocol import KEEPALIVE_S, FastPath, PaymentProtocol
+from fundledger.app.http.worker import Worker
+from fundledger.app.output.logs import Format, configure_logs
+from fundledger.security.keys import KeyFault
+
+CANNOT_START: Final = (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError)
+CONFIG_BYTES_MAX: Final = 1 << 20
+BACKLOG: Final = 1024
+END_S: Final = 5.0
+"""Time limit for background tasks to end, and then for database connections to close."""
+_log = logging.getLogger(__name__)
+C = TypeVar("C")
+S = TypeVar("S", bound=Worker)
+
+
+class LogOptions(msgspec.Struct, frozen=True):
+    """Log configuration of a process. Each line contains `name`."""
+
+    name: str
+    level: str
+    format: Format
+
+
+def run_process(
+    type_: type[C],
+    log_options: Callable[[C], LogOptions],
+    serve: Callable[[C, asyncio.Event], Awaitable[None]],
+) -> None:
+    """Read a configuration of `type_` and run `serve` with it and with the event that asks the process to end.
+
+    A fault of the database, of keys or of the operating system is logged in one line and ends the process with status
+    1.
+    """
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        lifeline = asyncio.StreamReader(limit=CONFIG_BYTES_MAX)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lifeline), sys.stdin)
+        config = msgspec.json.decode(await lifeline.readline(), type=type_)
+        options = log_options(config)
+        configure_logs(options.level, {"worker": options.name}, options.format)
+        try:
+            async with _stop_event(lifeline) as stopping:
+                await serve(config, stopping)
+        except CANNOT_START as error:
+            _log.error("worker cannot start: %s", error, extra={"event": "worker_start_failed"})
+            logging.shutdown()
+            os._exit(1)
+
+    uvloop.run(run())
+
+
+@contextlib.asynccontextmanager
+async def _stop_event(lifeline: asyncio.StreamReader) -> AsyncIterator[asyncio.Event]:
+    """Yield the event that is set by SIGTERM or by the end of the supervisor."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    async def until_closed() -> None:
+        await lifeline.read()
+        _log.warning("the supervisor has ended; this process stops", extra={"event": "supervisor_lost"})
+        stopping.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
+    watching = loop.create_task(until_closed())
+    try:
+        yield stopping
+    finally:
+        watching.cancel()
+
+
+def freeze_memory() -> None:
+    """Exclude the objects made at the start from garbage collection, and collect less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a bound socket that shares its port with other workers (SO_REUSEPORT). Raises OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.setblocking(False)
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    service: S,
+    router: Router[S],
+    short: FastPath[S],
+    listener: socket.socket,
+    snapshot: Callable[[], Answered],
+    jobs: Sequence["asyncio.Task[Any]"] = (),
+) -> AsyncIterator[None]:
+    """Serve HTTP on a bound socket. On exit, answer the accepted requests and close the service.
+
+    Answering is limited to `drain_s` of the settings. `jobs` are background tasks that end before the service is
+    closed; the caller cancels them.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def handle(request: BaseRequest) -> web.StreamResponse:
+        return await answer(service, router, request)
+
+    manager = web.Server(handler=handle)
+
+    def protocol() -> PaymentProtocol[S]:
+        return PaymentProtocol(
+            service,
+            short,
+            manager,
+            loop=loop,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_S,
+        )
+
+    watching = loop.create_task(service.watch())
+    service.lag.start()
+    server = await loop.create_server(protocol, sock=listener, backlog=BACKLOG)
+    # The supervisor takes an answer on this socket as proof that the worker serves, so the port listens before.
+    reporting = await answer_with(service.socket_path(), snapshot)
+    try:
+        yield
+    finally:
+        try:
+            async with asyncio.timeout(service.settings.drain_s):
+                await finish_connections(service, server, listener, manager, protocol)
+        except TimeoutError:
+            _log.error(
+                "drain timeout: requests are unanswered", extra={"event": "drain_timeout", "worker": service.ordinal}
+            )
+        reporting.close()
+        watching.cancel()
+        service.lag.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                # Jobs release their leases over the connections that are closed next.
+                await asyncio.wait([watching, *jobs])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                await service.close()

@@ -1,0 +1,314 @@
+"""HTTP routing of both services: the route table, authentication, admission, exceptions as problems."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Generic, TypeVar
+
+import msgspec
+from aiohttp import HttpVersion10, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.web_request import BaseRequest
+from multidict import MultiMapping, istr
+
+from fundledger.app.http.admission.admission import REFUSED_UNSEEN, Admission, Owned
+from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX
+from fundledger.app.http.problems import BadRequest, crashed, cut, faulted, malformed
+from fundledger.app.http.wire.body_memory import BodiesUnderWay, Body
+from fundledger.app.http.wire.peers import peer_of
+from fundledger.app.http.wire.reply import Reply
+from fundledger.app.http.wire.request_id import HEADER, new_request_id, request_id_of, stamped
+from fundledger.app.http.worker import Served
+from fundledger.faults import Fault
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.quota.matched import Pending
+
+BATCH_BODY_BYTES_MAX: Final = 8 << 20
+BODY_S: Final = 30.0
+"""Time limit for the arrival of a body."""
+TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
+_TIMEOUT_HEADER: Final = istr(TIMEOUT_HEADER)
+S = TypeVar("S", bound=Served)
+
+
+class Call(msgspec.Struct):
+    """An authenticated request. `parameters` are those of the path."""
+
+    module: str
+    parameters: dict[str, str]
+    query: Mapping[str, str]
+    headers: MultiMapping[str]
+    body: bytes
+    passage: Admission = msgspec.field(default_factory=lambda: Admission("", 0.0, None, ApiClass.PAYMENT))
+
+
+class Route(msgspec.Struct, Generic[S], frozen=True):
+    """One route. `template` is a path with `{name}` parts; `query` names the query parameters.
+
+    A `public` route needs no token. It counts as `cost` unauthenticated requests of its address, 0 for a health check.
+    A route without `api_class` is not limited. `enters`: the handler calls the admission controller, once it knows the
+    account. `by_body`: the class depends on the body, so no request is rejected before its body is read. `whose`
+    returns the account that the path names, whose policies also apply, or None if it is not known.
+    """
+
+    method: str
+    template: str
+    handler: Callable[[S, Call], Awaitable[Reply]]
+    public: bool = False
+    cost: int = 0
+    query: tuple[str, ...] = ()
+    body_bytes_max: int = BODY_BYTES_MAX
+    api_class: ApiClass | None = None
+    enters: bool = False
+    by_body: bool = False
+    whose: Callable[[S, dict[str, str]], Owned | None] | None = None
+
+
+class Router(Generic[S]):
+    """The routes, found by the number and the fixed parts of a path's segments."""
+
+    def __init__(self, routes: list[Route[S]]) -> None:
+        self.routes = routes
+        self._by_length: dict[int, list[tuple[list[str], Route[S]]]] = {}
+        for route in routes:
+            segments = route.template.split("/")
+            self._by_length.setdefault(len(segments), []).append((segments, route))
+
+    def find(self, method: str, path: str) -> tuple[Route[S], dict[str, str]]:
+        """Return the route and its path parameters. Raises BadRequest: 404, or 405 with the allowed methods."""
+        segments = path.split("/")
+        allowed = set()
+        for template, route in self._by_length.get(len(segments), ()):
+            parameters = _match(template, segments)
+            if parameters is None:
+                continue
+            if route.method == method or (method == "HEAD" and route.method == "GET"):
+                return route, parameters
+            allowed.add(route.method)
+        if allowed:
+            allow = ", ".join(sorted(allowed))
+            detail = f"use {allow} instead of {cut(method)}"
+            raise BadRequest(405, "method-not-allowed", "Method not allowed", detail, headers={"Allow": allow})
+        raise BadRequest(404, "not-found", "Resource not found", "no resource has this path")
+
+
+def _match(template: list[str], segments: list[str]) -> dict[str, str] | None:
+    parameters = {}
+    for wanted, given in zip(template, segments, strict=True):
+        if wanted[:1] == "{":
+            parameters[wanted[1:-1]] = given
+        elif wanted != given:
+            return None
+    return parameters
+
+
+def unsupported_media(headers: MultiMapping[str]) -> BadRequest | None:
+    """Return the 415 for a body that these headers announce as compressed or as not JSON, else None."""
+    for encoding in headers.getall(hdrs.CONTENT_ENCODING, ()):
+        if encoding.strip().lower() != "identity":
+            return _unsupported("send the body uncompressed, without Content-Encoding")
+    for type_ in headers.getall(hdrs.CONTENT_TYPE, ()):
+        if type_ != "application/json" and type_.partition(";")[0].strip().lower() != "application/json":
+            return _unsupported("send the body as application/json")
+    return None
+
+
+def _unsupported(detail: str) -> BadRequest:
+    return BadRequest(415, "unsupported-media-type", "Unsupported media type", detail)
+
+
+def unauthorized() -> BadRequest:
+    headers = {"WWW-Authenticate": 'Bearer realm="fundledger"'}
+    detail = "send `Authorization: Bearer TOKEN`; in the dev profile the token is in DATA_DIR/dev-token"
+    return BadRequest(401, "unauthorized", "Authentication required", detail, headers=headers)
+
+
+def too_large(limit: int) -> BadRequest:
+    return BadRequest(413, "body-too-large", "Request body too large", f"send at most {limit} bytes")
+
+
+async def answer(service: S, router: Router[S], request: BaseRequest) -> web.StreamResponse:
+    """Handle a request for aiohttp. It receives every request that does not take the fast path of `wire.protocol`."""
+    started = time.monotonic()
+    label, method = "unmatched", request.method
+    request_id = ""
+    passage = Admission("", started, None, ApiClass.PAYMENT)
+    try:
+        request_id = request_id_of(request.headers)
+        route, parameters = _found(router, request)
+        label = route.template
+        reply = await _call(service, route, parameters, request, passage)
+    except BadRequest as bad:
+        reply = bad.reply if label != "unmatched" else _charge_unmatched(service, request, bad.reply)
+    except Fault as fault:
+        reply = faulted(fault)
+    except (RequestPayloadError, HttpProcessingError):
+        reply = malformed("the body does not match what its headers announce").reply
+    except (ConnectionError, asyncio.CancelledError) as gone:
+        service.gate.leave(passage, time.monotonic())
+        service.answered(label, 499, time.monotonic() - started, method)
+        if isinstance(gone, asyncio.CancelledError):
+            raise
+        # The connection is lost: the response will not arrive.
+        service.aborted(label)
+        return to_response(malformed("the connection was lost").reply)
+    except Exception as error:
+        reply = crashed(error)
+    reply = charged(service, passage, reply)
+    now = time.monotonic()
+    service.gate.leave(passage, now, reply)
+    api_class = str(passage.api_class) if passage.module else ""
+    request_id = request_id or new_request_id()
+    service.answered(label, reply.status, now - started, method, api_class, passage.shed, request_id)
+    response = to_response(stamped(reply, request_id))
+    response.headers[HEADER] = request_id
+    response.headers.update(service.gate.told(passage, now).headers)
+    if (
+        service.draining
+        or reply.status in (408, 413)
+        or (reply.status == 503 and not request.content.is_eof())
+        or request.version < HttpVersion10
+    ):
+        response.force_close()
+    return response
+
+
+def _found(router: Router[S], request: BaseRequest) -> tuple[Route[S], dict[str, str]]:
+    """Return the result of `Router.find`. Raises BadRequest for HTTP/0.9, whose answers would have no head."""
+    if request.version < HttpVersion10:
+        raise malformed("use HTTP/1.0 or HTTP/1.1")
+    return router.find(request.method, request.path)
+
+
+def charged(service: Served, passage: Admission, reply: Reply) -> Reply:
+    """Charge the caller for a request that was rejected before it was charged. Return its answer: `reply`, or a 429."""
+    if reply.status not in REFUSED_UNSEEN:
+        return reply
+    answer = service.gate.charge_refused(passage, reply)
+    if isinstance(answer, Pending):
+        service.spawn(service.gate.charge_later(passage))
+        return reply
+    return answer
+
+
+def _charge_unmatched(service: Served, request: BaseRequest, reply: Reply) -> Reply:
+    """Charge the caller for a request that matches no route. The answer shows no policies."""
+    module = service.module(request.headers.get(hdrs.AUTHORIZATION))
+    if module is None:
+        wait_s = service.peers.wait_s(peer_of(request.transport), 1)
+        return service.gate.too_many_of_peer(wait_s) if wait_s else reply
+    return charged(service, Admission(module, time.monotonic(), None, ApiClass.QUERY), reply)
+
+
+def to_response(reply: Reply) -> web.Response:
+    """Return the aiohttp response for a reply."""
+    headers = {"Cache-Control": "no-store", "Server": "fundledger", "Content-Type": reply.content_type}
+    return web.Response(status=reply.status, body=reply.body, headers={**headers, **(reply.headers or {})})
+
+
+async def _call(
+    service: S, route: Route[S], parameters: dict[str, str], request: BaseRequest, passage: Admission
+) -> Reply:
+    module = service.module(request.headers.get(hdrs.AUTHORIZATION))
+    cost = route.cost if route.public else int(module is None)
+    if cost:
+        wait_s = service.peers.wait_s(peer_of(request.transport), cost)
+        if wait_s:
+            return service.gate.too_many_of_peer(wait_s)
+    if module is None:
+        if not route.public:
+            raise unauthorized()
+        module = "public"
+    under_way = Body(module)
+    try:
+        return await _serve(service, route, parameters, request, passage, under_way)
+    finally:
+        if under_way.size:
+            service.bodies.give_back(under_way)
+
+
+async def _serve(
+    service: S,
+    route: Route[S],
+    parameters: dict[str, str],
+    request: BaseRequest,
+    passage: Admission,
+    under_way: Body,
+) -> Reply:
+    module = under_way.caller
+    if route.api_class is not None:
+        passage.module = module
+        passage.api_class = route.api_class
+        service.gate.recognise(passage, route.method)
+        passage.budget_s = budget_of(request.headers)
+        rejection = None if route.by_body else service.gate.at_the_door(passage)
+        if rejection is not None:
+            return rejection
+    body = b""
+    if route.method == "POST":
+        if request.content_length is not None and request.content_length > route.body_bytes_max:
+            raise too_large(route.body_bytes_max)
+        if "Expect" in request.headers:
+            await _send_continue(request)
+        body = await _read(request, route.body_bytes_max, service.bodies, under_way)
+        await service.bodies.turn(under_way)
+        # Latency excludes the arrival of the body and its wait for earlier bodies.
+        now = time.monotonic()
+        if passage.budget_s is not None:
+            passage.budget_s -= now - passage.started
+        passage.started = now
+    if route.api_class is not None and not route.enters:
+        owned = None if route.whose is None else route.whose(service, parameters)
+        rejection = await service.gate.let(passage, () if owned is None else (owned,))
+        if rejection is not None:
+            return rejection
+    if route.method == "POST":
+        bad = unsupported_media(request.headers) if body else None
+        if bad is not None:
+            raise bad
+    query = request.query
+    for name in query:
+        if name not in route.query:
+            raise malformed(f"unknown query parameter {cut(name)!r}", field=cut(name))
+    if len(set(query)) != len(query):
+        raise malformed("a query parameter is repeated")
+    return await route.handler(service, Call(module, parameters, query, request.headers, body, passage))
+
+
+def budget_of(headers: MultiMapping[str]) -> float | None:
+    """Return how long the caller still waits, in seconds, by its `X-Request-Timeout-Ms`. Raises BadRequest (400)."""
+    text = headers.get(_TIMEOUT_HEADER)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise malformed(f"{TIMEOUT_HEADER} must be a whole number of milliseconds", field=TIMEOUT_HEADER)
+    return int(text) / 1000
+
+
+async def _send_continue(request: BaseRequest) -> None:
+    """Send `100 Continue` to a client that waits for it (RFC 9110, 10.1.1). Raises BadRequest (417)."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise BadRequest(
+            417, "expectation-failed", "Expectation failed", "the only supported expectation is 100-continue"
+        )
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _read(request: BaseRequest, limit: int, bodies: BodiesUnderWay, under_way: Body) -> bytes:
+    """Read a body. Raises BadRequest: 413, 503 if there is no memory for it, 408 if it takes longer than BODY_S."""
+    chunks = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(limit)
+                bodies.take(under_way, len(chunk))
+                chunks.append(chunk)
+    except TimeoutError:
+        detail = f"the body did not arrive within {BODY_S:g} s"
+        raise BadRequest(408, "body-too-late", "Request body timeout", detail) from None
+    return b"".join(chunks)

@@ -1,0 +1,1 @@
+"""HTTP wire level: client connections, the request protocol, memory of bodies, and the form of replies."""

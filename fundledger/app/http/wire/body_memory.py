@@ -1,0 +1,109 @@
+"""Memory of HTTP request bodies in a worker, bounded in all and for each caller, and decoding time of long bodies."""
+
+import asyncio
+import ctypes
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX
+from fundledger.app.http.problems import BadRequest
+
+TRIM_BYTES: Final = 8 << 20
+TRIM_AFTER_S: Final = 1.0
+LONG_BYTES_PER_S: Final = 12_000_000
+"""Long bodies of one caller, on average. Decoding takes up to 4 ns a byte and cannot be interrupted: one caller blocks
+the loop for at most a twentieth of the time, and delays fewer than one in a hundred short requests.
+"""
+LONG_BYTES_AT_ONCE: Final = 128_000_000
+"""Long bodies of one caller that are decoded without a wait."""
+
+
+class BodiesUnderWay:
+    """Memory of request bodies in progress, counted as bytes arrive.
+
+    Up to BODY_BYTES_MAX of each body may use all of `most`. Bytes beyond may use half of it, and a quarter for one
+    caller: long bodies never exclude short ones, nor one caller the others.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.most = most
+        self._clock = clock
+        self._sleep = sleep
+        self._paid_at: dict[str, float] = {}
+        self.bytes = 0
+        self._long: dict[str, int] = {}
+        self._since_trim = 0
+        self._trimming = False
+
+    def take(self, body: "Body", size: int) -> None:
+        """Count `size` more bytes of a body. Raises BadRequest (503)."""
+        of_caller = self._long.get(body.caller, 0)
+        is_long = body.size + size > BODY_BYTES_MAX
+        if self.bytes + size > (self.most // 2 if is_long else self.most):
+            raise no_room()
+        if is_long:
+            if of_caller + size > self.most // 4:
+                raise no_room()
+            self._long[body.caller] = of_caller + size
+            body.long += size
+        body.size += size
+        self.bytes += size
+
+    async def turn(self, body: "Body") -> None:
+        """Wait before a long body is decoded, if its caller has sent too many bytes of long bodies before.
+
+        The wait is bounded, because one caller's long bodies are. Cancelling does not release the bytes. Source of the
+        arithmetic: GCRA, see `ratelimit.gcra`.
+        """
+        if body.long:
+            now = self._clock()
+            paid_at = max(now, self._paid_at.get(body.caller, now))
+            self._paid_at[body.caller] = paid_at + body.size / LONG_BYTES_PER_S
+            wait_s = self._paid_at[body.caller] - now - LONG_BYTES_AT_ONCE / LONG_BYTES_PER_S
+            if wait_s > 0:
+                await self._sleep(wait_s)
+
+    def give_back(self, body: "Body") -> None:
+        """Release the bytes of a request that has ended, with any outcome."""
+        self.bytes -= body.size
+        if body.long:
+            left = self._long[body.caller] - body.long
+            if left:
+                self._long[body.caller] = left
+            else:
+                del self._long[body.caller]
+            self._since_trim += body.long
+            if self._since_trim >= TRIM_BYTES and not self._trimming:
+                self._trimming = True
+                asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._trim)
+        body.size = body.long = 0
+
+    def _trim(self) -> None:
+        """Return freed memory to the operating system: the allocator keeps the memory of bodies that came in pieces."""
+        self._trimming = False
+        self._since_trim = 0
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+class Body:
+    """The bytes that one request has read of its body. `long`: those that count as bytes of a long one."""
+
+    __slots__ = ("caller", "long", "size")
+
+    def __init__(self, caller: str) -> None:
+        self.caller = caller
+        self.size = self.long = 0
+
+
+def no_room() -> BadRequest:
+    """Return a 503: nothing was done, the same request may be sent again."""
+    detail = "too many request bodies are in progress; nothing was written, the same request may be sent again"
+    return BadRequest(503, "unavailable", "Service temporarily unavailable", detail, headers={"Retry-After": "1"})

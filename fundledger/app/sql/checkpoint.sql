@@ -1,2 +1,0 @@
--- Rows: none. Locks: none.
-CHECKPOINT

@@ -1,2 +1,0 @@
--- The account database of an embedded server. Rows: none. Locks: none.
-CREATE DATABASE fundledger_account

@@ -1,2 +1,0 @@
--- The fund database of an embedded server. Rows: none. Locks: none.
-CREATE DATABASE fundledger_fund

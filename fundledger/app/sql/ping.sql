@@ -1,2 +1,0 @@
--- Whether the database answers. Rows: one. Locks: none.
-SELECT 1 AS alive

@@ -1,9 +1,0 @@
--- Make a stock of write-ahead log files, which the next checkpoint keeps for use: making one in the middle of a commit
--- costs that batch some 50 ms. Rows: none. Locks: none.
-DO $$
-BEGIN
-    FOR i IN 1..32 LOOP
-        PERFORM pg_logical_emit_message(false, 'fundledger', 'stock of log files');
-        PERFORM pg_switch_wal();
-    END LOOP;
-END $$

@@ -1,6 +1,0 @@
--- Writes 2 MB to a temporary file, and a record to the log, which is flushed at the commit. An error when there is no room.
--- Answers whether the transaction is read only. Rows: one. Locks: none; uses up a transaction id.
-WITH kept AS MATERIALIZED (SELECT repeat('x', 32768) AS text FROM generate_series(1, 64))
-SELECT current_setting('transaction_read_only')::boolean AS read_only
-FROM (SELECT count(length(k.text)) AS pieces FROM kept k) k
-WHERE k.pieces = 64 AND pg_logical_emit_message(true, 'fundledger', '') IS NOT NULL

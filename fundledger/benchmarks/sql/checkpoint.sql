@@ -1,2 +1,0 @@
--- After a bulk load, so that its writing is over before a measurement starts. Rows: none. Locks: none.
-CHECKPOINT

@@ -1,7 +1,0 @@
--- Vouchers $1 to $2 (numbered) of an old ledger, between accounts that nothing else touches. Rows: none. Locks: none.
--- Their MACs are zeros: a database with these rows is for measuring and never verifies.
-INSERT INTO ledger.vouchers (shard, id, module, type, digest, lines, batch, accounting_date, posted_at, key_version, mac)
-SELECT 0, md5(n::text)::uuid, 'dev', 'pay', decode(repeat('00', 32), 'hex'),
-       ARRAY[2000000000, -100, 2000000001 + n % 100000, 100], n / 64, date '2026-01-01' + (n / 100000)::integer,
-       timestamptz '2026-01-01 00:00:00Z' + n * interval '1 millisecond', 1, decode(repeat('00', 32), 'hex')
-FROM generate_series($1::bigint, $2::bigint) AS n

@@ -1,2 +1,0 @@
--- Rows: one, the version of Postgres.
-SHOW server_version

@@ -1,0 +1,37 @@
+"""Python client: read a list page by page."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from fundledger.client.connection import Answer, Connection, decoder
+
+Item = TypeVar("Item")
+
+
+class Pages(Generic[Item]):
+    """Format of a list whose pages have the member `name`: the items, of type `items`.
+
+    `following`: the member with the position of the next page, missing or None on the last page. `position`: the query
+    parameter for it.
+    """
+
+    def __init__(
+        self, items: type[list[Item]], name: str, following: str = "next_cursor", position: str = "cursor"
+    ) -> None:
+        fields: list[Any] = [("items", items), ("following", str | int | None, None)]
+        names = {"items": name, "following": following}
+        self._decode: Callable[[Answer], Any] = decoder(msgspec.defstruct("Page", fields, rename=names))
+        self._position = position
+
+    async def read(self, connection: Connection, path: str, query: Mapping[str, str | None]) -> AsyncIterator[Item]:
+        """Yield the items of all pages. Parameters that are None are omitted. Raises what a call raises."""
+        given = {name: value for name, value in query.items() if value is not None}
+        while True:
+            page = self._decode(await connection.ask("GET", path, query=given))
+            for item in page.items:
+                yield item
+            if page.following is None:
+                return
+            given[self._position] = str(page.following)

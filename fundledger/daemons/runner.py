@@ -1,0 +1,262 @@
+"""Job runner: runs background jobs under leases, each in one of N processes, and monitors all jobs.
+
+Once a second a runner renews its leases and records their runs, in one statement; takes free leases; and reads the
+status of all jobs. A lease ends by the clock of the database. The owner measures from before its request, by its own
+monotonic clock. So it cancels the run in time even if the database does not answer. A process that was paused for
+longer (stopped, or on a frozen machine) finds that its lease has ended before it writes: each write follows
+`Turn.hold`, which accepts only the latest fencing token.
+
+After a SIGKILL another process takes over within `lease_s + BEAT_S`; after a graceful stop within BEAT_S.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from fundledger.daemons.daemon import SQL, Daemon, LeaseLost, Turn
+from fundledger.daemons.tally import Tally
+from fundledger.daemons.watch import Counted, Watch
+
+BEAT_S: Final = 1.0
+BEAT_MAX_S: Final = 2.0
+"""Timeout of a beat. After it the database counts as unavailable."""
+BACK_OFF_MAX_S: Final = 5.0
+AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_log = logging.getLogger(__name__)
+
+
+class _Held:
+    """A lease of this process, its task, and the timer that stops the task if the lease is not renewed."""
+
+    def __init__(self, daemon: Daemon, turn: Turn) -> None:
+        self.daemon = daemon
+        self.turn = turn
+        self.task: asyncio.Task[None]
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class JobRunner:
+    """Runs `daemons` under leases. `holder`: a unique name of this process. `led`: run statistics and alarm times of
+    jobs whose leader is elected without a lease. `retires`: stop the alarms of all other jobs. Cancelling `run`
+    releases the leases.
+    """
+
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        daemons: Sequence[Daemon],
+        holder: str,
+        *,
+        led: Sequence[tuple[Tally, float]] = (),
+        retires: bool = True,
+    ) -> None:
+        self.pool = pool
+        self._daemons = {daemon.name: daemon for daemon in daemons}
+        self._tallies = {name: Tally(name) for name in self._daemons}
+        self._led = {tally.name: tally for tally, _ in led}
+        self._alarms = {tally.name: alarm_after_s for tally, alarm_after_s in led}
+        self._alarms |= {daemon.name: daemon.alarm_after_s for daemon in daemons}
+        self._holder = holder
+        self._retires = retires
+        self._held: dict[str, _Held] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._known = False
+        self.watch = Watch()
+
+    async def run(self) -> None:
+        """Beat until cancelled. Cancelling waits for the current beat, stops the jobs and releases the leases."""
+        try:
+            while True:
+                await self._whole_beat()
+                self.watch.tell()
+                await asyncio.sleep(BEAT_S * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the beats of processes
+        finally:
+            await self._end()
+
+    async def _whole_beat(self) -> None:
+        """Beat, and log a failure. Cancelling takes effect after the beat, within BEAT_MAX_S.
+
+        An interrupted beat may have recorded runs, which the last beat would record again. It may also have taken a
+        lease that would not be released.
+        """
+        beat = asyncio.get_running_loop().create_task(self._try_to_beat())
+        try:
+            await asyncio.shield(beat)
+        except asyncio.CancelledError:
+            await asyncio.wait([beat])
+            raise
+
+    async def _try_to_beat(self) -> None:
+        try:
+            async with asyncio.timeout(BEAT_MAX_S):
+                await self.beat()
+        except (*AWAY, TimeoutError) as error:
+            _log.warning(
+                "renewing the leases of background jobs failed: %s",
+                error or type(error).__name__,
+                extra={"event": "lease_renewal_failed"},
+            )
+        except Exception:
+            _log.exception("renewing the leases of background jobs failed", extra={"event": "lease_renewal_failed"})
+
+    async def beat(self) -> None:
+        """Renew leases, record runs, take free leases, read the status of all jobs. Raises what asyncpg raises; a lease
+        that was not renewed ends in time.
+        """
+        if not self._known:
+            names = list(self._alarms)
+            await self.pool.execute(SQL["know"], names, [self._alarms[name] for name in names])
+            if self._retires:
+                await self.pool.execute(SQL["retire"], names)
+            self._known = True
+        await self._renew()
+        await self._tell()
+        await self._take()
+        await self.watch.look(self.pool)
+
+    def holds(self) -> list[str]:
+        """Return the names of the jobs that this process runs now."""
+        return sorted(self._held)
+
+    def counted(self) -> Counted:
+        return self.watch.counted([*self._tallies.values(), *self._led.values()])
+
+    async def _renew(self) -> None:
+        held = list(self._held.values())
+        if not held:
+            return
+        sent_at = asyncio.get_running_loop().time()
+        rows = [self._tallies[one.daemon.name].row() for one in held]
+        leases = [one.daemon.lease_s for one in held]
+        fences = [one.turn.fence for one in held]
+        names = [one.daemon.name for one in held]
+        standing = await self.pool.fetch(SQL["beat"], names, fences, leases, *_columns([row for row, _ in rows]))
+        renewed = {row["name"] for row in standing}
+        for one, (_, counts) in zip(held, rows, strict=True):
+            if one.daemon.name in renewed:
+                self._tallies[one.daemon.name].written(counts)
+                self._stands_until(one, sent_at + one.daemon.lease_s)
+            else:
+                self._lose(one, "another process may own it")
+
+    async def _tell(self) -> None:
+        """Record the runs of jobs whose leader is elected without a lease."""
+        led = [tally for tally in self._led.values() if tally.is_new]
+        if led:
+            rows = [tally.row() for tally in led]
+            names = [tally.name for tally in led]
+            await self.pool.execute(SQL["tell"], names, self._holder, 5 * BEAT_S, *_columns([row for row, _ in rows]))
+            for tally, (_, counts) in zip(led, rows, strict=True):
+                tally.written(counts)
+
+    async def _take(self) -> None:
+        ending = {task.get_name() for task in self._ending}
+        free = [one for name, one in self._daemons.items() if name not in self._held and name not in ending]
+        if not free:
+            return
+        sent_at = asyncio.get_running_loop().time()
+        names, leases = [one.name for one in free], [one.lease_s for one in free]
+        for row in await self.pool.fetch(SQL["take"], names, leases, self._holder):
+            self._begin(self._daemons[row["name"]], row["fence"], sent_at)
+
+    def _begin(self, daemon: Daemon, fence: int, sent_at: float) -> None:
+        _log.info(
+            "background job started: lease taken",
+            extra={"event": "lease_taken", "daemon": daemon.name, "fence": fence},
+        )
+        held = _Held(daemon, Turn(daemon.name, fence, 0.0))
+        self._held[daemon.name] = held
+        self._stands_until(held, sent_at + daemon.lease_s)
+        held.task = asyncio.get_running_loop().create_task(self._work(held), name=daemon.name)
+        held.task.add_done_callback(self._ended)
+        self._ending.add(held.task)
+
+    def _stands_until(self, held: _Held, until: float) -> None:
+        held.turn.until = until
+        if held.timer is not None:
+            held.timer.cancel()
+        held.timer = asyncio.get_running_loop().call_at(until, self._lose, held, "it was not renewed in time")
+
+    def _lose(self, held: _Held, why: str) -> None:
+        if held.turn.lost and self._held.get(held.daemon.name) is not held:
+            return
+        _log.warning("background job lost lease: %s", why, extra={"event": "lease_lost", "daemon": held.daemon.name})
+        self._stop(held)
+
+    def _stop(self, held: _Held) -> None:
+        held.turn.lost = True
+        if held.timer is not None:
+            held.timer.cancel()
+        if self._held.get(held.daemon.name) is held:
+            del self._held[held.daemon.name]
+        held.task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        held = self._held.get(task.get_name())
+        if held is not None and held.task is task:
+            # The job cancelled itself: its lease is not renewed, and a later beat may take it again.
+            self._stop(held)
+        ended = self._daemons[task.get_name()].ended
+        if ended is not None:
+            ended()
+
+    async def _work(self, held: _Held) -> None:
+        """Run the job repeatedly, until the lease ends."""
+        daemon, turn, tally = held.daemon, held.turn, self._tallies[held.daemon.name]
+        loop = asyncio.get_running_loop()
+        in_a_row = 0
+        while not turn.lost:
+            began = loop.time()
+            tally.started()
+            try:
+                ran = await daemon.run(turn)
+            except LeaseLost as lost:
+                self._lose(held, str(lost))
+                return
+            except Exception as error:
+                in_a_row += 1
+                tally.failed(error)
+                extra = {"event": "job_run_failed", "daemon": daemon.name}
+                if isinstance(error, AWAY):
+                    _log.warning("background job failed: %s", error, extra=extra)
+                else:
+                    _log.exception("background job failed", extra=extra)
+                pause_s = max(daemon.every_s, min(BACK_OFF_MAX_S, 0.25 * 2.0**in_a_row))
+            else:
+                in_a_row = 0
+                tally.ran(ran)
+                pause_s = 0.0 if ran.more else max(0.0, daemon.every_s - (loop.time() - began))
+            await asyncio.sleep(pause_s)
+
+    async def _end(self) -> None:
+        held = list(self._held.values())
+        for one in held:
+            self._stop(one)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=BEAT_MAX_S)
+        if not held:
+            return
+        # Not shielded: after a second cancellation the leases expire.
+        try:
+            async with asyncio.timeout(BEAT_MAX_S):
+                names, fences = [one.daemon.name for one in held], [one.turn.fence for one in held]
+                rows = [self._tallies[name].row()[0] for name in names]
+                leases = [one.daemon.lease_s for one in held]
+                await self.pool.fetch(SQL["beat"], names, fences, leases, *_columns(rows))
+                await self.pool.execute(SQL["give_back"], names, fences)
+        except (*AWAY, TimeoutError) as error:
+            _log.warning(
+                "releasing the leases of background jobs failed: %s",
+                error or type(error).__name__,
+                extra={"event": "lease_release_failed"},
+            )
+
+
+def _columns(rows: Sequence[Any]) -> list[list[Any]]:
+    names = ("runs", "failures", "done", "lag_s", "started_s", "success_s", "error")
+    return [[getattr(row, name) for row in rows] for name in names]

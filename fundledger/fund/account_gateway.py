@@ -1,0 +1,283 @@
+"""Gateway from the fund service to the account service: the only module that moves money. Each request carries a
+voucher id, so a retry is safe and returns the true outcome.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from fundledger.client.account_service import AccountService
+from fundledger.client.faults import Fault, OutcomeUnknown, Problem
+from fundledger.client.faults import Refused as NotDone
+from fundledger.client.types import Account, Entry, Voucher
+from fundledger.fund.model import accounts, flows
+from fundledger.fund.model.accounts import AccountName
+from fundledger.fund.model.flows import Ending
+from fundledger.fund.model.order import PLATFORM, Kind, Order, voucher_id
+from fundledger.fund.store.reported import Reported
+
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+CONTRADICTIONS: Final = frozenset({"voucher-id-reused"})
+"""Problems that do not refuse the movement: a voucher with this id and other content exists."""
+UNRECORDED: Final = frozenset({"account-frozen"})
+"""Refusals that are not always final: if a row does not match its MAC, the refusal is not recorded under the voucher
+id, and the voucher may have been posted before.
+"""
+_FAULT_FROM: Final = 500
+REFERENCE = "fund:"
+"""Prefix of the reference of every voucher that the fund service posts; the order id follows."""
+
+
+class Away(Exception):
+    """The account service does not answer, or the outcome is unknown. A retry with the same vouchers returns it.
+
+    `said`: the service answered outcome-unknown. A single voucher may be the cause, so a smaller batch may succeed.
+    """
+
+    def __init__(self, detail: str, *, said: bool = False) -> None:
+        super().__init__(detail)
+        self.said = said
+
+
+class Differs(Away):
+    """An account exists with other properties, opened by another client. `owner`: the intended owner."""
+
+    def __init__(self, detail: str, owner: str) -> None:
+        super().__init__(detail)
+        self.owner = owner
+
+
+class Unverified(Away):
+    """The rows of an account do not match their MACs, so the account service does not return its balances."""
+
+
+class PostingResult(msgspec.Struct, frozen=True):
+    """The outcome of a voucher: posted, or refused with a `problem` (JSON). `at`: the time of posting, where the
+    account service returned it.
+
+    `stuck`: the problem does not refuse the movement. Every retry gets the same answer, so an operator has to remove
+    the cause.
+    """
+
+    problem: bytes | None = None
+    at: datetime | None = None
+    stuck: bool = False
+
+
+def voucher_of(order: Order) -> Voucher:
+    """Return the voucher that posts an order. It is the same on every call."""
+    entries = [Entry(*entry) for entry in flows.entries_of(order)]
+    type_ = flows.voucher_type(order.kind)
+    return Voucher(order.voucher_id, type_, entries, reference_of(order), metadata_of(order), order.ticket)
+
+
+def end_voucher_of(order: Order, ending: Ending) -> Voucher:
+    """Return the voucher that ends a withdrawal."""
+    entries = [Entry(*entry) for entry in flows.end_entries_of(order, ending)]
+    type_ = flows.end_voucher_type(ending)
+    id_ = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
+    return Voucher(id_, type_, entries, reference_of(order), metadata_of(order))
+
+
+def reference_of(order: Order) -> str:
+    """Return the reference of the vouchers of an order."""
+    return f"{REFERENCE}{order.id}"
+
+
+def metadata_of(order: Order) -> dict[str, str] | None:
+    """Return the metadata of the vouchers of an order, which appear in statements. None in voucher format 1."""
+    return {"kind": str(order.kind), "order_no": order.order_no} if order.voucher_format > 1 else None
+
+
+class AccountGateway:
+    """Gateway to one account service. `is_away`: the last request was not answered."""
+
+    def __init__(self, service: AccountService) -> None:
+        self._service = service
+        self._opened: set[tuple[str, str]] = set()
+        self._there: set[str] = set()
+        self._reported = Reported()
+        self.is_away = False
+
+    async def post(self, orders: Sequence[Order]) -> list[PostingResult | None]:
+        """Post each order's voucher. `[i]` is the result of `orders[i]`, None if unknown. Raises Away if none is known.
+
+        After a cancellation the outcomes are unknown.
+        """
+        verdicts: list[PostingResult | None] = [None] * len(orders)
+        places = [i for i, order in enumerate(orders) if order.kind is not Kind.REVERSAL]
+        if places:
+            for i, verdict in zip(
+                places, await self.post_vouchers([voucher_of(orders[i]) for i in places]), strict=True
+            ):
+                verdicts[i] = verdict
+        away: Away | None = None
+        for i, order in enumerate(orders):
+            if order.kind is Kind.REVERSAL:
+                try:
+                    verdicts[i] = await self._reverse(order)
+                except Away as fault:
+                    # Return the known outcomes of the others: one order must not hold up all.
+                    away = fault
+        if away is not None and not any(verdicts):
+            raise away
+        return verdicts
+
+    async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
+        """Post vouchers. `[i]` is the result of `vouchers[i]`, None if unknown. Raises Away if none is known."""
+        try:
+            results = await self._service.post_vouchers(vouchers)
+        except Fault as fault:
+            raise self._away(fault) from None
+        except NotDone as no:
+            # A bug here made the service reject the whole batch. Split it: one voucher must not block the others.
+            if len(vouchers) > 1:
+                half = len(vouchers) // 2
+                return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
+            self.is_away = False
+            return [PostingResult(problem=_kept(no.problem), stuck=True)]
+        self.is_away = False
+        verdicts = [
+            PostingResult(at=result.posted_at) if result.status == "posted" else _refused(result.problem)
+            for result in results
+        ]
+        for i, result in enumerate(results):
+            verdicts[i] = await self._recorded(vouchers[i].id, result.problem, verdicts[i])
+        return verdicts
+
+    async def _recorded(
+        self, id_: UUID, problem: Problem | None, verdict: PostingResult | None
+    ) -> PostingResult | None:
+        """Return the result; a refusal that is not recorded under the voucher id becomes stuck, None if unknown."""
+        if problem is None or verdict is None or problem.code not in UNRECORDED:
+            return verdict
+        try:
+            record = await self._service.voucher(id_)
+        except Fault as fault:
+            if fault.problem is None or fault.problem.code != "integrity":
+                return None
+        except NotDone:
+            pass
+        else:
+            if record is not None and record.status == "refused":
+                return verdict
+        return msgspec.structs.replace(verdict, stuck=True)
+
+    async def _reverse(self, order: Order) -> PostingResult | None:
+        assert order.of_order is not None
+        try:
+            reversed_ = order.of_voucher or voucher_id(order.of_order)
+            says = (None, None) if order.voucher_format == 1 else (reference_of(order), metadata_of(order))
+            posted = await self._service.reverse_voucher(reversed_, order.voucher_id, *says)
+        except NotDone as no:
+            return await self._recorded(order.voucher_id, no.problem, _refused(no.problem))
+        except Fault as fault:
+            raise self._away(fault) from None
+        self.is_away = False
+        return PostingResult(at=posted.posted_at)
+
+    async def contradiction(self, order: Order) -> str | None:
+        """Read the voucher of an order and compare it. Return the difference, None if it is posted as the order
+        requires. A voucher that does not match its MAC differs: a retry does not change that. Raises Away.
+        """
+        try:
+            record = await self._service.voucher(order.voucher_id)
+        except Fault as fault:
+            if fault.problem is None or fault.problem.code != "integrity":
+                raise self._away(fault) from None
+            return f"voucher {order.voucher_id} does not match its MAC: {fault}"
+        except NotDone as no:
+            return f"voucher {order.voucher_id} cannot be read: {no}"
+        if record is None or record.status != "posted":
+            return f"voucher {order.voucher_id} is not posted"
+        try:
+            expected = voucher_of(order)
+        except AssertionError as error:
+            return f"the order has no flow: {error}"
+        wanted = expected.type, expected.reference, _credited(expected.entries)
+        found = record.type, record.reference, _credited(record.entries)
+        return None if wanted == found else f"the order requires {wanted}, voucher {record.id} has {found}"
+
+    async def is_posted(self, order: Order) -> bool | None:
+        """Return whether the voucher of an order is posted, None if it does not match its MAC. Raises Away."""
+        try:
+            record = await self._service.voucher(order.voucher_id)
+        except Fault as fault:
+            if fault.problem is not None and fault.problem.code == "integrity":
+                return None
+            raise self._away(fault) from None
+        except NotDone:
+            return False
+        return record is not None and record.status == "posted"
+
+    async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
+        """Return the existing accounts among `ids`, by id, with current balances. Raises Away, Unverified."""
+        try:
+            found = await asyncio.gather(*(self._service.account(id_) for id_ in ids))
+        except Fault as fault:
+            if fault.problem is not None and fault.problem.code == "integrity":
+                raise Unverified(fault.problem.detail) from None
+            raise self._away(fault) from None
+        return {account.id: account for account in found if account is not None}
+
+    def is_open(self, channel: str, currency: str) -> bool:
+        """Return whether the accounts of a channel are known to exist. Never waits."""
+        return (channel, currency) in self._opened
+
+    async def open_channel(self, channel: str, currency: str) -> None:
+        """Open the accounts of a channel and of the platform, unless they exist. Raises Away."""
+        await self._open([*accounts.of_platform(currency), *accounts.of_channel(channel, currency)], currency)
+        self._opened.add((channel, currency))
+
+    async def open_merchant(self, merchant: str, currency: str) -> None:
+        """Open the accounts of a merchant and of the platform, unless they exist. Raises Away, Differs."""
+        await self._open([*accounts.of_platform(currency), *accounts.of_merchant(merchant)], currency)
+
+    async def _open(self, names: Sequence[AccountName], currency: str) -> None:
+        new = [name for name in names if name.id not in self._there]
+        await asyncio.gather(*(self._open_one(name, currency) for name in new))
+        self._there.update(name.id for name in new if name.owner == PLATFORM)
+
+    async def _open_one(self, name: AccountName, currency: str) -> None:
+        try:
+            await self._service.open_account(name.id, name.owner, name.type, currency)
+        except Fault as fault:
+            raise self._away(fault) from None
+        except NotDone as no:
+            if self._reported.is_new(name.id):
+                _log.critical("opening account %s failed: %s", name.id, no, extra={"event": "account_open_failed"})
+            if no.problem.code == "account-exists":
+                raise Differs(f"{name.id}: {no}", name.owner) from None
+            raise Away(str(no)) from None
+
+    def _away(self, fault: Fault) -> Away:
+        self.is_away = True
+        return Away(str(fault), said=isinstance(fault, OutcomeUnknown) and fault.problem is not None)
+
+
+def _credited(entries: Sequence[Entry]) -> dict[str, int]:
+    """Return the credited amount by account; debits are negative."""
+    credited: dict[str, int] = {}
+    for entry in entries:
+        amount = entry.amount if entry.side == "credit" else -entry.amount
+        credited[entry.account] = credited.get(entry.account, 0) + amount
+    return dict(sorted(credited.items()))
+
+
+def _kept(problem: Problem) -> bytes:
+    """Return the problem as an order stores it (JSON), without the members that belong to one request."""
+    of_the_request = ("request_id", "documentation")
+    return _encode({name: value for name, value in problem.members.items() if name not in of_the_request})
+
+
+def _refused(problem: Problem | None) -> PostingResult | None:
+    """Return the result for a problem. None: the outcome is unknown, and the voucher may be posted."""
+    if problem is None or problem.status >= _FAULT_FROM:
+        return None
+    return PostingResult(problem=_kept(problem), stuck=problem.code in CONTRADICTIONS)

@@ -1,0 +1,352 @@
+"""Group commit for orders of the fund service: insert a batch as `posting`, post its vouchers in one call, record the
+outcomes, and answer each caller. New orders queue while BATCHES_AT_ONCE batches are in progress; there is no timer.
+
+If the process dies, an order that was not inserted does not exist, and its number is free. An inserted order is
+`posting`, and the recoverer posts its voucher until the outcome is known. A caller without an answer retries with the
+same number, and gets the outcome.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from fundledger.database.failures import was_rolled_back
+from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.model.answer import Answer, Answering, Away, Taken
+from fundledger.fund.model.drafts import Draft, draft_of
+from fundledger.fund.model.order import PLATFORM, Kind, Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import Request
+from fundledger.fund.next_steps import FAULTS, NextSteps
+from fundledger.fund.poster import Posting
+from fundledger.fund.store import orders
+from fundledger.fund.store import reservations as reserve
+from fundledger.fund.store.macs import Tampered
+from fundledger.fund.store.merchants import Merchants, utc_now
+from fundledger.fund.store.orders import Pool
+
+BATCHES_AT_ONCE: Final = 3
+WAITING_MAX: Final = 20_000
+PROBE_S: Final = 0.25
+"""Time for which a batch waits for an account service that did not answer the previous batch."""
+ATTEMPTS_MAX: Final = 6
+_log = logging.getLogger(__name__)
+
+
+_OTHERS = Away("a concurrent request with this order number and other content failed; send this request again")
+
+
+class _Overtaken(Exception):
+    """Another process inserted one of the orders concurrently. The next attempt finds it."""
+
+
+class _NothingKept(Exception):
+    """The insert failed and was certainly rolled back: no order of the batch is stored."""
+
+
+class _Waiting:
+    """An order and its callers: the first one, and later callers with the same order number."""
+
+    __slots__ = ("answers", "draft")
+
+    def __init__(self, draft: Draft, answer: Answering) -> None:
+        self.draft = draft
+        self.answers: list[tuple[bytes, Answering]] = [(draft.order.digest, answer)]
+
+    def tell(self, answer: Answer) -> None:
+        """Send the answer to the first caller. Later callers get a replay, or a conflict if their request differs."""
+        for i, (digest, tell) in enumerate(self.answers):
+            own = answer
+            if digest != self.draft.order.digest:
+                own = reused(self.draft.order) if isinstance(answer, Taken) else _OTHERS
+            elif i and isinstance(answer, Taken):
+                own = Taken(answer.order, replay=True)
+            tell(own)
+
+
+class OrderBatcher(NextSteps):
+    """The order batcher of one worker.
+
+    `batch_max`: orders in one transaction. `wait_s`: how long a caller waits for an outcome; after that the order is
+    returned as `posting`. `due_s`: time from insert until the recoverer takes an order without an outcome. `now`: the
+    source of `created_at`, which decides the fee rule of an order and the day of a withdrawal limit.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        posting: Posting,
+        merchants: Merchants,
+        *,
+        batch_max: int,
+        wait_s: float,
+        due_s: float,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
+        self._link = posting.link
+        self._ids, self._macs = posting.ids, posting.macs
+        self._merchants = merchants
+        self._now = now
+        self._batch_max = batch_max
+        self._queue: deque[_Waiting] = deque()
+        self._known: dict[UUID, _Waiting] = {}
+        self._batches = 0
+        self._probing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """The number of orders that are not answered yet."""
+        return len(self._known)
+
+    def post(self, request: Request, module: str, answer: Answering) -> None:
+        """Queue an order. `answer` is called once, now or later. Never raises, never waits.
+
+        After a refusal, or `Away` with `undone`, nothing is stored. After `Away` without `undone` the outcome is
+        unknown; a retry of the same request returns it.
+        """
+        whose = request.whose
+        merchant = self._merchants.known(whose)
+        channel = getattr(request, "channel", None)
+        opened = merchant is not None and (channel is None or self._link.is_open(channel, merchant.currency))
+        if opened and request.kind is not Kind.CHARGEBACK:
+            self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
+        else:
+            self._spawn(self._look_up(request, module, answer))
+
+    async def ask(self, request: Request, module: str) -> Answer:
+        """Queue an order and return its answer; see `post`. Cancelling does not withdraw the order."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answer(answered: Answer) -> None:
+            if not future.done():
+                future.set_result(answered)
+
+        self.post(request, module, answer)
+        return await future
+
+    async def _look_up(self, request: Request, module: str, answer: Answering) -> None:
+        """Load the merchant and open the accounts of the channel, where this worker has not cached them; then queue."""
+        try:
+            merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
+            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
+            if isinstance(draft, Draft):
+                order = draft.order
+                if order.channel is not None and not self._link.is_open(order.channel, order.currency):
+                    await self._link.open_channel(order.channel, order.currency)
+                if order.kind is Kind.CHARGEBACK:
+                    await self._posting.prepare_chargeback(order)
+        except Tampered as found:
+            answer(Away(str(found), tampered=True))
+        except AccountsAway as away:
+            answer(Away(f"the account service does not answer: {away}"))
+        except FAULTS as error:
+            _log.warning("preparing an order failed: %s", error, extra={"event": "order_prepare_failed"})
+            answer(Away("the fund database does not answer"))
+        except Exception:
+            _log.exception("preparing an order failed", extra={"event": "order_prepare_failed"})
+            answer(Away("internal error"))
+        else:
+            self._take(draft, answer)
+
+    def _take(self, draft: Draft | Refusal, answer: Answering) -> None:
+        if isinstance(draft, Refusal):
+            answer(draft)
+            return
+        there = self._known.get(draft.order.id)
+        if there is not None:
+            there.answers.append((draft.order.digest, answer))
+            return
+        if len(self._known) >= WAITING_MAX:
+            answer(Away("the order queue is full"))
+            return
+        waiting = self._known[draft.order.id] = _Waiting(draft, answer)
+        self._queue.append(waiting)
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._queue and self._batches < BATCHES_AT_ONCE:
+            batch = self._next()
+            self._batches += 1
+            self._spawn(self._run(batch))
+
+    def _next(self) -> list[_Waiting]:
+        """Return the next batch: only orders that reserve, or only orders that do not. A settlement is alone."""
+        first = self._queue[0].draft.order.kind
+        if first is Kind.SETTLEMENT:
+            return [self._queue.popleft()]
+        reserving = first in reserve.RESERVING
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._batch_max:
+            kind = self._queue[0].draft.order.kind
+            if kind is Kind.SETTLEMENT or (kind in reserve.RESERVING) != reserving:
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _run(self, batch: list[_Waiting]) -> None:
+        outcome: Answer = Away("internal error", undone=False)
+        try:
+            written = await self._write(batch)
+            if written:
+                await self._settle([waiting.draft.order for waiting in written])
+                for waiting in written:
+                    self._tell(waiting, Taken(waiting.draft.order))
+        except FAULTS as error:
+            _log.warning("inserting a batch of orders failed: %s", error, extra={"event": "order_batch_failed"})
+            outcome = Away("the fund database does not answer", undone=False)
+        except _NothingKept as error:
+            _log.warning("a batch of orders was rolled back: %s", error, extra={"event": "order_batch_rolled_back"})
+            outcome = Away("the fund database cannot write now")
+        except Exception:
+            _log.exception("a batch of orders failed", extra={"event": "order_batch_failed"})
+        finally:
+            for waiting in batch:
+                if waiting.draft.order.id in self._known:
+                    self._tell(waiting, outcome)
+            self._batches -= 1
+            self._begin()
+
+    def _tell(self, waiting: _Waiting, answer: Answer) -> None:
+        if self._known.pop(waiting.draft.order.id, None) is not None:
+            waiting.tell(answer)
+
+    async def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """Insert the new orders, and answer the others. Return the new ones. Raises what asyncpg raises."""
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                return await self._write_once(batch)
+            except (_Overtaken, asyncpg.DeadlockDetectedError):
+                if attempt == ATTEMPTS_MAX - 1:
+                    raise
+        raise AssertionError
+
+    async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
+        drafts = [waiting.draft for waiting in batch]
+        refusals: dict[UUID, Refusal | Away] = {}
+        may_be_committed = is_committed = False
+        try:
+            async with self._pool.acquire() as connection:
+                if drafts[0].order.kind in reserve.RESERVING:
+                    async with connection.transaction():
+                        there, refusals = await self._reserve(connection, drafts)
+                        wanted = [d for d in drafts if d.find(there) is None and d.order.id not in refusals]
+                        new = await self._write_ahead(connection, wanted) if wanted else set()
+                        if len(new) < len(wanted):
+                            raise _Overtaken
+                        may_be_committed = True
+                else:
+                    # A single statement is its own transaction.
+                    may_be_committed = True
+                    new = await self._write_ahead(connection, drafts)
+                    is_committed = bool(new)
+                    old = [draft for draft in drafts if draft.order.id not in new]
+                    there = await _read(connection, old) if old else {}
+        except asyncpg.DeadlockDetectedError:
+            raise
+        except FAULTS as error:
+            if not is_committed and (not may_be_committed or was_rolled_back(error)):
+                raise _NothingKept(str(error)) from error
+            raise
+        written = []
+        for waiting in batch:
+            order = waiting.draft.order
+            if order.id in new:
+                written.append(waiting)
+            elif (found := waiting.draft.find(there)) is not None:
+                self._tell(waiting, self._checked(found) or repeated(order, found))
+            else:
+                self._tell(waiting, refusals[order.id])
+        return written
+
+    async def _write_ahead(self, connection: orders.Connection, drafts: Sequence[Draft]) -> set[UUID]:
+        for draft in drafts:
+            self._macs.seal(draft.order)
+        former = [draft.former for draft in drafts if draft.former is not None]
+        return await orders.write_ahead(connection, [draft.order for draft in drafts], former)
+
+    async def _reserve(
+        self, connection: orders.Connection, drafts: list[Draft]
+    ) -> tuple[dict[UUID, Order], dict[UUID, Refusal | Away]]:
+        """Lock the shared amounts and reserve from them: `(existing orders by id, answers of refused orders by id)`."""
+        locked = await reserve.lock(connection, drafts, self._macs)
+        there = await _read(connection, drafts)
+        fresh = [draft for draft in drafts if draft.find(there) is None]
+        answers = await reserve.reserve(connection, fresh, locked, self._macs)
+        no = {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
+        return there, no
+
+    def _checked(self, order: Order) -> Away | None:
+        """Return a fault if the order does not match its MAC, else None."""
+        try:
+            self._macs.check(order)
+        except Tampered as found:
+            return Away(str(found), tampered=True)
+        return None
+
+    async def _settle(self, written: Sequence[Order]) -> None:
+        """Post the vouchers of inserted orders, as far as the waiting time of the callers allows."""
+        posting = [order for order in written if order.state is State.POSTING]
+        if not posting:
+            return
+        # Half-open circuit: one batch probes with the full timeout, the others use PROBE_S.
+        probes = self._link.is_away and not self._probing
+        self._probing = self._probing or probes
+        try:
+            await self._post_within(posting, PROBE_S if self._link.is_away and not probes else self._wait_s)
+        finally:
+            if probes:
+                self._probing = False
+
+    async def _post_within(self, posting: list[Order], wait_s: float) -> None:
+        give_up_at = time.monotonic() + wait_s
+        try:
+            async with asyncio.timeout(wait_s):
+                pause_s = 0.02
+                while True:
+                    try:
+                        await self._posting.post(posting)
+                    except AccountsAway:
+                        if self._link.is_away and time.monotonic() + pause_s >= give_up_at:
+                            return
+                    if all(order.state is not State.POSTING for order in posting):
+                        return
+                    posting = [order for order in posting if order.state is State.POSTING]
+                    await asyncio.sleep(pause_s)
+                    pause_s *= 2
+        except TimeoutError:
+            self._link.is_away = True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait until every queued order has been answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
+    """Return the stored orders with the names of these drafts, by id."""
+    former = [draft.former for draft in drafts if draft.former is not None]
+    return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
+
+
+def repeated(asked: Order, there: Order) -> Answer:
+    """Return the answer for an order number that exists: a replay, or a refusal if the request differs."""
+    return Taken(there, replay=True) if there.digest == asked.digest else reused(there)
+
+
+def reused(there: Order) -> Refusal:
+    detail = f"{there.kind} {there.order_no} of {there.merchant} exists with other content; use a new `order_no`"
+    return Refusal(Code.ORDER_NO_REUSED, detail, "order_no")

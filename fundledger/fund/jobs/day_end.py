@@ -1,0 +1,38 @@
+"""Background job that closes each past day (UTC) of the fund service once: it sums the day's orders by merchant, kind,
+currency and state.
+
+A day is closed GRACE_S after its end, once every order of it and of earlier days has a known outcome: an unknown order
+could still be posted on the day. Days are closed in order, one at a time.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import asyncpg
+
+from fundledger.fund.store.queries import SQL
+
+GRACE_S: Final = 300.0
+"""Allowance for clock skew and open transactions."""
+CLOSE_S: Final = 600.0
+"""Timeout of the query that closes a day; it reads all orders of the day."""
+
+
+async def close_day(
+    pool: "asyncpg.Pool[asyncpg.Record]", guard: Callable[[Any], Awaitable[None]]
+) -> tuple[int, float, bool]:
+    """Close the next day. Return `(orders of the closed day, seconds since the end of the oldest open day, whether a
+    day was closed)`.
+
+    Any number may run concurrently; may be repeated. Raises what asyncpg and `guard` raise.
+    """
+    day = await pool.fetchrow(SQL["open_day"], GRACE_S)
+    if day is None:
+        return 0, 0.0, False
+    if day["unknown"]:
+        return 0, day["ended_s"], False
+    async with pool.acquire() as connection, connection.transaction():
+        orders = await connection.fetchval(SQL["close_day"], day["day"], timeout=CLOSE_S)
+        # Last, so that the lock of the guard is not held while the day is summed.
+        await guard(connection)
+    return orders or 0, day["ended_s"], True

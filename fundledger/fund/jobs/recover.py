@@ -1,0 +1,94 @@
+"""Background job that recovers fund orders without a known outcome: post the same vouchers again until it is known."""
+
+import logging
+from typing import Final
+
+from fundledger.fund.account_gateway import Away
+from fundledger.fund.model.order import Order, State
+from fundledger.fund.poster import Posting
+from fundledger.fund.store.macs import Tampered
+from fundledger.fund.store.orders import order_from
+from fundledger.fund.store.queries import SQL
+from fundledger.fund.store.reported import Reported
+
+AT_ONCE: Final = 500
+UNANSWERED_MAX: Final = 100
+"""Unanswered calls of one run. More of them are not caused by single orders."""
+_log = logging.getLogger(__name__)
+
+
+class Recoverer:
+    """The recoverer. `again_s`: time until an unknown order is due again. Any number may run concurrently."""
+
+    def __init__(self, posting: Posting, again_s: float) -> None:
+        self._posting = posting
+        self._pool = posting.pool
+        self._again_s = again_s
+        self._reported = Reported()
+
+    async def recover_some(self) -> tuple[int, float]:
+        """Run once and return `(orders whose outcome is known now, seconds for which the oldest one has been due)`.
+        Raises what asyncpg raises, and Away when the account service does not answer. Cancelling leaves the rest due.
+        """
+        lag = await self._pool.fetchrow(SQL["lag_of_orders"])
+        assert lag is not None
+        if not lag["waiting"]:
+            return 0, 0.0
+        rows = await self._pool.fetch(SQL["due_orders"], AT_ONCE, self._again_s)
+        taken = [order for order in map(order_from, rows) if self._verifies(order)]
+        posting = [order for order in taken if order.state is State.POSTING]
+        if posting:
+            await self._post(posting)
+        for order in taken:
+            if order.state is not State.POSTING and order.ending is not None:
+                await self._end(order)
+        known = sum(order.due_at is None for order in taken)
+        return known, lag["lag_s"]
+
+    def _verifies(self, order: Order) -> bool:
+        """Return whether an order matches its MAC. If not, it is reported, not changed, and no money moves for it."""
+        try:
+            self._posting.macs.check(order)
+        except Tampered:
+            return False
+        return True
+
+    async def _post(self, posting: list[Order]) -> None:
+        """Post in one call. Split the batch after outcome-unknown, so that one order does not hold up the others."""
+        waiting, unanswered = [posting], 0
+        while waiting:
+            some = waiting.pop()
+            try:
+                await self._posting.post(some)
+            except Away as away:
+                unanswered += 1
+                if not away.said or unanswered == UNANSWERED_MAX or len(posting) == 1:
+                    _log.warning(
+                        "the outcome of %d orders stays unknown: %s",
+                        *(sum(map(len, [some, *waiting])), away),
+                        extra={"event": "recovery_failed"},
+                    )
+                    raise
+                if len(some) > 1:
+                    half = len(some) // 2
+                    waiting += [some[half:], some[:half]]
+                else:
+                    self._report(some[0], away)
+
+    async def _end(self, order: Order) -> None:
+        try:
+            await self._posting.end(order)
+        except Away as away:
+            if not away.said:
+                raise
+            self._report(order, away)
+
+    def _report(self, order: Order, away: Away) -> None:
+        if self._reported.is_new((order.id, order.state)):
+            _log.error(
+                "the outcome of %s %s stays unknown: %s",
+                order.kind,
+                order.id,
+                away,
+                extra={"event": "order_unknown", "order": order.id},
+            )

@@ -1,0 +1,62 @@
+"""Background job that settles pending payments by the calendar of each merchant: once per due day, from `settle_at` on.
+
+A missed due day is caught up until the next one.
+"""
+
+import asyncio
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
+
+from fundledger.fund.batcher import OrderBatcher
+from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.requests import AUTO, Settlement
+from fundledger.fund.store.orders import Pool
+from fundledger.fund.store.queries import SQL
+from fundledger.fund.store.reservations import PAYMENTS_MAX
+
+AT_ONCE: Final = 50
+MODULE: Final = "settlement"
+
+
+def number_of(day: datetime) -> str:
+    """Return the order number of the first settlement of a merchant on a due day. Repeated requests share it."""
+    return f"{AUTO}{day:%Y-%m-%d}"
+
+
+def due(now: datetime, settle_at: time) -> dict[str, datetime]:
+    """Return the latest due time of each calendar. `now` in UTC."""
+    today = datetime.combine(now.date(), settle_at, UTC)
+    last = today if now >= today else today - timedelta(days=1)
+    return {"daily": last, "weekly": last - timedelta(days=last.weekday()), "monthly": last.replace(day=1)}
+
+
+class Settler:
+    """Automatic settlements. `settle_at` is in UTC. `payments_max`: payments of one settlement.
+
+    Any number may run concurrently: a settlement is an order, and its number counts once.
+    """
+
+    def __init__(self, pool: Pool, desk: OrderBatcher, settle_at: time, payments_max: int = PAYMENTS_MAX) -> None:
+        self._pool = pool
+        self._desk = desk
+        self._settle_at = settle_at
+        self._payments_max = payments_max
+
+    async def settle_some(self, now: datetime | None = None) -> tuple[int, float]:
+        """Run once and return `(settlements made, seconds for which the oldest remaining one has been due)`. Raises
+        what asyncpg raises.
+        """
+        now = now or datetime.now(UTC)
+        since = due(now, self._settle_at)
+        numbers = [number_of(day) for day in since.values()]
+        # Payments posted later on the due day are settled that day, too, if nothing was pending before.
+        ends_at = [datetime.combine(day.date() + timedelta(days=1), time(), UTC) for day in since.values()]
+        rows = await self._pool.fetch(
+            SQL["due_settlements"], list(since), numbers, ends_at, self._payments_max, AT_ONCE + 1
+        )
+        taken = rows[:AT_ONCE]
+        asked = (self._desk.ask(Settlement(merchant=r["id"], order_no=r["order_no"]), MODULE) for r in taken)
+        answers = await asyncio.gather(*asked)
+        done = sum(isinstance(answer, Taken) for answer in answers)
+        left = [row for row, answer in zip(taken, answers, strict=True) if isinstance(answer, Away)] + rows[AT_ONCE:]
+        return done, max(((now - since[row["calendar"]]).total_seconds() for row in left), default=0.0)

@@ -1,0 +1,67 @@
+"""Stuck fund orders: mark an order `stuck` when no retry can complete it, and return it on a request to retry."""
+
+import logging
+from typing import Any
+
+import msgspec
+
+from fundledger.fund.model.order import Order, State
+from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.orders import AnyConnection, order_from
+from fundledger.fund.store.queries import SQL
+
+_log = logging.getLogger(__name__)
+
+
+async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, problem: bytes) -> bool:
+    """Mark a withdrawal that is `posted`, `sent` or `unknown` as stuck, with the problem (JSON) as its reason, and log
+    it. Return whether this call changed the state; then `order` is updated, too. An order that does not match its MAC
+    keeps its MAC. Locks the order. Raises what asyncpg raises; may be repeated.
+    """
+    new = msgspec.structs.replace(order, state=State.STUCK, stuck_from=order.state, problem=problem, due_at=None)
+    if macs.verifies(order):
+        macs.seal(new)
+    changed = problem.decode(), new.mac, new.mac_key, order.mac
+    row = await connection.fetchrow(SQL["mark_stuck"], order.id, order.state, *changed)
+    if row is None:
+        return False
+    order.stuck_from, order.state = order.state, State.STUCK
+    order.problem, order.due_at = problem, None
+    order.mac, order.mac_key = new.mac, new.mac_key
+    log_stuck(order)
+    return True
+
+
+async def retry(
+    connection: AnyConnection, macs: OrderMacs, order: Order, module: str, reason: str | None, due_s: float
+) -> Order | None:
+    """Return a stuck order to the state that it came from, or make an order due that waits for the recoverer. Return
+    the order, None if it is neither, or changed since it was read. `module` is the requester. The recoverer takes the
+    order after `due_s` seconds. Raises Tampered, and what asyncpg raises; may be repeated.
+    """
+    new = order
+    if not macs.verifies_before_stuck(order):
+        macs.check(order)
+    if order.state is State.STUCK:
+        new = msgspec.structs.replace(order, state=State(order.stuck_from or ""), stuck_from=None, problem=None)
+        macs.seal(new)
+    macced = new.mac, new.mac_key, order.mac
+    row: Any = await connection.fetchrow(SQL["retry_order"], order.id, module, due_s, reason, *macced)
+    return None if row is None else order_from(row)
+
+
+def problem(code: str, title: str, detail: str) -> bytes:
+    """Return a reason that the fund service found, as JSON like the problems of the account service."""
+    members = {"type": f"urn:fundledger:problem:{code}", "title": title, "status": 422, "detail": detail}
+    return msgspec.json.encode(members)
+
+
+def log_stuck(order: Order) -> None:
+    """Log that an order became stuck. Call once for each time."""
+    _log.critical(
+        "%s %s is stuck: %s",
+        order.kind,
+        order.id,
+        (order.problem or b"").decode(),
+        extra={"event": "order_stuck", "order": str(order.id), "stuck_from": order.stuck_from},
+    )

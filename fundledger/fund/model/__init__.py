@@ -1,0 +1,1 @@
+"""Types and rules of fund orders: requests, fees, flows, accounts. Pure."""

@@ -1,0 +1,120 @@
+"""Build the fund order for a request, before it is stored. Pure: no clock, no database; all inputs are arguments."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from fundledger.fund.model import requests
+from fundledger.fund.model.fees import choose, fee_of
+from fundledger.fund.model.flows import RULES
+from fundledger.fund.model.ids import Ids
+from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.order import PLATFORM, VOUCHER_FORMAT, Kind, Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import Request
+
+
+class Draft(msgspec.Struct):
+    """An order before it is inserted. Reserved amounts are set later (store/reservations.py). `former`, `former_of`:
+    the former ids of the order and of its original order, where such orders may exist.
+    """
+
+    order: Order
+    request: Request
+    merchant: Merchant | None = None
+    former: UUID | None = None
+    former_of: UUID | None = None
+
+    def find(self, there: Mapping[UUID, Order]) -> Order | None:
+        """Return the stored order with the names of this draft, by its id or its former id; None if there is none."""
+        return there.get(self.order.id) or (None if self.former is None else there.get(self.former))
+
+
+def who(module: str, person: str | None) -> str:
+    """Return the requester as an order stores it: MODULE or MODULE/PERSON."""
+    return module if person is None else f"{module}/{person}"
+
+
+def draft_of(
+    request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float, ids: Ids
+) -> "Draft | Refusal":
+    """Build the draft of a request by `module` at time `at`. The recoverer takes the order `due_s` later. Refused:
+    MERCHANT_NOT_FOUND, CURRENCY_MISMATCH, WITHDRAWAL_LIMIT_EXCEEDED.
+
+    `merchant`: the merchant of the order; None if it does not exist, or if the order belongs to the platform.
+    """
+    kind = request.kind
+    whose = request.whose
+    if merchant is None and whose != PLATFORM:
+        return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {whose}", "merchant")
+    rules = RULES[kind]
+    if whose == PLATFORM and not rules.of_platform:
+        return Refusal(Code.MERCHANT_NOT_FOUND, "the platform is not a merchant", "merchant")
+    currency = getattr(request, "currency", None) or (merchant.currency if merchant is not None else "")
+    if merchant is not None and currency != merchant.currency:
+        detail = f"the currency of merchant {merchant.id} is {merchant.currency}"
+        return Refusal(Code.CURRENCY_MISMATCH, detail, "currency")
+    id_ = ids.order(kind, whose, request.order_no)
+    order = Order(
+        id=id_,
+        kind=kind,
+        merchant=whose,
+        order_no=request.order_no,
+        state=rules.begins,
+        amount=getattr(request, "amount", None) or 0,
+        fee=0,
+        currency=currency,
+        digest=request.digest(),
+        voucher_id=ids.voucher(id_),
+        module=module,
+        created_at=at,
+        ticket=request.ticket,
+        # An order that waits for approval is not due for the recoverer.
+        due_at=None if rules.begins is State.CREATED else at + timedelta(seconds=due_s),
+        voucher_format=VOUCHER_FORMAT,
+    )
+    about = None
+    match request:
+        case requests.Payment():
+            order.channel, order.channel_ref, order.settle = request.channel, request.channel_ref, request.settle
+            _charge(order, merchant, "payment")
+        case requests.Withdrawal():
+            order.channel = request.channel
+            _charge(order, merchant, "withdrawal")
+            if order.net > requests.AMOUNT_MAX:
+                detail = f"amount and fee of {order.fee} exceed {requests.AMOUNT_MAX}"
+                return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
+        case requests.Refund():
+            about = Kind.PAYMENT, whose, request.payment_order_no
+        case requests.Chargeback():
+            about = Kind.PAYMENT, whose, request.payment_order_no
+            order.channel_ref = request.channel_ref
+        case requests.Reversal():
+            about, order.reason = (Kind(request.of_kind), whose, request.of_order_no), request.reason
+        case requests.Adjustment():
+            order.direction, order.reason = request.direction, request.reason
+            order.module = who(module, request.person)
+        case requests.ChannelCost():
+            order.channel = request.channel
+        case requests.BankDifference():
+            order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
+        case requests.WriteOff():
+            order.reason = request.reason
+    draft = Draft(order, request, merchant, ids.former_order(kind, whose, request.order_no))
+    if about is not None:
+        order.of_order, draft.former_of = ids.order(*about), ids.former_order(*about)
+    return draft
+
+
+def _charge(order: Order, merchant: Merchant | None, product: str) -> None:
+    assert merchant is not None
+    rule = choose(merchant.fee_rules, merchant.id, product, order.channel, order.created_at)
+    order.fee = fee_of(rule, order.amount)
+    order.fee_version = None if rule is None else rule.version
+
+
+def payment_of(draft: Draft) -> UUID:
+    assert draft.order.of_order is not None
+    return draft.order.of_order

@@ -1,0 +1,84 @@
+"""Fee rules of the fund: which rule applies, the fee of an amount, and the share of a partial refund or settlement.
+
+All amounts are integers in minor units.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+
+class Tier(msgspec.Struct, frozen=True):
+    """A fee tier: it applies to the whole amount if the amount is at least `from_amount`."""
+
+    from_amount: int
+    basis_points: int
+    fixed: int
+
+
+tiers_of: Final = msgspec.json.Decoder(list[Tier]).decode
+"""Decode the tiers of a rule from its column (JSON)."""
+
+
+class FeeRule(msgspec.Struct, frozen=True):
+    """A row of fund.fee_rules. `merchant` and `channel`: None for any. The highest tier that the amount reaches
+    replaces `basis_points` and `fixed`.
+    """
+
+    version: int
+    merchant: str | None
+    product: str
+    channel: str | None
+    basis_points: int
+    fixed: int
+    minimum: int
+    maximum: int | None
+    tiers: list[Tier]
+    effective_at: datetime
+
+
+def fee_of(rule: FeeRule | None, amount: int) -> int:
+    """Return the fee of `amount`: basis points, rounded half up, plus the fixed part; then limited to minimum and
+    maximum; then to the amount. 0 without a rule.
+    """
+    if rule is None:
+        return 0
+    reached = [tier for tier in rule.tiers if tier.from_amount <= amount]
+    charged: FeeRule | Tier = max(reached, key=lambda tier: tier.from_amount, default=rule)
+    fee = (amount * charged.basis_points + 5000) // 10000 + charged.fixed
+    fee = max(fee, rule.minimum)
+    if rule.maximum is not None:
+        fee = min(fee, rule.maximum)
+    return min(fee, amount)
+
+
+def choose(rules: Iterable[FeeRule], merchant: str, product: str, channel: str | None, at: datetime) -> FeeRule | None:
+    """Return the most specific rule that is in effect at `at`: by merchant and channel, else by merchant, else by
+    channel, else for all. Among equals the latest `effective_at` wins, then the highest version.
+    """
+    fitting = [
+        rule
+        for rule in rules
+        if rule.product == product
+        and rule.merchant in (None, merchant)
+        and rule.channel in (None, channel)
+        and rule.effective_at <= at
+    ]
+    return max(fitting, key=_rank, default=None)
+
+
+def _rank(rule: FeeRule) -> tuple[bool, bool, datetime, int]:
+    return rule.merchant is not None, rule.channel is not None, rule.effective_at, rule.version
+
+
+def part_of(whole: int, of: int, part: int) -> int:
+    """Return the share of the remaining fee `whole` that belongs to `part` of the remaining amount `of`, rounded down.
+
+    The caller subtracts each part from the remaining fee and amount before the next one. Then no share is negative or
+    more than its amount, the last one gets the rest, and the shares add up to the whole fee in any order.
+    """
+    assert 0 <= part <= of, (whole, of, part)
+    assert whole >= 0, (whole, of, part)
+    return whole if part == of else whole * part // of

@@ -1,0 +1,185 @@
+"""Money flows of the fund: the rules of each kind of order (`RULES`) and the entries of its voucher. Pure.
+tests/fund/test_flows.py has each flow, line by line.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+from fundledger.fund.model import accounts
+from fundledger.fund.model.order import Kind, Order, State
+
+Side = Literal["debit", "credit"]
+Ending = Literal["paid", "bounced"]
+Moves = list[tuple[str, int]]
+"""Account ids and credited amounts; debits are negative."""
+
+END_VOUCHER_TYPES: Final[dict[Ending, str]] = {"paid": "withdraw_paid", "bounced": "withdraw_bounced"}
+
+
+class Entry(NamedTuple):
+    """An entry of a voucher. `amount` > 0, in minor units."""
+
+    account: str
+    side: Side
+    amount: int
+
+
+class KindRules(NamedTuple):
+    """The rules of a kind of order. `begins`: the state in which an order is inserted. `of_platform`: an order of this
+    kind may belong to the platform.
+    """
+
+    voucher_type: str
+    flow: Callable[[Order], Moves]
+    begins: State = State.POSTING
+    of_platform: bool = False
+
+
+def voucher_type(kind: Kind) -> str:
+    return RULES[Kind(kind)].voucher_type
+
+
+def end_voucher_type(ending: Ending) -> str:
+    return END_VOUCHER_TYPES[ending]
+
+
+def entries_of(order: Order) -> list[Entry]:
+    """Return the entries that post an order: debits first, each account once, debits = credits. A reversal has none:
+    the account service derives its voucher from the reversed one.
+    """
+    return _entries(RULES[Kind(order.kind)].flow(order))
+
+
+def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
+    """Return the entries that end a posted withdrawal."""
+    assert order.kind is Kind.WITHDRAWAL, order.kind
+    transit = accounts.payout_transit(_channel(order), order.currency)
+    if ending == "paid":
+        return _entries([(transit, -order.amount), (_bank(order), order.amount)])
+    return _entries(
+        [
+            (transit, -order.amount),
+            (accounts.fee_income(order.currency), -order.fee),
+            (accounts.available(order.merchant), order.amount + order.fee),
+        ]
+    )
+
+
+def _payment(order: Order) -> Moves:
+    if order.settle == "later":
+        return [(_bank(order), -order.amount), (accounts.pending(order.merchant), order.amount)]
+    return [
+        (_bank(order), -order.amount),
+        (accounts.available(order.merchant), _after_fee(order.amount, order.fee)),
+        (accounts.fee_income(order.currency), order.fee),
+    ]
+
+
+def _refund(order: Order) -> Moves:
+    return [
+        (accounts.pending(order.merchant), -order.from_pending),
+        (accounts.available(order.merchant), -_after_fee(order.amount - order.from_pending, order.fee)),
+        (accounts.fee_income(order.currency), -order.fee),
+        (_bank(order), order.amount),
+    ]
+
+
+def _settlement(order: Order) -> Moves:
+    return [
+        (accounts.pending(order.merchant), -order.amount),
+        (accounts.available(order.merchant), _after_fee(order.amount, order.fee)),
+        (accounts.fee_income(order.currency), order.fee),
+    ]
+
+
+def _withdrawal(order: Order) -> Moves:
+    return [
+        (accounts.available(order.merchant), -order.amount - order.fee),
+        (accounts.payout_transit(_channel(order), order.currency), order.amount),
+        (accounts.fee_income(order.currency), order.fee),
+    ]
+
+
+def _chargeback(order: Order) -> Moves:
+    return [
+        (accounts.available(order.merchant), order.to_receivable - order.amount),
+        (accounts.receivable(order.merchant), -order.to_receivable),
+        (_bank(order), order.amount),
+    ]
+
+
+def _recovery(order: Order) -> Moves:
+    return [
+        (accounts.available(order.merchant), -order.amount),
+        (accounts.receivable(order.merchant), order.amount),
+    ]
+
+
+def _write_off(order: Order) -> Moves:
+    return [(accounts.loss(order.currency), -order.amount), (accounts.receivable(order.merchant), order.amount)]
+
+
+def _adjustment(order: Order) -> Moves:
+    if _direction(order, "credit", "debit") == "credit":
+        return [
+            (accounts.suspense_short(order.currency), -order.amount),
+            (accounts.available(order.merchant), order.amount),
+        ]
+    return [(accounts.available(order.merchant), -order.amount), (accounts.suspense_over(order.currency), order.amount)]
+
+
+def _channel_cost(order: Order) -> Moves:
+    return [(accounts.channel_cost(order.currency), -order.amount), (_bank(order), order.amount)]
+
+
+def _bank_difference(order: Order) -> Moves:
+    if _direction(order, "more", "less") == "more":
+        return [(_bank(order), -order.amount), (accounts.suspense_over(order.currency), order.amount)]
+    return [(accounts.suspense_short(order.currency), -order.amount), (_bank(order), order.amount)]
+
+
+def _reversal(_: Order) -> Moves:
+    return []
+
+
+RULES: Final[dict[Kind, KindRules]] = {
+    Kind.PAYMENT: KindRules("pay", _payment),
+    Kind.REFUND: KindRules("refund", _refund),
+    Kind.SETTLEMENT: KindRules("settle", _settlement),
+    Kind.WITHDRAWAL: KindRules("withdraw", _withdrawal),
+    Kind.CHARGEBACK: KindRules("chargeback", _chargeback),
+    Kind.RECOVERY: KindRules("recovery", _recovery),
+    Kind.WRITE_OFF: KindRules("write_off", _write_off),
+    Kind.ADJUSTMENT: KindRules("adjustment", _adjustment, begins=State.CREATED),
+    Kind.CHANNEL_COST: KindRules("channel_cost", _channel_cost, of_platform=True),
+    Kind.BANK_DIFFERENCE: KindRules("bank_difference", _bank_difference, of_platform=True),
+    Kind.REVERSAL: KindRules("reversal", _reversal, of_platform=True),
+}
+
+
+def _bank(order: Order) -> str:
+    return accounts.bank(_channel(order), order.currency)
+
+
+def _channel(order: Order) -> str:
+    assert order.channel is not None, order.id
+    return order.channel
+
+
+def _direction(order: Order, *known: str) -> str:
+    assert order.direction in known, (order.id, order.direction)
+    return order.direction
+
+
+def _after_fee(amount: int, fee: int) -> int:
+    assert 0 <= fee <= amount, (amount, fee)
+    return amount - fee
+
+
+def _entries(moves: Moves) -> list[Entry]:
+    credited: dict[str, int] = {}
+    for account, amount in moves:
+        credited[account] = credited.get(account, 0) + amount
+    assert sum(credited.values()) == 0, moves
+    debits = [Entry(account, "debit", -amount) for account, amount in credited.items() if amount < 0]
+    return debits + [Entry(account, "credit", amount) for account, amount in credited.items() if amount > 0]

@@ -1,0 +1,60 @@
+"""Ids of fund orders and their vouchers: HMACs under a key of the fund service. So no caller can compute the id of a
+future order and use it for a voucher of its own.
+
+Until version 0.4 an id was an unkeyed hash of the same names (`order.order_id`). An order with such a former id keeps
+it, and a request with its names finds it. ADR 24 has the reasons.
+"""
+
+from typing import Final
+from uuid import UUID
+
+from asyncpg.pgproto import pgproto
+
+from fundledger.fund.model.order import order_id
+from fundledger.security.keys import Keys
+from fundledger.security.mac import MacKey
+
+FIRST_VERSION: Final = 1
+"""The version of the id key. It does not rotate, because a new key would give the same order another id."""
+_PURPOSE: Final = b"fundledger fund ids 1"
+
+
+class Ids:
+    """The ids of a fund database. Pure. `key`: see `ids_key`. `former`: the database has orders with unkeyed ids."""
+
+    __slots__ = ("_tag", "former")
+
+    def __init__(self, key: MacKey, *, former: bool = False) -> None:
+        self._tag = key.tag
+        self.former = former
+
+    def order(self, kind: str, merchant: str, order_no: str) -> UUID:
+        """Return the id of a new order. Requests with the same names mean the same order."""
+        return self._named("order", kind, merchant, order_no)
+
+    def former_order(self, kind: str, merchant: str, order_no: str) -> UUID | None:
+        """Return the unkeyed id that an old order of these names may have. None if the database has no such orders."""
+        return order_id(kind, merchant, order_no) if self.former else None
+
+    def all_of(self, kind: str, merchant: str, order_no: str) -> list[UUID]:
+        """Return the possible ids of an order of these names. At most one of them is in use."""
+        former = self.former_order(kind, merchant, order_no)
+        return [self.order(kind, merchant, order_no), *([] if former is None else [former])]
+
+    def voucher(self, order: UUID, step: str = "post", attempt: int = 0) -> UUID:
+        """Return the id of a voucher. `step`: `post`, or `end` of a withdrawal. Paid and bounced share one id, so only
+        one of them can be posted.
+        """
+        return self._named("voucher", order.hex, step, str(attempt))
+
+    def _named(self, *parts: str) -> UUID:
+        # RFC 9562, version 8: 122 bits of an HMAC-SHA256, each part with its length before it.
+        octets = bytearray(self._tag("".join([f"{len(part)}:{part}" for part in parts]).encode())[:16])
+        octets[6] = octets[6] & 0x0F | 0x80
+        octets[8] = octets[8] & 0x3F | 0x80
+        return pgproto.UUID(bytes(octets))
+
+
+def ids_key(keys: Keys) -> MacKey:
+    """Derive the key of ids from the first key of the fund service. Raises KeyFault."""
+    return MacKey(FIRST_VERSION, keys.by_version(FIRST_VERSION).tag(_PURPOSE))

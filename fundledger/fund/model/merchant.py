@@ -1,0 +1,20 @@
+"""A merchant of the fund service, with the terms that decide its orders."""
+
+from datetime import datetime
+
+import msgspec
+
+from fundledger.fund.model.fees import FeeRule
+
+
+class Merchant(msgspec.Struct, frozen=True):
+    """A merchant. `withdrawal_limit`: per day (UTC), in minor units. `fee_rules`: its own rules and those for all."""
+
+    id: str
+    name: str
+    currency: str
+    withdrawal_limit: int | None
+    settlement: str
+    created_at: datetime
+    digest: bytes
+    fee_rules: list[FeeRule]

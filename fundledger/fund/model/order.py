@@ -1,0 +1,134 @@
+"""Fund orders: kinds, states, transitions, the order row, and the former unkeyed ids."""
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from asyncpg.pgproto import pgproto
+
+PLATFORM: Final = "platform"
+"""The `merchant` of orders that belong to the platform."""
+VOUCHER_FORMAT: Final = 2
+"""The voucher format of new orders. 1: the reference of a voucher has the order id. 2: the metadata has the kind and
+`order_no`, too. An order keeps its format, because another one would change the content of posted vouchers.
+"""
+
+
+class Kind(StrEnum):
+    PAYMENT = "payment"
+    REFUND = "refund"
+    SETTLEMENT = "settlement"
+    WITHDRAWAL = "withdrawal"
+    CHARGEBACK = "chargeback"
+    RECOVERY = "recovery"
+    WRITE_OFF = "write_off"
+    ADJUSTMENT = "adjustment"
+    CHANNEL_COST = "channel_cost"
+    BANK_DIFFERENCE = "bank_difference"
+    REVERSAL = "reversal"
+
+
+class State(StrEnum):
+    """The state of an order: created -> posting -> posted | refused. A withdrawal continues: posted -> sent -> paid |
+    bounced | unknown, and unknown -> paid | bounced. Only an adjustment stays `created`, until it is approved.
+
+    `stuck`: the next step of the order failed, and no retry can succeed. An operator removes the cause. A request to
+    retry then returns the order to the state that it came from.
+    """
+
+    CREATED = "created"
+    POSTING = "posting"
+    POSTED = "posted"
+    REFUSED = "refused"
+    SENT = "sent"
+    PAID = "paid"
+    BOUNCED = "bounced"
+    UNKNOWN = "unknown"
+    STUCK = "stuck"
+
+
+NEXT: Final[dict[State, frozenset[State]]] = {
+    State.CREATED: frozenset({State.POSTING}),
+    State.POSTING: frozenset({State.POSTED, State.REFUSED, State.STUCK}),
+    State.POSTED: frozenset({State.SENT, State.PAID, State.BOUNCED, State.STUCK}),
+    State.SENT: frozenset({State.PAID, State.BOUNCED, State.UNKNOWN, State.STUCK}),
+    State.UNKNOWN: frozenset({State.PAID, State.BOUNCED, State.STUCK}),
+    State.STUCK: frozenset({State.POSTING, State.POSTED, State.SENT, State.UNKNOWN}),
+    State.REFUSED: frozenset(),
+    State.PAID: frozenset(),
+    State.BOUNCED: frozenset(),
+}
+
+
+class Order(msgspec.Struct):
+    """A row of fund.orders; the migrations describe the columns. Amounts in minor units. `module` is the requester.
+
+    `net` is the total change of the merchant's balance. It is returned but not stored.
+    """
+
+    id: UUID
+    kind: Kind
+    merchant: str
+    order_no: str
+    state: State
+    amount: int
+    fee: int
+    currency: str
+    digest: bytes
+    voucher_id: UUID
+    module: str
+    created_at: datetime
+    channel: str | None = None
+    channel_ref: str | None = None
+    settle: str | None = None
+    of_order: UUID | None = None
+    from_pending: int = 0
+    to_receivable: int = 0
+    fee_waived: int = 0
+    fee_version: int | None = None
+    direction: str | None = None
+    reason: str | None = None
+    ticket: str | None = None
+    approved_by: str | None = None
+    attempt: int = 0
+    ending: str | None = None
+    reversed_by: UUID | None = None
+    problem: bytes | None = None
+    posted_at: datetime | None = None
+    due_at: datetime | None = None
+    seq: int = 0
+    stuck_from: str | None = None
+    of_voucher: UUID | None = None
+    end_voucher_id: UUID | None = None
+    mac: bytes | None = None
+    mac_key: int | None = None
+    voucher_format: int = 1
+    layout: int = 2
+
+    @property
+    def net(self) -> int:
+        if self.kind is Kind.WITHDRAWAL:
+            return self.amount + self.fee
+        return self.amount - self.fee
+
+
+def order_id(kind: str, merchant: str, order_no: str) -> UUID:
+    """Return the former id of an order, an unkeyed hash of its names. New orders have ids of `fund.model.ids`."""
+    return _named("order", kind, merchant, order_no)
+
+
+def voucher_id(order: UUID, step: str = "post", attempt: int = 0) -> UUID:
+    """Return the former id of a voucher of an order with a former id. New vouchers have ids of `fund.model.ids`."""
+    return _named("voucher", order.hex, step, str(attempt))
+
+
+def _named(*parts: str) -> UUID:
+    # RFC 9562, version 8: 122 bits of a SHA-256, each part with its length before it.
+    digest = hashlib.sha256("".join([f"{len(part)}:{part}" for part in parts]).encode()).digest()
+    octets = bytearray(digest[:16])
+    octets[6] = octets[6] & 0x0F | 0x80
+    octets[8] = octets[8] & 0x3F | 0x80
+    return pgproto.UUID(bytes(octets))

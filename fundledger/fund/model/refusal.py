@@ -1,0 +1,52 @@
+"""Refusals of the fund service before an order is stored: nothing moved, and the order number is free."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Code(StrEnum):
+    """Codes of the fund service's refusals, in the order of docs/reference/refusals.md.
+
+    The order of the checks differs: first the merchant and the currency, then whether the number is used, then the
+    shared amounts, under their locks.
+    """
+
+    ORDER_NO_REUSED = "order-no-reused"
+    STATEMENT_NO_REUSED = "statement-no-reused"
+    MERCHANT_EXISTS = "merchant-exists"
+    FEE_RULE_TOO_SOON = "fee-rule-too-soon"
+    MERCHANT_NOT_FOUND = "merchant-not-found"
+    CURRENCY_MISMATCH = "currency-mismatch"
+    ORDER_NOT_FOUND = "order-not-found"
+    PAYMENT_NOT_FOUND = "payment-not-found"
+    PAYMENT_NOT_POSTED = "payment-not-posted"
+    PAYMENT_BEING_SETTLED = "payment-being-settled"
+    REFUND_EXCEEDS_PAYMENT = "refund-exceeds-payment"
+    CHARGEBACK_EXCEEDS_PAYMENT = "chargeback-exceeds-payment"
+    NOTHING_TO_SETTLE = "nothing-to-settle"
+    SETTLEMENT_EXCEEDS_PENDING = "settlement-exceeds-pending"
+    WITHDRAWAL_LIMIT_EXCEEDED = "withdrawal-limit-exceeded"
+    WITHDRAWAL_NOT_POSTED = "withdrawal-not-posted"
+    WITHDRAWAL_PAID = "withdrawal-paid"
+    WITHDRAWAL_BOUNCED = "withdrawal-bounced"
+    APPROVAL_NEEDS_ANOTHER = "approval-needs-another"
+    ORDER_NOT_REVERSIBLE = "order-not-reversible"
+    ORDER_ALREADY_REVERSED = "order-already-reversed"
+    TOO_MANY_WEBHOOKS = "too-many-webhooks"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A refusal, as a value. `field`: the field of the request that caused it, if any."""
+
+    code: Code
+    detail: str
+    field: str | None = None
+
+
+class Refused(Exception):
+    """An exception that carries a refusal out of a transaction, and rolls the transaction back."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal

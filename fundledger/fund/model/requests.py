@@ -1,0 +1,211 @@
+"""Request bodies of the fund API: strict, bounded, one type for each kind of order. A request that reuses an order
+number with other content is refused.
+"""
+
+import hashlib
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+
+from fundledger.fund.model.order import PLATFORM, Kind
+
+AUTO: Final = "auto-"
+"""Prefix of the numbers of automatic settlements. Requests cannot use it."""
+AMOUNT_MAX: Final = 2**53 - 1
+BATCH_MAX: Final = 5000
+
+Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX, description="in minor units")]
+Part = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX, description="in minor units")]
+MerchantId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="1 to 64 of `[A-Za-z0-9_.-]`")]
+OrderNo = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9:_./-]{1,64}\Z", description="the merchant's own number")]
+SettlementNo = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(?!auto-)[A-Za-z0-9:_./-]{1,64}\Z", description="the merchant's own number; `auto-` is reserved"
+    ),
+]
+ChannelName = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}\Z", description="1 to 32 of `[A-Za-z0-9_.-]`")
+]
+ChannelRef = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00]*\Z")]
+Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217")]
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, pattern=r"^[^\x00]*\Z")]
+Person = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@-]{1,64}\Z", description="a person of the module")]
+Ticket = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")]
+BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10000, description="hundredths of a percent")]
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The request of an order. Every request that moves a merchant's money has `merchant`."""
+
+    kind: ClassVar[Kind]
+    order_no: OrderNo
+    ticket: Ticket | None = None
+
+    @property
+    def whose(self) -> str:
+        return getattr(self, "merchant", PLATFORM)
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the content. Requests with the same content have the same digest."""
+        return hashlib.sha256(self.kind.encode() + b"|" + _encode(self)).digest()
+
+
+class Payment(Request, kw_only=True):
+    """A payment that its channel has confirmed: `channel` has the money. `settle`: `now` makes it withdrawable
+    immediately, `later` after a settlement.
+    """
+
+    kind: ClassVar[Kind] = Kind.PAYMENT
+    merchant: MerchantId
+    amount: Amount
+    currency: Currency
+    channel: ChannelName
+    channel_ref: ChannelRef | None = None
+    settle: Literal["now", "later"] = "now"
+
+
+class Refund(Request, kw_only=True):
+    """A full or partial refund of a posted payment. The fee is returned in proportion."""
+
+    kind: ClassVar[Kind] = Kind.REFUND
+    merchant: MerchantId
+    payment_order_no: OrderNo
+    amount: Amount
+
+
+class Settlement(Request, kw_only=True):
+    """A settlement of payments with `settle: later`, oldest first. Without an amount: of all of them."""
+
+    kind: ClassVar[Kind] = Kind.SETTLEMENT
+    order_no: SettlementNo
+    merchant: MerchantId
+    amount: Amount | None = None
+
+
+class Withdrawal(Request, kw_only=True):
+    kind: ClassVar[Kind] = Kind.WITHDRAWAL
+    merchant: MerchantId
+    amount: Amount
+    channel: ChannelName
+
+
+class Chargeback(Request, kw_only=True):
+    """A chargeback: the payer's bank took a payment back. The merchant owes the part that exceeds its balance."""
+
+    kind: ClassVar[Kind] = Kind.CHARGEBACK
+    merchant: MerchantId
+    payment_order_no: OrderNo
+    amount: Amount
+    channel_ref: ChannelRef | None = None
+
+
+class Recovery(Request, kw_only=True):
+    """A set-off: the merchant's debt is repaid from its available balance."""
+
+    kind: ClassVar[Kind] = Kind.RECOVERY
+    merchant: MerchantId
+    amount: Amount
+
+
+class WriteOff(Request, kw_only=True):
+    """A write-off of a merchant's debt, as a loss of the platform."""
+
+    kind: ClassVar[Kind] = Kind.WRITE_OFF
+    merchant: MerchantId
+    amount: Amount
+    reason: Reason
+
+
+class Adjustment(Request, kw_only=True):
+    """A correction of a merchant's balance, against suspense. It is posted once it is approved by a different module,
+    or by a different `person` of the same module (both must be set).
+    """
+
+    kind: ClassVar[Kind] = Kind.ADJUSTMENT
+    merchant: MerchantId
+    amount: Amount
+    direction: Literal["credit", "debit"]
+    reason: Reason
+    person: Person | None = None
+
+
+class ChannelCost(Request, kw_only=True):
+    """A cost that a channel charges the platform."""
+
+    kind: ClassVar[Kind] = Kind.CHANNEL_COST
+    channel: ChannelName
+    amount: Amount
+    currency: Currency
+
+
+class BankDifference(Request, kw_only=True):
+    """A bank overage (`more`) or shortage (`less`) against the ledger, posted to suspense until it is explained."""
+
+    kind: ClassVar[Kind] = Kind.BANK_DIFFERENCE
+    channel: ChannelName
+    amount: Amount
+    currency: Currency
+    direction: Literal["more", "less"]
+    reason: Reason
+
+
+class Reversal(Request, kw_only=True):
+    """The reversal of an order's voucher: of a payment, a channel cost, an adjustment or a bank difference. Once only.
+
+    Omit `merchant` if the order belongs to the platform.
+    """
+
+    kind: ClassVar[Kind] = Kind.REVERSAL
+    merchant: MerchantId = PLATFORM
+    of_kind: Literal["payment", "channel_cost", "adjustment", "bank_difference"]
+    of_order_no: OrderNo
+    reason: Reason
+
+
+class FeeTier(msgspec.Struct, forbid_unknown_fields=True):
+    """A fee tier: it applies to the whole amount if the amount is at least `from_amount`."""
+
+    from_amount: Amount
+    basis_points: BasisPoints = 0
+    fixed: Part = 0
+
+
+class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A fee: `basis_points` of the amount, rounded half up, plus `fixed`; limited to `minimum` and `maximum`, and to
+    the amount.
+    """
+
+    basis_points: BasisPoints = 0
+    fixed: Part = 0
+    minimum: Part = 0
+    maximum: Part | None = None
+    tiers: Annotated[list[FeeTier], msgspec.Meta(max_length=20)] = []
+
+    def __post_init__(self) -> None:
+        if self.maximum is not None and self.maximum < self.minimum:
+            raise ValueError("maximum is less than minimum")
+
+
+Calendar = Literal["manual", "daily", "weekly", "monthly"]
+
+
+class MerchantRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A new merchant. `fee` applies to payments, `withdrawal_fee` to withdrawals. `withdrawal_limit` is per day (UTC).
+    `settlement`: when pending payments are settled automatically (weekly: on Mondays, monthly: on the first).
+    """
+
+    id: MerchantId
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
+    currency: Currency
+    fee: Fee | None = None
+    withdrawal_fee: Fee | None = None
+    withdrawal_limit: Part | None = None
+    settlement: Calendar = "manual"
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(b"merchant|" + _encode(self)).digest()
+
+
+REQUESTS: Final[dict[Kind, type[Request]]] = {type_.kind: type_ for type_ in Request.__subclasses__()}
+_encode = msgspec.json.Encoder().encode

@@ -1,0 +1,232 @@
+"""Post the vouchers of fund orders that are `posting`, and record the outcomes. Each call covers a batch.
+
+Concurrent and repeated calls for one order are safe: the voucher id is derived from the order id, so each call gets the
+true outcome.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from fundledger.fund.account_gateway import AccountGateway, Away, end_voucher_of
+from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
+from fundledger.fund.model import accounts
+from fundledger.fund.model.ids import Ids
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store import mac_layouts as rows
+from fundledger.fund.store import orders, sums
+from fundledger.fund.store import reservations as reserve
+from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.orders import Pool
+from fundledger.fund.store.queries import SQL
+from fundledger.fund.store.reported import Reported
+
+ATTEMPTS_MAX: Final = 3
+"""Attempts of a chargeback. The last one debits only the receivable account, so lack of funds cannot refuse it."""
+DEADLOCKS_MAX: Final = 5
+END_AGAIN_S: Final = 30.0
+END_AGAIN_MAX_S: Final = 3600.0
+FINAL: Final = tuple(
+    f"urn:fundledger:problem:{code}"
+    for code in ("account-frozen", "account-closed", "insufficient-funds", "balance-out-of-range")
+)
+"""Refusals that the account service records permanently under a voucher id."""
+_log = logging.getLogger(__name__)
+
+
+class Counted(msgspec.Struct):
+    """Counters since the start of this process. `orders` has the key "kind state"; `in_batches` are the orders in
+    `batches`; `calls_away` are calls without an answer; `unmarked` are orders whose outcome could not be recorded.
+    """
+
+    orders: dict[str, int] = {}
+    batches: int = 0
+    in_batches: int = 0
+    calls_away: int = 0
+    unmarked: int = 0
+
+    def add(self, other: "Counted") -> None:
+        for key, count in other.orders.items():
+            self.orders[key] = self.orders.get(key, 0) + count
+        self.batches += other.batches
+        self.in_batches += other.in_batches
+        self.calls_away += other.calls_away
+        self.unmarked += other.unmarked
+
+
+class Posting:
+    """Posts orders through the account gateway. `pool`, `ids` and `macs` belong to the fund database."""
+
+    def __init__(self, pool: Pool, link: AccountGateway, ids: Ids, macs: OrderMacs) -> None:
+        self.pool = pool
+        self.link = link
+        self.ids = ids
+        self.macs = macs
+        self.counted = Counted()
+        self._reported = Reported()
+
+    async def post(self, written: Sequence[Order]) -> None:
+        """Post orders that are `posting`, and record the outcomes that are known then in their state.
+
+        Raises Away when no outcome is known. A failure of the database is only logged: the vouchers are posted, and the
+        recoverer records the outcomes later. After a cancellation the recoverer does the rest, too.
+        """
+        try:
+            verdicts = await self.link.post(written)
+        except Away:
+            self.counted.calls_away += 1
+            raise
+        self.counted.batches += 1
+        self.counted.in_batches += len(written)
+        said, again = [], []
+        for order, verdict in zip(written, verdicts, strict=True):
+            if verdict is None:
+                continue
+            refused = verdict.problem is not None and not verdict.stuck
+            if refused and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
+                again.append(order)
+            else:
+                orders.say(order, verdict)
+                said.append(order)
+        if said:
+            await self._mark(said)
+        for order in again:
+            await self._charge_back_again(order)
+
+    async def _mark(self, said: Sequence[Order]) -> None:
+        outcomes = [orders.marked(order, self._sealed(order)) for order in said]
+        for attempt in range(DEADLOCKS_MAX):
+            try:
+                async with self.pool.acquire() as connection:
+                    if any(order.state is State.REFUSED and order.kind in reserve.RESERVING for order in said):
+                        async with connection.transaction():
+                            refused, stuck = await orders.mark(connection, outcomes)
+                            await reserve.release(connection, self.macs, [o for o in said if o.id in refused])
+                    else:
+                        # A single statement is its own transaction.
+                        _, stuck = await orders.mark(connection, outcomes)
+            except asyncpg.DeadlockDetectedError:
+                await asyncio.sleep(0.01 * attempt)
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+                if len(said) > 1:
+                    # One order causes this, and must not hold up the others.
+                    for order in said:
+                        await self._mark([order])
+                    return
+                if self._reported.is_new(said[0].id):
+                    _log.critical(
+                        "the outcome of %s %s (%s) cannot be recorded: %s",
+                        *(said[0].kind, said[0].id, said[0].state, error),
+                        extra={"event": "order_outcome_unrecordable", "order": str(said[0].id)},
+                    )
+                break
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                _log.warning(
+                    "recording the outcomes of %d orders failed: %s",
+                    *(len(said), error),
+                    extra={"event": "order_outcome_unrecorded"},
+                )
+                break
+            else:
+                for order in said:
+                    key = f"{order.kind} {order.state}"
+                    self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
+                    if order.id in stuck:
+                        log_stuck(order)
+                return
+        self.counted.unmarked += len(said)
+
+    def _sealed(self, order: Order) -> bytes | None:
+        """Compute the MAC of an order with its outcome. Return the MAC of its fund.payments row if it settles later."""
+        self.macs.seal(order)
+        if order.settle != "later" or order.kind is not Kind.PAYMENT or order.state is not State.POSTED:
+            return None
+        return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
+
+    async def prepare_chargeback(self, order: Order) -> None:
+        """Read the merchant's available balance. The part of the chargeback above it is owed. Raises Away."""
+        id_ = accounts.available(order.merchant)
+        account = (await self.link.balances([id_])).get(id_)
+        has = 0 if account is None or account.status != "open" else max(0, account.balance.available)
+        order.to_receivable = order.amount - min(has, order.amount)
+
+    async def _charge_back_again(self, order: Order) -> None:
+        """Start the next attempt, with a voucher id of its own, after the merchant's balance fell since it was read."""
+        attempt = order.attempt + 1
+        again = msgspec.structs.replace(
+            order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt), to_receivable=order.amount
+        )
+        if attempt < ATTEMPTS_MAX:
+            await self.prepare_chargeback(again)
+        self.macs.seal(again)
+        changed = again.voucher_id, again.to_receivable, again.mac, again.mac_key
+        async with self.pool.acquire() as connection:
+            ours = await connection.fetchval(SQL["try_again"], order.id, attempt, *changed, order.mac)
+        if ours is not None:
+            # Post only content that is stored: a retry has to find the same voucher.
+            order.attempt, order.voucher_id, order.to_receivable = attempt, again.voucher_id, again.to_receivable
+            order.mac, order.mac_key = again.mac, again.mac_key
+            await self.post([order])
+
+    async def _end_again(self, order: Order, problem: bytes) -> None:
+        """Start another attempt at an end that was refused, for example because the merchant is frozen. Until it is
+        posted, the money stays in transit. The refusal is final for the voucher id, so no other attempt can post it.
+        """
+        end = self.ids.voucher(order.id, "end", order.attempt + 1)
+        new = msgspec.structs.replace(order, attempt=order.attempt + 1, end_voucher_id=end)
+        self.macs.seal(new)
+        pause_s = min(END_AGAIN_MAX_S, END_AGAIN_S * 2.0 ** min(order.attempt, 30))
+        async with self.pool.acquire() as connection:
+            ours = await connection.fetch(
+                SQL["end_again"], order.id, order.attempt, pause_s, end, new.mac, new.mac_key, order.mac
+            )
+        if ours and order.attempt == 0:
+            _log.critical(
+                "the account service refused the end of withdrawal %s, which is retried: %s",
+                order.id,
+                problem.decode(),
+                extra={"event": "end_refused", "order": str(order.id)},
+            )
+
+    async def end(self, order: Order) -> None:
+        """Post the recorded end of a withdrawal, and record the outcome in its state. Raises as `post`."""
+        assert order.ending in ("paid", "bounced"), order.ending
+        voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
+        try:
+            verdict = (await self.link.post_vouchers([voucher]))[0]
+        except Away:
+            self.counted.calls_away += 1
+            raise
+        if verdict is None:
+            return
+        if verdict.problem is not None:
+            if not verdict.stuck and any(f'"{code}"' in verdict.problem.decode() for code in FINAL):
+                await self._end_again(order, verdict.problem)
+            else:
+                await mark_stuck(self.pool, self.macs, order, verdict.problem)
+            return
+        try:
+            await self._mark_ended(order)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            _log.warning(
+                "recording the end of withdrawal %s failed: %s",
+                *(order.id, error),
+                extra={"event": "order_outcome_unrecorded", "order": str(order.id)},
+            )
+            self.counted.unmarked += 1
+        order.state, order.due_at = State(order.ending), None
+        key = f"{order.kind} {order.state}"
+        self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
+
+    async def _mark_ended(self, order: Order) -> None:
+        """Record the end of a withdrawal. A bounced withdrawal does not count against the daily limit."""
+        ended = msgspec.structs.replace(order, state=State(order.ending or ""))
+        self.macs.seal(ended)
+        async with self.pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
+            if row is not None and ended.state is State.BOUNCED:
+                await sums.give_back_days(connection, self.macs, [ended])

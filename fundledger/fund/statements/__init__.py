@@ -1,0 +1,1 @@
+"""Bank statements in the fund service: import and matching."""

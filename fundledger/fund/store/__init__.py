@@ -1,0 +1,1 @@
+"""Row access of the fund database: orders, reservations, merchants, events, MACs."""

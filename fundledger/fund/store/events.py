@@ -1,0 +1,79 @@
+"""Events of fund orders, in order, for `GET /v1/events`, the Redis stream and webhooks."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store.macs import OrderMacs, Tampered
+from fundledger.fund.store.order_json import order_members, time_text
+from fundledger.fund.store.orders import order_from
+from fundledger.fund.store.queries import SQL
+from fundledger.outbox.feed import Event, Feed
+from fundledger.outbox.watermark import FUND, VisibilityWatermark
+
+AFTER_POSTING: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
+UNVERIFIED: Final = "order.unverified"
+RETRIED: Final = '"retried_by"'
+"""Marks the detail of an event that a request to retry caused."""
+_encode = msgspec.json.Encoder().encode
+
+
+def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, name: str) -> Feed:
+    """Return the feed of one process, whose name is `name`. The caller closes it."""
+
+    async def read(after: int, safe: int, limit: int) -> list[Event]:
+        return [event_of(row, macs) for row in await pool.fetch(SQL["read_events"], after, safe, limit)]
+
+    return Feed(VisibilityWatermark(dsn, FUND, f"events {name}"), read)
+
+
+def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
+    """Return the event of a row. `id` consists of the order and its state. An order enters each state once, except
+    `stuck` and the state that a retry returns it to; the id of such an event has its seq, too. An order that does not
+    match its MAC gets an event `order.unverified` without content, so that it does not hold up other events.
+    """
+    columns = dict(row)
+    seq, state, at, detail = [columns.pop(f"event_{name}") for name in ("seq", "state", "at", "detail")]
+    there = order_from(columns)
+    try:
+        macs.check(there)
+        order = as_it_was(there, State(state))
+    except (Tampered, ValueError):
+        return _unverified(there, seq, at)
+    again = state == State.STUCK or (detail is not None and RETRIED in detail)
+    id_ = f"{order.id}:{state}:{seq}" if again else f"{order.id}:{state}"
+    type_ = f"{order.kind}.{state}"
+    members: dict[str, Any] = {
+        "seq": seq,
+        "id": id_,
+        "type": type_,
+        "merchant": order.merchant,
+        "at": time_text(at),
+        "order": order_members(order),
+    }
+    if detail is not None:
+        members["detail"] = msgspec.Raw(detail.encode())
+    return Event(seq, id_, type_, order.merchant, at.timestamp(), _encode(members))
+
+
+def _unverified(order: Order, seq: int, at: datetime) -> Event:
+    id_ = f"{order.id}:unverified:{seq}"
+    members = {"seq": seq, "id": id_, "type": UNVERIFIED, "merchant": order.merchant, "at": time_text(at)}
+    return Event(seq, id_, UNVERIFIED, order.merchant, at.timestamp(), _encode({**members, "order_id": str(order.id)}))
+
+
+def as_it_was(order: Order, state: State) -> Order:
+    """Return the order as it was when it entered this state. It may have changed since."""
+    order.state = state
+    order.reversed_by = None
+    if state not in AFTER_POSTING:
+        order.posted_at = None
+    if state not in (State.REFUSED, State.STUCK):
+        order.problem = None
+    if order.kind is Kind.WITHDRAWAL and state not in (State.PAID, State.BOUNCED):
+        # The end of the withdrawal set these.
+        order.ending = order.channel_ref = order.reason = None
+    return order

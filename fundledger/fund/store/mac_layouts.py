@@ -1,0 +1,110 @@
+"""MAC layouts of fund rows: one function for each kind of row returns the fields under the MAC. Pure.
+
+A tag carries the version of its layout. The fields under one tag never change: a row that was written with it has to
+verify permanently. Orders are in fund/store/macs.py.
+"""
+
+from datetime import date
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from fundledger.fund.model.fees import tiers_of
+from fundledger.fund.model.order import Order
+from fundledger.security.row_macs import microseconds
+
+PAYMENT: Final = b"payment1"
+DAY: Final = b"wdrlday1"
+MERCHANT: Final = b"merchnt1"
+FEE_RULE: Final = b"feerule1"
+PAYOUT: Final = b"payout_1"
+Day = tuple[str, date]
+"""A merchant and a day (UTC)."""
+
+
+class Progress(msgspec.Struct):
+    """The progress of a payment: a row of fund.payments. Amounts in minor units."""
+
+    order_id: UUID
+    merchant: str
+    seq: int
+    amount: int
+    fee: int
+    settled: int
+    fee_settled: int
+    refunded: int = 0
+    refunded_unsettled: int = 0
+    fee_waived: int = 0
+    fee_returned: int = 0
+    charged_back: int = 0
+    reversed: bool = False
+
+    @property
+    def unsettled(self) -> int:
+        """The amount of the payment that is pending."""
+        return self.amount - self.settled - self.refunded_unsettled
+
+    @property
+    def returnable(self) -> int:
+        """The amount of the payment that can still be refunded or charged back."""
+        return self.amount - self.refunded - self.charged_back
+
+    def fields(self) -> tuple[object, ...]:
+        """Return the fields under the MAC."""
+        return (
+            *(self.order_id.bytes, self.merchant, self.seq, self.amount, self.fee, self.settled, self.fee_settled),
+            *(self.refunded, self.refunded_unsettled, self.fee_waived, self.fee_returned, self.charged_back),
+            self.reversed,
+        )
+
+
+def progress_of(row: Any) -> Progress:
+    """Return the progress of a row with the columns of fund.payments."""
+    return Progress(*(row[name] for name in Progress.__struct_fields__))
+
+
+def payment_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.payments."""
+    return progress_of(row).fields()
+
+
+def day_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.withdrawal_days."""
+    return fields_of_day((row["merchant"], row["day"]), row["amount"])
+
+
+def fields_of_day(key: Day, amount: int) -> tuple[object, ...]:
+    """Return the MAC fields of the withdrawn amount of a day."""
+    return key[0], key[1].toordinal(), amount
+
+
+def merchant_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a merchant's row."""
+    money = row["currency"], row["settlement"], row["withdrawal_limit"]
+    return row["id"], row["name"], *money, row["digest"], microseconds(row["created_at"])
+
+
+def fee_rule_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a fee rule. `tiers` is decoded, so that only the content of its JSON counts."""
+    tiers = [(tier.from_amount, tier.basis_points, tier.fixed) for tier in tiers_of(row["tiers"])]
+    applies = row["version"], row["merchant"], row["product"], row["channel"]
+    charged = row["basis_points"], row["fixed"], row["minimum"], row["maximum"], tiers
+    return *applies, *charged, microseconds(row["effective_at"]), row["module"], microseconds(row["created_at"])
+
+
+def payout_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.payouts. Times and numbers of attempts are not under the MAC."""
+    named = row["order_id"], row["channel"], row["amount"], row["currency"]
+    return fields_of_payout(*named, row["outcome"], row["channel_ref"])
+
+
+def is_of(row: Any, order: Order) -> bool:
+    """Return whether a payout has the channel, amount and currency of its order."""
+    return (row["channel"], row["amount"], row["currency"]) == (order.channel, order.amount, order.currency)
+
+
+def fields_of_payout(
+    order: UUID, channel: str, amount: int, currency: str, outcome: str | None = None, channel_ref: str | None = None
+) -> tuple[object, ...]:
+    return order.bytes, channel, amount, currency, outcome, channel_ref

@@ -1,0 +1,14 @@
+"""Open the ids of a fund database: the key, and whether the database has orders with former, unkeyed ids."""
+
+from typing import Any
+
+from fundledger.fund.model.ids import Ids, ids_key
+from fundledger.fund.store.queries import SQL
+from fundledger.security.keys import Keys
+
+
+async def open_ids(connection: Any, keys: Keys) -> Ids:
+    """Return the ids of the fund database of `connection` (an asyncpg connection or pool). Raises KeyFault, and what
+    asyncpg raises.
+    """
+    return Ids(ids_key(keys), former=await connection.fetchval(SQL["former_ids"]) is not None)

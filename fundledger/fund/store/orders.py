@@ -1,0 +1,128 @@
+"""Rows of fund orders: insert as `posting`, record outcomes, read. All functions raise what asyncpg raises."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from fundledger.fund.account_gateway import PostingResult
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store.queries import SQL
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+AnyConnection: TypeAlias = "Connection | Pool"
+_FIELDS: Final = Order.__struct_fields__
+_KINDS: Final[dict[str, Kind]] = {str(kind): kind for kind in Kind}
+_STATES: Final[dict[str, State]] = {str(state): state for state in State}
+_encode = msgspec.json.Encoder().encode
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A state of an order, the time when the order entered it, and details (JSON)."""
+
+    state: State
+    at: datetime
+    detail: bytes | None = None
+
+
+class Marked(msgspec.Struct):
+    """The outcome of an order, as it is recorded. `sums_mac`: the MAC of the fund.payments row of a payment that is
+    settled later.
+    """
+
+    id: UUID
+    state: State
+    problem: msgspec.Raw | None
+    posted_at: datetime | None
+    attempt: int
+    layout: int
+    mac: bytes | None
+    mac_key: int | None
+    sums_mac: bytes | None = None
+
+
+def order_from(row: Any) -> Order:
+    """Return the order of a row. A missing column raises KeyError, because a default would change the content of the
+    order's voucher. An unknown kind or state is kept: this order does not match its MAC then, and others are
+    unaffected.
+    """
+    fields = {name: row[name] for name in _FIELDS}
+    fields["kind"], fields["state"] = (
+        _KINDS.get(fields["kind"], fields["kind"]),
+        _STATES.get(fields["state"], fields["state"]),
+    )
+    if fields["problem"] is not None:
+        fields["problem"] = fields["problem"].encode()
+    return Order(**fields)
+
+
+async def write_ahead(connection: Connection, orders: Sequence[Order], former: Sequence[UUID] = ()) -> set[UUID]:
+    """Insert orders as `posting`, and return the ids of the new ones. `former[i]`: the former id of `orders[i]`, where
+    such orders may exist. Call in a transaction.
+    """
+    rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode(), former)
+    seqs: Mapping[UUID, int] = {row["id"]: row["seq"] for row in rows}
+    for order in orders:
+        order.seq = seqs.get(order.id, 0)
+    return set(seqs)
+
+
+def say(order: Order, verdict: PostingResult) -> None:
+    """Set the outcome of a `posting` order in memory, whether or not it can be recorded."""
+    order.problem, order.due_at = verdict.problem, None
+    if verdict.stuck:
+        order.state, order.stuck_from = State.STUCK, State.POSTING
+    elif verdict.problem is None:
+        order.state, order.posted_at = State.POSTED, verdict.at or datetime.now(UTC)
+    else:
+        order.state = State.REFUSED
+
+
+def marked(order: Order, sums_mac: bytes | None) -> Marked:
+    """Return the outcome of an order to record, with its current MAC."""
+    problem = None if order.problem is None else msgspec.Raw(order.problem)
+    outcome = order.id, order.state, problem, order.posted_at
+    return Marked(*outcome, order.attempt, order.layout, order.mac, order.mac_key, sums_mac)
+
+
+async def mark(connection: Connection, said: Sequence[Marked]) -> tuple[set[UUID], set[UUID]]:
+    """Record the outcomes of `posting` orders. Return `(refused, stuck)`: the ids of orders that this call changed to
+    these states. Reservations of refused orders have to be released in the same transaction.
+    """
+    rows = await connection.fetch(SQL["mark_orders"], _encode(said).decode())
+    refused = {row["id"] for row in rows if row["state"] == State.REFUSED}
+    return refused, {row["id"] for row in rows if row["state"] == State.STUCK}
+
+
+async def read_orders(connection: AnyConnection, ids: Sequence[UUID]) -> dict[UUID, Order]:
+    """Return the existing orders among `ids`, by id."""
+    rows = await connection.fetch(SQL["read_orders"], ids)
+    return {row["id"]: order_from(row) for row in rows}
+
+
+async def read_order(pool: AnyConnection, id_: UUID) -> Order | None:
+    return (await read_orders(pool, [id_])).get(id_)
+
+
+async def list_orders(
+    pool: AnyConnection, kind: Kind, merchant: str, state: State | None, after_seq: int, limit: int
+) -> list[Order]:
+    """Return orders of a merchant, oldest first, after `after_seq` (0: from the first)."""
+    few = state not in (None, State.POSTED, State.POSTING)
+    rows = await pool.fetch(
+        SQL["list_orders_in_state" if few else "list_orders"], merchant, kind, state, after_seq, limit
+    )
+    return [order_from(row) for row in rows]
+
+
+async def history(pool: AnyConnection, order: Order) -> list[Step]:
+    """Return all states that an order has entered, oldest first."""
+    rows = await pool.fetch(SQL["read_history"], order.id)
+    begun = [Step(State.CREATED, order.created_at)]
+    if order.kind is not Kind.ADJUSTMENT:
+        begun.append(Step(State.POSTING, order.created_at))
+    return begun + [Step(State(s), at, None if detail is None else detail.encode()) for s, at, detail in rows]

@@ -1,0 +1,380 @@
+"""Reservations of shared amounts by fund orders: a payment's refundable amount (refunds, chargebacks), the pending
+amount (settlements), the daily limit (withdrawals), the single reversal of an order. An order reserves under row locks,
+in the transaction that inserts it. The transaction that records its refusal releases the reservation.
+
+Locks come first, the check for existing orders second. So the second of two concurrent orders with one number sees the
+first. The steps are fetch, decide (plain functions over the fetched rows), write.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from fundledger.fund.model.answer import Away
+from fundledger.fund.model.drafts import Draft, payment_of
+from fundledger.fund.model.fees import part_of
+from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import Settlement
+from fundledger.fund.store import sums
+from fundledger.fund.store.mac_layouts import MERCHANT, Day, Progress, merchant_fields
+from fundledger.fund.store.macs import OrderMacs, Tampered
+from fundledger.fund.store.orders import Connection, order_from, read_orders
+from fundledger.fund.store.queries import SQL
+
+RESERVING = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL})
+PAYMENTS_MAX = 10_000
+"""Payments of one settlement without an amount. More would hold locks for longer than the command timeout."""
+
+
+class Locked(msgspec.Struct):
+    """The rows that a batch has locked, as read under the locks. `unverified`: the error text by order id, for orders
+    with a row that does not match its MAC. `unverified_merchants`: the same by merchant id.
+    """
+
+    payments: dict[UUID, Progress]
+    originals: dict[UUID, Order]
+    settling: set[UUID]
+    unverified: dict[UUID, str]
+    unverified_merchants: dict[str, str]
+
+
+class _Changes(msgspec.Struct):
+    """The rows that a batch changes."""
+
+    payments: dict[UUID, Progress] = {}
+    reversed: list[Order] = []
+
+
+async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
+    """Lock the rows that these drafts reserve from, in one order for all batches: merchants, originals, payments.
+    `reserve` locks days after that.
+    """
+    await _find_former(connection, drafts)
+    merchants = {d.order.merchant for d in drafts if d.order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL)}
+    unverified_merchants = {}
+    if merchants:
+        for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
+            if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
+                unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
+    reversed_ = sorted({payment_of(d) for d in drafts if d.order.kind is Kind.REVERSAL})
+    originals = {}
+    if reversed_:
+        rows = await connection.fetch(SQL["lock_originals"], reversed_)
+        originals = {row["id"]: order_from(row) for row in rows}
+    paid = {payment_of(d) for d in drafts if d.order.kind in (Kind.REFUND, Kind.CHARGEBACK)}
+    paid |= {id_ for id_, order in originals.items() if order.kind is Kind.PAYMENT}
+    missing = sorted(paid - set(originals))
+    if missing:
+        originals |= await read_orders(connection, missing)
+    unverified = {}
+    for order in originals.values():
+        try:
+            macs.check(order)
+        except Tampered as found:
+            unverified[order.id] = str(found)
+    payments = await _lock_payments(connection, macs, [originals[id_] for id_ in paid if id_ in originals], unverified)
+    # The refusal of a settlement is recorded under the lock of its payments, too.
+    rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
+    return Locked(payments, originals, {row["payment"] for row in rows}, unverified, unverified_merchants)
+
+
+async def _lock_payments(
+    connection: Connection, macs: OrderMacs, orders: Sequence[Order], unverified: dict[UUID, str]
+) -> dict[UUID, Progress]:
+    """Lock and return the progress of payments. Add missing rows, and rows with a wrong MAC, to `unverified`."""
+    posted = [
+        order
+        for order in orders
+        if order.kind is Kind.PAYMENT and order.state is State.POSTED and order.id not in unverified
+    ]
+    if not posted:
+        return {}
+    now = [order for order in posted if order.settle == "now"]
+    if now:
+        await sums.begin_payments(connection, macs, now)
+    payments, bad = await sums.lock_payments(connection, macs, [order.id for order in posted])
+    for order in posted:
+        if order.id in bad:
+            unverified[order.id] = f"the fund.payments row of payment {order.id} does not match its MAC"
+        elif order.id not in payments:
+            macs.report("payment", order.id, "missing row", {})
+            unverified[order.id] = f"the fund.payments row of payment {order.id} is missing"
+    return payments
+
+
+async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
+    """Set `of_order` to the former id where the original order has one. New orders never get a former id."""
+    former = sorted({d.former_of for d in drafts if d.former_of is not None})
+    if former:
+        there = {row["id"] for row in await connection.fetch(SQL["read_orders"], former)}
+        for draft in drafts:
+            if draft.former_of in there:
+                draft.order.of_order = draft.former_of
+
+
+async def reserve(
+    connection: Connection, drafts: Sequence[Draft], locked: Locked, macs: OrderMacs
+) -> list[Refusal | Away | None]:
+    """Reserve for each draft, in order, and write the amounts into its order. `[i]` is the refusal or fault of
+    `drafts[i]`, None if it is reserved. Raises what asyncpg raises.
+    """
+    answers: list[Refusal | Away | None] = []
+    changes = _Changes({}, [])
+    asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
+    before = dict(withdrawn)
+    for draft in drafts:
+        answer: Refusal | Away | None = _unverified(draft.order, locked)
+        if answer is None:
+            match draft.order.kind:
+                case Kind.REFUND:
+                    answer = _refund(draft, locked, changes)
+                case Kind.CHARGEBACK:
+                    answer = _charge_back(draft, locked, changes)
+                case Kind.REVERSAL:
+                    answer = _reverse(draft, locked, changes)
+                case Kind.WITHDRAWAL:
+                    answer = _withdraw(draft.order, draft.merchant, withdrawn)
+                case Kind.SETTLEMENT:
+                    answer = await _settle(connection, draft, macs)
+        answers.append(answer)
+    await sums.write_payments(connection, macs, changes.payments.values())
+    await _write_reversed(connection, macs, changes.reversed)
+    await sums.write_days(connection, macs, {key: n for key, n in withdrawn.items() if n != before[key]})
+    return answers
+
+
+def _unverified(order: Order, locked: Locked) -> Away | None:
+    """Return a fault if the order needs a row that does not match its MAC, else None."""
+    wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
+    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL):
+        wrong = locked.unverified_merchants.get(order.merchant)
+    return None if wrong is None else Away(wrong, tampered=True)
+
+
+async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Sequence[Order]) -> None:
+    """Write which order reverses each original. The caller holds the locks of the rows."""
+    if originals:
+        for order in originals:
+            macs.seal(order)
+        columns = [o.id for o in originals], [o.reversed_by for o in originals], [o.mac for o in originals]
+        await connection.execute(SQL["mark_reversed"], *columns, macs.rows.version)
+
+
+async def release(connection: Connection, macs: OrderMacs, refused: Sequence[Order]) -> None:
+    """Release the reservations of refused orders, in the transaction that records the refusals. A row that does not
+    match its MAC is not changed.
+    """
+    by_kind: dict[Kind, list[Order]] = {}
+    for order in refused:
+        by_kind.setdefault(order.kind, []).append(order)
+    # The same lock order as in a batch that reserves, so that the two do not deadlock.
+    await _release_reversals(connection, macs, by_kind.get(Kind.REVERSAL, []))
+    await _release_payments(connection, macs, by_kind.get(Kind.REFUND, []) + by_kind.get(Kind.CHARGEBACK, []))
+    for settlement in by_kind.get(Kind.SETTLEMENT, []):
+        await _release_settlement(connection, macs, settlement)
+    await sums.give_back_days(connection, macs, by_kind.get(Kind.WITHDRAWAL, []))
+
+
+async def _release_reversals(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> None:
+    by = {order.id for order in reversals}
+    if not by:
+        return
+    rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in reversals if o.of_order}))
+    freed = [order for order in map(order_from, rows) if order.reversed_by in by and _verifies(macs, order)]
+    payments, _ = await sums.lock_payments(connection, macs, [o.id for o in freed if o.kind is Kind.PAYMENT])
+    for order in freed:
+        order.reversed_by = None
+    for progress in payments.values():
+        progress.reversed = False
+    await _write_reversed(connection, macs, freed)
+    await sums.write_payments(connection, macs, payments.values())
+
+
+def _verifies(macs: OrderMacs, order: Order) -> bool:
+    try:
+        macs.check(order)
+    except Tampered:
+        return False
+    return True
+
+
+async def _release_payments(connection: Connection, macs: OrderMacs, orders: Sequence[Order]) -> None:
+    """Release refunds and chargebacks."""
+    if not orders:
+        return
+    payments, _ = await sums.lock_payments(connection, macs, {o.of_order for o in orders if o.of_order is not None})
+    for order in orders:
+        progress = None if order.of_order is None else payments.get(order.of_order)
+        if progress is not None:
+            _take(progress, order, -1)
+    await sums.write_payments(connection, macs, payments.values())
+
+
+async def _release_settlement(connection: Connection, macs: OrderMacs, settlement: Order) -> None:
+    parts = await connection.fetch(SQL["read_settled"], [settlement.id])
+    if (sum(p["amount"] for p in parts), sum(p["fee"] for p in parts)) != (settlement.amount, settlement.fee):
+        macs.report("settlement", settlement.id, "parts", {"parts": [str(part) for part in parts]})
+        return
+    payments, _ = await sums.lock_payments(connection, macs, [part["payment"] for part in parts])
+    for part in parts:
+        progress = payments.get(part["payment"])
+        if progress is not None:
+            progress.settled -= part["amount"]
+            progress.fee_settled -= part["fee"]
+    await sums.write_payments(connection, macs, payments.values())
+
+
+def _take(progress: Progress, order: Order, sign: int = 1) -> None:
+    """Reserve the amounts of a refund or a chargeback on its payment; with `sign` -1, release them."""
+    if order.kind is Kind.CHARGEBACK:
+        progress.charged_back += sign * order.amount
+        return
+    progress.refunded += sign * order.amount
+    progress.refunded_unsettled += sign * order.from_pending
+    progress.fee_waived += sign * order.fee_waived
+    progress.fee_returned += sign * order.fee
+
+
+def _paid(draft: Draft, locked: Locked) -> Progress | Refusal:
+    """Return the payment that an order reserves from; copy its channel and currency into the order."""
+    order = draft.order
+    payment = locked.originals.get(payment_of(draft))
+    number = getattr(draft.request, "payment_order_no", "")
+    if payment is None:
+        detail = f"merchant {order.merchant} has no payment {number}"
+        return Refusal(Code.PAYMENT_NOT_FOUND, detail, "payment_order_no")
+    progress = locked.payments.get(payment.id)
+    if progress is None:
+        detail = f"payment {number} is {payment.state}"
+        return Refusal(Code.PAYMENT_NOT_POSTED, detail, "payment_order_no")
+    if progress.reversed:
+        return Refusal(Code.ORDER_ALREADY_REVERSED, f"payment {number} is reversed", "payment_order_no")
+    order.channel, order.currency = payment.channel, payment.currency
+    return progress
+
+
+def _refund(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
+    """Reserve a refund: first from the pending amount, whose fee is waived; then from the settled amount, whose fee is
+    returned.
+    """
+    payment = _paid(draft, locked)
+    if isinstance(payment, Refusal):
+        return payment
+    order = draft.order
+    if payment.order_id in locked.settling:
+        # The fee may be returned only after it was certainly charged.
+        detail = "a settlement of the payment is in progress; retry later"
+        return Refusal(Code.PAYMENT_BEING_SETTLED, detail, "payment_order_no")
+    if order.amount > payment.returnable:
+        detail = f"{payment.returnable} of the payment's {payment.amount} can be refunded"
+        return Refusal(Code.REFUND_EXCEEDS_PAYMENT, detail, "amount")
+    pending = min(order.amount, payment.unsettled)
+    settled = order.amount - pending
+    settled_left = payment.settled - (payment.refunded - payment.refunded_unsettled)
+    order.from_pending, order.fee_waived, order.fee = pending, 0, 0
+    if pending:
+        fee_left = payment.fee - payment.fee_settled - payment.fee_waived
+        order.fee_waived = part_of(fee_left, payment.unsettled, pending)
+    if settled:
+        order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
+    _take(payment, order)
+    changes.payments[payment.order_id] = payment
+    return None
+
+
+def _charge_back(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
+    payment = _paid(draft, locked)
+    if isinstance(payment, Refusal):
+        return payment
+    order = draft.order
+    if order.amount > payment.returnable:
+        detail = f"{payment.returnable} of the payment's {payment.amount} can be charged back"
+        return Refusal(Code.CHARGEBACK_EXCEEDS_PAYMENT, detail, "amount")
+    _take(payment, order)
+    changes.payments[payment.order_id] = payment
+    return None
+
+
+def _reverse(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
+    order = draft.order
+    original = locked.originals.get(payment_of(draft))
+    if original is None:
+        return Refusal(Code.ORDER_NOT_FOUND, "the order to reverse does not exist", "of_order_no")
+    if original.reversed_by is not None:
+        return Refusal(Code.ORDER_ALREADY_REVERSED, "the order is already reversed", "of_order_no")
+    if original.state != State.POSTED:
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, f"the order is {original.state}", "of_order_no")
+    payment = locked.payments.get(original.id)
+    if payment is not None:
+        if payment.reversed:
+            # The account service would refuse it, and releasing that refusal would clear `reversed` of the payment.
+            return Refusal(Code.ORDER_ALREADY_REVERSED, "the payment is already reversed", "of_order_no")
+        if payment.refunded or payment.charged_back:
+            detail = "the payment is partly refunded or charged back; refund the rest instead"
+            return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
+        if original.settle == "later" and payment.settled:
+            return Refusal(Code.ORDER_NOT_REVERSIBLE, "the payment is settled; refund it instead", "of_order_no")
+        payment.reversed = True
+        changes.payments[payment.order_id] = payment
+    original.reversed_by = order.id
+    order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
+    order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
+    order.of_voucher = original.voucher_id
+    changes.reversed.append(original)
+    return None
+
+
+def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[Day, int]) -> Refusal | Away | None:
+    key = sums.day_of(order)
+    if key not in withdrawn:
+        return Away(f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC", tampered=True)
+    limit = None if merchant is None else merchant.withdrawal_limit
+    if limit is not None and withdrawn[key] + order.amount > limit:
+        detail = f"{withdrawn[key]} of the daily limit of {limit} are already withdrawn"
+        return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
+    withdrawn[key] += order.amount
+    return None
+
+
+async def _settle(connection: Connection, draft: Draft, macs: OrderMacs) -> Refusal | Away | None:
+    """Reserve a settlement, oldest payment first. The last payment may be settled in part, with its fee in proportion.
+    A payment whose row does not match its MAC is left out.
+    """
+    order = draft.order
+    assert isinstance(draft.request, Settlement)
+    left_out: set[UUID] = set()
+    while True:
+        asked = order.merchant, draft.request.amount, PAYMENTS_MAX, sorted(left_out)
+        rows = await connection.fetch(SQL["lock_unsettled"], *asked)
+        payments, bad = await sums.verified(connection, macs, rows)
+        if not bad:
+            break
+        left_out |= bad
+    pending = rows[0]["pending"] if rows else 0
+    wanted = pending if draft.request.amount is None else draft.request.amount
+    if pending < wanted or pending == 0:
+        if left_out:
+            detail = f"{len(left_out)} rows of fund.payments do not match their MACs"
+            return Away(f"{detail}: {', '.join(map(str, sorted(left_out)[:5]))}", tampered=True)
+        if pending == 0:
+            return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount")
+        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount is {pending}", "amount")
+    parts = [_settle_part(payments[row["order_id"]], wanted - row["earlier"]) for row in rows]
+    order.amount, order.fee = sum(amount for amount, _ in parts), sum(fee for _, fee in parts)
+    await sums.write_payments(connection, macs, payments.values())
+    columns = [row["order_id"] for row in rows], [amount for amount, _ in parts], [fee for _, fee in parts]
+    await connection.execute(SQL["write_settled"], order.id, *columns)
+    return None
+
+
+def _settle_part(payment: Progress, wanted: int) -> tuple[int, int]:
+    """Settle the pending amount of a payment, at most `wanted`. Return `(amount, fee)`."""
+    amount = min(payment.unsettled, wanted)
+    fee = part_of(payment.fee - payment.fee_settled - payment.fee_waived, payment.unsettled, amount)
+    payment.settled += amount
+    payment.fee_settled += fee
+    return amount, fee

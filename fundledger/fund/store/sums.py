@@ -1,0 +1,194 @@
+"""Sums that fund orders reserve from, each under a MAC: the progress of a payment, a merchant's withdrawals of a day.
+
+A sum is read under the lock of its row, verified, changed and written with a new MAC, in the transaction of the order
+that changes it. A row older than MACs is compared with its orders instead. A row that does not verify is not changed.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store.mac_layouts import (
+    DAY,
+    PAYMENT,
+    Day,
+    Progress,
+    day_fields,
+    fields_of_day,
+    payment_fields,
+    progress_of,
+)
+from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.orders import AnyConnection, Connection, order_from
+from fundledger.fund.store.queries import SQL
+
+_SUMMED: Final = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.REVERSAL})
+
+
+def begun(order: Order) -> Progress:
+    """Return the progress of a payment that was just posted."""
+    now = order.settle == "now"
+    settled, fee_settled = (order.amount, order.fee) if now else (0, 0)
+    return Progress(order.id, order.merchant, order.seq, order.amount, order.fee, settled, fee_settled)
+
+
+async def begin_payments(connection: Connection, macs: OrderMacs, payments: Sequence[Order]) -> None:
+    """Insert the missing fund.payments rows of payments. Locks the new rows."""
+    rows = [begun(order) for order in sorted(payments, key=lambda order: order.id)]
+    tags = [macs.rows.tag(PAYMENT, row.fields())[1] for row in rows]
+    columns = [[getattr(row, name) for row in rows] for name in ("order_id", "merchant", "seq", "amount", "fee")]
+    await connection.execute(SQL["begin_payments"], *columns, tags, macs.rows.version)
+
+
+async def lock_payments(
+    connection: Connection, macs: OrderMacs, ids: Collection[UUID]
+) -> tuple[dict[UUID, Progress], set[UUID]]:
+    """Lock the rows of payments. Return `(current progress by id, ids of rows that do not verify)`."""
+    return await verified(connection, macs, await connection.fetch(SQL["lock_payments"], sorted(ids)))
+
+
+async def verified(
+    connection: AnyConnection, macs: OrderMacs, rows: Sequence[Any]
+) -> tuple[dict[UUID, Progress], set[UUID]]:
+    """Verify rows of fund.payments. Return `(progress by id of rows that verify, ids of the others)`."""
+    found = {row["order_id"]: progress_of(row) for row in rows}
+    old = [row["order_id"] for row in rows if macs.is_old(row)]
+    due = await payments_by_orders(connection, macs, old) if old else {}
+    bad = set()
+    for row in rows:
+        id_ = row["order_id"]
+        if id_ in due and found[id_] == due[id_]:
+            continue
+        if not macs.agrees(PAYMENT, "payment", id_, payment_fields, row):
+            bad.add(id_)
+    return {id_: progress for id_, progress in found.items() if id_ not in bad}, bad
+
+
+async def payments_by_orders(
+    connection: AnyConnection, macs: OrderMacs, ids: Sequence[UUID]
+) -> Mapping[UUID, Progress]:
+    """Return the progress of payments, computed from their orders. A payment with an order that does not verify is left
+    out.
+    """
+    due: dict[UUID, Progress] = {}
+    bad = set()
+    about = []
+    for row in await connection.fetch(SQL["orders_of_payments"], ids):
+        order = order_from(row)
+        if not macs.verifies(order):
+            bad.add(order.of_order if order.kind in _SUMMED else order.id)
+        elif order.kind is Kind.PAYMENT and order.state is State.POSTED:
+            due[order.id] = begun(order)
+        elif order.state is not State.REFUSED:
+            about.append(order)
+    for order in about:
+        progress = None if order.of_order is None else due.get(order.of_order)
+        if progress is not None:
+            _add(progress, order)
+    for payment, amount, fee in await connection.fetch(SQL["settled_of_payments"], ids):
+        if payment in due:
+            due[payment].settled += amount
+            due[payment].fee_settled += fee
+    return {id_: progress for id_, progress in due.items() if id_ not in bad}
+
+
+def _add(progress: Progress, order: Order) -> None:
+    if order.kind is Kind.REFUND:
+        progress.refunded += order.amount
+        progress.refunded_unsettled += order.from_pending
+        progress.fee_waived += order.fee_waived
+        progress.fee_returned += order.fee
+    elif order.kind is Kind.CHARGEBACK:
+        progress.charged_back += order.amount
+    elif order.kind is Kind.REVERSAL:
+        progress.reversed = True
+
+
+async def write_payments(connection: Connection, macs: OrderMacs, payments: Iterable[Progress]) -> None:
+    """Write the progress of payments. The caller holds the locks of the rows."""
+    rows = sorted(payments, key=lambda row: row.order_id)
+    if not rows:
+        return
+    names = ("order_id", *Progress.__struct_fields__[5:])
+    columns = [[getattr(row, name) for row in rows] for name in names]
+    tags = [macs.rows.tag(PAYMENT, row.fields())[1] for row in rows]
+    await connection.execute(SQL["write_payments"], *columns, tags, macs.rows.version)
+
+
+async def lock_days(connection: Connection, macs: OrderMacs, days: Collection[Day]) -> tuple[dict[Day, int], set[Day]]:
+    """Lock the existing rows. Return `(withdrawn amounts, days whose row is missing or does not verify)`."""
+    asked = sorted(days)
+    rows = await connection.fetch(SQL["lock_withdrawal_days"], [m for m, _ in asked], [day for _, day in asked])
+    found, bad = await verified_days(connection, macs, rows)
+    missing = [key for key in asked if key not in found and key not in bad]
+    if missing:
+        last = {(m, day) for m, day in await connection.fetch(SQL["last_withdrawals"], [m for m, _ in missing])}
+        for key in missing:
+            if key in last:
+                macs.report("withdrawal_day", _named(key), "missing row", {})
+                bad.add(key)
+            else:
+                found[key] = 0
+    return found, bad
+
+
+async def verified_days(
+    connection: AnyConnection, macs: OrderMacs, rows: Sequence[Any]
+) -> tuple[dict[Day, int], set[Day]]:
+    """Verify rows of fund.withdrawal_days. Return `(withdrawn amounts of rows that verify, days of the others)`."""
+    found = {(row["merchant"], row["day"]): row["amount"] for row in rows}
+    old = [key for row, key in zip(rows, found, strict=True) if macs.is_old(row)]
+    due = await days_by_orders(connection, macs, old) if old else {}
+    bad = set()
+    for row, key in zip(rows, found, strict=True):
+        if key in due and found[key] == due[key]:
+            continue
+        if not macs.agrees(DAY, "withdrawal_day", _named(key), day_fields, row):
+            bad.add(key)
+    return {key: amount for key, amount in found.items() if key not in bad}, bad
+
+
+async def write_days(connection: Connection, macs: OrderMacs, days: Mapping[Day, int]) -> None:
+    """Write withdrawn amounts. The caller holds the locks of the existing rows."""
+    keys = sorted(days)
+    if not keys:
+        return
+    tags = [macs.rows.tag(DAY, fields_of_day(key, days[key]))[1] for key in keys]
+    columns = [m for m, _ in keys], [day for _, day in keys], [days[key] for key in keys]
+    await connection.execute(SQL["write_withdrawal_days"], *columns, tags, macs.rows.version)
+
+
+async def give_back_days(connection: Connection, macs: OrderMacs, withdrawals: Sequence[Order]) -> None:
+    """Subtract refused or bounced withdrawals from the withdrawn amounts of their days. Call in a transaction."""
+    if not withdrawals:
+        return
+    stands, _ = await lock_days(connection, macs, {day_of(order) for order in withdrawals})
+    for order in withdrawals:
+        if day_of(order) in stands:
+            stands[day_of(order)] -= order.amount
+    await write_days(connection, macs, stands)
+
+
+async def days_by_orders(connection: AnyConnection, macs: OrderMacs, days: Sequence[Day]) -> Mapping[Day, int]:
+    """Return the withdrawn amounts of days, computed from the orders. A day with an order that does not verify is left
+    out.
+    """
+    due = dict.fromkeys(days, 0)
+    bad = set()
+    rows = await connection.fetch(SQL["withdrawals_of_days"], [m for m, _ in days], [day for _, day in days])
+    for order in map(order_from, rows):
+        if not macs.verifies(order):
+            bad.add(day_of(order))
+        elif order.state not in (State.REFUSED, State.BOUNCED):
+            due[day_of(order)] += order.amount
+    return {key: amount for key, amount in due.items() if key not in bad}
+
+
+def day_of(order: Order) -> Day:
+    """Return the merchant and day whose limit a withdrawal counts against."""
+    return order.merchant, order.created_at.date()
+
+
+def _named(key: Day) -> str:
+    return f"{key[0]} {key[1]}"

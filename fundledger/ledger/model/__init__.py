@@ -1,0 +1,1 @@
+"""Types of the ledger, and functions on them. Pure."""

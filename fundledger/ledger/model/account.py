@@ -1,0 +1,133 @@
+"""Accounts of the ledger: an account as workers cache it, and a sub-account as a transaction holds it."""
+
+import hashlib
+from enum import IntEnum
+
+import msgspec
+
+from fundledger.ledger.model.chart import AccountType
+
+SLOTS_PER_ACCOUNT = 1 << 16
+BALANCE_MAX = 1 << 62
+"""Bound of the absolute balance of a sub-account, far below the overflow of BIGINT."""
+
+
+class Status(IntEnum):
+    """The status of a sub-account, as stored. All of an account share it, except merged slots and integrity freezes."""
+
+    OPEN = 0
+    FROZEN_DEBITS = 1
+    FROZEN_ALL = 2
+    CLOSED = 3
+    FROZEN_INTEGRITY = 4
+    MERGED = 5
+    """An emptied slot that takes no entries; its row is kept because of its entries."""
+
+
+class Account(msgspec.Struct, frozen=True, gc=False):
+    """The cached part of an account.
+
+    Two fields can change. `slots` is the number of sub-accounts per shard that its postings are spread over. `buffered`
+    is whether its credits are buffered. For a merchant's account both are preferences and may be out of date: see
+    SubAccount.
+    """
+
+    number: int
+    id: str
+    shard: int
+    slots: int
+    currency: str
+    type: AccountType
+    buffered: bool = False
+    owner: str = ""
+
+    def slots_in(self, shard: int) -> range:
+        """Return all slots of the account in a shard."""
+        first = shard * self.slots if self.type.platform else 0
+        return range(first, first + self.slots)
+
+    def shards(self, shards: int) -> range:
+        """Return the shards in which the account has sub-accounts."""
+        return range(shards) if self.type.platform else range(self.shard, self.shard + 1)
+
+    def slots_total(self, shards: int) -> int:
+        """Return the number of sub-accounts in all shards."""
+        return self.slots * len(self.shards(shards))
+
+
+class SubAccount:
+    """A row of `sub_accounts`, changed in memory by `rules.decide` and written once per batch.
+
+    `posted` is signed, credit positive. `written`: this batch changed it. `stored` is the content of the row (posted,
+    held, version, status, MAC), which must be unchanged when it is written. `slots` is the number of existing slots,
+    and `buffered` whether credits may be buffered; both count on slot 0 of a merchant's account only. `suspect`: the
+    row does not match its MAC, or did not once. It is frozen, kept as it was found and never written.
+    """
+
+    __slots__ = (
+        "account",
+        "buffered",
+        "held",
+        "last_entry_mac",
+        "posted",
+        "posted_at_us",
+        "seq",
+        "shard",
+        "slot",
+        "slots",
+        "status",
+        "stored",
+        "suspect",
+        "version",
+        "written",
+    )
+
+    def __init__(
+        self,
+        account: Account,
+        shard: int,
+        slot: int,
+        posted: int,
+        held: int,
+        version: int,
+        seq: int,
+        posted_at_us: int,
+        status: int,
+        last_entry_mac: bytes,
+        mac: bytes = b"",
+        slots: int = 1,
+        buffered: bool = False,
+        suspect: bool = False,
+    ) -> None:
+        self.account = account
+        self.shard = shard
+        self.slot = slot
+        self.posted = posted
+        self.held = held
+        self.version = version
+        self.seq = seq
+        self.posted_at_us = posted_at_us
+        self.status = status
+        self.slots = slots
+        self.buffered = buffered
+        self.last_entry_mac = last_entry_mac
+        self.stored = (posted, held, version, status, mac)
+        self.suspect = suspect
+        self.written = False
+
+    def stands(self, version: int, posted_at_us: int, mac: bytes) -> None:
+        """Record that the sub-account was committed with this version, time and MAC."""
+        self.version = version
+        self.posted_at_us = posted_at_us
+        self.stored = (self.posted, self.held, version, self.status, mac)
+        self.written = False
+
+    @property
+    def available(self) -> int:
+        """The available amount in the account's normal direction."""
+        return self.account.type.normal * self.posted - self.held
+
+
+def shard_of(owner: str, shards: int) -> int:
+    """Return the shard of all non-platform accounts of an owner."""
+    return int.from_bytes(hashlib.sha256(owner.encode()).digest()[:8], "big") % shards

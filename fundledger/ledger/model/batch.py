@@ -1,0 +1,246 @@
+"""Batch of the ledger: the state one transaction has read and will write. Changed by `rules.decide`."""
+
+from collections.abc import Sequence
+from datetime import date
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.model.account import Account, Status, SubAccount
+from fundledger.ledger.model.hold import EndHold, Hold, HoldKey, PlaceHold
+from fundledger.ledger.model.refusal import Refusal
+from fundledger.ledger.model.voucher import Key, Record, Voucher
+from fundledger.security.mac import MacKey
+
+
+class AtomicGroup:
+    """Vouchers that are posted all or none."""
+
+    __slots__ = ("vouchers",)
+
+    def __init__(self, vouchers: Sequence[Voucher]) -> None:
+        self.vouchers = vouchers
+
+
+class SetStatus:
+    """A request to freeze, unfreeze or close an account: `status` is the new status."""
+
+    __slots__ = ("account", "module", "reason", "status")
+
+    def __init__(self, account: Account, status: Status, reason: str, module: str) -> None:
+        self.account = account
+        self.status = status
+        self.reason = reason
+        self.module = module
+
+
+class Resplit:
+    """A request to spread a merchant's account over its first `slots` sub-accounts.
+
+    Missing slots are opened. Slots beyond are emptied into the first one and merged. A slot with open holds keeps the
+    held amount; a later request merges it.
+    """
+
+    __slots__ = ("account", "module", "reason", "slots")
+
+    def __init__(self, account: Account, slots: int, reason: str, module: str) -> None:
+        self.account = account
+        self.slots = slots
+        self.reason = reason
+        self.module = module
+
+
+class Rebalance:
+    """A request to equalise the available amounts of an account's slots, by an ordinary voucher."""
+
+    __slots__ = ("account",)
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+
+class Fold:
+    """A request to drain the buffer of an account."""
+
+    __slots__ = ("account",)
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+
+class SetPolicy:
+    """A request to start or stop buffering an account's credits."""
+
+    __slots__ = ("account", "buffered", "module", "reason")
+
+    def __init__(self, account: Account, buffered: bool, reason: str, module: str) -> None:
+        self.account = account
+        self.buffered = buffered
+        self.reason = reason
+        self.module = module
+
+
+class Unfolded(msgspec.Struct, frozen=True, gc=False):
+    """A row of `buffered_entries`: the `number`-th `of` the rows that its batch has for the account."""
+
+    batch: int
+    number: int
+    of: int
+    voucher_id: UUID
+    amount: int
+    accounting_date: date
+    posted_at_us: int
+    key_version: int
+    mac: bytes
+    module: str | None
+
+
+Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance | Fold | SetPolicy
+
+
+Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None, str | None]
+"""Shard, account number, slot, seq, voucher id (of a summary: of each line), signed amount, balance after, MAC,
+accounting date if it differs from the batch's, and module of its vouchers (None: buffered before modules were
+recorded).
+"""
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """The posting result of one command: a record or hold, or the refusal.
+
+    A final refusal comes with its record. `replay`: an earlier request with this id got this outcome first. `parts[i]`
+    is the outcome of the i-th voucher of an atomic group. `folded` are the times (us) at which the drained credits had
+    been accepted.
+    """
+
+    record: Record | None = None
+    refusal: Refusal | None = None
+    replay: bool = False
+    hold: Hold | None = None
+    parts: "list[Outcome] | None" = None
+    folded: list[int] | None = None
+
+
+class Batch:
+    """The state of one transaction: rows read, and rows to write.
+
+    `sub_accounts` is keyed by `place_of`; each is locked until the transaction ends, or compared when written. Vouchers
+    and holds are keyed by module and id. A decision with `narrow` not empty is void.
+
+    - `mine`, `my_holds`: vouchers and holds that an earlier attempt at this batch may have committed
+    - `narrow`: accounts of which more slots are needed than were read, and the minimum number
+    - `opened`: new slots; `resized`: the first slots that record them; `routes`: the requests
+    - `standing`: the version and MAC that each written sub-account gets
+    - `summaries`: lines on platform accounts without an entry yet, if the batch `summarises` them
+    - `deferred`: slot 0 of each account whose credits are buffered; `buffered`: these (account number, voucher, amount)
+    - `unfolded`: buffered credits of an account, read under its lock; `unfold`: accounts that need theirs read too
+    - `folded`: buffered rows that are posted; `policies`: the requests
+    - `counts`: entries that are not one statement line each: shard, account number, slot, seq, number of lines more
+    """
+
+    __slots__ = (
+        "accounting_date",
+        "buffered",
+        "changed_holds",
+        "counts",
+        "date_ordinal",
+        "deferred",
+        "entries",
+        "events",
+        "folded",
+        "holds",
+        "key",
+        "mine",
+        "my_holds",
+        "narrow",
+        "new_holds",
+        "new_vouchers",
+        "number",
+        "opened",
+        "ordinal",
+        "policies",
+        "posted_at_us",
+        "resized",
+        "reversed_by",
+        "routes",
+        "standing",
+        "sub_accounts",
+        "summaries",
+        "summarises",
+        "tampered",
+        "unfold",
+        "unfolded",
+        "vouchers",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        ordinal: int,
+        key: MacKey,
+        posted_at_us: int,
+        accounting_date: date,
+        *,
+        summarises: bool = True,
+    ) -> None:
+        self.number = number
+        self.ordinal = ordinal
+        self.key = key
+        self.posted_at_us = posted_at_us
+        self.accounting_date = accounting_date
+        self.date_ordinal = accounting_date.toordinal()
+        self.sub_accounts: dict[int, SubAccount] = {}
+        self.vouchers: dict[Key, Record] = {}
+        self.mine: set[Key] = set()
+        self.my_holds: set[HoldKey] = set()
+        self.holds: dict[HoldKey, Hold] = {}
+        self.reversed_by: dict[Key, UUID] = {}
+        self.tampered: dict[int, str] = {}
+        self.new_vouchers: list[tuple[int, Record]] = []
+        self.entries: list[Entry] = []
+        self.counts: list[tuple[int, int, int, int, int]] = []
+        self.summaries: dict[SubAccount, list[tuple[Key, int]]] = {}
+        self.summarises = summarises
+        self.standing: list[tuple[SubAccount, int, bytes]] = []
+        self.changed_holds: dict[HoldKey, Hold] = {}
+        self.new_holds: set[HoldKey] = set()
+        self.events: list[SetStatus] = []
+        self.narrow: dict[int, int] = {}
+        self.opened: list[SubAccount] = []
+        self.resized: list[SubAccount] = []
+        self.routes: list[Resplit] = []
+        self.deferred: dict[int, SubAccount] = {}
+        self.buffered: list[tuple[int, Key, int]] = []
+        self.unfold: set[int] = set()
+        self.unfolded: dict[int, list[Unfolded]] = {}
+        self.folded: list[tuple[int, Unfolded]] = []
+        self.policies: list[SetPolicy] = []
+
+    def happens_at(self, posted_at_us: int, accounting_date: date) -> None:
+        """Set the time at which everything decided from now on is posted."""
+        self.posted_at_us = posted_at_us
+        self.accounting_date = accounting_date
+        self.date_ordinal = accounting_date.toordinal()
+
+    def has_writes(self) -> bool:
+        return bool(
+            self.new_vouchers or self.changed_holds or self.events or self.routes or self.policies or self.folded
+        )
+
+
+def place_of(account: Account, shard: int, ordinal: int) -> int:
+    """Return the key of the sub-account that a worker prefers in a shard: account number and slot in one integer."""
+    if account.type.platform:
+        return (account.number << 16) + shard * account.slots + ordinal % account.slots
+    return account.number << 16 if account.slots == 1 else (account.number << 16) + ordinal % account.slots
+
+
+def places_of(voucher: Voucher, ordinal: int) -> list[int]:
+    """Return `place_of` each line. Cached in the voucher: planning and deciding call it for the same worker."""
+    places = voucher.places
+    if places is None:
+        home = voucher.shard
+        places = voucher.places = [
+            place_of(account, home if account.type.platform else account.shard, ordinal) for account, _ in voucher.lines
+        ]
+    return places

@@ -1,0 +1,36 @@
+"""Chart of accounts of the ledger: the account types, the side each grows on, and which may be negative."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Side = Literal["debit", "credit"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountType:
+    """An account type.
+
+    `normal` is 1 for credit-normal and -1 for debit-normal. The available amount of a bounded account stays >= 0. A
+    platform account has sub-accounts in every shard from its creation and takes no holds.
+    """
+
+    name: str
+    normal: int
+    bounded: bool
+    platform: bool
+    meaning: str
+
+
+CHART: dict[str, AccountType] = {
+    type_.name: type_
+    for type_ in (
+        AccountType("bank", -1, False, True, "asset: mirror of a real bank account; may go negative"),
+        AccountType("merchant_pending", 1, True, False, "liability: paid, not yet settled"),
+        AccountType("merchant_available", 1, True, False, "liability: what the merchant may withdraw"),
+        AccountType("fee_income", 1, False, True, "income: our fees"),
+        AccountType("channel_expense", -1, False, True, "expense: what channels and losses cost us"),
+        AccountType("payout_transit", 1, False, True, "liability: withdrawals that the bank has not confirmed"),
+        AccountType("suspense", 1, False, True, "differences not yet explained; either sign"),
+        AccountType("receivable", -1, True, False, "asset: what a merchant owes us"),
+    )
+}

@@ -1,0 +1,43 @@
+"""Time of the ledger: microseconds since 1970, and the accounting date of a moment."""
+
+import time
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import time as time_of_day
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def us(moment: datetime) -> int:
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def moment(us_: int) -> datetime:
+    return EPOCH + timedelta(microseconds=us_)
+
+
+class AccountingCalendar:
+    """The accounting date of a voucher: the local date in `zone`, where a day ends at `cut`.
+
+    With a cut of 23:00, a voucher of 23:30 on the 1st belongs to the 2nd. A cut of 00:00 is the calendar day.
+    """
+
+    def __init__(self, zone: tzinfo, cut: time_of_day) -> None:
+        self._zone = zone
+        after_midnight = timedelta(hours=cut.hour, minutes=cut.minute, seconds=cut.second)
+        self._to_midnight = timedelta(days=1) - after_midnight if after_midnight else timedelta()
+        self._from_us = self._until_us = 0
+        self._date = date.min
+
+    def date_of(self, us_: int) -> date:
+        # Cached for one minute: cuts and changes of the zone's offset fall on whole minutes.
+        if not self._from_us <= us_ < self._until_us:
+            self._from_us = us_ - us_ % 60_000_000
+            self._until_us = self._from_us + 60_000_000
+            local = moment(self._from_us).astimezone(self._zone).replace(tzinfo=None)
+            self._date = (local + self._to_midnight).date()
+        return self._date

@@ -1,0 +1,73 @@
+"""Refusals of the ledger: every business rejection of a command. A refusal is a value and is never raised."""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+
+class Code(StrEnum):
+    """Refusal codes in precedence order: replay, shape, existence, status, agreement, funds, then whole-batch codes."""
+
+    VOUCHER_ID_REUSED = "voucher-id-reused"
+    HOLD_ID_REUSED = "hold-id-reused"
+
+    VOUCHER_UNBALANCED = "voucher-unbalanced"
+    HOLD_EXPIRY_PAST = "hold-expiry-past"
+
+    ACCOUNT_NOT_FOUND = "account-not-found"
+    HOLD_NOT_FOUND = "hold-not-found"
+    VOUCHER_NOT_POSTED = "voucher-not-posted"
+
+    ACCOUNT_CLOSED = "account-closed"
+    ACCOUNT_FROZEN = "account-frozen"
+    HOLD_CAPTURED = "hold-captured"
+    HOLD_RELEASED = "hold-released"
+    HOLD_EXPIRED = "hold-expired"
+    HOLD_REFUSED = "hold-refused"
+    VOUCHER_ALREADY_REVERSED = "voucher-already-reversed"
+
+    HOLD_ON_PLATFORM_ACCOUNT = "hold-on-platform-account"
+    CURRENCY_MISMATCH = "currency-mismatch"
+    HOLD_EXCEEDED = "hold-exceeded"
+
+    ACCOUNT_NOT_EMPTY = "account-not-empty"
+    BALANCE_OUT_OF_RANGE = "balance-out-of-range"
+    INSUFFICIENT_FUNDS = "insufficient-funds"
+
+    BATCH_ABORTED = "batch-aborted"
+
+
+FINAL: Final = frozenset(
+    {
+        Code.HOLD_CAPTURED,
+        Code.HOLD_RELEASED,
+        Code.HOLD_EXPIRED,
+        Code.HOLD_REFUSED,
+        Code.HOLD_EXCEEDED,
+        Code.VOUCHER_ALREADY_REVERSED,
+        Code.ACCOUNT_CLOSED,
+        Code.ACCOUNT_FROZEN,
+        Code.BALANCE_OUT_OF_RANGE,
+        Code.INSUFFICIENT_FUNDS,
+    }
+)
+"""Refusals that depend on state. They are recorded under their id, so that a late retry cannot move money after the
+caller got a refusal. Other refusals leave the id unused."""
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The reason of a rejection. `account` and `field` name the cause; a refusal never contains a balance."""
+
+    code: Code
+    detail: str
+    account: str | None = None
+    field: str | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.code in FINAL
+
+
+encode_refusal = msgspec.json.Encoder(order="deterministic").encode
+decode_refusal = msgspec.json.Decoder(Refusal).decode

@@ -1,0 +1,133 @@
+"""Vouchers of the ledger: a request to move money, and its record."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+from typing import Final, TypeAlias
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+
+from fundledger.ledger.model.account import Account
+from fundledger.ledger.model.refusal import Refusal
+
+ENTRIES_MIN, ENTRIES_MAX = 2, 64
+AMOUNT_MAX = (1 << 53) - 1
+LEDGER: Final = "ledger"
+"""The module of vouchers that the ledger creates. No client system has this name."""
+
+Key: TypeAlias = tuple[str, UUID]
+"""The identity of a voucher: module and voucher id. Each module has its own id space."""
+
+
+class Voucher:
+    """A request to move money.
+
+    - `lines[i]`: `(account, signed amount)`, credit positive, in the caller's order; `imbalance` is their sum
+    - `unknown`: the first account that does not exist; such a voucher has no lines
+    - `hold`: the hold that it captures, on the sub-account `hold_place` of shard `hold_shard`
+    - `reverses`: the voucher that it reverses; id, hold and reversed voucher all belong to `module`
+    - `shard`: the shard of the first non-platform account
+    - `places`: cached by `batch.places_of`
+    """
+
+    __slots__ = (
+        "digest",
+        "hold",
+        "hold_place",
+        "hold_shard",
+        "id",
+        "imbalance",
+        "key",
+        "lines",
+        "metadata",
+        "module",
+        "places",
+        "reference",
+        "reverses",
+        "shard",
+        "type",
+        "unknown",
+    )
+
+    def __init__(
+        self,
+        id_: UUID,
+        module: str,
+        type_: str,
+        lines: Sequence[tuple[Account, int]],
+        imbalance: int,
+        digest: bytes,
+        reference: str | None = None,
+        metadata: str | None = None,
+        hold: str | None = None,
+        hold_shard: int = 0,
+        hold_place: int = 0,
+        reverses: UUID | None = None,
+        unknown: str | None = None,
+    ) -> None:
+        self.id = id_
+        self.module = module
+        self.key: Key = (module, id_)
+        self.type = type_
+        self.lines = lines
+        self.imbalance = imbalance
+        self.digest = digest
+        self.reference = reference
+        self.metadata = metadata
+        self.hold = hold
+        self.hold_shard = hold_shard
+        self.hold_place = hold_place
+        self.reverses = reverses
+        self.unknown = unknown
+        self.shard = _home(lines)
+        self.places: list[int] | None = None
+
+
+def _home(lines: Sequence[tuple[Account, int]]) -> int:
+    for account, _ in lines:
+        if not account.type.platform:
+            return account.shard
+    return lines[0][0].shard if lines else 0
+
+
+class Record(msgspec.Struct, gc=False):
+    """A voucher as stored: posted, or refused permanently. `lines[i]` as in Voucher."""
+
+    id: UUID
+    type: str
+    digest: bytes
+    lines: Sequence[tuple[Account, int]]
+    reference: str | None
+    metadata: str | None
+    hold: str | None
+    reverses: UUID | None
+    refusal: Refusal | None
+    posted_at_us: int
+    accounting_date: date
+    batch: int
+    module: str
+
+    @property
+    def key(self) -> Key:
+        return self.module, self.id
+
+
+def digest_of(
+    type_: str,
+    entries: Sequence[tuple[str, int]],
+    reference: str | None,
+    metadata: str | None,
+    hold: str | None,
+    reverses: UUID | None,
+) -> bytes:
+    """Return SHA-256 of the request. Two requests with one id are the same request iff the digests are equal.
+
+    Types and ids cannot contain newlines; the free text comes last, after its length.
+    """
+    lines = "\n".join([f"{account}\n{amount}" for account, amount in entries])
+    text = f"voucher/1\n{type_}\n{len(entries)}\n{lines}"
+    if reference is not None or metadata is not None or hold is not None or reverses is not None:
+        length = -1 if reference is None else len(reference)
+        text = f"{text}\n{hold or ''}\n{reverses or ''}\n{length}\n{reference or ''}\n{metadata or ''}"
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,145 @@
+"""Optimistic path of the ledger: decide a batch without locks, write it only if its rows are unchanged (ADR 0010).
+
+A batch is decided from the lane's write cache and from reads without locks. It may be prepared while the previous batch
+is still being written (ADR 0011), and is then decided from the state that the previous batch will leave. It is sent
+only if that batch was committed; otherwise it is discarded and decided again.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Any, TypeAlias
+
+import asyncpg
+import msgspec
+
+from fundledger.database.failures import PASSING, was_rolled_back
+from fundledger.ledger.context import Books
+from fundledger.ledger.model.batch import Command, Outcome
+from fundledger.ledger.rules.decide import decide
+from fundledger.ledger.store.columns import parameters
+from fundledger.ledger.store.rows import take
+from fundledger.ledger.store.session import Session
+from fundledger.ledger.store.write_cache import Recalled
+from fundledger.security.keys import KeyFault
+
+_log = logging.getLogger(__name__)
+
+OnSent: TypeAlias = Callable[[bool], None]
+
+
+def nothing(_: bool) -> None:
+    """Ignore that a batch was sent: the default of `on_sent`."""
+
+
+class Prepared(msgspec.Struct, frozen=True, gc=False):
+    """A batch that is decided and not sent: `outcomes[i]` will answer the i-th command."""
+
+    recalled: Recalled
+    arguments: list[Any]
+    outcomes: list[Outcome]
+    failures: int
+
+
+class Written(Enum):
+    """Whether a prepared batch was committed."""
+
+    YES = auto()
+    NO = auto()
+    UNKNOWN = auto()
+
+
+async def prepare(session: Session, books: Books, commands: Sequence[Command]) -> Prepared | None:
+    """Decide a batch without locks, or return None when it has to be decided under locks.
+
+    Writes nothing; never raises. At most one other batch may be in the database meanwhile. Cancelling forgets the rows
+    that were read.
+    """
+    memory = session.memory
+    recalled = memory.recall(commands, secrets.randbits(62), books.ordinal, books.keys.current, books.calendar)
+    if recalled is None:
+        return None
+    failures = memory.failures
+    batch = recalled.batch
+    batch.summarises = books.summarises
+    try:
+        if recalled.unread and not await _read(session, books, recalled):
+            memory.disappoint(recalled)
+            return None
+        outcomes = decide(batch, commands)
+        if batch.narrow or any(outcome.refusal is not None or outcome.replay for outcome in outcomes):
+            memory.disappoint(recalled, refused=True)
+            return None
+        vouchers = [record for _, record in batch.new_vouchers]
+        written = [s for s in batch.sub_accounts.values() if s.written]
+        arguments = parameters(batch, recalled.shard, vouchers, written, batch.entries)
+    except (*PASSING, asyncpg.InterfaceError, asyncpg.PostgresError, KeyFault):
+        memory.disappoint(recalled)
+        return None
+    except Exception:
+        # A bug: discard the changes of deciding from the cache; the locked path isolates the item.
+        _log.critical("preparing a batch failed", exc_info=True, extra={"event": "prepare_failed"})
+        memory.disappoint(recalled)
+        return None
+    except BaseException:
+        memory.disappoint(recalled)
+        raise
+    return Prepared(recalled, arguments, outcomes, failures)
+
+
+async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) -> Written:
+    """Write a prepared batch if every sub-account is still as it was when the batch was decided."""
+    memory, recalled = session.memory, prepared.recalled
+    if prepared.failures != memory.failures:
+        memory.forget(recalled)
+        return Written.NO
+    sent = False
+    try:
+        write = await session.unlocked()
+        memory.expect(recalled)
+        on_sent(True)
+        sent = True
+        began = time.perf_counter()
+        await write.fetch(*prepared.arguments)
+        session.commits.append(("write", time.perf_counter() - began))
+    except (*PASSING, asyncpg.InterfaceError) as error:
+        memory.fail(recalled)
+        session.drop()
+        return Written.UNKNOWN if sent and not was_rolled_back(error) else Written.NO
+    except asyncpg.PostgresError as error:
+        if sent and not was_rolled_back(error):
+            memory.fail(recalled)
+            session.drop()
+            return Written.UNKNOWN
+        memory.is_too_early(error)
+        memory.fail(recalled, refused=isinstance(error, asyncpg.UniqueViolationError))
+        return Written.NO
+    except Exception:
+        _log.critical("optimistic write failed", exc_info=True, extra={"event": "posting_failed"})
+        memory.fail(recalled)
+        session.drop()
+        return Written.UNKNOWN if sent else Written.NO
+    except BaseException:
+        memory.fail(recalled)
+        session.drop()
+        raise
+    memory.succeed()
+    return Written.YES
+
+
+async def _read(session: Session, books: Books, recalled: Recalled) -> bool:
+    """Read and verify the sub-accounts missing in the cache. Return whether all exist and verify."""
+    batch, places, shard = recalled.batch, sorted(recalled.unread), recalled.shard
+    statement = await session.reading()
+    rows = await statement.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places])
+    now = batch.posted_at_us
+    for row in rows:
+        place = (row[0] << 16) + row[1]
+        take(batch, books, recalled.unread[place], shard, row)
+        sub_account = batch.sub_accounts[place]
+        session.memory.compare(place, sub_account, locked=False)
+        now = max(now, sub_account.posted_at_us)
+    batch.happens_at(now, books.calendar.date_of(now))
+    return len(rows) == len(places) and not batch.tampered

@@ -1,0 +1,1 @@
+"""Rules of the ledger: decide whether and how money moves. Pure."""

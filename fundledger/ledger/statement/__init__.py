@@ -1,0 +1,1 @@
+"""Statements of ledger accounts, read page by page."""

@@ -1,0 +1,56 @@
+"""Cursors of ledger statements: the end of a page, under a MAC, so that only issued cursors are accepted."""
+
+import base64
+import binascii
+from typing import Final
+
+import msgspec
+
+from fundledger.ledger.model.account import Account
+from fundledger.security.keys import KeyFault, Keys
+
+_TAG_BYTES: Final = 16
+
+
+class BadCursor(Exception):
+    """The cursor was never issued, or was issued for another account, period or level."""
+
+
+class Cursor(msgspec.Struct, array_like=True, frozen=True):
+    """The end of a page.
+
+    `after[slot]`: the last seq that was read. `parts`: slots on which lines of the next summary were shown already, how
+    many lines, and their sum. `ahead`: the sum of the lines shown minus the sum of the entries read. It is not 0 while
+    a line over several slots is partly read and not yet shown.
+    """
+
+    from_us: int | None
+    to_us: int | None
+    level: str
+    after: list[int]
+    parts: list[tuple[int, int, int]]
+    ahead: int
+
+
+def encode(keys: Keys, account: Account, cursor: Cursor) -> str:
+    packed = msgspec.msgpack.encode(cursor)
+    key = keys.current
+    tag = key.tag(_message(account, packed))[:_TAG_BYTES]
+    return base64.urlsafe_b64encode(key.version.to_bytes(2, "little") + tag + packed).decode().rstrip("=")
+
+
+def decode(keys: Keys, account: Account, text: str) -> Cursor:
+    """Verify and decode a cursor. Raises BadCursor."""
+    try:
+        token = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        key = keys.by_version(int.from_bytes(token[:2], "little"))
+        tag, packed = token[2 : 2 + _TAG_BYTES], token[2 + _TAG_BYTES :]
+        if key.tag(_message(account, packed))[:_TAG_BYTES] == tag:
+            return msgspec.msgpack.decode(packed, type=Cursor)
+    except (ValueError, binascii.Error, msgspec.DecodeError, KeyFault):
+        pass
+    raise BadCursor("this cursor was not issued for this account")
+
+
+def _message(account: Account, packed: bytes) -> bytes:
+    return b"cursor_2" + account.number.to_bytes(8, "little") + packed

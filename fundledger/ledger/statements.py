@@ -1,5 +1,0 @@
-"""The statements of the ledger: `SQL["lock_sub_accounts"]`."""
-
-from fundledger.database.statements import load
-
-SQL = load("fundledger.ledger")

@@ -1,0 +1,1 @@
+"""Store of the ledger: rows of the account database, sessions, statement encoders, reads."""

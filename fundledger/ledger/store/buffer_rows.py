@@ -1,0 +1,127 @@
+"""Buffered credits in the ledger's store: read, write and delete their rows. See `rules.buffer`."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger.context import Books
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import BALANCE_MAX, Account, Status, SubAccount
+from fundledger.ledger.model.batch import Batch, Unfolded
+from fundledger.ledger.rules.buffer import what_is_wrong
+from fundledger.ledger.store.queries import SQL
+from fundledger.ledger.store.rows import take
+from fundledger.security import canonical
+
+KNOWN_MAX: Final = 10_000
+
+
+async def read_deferred(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    books: Books,
+    batch: Batch,
+    accounts: Iterable[Account],
+    known: dict[int, SubAccount],
+) -> list[Account]:
+    """Add the accounts whose credits this batch buffers to `batch.deferred`; `known` are cached rows.
+
+    Return the accounts that do not take buffered credits. Raises KeyFault and what asyncpg raises. Locks nothing: the
+    write fails if an account has changed.
+    """
+    if len(known) > KNOWN_MAX:
+        known.clear()
+    unknown: dict[int, list[Account]] = {}
+    for account in accounts:
+        seen = known.get(account.number)
+        if seen is None:
+            unknown.setdefault(account.shard, []).append(account)
+        else:
+            batch.deferred[account.number] = seen
+    unsuited = []
+    for shard, of_shard in unknown.items():
+        by_number = {account.number: account for account in of_shard}
+        rows = await connection.fetch(SQL["read_sub_accounts"], shard, list(by_number), [0] * len(of_shard))
+        for row in rows:
+            account = by_number.pop(row[0])
+            take(batch, books, account, shard, row)
+            first = batch.sub_accounts.pop(account.number << 16)
+            if first.status == Status.OPEN and first.buffered and abs(first.posted) < BALANCE_MAX // 2:
+                batch.deferred[account.number] = known[account.number] = first
+            else:
+                # A row that does not verify is read again under its lock.
+                batch.tampered.pop(account.number << 16, None)
+                unsuited.append(account)
+        unsuited += by_number.values()
+    return unsuited
+
+
+async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
+    """Insert the buffered credits. Fails with SQLSTATE FL002 if an account no longer takes them."""
+    of: dict[int, int] = {}
+    for number, _, _ in batch.buffered:
+        of[number] = of.get(number, 0) + 1
+    at = dict.fromkeys(of, 0)
+    key = batch.key
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [])
+    for account_number, (module, voucher_id), amount in batch.buffered:
+        at[account_number] += 1
+        row = (account_number, at[account_number], of[account_number], voucher_id, amount)
+        message = canonical.buffered_2(
+            module,
+            account_number,
+            batch.number,
+            at[account_number],
+            of[account_number],
+            voucher_id.bytes,
+            amount,
+            batch.date_ordinal,
+            batch.posted_at_us,
+            key.version,
+        )
+        for column, value in zip(columns, (*row, key.tag(message), module), strict=True):
+            column.append(value)
+    accounts = [batch.deferred[number].account for number in sorted(of)]
+    await connection.execute(
+        SQL["write_buffered"],
+        batch.number,
+        batch.accounting_date,
+        clock.moment(batch.posted_at_us),
+        key.version,
+        *columns,
+        [account.number for account in accounts],
+        [account.shard for account in accounts],
+    )
+
+
+async def read_unfolded(
+    connection: "asyncpg.Connection[asyncpg.Record]", books: Books, batch: Batch, numbers: Iterable[int]
+) -> None:
+    """Read and verify all buffered credits of these accounts, whose slot 0 is locked. Raises KeyFault."""
+    wanted = list(numbers)
+    batch.unfolded = {number: [] for number in wanted}
+    for row in await connection.fetch(SQL["read_buffered"], wanted):
+        batch.unfolded[row["account_number"]].append(unfolded(row))
+    for number, rows in batch.unfolded.items():
+        if batch.sub_accounts[number << 16].status == Status.FROZEN_INTEGRITY:
+            # Frozen earlier: its rows are kept as evidence and are not drained.
+            continue
+        wrong = what_is_wrong(books.keys, number, rows)
+        if wrong is not None:
+            batch.tampered[number << 16] = msgspec.json.encode({"buffered": wrong}).decode()
+            batch.sub_accounts[number << 16].status = Status.FROZEN_INTEGRITY
+
+
+def unfolded(row: Iterable[Any]) -> Unfolded:
+    """Decode a row of `sql/read_buffered.sql`."""
+    _, batch, number, of, voucher_id, amount, accounting_date, posted_at, key_version, mac, module = row
+    us = clock.us(posted_at)
+    return Unfolded(batch, number, of, voucher_id, amount, accounting_date, us, key_version, mac, module)
+
+
+async def delete_folded(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
+    """Delete the buffered rows that were posted. Fails with SQLSTATE FL001 if one is missing."""
+    keys = list(dict.fromkeys((number, row.batch) for number, row in batch.folded))
+    numbers, batches = [number for number, _ in keys], [of for _, of in keys]
+    await connection.execute(SQL["delete_folded"], numbers, batches, len(batch.folded))

@@ -1,0 +1,40 @@
+"""Migrations of the ledger's store: the schema of the account database, and the layout of its ledger."""
+
+from pathlib import Path
+
+import asyncpg
+
+from fundledger.database import migrations
+from fundledger.database.migrations import SchemaFault
+from fundledger.ledger.store.accounts import Layout
+from fundledger.ledger.store.keys import settle_keys
+from fundledger.ledger.store.queries import SQL
+
+PACKAGE = "fundledger.ledger"
+
+
+async def migrate(
+    connection: "asyncpg.Connection[asyncpg.Record]", layout: Layout | None, keys: Path | None = None
+) -> tuple[Layout, list[str]]:
+    """Bring the schema up to date. Return the layout and the names of the applied migrations.
+
+    `layout` is used when the ledger is initialised. With `keys`, the folder of the ledger's keys, the keys are checked
+    in the same transaction, and created if no row was ever written with one. Raises KeyFault when a key is missing or
+    differs; nothing is changed then. Raises SchemaFault when the database is newer than this version, or when an
+    applied migration was changed.
+    """
+    async with connection.transaction():
+        done = await migrations.apply(connection, PACKAGE, SQL)
+        if layout is not None:
+            await connection.execute(SQL["write_layout"], layout.shards, layout.platform_slots)
+        if keys is not None:
+            await settle_keys(connection, keys)
+        return await read_layout(connection), done
+
+
+async def read_layout(connection: "asyncpg.Connection[asyncpg.Record]") -> Layout:
+    """Return the layout of the ledger. Raises SchemaFault."""
+    row = await connection.fetchrow(SQL["read_layout"])
+    if row is None:
+        raise SchemaFault("the ledger is not initialised")
+    return Layout(row["shards"], row["platform_slots"])

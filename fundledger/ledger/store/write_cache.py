@@ -1,0 +1,206 @@
+"""Write cache of the ledger's store: the sub-accounts that a lane wrote last, so that a batch need not lock them first.
+
+A batch of plain vouchers is decided from cached sub-accounts, or from rows just read without a lock. One statement
+writes it and fails as a whole if posted, held, version, status or MAC of any row has changed. So a
+row that another worker wrote, or that was edited by hand, is never the basis of a decision; it is then locked, read and
+verified. The optimistic path refuses nothing: any batch that is not simply posted is decided again under locks.
+
+A cached row is trusted without reading once a read has found it as this lane left it. If it was wrong nevertheless, it
+needs more such reads, twice as many each time. A row that changed even between reading and writing is locked for some
+batches, twice as many each time: an account that several workers write concurrently stays on the locked path, whose
+statements wait for each other instead of failing.
+"""
+
+from collections.abc import Sequence
+
+import asyncpg
+import msgspec
+
+from fundledger.ledger.model import clock
+from fundledger.ledger.model.account import Account, SubAccount
+from fundledger.ledger.model.batch import Batch, Command, places_of
+from fundledger.ledger.model.voucher import Voucher
+from fundledger.security.mac import MacKey
+
+TOO_EARLY = "FL003"
+DOUBTS_MAX = 6
+PAUSES_MAX = 4
+
+Stored = tuple[int, int, int, int, bytes]
+
+
+class Recalled(msgspec.Struct, frozen=True, gc=False):
+    """A batch over cached sub-accounts of one shard; `unread[place]` is the account of a sub-account to be read."""
+
+    batch: Batch
+    shard: int
+    unread: dict[int, Account]
+
+
+class WriteCache:
+    """A cache of at most `2 * generation` sub-accounts, in two generations like the directory; 0 caches nothing.
+
+    One batch may be in the database (`expect`, then `succeed` or `fail`) while the next is recalled from the state that
+    it will leave. A batch that is recalled and not sent ends by `disappoint` or `forget`.
+    """
+
+    def __init__(self, generation: int = 1 << 15) -> None:
+        self._generation = generation
+        self._young: dict[int, SubAccount] = {}
+        self._old: dict[int, SubAccount] = {}
+        self._proofs_due: dict[int, int] = {}
+        self._contended: dict[int, int] = {}
+        self._doubts: dict[int, int] = {}
+        self._suspects: dict[int, tuple[Stored, bool]] = {}
+        self._expected: dict[int, SubAccount] = {}
+        self._stood: dict[int, Stored] = {}
+        self._refusals = 0
+        self._pause = 0
+        self.failures = 0
+        self.not_before_us = 0
+
+    def recall(
+        self, commands: Sequence[Command], number: int, ordinal: int, key: MacKey, calendar: clock.AccountingCalendar
+    ) -> Recalled | None:
+        """Return the batch to decide without locks; None if it has to lock."""
+        if self._pause > 0:
+            self._pause -= 1
+            return None
+        if self._generation == 0 or not commands or type(commands[0]) is not Voucher:
+            return None
+        shard = commands[0].shard
+        found: dict[int, SubAccount] = {}
+        unread: dict[int, Account] = {}
+        now = max(clock.now_us(), self.not_before_us)
+        for command in commands:
+            if type(command) is not Voucher or command.hold is not None or command.reverses is not None:
+                return None
+            if command.unknown is not None or command.shard != shard:
+                return None
+            for place, (account, _) in zip(places_of(command, ordinal), command.lines, strict=True):
+                if place in found or place in unread:
+                    continue
+                if (
+                    place in self._contended
+                    or account.buffered
+                    or (account.shard != shard and not account.type.platform)
+                ):
+                    return None
+                sub_account = self._expected.get(place) or self._believed(place)
+                if sub_account is None:
+                    unread[place] = account
+                    continue
+                found[place] = sub_account
+                if sub_account.posted_at_us > now:  # noqa: PLR1730 - called for every voucher
+                    now = sub_account.posted_at_us
+        batch = Batch(number, ordinal, key, now, calendar.date_of(now))
+        batch.sub_accounts = found
+        return Recalled(batch, shard, unread)
+
+    def is_too_early(self, error: asyncpg.PostgresError) -> bool:
+        """Return whether a batch was rejected because a statement is complete up to a later time than the batch's.
+
+        Later decisions get a time after that, also if the clock stands still or was set back.
+        """
+        if error.sqlstate != TOO_EARLY:
+            return False
+        self.not_before_us = max(self.not_before_us, int(error.detail or 0) + 1)
+        return True
+
+    def _believed(self, place: int) -> SubAccount | None:
+        if place in self._proofs_due:
+            return None
+        sub_account = self._young.get(place)
+        if sub_account is None:
+            sub_account = self._old.pop(place, None)
+            if sub_account is not None:
+                self._young[place] = sub_account
+        return sub_account
+
+    def compare(self, place: int, read: SubAccount, *, locked: bool = True) -> None:
+        """Compare a row that was read with the cache: raise or lower the trust in it."""
+        if self._generation == 0:
+            return
+        if locked and place in self._contended:
+            self._contended[place] -= 1
+            if self._contended[place] == 0:
+                del self._contended[place]
+        suspected = self._suspects.pop(place, None)
+        if suspected is not None:
+            stored, just_read = suspected
+            if stored != read.stored:
+                self._doubts[place] = min(DOUBTS_MAX, self._doubts.get(place, 0) + 1)
+                (self._contended if just_read else self._proofs_due)[place] = 1 << self._doubts[place]
+            return
+        remembered = self._young.get(place) or self._old.get(place)
+        if remembered is None or remembered.stored != read.stored:
+            self._proofs_due[place] = max(1, self._proofs_due.get(place, 0))
+        elif place in self._proofs_due:
+            self._proofs_due[place] -= 1
+            if self._proofs_due[place] == 0:
+                del self._proofs_due[place]
+
+    def remember(self, batch: Batch) -> None:
+        """Cache the sub-accounts of a batch that was committed, or is expected to be."""
+        for sub_account, version, mac in batch.standing:
+            sub_account.stands(version, batch.posted_at_us, mac)
+        if self._generation == 0:
+            return
+        if len(self._young) + len(batch.sub_accounts) > self._generation:
+            self._forget_some()
+        for place, sub_account in batch.sub_accounts.items():
+            if place not in batch.tampered:
+                self._young[place] = sub_account
+
+    def _forget_some(self) -> None:
+        self._old = self._young
+        self._young = {}
+        self._proofs_due = {place: due for place, due in self._proofs_due.items() if place in self._old}
+        self._contended = {place: due for place, due in self._contended.items() if place in self._old}
+        self._doubts = {place: doubt for place, doubt in self._doubts.items() if place in self._old}
+        self._suspects = {}
+
+    def expect(self, recalled: Recalled) -> None:
+        """Cache the result of a batch that is about to be written, until it fails."""
+        sub_accounts = recalled.batch.sub_accounts
+        self._stood = {place: sub_account.stored for place, sub_account in sub_accounts.items()}
+        self._expected = sub_accounts
+        self.remember(recalled.batch)
+
+    def succeed(self) -> None:
+        """Record that the expected batch was committed."""
+        self._expected = {}
+        self._stood = {}
+        self._refusals = 0
+
+    def fail(self, recalled: Recalled, *, refused: bool = False) -> None:
+        """Discard the expected batch: it was not committed, or its outcome is unknown.
+
+        Batches decided from its result are void: `failures` has changed.
+        """
+        self.failures += 1
+        self._doubt(recalled, self._stood, refused)
+        self._expected = {}
+        self._stood = {}
+
+    def disappoint(self, recalled: Recalled, *, refused: bool = False) -> None:
+        """Discard the changes of deciding a batch that was not sent.
+
+        The next read determines which rows were wrong. `refused`: no row was, but an item was refused or a replay; if
+        that happens repeatedly, the next batches lock immediately.
+        """
+        self._doubt(recalled, {}, refused)
+
+    def _doubt(self, recalled: Recalled, stood: dict[int, Stored], refused: bool) -> None:
+        self.forget(recalled)
+        for place, sub_account in recalled.batch.sub_accounts.items():
+            self._suspects[place] = (stood.get(place, sub_account.stored), place in recalled.unread)
+        if refused:
+            self._refusals = min(PAUSES_MAX, self._refusals + 1)
+            self._pause = (1 << self._refusals) - 1
+
+    def forget(self, recalled: Recalled) -> None:
+        """Remove the sub-accounts of a batch, which deciding it has changed."""
+        for place in recalled.batch.sub_accounts:
+            self._young.pop(place, None)
+            self._old.pop(place, None)

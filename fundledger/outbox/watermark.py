@@ -1,0 +1,156 @@
+"""Visibility watermark of an outbox: the seq up to which rows can be read without missing one.
+
+A seq is drawn before its transaction commits. So a row with seq 7 may become visible after a row with seq 8, and a
+reader that continues after 8 has lost it. The watermark is a seq up to which no further row can appear:
+
+1. Read L, the last drawn seq.
+2. Then draw a transaction id X for this reader.
+3. Once no transaction of this database with an id before X is running, all seqs up to L are settled: visible, or rolled
+   back.
+
+Proof: a transaction that drew a seq up to L did so before step 1. It had its transaction id by then (the column's
+default draws the id first), so its id is before X, which was drawn in step 2. In step 3 all transactions with ids
+before X have ended. The `xmax` of a snapshot cannot serve as X: it is the id after the last *ended* one, and a running
+transaction may have a greater id.
+
+Step 3 reads the `xmin` of a snapshot first. It covers the whole server, so an open transaction in another database
+holds it back. If it is before X, the transactions of this database are read: first the running ones of connections,
+then the prepared ones (two-phase commit). This order misses none: a transaction is listed as prepared before it
+disappears from its connection, and a prepared one never returns to a connection. The two lists are not one snapshot,
+and need not be: a transaction that began before X was drawn, and is in neither list when each is read, has ended.
+
+A row may be visible before it is durable (`synchronous_commit = off`), and lost in a crash; its seq may then be drawn
+again. So after step 3 the end of the WAL is read, which is after the commits of all ended transactions. The watermark
+rises only after the WAL is flushed that far: by a concurrent commit, else by the next look itself.
+
+A sample is valid only on its connection, because transaction ids may be drawn again after a crash, too.
+
+A long transaction that has written something holds up the feeds of its database, and nothing else (`lag_s`). Each
+sample uses up a transaction id. No sample is taken while no seq was drawn.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import asyncpg
+
+from fundledger.database.statements import load
+
+SQL: Final = load("fundledger.outbox")
+FUND: Final = "fund"
+LEDGER: Final = "ledger"
+RECENT_S: Final = 10.0
+_log = logging.getLogger(__name__)
+
+
+class VisibilityWatermark:
+    """The watermark of one outbox, one per process. `of`: FUND or LEDGER. `safe`: rows up to this seq can be read
+    permanently.
+    """
+
+    def __init__(self, dsn: str, of: str, name: str) -> None:
+        self._dsn = dsn
+        self._drawn = SQL[f"drawn_{of}"]
+        self._sample = SQL[f"sample_{of}"]
+        self._name = f"fundledger {name}"[:63]
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._upto = 0
+        self._before: int | None = None
+        self._written: int | None = None
+        self._since: float | None = None
+        self._looked_at = 0.0
+        self.safe = 0
+
+    @property
+    def lag_s(self) -> float:
+        """The seconds for which a drawn seq has been unreadable; 0 if none was at the last look.
+
+        It grows while a transaction of this database stays open, and while the database is unavailable. 0 without a
+        look for RECENT_S.
+        """
+        now = time.monotonic()
+        return 0.0 if self._since is None or now - self._looked_at > RECENT_S else now - self._since
+
+    async def look(self) -> bool:
+        """Update `safe` once. Return whether all seqs drawn before this call are safe. Not for concurrent use.
+
+        Raises what asyncpg raises; the next call reconnects. `safe` never decreases.
+        """
+        self._looked_at = time.monotonic()
+        try:
+            connection = await self._open()
+            if self._pending() and not await self._settle(connection):
+                return False
+            if int(await connection.fetchval(self._drawn)) <= self.safe:
+                self._since = None
+                return True
+            self._since = self._since or time.monotonic()
+            row = await connection.fetchrow(self._sample)
+            assert row is not None
+            self._upto, self._before = row["drawn"], row["xid"]
+            return await self._settle(connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def _pending(self) -> bool:
+        return self._before is not None or self._written is not None
+
+    async def _settle(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+        row = await connection.fetchrow(SQL["settled"])
+        assert row is not None
+        if self._before is not None:
+            if row["xmin"] < self._before:
+                if not await self._have_ended(connection, self._before):
+                    return False
+                # Read the end of the WAL after the last of the transactions has ended.
+                row = await connection.fetchrow(SQL["settled"])
+                assert row is not None
+            self._written, self._before = row["written"], None
+            if row["flushed"] < self._written:
+                # Any next commit flushes it, most likely before the next look.
+                return False
+        if self._written is None:
+            return False
+        if row["flushed"] < self._written:
+            await connection.execute(SQL["flush"])
+        self._written = None
+        self.safe = max(self.safe, self._upto)
+        self._since = None
+        return True
+
+    async def _have_ended(self, connection: "asyncpg.Connection[asyncpg.Record]", before: int) -> bool:
+        """Return whether no transaction of this database with an id before `before` is running. These are two
+        statements, because the second has to see the state after the first has ended.
+        """
+        for statement in ("running", "prepared"):
+            ids = (row["xid"] for row in await connection.fetch(SQL[statement]))
+            if any_precedes(ids, before):
+                return False
+        return True
+
+    async def _open(self) -> "asyncpg.Connection[asyncpg.Record]":
+        if self._connection is None or self._connection.is_closed():
+            self._before = self._written = None
+            settings = {"application_name": self._name, "jit": "off", "synchronous_commit": "on"}
+            self._connection = await asyncpg.connect(
+                self._dsn, server_settings=settings, timeout=10, command_timeout=10
+            )
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection. The next look opens another one."""
+        if self._connection is not None:
+            self._connection.terminate()
+        self._connection = None
+        self._before = self._written = None
+
+
+def any_precedes(ids: Iterable[int], before: int) -> bool:
+    """Return whether one of the transaction ids (lower 32 bits) is before the transaction id `before` (64 bits).
+
+    Transaction ids in use at the same time are less than 2^31 apart.
+    """
+    return any((one - before) & 0xFFFF_FFFF >= 0x8000_0000 for one in ids)

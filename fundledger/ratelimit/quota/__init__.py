@@ -1,0 +1,1 @@
+"""Request quotas: policies, token buckets, and tokens leased from a shared store."""

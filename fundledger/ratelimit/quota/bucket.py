@@ -1,0 +1,169 @@
+"""A rate limit bucket as one worker knows it: leased tokens, uncharged debt, remembered refusals."""
+
+from typing import Final
+
+from fundledger.ratelimit.quota.gcra import State
+from fundledger.ratelimit.quota.policies import Policy
+
+LEASE_S: Final = 0.25
+"""Lifetime of a lease; unspent tokens are then returned."""
+LOW_WATER: Final = 0.2
+SPACE: Final = "fundledger"
+"""Default key prefix in the store. Each service has its own, so a request that passes two services is charged once in
+each."""
+
+
+REMEMBER_S: Final = 1.0
+"""Maximum time that a refusal is cached: other workers may return tokens meanwhile."""
+
+
+class Share:
+    """Local quota of one worker during one store outage: a fraction 1 / `of` of the bucket, with its own GCRA state.
+
+    `spent` counts the tokens taken from it.
+    """
+
+    __slots__ = ("of", "outage", "spent", "state")
+
+    def __init__(self, state: State, of: int, outage: int) -> None:
+        self.state = state
+        self.of = of
+        self.outage = outage
+        self.spent = 0
+
+
+class Bucket:
+    """Local state of one bucket. `leased` is the number of tokens that this worker may use without asking first.
+
+    Half of `leased` may be held (`tokens`); the store deducts these before they are spent. A quarter may be spent as
+    overdraft (`debt`) and is charged within milliseconds. All N workers together therefore admit at most N * leased
+    tokens more than the rate and the burst: tokens deducted before a window and spent in it, tokens spent in it and not
+    yet charged, and tokens charged beyond the burst.
+
+    `asking` tokens and `charging` debt are in a request to the store. `on_credit`: overdraft is allowed, because the
+    bucket was not nearly empty at the store's last reply. `share` is the local quota while the store is away. Times are
+    monotonic seconds.
+    """
+
+    __slots__ = (
+        "answered",
+        "asking",
+        "charging",
+        "credit",
+        "debt",
+        "denied_cost",
+        "denied_until",
+        "dirty",
+        "expires",
+        "hold",
+        "holding",
+        "key",
+        "low",
+        "name",
+        "on_credit",
+        "policy",
+        "remaining",
+        "reset_us",
+        "retry_at",
+        "shadowed",
+        "share",
+        "tokens",
+        "used",
+        "want",
+        "window",
+    )
+
+    def __init__(self, policy: Policy, key: str, leased: int, space: str = SPACE) -> None:
+        self.policy = policy
+        self.name = key
+        self.key = f"{{{space}}}:{policy.name}:{key}"
+        self.tokens = 0
+        self.expires = 0.0
+        self.low = 0
+        self.want = 0
+        self.hold = leased // 2
+        self.credit = leased // 4
+        self.debt = 0
+        self.charging = 0
+        self.asking = 0
+        self.on_credit = self.credit > 0
+        self.dirty = False
+        self.holding = False
+        self.denied_until = 0.0
+        self.denied_cost = 0
+        self.shadowed = policy.shadow
+        self.share: Share | None = None
+        self.retry_at = 0.0
+        self.window = -1
+        self.remaining = policy.rate.burst
+        self.reset_us = 0
+        self.answered = 0.0
+        self.used = 0
+
+    def resize(self, leased: int) -> None:
+        """Set the tokens that this worker may use, after the number of workers changed."""
+        self.hold = leased // 2
+        self.credit = leased // 4
+        self.on_credit = self.on_credit and self.credit > 0
+
+    def change(self, policy: Policy, leased: int) -> None:
+        """Replace the policy."""
+        self.policy = policy
+        self.shadowed = policy.shadow
+        self.resize(leased)
+        self.denied_until = 0.0
+        if self.share is not None:
+            # The fraction was in units of the former rate.
+            self.share.state = (self.share.state[0] + 1, 0)
+
+    def denies(self, cost: int, now: float) -> bool:
+        """Whether a cached refusal covers this cost: at most `cost` tokens were refused, and it has not expired."""
+        return now < self.denied_until and cost >= self.denied_cost
+
+    def has(self, cost: int, now: float) -> bool:
+        """Whether `cost` tokens may be spent without asking the store."""
+        held = self.tokens if now < self.expires else 0
+        return held >= cost or (self.on_credit and self.debt + self.charging + cost - held <= self.credit)
+
+    def take(self, cost: int, now: float) -> None:
+        """Spend held tokens, then overdraft. Requires `has(cost, now)`."""
+        held = min(cost, self.tokens) if now < self.expires else 0
+        self.tokens -= held
+        self.debt += cost - held
+
+    def give_back(self, cost: int) -> None:
+        """Return tokens that were taken and not used. If they are already charged, the debt becomes negative."""
+        self.debt -= cost
+        self.denied_until = 0.0
+
+    def granted(self, tokens: int, now: float) -> None:
+        """Record a lease of `tokens` that the store deducted for this worker."""
+        self.tokens = (self.tokens if now < self.expires else 0) + tokens
+        self.expires = now + LEASE_S
+        self.low = int(self.want * LOW_WATER)
+
+    def answer(self, remaining: int, reset_us: int, now: float) -> None:
+        """Record the store's reply."""
+        self.remaining = remaining
+        self.reset_us = reset_us
+        self.answered = now
+        self.on_credit = self.credit > 0 and remaining > 2 * (self.credit + self.hold)
+
+    def refused(self, cost: int, retry_us: int, now: float) -> None:
+        """Cache a refusal until its retry time. A minimum pause prevents polling for single refilled tokens."""
+        pause_us = min(5_000, self.hold * self.policy.rate.period_us // (4 * self.policy.rate.tokens))
+        self.retry_at = now + max(retry_us, pause_us) / 1e6
+        self.denied_until = min(self.retry_at, now + REMEMBER_S)
+        self.denied_cost = cost
+        self.on_credit = False
+
+    def room(self, now: float) -> int:
+        """Return how many more tokens to lease, beyond the tokens held and requested."""
+        return max(0, self.want - self.asking - (self.tokens if now < self.expires else 0))
+
+    def left(self, now: float) -> int:
+        """Return this worker's estimate of the tokens available now."""
+        rate = self.policy.rate
+        refilled = int((now - self.answered) * 1e6) * rate.tokens // rate.period_us if self.answered else rate.burst
+        have = min(rate.burst, self.remaining + refilled)
+        return max(0, min(rate.burst, have + self.tokens - self.debt - self.charging))

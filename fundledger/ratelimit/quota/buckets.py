@@ -1,0 +1,103 @@
+"""Bounded cache of a worker's rate limit buckets and of the matched policies of each kind of request."""
+
+from collections.abc import Callable
+from typing import Final
+
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.quota.bucket import SPACE, Bucket
+from fundledger.ratelimit.quota.matched import MatchedPolicies
+from fundledger.ratelimit.quota.policies import Kind, Policies, Policy
+
+REMEMBERED: Final = 1 << 15
+"""Maximum number of buckets, and of matched policies, in each of the two generations."""
+IN_USE_MAX: Final = 4 * REMEMBERED
+"""Maximum number of buckets with debt or a local quota that are kept. Beyond it (a long outage under a flood of keys)
+the oldest are dropped."""
+
+_Request = tuple[str, ApiClass, str | None, str | None]
+"""`(caller, class, merchant, account)`."""
+
+
+class Buckets:
+    """Two-generation cache of buckets and of matched policies.
+
+    A use moves an entry from the old generation to the young one. A full young generation becomes the old one. A
+    dropped bucket has no debt and no local quota, so recreating it later changes nothing.
+
+    `tallies` are the admission counters of the matched policies. `clock` returns monotonic seconds. `space` is the key
+    prefix in the store.
+    """
+
+    def __init__(
+        self, policies: Policies, tallies: dict[str, list[int]], clock: Callable[[], float], space: str = SPACE
+    ) -> None:
+        self._policies = policies
+        self._tallies = tallies
+        self._clock = clock
+        self._space = space
+        self._young: dict[str, Bucket] = {}
+        self._old: dict[str, Bucket] = {}
+        self._chains: dict[_Request, MatchedPolicies] = {}
+        self._old_chains: dict[_Request, MatchedPolicies] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def chain(
+        self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None, workers: int
+    ) -> MatchedPolicies:
+        """Return the policies that match such a request, with their buckets, the most general first."""
+        request = (caller, api_class, merchant, account)
+        chain = self._chains.get(request)
+        if chain is not None:
+            return chain
+        if len(self._chains) >= REMEMBERED:
+            self._old_chains, self._chains = self._chains, {}
+        chain = self._old_chains.pop(request, None)
+        if chain is None:
+            keys = {
+                Kind.GLOBAL: "",
+                Kind.CLASS: str(api_class),
+                Kind.CALLER: caller,
+                Kind.MERCHANT: merchant,
+                Kind.ACCOUNT: account,
+            }
+            found = self._policies.matching(api_class, keys)
+            chain = MatchedPolicies(
+                [self._bucket(policy, key, workers) for policy, key in found], api_class, self._tallies
+            )
+        self._chains[request] = chain
+        return chain
+
+    def all(self) -> list[Bucket]:
+        return [*self._young.values(), *self._old.values()]
+
+    def replace(self, policies: Policies, workers: int) -> None:
+        """Replace the policies. Debt and local quota of a bucket are kept where a policy has its name and kind."""
+        by_name = {policy.name: policy for policy in policies.all()}
+        kept: dict[str, Bucket] = {}
+        for bucket in self.all():
+            policy = by_name.get(bucket.policy.name)
+            if policy is not None and policy.kind is bucket.policy.kind and (bucket.debt or bucket.share is not None):
+                bucket.change(policy, policy.leased(workers))
+                kept[f"{policy.name}:{bucket.name}"] = bucket
+        self._policies = policies
+        self._young, self._old, self._chains, self._old_chains = {}, kept, {}, {}
+
+    def _bucket(self, policy: Policy, key: str, workers: int) -> Bucket:
+        name = f"{policy.name}:{key}"
+        bucket = self._young.get(name)
+        if bucket is not None:
+            return bucket
+        bucket = self._old.pop(name, None) or Bucket(policy, key, policy.leased(workers), self._space)
+        if len(self._young) >= REMEMBERED:
+            # Buckets with uncharged debt or a local quota that is not full must be kept.
+            in_use = [(name, bucket) for name, bucket in self._old.items() if self._is_in_use(bucket)]
+            self._old, self._young = {**dict(in_use[-IN_USE_MAX:]), **self._young}, {}
+            # Cached matches would keep spending from dropped buckets, beside the buckets that replace them.
+            self._chains, self._old_chains = {}, {}
+        self._young[name] = bucket
+        return bucket
+
+    def _is_in_use(self, bucket: Bucket) -> bool:
+        return bucket.debt != 0 or (bucket.share is not None and bucket.share.state[0] > self._clock() * 1e6)

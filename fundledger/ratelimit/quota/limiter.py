@@ -1,0 +1,400 @@
+"""Rate limiter of one worker: decides a request from leased tokens, or by one call to the shared store.
+
+`admit` decides immediately wherever local state suffices: leased tokens, overdraft, cached refusals, and every request
+while the store is away. `ask` calls the store for the remaining requests, in one script for all matched policies (for a
+large batch in several): all are charged or none. Each request is counted once: a refusal under the refusing policy, an
+admission under the most specific matched policy.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.quota import fallback
+from fundledger.ratelimit.quota.bucket import SPACE, Bucket
+from fundledger.ratelimit.quota.buckets import Buckets
+from fundledger.ratelimit.quota.leases import Leases
+from fundledger.ratelimit.quota.matched import PENDING, Denied, MatchedPolicies, Pending, request_of
+from fundledger.ratelimit.quota.policies import Policies
+from fundledger.ratelimit.quota.store import Store, StoreAway
+from fundledger.ratelimit.quota.usage import Usage
+from fundledger.ratelimit.stats import Limits, Times
+
+SETTLE_S: Final = 0.02
+EAGER: Final = 8
+"""A bucket with this much overdraft since the last settlement gets a lease."""
+KEYS_AT_ONCE: Final = 64
+"""Maximum number of buckets in one script; the store then takes about as long as a round trip."""
+SETTLED_S: Final = 0.25
+"""Deadline of a settlement. It is long, because no request waits for a settlement."""
+PATIENT_S: Final = 0.05
+"""Deadline of the store call for a request that the local quota would refuse although the store is up."""
+LOCAL_S: Final = 0.1
+"""After a late reply, leased buckets are decided by local quota for this time, instead of calling the store."""
+LOCAL_SHOWN_S: Final = 1.0
+LEASE_COSTS: Final = 4
+"""A request that costs more than 1 / LEASE_COSTS of a lease requests no lease, which would starve other workers."""
+SAMPLE: Final = 16
+"""One in SAMPLE decisions on leased tokens is timed."""
+CLOSED_ATTEMPTS: Final = 10
+"""Store calls for a request that is never admitted uncounted, until the store is known to be away."""
+
+
+class Limiter:
+    """Rate limiter of one worker. Requires running `run` and `store.run` tasks. Not thread-safe.
+
+    `clock` returns monotonic seconds; every `now` is on the same clock. `shadow` changes only the reported mode: the
+    policies themselves are put into shadow mode by `parse`.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        store: Store,
+        counts: Limits,
+        *,
+        shadow: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        space: str = SPACE,
+    ) -> None:
+        self._clock, self._shadow = clock, shadow
+        self.counts = counts
+        self.store = store
+        self.policies = policies
+        self._workers = store.workers
+        self._tallies: dict[str, list[int]] = {}
+        self._buckets = Buckets(policies, self._tallies, clock, space)
+        self._dirty: list[Bucket] = []
+        self._leases = Leases(counts)
+        self._wake = asyncio.Event()
+        self._urgent = False
+        self._until_timed = SAMPLE
+        self._local_until = self._clock() - LOCAL_SHOWN_S
+        self._usage = Usage()
+        self.replace(policies)
+
+    def chain(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> MatchedPolicies:
+        """Return the policies that match such a request. Cached until `replace`, in bounded memory."""
+        return self._buckets.chain(caller, api_class, merchant, account, self.store.workers)
+
+    def admit(self, chain: MatchedPolicies, cost: int, now: float) -> Denied | Pending | None:
+        """Decide from local state. None: admitted and charged. PENDING: call `ask`. Neither waits nor raises.
+
+        `now` is `time.monotonic()`.
+        """
+        for bucket in chain.buckets:
+            if bucket.tokens < cost or now >= bucket.expires:
+                return self._admit_slowly(chain, chain.charges(cost), now)
+        for bucket in chain.buckets:
+            bucket.tokens -= cost
+            if bucket.tokens < bucket.low and not bucket.dirty:
+                self._refill(bucket)
+        chain.tally[0] += 1
+        self._until_timed -= 1
+        if self._until_timed <= 0:
+            self._until_timed = SAMPLE
+            self.counts.decision_s["lease"].observe(self._clock() - now)
+        return None
+
+    def admit_charges(
+        self, chain: MatchedPolicies, charges: "Sequence[tuple[Bucket, int]]", now: float
+    ) -> Denied | Pending | None:
+        """Decide as `admit`, but for these charges instead of one cost for all matched policies."""
+        return self._admit_slowly(chain, charges, now)
+
+    async def ask(
+        self, chain: MatchedPolicies, cost: int, now: float, charges: "Sequence[tuple[Bucket, int]] | None" = None
+    ) -> Denied | None:
+        """Decide by the store where local state does not suffice. None: admitted and charged.
+
+        One call covers all policies and takes at most 5 ms. `charges` replaces `cost` tokens of each bucket, as for a
+        batch of several merchants. Cancelling charges at most the cost of this request.
+        """
+        charges = chain.charges(cost) if charges is None else charges
+        for _ in range(CLOSED_ATTEMPTS if chain.api_class in fallback.CLOSED else 1):
+            verdict = self._admit_slowly(chain, charges, now)
+            if not isinstance(verdict, Pending):
+                return verdict
+            try:
+                return await self._ask_store(chain, charges, now)
+            except StoreAway:
+                if not self.store.breaker.open:
+                    self._local_until = self._clock() + LOCAL_S
+        verdict = self._admit_locally(chain, charges, now, patient=True)
+        if not isinstance(verdict, Pending):
+            return verdict
+        with contextlib.suppress(StoreAway):
+            return await self._ask_store(chain, charges, now, PATIENT_S)
+        verdict = self._admit_locally(chain, charges, now)
+        assert not isinstance(verdict, Pending)
+        return verdict
+
+    async def _ask_store(
+        self, chain: MatchedPolicies, charges: Sequence[tuple[Bucket, int]], now: float, deadline_s: float | None = None
+    ) -> Denied | None:
+        """Decide by the store. Raises StoreAway; as far as this worker knows, nothing is charged then."""
+        held: list[tuple[Bucket, int]] = []
+        asked = []
+        for bucket, cost in charges:
+            if bucket.has(cost, now):
+                bucket.take(cost, now)
+                held.append((bucket, cost))
+                if bucket.debt and not bucket.dirty:
+                    self._refill(bucket)
+            else:
+                bucket.want = bucket.hold if cost * LEASE_COSTS <= bucket.hold else 0
+                asked.append((bucket, cost))
+        source = "strict" if chain.strict else "lease"
+        for at in range(0, len(asked), KEYS_AT_ONCE):
+            some = asked[at : at + KEYS_AT_ONCE]
+            try:
+                admitted, short = await self._decide(some, deadline_s)
+            except BaseException:
+                self._return(held)
+                raise
+            if not admitted:
+                self._return(held)
+            for bucket in short:
+                if not bucket.shadowed:
+                    return self._denied(chain, bucket, source, bucket.retry_at - self._clock(), now)
+                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny {source}", 1)
+            held += [charge for charge in some if charge[0] not in short]
+        if source == "lease":
+            chain.tally[0] += 1
+        elif chain.counted:
+            self._count(f"{chain.allow_key} {source}", 1)
+        self.counts.decision_s["strict"].observe(self._clock() - now)
+        return None
+
+    def _admit_slowly(
+        self, chain: MatchedPolicies, charges: Sequence[tuple[Bucket, int]], now: float
+    ) -> "Denied | Pending | None":
+        if self.store.breaker.open:
+            return self._admit_locally(chain, charges, now)
+        passed = []
+        for bucket, cost in charges:
+            if bucket.share is not None and bucket.share.spent:
+                fallback.rejoin(bucket, int(now * 1e6))
+            if not bucket.denies(cost, now):
+                continue
+            self._usage.demanded(bucket, cost, now)
+            if not bucket.shadowed:
+                return self._denied(chain, bucket, "denycache", bucket.retry_at - now, now)
+            passed.append(bucket)
+        for bucket, cost in charges:
+            if not bucket.has(cost, now) and bucket not in passed:
+                if now >= self._local_until or chain.api_class in fallback.CLOSED or chain.strict:
+                    return PENDING
+                is_leased = all(bucket.hold for bucket, _ in charges)
+                return self._admit_locally(chain, charges, now, patient=True) if is_leased else PENDING
+        for bucket, cost in charges:
+            if bucket in passed:
+                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny denycache", 1)
+                continue
+            bucket.take(cost, now)
+            if not bucket.dirty and (bucket.debt or bucket.tokens < bucket.low):
+                self._refill(bucket)
+        chain.tally[0] += 1
+        self.counts.decision_s["lease"].observe(self._clock() - now)
+        return None
+
+    def _return(self, held: Sequence[tuple[Bucket, int]]) -> None:
+        for bucket, cost in held:
+            bucket.give_back(cost)
+            if not bucket.dirty:
+                self._refill(bucket)
+
+    def give_back(self, chain: MatchedPolicies, cost: int) -> None:
+        """Return the tokens of an admitted request that was a replay answered from its record, or was shed.
+
+        Call it at most once for each admission, with at most its cost. While the store is away nothing is returned.
+        """
+        self.give_back_charges(chain.charges(cost))
+
+    def give_back_charges(self, charges: Sequence[tuple[Bucket, int]]) -> None:
+        """Return the tokens of an admitted request, with its charge to each bucket; see `give_back`."""
+        if not self.store.breaker.open:
+            self._return([charge for charge in charges if not charge[0].shadowed])
+
+    async def peek(self, chain: MatchedPolicies) -> list[tuple[int, int]]:
+        """Return `(available tokens, us until full)` of each matched bucket. Charges nothing. Raises StoreAway."""
+        nothing = [0] * len(chain.buckets)
+        reply = await self.store.decide(*request_of(chain.charges(0), nothing, nothing), lambda _: None)
+        return [(reply[i * 4 + 2], reply[i * 4 + 4]) for i in range(len(chain.buckets))]
+
+    def replace(self, policies: Policies) -> None:
+        """Replace the policies. Held tokens are returned; spent tokens are still charged."""
+        for bucket in self._buckets.all():
+            if bucket.tokens:
+                self._leases.count(bucket, "returned", bucket.tokens)
+                bucket.give_back(bucket.tokens)
+                bucket.tokens = 0
+            if bucket.debt and not bucket.dirty:
+                self._refill(bucket)
+        self._buckets.replace(policies, self._workers)
+        self.policies = policies
+        self.counts.version = policies.version
+        self.counts.policies = {p.name: (p.rate.per_second, p.rate.burst) for p in policies.all()}
+        for source in ("lease", "strict", "denycache", "fallback"):
+            self.counts.decision_s.setdefault(source, Times())
+
+    def counted(self) -> Limits:
+        """Return the counters, brought up to date."""
+        counts = self.counts
+        counts.decisions |= {f"{key} lease": tally[0] for key, tally in self._tallies.items() if tally[0]}
+        self._leases.settle_counts([policy.name for policy in self.policies.all()])
+        counts.utilization = self._usage.top(self._clock())
+        away = self.store.away_since
+        is_local = self._clock() < self._local_until + LOCAL_SHOWN_S
+        counts.mode = (
+            "fallback" if away is not None else "local" if is_local else "shadow" if self._shadow else "normal"
+        )
+        counts.fallback_s = 0.0 if away is None else self._clock() - away
+        return counts
+
+    async def run(self) -> None:
+        """Charge spent tokens, refill leases before they run out, and return unspent tokens, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._dirty:
+                self._wake.clear()
+                timer = loop.call_later(0.1, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
+            if not self._urgent:
+                await asyncio.sleep(SETTLE_S)
+            self._urgent = False
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Charge, lease and return the tokens that are due now."""
+        self._expire(self._clock())
+        dirty, self._dirty = self._dirty, []
+        for at in range(0, len(dirty), KEYS_AT_ONCE):
+            await self._settle(dirty[at : at + KEYS_AT_ONCE])
+
+    async def _settle(self, buckets: list[Bucket]) -> None:
+        for bucket in buckets:
+            bucket.dirty = False
+            eager = bucket.low > 0 or bucket.debt >= EAGER or bucket.debt * 4 > bucket.credit
+            bucket.want = min(bucket.hold, max(2 * bucket.want, 4 * bucket.debt)) if eager and bucket.debt >= 0 else 0
+        with contextlib.suppress(StoreAway):
+            await self._decide([(bucket, 0) for bucket in buckets], SETTLED_S)
+
+    async def _decide(
+        self, asked: Sequence[tuple[Bucket, int]], deadline_s: float | None = None
+    ) -> tuple[bool, list[Bucket]]:
+        """Request tokens and a lease of each bucket. Return `(admitted, buckets short of tokens)`. Raises StoreAway."""
+        now = self._clock()
+        rooms = [bucket.room(now) for bucket, _ in asked]
+        debts = [bucket.debt for bucket, _ in asked]
+        for (bucket, _), room in zip(asked, rooms, strict=True):
+            bucket.charging += bucket.debt
+            bucket.asking += room
+            bucket.debt = 0
+
+        def late(reply: list[int] | None) -> None:
+            self._answered_late(asked, debts, rooms, reply)
+
+        reply = await self.store.decide(*request_of(asked, debts, rooms), late, deadline_s)
+        for (bucket, _), debt, room in zip(asked, debts, rooms, strict=True):
+            bucket.charging -= debt
+            bucket.asking -= room
+        now = self._clock()
+        short = []
+        for i, (bucket, cost) in enumerate(asked):
+            granted, remaining, retry_us, reset_us = reply[i * 4 + 1 : i * 4 + 5]
+            self._usage.demanded(bucket, granted + debts[i] + (asked[i][1] if retry_us else 0), now)
+            bucket.answer(remaining, reset_us, now)
+            if granted > cost:
+                self._leases.hold(bucket, granted - cost, now)
+            if retry_us:
+                bucket.refused(cost, retry_us, now)
+                short.append(bucket)
+        return reply[0] == 1, short
+
+    def _answered_late(
+        self,
+        asked: Sequence[tuple[Bucket, int]],
+        debts: Sequence[int],
+        rooms: Sequence[int],
+        reply: list[int] | None,
+    ) -> None:
+        """Process a reply that no request waits for: hold granted tokens, restore debt that may not be charged."""
+        now = self._clock()
+        for i, (bucket, _) in enumerate(asked):
+            bucket.charging -= debts[i]
+            bucket.asking -= rooms[i]
+            if reply is None:
+                bucket.debt += debts[i]
+                if debts[i] and not bucket.dirty and not self.store.breaker.open:
+                    self._refill(bucket)
+                continue
+            granted, remaining, _, reset_us = reply[i * 4 + 1 : i * 4 + 5]
+            bucket.answer(remaining, reset_us, now)
+            if granted:
+                self._leases.hold(bucket, granted, now)
+
+    def _admit_locally(
+        self, chain: MatchedPolicies, charges: Sequence[tuple[Bucket, int]], now: float, *, patient: bool = False
+    ) -> Denied | Pending | None:
+        """Decide by the local quota. `patient`: return PENDING instead of a refusal unless the breaker is open."""
+        if not charges:
+            chain.tally[0] += 1
+            return None
+        if chain.api_class in fallback.CLOSED:
+            return self._denied(chain, charges[-1][0], "fallback", 1.0, now, closed=True)
+        is_away = self.store.breaker.open
+        outage = self.store.outages
+        _, grants = fallback.take(charges, chain.api_class, self.store.workers, outage, int(now * 1e6))
+        for (bucket, cost), grant in zip(charges, grants, strict=True):
+            if is_away or (grant.retry_us and not patient):
+                self._usage.demanded(bucket, cost, now)
+            if grant.retry_us and bucket.shadowed:
+                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny fallback", 1)
+            elif grant.retry_us:
+                if patient and not is_away:
+                    return PENDING
+                return self._denied(chain, bucket, "fallback", grant.retry_us / 1e6, now)
+        for bucket, cost in charges:
+            if not is_away and bucket.share is not None:
+                # The store is up and one reply was late: charge the store immediately.
+                bucket.share.spent -= cost
+                bucket.debt += cost
+                if not bucket.dirty:
+                    self._refill(bucket)
+        if chain.counted:
+            self._count(f"{chain.allow_key} fallback", 1)
+        self.counts.decision_s["fallback"].observe(self._clock() - now)
+        return None
+
+    def _denied(
+        self, chain: MatchedPolicies, bucket: Bucket, source: str, retry_s: float, now: float, *, closed: bool = False
+    ) -> Denied:
+        self._count(f"{bucket.policy.name} {chain.api_class} deny {source}", 1)
+        self.counts.decision_s["strict" if source == "lease" else source].observe(self._clock() - now)
+        return Denied(bucket.policy, source, max(0.0, retry_s), closed)
+
+    def _refill(self, bucket: Bucket) -> None:
+        bucket.dirty = True
+        if bucket.tokens < bucket.low:
+            self._urgent = True
+        if not self._dirty:
+            self._wake.set()
+        self._dirty.append(bucket)
+
+    def _expire(self, now: float) -> None:
+        """Return or expire unspent leases, and resize the buckets if the number of workers changed."""
+        for bucket in self._leases.expire(now):
+            if not bucket.dirty:
+                self._refill(bucket)
+        if self.store.workers != self._workers:
+            self._workers = self.store.workers
+            for bucket in self._buckets.all():
+                bucket.resize(bucket.policy.leased(self._workers))
+
+    def _count(self, key: str, count: int) -> None:
+        self.counts.decisions[key] = self.counts.decisions.get(key, 0) + count

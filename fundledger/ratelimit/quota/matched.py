@@ -1,0 +1,152 @@
+"""Matched rate limit policies of one kind of request, and the RateLimit headers of its responses."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from fundledger.ratelimit.classes import ApiClass
+from fundledger.ratelimit.quota.bucket import Bucket
+from fundledger.ratelimit.quota.policies import Policy
+
+TELL_S = 0.05
+PRECISE_BELOW = 1000
+"""Headers with more tokens left than this may be up to `TELL_S` old."""
+
+
+class Pending:
+    """Marker type: local state does not suffice, call `Limiter.ask`."""
+
+
+PENDING: Final = Pending()
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """Refusal by a policy. `source` is lease, strict, denycache or fallback.
+
+    A retry within `retry_s` seconds is certainly refused. `closed`: the caller's quota is not the reason; the limiter
+    cannot count, and requests of this class are not admitted uncounted.
+    """
+
+    policy: Policy
+    source: str
+    retry_s: float
+    closed: bool = False
+
+
+class Told(msgspec.Struct, frozen=True):
+    """RateLimit headers of one response: by name, and as bytes on the wire."""
+
+    headers: dict[str, str]
+    raw: bytes
+
+
+class MatchedPolicies:
+    """Buckets of the policies that match one caller, class, merchant and account; the most general first.
+
+    `tally[0]` counts admissions and is shared by all instances with the same `allow_key`. Without `tallies`, the
+    request is part of one that is counted elsewhere (`counted` is False). `headers` and `raw` (the same as wire bytes)
+    are cached by `told` until `told_until` (monotonic s).
+    """
+
+    __slots__ = (
+        "allow_key",
+        "api_class",
+        "buckets",
+        "counted",
+        "headers",
+        "policy_header",
+        "raw",
+        "strict",
+        "tally",
+        "told_until",
+    )
+
+    def __init__(self, buckets: list[Bucket], api_class: ApiClass, tallies: dict[str, list[int]] | None) -> None:
+        self.buckets = buckets
+        self.api_class = api_class
+        self.strict = any(bucket.hold == 0 for bucket in buckets)
+        self.headers: dict[str, str] = {}
+        self.raw = b""
+        self.told_until = 0.0
+        self.policy_header = ", ".join(f'"{b.policy.name}";{quota_of(b.policy)}' for b in buckets)
+        self.allow_key = f"{buckets[-1].policy.name if buckets else 'none'} {api_class} allow"
+        self.counted = tallies is not None
+        self.tally = [0] if tallies is None else tallies.setdefault(self.allow_key, [0])
+
+    def charges(self, cost: int) -> list[tuple[Bucket, int]]:
+        """Return a charge of `cost` tokens for each bucket."""
+        return [(bucket, cost) for bucket in self.buckets]
+
+    def told(self, now: float) -> dict[str, str]:
+        """Return `RateLimit-Policy`, and `RateLimit` of the policy nearest to its limit: `r` tokens, the next in `t` s.
+
+        An estimate of this worker, without a store call. Empty where no policy matches. Source:
+        draft-ietf-httpapi-ratelimit-headers-11, structured fields (RFC 9651).
+        """
+        if now < self.told_until:
+            return self.headers
+        least, left = self._nearest(now)
+        if least is None:
+            return self.headers
+        told = _told(self.policy_header, least.policy, left, _more_in(least.policy, left))
+        self.headers, self.raw = told.headers, told.raw
+        self.told_until = now + TELL_S if left > PRECISE_BELOW else now
+        return self.headers
+
+    def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> Told | None:
+        """Return the headers of a refusal of `cost` tokens by `policy`, with `t` at most `wait_s` (`Retry-After`)."""
+        if policy is None:
+            least, left = self._nearest(now)
+            return (
+                _told(self.policy_header, least.policy, left, min(wait_s, _more_in(least.policy, left)))
+                if least
+                else None
+            )
+        have = max((b.left(now) for b in self.buckets if b.policy is policy), default=0)
+        header = self.policy_header
+        if all(bucket.policy is not policy for bucket in self.buckets):
+            # The refusing policy matched only one voucher of a batch.
+            header = ", ".join(filter(None, (header, f'"{policy.name}";{quota_of(policy)}')))
+        left = min(have, cost - 1)
+        return _told(header, policy, left, min(wait_s, _more_in(policy, left)))
+
+    def _nearest(self, now: float) -> tuple[Bucket | None, int]:
+        """Return the bucket with the smallest remaining fraction, and its remaining tokens."""
+        least, left = None, 0
+        share = math.inf
+        for bucket in self.buckets:
+            have = bucket.left(now)
+            if have / bucket.policy.rate.burst <= share:
+                share, least, left = have / bucket.policy.rate.burst, bucket, have
+        return least, left
+
+
+def _more_in(policy: Policy, left: int) -> int:
+    """Return the whole seconds until the next token at the latest; 0 for a full bucket."""
+    return math.ceil(1 / policy.rate.per_second) if left < policy.rate.burst else 0
+
+
+def _told(policies: str, of: Policy, left: int, seconds: int) -> Told:
+    headers = {"RateLimit-Policy": policies, "RateLimit": f'"{of.name}";r={left};t={seconds}'}
+    return Told(headers, "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode())
+
+
+def quota_of(policy: Policy) -> str:
+    """Return `q=..;w=..` for RateLimit-Policy: `w` is the refill time of the burst in whole seconds, `q` its tokens."""
+    rate = policy.rate
+    seconds = max(1, math.ceil(rate.burst / rate.per_second))
+    return f"q={rate.tokens * seconds * 1_000_000 // rate.period_us};w={seconds}"
+
+
+def request_of(
+    asked: Sequence[tuple[Bucket, int]], debts: Sequence[int], rooms: Sequence[int]
+) -> tuple[list[str], list[int]]:
+    """Return the keys and arguments of decide.lua: for each bucket at least `cost` tokens, and at most `room` more."""
+    arguments: list[int] = []
+    for (bucket, cost), debt, room in zip(asked, debts, rooms, strict=True):
+        rate = bucket.policy.rate
+        most = cost + room
+        arguments += (rate.tokens, rate.period_us, rate.burst, rate.ceiling, debt, cost, most, int(bucket.shadowed))
+    return [bucket.key for bucket, _ in asked], arguments

@@ -1,0 +1,1 @@
+"""Load shedding: concurrency limits, fair shares and shed levels, which reject requests under overload."""

@@ -1,0 +1,256 @@
+"""Adaptive concurrency limit of one request class, derived from latency and throughput.
+
+Latency alone does not distinguish overload from a slow database. A group commit has latency without a queue, and if a
+commit takes 50 ms longer, fewer requests in flight are not answered sooner. Little's law distinguishes the two. In a
+queue the latency is proportional to the requests in flight, and halving them costs no throughput. If the work itself is
+slow, half the requests in flight give half the throughput at the same latency. `Queueing` compares these.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
+from fundledger.ratelimit.shedding.fairness import Shares
+
+LIMIT_MIN: Final = 2
+SAMPLES_MIN: Final = 10
+"""Minimum number of samples of a mean: a window lasts until it has them."""
+CUT: Final = 0.9
+GROWTH: Final = 25
+"""A limit grows by 1 / GROWTH of itself (4 %), at least by 1."""
+QUIET: Final = 8
+QUIET_WINDOWS: Final = 10
+"""A class with at most QUIET requests in flight in each of QUIET_WINDOWS windows has no queue of its own."""
+BASELINES: Final = 8
+"""The target in baselines: a commit that waits for the previous one takes two, the rest allows for variation."""
+BASELINES_MIN: Final = 3
+"""Minimum target in baselines. A class grows below half of its target, which must exceed its unqueued latency."""
+TARGETS: Final = 5
+"""Maximum target in multiples of the configured target, however slow the database (exception: `Gate.close`)."""
+DROPPED_TARGETS: Final = 10
+"""Latency, in targets, that a lost request counts as: one lost request in ten is overload."""
+RATE: Final = 0.3
+"""Weight of the last window in the average rate: a window contains zero, one or two batches."""
+FORGET: Final = 0.8
+"""Decay of the recent latency with each window without answers."""
+ALONE_S: Final = 1.0
+"""Latency samples after this time (or the target) without arrivals are ignored: they say nothing about queueing."""
+SLOW: Final = 0.5
+"""Minimum unqueued part of the latency that is believed: smaller values are noise of the rates."""
+
+
+class Gate:
+    """Concurrency limiter of one class: requests in flight, the limit, and the latencies of the current window.
+
+    `mean_s`, `used` and `target_s` are of the last window; `mean_s` is None if too few requests ended. The baseline is
+    the latency of a request without queueing. It falls with the means of windows and rises only on evidence: a baseline
+    that followed the latency would adapt to an hour of overload.
+    """
+
+    __slots__ = (
+        "_baseline_s",
+        "_calm",
+        "_rated",
+        "_rated_s",
+        "_unanswered",
+        "api_class",
+        "critical",
+        "ended",
+        "full",
+        "in_flight",
+        "in_flight_max",
+        "lent",
+        "limit",
+        "lost_s",
+        "mean_s",
+        "quiet",
+        "rank",
+        "rate",
+        "recent_s",
+        "room",
+        "shares",
+        "shed",
+        "start",
+        "target_s",
+        "total_s",
+        "used",
+        "window_ended",
+        "window_s",
+    )
+
+    def __init__(self, api_class: ApiClass, target_s: float, start: int, room: int) -> None:
+        self.api_class = api_class
+        self.rank = RANKS[api_class]
+        self.critical = api_class in CRITICAL
+        self.shares = Shares()
+        self.shed = {"concurrency": 0, "fleet": 0, "worker": 0, "deadline": 0}
+        self.start = start
+        self.in_flight = self.in_flight_max = self.used = self.ended = 0
+        self.window_ended = self.quiet = self._rated = self._unanswered = 0
+        self.rate = self._rated_s = 0.0
+        self.total_s = self.recent_s = self.window_s = 0.0
+        self.mean_s: float | None = None
+        self.target_s = target_s
+        self.lost_s = DROPPED_TARGETS * target_s
+        self.room = room
+        self.full = False
+        self._calm = True
+        self._baseline_s = 0.0
+        self._set(start)
+
+    def answered(self) -> int:
+        """Return the number of requests that ended since the last tick, which may be too few for a mean."""
+        return self.ended - self._rated
+
+    def close(self, silent_s: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
+        """End the window, if enough requests ended in it. `silent_s`: see `Silence`.
+
+        The target is BASELINES times the baseline, at least `target_s` and at most TARGETS times `target_s`. The upper
+        bound is at least BASELINES_MIN baselines: otherwise a class that always takes seconds would count as overload.
+        """
+        ended, answered, self.used = self.ended, self.answered(), self.in_flight_max
+        self.mean_s = None
+        self.quiet = self.quiet + 1 if self.used <= QUIET else 0
+        self.window_ended, self.window_s = 0, 0.0
+        self.rate += (RATE if self.rate else 1.0) * (answered / elapsed_s - self.rate)
+        if answered:
+            self.recent_s = (self.total_s - self._rated_s) / answered
+            self._unanswered = 0
+        else:
+            # Requests rejected for their deadline are no samples: without decay, none would ever be admitted again.
+            self.recent_s *= FORGET
+            self._unanswered += 1
+            if silent_s > self.target_s and self.in_flight > 1:
+                self.mean_s = self.recent_s = silent_s
+        self._rated, self._rated_s = ended, self.total_s
+        if ended >= SAMPLES_MIN:
+            self.mean_s = self.total_s / ended + lag_s
+            self._baseline_s += 0.1 * min(0.0, self.mean_s - self._baseline_s)
+            self.window_ended, self.window_s = ended, self.total_s
+            self._restart()
+        self.in_flight_max = self.in_flight
+        self.shares.window(was_full=self.full)
+        self.full = False
+        self.lent = int(self.shares.lent * self.limit)
+        longest_s = max(TARGETS * target_s, BASELINES_MIN * self._baseline_s)
+        self.target_s = max(target_s, min(BASELINES * self._baseline_s, longest_s))
+        if self.mean_s is not None:
+            self._calm = self.mean_s < self.target_s / 2
+        elif not self.used or (self._unanswered >= QUIET_WINDOWS and not silent_s):
+            self._calm = True
+
+    def is_over(self) -> bool:
+        return self.mean_s is not None and self.mean_s > self.target_s
+
+    def is_calm(self) -> bool:
+        """Whether the last known latency was below half of the target, or only hanging requests are in flight since."""
+        return self._calm
+
+    def learn(self, part: float) -> None:
+        """Raise the baseline to `part` of the last window's mean, the part that was not queueing."""
+        if self.mean_s is not None:
+            self._baseline_s = max(self._baseline_s, part * self.mean_s)
+
+    def excess(self) -> float:
+        """Return the requests in flight beyond the number that ends within the target at the present rate."""
+        return max(0.0, self.in_flight - self.rate * self.target_s)
+
+    def cut(self, excess: float) -> float:
+        """Lower the limit by `excess` requests, at least by a tenth. Return the reduction.
+
+        The reduction starts from the used part of the limit: a limit far above it would take seconds to have an effect.
+        """
+        before = min(self.limit, self.used)
+        self._set(max(LIMIT_MIN, min(self.limit, int(min(CUT * before, before - excess)))))
+        return max(0.0, before - self.limit)
+
+    def grow(self) -> None:
+        self._set(min(self.room, self.limit + max(1, self.limit // GROWTH)))
+
+    def settle(self) -> None:
+        """Lower an unused limit towards 1.5 times its use, not below the start. This rejects no request."""
+        wanted = max(self.start, self.used * 3 // 2)
+        if wanted < self.limit:
+            self._set(max(wanted, self.limit - max(1, self.limit // GROWTH)))
+
+    def shut(self) -> None:
+        self._set(LIMIT_MIN)
+
+    def reopen(self) -> None:
+        """Admit again, from the floor, without the latencies of the overload."""
+        self._set(LIMIT_MIN)
+        self.recent_s = 0.0
+        self._restart()
+
+    def _restart(self) -> None:
+        self.ended = self._rated = 0
+        self.total_s = self._rated_s = 0.0
+
+    def _set(self, limit: int) -> None:
+        self.limit = limit
+        self.lent = int(self.shares.lent * limit)
+
+
+class Silence:
+    """Time during which requests that share a resource (of one or several classes) arrived and none was answered.
+
+    It requires SAMPLES_MIN requests in flight and continuing arrivals. A single request may wait for its own client,
+    and a burst of simultaneous requests proves nothing. A pause in the arrivals resets it.
+    """
+
+    __slots__ = ("_asked_at", "_gates", "_in_flight", "_since")
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self._gates = gates
+        self._in_flight = 0
+        self._since = self._asked_at = 0.0
+
+    def window(self, now: float, target_s: float) -> float:
+        """Return the silence in seconds; 0 if it does not count. Call it before `Gate.close` ends the window."""
+        before, self._in_flight = self._in_flight, sum([gate.in_flight for gate in self._gates])
+        if self._in_flight > before or any(gate.full for gate in self._gates):
+            self._asked_at = now
+        alone = now - self._asked_at > max(target_s, ALONE_S)
+        if alone or not before or any(gate.answered() for gate in self._gates):
+            self._since = now
+        return max(0.0, self._asked_at - self._since) if self._in_flight >= SAMPLES_MIN else 0.0
+
+
+class Queueing:
+    """Distinction of queueing from slow work, by the throughput (1/s) and the requests in flight (Little's law).
+
+    Both are computed from ended requests, so they are consistent even if the latency lags behind.
+    """
+
+    __slots__ = ("_in_flight", "_peak", "_peak_rate", "_rate")
+
+    def __init__(self) -> None:
+        self._rate = self._in_flight = self._peak = self._peak_rate = 0.0
+
+    def window(self, ended: int, total_s: float, elapsed_s: float) -> None:
+        """Update the averages over about half a second: a window contains zero, one or two batches."""
+        weight = min(1.0, 2 * elapsed_s)
+        self._rate += weight * (ended / elapsed_s - self._rate)
+        self._in_flight += weight * (total_s / elapsed_s - self._in_flight)
+
+    def calm(self) -> None:
+        self._peak = 0.0
+
+    def watch(self) -> None:
+        """Record the peak of the requests in flight. Call it while the latency is too high."""
+        if self._in_flight >= self._peak:
+            self.restart()
+
+    def restart(self) -> None:
+        self._peak, self._peak_rate = self._in_flight, self._rate
+
+    def unqueued(self) -> float | None:
+        """Return the part of the latency that is not queueing, 0 to 1.
+
+        None until the requests in flight have halved since the peak, or if there was no peak since `calm`. The line
+        through (in flight, latency) at the peak and now meets zero in flight at the latency of the work.
+        """
+        if not self._peak or not self._peak_rate or self._in_flight > self._peak / 2:
+            return None
+        lost_rate = max(0.0, self._peak_rate - self._rate)
+        return min(1.0, self._peak / self._peak_rate * lost_rate / (self._peak - self._in_flight))

@@ -1,0 +1,57 @@
+"""Fair shares of a class's concurrency limit among merchants, enforced when the limit is nearly used up."""
+
+from typing import Final
+
+SHARE_MIN: Final = 2
+"""Minimum share in requests: one in the current batch and one waiting for the next."""
+SPREADS: Final = 2.5
+"""Tolerance above the share in standard deviations; the deviation of random arrivals is the root of their mean."""
+LENT: Final = 0.6
+"""Part of the limit that is admitted without a check of shares; the rest stays free for other merchants."""
+LENT_AGAIN: Final = 0.001
+"""Growth of that part with each window, after a request found the class full and the part was set to 0."""
+
+
+class Shares:
+    """Requests in flight of one class by merchant. Memory is proportional to the requests in flight."""
+
+    __slots__ = ("_active", "_held", "_peak", "lent")
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._active = self._peak = 1
+        self.lent = LENT
+
+    def enter(self, merchant: str) -> None:
+        held = self._held
+        held[merchant] = held.get(merchant, 0) + 1
+        if len(held) > self._peak:  # noqa: PLR1730, on the path of each payment, where a call costs three times as much
+            self._peak = len(held)
+
+    def leave(self, merchant: str) -> None:
+        held = self._held
+        assert merchant in held, "a request left that never entered"
+        count = held[merchant] - 1
+        if count:
+            held[merchant] = count
+        else:
+            del held[merchant]
+
+    def is_spent(self, merchant: str, limit: int) -> bool:
+        """Whether a merchant holds more than its fair share: the limit divided by the number of active merchants.
+
+        Called if more than `lent` of the limit is used. Active merchants are counted over a window: just after a batch
+        is answered hardly any has requests in flight, and the first to return would get the whole limit.
+        """
+        count = self._held.get(merchant, 0)
+        share = max(SHARE_MIN, limit / max(self._active, self._peak))
+        return count > share and (count - share) ** 2 > SPREADS * SPREADS * share
+
+    def window(self, *, was_full: bool) -> None:
+        """End a window. `was_full`: a request was rejected in it because the class was full."""
+        self.lent = 0.0 if was_full else min(LENT, self.lent + LENT_AGAIN)
+        self._active, self._peak = self._peak, max(1, len(self._held))
+
+    def merchants(self) -> int:
+        """Return the number of merchants with requests in flight."""
+        return len(self._held)

@@ -1,0 +1,289 @@
+"""Load shedder of one worker: rejects the lowest ranks first, and merchants only beyond their fair share.
+
+Pure and synchronous: call `enter` and `leave` around each request, `tick` about ten times a second. See ADR 17.
+"""
+
+from typing import Final
+
+from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
+from fundledger.ratelimit.shedding.concurrency import LIMIT_MIN, QUIET_WINDOWS, SLOW, Gate, Queueing, Silence
+from fundledger.ratelimit.shedding.level import LOWER_S, ShedLevel
+from fundledger.ratelimit.stats import Shed
+
+WINDOW_S: Final = 0.1
+ROOM: Final = (1.0, 0.8, 0.75, 0.7, 0.65, 0.6)
+"""Maximum part of `concurrency_max` in flight at which a rank is admitted, by rank. Throughput is shared in proportion
+to the requests in flight: the fifth that other ranks may not use is left for the critical classes."""
+LANES: Final = CRITICAL | {ApiClass.PAYMENT}
+"""Classes that share the lanes; a queue is visible only in all of them together."""
+HELPLESS_S: Final = 1.0
+"""The critical classes are throttled after this time in which no lower rank could be throttled further."""
+HELPLESS_LATENCIES: Final = 3
+"""The same time in latencies: requests admitted earlier need one to end, and those queued behind them another."""
+LOWEST: Final = max(RANKS.values())
+IDLE: Final = 8
+"""A worker with at most IDLE requests in flight has no queue: the machine or the database was slow."""
+
+
+class Shedder:
+    """Admission by load, derived from the latencies of earlier requests.
+
+    Each class has a concurrency limit (`concurrency.Gate`). If a class exceeds its target latency, the lowest active
+    rank is throttled that is not more important than the class and above its floor. Classes share the same lanes, so
+    the load must be reduced where it is least important, not where the latency appears. The critical classes are
+    throttled if no other class was admitted. Classes that are not throttled grow as needed.
+
+    The shed level (`level.ShedLevel`) rejects whole ranks if the load is still too high with the ranks at their floors.
+    """
+
+    __slots__ = (
+        "_by_rank",
+        "_gates",
+        "_helpless_s",
+        "_in_flight",
+        "_level",
+        "_on",
+        "_queueing",
+        "_rank_max",
+        "_shut_out",
+        "_silences",
+        "_target_s",
+        "_ticked_at",
+        "_turned_away",
+    )
+
+    def __init__(self, target_s: float = 0.1, concurrency_max: int = 4000, on: bool = True) -> None:
+        self._target_s = target_s
+        self._on = on
+        self._gates = {
+            api_class: Gate(api_class, target_s, _start(rank, concurrency_max), int(ROOM[rank] * concurrency_max))
+            for api_class, rank in RANKS.items()
+        }
+        self._by_rank = [[g for g in self._gates.values() if g.rank == rank] for rank in range(LOWEST + 1)]
+        self._level = ShedLevel(LOWEST)
+        gates = list(self._gates.values())
+        lanes = [gate for gate in gates if gate.api_class in LANES]
+        self._queueing = [(Queueing(), lanes), (Queueing(), gates)]
+        self._silences = [(Silence(of), of) for of in [lanes, *([gate] for gate in gates if gate not in lanes)]]
+        self._rank_max = LOWEST
+        self._in_flight = 0
+        self._helpless_s = 0.0
+        self._ticked_at: float | None = None
+        self._shut_out = self._turned_away = 0
+
+    @property
+    def level(self) -> int:
+        """Return the shed level: the n lowest ranks are rejected while any other request is in flight.
+
+        The critical classes are never rejected by the level.
+        """
+        return self._level.level
+
+    def enter(
+        self,
+        api_class: ApiClass,
+        merchant: str | None,
+        now: float,  # noqa: ARG002, callers have it, and replacements in tests may decide by it
+        budget_s: float | None = None,
+    ) -> str | None:
+        """Admit a request, or return the reason for its rejection.
+
+        After None, call `leave` once with the same class and merchant. The reasons are:
+
+        - "worker": the shed level rejects the rank, and another request is in flight.
+        - "deadline": the remaining time (`budget_s`) is used up, or more than half of it would be spent waiting.
+        - "fleet": the worker's requests in flight leave no room for this rank.
+        - "concurrency": the class is at its limit, or the merchant exceeds its fair share.
+
+        `now` is in monotonic seconds. Without a merchant, shares are not checked.
+        """
+        gate = self._gates[api_class]
+        in_flight = gate.in_flight
+        if self._on:
+            reason = None
+            if gate.rank > self._rank_max and self._in_flight:
+                reason = "worker"
+            elif budget_s is not None and (budget_s <= 0.0 or gate.recent_s > 0.5 * budget_s):
+                reason = "deadline"
+            elif self._in_flight >= gate.room:
+                reason = "fleet"
+            elif in_flight >= gate.limit:
+                reason = "concurrency"
+                gate.full = True
+            elif in_flight >= gate.lent and merchant is not None and gate.shares.is_spent(merchant, gate.limit):
+                reason = "concurrency"
+            if reason is not None:
+                gate.shed[reason] += 1
+                return reason
+        in_flight += 1
+        gate.in_flight = in_flight
+        if in_flight > gate.in_flight_max:  # noqa: PLR1730, as in `fairness`
+            gate.in_flight_max = in_flight
+        self._in_flight += 1
+        if merchant is not None:
+            gate.shares.enter(merchant)
+        return None
+
+    def leave(self, api_class: ApiClass, merchant: str | None, seconds: float, *, dropped: bool = False) -> None:
+        """Record the end of an admitted request, `seconds` after it was read. `dropped`: by a server fault or timeout.
+
+        Not for rejected requests: the speed of a rejection says nothing about the load.
+        """
+        gate = self._gates[api_class]
+        assert gate.in_flight > 0, "a request left that never entered"
+        if merchant is not None:
+            gate.shares.leave(merchant)
+        gate.in_flight -= 1
+        self._in_flight -= 1
+        gate.ended += 1
+        gate.total_s += max(seconds, gate.lost_s) if dropped else seconds
+
+    def tick(self, now: float, loop_lag_s: float) -> None:
+        """End a window, about every 100 ms; a call within half of that has no effect. `loop_lag_s`: event loop lag.
+
+        A window in which the worker was idle lowers no limit and does not raise the level.
+        """
+        if not self._on:
+            return
+        if self._ticked_at is None:
+            self._ticked_at = now
+            return
+        elapsed_s = now - self._ticked_at
+        if elapsed_s < WINDOW_S / 2:
+            return
+        self._ticked_at = now
+        idle = self._is_idle()
+        if idle:
+            loop_lag_s = 0.0
+        for silence, gates in self._silences:
+            silent_s = silence.window(now, self._target_s)
+            for gate in gates:
+                gate.close(silent_s, elapsed_s, loop_lag_s, self._target_s)
+        over = [gate for gate in self._gates.values() if gate.is_over()]
+        late = loop_lag_s > self._target_s
+        slow = 0 if late else None if idle else min((gate.rank for gate in over), default=None)
+        calm = loop_lag_s < self._target_s / 2 and all(gate.is_calm() for gate in self._gates.values())
+        self._learn_baselines(elapsed_s, over, calm=calm)
+        lowest = max((gate.rank for gate in self._gates.values() if gate.used), default=0)
+        throttled = self._payer(slow or 0, lowest, max((gate.mean_s or 0.0 for gate in over), default=0.0))
+        self._move_limits(throttled, calm=calm)
+        helpless = slow == 0 and throttled in (0, LOWEST + 1) and (late or self._is_too_much())
+        self._helpless_s = self._helpless_s + elapsed_s if helpless else 0.0
+        if slow is not None:
+            self._make_room(slow, throttled, over)
+        stuck = late or (slow is not None and self._is_at_floor(lowest))
+        self._move_level(now, stuck=stuck and max(slow or 0, 1) <= self._rank_max, calm=calm)
+
+    def is_shut(self, api_class: ApiClass) -> bool:
+        """Whether the level rejects a request of this class; if so, count it as rejected.
+
+        False if no other request is in flight.
+        """
+        shut = self._on and RANKS[api_class] > self._rank_max and self._in_flight > 0
+        self._shut_out += shut
+        return shut
+
+    def retry_after_s(self, api_class: ApiClass) -> int:
+        """Return the seconds until a retry: 1 plus the level, plus the time until a shut-out class may be admitted."""
+        return 1 + self._level.level + int(LOWER_S) * max(0, RANKS[api_class] - self._rank_max)
+
+    def counted(self) -> Shed:
+        return Shed(
+            shed={f"{c} {reason}": n for c, gate in self._gates.items() for reason, n in gate.shed.items() if n},
+            in_flight={str(c): gate.in_flight for c, gate in self._gates.items()},
+            limit={str(c): gate.limit for c, gate in self._gates.items()},
+            level=self._level.level,
+            level_changes=self._level.changes,
+        )
+
+    def _is_idle(self) -> bool:
+        """Whether at most IDLE requests were in flight in the ending window and none was rejected.
+
+        Rejected requests use time of the event loop, but are not in flight.
+        """
+        before, gates = self._turned_away, self._gates.values()
+        self._turned_away = self._shut_out + sum([n for gate in gates for n in gate.shed.values()])
+        return self._turned_away == before and sum([gate.in_flight_max for gate in gates]) <= IDLE
+
+    def _learn_baselines(self, elapsed_s: float, over: list[Gate], *, calm: bool) -> None:
+        """Raise baselines where queueing is excluded, by the lanes' classes and by all classes: both must agree.
+
+        Requests in the lanes may wait behind other classes, and other classes may not use the lanes.
+        """
+        for queueing, gates in self._queueing:
+            queueing.window(sum(g.window_ended for g in gates), sum(g.window_s for g in gates), elapsed_s)
+            if calm:
+                queueing.calm()
+            elif over:
+                queueing.watch()
+        parts = [part for queueing, _ in self._queueing if (part := queueing.unqueued()) is not None]
+        if over and len(parts) == len(self._queueing):
+            for queueing, _ in self._queueing:
+                queueing.restart()
+            for gate in self._gates.values() if min(parts) >= SLOW else ():
+                gate.learn(min(parts))
+        # Lanes are known to be fast: a class of the lanes without answers is stalled.
+        alone = [g for g in over if g.quiet >= QUIET_WINDOWS and (g.window_ended or g.api_class not in LANES)]
+        if all(gate in alone or gate.is_calm() for gate in self._gates.values()):
+            for gate in alone:
+                gate.learn(1.0)
+
+    def _payer(self, slow: int, lowest: int, latency_s: float) -> int:
+        """Return the rank to throttle: the lowest active rank above its floor; LOWEST + 1 if there is none."""
+        for rank in range(lowest, max(slow, 1) - 1, -1):
+            if any(gate.used and gate.limit > LIMIT_MIN for gate in self._by_rank[rank]):
+                return rank
+        helpless = self._helpless_s > max(HELPLESS_S, HELPLESS_LATENCIES * latency_s)
+        return 0 if slow == 0 and (lowest == 0 or helpless) else LOWEST + 1
+
+    def _move_limits(self, throttled: int, *, calm: bool) -> None:
+        """Grow calm classes under pressure and classes above the throttled rank; settle the others."""
+        room = True
+        for gates in self._by_rank[: self._rank_max + 1]:
+            room = room and all(gate.is_calm() for gate in gates)
+            for gate in gates:
+                pressed = 2 * gate.used >= gate.limit
+                if (room and (calm or gate.mean_s is not None)) or (pressed and gate.rank < throttled <= LOWEST):
+                    if pressed or gate.limit < gate.start:
+                        gate.grow()
+                elif gate.rank >= throttled and not gate.is_over():
+                    gate.settle()
+
+    def _make_room(self, slow: int, throttled: int, over: list[Gate]) -> None:
+        """Lower limits by the requests in flight beyond the target (Little's law), the lowest rank first.
+
+        The minimum is a tenth of the lowest throttled rank, the maximum half of the requests in flight. A worker far
+        above its target thus reaches it within some windows, without cutting one rank after the other by tenths.
+        """
+        excess = min(sum(g.excess() for g in over), sum(g.in_flight for g in over) / 2)
+        for rank in range(min(throttled, LOWEST), min(throttled, max(slow, 1)) - 1, -1):
+            gates = [gate for gate in self._by_rank[rank] if gate.used]
+            used = sum(gate.used for gate in gates)
+            excess -= sum([gate.cut(max(0.0, excess) * gate.used / used) for gate in gates])
+            if excess <= 0:
+                return
+
+    def _is_too_much(self) -> bool:
+        """Whether more requests are in flight in the lanes than end within the target; else only old ones are late."""
+        lanes = [gate for gate in self._gates.values() if gate.api_class in LANES]
+        return sum(g.in_flight for g in lanes) > sum(g.rate * g.target_s for g in lanes)
+
+    def _is_at_floor(self, rank: int) -> bool:
+        return rank > 0 and all(gate.limit <= LIMIT_MIN for gate in self._by_rank[rank] if gate.used)
+
+    def _move_level(self, now: float, *, stuck: bool, calm: bool) -> None:
+        shut_before = self._rank_max
+        moved = self._level.tick(now, stuck=stuck, calm=calm)
+        self._rank_max = LOWEST - self._level.level
+        if moved > 0:
+            for gate in self._by_rank[shut_before]:
+                gate.shut()
+        elif moved < 0:
+            for gate in self._by_rank[self._rank_max]:
+                gate.reopen()
+
+
+def _start(rank: int, concurrency_max: int) -> int:
+    """Return the initial limit. A worker at its target has about half of `concurrency_max` in flight."""
+    parts = (2, 4)
+    return max(LIMIT_MIN, concurrency_max // (parts[rank] if rank < len(parts) else 10))

@@ -1,0 +1,33 @@
+"""The modules that a process loads: a fund process loads no code that writes balances, directly or indirectly."""
+
+import subprocess
+import sys
+
+import pytest
+
+CASES = [
+    ("fundledger.app.fund.server", ("ledger", "hotspot", "reconciliation", "app.account", "app.host", "app.commands")),
+    ("fundledger.app.fund.daemons", ("ledger", "hotspot", "reconciliation", "app.account", "app.host", "app.commands")),
+    ("fundledger.app.account.server", ("fund", "reconciliation", "app.fund", "app.host", "app.commands")),
+    ("fundledger.app.http.process", ("fund", "ledger", "hotspot", "reconciliation", "app.account", "app.fund")),
+]
+
+
+def loaded_by(module: str) -> set[str]:
+    script = f"import sys, {module}; print(*[name for name in sys.modules if name.startswith('fundledger.')])"
+    return set(
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize(("module", "never"), CASES)
+def test_a_process_loads_nothing_of_another_service(module: str, never: tuple[str, ...]) -> None:
+    packages = tuple(f"fundledger.{name}" for name in never)
+    found = {
+        name for name in loaded_by(module) if name.startswith(tuple(f"{p}." for p in packages)) or name in packages
+    }
+    assert found == set()
+
+
+def test_what_a_process_loads_is_seen() -> None:
+    assert "fundledger.ledger.posting" in loaded_by("fundledger.app.account.server")
