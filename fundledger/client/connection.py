@@ -175,7 +175,7 @@ class Connection:
             raise ContractBroken(f"the response is not HTTP: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _lost(f"{type(error).__name__}: {error}", sending.sent and writing) from error
-        if answer.status == 429 or answer.status >= 500:
+        if answer.status in {408, 429} or answer.status >= 500:
             raise _fault_of(answer, writing)
         return answer
 
@@ -248,8 +248,8 @@ def _fault_of(answer: Answer, writing: bool) -> Fault:
     retry_after_s = _retry_after_s(answer)
     if answer.status == 429:
         return QuotaExceeded(detail, problem, retry_after_s)
-    # Only a 503 with a problem comes from the service: a proxy that lost the response also returns 503.
-    undone = answer.status == 503 and problem is not None and problem.code != "outcome-unknown"
+    # Only a problem comes from the service: a proxy that lost the response also returns 408 and 503.
+    undone = answer.status in {408, 503} and problem is not None and problem.code != "outcome-unknown"
     if undone or not writing:
         return Unavailable(detail, problem, retry_after_s)
     return OutcomeUnknown(detail, problem, retry_after_s)

@@ -97,7 +97,7 @@ class QuotaExceeded(Fault):
 
 
 class Unavailable(Fault):
-    """Failure without effect: the service was unreachable or returned 503. A read was not answered."""
+    """Failure without effect: the service was unreachable or returned 408 or 503. A read was not answered."""
 
     undone = True
 

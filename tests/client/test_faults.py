@@ -59,6 +59,8 @@ FAULTS: list[tuple[str, Say | None, type[Exception], type[Exception], float | No
     ("says nothing", NOTHING, OutcomeUnknown, Unavailable, None),
     ("does not know", problem(503, "outcome-unknown", Retry_After="1"), OutcomeUnknown, Unavailable, 1.0),
     ("did nothing", UNAVAILABLE, Unavailable, Unavailable, 0.0),
+    ("got the body too late", problem(408, "body-too-late"), Unavailable, Unavailable, None),
+    ("has a proxy that got the body too late", Say(408, b"<html>"), OutcomeUnknown, Unavailable, None),
     ("has too much to do", OVERLOADED, Unavailable, Unavailable, 2.0),
     ("has a proxy that lost the answer", Say(503, b"<html>"), OutcomeUnknown, Unavailable, None),
     ("has a gateway that waited too long", Say(504, b""), OutcomeUnknown, Unavailable, None),
