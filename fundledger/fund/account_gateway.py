@@ -4,9 +4,9 @@ voucher id, so a retry is safe and returns the true outcome.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from fundledger.client.account_service import AccountService
 from fundledger.client.faults import Fault, OutcomeUnknown, Problem
 from fundledger.client.faults import Refused as NotDone
-from fundledger.client.types import Account, Entry, Voucher
+from fundledger.client.types import Account, Entry, Voucher, VoucherRecord
 from fundledger.fund.model import accounts, flows
 from fundledger.fund.model.accounts import AccountName
 from fundledger.fund.model.flows import Ending
@@ -23,13 +23,18 @@ from fundledger.fund.store.reported import Reported
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
-CONTRADICTIONS: Final = frozenset({"voucher-id-reused"})
-"""Problems that do not refuse the movement: a voucher with this id and other content exists."""
+FINAL: Final = frozenset(
+    {"account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds", "voucher-already-reversed"}
+)
+"""Refusals that the account service records permanently under a voucher id. After any other problem the voucher may
+have been posted before, or may be posted later by a request that is still in transit.
+"""
 UNRECORDED: Final = frozenset({"account-frozen"})
 """Refusals that are not always final: if a row does not match its MAC, the refusal is not recorded under the voucher
 id, and the voucher may have been posted before.
 """
 _FAULT_FROM: Final = 500
+T = TypeVar("T")
 REFERENCE = "fund:"
 """Prefix of the reference of every voucher that the fund service posts; the order id follows."""
 
@@ -54,15 +59,18 @@ class Differs(Away):
 
 
 class Unverified(Away):
-    """The rows of an account do not match their MACs, so the account service does not return its balances."""
+    """The account service does not return a voucher or the balances of an account: a row does not match its MAC."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, said=True)
 
 
 class PostingResult(msgspec.Struct, frozen=True):
     """The outcome of a voucher: posted, or refused with a `problem` (JSON). `at`: the time of posting, where the
     account service returned it.
 
-    `stuck`: the problem does not refuse the movement. Every retry gets the same answer, so an operator has to remove
-    the cause.
+    `stuck`: the problem is not recorded under the voucher id, so it does not refuse the movement. Every retry gets the
+    same answer, so an operator has to remove the cause.
     """
 
     problem: bytes | None = None
@@ -96,7 +104,7 @@ def metadata_of(order: Order) -> dict[str, str] | None:
 
 
 class AccountGateway:
-    """Gateway to one account service. `is_away`: the last request was not answered."""
+    """Gateway to one account service. `is_away`: the last request that posts was not answered."""
 
     def __init__(self, service: AccountService) -> None:
         self._service = service
@@ -130,56 +138,67 @@ class AccountGateway:
         return verdicts
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
-        """Post vouchers. `[i]` is the result of `vouchers[i]`, None if unknown. Raises Away if none is known."""
+        """Post vouchers. `[i]` is the result of `vouchers[i]`, None if unknown. Raises Away."""
         try:
-            results = await self._service.post_vouchers(vouchers)
-        except Fault as fault:
-            raise self._away(fault) from None
+            results = await self._answered(self._service.post_vouchers(vouchers))
         except NotDone as no:
             # A bug here made the service reject the whole batch. Split it: one voucher must not block the others.
             if len(vouchers) > 1:
                 half = len(vouchers) // 2
                 return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
-            self.is_away = False
             return [PostingResult(problem=_kept(no.problem), stuck=True)]
-        self.is_away = False
-        verdicts = [
-            PostingResult(at=result.posted_at) if result.status == "posted" else _refused(result.problem)
+        return [
+            PostingResult(at=result.posted_at)
+            if result.status == "posted"
+            else await self._refused(result.id, result.problem)
             for result in results
         ]
-        for i, result in enumerate(results):
-            verdicts[i] = await self._recorded(vouchers[i].id, result.problem, verdicts[i])
-        return verdicts
 
-    async def _recorded(
-        self, id_: UUID, problem: Problem | None, verdict: PostingResult | None
-    ) -> PostingResult | None:
-        """Return the result; a refusal that is not recorded under the voucher id becomes stuck, None if unknown."""
-        if problem is None or verdict is None or problem.code not in UNRECORDED:
-            return verdict
+    async def _answered(self, request: Awaitable[T]) -> T:
+        """Return the answer to a request that posts. Raises NotDone, Away."""
         try:
-            record = await self._service.voucher(id_)
+            answer = await request
         except Fault as fault:
-            if fault.problem is None or fault.problem.code != "integrity":
-                return None
+            self.is_away = True
+            raise _away(fault) from None
         except NotDone:
-            pass
-        else:
-            if record is not None and record.status == "refused":
-                return verdict
-        return msgspec.structs.replace(verdict, stuck=True)
+            self.is_away = False
+            raise
+        self.is_away = False
+        return answer
+
+    async def _refused(self, id_: UUID, problem: Problem | None) -> PostingResult | None:
+        """Return the result for the problem of a voucher. None: the outcome is unknown, and it may be posted."""
+        if problem is None or problem.status >= _FAULT_FROM:
+            return None
+        final = problem.code in FINAL
+        if problem.code in UNRECORDED:
+            try:
+                record = await self._record(id_)
+            except Unverified:
+                record = None
+            except Away:
+                return None
+            final = record is not None and record.status == "refused"
+        return PostingResult(problem=_kept(problem), stuck=not final)
+
+    async def _record(self, id_: UUID) -> VoucherRecord | None:
+        """Return the voucher, None if there is none. Raises Away. Raises Unverified if a retry does not change that."""
+        try:
+            return await self._service.voucher(id_)
+        except Fault as fault:
+            raise _away(fault) from None
+        except NotDone as no:
+            raise Unverified(str(no)) from None
 
     async def _reverse(self, order: Order) -> PostingResult | None:
         assert order.of_order is not None
+        reversed_ = order.of_voucher or voucher_id(order.of_order)
+        says = (None, None) if order.voucher_format == 1 else (reference_of(order), metadata_of(order))
         try:
-            reversed_ = order.of_voucher or voucher_id(order.of_order)
-            says = (None, None) if order.voucher_format == 1 else (reference_of(order), metadata_of(order))
-            posted = await self._service.reverse_voucher(reversed_, order.voucher_id, *says)
+            posted = await self._answered(self._service.reverse_voucher(reversed_, order.voucher_id, *says))
         except NotDone as no:
-            return await self._recorded(order.voucher_id, no.problem, _refused(no.problem))
-        except Fault as fault:
-            raise self._away(fault) from None
-        self.is_away = False
+            return await self._refused(order.voucher_id, no.problem)
         return PostingResult(at=posted.posted_at)
 
     async def contradiction(self, order: Order) -> str | None:
@@ -187,13 +206,9 @@ class AccountGateway:
         requires. A voucher that does not match its MAC differs: a retry does not change that. Raises Away.
         """
         try:
-            record = await self._service.voucher(order.voucher_id)
-        except Fault as fault:
-            if fault.problem is None or fault.problem.code != "integrity":
-                raise self._away(fault) from None
-            return f"voucher {order.voucher_id} does not match its MAC: {fault}"
-        except NotDone as no:
-            return f"voucher {order.voucher_id} cannot be read: {no}"
+            record = await self._record(order.voucher_id)
+        except Unverified as unread:
+            return f"voucher {order.voucher_id} cannot be read: {unread}"
         if record is None or record.status != "posted":
             return f"voucher {order.voucher_id} is not posted"
         try:
@@ -205,15 +220,11 @@ class AccountGateway:
         return None if wanted == found else f"the order requires {wanted}, voucher {record.id} has {found}"
 
     async def is_posted(self, order: Order) -> bool | None:
-        """Return whether the voucher of an order is posted, None if it does not match its MAC. Raises Away."""
+        """Return whether the voucher of an order is posted, None if it cannot be read. Raises Away."""
         try:
-            record = await self._service.voucher(order.voucher_id)
-        except Fault as fault:
-            if fault.problem is not None and fault.problem.code == "integrity":
-                return None
-            raise self._away(fault) from None
-        except NotDone:
-            return False
+            record = await self._record(order.voucher_id)
+        except Unverified:
+            return None
         return record is not None and record.status == "posted"
 
     async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
@@ -221,9 +232,9 @@ class AccountGateway:
         try:
             found = await asyncio.gather(*(self._service.account(id_) for id_ in ids))
         except Fault as fault:
-            if fault.problem is not None and fault.problem.code == "integrity":
-                raise Unverified(fault.problem.detail) from None
-            raise self._away(fault) from None
+            raise _away(fault) from None
+        except NotDone as no:
+            raise Unverified(no.problem.detail) from None
         return {account.id: account for account in found if account is not None}
 
     def is_open(self, channel: str, currency: str) -> bool:
@@ -248,7 +259,7 @@ class AccountGateway:
         try:
             await self._service.open_account(name.id, name.owner, name.type, currency)
         except Fault as fault:
-            raise self._away(fault) from None
+            raise _away(fault) from None
         except NotDone as no:
             if self._reported.is_new(name.id):
                 _log.critical("opening account %s failed: %s", name.id, no, extra={"event": "account_open_failed"})
@@ -256,9 +267,11 @@ class AccountGateway:
                 raise Differs(f"{name.id}: {no}", name.owner) from None
             raise Away(str(no)) from None
 
-    def _away(self, fault: Fault) -> Away:
-        self.is_away = True
-        return Away(str(fault), said=isinstance(fault, OutcomeUnknown) and fault.problem is not None)
+
+def _away(fault: Fault) -> Away:
+    if fault.problem is not None and fault.problem.code == "integrity":
+        return Unverified(fault.problem.detail)
+    return Away(str(fault), said=isinstance(fault, OutcomeUnknown) and fault.problem is not None)
 
 
 def _credited(entries: Sequence[Entry]) -> dict[str, int]:
@@ -274,10 +287,3 @@ def _kept(problem: Problem) -> bytes:
     """Return the problem as an order stores it (JSON), without the members that belong to one request."""
     of_the_request = ("request_id", "documentation")
     return _encode({name: value for name, value in problem.members.items() if name not in of_the_request})
-
-
-def _refused(problem: Problem | None) -> PostingResult | None:
-    """Return the result for a problem. None: the outcome is unknown, and the voucher may be posted."""
-    if problem is None or problem.status >= _FAULT_FROM:
-        return None
-    return PostingResult(problem=_kept(problem), stuck=problem.code in CONTRADICTIONS)

@@ -30,11 +30,6 @@ ATTEMPTS_MAX: Final = 3
 DEADLOCKS_MAX: Final = 5
 END_AGAIN_S: Final = 30.0
 END_AGAIN_MAX_S: Final = 3600.0
-FINAL: Final = tuple(
-    f"urn:fundledger:problem:{code}"
-    for code in ("account-frozen", "account-closed", "insufficient-funds", "balance-out-of-range")
-)
-"""Refusals that the account service records permanently under a voucher id."""
 _log = logging.getLogger(__name__)
 
 
@@ -204,10 +199,10 @@ class Posting:
         if verdict is None:
             return
         if verdict.problem is not None:
-            if not verdict.stuck and any(f'"{code}"' in verdict.problem.decode() for code in FINAL):
-                await self._end_again(order, verdict.problem)
-            else:
+            if verdict.stuck:
                 await mark_stuck(self.pool, self.macs, order, verdict.problem)
+            else:
+                await self._end_again(order, verdict.problem)
             return
         try:
             await self._mark_ended(order)
