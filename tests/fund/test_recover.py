@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 
-from fundledger.client.faults import OutcomeUnknown, Problem
+from fundledger.client.faults import OutcomeUnknown, Problem, Unavailable
 from fundledger.client.types import Voucher, VoucherResult
 from fundledger.fund.account_gateway import AccountGateway, PostingResult
 from fundledger.fund.account_gateway import Away as AccountsAway
@@ -201,6 +201,57 @@ async def test_a_voucher_for_which_the_service_does_not_know_does_not_hold_up_th
     left = await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL")
     assert set(left) == poisons
     assert await recover(desk) == len(poisons)
+
+
+@pytest.fixture
+async def ended(desk: FundDesk) -> Order:
+    """A withdrawal whose end the recoverer has to post, after the account service was away."""
+    merchant = await desk.merchant()
+    await desk.pay(merchant, "p", 200)
+    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    desk.link.before = True  # type: ignore[attr-defined]
+    await desk.desk.end(order.id, "paid", "ref", None, "m")
+    return order
+
+
+async def test_an_order_whose_outcome_stays_unknown_does_not_hold_up_the_end_of_a_withdrawal(
+    desk: FundDesk, ended: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = await desk.pay(ended.merchant, "q", 1)
+    desk.link.before = False  # type: ignore[attr-defined]
+    post = desk.accounts.post_vouchers
+
+    async def unsure(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
+        if unknown.voucher_id in {voucher.id for voucher in vouchers}:
+            raise OutcomeUnknown("503", Problem({"type": "urn:fundledger:problem:outcome-unknown", "status": 503}))
+        return await post(vouchers)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.accounts, "post_vouchers", unsure)
+        assert (await desk.recoverer.recover_some())[0] == 1
+    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 'w'") == "paid"
+    assert await recover(desk) == 1
+
+
+async def test_a_chargeback_whose_balance_does_not_verify_holds_up_no_other_order(
+    desk: FundDesk, ended: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {"merchant": ended.merchant, "payment_order_no": "p"}
+    await desk.done("chargeback", order_no="c", amount=150, **members)
+    await desk.pay(ended.merchant, "q", 5)
+    desk.link.before = False  # type: ignore[attr-defined]
+    # The balance falls, so the chargeback is refused, and reads the balance again.
+    await desk.done("withdrawal", merchant=ended.merchant, order_no="w2", amount=100, channel=f"c-{desk.salt}")
+
+    async def unverified(_: str) -> None:
+        raise Unavailable("HTTP 500", Problem({"type": "urn:fundledger:problem:integrity", "status": 500}))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.accounts, "account", unverified)
+        assert (await desk.recoverer.recover_some())[0] == 2
+    assert await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["c"]
+    assert await recover(desk) == 1
+    assert await desk.of(ended.merchant) == (0, 0, 95)
 
 
 async def test_a_lost_connection_is_not_asked_again_by_halves(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,13 +62,14 @@ class Recoverer:
                 await self._posting.post(some)
             except Away as away:
                 unanswered += 1
-                if not away.said or unanswered == UNANSWERED_MAX or len(posting) == 1:
+                if not away.said or unanswered == UNANSWERED_MAX:
                     _log.warning(
                         "the outcome of %d orders stays unknown: %s",
                         *(sum(map(len, [some, *waiting])), away),
                         extra={"event": "recovery_failed"},
                     )
                     raise
+                some = [order for order in some if order.state is State.POSTING]
                 if len(some) > 1:
                     half = len(some) // 2
                     waiting += [some[half:], some[:half]]
