@@ -337,5 +337,5 @@ def _is_no_repeat(before: Outcome | Fault, now: Outcome | Fault) -> None:
     """Clear `replay` of an outcome that the first attempt of the same caller did not report as a replay."""
     if isinstance(before, Outcome) and isinstance(now, Outcome):
         now.replay = now.replay and before.replay
-        for part_before, part in zip(before.parts or (), now.parts or (), strict=False):
+        for part_before, part in zip(before.parts or (), now.parts or (), strict=True):
             _is_no_repeat(part_before, part)

@@ -23,7 +23,7 @@ from fundledger.faults import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.ledger.context import Books
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Status, SubAccount
-from fundledger.ledger.model.batch import Batch, Command, Outcome, SetPolicy, SetStatus
+from fundledger.ledger.model.batch import Batch, Command, Outcome, SetPolicy, SetStatus, refused
 from fundledger.ledger.model.hold import HoldKey
 from fundledger.ledger.model.refusal import Code, Refusal
 from fundledger.ledger.optimistic import OnSent, Prepared, Written, nothing, prepare, write_prepared
@@ -157,7 +157,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 extra = {"event": "integrity_finding", "once": str(error)}
                 _log.critical("a sub-account is behind its entries", exc_info=error, extra=extra)
                 behind = Refusal(Code.ACCOUNT_FROZEN, "an account does not agree with its entries")
-                return await _halve(session, books, commands, Outcome(refusal=behind), sent_commit)
+                return await _halve(session, books, commands, behind, sent_commit)
             conflicts += 1
             if conflicts >= CONFLICT_ATTEMPTS:
                 return await _halve(session, books, commands, Unavailable("too many conflicts"), sent_commit)
@@ -165,9 +165,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             await session.rollback()
             extra = {"event": "integrity_finding", "once": str(error)}
             _log.critical("a record does not match its MAC", exc_info=error, extra=extra)
-            return await _halve(
-                session, books, commands, Outcome(refusal=Refusal(Code.ACCOUNT_FROZEN, str(error))), sent_commit
-            )
+            return await _halve(session, books, commands, Refusal(Code.ACCOUNT_FROZEN, str(error)), sent_commit)
         except KeyFault as fault:
             await session.rollback()
             return await _halve(session, books, commands, Unavailable(str(fault)), sent_commit)
@@ -211,7 +209,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
 
 
 async def _halve(
-    session: Session, books: Books, commands: Sequence[Command], alone: Outcome | Fault, sent: bool
+    session: Session, books: Books, commands: Sequence[Command], alone: Refusal | Fault, sent: bool
 ) -> list[Outcome | Fault]:
     """Post the two halves separately; answer a single command that still fails with `alone`.
 
@@ -221,9 +219,8 @@ async def _halve(
         if isinstance(alone, GuardHit):
             _log.critical("the database rejected a decided command: %s", alone, extra={"event": "guard_hit"})
         if not sent or isinstance(alone, GuardHit):
-            return [alone]
-        why = alone.refusal.detail if isinstance(alone, Outcome) and alone.refusal is not None else str(alone)
-        return [OutcomeUnknown(why)]
+            return [refused(commands[0], alone) if isinstance(alone, Refusal) else alone]
+        return [OutcomeUnknown(alone.detail if isinstance(alone, Refusal) else str(alone))]
     middle = len(commands) // 2
     # Under locks: the write cache may contain the result of a batch that is only prepared.
     first = await _post_locked(session, books, commands[:middle], secrets.randbits(62), sent, nothing, early=False)

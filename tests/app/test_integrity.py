@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.support.answers import is_problem
-from tests.support.client import Client
+from tests.support.client import Client, voucher
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
 
@@ -183,3 +183,23 @@ async def test_a_balance_that_a_double_cannot_hold_is_there_as_text_too(client: 
         answer = await client.get(f"/v1/accounts/{account}/balance{query}")
         assert answer.json.items() >= exact.items()
         assert "held_text" not in answer.json
+
+
+async def test_an_atomic_batch_with_a_voucher_that_was_edited_is_refused(
+    tampered: RunningService, client: Client
+) -> None:
+    a, b = await client.merchant(10), await client.merchant()
+    asked = [voucher(a, b, 4), voucher(a, b, 5)]
+    assert (await client.post("/v1/vouchers", asked[1])).status == 201
+    connection = await asyncpg.connect(tampered.dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute("ALTER TABLE ledger.vouchers DISABLE TRIGGER ALL")
+            await connection.execute("UPDATE ledger.vouchers SET type = 'paid' WHERE id::text = $1", asked[1]["id"])
+            await connection.execute("ALTER TABLE ledger.vouchers ENABLE ALWAYS TRIGGER vouchers_append_only")
+    finally:
+        await connection.close()
+    answer = await client.post("/v1/vouchers/batch", {"vouchers": asked, "atomic": True})
+    assert answer.status == 200, answer
+    assert [result["problem"]["type"].rpartition(":")[2] for result in answer.json["results"]] == ["account-frozen"] * 2
+    assert (await client.balance(a))["posted"] == 5

@@ -144,6 +144,17 @@ async def test_after_a_flush_that_failed_each_caller_gets_the_true_outcome(ledge
     assert (await ledger.prove()).ok
 
 
+async def test_after_a_flush_that_failed_no_voucher_of_a_group_is_a_replay(ledger: Ledger, counter: Counter) -> None:
+    a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
+    counter.flusher.fails = 1
+    counter.ask(AtomicGroup([transfer(a, b, 1), transfer(a, b, 2)]))
+    counter.flusher.gate.set()
+    await eventually(lambda: counter.told, "the group is answered")
+    (group,) = counter.told
+    assert isinstance(group, Outcome)
+    assert [(code(part), part.replay) for part in group.parts or ()] == [("posted", False)] * 2
+
+
 async def test_while_no_flush_succeeds_the_outcome_of_what_is_committed_is_unknown(
     ledger: Ledger, counter: Counter
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Status
+from fundledger.ledger.model.batch import AtomicGroup
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.store.directory import AccountTampered, Directory
 from fundledger.reconciliation.checks import verify
@@ -201,3 +202,8 @@ async def test_a_voucher_that_was_edited_is_not_returned_to_a_retry(ledger: Ledg
     again = [transfer(a, b, 1, id_=old.id, reference="r")]
     answers = await post_vouchers(ledger.session, ledger.books, again, sent_before=True, locked=True)
     assert codes(answers) == ["OutcomeUnknown"]
+    # An atomic group with this voucher is refused as a whole: each of its vouchers has an outcome.
+    group = AtomicGroup([transfer(a, b, 1), transfer(a, b, 1, id_=old.id, reference="r")])
+    first, refused, last = await ledger.post(transfer(a, b, 1), group, transfer(a, b, 1))
+    assert codes([first, *refused.parts, last]) == ["posted", "account-frozen", "account-frozen", "posted"]
+    assert await ledger.posted(b) == 5

@@ -121,6 +121,13 @@ class Outcome(msgspec.Struct, gc=False):
     folded: list[int] | None = None
 
 
+def refused(command: Command, refusal: Refusal) -> Outcome:
+    """Return the outcome of a command that is refused as a whole: each voucher of an atomic group has the refusal."""
+    if type(command) is AtomicGroup:
+        return Outcome(parts=[Outcome(refusal=refusal) for _ in command.vouchers])
+    return Outcome(refusal=refusal)
+
+
 class Batch:
     """The state of one transaction: rows read, and rows to write.
 
