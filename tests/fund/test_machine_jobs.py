@@ -21,8 +21,8 @@ import pytest
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
 from fundledger.fund.jobs import settle, stuck
-from fundledger.fund.jobs.payout_run import Pace, Sending
-from fundledger.fund.jobs.payouts import Payouts, _Line
+from fundledger.fund.jobs.payout_sending import Pace, PayoutSender, Sending
+from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.model import flows
 from fundledger.fund.model.answer import Taken
@@ -546,10 +546,10 @@ def returns_no_money(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sends_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def sends(line: _Line, sending: Sending) -> bool:
-        return await line._send(sending)
+    async def sends(sender: PayoutSender, sending: Sending) -> bool:
+        return await sender.send(sending)
 
-    monkeypatch.setattr(_Line, "_ask_after", sends)
+    monkeypatch.setattr(PayoutSender, "poll", sends)
 
 
 def takes_silence_for_a_bounce(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fundledger.fund.account_gateway import Away as AccountsAway
 from fundledger.fund.channels.channel import Standing
-from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.answer import Away, Taken
 from fundledger.fund.model.order import Kind, Order, State

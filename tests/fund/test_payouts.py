@@ -12,8 +12,8 @@ import pytest
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing
 from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.jobs.payout_run import Pace, Sending
-from fundledger.fund.jobs.payouts import Payouts, _Line
+from fundledger.fund.jobs.payout_sending import Pace, PayoutSender, Sending
+from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.store.queries import SQL
@@ -76,12 +76,13 @@ WAYS = {
 }
 
 
-async def ends_as_it_says(pool: Pool, way: str, line: type[_Line] = _Line) -> None:
+async def ends_as_it_says(pool: Pool, way: str, sender: type[PayoutSender] = PayoutSender) -> None:
     said, asked, states = WAYS[way]
     order = await a_withdrawal(pool)
     channel = Scripted(*said)
     paying = payouts(pool, channel)
-    paying._lines = {here.channel: line(pool, EndsInSql(pool), here.channel, channel, AT_ONCE)}
+    of_channel = paying._by_channel[here.channel]
+    of_channel.sender = sender(pool, EndsInSql(pool), here.channel, channel, AT_ONCE)
     for _ in said:
         await paying.pay_out_some()
     assert channel.asked == asked
@@ -97,11 +98,11 @@ async def test_a_withdrawal_ends_as_its_channel_says_and_is_sent_again_only_if_i
     await ends_as_it_says(fund_pool, way)
 
 
-class SendsBlindly(_Line):
-    """A broken variant that sends again without a query."""
+class SendsBlindly(PayoutSender):
+    """Broken twin: sends again without polling first."""
 
-    async def _ask_after(self, sending: Sending) -> bool:
-        return await self._send(sending)
+    async def poll(self, sending: Sending) -> bool:
+        return await self.send(sending)
 
 
 @pytest.mark.parametrize("way", ["silent, but paid", "away, though it was sent", "accepted, paid later"])
@@ -141,13 +142,13 @@ async def test_one_that_is_not_marked_before_the_call_is_noticed(fund_pool: Pool
 
 async def is_not_sent_once_it_was_ended(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = [await a_withdrawal(pool) for _ in range(2)]
-    paced = _Line._paced
+    paced = PayoutSender._wait_for_rate
 
-    async def ended_meanwhile(line: _Line) -> None:
+    async def ended_meanwhile(sender: PayoutSender) -> None:
         await pool.execute("UPDATE fund.orders SET ending = 'bounced' WHERE id = $1", orders[0])
-        await paced(line)
+        await paced(sender)
 
-    monkeypatch.setattr(_Line, "_paced", ended_meanwhile)
+    monkeypatch.setattr(PayoutSender, "_wait_for_rate", ended_meanwhile)
     channel = Scripted(PAID, PAID)
     await payouts(pool, channel, LATE).pay_out_some()
     assert channel.refs == [str(orders[1])]
@@ -223,7 +224,7 @@ async def test_calls_are_paced(fund_pool: Pool):
     paying = payouts(fund_pool, channel, Pace(rate=0.5, at_once=4))
     turn = asyncio.create_task(paying.pay_out_some())
     await eventually(lambda: channel.asked, "the first one is sent")
-    assert not paying._lines[here.channel]._limiter.has_capacity()
+    assert not paying._by_channel[here.channel].sender._limiter.has_capacity()
     assert len(channel.asked) == 1
     turn.cancel()
     await asyncio.gather(turn, return_exceptions=True)

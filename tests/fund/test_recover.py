@@ -205,7 +205,7 @@ async def test_a_voucher_for_which_the_service_does_not_know_does_not_hold_up_th
 
 @pytest.fixture
 async def ended(desk: FundDesk) -> Order:
-    """A withdrawal whose end the recoverer has to post, after the account service was away."""
+    """Make a withdrawal with an end that the recoverer has to post, after the account service was away."""
     merchant = await desk.merchant()
     await desk.pay(merchant, "p", 200)
     order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from fundledger.fund.channels.channel import ChannelAway, Standing
-from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.answer import Away, Taken
 from fundledger.fund.model.order import Order, State

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import Answer, Away, Taken

@@ -15,7 +15,7 @@ from fundledger.client.faults import OutcomeUnknown, Problem, Refused, Unavailab
 from fundledger.client.types import Voucher, VoucherRecord, VoucherResult
 from fundledger.fund import account_gateway as link
 from fundledger.fund.channels.channel import ChannelAway, Standing
-from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import Order, State

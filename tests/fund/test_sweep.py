@@ -10,7 +10,7 @@ import pytest
 
 from fundledger.fund.channels.channel import Standing
 from fundledger.fund.jobs import sweep as sweeping
-from fundledger.fund.jobs.payout_run import Pace
+from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.sweep import FundSweep
 from fundledger.fund.model.answer import Away

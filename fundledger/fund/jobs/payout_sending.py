@@ -1,0 +1,315 @@
+"""One payout through its channel: send it, poll it, and act on the status that the channel reports."""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, Literal, Protocol, cast
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from aiolimiter import AsyncLimiter
+
+from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
+from fundledger.fund.jobs.stuck import mark_stuck, problem
+from fundledger.fund.model.answer import Answer, Taken
+from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout
+from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.orders import order_from
+from fundledger.fund.store.queries import SQL
+
+_log = logging.getLogger(__name__)
+
+Ending = Literal["paid", "bounced"]
+_ENDED_AS: Final = {Code.WITHDRAWAL_PAID: "paid", Code.WITHDRAWAL_BOUNCED: "bounced"}
+
+
+class Ends(Protocol):
+    """The part of the order batcher that payouts need."""
+
+    async def end(
+        self, order_id: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str
+    ) -> Answer: ...
+
+    @property
+    def macs(self) -> OrderMacs:
+        """The MACs of orders and of payouts."""
+        ...
+
+    async def contradiction(self, order: Order) -> str | None:
+        """Return how the voucher of a withdrawal differs from its order, None if it does not. Raises Away."""
+        ...
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Limits and timings of one channel.
+
+    `rate`: calls a second. `at_once`: concurrent calls. `turn_max`: new payouts of one run. `again_s`: pause before the
+    first poll of a payout; it doubles with each poll, up to `again_max_s`. `call_s`: upper bound of the duration of a
+    call, from which the lease of a payout is computed. `late_s`: a payout without a final status is late after this
+    time. `doubt_s`: how long a payout that the channel reports as absent may still be in transit to it.
+    """
+
+    rate: float = 20.0
+    at_once: int = 8
+    turn_max: int = 200
+    again_s: float = 1.0
+    again_max_s: float = 300.0
+    call_s: float = 15.0
+    late_s: float = 900.0
+    doubt_s: float = 600.0
+
+    @property
+    def chunk(self) -> int:
+        """The payouts that are sent or polled at a time."""
+        return max(1, min(self.at_once, int(self.rate * self.call_s)))
+
+    @property
+    def lease(self) -> timedelta:
+        """The lease of a payout: the longest time to poll a whole chunk and to send it again."""
+        return timedelta(seconds=2 * (self.call_s + self.chunk / self.rate))
+
+    def pause_after(self, asked: int) -> timedelta:
+        """Return the pause before the next poll of a payout that was polled `asked` times."""
+        return timedelta(seconds=min(self.again_max_s, self.again_s * 2.0 ** min(asked, 30)))
+
+
+class Sending(msgspec.Struct):
+    """A payout that this process has leased, to send or to poll it."""
+
+    order_id: UUID
+    amount: int
+    currency: str
+    asked: int
+    channel_ref: str | None = None
+
+
+class Paid(msgspec.Struct):
+    """Counters of payouts since the start of this process. `late` is a gauge."""
+
+    sent: int = 0
+    asked: int = 0
+    ended: int = 0
+    away: int = 0
+    silent: int = 0
+    findings: int = 0
+    late: int = 0
+
+
+class PayoutSender:
+    """Sends and polls the payouts of one channel, one at a time. `check` is called before money is sent; an exception
+    that it raises ends the run.
+    """
+
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", desk: Ends, name: str, channel: Channel, pace: Pace
+    ) -> None:
+        self._pool = pool
+        self._desk = desk
+        self._name = name
+        self._channel = channel
+        self._pace = pace
+        self._limiter: AsyncLimiter | None = None
+        self.check: Callable[[], None] | None = None
+        self.counted = Paid()
+
+    async def send(self, sending: Sending) -> bool:
+        """Send a payout: the first time, or again after the channel reported `absent`. Return whether it answered."""
+        await self._wait_for_rate()
+        if self.check is not None:
+            self.check()
+        if await self._pool.fetchval(SQL["payouts_open"], sending.order_id) is None:
+            # The order ended since the payout was leased: poll the channel later.
+            await self._postpone(sending)
+            return True
+        self.counted.sent += 1
+        try:
+            reported = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency)
+        except ChannelAway as fault:
+            self.counted.away += 1
+            _log.warning("channel %s is unavailable: %s", self._name, fault, extra={"event": "channel_unavailable"})
+            await self._postpone(sending)
+            return False
+        except Exception as fault:
+            # Any other failure leaves the outcome unknown: the money may be in transit.
+            self.counted.silent += 1
+            _log.warning(
+                "channel %s did not answer to payout %s, its outcome is unknown: %s",
+                *(self._name, sending.order_id, fault),
+                extra={"event": "payout_unknown", "order": str(sending.order_id)},
+            )
+            await self._record_unknown(sending, str(fault)[:500].replace("\x00", ""))
+            return False
+        if reported.state is Standing.ABSENT:
+            _log.error(
+                "channel %s answered `absent` to the request to pay %s",
+                *(self._name, sending.order_id),
+                extra={"event": "payout_answer_invalid", "order": str(sending.order_id)},
+            )
+            await self._postpone(sending)
+        else:
+            await self._act_on_status(sending, reported)
+        return True
+
+    async def poll(self, sending: Sending) -> bool:
+        """Poll the status of a payout, and act on it. Return whether the channel answered."""
+        await self._wait_for_rate()
+        self.counted.asked += 1
+        try:
+            reported = await self._channel.query(str(sending.order_id))
+        except Exception as fault:
+            if not isinstance(fault, ChannelFault):
+                _log.exception("polling channel %s failed", self._name, extra={"event": "payout_poll_failed"})
+            self.counted.away += 1
+            _log.warning(
+                "channel %s does not report the status of payout %s: %s",
+                *(self._name, sending.order_id, fault),
+                extra={"event": "payout_poll_failed", "order": str(sending.order_id)},
+            )
+            await self._postpone(sending)
+            return False
+        if reported.state is not Standing.ABSENT:
+            await self._act_on_status(sending, reported)
+        elif await self._pool.fetchval(SQL["payouts_again"], sending.order_id, self._pace.lease) is not None:
+            if await self._still_matches_voucher(sending):
+                return await self.send(sending)
+            await self._postpone(sending)
+        else:
+            await self._handle_absent(sending)
+        return True
+
+    async def matching_order(self, order: Order) -> Order | None:
+        """Return the order if its posted voucher matches it, else None: nothing is sent. An order that differs from its
+        voucher becomes stuck.
+        """
+        try:
+            differs = await self._desk.contradiction(order)
+        except AccountsAway as away:
+            _log.warning(
+                "sending withdrawal %s is postponed, its voucher cannot be read: %s",
+                *(order.id, away),
+                extra={"event": "payout_postponed", "order": str(order.id)},
+            )
+            return None
+        if differs is None:
+            return order
+        await self.report_difference(order, differs)
+        return None
+
+    async def _still_matches_voucher(self, sending: Sending) -> bool:
+        row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
+        if row is None:
+            return False
+        order = await self.matching_order(order_from(row))
+        if order is None:
+            return False
+        if (order.amount, order.currency) == (sending.amount, sending.currency):
+            return True
+        detail = f"the payout has {sending.amount} {sending.currency}, the order {order.amount} {order.currency}"
+        await self.report_difference(order, detail)
+        return False
+
+    async def report_difference(self, order: Order, detail: str) -> None:
+        """Mark an order as stuck that differs from its voucher or its payout, and record the finding, once."""
+        reason = problem("payout-differs", "Payout differs from posted voucher", detail)
+        if await mark_stuck(self._pool, self._desk.macs, order, reason):
+            self.counted.findings += 1
+            evidence = msgspec.json.encode({"detail": detail}).decode()
+            await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", evidence)
+
+    async def _act_on_status(self, sending: Sending, reported: Payout) -> None:
+        """Act on the status of a payout that the channel has. A different amount becomes a finding, without an end."""
+        if reported.amount not in {None, sending.amount} or reported.currency not in {None, sending.currency}:
+            await self._record_finding(sending, "sent", "amount", reported)
+            await self._postpone(sending, reported.channel_ref)
+            return
+        if reported.state is Standing.ACCEPTED:
+            await self._postpone(sending, reported.channel_ref)
+            return
+        ending = cast("Ending", reported.state.value)
+        reason = (reported.reason or "no reason was given") if ending == "bounced" else None
+        answer = await self._desk.end(sending.order_id, ending, reported.channel_ref, reason, f"channel/{self._name}")
+        recorded = _end_of(answer)
+        if recorded is None:
+            _log.warning(
+                "recording that payout %s is %s failed: %s",
+                *(sending.order_id, ending, answer),
+                extra={"event": "payout_end_unrecorded", "order": str(sending.order_id)},
+            )
+            await self._postpone(sending, reported.channel_ref)
+            return
+        if recorded != ending:
+            await self._record_finding(sending, recorded, ending, reported)
+        else:
+            self.counted.ended += 1
+        await self._close(sending, ending, reported.channel_ref)
+
+    async def _handle_absent(self, sending: Sending) -> None:
+        """Handle `absent` for an order that an API request ended. It is final once no call can still be in transit."""
+        doubt = timedelta(seconds=self._pace.doubt_s)
+        row = await self._pool.fetchrow(SQL["payouts_stands"], sending.order_id, doubt)
+        assert row is not None
+        if not row["past_doubt"]:
+            await self._postpone(sending)
+            return
+        if row["stands"] == "paid":
+            await self._record_finding(sending, "paid", "absent", Payout(Standing.ABSENT))
+        await self._close(sending, "absent", None)
+
+    async def _record_unknown(self, sending: Sending, why: str) -> None:
+        """Record that the channel did not answer. An order that does not match its MAC keeps its MAC."""
+        row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
+        new = old = None if row is None else order_from(row)
+        if old is not None and self._desk.macs.verifies(old):
+            new = msgspec.structs.replace(old, state=State.UNKNOWN)
+            self._desk.macs.seal(new)
+        macced = (new.mac, new.mac_key, old.mac) if new and old else (None, None, None)
+        pause = self._pace.pause_after(sending.asked)
+        await self._pool.execute(SQL["payouts_unknown"], sending.order_id, pause, why, *macced)
+
+    async def _record_finding(self, sending: Sending, recorded: str, status: str, reported: Payout) -> None:
+        """Record that the channel reports `status` for a withdrawal that is `recorded` otherwise."""
+        evidence = msgspec.json.encode(reported).decode()
+        found = SQL["payouts_finding"], sending.order_id, self._name, recorded, status, evidence
+        if await self._pool.fetchval(*found) is not None:
+            self.counted.findings += 1
+            _log.critical(
+                "channel %s reports %s for withdrawal %s, which is recorded as %s",
+                *(self._name, status, sending.order_id, recorded),
+                extra={"event": "payout_finding", "order": str(sending.order_id)},
+            )
+
+    async def _postpone(self, sending: Sending, channel_ref: str | None = None) -> None:
+        """Record that a payout is polled again after a pause."""
+        sending.channel_ref = channel_ref or sending.channel_ref
+        macced = sending.channel_ref, *self._mac_of(sending, None)
+        await self._pool.execute(SQL["payouts_later"], sending.order_id, self._pace.pause_after(sending.asked), *macced)
+
+    async def _close(self, sending: Sending, outcome: str, channel_ref: str | None) -> None:
+        """Record the final outcome of a payout. It is not polled again."""
+        sending.channel_ref = channel_ref or sending.channel_ref
+        macced = sending.channel_ref, *self._mac_of(sending, outcome)
+        await self._pool.execute(SQL["payouts_close"], sending.order_id, outcome, *macced)
+
+    def _mac_of(self, sending: Sending, outcome: str | None) -> tuple[int, bytes]:
+        fields = sending.order_id, self._name, sending.amount, sending.currency, outcome, sending.channel_ref
+        return self._desk.macs.rows.tag(PAYOUT, fields_of_payout(*fields))
+
+    async def _wait_for_rate(self) -> None:
+        if self._limiter is None:
+            burst = max(1.0, self._pace.rate)
+            self._limiter = AsyncLimiter(burst, burst / self._pace.rate)
+        await self._limiter.acquire()
+
+
+def _end_of(answer: Answer) -> str | None:
+    """Return how the order ended or will end, None if that is not certain."""
+    if isinstance(answer, Refusal):
+        return _ENDED_AS.get(answer.code)
+    if isinstance(answer, Taken):
+        end = answer.order.ending or answer.order.state.value
+        return end if end in {"paid", "bounced"} else None
+    return None
