@@ -1,10 +1,14 @@
 # Two commands serve a newcomer: `make serve` and `make test`. Everything that they need is set up by them.
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 PROCESSES ?= 4
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+NEWER ?= $(firstword $(shell for python in python3.14 python3.13 $(HOME)/.pyenv/versions/3.1[34].*/bin/python3; do \
+	$$python -c 'import sys; print(sys.executable)' 2>/dev/null; done))
 
-.PHONY: serve demo test mutants lint bench loadtest prove definitions client-tools lock
+.PHONY: serve demo test check quick newer mutants lint bench loadtest prove definitions client-tools lock
 
 serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
@@ -13,7 +17,15 @@ demo: $(STAMP) ## a day of a small platform on services of its own, and a proof 
 	@$(BIN)/fundledger demo
 
 test: $(STAMP) lint ## everything: style, types, import contracts, tests on a real Postgres; PROCESSES=1 for one after the other
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --durations 20
+	$(PYTEST) --durations 20
+
+check: $(STAMP) lint quick ## for every edit: style, types, import contracts, and the tests that start at most one service
+
+quick: $(STAMP)
+	$(PYTEST) --quick
+
+newer: ## the tests of `make check` on a newer Python, where the machine has one; NEWER=python3.14 for another
+	$(if $(NEWER),$(MAKE) quick VENV=.venv-newer PYTHON=$(NEWER),@echo "make newer: no Python 3.13 or 3.14 found: not run")
 
 mutants: $(STAMP) ## the tests of the tests: small faults, one at a time; ONLY="fundledger/fund/sql ...", ARGS="--budget 600"
 	$(BIN)/python -m tests.mutants --json .mutants.json --resume $(if $(ONLY),--only $(ONLY)) $(ARGS)
@@ -50,7 +62,7 @@ lock: ## renew requirements.txt from pyproject.toml
 
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fundledger needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,9 +1,11 @@
 """Fixtures of all tests: a Postgres, a database, a ledger, a Valkey, running services."""
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+STARTS = re.compile(r"RunningService\(|\bawait run\(|\bsubprocess\b|create_subprocess")
+"""The text of a module with tests that start programs. Such a test takes seconds of processor time."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out drills, and modules that start programs")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # Below `nohup` the signal is ignored, and the services of the tests would inherit that.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -43,6 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     pytest-xdist gives each process one slice of the list to begin with, and all slices have the same length.
     """
+    if config.getoption("quick"):
+        slow = [item for item in items if item.get_closest_marker("drill") or _starts_programs(item.path)]
+        config.hook.pytest_deselected(items=slow)
+        left_out = set(slow)
+        items[:] = [item for item in items if item not in left_out]
     runners = getattr(config, "workerinput", {}).get("workercount", 1)
     drills = [item for item in items if item.get_closest_marker("drill")]
     others = [item for item in items if not item.get_closest_marker("drill")]
@@ -55,6 +70,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         del others[:filled]
         left -= len(ours) + filled
     items += others
+
+
+@cache
+def _starts_programs(module: Path) -> bool:
+    return STARTS.search(module.read_text()) is not None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -84,6 +104,7 @@ async def postgres() -> AsyncIterator[Databases]:
     server = Hasty(folder, memory_mb=256)
     await server.start()
     databases = Databases(server, folder / "postgres.log")
+    await databases.open()
     try:
         yield databases
     finally:

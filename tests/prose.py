@@ -197,6 +197,4 @@ def check(root: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    everything = check(ROOT)
-    print(*everything, sep="\n")
-    sys.exit(bool(everything))
+    sys.exit("\n".join(check(ROOT)) or None)
