@@ -31,9 +31,14 @@ settings.load_profile("patient")
 STARTS = re.compile(r"RunningService\(|\bawait run\(|\bsubprocess\b|create_subprocess")
 """The text of a module with tests that start programs. Such a test takes seconds of processor time."""
 
+DATABASES = frozenset({"postgres", "platform"})
+"""Fixtures behind each test with a database of its own, or with both services."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="leave out drills, and modules that start programs")
+    parser.addoption(
+        "--quick", action="store_true", help="leave out drills, and tests with a database or programs of their own"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     pytest-xdist gives each process one slice of the list to begin with, and all slices have the same length.
     """
     if config.getoption("quick"):
-        slow = [item for item in items if item.get_closest_marker("drill") or _starts_programs(item.path)]
+        slow = [item for item in items if _is_slow(item)]
         config.hook.pytest_deselected(items=slow)
         left_out = set(slow)
         items[:] = [item for item in items if item not in left_out]
@@ -70,6 +75,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         del others[:filled]
         left -= len(ours) + filled
     items += others
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return (
+        item.get_closest_marker("drill") is not None
+        or not DATABASES.isdisjoint(fixtures)
+        or _starts_programs(item.path)
+    )
 
 
 @cache

@@ -17,7 +17,7 @@ A, B = "merchant:bad:a", "merchant:bad:b"
 ID = "00000000-0000-4000-8000-000000000001"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 async def books(service: RunningService) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     async with Client(service.base_url, service.token) as client:
         for account in (A, B):
