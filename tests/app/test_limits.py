@@ -31,7 +31,8 @@ from tests.support.wire import Reply, Wire, connected, request
 
 @pytest.fixture(scope="module")
 async def limited() -> AsyncIterator[Limited]:
-    async with a_limited_service() as limited:
+    # A store that is slow for a moment would be treated as unavailable.
+    async with a_limited_service(FUNDLEDGER_RATELIMIT_DEADLINE_MS="1000") as limited:
         yield limited
 
 

@@ -240,12 +240,12 @@ class Limited:
 
 
 @contextlib.asynccontextmanager
-async def a_limited_service() -> AsyncIterator[Limited]:
+async def a_limited_service(**environment: str) -> AsyncIterator[Limited]:
     """Start a service with limits; prove its books at the end."""
     folder = short_folder()
     file = folder / "limits.toml"
     file.write_text(LIMITS)
-    service = RunningService(workers=2, env={"FUNDLEDGER_RATELIMIT_FILE": str(file)})
+    service = RunningService(workers=2, env={"FUNDLEDGER_RATELIMIT_FILE": str(file), **environment})
     try:
         await service.start()
         yield Limited(service, file)
