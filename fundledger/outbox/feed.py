@@ -11,6 +11,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from fundledger.faults import Unavailable
 from fundledger.outbox.watermark import VisibilityWatermark
 
 LIMIT_MAX: Final = 1000
@@ -29,7 +30,7 @@ def page(events: "list[Event]", after: int) -> bytes:
     return b'{"events":[' + b",".join([event.body for event in events]) + b'],"next":%d}' % after
 
 
-class TooManyWait(TimeoutError):
+class TooManyWait(Unavailable):
     """Too many requests wait for events, so this one would not be answered in time. A retry is safe."""
 
 
