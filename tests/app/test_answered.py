@@ -184,7 +184,7 @@ def breaks(*_: object, **__: object) -> None:
 
 
 @both_ways
-@pytest.mark.parametrize("where", ["told", "to_voucher", "moved"])
+@pytest.mark.parametrize("where", ["refused", "to_voucher", "moved"])
 async def test_a_bug_is_an_answer_and_the_connection_goes_on(
     service: Service, headers: dict[str, str], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +258,26 @@ async def test_unknown_accounts_are_charged_and_not_read_beyond_the_quota(
     assert service.directory.reads <= 101
     decided = service.gate.limiter.counted().decisions
     assert sum(count for key, count in decided.items() if " deny " in key) == 10
+
+
+@both_ways
+async def test_a_replay_without_quota_is_admitted_and_leaves_nothing_in_flight(
+    service: Service, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def known(*_: object) -> bool:
+        return True
+
+    service.repeats = SimpleNamespace(has_room=lambda: True, known=known)
+    service.directory.known["bank"] = Account(2, "bank", 0, 1, "CNY", CHART["bank"])
+    service.lane.outcome = Outcome(refusal=REFUSED.refusal, replay=True)
+    # No account is cached, and the class of the voucher is not known before they are read.
+    monkeypatch.setattr(service.directory, "get", lambda id_: None)
+    monkeypatch.setattr(Gate, "at_the_door", lambda gate, _: gate.too_many_wait())
+    async with connected(service.base_url) as wire:
+        reply = await send(wire, a_payment("m:1:available", "bank"), headers)
+    assert (reply.status, reply.problem) == (422, "insufficient-funds")
+    assert set(service.gate.shedder.counted().in_flight.values()) == {0}
+    assert service.spent() == 0
 
 
 @pytest.mark.parametrize("member", ["metadata", "type", "id"])

@@ -1,16 +1,17 @@
 """Connections are kept while they are used, on both paths of a request, and are never cut during a payment."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.admission.admission import Admission, Owned
 from fundledger.app.http.admission.controller import Gate
 from fundledger.app.http.admission.hot_keys import HotKeys
+from fundledger.app.http.admission.payment_path import PaymentPath
 from fundledger.app.http.wire.body_memory import BodiesUnderWay
 from fundledger.app.http.wire.connections import Connections
 from fundledger.app.http.wire.peers import Peers
@@ -44,11 +45,21 @@ class Server(SimpleNamespace):
 
     def answered(self, *_: object) -> None: ...
 
-    def post(self, service: object, passage: Admission, body: bytes, answer: Answer) -> None:
-        if self.holds:
-            self.held.append(answer)
+
+class Path(PaymentPath[Any, bytes, None]):
+    """The path of a payment that is charged to no account."""
+
+    decode: Callable[[bytes], bytes] = bytes
+    to_reply: Callable[[Any, Admission, None], Reply] = lambda *_: Reply(201, b"{}")
+
+    def resolve(self, content: bytes) -> Sequence[Owned]:
+        return ()
+
+    def queue(self) -> None:
+        if self.service.holds:
+            self.service.held.append(self.answer)
         else:
-            answer(Reply(201, b"{}"))
+            self.answered(0, None)
 
 
 @pytest.fixture
@@ -62,7 +73,7 @@ async def server() -> AsyncIterator[Server]:
     loop = asyncio.get_running_loop()
 
     def protocol() -> PaymentProtocol[Any]:
-        short: FastPath[Any] = FastPath("/v1/vouchers", server.post)
+        short: FastPath[Any] = FastPath("/v1/vouchers", Path)
         made = PaymentProtocol(server, short, manager, loop=loop, keepalive_timeout=KEEPALIVE_S, access_log=None)
         server.protocols.append(made)
         return made

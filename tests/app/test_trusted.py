@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,8 +129,10 @@ def test_each_service_counts_in_buckets_of_its_own() -> None:
 
 def test_what_is_posted_of_a_batch_says_when() -> None:
     record = vouchers.Record("id", "pay", b"", [], None, None, None, None, None, 1, None, 0, "fund")  # type: ignore[arg-type]
-    service: Any = type("S", (), {"metrics": type("M", (), {"outcome": lambda self, name: None})()})()
-    voucher: Any = type("V", (), {"id": "id"})()
+    gate = Gate(None, Shedder(1.0, 100), HotKeys())
+    service: Any = SimpleNamespace(metrics=SimpleNamespace(outcome=lambda name: None), gate=gate)
+    voucher: Any = SimpleNamespace(id="id", lines=[])
+    passage = Admission("dev", 0.0, None, ApiClass.BATCH)
     for replay in (False, True):
-        told = vouchers._result(service, voucher, vouchers.Outcome(record=record, replay=replay))
+        told = vouchers._result(service, passage, voucher, vouchers.Outcome(record=record, replay=replay))
         assert json.loads(json.dumps(told))["posted_at"] == "1970-01-01T00:00:00.000001Z"

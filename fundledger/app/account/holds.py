@@ -12,7 +12,7 @@ from fundledger.app.account.moved import moved
 from fundledger.app.account.problems import refused
 from fundledger.app.account.service import Service
 from fundledger.app.account.voucher_bodies import accounts_of, prepare
-from fundledger.app.account.vouchers import told
+from fundledger.app.account.vouchers import to_reply
 from fundledger.app.http.bodies.decoding import decoder, instant
 from fundledger.app.http.problems import faulted, not_found
 from fundledger.app.http.routing import Call
@@ -120,7 +120,7 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     no = await service.gate.let(call.passage, accounts or (hold.account,))
     if no is not None:
         return no
-    return told(service, call.passage, await service.ask(voucher.shard, voucher))
+    return to_reply(service, call.passage, await service.ask(voucher.shard, voucher))
 
 
 async def release_hold(service: Service, call: Call) -> Reply:

@@ -10,7 +10,6 @@ import asyncpg
 import msgspec
 
 from fundledger.app.account.metrics import Metrics, Snapshot
-from fundledger.app.http.admission.replays import Repeats
 from fundledger.app.http.problems import unverified
 from fundledger.app.http.wire.reply import Reply
 from fundledger.app.http.worker import Worker
@@ -70,7 +69,10 @@ class Service(Worker):
         limiter: Limiter | None = None,
         feed: Feed,
     ) -> None:
-        super().__init__(settings, pool, tokens, metrics, run_dir, ordinal, limiter=limiter, trusted=FUND_MODULE)
+        known = SQL["known_vouchers"]
+        super().__init__(
+            settings, pool, tokens, metrics, run_dir, ordinal, known=known, limiter=limiter, trusted=FUND_MODULE
+        )
         self.layout = layout
         self.keys = keys
         self.directory = directory
@@ -78,7 +80,6 @@ class Service(Worker):
         self.daemons = daemons
         self.flusher = flusher
         self.metrics = metrics
-        self.repeats = Repeats(pool, SQL["known_vouchers"])
         self.feed = feed
         self.roster: JobRunner
         self._opening: list[tuple[NewAccount, asyncio.Future[Opened]]] = []

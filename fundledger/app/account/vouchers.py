@@ -1,8 +1,7 @@
 """Account-service handlers for vouchers: post one, post a batch, reverse, read."""
 
-import asyncio
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from asyncpg.pgproto.pgproto import UUID
@@ -23,170 +22,34 @@ from fundledger.app.account.problems import refusal_members, refused
 from fundledger.app.account.service import Service
 from fundledger.app.account.voucher_bodies import accounts_of, prepare, to_voucher
 from fundledger.app.http.admission.admission import Admission
-from fundledger.app.http.bodies.batch_decoding import Turn, decoder_of_many, item_decoder
+from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
+from fundledger.app.http.bodies.batch_decoding import decoder_of_many, item_decoder
 from fundledger.app.http.bodies.decoding import decoder, metadata
-from fundledger.app.http.problems import BadRequest, crashed, fault_members, faulted, malformed, not_found
+from fundledger.app.http.problems import fault_members, faulted, malformed, not_found
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.protocol import FastPath
 from fundledger.app.http.wire.reply import JSON, Reply, encode
-from fundledger.faults import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.faults import Fault
 from fundledger.hotspot.lane import LaneFull
+from fundledger.ledger.model.account import Account
 from fundledger.ledger.model.batch import AtomicGroup, Outcome
 from fundledger.ledger.model.refusal import Code, Refusal
 from fundledger.ledger.model.voucher import Record, Voucher, digest_of
 from fundledger.ledger.store.records import VoucherTampered, read_records
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.quota.matched import Pending
 
 _REPLAY = {"Idempotent-Replay": "true"}
 _decode_batch = decoder_of_many(BatchBody, "vouchers", BATCH_MAX, item_decoder(VoucherBody, quotes_of_voucher))
 _decode_reverse = decoder(ReverseBody)
 
 
-def post_voucher(service: Service, passage: Admission, body: bytes, answer: Callable[[Reply], None]) -> None:
-    """Handle `POST /v1/vouchers`: decode the voucher, admit it, queue it in its lane.
-
-    Calls `answer` exactly once: before it returns, or after the commit. Never raises: each error becomes the answer.
-    """
-    gate = service.gate
-    reply = None
-    try:
-        parsed = decode_voucher(body)
-        voucher = to_voucher(parsed, passage.module, service.directory.get)
-        if type(voucher) is Voucher:
-            api_class, accounts = moved(voucher.lines)
-            if not gate.recognise(passage):
-                passage.api_class = api_class
-            no = gate.enter(passage, accounts)
-            if no is None:
-                service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
-            elif isinstance(no, Reply) and not _may_be_repeat(service, no):
-                reply = no
-            else:
-                service.spawn(_post_if_admitted(service, passage, voucher, no, answer))
-        else:
-            gate.recognise(passage)
-            reply = gate.at_the_door(passage)
-            if reply is None or _may_be_repeat(service, reply):
-                service.spawn(_post_after_lookup(service, passage, parsed, reply, answer))
-                reply = None
-    except BadRequest as bad:
-        reply = bad.reply
-    except LaneFull as full:
-        reply = faulted(full)
-    except Exception as error:
-        reply = crashed(error)
-    if reply is not None:
-        answer(reply)
-
-
-def _answering(
-    service: Service, passage: Admission, answer: Callable[[Reply], None]
-) -> Callable[[int, Outcome | Fault], None]:
-    """Return the callback for a lane. It calls `answer` for every outcome, also when building the reply fails."""
-
-    def outcome_is(_: int, outcome: Outcome | Fault) -> None:
-        try:
-            reply = told(service, passage, outcome)
-        except Exception as error:
-            reply = crashed(error)
-        answer(reply)
-
-    return outcome_is
-
-
-def told(service: Service, passage: Admission, outcome: Outcome | Fault) -> Reply:
-    """Return the reply for the outcome of one voucher. Refund the quota that a replay was charged."""
-    if type(outcome) is Outcome and outcome.replay:
-        service.gate.refund(passage)
-    return to_reply(service, outcome)
-
-
-def _may_be_repeat(service: Service, no: Reply) -> bool:
-    return no.status == 429 and service.repeats.has_room()
-
-
-async def _is_repeat(service: Service, no: Reply, id_: UUID, module: str) -> bool:
-    return _may_be_repeat(service, no) and await service.repeats.known(id_, module)
-
-
-async def _post_if_admitted(
-    service: Service, passage: Admission, voucher: Voucher, no: Reply | Pending, answer: Callable[[Reply], None]
-) -> None:
-    """Slow path of admission: ask the rate-limit store, or look up whether the request is a replay."""
-    try:
-        reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
-        if reply is not None and await _is_repeat(service, reply, voucher.id, voucher.module):
-            reply = _admit_replay(service, passage)
-        if reply is None:
-            service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
-    except Unavailable as fault:
-        reply = faulted(fault)
-    except Exception as error:
-        reply = crashed(error)
-    if reply is not None:
-        answer(reply)
-
-
-def _admit_replay(service: Service, passage: Admission) -> Reply | None:
-    passage.refused = None
-    return service.gate.enter_uncharged(passage, time.monotonic())
-
-
-FAST_PATH: Final = FastPath("/v1/vouchers", post_voucher)
-
-
-async def post_one(service: Service, call: Call) -> Reply:
-    """Handle `POST /v1/vouchers` for a request that did not take the fast path."""
-    future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-    def answer(reply: Reply) -> None:
-        if not future.done():
-            future.set_result(reply)
-
-    post_voucher(service, call.passage, call.body, answer)
-    return await future
-
-
-async def _post_after_lookup(
-    service: Service, passage: Admission, parsed: VoucherBody, denied: Reply | None, answer: Callable[[Reply], None]
-) -> None:
-    """Post a voucher with an account that this worker has not cached. `denied`: the reply unless it is a replay."""
-    reply: Reply | None
-    try:
-        if denied is None:
-            denied = await service.gate.charge_caller(passage)
-        if denied is not None and not await _is_repeat(service, denied, voucher_id(parsed.id), passage.module):
-            reply = denied
-        else:
-            voucher = (await prepare(service, passage.module, [parsed], await accounts_of([parsed])))[0]
-            if denied is not None:
-                no: Reply | Pending | None = _admit_replay(service, passage)
-            else:
-                api_class, accounts = moved(voucher.lines)
-                if not service.gate.recognise(passage):
-                    passage.api_class = api_class
-                no = service.gate.enter(passage, accounts)
-            reply = no if isinstance(no, Reply) and not _may_be_repeat(service, no) else None
-            if no is None:
-                service.lanes[voucher.shard].post(voucher, _answering(service, passage, answer))
-            elif reply is None:
-                service.spawn(_post_if_admitted(service, passage, voucher, no, answer))
-    except BadRequest as bad:
-        reply = bad.reply
-    except Unavailable as fault:
-        reply = faulted(fault)
-    except Exception as error:
-        reply = crashed(error)
-    if reply is not None:
-        answer(reply)
-
-
-def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
-    """Return the reply for an outcome, and count the outcome."""
+def to_reply(service: Service, passage: Admission, outcome: Outcome | Fault) -> Reply:
+    """Return the reply for the outcome of one voucher, and count it. Refund the quota that a replay was charged."""
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
         return faulted(outcome)
+    if outcome.replay:
+        service.gate.refund(passage)
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
         return refused(outcome.refusal, outcome.replay)
@@ -196,6 +59,40 @@ def to_reply(service: Service, outcome: Outcome | Fault) -> Reply:
         return Reply(200, render.voucher(outcome.record), JSON, _REPLAY)
     service.metrics.outcome("posted")
     return Reply(201, render.voucher(outcome.record))
+
+
+class VoucherPath(PaymentPath[Service, VoucherBody, Outcome | Fault]):
+    """The path of `POST /v1/vouchers`: the voucher is queued in the lane of its shard."""
+
+    decode: Callable[[bytes], VoucherBody] = decode_voucher
+    to_reply: Callable[[Service, Admission, Outcome | Fault], Reply] = to_reply
+    voucher: Voucher | None = None
+
+    def resolve(self, content: VoucherBody) -> Sequence[Account] | None:
+        passage, service = self.passage, self.service
+        voucher = self.voucher = self.voucher or to_voucher(content, passage.module, service.directory.get)
+        if voucher is None:
+            return None
+        api_class, accounts = moved(voucher.lines)
+        if not service.gate.recognise(passage):
+            passage.api_class = api_class
+        return accounts
+
+    async def look_up(self, content: VoucherBody) -> None:
+        ids = await accounts_of([content])
+        (self.voucher,) = await prepare(self.service, self.passage.module, [content], ids)
+
+    async def is_recorded(self, content: VoucherBody) -> bool:
+        return await self.service.repeats.known(voucher_id(content.id), self.passage.module)
+
+    def queue(self) -> None:
+        voucher = self.voucher
+        assert voucher is not None
+        self.service.lanes[voucher.shard].post(voucher, self.answered)
+
+
+FAST_PATH: Final = FastPath("/v1/vouchers", VoucherPath)
+post_one: Final = VoucherPath.handle
 
 
 async def post_batch(service: Service, call: Call) -> Reply:
@@ -220,20 +117,7 @@ async def post_batch(service: Service, call: Call) -> Reply:
         outcomes: Sequence[Outcome | Fault] = outcome.parts
     else:
         outcomes = await _post_each(service, vouchers)
-    results = []
-    if all(isinstance(item, Unavailable) for item in outcomes):
-        return faulted(Unavailable("the database does not answer"))
-    turn = Turn()
-    for voucher, item in zip(vouchers, outcomes, strict=True):
-        if turn.is_over():
-            await turn.next()
-        if isinstance(item, Fault) and not isinstance(item, GuardHit):
-            # Part of the batch may have committed: report no item as refused. A retry reports the true outcomes.
-            return faulted(OutcomeUnknown())
-        if isinstance(item, Outcome) and item.replay:
-            service.gate.refund_one(call.passage, *moved(voucher.lines))
-        results.append(_result(service, voucher, item))
-    return Reply(200, encode({"results": results}))
+    return await reply_to_batch(vouchers, outcomes, _fault_of, partial(_result, service, call.passage))
 
 
 async def _post_each(service: Service, vouchers: Sequence[Voucher]) -> list[Outcome | Fault]:
@@ -242,27 +126,22 @@ async def _post_each(service: Service, vouchers: Sequence[Voucher]) -> list[Outc
         wanted[voucher.shard] = wanted.get(voucher.shard, 0) + 1
     if any(service.lanes[shard].free() < count for shard, count in wanted.items()):
         raise LaneFull("too many vouchers are waiting")
-    answers: list[Outcome | Fault] = [Fault()] * len(vouchers)
-    left = len(vouchers)
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def answer(i: int, outcome: Outcome | Fault) -> None:
-        nonlocal left
-        answers[i] = outcome
-        left -= 1
-        if left == 0 and not done.done():
-            done.set_result(None)
-
+    outcomes: Outcomes[Outcome | Fault] = Outcomes(len(vouchers))
     for i, voucher in enumerate(vouchers):
-        service.lanes[voucher.shard].post(voucher, answer, i)
-    await done
-    return answers
+        service.lanes[voucher.shard].post(voucher, outcomes.answer, i)
+    return await outcomes.wait()
 
 
-def _result(service: Service, voucher: Voucher, outcome: Outcome | Fault) -> dict[str, Any]:
+def _fault_of(outcome: Outcome | Fault) -> Fault | None:
+    return outcome if isinstance(outcome, Fault) and outcome.retry_is_safe else None
+
+
+def _result(service: Service, passage: Admission, voucher: Voucher, outcome: Outcome | Fault) -> dict[str, Any]:
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
         return {"id": str(voucher.id), "status": "refused", "problem": fault_members(outcome)}
+    if outcome.replay:
+        service.gate.refund_one(passage, *moved(voucher.lines))
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
         return {"id": str(voucher.id), "status": "refused", "problem": refusal_members(outcome.refusal)}
@@ -270,10 +149,8 @@ def _result(service: Service, voucher: Voucher, outcome: Outcome | Fault) -> dic
     if outcome.record is not None:
         posted["posted_at"] = render.instant(outcome.record.posted_at_us)
     if outcome.replay:
-        service.metrics.outcome("replayed")
         posted["replay"] = True
-        return posted
-    service.metrics.outcome("posted")
+    service.metrics.outcome("replayed" if outcome.replay else "posted")
     return posted
 
 
@@ -324,4 +201,4 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     voucher = Voucher(
         id_, call.module, "reversal", lines, 0, digest, reference=reference, metadata=meta, reverses=original_id
     )
-    return told(service, call.passage, await service.ask(voucher.shard, voucher))
+    return to_reply(service, call.passage, await service.ask(voucher.shard, voucher))

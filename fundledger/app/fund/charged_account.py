@@ -1,11 +1,11 @@
 """The merchant account to which the fund service charges the rate limits of an order."""
 
-from typing import NamedTuple
+import msgspec
 
 from fundledger.fund.model import accounts
 
 
-class ChargedAccount(NamedTuple):
+class ChargedAccount(msgspec.Struct, frozen=True):
     """Id and owner of the account that rate limits are charged to."""
 
     id: str

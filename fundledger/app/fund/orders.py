@@ -2,35 +2,27 @@
 
 import asyncio
 import re
-import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from fundledger.app.fund import render
 from fundledger.app.fund.bodies import PaymentsBody
-from fundledger.app.fund.charged_account import charged_account
+from fundledger.app.fund.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.lookup import found, verified, verifies
-from fundledger.app.fund.problems import gone, refusal_members, refused, unverified_items
+from fundledger.app.fund.problems import fault_of, gone, refusal_members, refused, unverified_items
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
 from fundledger.app.http.bodies.batch_decoding import Turn, decoder_of_many, item_decoder
 from fundledger.app.http.bodies.decoding import decoder, known_currency, quotes_of_flat
-from fundledger.app.http.problems import (
-    PROBLEM_TYPE,
-    BadRequest,
-    crashed,
-    faulted,
-    malformed,
-    not_found,
-    unverified,
-)
+from fundledger.app.http.problems import PROBLEM_TYPE, malformed, not_found, unverified
 from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.protocol import FastPath
-from fundledger.app.http.wire.reply import JSON, Reply, encode
-from fundledger.faults import OutcomeUnknown, Unavailable
+from fundledger.app.http.wire.reply import JSON, Reply
 from fundledger.fund.model.answer import Answer, Away, Taken
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import PLATFORM, Kind, State
@@ -38,7 +30,6 @@ from fundledger.fund.model.requests import BATCH_MAX, REQUESTS, Payment, Request
 from fundledger.fund.store.orders import history as read_history
 from fundledger.fund.store.orders import list_orders, read_orders
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.quota.matched import Pending
 
 Handler = Callable[[FundService, Call], Awaitable[Reply]]
 UNCERTAIN: Final = frozenset({State.POSTING, State.STUCK})
@@ -53,149 +44,13 @@ _decode_payment = decoder(Payment, quotes_of_flat)
 _decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_decoder(Payment, quotes_of_flat))
 
 
-def post_payment(service: FundService, passage: Admission, body: bytes, answer: Callable[[Reply], None]) -> None:
-    """`POST /v1/payments`: decode, admit, pass to the order batcher.
+def to_reply(
+    service: FundService, passage: Admission, answer: Answer, kind: Kind = Kind.PAYMENT, status: int = 201
+) -> Reply:
+    """Return the reply for one order, and count it. A replay gets its quota back.
 
-    Calls `answer` exactly once, either before returning or when the outcome is known. Never raises: every error becomes
-    a reply.
+    `status`: status of a new, certain outcome.
     """
-    gate = service.gate
-    reply = None
-    try:
-        request = _decode_payment(body)
-        known_currency(request.currency)
-        merchant = service.merchants.remembered(request.merchant)
-        if merchant is None:
-            reply = gate.at_the_door(passage)
-            if reply is None:
-                service.spawn(_post_after_lookup(service, passage, request, answer))
-        else:
-            no = gate.enter(passage, (charged_account(merchant.id),))
-            if no is None:
-                service.desk.post(request, passage.module, _answering(service, passage, Kind.PAYMENT, answer))
-            elif isinstance(no, Reply) and not _may_be_repeat(service, no):
-                reply = no
-            else:
-                service.spawn(_post_if_admitted(service, passage, request, no, answer))
-    except BadRequest as bad:
-        reply = bad.reply
-    except Exception as error:
-        reply = crashed(error)
-    if reply is not None:
-        answer(reply)
-
-
-FAST_PATH: Final = FastPath("/v1/payments", post_payment)
-
-
-def _answering(
-    service: FundService, passage: Admission, kind: Kind, answer: Callable[[Reply], None]
-) -> Callable[[Answer], None]:
-    """Return the callback for the order batcher. It always replies: an exception becomes a 500 reply."""
-
-    def answered(found: Answer) -> None:
-        try:
-            reply = told(service, passage, kind, found)
-        except Exception as error:
-            reply = crashed(error)
-        answer(reply)
-
-    return answered
-
-
-def _may_be_repeat(service: FundService, no: Reply) -> bool:
-    return no.status == 429 and service.repeats.has_room()
-
-
-async def _post_after_lookup(
-    service: FundService, passage: Admission, request: Payment, answer: Callable[[Reply], None]
-) -> None:
-    """Load a merchant that is not cached, then admit and post the payment."""
-    try:
-        no: Reply | Pending | None = await service.gate.charge_caller(passage)
-        if no is None:
-            merchant = await service.reading(lambda: service.merchants.get(request.merchant))
-            no = service.gate.enter(passage, () if merchant is None else (charged_account(merchant.id),))
-    except Unavailable as fault:
-        answer(faulted(fault))
-    except BadRequest as bad:
-        answer(bad.reply)
-    except Exception as error:
-        answer(crashed(error))
-    else:
-        await _post_if_admitted(service, passage, request, no, answer)
-
-
-async def _post_if_admitted(
-    service: FundService,
-    passage: Admission,
-    request: Request,
-    no: Reply | Pending | None,
-    answer: Callable[[Reply], None],
-) -> None:
-    """Post an order if the slow path of admission admits it: the rate-limit store, or a check for a replay."""
-    try:
-        reply = await _admit(service, passage, request, no)
-        if reply is None:
-            service.desk.post(request, passage.module, _answering(service, passage, request.kind, answer))
-    except Exception as error:
-        reply = crashed(error)
-    if reply is not None:
-        answer(reply)
-
-
-async def _admit(
-    service: FundService, passage: Admission, request: Request, no: Reply | Pending | None
-) -> Reply | None:
-    """Return None if the request is admitted, otherwise the rejection. A replay is admitted even without quota."""
-    reply = await service.gate.ask(passage) if isinstance(no, Pending) else no
-    if reply is not None and _may_be_repeat(service, reply):
-        ids = service.ids.all_of(request.kind, request.whose, request.order_no)
-        if any(await asyncio.gather(*(service.repeats.known(id_) for id_ in ids))):
-            passage.refused = None
-            return service.gate.enter_uncharged(passage, time.monotonic())
-    return reply
-
-
-async def post_one_payment(service: FundService, call: Call) -> Reply:
-    """`POST /v1/payments` for a request that did not take the fast path."""
-    future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-    def answer(reply: Reply) -> None:
-        if not future.done():
-            future.set_result(reply)
-
-    post_payment(service, call.passage, call.body, answer)
-    return await future
-
-
-def posting(kind: Kind) -> Handler:
-    """Return the handler of `POST /v1/{kind}` for a kind other than payments."""
-    decode = decoder(REQUESTS[kind], quotes_of_flat)
-
-    async def post(service: FundService, call: Call) -> Reply:
-        request = decode(call.body)
-        currency = getattr(request, "currency", None)
-        if currency is not None:
-            known_currency(currency)
-        no: Reply | Pending | None = None
-        merchant = None if request.whose == PLATFORM else service.merchants.remembered(request.whose)
-        if request.whose != PLATFORM and merchant is None:
-            no = await service.gate.charge_caller(call.passage)
-            if no is None:
-                merchant = await service.reading(lambda: service.merchants.get(request.whose))
-        if no is None:
-            no = service.gate.enter(call.passage, () if merchant is None else (charged_account(merchant.id),))
-        reply = await _admit(service, call.passage, request, no)
-        if reply is not None:
-            return reply
-        return told(service, call.passage, kind, await service.desk.ask(request, call.module))
-
-    return post
-
-
-def told(service: FundService, passage: Admission, kind: Kind, answer: Answer, status: int = 201) -> Reply:
-    """Return the reply for one order. A replay gets its quota back. `status`: status of a new, certain outcome."""
     if isinstance(answer, Taken):
         order = answer.order
         service.metrics.answer(kind, "replayed" if answer.replay else order.state)
@@ -212,6 +67,44 @@ def told(service: FundService, passage: Admission, kind: Kind, answer: Answer, s
     return refused(answer)
 
 
+class OrderPath(PaymentPath[FundService, Request, Answer]):
+    """The path of an order of any kind, of a payment by default: the order is queued in the order batcher."""
+
+    decode: Callable[[bytes], Request] = _decode_payment
+    to_reply: Callable[[FundService, Admission, Answer], Reply] = to_reply
+    request: Request | None = None
+
+    def resolve(self, content: Request) -> Sequence[ChargedAccount] | None:
+        self.request = content
+        currency = getattr(content, "currency", None)
+        if currency is not None:
+            known_currency(currency)
+        merchant = getattr(content, "merchant", None)
+        if merchant is None:
+            return ()
+        return None if self.service.merchants.remembered(merchant) is None else (charged_account(merchant),)
+
+    async def look_up(self, content: Request) -> None:
+        await self.service.reading(lambda: self.service.merchants.get(content.whose))
+
+    async def is_recorded(self, content: Request) -> bool:
+        ids = self.service.ids.all_of(content.kind, content.whose, content.order_no)
+        return any(await asyncio.gather(*(self.service.repeats.known(id_) for id_ in ids)))
+
+    def queue(self) -> None:
+        assert self.request is not None
+        self.service.desk.post(self.request, self.passage.module, partial(self.answered, 0))
+
+
+FAST_PATH: Final = FastPath("/v1/payments", OrderPath)
+
+
+def posting(kind: Kind) -> Handler:
+    """Return the handler of `POST /v1/{kind}`."""
+    reply = partial(to_reply, kind=kind)
+    return partial(OrderPath.handle, decode=decoder(REQUESTS[kind], quotes_of_flat), to_reply=reply)
+
+
 async def post_payments(service: FundService, call: Call) -> Reply:
     """`POST /v1/payments/batch`: `results[i]` answers `payments[i]`.
 
@@ -223,52 +116,30 @@ async def post_payments(service: FundService, call: Call) -> Reply:
         known_currency(payment.currency, f"payments[{i}].currency")
     known = service.merchants.remembered
     # The order batcher loads merchants that are not cached, after admission.
-    items = [
-        (ApiClass.PAYMENT, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments
-    ]
-    no = await service.gate.ask_many(call.passage, items, len(items))
+    items = [(p, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
+    no = await service.gate.ask_many(call.passage, ((ApiClass.PAYMENT, charged) for _, charged in items), len(items))
     if no is not None:
         return no
     answers = await _post_each(service, payments, call.module)
-    if all(isinstance(each, Away) and each.undone for each in answers):
-        return faulted(Unavailable("the fund database does not answer"))
-    results: list[dict[str, Any]] = []
-    for payment, item, each in zip(payments, items, answers, strict=True):
-        if isinstance(each, Away) and not each.tampered:
-            # Part of the batch may have committed: answer 503 for all. A retry reports the true outcomes.
-            return faulted(OutcomeUnknown())
-        if isinstance(each, Taken) and each.replay:
-            service.gate.refund_one(call.passage, *item)
-        results.append(_result(service, payment, each))
-    return Reply(200, encode({"results": results}))
+    return await reply_to_batch(items, answers, fault_of, partial(_result, service, call.passage))
 
 
 async def _post_each(service: FundService, payments: Sequence[Payment], module: str) -> list[Answer]:
-    answers: list[Answer] = [Away("no result was returned", undone=False)] * len(payments)
-    left = len(payments)
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def answering(i: int) -> Callable[[Answer], None]:
-        def answered(answer: Answer) -> None:
-            nonlocal left
-            answers[i] = answer
-            left -= 1
-            if left == 0 and not done.done():
-                done.set_result(None)
-
-        return answered
-
+    outcomes: Outcomes[Answer] = Outcomes(len(payments))
     turn = Turn()
     for i, payment in enumerate(payments):
         if turn.is_over():
             await turn.next()
-        service.desk.post(payment, module, answering(i))
-    await done
-    return answers
+        service.desk.post(payment, module, partial(outcomes.answer, i))
+    return await outcomes.wait()
 
 
-def _result(service: FundService, payment: Payment, answer: Answer) -> dict[str, Any]:
+def _result(
+    service: FundService, passage: Admission, item: tuple[Payment, Sequence[ChargedAccount]], answer: Answer
+) -> dict[str, Any]:
+    payment, charged = item
     if isinstance(answer, Away):
+        service.metrics.answer(Kind.PAYMENT, "fault")
         problem = msgspec.Raw(unverified(answer.detail).body)
         return {"order_no": payment.order_no, "state": State.UNKNOWN, "problem": problem}
     if not isinstance(answer, Taken):
@@ -280,6 +151,7 @@ def _result(service: FundService, payment: Payment, answer: Answer) -> dict[str,
     if order.problem is not None:
         result["problem"] = render.raw(order.problem)
     if answer.replay:
+        service.gate.refund_one(passage, ApiClass.PAYMENT, charged)
         result["replay"] = True
     return result
 

@@ -7,8 +7,8 @@ import msgspec
 
 from fundledger.app.http.problems import PROBLEM_TYPE, URN, faulted, unverified
 from fundledger.app.http.wire.reply import Reply, encode
-from fundledger.faults import OutcomeUnknown, Unavailable
-from fundledger.fund.model.answer import Away
+from fundledger.faults import Fault, OutcomeUnknown, Unavailable
+from fundledger.fund.model.answer import Answer, Away
 from fundledger.fund.model.refusal import Code, Refusal
 
 REFUSALS: Final[dict[Code, tuple[int, str]]] = {
@@ -93,6 +93,12 @@ def gone(away: Away) -> Reply:
 
     503 if nothing was stored, 503 `outcome-unknown` if that is uncertain, 500 if a row does not match its MAC.
     """
-    if away.tampered:
-        return unverified(away.detail)
-    return faulted(Unavailable(away.detail) if away.undone else OutcomeUnknown(away.detail))
+    fault = fault_of(away)
+    return unverified(away.detail) if fault is None else faulted(fault)
+
+
+def fault_of(answer: Answer) -> Fault | None:
+    """Return the fault after which an order may be sent again, None for another answer."""
+    if not isinstance(answer, Away) or answer.tampered:
+        return None
+    return Unavailable(answer.detail) if answer.undone else OutcomeUnknown(answer.detail)

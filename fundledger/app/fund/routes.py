@@ -18,10 +18,8 @@ LIST = ("merchant", "order_no", "state", "cursor", "limit")
 
 def _of(kind: Kind) -> Iterator[Route[FundService]]:
     path, api_class = f"/v1/{KINDS[kind].collection}", KINDS[kind].api_class
-    if kind is Kind.PAYMENT:
-        yield Route("POST", path, orders.post_one_payment, api_class=api_class, enters=True, by_body=True)
-    else:
-        yield Route("POST", path, orders.posting(kind), api_class=api_class, enters=True)
+    by_body = kind is Kind.PAYMENT
+    yield Route("POST", path, orders.posting(kind), api_class=api_class, enters=True, by_body=by_body)
     # The query decides whether the API class is QUERY (one order) or LIST.
     yield Route("GET", path, orders.listing(kind), query=LIST, api_class=ApiClass.LIST, enters=True, by_body=True)
     yield Route("GET", f"{path}/{{id}}", orders.getting(kind), api_class=ApiClass.QUERY)

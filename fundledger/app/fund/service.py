@@ -10,7 +10,6 @@ from typing import Final, TypeVar
 import asyncpg
 
 from fundledger.app.fund.metrics import FundMetrics, FundSnapshot
-from fundledger.app.http.admission.replays import Repeats
 from fundledger.app.http.problems import UNVERIFIED, BadRequest
 from fundledger.app.http.sockets import fund_socket, fund_supervisor_socket
 from fundledger.app.http.worker import AWAY, Worker, again
@@ -81,7 +80,8 @@ class FundService(Worker):
         limiter: Limiter | None = None,
     ) -> None:
         self.metrics = FundMetrics()
-        super().__init__(settings, pool, tokens, self.metrics, run_dir, ordinal, limiter=limiter)
+        known = SQL["known_orders"]
+        super().__init__(settings, pool, tokens, self.metrics, run_dir, ordinal, known=known, limiter=limiter)
         self.feed = feed
         self.link = MeasuredLink(accounts, self.metrics)
         self.macs = macs
@@ -89,7 +89,6 @@ class FundService(Worker):
         self.ids = ids
         self.posting = Posting(pool, self.link, ids, macs)
         self.desk = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
-        self.repeats = Repeats(pool, SQL["known_orders"])
         # It runs no job. It reports overdue jobs even when all processes that run jobs are gone.
         self.roster = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts

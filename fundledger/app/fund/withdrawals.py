@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
 from fundledger.app.fund.charged_account import charged_account
 from fundledger.app.fund.lookup import find, no_order, uuid_of
-from fundledger.app.fund.orders import Handler, told
+from fundledger.app.fund.orders import Handler, to_reply
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.decoding import decoder, quotes_of_flat
 from fundledger.app.http.problems import not_found
@@ -74,4 +74,4 @@ async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Orde
     answer = await do(order)
     if isinstance(answer, Refusal) and answer.code is Code.ORDER_NOT_FOUND:
         raise not_found(f"{kind} {order.id}")
-    return told(service, call.passage, kind, answer, status=200)
+    return to_reply(service, call.passage, answer, kind, status=200)

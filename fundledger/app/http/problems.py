@@ -105,8 +105,15 @@ def unverified(detail: str, **members: str) -> Reply:
     return problem(500, "integrity", UNVERIFIED, detail, **members)
 
 
-def crashed(error: Exception) -> Reply:
-    """Return the answer to an unexpected exception. A bug is logged; a row that does not match its MAC is named."""
+def failed(error: Exception) -> Reply:
+    """Return the answer to an exception: a rejected request, a fault, a row that does not match its MAC, or a bug.
+
+    A row is named. A row and a bug are logged.
+    """
+    if isinstance(error, BadRequest):
+        return error.reply
+    if isinstance(error, Fault):
+        return faulted(error)
     if isinstance(error, BooksTampered):
         # The read that found it has logged and recorded it.
         return integrity(error)

@@ -14,13 +14,12 @@ from multidict import MultiMapping, istr
 
 from fundledger.app.http.admission.admission import REFUSED_UNSEEN, Admission, Owned
 from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX
-from fundledger.app.http.problems import BadRequest, crashed, cut, faulted, malformed
+from fundledger.app.http.problems import BadRequest, cut, failed, malformed
 from fundledger.app.http.wire.body_memory import BodiesUnderWay, Body
 from fundledger.app.http.wire.peers import peer_of
 from fundledger.app.http.wire.reply import Reply
 from fundledger.app.http.wire.request_id import HEADER, new_request_id, request_id_of, stamped
 from fundledger.app.http.worker import Served
-from fundledger.faults import Fault
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.matched import Pending
 
@@ -141,8 +140,6 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
         reply = await _call(service, route, parameters, request, passage)
     except BadRequest as bad:
         reply = bad.reply if label != "unmatched" else _charge_unmatched(service, request, bad.reply)
-    except Fault as fault:
-        reply = faulted(fault)
     except (RequestPayloadError, HttpProcessingError):
         reply = malformed("the body does not match what its headers announce").reply
     except (ConnectionError, asyncio.CancelledError) as gone:
@@ -154,7 +151,7 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
         service.aborted(label)
         return to_response(malformed("the connection was lost").reply)
     except Exception as error:
-        reply = crashed(error)
+        reply = failed(error)
     reply = charged(service, passage, reply)
     now = time.monotonic()
     service.gate.leave(passage, now, reply)

@@ -12,6 +12,7 @@ import asyncpg
 from fundledger.app.http.admission.controller import Gate
 from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.app.http.admission.policies import watch_policies
+from fundledger.app.http.admission.replays import Repeats
 from fundledger.app.http.metrics.counters import Requests
 from fundledger.app.http.metrics.loop_lag import LoopLag
 from fundledger.app.http.readiness import Readiness
@@ -41,6 +42,7 @@ class Served(Protocol):
     connections: Connections
     bodies: BodiesUnderWay
     peers: Peers
+    repeats: Repeats
 
     def module(self, authorization: str | None) -> str | None:
         """Return the module that sent a request, None if there is no valid token."""
@@ -67,7 +69,7 @@ class Served(Protocol):
 class Worker:
     """One worker of a service: authentication, statistics, readiness. Implements `Served`.
 
-    `trusted`: the module that limits its own callers.
+    `known`: the statement of `Repeats`. `trusted`: the module that limits its own callers.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Worker:
         run_dir: Path,
         ordinal: int,
         *,
+        known: str,
         limiter: Limiter | None = None,
         trusted: str | None = None,
     ) -> None:
@@ -103,6 +106,7 @@ class Worker:
         self._modules: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.readiness = Readiness(pool)
+        self.repeats = Repeats(pool, known)
 
     def module(self, authorization: str | None) -> str | None:
         """Return the module that sent a request, None if there is no valid token. Caches the few valid headers."""

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from fundledger.app.fund import orders
+from fundledger.app.fund.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.exposition import render
 from fundledger.app.fund.metrics import FundSnapshot
-from fundledger.app.fund.orders import charged_account
 from fundledger.app.fund.service import SPACE, FundService
+from fundledger.app.http.admission.admission import Admission
+from fundledger.app.http.admission.payment_path import PaymentPath
 from fundledger.app.http.problems import BadRequest
 from fundledger.fund.model.requests import Payment
 from fundledger.outbox.feed import CallerWaitsTooMuch, Event, TooManyWait
@@ -23,7 +25,7 @@ from fundledger.ratelimit.quota.limiter import Limiter
 from fundledger.ratelimit.quota.policies import parse
 from fundledger.ratelimit.stats import Limits
 from tests.ratelimit.test_limiter import Near, World
-from tests.support.answers import is_problem
+from tests.support.answers import is_problem, refusal_of
 from tests.support.database import Databases
 from tests.support.fund_http import FundClient, a_fund_service
 from tests.support.running import RunningService
@@ -102,8 +104,45 @@ async def test_a_repeat_is_refused_by_a_twin_that_does_not_look_for_it(
     merchant = await client.shop()
     for i in range(5):
         assert (await client.paid(merchant, str(i), 10)).status == 201
-    monkeypatch.setattr(orders, "_may_be_repeat", lambda service, no: False)
+    monkeypatch.setattr(PaymentPath, "_may_be_replay", lambda path, no: False)
     assert (await client.paid(merchant, "0", 10)).status == 429
+
+
+async def test_a_replay_without_quota_is_answered_also_if_its_merchant_is_not_cached(
+    limited: tuple[FundService, FundClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fund, client = limited
+    merchant = await client.shop()
+    assert (await client.paid(merchant, "0", 10)).status == 201
+    for cost in (50, 1):
+        while await fund.gate.charge_caller(Admission("tests", 0.0, None, ApiClass.PAYMENT), cost) is None:
+            pass
+    fund.merchants._known.clear()
+    assert fund.gate.at_the_door(Admission("tests", 0.0, None, ApiClass.PAYMENT)) is not None
+    assert (await client.paid(merchant, "1", 10)).status == 429
+    assert (await client.paid(merchant, "0", 10)).is_replay
+    fund.merchants._known.clear()
+    monkeypatch.setattr(PaymentPath, "_may_be_replay", lambda path, no: False)
+    assert (await client.paid(merchant, "0", 10)).status == 429
+
+
+async def test_a_batch_beyond_the_order_queue_gets_the_problem_of_a_single_payment(
+    limited: tuple[FundService, FundClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = limited
+    merchant = await client.shop()
+    batch = {"payments": [client.payment(merchant, str(i), 10) for i in range(2)]}
+    with monkeypatch.context() as full:
+        full.setattr("fundledger.fund.batcher.WAITING_MAX", 0)
+        single = await client.post("/v1/payments", batch["payments"][0])
+        whole = await client.post("/v1/payments/batch", batch)
+        assert is_problem(single, 503, "unavailable")
+        assert single.json["detail"].startswith("the order queue is full;")
+        assert refusal_of(whole) == refusal_of(single)
+        full.setattr("fundledger.fund.batcher.WAITING_MAX", 1)
+        assert is_problem(await client.post("/v1/payments/batch", batch), 503, "outcome-unknown")
+    results = (await client.post("/v1/payments/batch", batch)).json["results"]
+    assert [(item["state"], "replay" in item) for item in results] == [("posted", True), ("posted", False)]
 
 
 async def test_replays_in_a_batch_are_refunded(limited: tuple[FundService, FundClient]) -> None:
@@ -115,7 +154,8 @@ async def test_replays_in_a_batch_are_refunded(limited: tuple[FundService, FundC
     statuses = [(await client.paid(merchant, f"x{i}", 10)).status for i in range(4)]
     assert statuses == [201, 201, 201, 429]
     assert fund.gate.limiter is not None
-    chain = fund.gate.limiter.chain("tests", ApiClass.PAYMENT, *reversed(charged_account(merchant)))
+    charged = charged_account(merchant)
+    chain = fund.gate.limiter.chain("tests", ApiClass.PAYMENT, charged.owner, charged.id)
     assert [bucket.key for bucket in chain.buckets] == [
         f"{{{SPACE}}}:caller:tests",
         f"{{{SPACE}}}:merchant:merchant:{merchant}",
@@ -123,7 +163,7 @@ async def test_replays_in_a_batch_are_refunded(limited: tuple[FundService, FundC
 
 
 def test_a_merchant_is_limited_by_its_name_in_the_account_service() -> None:
-    assert charged_account("10001") == ("merchant:10001:available", "merchant:10001")
+    assert charged_account("10001") == ChargedAccount("merchant:10001:available", "merchant:10001")
 
 
 async def test_every_answer_has_rate_limit_headers(limited: tuple[FundService, FundClient]) -> None:
@@ -193,9 +233,9 @@ async def test_a_bug_behind_a_payment_is_an_answer_and_the_connection_goes_on(
         raise RuntimeError("a bug")
 
     async with connected(client.base_url) as wire:
-        for where in ("told", "charged_account", "_answering"):
+        for where, name in ((orders.render, "order"), (orders, "charged_account"), (orders.OrderPath, "queue")):
             with monkeypatch.context() as broken:
-                broken.setattr(orders, where, breaks)
+                broken.setattr(where, name, breaks)
                 await wire.send(request("POST", "/v1/payments", client.token, body))
                 reply = await wire.reply()
                 assert (reply.status, reply.problem) == (500, "internal-error")

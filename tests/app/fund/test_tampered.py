@@ -60,6 +60,8 @@ async def test_a_batch_with_a_repeat_of_an_edited_payment_refuses_this_one_only(
     assert answer.status == 200
     assert [item["state"] for item in answer.json["results"]] == ["unknown", "posted", "posted"]
     assert answer.json["results"][0]["problem"]["type"].endswith(":integrity")
+    alone = await client.post("/v1/payments/batch", {"payments": payments[:1]})
+    assert (alone.status, alone.json["results"]) == (200, answer.json["results"][:1])
 
 
 async def test_merchants_and_endpoints_that_were_edited_are_not_shown(

@@ -26,8 +26,9 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from fundledger.app.http.admission.admission import REFUSED_UNSEEN, Admission
+from fundledger.app.http.admission.payment_path import PaymentPath
 from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX
-from fundledger.app.http.problems import BadRequest, crashed, malformed
+from fundledger.app.http.problems import BadRequest, failed, malformed
 from fundledger.app.http.routing import S, budget_of, charged, to_response, unauthorized, unsupported_media
 from fundledger.app.http.wire.peers import peer_of
 from fundledger.app.http.wire.reply import Reply
@@ -50,16 +51,16 @@ def no_room() -> BadRequest:
 
 
 class FastPath(msgspec.Struct, Generic[S], frozen=True):
-    """The POST that takes the fast path. `post` gets the whole body, never raises, and calls the answer once."""
+    """The POST that takes the fast path, and the path of its payments."""
 
     route: str
-    post: Callable[[S, Admission, bytes, Callable[[Reply], None]], None]
+    path: Callable[[S, Admission, Callable[[Reply], None]], PaymentPath[S, Any, Any]]
 
 
 class PaymentProtocol(RequestHandler, Generic[S]):
     """The protocol of one client connection."""
 
-    __slots__ = ("_paying", "_post", "_received_at", "_route", "_service")
+    __slots__ = ("_path", "_paying", "_received_at", "_route", "_service")
 
     def __init__(
         self, service: S, short: FastPath[S], manager: Server, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
@@ -67,7 +68,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         super().__init__(manager, loop=loop, **kwargs)
         self._service = service
         self._route = short.route
-        self._post = short.post
+        self._path = short.path
         self._paying = False
         self._received_at = 0.0
 
@@ -221,13 +222,11 @@ class PaymentProtocol(RequestHandler, Generic[S]):
                 passage.budget_s = budget_of(headers)
                 bad = unsupported_media(headers)
                 reply = None if bad is None else bad.reply
-        except BadRequest as bad_header:
-            reply = bad_header.reply
         except Exception as error:
-            reply = crashed(error)
+            reply = failed(error)
         request_id = request_id or new_request_id()
         if reply is None:
-            self._post(service, passage, body, answer)
+            self._path(service, passage, answer).post(body)
         else:
             answer(reply)
 
