@@ -142,7 +142,7 @@ ERRORS: dict[str, tuple[Exception, int, str]] = {
 async def answers_of(
     path_of: Callable[[Any, Admission, Callable[[Reply], None]], Path], no: Reply | None
 ) -> list[Reply]:
-    """The answers to one payment, once all its work is done."""
+    """Return the answers to one payment, once all its work is done."""
     work: list[Coroutine[Any, Any, None]] = []
     service = SimpleNamespace(gate=Door(no), repeats=SimpleNamespace(has_room=lambda: True), spawn=work.append)
     answers: list[Reply] = []
