@@ -177,7 +177,7 @@ def test_the_requests_of_the_fund_service_are_its_routes():
     named_ = set()
     for methods, path in re.findall(r"`(GET|POST) ([^`]+)`", text):
         named_ |= {(methods, path.replace("{kind}", kind.collection)) for kind in KINDS.values()}
-    assert named_ == {(route.method, route.template) for route in FUND_ROUTES if not route.public}
+    assert named_ == {(route.method, route.template) for route in FUND_ROUTES if route.api_class is not None}
 
 
 def test_there_is_advice_for_every_refusal():

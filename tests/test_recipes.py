@@ -15,16 +15,15 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from fundledger.app.account.openapi.operations import OPERATIONS
 from fundledger.app.account.problems import ADVICE, REFUSALS
+from fundledger.app.account.routes import ROUTES
 from fundledger.app.commands.daemons_list import BY_HAND
 from fundledger.app.fund import problems as fund_problems
 from fundledger.app.fund.daemons import daemons_of
 from fundledger.app.fund.kinds import KINDS
-from fundledger.app.fund.openapi.operations import OPERATIONS as FUND_OPERATIONS
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
-from fundledger.app.http.openapi.types import Operation
 from fundledger.app.http.problems import POSTING, POSTING_ADVICE
+from fundledger.app.http.routing import Route
 from fundledger.client import fund_types
 from fundledger.fund.model.drafts import draft_of
 from fundledger.fund.model.flows import RULES
@@ -86,8 +85,8 @@ def named(members: Iterable[Any]) -> set[str]:
     return {member.name for member in members}
 
 
-def in_operations(operations: Iterable[Operation]) -> set[str]:
-    return {str(name) for each in operations for answer in each.answers.values() for name in answer.problems}
+def in_answers(routes: Iterable[Route[Any]]) -> set[str]:
+    return {str(name) for each in routes for answer in each.answers.values() for name in answer.problems}
 
 
 def value_of(node: ast.expr, module: ModuleType) -> Any:
@@ -184,7 +183,7 @@ REFUSAL, FUND_REFUSAL, COMMAND, KIND, JOB, MIGRATION, GUARD, CHECK = (
 )
 RULES_OF_LEDGER = "fundledger/ledger", "fundledger/app/account"
 RULES_OF_FUND = "fundledger/fund", "fundledger/app/fund"
-NO_RULES = r"/refusal\.py|/problems\.py|/openapi/|/kinds\.py"
+NO_RULES = r"/refusal\.py|/problems\.py|/openapi/|/routes/|/kinds\.py"
 ALL_CHECKS = lambda: checks_of(checks) | checks_of(fund_checks)  # noqa: E731
 STEPS = [
     Step(
@@ -205,7 +204,7 @@ STEPS = [
     Step(REFUSAL, 3, "ADVICE", lambda: Code, lambda: ADVICE),
     Step(REFUSAL, 3, "POSTING_ADVICE", lambda: POSTING, lambda: POSTING_ADVICE),
     # `batch-aborted` is a result within a batch, never a response.
-    Step(REFUSAL, 4, "OPERATIONS", lambda: set(Code) - {Code.BATCH_ABORTED}, lambda: in_operations(OPERATIONS)),
+    Step(REFUSAL, 4, "routes/", lambda: set(Code) - {Code.BATCH_ABORTED}, lambda: in_answers(ROUTES)),
     Step(REFUSAL, 5, "refusals.md", lambda: Code, lambda: marked(column("refusals.md", "Code"))),
     Step(
         FUND_REFUSAL,
@@ -228,7 +227,7 @@ STEPS = [
     ),
     Step(FUND_REFUSAL, 3, "REFUSALS", lambda: FundCode, lambda: fund_problems.REFUSALS),
     Step(FUND_REFUSAL, 3, "ADVICE", lambda: FundCode, lambda: fund_problems.ADVICE),
-    Step(FUND_REFUSAL, 4, "OPERATIONS", lambda: FundCode, lambda: in_operations(FUND_OPERATIONS)),
+    Step(FUND_REFUSAL, 4, "routes/", lambda: FundCode, lambda: in_answers(FUND_ROUTES)),
     Step(
         FUND_REFUSAL,
         5,

@@ -25,11 +25,6 @@ AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 _log = logging.getLogger(__name__)
 
 
-def page(events: "list[Event]", after: int) -> bytes:
-    """Return a body of `GET /v1/events`."""
-    return b'{"events":[' + b",".join([event.body for event in events]) + b'],"next":%d}' % after
-
-
 class TooManyWait(Unavailable):
     """Too many requests wait for events, so this one would not be answered in time. A retry is safe."""
 

@@ -17,9 +17,7 @@ from multidict import CIMultiDict
 from benchmarks.hostile_bodies import bodies
 from fundledger.app.account import bodies as bodies_of_account
 from fundledger.app.account import routes as account_routes
-from fundledger.app.account.openapi import document as openapi
 from fundledger.app.fund import routes as fund_routes
-from fundledger.app.fund.openapi import document as fund_openapi
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.bodies import decoding
 from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX, METADATA_BYTES_MAX
@@ -34,8 +32,8 @@ from tests.support.waiting import eventually
 
 SOME = "00000000-0000-4000-8000-000000000007"
 SERVICES: dict[str, tuple[list[Route[Any]], dict[str, Any]]] = {
-    "account": (account_routes.ROUTES, openapi.document()),
-    "fund": (fund_routes.ROUTES, fund_openapi.document()),
+    "account": (account_routes.ROUTES, account_routes.PAGES.document()),
+    "fund": (fund_routes.ROUTES, fund_routes.PAGES.document()),
 }
 POSTS = [
     pytest.param(service, route, id=f"{service} {route.template}")

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from fundledger.app.fund.statements import ROUTES, post_statement
+from fundledger.app.fund.statements import post_statement
 from fundledger.app.http.problems import BadRequest
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply
@@ -37,4 +37,3 @@ async def test_a_statement_is_created_repeated_and_refused(fund_pool: Pool):
     assert msgspec.json.decode(other.body)["type"].endswith(":statement-no-reused")
     with pytest.raises(BadRequest):
         await ask(fund_pool, desk, {**body, "lines": []})
-    assert [(route.method, route.template) for route in ROUTES] == [("POST", "/v1/bank-statements")]

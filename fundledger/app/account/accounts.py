@@ -8,17 +8,17 @@ from typing import Final
 
 import msgspec
 
-from fundledger.app.account import render, statement
+from fundledger.app.account import answers, render, statement
 from fundledger.app.account.bodies import AccountBody, FreezeBody, PolicyBody, ReasonBody, account_id
 from fundledger.app.account.problems import refused
 from fundledger.app.account.service import Service
 from fundledger.app.http.bodies.decoding import decoder, instant, known_currency, metadata
-from fundledger.app.http.bodies.json_values import exactly, time_text
 from fundledger.app.http.bodies.spreadsheet import cell
 from fundledger.app.http.problems import BadRequest, faulted, malformed, not_found
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Fault
+from fundledger.json_values import time_text
 from fundledger.ledger.model.account import Account, Status
 from fundledger.ledger.model.batch import SetPolicy, SetStatus
 from fundledger.ledger.model.chart import CHART, AccountType
@@ -56,7 +56,7 @@ async def open_account(service: Service, call: Call) -> Reply:
     if not opened.same:
         detail = f"account {body.id} exists with a different owner, type, currency or metadata"
         raise BadRequest(409, "account-exists", "The account exists with different properties", detail, account=body.id)
-    return Reply(201 if opened.created else 200, render.account(opened.view))
+    return Reply(201 if opened.created else 200, encode(render.account(opened.view)))
 
 
 def _may_be_buffered(type_: AccountType) -> None:
@@ -84,7 +84,6 @@ async def _account(service: Service, call: Call) -> Account:
     return account
 
 
-LIST: Final = ("owner", "type", "currency", "status", "cursor", "limit")
 LIST_DEFAULT: Final = 20
 LIST_MAX: Final = 100
 LIST_COLUMNS: Final = (
@@ -100,7 +99,7 @@ LIST_COLUMNS: Final = (
     "created_at",
 )
 _is_currency = re.compile(r"[A-Z]{3}\Z").match
-_STATUSES: Final = tuple(dict.fromkeys(render.STATUS_NAMES.values()))
+_STATUSES: Final = tuple(dict.fromkeys(answers.STATUS_NAMES.values()))
 
 
 async def list_accounts(service: Service, call: Call) -> Reply:
@@ -125,11 +124,10 @@ async def list_accounts(service: Service, call: Call) -> Reply:
         return views, unverified, cursor
 
     views, unverified, cursor = await service.reading_durable(read)
-    shown = [view for view in views if status in (None, render.STATUS_NAMES[view.status])]
+    shown = [render.account(view) for view in views if status in (None, answers.STATUS_NAMES[view.status])]
     if "text/csv" in call.headers.get("Accept", ""):
         return Reply(200, _csv_of_accounts(shown), CSV, {"X-Next-Cursor": cursor} if cursor else {})
-    accounts = [msgspec.Raw(render.account(view)) for view in shown]
-    return Reply(200, encode({"accounts": accounts, "unverified": unverified, "next_cursor": cursor}))
+    return Reply(200, encode(answers.Accounts(shown, unverified, cursor)))
 
 
 def _one_of(text: str | None, name: str, accepted: Collection[str]) -> str | None:
@@ -138,23 +136,12 @@ def _one_of(text: str | None, name: str, accepted: Collection[str]) -> str | Non
     return text
 
 
-def _csv_of_accounts(views: list[AccountView]) -> bytes:
+def _csv_of_accounts(accounts: list[answers.Account]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(LIST_COLUMNS)
-    for view in views:
-        members = {
-            "id": view.account.id,
-            "owner": view.owner,
-            "type": view.account.type.name,
-            "currency": view.account.currency,
-            "status": render.STATUS_NAMES[view.status],
-            "posted": view.posted,
-            "held": view.held,
-            "pending": view.pending,
-            "available": view.available,
-            "created_at": time_text(view.created_at),
-        }
+    for account in accounts:
+        members = {**msgspec.structs.asdict(account), **msgspec.structs.asdict(account.balance)}
         writer.writerow([cell(members[name]) for name in LIST_COLUMNS])
     return text.getvalue().encode()
 
@@ -177,7 +164,7 @@ async def _shown(service: Service, account: Account) -> Reply:
     views = await service.reading_verified(
         lambda: read_accounts(service.pool, service.directory, service.layout, [account.id])
     )
-    return Reply(200, render.account(views[account.id]))
+    return Reply(200, encode(render.account(views[account.id])))
 
 
 async def get_balance(service: Service, call: Call) -> Reply:
@@ -195,8 +182,7 @@ async def get_balance(service: Service, call: Call) -> Reply:
             lambda: balance_at(service.pool, service.keys, account, service.layout, moment)
         )
         at = time_text(moment)
-    members = {"account": account.id, "at": at, "posted": posted, "held": held, "available": posted - held}
-    return Reply(200, encode(exactly(members)))
+    return Reply(200, encode(answers.BalanceAt(account.id, at, posted, held, posted - held)))
 
 
 async def get_entries(service: Service, call: Call) -> Reply:

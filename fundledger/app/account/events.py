@@ -4,7 +4,7 @@ from typing import Final
 
 import asyncpg
 
-from fundledger.app.account import render
+from fundledger.app.account import answers, render
 from fundledger.app.http.wire.reply import encode
 from fundledger.database.statements import load
 from fundledger.ledger.model import clock
@@ -33,14 +33,11 @@ def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Dire
 
 def _event(row: asyncpg.Record, record: Record | None) -> Event:
     """Return the event of a voucher as first answered: a reversal is a separate event. None: it does not verify."""
-    id_ = str(row["id"])
-    members: dict[str, object] = {"seq": row["event"], "id": id_}
+    seq, id_, at = row["event"], row["id"], render.instant(clock.us(row["at"]))
     if record is None:
-        type_ = UNVERIFIED
-        members |= {"type": type_, "module": row["module"], "integrity": False}
+        event = answers.Event(seq=seq, id=id_, type=UNVERIFIED, module=row["module"], integrity=False, at=at)
     else:
         voucher = render.voucher_members(record, None)
-        type_ = f"voucher.{voucher['status']}"
-        members |= {"type": type_, "module": record.module, "voucher": voucher}
-    members["at"] = render.instant(clock.us(row["at"]))
-    return Event(row["event"], id_, type_, "", row["at"].timestamp(), encode(members))
+        type_ = f"voucher.{voucher.status}"
+        event = answers.Event(seq=seq, id=id_, type=type_, module=record.module, voucher=voucher, at=at)
+    return Event(seq, str(id_), event.type, "", row["at"].timestamp(), encode(event))

@@ -16,7 +16,7 @@ from fundledger.app.account.vouchers import to_reply
 from fundledger.app.http.bodies.decoding import decoder, instant
 from fundledger.app.http.problems import faulted, not_found
 from fundledger.app.http.routing import Call
-from fundledger.app.http.wire.reply import JSON, Reply
+from fundledger.app.http.wire.reply import JSON, Reply, encode
 from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.faults import Fault
 from fundledger.ledger.model import clock
@@ -72,9 +72,8 @@ async def place_hold(service: Service, call: Call) -> Reply:
     if outcome.refusal is not None:
         return refused(outcome.refusal, outcome.replay)
     assert outcome.hold is not None
-    return Reply(
-        200 if outcome.replay else 201, render.placed_hold(outcome.hold), JSON, _REPLAY if outcome.replay else {}
-    )
+    headers = _REPLAY if outcome.replay else {}
+    return Reply(200 if outcome.replay else 201, encode(render.placed_hold(outcome.hold)), JSON, headers)
 
 
 async def _find(service: Service, call: Call, id_: str) -> Hold | None:
@@ -96,7 +95,7 @@ async def get_hold(service: Service, call: Call) -> Reply:
         return await service.unverified("hold", f"{call.module} {id_}", wrong)
     if hold is None:
         raise not_found(f"hold {id_}")
-    return Reply(200, render.hold(hold, clock.now_us()))
+    return Reply(200, encode(render.hold(hold, clock.now_us())))
 
 
 async def capture_hold(service: Service, call: Call) -> Reply:
@@ -145,7 +144,7 @@ async def release_hold(service: Service, call: Call) -> Reply:
         return refused(outcome.refusal)
     assert outcome.hold is not None
     headers = _REPLAY if outcome.replay else {}
-    return Reply(200, render.hold(outcome.hold, outcome.hold.ended_at_us), JSON, headers)
+    return Reply(200, encode(render.hold(outcome.hold, outcome.hold.ended_at_us)), JSON, headers)
 
 
 class Ending(Protocol):

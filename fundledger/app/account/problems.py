@@ -1,8 +1,10 @@
 """Ledger refusals as problems of the account service (RFC 9457): status, title and remedy of each."""
 
-from typing import Any, Final
+from typing import Final
 
-from fundledger.app.http.problems import POSTING, POSTING_ADVICE, PROBLEM_TYPE, URN
+from msgspec import UNSET
+
+from fundledger.app.http.problems import POSTING, POSTING_ADVICE, PROBLEM_TYPE, URN, Problem
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.ledger.model.refusal import Code, Refusal
 
@@ -46,15 +48,12 @@ ADVICE: Final[dict[Code, str]] = {
 }
 
 
-def refusal_members(refusal: Refusal) -> dict[str, Any]:
-    """Return the members of the problem for a refusal. Equal refusals give equal members, so replays are identical."""
+def refusal_members(refusal: Refusal) -> Problem:
+    """Return the problem for a refusal. Equal refusals give equal problems, so replays are identical."""
     status, title = REFUSALS[refusal.code]
-    members = {"type": URN + refusal.code, "title": title, "status": status, "detail": refusal.detail}
-    if refusal.account is not None:
-        members["account"] = refusal.account
-    if refusal.field is not None:
-        members["field"] = refusal.field
-    return members
+    account = UNSET if refusal.account is None else refusal.account
+    field = UNSET if refusal.field is None else refusal.field
+    return Problem(URN + refusal.code, title, status, refusal.detail, account, field)
 
 
 def refused(refusal: Refusal, replay: bool = False) -> Reply:

@@ -1,26 +1,25 @@
-"""JSON of the account service's vouchers, holds and accounts. Equal records give equal bytes, also in a replay."""
+"""Answers of the account service for vouchers, holds and accounts. Equal records give equal bytes, also in a replay."""
 
+from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import Final
 
 import msgspec
+from asyncpg.pgproto.pgproto import UUID
+from msgspec import UNSET
 
+from fundledger.app.account import answers
+from fundledger.app.account.answers import STATUS_NAMES
 from fundledger.app.account.problems import refusal_members
-from fundledger.app.http.bodies.json_values import exactly, time_text
 from fundledger.app.http.wire.reply import encode
+from fundledger.json_values import Balance, time_text
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Status
 from fundledger.ledger.model.hold import Hold, HoldStatus
 from fundledger.ledger.model.voucher import Record
 from fundledger.ledger.store.accounts import AccountView
 
-STATUS_NAMES = {
-    Status.OPEN: "open",
-    Status.FROZEN_DEBITS: "frozen",
-    Status.FROZEN_ALL: "frozen",
-    Status.CLOSED: "closed",
-    Status.FROZEN_INTEGRITY: "frozen",
-}
+_decode_voucher: Final[Callable[[bytes], answers.Voucher]] = msgspec.json.Decoder(answers.Voucher).decode
 _last_instant = (-1, "")
 _last_status: tuple[int, date, str, str] = (-1, date.min, "", "")
 
@@ -34,7 +33,10 @@ def instant(us: int) -> str:
 
 
 def voucher(record: Record) -> bytes:
-    """Return a posted voucher as JSON, for the first answer and for every replay. Ids and types need no escaping."""
+    """Return a posted voucher as JSON, for the first answer and for every replay: the encoding of `answers.Voucher`.
+
+    Rendered by hand, because a payment waits for it. Ids and types need no escaping.
+    """
     entries = ",".join(
         [
             f'{{"account":"{account.id}","side":"credit","amount":{amount}}}'
@@ -67,61 +69,55 @@ def _status(record: Record) -> str:
     return members
 
 
-def voucher_members(record: Record, reversed_by: object | None) -> dict[str, Any]:
-    """Return the members of a voucher for GET: includes its reversal, and the problem of a refused voucher."""
-    members: dict[str, Any] = msgspec.json.decode(voucher(record))
+def voucher_members(record: Record, reversed_by: UUID | None) -> answers.Voucher:
+    """Return a voucher for GET: includes its reversal, and the problem of a refused voucher."""
+    found = _decode_voucher(voucher(record))
     if record.refusal is not None:
-        members["status"] = "refused"
-        members["problem"] = refusal_members(record.refusal)
+        found.status = "refused"
+        found.problem = refusal_members(record.refusal)
     if reversed_by is not None:
-        members["reversed_by"] = str(reversed_by)
-    return members
+        found.reversed_by = reversed_by
+    return found
 
 
-def hold(hold_: Hold, now_us: int) -> bytes:
+def hold(hold_: Hold, now_us: int) -> answers.Hold:
     status = HoldStatus.EXPIRED if hold_.expired_at(now_us) else hold_.status
-    members: dict[str, Any] = {
-        "id": hold_.id,
-        "module": hold_.module,
-        "account": hold_.account.id,
-        "amount": hold_.amount,
-        "captured": hold_.captured,
-        "status": status.name.lower(),
-        "created_at": time_text(clock.moment(hold_.created_at_us)),
-        "expires_at": time_text(clock.moment(hold_.expires_at_us)) if hold_.expires_at_us else None,
-        "ended_at": time_text(clock.moment(hold_.ended_at_us)) if hold_.ended_at_us else None,
-        "voucher_id": None if hold_.voucher_id is None else str(hold_.voucher_id),
-    }
-    if hold_.refusal is not None:
-        members["problem"] = refusal_members(hold_.refusal)
-    return encode(members)
+    return answers.Hold(
+        id=hold_.id,
+        module=hold_.module,
+        account=hold_.account.id,
+        amount=hold_.amount,
+        captured=hold_.captured,
+        status=status.name.lower(),
+        created_at=time_text(clock.moment(hold_.created_at_us)),
+        expires_at=time_text(clock.moment(hold_.expires_at_us)) if hold_.expires_at_us else None,
+        ended_at=time_text(clock.moment(hold_.ended_at_us)) if hold_.ended_at_us else None,
+        voucher_id=hold_.voucher_id,
+        problem=UNSET if hold_.refusal is None else refusal_members(hold_.refusal),
+    )
 
 
-def placed_hold(hold_: Hold) -> bytes:
-    """Return a hold as JSON in its first state, ignoring later changes."""
+def placed_hold(hold_: Hold) -> answers.Hold:
+    """Return a hold in its first state, ignoring later changes."""
     first = msgspec.structs.replace(hold_, captured=0, status=HoldStatus.OPEN, voucher_id=None, ended_at_us=0)
     return hold(first, 0)
 
 
-def account(view: AccountView) -> bytes:
-    members: dict[str, Any] = {
-        "id": view.account.id,
-        "module": view.module,
-        "owner": view.owner,
-        "type": view.account.type.name,
-        "currency": view.account.currency,
-        "status": STATUS_NAMES[view.status],
-        "balance": exactly(
-            {"posted": view.posted, "held": view.held, "pending": view.pending, "available": view.available}
-        ),
-        "version": view.version,
-        "sub_accounts": view.sub_accounts,
-        "heat": view.heat,
-        "posting": "buffered" if view.account.buffered else "direct",
-        "created_at": time_text(view.created_at),
-    }
-    if view.metadata is not None:
-        members["metadata"] = msgspec.Raw(view.metadata.encode())
-    if view.status in (Status.FROZEN_ALL, Status.FROZEN_INTEGRITY):
-        members["frozen_scope"] = "all"
-    return encode(members)
+def account(view: AccountView) -> answers.Account:
+    is_frozen_for_all = view.status in (Status.FROZEN_ALL, Status.FROZEN_INTEGRITY)
+    return answers.Account(
+        id=view.account.id,
+        module=view.module,
+        owner=view.owner,
+        type=view.account.type.name,
+        currency=view.account.currency,
+        status=STATUS_NAMES[view.status],
+        balance=Balance(view.posted, view.held, view.pending, view.available),
+        version=view.version,
+        sub_accounts=view.sub_accounts,
+        heat=view.heat,
+        posting="buffered" if view.account.buffered else "direct",
+        created_at=time_text(view.created_at),
+        metadata=UNSET if view.metadata is None else msgspec.Raw(view.metadata.encode()),
+        frozen_scope="all" if is_frozen_for_all else UNSET,
+    )

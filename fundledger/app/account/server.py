@@ -14,8 +14,7 @@ import asyncpg
 from fundledger.app.account import events, holds, vouchers
 from fundledger.app.account.config import AccountWorkerConfig
 from fundledger.app.account.metrics import Metrics
-from fundledger.app.account.openapi import document as openapi
-from fundledger.app.account.routes import ROUTES
+from fundledger.app.account.routes import PAGES, ROUTES
 from fundledger.app.account.service import Daemons, Service
 from fundledger.app.account.sweep import Sweeper
 from fundledger.app.http.admission.policies import build_limiter
@@ -145,7 +144,7 @@ async def serve(config: AccountWorkerConfig, stopping: asyncio.Event) -> None:
     service = await build(
         settings, config.dsn, config.ordinal, Path(config.run_dir), redis_url=config.redis_url, modules=config.modules
     )
-    openapi.PAGES.make(settings)
+    PAGES.make(settings)
     listener = open_listener(settings.host, settings.port)
     loop = asyncio.get_running_loop()
     works = (service.roster.run(), service.daemons.keeper.run(), service.daemons.folder.run())

@@ -7,30 +7,14 @@ from typing import Any, Final
 
 import msgspec
 
-from fundledger.app.http.bodies.json_values import exactly, time_text
+from fundledger.app.account import answers
 from fundledger.app.http.bodies.spreadsheet import cell
 from fundledger.app.http.wire.reply import encode
+from fundledger.json_values import time_text
 from fundledger.ledger.model.account import Account
 from fundledger.ledger.statement.pages import StatementEntry
 
-COLUMNS: Final = (
-    "seq",
-    "voucher_id",
-    "type",
-    "side",
-    "amount",
-    "balance_after",
-    "posted_at",
-    "accounting_date",
-    "slot",
-    "summary",
-    "currency",
-    "reference",
-    "counter_account",
-    "counter_accounts",
-    "order_no",
-    "kind",
-)
+COLUMNS: Final = [name for name in answers.StatementEntry.__struct_fields__ if not name.endswith("_text")]
 
 
 class _OfOrder(msgspec.Struct):
@@ -41,7 +25,7 @@ class _OfOrder(msgspec.Struct):
 
 
 def as_json(account: Account, lines: Sequence[StatementEntry], cursor: str | None) -> bytes:
-    return encode({"entries": [exactly(members(account, line)) for line in lines], "next_cursor": cursor})
+    return encode(answers.Statement([_entry(account, line) for line in lines], cursor))
 
 
 def as_csv(account: Account, lines: Sequence[StatementEntry]) -> bytes:
@@ -49,35 +33,35 @@ def as_csv(account: Account, lines: Sequence[StatementEntry]) -> bytes:
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for line in lines:
-        of = members(account, line)
-        of["counter_accounts"] = " ".join(of["counter_accounts"])
-        writer.writerow([cell(of[name]) for name in COLUMNS])
+        entry = _entry(account, line)
+        others = " ".join(entry.counter_accounts)
+        writer.writerow([cell(others if name == "counter_accounts" else getattr(entry, name)) for name in COLUMNS])
     return text.getvalue().encode()
 
 
-def members(account: Account, line: StatementEntry) -> dict[str, Any]:
-    """Return the members of a line. `counter_account` is null if the other side has several accounts, or none."""
+def _entry(account: Account, line: StatementEntry) -> answers.StatementEntry:
+    """Return the answer for a line. `counter_account` is null if the other side has several accounts, or none."""
     source = line.source
     others = [] if source is None else source.counter_accounts(line.side)
     order = _of_order(None if source is None else source.metadata)
-    return {
-        "seq": line.seq,
-        "voucher_id": None if line.voucher_id is None else str(line.voucher_id),
-        "type": line.type,
-        "side": line.side,
-        "amount": line.amount,
-        "balance_after": line.balance_after,
-        "posted_at": time_text(line.posted_at),
-        "accounting_date": str(line.accounting_date),
-        "slot": line.slot,
-        "summary": line.summary,
-        "currency": account.currency,
-        "reference": None if source is None else source.reference,
-        "counter_account": others[0] if len(others) == 1 else None,
-        "counter_accounts": others,
-        "order_no": order.order_no if isinstance(order.order_no, str) else None,
-        "kind": order.kind if isinstance(order.kind, str) else None,
-    }
+    return answers.StatementEntry(
+        seq=line.seq,
+        voucher_id=line.voucher_id,
+        type=line.type,
+        side=line.side,
+        amount=line.amount,
+        balance_after=line.balance_after,
+        posted_at=time_text(line.posted_at),
+        accounting_date=line.accounting_date,
+        slot=line.slot,
+        summary=line.summary,
+        currency=account.currency,
+        reference=None if source is None else source.reference,
+        counter_account=others[0] if len(others) == 1 else None,
+        counter_accounts=others,
+        order_no=order.order_no if isinstance(order.order_no, str) else None,
+        kind=order.kind if isinstance(order.kind, str) else None,
+    )
 
 
 def _of_order(metadata: str | None) -> _OfOrder:

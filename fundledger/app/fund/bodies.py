@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from fundledger.fund.model.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, MerchantId, Payment, Person, Reason
+from fundledger.json_values import about
 
 SEQS_MAX: Final = 1000
 
@@ -57,18 +58,31 @@ class WebhookBody(msgspec.Struct, forbid_unknown_fields=True):
     """A new webhook endpoint. If `events` is omitted, all events of the merchant are sent."""
 
     merchant: MerchantId
-    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-    events: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] | None = None
+    url: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=2048,
+            description="an https URL on the public internet; the dev profile accepts any http(s) URL",
+        ),
+    ]
+    events: Annotated[
+        Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] | None,
+        about("event types, `KIND.STATE`, such as `payment.posted`; default: all"),
+    ] = None
 
 
 class DisableBody(msgspec.Struct, forbid_unknown_fields=True):
-    reason: Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*\Z")] = ""
+    reason: Annotated[
+        str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*\Z", description="stored with the endpoint")
+    ] = ""
 
 
 class RedeliverBody(msgspec.Struct, forbid_unknown_fields=True):
     """Selection of events to redeliver. If `seqs` is omitted, all events that were given up."""
 
-    seqs: (
+    seqs: Annotated[
         Annotated[list[Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]], msgspec.Meta(min_length=1, max_length=SEQS_MAX)]
-        | None
-    ) = None
+        | None,
+        about("`seq` of events that were given up; default: all of them"),
+    ] = None

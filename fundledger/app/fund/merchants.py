@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from fundledger.app.fund import render
+from fundledger.app.fund import answers, render
 from fundledger.app.fund.bodies import FeeRuleBody
 from fundledger.app.fund.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.orders import SEQ_MAX
@@ -69,7 +69,8 @@ async def list_merchants(service: FundService, call: Call) -> Reply:
             assert merchant is not None
             shown.append(merchant)
     following = str(ids[limit - 1][0]) if len(ids) > limit else None
-    return Reply(200, render.merchants(shown, following, unverified_items("merchant", bad)))
+    page = answers.Merchants([render.merchant(each) for each in shown], following, unverified_items("merchant", bad))
+    return Reply(200, encode(page))
 
 
 async def add_fee(service: FundService, call: Call) -> Reply:
@@ -85,7 +86,7 @@ async def add_fee(service: FundService, call: Call) -> Reply:
     merchant = await service.reading(lambda: service.merchants.read(id_))
     assert merchant is not None
     rule = next(rule for rule in merchant.fee_rules if rule.version == version)
-    return Reply(201, encode(render.fee_members(rule)))
+    return Reply(201, encode(render.fee_rule(rule)))
 
 
 async def _found(service: FundService, call: Call) -> Merchant:
@@ -107,4 +108,4 @@ async def _shown(service: FundService, merchant: Merchant, status: int) -> Reply
         return unverified(str(found))
     except AccountsAway as away:
         raise Unavailable(f"the account service does not answer: {away}") from None
-    return Reply(status, render.merchant(merchant, balances))
+    return Reply(status, encode(render.merchant(merchant, balances)))

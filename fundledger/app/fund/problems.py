@@ -1,11 +1,12 @@
 """Refusals of the fund service as problems (RFC 9457): status, title and advice for each code."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from msgspec import UNSET, UnsetType
 
-from fundledger.app.http.problems import PROBLEM_TYPE, URN, faulted, unverified
+from fundledger.app.fund.answers import Unverified
+from fundledger.app.http.problems import PROBLEM_TYPE, UNVERIFIED, URN, Problem, faulted, unverified
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Fault, OutcomeUnknown, Unavailable
 from fundledger.fund.model.answer import Answer, Away
@@ -61,31 +62,23 @@ ADVICE: Final[dict[Code, str]] = {
 }
 
 
-def refusal_members(refusal: Refusal) -> dict[str, Any]:
-    """Return the members of the problem for a refusal."""
+def refusal_members(refusal: Refusal) -> Problem:
+    """Return the problem for a refusal."""
     status, title = REFUSALS[refusal.code]
-    members = {"type": URN + refusal.code, "title": title, "status": status, "detail": refusal.detail}
-    if refusal.field is not None:
-        members["field"] = refusal.field
-    return members
+    field = UNSET if refusal.field is None else refusal.field
+    return Problem(URN + refusal.code, title, status, refusal.detail, field=field)
 
 
 def refused(refusal: Refusal) -> Reply:
     return Reply(REFUSALS[refusal.code][0], encode(refusal_members(refusal)), PROBLEM_TYPE, {})
 
 
-def unverified_items(kind: str, keys: Sequence[object]) -> dict[str, Any]:
-    """Return the member `unverified`, which lists records that a page omits because they do not match their MAC.
-
-    Empty if there are none.
-    """
+def unverified_items(kind: str, keys: Sequence[object]) -> list[Unverified] | UnsetType:
+    """Return the records that a page omits because they do not match their MAC, for its member `unverified`."""
     if not keys:
-        return {}
-    problems = [
-        {"id": str(key), "problem": msgspec.Raw(unverified(f"{kind} {key} does not match its MAC").body)}
-        for key in keys
-    ]
-    return {"unverified": problems}
+        return UNSET
+    type_, found = URN + "integrity", [(str(key), f"{kind} {key} does not match its MAC") for key in keys]
+    return [Unverified(key, Problem(type_, UNVERIFIED, 500, detail)) for key, detail in found]
 
 
 def gone(away: Away) -> Reply:

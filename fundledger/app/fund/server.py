@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fundledger.app.fund.config import FundProcessConfig
-from fundledger.app.fund.openapi import document as openapi
 from fundledger.app.fund.orders import FAST_PATH
-from fundledger.app.fund.routes import ROUTES
+from fundledger.app.fund.routes import PAGES, ROUTES
 from fundledger.app.fund.service import SPACE, FundService
 from fundledger.app.http.admission.policies import build_limiter
 from fundledger.app.http.process import LogOptions, freeze_memory, open_listener, run_process
@@ -59,7 +58,7 @@ async def build(config: FundProcessConfig, settings: Settings) -> FundService:
 @contextlib.asynccontextmanager
 async def serving(service: FundService, listener: socket.socket) -> AsyncIterator[None]:
     """Serve on a listening socket. On exit, drain for `drain_s` and close the service."""
-    openapi.PAGES.make(service.settings)
+    PAGES.make(service.settings)
     await service.open()
     async with serving_http(service, Router(ROUTES), FAST_PATH, listener, service.snapshot):
         yield

@@ -1,4 +1,4 @@
-"""Fund service HTTP handler and route for importing bank statements."""
+"""Fund service HTTP handler for importing bank statements."""
 
 from typing import Final
 
@@ -6,12 +6,11 @@ from fundledger.app.fund.problems import gone, refused
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.batch_decoding import decoder_of_many, item_decoder
 from fundledger.app.http.bodies.decoding import known_currency, quotes_of_flat
-from fundledger.app.http.routing import BATCH_BODY_BYTES_MAX, Call, Route
+from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import JSON, Reply, encode
 from fundledger.fund.model.answer import Away
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.statements.imports import LINES_MAX, StatementLine, StatementRequest, import_statement
-from fundledger.ratelimit.classes import ApiClass
 
 _REPLAY: Final = {"Idempotent-Replay": "true"}
 _decode = decoder_of_many(StatementRequest, "lines", LINES_MAX, item_decoder(StatementLine, quotes_of_flat))
@@ -28,14 +27,3 @@ async def post_statement(service: FundService, call: Call) -> Reply:
     if isinstance(answer, Away):
         return gone(answer)
     return Reply(200 if answer.replay else 201, encode(answer.report), JSON, _REPLAY if answer.replay else {})
-
-
-ROUTES: Final[list[Route[FundService]]] = [
-    Route(
-        "POST",
-        "/v1/bank-statements",
-        post_statement,
-        body_bytes_max=BATCH_BODY_BYTES_MAX,
-        api_class=ApiClass.CONFIRM,
-    ),
-]

@@ -1,29 +1,28 @@
-"""Fund service HTTP handlers and routes for webhooks: endpoints of a merchant, undelivered events, redelivery."""
+"""Fund service HTTP handlers for webhooks: endpoints of a merchant, undelivered events, redelivery."""
 
 import re
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
+from fundledger.app.fund import answers, render
 from fundledger.app.fund.bodies import DisableBody, RedeliverBody, WebhookBody
 from fundledger.app.fund.problems import refused, unverified_items
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.decoding import decoder, uuid_reader
-from fundledger.app.http.bodies.json_values import time_text
 from fundledger.app.http.problems import cut, malformed, not_found
-from fundledger.app.http.routing import Call, Route
+from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.json_values import time_text
 from fundledger.outbox.destination import allows_private, bad_url
 from fundledger.outbox.webhooks import PER_MERCHANT_MAX, Dead, Webhook, Webhooks
-from fundledger.ratelimit.classes import ApiClass
 
 TYPES: Final = frozenset(f"{kind}.{state}" for kind in Kind for state in State if state is not State.CREATED)
 DEAD_MAX: Final = 100
-QUERY: Final = ("merchant",)
-DEAD_QUERY: Final = ("after", "limit")
+SEQ_MAX: Final = (1 << 53) - 1
 
 
 _is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
@@ -52,7 +51,7 @@ async def create_webhook(service: FundService, call: Call) -> Reply:
             Refusal(Code.TOO_MANY_WEBHOOKS, f"a merchant can have at most {PER_MERCHANT_MAX} endpoints", "merchant")
         )
     webhook, secret = added
-    return Reply(201, encode({**_members(webhook), "secret": secret}))
+    return Reply(201, encode(answers.WebhookWithSecret(**msgspec.structs.asdict(_shown(webhook)), secret=secret)))
 
 
 async def list_webhooks(service: FundService, call: Call) -> Reply:
@@ -61,7 +60,7 @@ async def list_webhooks(service: FundService, call: Call) -> Reply:
     if merchant is not None and not _is_merchant(merchant):
         raise malformed("merchant must be 1 to 64 characters of [A-Za-z0-9_.-]", field="merchant")
     found, bad = await service.reading(lambda: Webhooks(service.pool, service.macs).of(merchant))
-    return Reply(200, encode({"webhooks": [_members(one) for one in found], **unverified_items("webhook", bad)}))
+    return Reply(200, encode(answers.Webhooks([_shown(one) for one in found], unverified_items("webhook", bad))))
 
 
 async def disable_webhook(service: FundService, call: Call) -> Reply:
@@ -70,23 +69,23 @@ async def disable_webhook(service: FundService, call: Call) -> Reply:
     found = await service.reading(lambda: Webhooks(service.pool, service.macs).disable(id_, why))
     if found is None:
         raise not_found(f"webhook {call.parameters['id']}")
-    return Reply(200, encode(_members(found)))
+    return Reply(200, encode(_shown(found)))
 
 
 async def list_dead(service: FundService, call: Call) -> Reply:
     """`GET /v1/webhooks/{id}/dead?after=&limit=`: events whose delivery was given up, in order."""
-    after, limit = _whole(call, "after", 0, 0, (1 << 53) - 1), _whole(call, "limit", DEAD_MAX, 1, DEAD_MAX)
+    after, limit = _whole(call, "after", 0, 0, SEQ_MAX), _whole(call, "limit", DEAD_MAX, 1, DEAD_MAX)
     webhooks, id_ = await _found(service, call)
     dead = await service.reading(lambda: webhooks.dead(id_, after, limit))
     following = dead[-1].seq if len(dead) == limit else None
-    return Reply(200, encode({"dead": [_dead(one) for one in dead], "next": following}))
+    return Reply(200, encode(answers.DeadEvents([_dead(one) for one in dead], following)))
 
 
 async def redeliver(service: FundService, call: Call) -> Reply:
     """`POST /v1/webhooks/{id}/redeliver`: deliver events that were given up. An empty body means all of them."""
     seqs = _decode_redeliver(call.body).seqs
     webhooks, id_ = await _found(service, call)
-    return Reply(200, encode({"redelivered": await service.reading(lambda: webhooks.redeliver(id_, seqs))}))
+    return Reply(200, encode(answers.Redelivered(await service.reading(lambda: webhooks.redeliver(id_, seqs)))))
 
 
 async def _found(service: FundService, call: Call) -> tuple[Webhooks, UUID]:
@@ -110,33 +109,25 @@ def _whole(call: Call, name: str, default: int, least: int, most: int) -> int:
     return int(text)
 
 
-def _members(webhook: Webhook) -> dict[str, Any]:
-    return {
-        "id": str(webhook.id),
-        "merchant": webhook.merchant,
-        "url": webhook.url,
-        "events": webhook.events,
-        "created_at": time_text(webhook.created_at),
-        "disabled_at": None if webhook.disabled_at is None else time_text(webhook.disabled_at),
-        "disabled_why": webhook.disabled_why,
-    }
+def _shown(webhook: Webhook) -> answers.Webhook:
+    disabled_at = None if webhook.disabled_at is None else time_text(webhook.disabled_at)
+    return answers.Webhook(
+        webhook.id,
+        webhook.merchant,
+        webhook.url,
+        webhook.events,
+        time_text(webhook.created_at),
+        disabled_at,
+        webhook.disabled_why,
+    )
 
 
-def _dead(dead: Dead) -> dict[str, Any]:
-    return {
-        "seq": dead.seq,
-        "event": msgspec.Raw(dead.body.encode()),
-        "attempts": dead.attempts,
-        "ended_at": time_text(dead.ended_at),
-        "last_status": dead.last_status,
-        "last_error": dead.last_error,
-    }
-
-
-ROUTES: Final[list[Route[FundService]]] = [
-    Route("POST", "/v1/webhooks", create_webhook, api_class=ApiClass.ADMIN),
-    Route("GET", "/v1/webhooks", list_webhooks, query=QUERY, api_class=ApiClass.LIST),
-    Route("POST", "/v1/webhooks/{id}/disable", disable_webhook, api_class=ApiClass.ADMIN),
-    Route("GET", "/v1/webhooks/{id}/dead", list_dead, query=DEAD_QUERY, api_class=ApiClass.QUERY),
-    Route("POST", "/v1/webhooks/{id}/redeliver", redeliver, api_class=ApiClass.ADMIN),
-]
+def _dead(dead: Dead) -> answers.DeadEvent:
+    return answers.DeadEvent(
+        dead.seq,
+        render.raw(dead.body),
+        dead.attempts,
+        time_text(dead.ended_at),
+        dead.last_status,
+        dead.last_error,
+    )

@@ -2,20 +2,41 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeVar
+from typing import Annotated, Final, Protocol, TypeVar
 
-from fundledger.app.http.bodies.json_values import EXACT_MAX
+import msgspec
+
+from fundledger.app.http.openapi.types import count, query
 from fundledger.app.http.problems import malformed
 from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
-from fundledger.app.http.wire.reply import Reply
+from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.app.http.worker import Served
-from fundledger.outbox.feed import LIMIT_MAX, WAIT_MAX_S, CallerWaitsTooMuch, Feed, page
+from fundledger.json_values import EXACT_MAX, about, encoded
+from fundledger.outbox.feed import LIMIT_MAX, WAIT_MAX_S, CallerWaitsTooMuch, Feed
 
-QUERY: Final = ("after", "limit", "wait_s")
 AFTER_MAX: Final = EXACT_MAX
 LIMIT_DEFAULT: Final = 100
 T = TypeVar("T")
+Seq = Annotated[int, msgspec.Meta(ge=0, le=AFTER_MAX)]
+QUERY: Final = (
+    query("after", Seq, "`next` of the previous page; 0 starts at the first event", 0),
+    count(LIMIT_DEFAULT, LIMIT_MAX, "events"),
+    query(
+        "wait_s",
+        Annotated[float, msgspec.Meta(ge=0, le=int(WAIT_MAX_S))],
+        "seconds to wait for an event if there is none",
+        0,
+    ),
+)
+
+
+class Events(msgspec.Struct):
+    """A page of events."""
+
+    # The feed has encoded each event once for all its readers.
+    events: Annotated[list[Annotated[msgspec.Raw, encoded("Event")]], about("ordered by `seq`")]
+    next: Annotated[Seq, about("send it as `after` for the next page, also if this page is empty")]
 
 
 class Publisher(Served, Protocol):
@@ -43,7 +64,8 @@ async def get_events(service: Publisher, call: Call) -> Reply:
 
     async def read() -> Reply:
         try:
-            return Reply(200, page(*await service.feed.read(after, limit, wait_s, call.module)))
+            events, following = await service.feed.read(after, limit, wait_s, call.module)
+            return Reply(200, encode(Events([msgspec.Raw(event.body) for event in events], following)))
         except CallerWaitsTooMuch:
             return service.gate.too_many_wait()
 

@@ -1,19 +1,30 @@
 """Health checks of an HTTP worker: `GET /healthz` and `GET /readyz`."""
 
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from fundledger.app.http.problems import problem
 from fundledger.app.http.routing import Call
-from fundledger.app.http.wire.reply import Reply
+from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.app.http.worker import Worker
+from fundledger.json_values import about
 
 PROBE_S: Final = 2.0
+
+
+class Alive(msgspec.Struct):
+    status: Annotated[str, about(enum=["alive"])]
+
+
+class Ready(msgspec.Struct):
+    status: Annotated[str, about(enum=["ready"])]
 
 
 async def healthz(service: Worker, call: Call) -> Reply:
     """Answer `GET /healthz`: 200 while the process runs."""
     del service, call
-    return Reply(200, b'{"status":"alive"}')
+    return Reply(200, encode(Alive("alive")))
 
 
 async def readyz(service: Worker, call: Call) -> Reply:
@@ -30,4 +41,4 @@ async def readyz(service: Worker, call: Call) -> Reply:
     why_not = await service.readiness.why_not(PROBE_S)
     if why_not is not None:
         return problem(503, "no-database", "Not ready", why_not, headers={"Retry-After": "1"})
-    return Reply(200, b'{"status":"ready"}')
+    return Reply(200, encode(Ready("ready")))

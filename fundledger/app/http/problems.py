@@ -1,13 +1,19 @@
 """Problem details (RFC 9457) of HTTP answers: malformed requests, faults, rows that fail verification, bugs."""
 
 import logging
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from fundledger.app.http.wire.reply import Reply, Undone, encode
 from fundledger.faults import BooksTampered, Fault, GuardHit, OutcomeUnknown, RecordTampered, Unavailable
+from fundledger.json_values import Id, about
 from fundledger.security.keys import KeyFault
 
-URN = "urn:fundledger:problem:"
+URN: Final = "urn:fundledger:problem:"
+IANA: Final = "https://iana.org/assignments/http-problem-types#"
 _log = logging.getLogger(__name__)
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -31,13 +37,60 @@ POSTING_ADVICE: Final[dict[str, str]] = {
 }
 
 
+class Problem(msgspec.Struct):
+    """RFC 9457. Later versions may add members."""
+
+    type: Annotated[str, about("a type listed below", pattern=f"^{URN}[a-z-]+$")]
+    title: Annotated[str, about("the same for every problem of a type")]
+    status: Annotated[int, about("the HTTP status of this type")]
+    detail: Annotated[str, about("the reason in this case; never another owner's balance")]
+    account: Annotated[Id, about("the account concerned")] | UnsetType = UNSET
+    field: Annotated[str, about("the member or parameter concerned")] | UnsetType = UNSET
+    request_id: Annotated[str, about("the `Request-Id` of this answer")] | UnsetType = UNSET
+    documentation: Annotated[str, about("path on this host where `/docs` explains the type")] | UnsetType = UNSET
+
+
+RetryAfterMs = Annotated[int, about("`Retry-After` in milliseconds", minimum=1000)]
+
+
+class QuotaExceeded(msgspec.Struct):
+    """RFC 9457, with the type that IANA registers for a quota."""
+
+    type: Annotated[str, about(enum=[IANA + "quota-exceeded"])]
+    title: str
+    status: Literal[429]
+    detail: str
+    violated: Annotated[list[str], about("names, see `/debug/limits`")] = msgspec.field(name="violated-policies")
+    retry_after_ms: RetryAfterMs
+
+
+class ReducedCapacity(msgspec.Struct):
+    """RFC 9457, with the type that IANA registers for reduced capacity."""
+
+    type: Annotated[str, about(enum=[IANA + "temporary-reduced-capacity"])]
+    title: str
+    status: Literal[503]
+    detail: str
+    retry_after_ms: RetryAfterMs
+
+
 class BadRequest(Exception):
     """A request that is answered with a problem before its handler decides anything."""
 
-    def __init__(self, status: int, type_: str, title: str, detail: str, **members: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        type_: str,
+        title: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        account: str | UnsetType = UNSET,
+        field: str | UnsetType = UNSET,
+    ) -> None:
         super().__init__(detail)
         self.status = status
-        self.reply = problem(status, type_, title, detail, **members)
+        self.reply = problem(status, type_, title, detail, headers=headers, account=account, field=field)
 
 
 ECHOED_MAX: Final = 64
@@ -53,46 +106,44 @@ def cut(text: str, length: int = ECHOED_MAX) -> str:
 
 def malformed(detail: str, field: str | None = None) -> BadRequest:
     """Return a 400. Long texts of `detail` and `field` are cut, so that no answer grows with its request."""
-    members = {} if field is None else {"field": cut(field, FIELD_MAX)}
-    detail = cut(detail, DETAIL_MAX)
-    return BadRequest(400, "malformed", "The request is malformed", detail, **members)
+    where = UNSET if field is None else cut(field, FIELD_MAX)
+    return BadRequest(400, "malformed", "The request is malformed", cut(detail, DETAIL_MAX), field=where)
 
 
 def not_found(what: str) -> BadRequest:
     return BadRequest(404, "not-found", "Resource not found", f"there is no {what}")
 
 
-def problem(status: int, type_: str, title: str, detail: str, **members: Any) -> Reply:
-    headers = members.pop("headers", {})
-    body = {"type": URN + type_, "title": title, "status": status, "detail": detail, **members}
-    return Reply(status, encode(body), PROBLEM_TYPE, headers)
+def problem(
+    status: int,
+    type_: str,
+    title: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    account: str | UnsetType = UNSET,
+    field: str | UnsetType = UNSET,
+) -> Reply:
+    body = encode(Problem(URN + type_, title, status, detail, account, field))
+    return Reply(status, body, PROBLEM_TYPE, dict(headers or {}))
 
 
-def fault_members(fault: Fault) -> dict[str, Any]:
+def fault_members(fault: Fault) -> Problem:
+    """Return the problem of a fault."""
     if isinstance(fault, GuardHit):
-        return {
-            "type": URN + "internal-error",
-            "title": "Internal error",
-            "status": 500,
-            "detail": str(fault),
-        }
+        return Problem(URN + "internal-error", "Internal error", 500, str(fault))
     if isinstance(fault, OutcomeUnknown):
         detail = "the request may or may not have been carried out: send it again with the same id to get its outcome"
-        return {
-            "type": URN + "outcome-unknown",
-            "title": "Outcome unknown",
-            "status": 503,
-            "detail": detail,
-        }
+        return Problem(URN + "outcome-unknown", "Outcome unknown", 503, detail)
     detail = f"{fault}; nothing was written, the same request may be sent again"
-    return {"type": URN + "unavailable", "title": "Service temporarily unavailable", "status": 503, "detail": detail}
+    return Problem(URN + "unavailable", "Service temporarily unavailable", 503, detail)
 
 
 def faulted(fault: Fault) -> Reply:
-    members = fault_members(fault)
-    headers = {"Retry-After": "1"} if members["status"] == 503 else {}
+    found = fault_members(fault)
+    headers = {"Retry-After": "1"} if found.status == 503 else {}
     reply = Undone if isinstance(fault, Unavailable) else Reply
-    return reply(members["status"], encode(members), PROBLEM_TYPE, headers)
+    return reply(found.status, encode(found), PROBLEM_TYPE, headers)
 
 
 def integrity(found: BooksTampered) -> Reply:
@@ -101,8 +152,8 @@ def integrity(found: BooksTampered) -> Reply:
     return unverified(detail, account=found.account_id)
 
 
-def unverified(detail: str, **members: str) -> Reply:
-    return problem(500, "integrity", UNVERIFIED, detail, **members)
+def unverified(detail: str, account: str | UnsetType = UNSET) -> Reply:
+    return problem(500, "integrity", UNVERIFIED, detail, account=account)
 
 
 def failed(error: Exception) -> Reply:

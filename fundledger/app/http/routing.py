@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from aiohttp import HttpVersion10, hdrs, web
@@ -14,6 +14,7 @@ from multidict import MultiMapping, istr
 
 from fundledger.app.http.admission.admission import REFUSED_UNSEEN, Admission, Owned
 from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX
+from fundledger.app.http.openapi.types import Answer, Parameter
 from fundledger.app.http.problems import BadRequest, cut, failed, malformed
 from fundledger.app.http.wire.body_memory import BodiesUnderWay, Body
 from fundledger.app.http.wire.peers import peer_of
@@ -29,6 +30,7 @@ BODY_S: Final = 30.0
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
 _TIMEOUT_HEADER: Final = istr(TIMEOUT_HEADER)
 S = TypeVar("S", bound=Served)
+S_contra = TypeVar("S_contra", bound=Served, contravariant=True)
 
 
 class Call(msgspec.Struct):
@@ -42,26 +44,40 @@ class Call(msgspec.Struct):
     passage: Admission = msgspec.field(default_factory=lambda: Admission("", 0.0, None, ApiClass.PAYMENT))
 
 
-class Route(msgspec.Struct, Generic[S], frozen=True):
-    """One route. `template` is a path with `{name}` parts; `query` names the query parameters.
+class Route(msgspec.Struct, Generic[S_contra], frozen=True):
+    """One route with its OpenAPI operation. `template` is a path with `{name}` parts.
 
-    A `public` route needs no token. It counts as `cost` unauthenticated requests of its address, 0 for a health check.
-    A route without `api_class` is not limited. `enters`: the handler calls the admission controller, once it knows the
-    account. `by_body`: the class depends on the body, so no request is rejected before its body is read. `whose`
-    returns the account that the path names, whose policies also apply, or None if it is not known.
+    A route without `api_class` is public: it needs no token, has no quota, and is never shed. It counts as `cost`
+    unauthenticated requests of its address, 0 for a health check. `enters`: the handler calls the admission controller,
+    once it knows the account. `by_body`: the class depends on the body, so no request is rejected before its body is
+    read. `whose` returns the account that the path names, whose policies also apply, or None if it is not known.
+
+    `id`, `tag`, `summary` and `description` are those of the operation. `answers` are by status, without those that
+    every route of its kind gives. `body`: the type of the body, with an example.
     """
 
     method: str
     template: str
-    handler: Callable[[S, Call], Awaitable[Reply]]
-    public: bool = False
+    handler: Callable[[S_contra, Call], Awaitable[Reply]]
+    api_class: ApiClass | None
+    id: str
+    tag: str
+    summary: str
+    description: str
+    answers: dict[int, Answer]
+    parameters: tuple[Parameter, ...] = ()
+    body: tuple[type[msgspec.Struct], dict[str, Any]] | None = None
     cost: int = 0
-    query: tuple[str, ...] = ()
     body_bytes_max: int = BODY_BYTES_MAX
-    api_class: ApiClass | None = None
     enters: bool = False
     by_body: bool = False
-    whose: Callable[[S, dict[str, str]], Owned | None] | None = None
+    whose: Callable[[S_contra, dict[str, str]], Owned | None] | None = None
+    query: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Set `query`, the names of the query parameters."""
+        names = frozenset(one.name for one in self.parameters if one.place == "query")
+        msgspec.structs.force_setattr(self, "query", names)
 
 
 class Router(Generic[S]):
@@ -208,13 +224,14 @@ async def _call(
     service: S, route: Route[S], parameters: dict[str, str], request: BaseRequest, passage: Admission
 ) -> Reply:
     module = service.module(request.headers.get(hdrs.AUTHORIZATION))
-    cost = route.cost if route.public else int(module is None)
+    is_public = route.api_class is None
+    cost = route.cost if is_public else int(module is None)
     if cost:
         wait_s = service.peers.wait_s(peer_of(request.transport), cost)
         if wait_s:
             return service.gate.too_many_of_peer(wait_s)
     if module is None:
-        if not route.public:
+        if not is_public:
             raise unauthorized()
         module = "public"
     under_way = Body(module)

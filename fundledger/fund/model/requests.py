@@ -31,7 +31,10 @@ ChannelRef = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217")]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, pattern=r"^[^\x00]*\Z")]
 Person = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@-]{1,64}\Z", description="a person of the module")]
-Ticket = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")]
+Ticket = Annotated[
+    str,
+    msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z", description="accepted and ignored in this version"),
+]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10000, description="hundredths of a percent")]
 
 

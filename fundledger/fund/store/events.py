@@ -1,16 +1,17 @@
 """Events of fund orders, in order, for `GET /v1/events`, the Redis stream and webhooks."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import msgspec
 
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store import order_json
 from fundledger.fund.store.macs import OrderMacs, Tampered
-from fundledger.fund.store.order_json import order_members, time_text
 from fundledger.fund.store.orders import order_from
 from fundledger.fund.store.queries import SQL
+from fundledger.json_values import time_text
 from fundledger.outbox.feed import Event, Feed
 from fundledger.outbox.watermark import FUND, VisibilityWatermark
 
@@ -46,23 +47,16 @@ def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
     again = state == State.STUCK or (detail is not None and RETRIED in detail)
     id_ = f"{order.id}:{state}:{seq}" if again else f"{order.id}:{state}"
     type_ = f"{order.kind}.{state}"
-    members: dict[str, Any] = {
-        "seq": seq,
-        "id": id_,
-        "type": type_,
-        "merchant": order.merchant,
-        "at": time_text(at),
-        "order": order_members(order),
-    }
+    event = order_json.Event(seq, id_, type_, order.merchant, time_text(at), order_json.published(order))
     if detail is not None:
-        members["detail"] = msgspec.Raw(detail.encode())
-    return Event(seq, id_, type_, order.merchant, at.timestamp(), _encode(members))
+        event.detail = msgspec.Raw(detail.encode())
+    return Event(seq, id_, type_, order.merchant, at.timestamp(), _encode(event))
 
 
 def _unverified(order: Order, seq: int, at: datetime) -> Event:
     id_ = f"{order.id}:unverified:{seq}"
-    members = {"seq": seq, "id": id_, "type": UNVERIFIED, "merchant": order.merchant, "at": time_text(at)}
-    return Event(seq, id_, UNVERIFIED, order.merchant, at.timestamp(), _encode({**members, "order_id": str(order.id)}))
+    event = order_json.Event(seq, id_, UNVERIFIED, order.merchant, time_text(at), order_id=order.id)
+    return Event(seq, id_, UNVERIFIED, order.merchant, at.timestamp(), _encode(event))
 
 
 def as_it_was(order: Order, state: State) -> Order:

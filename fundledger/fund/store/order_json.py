@@ -1,51 +1,94 @@
-"""JSON members of a fund order, the same in HTTP answers and in events."""
+"""Fund orders and their events as JSON: the same in HTTP answers, in the feed and in webhooks."""
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from fundledger.fund.model.order import Order
+from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.order import Order as StoredOrder
+from fundledger.fund.model.requests import Amount, MerchantId, OrderNo, Part
+from fundledger.json_values import CurrencyCode, Instant, Uuid, about, encoded, time_text
 
-_TEXTS: Final = ("channel_ref", "settle", "direction", "reason", "approved_by", "ending")
-_PARTS: Final = ("from_pending", "to_receivable")
+StateName = Annotated[State, about(enum=[str(state) for state in State])]
 
-
-def order_members(order: Order) -> dict[str, Any]:
-    """Return the JSON members of an order. Members that do not apply to its kind are left out, except `channel`."""
-    members: dict[str, Any] = {
-        "id": str(order.id),
-        "kind": order.kind,
-        "merchant": order.merchant,
-        "order_no": order.order_no,
-        "state": order.state,
-        "amount": order.amount,
-        "fee": order.fee,
-        "net": order.net,
-        "currency": order.currency,
-        "voucher_id": str(order.voucher_id),
-        "channel": order.channel,
-        "created_at": time_text(order.created_at),
-    }
-    if order.posted_at is not None:
-        members["posted_at"] = time_text(order.posted_at)
-    for name in _TEXTS:
-        value = getattr(order, name)
-        if value is not None:
-            members[name] = value
-    for name in _PARTS:
-        value = getattr(order, name)
-        if value:
-            members[name] = value
-    if order.of_order is not None:
-        members["of_order"] = str(order.of_order)
-    if order.reversed_by is not None:
-        members["reversed_by"] = str(order.reversed_by)
-    if order.problem is not None:
-        members["problem"] = msgspec.Raw(order.problem)
-    return members
+Ending = Annotated[
+    str, about("the reported end of the withdrawal; `state` follows when it is certain", enum=["paid", "bounced"])
+]
 
 
-def time_text(moment: datetime) -> str:
-    """Return a time as RFC 3339 text, in UTC, with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+class Order(msgspec.Struct):
+    """An order in its current state. Members that do not apply to its kind are omitted, except `channel`."""
+
+    id: Annotated[Uuid, about("derived from kind, merchant and number")]
+    kind: Annotated[Kind, about(enum=[str(kind) for kind in Kind])]
+    merchant: Annotated[MerchantId, about("`platform` if the order belongs to no merchant")]
+    order_no: OrderNo
+    state: StateName
+    amount: Amount
+    fee: Annotated[Part, about("the fee charged or returned")]
+    net: Annotated[int, about("total change of the merchant's balance")]
+    currency: CurrencyCode
+    voucher_id: Annotated[Uuid, about("id of the order's voucher in the account service")]
+    channel: str | None
+    created_at: Instant
+    posted_at: Instant | UnsetType = UNSET
+    channel_ref: str | UnsetType = UNSET
+    settle: Annotated[str, about(enum=["now", "later"])] | UnsetType = UNSET
+    direction: Annotated[str, about(enum=["credit", "debit", "more", "less"])] | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    approved_by: Annotated[str, about("a module, or module/person")] | UnsetType = UNSET
+    ending: Ending | UnsetType = UNSET
+    from_pending: Annotated[Amount, about("of a refund: the part taken from the pending balance")] | UnsetType = UNSET
+    to_receivable: (
+        Annotated[Amount, about("of a chargeback: the part that the balance did not cover and the merchant owes")]
+        | UnsetType
+    ) = UNSET
+    of_order: Annotated[Uuid, about("the order that this order refers to")] | UnsetType = UNSET
+    reversed_by: Annotated[Uuid, about("the order that reversed this order")] | UnsetType = UNSET
+    problem: Annotated[msgspec.Raw, encoded("Problem", "the account service's reason for the refusal")] | UnsetType = (
+        UNSET
+    )
+
+
+class Event(msgspec.Struct):
+    """A state that an order entered."""
+
+    seq: Annotated[int, about("position of the event in the feed; with gaps", minimum=1)]
+    id: Annotated[str, about("the same in each delivery; use it to detect duplicates")]
+    type: Annotated[str, about("`KIND.STATE`; `order.unverified` if the order does not match its MAC")]
+    merchant: MerchantId
+    at: Instant
+    order: Annotated[Order, about("the order as it was then; absent if it is unverified")] | UnsetType = UNSET
+    detail: Annotated[msgspec.Raw, about("details of the change")] | UnsetType = UNSET
+    order_id: Annotated[Uuid, about("present if the order is unverified")] | UnsetType = UNSET
+
+
+def published(order: StoredOrder) -> Order:
+    """Return an order as answers and events show it."""
+    return Order(
+        order.id,
+        order.kind,
+        order.merchant,
+        order.order_no,
+        order.state,
+        order.amount,
+        order.fee,
+        order.net,
+        order.currency,
+        order.voucher_id,
+        order.channel,
+        time_text(order.created_at),
+        UNSET if order.posted_at is None else time_text(order.posted_at),
+        UNSET if order.channel_ref is None else order.channel_ref,
+        UNSET if order.settle is None else order.settle,
+        UNSET if order.direction is None else order.direction,
+        UNSET if order.reason is None else order.reason,
+        UNSET if order.approved_by is None else order.approved_by,
+        UNSET if order.ending is None else order.ending,
+        order.from_pending or UNSET,
+        order.to_receivable or UNSET,
+        UNSET if order.of_order is None else order.of_order,
+        UNSET if order.reversed_by is None else order.reversed_by,
+        UNSET if order.problem is None else msgspec.Raw(order.problem),
+    )

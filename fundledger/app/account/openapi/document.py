@@ -1,17 +1,17 @@
-"""The OpenAPI document of the account service, and the pages that serve it."""
+"""Description of the account service in its OpenAPI document, and its problem types."""
 
 import textwrap
-from typing import Any, Final
+from typing import Final
 
-from fundledger.app.account.openapi.answers import SCHEMAS
-from fundledger.app.account.openapi.operations import OPERATIONS
+from fundledger.app.account.answers import Event
+from fundledger.app.account.openapi.examples import EXAMPLES
 from fundledger.app.account.problems import ADVICE, REFUSALS
-from fundledger.app.http.openapi.document import About, Pages, document_of
-from fundledger.app.http.openapi.problems import OTHERS, Problem
+from fundledger.app.http.openapi.document import About
+from fundledger.app.http.openapi.problems import OTHERS, ProblemType
 from fundledger.app.http.openapi.types import SERVICE_TAG
 from fundledger.ledger.model.refusal import FINAL, Code
 
-_ABOUT: Final = textwrap.dedent("""
+_DESCRIPTION: Final = textwrap.dedent("""
     Durable double-entry accounts. Money moves by vouchers: 2 to 64 entries whose debits equal their credits.
     The answer to a voucher is sent after it has been committed.
 
@@ -23,7 +23,8 @@ _ABOUT: Final = textwrap.dedent("""
     refusal.
 
     Errors are `application/problem+json` (RFC 9457); the problem types are listed below. A method that a path does not
-    support is answered 405 with `Allow`. No input is answered 500; if one is, that is a defect.
+    support is answered 405 with `Allow`. 500 `integrity`: stored rows fail verification, so their figures are withheld.
+    Any other 500 is a defect.
 
     429: the caller's quota is exhausted. 503: the service is at capacity or unavailable. In both cases nothing was
     done, unless the problem type is `outcome-unknown`. Wait for `Retry-After` seconds, then send the same request with
@@ -36,7 +37,7 @@ _TAGS: Final = {
     "Events": "The feed of posted and refused vouchers.",
     SERVICE_TAG: "Health, metrics, limits and documentation.",
 }
-_ACCOUNT_EXISTS: Final = Problem(
+_ACCOUNT_EXISTS: Final = ProblemType(
     "account-exists",
     409,
     "The account exists with different properties",
@@ -44,15 +45,19 @@ _ACCOUNT_EXISTS: Final = Problem(
 )
 
 
-def problems() -> list[Problem]:
+def problems() -> list[ProblemType]:
     """Return the refusals in order of precedence, then all other problems by status."""
-    refusals = [Problem(str(code), *REFUSALS[code], ADVICE[code], code in FINAL) for code in Code]
+    refusals = [ProblemType(str(code), *REFUSALS[code], ADVICE[code], code in FINAL) for code in Code]
     return refusals + sorted((*OTHERS, _ACCOUNT_EXISTS), key=lambda problem: problem.status)
 
 
-def document() -> dict[str, Any]:
-    summary = "A payment fund account system: durable double-entry accounts on stock Postgres."
-    return document_of(About("fundledger account service", summary, _ABOUT, _TAGS, OPERATIONS, SCHEMAS, problems()))
-
-
-PAGES: Final = Pages(document, lambda settings: settings.port)
+ABOUT: Final = About(
+    "fundledger account service",
+    "A payment fund account system: durable double-entry accounts on stock Postgres.",
+    _DESCRIPTION,
+    _TAGS,
+    problems(),
+    EXAMPLES,
+    (Event,),
+    lambda settings: settings.port,
+)

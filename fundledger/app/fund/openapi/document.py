@@ -1,18 +1,18 @@
-"""OpenAPI document of the fund service, and the pages that serve it."""
+"""Description of the fund service in its OpenAPI document, and its problem types."""
 
 import textwrap
-from typing import Any, Final
+from typing import Final
 
-from fundledger.app.fund.openapi.answers import SCHEMAS
-from fundledger.app.fund.openapi.operations import OPERATIONS
 from fundledger.app.fund.problems import ADVICE, REFUSALS
-from fundledger.app.http.openapi.document import About, Pages, document_of
-from fundledger.app.http.openapi.problems import OTHERS, Problem
+from fundledger.app.http.openapi.document import About
+from fundledger.app.http.openapi.problems import OTHERS, ProblemType
 from fundledger.app.http.openapi.types import SERVICE_TAG
 from fundledger.app.http.problems import POSTING, POSTING_ADVICE
+from fundledger.app.http.service_routes import SERVICE_EXAMPLES
 from fundledger.fund.model.refusal import Code
+from fundledger.fund.store.order_json import Event
 
-_ABOUT: Final = textwrap.dedent("""
+_DESCRIPTION: Final = textwrap.dedent("""
     Orders of merchants: payments, refunds, settlements, withdrawals and corrections. Each order posts a voucher in the
     account service.
 
@@ -29,6 +29,7 @@ _ABOUT: Final = textwrap.dedent("""
 
     Errors are `application/problem+json` (RFC 9457); the problem types are listed below. 429 means that the caller's
     quota is used up, 503 that the service lacks capacity. Wait for `Retry-After` seconds, then send the same request.
+    500 `integrity`: stored rows fail verification, so their figures are withheld. Any other 500 is a defect.
 """).strip()
 _TAGS: Final = {
     "Merchants": "Merchants and their fee rules.",
@@ -39,17 +40,21 @@ _TAGS: Final = {
 }
 
 
-def problems() -> list[Problem]:
+def problems() -> list[ProblemType]:
     """Return the refusals of the fund service in order, those of the account service, then everything else."""
     # A refusal without an order is never final: only an order records an outcome.
-    own = [Problem(str(code), *REFUSALS[code], ADVICE[code], final=False) for code in Code]
-    passed_on = [Problem(name, *row, POSTING_ADVICE[name], final=True) for name, row in POSTING.items()]
+    own = [ProblemType(str(code), *REFUSALS[code], ADVICE[code], final=False) for code in Code]
+    passed_on = [ProblemType(name, *row, POSTING_ADVICE[name], final=True) for name, row in POSTING.items()]
     return [*own, *passed_on, *OTHERS]
 
 
-def document() -> dict[str, Any]:
-    summary = "A payment fund account system: merchants, orders and their outcomes."
-    return document_of(About("fundledger fund service", summary, _ABOUT, _TAGS, OPERATIONS, SCHEMAS, problems()))
-
-
-PAGES: Final = Pages(document, lambda settings: settings.fund_port)
+ABOUT: Final = About(
+    "fundledger fund service",
+    "A payment fund account system: merchants, orders and their outcomes.",
+    _DESCRIPTION,
+    _TAGS,
+    problems(),
+    SERVICE_EXAMPLES,
+    (Event,),
+    lambda settings: settings.fund_port,
+)

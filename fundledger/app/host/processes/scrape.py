@@ -20,6 +20,7 @@ from fundledger.app.account.metrics import Snapshot
 from fundledger.app.host.processes.group import REASONS
 from fundledger.app.http.admission.hot_keys import KINDS, SHOWN, WINDOW_S, Window
 from fundledger.app.http.metrics.exposition import replacements
+from fundledger.app.http.metrics.hot_keys import HotKey, HotKeyKinds, HotKeys
 from fundledger.app.http.sockets import HOT_KEYS, METRICS, framed, supervisor_socket, worker_socket
 
 EVERY_S: Final = 1.0
@@ -66,12 +67,11 @@ def hot_keys(snapshot: Snapshot) -> bytes:
     """Return the most frequent keys of each kind, as JSON."""
     kinds = {
         kind: [
-            {"id": key, "rate": rate, "share": round(share, 6)}
-            for key, rate, share in snapshot.hot_keys.get(kind, Window()).top(SHOWN)
+            HotKey(key, rate, round(share, 6)) for key, rate, share in snapshot.hot_keys.get(kind, Window()).top(SHOWN)
         ]
         for kind in KINDS
     }
-    return msgspec.json.encode({"kinds": kinds, "window_s": WINDOW_S})
+    return msgspec.json.encode(HotKeys(HotKeyKinds(**kinds), WINDOW_S))
 
 
 ACCOUNT: Final = Source[Snapshot](nothing, worker_socket, supervisor_socket, {METRICS: render, HOT_KEYS: hot_keys})

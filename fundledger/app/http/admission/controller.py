@@ -12,12 +12,12 @@ import math
 import random
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from fundledger.app.http.admission.admission import REFUSED_UNSEEN, TRUSTED, UNLIMITED, Admission, Charges, Owned
 from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.app.http.bodies.batch_decoding import Turn
-from fundledger.app.http.problems import PROBLEM_TYPE
+from fundledger.app.http.problems import IANA, PROBLEM_TYPE, QuotaExceeded, ReducedCapacity
 from fundledger.app.http.wire.reply import Reply, Undone, encode
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.bucket import Bucket
@@ -25,7 +25,6 @@ from fundledger.ratelimit.quota.limiter import Limiter
 from fundledger.ratelimit.quota.matched import Denied, MatchedPolicies, Pending, Told
 from fundledger.ratelimit.shedding.shedder import Shedder
 
-IANA: Final = "https://iana.org/assignments/http-problem-types#"
 JITTER: Final = 0.2
 
 
@@ -331,8 +330,7 @@ class Gate:
         version = self.limiter.policies.version if self.limiter is not None else ""
         whole_s = max(1, math.ceil(wait_s))
         headers = {"Retry-After": str(whole_s), "X-Limit-Decision": f"{limit};worker;{version}"}
-        named = {"violated-policies": [limit]}
-        return _refusal(429, "quota-exceeded", "Too many requests", detail, whole_s, headers, **named)
+        return _exceeded(limit, detail, whole_s, headers)
 
     def _denied(self, passage: Admission, denied: Denied, cost: int) -> Reply:
         version = self.limiter.policies.version if self.limiter is not None else ""
@@ -347,16 +345,13 @@ class Gate:
         if denied.closed:
             passage.shed = True
             detail = "the rate-limit store is unavailable, and requests of this class are rejected until it is back"
-            return _refusal(
-                503, "temporary-reduced-capacity", "Service temporarily unavailable", detail, wait_s, headers
-            )
+            return _reduced(detail, wait_s, headers)
         if cost > policy.rate.burst:
             most = f"the burst of {policy.rate.burst} of the policy {policy.name}"
             detail = f"the request costs {cost} tokens, more than {most}"
         else:
             detail = f"the quota of the policy {policy.name} is used up; nothing was done, send the same request later"
-        named = {"violated-policies": [policy.name]}
-        return _refusal(429, "quota-exceeded", "Too many requests", detail, wait_s, headers, **named)
+        return _exceeded(policy.name, detail, wait_s, headers)
 
     def _shed(self, passage: Admission, reason: str) -> Reply:
         wait_s = self.shedder.retry_after_s(passage.api_class)
@@ -365,11 +360,16 @@ class Gate:
         version = self.limiter.policies.version if self.limiter is not None else ""
         headers = {"Retry-After": str(wait_s), "X-Limit-Decision": f"{reason};shedder;{version}"}
         detail = "the service is overloaded; nothing was done, the same request may be sent again"
-        return _refusal(503, "temporary-reduced-capacity", "Service temporarily unavailable", detail, wait_s, headers)
+        return _reduced(detail, wait_s, headers)
 
 
-def _refusal(
-    status: int, type_: str, title: str, detail: str, wait_s: int, headers: dict[str, str], **members: Any
-) -> Reply:
-    body = {"type": IANA + type_, "title": title, "status": status, "detail": detail, **members}
-    return Reply(status, encode({**body, "retry_after_ms": wait_s * 1000}), PROBLEM_TYPE, headers)
+def _exceeded(violated: str, detail: str, wait_s: int, headers: dict[str, str]) -> Reply:
+    type_, wait_ms = IANA + "quota-exceeded", wait_s * 1000
+    body = QuotaExceeded(type_, "Too many requests", 429, detail, [violated], wait_ms)
+    return Reply(429, encode(body), PROBLEM_TYPE, headers)
+
+
+def _reduced(detail: str, wait_s: int, headers: dict[str, str]) -> Reply:
+    type_, wait_ms = IANA + "temporary-reduced-capacity", wait_s * 1000
+    body = ReducedCapacity(type_, "Service temporarily unavailable", 503, detail, wait_ms)
+    return Reply(503, encode(body), PROBLEM_TYPE, headers)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from fundledger.app.http.bodies.decoding import ID_PATTERN
+from fundledger.json_values import ID_PATTERN
 from fundledger.ratelimit.quota.bucket import SPACE
 from fundledger.ratelimit.quota.limiter import Limiter
 from fundledger.ratelimit.quota.policies import BadPolicies, Policies, default_text, parse

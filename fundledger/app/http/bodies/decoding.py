@@ -19,7 +19,6 @@ from asyncpg.pgproto.pgproto import UUID
 from fundledger.app.http.problems import BadRequest, cut, malformed
 from fundledger.currencies import EXPONENTS
 
-ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
 BODY_BYTES_MAX: Final = 64 << 10
 """Maximum length of a body with one item, and of each item of a longer body."""
 METADATA_BYTES_MAX: Final = 4096
@@ -156,10 +155,10 @@ def known_currency(code: str, field: str = "currency") -> str:
     return code
 
 
-def metadata(raw: msgspec.Raw) -> str | None:
+def metadata(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:
     """Return a JSON object as canonical text (sorted keys, no blanks), or None. Raises BadRequest (400)."""
-    given = bytes(raw)
-    if given in (b"", b"null"):
+    given = b"null" if raw is msgspec.UNSET else bytes(raw)
+    if given == b"null":
         return None
 
     def bad(why: str) -> BadRequest:

@@ -1,31 +1,39 @@
-"""OpenAPI 3.1 document of an HTTP service, built from its operations, schemas and problems, and its HTML page."""
+"""OpenAPI 3.1 document of an HTTP service, built from its routes and problem types, and its HTML page."""
 
 import gzip
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from multidict import MultiMapping
 
 from fundledger.app.http.openapi import docs_page
-from fundledger.app.http.openapi.problems import Problem
-from fundledger.app.http.openapi.schemas import REF, Schema, with_wide_integers
-from fundledger.app.http.openapi.types import (
-    REQUEST_ID,
-    REQUEST_ID_PATTERN,
-    TIMEOUT,
-    Answer,
-    Operation,
-    all_answers,
-)
-from fundledger.app.http.problems import PROBLEM_TYPE
-from fundledger.app.http.routing import Call
+from fundledger.app.http.openapi.problems import ProblemType
+from fundledger.app.http.openapi.schemas import Schema, Schemas
+from fundledger.app.http.openapi.types import Answer, Parameter
+from fundledger.app.http.problems import PROBLEM_TYPE, Problem, QuotaExceeded, ReducedCapacity
+from fundledger.app.http.routing import TIMEOUT_HEADER, Call, Route
 from fundledger.app.http.wire.reply import HTML, JSON, Reply
 from fundledger.app.http.worker import Served
 from fundledger.settings import Settings, url_of
 
+RequestId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+_REQUEST_ID: Final = Parameter(
+    "Request-Id",
+    "header",
+    RequestId,
+    "An id for this request. The answer and the log contain it. Generated if absent.",
+)
+_TIMEOUT: Final = Parameter(
+    TIMEOUT_HEADER,
+    "header",
+    Annotated[int, msgspec.Meta(ge=0, le=999_999_999)],
+    "How long the caller still waits, in ms. A request that cannot be answered in that time is answered 503 "
+    "immediately. An admitted request is carried out even when the time has passed.",
+)
+_RATE_LIMIT_HEADERS: Final = {"RateLimit-Policy": False, "RateLimit": False}
 _HEADERS: dict[str, Schema] = {
     "Idempotent-Replay": {
         "description": "`true`: the answer is a replay of the first request with this id or number.",
@@ -33,11 +41,11 @@ _HEADERS: dict[str, Schema] = {
     },
     "Request-Id": {
         "description": "The id of the request, sent or generated. The log contains it.",
-        "schema": {"type": "string", "pattern": REQUEST_ID_PATTERN},
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
     },
     "Retry-After": {
         "description": "Seconds to wait before the next attempt, with jitter so that callers do not retry together.",
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": {"type": "integer", "format": "int64", "minimum": 1},
     },
     "RateLimit": {
         "description": "Status of the policy closest to its limit: `r`, tokens available now; `t`, seconds until "
@@ -66,15 +74,19 @@ _HEADERS: dict[str, Schema] = {
 
 
 class About(msgspec.Struct, frozen=True):
-    """Description of one service. `tags`: descriptions by name."""
+    """Description of one service. `tags`: descriptions by name. `examples`: one answer of each type that has one.
+
+    `embedded`: types of JSON that answers contain as it was encoded before. `port`: the setting of its port.
+    """
 
     title: str
     summary: str
     description: str
     tags: dict[str, str]
-    operations: Sequence[Operation]
-    schemas: dict[str, Schema]
-    problems: Sequence[Problem]
+    problems: Sequence[ProblemType]
+    examples: Sequence[msgspec.Struct]
+    embedded: Sequence[type[msgspec.Struct]]
+    port: Callable[[Settings], int]
 
 
 class Page:
@@ -102,18 +114,25 @@ def _reads_gzip(accepted: str) -> bool:
 
 
 class Pages:
-    """The handlers of `GET /openapi.json` and `GET /docs`. A worker builds both pages before it serves."""
+    """The document of one service and its page, with the handlers of `GET /openapi.json` and `GET /docs`.
 
-    def __init__(self, document: Callable[[], dict[str, Any]], port: Callable[[Settings], int]) -> None:
-        self._document = document
-        self._port = port
+    `routes` is called after all routes are defined. A worker builds both pages before it serves.
+    """
+
+    def __init__(self, about: About, routes: Callable[[], Sequence[Route[Any]]]) -> None:
+        self.about = about
+        self._routes = routes
         self._made: tuple[Page, Page] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        return document_of(self.about, self._routes())
 
     def make(self, settings: Settings) -> tuple[Page, Page]:
         """Build both pages, once. The examples of the page call the service of these settings."""
         if self._made is None:
-            document = self._document()
-            base = url_of(settings.host, self._port(settings))
+            document = self.document()
+            base = url_of(settings.host, self.about.port(settings))
             page = docs_page.render(document, base, settings.data_dir / "dev-token").encode()
             self._made = (
                 Page(msgspec.json.encode(document), JSON, {}),
@@ -128,11 +147,14 @@ class Pages:
         return self.make(service.settings)[1].reply(call.headers)
 
 
-def document_of(about: About) -> dict[str, Any]:
+def document_of(about: About, routes: Sequence[Route[Any]]) -> dict[str, Any]:
     """Return the OpenAPI document of one service."""
+    schemas = Schemas(about.examples)
     paths: dict[str, dict[str, Any]] = {}
-    for operation in about.operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    for route in routes:
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, schemas)
+    for type_ in about.embedded:
+        schemas.of(type_)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -145,9 +167,9 @@ def document_of(about: About) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}],
         "tags": [{"name": name, "description": description} for name, description in about.tags.items()],
-        "paths": with_wide_integers(paths),
+        "paths": paths,
         "components": {
-            "schemas": with_wide_integers(about.schemas),
+            "schemas": schemas.all(),
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -163,30 +185,98 @@ def document_of(about: About) -> dict[str, Any]:
     }
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(route: Route[Any], schemas: Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.id,
-        "tags": [operation.tag],
-        "summary": operation.summary,
-        "description": operation.description,
+        "operationId": route.id,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": route.description,
     }
-    if operation.public:
+    if route.api_class is None:
         described["security"] = []
-    shared = [TIMEOUT, REQUEST_ID] if operation.limited else [REQUEST_ID]
-    described["parameters"] = [*operation.parameters, *shared]
-    if operation.body is not None:
-        media = {"schema": {"$ref": REF + operation.body}, "example": operation.example}
-        described["requestBody"] = {"required": operation.body_required, "content": {JSON: media}}
-    described["responses"] = {str(status): _answer(answer) for status, answer in all_answers(operation).items()}
+    shared = [_REQUEST_ID] if route.api_class is None else [_TIMEOUT, _REQUEST_ID]
+    described["parameters"] = [_parameter(one, schemas) for one in (*route.parameters, *shared)]
+    if route.body is not None:
+        type_, example = route.body
+        required = any(field.required for field in msgspec.structs.fields(type_))
+        media = {"schema": schemas.of(type_), "example": example}
+        described["requestBody"] = {"required": required, "content": {JSON: media}}
+    described["responses"] = {
+        str(status): _answer(answer, schemas) for status, answer in sorted(_all_answers(route).items())
+    }
     return described
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
-    media = answer.media or {PROBLEM_TYPE: {"$ref": REF + "Problem"}}
-    described: dict[str, Any] = {"description": answer.description}
+def _parameter(parameter: Parameter, schemas: Schemas) -> dict[str, Any]:
+    schema = schemas.of(parameter.type)
+    if parameter.default is not msgspec.UNSET:
+        schema = {**schema, "default": parameter.default}
+    described = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.required,
+        "description": parameter.description,
+        "schema": schema,
+    }
+    return described if parameter.example is msgspec.UNSET else {**described, "example": parameter.example}
+
+
+def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
+    media = answer.media or {PROBLEM_TYPE: Problem}
     headers = {**answer.headers, "Request-Id": True}
-    described["headers"] = {name: {**_HEADERS[name], "required": always} for name, always in headers.items()}
-    described["content"] = {type_: {"schema": schema} for type_, schema in media.items()}
+    described: dict[str, Any] = {
+        "description": answer.description,
+        "headers": {name: {**_HEADERS[name], "required": always} for name, always in headers.items()},
+        "content": {name: {"schema": schemas.of(type_)} for name, type_ in media.items()},
+    }
     if answer.problems:
         described["x-problems"] = [str(name) for name in answer.problems]
     return described
+
+
+def _all_answers(route: Route[Any]) -> dict[int, Answer]:
+    """Return all answers by status. Problem types of a status that both sources have are merged.
+
+    Every answer of a limited route has the caller's rate-limit headers, except 401, whose caller is unknown.
+    """
+    found = _standard_answers(route)
+    for status, own in route.answers.items():
+        shared = found.get(status)
+        named = own.problems if shared is None else (*shared.problems, *own.problems)
+        found[status] = msgspec.structs.replace(own, problems=named)
+    for status, answer in found.items() if route.api_class is not None else ():
+        if status != 401:
+            headers = {**answer.headers, **_RATE_LIMIT_HEADERS}
+            found[status] = msgspec.structs.replace(answer, headers=headers)
+    return found
+
+
+def _standard_answers(route: Route[Any]) -> dict[int, Answer]:
+    """Return the answers that every route of its kind can give beside its own."""
+    found = {400: Answer("The request is malformed.", problems=("malformed",))}
+    if route.api_class is None:
+        found[500] = Answer("An internal error, which was logged.", problems=("internal-error",))
+        return found
+    found[401] = Answer("No valid token.", headers={"WWW-Authenticate": True}, problems=("unauthorized",))
+    found[429] = Answer(
+        "The caller's quota is used up. Nothing was done.",
+        {PROBLEM_TYPE: QuotaExceeded},
+        {"Retry-After": True, "X-Limit-Decision": True},
+        ("quota-exceeded",),
+    )
+    found[500] = Answer(
+        "Stored rows fail verification, so their figures are withheld; or an internal error. Either was logged.",
+        problems=("internal-error", "integrity"),
+    )
+    found[503] = Answer(
+        "Service temporarily unavailable. With `X-Limit-Decision`, the request was shed and nothing was done.",
+        {PROBLEM_TYPE: (ReducedCapacity, Problem)},
+        {"Retry-After": True, "X-Limit-Decision": False},
+        ("temporary-reduced-capacity", "unavailable", "outcome-unknown"),
+    )
+    if route.method == "POST":
+        found[408] = Answer("The body did not arrive in time.", problems=("body-too-late",))
+        limit = f"{route.body_bytes_max:,} bytes"
+        found[413] = Answer(f"The body has more than {limit}.", problems=("body-too-large",))
+        found[415] = Answer("The body is compressed, or not JSON.", problems=("unsupported-media-type",))
+    return found

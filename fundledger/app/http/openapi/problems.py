@@ -4,11 +4,10 @@ from typing import Final
 
 import msgspec
 
-from fundledger.app.http.admission.controller import IANA
-from fundledger.app.http.problems import UNVERIFIED, URN
+from fundledger.app.http.problems import IANA, UNVERIFIED, URN
 
 
-class Problem(msgspec.Struct, frozen=True):
+class ProblemType(msgspec.Struct, frozen=True):
     """One problem type: `prefix` + `name`. `final` is None if it concerns no id."""
 
     name: str
@@ -24,74 +23,76 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 OTHERS: Final = (
-    Problem(
+    ProblemType(
         "malformed",
         400,
         "The request is malformed",
         "Correct what `detail` describes, at the place that `field` names.",
     ),
-    Problem(
+    ProblemType(
         "currency-unknown",
         400,
         "Unknown currency",
         "Send an ISO 4217 code of a currency with a minor unit, such as CNY.",
     ),
-    Problem("unauthorized", 401, "Authentication required", "Send `Authorization: Bearer TOKEN` with a valid token."),
-    Problem("not-found", 404, "Resource not found", "Check the path and the id in it."),
-    Problem("method-not-allowed", 405, "Method not allowed", "Use a method that the header `Allow` names."),
-    Problem(
+    ProblemType(
+        "unauthorized", 401, "Authentication required", "Send `Authorization: Bearer TOKEN` with a valid token."
+    ),
+    ProblemType("not-found", 404, "Resource not found", "Check the path and the id in it."),
+    ProblemType("method-not-allowed", 405, "Method not allowed", "Use a method that the header `Allow` names."),
+    ProblemType(
         "body-too-late",
         408,
         "Request body timeout",
         "Nothing was done. Send the same request again on a new connection.",
     ),
-    Problem("body-too-large", 413, "Request body too large", "Send a smaller body, or split a long batch."),
-    Problem(
+    ProblemType("body-too-large", 413, "Request body too large", "Send a smaller body, or split a long batch."),
+    ProblemType(
         "unsupported-media-type",
         415,
         "Unsupported media type",
         "Send `application/json`, uncompressed.",
     ),
-    Problem(
+    ProblemType(
         "quota-exceeded",
         429,
         "Too many requests",
         "Nothing was done. Send the same request after `Retry-After` seconds. `violated-policies` names the limit.",
         prefix=IANA,
     ),
-    Problem(
+    ProblemType(
         "internal-error",
         500,
         "Internal error",
         "Contact the operator. Send the same id again to get its outcome.",
     ),
-    Problem(
+    ProblemType(
         "integrity",
         500,
         UNVERIFIED,
         "Contact the operator. Figures of `account` are withheld until it is examined. Others are not affected.",
     ),
-    Problem(
+    ProblemType(
         "temporary-reduced-capacity",
         503,
         "Service temporarily unavailable",
         "Nothing was done: the service is overloaded. Wait `Retry-After` seconds, then send the same request again.",
         prefix=IANA,
     ),
-    Problem(
+    ProblemType(
         "unavailable",
         503,
         "Service temporarily unavailable",
         "Nothing was written. Wait `Retry-After` seconds, then send the same request again.",
     ),
-    Problem(
+    ProblemType(
         "outcome-unknown",
         503,
         "Outcome unknown",
         "Send the same request with the same id to get its outcome.",
     ),
-    Problem("draining", 503, "Shutting down", "Only from `/readyz`: send requests to another worker."),
-    Problem(
+    ProblemType("draining", 503, "Shutting down", "Only from `/readyz`: send requests to another worker."),
+    ProblemType(
         "no-database",
         503,
         "Not ready",

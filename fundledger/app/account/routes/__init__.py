@@ -1,0 +1,21 @@
+"""The routes of the account service, each with its OpenAPI operation, and the document made of them."""
+
+from typing import Final
+
+from fundledger.app.account.openapi.document import ABOUT
+from fundledger.app.account.routes import accounts, events, holds, vouchers
+from fundledger.app.account.service import Service
+from fundledger.app.http.admission.debug_limits import get_limits
+from fundledger.app.http.openapi.document import Pages
+from fundledger.app.http.routing import Route
+from fundledger.app.http.service_routes import HOT_KEYS, service_routes
+
+PAGES: Final = Pages(ABOUT, lambda: ROUTES)
+ROUTES: Final[list[Route[Service]]] = [
+    *accounts.ROUTES,
+    *vouchers.ROUTES,
+    *holds.ROUTES,
+    *events.ROUTES,
+    HOT_KEYS,
+    *service_routes(PAGES, get_limits),
+]

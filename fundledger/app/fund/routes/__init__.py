@@ -1,0 +1,21 @@
+"""The routes of the fund service, each with its OpenAPI operation, and the document made of them."""
+
+from typing import Final
+
+from fundledger.app.fund.limits import get_limits
+from fundledger.app.fund.openapi.document import ABOUT
+from fundledger.app.fund.routes import events, merchants, orders, statements, webhooks
+from fundledger.app.fund.service import FundService
+from fundledger.app.http.openapi.document import Pages
+from fundledger.app.http.routing import Route
+from fundledger.app.http.service_routes import service_routes
+
+PAGES: Final = Pages(ABOUT, lambda: ROUTES)
+ROUTES: Final[list[Route[FundService]]] = [
+    *merchants.ROUTES,
+    *orders.ROUTES,
+    *statements.ROUTES,
+    *events.ROUTES,
+    *webhooks.ROUTES,
+    *service_routes(PAGES, get_limits),
+]

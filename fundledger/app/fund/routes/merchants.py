@@ -1,0 +1,82 @@
+"""Routes of merchants, with their operations."""
+
+from typing import Final
+
+from fundledger.app.fund import answers, merchants
+from fundledger.app.fund.bodies import FeeRuleBody
+from fundledger.app.fund.kinds import MERCHANT
+from fundledger.app.fund.routes.orders import page
+from fundledger.app.fund.service import FundService
+from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, no_such, path, shown
+from fundledger.app.http.routing import Route
+from fundledger.fund.model.refusal import Code
+from fundledger.fund.model.requests import MerchantId, MerchantRequest
+from fundledger.ratelimit.classes import ApiClass
+
+_TAG: Final = "Merchants"
+_ID: Final = path(MerchantId, "id of the merchant", MERCHANT)
+_NO_ACCOUNTS: Final = "Returns `unavailable` if the account service does not answer."
+ROUTES: Final[list[Route[FundService]]] = [
+    Route(
+        "POST",
+        "/v1/merchants",
+        merchants.create_merchant,
+        ApiClass.ADMIN,
+        "create_merchant",
+        _TAG,
+        "Create a merchant",
+        "Also opens the merchant's accounts. The id is the idempotency key: a replay returns 200. " + _NO_ACCOUNTS,
+        {
+            201: shown(answers.Merchant, "The merchant was created."),
+            200: shown(answers.Merchant, "The merchant already exists with the same data."),
+            400: CURRENCY_UNKNOWN,
+            409: Answer("The merchant already exists with different data.", problems=(Code.MERCHANT_EXISTS,)),
+        },
+        body=(
+            MerchantRequest,
+            {"id": MERCHANT, "name": "Tea House", "currency": "CNY", "fee": {"basis_points": 60}},
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/merchants",
+        merchants.list_merchants,
+        ApiClass.LIST,
+        "list_merchants",
+        _TAG,
+        "List merchants",
+        "Returns merchants without balances, oldest first.",
+        {200: shown(answers.Merchants, "A page of merchants.")},
+        page(merchants.LIMIT_DEFAULT, merchants.LIMIT_MAX, "merchants"),
+    ),
+    Route(
+        "GET",
+        "/v1/merchants/{id}",
+        merchants.get_merchant,
+        ApiClass.QUERY,
+        "get_merchant",
+        _TAG,
+        "Read a merchant",
+        "Returns the merchant with its balances. " + _NO_ACCOUNTS,
+        {200: shown(answers.Merchant, "The merchant."), 404: no_such("merchant")},
+        (_ID,),
+        whose=merchants.named,
+    ),
+    Route(
+        "POST",
+        "/v1/merchants/{id}/fees",
+        merchants.add_fee,
+        ApiClass.ADMIN,
+        "add_fee",
+        _TAG,
+        "Add a fee rule to a merchant",
+        "Earlier rules are kept for the orders charged by them. Not idempotent: each request adds a rule.",
+        {
+            201: shown(answers.FeeRule, "The rule."),
+            404: no_such("merchant"),
+            422: Answer("The rule would take effect too soon.", problems=(Code.FEE_RULE_TOO_SOON,)),
+        },
+        (_ID,),
+        (FeeRuleBody, {"product": "withdrawal", "fixed": 100}),
+    ),
+]

@@ -1,0 +1,207 @@
+"""Routes of orders, with their operations: the same for each kind, and those of a single kind."""
+
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+from fundledger.app.fund import answers, orders, withdrawals
+from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, PaymentsBody, RetryBody
+from fundledger.app.fund.kinds import KINDS, MERCHANT
+from fundledger.app.fund.service import FundService
+from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, Parameter, count, no_such, path, query, shown
+from fundledger.app.http.problems import PROBLEM_TYPE
+from fundledger.app.http.routing import BATCH_BODY_BYTES_MAX, Route
+from fundledger.app.http.wire.reply import JSON
+from fundledger.fund.model.flows import RULES
+from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.fund.model.refusal import Code
+from fundledger.fund.model.requests import REQUESTS, MerchantId, OrderNo
+from fundledger.fund.store.order_json import Order, StateName
+from fundledger.json_values import Uuid, about
+from fundledger.ratelimit.classes import ApiClass
+
+_TAG: Final = "Orders"
+_ID: Final = path(Uuid, "id of the order", "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba")
+_FUNDS: Final = ("account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds")
+_ENDING: Final = (Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED)
+_NO_WITHDRAWAL: Final = no_such("withdrawal")
+
+
+def page(default: int, most: int, items: str) -> tuple[Parameter, Parameter]:
+    """Return the query parameters of a page."""
+    cursor = Annotated[str, about(pattern="^[0-9]{1,18}$")]
+    return query("cursor", cursor, "`next_cursor` of the previous page"), count(default, most, items)
+
+
+def _taken(codes: tuple[str, ...]) -> dict[int, Answer]:
+    """Return the responses of an operation that advances an order."""
+    order, repeat = {JSON: Order}, {"Idempotent-Replay": False}
+    return {
+        200: Answer("The step is complete, now or by an earlier request: the current order.", order, repeat),
+        202: Answer(
+            "The order is stored and its outcome is not known yet. It completes automatically; poll it with GET.",
+            order,
+            repeat,
+        ),
+        422: Answer(
+            "Refused: see the problem's `type`. With `order`, the account service refused it permanently. Without "
+            "`order`, nothing is stored.",
+            {PROBLEM_TYPE: answers.RefusedOrder},
+            problems=codes,
+        ),
+    }
+
+
+_POSTED: Final = {
+    201: shown(Order, "The order is posted; an adjustment is `created`."),
+    200: Answer("Replay of an earlier request: the current order.", {JSON: Order}, {"Idempotent-Replay": True}),
+}
+
+
+def _of(kind: Kind) -> Iterator[Route[FundService]]:
+    api, name, request = KINDS[kind], kind.value, REQUESTS[kind]
+    template, collection = f"/v1/{api.collection}", api.collection.replace("-", "_")
+    words = name.replace("_", " ")
+    codes: tuple[str, ...] = (Code.ORDER_NO_REUSED, *api.refusals, *_FUNDS)
+    if "merchant" in request.__struct_fields__:
+        codes = (Code.MERCHANT_NOT_FOUND, *codes)
+    unknown = {400: CURRENCY_UNKNOWN} if "currency" in request.__struct_fields__ else {}
+    not_found = {404: no_such(words)}
+    yield Route(
+        "POST",
+        template,
+        orders.posting(kind),
+        api.api_class,
+        f"post_{name}",
+        _TAG,
+        api.summary,
+        " ".join((request.__doc__ or "").split()),
+        {**_taken(codes), **_POSTED, **unknown},
+        body=(request, api.example),
+        enters=True,
+        by_body=kind is Kind.PAYMENT,
+    )
+    if RULES[kind].of_platform:
+        merchant = query("merchant", MerchantId, f"id of the merchant; default: `{PLATFORM}`")
+    else:
+        merchant = Parameter("merchant", "query", MerchantId, "id of the merchant", required=True, example=MERCHANT)
+    # The query decides whether the API class is QUERY (one order) or LIST.
+    yield Route(
+        "GET",
+        template,
+        orders.listing(kind),
+        ApiClass.LIST,
+        f"list_{collection}",
+        _TAG,
+        f"Find a {words} or list a merchant's orders of this kind",
+        "With `order_no`, returns the order with this number. Otherwise returns a page, oldest first.",
+        {200: shown((Order, answers.Orders), "The order with `order_no`, or a page of orders."), **not_found},
+        (
+            merchant,
+            query("order_no", OrderNo, "the merchant's own number; cannot be combined with `state` or `cursor`"),
+            query("state", StateName, "return only orders in this state"),
+            *page(orders.LIMIT_DEFAULT, orders.LIMIT_MAX, "orders"),
+        ),
+        enters=True,
+        by_body=True,
+    )
+    yield Route(
+        "GET",
+        f"{template}/{{id}}",
+        orders.getting(kind),
+        ApiClass.QUERY,
+        f"get_{name}",
+        _TAG,
+        f"Read a {words}",
+        "Returns the current state of the order.",
+        {200: shown(Order, "The order."), **not_found},
+        (_ID,),
+    )
+    yield Route(
+        "GET",
+        f"{template}/{{id}}/history",
+        orders.history(kind),
+        ApiClass.QUERY,
+        f"get_history_of_{name}",
+        _TAG,
+        f"Read the history of a {words}",
+        "Returns every state that the order entered, oldest first.",
+        {200: shown(answers.History, "The states."), **not_found},
+        (_ID,),
+    )
+    yield Route(
+        "POST",
+        f"{template}/{{id}}/retry",
+        withdrawals.retrying(kind),
+        ApiClass.ADMIN,
+        f"retry_{name}",
+        _TAG,
+        f"Retry a stuck {words}",
+        "Send this after the cause in `problem` was removed. The order returns to its state before `stuck`, and its "
+        "next step is repeated. An order that is not stuck is returned unchanged.",
+        {**_taken(_FUNDS), **not_found},
+        (_ID,),
+        (RetryBody, {"reason": "the account is open again"}),
+        enters=True,
+    )
+
+
+ROUTES: Final[list[Route[FundService]]] = [
+    *[route for kind in Kind for route in _of(kind)],
+    Route(
+        "POST",
+        "/v1/payments/batch",
+        orders.post_payments,
+        ApiClass.BATCH,
+        "post_payments",
+        _TAG,
+        "Post many payments",
+        "1 to 5,000 payments, each posted independently. A malformed payment fails the whole batch with 400, and "
+        "nothing is posted. The second of two payments with the same number is a replay or `order-no-reused`.",
+        {200: shown(answers.PaymentResults, "The result of each payment."), 400: CURRENCY_UNKNOWN},
+        body=(PaymentsBody, {"payments": [{**KINDS[Kind.PAYMENT].example, "order_no": "2026-0003"}]}),
+        body_bytes_max=BATCH_BODY_BYTES_MAX,
+        enters=True,
+    ),
+    Route(
+        "POST",
+        "/v1/withdrawals/{id}/paid",
+        withdrawals.paid,
+        ApiClass.CONFIRM,
+        "withdrawal_paid",
+        _TAG,
+        "Mark a withdrawal as paid",
+        "Records that the channel paid the withdrawal out. Idempotent.",
+        {**_taken(_ENDING), 404: _NO_WITHDRAWAL},
+        (_ID,),
+        (PaidBody, {"channel_ref": "P-20261123-1"}),
+        enters=True,
+    ),
+    Route(
+        "POST",
+        "/v1/withdrawals/{id}/bounced",
+        withdrawals.bounced,
+        ApiClass.CONFIRM,
+        "withdrawal_bounced",
+        _TAG,
+        "Mark a withdrawal as bounced",
+        "Returns the amount and the fee to the merchant. Idempotent.",
+        {**_taken(_ENDING), 404: _NO_WITHDRAWAL},
+        (_ID,),
+        (BouncedBody, {"reason": "account closed"}),
+        enters=True,
+    ),
+    Route(
+        "POST",
+        "/v1/adjustments/{id}/approve",
+        withdrawals.approve,
+        ApiClass.ADMIN,
+        "approve_adjustment",
+        _TAG,
+        "Approve an adjustment",
+        "The approver must be a different module or person than the requester. The adjustment is then posted.",
+        {**_taken((Code.APPROVAL_NEEDS_ANOTHER, *_FUNDS)), 404: no_such("adjustment")},
+        (_ID,),
+        (ApproveBody, {"person": "wei.chen"}),
+        enters=True,
+    ),
+]

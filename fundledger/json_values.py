@@ -1,0 +1,78 @@
+"""JSON values of answers and events that every client reads alike: times in UTC, integers beyond 2^53 also as text.
+
+The types carry their OpenAPI schemas. An answer is a struct of them, so that its schema follows from its type.
+"""
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+
+EXACT_MAX: Final = (1 << 53) - 1
+REF: Final = "#/components/schemas/"
+ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
+
+
+def about(description: str = "", **members: Any) -> msgspec.Meta:
+    """Return the description of a member and further members of its schema. Decoding does not check them."""
+    return msgspec.Meta(description=description or None, extra_json_schema=members)
+
+
+def encoded(name: str, description: str = "") -> msgspec.Meta:
+    """Return the schema of JSON that is encoded already: of the answer type with this name."""
+    return about(description, **{"$ref": REF + name})
+
+
+Id = Annotated[str, about("1 to 128 of `[A-Za-z0-9:_.-]`", pattern=ID_PATTERN)]
+_UUID: Final = about(format="uuid", pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+Uuid = Annotated[UUID, _UUID]
+UuidText = Annotated[str, _UUID]
+"""A UUID that a function parses."""
+Instant = Annotated[str, about(format="date-time")]
+CurrencyCode = Annotated[str, about(pattern="^[A-Z]{3}$")]
+Amount = Annotated[int, about("in minor units", minimum=1)]
+Text = str | msgspec.UnsetType
+"""An amount as text, see `Exact`."""
+
+
+class Exact(msgspec.Struct):
+    """An answer with amounts. An amount that a double cannot hold is also present as text, under its name + `_text`.
+
+    A JSON number is exact at any size, but many clients read it as a double, and round it without an error.
+    """
+
+    def __post_init__(self) -> None:
+        for name, text in _texts(type(self)):
+            amount = getattr(self, name)
+            if abs(amount) > EXACT_MAX:
+                setattr(self, text, str(amount))
+
+
+@cache
+def _texts(struct: type[Exact]) -> list[tuple[str, str]]:
+    return [(name.removesuffix("_text"), name) for name in struct.__struct_fields__ if name.endswith("_text")]
+
+
+Posted = Annotated[int, about("sum of posted entries, in the account's normal direction, in minor units")]
+Held = Annotated[int, about("sum of open holds", minimum=0)]
+Available = Annotated[int, about("posted - held")]
+
+
+class Balance(Exact):
+    """The balance of an account."""
+
+    posted: Posted
+    held: Held
+    pending: Annotated[int, about("credits that are accepted but not posted yet", minimum=0)]
+    available: Available
+    posted_text: Text = msgspec.UNSET
+    held_text: Text = msgspec.UNSET
+    pending_text: Text = msgspec.UNSET
+    available_text: Text = msgspec.UNSET
+
+
+def time_text(moment: datetime) -> str:
+    """Return an RFC 3339 time in UTC, with microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
