@@ -37,6 +37,10 @@ POSTING_ADVICE: Final[dict[str, str]] = {
 }
 
 
+OfRequest = Annotated[str, about("the `Request-Id` of this answer")] | UnsetType
+Documentation = Annotated[str, about("path on this host where `/docs` explains the type")] | UnsetType
+
+
 class Problem(msgspec.Struct):
     """RFC 9457. Later versions may add members."""
 
@@ -46,8 +50,8 @@ class Problem(msgspec.Struct):
     detail: Annotated[str, about("the reason in this case; never another owner's balance")]
     account: Annotated[Id, about("the account concerned")] | UnsetType = UNSET
     field: Annotated[str, about("the member or parameter concerned")] | UnsetType = UNSET
-    request_id: Annotated[str, about("the `Request-Id` of this answer")] | UnsetType = UNSET
-    documentation: Annotated[str, about("path on this host where `/docs` explains the type")] | UnsetType = UNSET
+    request_id: OfRequest = UNSET
+    documentation: Documentation = UNSET
 
 
 RetryAfterMs = Annotated[int, about("`Retry-After` in milliseconds", minimum=1000)]
@@ -62,6 +66,8 @@ class QuotaExceeded(msgspec.Struct):
     detail: str
     violated: Annotated[list[str], about("names, see `/debug/limits`")] = msgspec.field(name="violated-policies")
     retry_after_ms: RetryAfterMs
+    request_id: OfRequest = UNSET
+    documentation: Documentation = UNSET
 
 
 class ReducedCapacity(msgspec.Struct):
@@ -72,6 +78,8 @@ class ReducedCapacity(msgspec.Struct):
     status: Literal[503]
     detail: str
     retry_after_ms: RetryAfterMs
+    request_id: OfRequest = UNSET
+    documentation: Documentation = UNSET
 
 
 class BadRequest(Exception):
