@@ -72,7 +72,7 @@ def test_a_voucher_is_rendered_as_its_struct_is_encoded(name: str):
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_a_voucher_that_is_read_is_the_rendered_one_and_what_became_of_it(name: str):
+def test_a_voucher_that_is_read_is_the_rendered_one_with_its_refusal_and_reversal(name: str):
     posted = RECORDS[name]
     assert msgspec.json.encode(render.voucher_members(posted, None)) == render.voucher(posted)
     refused = msgspec.structs.replace(posted, refusal=REFUSED)
