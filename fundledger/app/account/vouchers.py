@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from asyncpg.pgproto.pgproto import UUID
+from msgspec import UNSET
 
 from fundledger.app.account import render
+from fundledger.app.account.answers import BatchResult
 from fundledger.app.account.bodies import (
     ATOMIC_ENTRIES_MAX,
     BATCH_MAX,
@@ -136,22 +138,18 @@ def _fault_of(outcome: Outcome | Fault) -> Fault | None:
     return outcome if isinstance(outcome, Fault) and outcome.retry_is_safe else None
 
 
-def _result(service: Service, passage: Admission, voucher: Voucher, outcome: Outcome | Fault) -> dict[str, Any]:
+def _result(service: Service, passage: Admission, voucher: Voucher, outcome: Outcome | Fault) -> BatchResult:
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
-        return {"id": str(voucher.id), "status": "refused", "problem": fault_members(outcome)}
+        return BatchResult(voucher.id, "refused", problem=fault_members(outcome))
     if outcome.replay:
         service.gate.refund_one(passage, *moved(voucher.lines))
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
-        return {"id": str(voucher.id), "status": "refused", "problem": refusal_members(outcome.refusal)}
-    posted: dict[str, Any] = {"id": str(voucher.id), "status": "posted"}
-    if outcome.record is not None:
-        posted["posted_at"] = render.instant(outcome.record.posted_at_us)
-    if outcome.replay:
-        posted["replay"] = True
+        return BatchResult(voucher.id, "refused", problem=refusal_members(outcome.refusal))
     service.metrics.outcome("replayed" if outcome.replay else "posted")
-    return posted
+    posted_at = UNSET if outcome.record is None else render.instant(outcome.record.posted_at_us)
+    return BatchResult(voucher.id, "posted", posted_at, replay=outcome.replay or UNSET)
 
 
 async def _record(service: Service, call: Call, id_: UUID) -> tuple[Record, UUID | None] | None:

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from fundledger.app.http.problems import Problem
 from fundledger.fund.model.requests import Amount, BasisPoints, Calendar, MerchantId, OrderNo, Part
 from fundledger.fund.store.order_json import Order, StateName
-from fundledger.json_values import Balance, CurrencyCode, Instant, Uuid, about
+from fundledger.json_values import Balance, CurrencyCode, Instant, Uuid, about, encoded
 
 NextCursor = Annotated[str | None, about("send this as `cursor` for the next page; null on the last page")]
 
@@ -53,7 +53,9 @@ class PaymentResult(msgspec.Struct):
     order_no: OrderNo
     state: StateName
     id: Uuid | UnsetType = UNSET
-    problem: Annotated[Problem, about("of a refused payment; without `id`, nothing is stored")] | UnsetType = UNSET
+    problem: (
+        Annotated[msgspec.Raw, encoded("Problem", "of a refused payment; without `id`, nothing is stored")] | UnsetType
+    ) = UNSET
     replay: Annotated[bool, about("replay of an earlier request: the current state")] | UnsetType = UNSET
 
 

@@ -4,15 +4,17 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from fundledger.app.fund import render
+from fundledger.app.fund.answers import PaymentResult
 from fundledger.app.fund.bodies import PaymentsBody
 from fundledger.app.fund.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.lookup import found, verified, verifies
-from fundledger.app.fund.problems import fault_of, gone, refusal_members, refused, unverified_items
+from fundledger.app.fund.problems import fault_of, gone, refused, unverified_items
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
@@ -136,24 +138,20 @@ async def _post_each(service: FundService, payments: Sequence[Payment], module: 
 
 def _result(
     service: FundService, passage: Admission, item: tuple[Payment, Sequence[ChargedAccount]], answer: Answer
-) -> dict[str, Any]:
+) -> PaymentResult:
     payment, charged = item
     if isinstance(answer, Away):
         service.metrics.answer(Kind.PAYMENT, "fault")
-        problem = msgspec.Raw(unverified(answer.detail).body)
-        return {"order_no": payment.order_no, "state": State.UNKNOWN, "problem": problem}
+        return PaymentResult(payment.order_no, State.UNKNOWN, problem=msgspec.Raw(unverified(answer.detail).body))
     if not isinstance(answer, Taken):
         service.metrics.answer(Kind.PAYMENT, answer.code)
-        return {"order_no": payment.order_no, "state": "refused", "problem": refusal_members(answer)}
+        return PaymentResult(payment.order_no, State.REFUSED, problem=msgspec.Raw(refused(answer).body))
     order = answer.order
     service.metrics.answer(Kind.PAYMENT, "replayed" if answer.replay else order.state)
-    result: dict[str, Any] = {"order_no": payment.order_no, "state": order.state, "id": str(order.id)}
-    if order.problem is not None:
-        result["problem"] = render.raw(order.problem)
     if answer.replay:
         service.gate.refund_one(passage, ApiClass.PAYMENT, charged)
-        result["replay"] = True
-    return result
+    problem = UNSET if order.problem is None else render.raw(order.problem)
+    return PaymentResult(payment.order_no, order.state, order.id, problem, answer.replay or UNSET)
 
 
 def getting(kind: Kind) -> Handler:

@@ -156,7 +156,7 @@ async def reply_to_batch(
     items: Sequence[Item],
     outcomes: Sequence[Out],
     fault_of: Callable[[Out], Fault | None],
-    result: Callable[[Item, Out], dict[str, Any]],
+    result: Callable[[Item, Out], msgspec.Struct],
 ) -> Reply:
     """Return the reply for a batch: `results[i]` is `result(items[i], outcomes[i])`.
 
