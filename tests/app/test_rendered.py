@@ -1,19 +1,13 @@
 """Answers that are rendered by hand are the encodings of the structs from which the document takes their schemas."""
 
 from datetime import date
-from types import SimpleNamespace
-from typing import Any
-from unittest.mock import MagicMock
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
 from fundledger.app.account import answers, render
-from fundledger.app.account.vouchers import _result
-from fundledger.faults import Fault, GuardHit
 from fundledger.ledger.model.account import Account
-from fundledger.ledger.model.batch import Outcome
 from fundledger.ledger.model.chart import CHART
 from fundledger.ledger.model.refusal import Code, Refusal
 from fundledger.ledger.model.voucher import Record
@@ -80,19 +74,3 @@ def test_a_voucher_that_is_read_is_the_rendered_one_with_its_refusal_and_reversa
     assert found["status"] == "refused"
     assert found["problem"]["detail"] == REFUSED.detail
     assert list(found)[-2:] == ["problem", "reversed_by"]
-
-
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        Outcome(record=record()),
-        Outcome(record=record(), replay=True),
-        Outcome(refusal=REFUSED),
-        Outcome(refusal=REFUSED, replay=True),
-        Outcome(refusal=Refusal(Code.VOUCHER_UNBALANCED, "debits and credits differ")),
-        GuardHit("a guard"),
-    ],
-)
-def test_an_item_of_a_batch_is_rendered_as_its_struct_is_encoded(outcome: Outcome | Fault):
-    voucher: Any = SimpleNamespace(id=uuid4())
-    assert is_encoding_of(msgspec.json.encode(_result(MagicMock(), voucher, outcome)), answers.BatchResult)

@@ -1,6 +1,5 @@
 """Requests of the fund service have passed its own limits: in the account service they have no quota and are shed last."""
 
-import json
 import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -134,5 +133,5 @@ def test_what_is_posted_of_a_batch_says_when() -> None:
     voucher: Any = SimpleNamespace(id="id", lines=[])
     passage = Admission("dev", 0.0, None, ApiClass.BATCH)
     for replay in (False, True):
-        told = vouchers._result(service, passage, voucher, vouchers.Outcome(record=record, replay=replay))
-        assert json.loads(json.dumps(told))["posted_at"] == "1970-01-01T00:00:00.000001Z"
+        result = vouchers._result(service, passage, voucher, vouchers.Outcome(record=record, replay=replay))
+        assert result.posted_at == "1970-01-01T00:00:00.000001Z"

@@ -63,6 +63,9 @@ class Near:
         self.outages = 0
         self.away_since: float | None = None
 
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
     async def decide(
         self, keys: list[str], numbers: list[int], late: Late, deadline_s: float | None = None
     ) -> list[int]:

@@ -67,7 +67,6 @@ async def limited(
     fund_database: str, service: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[FundService, FundClient]]:
     limiter = Limited()
-    monkeypatch.setattr(limiter.store, "run", forever, raising=False)
     monkeypatch.setattr(limiter, "run", forever)
     async with (
         a_fund_service(fund_database, tmp_path, service, limiter=limiter) as (fund, url),
