@@ -93,20 +93,42 @@ RULES = [
 # --- Texts ----------------------------------------------------------------------------------------------------------
 
 QUOTES = re.compile(r"\A\w*(\"\"\"|'''|[\"'])(.*)\1\Z", re.DOTALL)
-STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+F_START, F_END = (getattr(tokenize, f"FSTRING_{end}", None) for end in ("START", "END"))
 BETWEEN = {tokenize.NL, tokenize.COMMENT}
 Comment = tuple[int, int, str, bool]
 """Line, column, words, and whether it has a line of its own."""
+
+
+def tokens_of(source: str) -> Iterator[tokenize.TokenInfo]:
+    """Yield the tokens of Python. An f-string is one `STRING`, as in Python 3.11; later versions split it."""
+    lines, start, depth = source.splitlines(keepends=True), (0, 0), 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == F_START:
+            start, depth = (start if depth else token.start), depth + 1
+        elif token.type == F_END:
+            depth -= 1
+            if not depth:
+                yield token._replace(type=tokenize.STRING, string=between(lines, start, token.end), start=start)
+        elif not depth:
+            yield token
+
+
+def between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    """Return the source between two positions: line from 1, column from 0."""
+    part = lines[start[0] - 1 : end[0]]
+    part[-1] = part[-1][: end[1]]
+    part[0] = part[0][start[1] :]
+    return "".join(part)
 
 
 def of_python(path: str, source: str) -> Iterator[Text]:
     """Yield docstrings, comments and names of tests; strings of product code with three words are messages."""
     comments: list[Comment] = []
     before, name = tokenize.NEWLINE, ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokens_of(source):
         if token.type == tokenize.COMMENT:
             comments.append((*token.start, token.string.lstrip("#"), token.line.lstrip().startswith("#")))
-        elif token.type in STRINGS:
+        elif token.type == tokenize.STRING:
             words = QUOTES.sub(r"\2", token.string)
             if before in {tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}:
                 yield Text(path, token.start[0], "docstring", words)

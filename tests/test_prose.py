@@ -78,6 +78,11 @@ def test_a_habit_over_two_lines_is_reported_at_its_first() -> None:
         ),
         ("a.py", 'f("# no comment", \'two words\', "now three words")\n', [(1, "message", "now three words")]),
         ("a.py", 'f(f"lease {x.tell()} was lost now")\n', [(1, "message", "lease {x.tell()} was lost now")]),
+        (
+            "a.py",
+            'f(f"lease {x[f\'{y}\']} was lost"\n  f"now")\n',
+            [(1, "message", "lease {x[f'{y}']} was lost")],
+        ),
         ("tests/a.py", 'f("now three words")\n\n\ndef test_a_b():\n    pass\n', [(4, "test name", "a b")]),
         ("a.sql", "-- one\n-- two\nSELECT 1 -- three\n", [(1, "comment", " one\n two"), (3, "comment", " three")]),
         ("a.toml", 'x = "#1"  # one\n', [(1, "comment", " one")]),
