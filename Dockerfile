@@ -6,7 +6,7 @@
 # The dev profile listens on loopback only, so the container shares the host's network: http://127.0.0.1:8080.
 # The token: docker exec CONTAINER cat /data/dev-token
 
-FROM python:3.12-slim-bookworm AS build
+FROM python:3.13-slim-bookworm AS build
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # Everything in the lock file, checked against its hashes, into one folder ...
@@ -21,7 +21,7 @@ RUN python -m venv /tools \
 RUN python -m venv /opt/fundledger \
  && /opt/fundledger/bin/pip install --no-index --find-links /wheels fundledger
 
-FROM python:3.12-slim-bookworm
+FROM python:3.13-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin fundledger \
  && install --directory --owner fundledger --group fundledger --mode 0711 /data
 COPY --from=build /opt/fundledger /opt/fundledger
