@@ -17,9 +17,9 @@ import pytest
 
 from fundledger.app.account.problems import ADVICE, REFUSALS
 from fundledger.app.account.routes import ROUTES
-from fundledger.app.commands.daemons_list import BY_HAND
+from fundledger.app.commands.jobs import BY_HAND
 from fundledger.app.fund import problems as fund_problems
-from fundledger.app.fund.daemons import daemons_of
+from fundledger.app.fund.jobs import jobs_of
 from fundledger.app.fund.kinds import KINDS
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
 from fundledger.app.http.problems import POSTING, POSTING_ADVICE
@@ -37,8 +37,8 @@ from fundledger.ledger.rules.decide import decide
 from fundledger.reconciliation import checks
 from fundledger.reconciliation.fund import checks as fund_checks
 from tests.client.test_fund_requests import REQUESTED
-from tests.daemons.test_fund_daemons import NAMES
 from tests.fund.test_flows import FLOWS
+from tests.jobs.test_fund_jobs import NAMES
 
 ROOT = Path(__file__).parents[1]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -115,18 +115,18 @@ def checks_of(module: Any) -> set[str]:
 
 
 def jobs_in(folder: str) -> set[str]:
-    """Return the names of the jobs that a folder defines, led by a lease (`Daemon`) or by a lock (`Tally`)."""
+    """Return the names of the jobs that a folder defines, led by a lease (`Job`) or by a lock (`Tally`)."""
     found = set()
     for path in sorted((ROOT / folder).rglob("*.py")):
-        if re.search(r"\b(Daemon|Tally)\(", path.read_text()):
+        if re.search(r"\b(Job|Tally)\(", path.read_text()):
             module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-            found |= {*first_arguments(module, "Daemon"), *first_arguments(module, "Tally")}
+            found |= {*first_arguments(module, "Job"), *first_arguments(module, "Tally")}
     return {name for name in found if isinstance(name, str)}
 
 
 def fund_jobs() -> dict[str, tuple[float, float]]:
     """Return the period and bound of each job of the fund service."""
-    return {job.name: (job.every_s, job.alarm_after_s) for job in daemons_of(MagicMock())}
+    return {job.name: (job.every_s, job.alarm_after_s) for job in jobs_of(MagicMock())}
 
 
 def job_rows() -> dict[str, tuple[float, float]]:
@@ -305,7 +305,7 @@ STEPS = [
         lambda: {words(kind) for kind in Kind},
         lambda: re.findall("|".join(map(words, Kind)), words(" ".join(column("fund.md", "Event")))),
     ),
-    Step(JOB, 2, "daemons_of", lambda: jobs_in("fundledger/app/fund"), fund_jobs),
+    Step(JOB, 2, "jobs_of", lambda: jobs_in("fundledger/app/fund"), fund_jobs),
     Step(JOB, 2, "BY_HAND", lambda: jobs_in("fundledger/app/account"), lambda: BY_HAND),
     Step(JOB, 3, "background-jobs.md", lambda: jobs_in("fundledger"), job_rows),
     Step(JOB, 3, "background-jobs.md", job_rows, lambda: jobs_in("fundledger")),
@@ -551,7 +551,7 @@ def test_every_name_is_in_the_file_that_the_page_names(page: Path) -> None:
         ("ledger.posting.post_vouchers", True),
         ("hotspot.lane.Lane.post", True),
         ("app.http.admission", True),
-        ("Turn.hold", True),
+        ("Lease.hold", True),
         ("vouchers_id_once", True),
         ("outcome-unknown", True),
         ("MadeUp", False),
@@ -560,7 +560,7 @@ def test_every_name_is_in_the_file_that_the_page_names(page: Path) -> None:
         ("ledger.posting.made_up", False),
         ("hotspot.lane.Lane.made_up", False),
         ("app.made_up", False),
-        ("Turn.made_up", False),
+        ("Lease.made_up", False),
         ("MadeUp.hold", False),
     ],
 )

@@ -16,9 +16,9 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from fundledger.daemons.daemon import Ran
-from fundledger.daemons.tally import Tally
 from fundledger.hotspot.rebalancer import SQL
+from fundledger.jobs.job import Ran
+from fundledger.jobs.tally import Tally
 from fundledger.ledger.context import Books
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.batch import Fold, Outcome

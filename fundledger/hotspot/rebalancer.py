@@ -20,11 +20,11 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from fundledger.daemons.daemon import Ran
-from fundledger.daemons.tally import Tally
 from fundledger.database.statements import load
 from fundledger.hotspot.detector import COLD, Heat, Signal, Temperature, Thresholds, merge, step
 from fundledger.hotspot.heat import HeatSampler, Report
+from fundledger.jobs.job import Ran
+from fundledger.jobs.tally import Tally
 from fundledger.ledger.context import Books
 from fundledger.ledger.model.account import Account
 from fundledger.ledger.model.batch import Command, Outcome, Rebalance, Resplit

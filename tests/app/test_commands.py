@@ -20,7 +20,7 @@ async def test_the_version_names_the_build_and_what_it_runs_on(service: RunningS
     [
         (["doctor"], "checks"),
         (["hot", "list"], "accounts"),
-        (["daemons", "list"], "daemons"),
+        (["jobs", "list"], "jobs"),
         (["verify"], "checks"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

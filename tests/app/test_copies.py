@@ -61,8 +61,8 @@ async def slots_of(original: RunningService) -> str:
         ("hot", "list"),
         ("hot", "split", "{merchant}", "--slots", "5"),
         ("hot", "merge", "{merchant}"),
-        ("daemons", "list"),
-        ("daemons", "run", "hold_expiry", "--once"),
+        ("jobs", "list"),
+        ("jobs", "run", "hold_expiry", "--once"),
     ],
     ids=lambda command: "-".join(command[:2]),
 )
@@ -74,7 +74,7 @@ async def test_a_command_on_a_copy_uses_the_copys_database(
     done = await run(*arguments, env=copy.environment, cwd=copy.folder)
     assert f"database: {copy.data_dir}/postgres (not running: started for this command)" in done.stderr, done
     assert str(original.data_dir) not in done.stderr
-    assert done.returncode == 0 or command[0] in ("doctor", "daemons"), done
+    assert done.returncode == 0 or command[0] in ("doctor", "jobs"), done
     assert await slots_of(original) == before
     if command[:2] == ("hot", "split"):
         assert "'slots': 5" in await slots_of(copy)

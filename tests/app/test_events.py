@@ -108,14 +108,14 @@ async def test_the_background_jobs_of_workers_are_in_the_metrics(client: Client,
 
 async def test_an_operator_sees_who_runs_what_and_that_it_is_taken(service: RunningService, client: Client) -> None:
     async def listed() -> bool:
-        done = await run("daemons", "list", env=service.environment, cwd=service.folder)
+        done = await run("jobs", "list", env=service.environment, cwd=service.folder)
         assert done.returncode == 0, done.stdout + done.stderr
         return all(f"account   {name} " in done.stdout for name in ("hold_expiry", "hot_keeper", "buffer_folder"))
 
     await eventually(listed, "all of them are known")
-    done = await run("daemons", "run", "hold_expiry", "--once", env=service.environment, cwd=service.folder)
+    done = await run("jobs", "run", "hold_expiry", "--once", env=service.environment, cwd=service.folder)
     assert (done.returncode, "already running" in done.stdout) == (1, True), done.stdout + done.stderr
-    done = await run("daemons", "run", "nobody", "--once", env=service.environment, cwd=service.folder)
+    done = await run("jobs", "run", "nobody", "--once", env=service.environment, cwd=service.folder)
     assert done.returncode == 2
 
 

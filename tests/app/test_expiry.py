@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from fundledger.app.account import holds
-from fundledger.daemons import runner as roster_module
-from fundledger.daemons.runner import JobRunner
+from fundledger.jobs import runner as runner_module
+from fundledger.jobs.runner import JobRunner
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.batch import Command
 from fundledger.ledger.model.hold import HoldStatus
@@ -91,7 +91,7 @@ async def test_a_round_that_gets_no_turn_is_not_the_last_one(
     await ledger.hold("h:1", a, 10, expires_at_us=now + 1_000_000)
     monkeypatch.setattr(clock, "now_us", lambda: now + 2_000_000)
     monkeypatch.setattr(holds, "EXPIRY_EVERY_S", 0.01)
-    monkeypatch.setattr(roster_module, "BEAT_S", 0.02)
+    monkeypatch.setattr(runner_module, "BEAT_S", 0.02)
     turns = 0
 
     async def turn(self: Pacer) -> None:
@@ -102,8 +102,8 @@ async def test_a_round_that_gets_no_turn_is_not_the_last_one(
 
     monkeypatch.setattr(Pacer, "turn", turn)
     async with ledger.pool() as pool:
-        roster = JobRunner(pool, [holds.Expiry(worker).daemon()], "test")  # type: ignore[arg-type]
-        loop = asyncio.create_task(roster.run())
+        runner = JobRunner(pool, [holds.Expiry(worker).job()], "test")  # type: ignore[arg-type]
+        loop = asyncio.create_task(runner.run())
         try:
 
             async def is_ended() -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 CASES = [
     ("fundledger.app.fund.server", ("ledger", "hotspot", "reconciliation", "app.account", "app.host", "app.commands")),
-    ("fundledger.app.fund.daemons", ("ledger", "hotspot", "reconciliation", "app.account", "app.host", "app.commands")),
+    ("fundledger.app.fund.jobs", ("ledger", "hotspot", "reconciliation", "app.account", "app.host", "app.commands")),
     ("fundledger.app.account.server", ("fund", "reconciliation", "app.fund", "app.host", "app.commands")),
     ("fundledger.app.http.process", ("fund", "ledger", "hotspot", "reconciliation", "app.account", "app.fund")),
 ]

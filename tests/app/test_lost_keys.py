@@ -69,8 +69,8 @@ COMMANDS = [
     ("verify", "--json"),
     ("hot", "list"),
     ("hot", "split", ACCOUNT),
-    ("daemons", "list"),
-    ("daemons", "run", "hold_expiry", "--once"),
+    ("jobs", "list"),
+    ("jobs", "run", "hold_expiry", "--once"),
 ]
 
 

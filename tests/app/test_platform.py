@@ -37,7 +37,7 @@ async def test_everything_runs_on_a_port_of_its_own_that_the_banner_shows(platfo
         assert await alive(place)
         assert place in platform.log.read_text()
     assert "/v1/merchants" in platform.log.read_text()
-    assert (len(platform.worker_pids()), len(platform.fund_pids()), len(platform.daemons_pids())) == (1, 1, 1)
+    assert (len(platform.worker_pids()), len(platform.fund_pids()), len(platform.jobs_pids())) == (1, 1, 1)
 
 
 async def test_both_databases_stand_on_one_server_each_with_its_schema(platform: RunningService) -> None:
@@ -56,7 +56,7 @@ async def test_secrets_of_the_fund_service_are_readable_for_the_owner_only_and_s
     for name in ("fund-token", "simulator-token"):
         secret = (platform.data_dir / name).read_bytes().strip()
         assert secret not in platform.log.read_bytes()
-        for pid in (*platform.fund_pids(), *platform.daemons_pids(), *platform.simulator_pids()):
+        for pid in (*platform.fund_pids(), *platform.jobs_pids(), *platform.simulator_pids()):
             for shown in ("cmdline", "environ"):
                 assert secret not in Path(f"/proc/{pid}/{shown}").read_bytes()
 
@@ -100,7 +100,7 @@ async def test_the_metrics_of_the_fund_service_are_asked_of_the_fund_service(pla
     assert b"fundledger_fund_" in page.body
 
 
-@pytest.mark.parametrize("kind", ["fund_pids", "daemons_pids", "simulator_pids"])
+@pytest.mark.parametrize("kind", ["fund_pids", "jobs_pids", "simulator_pids"])
 async def test_one_that_was_killed_is_replaced_and_the_account_service_serves_on(
     platform: RunningService, kind: str
 ) -> None:
@@ -126,7 +126,7 @@ async def own() -> AsyncIterator[RunningService]:
 
 
 def all_pids(service: RunningService) -> list[int]:
-    served = [*service.worker_pids(), *service.fund_pids(), *service.daemons_pids(), *service.simulator_pids()]
+    served = [*service.worker_pids(), *service.fund_pids(), *service.jobs_pids(), *service.simulator_pids()]
     return served + [pid for pid in (service.postgres_pid(), service.valkey_pid()) if pid is not None]
 
 
@@ -138,7 +138,7 @@ async def test_clients_end_before_their_servers_and_a_second_start_finds_all_dat
         a, b = await client.merchant(10), await client.merchant()
         os.kill(fund, signal.SIGSTOP)
         own.process.send_signal(signal.SIGTERM)
-        await eventually(lambda: not own.daemons_pids(), "the daemons end")
+        await eventually(lambda: not own.jobs_pids(), "the job processes end")
         asked = voucher(a, b, 7)
         first = await client.post("/v1/vouchers", asked)
         assert first.status == 201

@@ -25,7 +25,7 @@ async def test_a_process_that_hangs_is_replaced_and_the_books_hold(own: RunningS
     pids: Callable[[], list[int]] = {
         "worker": own.worker_pids,
         "fund_worker": own.fund_pids,
-        "daemons": own.daemons_pids,
+        "daemons": own.jobs_pids,
     }[process]
     before = pids()
     async with Client(own.base_url, own.token) as client:

@@ -123,7 +123,7 @@ async def rows_are_swept(service: RunningService) -> None:
     try:
         assert await connection.fetchval(OLD) > 0
         assert await connection.fetchval("SELECT count(*) FROM fund.unswept") == 1
-        sweep = ("daemons", "run", "fund_mac_sweep", "--once")
+        sweep = ("jobs", "run", "fund_mac_sweep", "--once")
         for _ in range(20):
             runs = await asyncio.gather(*(run(*sweep, env=service.environment, cwd=service.folder) for _ in range(2)))
             assert min(done.returncode for done in runs) == 0, [done.stdout for done in runs]
@@ -146,10 +146,10 @@ async def test_an_operator_sweeps_a_ledger_that_is_not_served(release: str) -> N
         assert done.returncode == 0, done.stdout + done.stderr
         said = []
         while not said or "there is more" in said[-1]:
-            done = await run("daemons", "run", "mac_sweep", "--once", env=service.environment, cwd=service.folder)
+            done = await run("jobs", "run", "mac_sweep", "--once", env=service.environment, cwd=service.folder)
             assert done.returncode == 0, done.stdout + done.stderr
             said.append(done.stdout)
-        done = await run("daemons", "run", "mac_sweep", "--once", env=service.environment, cwd=service.folder)
+        done = await run("jobs", "run", "mac_sweep", "--once", env=service.environment, cwd=service.folder)
         assert "mac_sweep: 0 done" not in said[0]
         assert "mac_sweep: 0 done" in done.stdout
     finally:

@@ -46,7 +46,7 @@ async def test_a_pipe_that_is_not_read_holds_up_no_payment_no_job_and_no_stop() 
         )  # fmt: skip
         for url in (service.base_url, service.fund_url):
             await eventually(lambda url=url: serves(url), "it serves", 90)
-        served_by = [*service.worker_pids(), *service.fund_pids(), *service.daemons_pids()]
+        served_by = [*service.worker_pids(), *service.fund_pids(), *service.jobs_pids()]
         async with Client(service.base_url, service.token) as client:
             bank, merchant = await client.bank(), await client.merchant()
             for _ in range(LINES // 100):
@@ -65,7 +65,7 @@ async def test_a_pipe_that_is_not_read_holds_up_no_payment_no_job_and_no_stop() 
                 return bool((await client.get(f"/v1/withdrawals/{order}")).json["state"] == "paid")
 
             await eventually(is_paid, "a job pays it out")
-        assert [*service.worker_pids(), *service.fund_pids(), *service.daemons_pids()] == served_by
+        assert [*service.worker_pids(), *service.fund_pids(), *service.jobs_pids()] == served_by
 
         enough = threading.Event()
 

@@ -48,9 +48,7 @@ async def test_what_serve_makes_is_private_and_its_children_inherit_no_secret(um
         ]
         assert wide == []
         pids = children_of(service.process.pid)
-        assert {*service.worker_pids(), *service.fund_pids(), *service.daemons_pids(), *service.simulator_pids()} < {
-            *pids
-        }
+        assert {*service.worker_pids(), *service.fund_pids(), *service.jobs_pids(), *service.simulator_pids()} < {*pids}
         assert {service.postgres_pid(), service.valkey_pid()} < {*pids}
         for pid in pids:
             limits = Path(f"/proc/{pid}/limits").read_text()
@@ -60,7 +58,7 @@ async def test_what_serve_makes_is_private_and_its_children_inherit_no_secret(um
                 assert "PATH=" in shown or "postgres:" in Path(f"/proc/{pid}/cmdline").read_text()
                 assert [name for name in secrets if name in shown] == []
                 assert "DSN" not in shown
-        holding = [service.process.pid, *service.worker_pids(), *service.fund_pids(), *service.daemons_pids()]
+        holding = [service.process.pid, *service.worker_pids(), *service.fund_pids(), *service.jobs_pids()]
         for pid in holding:
             # These files belong to root if the process forbids reads of its memory, whichever user runs it.
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0

@@ -45,7 +45,7 @@ def seqs(events: list[Event]) -> list[int]:
     return [event.seq for event in events]
 
 
-@pytest.mark.parametrize("package", ["daemons", "outbox", "fund"])
+@pytest.mark.parametrize("package", ["jobs", "outbox", "fund"])
 async def test_every_statement_can_be_prepared_and_says_what_it_does(pool: Pool, package: str) -> None:
     for name, statement in load(f"fundledger.{package}").items():
         assert statement.startswith("-- "), name

@@ -12,7 +12,7 @@ from tests.support.row_cases import Block, read_cases
 from tests.support.statement_rows import outcome
 
 STATEMENTS = {}
-for _package in ("fundledger.outbox", "fundledger.daemons"):
+for _package in ("fundledger.outbox", "fundledger.jobs"):
     STATEMENTS.update(load(_package))
 DEFAULTS, BLOCKS = read_cases(Path(__file__).with_suffix(".txt"))
 

@@ -27,7 +27,7 @@ MEMORY_BYTES_MIN = 4 << 30
 
 WORKER = "fundledger.app.account.server"
 FUND_WORKER = "fundledger.app.fund.server"
-JOBS = "fundledger.app.fund.daemons"
+JOBS = "fundledger.app.fund.jobs"
 SIMULATOR = "fundledger.fund.channels.simulator"
 MODULES = (WORKER, FUND_WORKER, JOBS, SIMULATOR)
 
@@ -219,7 +219,7 @@ class RunningService:
         """Return the workers of the fund service, also those of a killed supervisor."""
         return self._pids_of(FUND_WORKER)
 
-    def daemons_pids(self) -> list[int]:
+    def jobs_pids(self) -> list[int]:
         """Return the processes of its background jobs, also those of a killed supervisor."""
         return self._pids_of(JOBS)
 

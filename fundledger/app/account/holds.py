@@ -17,8 +17,8 @@ from fundledger.app.http.bodies.decoding import decoder, instant
 from fundledger.app.http.problems import faulted, not_found
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import JSON, Reply, encode
-from fundledger.daemons.daemon import Daemon, Ran, Turn
 from fundledger.faults import Fault
+from fundledger.jobs.job import Job, Lease, Ran
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Account
 from fundledger.ledger.model.batch import Command, Outcome
@@ -168,12 +168,12 @@ class Expiry:
         self._rounds = 0
         self._pacer = Pacer(EXPIRY_ROUNDS_PER_S)
 
-    def daemon(self) -> Daemon:
-        return Daemon(HOLD_EXPIRY, self.run, EXPIRY_EVERY_S, alarm_after_s=EXPIRY_ALARM_S)
+    def job(self) -> Job:
+        return Job(HOLD_EXPIRY, self.run, EXPIRY_EVERY_S, alarm_after_s=EXPIRY_ALARM_S)
 
-    async def run(self, turn: Turn) -> Ran:
+    async def run(self, lease: Lease) -> Ran:
         """Run one round. Raises asyncpg errors, Fault, TooMuch. Retrying is always safe."""
-        turn.check()
+        lease.check()
         self._rounds += 1
         if self._rounds % STUCK_ROUNDS == 0:
             self._stuck.clear()

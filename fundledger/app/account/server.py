@@ -21,7 +21,6 @@ from fundledger.app.http.admission.policies import build_limiter
 from fundledger.app.http.process import LogOptions, freeze_memory, open_listener, run_process, serving
 from fundledger.app.http.routing import Router
 from fundledger.app.http.wire.connections import raise_descriptor_limit
-from fundledger.daemons.runner import JobRunner
 from fundledger.hotspot import buffer_drainer as folders
 from fundledger.hotspot import rebalancer as keepers
 from fundledger.hotspot.buffer_drainer import BufferDrainer
@@ -31,6 +30,7 @@ from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.heat import HeatSampler
 from fundledger.hotspot.lane import Lane
 from fundledger.hotspot.rebalancer import Rebalancer
+from fundledger.jobs.runner import JobRunner
 from fundledger.ledger.context import Books
 from fundledger.ledger.model.clock import AccountingCalendar
 from fundledger.ledger.store.directory import Directory
@@ -134,7 +134,7 @@ async def build(
     )
     led = [(keeper.tally, keepers.ALARM_S), (folder.tally, folders.ALARM_S)]
     sweeper = Sweeper(pool, directory, layout)
-    service.roster = JobRunner(own, [holds.Expiry(service).daemon(), sweeper.daemon()], name, led=led)
+    service.runner = JobRunner(own, [holds.Expiry(service).job(), sweeper.job()], name, led=led)
     return service
 
 
@@ -147,7 +147,7 @@ async def serve(config: AccountWorkerConfig, stopping: asyncio.Event) -> None:
     PAGES.make(settings)
     listener = open_listener(settings.host, settings.port)
     loop = asyncio.get_running_loop()
-    works = (service.roster.run(), service.daemons.keeper.run(), service.daemons.folder.run())
+    works = (service.runner.run(), service.daemons.keeper.run(), service.daemons.folder.run())
     jobs = [loop.create_task(work) for work in works]
     async with serving(service, Router(ROUTES), vouchers.FAST_PATH, listener, service.snapshot, jobs):
         freeze_memory()

@@ -14,7 +14,6 @@ from fundledger.app.http.problems import unverified
 from fundledger.app.http.wire.reply import Reply
 from fundledger.app.http.worker import Worker
 from fundledger.app.http.worker_stats import set_gauges
-from fundledger.daemons.runner import JobRunner
 from fundledger.database.statements import load
 from fundledger.faults import Fault, Unavailable
 from fundledger.hotspot.buffer_drainer import BufferDrainer
@@ -22,6 +21,7 @@ from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
 from fundledger.hotspot.lane import Lane
 from fundledger.hotspot.rebalancer import Rebalancer
+from fundledger.jobs.runner import JobRunner
 from fundledger.ledger.model.batch import Command, Outcome
 from fundledger.ledger.store.accounts import Layout, NewAccount, Opened, open_accounts
 from fundledger.ledger.store.directory import AccountTampered, Directory
@@ -81,7 +81,7 @@ class Service(Worker):
         self.flusher = flusher
         self.metrics = metrics
         self.feed = feed
-        self.roster: JobRunner
+        self.runner: JobRunner
         self._opening: list[tuple[NewAccount, asyncio.Future[Opened]]] = []
         self._opener: asyncio.Task[None] | None = None
 
@@ -180,7 +180,7 @@ class Service(Worker):
         now.accounts_remembered = len(self.directory)
         now.hot = self.daemons.keeper.counted
         now.buffer = self.daemons.folder.counted
-        now.daemons = self.roster.counted()
+        now.jobs = self.runner.counted()
         now.feed_lag_s = self.feed.lag_s
         set_gauges(self, now)
         return now
@@ -197,5 +197,5 @@ class Service(Worker):
         if self.flusher is not None:
             await self.flusher.close()
         await self.feed.close()
-        await self.roster.pool.close()
+        await self.runner.pool.close()
         await self.pool.close()

@@ -4,7 +4,7 @@ from typing import Final
 
 import asyncpg
 
-from fundledger.daemons.daemon import Daemon, Ran, Turn
+from fundledger.jobs.job import Job, Lease, Ran
 from fundledger.ledger.store.accounts import Layout
 from fundledger.ledger.store.directory import Directory
 from fundledger.ledger.store.sweep import Sweep
@@ -25,14 +25,14 @@ class Sweeper:
         self._sweep = Sweep(directory, layout)
         self._pacer = Pacer(ROUNDS_PER_S)
 
-    def daemon(self) -> Daemon:
-        return Daemon(MAC_SWEEP, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self._sweep.begin)
+    def job(self) -> Job:
+        return Job(MAC_SWEEP, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self._sweep.begin)
 
-    async def run(self, turn: Turn) -> Ran:
+    async def run(self, lease: Lease) -> Ran:
         """Run one round. Raises LeaseLost, ChainBroken, KeyFault, asyncpg errors. Retrying is always safe."""
         await self._pacer.turn()
         async with self._pool.acquire() as connection, connection.transaction():
-            await turn.hold(connection)  # type: ignore[arg-type]
+            await lease.hold(connection)  # type: ignore[arg-type]
             done, more = await self._sweep.step(connection)  # type: ignore[arg-type]
         if not more:
             self._sweep.begin()

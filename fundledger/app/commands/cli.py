@@ -148,31 +148,31 @@ def _tools(options: argparse.Namespace) -> int:
     return 0
 
 
-def _daemons_list(options: argparse.Namespace) -> int:
-    from fundledger.app.commands.daemons_list import run_list
+def _jobs_list(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.jobs import run_list
 
     return asyncio.run(run_list(_settings(options), as_json=options.json))
 
 
-def _daemons_run(options: argparse.Namespace) -> int:
-    from fundledger.app.commands.daemons_list import run_daemon
+def _jobs_run(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.jobs import run_job
 
-    return asyncio.run(run_daemon(_settings(options), options.name))
+    return asyncio.run(run_job(_settings(options), options.name))
 
 
-def _add_daemons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     help_ = "list and run background jobs"
-    daemons = commands.add_parser("daemons", help=help_, description="List background jobs, or run one manually.")
-    subcommands = daemons.add_subparsers(required=True, metavar="COMMAND")
+    jobs = commands.add_parser("jobs", help=help_, description="List background jobs, or run one manually.")
+    subcommands = jobs.add_subparsers(required=True, metavar="COMMAND")
     listing = subcommands.add_parser(
         "list", help="list background jobs with lease owner, lag and failures; exit status 1 if one is overdue"
     )
-    listing.set_defaults(run=_daemons_list)
+    listing.set_defaults(run=_jobs_list)
     listing.add_argument("--json", action="store_true", help="print JSON")
     running = subcommands.add_parser(
         "run", help="run a job once; exit status 1 if the run fails or another process holds the lease"
     )
-    running.set_defaults(run=_daemons_run)
+    running.set_defaults(run=_jobs_run)
     running.add_argument("name", metavar="NAME")
     running.add_argument("--once", action="store_true", required=True, help="run the job one time (required)")
     for with_data in (listing, running):
@@ -233,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, metavar="FILE")
     measure = ratelimits.add_parser("bench", help="measure the cost of a rate-limit decision on this machine")
     measure.set_defaults(run=_bench_limits)
-    _add_daemons(commands)
+    _add_jobs(commands)
     bench = commands.add_parser("bench", help="run benchmarks against baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_json in (doctor, settings, hot_list):

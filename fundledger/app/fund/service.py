@@ -16,7 +16,6 @@ from fundledger.app.http.worker import AWAY, Worker, again
 from fundledger.app.http.worker_stats import set_gauges
 from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher
-from fundledger.daemons.runner import JobRunner
 from fundledger.database.statements import load
 from fundledger.fund.account_gateway import AccountGateway, Away, PostingResult
 from fundledger.fund.batcher import OrderBatcher
@@ -24,6 +23,7 @@ from fundledger.fund.model.ids import Ids
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.merchants import Merchants
+from fundledger.jobs.runner import JobRunner
 from fundledger.outbox.feed import Feed
 from fundledger.outbox.webhooks import Unverified
 from fundledger.ratelimit.quota.limiter import Limiter
@@ -90,7 +90,7 @@ class FundService(Worker):
         self.posting = Posting(pool, self.link, ids, macs)
         self.desk = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
         # It runs no job. It reports overdue jobs even when all processes that run jobs are gone.
-        self.roster = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
+        self.runner = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
 
     async def reading(self, read: Callable[[], Awaitable[Found]]) -> Found:
@@ -123,7 +123,7 @@ class FundService(Worker):
             group.create_task(super().watch())
             group.create_task(again(self._watch_merchants))
             group.create_task(again(self._look))
-            group.create_task(self.roster.run())
+            group.create_task(self.runner.run())
             group.create_task(again(lambda: self.macs.watch(self.pool)))
 
     async def _watch_merchants(self) -> None:
@@ -149,7 +149,7 @@ class FundService(Worker):
         now = self.metrics.now
         now.posting = self.posting.counted
         now.waiting = self.desk.waiting
-        now.daemons = self.roster.counted()
+        now.jobs = self.runner.counted()
         now.feed_lag_s = self.feed.lag_s
         set_gauges(self, now)
         return now

@@ -113,7 +113,7 @@ class FundCrew:
         self._daemons = ProcessGroup(
             Job(
                 "background-job process",
-                "fundledger.app.fund.daemons",
+                "fundledger.app.fund.jobs",
                 lambda ordinal: daemons_socket(known.run_dir, ordinal),
                 self._line,
                 arguments=[str(settings.data_dir)],

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from fundledger.app.http.admission.hot_keys import Window
-from fundledger.daemons.watch import Counted as DaemonsCounted
+from fundledger.jobs.watch import Counted as JobsCounted
 from fundledger.ratelimit.stats import Limits, Shed, Times
 
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -80,7 +80,7 @@ class Answered(msgspec.Struct):
     hot_keys: dict[str, Window] = {}  # kind
     limits: Limits = msgspec.field(default_factory=Limits)
     shed: Shed = msgspec.field(default_factory=Shed)
-    daemons: DaemonsCounted = msgspec.field(default_factory=DaemonsCounted)
+    jobs: JobsCounted = msgspec.field(default_factory=JobsCounted)
     connections: int = 0
     connections_closed: dict[str, int] = {}  # reason
     body_bytes: int = 0
@@ -99,7 +99,7 @@ class Answered(msgspec.Struct):
             self.hot_keys.setdefault(kind, Window()).add(window)
         _add_limits(self.limits, other.limits)
         _add_shed(self.shed, other.shed)
-        self.daemons.add(other.daemons)
+        self.jobs.add(other.jobs)
         self.connections += other.connections
         add_counts(self.connections_closed, other.connections_closed)
         self.body_bytes += other.body_bytes
@@ -114,7 +114,7 @@ class Answered(msgspec.Struct):
         limits, shed = self.limits, self.shed
         limits.policies, limits.utilization, limits.mode, limits.fallback_s, limits.version = {}, {}, MODES[0], 0.0, ""
         shed.in_flight, shed.limit, shed.level = {}, {}, 0
-        self.daemons.forget_gauges()
+        self.jobs.forget_gauges()
 
 
 def add_counts(mine: dict[str, int], theirs: Mapping[str, int]) -> None:

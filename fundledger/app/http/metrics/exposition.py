@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from fundledger.app.http.admission.hot_keys import KINDS
 from fundledger.app.http.metrics.counters import LAG_S, MODES, REQUEST_S, Answered, Histogram
 from fundledger.build import this_build
-from fundledger.daemons.watch import Counted as DaemonsCounted
+from fundledger.jobs.watch import Counted as JobsCounted
 from fundledger.ratelimit.stats import DECISION_S, Limits, Shed, Times
 
 RANKS: Final = 10
@@ -47,7 +47,7 @@ def answered(s: Answered, prefix: str = "") -> Iterable[Metric]:
     yield from _limits(s.limits, prefix)
     yield from _shedding(s.shed, prefix)
     yield from _hot_keys(s, prefix)
-    yield from daemons(s.daemons)
+    yield from jobs(s.jobs)
     yield from _workers(s, prefix)
 
 
@@ -100,7 +100,7 @@ def _shedding(shed: Shed, prefix: str) -> Iterable[Metric]:
     yield counter(f"{prefix}shed_level_changes", "Changes of the load-shed level.", shed.level_changes)
 
 
-def daemons(counted: DaemonsCounted) -> Iterable[Metric]:
+def jobs(counted: JobsCounted) -> Iterable[Metric]:
     """Return the metrics of the background jobs of either service."""
     help_ = "Age of the oldest waiting work of a background job."
     yield gauges("daemon_lag_seconds", help_, ("daemon",), counted.lag_s)

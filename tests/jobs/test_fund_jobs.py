@@ -14,13 +14,13 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.app.commands.daemons_list import _of_fund
-from fundledger.app.fund import daemons
+from fundledger.app.commands.jobs import _of_fund
+from fundledger.app.fund import jobs
 from fundledger.app.fund.config import FundProcessConfig
-from fundledger.app.fund.daemons import Told
-from fundledger.daemons.daemon import SQL
-from fundledger.daemons.watch import Standing, standings
+from fundledger.app.fund.jobs import Told
 from fundledger.fund.jobs.payouts import Payouts
+from fundledger.jobs.job import SQL
+from fundledger.jobs.watch import Standing, standings
 from fundledger.security.keys import make_keys
 from fundledger.settings import SIMULATOR, Settings
 from tests.support.fund_http import a_fund_service
@@ -44,7 +44,7 @@ async def test_a_process_runs_every_background_job_and_releases_its_leases(fund_
     settings = json.dumps({"stream": "on", "data_dir": str(folder)})
     order = FundProcessConfig(0, fund_database, str(folder), settings, valkey, "http://127.0.0.1:1", "token", {})
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fundledger.app.fund.daemons", stdin=asyncio.subprocess.PIPE, env=dict(os.environ)
+        sys.executable, "-m", "fundledger.app.fund.jobs", stdin=asyncio.subprocess.PIPE, env=dict(os.environ)
     )
     assert process.stdin is not None
     process.stdin.write(msgspec.json.encode(order) + b"\n")
@@ -60,7 +60,7 @@ async def test_a_process_runs_every_background_job_and_releases_its_leases(fund_
 
         await eventually(all_ran, "each has run once")
         assert all(one.holder is not None and one.last_error is None for one in (await rows()).values())
-        counted = (await told(folder / "daemons-0.sock")).daemons
+        counted = (await told(folder / "daemons-0.sock")).jobs
         assert set(counted.overdue) == NAMES
         seqs = await orders(connection, 2)
 
@@ -89,9 +89,9 @@ async def test_a_worker_reports_background_jobs_that_no_process_runs(fund_databa
         await connection.close()
     async with a_fund_service(fund_database, tmp_path, None) as (service, _):
         overdue = {"payouts": 1, "webhooks": 0}
-        await eventually(lambda: service.snapshot().daemons.overdue == overdue, "it is told")
-        assert service.roster.holds() == []
-        told = service.snapshot().daemons.last_success["payouts"]
+        await eventually(lambda: service.snapshot().jobs.overdue == overdue, "it is told")
+        assert service.runner.holds() == []
+        told = service.snapshot().jobs.last_success["payouts"]
         assert told < datetime.now(UTC).timestamp() - 60
 
 
@@ -105,7 +105,7 @@ async def test_background_jobs_that_are_run_by_hand_know_the_channels_that_serve
             super().__init__(pool, desk, channels)
             known.append(set(channels))
 
-    monkeypatch.setattr(daemons, "Payouts", Seen)
+    monkeypatch.setattr(jobs, "Payouts", Seen)
     make_keys(tmp_path / "data" / "fund-keys")
     for text, expected in (("", {SIMULATOR}), ("icbc=http://127.0.0.1:1", {"icbc"})):
         settings = Settings(data_dir=tmp_path / "data", fund_dsn=fund_database, channels=text)

@@ -1,4 +1,4 @@
-"""Entry point of a background job process of the fund service: `python -m fundledger.app.fund.daemons`.
+"""Entry point of a background job process of the fund service: `python -m fundledger.app.fund.jobs`.
 
 Its configuration comes on standard input. Any number of these processes may run: each job runs only in the process that
 holds the job's lease.
@@ -25,9 +25,6 @@ from fundledger.app.http.process import LogOptions, run_process
 from fundledger.app.http.sockets import answer_with, daemons_socket
 from fundledger.app.output.logs import Format, dropped_lines
 from fundledger.client.account_service import AccountService
-from fundledger.daemons.daemon import Daemon, Ran, Turn
-from fundledger.daemons.runner import JobRunner
-from fundledger.daemons.watch import Counted
 from fundledger.fund.account_gateway import AccountGateway, Away
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channels.http import HttpChannel
@@ -43,6 +40,9 @@ from fundledger.fund.store.macs import open_macs
 from fundledger.fund.store.merchants import Merchants
 from fundledger.fund.store.open_ids import open_ids
 from fundledger.fund.store.pool import BY_INDEX
+from fundledger.jobs.job import Job, Lease, Ran
+from fundledger.jobs.runner import JobRunner
+from fundledger.jobs.watch import Counted
 from fundledger.outbox.deliveries import Deliverer
 from fundledger.outbox.destination import allows_private
 from fundledger.outbox.feed import Feed
@@ -74,7 +74,7 @@ class Told(msgspec.Struct):
     """Metrics that this process reports to the supervisor, a part of the fund service's snapshot."""
 
     worker: str
-    daemons: Counted
+    jobs: Counted
     log_lines_dropped: int
     workers: int = 0
 
@@ -93,30 +93,30 @@ class Context(msgspec.Struct):
     payouts: Payouts
 
 
-def daemons_of(context: Context) -> list[Daemon]:
+def jobs_of(context: Context) -> list[Job]:
     """Return all background jobs of this version. List a new job in docs/reference/background-jobs.md, too."""
     recoverer = Recoverer(context.posting, context.chosen.recover_after_s)
     settler = Settler(context.pool, context.desk, context.chosen.settle_at)
     deliverer = context.deliverer
     found = [
-        Daemon("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
-        Daemon("payouts", _paying(context.payouts), 0.5),
-        Daemon("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
-        Daemon("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
-        Daemon("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
+        Job("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
+        Job("payouts", _paying(context.payouts), 0.5),
+        Job("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
+        Job("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
+        Job("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
         _sweeping(FundSweep(context.pool, context.posting)),
     ]
     if context.store is not None:
         publisher = Publisher(context.feed, context.pool, context.store, STREAM)
-        found.append(Daemon("stream", _sending(publisher.publish), 0.2))
+        found.append(Job("stream", _sending(publisher.publish), 0.2))
     return found
 
 
-def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) -> Callable[[Turn], Awaitable[Ran]]:
+def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) -> Callable[[Lease], Awaitable[Ran]]:
     """Return the run function for work that returns `(done, lag_s)` and processes at most `at_once` items a call."""
 
-    async def run(turn: Turn) -> Ran:
-        turn.check()
+    async def run(lease: Lease) -> Ran:
+        lease.check()
         try:
             done, lag_s = await some()
         except Away as away:
@@ -126,18 +126,18 @@ def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) ->
     return run
 
 
-def _paying(payouts: Payouts) -> Callable[[Turn], Awaitable[Ran]]:
-    async def run(turn: Turn) -> Ran:
-        done, lag_s = await payouts.pay_out_some(turn.check)
+def _paying(payouts: Payouts) -> Callable[[Lease], Awaitable[Ran]]:
+    async def run(lease: Lease) -> Ran:
+        done, lag_s = await payouts.pay_out_some(lease.check)
         return Ran(done, lag_s)
 
     return run
 
 
-def _sending(send: Callable[[Callable[..., Awaitable[None]]], Awaitable[Sent]]) -> Callable[[Turn], Awaitable[Ran]]:
-    async def run(turn: Turn) -> Ran:
+def _sending(send: Callable[[Callable[..., Awaitable[None]]], Awaitable[Sent]]) -> Callable[[Lease], Awaitable[Ran]]:
+    async def run(lease: Lease) -> Ran:
         try:
-            sent = await send(turn.hold)
+            sent = await send(lease.hold)
         except RedisError as error:
             raise OSError(f"Redis does not answer: {error}") from error
         return Ran(sent.done, sent.lag_s, sent.more)
@@ -145,21 +145,21 @@ def _sending(send: Callable[[Callable[..., Awaitable[None]]], Awaitable[Sent]]) 
     return run
 
 
-def _sweeping(sweep: FundSweep) -> Daemon:
-    async def run(turn: Turn) -> Ran:
-        turn.check()
+def _sweeping(sweep: FundSweep) -> Job:
+    async def run(lease: Lease) -> Ran:
+        lease.check()
         try:
-            done, more = await sweep.step(turn.hold)
+            done, more = await sweep.step(lease.hold)
         except Away as away:
             raise OSError(str(away)) from away
         return Ran(done, 0.0, more)
 
-    return Daemon(FUND_SWEEP, run, 60.0, alarm_after_s=600.0, ended=sweep.begin)
+    return Job(FUND_SWEEP, run, 60.0, alarm_after_s=600.0, ended=sweep.begin)
 
 
-def _closing(pool: "asyncpg.Pool[asyncpg.Record]") -> Callable[[Turn], Awaitable[Ran]]:
-    async def run(turn: Turn) -> Ran:
-        orders, lag_s, more = await close_day(pool, turn.hold)
+def _closing(pool: "asyncpg.Pool[asyncpg.Record]") -> Callable[[Lease], Awaitable[Ran]]:
+    async def run(lease: Lease) -> Ran:
+        orders, lag_s, more = await close_day(pool, lease.hold)
         return Ran(orders, lag_s, more)
 
     return run
@@ -178,7 +178,7 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
         max_size=CONNECTIONS,
         command_timeout=30,
         server_settings={
-            "application_name": f"fundledger daemons {config.ordinal}",
+            "application_name": f"fundledger jobs {config.ordinal}",
             **BY_INDEX,
             # A process that is suspended inside a transaction must not block its leases permanently.
             "idle_in_transaction_session_timeout": "10s",
@@ -191,7 +191,7 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     posting, merchants = Posting(pool, link, ids, macs), Merchants(pool, link, macs)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
     desk = OrderBatcher(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
-    feed = fund_feed(config.fund_dsn, pool, macs, f"daemons {config.ordinal}")
+    feed = fund_feed(config.fund_dsn, pool, macs, f"jobs {config.ordinal}")
     store = redis.Redis.from_url(config.redis_url) if chosen.stream == "on" else None
     deliverer = Deliverer(feed, pool, macs, private=allows_private(chosen.webhooks_private, chosen.profile))
     tokens = config.channel_tokens
@@ -217,18 +217,18 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
 
 
 def holder_name(config: FundProcessConfig) -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:daemons {config.ordinal}"
+    return f"{socket.gethostname()}:{os.getpid()}:jobs {config.ordinal}"
 
 
 async def serve(config: FundProcessConfig, stopping: asyncio.Event) -> None:
     """Run background jobs until `stopping` is set, then release the leases."""
     loop = asyncio.get_running_loop()
     async with context_of(config) as context:
-        roster = JobRunner(context.pool, daemons_of(context), holder_name(config))
+        runner = JobRunner(context.pool, jobs_of(context), holder_name(config))
         name = f"{os.getpid()}:{clock.time_ns()}"
         socket_path = daemons_socket(Path(config.run_dir), config.ordinal)
-        reporting = await answer_with(socket_path, lambda: Told(name, roster.counted(), dropped_lines()))
-        running = loop.create_task(roster.run())
+        reporting = await answer_with(socket_path, lambda: Told(name, runner.counted(), dropped_lines()))
+        running = loop.create_task(runner.run())
         _log.info("background jobs are ready", extra={"event": "jobs_ready", "worker": config.ordinal})
         await stopping.wait()
         running.cancel()

@@ -1,4 +1,4 @@
-"""CLI commands `fundledger daemons list` and `run`: background jobs, with or without a running service."""
+"""CLI commands `fundledger jobs list` and `run`: background jobs, with or without a running service."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ from fundledger.app.account.sweep import MAC_SWEEP, Sweeper
 from fundledger.app.host.postgres.databases import databases
 from fundledger.app.host.preflight import CannotServe
 from fundledger.app.host.valkey import EmbeddedValkey
-from fundledger.daemons.daemon import SQL, Daemon
-from fundledger.daemons.run_once import Taken, run_once
-from fundledger.daemons.watch import Standing, standings
 from fundledger.faults import Fault
+from fundledger.jobs.job import SQL, Job
+from fundledger.jobs.run_once import Taken, run_once
+from fundledger.jobs.watch import Standing, standings
 from fundledger.ledger.context import Books
 from fundledger.ledger.model.batch import Command, Outcome
 from fundledger.ledger.model.clock import AccountingCalendar
@@ -46,7 +46,7 @@ async def run_list(settings: Settings, *, as_json: bool = False) -> int:
     failed = FAILED if any(one.overdue for _, one in seen) else 0
     if as_json:
         jobs = [{"database": database, **msgspec.structs.asdict(one)} for database, one in seen]
-        print(msgspec.json.encode({"ok": not failed, "daemons": jobs}).decode())
+        print(msgspec.json.encode({"ok": not failed, "jobs": jobs}).decode())
         return failed
     titles = ("DATABASE", "NAME", "HOLDER", "SINCE", "LAST SUCCESS", "LAG", "RUNS", "FAILED", "STATE")
     lines = [titles, *(_line(database, one) for database, one in seen)]
@@ -59,7 +59,7 @@ async def run_list(settings: Settings, *, as_json: bool = False) -> int:
     return failed
 
 
-async def run_daemon(settings: Settings, name: str) -> int:
+async def run_job(settings: Settings, name: str) -> int:
     """Run a background job once and print the result. Return 1 if the run fails or another process holds the lease.
 
     Raises CannotServe.
@@ -82,7 +82,7 @@ async def _dsns(settings: Settings) -> AsyncIterator[dict[str, str]]:
 
 async def _read(name: str, dsn: str) -> list[Standing]:
     try:
-        connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "fundledger daemons"})
+        connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "fundledger jobs"})
         try:
             return standings(await connection.fetch(SQL["look"]))
         finally:
@@ -92,9 +92,9 @@ async def _read(name: str, dsn: str) -> list[Standing]:
 
 
 @asynccontextmanager
-async def _of_account(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, list[Daemon]]]:
+async def _of_account(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, list[Job]]]:
     pool = await asyncpg.create_pool(dsn, min_size=1, max_size=CONNECTIONS, command_timeout=30)
-    session = Session(dsn, "fundledger daemons")
+    session = Session(dsn, "fundledger jobs")
     try:
         async with pool.acquire() as connection:
             layout = await read_layout(connection)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ async def _of_account(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool,
         calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
         books = Books(keys, Directory(keys, shards=layout.shards), layout, calendar, 0)
         sweeper = Sweeper(pool, books.directory, layout)
-        yield pool, [Expiry(_ByHand(pool, books, session)).daemon(), sweeper.daemon()]
+        yield pool, [Expiry(_ByHand(pool, books, session)).job(), sweeper.job()]
     finally:
         await session.close()
         await pool.close()
@@ -125,10 +125,10 @@ class _ByHand:
 
 
 @asynccontextmanager
-async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, list[Daemon]]]:
+async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, list[Job]]]:
     from fundledger.app.fund.channel_tokens import channel_tokens
     from fundledger.app.fund.config import FundProcessConfig
-    from fundledger.app.fund.daemons import context_of, daemons_of
+    from fundledger.app.fund.jobs import context_of, jobs_of
 
     token = settings.data_dir / "fund-token"
     url = settings.account_url or url_of(settings.host, settings.port)
@@ -144,15 +144,15 @@ async def _of_fund(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, li
         channel_tokens=channel_tokens(settings),
     )
     async with context_of(config) as context:
-        yield context.pool, daemons_of(context)
+        yield context.pool, jobs_of(context)
 
 
-async def _run(name: str, made: Callable[[], AbstractAsyncContextManager[tuple[Pool, list[Daemon]]]]) -> int:
+async def _run(name: str, made: Callable[[], AbstractAsyncContextManager[tuple[Pool, list[Job]]]]) -> int:
     holder = f"{socket.gethostname()}:{os.getpid()}:operator"
     try:
-        async with made() as (pool, daemons):
-            found = next((one for one in daemons if one.name == name), None)
-            names = ", ".join(sorted({*BY_HAND, *(one.name for one in daemons)}))
+        async with made() as (pool, jobs):
+            found = next((one for one in jobs if one.name == name), None)
+            names = ", ".join(sorted({*BY_HAND, *(one.name for one in jobs)}))
             outcome = None if found is None else await run_once(pool, found, holder)
     except Exception as error:
         print(f"{name}: failed: {type(error).__name__}: {error}")

@@ -4,7 +4,7 @@ Once a second a runner renews its leases and records their runs, in one statemen
 status of all jobs. A lease ends by the clock of the database. The owner measures from before its request, by its own
 monotonic clock. So it cancels the run in time even if the database does not answer. A process that was paused for
 longer (stopped, or on a frozen machine) finds that its lease has ended before it writes: each write follows
-`Turn.hold`, which accepts only the latest fencing token.
+`Lease.hold`, which accepts only the latest fencing token.
 
 After a SIGKILL another process takes over within `lease_s + BEAT_S`; after a graceful stop within BEAT_S.
 """
@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from fundledger.daemons.daemon import SQL, Daemon, LeaseLost, Turn
-from fundledger.daemons.tally import Tally
-from fundledger.daemons.watch import Counted, Watch
+from fundledger.jobs.job import SQL, Job, Lease, LeaseLost
+from fundledger.jobs.tally import Tally
+from fundledger.jobs.watch import Counted, Watch
 
 BEAT_S: Final = 1.0
 BEAT_MAX_S: Final = 2.0
@@ -32,15 +32,15 @@ _log = logging.getLogger(__name__)
 class _Held:
     """A lease of this process, its task, and the timer that stops the task if the lease is not renewed."""
 
-    def __init__(self, daemon: Daemon, turn: Turn) -> None:
-        self.daemon = daemon
-        self.turn = turn
+    def __init__(self, job: Job, lease: Lease) -> None:
+        self.job = job
+        self.lease = lease
         self.task: asyncio.Task[None]
         self.timer: asyncio.TimerHandle | None = None
 
 
 class JobRunner:
-    """Runs `daemons` under leases. `holder`: a unique name of this process. `led`: run statistics and alarm times of
+    """Runs `jobs` under leases. `holder`: a unique name of this process. `led`: run statistics and alarm times of
     jobs whose leader is elected without a lease. `retires`: stop the alarms of all other jobs. Cancelling `run`
     releases the leases.
     """
@@ -48,18 +48,18 @@ class JobRunner:
     def __init__(
         self,
         pool: "asyncpg.Pool[asyncpg.Record]",
-        daemons: Sequence[Daemon],
+        jobs: Sequence[Job],
         holder: str,
         *,
         led: Sequence[tuple[Tally, float]] = (),
         retires: bool = True,
     ) -> None:
         self.pool = pool
-        self._daemons = {daemon.name: daemon for daemon in daemons}
-        self._tallies = {name: Tally(name) for name in self._daemons}
+        self._jobs = {job.name: job for job in jobs}
+        self._tallies = {name: Tally(name) for name in self._jobs}
         self._led = {tally.name: tally for tally, _ in led}
         self._alarms = {tally.name: alarm_after_s for tally, alarm_after_s in led}
-        self._alarms |= {daemon.name: daemon.alarm_after_s for daemon in daemons}
+        self._alarms |= {job.name: job.alarm_after_s for job in jobs}
         self._holder = holder
         self._retires = retires
         self._held: dict[str, _Held] = {}
@@ -130,16 +130,16 @@ class JobRunner:
         if not held:
             return
         sent_at = asyncio.get_running_loop().time()
-        rows = [self._tallies[one.daemon.name].row() for one in held]
-        leases = [one.daemon.lease_s for one in held]
-        fences = [one.turn.fence for one in held]
-        names = [one.daemon.name for one in held]
+        rows = [self._tallies[one.job.name].row() for one in held]
+        leases = [one.job.lease_s for one in held]
+        fences = [one.lease.fence for one in held]
+        names = [one.job.name for one in held]
         standing = await self.pool.fetch(SQL["beat"], names, fences, leases, *_columns([row for row, _ in rows]))
         renewed = {row["name"] for row in standing}
         for one, (_, counts) in zip(held, rows, strict=True):
-            if one.daemon.name in renewed:
-                self._tallies[one.daemon.name].written(counts)
-                self._stands_until(one, sent_at + one.daemon.lease_s)
+            if one.job.name in renewed:
+                self._tallies[one.job.name].written(counts)
+                self._stands_until(one, sent_at + one.job.lease_s)
             else:
                 self._lose(one, "another process may own it")
 
@@ -155,44 +155,44 @@ class JobRunner:
 
     async def _take(self) -> None:
         ending = {task.get_name() for task in self._ending}
-        free = [one for name, one in self._daemons.items() if name not in self._held and name not in ending]
+        free = [one for name, one in self._jobs.items() if name not in self._held and name not in ending]
         if not free:
             return
         sent_at = asyncio.get_running_loop().time()
         names, leases = [one.name for one in free], [one.lease_s for one in free]
         for row in await self.pool.fetch(SQL["take"], names, leases, self._holder):
-            self._begin(self._daemons[row["name"]], row["fence"], sent_at)
+            self._begin(self._jobs[row["name"]], row["fence"], sent_at)
 
-    def _begin(self, daemon: Daemon, fence: int, sent_at: float) -> None:
+    def _begin(self, job: Job, fence: int, sent_at: float) -> None:
         _log.info(
             "background job started: lease taken",
-            extra={"event": "lease_taken", "daemon": daemon.name, "fence": fence},
+            extra={"event": "lease_taken", "job": job.name, "fence": fence},
         )
-        held = _Held(daemon, Turn(daemon.name, fence, 0.0))
-        self._held[daemon.name] = held
-        self._stands_until(held, sent_at + daemon.lease_s)
-        held.task = asyncio.get_running_loop().create_task(self._work(held), name=daemon.name)
+        held = _Held(job, Lease(job.name, fence, 0.0))
+        self._held[job.name] = held
+        self._stands_until(held, sent_at + job.lease_s)
+        held.task = asyncio.get_running_loop().create_task(self._work(held), name=job.name)
         held.task.add_done_callback(self._ended)
         self._ending.add(held.task)
 
     def _stands_until(self, held: _Held, until: float) -> None:
-        held.turn.until = until
+        held.lease.until = until
         if held.timer is not None:
             held.timer.cancel()
         held.timer = asyncio.get_running_loop().call_at(until, self._lose, held, "it was not renewed in time")
 
     def _lose(self, held: _Held, why: str) -> None:
-        if held.turn.lost and self._held.get(held.daemon.name) is not held:
+        if held.lease.lost and self._held.get(held.job.name) is not held:
             return
-        _log.warning("background job lost lease: %s", why, extra={"event": "lease_lost", "daemon": held.daemon.name})
+        _log.warning("background job lost lease: %s", why, extra={"event": "lease_lost", "job": held.job.name})
         self._stop(held)
 
     def _stop(self, held: _Held) -> None:
-        held.turn.lost = True
+        held.lease.lost = True
         if held.timer is not None:
             held.timer.cancel()
-        if self._held.get(held.daemon.name) is held:
-            del self._held[held.daemon.name]
+        if self._held.get(held.job.name) is held:
+            del self._held[held.job.name]
         held.task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -201,36 +201,36 @@ class JobRunner:
         if held is not None and held.task is task:
             # The job cancelled itself: its lease is not renewed, and a later beat may take it again.
             self._stop(held)
-        ended = self._daemons[task.get_name()].ended
+        ended = self._jobs[task.get_name()].ended
         if ended is not None:
             ended()
 
     async def _work(self, held: _Held) -> None:
         """Run the job repeatedly, until the lease ends."""
-        daemon, turn, tally = held.daemon, held.turn, self._tallies[held.daemon.name]
+        job, lease, tally = held.job, held.lease, self._tallies[held.job.name]
         loop = asyncio.get_running_loop()
         in_a_row = 0
-        while not turn.lost:
+        while not lease.lost:
             began = loop.time()
             tally.started()
             try:
-                ran = await daemon.run(turn)
+                ran = await job.run(lease)
             except LeaseLost as lost:
                 self._lose(held, str(lost))
                 return
             except Exception as error:
                 in_a_row += 1
                 tally.failed(error)
-                extra = {"event": "job_run_failed", "daemon": daemon.name}
+                extra = {"event": "job_run_failed", "job": job.name}
                 if isinstance(error, AWAY):
                     _log.warning("background job failed: %s", error, extra=extra)
                 else:
                     _log.exception("background job failed", extra=extra)
-                pause_s = max(daemon.every_s, min(BACK_OFF_MAX_S, 0.25 * 2.0**in_a_row))
+                pause_s = max(job.every_s, min(BACK_OFF_MAX_S, 0.25 * 2.0**in_a_row))
             else:
                 in_a_row = 0
                 tally.ran(ran)
-                pause_s = 0.0 if ran.more else max(0.0, daemon.every_s - (loop.time() - began))
+                pause_s = 0.0 if ran.more else max(0.0, job.every_s - (loop.time() - began))
             await asyncio.sleep(pause_s)
 
     async def _end(self) -> None:
@@ -244,9 +244,9 @@ class JobRunner:
         # Not shielded: after a second cancellation the leases expire.
         try:
             async with asyncio.timeout(BEAT_MAX_S):
-                names, fences = [one.daemon.name for one in held], [one.turn.fence for one in held]
+                names, fences = [one.job.name for one in held], [one.lease.fence for one in held]
                 rows = [self._tallies[name].row()[0] for name in names]
-                leases = [one.daemon.lease_s for one in held]
+                leases = [one.job.lease_s for one in held]
                 await self.pool.fetch(SQL["beat"], names, fences, leases, *_columns(rows))
                 await self.pool.execute(SQL["give_back"], names, fences)
         except (*AWAY, TimeoutError) as error:

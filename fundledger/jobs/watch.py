@@ -9,8 +9,8 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from fundledger.daemons.daemon import SQL
-from fundledger.daemons.tally import Tally
+from fundledger.jobs.job import SQL
+from fundledger.jobs.tally import Tally
 
 TOLD_EVERY_S: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Watch:
                     "background job is overdue: see docs/how-to/runbooks.md",
                     extra={
                         "event": "job_overdue",
-                        "daemon": one.name,
+                        "job": one.name,
                         "silent_s": round(one.age_s, 1),
                         "bound_s": one.alarm_after_s,
                         "holder": one.holder,

@@ -9,7 +9,7 @@ import msgspec
 
 from fundledger.database.statements import load
 
-SQL: Final = load("fundledger.daemons")
+SQL: Final = load("fundledger.jobs")
 ALARM_AFTER_S: Final = 60.0
 
 
@@ -27,7 +27,7 @@ class Ran(msgspec.Struct, frozen=True):
     more: bool = False
 
 
-class Turn:
+class Lease:
     """A lease of a background job. `fence`: the fencing token, which grows with each lease owner. `until`: monotonic
     time at which the lease ends.
     """
@@ -55,18 +55,18 @@ class Turn:
             raise LeaseLost(f"{self.name}: the lease was lost")
 
 
-class Daemon(msgspec.Struct, frozen=True):
+class Job(msgspec.Struct, frozen=True):
     """A background job. `run` does the pending work once. It is called every `every_s`, and immediately after a run
     that returned `more`.
 
     `run` may be cancelled at any await. It may run in another process before it has ended here. So its effects have to
-    be idempotent, and it has to write after `Turn.hold`. `lease_s`: a lease ends this long after its last renewal.
+    be idempotent, and it has to write after `Lease.hold`. `lease_s`: a lease ends this long after its last renewal.
     `alarm_after_s`: the job is overdue without a successful run for this long. `ended` is called whenever a lease has
     ended.
     """
 
     name: str
-    run: Callable[[Turn], Awaitable[Ran]]
+    run: Callable[[Lease], Awaitable[Ran]]
     every_s: float
     lease_s: float = 5.0
     alarm_after_s: float = ALARM_AFTER_S

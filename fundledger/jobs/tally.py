@@ -4,7 +4,7 @@ import time
 
 import msgspec
 
-from fundledger.daemons.daemon import Ran
+from fundledger.jobs.job import Ran
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Exactly one of several processes runs a background job, whatever fails; all of them report a job that is not run."""
+"""Exactly one of several processes runs a job, whatever fails; all of them report a job that is not run."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fundledger.daemons import runner as roster_module
-from fundledger.daemons.daemon import SQL, Daemon, LeaseLost, Ran, Turn
-from fundledger.daemons.run_once import Taken, run_once
-from fundledger.daemons.runner import JobRunner
-from fundledger.daemons.tally import Tally
-from fundledger.daemons.watch import standings
+from fundledger.jobs import runner as runner_module
+from fundledger.jobs.job import SQL, Job, Lease, LeaseLost, Ran
+from fundledger.jobs.run_once import Taken, run_once
+from fundledger.jobs.runner import JobRunner
+from fundledger.jobs.tally import Tally
+from fundledger.jobs.watch import standings
 from tests.support.waiting import eventually
 
 Pool = asyncpg.Pool
@@ -32,7 +32,7 @@ async def pool(fund_database: str) -> AsyncIterator[Pool]:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster_module, "BEAT_S", 0.05)
+    monkeypatch.setattr(runner_module, "BEAT_S", 0.05)
 
 
 class Work:
@@ -46,7 +46,7 @@ class Work:
         self.go_on.set()
         self.fails = False
 
-    async def run(self, turn: Turn) -> Ran:
+    async def run(self, lease: Lease) -> Ran:
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         try:
@@ -60,13 +60,13 @@ class Work:
             self.running -= 1
 
 
-def daemon(work: Work, lease_s: float = 0.5, every_s: float = 0.02, alarm_after_s: float = 60.0) -> Daemon:
-    return Daemon("work", work.run, every_s, lease_s, alarm_after_s)
+def job(work: Work, lease_s: float = 0.5, every_s: float = 0.02, alarm_after_s: float = 60.0) -> Job:
+    return Job("work", work.run, every_s, lease_s, alarm_after_s)
 
 
 @contextlib.asynccontextmanager
-async def running(*rosters: JobRunner) -> AsyncIterator[list["asyncio.Task[None]"]]:
-    tasks = [asyncio.create_task(roster.run()) for roster in rosters]
+async def running(*runners: JobRunner) -> AsyncIterator[list["asyncio.Task[None]"]]:
+    tasks = [asyncio.create_task(runner.run()) for runner in runners]
     try:
         yield tasks
     finally:
@@ -81,11 +81,11 @@ async def row(pool: Pool, name: str = "work"):
 
 async def test_one_of_many_runs_it_and_another_takes_over_immediately_after_an_orderly_end(pool: Pool) -> None:
     work = Work()
-    rosters = [JobRunner(pool, [daemon(work, lease_s=600)], f"p{i}") for i in range(4)]
-    async with running(*rosters) as tasks:
+    runners = [JobRunner(pool, [job(work, lease_s=600)], f"p{i}") for i in range(4)]
+    async with running(*runners) as tasks:
         await eventually(lambda: work.runs > 5, "it runs")
         for ended in range(3):
-            (holder,) = [i for i, roster in enumerate(rosters) if roster.holds() and not tasks[i].done()]
+            (holder,) = [i for i, runner in enumerate(runners) if runner.holds() and not tasks[i].done()]
             tasks[holder].cancel()
             await asyncio.gather(tasks[holder], return_exceptions=True)
             before = work.runs
@@ -96,8 +96,8 @@ async def test_one_of_many_runs_it_and_another_takes_over_immediately_after_an_o
 
 async def test_what_was_run_is_recorded(pool: Pool) -> None:
     work = Work()
-    roster = JobRunner(pool, [daemon(work)], "p0")
-    async with running(roster):
+    runner = JobRunner(pool, [job(work)], "p0")
+    async with running(runner):
         await eventually(lambda: work.runs > 3, "it runs")
 
         async def recorded() -> bool:
@@ -109,7 +109,7 @@ async def test_what_was_run_is_recorded(pool: Pool) -> None:
     one = await row(pool)
     assert (one.runs, one.failures, one.done, one.lag_s) == (work.runs, 0, 2 * work.runs, 1.5)
     assert (one.holder, one.last_error, one.overdue) == (None, None, False)
-    assert roster.counted().runs == {"work succeeded": work.runs, "work failed": 0}
+    assert runner.counted().runs == {"work succeeded": work.runs, "work failed": 0}
 
 
 class Late:
@@ -137,8 +137,8 @@ async def ended_during(pool: Pool, statement: str, after: Callable[[Work], bool]
     """Cancel a runner while the database's response to a statement of its beat is under way."""
     work = Work()
     late = Late(pool, statement, lambda: after(work))
-    roster = JobRunner(late, [daemon(work, lease_s=600)], "p0")  # type: ignore[arg-type]
-    async with running(roster) as tasks:
+    runner = JobRunner(late, [job(work, lease_s=600)], "p0")  # type: ignore[arg-type]
+    async with running(runner) as tasks:
         await late.executed.wait()
         tasks[0].cancel()
         await asyncio.sleep(0)
@@ -160,7 +160,7 @@ async def test_a_lease_that_is_being_taken_at_the_end_is_released(pool: Pool) ->
 async def test_a_run_that_fails_is_reported_and_tried_again(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     work = Work()
     work.fails = True
-    async with running(JobRunner(pool, [daemon(work)], "p0")):
+    async with running(JobRunner(pool, [job(work)], "p0")):
 
         async def told() -> bool:
             return (await row(pool)).last_error == "ValueError: no luck"
@@ -195,10 +195,10 @@ async def test_without_the_fence_it_could(pool: Pool, monkeypatch: pytest.Monkey
 
 
 async def test_no_process_takes_a_lease_while_its_holder_commits(pool: Pool) -> None:
-    turn = await _taken(pool, "holder")
+    lease = await _taken(pool, "holder")
     async with pool.acquire() as connection, connection.transaction():
-        await turn.hold(connection)
-        renewed = await pool.fetch(SQL["beat"], ["work"], [turn.fence], [5.0], *([[0]] * 4), [None], [None], [None])
+        await lease.hold(connection)
+        renewed = await pool.fetch(SQL["beat"], ["work"], [lease.fence], [5.0], *([[0]] * 4), [None], [None], [None])
         assert len(renewed) == 1, "its renewal does not wait for that"
         await _expire(pool)
         assert await pool.fetch(SQL["take"], ["work"], [5.0], "thief") == []
@@ -208,11 +208,11 @@ async def test_no_process_takes_a_lease_while_its_holder_commits(pool: Pool) -> 
 async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
     first, second = Work(), Work()
     first.go_on.clear()
-    slow = JobRunner(pool, [daemon(first)], "slow")
+    slow = JobRunner(pool, [job(first)], "slow")
     async with running(slow):
         await eventually(lambda: first.running, "it runs, for long")
         await _expire(pool)
-        await JobRunner(pool, [daemon(second)], "next").beat()
+        await JobRunner(pool, [job(second)], "next").beat()
         await eventually(lambda: not first.running, "it is cancelled")
         assert slow.holds() == []
 
@@ -220,14 +220,14 @@ async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
 async def test_a_run_is_cancelled_when_its_lease_cannot_be_renewed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work()
     work.go_on.clear()
-    roster = JobRunner(pool, [daemon(work)], "cut off")
-    async with running(roster):
+    runner = JobRunner(pool, [job(work)], "cut off")
+    async with running(runner):
         await eventually(lambda: work.running, "it runs, for long")
 
         async def away() -> None:
             raise OSError("the database is away")
 
-        monkeypatch.setattr(roster, "beat", away)
+        monkeypatch.setattr(runner, "beat", away)
         await eventually(lambda: not work.running, "it is cancelled")
     assert work.runs == 0
 
@@ -235,8 +235,8 @@ async def test_a_run_is_cancelled_when_its_lease_cannot_be_renewed(pool: Pool, m
 async def test_a_run_may_be_longer_than_its_lease(pool: Pool) -> None:
     work = Work()
     work.go_on.clear()
-    roster = JobRunner(pool, [daemon(work, lease_s=0.3)], "p0")
-    async with running(roster):
+    runner = JobRunner(pool, [job(work, lease_s=0.3)], "p0")
+    async with running(runner):
         await eventually(lambda: work.running, "it runs")
         taken_at = (await row(pool)).taken_at
 
@@ -251,16 +251,16 @@ async def test_a_run_may_be_longer_than_its_lease(pool: Pool) -> None:
 
 KILLED = """
 import asyncio, sys, asyncpg
-from fundledger.daemons.daemon import Daemon, Ran
-from fundledger.daemons.runner import JobRunner
+from fundledger.jobs.job import Job, Ran
+from fundledger.jobs.runner import JobRunner
 
-async def run(turn):
-    print(turn.fence, flush=True)
+async def run(lease):
+    print(lease.fence, flush=True)
     return Ran()
 
 async def main():
     async with asyncpg.create_pool(sys.argv[1], min_size=1, max_size=2) as pool:
-        await JobRunner(pool, [Daemon("work", run, 0.1, 1.0)], "killed").run()
+        await JobRunner(pool, [Job("work", run, 0.1, 1.0)], "killed").run()
 
 asyncio.run(main())
 """
@@ -275,7 +275,7 @@ async def test_after_a_kill_another_one_takes_over(pool: Pool, fund_database: st
     process.send_signal(signal.SIGKILL)
     await process.wait()
     work = Work()
-    async with running(JobRunner(pool, [daemon(work, lease_s=1.0)], "heir")):
+    async with running(JobRunner(pool, [job(work, lease_s=1.0)], "heir")):
         await eventually(lambda: work.runs, "the next one runs it")
         heir = await row(pool)
     assert (heir.fence, heir.holder) == (2, "heir")
@@ -286,64 +286,64 @@ async def test_every_process_reports_a_job_that_no_process_runs_once_a_minute(
 ) -> None:
     work = Work()
     work.fails = True
-    holder = JobRunner(pool, [daemon(work, alarm_after_s=0.001)], "holder")
+    holder = JobRunner(pool, [job(work, alarm_after_s=0.001)], "holder")
     watcher = JobRunner(pool, [], "watcher", retires=False)
     await holder.beat()
     await watcher.beat()
-    for roster in (holder, watcher):
+    for runner in (holder, watcher):
         with caplog.at_level(logging.CRITICAL):
             caplog.clear()
-            roster.watch.tell()
-            roster.watch.tell()
+            runner.watch.tell()
+            runner.watch.tell()
         assert [record.levelname for record in caplog.records if record.name.endswith("watch")] == ["CRITICAL"]
-        assert roster.counted().overdue == {"work": 1}
+        assert runner.counted().overdue == {"work": 1}
     await holder._end()
 
 
 async def test_a_job_that_is_not_wanted_any_more_is_not_reported_as_missing(pool: Pool) -> None:
-    await JobRunner(pool, [daemon(Work(), alarm_after_s=0.001)], "old").beat()
+    await JobRunner(pool, [job(Work(), alarm_after_s=0.001)], "old").beat()
     await _expire(pool)
-    roster = JobRunner(pool, [], "new")
-    await roster.beat()
-    assert roster.counted().overdue == {"work": 0}
+    runner = JobRunner(pool, [], "new")
+    await runner.beat()
+    assert runner.counted().overdue == {"work": 0}
 
 
 async def test_one_that_leads_by_other_means_is_seen_like_the_others(pool: Pool) -> None:
     tally = Tally("led")
-    roster = JobRunner(pool, [], "p0", led=[(tally, 60.0)])
-    await roster.beat()
+    runner = JobRunner(pool, [], "p0", led=[(tally, 60.0)])
+    await runner.beat()
     assert (await row(pool, "led")).holder is None
     tally.started()
     tally.ran(Ran(done=3, lag_s=0.25))
-    await roster.beat()
+    await runner.beat()
     one = await row(pool, "led")
     assert (one.holder, one.runs, one.done, one.lag_s, one.fence) == ("p0", 1, 3, 0.25, 1)
 
 
 async def test_an_operator_runs_a_job_once_unless_another_process_holds_its_lease(pool: Pool) -> None:
     work = Work()
-    assert await run_once(pool, daemon(work), "operator") == Ran(2, 1.5)
+    assert await run_once(pool, job(work), "operator") == Ran(2, 1.5)
     assert (await row(pool)).holder is None
     await _taken(pool, "somebody")
-    assert await run_once(pool, daemon(work), "operator") == Taken("somebody")
+    assert await run_once(pool, job(work), "operator") == Taken("somebody")
     assert work.runs == 1
 
 
-async def _taken(pool: Pool, holder: str) -> Turn:
+async def _taken(pool: Pool, holder: str) -> Lease:
     await pool.execute(SQL["know"], ["work"], [60.0])
     ((name, fence),) = await pool.fetch(SQL["take"], ["work"], [5.0], holder)
-    return Turn(name, fence, asyncio.get_running_loop().time() + 600)
+    return Lease(name, fence, asyncio.get_running_loop().time() + 600)
 
 
 async def _expire(pool: Pool) -> None:
     await pool.execute("UPDATE daemons.leases SET expires_at = clock_timestamp()")
 
 
-async def _writes(pool: Pool, turn: Turn) -> bool:
+async def _writes(pool: Pool, lease: Lease) -> bool:
     try:
         async with pool.acquire() as connection, connection.transaction():
-            await turn.hold(connection)
-            await connection.execute("INSERT INTO public.written (fence) VALUES ($1)", turn.fence)
+            await lease.hold(connection)
+            await connection.execute("INSERT INTO public.written (fence) VALUES ($1)", lease.fence)
     except LeaseLost:
         return False
     return True

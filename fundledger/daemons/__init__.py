@@ -1,1 +1,0 @@
-"""Background jobs: each runs in one of N processes at a time, by a lease in Postgres."""
