@@ -15,9 +15,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from fundledger.app.account.jobs import NAMES as ACCOUNT_NAMES
 from fundledger.app.account.problems import ADVICE, REFUSALS
 from fundledger.app.account.routes import ROUTES
-from fundledger.app.commands.jobs import BY_HAND
 from fundledger.app.fund import problems as fund_problems
 from fundledger.app.fund.jobs import jobs_of
 from fundledger.app.fund.kinds import KINDS
@@ -115,12 +115,12 @@ def checks_of(module: Any) -> set[str]:
 
 
 def jobs_in(folder: str) -> set[str]:
-    """Return the names of the jobs that a folder defines, led by a lease (`Job`) or by a lock (`Tally`)."""
+    """Return the names of the jobs that a folder defines."""
     found = set()
     for path in sorted((ROOT / folder).rglob("*.py")):
-        if re.search(r"\b(Job|Tally)\(", path.read_text()):
+        if re.search(r"\bJob\(", path.read_text()):
             module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-            found |= {*first_arguments(module, "Job"), *first_arguments(module, "Tally")}
+            found |= {*first_arguments(module, "Job")}
     return {name for name in found if isinstance(name, str)}
 
 
@@ -306,7 +306,13 @@ STEPS = [
         lambda: re.findall("|".join(map(words, Kind)), words(" ".join(column("fund.md", "Event")))),
     ),
     Step(JOB, 2, "jobs_of", lambda: jobs_in("fundledger/app/fund"), fund_jobs),
-    Step(JOB, 2, "BY_HAND", lambda: jobs_in("fundledger/app/account"), lambda: BY_HAND),
+    Step(
+        JOB,
+        2,
+        "NAMES",
+        lambda: jobs_in("fundledger/app/account") | jobs_in("fundledger/hotspot"),
+        lambda: ACCOUNT_NAMES,
+    ),
     Step(JOB, 3, "background-jobs.md", lambda: jobs_in("fundledger"), job_rows),
     Step(JOB, 3, "background-jobs.md", job_rows, lambda: jobs_in("fundledger")),
     Step(JOB, 3, "background-jobs.md", lambda: fund_jobs().items(), lambda: job_rows().items()),

@@ -11,6 +11,8 @@ from fundledger.database.statements import load
 
 SQL: Final = load("fundledger.jobs")
 ALARM_AFTER_S: Final = 60.0
+RENEWALS: Final = 4
+"""Renewals of a lease within its duration."""
 
 
 class LeaseLost(Exception):

@@ -1,17 +1,13 @@
 """A single run of a background job on request of an operator, under the job's lease."""
 
 import asyncio
-from typing import Final
 
 import asyncpg
 import msgspec
 
-from fundledger.jobs.job import SQL, Job, Lease, Ran
+from fundledger.jobs.job import RENEWALS, SQL, Job, Lease, Ran
 from fundledger.jobs.tally import Tally
 from fundledger.jobs.watch import standings
-
-RENEWS_EACH: Final = 3
-"""Renewals of a lease within its duration."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -57,7 +53,7 @@ async def _renew(pool: "asyncpg.Pool[asyncpg.Record]", job: Job, lease: Lease, w
     nothing = [[value] for value in msgspec.structs.astuple(Tally(job.name).row()[0])]
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(job.lease_s / RENEWS_EACH)
+        await asyncio.sleep(job.lease_s / RENEWALS)
         asked_at = loop.time()
         try:
             async with asyncio.timeout_at(lease.until):

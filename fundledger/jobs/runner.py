@@ -1,12 +1,12 @@
 """Job runner: runs background jobs under leases, each in one of N processes, and monitors all jobs.
 
-Once a second a runner renews its leases and records their runs, in one statement; takes free leases; and reads the
-status of all jobs. A lease ends by the clock of the database. The owner measures from before its request, by its own
-monotonic clock. So it cancels the run in time even if the database does not answer. A process that was paused for
-longer (stopped, or on a frozen machine) finds that its lease has ended before it writes: each write follows
-`Lease.hold`, which accepts only the latest fencing token.
+At each beat a runner renews its leases and records their runs, in one statement; takes free leases; and reads the
+status of all jobs. It beats once a second, and more often if one of its jobs has a short lease. A lease ends by the
+clock of the database. The owner measures from before its request, by its own monotonic clock. So it cancels the run in
+time even if the database does not answer. A process that was paused for longer (stopped, or on a frozen machine) finds
+that its lease has ended before it writes: each write follows `Lease.hold`, which accepts only the latest fencing token.
 
-After a SIGKILL another process takes over within `lease_s + BEAT_S`; after a graceful stop within BEAT_S.
+After a SIGKILL another process takes over within the lease and a beat; after a graceful stop within a beat.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from fundledger.jobs.job import SQL, Job, Lease, LeaseLost
+from fundledger.jobs.job import RENEWALS, SQL, Job, Lease, LeaseLost
 from fundledger.jobs.tally import Tally
 from fundledger.jobs.watch import Counted, Watch
 
@@ -40,9 +40,8 @@ class _Held:
 
 
 class JobRunner:
-    """Runs `jobs` under leases. `holder`: a unique name of this process. `led`: run statistics and alarm times of
-    jobs whose leader is elected without a lease. `retires`: stop the alarms of all other jobs. Cancelling `run`
-    releases the leases.
+    """Runs `jobs` under leases. `holder`: a unique name of this process. `retires`: stop the alarms of all other jobs.
+    Cancelling `run` releases the leases.
     """
 
     def __init__(
@@ -51,15 +50,11 @@ class JobRunner:
         jobs: Sequence[Job],
         holder: str,
         *,
-        led: Sequence[tuple[Tally, float]] = (),
         retires: bool = True,
     ) -> None:
         self.pool = pool
         self._jobs = {job.name: job for job in jobs}
         self._tallies = {name: Tally(name) for name in self._jobs}
-        self._led = {tally.name: tally for tally, _ in led}
-        self._alarms = {tally.name: alarm_after_s for tally, alarm_after_s in led}
-        self._alarms |= {job.name: job.alarm_after_s for job in jobs}
         self._holder = holder
         self._retires = retires
         self._held: dict[str, _Held] = {}
@@ -69,11 +64,12 @@ class JobRunner:
 
     async def run(self) -> None:
         """Beat until cancelled. Cancelling waits for the current beat, stops the jobs and releases the leases."""
+        beat_s = min([BEAT_S, *(job.lease_s / RENEWALS for job in self._jobs.values())])
         try:
             while True:
                 await self._whole_beat()
                 self.watch.tell()
-                await asyncio.sleep(BEAT_S * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the beats of processes
+                await asyncio.sleep(beat_s * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the beats of processes
         finally:
             await self._end()
 
@@ -108,13 +104,12 @@ class JobRunner:
         that was not renewed ends in time.
         """
         if not self._known:
-            names = list(self._alarms)
-            await self.pool.execute(SQL["know"], names, [self._alarms[name] for name in names])
+            names = list(self._jobs)
+            await self.pool.execute(SQL["know"], names, [job.alarm_after_s for job in self._jobs.values()])
             if self._retires:
                 await self.pool.execute(SQL["retire"], names)
             self._known = True
         await self._renew()
-        await self._tell()
         await self._take()
         await self.watch.look(self.pool)
 
@@ -123,7 +118,7 @@ class JobRunner:
         return sorted(self._held)
 
     def counted(self) -> Counted:
-        return self.watch.counted([*self._tallies.values(), *self._led.values()])
+        return self.watch.counted(self._tallies.values())
 
     async def _renew(self) -> None:
         held = list(self._held.values())
@@ -142,16 +137,6 @@ class JobRunner:
                 self._stands_until(one, sent_at + one.job.lease_s)
             else:
                 self._lose(one, "another process may own it")
-
-    async def _tell(self) -> None:
-        """Record the runs of jobs whose leader is elected without a lease."""
-        led = [tally for tally in self._led.values() if tally.is_new]
-        if led:
-            rows = [tally.row() for tally in led]
-            names = [tally.name for tally in led]
-            await self.pool.execute(SQL["tell"], names, self._holder, 5 * BEAT_S, *_columns([row for row, _ in rows]))
-            for tally, (_, counts) in zip(led, rows, strict=True):
-                tally.written(counts)
 
     async def _take(self) -> None:
         ending = {task.get_name() for task in self._ending}

@@ -20,7 +20,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """The run statistics of one job. A job that is led without a lease calls `started`, `ran` and `failed`."""
+    """The run statistics of one job."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,11 +46,6 @@ class Tally:
     def failed(self, error: BaseException) -> None:
         self.failures += 1
         self._error = f"{type(error).__name__}: {error}"[:1000].replace("\x00", "")
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the job has run since the last recorded row."""
-        return (self.runs, self.failures, self.done) != self._recorded
 
     def row(self) -> tuple[Row, tuple[int, int, int]]:
         """Return the runs since the last recorded row, and the counts to pass to `written` afterwards."""

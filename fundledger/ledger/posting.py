@@ -20,6 +20,7 @@ import asyncpg
 
 from fundledger.database.failures import PASSING, was_rolled_back
 from fundledger.faults import Fault, GuardHit, OutcomeUnknown, Unavailable
+from fundledger.jobs.job import LeaseLost
 from fundledger.ledger.context import Books
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Status, SubAccount
@@ -84,7 +85,7 @@ async def post_vouchers(
       be answered before a flush that began afterwards.
     `locked`: skip the optimistic path; required while another batch of this session is being prepared.
 
-    Cancelling the caller does not withdraw a batch that was sent.
+    Cancelling the caller does not withdraw a batch that was sent. Raises LeaseLost if `session` is a FencedSession.
     """
     if prepared is None and len(commands) > 1 and any(type(command) in APART for command in commands):
         return await _post_apart(session, books, commands, sent_before)
@@ -161,6 +162,9 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             conflicts += 1
             if conflicts >= CONFLICT_ATTEMPTS:
                 return await _halve(session, books, commands, Unavailable("too many conflicts"), sent_commit)
+        except LeaseLost:
+            await session.rollback()
+            raise
         except (AccountTampered, HoldTampered, VoucherTampered, SubAccountMissing, ChainBroken) as error:
             await session.rollback()
             extra = {"event": "integrity_finding", "once": str(error)}
@@ -195,12 +199,10 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             return await _halve(session, books, commands, GuardHit(str(error)), sent_commit)
         except Exception as error:
             # A bug. Dropping the connection ensures that this attempt cannot be committed later.
-            extra = {"event": "posting_failed"}
-            _log.critical("posting a batch of %d failed", len(commands), exc_info=True, extra=extra)
+            _log.critical("posting %d commands failed", len(commands), exc_info=True, extra={"event": "posting_failed"})
             session.drop()
-            return await _halve(
-                session, books, commands, GuardHit(f"internal error: {type(error).__name__}"), sent_commit
-            )
+            bug = GuardHit(f"internal error: {type(error).__name__}")
+            return await _halve(session, books, commands, bug, sent_commit)
         else:
             session.memory.remember(batch)
             if batch.tampered:
@@ -363,9 +365,8 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
     Until this succeeds, every read refuses these rows. A failure is logged, and the next read tries again.
     """
     accounts = {s.account.number: s.account for s in (tampered.sub_accounts[place] for place in tampered.tampered)}
-    extra = {"event": "integrity_finding"}
     ids = [account.id for account in accounts.values()]
-    _log.critical("a sub-account does not match its MAC: freezing %s", ids, extra=extra)
+    _log.critical("a sub-account does not match its MAC: freezing %s", ids, extra={"event": "integrity_finding"})
     reason = "a sub-account did not match its MAC"
     freezes = [SetStatus(account, Status.FROZEN_INTEGRITY, reason, "ledger") for account in accounts.values()]
     try:

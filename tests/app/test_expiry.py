@@ -1,34 +1,34 @@
 """The background job that ends expired holds: a hold that cannot be ended does not delay the others."""
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 
 import pytest
 
-from fundledger.app.account import holds
+from fundledger.app.account import expiry as expiry_module
+from fundledger.app.account.expiry import Expiry
 from fundledger.jobs import runner as runner_module
+from fundledger.jobs.job import Lease, Ran
 from fundledger.jobs.runner import JobRunner
 from fundledger.ledger.model import clock
-from fundledger.ledger.model.batch import Command
 from fundledger.ledger.model.hold import HoldStatus
 from fundledger.ratelimit.pacer import Pacer, TooMuch
+from tests.support.leases import running, take_lease
 from tests.support.ledger import Ledger
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
-async def worker(ledger: Ledger) -> AsyncIterator[SimpleNamespace]:
-    """Return the parts of a service that the job uses, on a real ledger."""
-    one_at_a_time = asyncio.Lock()
-
-    async def ask(shard: int, command: Command) -> object:
-        async with one_at_a_time:
-            return (await ledger.post(command))[0]
-
+async def expiry(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Expiry]:
+    monkeypatch.setattr(expiry_module, "ROUNDS_PER_S", 1000)
     async with ledger.pool() as pool:
-        yield SimpleNamespace(pool=pool, directory=ledger.directory, ask=ask)
+        made = Expiry(ledger.dsn, pool, ledger.books)
+        yield made
+        made._session.drop()
+
+
+@pytest.fixture
+async def lease(expiry: Expiry) -> Lease:
+    return await take_lease(expiry._pool, "hold_expiry")
 
 
 async def statuses(ledger: Ledger) -> dict[str, HoldStatus]:
@@ -37,7 +37,7 @@ async def statuses(ledger: Ledger) -> dict[str, HoldStatus]:
 
 
 async def test_only_holds_whose_time_is_up_are_ended(
-    ledger: Ledger, worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, expiry: Expiry, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = await ledger.account("m:1", balance=100)
     now = clock.now_us()
@@ -45,8 +45,9 @@ async def test_only_holds_whose_time_is_up_are_ended(
         await ledger.hold(id_, a, 10, expires_at_us=now + seconds * 1_000_000)
     await ledger.hold("h:never", a, 10)
     monkeypatch.setattr(clock, "now_us", lambda: now + 2_000_000)
-    assert await holds._expire_some(worker, set()) == (2, 1.0)
-    assert await holds._expire_some(worker, set()) == (0, 0.0)
+    monkeypatch.setattr(expiry_module, "AT_ONCE", 2)
+    assert await expiry.run(lease) == Ran(2, 1.0, more=True)
+    assert await expiry.run(lease) == Ran(0, 0.0)
     ended = {id_ for id_, status in (await statuses(ledger)).items() if status == HoldStatus.EXPIRED}
     assert ended == {"h:1", "h:2"}
     assert (await ledger.view(a)).held == 20
@@ -65,7 +66,7 @@ async def test_only_holds_whose_time_is_up_are_ended(
     ],
 )
 async def test_a_hold_that_cannot_be_ended_holds_up_no_other(
-    ledger: Ledger, worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tampering: str
+    ledger: Ledger, expiry: Expiry, lease: Lease, monkeypatch: pytest.MonkeyPatch, tampering: str
 ) -> None:
     bad, good = await ledger.account("m:bad", balance=100), await ledger.account("m:good", balance=100)
     now = clock.now_us()
@@ -75,22 +76,21 @@ async def test_a_hold_that_cannot_be_ended_holds_up_no_other(
             await ledger.hold(f"{account.id}:{i}", account, 10, expires_at_us=expires_at_us)
     await ledger.tamper(tampering, bad.number)
     monkeypatch.setattr(clock, "now_us", lambda: now + 5_000_000)
-    monkeypatch.setattr(holds, "EXPIRY_AT_ONCE", 3)
-    stuck: set[int] = set()
-    assert [(await holds._expire_some(worker, stuck))[0] for _ in range(3)] == [0, 3, 0]
-    assert stuck == {bad.number}
+    monkeypatch.setattr(expiry_module, "AT_ONCE", 3)
+    assert [(await expiry.run(lease)).done for _ in range(3)] == [0, 3, 0]
+    assert expiry.stuck == {bad.number}
     found = await statuses(ledger)
     assert {id_ for id_, status in found.items() if status == HoldStatus.EXPIRED} == {f"m:good:{i}" for i in range(3)}
 
 
 async def test_a_round_that_gets_no_turn_is_not_the_last_one(
-    ledger: Ledger, worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, expiry: Expiry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = await ledger.account("m:1", balance=100)
     now = clock.now_us()
     await ledger.hold("h:1", a, 10, expires_at_us=now + 1_000_000)
     monkeypatch.setattr(clock, "now_us", lambda: now + 2_000_000)
-    monkeypatch.setattr(holds, "EXPIRY_EVERY_S", 0.01)
+    monkeypatch.setattr(expiry_module, "EVERY_S", 0.01)
     monkeypatch.setattr(runner_module, "BEAT_S", 0.02)
     turns = 0
 
@@ -101,16 +101,9 @@ async def test_a_round_that_gets_no_turn_is_not_the_last_one(
             raise TooMuch("no turn")
 
     monkeypatch.setattr(Pacer, "turn", turn)
-    async with ledger.pool() as pool:
-        runner = JobRunner(pool, [holds.Expiry(worker).job()], "test")  # type: ignore[arg-type]
-        loop = asyncio.create_task(runner.run())
-        try:
 
-            async def is_ended() -> bool:
-                return turns > 1 and (await statuses(ledger))["h:1"] == HoldStatus.EXPIRED
+    async def is_ended() -> bool:
+        return turns > 1 and (await statuses(ledger))["h:1"] == HoldStatus.EXPIRED
 
-            await eventually(is_ended, "the hold is ended by a later round")
-        finally:
-            loop.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await loop
+    async with running(JobRunner(expiry._pool, [expiry.job()], "test")):
+        await eventually(is_ended, "the hold is ended by a later round")

@@ -1,50 +1,68 @@
 """Rebalancers: one decides, all follow; a hot account is split, a cool one is merged, and no voucher is refused for it."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from fundledger.hotspot.buffer_drainer import BufferDrainer
 from fundledger.hotspot.detector import Thresholds
+from fundledger.hotspot.follower import Follower
 from fundledger.hotspot.heat import HeatSampler
 from fundledger.hotspot.rebalancer import Rebalancer
+from fundledger.jobs.job import Lease
 from fundledger.ledger.model.account import Account, Status
+from tests.support.leases import Pool, expire_leases, take_lease
 from tests.support.ledger import Ledger, capture, code, posted, transfer
 
 QUICK = Thresholds(promote=0.5, promote_s=3, demote=0.2, demote_s=60, share_min=0.05)
 START = 1_800_000_000.0
 
 
-class ProcessGroup:
-    """Two workers with a rebalancer each, on a clock of the test."""
+class Workers:
+    """Two workers with a follower and a rebalancer each, on a clock of the test. The first rebalancer has the lease."""
 
-    def __init__(self, ledgers: list[Ledger], acts: bool = True) -> None:
+    def __init__(self, ledgers: list[Ledger], pool: Pool, acts: bool = True) -> None:
         self.ledgers = ledgers
+        self.pool = pool
         self.at = START
         self.thermometers = [HeatSampler() for _ in ledgers]
-        self.keepers = [
-            Rebalancer(ledger.dsn, f"w{i}", ledger.books, thermometer, [ledger.session], QUICK, acts=acts)
+        self.followers = [
+            Follower(
+                pool, f"w{i}", ledger.books, thermometer, [ledger.session], BufferDrainer("", pool, ledger.books, 9, 9)
+            )
             for i, (ledger, thermometer) in enumerate(zip(ledgers, self.thermometers, strict=True))
         ]
+        self.rebalancers = [Rebalancer(ledger.dsn, pool, ledger.books, QUICK, acts=acts) for ledger in ledgers]
+        self.lease: Lease | None = None
 
     async def second(self, *batches: object, busy_s: float = 0.9) -> None:
-        """Record this load on all workers, and let all rebalancers do the work of one second."""
-        for keeper, thermometer in zip(self.keepers, self.thermometers, strict=True):
+        """Record this load on all workers, and let all followers and the first rebalancer do the work of one second."""
+        for follower, thermometer in zip(self.followers, self.thermometers, strict=True):
             if batches:
                 thermometer.batch(batches, busy_s)  # type: ignore[arg-type]
-            keeper._told_at -= 1.0
-            await keeper.tick(self.at)
+            follower._told_at = time.monotonic() - 1.0
+            await follower.follow()
+        self.lease = self.lease or await take_lease(self.pool, "hot_keeper")
+        await self.rebalancers[0].run_at(self.at, self.lease)
         self.at += 1.0
 
-    async def close(self) -> None:
-        for keeper in self.keepers:
-            keeper._drop()
+    def close(self) -> None:
+        for rebalancer in self.rebalancers:
+            rebalancer.stop()
 
 
 @pytest.fixture
-async def crew(ledger: Ledger) -> AsyncIterator[ProcessGroup]:
-    crew = ProcessGroup([ledger, await ledger.worker(1)])
+async def pool(ledger: Ledger) -> AsyncIterator[Pool]:
+    async with ledger.pool() as pool:
+        yield pool
+
+
+@pytest.fixture
+async def crew(ledger: Ledger, pool: Pool) -> AsyncIterator[Workers]:
+    crew = Workers([ledger, await ledger.worker(1)], pool)
     yield crew
-    await crew.close()
+    crew.close()
 
 
 async def slots(ledger: Ledger, account: Account) -> list[int]:
@@ -55,7 +73,7 @@ async def slots(ledger: Ledger, account: Account) -> list[int]:
 
 
 async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_seconds(
-    ledger: Ledger, crew: ProcessGroup
+    ledger: Ledger, crew: Workers
 ) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     seen = []
@@ -70,11 +88,11 @@ async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_s
     events = await ledger.connection.fetch("SELECT slots, reason, module FROM ledger.route_events")
     assert [(e["slots"], e["module"]) for e in events] == [(2, "hotspot")]
     assert "utilisation" in events[0]["reason"]
-    assert (crew.keepers[0].counted.splits, crew.keepers[1].counted.splits) == (1, 0)
+    assert (crew.rebalancers[0].counted.splits, crew.rebalancers[1].counted.splits) == (1, 0)
     await ledger.prove()
 
 
-async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: ProcessGroup) -> None:
+async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(5):
         await crew.second(transfer(bank, merchant, 1))
@@ -92,7 +110,7 @@ async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: Proces
     await ledger.prove()
 
 
-async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: ProcessGroup) -> None:
+async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(10):
         await crew.second(transfer(bank, merchant, 1), busy_s=0.1)
@@ -101,21 +119,22 @@ async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: ProcessGroup)
 
 
 async def test_a_rebalancer_that_takes_over_continues_from_the_state_of_the_last_one(
-    ledger: Ledger, crew: ProcessGroup
+    ledger: Ledger, crew: Workers
 ) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(3):
         await crew.second(transfer(bank, merchant, 1))
-    crew.keepers[0]._drop()
-    crew.keepers = crew.keepers[::-1]
-    crew.thermometers = crew.thermometers[::-1]
+    crew.close()
+    await expire_leases(crew.pool)
+    crew.lease = None
+    crew.rebalancers = crew.rebalancers[::-1]
     await crew.second(transfer(bank, merchant, 1))
     assert (await ledger.view(merchant)).heat == "hot"
     assert await slots(ledger, merchant) == [Status.OPEN] * 2
-    assert crew.keepers[0].counted.splits == 1
+    assert crew.rebalancers[0].counted.splits == 1
 
 
-async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew: ProcessGroup) -> None:
+async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=100)
     for _ in range(5):
         await crew.second(transfer(bank, merchant, 1))
@@ -128,11 +147,11 @@ async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew
         "SELECT posted FROM ledger.sub_accounts WHERE account_number = $1 ORDER BY slot", merchant.number
     )
     assert [row["posted"] for row in rows] == [45, 45]
-    assert crew.keepers[0].counted.rebalances == 1
+    assert crew.rebalancers[0].counted.rebalances == 1
     await ledger.prove()
 
 
-async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: ProcessGroup) -> None:
+async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(5):
         await crew.second(transfer(bank, merchant, 1))
@@ -150,17 +169,17 @@ async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: 
     await ledger.prove()
 
 
-async def test_with_splitting_off_heat_is_reported_and_nothing_is_split(ledger: Ledger) -> None:
-    crew = ProcessGroup([ledger, await ledger.worker(1)], acts=False)
+async def test_with_splitting_off_heat_is_reported_and_nothing_is_split(ledger: Ledger, pool: Pool) -> None:
+    crew = Workers([ledger, await ledger.worker(1)], pool, acts=False)
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(6):
         await crew.second(transfer(bank, merchant, 1))
-    await crew.close()
+    crew.close()
     assert (await ledger.view(merchant)).heat == "hot"
     assert await slots(ledger, merchant) == [Status.OPEN]
 
 
-async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: ProcessGroup) -> None:
+async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     await ledger.freeze(merchant)
     for _ in range(6):
@@ -169,10 +188,10 @@ async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: ProcessGroup)
     assert code(await ledger.post_one(transfer(bank, merchant, 1))) == "account-frozen"
 
 
-async def test_one_worker_does_not_split(ledger: Ledger) -> None:
-    crew = ProcessGroup([ledger])
+async def test_one_worker_does_not_split(ledger: Ledger, pool: Pool) -> None:
+    crew = Workers([ledger], pool)
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(6):
         await crew.second(transfer(bank, merchant, 1))
-    await crew.close()
+    crew.close()
     assert await slots(ledger, merchant) == [Status.OPEN]

@@ -1,7 +1,6 @@
 """Exactly one of several processes runs a job, whatever fails; all of them report a job that is not run."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -16,11 +15,9 @@ from fundledger.jobs import runner as runner_module
 from fundledger.jobs.job import SQL, Job, Lease, LeaseLost, Ran
 from fundledger.jobs.run_once import Taken, run_once
 from fundledger.jobs.runner import JobRunner
-from fundledger.jobs.tally import Tally
 from fundledger.jobs.watch import standings
+from tests.support.leases import Late, Pool, expire_leases, running, take_lease
 from tests.support.waiting import eventually
-
-Pool = asyncpg.Pool
 
 
 @pytest.fixture
@@ -64,17 +61,6 @@ def job(work: Work, lease_s: float = 0.5, every_s: float = 0.02, alarm_after_s: 
     return Job("work", work.run, every_s, lease_s, alarm_after_s)
 
 
-@contextlib.asynccontextmanager
-async def running(*runners: JobRunner) -> AsyncIterator[list["asyncio.Task[None]"]]:
-    tasks = [asyncio.create_task(runner.run()) for runner in runners]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def row(pool: Pool, name: str = "work"):
     return next(one for one in standings(await pool.fetch(SQL["look"])) if one.name == name)
 
@@ -112,31 +98,10 @@ async def test_what_was_run_is_recorded(pool: Pool) -> None:
     assert runner.counted().runs == {"work succeeded": work.runs, "work failed": 0}
 
 
-class Late:
-    """A pool that executes one statement and returns its result only after `let_go`."""
-
-    def __init__(self, pool: Pool, statement: str, after: Callable[[], bool]) -> None:
-        self._pool = pool
-        self._statement = statement
-        self._after = after
-        self.executed = asyncio.Event()
-        self.let_go = asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
-
-    async def fetch(self, statement: str, *arguments: object) -> Any:
-        rows = await self._pool.fetch(statement, *arguments)
-        if statement == SQL[self._statement] and self._after():
-            self.executed.set()
-            await self.let_go.wait()
-        return rows
-
-
 async def ended_during(pool: Pool, statement: str, after: Callable[[Work], bool]) -> tuple[Work, Any]:
     """Cancel a runner while the database's response to a statement of its beat is under way."""
     work = Work()
-    late = Late(pool, statement, lambda: after(work))
+    late = Late(pool, SQL[statement], lambda: after(work))
     runner = JobRunner(late, [job(work, lease_s=600)], "p0")  # type: ignore[arg-type]
     async with running(runner) as tasks:
         await late.executed.wait()
@@ -176,9 +141,9 @@ async def test_a_run_that_fails_is_reported_and_tried_again(pool: Pool, caplog: 
 
 async def test_a_holder_that_was_paused_past_its_lease_cannot_write(pool: Pool) -> None:
     """The holder does not know yet: neither its timer nor its renewal has run."""
-    paused = await _taken(pool, "paused")
-    await _expire(pool)
-    assert (await _taken(pool, "next")).fence == paused.fence + 1
+    paused = await take_lease(pool, "work", "paused")
+    await expire_leases(pool)
+    assert (await take_lease(pool, "work", "next")).fence == paused.fence + 1
     assert await _writes(pool, paused) is False
     assert await pool.fetchval("SELECT count(*) FROM public.written") == 0
 
@@ -188,19 +153,20 @@ async def test_without_the_fence_it_could(pool: Pool, monkeypatch: pytest.Monkey
     careless = SQL["standing"].replace("AND l.fence = $2", "AND $2::bigint IS NOT NULL")
     assert careless != SQL["standing"]
     monkeypatch.setitem(SQL, "standing", careless)
-    paused = await _taken(pool, "paused")
-    await _expire(pool)
-    await _taken(pool, "next")
+    paused = await take_lease(pool, "work", "paused")
+    await expire_leases(pool)
+    await take_lease(pool, "work", "next")
     assert await _writes(pool, paused) is True
 
 
 async def test_no_process_takes_a_lease_while_its_holder_commits(pool: Pool) -> None:
-    lease = await _taken(pool, "holder")
+    lease = await take_lease(pool, "work", "holder")
     async with pool.acquire() as connection, connection.transaction():
         await lease.hold(connection)
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "5s", "not if it is suspended"
         renewed = await pool.fetch(SQL["beat"], ["work"], [lease.fence], [5.0], *([[0]] * 4), [None], [None], [None])
         assert len(renewed) == 1, "its renewal does not wait for that"
-        await _expire(pool)
+        await expire_leases(pool)
         assert await pool.fetch(SQL["take"], ["work"], [5.0], "thief") == []
     assert len(await pool.fetch(SQL["take"], ["work"], [5.0], "next")) == 1
 
@@ -211,7 +177,7 @@ async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
     slow = JobRunner(pool, [job(first)], "slow")
     async with running(slow):
         await eventually(lambda: first.running, "it runs, for long")
-        await _expire(pool)
+        await expire_leases(pool)
         await JobRunner(pool, [job(second)], "next").beat()
         await eventually(lambda: not first.running, "it is cancelled")
         assert slow.holds() == []
@@ -302,41 +268,19 @@ async def test_every_process_reports_a_job_that_no_process_runs_once_a_minute(
 
 async def test_a_job_that_is_not_wanted_any_more_is_not_reported_as_missing(pool: Pool) -> None:
     await JobRunner(pool, [job(Work(), alarm_after_s=0.001)], "old").beat()
-    await _expire(pool)
+    await expire_leases(pool)
     runner = JobRunner(pool, [], "new")
     await runner.beat()
     assert runner.counted().overdue == {"work": 0}
-
-
-async def test_one_that_leads_by_other_means_is_seen_like_the_others(pool: Pool) -> None:
-    tally = Tally("led")
-    runner = JobRunner(pool, [], "p0", led=[(tally, 60.0)])
-    await runner.beat()
-    assert (await row(pool, "led")).holder is None
-    tally.started()
-    tally.ran(Ran(done=3, lag_s=0.25))
-    await runner.beat()
-    one = await row(pool, "led")
-    assert (one.holder, one.runs, one.done, one.lag_s, one.fence) == ("p0", 1, 3, 0.25, 1)
 
 
 async def test_an_operator_runs_a_job_once_unless_another_process_holds_its_lease(pool: Pool) -> None:
     work = Work()
     assert await run_once(pool, job(work), "operator") == Ran(2, 1.5)
     assert (await row(pool)).holder is None
-    await _taken(pool, "somebody")
+    await take_lease(pool, "work", "somebody")
     assert await run_once(pool, job(work), "operator") == Taken("somebody")
     assert work.runs == 1
-
-
-async def _taken(pool: Pool, holder: str) -> Lease:
-    await pool.execute(SQL["know"], ["work"], [60.0])
-    ((name, fence),) = await pool.fetch(SQL["take"], ["work"], [5.0], holder)
-    return Lease(name, fence, asyncio.get_running_loop().time() + 600)
-
-
-async def _expire(pool: Pool) -> None:
-    await pool.execute("UPDATE daemons.leases SET expires_at = clock_timestamp()")
 
 
 async def _writes(pool: Pool, lease: Lease) -> bool:

@@ -1,10 +1,4 @@
-"""Account-service handlers for holds (place, capture, release, read), and the job that ends expired holds."""
-
-import asyncio
-import logging
-from typing import Final, Protocol
-
-import asyncpg
+"""Account-service handlers for holds (place, capture, release, read)."""
 
 from fundledger.app.account import render
 from fundledger.app.account.bodies import CaptureBody, HoldBody, ReasonBody, account_id
@@ -18,32 +12,16 @@ from fundledger.app.http.problems import faulted, not_found
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import JSON, Reply, encode
 from fundledger.faults import Fault
-from fundledger.jobs.job import Job, Lease, Ran
 from fundledger.ledger.model import clock
-from fundledger.ledger.model.account import Account
-from fundledger.ledger.model.batch import Command, Outcome
 from fundledger.ledger.model.hold import EndHold, Hold, PlaceHold
 from fundledger.ledger.model.refusal import Code, Refusal
-from fundledger.ledger.store.directory import AccountTampered, Directory
-from fundledger.ledger.store.queries import SQL
 from fundledger.ledger.store.records import HoldTampered, read_holds
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.pacer import Pacer
-from fundledger.security.keys import KeyFault
 
-_log = logging.getLogger(__name__)
 _REPLAY = {"Idempotent-Replay": "true"}
 _decode_hold = decoder(HoldBody)
 _decode_capture = decoder(CaptureBody)
 _decode_reason = decoder(ReasonBody)
-HOLD_EXPIRY: Final = "hold_expiry"
-EXPIRY_EVERY_S = 1.0
-EXPIRY_AT_ONCE = 1000
-EXPIRY_ALARM_S = 30.0
-EXPIRY_ROUNDS_PER_S = 10
-"""Limits the load, so that many holds with the same expiry leave capacity for payments."""
-STUCK_ROUNDS = 60
-"""Number of rounds after which accounts whose holds could not be ended are retried."""
 
 
 async def place_hold(service: Service, call: Call) -> Reply:
@@ -145,69 +123,3 @@ async def release_hold(service: Service, call: Call) -> Reply:
     assert outcome.hold is not None
     headers = _REPLAY if outcome.replay else {}
     return Reply(200, encode(render.hold(outcome.hold, outcome.hold.ended_at_us)), JSON, headers)
-
-
-class Ending(Protocol):
-    """The part of a worker that ending holds needs."""
-
-    @property
-    def pool(self) -> "asyncpg.Pool[asyncpg.Record]": ...
-
-    @property
-    def directory(self) -> Directory: ...
-
-    async def ask(self, shard: int, command: Command) -> Outcome | Fault: ...
-
-
-class Expiry:
-    """Background job that ends expired holds. Safe to run concurrently: a hold ends once."""
-
-    def __init__(self, service: Ending) -> None:
-        self._service = service
-        self._stuck: set[int] = set()
-        self._rounds = 0
-        self._pacer = Pacer(EXPIRY_ROUNDS_PER_S)
-
-    def job(self) -> Job:
-        return Job(HOLD_EXPIRY, self.run, EXPIRY_EVERY_S, alarm_after_s=EXPIRY_ALARM_S)
-
-    async def run(self, lease: Lease) -> Ran:
-        """Run one round. Raises asyncpg errors, Fault, TooMuch. Retrying is always safe."""
-        lease.check()
-        self._rounds += 1
-        if self._rounds % STUCK_ROUNDS == 0:
-            self._stuck.clear()
-        await self._pacer.turn()
-        ended, lag_s = await _expire_some(self._service, self._stuck)
-        more = ended == EXPIRY_AT_ONCE
-        return Ran(ended, lag_s if more else 0.0, more)
-
-
-async def _expire_some(service: Ending, stuck: set[int]) -> tuple[int, float]:
-    """Return the number of holds ended, and the time (s) since the earliest expiry that was due.
-
-    An account whose holds cannot be ended is added to `stuck`, and does not block other accounts.
-    """
-    now = clock.moment(clock.now_us())
-    rows = await service.pool.fetch(SQL["expired_holds"], now, EXPIRY_AT_ONCE, sorted(stuck))
-    accounts: dict[int, Account] = {}
-    for number in {row["account_number"] for row in rows}:
-        try:
-            accounts |= await service.directory.by_number(service.pool, [number])
-        except (AccountTampered, KeyFault) as error:
-            _log.critical("holds cannot be expired: %s", error, extra={"event": "hold_expiry_blocked"})
-            stuck.add(number)
-    commands = [
-        EndHold(row["id"], accounts[row["account_number"]], row["slot"], row["module"], expire=True)
-        for row in rows
-        if row["account_number"] in accounts
-    ]
-    outcomes = await asyncio.gather(*(service.ask(command.account.shard, command) for command in commands))
-    ended = 0
-    for command, outcome in zip(commands, outcomes, strict=True):
-        if isinstance(outcome, Fault) or outcome.refusal is not None:
-            stuck.add(command.account.number)
-        else:
-            ended += 1
-    lag_s = max(((now - row["expires_at"]).total_seconds() for row in rows), default=0.0)
-    return ended, lag_s

@@ -9,27 +9,27 @@ from typing import Final, TypeVar
 import asyncpg
 import msgspec
 
+from fundledger.app.account.jobs import Context
 from fundledger.app.account.metrics import Metrics, Snapshot
 from fundledger.app.http.problems import unverified
 from fundledger.app.http.wire.reply import Reply
-from fundledger.app.http.worker import Worker
+from fundledger.app.http.worker import Worker, again
 from fundledger.app.http.worker_stats import set_gauges
 from fundledger.database.statements import load
 from fundledger.faults import Fault, Unavailable
-from fundledger.hotspot.buffer_drainer import BufferDrainer
 from fundledger.hotspot.direct import Direct
 from fundledger.hotspot.flusher import Flusher
+from fundledger.hotspot.follower import Follower
 from fundledger.hotspot.lane import Lane
-from fundledger.hotspot.rebalancer import Rebalancer
 from fundledger.jobs.runner import JobRunner
+from fundledger.ledger.context import Books
 from fundledger.ledger.model.batch import Command, Outcome
-from fundledger.ledger.store.accounts import Layout, NewAccount, Opened, open_accounts
-from fundledger.ledger.store.directory import AccountTampered, Directory
+from fundledger.ledger.store.accounts import NewAccount, Opened, open_accounts
+from fundledger.ledger.store.directory import AccountTampered
 from fundledger.ledger.store.evidence import Found, write_findings
 from fundledger.ledger.store.integrity import Tampered, record_finding
 from fundledger.outbox.feed import Feed
 from fundledger.ratelimit.quota.limiter import Limiter
-from fundledger.security.keys import Keys
 from fundledger.security.tokens import Tokens
 from fundledger.settings import Settings
 
@@ -41,24 +41,17 @@ FUND_MODULE: Final = "fund"
 """The fund service limited its requests, and inserted them as `posting`, before it sent them."""
 
 
-class Daemons(msgspec.Struct, frozen=True):
-    """The background jobs of a worker: rebalancer and buffer drainer."""
-
-    keeper: Rebalancer
-    folder: BufferDrainer
-
-
 class Service(Worker):
     """One worker of the account service."""
 
     def __init__(
         self,
         settings: Settings,
-        layout: Layout,
-        keys: Keys,
-        directory: Directory,
+        books: Books,
         lanes: "list[Lane | Direct]",
-        daemons: "Daemons",
+        jobs: Context,
+        follower: Follower,
+        runner: JobRunner,
         flusher: Flusher | None,
         pool: "asyncpg.Pool[asyncpg.Record]",
         tokens: Tokens,
@@ -73,15 +66,16 @@ class Service(Worker):
         super().__init__(
             settings, pool, tokens, metrics, run_dir, ordinal, known=known, limiter=limiter, trusted=FUND_MODULE
         )
-        self.layout = layout
-        self.keys = keys
-        self.directory = directory
+        self.layout = books.layout
+        self.keys = books.keys
+        self.directory = books.directory
         self.lanes = lanes
-        self.daemons = daemons
+        self.jobs = jobs
+        self.follower = follower
+        self.runner = runner
         self.flusher = flusher
         self.metrics = metrics
         self.feed = feed
-        self.runner: JobRunner
         self._opening: list[tuple[NewAccount, asyncio.Future[Opened]]] = []
         self._opener: asyncio.Task[None] | None = None
 
@@ -178,12 +172,19 @@ class Service(Worker):
         now.waiting = sum(lane.statistics().waiting for lane in self.lanes)
         now.in_flight = sum(lane.statistics().in_flight for lane in self.lanes)
         now.accounts_remembered = len(self.directory)
-        now.hot = self.daemons.keeper.counted
-        now.buffer = self.daemons.folder.counted
+        now.hot = self.jobs.rebalancer.counted
+        now.hot.widened = self.follower.widened
+        now.buffer = self.jobs.drainer.counted
         now.jobs = self.runner.counted()
         now.feed_lag_s = self.feed.lag_s
         set_gauges(self, now)
         return now
+
+    async def watch(self) -> None:
+        """Run the worker's background tasks: those of `Worker`, and the follower of hot accounts."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(super().watch())
+            group.create_task(again(self.follower.run))
 
     async def drain(self) -> None:
         """Wait until all accepted requests have been answered."""
@@ -197,5 +198,5 @@ class Service(Worker):
         if self.flusher is not None:
             await self.flusher.close()
         await self.feed.close()
-        await self.runner.pool.close()
+        await self.jobs.pool.close()
         await self.pool.close()

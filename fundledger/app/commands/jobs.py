@@ -1,41 +1,26 @@
 """CLI commands `fundledger jobs list` and `run`: background jobs, with or without a running service."""
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime
 from typing import Final, TypeAlias
-from zoneinfo import ZoneInfo
 
 import asyncpg
 import msgspec
 
-from fundledger.app.account.holds import HOLD_EXPIRY, Expiry
-from fundledger.app.account.sweep import MAC_SWEEP, Sweeper
+from fundledger.app.account.jobs import NAMES, jobs_of, open_books, open_context
 from fundledger.app.host.postgres.databases import databases
 from fundledger.app.host.preflight import CannotServe
 from fundledger.app.host.valkey import EmbeddedValkey
-from fundledger.faults import Fault
 from fundledger.jobs.job import SQL, Job
 from fundledger.jobs.run_once import Taken, run_once
 from fundledger.jobs.watch import Standing, standings
-from fundledger.ledger.context import Books
-from fundledger.ledger.model.batch import Command, Outcome
-from fundledger.ledger.model.clock import AccountingCalendar
-from fundledger.ledger.posting import post_vouchers
-from fundledger.ledger.store.directory import Directory
-from fundledger.ledger.store.keys import open_keys
-from fundledger.ledger.store.migrate import read_layout
-from fundledger.ledger.store.session import Session
 from fundledger.settings import Settings, url_of
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 FAILED: Final = 1
-BY_HAND: Final = (HOLD_EXPIRY, MAC_SWEEP)
-"""Jobs of the account database that can be run manually."""
-CONNECTIONS: Final = 4
 _AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 
@@ -65,11 +50,11 @@ async def run_job(settings: Settings, name: str) -> int:
     Raises CannotServe.
     """
     async with _dsns(settings) as dsns:
-        if name in BY_HAND:
+        if name in NAMES:
             return await _run(name, lambda: _of_account(settings, dsns["account"]))
         if "fund" in dsns:
             return await _run(name, lambda: _of_fund(settings, dsns["fund"]))
-    raise CannotServe(f"no background job {name} can be run manually; available: {', '.join(BY_HAND)}")
+    raise CannotServe(f"no background job {name} can be run manually; available: {', '.join(NAMES)}")
 
 
 @asynccontextmanager
@@ -93,35 +78,11 @@ async def _read(name: str, dsn: str) -> list[Standing]:
 
 @asynccontextmanager
 async def _of_account(settings: Settings, dsn: str) -> AsyncIterator[tuple[Pool, list[Job]]]:
-    pool = await asyncpg.create_pool(dsn, min_size=1, max_size=CONNECTIONS, command_timeout=30)
-    session = Session(dsn, "fundledger jobs")
+    context = await open_context(settings, dsn, await open_books(settings, dsn))
     try:
-        async with pool.acquire() as connection:
-            layout = await read_layout(connection)  # type: ignore[arg-type]
-            keys = await open_keys(connection, settings.data_dir / "keys")  # type: ignore[arg-type]
-        calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
-        books = Books(keys, Directory(keys, shards=layout.shards), layout, calendar, 0)
-        sweeper = Sweeper(pool, books.directory, layout)
-        yield pool, [Expiry(_ByHand(pool, books, session)).job(), sweeper.job()]
+        yield context.pool, jobs_of(context)
     finally:
-        await session.close()
-        await pool.close()
-
-
-class _ByHand:
-    """The part of a worker that hold expiry needs. It posts one command at a time."""
-
-    def __init__(self, pool: Pool, books: Books, session: Session) -> None:
-        self.pool = pool
-        self.directory = books.directory
-        self._books = books
-        self._session = session
-        self._one = asyncio.Lock()
-
-    async def ask(self, shard: int, command: Command) -> Outcome | Fault:
-        del shard
-        async with self._one:
-            return (await post_vouchers(self._session, self._books, [command]))[0]
+        await context.pool.close()
 
 
 @asynccontextmanager
@@ -152,7 +113,7 @@ async def _run(name: str, made: Callable[[], AbstractAsyncContextManager[tuple[P
     try:
         async with made() as (pool, jobs):
             found = next((one for one in jobs if one.name == name), None)
-            names = ", ".join(sorted({*BY_HAND, *(one.name for one in jobs)}))
+            names = ", ".join(sorted({*NAMES, *(one.name for one in jobs)}))
             outcome = None if found is None else await run_once(pool, found, holder)
     except Exception as error:
         print(f"{name}: failed: {type(error).__name__}: {error}")

@@ -1,7 +1,8 @@
 -- Renew the leases that have not ended, and record the runs under them since the last call. $1 names, $2 fencing
 -- tokens, $3 lease durations (s), $4 successful runs, $5 failed runs, $6 items done, $7 lag (s), $8 seconds since the
 -- last run began, $9 seconds since the last success ended, null without one since, $10 error of the last run, null if
--- it succeeded. Rows: one per renewed lease. Locks: these leases, compatible with standing.sql.
+-- it succeeded. Commits asynchronously: without a renewal that is lost in a crash, the lease only ends earlier. Rows:
+-- one per renewed lease. Locks: these leases, compatible with standing.sql.
 UPDATE daemons.leases l
 SET expires_at = clock_timestamp() + make_interval(secs => b.lease_s),
     runs = l.runs + b.runs + b.failures, failures = l.failures + b.failures, done = l.done + b.done,
@@ -9,7 +10,8 @@ SET expires_at = clock_timestamp() + make_interval(secs => b.lease_s),
     last_started_at = coalesce(clock_timestamp() - make_interval(secs => b.started_s), l.last_started_at),
     last_success_at = coalesce(clock_timestamp() - make_interval(secs => b.success_s), l.last_success_at),
     last_error = CASE WHEN b.runs + b.failures > 0 THEN b.error ELSE l.last_error END
-FROM unnest($1::text[], $2::bigint[], $3::double precision[], $4::bigint[], $5::bigint[], $6::bigint[],
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS soon,
+     unnest($1::text[], $2::bigint[], $3::double precision[], $4::bigint[], $5::bigint[], $6::bigint[],
             $7::double precision[], $8::double precision[], $9::double precision[], $10::text[])
     AS b (name, fence, lease_s, runs, failures, done, lag_s, started_s, success_s, error)
 WHERE l.name = b.name AND l.fence = b.fence AND l.expires_at > clock_timestamp()

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
+from fundledger.jobs.job import Lease
 from fundledger.ledger.model.account import SubAccount
 from fundledger.ledger.store.queries import SQL
 from fundledger.ledger.store.write_cache import WriteCache
@@ -23,7 +24,7 @@ Statement: TypeAlias = "PreparedStatement[asyncpg.Record]"
 Commits: TypeAlias = deque[tuple[str, float]]
 """Kind and duration (s) of each commit: `commit` (a separate statement), `write` (commits as a statement), `flush`."""
 
-_SETTINGS = {
+SETTINGS = {
     # The statements of a lane access rows by key only. Without statistics (a new table) the planner would choose a
     # scan, and the cached plan would keep scanning after the table has grown.
     "plan_cache_mode": "force_generic_plan",
@@ -49,7 +50,7 @@ ROLLBACK = "ROLLBACK AND CHAIN"
 
 async def connect(dsn: str, name: str, command_timeout: float | None = None) -> Connection:
     """Connect. The connection detects within a minute that the database host is gone. Raises what asyncpg raises."""
-    settings = {**_SETTINGS, "application_name": name}
+    settings = {**SETTINGS, "application_name": name}
     connection = await asyncpg.connect(dsn, server_settings=settings, timeout=10, command_timeout=command_timeout)
     _notice_a_dead_peer(connection)
     return connection
@@ -133,6 +134,23 @@ class Session:
         for connection in connections:
             if connection is not None and not connection.is_closed():
                 await connection.close(timeout=5)
+
+
+class FencedSession(Session):
+    """The session of a background job: no transaction commits after the lease has been lost.
+
+    Set `lease` before posting. Batches always lock, because the optimistic path would not check the lease.
+    """
+
+    def __init__(self, dsn: str, name: str) -> None:
+        super().__init__(dsn, name, WriteCache(0))
+        self.lease: Lease
+
+    async def open(self) -> Connection:
+        """Return the locking connection, in a transaction that holds the lease. Raises LeaseLost, asyncpg errors."""
+        connection = await super().open()
+        await self.lease.hold(connection)
+        return connection
 
 
 def _notice_a_dead_peer(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from fundledger.ledger.model.batch import Batch
 from fundledger.ledger.store.directory import AccountTampered, Directory, Reader, account_message, account_verifies
 from fundledger.ledger.store.queries import SQL
 from fundledger.security import canonical
-from fundledger.security.keys import Keys
+from fundledger.security.keys import KeyFault, Keys
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ async def follow(reader: Reader, directory: Directory, known: dict[int, int], ro
         known[route.account_number] = route.epoch
         try:
             account = (await directory.by_number(reader, [route.account_number])).get(route.account_number)
-        except AccountTampered as error:
+        except (AccountTampered, KeyFault) as error:
             # Skipping it is safe: postings to the account are refused.
             extra = {"event": "integrity_finding"}
             _log.critical("a slot map entry is not applied: %s", error, extra=extra)

@@ -1,0 +1,57 @@
+"""Leases of background jobs: taken, expired, and held by an owner whose pool is late."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+
+from fundledger.jobs.job import SQL, Lease
+from fundledger.jobs.runner import JobRunner
+
+Pool = asyncpg.Pool
+
+
+async def take_lease(pool: Pool, name: str, holder: str = "test", lease_s: float = 600.0) -> Lease:
+    """Take the lease of a job that no process has. This process never considers it ended."""
+    await pool.execute(SQL["know"], [name], [60.0])
+    ((_, fence),) = await pool.fetch(SQL["take"], [name], [lease_s], holder)
+    return Lease(name, fence, math.inf)
+
+
+async def expire_leases(pool: Pool) -> None:
+    await pool.execute("UPDATE daemons.leases SET expires_at = clock_timestamp()")
+
+
+@contextlib.asynccontextmanager
+async def running(*runners: JobRunner) -> AsyncIterator[list["asyncio.Task[None]"]]:
+    tasks = [asyncio.create_task(runner.run()) for runner in runners]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Late:
+    """A pool that executes one statement and returns its result only after `let_go`."""
+
+    def __init__(self, pool: Pool, statement: str, after: Callable[[], bool] = lambda: True) -> None:
+        self._pool = pool
+        self._statement = statement
+        self._after = after
+        self.executed = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    async def fetch(self, statement: str, *arguments: object) -> Any:
+        rows = await self._pool.fetch(statement, *arguments)
+        if statement == self._statement and self._after():
+            self.executed.set()
+            await self.let_go.wait()
+        return rows
