@@ -68,6 +68,7 @@ class Rebalancer:
         self._acts = acts
         self._session = FencedSession(dsn, f"fundledger hot {books.ordinal}")
         self._temperatures: dict[int, Temperature] | None = None
+        self._unbalanced: set[int] = set()
         self.counted = Counted()
 
     def job(self) -> Job:
@@ -96,6 +97,7 @@ class Rebalancer:
     def stop(self) -> None:
         """Drop the connections, and the heat, which the next lease owner changes."""
         self._temperatures = None
+        self._unbalanced.clear()
         self.counted.heat = {}
         self._session.drop()
 
@@ -105,7 +107,7 @@ class Rebalancer:
         reports = [msgspec.json.decode(row["hottest"], type=Report) for row in told]
         signals = merge(reports)
         wanted = min(SLOTS_MAX, max(1, len(told)))
-        for number in signals.keys() | temperatures.keys():
+        for number in signals.keys() | temperatures.keys() | self._unbalanced:
             signal = signals.get(number, Signal())
             before = temperatures.get(number, COLD)
             after = step(before, signal, at, self._thresholds)
@@ -127,7 +129,10 @@ class Rebalancer:
     async def _act(
         self, number: int, before: Temperature, after: Temperature, signal: Signal, have: int, wanted: int
     ) -> bool:
-        """Split, merge or rebalance an account as its heat requires. Return False when a merge failed."""
+        """Split, merge or rebalance an account as its heat requires. Return False when that failed."""
+        changed: bool | None = False
+        unbalanced = signal.widened > 0 or number in self._unbalanced
+        self._unbalanced.discard(number)
         if after.heat is Heat.HOT and have < wanted:
             reason = f"hot: utilisation {signal.utilisation:.2f}, {signal.share:.0%} of the arrivals"
             changed = await self._post(number, wanted, reason)
@@ -136,11 +141,13 @@ class Rebalancer:
             reason = f"cold: utilisation below {self._thresholds.demote} for {self._thresholds.demote_s:.0f} s"
             changed = await self._post(number, 1, reason)
             self.counted.merges += bool(changed)
-            return changed is not None
-        elif signal.widened and have > 1:
+        elif unbalanced and have > 1:
             changed = await self._post(number, 0, "")
             self.counted.rebalances += bool(changed)
-        return True
+            if changed is None:
+                # No other report says so: each covers one second.
+                self._unbalanced.add(number)
+        return changed is not None
 
     async def _changed(self, number: int, before: Temperature, after: Temperature) -> None:
         self.counted.transitions += 1
@@ -185,7 +192,8 @@ class Rebalancer:
     async def _ask(self, account: Account, command: Command) -> bool | None:
         outcome = (await post_vouchers(self._session, self._books, [command]))[0]
         if not isinstance(outcome, Outcome) or outcome.refusal is not None:
-            extra: dict[str, object] = {"event": "account_resplit_failed", "account": account.id}
+            once = f"resplit {account.id} {outcome}"
+            extra: dict[str, object] = {"event": "account_resplit_failed", "account": account.id, "once": once}
             _log.warning("splitting, merging or rebalancing an account failed: %s", outcome, extra=extra)
             return None
         if outcome.replay:

@@ -72,6 +72,13 @@ async def slots(ledger: Ledger, account: Account) -> list[int]:
     return [row["status"] for row in rows]
 
 
+async def posted_by_slot(ledger: Ledger, account: Account) -> list[int]:
+    rows = await ledger.connection.fetch(
+        "SELECT posted FROM ledger.sub_accounts WHERE account_number = $1 ORDER BY slot", account.number
+    )
+    return [row["posted"] for row in rows]
+
+
 async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_seconds(
     ledger: Ledger, crew: Workers
 ) -> None:
@@ -143,10 +150,7 @@ async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew
     assert posted(await crew.ledgers[1].post_one(transfer(mine, bank, 10)))
     await crew.second()
     await crew.second()
-    rows = await ledger.connection.fetch(
-        "SELECT posted FROM ledger.sub_accounts WHERE account_number = $1 ORDER BY slot", merchant.number
-    )
-    assert [row["posted"] for row in rows] == [45, 45]
+    assert await posted_by_slot(ledger, merchant) == [45, 45]
     assert crew.rebalancers[0].counted.rebalances == 1
     await ledger.prove()
 
@@ -186,6 +190,43 @@ async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: Workers) -> N
         await crew.second(transfer(bank, merchant, 1))
     assert await slots(ledger, merchant) == [Status.FROZEN_ALL]
     assert code(await ledger.post_one(transfer(bank, merchant, 1))) == "account-frozen"
+
+
+async def test_a_split_that_fails_is_not_recorded_as_done_and_is_retried(ledger: Ledger, crew: Workers) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
+    await ledger.freeze(merchant)
+    for _ in range(6):
+        await crew.second(transfer(bank, merchant, 1))
+    counted = crew.rebalancers[0].counted
+    assert (await ledger.view(merchant)).heat == "warming"
+    assert (counted.splits, counted.transitions, counted.heat) == (0, 1, {"warming": 1})
+    await ledger.freeze(merchant, Status.OPEN)
+    await crew.second(transfer(bank, merchant, 1))
+    assert (await ledger.view(merchant)).heat == "hot"
+    assert await slots(ledger, merchant) == [Status.OPEN] * 2
+    assert counted.splits == 1
+    await ledger.prove()
+
+
+async def test_a_rebalance_that_fails_is_retried(ledger: Ledger, crew: Workers) -> None:
+    bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=100)
+    for _ in range(5):
+        await crew.second(transfer(bank, merchant, 1))
+    mine = crew.ledgers[1].directory.get("m")
+    assert mine is not None
+    assert posted(await crew.ledgers[1].post_one(transfer(mine, bank, 10)))
+    # On a session that no follower reads: a freeze widens its batch, too.
+    operator = await ledger.worker(2)
+    await operator.freeze(merchant)
+    for _ in range(2):
+        await crew.second(transfer(bank, merchant, 1))
+    counted = crew.rebalancers[0].counted
+    assert counted.rebalances == 0
+    await operator.freeze(merchant, Status.OPEN)
+    await crew.second(transfer(bank, merchant, 1))
+    assert await posted_by_slot(ledger, merchant) == [45, 45]
+    assert counted.rebalances == 1
+    await ledger.prove()
 
 
 async def test_one_worker_does_not_split(ledger: Ledger, pool: Pool) -> None:
