@@ -10,9 +10,8 @@ import msgspec
 from fundledger.database.statements import load
 
 SQL: Final = load("fundledger.jobs")
+LEASE_S: Final = 5.0
 ALARM_AFTER_S: Final = 60.0
-RENEWALS: Final = 4
-"""Renewals of a lease within its duration."""
 
 
 class LeaseLost(Exception):
@@ -70,6 +69,6 @@ class Job(msgspec.Struct, frozen=True):
     name: str
     run: Callable[[Lease], Awaitable[Ran]]
     every_s: float
-    lease_s: float = 5.0
+    lease_s: float = LEASE_S
     alarm_after_s: float = ALARM_AFTER_S
     ended: Callable[[], None] | None = None

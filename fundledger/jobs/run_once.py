@@ -5,9 +5,8 @@ import asyncio
 import asyncpg
 import msgspec
 
-from fundledger.jobs.job import RENEWALS, SQL, Job, Lease, Ran
-from fundledger.jobs.tally import Tally
-from fundledger.jobs.watch import standings
+from fundledger.jobs.job import LEASE_S, Job, Lease, LeaseLost, Ran
+from fundledger.jobs.runner import JobRunner
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -19,51 +18,35 @@ class Taken(msgspec.Struct, frozen=True):
 async def run_once(pool: "asyncpg.Pool[asyncpg.Record]", job: Job, holder: str) -> Ran | Taken:
     """Take the lease, run the job once, release the lease. Raises LeaseLost, and what the run and asyncpg raise.
 
-    May be repeated. Cancelling releases the lease.
+    May be repeated. Cancelling releases the lease. A short lease is extended: losing it would fail the run.
     """
-    await pool.execute(SQL["know"], [job.name], [job.alarm_after_s])
-    asked_at = asyncio.get_running_loop().time()
-    rows = await pool.fetch(SQL["take"], [job.name], [job.lease_s], holder)
-    if not rows:
-        found = [one for one in standings(await pool.fetch(SQL["look"])) if one.name == job.name]
-        return Taken(found[0].holder)
-    lease, tally = Lease(job.name, rows[0]["fence"], asked_at + job.lease_s), Tally(job.name)
-    tally.started()
-    work = asyncio.ensure_future(job.run(lease))
-    renewing = asyncio.create_task(_renew(pool, job, lease, work))
-    try:
-        ran = await work
-    except BaseException as error:
-        tally.failed(error)
-        raise
-    else:
-        tally.ran(ran)
-        return ran
-    finally:
-        renewing.cancel()
-        if job.ended is not None:
-            job.ended()
-        row, _ = tally.row()
-        columns = [[value] for value in msgspec.structs.astuple(row)]
-        await pool.fetch(SQL["beat"], [job.name], [lease.fence], [job.lease_s], *columns)
-        await pool.execute(SQL["give_back"], [job.name], [lease.fence])
+    first: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
 
-
-async def _renew(pool: "asyncpg.Pool[asyncpg.Record]", job: Job, lease: Lease, work: "asyncio.Future[Ran]") -> None:
-    nothing = [[value] for value in msgspec.structs.astuple(Tally(job.name).row()[0])]
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(job.lease_s / RENEWALS)
-        asked_at = loop.time()
+    async def run(lease: Lease) -> Ran:
+        if first.done():
+            await asyncio.Event().wait()
         try:
-            async with asyncio.timeout_at(lease.until):
-                stands = await pool.fetch(SQL["beat"], [job.name], [lease.fence], [job.lease_s], *nothing)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            if asked_at < lease.until:
-                continue
-            stands = []
-        if not stands:
-            lease.lost = True
-            work.cancel()
-            return
-        lease.until = asked_at + job.lease_s
+            ran = await job.run(lease)
+        except asyncio.CancelledError:
+            if not first.cancelled():
+                first.set_exception(LeaseLost(f"{job.name}: the lease has ended"))
+            raise
+        except Exception as error:
+            first.set_exception(error)
+            raise
+        first.set_result(ran)
+        return ran
+
+    lease_s = max(job.lease_s, LEASE_S)
+    runner = JobRunner(pool, [msgspec.structs.replace(job, run=run, lease_s=lease_s)], holder, retires=False)
+    await runner.beat()
+    if not runner.holds():
+        return Taken(next(one.holder for one in runner.watch.now() if one.name == job.name))
+    running = asyncio.create_task(runner.run())
+    try:
+        # A task that is cancelled before it has begun would not release the lease.
+        await asyncio.sleep(0)
+        return await first
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -17,11 +17,13 @@ from typing import Any, Final
 
 import asyncpg
 
-from fundledger.jobs.job import RENEWALS, SQL, Job, Lease, LeaseLost
+from fundledger.jobs.job import SQL, Job, Lease, LeaseLost
 from fundledger.jobs.tally import Tally
 from fundledger.jobs.watch import Counted, Watch
 
 BEAT_S: Final = 1.0
+RENEWALS: Final = 4
+"""Beats within the duration of the shortest lease, if that is short."""
 BEAT_MAX_S: Final = 2.0
 """Timeout of a beat. After it the database counts as unavailable."""
 BACK_OFF_MAX_S: Final = 5.0
@@ -67,26 +69,26 @@ class JobRunner:
         beat_s = min([BEAT_S, *(job.lease_s / RENEWALS for job in self._jobs.values())])
         try:
             while True:
-                await self._whole_beat()
+                pause_s = beat_s if await self._whole_beat() else BEAT_S
                 self.watch.tell()
-                await asyncio.sleep(beat_s * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the beats of processes
+                await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the beats of processes
         finally:
             await self._end()
 
-    async def _whole_beat(self) -> None:
-        """Beat, and log a failure. Cancelling takes effect after the beat, within BEAT_MAX_S.
+    async def _whole_beat(self) -> bool:
+        """Beat, log a failure, and return whether the beat succeeded.
 
-        An interrupted beat may have recorded runs, which the last beat would record again. It may also have taken a
-        lease that would not be released.
+        Cancelling takes effect after the beat, within BEAT_MAX_S. An interrupted beat may have recorded runs, which the
+        last beat would record again. It may also have taken a lease that would not be released.
         """
         beat = asyncio.get_running_loop().create_task(self._try_to_beat())
         try:
-            await asyncio.shield(beat)
+            return await asyncio.shield(beat)
         except asyncio.CancelledError:
             await asyncio.wait([beat])
             raise
 
-    async def _try_to_beat(self) -> None:
+    async def _try_to_beat(self) -> bool:
         try:
             async with asyncio.timeout(BEAT_MAX_S):
                 await self.beat()
@@ -98,6 +100,9 @@ class JobRunner:
             )
         except Exception:
             _log.exception("renewing the leases of background jobs failed", extra={"event": "lease_renewal_failed"})
+        else:
+            return True
+        return False
 
     async def beat(self) -> None:
         """Renew leases, record runs, take free leases, read the status of all jobs. Raises what asyncpg raises; a lease

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fundledger.app.host.processes.group import DIED, UNRESPONSIVE, Job, ProcessGroup, _answers
+from fundledger.app.host.processes.group import DIED, UNRESPONSIVE, ProcessGroup, ProcessSpec, _answers
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
@@ -30,7 +30,7 @@ class Watched(ProcessGroup):
             self.place(ordinal).unlink(missing_ok=True)
             return str(self.place(ordinal)).encode()
 
-        job = Job(
+        spec = ProcessSpec(
             "crewman",
             "tests.support.crewman",
             self.place,
@@ -40,7 +40,7 @@ class Watched(ProcessGroup):
             unresponsive_s,
             lambda ordinal, reason: self.replaced.append((ordinal, reason)),
         )
-        super().__init__(job, size)
+        super().__init__(spec, size)
 
     def place(self, ordinal: int) -> Path:
         return self.folder / f"{ordinal}.sock"
@@ -180,7 +180,7 @@ async def test_no_process_is_left_after_a_stop_during_the_start(kept: Kept) -> N
 
 
 async def test_an_empty_process_group_serves_and_ends_immediately() -> None:
-    crew = ProcessGroup(Job("nobody", "this", lambda _: Path("/nowhere")), 0)
+    crew = ProcessGroup(ProcessSpec("nobody", "this", lambda _: Path("/nowhere")), 0)
     crew.start()
     assert await crew.serves(60)
     await crew.stop(60)

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fundledger.hotspot.buffer_drainer import LEASE_S, BufferDrainer
-from fundledger.jobs.job import RENEWALS
-from fundledger.jobs.runner import JobRunner
+from fundledger.jobs.runner import RENEWALS, JobRunner
 from tests.support.leases import Pool, running, take_lease
 from tests.support.ledger import Ledger, transfer
 from tests.support.waiting import eventually

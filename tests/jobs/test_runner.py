@@ -276,11 +276,42 @@ async def test_a_job_that_is_not_wanted_any_more_is_not_reported_as_missing(pool
 
 async def test_an_operator_runs_a_job_once_unless_another_process_holds_its_lease(pool: Pool) -> None:
     work = Work()
-    assert await run_once(pool, job(work), "operator") == Ran(2, 1.5)
+    assert await run_once(pool, job(work, lease_s=600), "operator") == Ran(2, 1.5)
     assert (await row(pool)).holder is None
     await take_lease(pool, "work", "somebody")
-    assert await run_once(pool, job(work), "operator") == Taken("somebody")
+    assert await run_once(pool, job(work, lease_s=600), "operator") == Taken("somebody")
     assert work.runs == 1
+
+
+async def test_an_operators_run_that_fails_is_recorded_and_raised(pool: Pool) -> None:
+    work = Work()
+    work.fails = True
+    with pytest.raises(ValueError, match="no luck"):
+        await run_once(pool, job(work, lease_s=600), "operator")
+    one = await row(pool)
+    assert (one.holder, one.failures, one.last_error) == (None, 1, "ValueError: no luck")
+
+
+async def test_an_operators_run_ends_with_its_lease(pool: Pool) -> None:
+    work = Work()
+    work.go_on.clear()
+    running_once = asyncio.create_task(run_once(pool, job(work, lease_s=600), "operator"))
+    await eventually(lambda: work.running, "it runs, for long")
+    await expire_leases(pool)
+    with pytest.raises(LeaseLost):
+        await running_once
+    assert (work.running, work.runs) == (0, 0)
+
+
+async def test_an_operators_run_that_is_cancelled_releases_its_lease(pool: Pool) -> None:
+    work = Work()
+    work.go_on.clear()
+    running_once = asyncio.create_task(run_once(pool, job(work, lease_s=600), "operator"))
+    await eventually(lambda: work.running, "it runs, for long")
+    running_once.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running_once
+    assert (work.running, (await row(pool)).holder) == (0, None)
 
 
 async def _writes(pool: Pool, lease: Lease) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from fundledger.ledger.store.session import _SETTINGS
+from fundledger.ledger.store.session import SETTINGS
 
 
 async def plan_of(
@@ -17,7 +17,7 @@ async def plan_of(
     `like_a_lane`: with the settings of a posting session; otherwise with those of the server.
     """
     async with connection.transaction():
-        for name, value in _SETTINGS.items() if like_a_lane else ():
+        for name, value in SETTINGS.items() if like_a_lane else ():
             await connection.execute(f"SET LOCAL {name} = '{value}'")
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         parameters = len((await connection.prepare(statement)).get_parameters())

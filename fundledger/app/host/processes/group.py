@@ -42,7 +42,7 @@ def uncounted(ordinal: int, reason: str) -> None:
     del ordinal, reason
 
 
-class Job(NamedTuple):
+class ProcessSpec(NamedTuple):
     """Specification of the processes of a group. `name` is used in the log.
 
     `line(ordinal)` is written to the standard input of a process, which stays open while the supervisor lives: its end
@@ -66,8 +66,8 @@ class Job(NamedTuple):
 class ProcessGroup:
     """A group of `size` processes, numbered from 0, from `start` to `stop`. Their failures raise no exception here."""
 
-    def __init__(self, job: Job, size: int) -> None:
-        self._job = job
+    def __init__(self, spec: ProcessSpec, size: int) -> None:
+        self._spec = spec
         self._size = size
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._serves = [asyncio.Event() for _ in range(size)]
@@ -110,7 +110,7 @@ class ProcessGroup:
             return
         _, late = await asyncio.wait(self._restarters, timeout=within_s)
         if late:
-            _log.error("a %s did not drain in time and is killed", self._job.name, extra={"event": "drain_timed_out"})
+            _log.error("a %s did not drain in time and is killed", self._spec.name, extra={"event": "drain_timed_out"})
             for process in self._processes.values():
                 _signal(process, signal.SIGKILL)
             await asyncio.wait(late, timeout=KILLED_S)
@@ -131,11 +131,11 @@ class ProcessGroup:
                 return
             if ordinal in self._unresponsive:
                 self._unresponsive.discard(ordinal)
-                self._job.replaced(ordinal, UNRESPONSIVE)
+                self._spec.replaced(ordinal, UNRESPONSIVE)
             else:
                 extra = {"event": "worker_died", "worker": ordinal, "code": code}
-                _log.error("a %s died and is restarted", self._job.name, extra=extra)
-                self._job.replaced(ordinal, DIED)
+                _log.error("a %s died and is restarted", self._spec.name, extra=extra)
+                self._spec.replaced(ordinal, DIED)
             if loop.time() - started > YOUNG_S:
                 pause, self._died_young[ordinal] = 0.0, 0
             else:
@@ -146,32 +146,32 @@ class ProcessGroup:
 
     async def _run(self, ordinal: int) -> int:
         """Run one process until it ends. Raises OSError if it cannot be started."""
-        job = self._job
+        spec = self._spec
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            job.module,
-            *job.arguments,
-            stdin=subprocess.PIPE if job.line else subprocess.DEVNULL,
+            spec.module,
+            *spec.arguments,
+            stdin=subprocess.PIPE if spec.line else subprocess.DEVNULL,
             start_new_session=True,
             env=environment(),
-            preexec_fn=None if job.line else end_with_parent(signal.SIGTERM),
+            preexec_fn=None if spec.line else end_with_parent(signal.SIGTERM),
         )
         self._processes[ordinal] = process
         if self._stopping.is_set():
             _signal(process, signal.SIGTERM)
-        if job.line is not None:
+        if spec.line is not None:
             assert process.stdin is not None
-            process.stdin.write(job.line(ordinal) + b"\n")
+            process.stdin.write(spec.line(ordinal) + b"\n")
         watch = asyncio.create_task(self._watch(ordinal, process))
         try:
             return await process.wait()
         finally:
             watch.cancel()
-            job.ended(ordinal)
+            spec.ended(ordinal)
 
     async def _until_it_serves(self, ordinal: int) -> None:
-        place = self._job.place(ordinal)
+        place = self._spec.place(ordinal)
         while True:
             try:
                 if isinstance(place, Path):
@@ -188,7 +188,7 @@ class ProcessGroup:
     async def _watch(self, ordinal: int, process: asyncio.subprocess.Process) -> None:
         """Kill a process that has served and does not answer any more. Never during start or stop of the group."""
         await self._until_it_serves(ordinal)
-        place, within_s = self._job.place(ordinal), self._job.unresponsive_s
+        place, within_s = self._spec.place(ordinal), self._spec.unresponsive_s
         if within_s is None or not isinstance(place, Path):
             return
         last_s = min(LAST_TRY_S, within_s / 5)
@@ -199,7 +199,7 @@ class ProcessGroup:
                 return
             if not answers:
                 extra = {"event": "worker_unresponsive", "worker": ordinal, "pid": process.pid, "seconds": within_s}
-                _log.error("a %s does not answer and is replaced", self._job.name, extra=extra)
+                _log.error("a %s does not answer and is replaced", self._spec.name, extra=extra)
                 self._unresponsive.add(ordinal)
                 _signal(process, signal.SIGKILL)
                 return

@@ -12,7 +12,7 @@ from fundledger.app.fund.config import FundProcessConfig
 from fundledger.app.fund.exposition import render as render_fund
 from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.host.postgres.databases import Dsns
-from fundledger.app.host.processes.group import Job, ProcessGroup
+from fundledger.app.host.processes.group import ProcessGroup, ProcessSpec
 from fundledger.app.host.processes.scrape import ACCOUNT, Scraper, Source
 from fundledger.app.http.sockets import METRICS, daemons_socket, fund_socket, fund_supervisor_socket, worker_socket
 from fundledger.security.tokens import read_token
@@ -62,7 +62,7 @@ class AccountCrew:
             )
             return msgspec.json.encode(config)
 
-        job = Job(
+        spec = ProcessSpec(
             "worker",
             "fundledger.app.account.server",
             lambda ordinal: worker_socket(known.run_dir, ordinal),
@@ -72,7 +72,7 @@ class AccountCrew:
             unresponsive_s=known.settings.unresponsive_s,
             replaced=lambda _, reason: self.scraper.replaced(WORKER, reason),
         )
-        self._group = ProcessGroup(job, workers)
+        self._group = ProcessGroup(spec, workers)
 
     async def start(self) -> bool:
         """Start the workers. Return whether all serve. Raises OSError."""
@@ -98,7 +98,7 @@ class FundCrew:
         source = Source[FundSnapshot](_nothing, self._socket, fund_supervisor_socket, {METRICS: render_fund})
         self.scraper = Scraper(known.run_dir, settings.fund_workers + settings.daemons, source, (FUND_WORKER, DAEMONS))
         self._workers = ProcessGroup(
-            Job(
+            ProcessSpec(
                 "fund worker",
                 "fundledger.app.fund.server",
                 lambda ordinal: fund_socket(known.run_dir, ordinal),
@@ -111,7 +111,7 @@ class FundCrew:
             settings.fund_workers,
         )
         self._daemons = ProcessGroup(
-            Job(
+            ProcessSpec(
                 "background-job process",
                 "fundledger.app.fund.jobs",
                 lambda ordinal: daemons_socket(known.run_dir, ordinal),
@@ -125,7 +125,7 @@ class FundCrew:
         )
         folder = str(settings.data_dir / "simulator")
         self._simulator = ProcessGroup(
-            Job(
+            ProcessSpec(
                 "simulator",
                 "fundledger.fund.channels.simulator",
                 lambda _: (settings.host, settings.simulator_port),
