@@ -1,24 +1,19 @@
 """CLI commands `fundledger hot list`, `split` and `merge`: hot accounts, with or without a running service."""
 
 import json
-from datetime import time
-from zoneinfo import ZoneInfo
 
 import asyncpg
 
+from fundledger.app.account.jobs import open_books
 from fundledger.app.host.postgres.databases import database
 from fundledger.app.host.preflight import CannotServe
 from fundledger.database.migrations import SchemaFault
 from fundledger.faults import Fault
 from fundledger.hotspot.rebalancer import SQL
-from fundledger.ledger.context import Books
 from fundledger.ledger.model.batch import Outcome, Resplit
-from fundledger.ledger.model.clock import AccountingCalendar
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.rules.slots import SLOTS_MAX
-from fundledger.ledger.store.directory import AccountTampered, Directory
-from fundledger.ledger.store.keys import open_keys
-from fundledger.ledger.store.migrate import read_layout
+from fundledger.ledger.store.directory import AccountTampered
 from fundledger.ledger.store.session import Session
 from fundledger.security.keys import KeyFault
 from fundledger.settings import Settings
@@ -67,18 +62,15 @@ async def run_resplit(settings: Settings, account_id: str, slots: int, reason: s
 
 
 async def _resplit(dsn: str, settings: Settings, account_id: str, slots: int, reason: str) -> Outcome | Fault:
+    books = await open_books(settings, dsn)
     connection = await _connect(dsn)
-    keys = await open_keys(connection, settings.data_dir / "keys")
-    directory = Directory(keys)
     session = Session(dsn, "fundledger hot")
     try:
-        account = (await directory.resolve(connection, [account_id])).get(account_id)
+        account = (await books.directory.resolve(connection, [account_id])).get(account_id)
         if account is None:
             raise CannotServe(f"there is no account {account_id}")
         if account.type.platform:
             raise CannotServe(f"{account_id} is a platform account: its slots are fixed when the ledger is initialised")
-        calendar = AccountingCalendar(ZoneInfo(settings.accounting_timezone), settings.accounting_cut or time(0))
-        books = Books(keys, directory, await read_layout(connection), calendar, 0)
         return (await post_vouchers(session, books, [Resplit(account, slots, reason, "operator")]))[0]
     finally:
         await session.close()
