@@ -341,8 +341,8 @@ def comparable(output: str) -> list[str]:
 
 @pytest.fixture
 async def newcomer() -> AsyncIterator[RunningService]:
-    """Start services that have not received a request."""
-    async with RunningService(fund=True) as platform:
+    """Start services that have not received a request. They answer when an outcome is known, however busy they are."""
+    async with RunningService(fund=True, env={"FUNDLEDGER_FUND_WAIT_MS": "60000"}) as platform:
         yield platform
 
 
