@@ -16,14 +16,14 @@ from fundledger.jobs.job import SQL, Job, Lease, LeaseLost, Ran
 from fundledger.jobs.run_once import Taken, run_once
 from fundledger.jobs.runner import JobRunner
 from fundledger.jobs.watch import standings
-from tests.support.leases import Late, Pool, expire_leases, running, take_lease
+from tests.support.leases import Late, Pool, expire_leases, running, take_lease, writes
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
 async def pool(fund_database: str) -> AsyncIterator[Pool]:
     async with asyncpg.create_pool(fund_database, min_size=1, max_size=8) as pool:
-        await pool.execute("CREATE TABLE public.written (fence bigint, at timestamptz DEFAULT clock_timestamp())")
+        await pool.execute("CREATE TABLE public.written (fence bigint)")
         yield pool
 
 
@@ -144,7 +144,7 @@ async def test_a_holder_that_was_paused_past_its_lease_cannot_write(pool: Pool) 
     paused = await take_lease(pool, "work", "paused")
     await expire_leases(pool)
     assert (await take_lease(pool, "work", "next")).fence == paused.fence + 1
-    assert await _writes(pool, paused) is False
+    assert await writes(pool, paused) is False
     assert await pool.fetchval("SELECT count(*) FROM public.written") == 0
 
 
@@ -156,7 +156,7 @@ async def test_without_the_fence_it_could(pool: Pool, monkeypatch: pytest.Monkey
     paused = await take_lease(pool, "work", "paused")
     await expire_leases(pool)
     await take_lease(pool, "work", "next")
-    assert await _writes(pool, paused) is True
+    assert await writes(pool, paused) is True
 
 
 async def test_no_process_takes_a_lease_while_its_holder_commits(pool: Pool) -> None:
@@ -312,13 +312,3 @@ async def test_an_operators_run_that_is_cancelled_releases_its_lease(pool: Pool)
     with pytest.raises(asyncio.CancelledError):
         await running_once
     assert (work.running, (await row(pool)).holder) == (0, None)
-
-
-async def _writes(pool: Pool, lease: Lease) -> bool:
-    try:
-        async with pool.acquire() as connection, connection.transaction():
-            await lease.hold(connection)
-            await connection.execute("INSERT INTO public.written (fence) VALUES ($1)", lease.fence)
-    except LeaseLost:
-        return False
-    return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from fundledger.jobs.job import SQL, Lease
+from fundledger.jobs.job import SQL, Lease, LeaseLost
 from fundledger.jobs.runner import JobRunner
 
 Pool = asyncpg.Pool
@@ -23,6 +23,17 @@ async def take_lease(pool: Pool, name: str, holder: str = "test", lease_s: float
 
 async def expire_leases(pool: Pool) -> None:
     await pool.execute("UPDATE daemons.leases SET expires_at = clock_timestamp()")
+
+
+async def writes(pool: Pool, lease: Lease) -> bool:
+    """Insert into `public.written` under the lease. Return False if it was lost."""
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            await lease.hold(connection)
+            await connection.execute("INSERT INTO public.written (fence) VALUES ($1)", lease.fence)
+    except LeaseLost:
+        return False
+    return True
 
 
 @contextlib.asynccontextmanager
