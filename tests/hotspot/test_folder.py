@@ -1,12 +1,16 @@
 """The buffer drainer: one of several drains, another takes over, and a full buffer accepts no more credits."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import msgspec
 import pytest
 
 from fundledger.hotspot.buffer_drainer import LEASE_S, BufferDrainer
 from fundledger.jobs.runner import RENEWALS, JobRunner
-from tests.support.leases import Pool, running, take_lease
+from fundledger.ledger.store.session import COMMIT, Connection
+from tests.support.leases import Pool, expire_leases, running, take_lease
 from tests.support.ledger import Ledger, transfer
 from tests.support.waiting import eventually
 
@@ -48,6 +52,54 @@ async def test_one_drains_and_another_takes_over_when_it_is_dead(
     async with running(JobRunner(pool, [second.job()], "heir")):
         await eventually(lambda: second.counted.folded, "another drains")
     assert (await ledger.count("buffered_entries"), second.counted.folded) == (0, 1)
+    await ledger.prove()
+
+
+class AtCommit:
+    """A connection that never answers a commit, which it executes or not."""
+
+    def __init__(self, connection: Connection, executes: bool) -> None:
+        self._connection = connection
+        self._executes = executes
+        self.reached = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def execute(self, statement: str, *arguments: object) -> object:
+        if statement != COMMIT or self._executes:
+            done = await self._connection.execute(statement, *arguments)
+        if statement != COMMIT:
+            return done
+        self.reached = True
+        return await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("executes", [False, True], ids=["before the commit", "after the commit"])
+async def test_a_drain_that_loses_its_lease_at_its_commit_posts_each_credit_once(
+    ledger: Ledger, pool: Pool, drainers: list[BufferDrainer], monkeypatch: pytest.MonkeyPatch, executes: bool
+) -> None:
+    """The short lease may be lost on a busy machine, while no other process wants it."""
+    drainer, connect, stalled = drainers[0], drainers[0]._session._connect, list[AtCommit]()
+
+    async def stalling(name: str) -> Any:
+        connection = await connect(name)
+        if stalled:
+            return connection
+        stalled.append(AtCommit(connection, executes))
+        return stalled[0]
+
+    async def is_drained_again() -> bool:
+        fence = await pool.fetchval("SELECT fence FROM daemons.leases WHERE name = 'buffer_folder'")
+        return fence == 2 and await ledger.count("buffered_entries") == 0
+
+    monkeypatch.setattr(drainer._session, "_connect", stalling)
+    await pay(ledger, 1, 2)
+    async with running(JobRunner(pool, [msgspec.structs.replace(drainer.job(), lease_s=600.0)], "busy")):
+        await eventually(lambda: stalled and stalled[0].reached, "it commits")
+        await expire_leases(pool)
+        await eventually(is_drained_again, "it takes its lease again, and drains")
+    assert await ledger.posted((await ledger.open("m")).view.account) == 3
     await ledger.prove()
 
 
