@@ -20,7 +20,7 @@ IN_FLIGHT_S: Final = 60.0
 PROCESSES: Final = {
     "account worker": "fundledger.app.account.server",
     "fund worker": "fundledger.app.fund.server",
-    "daemons": "fundledger.app.fund.jobs",
+    "jobs": "fundledger.app.fund.jobs",
     "simulator": "fundledger.fund.channels.simulator",
     "valkey": "valkey-server",
     "postgres": "/postgres -D",

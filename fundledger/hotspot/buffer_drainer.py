@@ -24,7 +24,7 @@ from fundledger.ledger.store.directory import AccountTampered
 from fundledger.ledger.store.session import FencedSession
 from fundledger.security.keys import KeyFault
 
-BUFFER_FOLDER: Final = "buffer_folder"
+BUFFER_DRAINER: Final = "buffer_folder"
 EVERY_S: Final = 0.1
 LEASE_S: Final = 0.8
 """With a beat of a quarter of it, another process drains within a second after the lease owner has died."""
@@ -86,7 +86,7 @@ class BufferDrainer:
         self.counted = Drained()
 
     def job(self) -> Job:
-        return Job(BUFFER_FOLDER, self.run, EVERY_S, LEASE_S, ALARM_S, self.stop)
+        return Job(BUFFER_DRAINER, self.run, EVERY_S, LEASE_S, ALARM_S, self.stop)
 
     async def run(self, lease: Lease) -> Ran:
         """Drain the backlog. Raises LeaseLost, asyncpg errors. Retrying is always safe."""

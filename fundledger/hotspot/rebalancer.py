@@ -33,7 +33,7 @@ from fundledger.ledger.store.slot_map import read_routes
 from fundledger.security.keys import KeyFault
 
 SQL: Final = load("fundledger.hotspot")
-HOT_KEEPER: Final = "hot_keeper"
+REBALANCER: Final = "hot_keeper"
 EVERY_S = 1.0
 STALE_S = 5.0
 ALARM_S: Final = 30.0
@@ -72,7 +72,7 @@ class Rebalancer:
         self.counted = Counted()
 
     def job(self) -> Job:
-        return Job(HOT_KEEPER, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self.stop)
+        return Job(REBALANCER, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self.stop)
 
     async def run(self, lease: Lease) -> Ran:
         """Set the heat of all accounts, and act. Raises LeaseLost, asyncpg errors. Retrying is always safe."""

@@ -289,7 +289,7 @@ def processes_of(platform: RunningService) -> dict[str, list[int]]:
         "supervisor": [platform.process.pid],
         "account workers": platform.worker_pids(),
         "fund workers": platform.fund_pids(),
-        "daemons": platform.jobs_pids(),
+        "jobs": platform.jobs_pids(),
         "simulator": platform.simulator_pids(),
         "postgres": [platform.postgres_pid()],
         "valkey": [platform.valkey_pid()],

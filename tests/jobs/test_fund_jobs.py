@@ -60,7 +60,7 @@ async def test_a_process_runs_every_background_job_and_releases_its_leases(fund_
 
         await eventually(all_ran, "each has run once")
         assert all(one.holder is not None and one.last_error is None for one in (await rows()).values())
-        counted = (await told(folder / "daemons-0.sock")).jobs
+        counted = (await told(folder / "jobs-0.sock")).jobs
         assert set(counted.overdue) == NAMES
         seqs = await orders(connection, 2)
 

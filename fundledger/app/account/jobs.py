@@ -9,9 +9,9 @@ import msgspec
 
 from fundledger.app.account.expiry import HOLD_EXPIRY, Expiry
 from fundledger.app.account.sweep import MAC_SWEEP, Sweeper
-from fundledger.hotspot.buffer_drainer import BUFFER_FOLDER, BufferDrainer
+from fundledger.hotspot.buffer_drainer import BUFFER_DRAINER, BufferDrainer
 from fundledger.hotspot.detector import Thresholds
-from fundledger.hotspot.rebalancer import HOT_KEEPER, Rebalancer
+from fundledger.hotspot.rebalancer import REBALANCER, Rebalancer
 from fundledger.jobs.job import Job
 from fundledger.ledger.context import Books
 from fundledger.ledger.model.clock import AccountingCalendar
@@ -21,7 +21,7 @@ from fundledger.ledger.store.migrate import read_layout
 from fundledger.ledger.store.session import SETTINGS
 from fundledger.settings import Settings
 
-NAMES: Final = (HOLD_EXPIRY, MAC_SWEEP, HOT_KEEPER, BUFFER_FOLDER)
+NAMES: Final = (HOLD_EXPIRY, MAC_SWEEP, REBALANCER, BUFFER_DRAINER)
 CONNECTIONS: Final = len(NAMES) + 2
 """One for each job, one for the leases, and one for what each worker does beside the jobs: none waits for another."""
 

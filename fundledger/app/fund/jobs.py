@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from fundledger.app.fund.config import FundProcessConfig
 from fundledger.app.http.process import LogOptions, run_process
-from fundledger.app.http.sockets import answer_with, daemons_socket
+from fundledger.app.http.sockets import answer_with, jobs_socket
 from fundledger.app.output.logs import Format, dropped_lines
 from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway, Away
@@ -226,7 +226,7 @@ async def serve(config: FundProcessConfig, stopping: asyncio.Event) -> None:
     async with context_of(config) as context:
         runner = JobRunner(context.pool, jobs_of(context), holder_name(config))
         name = f"{os.getpid()}:{clock.time_ns()}"
-        socket_path = daemons_socket(Path(config.run_dir), config.ordinal)
+        socket_path = jobs_socket(Path(config.run_dir), config.ordinal)
         reporting = await answer_with(socket_path, lambda: Told(name, runner.counted(), dropped_lines()))
         running = loop.create_task(runner.run())
         _log.info("background jobs are ready", extra={"event": "jobs_ready", "worker": config.ordinal})
@@ -238,7 +238,7 @@ async def serve(config: FundProcessConfig, stopping: asyncio.Event) -> None:
 
 def _log_options(config: FundProcessConfig) -> LogOptions:
     chosen = msgspec.json.decode(config.settings, type=Chosen)
-    return LogOptions(f"daemons-{config.ordinal}", chosen.log_level, chosen.log_format)
+    return LogOptions(f"jobs-{config.ordinal}", chosen.log_level, chosen.log_format)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from fundledger.app.host.postgres.roles import service_dsn
 from fundledger.app.host.postgres.server import EmbeddedPostgres, PostgresFault
 from fundledger.app.host.preflight import CannotServe, lock, wait_for_port, write_secret
 from fundledger.app.host.private_files import mend_modes
-from fundledger.app.host.processes.groups import AccountCrew, FundCrew, Known
+from fundledger.app.host.processes.groups import AccountProcesses, FundProcesses, Known
 from fundledger.app.host.socket_folder import run_dir
 from fundledger.app.host.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.app.http.admission.policies import read_policies
@@ -74,8 +74,8 @@ class Supervisor:
         ending.push_async_callback(_cancelled, keeping)
         over = asyncio.create_task(self._until_over(keeping))
         ending.push_async_callback(_cancelled, over)
-        account = AccountCrew(known)
-        fund = None if known.fund_token is None else FundCrew(known, known.fund_token)
+        account = AccountProcesses(known)
+        fund = None if known.fund_token is None else FundProcesses(known, known.fund_token)
         if fund is not None:
             ending.push_async_callback(fund.stop_simulator)
         ending.push_async_callback(account.stop)
@@ -202,7 +202,7 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _running(self, fund: FundCrew | None, fund_serves: bool | None) -> Running:
+    def _running(self, fund: FundProcesses | None, fund_serves: bool | None) -> Running:
         if self._valkey is None:
             limits = "FUNDLEDGER_REDIS_URL"
         elif self._valkey.is_running():

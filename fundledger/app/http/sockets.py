@@ -35,8 +35,8 @@ def supervisor_socket(run_dir: Path) -> Path:
     return run_dir / "metrics.sock"
 
 
-def daemons_socket(run_dir: Path, ordinal: int) -> Path:
-    return run_dir / f"daemons-{ordinal}.sock"
+def jobs_socket(run_dir: Path, ordinal: int) -> Path:
+    return run_dir / f"jobs-{ordinal}.sock"
 
 
 def fund_supervisor_socket(run_dir: Path) -> Path:
@@ -45,7 +45,7 @@ def fund_supervisor_socket(run_dir: Path) -> Path:
 
 def remove_left_over(run_dir: Path) -> None:
     """Remove the sockets of processes that have ended."""
-    for pattern in ("worker-*.sock", "fund-*.sock", "daemons-*.sock"):
+    for pattern in ("worker-*.sock", "fund-*.sock", "jobs-*.sock"):
         for left in run_dir.glob(pattern):
             left.unlink()
 

@@ -14,7 +14,7 @@ from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.host.postgres.databases import Dsns
 from fundledger.app.host.processes.group import ProcessGroup, ProcessSpec
 from fundledger.app.host.processes.scrape import ACCOUNT, Scraper, Source
-from fundledger.app.http.sockets import METRICS, daemons_socket, fund_socket, fund_supervisor_socket, worker_socket
+from fundledger.app.http.sockets import METRICS, fund_socket, fund_supervisor_socket, jobs_socket, worker_socket
 from fundledger.security.tokens import read_token
 from fundledger.settings import Settings, url_of
 
@@ -23,7 +23,7 @@ FUND_TRIES: Final = 3
 """Number of early deaths of a fund process after which the banner is printed without the fund service."""
 WORKER: Final = "worker"
 FUND_WORKER: Final = "fund_worker"
-DAEMONS: Final = "daemons"
+JOBS: Final = "daemons"
 """Names of the kinds of processes in the metric of replacements."""
 END_S: Final = 10.0
 """Time to end, in addition to the time to drain."""
@@ -44,7 +44,7 @@ class Known(NamedTuple):
         return self.settings.model_copy(update={"account_dsn": "", "fund_dsn": ""}).model_dump_json()
 
 
-class AccountCrew:
+class AccountProcesses:
     """The process group of the account service, and its metrics."""
 
     def __init__(self, known: Known) -> None:
@@ -85,7 +85,7 @@ class AccountCrew:
         await self.scraper.close()
 
 
-class FundCrew:
+class FundProcesses:
     """The process groups of the fund service: workers, background jobs, the simulator if no channel is configured."""
 
     def __init__(self, known: Known, token: str) -> None:
@@ -96,7 +96,7 @@ class FundCrew:
         self._known = known
         self._token = token
         source = Source[FundSnapshot](_nothing, self._socket, fund_supervisor_socket, {METRICS: render_fund})
-        self.scraper = Scraper(known.run_dir, settings.fund_workers + settings.daemons, source, (FUND_WORKER, DAEMONS))
+        self.scraper = Scraper(known.run_dir, settings.fund_workers + settings.daemons, source, (FUND_WORKER, JOBS))
         self._workers = ProcessGroup(
             ProcessSpec(
                 "fund worker",
@@ -110,16 +110,16 @@ class FundCrew:
             ),
             settings.fund_workers,
         )
-        self._daemons = ProcessGroup(
+        self._jobs = ProcessGroup(
             ProcessSpec(
                 "background-job process",
                 "fundledger.app.fund.jobs",
-                lambda ordinal: daemons_socket(known.run_dir, ordinal),
+                lambda ordinal: jobs_socket(known.run_dir, ordinal),
                 self._line,
                 arguments=[str(settings.data_dir)],
                 ended=lambda ordinal: self.scraper.ended(settings.fund_workers + ordinal),
                 unresponsive_s=settings.unresponsive_s,
-                replaced=lambda _, reason: self.scraper.replaced(DAEMONS, reason),
+                replaced=lambda _, reason: self.scraper.replaced(JOBS, reason),
             ),
             settings.daemons,
         )
@@ -140,7 +140,7 @@ class FundCrew:
     async def start(self) -> bool:
         """Start all processes. Return whether all serve; failed processes are restarted. Raises OSError."""
         await self.scraper.open()
-        groups = (self._simulator, self._workers, self._daemons)
+        groups = (self._simulator, self._workers, self._jobs)
         for group in groups:
             group.start()
         return all(await asyncio.gather(*(group.serves(START_S, FUND_TRIES) for group in groups)))
@@ -148,7 +148,7 @@ class FundCrew:
     async def stop(self) -> None:
         """Drain and stop the workers and background jobs, which may still send requests to the simulator."""
         within_s = self._drain_s + END_S
-        await asyncio.gather(self._workers.stop(within_s), self._daemons.stop(within_s))
+        await asyncio.gather(self._workers.stop(within_s), self._jobs.stop(within_s))
         await self.scraper.close()
 
     async def stop_simulator(self) -> None:
@@ -156,7 +156,7 @@ class FundCrew:
 
     def _socket(self, run_dir: Path, ordinal: int) -> Path:
         workers = self._known.settings.fund_workers
-        return fund_socket(run_dir, ordinal) if ordinal < workers else daemons_socket(run_dir, ordinal - workers)
+        return fund_socket(run_dir, ordinal) if ordinal < workers else jobs_socket(run_dir, ordinal - workers)
 
     def _line(self, ordinal: int, api_token: str = "") -> bytes:
         known = self._known
