@@ -20,12 +20,12 @@ from benchmarks.figures import Figure, Floor, rate_figure
 from benchmarks.mix import Mix
 from benchmarks.mixed_loop import PATIENCE_S, Answer, MixedRun, mixed_loop
 from benchmarks.open_loop import open_loop, poisson
+from benchmarks.outcomes import outcomes_of
 from benchmarks.overload import NEVER_REACHED, count_mixed, fund
 from benchmarks.plot_lines import lines
 from benchmarks.runs import BenchFault, OpenRun, median_rate
 from benchmarks.service import Service, accepted
 from benchmarks.session import Page, Session
-from benchmarks.tally import tally
 from benchmarks.watch import Watch
 
 WORKERS: Final = 2
@@ -182,7 +182,7 @@ def _drive(session: Session, service: Service, pid: int) -> tuple[MixedRun, Watc
             for act in acts:
                 act.cancel()
         count_mixed(service, run)
-        of = tally(run.answers)
+        of = outcomes_of(run.answers)
         step.result = f"{of.offered} sent, {of.well} admitted, {of.limited_429} limited (429), {of.other} others"
     for act in acts:
         act.join()
@@ -207,9 +207,9 @@ def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, 
         sum(answer.well for answer in meanwhile) / (RATE * (until_ns - gone_ns) / 1e9),
         sum(answer.well for answer in _due(run.answers, again_ns, again_ns + second)),
         sum(answer.status >= 500 for answer in _due(run.answers, gone_ns, ends_ns)),
-        tally(_due(run.answers, gone_ns - 4 * second, gone_ns)).p99_ms,
-        tally(_due(run.answers, gone_ns, gone_ns + second)).p99_ms,
-        tally(_due(run.answers, gone_ns + second, ends_ns if back_ns == gone_ns else back_ns)).p99_ms,
+        outcomes_of(_due(run.answers, gone_ns - 4 * second, gone_ns)).p99_ms,
+        outcomes_of(_due(run.answers, gone_ns, gone_ns + second)).p99_ms,
+        outcomes_of(_due(run.answers, gone_ns + second, ends_ns if back_ns == gone_ns else back_ns)).p99_ms,
     )
 
 
@@ -314,7 +314,7 @@ def _page(run: MixedRun, outages_: Sequence[Outage], at: dict[str, int], watch: 
     by_second: list[list[Answer]] = [[] for _ in range(seconds + 1)]
     for answer in run.answers:
         by_second[min((answer.due_ns - run.began_ns) // 1_000_000_000, seconds)].append(answer)
-    tallies = [tally(of) for of in by_second[:seconds]]
+    each_second = [outcomes_of(of) for of in by_second[:seconds]]
     names = [str(number) for number in range(seconds)]
     events = ", ".join(f"{what} at {(ns - run.began_ns) / 1e9:.1f} s" for what, ns in at.items())
     statuses = Counter(answer.status for answer in run.answers)
@@ -322,7 +322,7 @@ def _page(run: MixedRun, outages_: Sequence[Outage], at: dict[str, int], watch: 
     text = "\n".join(
         [
             f"limits: {run.asked_rate:,.0f} payments/s of one merchant, limited to {RATE}/s + {BURST}; Valkey {events}",
-            "admitted each second: " + " ".join(str(of.well) for of in tallies),
+            "admitted each second: " + " ".join(str(of.well) for of in each_second),
             f"answers: {told}; {run.without_retry_after} refusals without Retry-After",
         ]
     )
@@ -333,8 +333,8 @@ def _page(run: MixedRun, outages_: Sequence[Outage], at: dict[str, int], watch: 
         "statuses": {str(status): count for status, count in statuses.items()},
         "problems": dict(run.problems),
         "without_retry_after": run.without_retry_after,
-        "admitted_each_second": [of.well for of in tallies],
-        "p99_ms_each_second": [of.p99_ms for of in tallies],
+        "admitted_each_second": [of.well for of in each_second],
+        "p99_ms_each_second": [of.p99_ms for of in each_second],
         "outages": [asdict(of) for of in outages_],
         "modes": [[round((ns - run.began_ns) / 1e9, 3), of] for ns, of in watch.samples],
         "no_verdict": run.no_verdict,
@@ -343,11 +343,11 @@ def _page(run: MixedRun, outages_: Sequence[Outage], at: dict[str, int], watch: 
         "admitted": lines(
             f"admitted each second; limit {RATE}; {events}",
             names,
-            {"asked": [of.offered for of in tallies], "admitted": [of.well for of in tallies]},
+            {"asked": [of.offered for of in each_second], "admitted": [of.well for of in each_second]},
             "/s",
         ),
         "admitted-p99": lines(
-            f"p99 of admitted requests; {events}", names, {"p99": [of.p99_ms for of in tallies]}, "ms", log=True
+            f"p99 of admitted requests; {events}", names, {"p99": [of.p99_ms for of in each_second]}, "ms", log=True
         ),
     }
     return Page("limits", text, members, drawings)

@@ -18,12 +18,12 @@ from benchmarks.figures import Figure, Floor
 from benchmarks.mix import CRITICAL, SHARES, Mix
 from benchmarks.mixed_loop import PATIENCE_S, MixedRun, mixed_loop
 from benchmarks.open_loop import poisson
+from benchmarks.outcomes import Outcomes, jain, outcomes_of, served_shares
 from benchmarks.plot_lines import lines
 from benchmarks.report import table
 from benchmarks.runs import BenchFault
 from benchmarks.service import Service, accepted
 from benchmarks.session import Page, Session
-from benchmarks.tally import Tally, jain, served_shares, tally
 from benchmarks.watch import Watch, series
 
 WORKERS: Final = 2
@@ -64,14 +64,14 @@ class Step:
     name: str
     multiple: float
     run: MixedRun
-    classes: dict[str, Tally]
+    classes: dict[str, Outcomes]
     goodput: float
     postings: float
     memory_mb_max: float
     level_max: float | None
     jain: float
     quiet_s: float
-    others: Tally | None = None
+    others: Outcomes | None = None
     shed: dict[str, float] = field(default_factory=dict)
 
     def members(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def count_mixed(service: Service, run: MixedRun) -> MixedRun:
     """Record a run's counts for the proof. Refusals by quota or capacity are not errors of the service."""
     service.acknowledged += run.acknowledged
     service.in_flight_max += run.uncertain
-    service.errors += tally(run.answers).other
+    service.errors += outcomes_of(run.answers).other
     return run
 
 
@@ -192,9 +192,9 @@ def _step(session: Session, service: Service, name: str, multiple: float, peak: 
     ):
         askings, due = mix.requests(round(multiple * 100)), poisson(rate, seed=round(multiple * 100))
         run = count_mixed(service, mixed_loop(service.port, askings, due, seconds, rate=rate))
-        of_all = tally(run.answers)
+        of_all = outcomes_of(run.answers)
         progress.result = f"{of_all.share_well:.1%} well; driver: {run.cpu_share:.0%} of a processor"
-    classes = {kind: tally(answer for answer in run.answers if answer.kind == kind) for kind in SHARES}
+    classes = {kind: outcomes_of(answer for answer in run.answers if answer.kind == kind) for kind in SHARES}
     alike = [number for number, weight in enumerate(weights, 1) if weight == weights[-1]]
     greedy = len(alike) < len(weights)
     last = watch.samples[-1][1] if watch.samples else {}
@@ -210,7 +210,7 @@ def _step(session: Session, service: Service, name: str, multiple: float, peak: 
         watch.greatest(LEVEL),
         jain(served_shares(run.answers, alike)),
         _until_quiet(service),
-        tally(answer for answer in run.answers if answer.merchant != 1) if greedy else None,
+        outcomes_of(answer for answer in run.answers if answer.merchant != 1) if greedy else None,
         {key: value for key, value in last.items() if key.startswith(WATCHED[1])},
     )
 
@@ -339,7 +339,7 @@ def _tables(steps: list[Step]) -> list[str]:
     ]
 
 
-def _cells(of: Tally, seconds: float) -> tuple[str, ...]:
+def _cells(of: Outcomes, seconds: float) -> tuple[str, ...]:
     counts = (str(count) for count in (of.limited_429, of.shed_503, of.gave_up, of.other))
     times = ("-" if ms is None else f"{ms:.1f}" for ms in (of.p50_ms, of.p99_ms))
     return (str(of.offered), f"{of.well / seconds:,.0f}", f"{of.share_well:.1%}", *counts, *times)

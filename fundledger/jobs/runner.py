@@ -18,7 +18,7 @@ from typing import Any, Final
 import asyncpg
 
 from fundledger.jobs.job import SQL, Job, Lease, LeaseLost
-from fundledger.jobs.tally import Tally
+from fundledger.jobs.run_stats import RunStats
 from fundledger.jobs.watch import Counted, Watch
 
 BEAT_S: Final = 1.0
@@ -56,7 +56,7 @@ class JobRunner:
     ) -> None:
         self.pool = pool
         self._jobs = {job.name: job for job in jobs}
-        self._tallies = {name: Tally(name) for name in self._jobs}
+        self._stats = {name: RunStats(name) for name in self._jobs}
         self._holder = holder
         self._retires = retires
         self._held: dict[str, _Held] = {}
@@ -123,14 +123,14 @@ class JobRunner:
         return sorted(self._held)
 
     def counted(self) -> Counted:
-        return self.watch.counted(self._tallies.values())
+        return self.watch.counted(self._stats.values())
 
     async def _renew(self) -> None:
         held = list(self._held.values())
         if not held:
             return
         sent_at = asyncio.get_running_loop().time()
-        rows = [self._tallies[one.job.name].row() for one in held]
+        rows = [self._stats[one.job.name].row() for one in held]
         leases = [one.job.lease_s for one in held]
         fences = [one.lease.fence for one in held]
         names = [one.job.name for one in held]
@@ -138,7 +138,7 @@ class JobRunner:
         renewed = {row["name"] for row in standing}
         for one, (_, counts) in zip(held, rows, strict=True):
             if one.job.name in renewed:
-                self._tallies[one.job.name].written(counts)
+                self._stats[one.job.name].written(counts)
                 self._stands_until(one, sent_at + one.job.lease_s)
             else:
                 self._lose(one, "another process may own it")
@@ -197,12 +197,12 @@ class JobRunner:
 
     async def _work(self, held: _Held) -> None:
         """Run the job repeatedly, until the lease ends."""
-        job, lease, tally = held.job, held.lease, self._tallies[held.job.name]
+        job, lease, stats = held.job, held.lease, self._stats[held.job.name]
         loop = asyncio.get_running_loop()
         in_a_row = 0
         while not lease.lost:
             began = loop.time()
-            tally.started()
+            stats.started()
             try:
                 ran = await job.run(lease)
             except LeaseLost as lost:
@@ -210,7 +210,7 @@ class JobRunner:
                 return
             except Exception as error:
                 in_a_row += 1
-                tally.failed(error)
+                stats.failed(error)
                 extra = {"event": "job_run_failed", "job": job.name}
                 if isinstance(error, AWAY):
                     _log.warning("background job failed: %s", error, extra=extra)
@@ -219,7 +219,7 @@ class JobRunner:
                 pause_s = max(job.every_s, min(BACK_OFF_MAX_S, 0.25 * 2.0**in_a_row))
             else:
                 in_a_row = 0
-                tally.ran(ran)
+                stats.ran(ran)
                 pause_s = 0.0 if ran.more else max(0.0, job.every_s - (loop.time() - began))
             await asyncio.sleep(pause_s)
 
@@ -235,7 +235,7 @@ class JobRunner:
         try:
             async with asyncio.timeout(BEAT_MAX_S):
                 names, fences = [one.job.name for one in held], [one.lease.fence for one in held]
-                rows = [self._tallies[name].row()[0] for name in names]
+                rows = [self._stats[name].row()[0] for name in names]
                 leases = [one.job.lease_s for one in held]
                 await self.pool.fetch(SQL["beat"], names, fences, leases, *_columns(rows))
                 await self.pool.execute(SQL["give_back"], names, fences)

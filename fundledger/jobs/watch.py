@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from fundledger.jobs.job import SQL
-from fundledger.jobs.tally import Tally
+from fundledger.jobs.run_stats import RunStats
 
 TOLD_EVERY_S: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Watch:
                     },
                 )
 
-    def counted(self, tallies: Iterable[Tally]) -> Counted:
+    def counted(self, stats: Iterable[RunStats]) -> Counted:
         """Return the metrics: the status of all jobs, and the runs of this process."""
         counted = Counted()
         for one in self.now():
@@ -107,9 +107,9 @@ class Watch:
             if one.last_success_at is not None:
                 counted.last_success[one.name] = one.last_success_at.timestamp()
             counted.overdue[one.name] = int(one.overdue)
-        for tally in tallies:
-            counted.runs[f"{tally.name} succeeded"] = tally.runs
-            counted.runs[f"{tally.name} failed"] = tally.failures
+        for mine in stats:
+            counted.runs[f"{mine.name} succeeded"] = mine.runs
+            counted.runs[f"{mine.name} failed"] = mine.failures
         return counted
 
 

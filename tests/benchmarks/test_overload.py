@@ -19,9 +19,9 @@ from benchmarks.limits_drill import MODE, recovery_s
 from benchmarks.mix import SHARES, Mix
 from benchmarks.mixed_loop import Answer, MixedRun, mixed_loop
 from benchmarks.open_loop import steady
+from benchmarks.outcomes import jain, outcomes_of, served_shares
 from benchmarks.plot_lines import lines
 from benchmarks.service import accepted
-from benchmarks.tally import jain, served_shares, tally
 from benchmarks.watch import Watch, series
 from tests.benchmarks.tiny import TinyServer
 from tests.support.length import unless_long
@@ -79,7 +79,7 @@ def test_outcomes_are_reported_by_class_and_refusals_by_their_problem() -> None:
 
     with TinyServer(moody) as server:
         run = mixed_loop(server.port, Mix("t", [1.0], 1).requests(1), steady(200), 1.0, rate=200)
-    of = tally(run.answers)
+    of = outcomes_of(run.answers)
     assert of.offered == len(run.answers) == len(server.bodies)
     assert 45 < of.limited_429 < 55 and 45 < of.shed_503 < 55 and 45 < of.other < 55
     assert run.problems == {"429 quota-exceeded": of.limited_429, "503 busy": of.shed_503, "500 busy": of.other}
@@ -96,7 +96,7 @@ def test_clients_that_have_waited_too_long_hang_up_and_what_they_asked_for_is_un
     mix = Mix("t", [1.0], 1, {"payment": 1.0})
     with TinyServer(never) as server:
         run = mixed_loop(server.port, mix.requests(1), steady(50), 0.5, rate=50, connections=8, patience_s=0.3)
-    of = tally(run.answers)
+    of = outcomes_of(run.answers)
     assert (of.well, of.gave_up) == (0, of.offered)
     assert of.offered >= 8
     assert run.uncertain == run.problems["hung up"] >= 8
@@ -106,7 +106,7 @@ def test_clients_that_have_waited_too_long_hang_up_and_what_they_asked_for_is_un
 def test_in_a_closed_loop_each_connection_asks_again_when_it_has_its_answer() -> None:
     with TinyServer(well) as server:
         run = mixed_loop(server.port, Mix("t", [1.0], 1).requests(1), None, 0.3, connections=4)
-    assert tally(run.answers).well == len(run.answers) == len(server.bodies) > 8
+    assert outcomes_of(run.answers).well == len(run.answers) == len(server.bodies) > 8
 
 
 def test_index_of_jain() -> None:
@@ -117,10 +117,10 @@ def test_index_of_jain() -> None:
     assert served_shares(answers, [1, 2, 3]) == [0.5, 1.0]
 
 
-def test_a_tally_of_nothing_has_no_latencies() -> None:
-    assert tally([]).p99_ms is None
-    assert tally([answer(429)]).share_well == 0
-    assert tally([answer(201, ms=3), answer(201, ms=5)]).p50_ms == 3
+def test_outcomes_of_no_requests_have_no_latencies() -> None:
+    assert outcomes_of([]).p99_ms is None
+    assert outcomes_of([answer(429)]).share_well == 0
+    assert outcomes_of([answer(201, ms=3), answer(201, ms=5)]).p50_ms == 3
 
 
 def modes(*values: float) -> list[tuple[int, dict[str, float]]]:

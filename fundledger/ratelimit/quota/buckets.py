@@ -24,15 +24,15 @@ class Buckets:
     A use moves an entry from the old generation to the young one. A full young generation becomes the old one. A
     dropped bucket has no debt and no local quota, so recreating it later changes nothing.
 
-    `tallies` are the admission counters of the matched policies. `clock` returns monotonic seconds. `space` is the key
+    `admitted` are the admission counters of the matched policies. `clock` returns monotonic seconds. `space` is the key
     prefix in the store.
     """
 
     def __init__(
-        self, policies: Policies, tallies: dict[str, list[int]], clock: Callable[[], float], space: str = SPACE
+        self, policies: Policies, admitted: dict[str, list[int]], clock: Callable[[], float], space: str = SPACE
     ) -> None:
         self._policies = policies
-        self._tallies = tallies
+        self._admitted = admitted
         self._clock = clock
         self._space = space
         self._young: dict[str, Bucket] = {}
@@ -64,7 +64,7 @@ class Buckets:
             }
             found = self._policies.matching(api_class, keys)
             chain = MatchedPolicies(
-                [self._bucket(policy, key, workers) for policy, key in found], api_class, self._tallies
+                [self._bucket(policy, key, workers) for policy, key in found], api_class, self._admitted
             )
         self._chains[request] = chain
         return chain

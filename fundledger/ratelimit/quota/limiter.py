@@ -65,8 +65,8 @@ class Limiter:
         self.store = store
         self.policies = policies
         self._workers = store.workers
-        self._tallies: dict[str, list[int]] = {}
-        self._buckets = Buckets(policies, self._tallies, clock, space)
+        self._admitted: dict[str, list[int]] = {}
+        self._buckets = Buckets(policies, self._admitted, clock, space)
         self._dirty: list[Bucket] = []
         self._leases = Leases(counts)
         self._wake = asyncio.Event()
@@ -92,7 +92,7 @@ class Limiter:
             bucket.tokens -= cost
             if bucket.tokens < bucket.low and not bucket.dirty:
                 self._refill(bucket)
-        chain.tally[0] += 1
+        chain.admitted[0] += 1
         self._until_timed -= 1
         if self._until_timed <= 0:
             self._until_timed = SAMPLE
@@ -163,7 +163,7 @@ class Limiter:
                 self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny {source}", 1)
             held += [charge for charge in some if charge[0] not in short]
         if source == "lease":
-            chain.tally[0] += 1
+            chain.admitted[0] += 1
         elif chain.counted:
             self._count(f"{chain.allow_key} {source}", 1)
         self.counts.decision_s["strict"].observe(self._clock() - now)
@@ -197,7 +197,7 @@ class Limiter:
             bucket.take(cost, now)
             if not bucket.dirty and (bucket.debt or bucket.tokens < bucket.low):
                 self._refill(bucket)
-        chain.tally[0] += 1
+        chain.admitted[0] += 1
         self.counts.decision_s["lease"].observe(self._clock() - now)
         return None
 
@@ -244,7 +244,7 @@ class Limiter:
     def counted(self) -> Limits:
         """Return the counters, brought up to date."""
         counts = self.counts
-        counts.decisions |= {f"{key} lease": tally[0] for key, tally in self._tallies.items() if tally[0]}
+        counts.decisions |= {f"{key} lease": admitted[0] for key, admitted in self._admitted.items() if admitted[0]}
         self._leases.settle_counts([policy.name for policy in self.policies.all()])
         counts.utilization = self._usage.top(self._clock())
         away = self.store.away_since
@@ -343,7 +343,7 @@ class Limiter:
     ) -> Denied | Pending | None:
         """Decide by the local quota. `patient`: return PENDING instead of a refusal unless the breaker is open."""
         if not charges:
-            chain.tally[0] += 1
+            chain.admitted[0] += 1
             return None
         if chain.api_class in fallback.CLOSED:
             return self._denied(chain, charges[-1][0], "fallback", 1.0, now, closed=True)

@@ -45,12 +45,13 @@ class Told(msgspec.Struct, frozen=True):
 class MatchedPolicies:
     """Buckets of the policies that match one caller, class, merchant and account; the most general first.
 
-    `tally[0]` counts admissions and is shared by all instances with the same `allow_key`. Without `tallies`, the
+    `admitted[0]` counts admissions and is shared by all instances with the same `allow_key`. Without `admitted`, the
     request is part of one that is counted elsewhere (`counted` is False). `headers` and `raw` (the same as wire bytes)
     are cached by `told` until `told_until` (monotonic s).
     """
 
     __slots__ = (
+        "admitted",
         "allow_key",
         "api_class",
         "buckets",
@@ -59,11 +60,10 @@ class MatchedPolicies:
         "policy_header",
         "raw",
         "strict",
-        "tally",
         "told_until",
     )
 
-    def __init__(self, buckets: list[Bucket], api_class: ApiClass, tallies: dict[str, list[int]] | None) -> None:
+    def __init__(self, buckets: list[Bucket], api_class: ApiClass, admitted: dict[str, list[int]] | None) -> None:
         self.buckets = buckets
         self.api_class = api_class
         self.strict = any(bucket.hold == 0 for bucket in buckets)
@@ -72,8 +72,8 @@ class MatchedPolicies:
         self.told_until = 0.0
         self.policy_header = ", ".join(f'"{b.policy.name}";{quota_of(b.policy)}' for b in buckets)
         self.allow_key = f"{buckets[-1].policy.name if buckets else 'none'} {api_class} allow"
-        self.counted = tallies is not None
-        self.tally = [0] if tallies is None else tallies.setdefault(self.allow_key, [0])
+        self.counted = admitted is not None
+        self.admitted = [0] if admitted is None else admitted.setdefault(self.allow_key, [0])
 
     def charges(self, cost: int) -> list[tuple[Bucket, int]]:
         """Return a charge of `cost` tokens for each bucket."""

@@ -8,7 +8,7 @@ from benchmarks.runs import percentile
 
 
 @dataclass(frozen=True)
-class Tally:
+class Outcomes:
     """Outcome counts. `gave_up`: the client gave up, or the connection broke.
 
     Latencies are of successful responses, None without any.
@@ -28,7 +28,7 @@ class Tally:
         return self.well / self.offered if self.offered else 0.0
 
 
-def tally(answers: Iterable[Answer]) -> Tally:
+def outcomes_of(answers: Iterable[Answer]) -> Outcomes:
     offered = well = limited = shed = gave_up = 0
     took: list[int] = []
     for answer in answers:
@@ -41,7 +41,7 @@ def tally(answers: Iterable[Answer]) -> Tally:
         gave_up += answer.status in (BROKEN, HUNG_UP, NEVER_SENT)
     took.sort()
     p50, p99 = (percentile(took, share) / 1e6 if took else None for share in (0.5, 0.99))
-    return Tally(offered, well, limited, shed, gave_up, offered - well - limited - shed - gave_up, p50, p99)
+    return Outcomes(offered, well, limited, shed, gave_up, offered - well - limited - shed - gave_up, p50, p99)
 
 
 def jain(shares: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ class Row(msgspec.Struct, frozen=True):
     error: str | None
 
 
-class Tally:
+class RunStats:
     """The run statistics of one job."""
 
     def __init__(self, name: str) -> None:
