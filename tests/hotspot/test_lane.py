@@ -61,7 +61,7 @@ class Meter:
         self.sizes.append(size)
 
 
-class OrderBatcher:
+class Callers:
     """Callers of a lane, and the results of each."""
 
     def __init__(self, depth_max: int = 100, batch_size_max: int = 10) -> None:
@@ -92,222 +92,222 @@ class OrderBatcher:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[OrderBatcher]:
-    desk = OrderBatcher()
-    yield desk
-    desk.lane._task.cancel()
-    await asyncio.gather(desk.lane._task, return_exceptions=True)
+async def callers() -> AsyncIterator[Callers]:
+    callers = Callers()
+    yield callers
+    callers.lane._task.cancel()
+    await asyncio.gather(callers.lane._task, return_exceptions=True)
 
 
-async def test_what_comes_while_a_batch_is_posted_is_the_next_batch(desk: OrderBatcher) -> None:
-    desk.ask()
-    await desk.post.started(1)
-    desk.ask(5)
-    assert desk.lane.statistics() == Statistics(waiting=5, in_flight=1)
-    desk.post.finish()
-    await desk.post.started(2)
-    assert [len(batch) for batch in desk.post.batches] == [1, 5]
-    desk.post.finish()
-    await desk.answered(6)
-    assert desk.meter.sizes == [1, 5]
+async def test_what_comes_while_a_batch_is_posted_is_the_next_batch(callers: Callers) -> None:
+    callers.ask()
+    await callers.post.started(1)
+    callers.ask(5)
+    assert callers.lane.statistics() == Statistics(waiting=5, in_flight=1)
+    callers.post.finish()
+    await callers.post.started(2)
+    assert [len(batch) for batch in callers.post.batches] == [1, 5]
+    callers.post.finish()
+    await callers.answered(6)
+    assert callers.meter.sizes == [1, 5]
 
 
-async def test_each_caller_is_answered_once_with_its_own_outcome_in_order(desk: OrderBatcher) -> None:
+async def test_each_caller_is_answered_once_with_its_own_outcome_in_order(callers: Callers) -> None:
     outcomes: list[Outcome | Fault] = [Outcome() for _ in range(8)]
-    desk.ask(8)
-    await desk.post.started(1)
-    desk.post.finish(outcomes)
-    await desk.answered(8)
-    await desk.lane.drain()
-    assert desk.order == list(range(8))
-    assert all(desk.answers[i] == [outcomes[i]] and desk.answers[i][0] is outcomes[i] for i in range(8))
+    callers.ask(8)
+    await callers.post.started(1)
+    callers.post.finish(outcomes)
+    await callers.answered(8)
+    await callers.lane.drain()
+    assert callers.order == list(range(8))
+    assert all(callers.answers[i] == [outcomes[i]] and callers.answers[i][0] is outcomes[i] for i in range(8))
 
 
-async def test_no_caller_is_answered_before_the_batch_has_been_committed(desk: OrderBatcher) -> None:
-    desk.ask(3)
-    await desk.post.started(1)
-    desk.post.on_sent[0](False)
+async def test_no_caller_is_answered_before_the_batch_has_been_committed(callers: Callers) -> None:
+    callers.ask(3)
+    await callers.post.started(1)
+    callers.post.on_sent[0](False)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert desk.order == []
-    desk.post.finish()
-    await desk.answered(3)
+    assert callers.order == []
+    callers.post.finish()
+    await callers.answered(3)
 
 
-async def test_a_batch_has_at_most_its_size_and_keeps_the_order(desk: OrderBatcher) -> None:
-    commands = [desk.voucher() for _ in range(25)]
+async def test_a_batch_has_at_most_its_size_and_keeps_the_order(callers: Callers) -> None:
+    commands = [callers.voucher() for _ in range(25)]
     for command in commands:
-        desk.ask(command=command)
+        callers.ask(command=command)
     for number in range(1, 4):
-        await desk.post.started(number)
-        desk.post.finish()
-    await desk.answered(25)
-    assert [len(batch) for batch in desk.post.batches] == [10, 10, 5]
-    assert [command for batch in desk.post.batches for command in batch] == commands
-    assert desk.order == list(range(25))
+        await callers.post.started(number)
+        callers.post.finish()
+    await callers.answered(25)
+    assert [len(batch) for batch in callers.post.batches] == [10, 10, 5]
+    assert [command for batch in callers.post.batches for command in batch] == commands
+    assert callers.order == list(range(25))
 
 
-async def test_a_group_counts_with_all_its_vouchers(desk: OrderBatcher) -> None:
-    group = AtomicGroup([desk.voucher() for _ in range(6)])
-    desk.ask()
-    await desk.post.started(1)
-    desk.ask(5)
-    desk.ask(command=group)
-    desk.ask(4)
-    desk.post.finish()
-    await desk.post.started(2)
-    desk.post.finish()
-    await desk.post.started(3)
-    desk.post.finish()
-    await desk.answered(11)
-    assert [len(batch) for batch in desk.post.batches] == [1, 5, 5]
+async def test_a_group_counts_with_all_its_vouchers(callers: Callers) -> None:
+    group = AtomicGroup([callers.voucher() for _ in range(6)])
+    callers.ask()
+    await callers.post.started(1)
+    callers.ask(5)
+    callers.ask(command=group)
+    callers.ask(4)
+    callers.post.finish()
+    await callers.post.started(2)
+    callers.post.finish()
+    await callers.post.started(3)
+    callers.post.finish()
+    await callers.answered(11)
+    assert [len(batch) for batch in callers.post.batches] == [1, 5, 5]
 
 
-async def test_a_group_larger_than_a_batch_goes_alone(desk: OrderBatcher) -> None:
-    group = AtomicGroup([desk.voucher() for _ in range(50)])
-    desk.ask(2)
-    desk.ask(command=group)
-    desk.ask(2)
+async def test_a_group_larger_than_a_batch_goes_alone(callers: Callers) -> None:
+    group = AtomicGroup([callers.voucher() for _ in range(50)])
+    callers.ask(2)
+    callers.ask(command=group)
+    callers.ask(2)
     for number in range(1, 4):
-        await desk.post.started(number)
-        desk.post.finish()
-    await desk.answered(5)
-    assert [len(batch) for batch in desk.post.batches] == [2, 1, 2]
-    assert desk.post.batches[1] == [group]
+        await callers.post.started(number)
+        callers.post.finish()
+    await callers.answered(5)
+    assert [len(batch) for batch in callers.post.batches] == [2, 1, 2]
+    assert callers.post.batches[1] == [group]
 
 
-async def takes_few_lines(monkeypatch: pytest.MonkeyPatch, desk: OrderBatcher) -> None:
+async def takes_few_lines(monkeypatch: pytest.MonkeyPatch, callers: Callers) -> None:
     """Send commands of 2, 6, 2, 4, 2, 10 and 2 lines; a batch has at most six, with one line for each 4 bytes of
     metadata.
     """
     monkeypatch.setattr(lane_module, "LINES_MAX", 6)
     monkeypatch.setattr(lane_module, "METADATA_BYTES", 4)
-    group, large = (AtomicGroup([desk.voucher() for _ in range(n)]) for n in (3, 5))
-    described = desk.voucher()
+    group, large = (AtomicGroup([callers.voucher() for _ in range(n)]) for n in (3, 5))
+    described = callers.voucher()
     described.metadata = '{"a":1}' + " "
-    commands = [desk.voucher(), group, desk.voucher(), described, desk.voucher(), large, desk.voucher()]
-    desk.ask()
-    await desk.post.started(1)
+    commands = [callers.voucher(), group, callers.voucher(), described, callers.voucher(), large, callers.voucher()]
+    callers.ask()
+    await callers.post.started(1)
     for command in commands:
-        desk.ask(command=command)
+        callers.ask(command=command)
     taken = [[commands[0]], [group], commands[2:4], [commands[4]], [large], [commands[6]]]
     for number in range(2, 2 + len(taken)):
-        desk.post.finish()
-        await desk.post.started(number)
-    desk.post.finish()
-    await desk.answered(1 + len(commands))
-    assert desk.post.batches[1:] == taken
+        callers.post.finish()
+        await callers.post.started(number)
+    callers.post.finish()
+    await callers.answered(1 + len(commands))
+    assert callers.post.batches[1:] == taken
 
 
 async def test_a_batch_has_few_lines_however_few_vouchers_they_are(
-    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await takes_few_lines(monkeypatch, desk)
+    await takes_few_lines(monkeypatch, callers)
 
 
 async def test_beyond_its_depth_new_work_is_refused_immediately_and_accepted_work_is_answered() -> None:
-    desk = OrderBatcher(depth_max=7)
-    desk.ask()
-    await desk.post.started(1)
-    desk.ask(7)
-    assert desk.lane.free() == 0
+    callers = Callers(depth_max=7)
+    callers.ask()
+    await callers.post.started(1)
+    callers.ask(7)
+    assert callers.lane.free() == 0
     for _ in range(3):
         with pytest.raises(LaneFull):
-            desk.ask()
+            callers.ask()
     assert issubclass(LaneFull, Unavailable)
-    desk.post.finish()
-    await desk.post.started(2)
-    assert desk.lane.free() == 7
-    desk.ask()
-    desk.post.finish()
-    await desk.post.started(3)
-    desk.post.finish()
-    await desk.answered(9)
-    assert all(len(answers) == 1 for answers in desk.answers.values())
-    await desk.lane.close()
+    callers.post.finish()
+    await callers.post.started(2)
+    assert callers.lane.free() == 7
+    callers.ask()
+    callers.post.finish()
+    await callers.post.started(3)
+    callers.post.finish()
+    await callers.answered(9)
+    assert all(len(answers) == 1 for answers in callers.answers.values())
+    await callers.lane.close()
 
 
 async def test_a_crash_answers_all_of_its_batch_with_a_fault_and_the_lane_goes_on(
-    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped = []
-    monkeypatch.setattr(desk.session, "drop", lambda: dropped.append(True))
-    desk.ask(3)
-    await desk.post.started(1)
-    desk.ask(2)
-    desk.post.crash()
-    await desk.post.started(2)
-    desk.post.finish()
-    await desk.answered(5)
-    assert all(isinstance(desk.answers[i][0], GuardHit) for i in range(3))
-    assert all(isinstance(desk.answers[i][0], Outcome) for i in range(3, 5))
+    monkeypatch.setattr(callers.session, "drop", lambda: dropped.append(True))
+    callers.ask(3)
+    await callers.post.started(1)
+    callers.ask(2)
+    callers.post.crash()
+    await callers.post.started(2)
+    callers.post.finish()
+    await callers.answered(5)
+    assert all(isinstance(callers.answers[i][0], GuardHit) for i in range(3))
+    assert all(isinstance(callers.answers[i][0], Outcome) for i in range(3, 5))
     assert dropped == [True]
 
 
-async def test_a_caller_that_fails_to_take_its_answer_harms_no_other(desk: OrderBatcher) -> None:
+async def test_a_caller_that_fails_to_take_its_answer_harms_no_other(callers: Callers) -> None:
     def gone(index: int, outcome: Outcome | Fault) -> None:
         raise ConnectionResetError("gone")
 
-    desk.ask()
-    desk.lane.post(desk.voucher(), gone)
-    desk.ask()
-    await desk.post.started(1)
-    desk.post.finish()
-    await desk.answered(2)
-    desk.ask()
-    await desk.post.started(2)
-    desk.post.finish()
-    await desk.answered(3)
+    callers.ask()
+    callers.lane.post(callers.voucher(), gone)
+    callers.ask()
+    await callers.post.started(1)
+    callers.post.finish()
+    await callers.answered(2)
+    callers.ask()
+    await callers.post.started(2)
+    callers.post.finish()
+    await callers.answered(3)
 
 
-async def test_drain_waits_until_everything_accepted_has_been_answered(desk: OrderBatcher) -> None:
-    desk.ask(15)
-    await desk.post.started(1)
-    drained = asyncio.ensure_future(desk.lane.drain())
-    desk.post.finish()
-    await desk.post.started(2)
+async def test_drain_waits_until_everything_accepted_has_been_answered(callers: Callers) -> None:
+    callers.ask(15)
+    await callers.post.started(1)
+    drained = asyncio.ensure_future(callers.lane.drain())
+    callers.post.finish()
+    await callers.post.started(2)
     assert not drained.done()
-    desk.post.finish()
+    callers.post.finish()
     await drained
-    assert len(desk.order) == 15
-    await desk.lane.drain()
+    assert len(callers.order) == 15
+    await callers.lane.drain()
 
 
-async def test_a_committed_batch_is_answered_while_the_next_one_waits(desk: OrderBatcher) -> None:
+async def test_a_committed_batch_is_answered_while_the_next_one_waits(callers: Callers) -> None:
     """The next batch may wait for a lock, or for a database that is down: known results are sent in the meantime."""
-    desk.ask(3)
-    await desk.post.started(1)
-    desk.ask()
-    desk.post.finish()
-    await desk.post.started(2)
-    await desk.answered(3)
-    assert desk.order == [0, 1, 2]
-    desk.post.finish()
-    await desk.answered(4)
+    callers.ask(3)
+    await callers.post.started(1)
+    callers.ask()
+    callers.post.finish()
+    await callers.post.started(2)
+    await callers.answered(3)
+    assert callers.order == [0, 1, 2]
+    callers.post.finish()
+    await callers.answered(4)
 
 
-async def test_a_committed_batch_is_answered_when_the_next_one_was_sent(desk: OrderBatcher) -> None:
-    desk.ask(3)
-    await desk.post.started(1)
-    desk.ask()
-    desk.post.finish()
-    await desk.post.started(2)
-    desk.post.on_sent[1](False)
-    await desk.answered(3)
-    desk.post.finish()
-    await desk.answered(4)
-    assert all(len(answers) == 1 for answers in desk.answers.values())
+async def test_a_committed_batch_is_answered_when_the_next_one_was_sent(callers: Callers) -> None:
+    callers.ask(3)
+    await callers.post.started(1)
+    callers.ask()
+    callers.post.finish()
+    await callers.post.started(2)
+    callers.post.on_sent[1](False)
+    await callers.answered(3)
+    callers.post.finish()
+    await callers.answered(4)
+    assert all(len(answers) == 1 for answers in callers.answers.values())
 
 
-async def test_callers_that_wait_for_a_close_are_answered_first(desk: OrderBatcher) -> None:
-    desk.ask(12)
-    await desk.post.started(1)
-    closed = asyncio.ensure_future(desk.lane.close())
-    desk.post.finish()
-    await desk.post.started(2)
-    desk.post.finish()
+async def test_callers_that_wait_for_a_close_are_answered_first(callers: Callers) -> None:
+    callers.ask(12)
+    await callers.post.started(1)
+    closed = asyncio.ensure_future(callers.lane.close())
+    callers.post.finish()
+    await callers.post.started(2)
+    callers.post.finish()
     await closed
-    assert len(desk.order) == 12
+    assert len(callers.order) == 12
 
 
 async def test_a_lane_posts_on_a_real_database(ledger: Ledger) -> None:
@@ -338,69 +338,67 @@ class Preparing:
 
 
 async def test_as_many_as_are_being_written_are_prepared_meanwhile(
-    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preparing = Preparing(monkeypatch)
-    desk.ask(3)
-    await desk.post.started(1)
-    desk.post.on_sent[0](True)
-    desk.ask(2)
+    callers.ask(3)
+    await callers.post.started(1)
+    callers.post.on_sent[0](True)
+    callers.ask(2)
     await asyncio.sleep(0)
     assert preparing.batches == []
-    desk.ask(2)
+    callers.ask(2)
     await eventually(lambda: preparing.batches, "the next batch is prepared")
-    desk.ask(5)
+    callers.ask(5)
     assert [len(batch) for batch in preparing.batches] == [4]
-    assert desk.lane.statistics() == Statistics(waiting=9, in_flight=3)
-    desk.post.finish()
-    await desk.post.started(2)
-    assert desk.post.prepared == [None, 1]
-    assert desk.post.batches[1] == preparing.batches[0]
-    desk.post.finish()
-    await desk.post.started(3)
-    assert (len(desk.post.batches[2]), desk.post.prepared[2]) == (5, None)
-    desk.post.finish()
-    await desk.answered(12)
-    assert desk.order == list(range(12))
+    assert callers.lane.statistics() == Statistics(waiting=9, in_flight=3)
+    callers.post.finish()
+    await callers.post.started(2)
+    assert callers.post.prepared == [None, 1]
+    assert callers.post.batches[1] == preparing.batches[0]
+    callers.post.finish()
+    await callers.post.started(3)
+    assert (len(callers.post.batches[2]), callers.post.prepared[2]) == (5, None)
+    callers.post.finish()
+    await callers.answered(12)
+    assert callers.order == list(range(12))
 
 
-async def test_nothing_is_prepared_beside_a_batch_that_locks(
-    desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_prepared_beside_a_batch_that_locks(callers: Callers, monkeypatch: pytest.MonkeyPatch) -> None:
     preparing = Preparing(monkeypatch)
-    desk.ask(1)
-    await desk.post.started(1)
-    desk.post.on_sent[0](False)
-    desk.ask(5)
+    callers.ask(1)
+    await callers.post.started(1)
+    callers.post.on_sent[0](False)
+    callers.ask(5)
     for _ in range(20):
         await asyncio.sleep(0)
     assert preparing.batches == []
 
 
-async def test_drain_waits_for_what_was_prepared(desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drain_waits_for_what_was_prepared(callers: Callers, monkeypatch: pytest.MonkeyPatch) -> None:
     preparing = Preparing(monkeypatch)
-    desk.ask(1)
-    await desk.post.started(1)
-    desk.post.on_sent[0](True)
-    desk.ask(1)
+    callers.ask(1)
+    await callers.post.started(1)
+    callers.post.on_sent[0](True)
+    callers.ask(1)
     await eventually(lambda: preparing.batches, "the next batch is prepared")
-    draining = asyncio.create_task(desk.lane.drain())
-    desk.post.finish()
-    await desk.post.started(2)
+    draining = asyncio.create_task(callers.lane.drain())
+    callers.post.finish()
+    await callers.post.started(2)
     assert not draining.done()
-    desk.post.finish()
+    callers.post.finish()
     await draining
-    assert desk.order == [0, 1]
+    assert callers.order == [0, 1]
 
 
-async def test_preparing_that_crashes_answers_its_callers(desk: OrderBatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_preparing_that_crashes_answers_its_callers(callers: Callers, monkeypatch: pytest.MonkeyPatch) -> None:
     preparing = Preparing(monkeypatch)
     preparing.fails = True
-    desk.ask(1)
-    await desk.post.started(1)
-    desk.post.on_sent[0](True)
-    desk.ask(1)
+    callers.ask(1)
+    await callers.post.started(1)
+    callers.post.on_sent[0](True)
+    callers.ask(1)
     await eventually(lambda: preparing.batches, "the next batch is prepared")
-    desk.post.finish()
-    await desk.answered(2)
-    assert codes(desk.answers[1]) == ["GuardHit"]
+    callers.post.finish()
+    await callers.answered(2)
+    assert codes(callers.answers[1]) == ["GuardHit"]

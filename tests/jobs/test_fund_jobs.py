@@ -101,8 +101,8 @@ async def test_background_jobs_that_are_run_by_hand_know_the_channels_that_serve
     known = []
 
     class Seen(Payouts):
-        def __init__(self, pool: Any, desk: Any, channels: Mapping[str, Any]) -> None:
-            super().__init__(pool, desk, channels)
+        def __init__(self, pool: Any, batcher: Any, channels: Mapping[str, Any]) -> None:
+            super().__init__(pool, batcher, channels)
             known.append(set(channels))
 
     monkeypatch.setattr(jobs, "Payouts", Seen)

@@ -177,7 +177,7 @@ def no_input_is_a_server_error(context: CheckContext, response: schemathesis.Res
     CHECKS.get_one("not_a_server_error")(context, response, case)
 
 
-def let_it_meet_the_desk(case: schemathesis.Case, shop: Shop) -> None:
+def name_known_objects(case: schemathesis.Case, shop: Shop) -> None:
     """Let a valid request name existing objects more often than at random."""
     if (case.headers or {}).get(TIMEOUT_HEADER) is not None:
         case.headers[TIMEOUT_HEADER] = "60000"
@@ -199,7 +199,7 @@ def known(shop: Shop) -> dict[str, str]:
 @SCHEMA.parametrize()
 @settings(max_examples=8, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_sent_the_answer_is_one_that_the_document_names(case: schemathesis.Case, shop: Shop) -> None:
-    let_it_meet_the_desk(case, shop)
+    name_known_objects(case, shop)
     case.call_and_validate(
         base_url=shop.url,
         headers={"Authorization": f"Bearer {shop.token}"},

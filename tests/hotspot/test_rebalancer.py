@@ -59,10 +59,10 @@ async def pool(ledger: Ledger) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def crew(ledger: Ledger, pool: Pool) -> AsyncIterator[Workers]:
-    crew = Workers([ledger, await ledger.worker(1)], pool)
-    yield crew
-    crew.close()
+async def workers(ledger: Ledger, pool: Pool) -> AsyncIterator[Workers]:
+    workers = Workers([ledger, await ledger.worker(1)], pool)
+    yield workers
+    workers.close()
 
 
 async def slots(ledger: Ledger, account: Account) -> list[int]:
@@ -80,159 +80,159 @@ async def posted_by_slot(ledger: Ledger, account: Account) -> list[int]:
 
 
 async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_seconds(
-    ledger: Ledger, crew: Workers
+    ledger: Ledger, workers: Workers
 ) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     seen = []
     for _ in range(5):
-        await crew.second(transfer(bank, merchant, 1))
+        await workers.second(transfer(bank, merchant, 1))
         seen.append((await ledger.view(merchant)).heat)
     assert seen == ["warming", "warming", "warming", "hot", "hot"]
     assert await slots(ledger, merchant) == [Status.OPEN] * 2
-    for worker in crew.ledgers:
+    for worker in workers.ledgers:
         found = worker.directory.get("m")
         assert found is not None and found.slots == 2
     events = await ledger.connection.fetch("SELECT slots, reason, module FROM ledger.route_events")
     assert [(e["slots"], e["module"]) for e in events] == [(2, "hotspot")]
     assert "utilisation" in events[0]["reason"]
-    assert (crew.rebalancers[0].counted.splits, crew.rebalancers[1].counted.splits) == (1, 0)
+    assert (workers.rebalancers[0].counted.splits, workers.rebalancers[1].counted.splits) == (1, 0)
     await ledger.prove()
 
 
-async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, crew: Workers) -> None:
+async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, workers: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(5):
-        await crew.second(transfer(bank, merchant, 1))
-    mine = crew.ledgers[1].directory.get("m")
+        await workers.second(transfer(bank, merchant, 1))
+    mine = workers.ledgers[1].directory.get("m")
     assert mine is not None
-    assert posted(await crew.ledgers[1].post_one(transfer(bank, mine, 5)))
-    await crew.second()
-    await crew.second()
+    assert posted(await workers.ledgers[1].post_one(transfer(bank, mine, 5)))
+    await workers.second()
+    await workers.second()
     assert (await ledger.view(merchant)).heat == "cooling"
-    crew.at += 61
-    await crew.second()
+    workers.at += 61
+    await workers.second()
     assert (await ledger.view(merchant)).heat == "cold"
     assert await slots(ledger, merchant) == [Status.OPEN, Status.MERGED]
     assert await ledger.posted(merchant) == 15
     await ledger.prove()
 
 
-async def test_quiet_accounts_are_left_alone(ledger: Ledger, crew: Workers) -> None:
+async def test_quiet_accounts_are_left_alone(ledger: Ledger, workers: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(10):
-        await crew.second(transfer(bank, merchant, 1), busy_s=0.1)
+        await workers.second(transfer(bank, merchant, 1), busy_s=0.1)
     assert (await ledger.view(merchant)).heat == "cold"
     assert await slots(ledger, merchant) == [Status.OPEN]
 
 
 async def test_a_rebalancer_that_takes_over_continues_from_the_state_of_the_last_one(
-    ledger: Ledger, crew: Workers
+    ledger: Ledger, workers: Workers
 ) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(3):
-        await crew.second(transfer(bank, merchant, 1))
-    crew.close()
-    await expire_leases(crew.pool)
-    crew.lease = None
-    crew.rebalancers = crew.rebalancers[::-1]
-    await crew.second(transfer(bank, merchant, 1))
+        await workers.second(transfer(bank, merchant, 1))
+    workers.close()
+    await expire_leases(workers.pool)
+    workers.lease = None
+    workers.rebalancers = workers.rebalancers[::-1]
+    await workers.second(transfer(bank, merchant, 1))
     assert (await ledger.view(merchant)).heat == "hot"
     assert await slots(ledger, merchant) == [Status.OPEN] * 2
-    assert crew.rebalancers[0].counted.splits == 1
+    assert workers.rebalancers[0].counted.splits == 1
 
 
-async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, crew: Workers) -> None:
+async def test_slots_that_debits_need_together_are_levelled(ledger: Ledger, workers: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=100)
     for _ in range(5):
-        await crew.second(transfer(bank, merchant, 1))
-    mine = crew.ledgers[1].directory.get("m")
+        await workers.second(transfer(bank, merchant, 1))
+    mine = workers.ledgers[1].directory.get("m")
     assert mine is not None
-    assert posted(await crew.ledgers[1].post_one(transfer(mine, bank, 10)))
-    await crew.second()
-    await crew.second()
+    assert posted(await workers.ledgers[1].post_one(transfer(mine, bank, 10)))
+    await workers.second()
+    await workers.second()
     assert await posted_by_slot(ledger, merchant) == [45, 45]
-    assert crew.rebalancers[0].counted.rebalances == 1
+    assert workers.rebalancers[0].counted.rebalances == 1
     await ledger.prove()
 
 
-async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, crew: Workers) -> None:
+async def test_a_merge_that_waited_for_a_hold_is_finished(ledger: Ledger, workers: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(5):
-        await crew.second(transfer(bank, merchant, 1))
-    mine = crew.ledgers[1].directory.get("m")
+        await workers.second(transfer(bank, merchant, 1))
+    mine = workers.ledgers[1].directory.get("m")
     assert mine is not None
-    hold = await crew.ledgers[1].hold("h", mine, 7)
-    await crew.second()
-    await crew.second()
-    crew.at += 61
-    await crew.second()
+    hold = await workers.ledgers[1].hold("h", mine, 7)
+    await workers.second()
+    await workers.second()
+    workers.at += 61
+    await workers.second()
     assert await slots(ledger, merchant) == [Status.OPEN] * 2
     assert posted(await ledger.post_one(capture(hold, bank, 7)))
-    await crew.second()
+    await workers.second()
     assert await slots(ledger, merchant) == [Status.OPEN, Status.MERGED]
     await ledger.prove()
 
 
 async def test_with_splitting_off_heat_is_reported_and_nothing_is_split(ledger: Ledger, pool: Pool) -> None:
-    crew = Workers([ledger, await ledger.worker(1)], pool, acts=False)
+    workers = Workers([ledger, await ledger.worker(1)], pool, acts=False)
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(6):
-        await crew.second(transfer(bank, merchant, 1))
-    crew.close()
+        await workers.second(transfer(bank, merchant, 1))
+    workers.close()
     assert (await ledger.view(merchant)).heat == "hot"
     assert await slots(ledger, merchant) == [Status.OPEN]
 
 
-async def test_a_frozen_account_is_not_split(ledger: Ledger, crew: Workers) -> None:
+async def test_a_frozen_account_is_not_split(ledger: Ledger, workers: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     await ledger.freeze(merchant)
     for _ in range(6):
-        await crew.second(transfer(bank, merchant, 1))
+        await workers.second(transfer(bank, merchant, 1))
     assert await slots(ledger, merchant) == [Status.FROZEN_ALL]
     assert code(await ledger.post_one(transfer(bank, merchant, 1))) == "account-frozen"
 
 
-async def test_a_split_that_fails_is_not_recorded_as_done_and_is_retried(ledger: Ledger, crew: Workers) -> None:
+async def test_a_split_that_fails_is_not_recorded_as_done_and_is_retried(ledger: Ledger, workers: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     await ledger.freeze(merchant)
     for _ in range(6):
-        await crew.second(transfer(bank, merchant, 1))
-    counted = crew.rebalancers[0].counted
+        await workers.second(transfer(bank, merchant, 1))
+    counted = workers.rebalancers[0].counted
     assert (await ledger.view(merchant)).heat == "warming"
     assert (counted.splits, counted.transitions, counted.heat) == (0, 1, {"warming": 1})
     await ledger.freeze(merchant, Status.OPEN)
-    await crew.second(transfer(bank, merchant, 1))
+    await workers.second(transfer(bank, merchant, 1))
     assert (await ledger.view(merchant)).heat == "hot"
     assert await slots(ledger, merchant) == [Status.OPEN] * 2
     assert counted.splits == 1
     await ledger.prove()
 
 
-async def test_a_rebalance_that_fails_is_retried(ledger: Ledger, crew: Workers) -> None:
+async def test_a_rebalance_that_fails_is_retried(ledger: Ledger, workers: Workers) -> None:
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=100)
     for _ in range(5):
-        await crew.second(transfer(bank, merchant, 1))
-    mine = crew.ledgers[1].directory.get("m")
+        await workers.second(transfer(bank, merchant, 1))
+    mine = workers.ledgers[1].directory.get("m")
     assert mine is not None
-    assert posted(await crew.ledgers[1].post_one(transfer(mine, bank, 10)))
+    assert posted(await workers.ledgers[1].post_one(transfer(mine, bank, 10)))
     # On a session that no follower reads: a freeze widens its batch, too.
     operator = await ledger.worker(2)
     await operator.freeze(merchant)
     for _ in range(2):
-        await crew.second(transfer(bank, merchant, 1))
-    counted = crew.rebalancers[0].counted
+        await workers.second(transfer(bank, merchant, 1))
+    counted = workers.rebalancers[0].counted
     assert counted.rebalances == 0
     await operator.freeze(merchant, Status.OPEN)
-    await crew.second(transfer(bank, merchant, 1))
+    await workers.second(transfer(bank, merchant, 1))
     assert await posted_by_slot(ledger, merchant) == [45, 45]
     assert counted.rebalances == 1
     await ledger.prove()
 
 
 async def test_one_worker_does_not_split(ledger: Ledger, pool: Pool) -> None:
-    crew = Workers([ledger], pool)
+    workers = Workers([ledger], pool)
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(6):
-        await crew.second(transfer(bank, merchant, 1))
-    crew.close()
+        await workers.second(transfer(bank, merchant, 1))
+    workers.close()
     assert await slots(ledger, merchant) == [Status.OPEN]

@@ -31,8 +31,8 @@ class Watched(ProcessGroup):
             return str(self.place(ordinal)).encode()
 
         spec = ProcessSpec(
-            "crewman",
-            "tests.support.crewman",
+            "group process",
+            "tests.support.group_process",
             self.place,
             line,
             arguments,
@@ -63,12 +63,12 @@ async def kept() -> AsyncIterator[Kept]:
 
     @contextlib.asynccontextmanager
     async def keep(size: int, *arguments: str, unresponsive_s: float | None = None) -> AsyncIterator[Watched]:
-        crew = Watched(folder, size, *arguments, unresponsive_s=unresponsive_s)
-        crew.start()
+        group = Watched(folder, size, *arguments, unresponsive_s=unresponsive_s)
+        group.start()
         try:
-            yield crew
+            yield group
         finally:
-            await crew.stop(0)
+            await group.stop(0)
 
     yield keep
     shutil.rmtree(folder)
@@ -79,60 +79,60 @@ def is_gone(pid: int) -> bool:
 
 
 async def test_a_process_that_died_is_replaced_and_the_others_are_left_alone(kept: Kept) -> None:
-    async with kept(2) as crew:
-        assert await crew.serves(60)
-        first, other = crew.pid(0), crew.pid(1)
+    async with kept(2) as group:
+        assert await group.serves(60)
+        first, other = group.pid(0), group.pid(1)
         os.kill(first, signal.SIGKILL)
-        await eventually(lambda: crew.ended == [0] and crew.pid(0) != first, "another one is started")
-        await eventually(lambda: crew.accepts(0), "it serves")
-        assert crew.pid(1) == other
-        assert crew.ended == [0]
-        assert crew.replaced == [(0, DIED)]
+        await eventually(lambda: group.ended == [0] and group.pid(0) != first, "another one is started")
+        await eventually(lambda: group.accepts(0), "it serves")
+        assert group.pid(1) == other
+        assert group.ended == [0]
+        assert group.replaced == [(0, DIED)]
 
 
 async def test_a_process_that_hangs_is_killed_and_replaced_and_the_others_are_left_alone(
     kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with kept(2, unresponsive_s=1.0) as crew:
-        assert await crew.serves(60)
-        first, other = crew.pid(0), crew.pid(1)
+    async with kept(2, unresponsive_s=1.0) as group:
+        assert await group.serves(60)
+        first, other = group.pid(0), group.pid(1)
         os.kill(first, signal.SIGSTOP)
-        await eventually(lambda: crew.replaced == [(0, UNRESPONSIVE)], "it is replaced", 60)
-        await eventually(lambda: crew.pid(0) != first and crew.accepts(0), "another one serves")
+        await eventually(lambda: group.replaced == [(0, UNRESPONSIVE)], "it is replaced", 60)
+        await eventually(lambda: group.pid(0) != first and group.accepts(0), "another one serves")
         assert is_gone(first)
-        assert crew.pid(1) == other
+        assert group.pid(1) == other
     events = [record.__dict__.get("event") for record in caplog.records]
     assert events.count("worker_unresponsive") == 1
     assert "worker_died" not in events
 
 
 async def test_a_process_that_hangs_for_less_than_its_time_is_left_alone(kept: Kept) -> None:
-    async with kept(1, unresponsive_s=600.0) as crew:
-        assert await crew.serves(60)
-        pid = crew.pid(0)
+    async with kept(1, unresponsive_s=600.0) as group:
+        assert await group.serves(60)
+        pid = group.pid(0)
         os.kill(pid, signal.SIGSTOP)
-        answers = asyncio.create_task(_answers(crew.place(0), 60))
-        assert not await _answers(crew.place(0), 0.2)
+        answers = asyncio.create_task(_answers(group.place(0), 60))
+        assert not await _answers(group.place(0), 0.2)
         os.kill(pid, signal.SIGCONT)
         assert await answers
-        assert crew.pid(0) == pid
-        assert crew.replaced == []
+        assert group.pid(0) == pid
+        assert group.replaced == []
 
 
 async def test_a_process_is_not_judged_before_it_serves_nor_while_all_stop(kept: Kept) -> None:
-    async with kept(1, "silent", unresponsive_s=0.2) as crew:
-        await eventually(lambda: crew._processes, "it runs")
-        pid = crew.pid(0)
-        assert not await crew.serves(2)
-        assert crew.pid(0) == pid
-        assert crew.replaced == []
-    async with kept(1, "stubborn", unresponsive_s=1.0) as crew:
-        assert await crew.serves(60)
-        stopping = asyncio.create_task(crew.stop(2))
+    async with kept(1, "silent", unresponsive_s=0.2) as group:
+        await eventually(lambda: group._processes, "it runs")
+        pid = group.pid(0)
+        assert not await group.serves(2)
+        assert group.pid(0) == pid
+        assert group.replaced == []
+    async with kept(1, "stubborn", unresponsive_s=1.0) as group:
+        assert await group.serves(60)
+        stopping = asyncio.create_task(group.stop(2))
         await asyncio.sleep(0)
-        os.kill(crew.pid(0), signal.SIGSTOP)
+        os.kill(group.pid(0), signal.SIGSTOP)
         await stopping
-        assert crew.replaced == []
+        assert group.replaced == []
 
 
 async def test_one_that_ends_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
@@ -140,47 +140,47 @@ async def test_one_that_ends_is_not_taken_for_one_that_hangs(tmp_path: Path) -> 
 
 
 async def test_a_process_that_always_dies_young_is_restarted_and_delays_no_other(kept: Kept) -> None:
-    async with kept(1, "young") as crew:
-        assert not await crew.serves(60, tries=2)
-        tried = len(crew.ended)
-        await eventually(lambda: len(crew.ended) > tried, "it is tried again")
+    async with kept(1, "young") as group:
+        assert not await group.serves(60, tries=2)
+        tried = len(group.ended)
+        await eventually(lambda: len(group.ended) > tried, "it is tried again")
 
 
 async def test_one_that_cannot_even_be_started_is_tried_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    async with kept(1) as crew:
-        assert not await crew.serves(60, tries=1)
+    async with kept(1) as group:
+        assert not await group.serves(60, tries=1)
         monkeypatch.undo()
-        assert await crew.serves(60)
+        assert await group.serves(60)
 
 
 async def test_all_end_on_a_stop_and_none_is_started_again(kept: Kept) -> None:
-    async with kept(2) as crew:
-        assert await crew.serves(60)
-        pids = [crew.pid(0), crew.pid(1)]
-        await crew.stop(60)
+    async with kept(2) as group:
+        assert await group.serves(60)
+        pids = [group.pid(0), group.pid(1)]
+        await group.stop(60)
         assert all(is_gone(pid) for pid in pids)
-        assert sorted(crew.ended) == [0, 1]
+        assert sorted(group.ended) == [0, 1]
 
 
 async def test_who_does_not_end_in_time_is_killed(kept: Kept) -> None:
-    async with kept(1, "stubborn") as crew:
-        assert await crew.serves(60)
-        pid = crew.pid(0)
-        await crew.stop(0)
+    async with kept(1, "stubborn") as group:
+        assert await group.serves(60)
+        pid = group.pid(0)
+        await group.stop(0)
         assert is_gone(pid)
 
 
 async def test_no_process_is_left_after_a_stop_during_the_start(kept: Kept) -> None:
-    async with kept(3) as crew:
+    async with kept(3) as group:
         await asyncio.sleep(0)
-        await crew.stop(60)
-        assert not any(await asyncio.gather(*(crew.accepts(ordinal) for ordinal in range(3))))
-        assert all(is_gone(process.pid) for process in crew._processes.values())
+        await group.stop(60)
+        assert not any(await asyncio.gather(*(group.accepts(ordinal) for ordinal in range(3))))
+        assert all(is_gone(process.pid) for process in group._processes.values())
 
 
 async def test_an_empty_process_group_serves_and_ends_immediately() -> None:
-    crew = ProcessGroup(ProcessSpec("nobody", "this", lambda _: Path("/nowhere")), 0)
-    crew.start()
-    assert await crew.serves(60)
-    await crew.stop(60)
+    group = ProcessGroup(ProcessSpec("nobody", "this", lambda _: Path("/nowhere")), 0)
+    group.start()
+    assert await group.serves(60)
+    await group.stop(60)
