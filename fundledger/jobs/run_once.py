@@ -6,7 +6,7 @@ import asyncpg
 import msgspec
 
 from fundledger.jobs.job import LEASE_S, Job, Lease, LeaseLost, Ran
-from fundledger.jobs.runner import JobRunner
+from fundledger.jobs.runner import JobRunner, to_its_end
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -27,26 +27,27 @@ async def run_once(pool: "asyncpg.Pool[asyncpg.Record]", job: Job, holder: str) 
             await asyncio.Event().wait()
         try:
             ran = await job.run(lease)
-        except asyncio.CancelledError:
-            if not first.cancelled():
-                first.set_exception(LeaseLost(f"{job.name}: the lease has ended"))
+        except BaseException as error:
+            if not first.done():
+                ended = LeaseLost(f"{job.name}: the lease has ended")
+                first.set_exception(ended if isinstance(error, asyncio.CancelledError) else error)
             raise
-        except Exception as error:
-            first.set_exception(error)
-            raise
-        first.set_result(ran)
+        if not first.done():
+            first.set_result(ran)
         return ran
 
     lease_s = max(job.lease_s, LEASE_S)
     runner = JobRunner(pool, [msgspec.structs.replace(job, run=run, lease_s=lease_s)], holder, retires=False)
-    await runner.beat()
-    if not runner.holds():
-        return Taken(next(one.holder for one in runner.watch.now() if one.name == job.name))
-    running = asyncio.create_task(runner.run())
+    running: asyncio.Task[None] | None = None
     try:
-        # A task that is cancelled before it has begun would not release the lease.
-        await asyncio.sleep(0)
+        await to_its_end(runner.beat())
+        if not runner.holds():
+            return Taken(next(one.holder for one in runner.watch.now() if one.name == job.name))
+        running = asyncio.create_task(runner.run())
         return await first
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        first.cancel()
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        await runner.end()

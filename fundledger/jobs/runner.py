@@ -12,8 +12,8 @@ After a SIGKILL another process takes over within the lease and a beat; after a 
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
@@ -29,6 +29,7 @@ BEAT_MAX_S: Final = 2.0
 BACK_OFF_MAX_S: Final = 5.0
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class _Held:
@@ -69,26 +70,14 @@ class JobRunner:
         beat_s = min([BEAT_S, *(job.lease_s / RENEWALS for job in self._jobs.values())])
         try:
             while True:
-                pause_s = beat_s if await self._whole_beat() else BEAT_S
+                pause_s = beat_s if await to_its_end(self._try_to_beat()) else BEAT_S
                 self.watch.tell()
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))  # noqa: S311 - spreads the beats of processes
         finally:
-            await self._end()
-
-    async def _whole_beat(self) -> bool:
-        """Beat, log a failure, and return whether the beat succeeded.
-
-        Cancelling takes effect after the beat, within BEAT_MAX_S. An interrupted beat may have recorded runs, which the
-        last beat would record again. It may also have taken a lease that would not be released.
-        """
-        beat = asyncio.get_running_loop().create_task(self._try_to_beat())
-        try:
-            return await asyncio.shield(beat)
-        except asyncio.CancelledError:
-            await asyncio.wait([beat])
-            raise
+            await self.end()
 
     async def _try_to_beat(self) -> bool:
+        """Beat, log a failure, and return whether the beat succeeded."""
         try:
             async with asyncio.timeout(BEAT_MAX_S):
                 await self.beat()
@@ -223,7 +212,8 @@ class JobRunner:
                 pause_s = 0.0 if ran.more else max(0.0, job.every_s - (loop.time() - began))
             await asyncio.sleep(pause_s)
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Stop the jobs and release their leases. A failure is logged."""
         held = list(self._held.values())
         for one in held:
             self._stop(one)
@@ -245,6 +235,20 @@ class JobRunner:
                 error or type(error).__name__,
                 extra={"event": "lease_release_failed"},
             )
+
+
+async def to_its_end(beat: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a beat. Cancelling takes effect after it.
+
+    An interrupted beat may have recorded runs, which the last beat would record again. It may also have taken a lease
+    that would not be released.
+    """
+    task = asyncio.get_running_loop().create_task(beat)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _columns(rows: Sequence[Any]) -> list[list[Any]]:

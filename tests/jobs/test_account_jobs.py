@@ -94,7 +94,7 @@ async def test_a_process_that_was_paused_past_its_lease_changes_nothing(
     await ended.wait()
     assert await everything(busy) == before
     await eventually(lambda: not paused.holds(), "it has noticed")
-    await following._end()
+    await following.end()
 
 
 async def everything(ledger: Ledger) -> list[object]:

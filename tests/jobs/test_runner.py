@@ -174,13 +174,21 @@ async def test_no_process_takes_a_lease_while_its_holder_commits(pool: Pool) -> 
 async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
     first, second = Work(), Work()
     first.go_on.clear()
-    slow = JobRunner(pool, [job(first)], "slow")
+    slow = JobRunner(pool, [job(first, lease_s=600)], "slow")
+    following = JobRunner(pool, [job(second, lease_s=600)], "next")
+
+    async def is_taken() -> bool:
+        # The first one takes its lease again if it is faster.
+        await expire_leases(pool)
+        await following.beat()
+        return following.holds() == ["work"]
+
     async with running(slow):
         await eventually(lambda: first.running, "it runs, for long")
-        await expire_leases(pool)
-        await JobRunner(pool, [job(second)], "next").beat()
+        await eventually(is_taken, "another process has the lease")
         await eventually(lambda: not first.running, "it is cancelled")
         assert slow.holds() == []
+    await following.end()
 
 
 async def test_a_run_is_cancelled_when_its_lease_cannot_be_renewed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +271,7 @@ async def test_every_process_reports_a_job_that_no_process_runs_once_a_minute(
             runner.watch.tell()
         assert [record.levelname for record in caplog.records if record.name.endswith("watch")] == ["CRITICAL"]
         assert runner.counted().overdue == {"work": 1}
-    await holder._end()
+    await holder.end()
 
 
 async def test_a_job_that_is_not_wanted_any_more_is_not_reported_as_missing(pool: Pool) -> None:
@@ -303,12 +311,20 @@ async def test_an_operators_run_ends_with_its_lease(pool: Pool) -> None:
     assert (work.running, work.runs) == (0, 0)
 
 
-async def test_an_operators_run_that_is_cancelled_releases_its_lease(pool: Pool) -> None:
+@pytest.mark.parametrize("during", ["take", "look", "run"])
+async def test_an_operators_run_that_is_cancelled_releases_its_lease(pool: Pool, during: str) -> None:
+    """Its first beat takes the lease, which begins the run, and then looks at all jobs."""
     work = Work()
     work.go_on.clear()
-    running_once = asyncio.create_task(run_once(pool, job(work, lease_s=600), "operator"))
-    await eventually(lambda: work.running, "it runs, for long")
+    late = Late(pool, SQL["take" if during == "take" else "look"])
+    running_once = asyncio.create_task(run_once(late, job(work, lease_s=600), "operator"))  # type: ignore[arg-type]
+    await late.executed.wait()
+    if during == "run":
+        late.let_go.set()
+        await eventually(lambda: work.running, "it runs, for long")
     running_once.cancel()
+    await asyncio.sleep(0)
+    late.let_go.set()
     with pytest.raises(asyncio.CancelledError):
         await running_once
     assert (work.running, (await row(pool)).holder) == (0, None)
