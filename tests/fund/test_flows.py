@@ -28,7 +28,7 @@ def an_order(kind: Kind, amount: int = 1000, fee: int = 0, currency: str = "CNY"
         currency,
         b"",
         voucher_id(id_),
-        "desk",
+        "front",
         at,
         channel=channel,
         **more,

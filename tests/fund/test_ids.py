@@ -20,9 +20,9 @@ from fundledger.fund.store.open_ids import open_ids
 from fundledger.fund.store.queries import SQL
 from fundledger.security.mac import MacKey
 from tests.support.database import Databases
-from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.fund_ids import IDS, KEYS
+from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 
 GUESSES = 500
@@ -39,10 +39,10 @@ class Former(Ids):
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
-        yield desk
-    await prove_fund(fund_database, service.dsn, desk.salt)
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
+        yield worker
+    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 @pytest.fixture
@@ -52,45 +52,45 @@ async def attacker(service: RunningService) -> AsyncIterator[AccountService]:
         yield accounts
 
 
-async def blocked(desk: FundDesk, merchant: str, attacker: AccountService) -> int:
+async def blocked(worker: FundWorker, merchant: str, attacker: AccountService) -> int:
     """Guess the ids of orders and of their vouchers and use them first; return the number of orders that are not
     posted.
     """
     numbers = [f"order-{i}" for i in range(GUESSES)]
-    entries = [debit(f"bank:c-{desk.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
+    entries = [debit(f"bank:c-{worker.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
     guessed = [order_id("payment", merchant, number) for number in numbers]
     taken = [*guessed, *map(voucher_id, guessed)]
     results = await attacker.post_vouchers([Voucher(id_, "guess", entries) for id_ in taken])
     assert {result.status for result in results} == {"posted"}
-    done = await asyncio.gather(*(desk.pay(merchant, number, 3) for number in numbers))
+    done = await asyncio.gather(*(worker.pay(merchant, number, 3) for number in numbers))
     return sum(order.state is not State.POSTED for order in done)
 
 
-async def test_of_five_hundred_guessed_ids_none_is_an_orders(desk: FundDesk, attacker: AccountService) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "first", 10)
-    assert await blocked(desk, merchant, attacker) == 0
-    assert (await desk.of(merchant))[0] == 10 + 3 * GUESSES + 2 * GUESSES
+async def test_of_five_hundred_guessed_ids_none_is_an_orders(worker: FundWorker, attacker: AccountService) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "first", 10)
+    assert await blocked(worker, merchant, attacker) == 0
+    assert (await worker.of(merchant))[0] == 10 + 3 * GUESSES + 2 * GUESSES
 
 
 async def test_of_unkeyed_ids_all_are_guessed(fund_database: str, service: RunningService) -> None:
     """The guard of the test above is absent here: the fund service's own module posts unkeyed ids."""
-    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
-        desk.posting.ids = desk.desk._ids = Former(ids_key(KEYS))
-        merchant = await desk.merchant()
-        await desk.pay(merchant, "first", 10)
-        assert await blocked(desk, merchant, desk.accounts) == GUESSES
+    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
+        worker.posting.ids = worker.batcher._ids = Former(ids_key(KEYS))
+        merchant = await worker.merchant()
+        await worker.pay(merchant, "first", 10)
+        assert await blocked(worker, merchant, worker.accounts) == GUESSES
 
 
 async def test_the_voucher_of_an_end_is_not_made_of_what_a_caller_knows(
-    desk: FundDesk, attacker: AccountService
+    worker: FundWorker, attacker: AccountService
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 10)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=5, channel=f"c-{desk.salt}")
-    entries = [debit(f"bank:c-{desk.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 10)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=5, channel=f"c-{worker.salt}")
+    entries = [debit(f"bank:c-{worker.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
     await attacker.post_voucher(Voucher(voucher_id(order.id, "end"), "guess", entries))
-    ended = await desk.desk.end(order.id, "paid", "ref", None, "m")
+    ended = await worker.batcher.end(order.id, "paid", "ref", None, "m")
     assert isinstance(ended, Taken)
     assert ended.order.state is State.PAID
 
@@ -112,12 +112,12 @@ def test_ids_are_uuids_of_version_8_and_depend_on_the_key_and_every_name() -> No
 
 
 @pytest.fixture
-async def former(postgres: Databases, service: RunningService) -> AsyncIterator[FundDesk]:
+async def former(postgres: Databases, service: RunningService) -> AsyncIterator[FundWorker]:
     """Return a fund worker on a database with orders of every kind from before ids were keyed, migrated since."""
     dsn = await postgres.new_fund()
     salt = uuid.uuid4().hex[:8]
-    async with FundDesk(dsn, service.base_url, service.fund_token, salt=salt) as old:
-        old.posting.ids = old.desk._ids = Former(ids_key(KEYS))
+    async with FundWorker(dsn, service.base_url, service.fund_token, salt=salt) as old:
+        old.posting.ids = old.batcher._ids = Former(ids_key(KEYS))
         merchant = await old.merchant(fee=Fee(basis_points=100))
         await old.pay(merchant, "p", 1000)
         await old.pay(merchant, "q", 500)
@@ -137,69 +137,69 @@ async def former(postgres: Databases, service: RunningService) -> AsyncIterator[
         last = await old.value("SELECT max(seq) FROM fund.orders")
         await old.pool.execute(SQL["write_trusted"], last, trusted_mac(last, KEYS))
         await old.pool.execute(SQL["write_unswept"], last, unswept_mac(last, KEYS))
-    async with FundDesk(dsn, service.base_url, service.fund_token, salt=salt) as desk:
-        assert desk.posting.ids.former
-        yield desk
+    async with FundWorker(dsn, service.base_url, service.fund_token, salt=salt) as worker:
+        assert worker.posting.ids.former
+        yield worker
     await prove_fund(dsn, service.dsn, salt)
     await postgres.drop(dsn)
 
 
-async def test_orders_of_before_are_replayed_and_what_is_about_them_finds_them(former: FundDesk) -> None:
-    desk, merchant = former, f"m-{former.salt}"
-    before = await desk.of(merchant)
+async def test_orders_of_before_are_replayed_and_what_is_about_them_finds_them(former: FundWorker) -> None:
+    worker, merchant = former, f"m-{former.salt}"
+    before = await worker.of(merchant)
     for number, amount in (("p", 1000), ("q", 500)):
-        members = {"merchant": merchant, "order_no": number, "currency": "CNY", "channel": f"c-{desk.salt}"}
-        again = await desk.ask("payment", amount=amount, **members)
+        members = {"merchant": merchant, "order_no": number, "currency": "CNY", "channel": f"c-{worker.salt}"}
+        again = await worker.ask("payment", amount=amount, **members)
         assert isinstance(again, Taken)
         assert (again.replay, again.order.id) == (True, order_id("payment", merchant, number))
-        other = await desk.ask("payment", amount=amount + 1, **members)
+        other = await worker.ask("payment", amount=amount + 1, **members)
         assert isinstance(other, Refusal)
         assert other.code is Code.ORDER_NO_REUSED
     refund = {"merchant": merchant, "payment_order_no": "p"}
-    repeated = await desk.ask("refund", order_no="r", amount=100, **refund)
+    repeated = await worker.ask("refund", order_no="r", amount=100, **refund)
     assert isinstance(repeated, Taken)
     assert repeated.replay
-    assert await desk.of(merchant) == before
-    too_much = await desk.ask("refund", order_no="r2", amount=901, **refund)
+    assert await worker.of(merchant) == before
+    too_much = await worker.ask("refund", order_no="r2", amount=901, **refund)
     assert isinstance(too_much, Refusal)
     assert too_much.code is Code.REFUND_EXCEEDS_PAYMENT
-    rest = await desk.done("refund", order_no="r3", amount=900, **refund)
+    rest = await worker.done("refund", order_no="r3", amount=900, **refund)
     assert (rest.state, rest.of_order) == (State.POSTED, order_id("payment", merchant, "p"))
-    reversal = await desk.done(
+    reversal = await worker.done(
         "reversal", merchant=merchant, order_no="u", of_kind="payment", of_order_no="q", reason="wrong"
     )
     assert reversal.state is State.POSTED
-    charged = await desk.done(
+    charged = await worker.done(
         "chargeback", merchant=merchant, order_no="c", payment_order_no="later", amount=300, channel_ref="x"
     )
     assert charged.state is State.POSTED
     assert charged.id == IDS.order("chargeback", merchant, "c")
 
 
-async def test_withdrawals_of_before_end_once(former: FundDesk) -> None:
-    desk, merchant = former, f"m-{former.salt}"
-    ended = await desk.desk.end(order_id("withdrawal", merchant, "w"), "bounced", None, "closed", "m")
+async def test_withdrawals_of_before_end_once(former: FundWorker) -> None:
+    worker, merchant = former, f"m-{former.salt}"
+    ended = await worker.batcher.end(order_id("withdrawal", merchant, "w"), "bounced", None, "closed", "m")
     assert isinstance(ended, Taken)
     assert ended.order.state is State.BOUNCED
-    while await desk.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
-        await desk.recoverer.recover_some()
+    while await worker.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
+        await worker.recoverer.recover_some()
     begun = order_id("withdrawal", merchant, "begun")
-    assert await desk.value("SELECT state FROM fund.orders WHERE id = $1", begun) == "paid"
+    assert await worker.value("SELECT state FROM fund.orders WHERE id = $1", begun) == "paid"
     # The earlier release would have posted it under this id.
-    posted = await desk.accounts.voucher(voucher_id(begun, "end"))
+    posted = await worker.accounts.voucher(voucher_id(begun, "end"))
     assert posted is not None
     assert posted.type == "withdraw_paid"
 
 
-async def test_of_many_concurrent_orders_none_takes_the_number_of_an_older_order(former: FundDesk) -> None:
-    desk, merchant = former, f"m-{former.salt}"
-    before = await desk.of(merchant)
-    members = {"merchant": merchant, "currency": "CNY", "channel": f"c-{desk.salt}"}
-    asked = [desk.ask("payment", order_no=n, amount=1000, **members) for n in ("p", "new") for _ in range(20)]
+async def test_of_many_concurrent_orders_none_takes_the_number_of_an_older_order(former: FundWorker) -> None:
+    worker, merchant = former, f"m-{former.salt}"
+    before = await worker.of(merchant)
+    members = {"merchant": merchant, "currency": "CNY", "channel": f"c-{worker.salt}"}
+    asked = [worker.ask("payment", order_no=n, amount=1000, **members) for n in ("p", "new") for _ in range(20)]
     answers = await asyncio.gather(*asked)
     assert sum(isinstance(answer, Taken) and not answer.replay for answer in answers) == 1
     # The fee is 1 %.
-    assert (await desk.of(merchant))[0] == before[0] + 990
+    assert (await worker.of(merchant))[0] == before[0] + 990
 
 
 async def test_a_database_with_orders_is_marked_when_it_is_migrated_and_an_empty_one_is_not(

@@ -24,10 +24,10 @@ from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.merchants import EFFECTIVE_AFTER_S
-from tests.support.desk import request_of
 from tests.support.fund_books import prove_fund
 from tests.support.fund_model import LAST_ATTEMPT, OWN, Asked, Model, Shop
-from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, UNHEARD, UNSURE, WAIT_S, ScriptedDesk
+from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, UNHEARD, UNSURE, WAIT_S, ScriptedWorker
+from tests.support.fund_worker import request_of
 from tests.support.length import unless_long
 from tests.support.running import RunningService
 
@@ -70,8 +70,8 @@ WANTED = {
 
 
 class Machine:
-    def __init__(self, desk: ScriptedDesk, seed: int) -> None:
-        self.desk = desk
+    def __init__(self, worker: ScriptedWorker, seed: int) -> None:
+        self.worker = worker
         self.chance = random.Random(seed)
         self.model = Model()
         self.seen: Counter[str] = Counter()
@@ -114,14 +114,14 @@ class Machine:
         if shop is not None:
             members["merchant"] = shop.id
         amount = members.get("amount", 0) if kind is not Kind.SETTLEMENT else 0
-        order = Asked(kind, shop, members, self.desk.at, amount=amount, **known)
+        order = Asked(kind, shop, members, self.worker.at, amount=amount, **known)
         how = self.may_be_lost(shop, kind)
         looks: list[tuple[int, int]] = []
         await self.freeze(order)
         if kind is Kind.CHARGEBACK:
-            self.desk.accounts.on_look = lambda: self.spend(order, looks)
-        answer = await self.desk.run(self.desk.desk.ask(request_of(kind, **members), "tester"), how)
-        self.desk.accounts.on_look = None
+            self.worker.accounts.on_look = lambda: self.spend(order, looks)
+        answer = await self.worker.run(self.worker.batcher.ask(request_of(kind, **members), "tester"), how)
+        self.worker.accounts.on_look = None
         code = self.model.reserve(order)
         self.steps.append(f"{kind} {members} {how} frozen={sorted(self.model.frozen)} -> {answer!r}"[:600])
         if code is not None:
@@ -199,19 +199,19 @@ class Machine:
         elif order.order_no == self.spender and before > 1 and len(looks) < self.spends:
             # The remaining amount is smaller than the attempt needs.
             amount = before - min(before, order.amount) * 2 // 3
-            how, self.desk.accounts.how = self.desk.accounts.how, HEARD
-            wait_s, self.desk.desk._wait_s = self.desk.desk._wait_s, WAIT_S
-            on_look, self.desk.accounts.on_look = self.desk.accounts.on_look, None
+            how, self.worker.accounts.how = self.worker.accounts.how, HEARD
+            wait_s, self.worker.batcher._wait_s = self.worker.batcher._wait_s, WAIT_S
+            on_look, self.worker.accounts.on_look = self.worker.accounts.on_look, None
             members = {"amount": amount, "direction": "debit", "reason": "r", "order_no": self.next_no()}
-            spent = Asked(Kind.ADJUSTMENT, order.shop, {**members, "merchant": order.shop.id}, self.desk.at, amount)
+            spent = Asked(Kind.ADJUSTMENT, order.shop, {**members, "merchant": order.shop.id}, self.worker.at, amount)
             spent.direction = "debit"
             self.model.reserve(spent)
-            taken = await self.desk.desk.ask(request_of("adjustment", **spent.members), "tester")
+            taken = await self.worker.batcher.ask(request_of("adjustment", **spent.members), "tester")
             assert isinstance(taken, Taken)
-            assert isinstance(await self.desk.desk.approve(taken.order.id, "other"), Taken)
+            assert isinstance(await self.worker.batcher.approve(taken.order.id, "other"), Taken)
             assert self.model.post(spent) == "posted"
             self.mark(spent)
-            self.desk.accounts.how, self.desk.accounts.on_look, self.desk.desk._wait_s = how, on_look, wait_s
+            self.worker.accounts.how, self.worker.accounts.on_look, self.worker.batcher._wait_s = how, on_look, wait_s
         looks.append((has, order.shop.has["available"]))
 
     def mark(self, order: Asked) -> None:
@@ -221,7 +221,7 @@ class Machine:
             self.seen[f"chargeback posted at attempt {order.attempt}"] += 1
         if order.kind is Kind.REFUND and order.state == "refused" and order.fee_waived and order.fee:
             self.seen["refusal of a partly settled refund"] += 1
-        if order.kind is Kind.WITHDRAWAL and order.state == "refused" and order.at.date() < self.desk.at.date():
+        if order.kind is Kind.WITHDRAWAL and order.state == "refused" and order.at.date() < self.worker.at.date():
             self.seen["withdrawal refusal heard on a later day"] += 1
         if order.kind is Kind.REVERSAL and order.state == "refused" and order.of and order.of.settle == "later":
             order.of.members["reversal refused"] = True
@@ -250,21 +250,21 @@ class Machine:
         if name != "bank" and order.shop is None:
             name = "bank"
         self.model.frozen = {name}
-        await self.desk.accounts.freeze(self.account(order, name), "tests", "all")
+        await self.worker.accounts.freeze(self.account(order, name), "tests", "all")
 
     async def thaw(self, order: Asked) -> None:
         for name in self.model.frozen:
-            await self.desk.accounts.unfreeze(self.account(order, name))
+            await self.worker.accounts.unfreeze(self.account(order, name))
         self.model.frozen = set()
 
     def account(self, order: Asked, name: str) -> str:
         if name == "bank" or order.shop is None:
-            return f"bank:c-{self.desk.salt}"
+            return f"bank:c-{self.worker.salt}"
         return f"merchant:{order.shop.id}:{name}"
 
     @property
     def channel(self) -> str:
-        return f"c-{self.desk.salt}"
+        return f"c-{self.worker.salt}"
 
     # --- Kinds of steps ---
 
@@ -274,7 +274,7 @@ class Machine:
     async def paid(self, shop: Shop, settle: str) -> Asked:
         amount = self.chance.randint(1, 3_000)
         members = {"amount": amount, "currency": "CNY", "channel": self.channel, "settle": settle}
-        fee = shop.fee("payment", amount, self.desk.at)
+        fee = shop.fee("payment", amount, self.worker.at)
         order = await self.ask(Kind.PAYMENT, shop, members, settle=settle, fee=fee)
         if order.state == "posting":
             self.how = HEARD
@@ -294,10 +294,10 @@ class Machine:
             amount = self.chance.randint(1, 500)
             members = {"amount": amount, "currency": "CNY", "channel": self.channel, "settle": settle}
             members |= {"merchant": shop.id, "order_no": self.next_no()}
-            fee = shop.fee("payment", amount, self.desk.at)
-            orders.append(Asked(Kind.PAYMENT, shop, members, self.desk.at, amount, fee, settle=settle))
-        asked = [self.desk.desk.ask(request_of("payment", **order.members), "tester") for order in orders]
-        answers = await self.desk.run(asyncio.gather(*asked), how)
+            fee = shop.fee("payment", amount, self.worker.at)
+            orders.append(Asked(Kind.PAYMENT, shop, members, self.worker.at, amount, fee, settle=settle))
+        asked = [self.worker.batcher.ask(request_of("payment", **order.members), "tester") for order in orders]
+        answers = await self.worker.run(asyncio.gather(*asked), how)
         assert answers is not None
         taken = [answer.order.seq for answer in answers if isinstance(answer, Taken)]
         assert len(taken) == len(orders)
@@ -359,7 +359,7 @@ class Machine:
         if late:
             await self.open_shop()
             shop, amount = self.shops[-1], 7
-        fee = shop.fee("withdrawal", amount, self.desk.at)
+        fee = shop.fee("withdrawal", amount, self.worker.at)
         await self.ask(Kind.WITHDRAWAL, shop, {"amount": amount, "channel": self.channel}, fee=fee)
         if late:
             await self.next_day()
@@ -373,7 +373,7 @@ class Machine:
             shop = self.some_shop()
             await self.paid(shop, "now")
             members = {"amount": 1, "channel": self.channel}
-            order = await self.ask(Kind.WITHDRAWAL, shop, members, fee=shop.fee("withdrawal", 1, self.desk.at))
+            order = await self.ask(Kind.WITHDRAWAL, shop, members, fee=shop.fee("withdrawal", 1, self.worker.at))
             self.how, self.freezes = answered
             if order.state != "posted":
                 return
@@ -390,7 +390,7 @@ class Machine:
                 order, ending = found, contrary
         await self.freeze(order)
         how = self.how
-        answer = await self.desk.run(self.desk.desk.end(self.id(order), ending, None, None, "bank"), how)  # type: ignore[arg-type]
+        answer = await self.worker.run(self.worker.batcher.end(self.id(order), ending, None, None, "bank"), how)  # type: ignore[arg-type]
         self.steps.append(f"{ending} {order.order_no} {how} frozen={sorted(self.model.frozen)} -> {answer!r}"[:600])
         if order.state != "posted" or order.ending not in (None, ending):
             await self.is_ended(order, ending, answer)
@@ -417,7 +417,7 @@ class Machine:
     def mark_end(self, order: Asked) -> None:
         self.model.mark_end(order)
         self.seen[f"withdrawal {order.state}" if order.state not in MAY_END else "end refused"] += 1
-        if order.state == "bounced" and order.at.date() < self.desk.at.date():
+        if order.state == "bounced" and order.at.date() < self.worker.at.date():
             self.seen["bounce on a later day"] += 1
 
     async def charge_back(self) -> None:
@@ -459,14 +459,14 @@ class Machine:
         order = await self.ask(Kind.ADJUSTMENT, shop, members, direction=direction)
         self.freezes = frozen
         if self.chance.random() < 0.2 or not self.seen["refused: approval-needs-another"]:
-            same = await self.desk.desk.approve(self.id(order), "tester")
+            same = await self.worker.batcher.approve(self.id(order), "tester")
             assert isinstance(same, Refusal)
             self.seen[f"refused: {same.code}"] += 1
             return
         self.how = how
         how = self.may_be_lost(shop, Kind.ADJUSTMENT)
         await self.freeze(order)
-        answer = await self.desk.run(self.desk.desk.approve(self.id(order), "other"), how)
+        answer = await self.worker.run(self.worker.batcher.approve(self.id(order), "other"), how)
         self.steps.append(f"approve {order.order_no} {how} frozen={sorted(self.model.frozen)} -> {answer!r}"[:600])
         order.state = "posting"
         self.post(order, how, [])
@@ -509,34 +509,34 @@ class Machine:
     async def change_fee(self) -> None:
         shop, product = self.some_shop(), self.chance.choice(["payment", "payment", "withdrawal"])
         points, fixed = self.chance.randint(0, 500), self.chance.randint(0, 9)
-        at = self.desk.at + timedelta(seconds=EFFECTIVE_AFTER_S + 1)
+        at = self.worker.at + timedelta(seconds=EFFECTIVE_AFTER_S + 1)
         fee = Fee(basis_points=points, fixed=fixed)
-        made = await self.desk.merchants.add_fee_rule(shop.id, product, None, fee, at, "tester")
+        made = await self.worker.merchants.add_fee_rule(shop.id, product, None, fee, at, "tester")
         assert isinstance(made, int)
-        await self.desk.merchants.look()
+        await self.worker.merchants.look()
         shop.rules.append((product, at, points, fixed))
 
     async def open_shop(self) -> None:
         limit = self.chance.choice([1_500, 1_500, None])
         name = f"m{len(self.shops)}"
         fee, withdrawal = Fee(basis_points=150, fixed=2), Fee(fixed=3)
-        id_ = await self.desk.merchant(name, fee=fee, withdrawal_fee=withdrawal, withdrawal_limit=limit)
+        id_ = await self.worker.merchant(name, fee=fee, withdrawal_fee=withdrawal, withdrawal_limit=limit)
         begin = datetime.min.replace(tzinfo=UTC)
         self.shops.append(Shop(id_, limit, [("payment", begin, 150, 2), ("withdrawal", begin, 0, 3)]))
 
     async def next_day(self) -> None:
-        self.desk.at += timedelta(days=1, seconds=self.chance.randint(0, 3_600))
+        self.worker.at += timedelta(days=1, seconds=self.chance.randint(0, 3_600))
 
     async def recover(self) -> None:
         """Recover orders until none is due, with retries for those that got no answer."""
-        self.desk.accounts.how = BEFORE
+        self.worker.accounts.how = BEFORE
         moving = self.moving()
         if moving and self.chance.random() < 0.2:
             with pytest.raises(AccountsAway):
-                await self.desk.recoverer.recover_some()
-        self.desk.accounts.how = HEARD
-        while await self.desk.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
-            await self.desk.recoverer.recover_some()
+                await self.worker.recoverer.recover_some()
+        self.worker.accounts.how = HEARD
+        while await self.worker.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
+            await self.worker.recoverer.recover_some()
         for order in moving:
             if order.state == "posting":
                 self.recovered(order)
@@ -568,25 +568,25 @@ class Machine:
                 continue
             members = {k: v for k, v in order.members.items() if k not in ("looked", "reversal refused")}
             request = request_of(order.kind, **members)
-            for answer in await asyncio.gather(*(self.desk.desk.ask(request, "tester") for _ in range(3))):
+            for answer in await asyncio.gather(*(self.worker.batcher.ask(request, "tester") for _ in range(3))):
                 assert isinstance(answer, Taken) and answer.replay, answer
                 assert answer.order.state == state
             self.seen[f"replay {state}"] += 1
             if "amount" in members and order.kind not in (Kind.REFUND, Kind.CHARGEBACK):
                 other = request_of(order.kind, **{**members, "amount": members["amount"] + 1})
-                answer = await self.desk.desk.ask(other, "tester")
+                answer = await self.worker.batcher.ask(other, "tester")
                 assert isinstance(answer, Refusal) and answer.code == "order-no-reused", answer
                 self.seen["refused: order-no-reused"] += 1
 
     # --- After every step ---
 
     def id(self, order: Asked) -> Any:
-        return self.desk.posting.ids.order(order.kind, order.shop.id if order.shop else PLATFORM, order.order_no)
+        return self.worker.posting.ids.order(order.kind, order.shop.id if order.shop else PLATFORM, order.order_no)
 
     async def compare(self, shops: list[Shop]) -> None:
         names = [PLATFORM, *(shop.id for shop in shops)]
         of = [order for order in self.model.orders.values() if order.shop is None or order.shop in shops]
-        rows = await self.desk.pool.fetch(
+        rows = await self.worker.pool.fetch(
             f"SELECT o.id, {COLUMNS} FROM fund.orders o WHERE o.merchant = ANY ($1)", names
         )
         found = {row["id"]: dict(row) for row in rows}
@@ -596,15 +596,15 @@ class Machine:
             assert found[id_] == row, (found[id_], row)
         progress = {
             row["order_id"]: tuple(row)[1:]
-            for row in await self.desk.pool.fetch(
+            for row in await self.worker.pool.fetch(
                 f"SELECT order_id, {PROGRESS} FROM fund.payments WHERE merchant = ANY ($1)", names
             )
         }
         assert progress == {self.id(o): tuple(vars(o.progress).values()) for o in of if o.progress is not None}
-        days = await self.desk.pool.fetch("SELECT merchant, day, amount FROM fund.withdrawal_days")
+        days = await self.worker.pool.fetch("SELECT merchant, day, amount FROM fund.withdrawal_days")
         assert {tuple(row) for row in days} == {(s.id, day, n) for s in self.shops for day, n in s.days.items()}
         for shop in shops:
-            assert dict(zip(OWN, await self.desk.of(shop.id), strict=True)) == shop.has, shop.id
+            assert dict(zip(OWN, await self.worker.of(shop.id), strict=True)) == shop.has, shop.id
 
     def row(self, order: Asked) -> dict[str, Any]:
         return {
@@ -630,10 +630,10 @@ class Machine:
 
     async def step(self, do: Callable[[], Awaitable[None]], how: str) -> None:
         self.how, self.freezes = (HEARD, True) if how == FROZEN else (how, False)
-        self.desk.at += timedelta(seconds=self.chance.randint(0, 30))
+        self.worker.at += timedelta(seconds=self.chance.randint(0, 30))
         if how == BEFORE:
             await self.recover()
-        self.steps.append(f"--- {do.__name__} {how} at {self.desk.at:%m-%d %H:%M:%S}")
+        self.steps.append(f"--- {do.__name__} {how} at {self.worker.at:%m-%d %H:%M:%S}")
         await do()
         await self.compare(self.shops[-3:])
 
@@ -698,12 +698,12 @@ async def test_every_order_ends_as_the_model_says(
     # In CI the choices are the same each time, so that no branch is missed by chance.
     seed = int(os.environ.get("FUNDLEDGER_TEST_SEED", "0")) or unless_long(SEED, secrets.randbits(32))
     begin = (datetime.now(UTC) - timedelta(days=DAYS_AGO)).replace(hour=9)
-    async with ScriptedDesk(fund_database, service.base_url, service.fund_token, begin) as desk:
-        machine = Machine(desk, seed)
+    async with ScriptedWorker(fund_database, service.base_url, service.fund_token, begin) as worker:
+        machine = Machine(worker, seed)
         try:
             await machine.run()
         except BaseException as error:
             error.add_note(f"seed {seed}\n" + "\n".join(machine.steps))
             raise
         assert WANTED - machine.seen.keys() == set(), f"seed {seed}: branches that were never taken"
-    await prove_fund(fund_database, service.dsn, desk.salt)
+    await prove_fund(fund_database, service.dsn, worker.salt)

@@ -32,7 +32,7 @@ from fundledger.fund.store.queries import SQL
 from tests.fund.test_machine import FROZEN, Machine
 from tests.support.fund_books import prove_fund
 from tests.support.fund_model import Asked, Shop
-from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, STUCK, UNHEARD, UNSURE, ScriptedDesk
+from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, STUCK, UNHEARD, UNSURE, ScriptedWorker
 from tests.support.length import unless_long
 from tests.support.running import RunningService
 
@@ -117,8 +117,8 @@ class Sent:
 
 
 class JobsMachine(Machine):
-    def __init__(self, desk: ScriptedDesk, seed: int) -> None:
-        super().__init__(desk, seed)
+    def __init__(self, worker: ScriptedWorker, seed: int) -> None:
+        super().__init__(worker, seed)
         self.bank = Bank()
         self.calendars: dict[str, str] = {}
         self.settled_on: dict[str, date] = {}
@@ -126,22 +126,22 @@ class JobsMachine(Machine):
         self.findings: dict[tuple[UUID, str], str] = {}
         self.by_hand: set[Asked] = set()
         self.stuck_from: dict[Asked, str] = {}
-        self.model.now = desk.now
-        desk.accounts.clock = desk.now
+        self.model.now = worker.now
+        worker.accounts.clock = worker.now
 
     # --- The clock ---
 
     def until(self, at: time) -> datetime:
         """Return the next moment with this time of day, some seconds earlier or later."""
-        then = datetime.combine(self.desk.at.date(), at, UTC)
-        then += timedelta(days=then <= self.desk.at + timedelta(minutes=2))
+        then = datetime.combine(self.worker.at.date(), at, UTC)
+        then += timedelta(days=then <= self.worker.at + timedelta(minutes=2))
         return then + timedelta(seconds=self.chance.randint(-90, 90))
 
     async def midnight(self) -> None:
-        self.desk.at = self.until(time())
+        self.worker.at = self.until(time())
 
     async def time_of_settlements(self) -> None:
-        self.desk.at = self.until(SETTLE_AT)
+        self.worker.at = self.until(SETTLE_AT)
 
     # --- Merchants and orders ---
 
@@ -149,7 +149,7 @@ class JobsMachine(Machine):
         number = len(self.shops)
         calendar = ("daily", "weekly", "manual")[number % 3]
         fees = {"fee": Fee(basis_points=150, fixed=2), "withdrawal_fee": Fee(fixed=3)}
-        id_ = await self.desk.merchant(f"m{number}", settlement=calendar, **fees)
+        id_ = await self.worker.merchant(f"m{number}", settlement=calendar, **fees)
         begin = datetime.min.replace(tzinfo=UTC)
         self.shops.append(Shop(id_, None, [("payment", begin, 150, 2), ("withdrawal", begin, 0, 3)]))
         self.calendars[id_] = calendar
@@ -176,7 +176,7 @@ class JobsMachine(Machine):
         shop = self.some_shop()
         await self.paid(shop, "now")
         members = {"amount": 1, "channel": self.channel}
-        await self.ask(Kind.WITHDRAWAL, shop, members, fee=shop.fee("withdrawal", 1, self.desk.at))
+        await self.ask(Kind.WITHDRAWAL, shop, members, fee=shop.fee("withdrawal", 1, self.worker.at))
         self.how, self.freezes = answered
 
     async def pay_out(self) -> None:
@@ -206,11 +206,11 @@ class JobsMachine(Machine):
         before = dict(self.bank.has)
         shops = {order.shop for order in [*opened, *new] if order.shop} if self.freezes else set()
         for shop in shops:
-            await self.desk.accounts.freeze(f"merchant:{shop.id}:available", "tests", "all")
+            await self.worker.accounts.freeze(f"merchant:{shop.id}:available", "tests", "all")
         self.model.frozen = {"available"} if shops else set()
         self.bank.calls.clear()
-        payouts = Payouts(self.desk.pool, self.desk.desk, {self.channel: self.bank}, AT_ONCE)
-        await self.desk.run(payouts.pay_out_some(), how)
+        payouts = Payouts(self.worker.pool, self.worker.batcher, {self.channel: self.bank}, AT_ONCE)
+        await self.worker.run(payouts.pay_out_some(), how)
         calls, self.calls, self.has = Counter(self.bank.calls), Counter[tuple[str, str]](), before
         answered = [self.asked_after(order, how) for order in opened]
         if not opened or any(answered):
@@ -220,7 +220,7 @@ class JobsMachine(Machine):
         assert calls == self.calls
         assert self.bank.has == self.has
         for shop in shops:
-            await self.desk.accounts.unfreeze(f"merchant:{shop.id}:available")
+            await self.worker.accounts.unfreeze(f"merchant:{shop.id}:available")
         self.model.frozen = set()
 
     def asked_after(self, order: Asked, how: str) -> bool:
@@ -253,7 +253,7 @@ class JobsMachine(Machine):
     def sends(self, order: Asked, how: str) -> None:
         order.state = "sent"
         self.sent[order] = Sent()
-        self.seen["payout sent on a later day"] += order.at.date() < self.desk.at.date()
+        self.seen["payout sent on a later day"] += order.at.date() < self.worker.at.date()
         self.pays(order, how)
 
     def pays(self, order: Asked, how: str) -> bool:
@@ -288,7 +288,7 @@ class JobsMachine(Machine):
             self.seen[f"payout {order.state}"] += 1
             frozen = "available" in self.model.frozen and says == BOUNCED
             self.seen["payout bounced to a frozen merchant"] += frozen
-            self.seen["payout bounced on a later day"] += says == BOUNCED and order.at.date() < self.desk.at.date()
+            self.seen["payout bounced on a later day"] += says == BOUNCED and order.at.date() < self.worker.at.date()
 
     def ends(self, order: Asked, ending: str, how: str) -> None:
         """Model an end that the order has, or may have; a replay of an end changes nothing."""
@@ -328,7 +328,7 @@ class JobsMachine(Machine):
         if order is None:
             return
         await self.freeze(order) if ending == BOUNCED else None
-        answer = await self.desk.run(self.desk.desk.end(self.id(order), ending, None, "r", "tester"), self.how)  # type: ignore[arg-type]
+        answer = await self.worker.run(self.worker.batcher.end(self.id(order), ending, None, "r", "tester"), self.how)  # type: ignore[arg-type]
         self.steps.append(f"by hand: {order.order_no} {ending} {self.how} -> {answer!r}"[:600])
         assert answer is None or isinstance(answer, Taken), answer
         self.by_hand.add(order)
@@ -339,7 +339,7 @@ class JobsMachine(Machine):
 
     def due(self) -> list[tuple[Shop, date]]:
         """Return the merchants with a calendar day that is not settled, and with money posted by the end of that day."""
-        now, found = self.desk.at, []
+        now, found = self.worker.at, []
         today = now.date() if now.time() >= SETTLE_AT else now.date() - timedelta(days=1)
         for shop in self.shops:
             calendar = self.calendars[shop.id]
@@ -365,22 +365,22 @@ class JobsMachine(Machine):
             # It is not certain which of several settlements are lost: only one merchant is due.
             await self.settle_those(HEARD)
             shops = [shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"]
-            self.desk.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+            self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
             how, self.how = self.how, HEARD
             await self.paid(self.chance.choice(shops), "later")
             self.how = how
         elif self.how == HEARD and not self.seen["settled: weekly"]:
             await self.paid(next(shop for shop in self.shops[-3:] if self.calendars[shop.id] == "weekly"), "later")
-            self.desk.at += timedelta(days=7 - self.desk.at.weekday())
-            self.desk.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+            self.worker.at += timedelta(days=7 - self.worker.at.weekday())
+            self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
         await self.settle_those(self.how if len(self.due()) == 1 or self.how == STUCK else HEARD)
         if self.how == HEARD and not self.seen["second on one day"]:
             await self.paid(next(shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"), "later")
             await self.settle_those(HEARD)
 
     async def settle_those(self, how: str) -> None:
-        due, now = self.due(), self.desk.at
-        answer = await self.desk.run(Settler(self.desk.pool, self.desk.desk, SETTLE_AT).settle_some(now), how)
+        due, now = self.due(), self.worker.at
+        answer = await self.worker.run(Settler(self.worker.pool, self.worker.batcher, SETTLE_AT).settle_some(now), how)
         self.steps.append(f"settler {how} at {now} due={[(s.id, f'{d}') for s, d in due]} -> {answer}"[:600])
         for shop, day in due:
             members = {"merchant": shop.id, "order_no": f"auto-{day:%Y-%m-%d}"}
@@ -403,9 +403,9 @@ class JobsMachine(Machine):
         else:
             await self.end_by_hand()
         moving = self.moving()
-        self.desk.accounts.how = STUCK
-        await self.desk.recoverer.recover_some()
-        self.desk.accounts.how = HEARD
+        self.worker.accounts.how = STUCK
+        await self.worker.recoverer.recover_some()
+        self.worker.accounts.how = HEARD
         for order in moving:
             self.stick(order)
 
@@ -418,8 +418,8 @@ class JobsMachine(Machine):
         how = self.may_be_lost(order.shop, order.kind) if order.ending is None else self.how
         callers = self.chance.choice([1, 2]) if how in (HEARD, AFTER, UNSURE) else 1
         posted = (order.outcome if order.ending is None else order.end_outcome) == "posted"
-        asked = (self.desk.desk.retry(self.id(order), f"person{n}", "mended") for n in range(callers))
-        answers = await self.desk.run(asyncio.gather(*asked), how)
+        asked = (self.worker.batcher.retry(self.id(order), f"person{n}", "mended") for n in range(callers))
+        answers = await self.worker.run(asyncio.gather(*asked), how)
         self.steps.append(f"retry {order.kind} {order.order_no} {how} by {callers} -> {answers!r}"[:600])
         assert answers is None or all(isinstance(answer, Taken) for answer in answers), answers
         order.state = self.stuck_from.pop(order)
@@ -443,7 +443,7 @@ class JobsMachine(Machine):
 
     async def compare(self, shops: list[Shop]) -> None:
         await super().compare(shops)
-        fetch = self.desk.pool.fetch
+        fetch = self.worker.pool.fetch
         stuck_ = await fetch("SELECT id, stuck_from FROM fund.orders WHERE state = 'stuck' OR stuck_from IS NOT NULL")
         assert {tuple(row) for row in stuck_} == {(self.id(o), state) for o, state in self.stuck_from.items()}
         payouts = await fetch("SELECT order_id, outcome, amount FROM fund.payouts")
@@ -461,7 +461,7 @@ class JobsMachine(Machine):
             await self.turn(HEARD, lambda: "answers", lambda: PAID)
             for ref, has in self.bank.has.items():
                 self.bank.has[ref] = PAID if has == ACCEPTED else has
-        await self.desk.recoverer.recover_some()
+        await self.worker.recoverer.recover_some()
         await self.compare(self.shops)
         for order in self.withdrawals("posting", "posted", "sent", "unknown", "stuck"):
             raise AssertionError(f"{order.order_no} is {order.state}")
@@ -492,20 +492,20 @@ class JobsMachine(Machine):
 
 async def run_machine(fund_database: str, service: RunningService, seed: int) -> None:
     begin = (datetime.now(UTC) - timedelta(days=3_000)).replace(hour=9)
-    async with ScriptedDesk(fund_database, service.base_url, service.fund_token, begin) as desk:
-        machine = JobsMachine(desk, seed)
+    async with ScriptedWorker(fund_database, service.base_url, service.fund_token, begin) as worker:
+        machine = JobsMachine(worker, seed)
         try:
             await machine.run()
         except BaseException as error:
             error.add_note(f"seed {seed}\n" + "\n".join(machine.steps))
             raise
         assert WANTED - machine.seen.keys() == set(), f"seed {seed}: branches that were never taken"
-    await prove_fund(fund_database, service.dsn, desk.salt)
+    await prove_fund(fund_database, service.dsn, worker.salt)
     told = [
         f"{check['name']}: {finding}"
         for check in (await service.verify())["checks"]
         for finding in check["findings"]
-        if desk.salt in str(finding)
+        if worker.salt in str(finding)
     ]
     assert told == []
 

@@ -22,9 +22,9 @@ from fundledger.security.keys import KeyFault, make_keys
 from fundledger.security.mac import MacKey
 from tests.fund.bank import Scripted
 from tests.support.database import Databases
-from tests.support.desk import FundDesk
 from tests.support.fund_books import check_fund, prove_fund
 from tests.support.fund_ids import KEYS, MACS, order_id
+from tests.support.fund_worker import FundWorker
 from tests.support.fund_world import TAKEN_BACK, an_order, write
 from tests.support.running import RunningService
 
@@ -35,9 +35,9 @@ BECAME = {"state", "problem", "posted_at", "reversed_by", "stuck_from", "voucher
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=3.0) as desk:
-        yield desk
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    async with FundWorker(fund_database, service.base_url, service.fund_token, wait_s=3.0) as worker:
+        yield worker
 
 
 def an_order_with_everything() -> Order:
@@ -116,40 +116,40 @@ def test_an_order_of_layout_1_verifies_only_while_the_sweep_goes_on() -> None:
     assert not OrderMacs(KEYS, 7, 7).verifies(msgspec.structs.replace(order, layout=2))
 
 
-async def tampered_with(desk: FundDesk, edit: str, order: Order) -> None:
-    await desk.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+async def tampered_with(worker: FundWorker, edit: str, order: Order) -> None:
+    await worker.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
 
 
 async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 100)
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 100)
 
     async def away(*_: object) -> None:
         raise AccountsAway("cut")
 
     with monkeypatch.context() as cut:
-        cut.setattr(desk.link, "post_vouchers", away)
-        left = await desk.pay(merchant, "left", 5)
+        cut.setattr(worker.link, "post_vouchers", away)
+        left = await worker.pay(merchant, "left", 5)
     invented = an_order(
         Kind.PAYMENT, "invented", 7_777_777, State.POSTING, merchant=merchant, channel=channel, due_at=left.created_at
     )
-    connection = await asyncpg.connect(desk.dsn)
+    connection = await asyncpg.connect(worker.dsn)
     for mac in (None, b"x" * 32, left.mac):
         await write(connection, [invented])
         forged = "UPDATE fund.orders SET mac = $2, mac_key = $3, layout = CASE WHEN $2::bytea IS NULL THEN 1 ELSE 2 END WHERE id = $1"
         await connection.execute(forged, invented.id, mac, None if mac is None else 1)
         for _ in range(3):
-            await desk.recoverer.recover_some()
-        assert await desk.value("SELECT state FROM fund.orders WHERE id = $1", invented.id) == "posting"
-        assert await desk.accounts.voucher(invented.voucher_id) is None
+            await worker.recoverer.recover_some()
+        assert await worker.value("SELECT state FROM fund.orders WHERE id = $1", invented.id) == "posting"
+        assert await worker.accounts.voucher(invented.voucher_id) is None
         await connection.execute("ALTER TABLE fund.orders DISABLE TRIGGER ALL")
         await connection.execute("DELETE FROM fund.orders WHERE id = $1", invented.id)
         await connection.execute("ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_no_delete")
         await connection.execute("ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_no_truncate")
     await connection.close()
-    assert await desk.of(merchant) == (105, 0, 0)
+    assert await worker.of(merchant) == (105, 0, 0)
     findings = [record for record in caplog.records if getattr(record, "event", "") == "integrity_finding"]
     assert len(findings) == 1
     assert findings[0].levelno == logging.CRITICAL
@@ -167,105 +167,105 @@ async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
     ],
 )
 async def test_an_order_that_was_edited_before_it_was_posted_is_not_posted(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, edit: str
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch, edit: str
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
 
     async def away(*_: object) -> None:
         raise AccountsAway("cut")
 
     with monkeypatch.context() as cut:
-        cut.setattr(desk.link, "post_vouchers", away)
-        order = await desk.pay(merchant, "left", 5)
-    await tampered_with(desk, edit, order)
-    await desk.recoverer.recover_some()
-    assert await desk.accounts.voucher(order.voucher_id) is None
-    retried = await desk.desk.retry(order.id, "person")
+        cut.setattr(worker.link, "post_vouchers", away)
+        order = await worker.pay(merchant, "left", 5)
+    await tampered_with(worker, edit, order)
+    await worker.recoverer.recover_some()
+    assert await worker.accounts.voucher(order.voucher_id) is None
+    retried = await worker.batcher.retry(order.id, "person")
     assert isinstance(retried, Away)
     assert retried.tampered
-    repeated = await desk.ask(
-        "payment", merchant=merchant, order_no="left", amount=5, currency="CNY", channel=f"c-{desk.salt}"
+    repeated = await worker.ask(
+        "payment", merchant=merchant, order_no="left", amount=5, currency="CNY", channel=f"c-{worker.salt}"
     )
     assert isinstance(repeated, Away)
     assert repeated.tampered
-    assert await desk.of(merchant) == (100, 0, 0)
+    assert await worker.of(merchant) == (100, 0, 0)
 
 
-async def test_what_is_about_an_edited_payment_moves_nothing_and_others_do(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    payment, _ = await desk.pay(merchant, "p", 100), await desk.pay(merchant, "q", 50)
-    await tampered_with(desk, "amount = 100000", payment)
+async def test_what_is_about_an_edited_payment_moves_nothing_and_others_do(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    payment, _ = await worker.pay(merchant, "p", 100), await worker.pay(merchant, "q", 50)
+    await tampered_with(worker, "amount = 100000", payment)
     for kind, members in (
         ("refund", {"payment_order_no": "p", "amount": 10}),
         ("chargeback", {"payment_order_no": "p", "amount": 10}),
         ("reversal", {"of_kind": "payment", "of_order_no": "p", "reason": "r"}),
     ):
-        answer = await desk.ask(kind, merchant=merchant, order_no=kind, **members)
+        answer = await worker.ask(kind, merchant=merchant, order_no=kind, **members)
         assert isinstance(answer, Away), kind
         assert answer.tampered
-    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="q", amount=10)
+    refund = await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="q", amount=10)
     assert refund.state is State.POSTED
-    assert await desk.of(merchant) == (140, 0, 0)
+    assert await worker.of(merchant) == (140, 0, 0)
 
 
 @pytest.mark.parametrize("edit", ["amount = 1000", "ending = NULL", "fee = 1", "channel = channel || 'x'"])
-async def test_an_edited_withdrawal_is_neither_sent_nor_ended(desk: FundDesk, edit: str) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+async def test_an_edited_withdrawal_is_neither_sent_nor_ended(worker: FundWorker, edit: str) -> None:
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     if edit == "ending = NULL":
-        ended = await desk.desk.end(order.id, "paid", "ref", None, "m")
+        ended = await worker.batcher.end(order.id, "paid", "ref", None, "m")
         assert isinstance(ended, Taken)
         edit = "ending = NULL, end_voucher_id = NULL, state = 'posted'"
-    await tampered_with(desk, edit, order)
+    await tampered_with(worker, edit, order)
     bank = Scripted(Standing.PAID)
     pace = Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
-    await Payouts(desk.pool, desk.desk, {channel: bank, f"{channel}x": bank}, pace).pay_out_some()
+    await Payouts(worker.pool, worker.batcher, {channel: bank, f"{channel}x": bank}, pace).pay_out_some()
     assert bank.refs == []
-    before = await desk.of(merchant)
+    before = await worker.of(merchant)
     for ending in ("paid", "bounced"):
-        answer = await desk.desk.end(order.id, ending, "ref", None, "m")  # type: ignore[arg-type]
+        answer = await worker.batcher.end(order.id, ending, "ref", None, "m")  # type: ignore[arg-type]
         assert isinstance(answer, Away)
         assert answer.tampered
-    await desk.recoverer.recover_some()
-    assert await desk.of(merchant) == before
+    await worker.recoverer.recover_some()
+    assert await worker.of(merchant) == before
 
 
-async def test_an_end_and_an_approval_that_were_written_by_sql_move_nothing(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=f"c-{desk.salt}")
-    await tampered_with(desk, "ending = 'bounced', due_at = clock_timestamp()", order)
+async def test_an_end_and_an_approval_that_were_written_by_sql_move_nothing(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=f"c-{worker.salt}")
+    await tampered_with(worker, "ending = 'bounced', due_at = clock_timestamp()", order)
     members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
-    adjustment = await desk.done("adjustment", order_no="a", **members)
+    adjustment = await worker.done("adjustment", order_no="a", **members)
     forged = "state = 'posting', approved_by = 'tester/bob', due_at = clock_timestamp()"
-    await tampered_with(desk, forged, adjustment)
-    await desk.recoverer.recover_some()
-    assert await desk.of(merchant) == (400, 0, 0)
+    await tampered_with(worker, forged, adjustment)
+    await worker.recoverer.recover_some()
+    assert await worker.of(merchant) == (400, 0, 0)
 
 
-async def test_terms_that_change_are_sealed_anew(desk: FundDesk, service: RunningService) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
-    await desk.desk.end(order.id, "bounced", None, "closed", "m")
+async def test_terms_that_change_are_sealed_anew(worker: FundWorker, service: RunningService) -> None:
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    await worker.batcher.end(order.id, "bounced", None, "closed", "m")
     members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
-    adjustment = await desk.done("adjustment", order_no="a", **members)
-    await desk.desk.approve(adjustment.id, "tester/bob")
-    for row in await desk.pool.fetch("SELECT id, mac FROM fund.orders"):
-        there = await read_order(desk.pool, row["id"])
+    adjustment = await worker.done("adjustment", order_no="a", **members)
+    await worker.batcher.approve(adjustment.id, "tester/bob")
+    for row in await worker.pool.fetch("SELECT id, mac FROM fund.orders"):
+        there = await read_order(worker.pool, row["id"])
         assert there is not None
         assert MACS.verifies(there), there
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    await prove_fund(worker.dsn, service.dsn, worker.salt)
 
 
-async def test_verify_names_an_edited_order(desk: FundDesk, service: RunningService) -> None:
-    merchant = await desk.merchant()
-    payment = await desk.pay(merchant, "p", 500)
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
-    await tampered_with(desk, "ticket = 'other', module = 'other'", payment)
-    async with snapshot(desk.dsn) as fund, snapshot(service.dsn) as account, connected(desk.dsn) as later:
+async def test_verify_names_an_edited_order(worker: FundWorker, service: RunningService) -> None:
+    merchant = await worker.merchant()
+    payment = await worker.pay(merchant, "p", 500)
+    await prove_fund(worker.dsn, service.dsn, worker.salt)
+    await tampered_with(worker, "ticket = 'other', module = 'other'", payment)
+    async with snapshot(worker.dsn) as fund, snapshot(service.dsn) as account, connected(worker.dsn) as later:
         checks, _ = await check_fund(fund, later, account)
     subjects = [
         finding.subject for check in checks for finding in check.findings if check.name == "mac_verifies_orders"
@@ -274,21 +274,21 @@ async def test_verify_names_an_edited_order(desk: FundDesk, service: RunningServ
 
 
 async def test_one_that_does_not_verify_posts_what_was_invented(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guard of the tests above is absent here."""
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 100)
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 100)
     invented = an_order(Kind.PAYMENT, "i", 7, State.POSTING, merchant=merchant, channel=channel)
-    connection = await asyncpg.connect(desk.dsn)
+    connection = await asyncpg.connect(worker.dsn)
     await write(connection, [invented])
     await connection.execute(
         "UPDATE fund.orders SET mac = NULL, mac_key = NULL, layout = 1, due_at = created_at WHERE id = $1", invented.id
     )
     await connection.close()
     monkeypatch.setattr(OrderMacs, "verifies", lambda *_: True)
-    await desk.recoverer.recover_some()
-    assert await desk.of(merchant) == (107, 0, 0)
+    await worker.recoverer.recover_some()
+    assert await worker.of(merchant) == (107, 0, 0)
 
 
 # --- Orders from before MACs ----------------------------------------------------------------------------------------
@@ -323,26 +323,26 @@ async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under
 
 
 async def test_an_attempt_that_was_prepared_from_an_older_row_changes_nothing(
-    desk: FundDesk, service: RunningService, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The channel's reason arrives a second time while the first end is being refused."""
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
-    posting = desk.posting
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    posting = worker.posting
 
     async def ends_later(_: Order) -> None:
         raise AccountsAway("made by a test")
 
     with monkeypatch.context() as away:
         away.setattr(posting, "end", ends_later)
-        await desk.desk.end(order.id, "bounced", None, "first", "m")
-        older = await read_order(desk.pool, order.id)
-        await desk.desk.end(order.id, "bounced", None, "second", "m")
+        await worker.batcher.end(order.id, "bounced", None, "first", "m")
+        older = await read_order(worker.pool, order.id)
+        await worker.batcher.end(order.id, "bounced", None, "second", "m")
     assert older is not None
     await posting._end_again(older, b"{}")
-    there = await read_order(desk.pool, order.id)
+    there = await read_order(worker.pool, order.id)
     assert there is not None
     assert (there.reason, there.attempt, MACS.verifies(there)) == ("second", 0, True)
     await posting.end(there)
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    await prove_fund(worker.dsn, service.dsn, worker.salt)

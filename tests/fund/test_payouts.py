@@ -18,7 +18,7 @@ from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.store.queries import SQL
 from tests.fund.bank import BankProcess, EndsInSql, Pool, RunningBank, Scripted, a_bank_process, a_withdrawal, here
-from tests.support.desk import FundDesk
+from tests.support.fund_worker import FundWorker
 from tests.support.plans import plan_of, scanned
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
@@ -30,8 +30,8 @@ DETAIL = "SELECT detail FROM fund.channel_findings WHERE order_id = $1"
 AWAY, SILENT = ChannelAway("nobody there"), ChannelSilent("no answer")
 
 
-def payouts(pool: Pool, channel: object, pace: Pace = AT_ONCE, desk: EndsInSql | None = None) -> Payouts:
-    return Payouts(pool, desk or EndsInSql(pool), {here.channel: channel}, pace)
+def payouts(pool: Pool, channel: object, pace: Pace = AT_ONCE, batcher: EndsInSql | None = None) -> Payouts:
+    return Payouts(pool, batcher or EndsInSql(pool), {here.channel: channel}, pace)
 
 
 async def state_of(pool: Pool, order: UUID) -> str:
@@ -287,11 +287,11 @@ async def test_two_concurrent_runs_send_each_withdrawal_once(fund_pool: Pool, ba
 
 async def ended_meanwhile(pool: Pool, by_others: str, *said: Standing | Exception) -> tuple[UUID, Scripted]:
     order = await a_withdrawal(pool)
-    desk, channel = EndsInSql(pool), Scripted(*said)
+    batcher, channel = EndsInSql(pool), Scripted(*said)
 
     async def somebody_ends_it(verb: str) -> None:
         if verb == "pay_out":
-            assert isinstance(await desk.end(order, by_others, "other", None, "front"), Taken)
+            assert isinstance(await batcher.end(order, by_others, "other", None, "front"), Taken)
 
     channel.during = somebody_ends_it
     paying = payouts(pool, channel)
@@ -374,15 +374,15 @@ async def test_another_amount_at_the_channel_ends_nothing_and_is_a_finding(fund_
 
 async def test_an_end_that_could_not_be_recorded_is_polled_again(fund_pool: Pool):
     order = await a_withdrawal(fund_pool)
-    desk, channel = EndsInSql(fund_pool), Scripted(PAID, PAID)
-    paying = payouts(fund_pool, channel, desk=desk)
-    desk.away = True
+    batcher, channel = EndsInSql(fund_pool), Scripted(PAID, PAID)
+    paying = payouts(fund_pool, channel, batcher=batcher)
+    batcher.away = True
     await paying.pay_out_some()
     assert await state_of(fund_pool, order) == "sent"
-    desk.away = False
+    batcher.away = False
     await paying.pay_out_some()
     assert channel.asked == ["pay_out", "query"]
-    assert desk.asked == [(order, "paid", f"channel/{here.channel}")] * 2
+    assert batcher.asked == [(order, "paid", f"channel/{here.channel}")] * 2
     assert await state_of(fund_pool, order) == "paid"
 
 
@@ -444,8 +444,8 @@ async def test_a_bank_that_is_killed_pays_each_once(fund_pool: Pool, tmp_path: P
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 31)]
     pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.05, at_once=4)
     async with a_bank_process(tmp_path) as bank, HttpChannel(bank.url, token=bank.token) as channel:
-        desk = KilledMeanwhile(fund_pool, bank)
-        paying = payouts(fund_pool, channel, pace, desk)
+        batcher = KilledMeanwhile(fund_pool, bank)
+        paying = payouts(fund_pool, channel, pace, batcher)
         await paying.pay_out_some()
         assert 5 < paying.counted.ended < len(orders)
         await bank.start()
@@ -478,27 +478,28 @@ async def test_a_payout_is_never_deleted(fund_pool: Pool):
 async def test_front_ends_that_end_what_is_on_its_way_leave_books_that_are_the_bank_but_for_the_findings(
     fund_database: str, service: RunningService, bank: RunningBank
 ):
-    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
-        merchant, name = await desk.merchant(), f"c-{desk.salt}"
-        await desk.pay(merchant, "1", 100_000)
+    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
+        merchant, name = await worker.merchant(), f"c-{worker.salt}"
+        await worker.pay(merchant, "1", 100_000)
         asked = [
-            desk.done("withdrawal", merchant=merchant, order_no=str(n), amount=100 + n, channel=name) for n in range(30)
+            worker.done("withdrawal", merchant=merchant, order_no=str(n), amount=100 + n, channel=name)
+            for n in range(30)
         ]
         orders = [order.id for order in await asyncio.gather(*asked)]
         await bank.behave(seed=1, error_rate=0.1, lost_answer_rate=0.1, bounce_rate=0.3, settle_after_ms=10)
         pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.02, doubt_s=0.0, at_once=4)
         async with HttpChannel(bank.url, token=bank.token) as channel:
-            paying = Payouts(desk.pool, desk.desk, {name: channel}, pace)
+            paying = Payouts(worker.pool, worker.batcher, {name: channel}, pace)
             turn = asyncio.create_task(paying.pay_out_some())
-            ends = [desk.desk.end(order, "bounced", None, "by hand", "front") for order in orders[1::3]]
+            ends = [worker.batcher.end(order, "bounced", None, "by hand", "front") for order in orders[1::3]]
             await asyncio.gather(turn, *ends)
 
             async def all_is_said() -> bool:
                 await paying.pay_out_some()
-                await desk.recoverer.recover_some()
+                await worker.recoverer.recover_some()
                 open_ = "SELECT count(*) FROM fund.payouts WHERE outcome IS NULL"
                 ended = "SELECT count(*) FROM fund.orders WHERE kind = 'withdrawal' AND state IN ('paid', 'bounced')"
-                return await desk.value(open_) == 0 and await desk.value(ended) == len(orders)
+                return await worker.value(open_) == 0 and await worker.value(ended) == len(orders)
 
             await eventually(all_is_said, "every payout has its final word")
         paid = "SELECT coalesce(sum(amount), 0)::bigint FROM fund.orders WHERE kind = 'withdrawal' AND state = 'paid'"
@@ -506,7 +507,7 @@ async def test_front_ends_that_end_what_is_on_its_way_leave_books_that_are_the_b
             "SELECT coalesce(sum(o.amount), 0)::bigint FROM fund.channel_findings f"
             " JOIN fund.orders o ON o.id = f.order_id WHERE f.says = 'paid' AND f.stands = 'bounced'"
         )
-        assert bank.totals["paid_amount"] == await desk.value(paid) + await desk.value(paid_there_only)
-        assert await desk.value("SELECT count(*) FROM fund.channel_findings WHERE says <> 'paid'") == 0
-        assert await desk.balance(accounts.payout_transit(name, "CNY")) == 0
-        assert await desk.balance(accounts.bank(name, "CNY")) == 100_000 - await desk.value(paid)
+        assert bank.totals["paid_amount"] == await worker.value(paid) + await worker.value(paid_there_only)
+        assert await worker.value("SELECT count(*) FROM fund.channel_findings WHERE says <> 'paid'") == 0
+        assert await worker.balance(accounts.payout_transit(name, "CNY")) == 0
+        assert await worker.balance(accounts.bank(name, "CNY")) == 100_000 - await worker.value(paid)

@@ -15,9 +15,9 @@ from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.orders import read_order
-from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
 from tests.support.fund_ids import MACS, voucher_id
+from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 
 
@@ -45,148 +45,148 @@ class Cut(AccountGateway):
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    desk = FundDesk(fund_database, service.base_url, service.fund_token, wait_s=3.0)
-    desk.link = Cut(desk.accounts)
-    async with desk:
-        yield desk
-    await prove_fund(fund_database, service.dsn, desk.salt)
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    worker = FundWorker(fund_database, service.base_url, service.fund_token, wait_s=3.0)
+    worker.link = Cut(worker.accounts)
+    async with worker:
+        yield worker
+    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
-async def recover(desk: FundDesk) -> int:
+async def recover(worker: FundWorker) -> int:
     """Recover orders until none is due; return the number of outcomes that became known."""
     known = 0
-    while await desk.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
-        known += (await desk.recoverer.recover_some())[0]
+    while await worker.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
+        known += (await worker.recoverer.recover_some())[0]
     return known
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
 async def test_an_order_whose_call_got_no_answer_is_posted_once_and_a_retry_returns_it(
-    desk: FundDesk, where: str
+    worker: FundWorker, where: str
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "0", 1)
-    setattr(desk.link, where, True)
-    orders = await asyncio.gather(*(desk.pay(merchant, str(i), 10) for i in range(1, 21)))
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "0", 1)
+    setattr(worker.link, where, True)
+    orders = await asyncio.gather(*(worker.pay(merchant, str(i), 10) for i in range(1, 21)))
     assert {order.state for order in orders} == {State.POSTING}
-    assert await desk.of(merchant) == ((201 if where == "after" else 1), 0, 0)
-    repeat = await desk.ask(
-        "payment", merchant=merchant, order_no="1", amount=10, currency="CNY", channel=f"c-{desk.salt}"
+    assert await worker.of(merchant) == ((201 if where == "after" else 1), 0, 0)
+    repeat = await worker.ask(
+        "payment", merchant=merchant, order_no="1", amount=10, currency="CNY", channel=f"c-{worker.salt}"
     )
     assert isinstance(repeat, Taken)
     assert (repeat.replay, repeat.order.state) == (True, State.POSTING)
     with pytest.raises(AccountsAway):
-        await desk.recoverer.recover_some()
-    setattr(desk.link, where, False)
-    assert await recover(desk) == 20
-    assert await desk.of(merchant) == (201, 0, 0)
-    assert await desk.value("SELECT count(*) FROM fund.orders WHERE state = 'posted'") == 21
-    assert await desk.value("SELECT count(*) FROM fund.events WHERE state = 'posted'") == 21
+        await worker.recoverer.recover_some()
+    setattr(worker.link, where, False)
+    assert await recover(worker) == 20
+    assert await worker.of(merchant) == (201, 0, 0)
+    assert await worker.value("SELECT count(*) FROM fund.orders WHERE state = 'posted'") == 21
+    assert await worker.value("SELECT count(*) FROM fund.events WHERE state = 'posted'") == 21
 
 
-async def test_two_concurrent_recoveries_report_an_order_once(desk: FundDesk, service: RunningService) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "0", 1)
-    desk.link.before = True  # type: ignore[attr-defined]
-    await asyncio.gather(*(desk.pay(merchant, str(i), 10) for i in range(1, 51)))
-    desk.link.before = False  # type: ignore[attr-defined]
-    async with FundDesk(desk.dsn, service.base_url, service.fund_token, salt=desk.salt) as other:
-        await asyncio.gather(recover(desk), recover(other), recover(desk))
-    assert await desk.of(merchant) == (501, 0, 0)
-    assert await desk.value("SELECT count(*) FROM fund.events") == 51
+async def test_two_concurrent_recoveries_report_an_order_once(worker: FundWorker, service: RunningService) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "0", 1)
+    worker.link.before = True  # type: ignore[attr-defined]
+    await asyncio.gather(*(worker.pay(merchant, str(i), 10) for i in range(1, 51)))
+    worker.link.before = False  # type: ignore[attr-defined]
+    async with FundWorker(worker.dsn, service.base_url, service.fund_token, salt=worker.salt) as other:
+        await asyncio.gather(recover(worker), recover(other), recover(worker))
+    assert await worker.of(merchant) == (501, 0, 0)
+    assert await worker.value("SELECT count(*) FROM fund.events") == 51
 
 
 async def test_the_reservations_of_a_refused_order_are_released_by_the_worker_that_receives_the_refusal(
-    desk: FundDesk,
+    worker: FundWorker,
 ) -> None:
-    merchant = await desk.merchant(withdrawal_limit=100)
-    await desk.pay(merchant, "p", 50)
-    desk.link.before = True  # type: ignore[attr-defined]
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+    merchant = await worker.merchant(withdrawal_limit=100)
+    await worker.pay(merchant, "p", 50)
+    worker.link.before = True  # type: ignore[attr-defined]
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
     assert order.state is State.POSTING
-    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 60
-    desk.link.before = False  # type: ignore[attr-defined]
-    await recover(desk)
-    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 0
-    assert await desk.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "refused"
+    assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 60
+    worker.link.before = False  # type: ignore[attr-defined]
+    await recover(worker)
+    assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 0
+    assert await worker.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "refused"
 
 
-async def test_an_end_without_answer_is_found_again(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
-    desk.link.after = True  # type: ignore[attr-defined]
-    answer = await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+async def test_an_end_without_answer_is_found_again(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
+    worker.link.after = True  # type: ignore[attr-defined]
+    answer = await worker.batcher.end(order.id, "bounced", None, "no such account", "m")
     assert isinstance(answer, Taken)
     assert answer.order.state is State.POSTED
-    desk.link.after = False  # type: ignore[attr-defined]
-    await recover(desk)
-    assert await desk.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "bounced"
-    assert await desk.of(merchant) == (50, 0, 0)
+    worker.link.after = False  # type: ignore[attr-defined]
+    await recover(worker)
+    assert await worker.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "bounced"
+    assert await worker.of(merchant) == (50, 0, 0)
 
 
 async def test_a_payment_that_was_posted_but_not_recorded_is_answered_as_posted_and_recorded_later(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "0", 1)
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "0", 1)
 
     async def lost(*_: object) -> None:
         raise asyncpg.ConnectionDoesNotExistError("gone")
 
     with monkeypatch.context() as broken:
         broken.setattr("fundledger.fund.store.orders.mark", lost)
-        assert (await desk.pay(merchant, "1", 10)).state is State.POSTED
-    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = '1'") == "posting"
-    await recover(desk)
-    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = '1'") == "posted"
-    assert await desk.of(merchant) == (11, 0, 0)
+        assert (await worker.pay(merchant, "1", 10)).state is State.POSTED
+    assert await worker.value("SELECT state FROM fund.orders WHERE order_no = '1'") == "posting"
+    await recover(worker)
+    assert await worker.value("SELECT state FROM fund.orders WHERE order_no = '1'") == "posted"
+    assert await worker.of(merchant) == (11, 0, 0)
 
 
-async def test_an_order_that_could_not_be_written_is_not_taken(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "0", 1)
-    await desk.value("ALTER TABLE fund.orders ADD CONSTRAINT no_more CHECK (order_no <> '1') NOT VALID")
+async def test_an_order_that_could_not_be_written_is_not_taken(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "0", 1)
+    await worker.value("ALTER TABLE fund.orders ADD CONSTRAINT no_more CHECK (order_no <> '1') NOT VALID")
     answers = await asyncio.gather(
         *(
-            desk.ask("payment", merchant=merchant, order_no=n, amount=5, currency="CNY", channel=f"c-{desk.salt}")
+            worker.ask("payment", merchant=merchant, order_no=n, amount=5, currency="CNY", channel=f"c-{worker.salt}")
             for n in ("1", "1")
         )
     )
-    await desk.value("ALTER TABLE fund.orders DROP CONSTRAINT no_more")
+    await worker.value("ALTER TABLE fund.orders DROP CONSTRAINT no_more")
     assert all(isinstance(answer, Away) for answer in answers)
-    assert await desk.of(merchant) == (1, 0, 0)
-    assert desk.desk.waiting == 0
+    assert await worker.of(merchant) == (1, 0, 0)
+    assert worker.batcher.waiting == 0
 
 
-async def test_a_reversal_that_gets_no_answer_does_not_hold_up_what_is_recovered_with_it(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    desk.link.before = True  # type: ignore[attr-defined]
-    await desk.pay(merchant, "q", 5)
-    await desk.done("reversal", merchant=merchant, order_no="r", of_kind="payment", of_order_no="p", reason="wrong")
-    desk.link.before, desk.link.no_reversals = False, True  # type: ignore[attr-defined]
-    await desk.recoverer.recover_some()
-    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 'q'") == "posted"
+async def test_a_reversal_that_gets_no_answer_does_not_hold_up_what_is_recovered_with_it(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    worker.link.before = True  # type: ignore[attr-defined]
+    await worker.pay(merchant, "q", 5)
+    await worker.done("reversal", merchant=merchant, order_no="r", of_kind="payment", of_order_no="p", reason="wrong")
+    worker.link.before, worker.link.no_reversals = False, True  # type: ignore[attr-defined]
+    await worker.recoverer.recover_some()
+    assert await worker.value("SELECT state FROM fund.orders WHERE order_no = 'q'") == "posted"
     with pytest.raises(AccountsAway):
-        await desk.recoverer.recover_some()
-    desk.link.no_reversals = False  # type: ignore[attr-defined]
-    await recover(desk)
-    assert await desk.of(merchant) == (5, 0, 0)
+        await worker.recoverer.recover_some()
+    worker.link.no_reversals = False  # type: ignore[attr-defined]
+    await recover(worker)
+    assert await worker.of(merchant) == (5, 0, 0)
 
 
 @pytest.mark.parametrize("poisons", [{"17"}, {"0", "1", "30"}])
 async def test_a_voucher_for_which_the_service_does_not_know_does_not_hold_up_the_others(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, poisons: set[str]
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch, poisons: set[str]
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    desk.link.before = True  # type: ignore[attr-defined]
-    written = await asyncio.gather(*(desk.pay(merchant, str(i), 1) for i in range(31)))
-    desk.link.before = False  # type: ignore[attr-defined]
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    worker.link.before = True  # type: ignore[attr-defined]
+    written = await asyncio.gather(*(worker.pay(merchant, str(i), 1) for i in range(31)))
+    worker.link.before = False  # type: ignore[attr-defined]
     poisoned = {order.voucher_id for order in written if order.order_no in poisons}
-    post, calls = desk.accounts.post_vouchers, []
+    post, calls = worker.accounts.post_vouchers, []
 
     async def poisoned_post(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
         calls.append(len(vouchers))
@@ -195,31 +195,31 @@ async def test_a_voucher_for_which_the_service_does_not_know_does_not_hold_up_th
         return await post(vouchers)
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.accounts, "post_vouchers", poisoned_post)
-        assert (await desk.recoverer.recover_some())[0] == 31 - len(poisons)
+        broken.setattr(worker.accounts, "post_vouchers", poisoned_post)
+        assert (await worker.recoverer.recover_some())[0] == 31 - len(poisons)
         assert len(calls) < 31
-    left = await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL")
+    left = await worker.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL")
     assert set(left) == poisons
-    assert await recover(desk) == len(poisons)
+    assert await recover(worker) == len(poisons)
 
 
 @pytest.fixture
-async def ended(desk: FundDesk) -> Order:
+async def ended(worker: FundWorker) -> Order:
     """Make a withdrawal with an end that the recoverer has to post, after the account service was away."""
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 200)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
-    desk.link.before = True  # type: ignore[attr-defined]
-    await desk.desk.end(order.id, "paid", "ref", None, "m")
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 200)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
+    worker.link.before = True  # type: ignore[attr-defined]
+    await worker.batcher.end(order.id, "paid", "ref", None, "m")
     return order
 
 
 async def test_an_order_whose_outcome_stays_unknown_does_not_hold_up_the_end_of_a_withdrawal(
-    desk: FundDesk, ended: Order, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, ended: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unknown = await desk.pay(ended.merchant, "q", 1)
-    desk.link.before = False  # type: ignore[attr-defined]
-    post = desk.accounts.post_vouchers
+    unknown = await worker.pay(ended.merchant, "q", 1)
+    worker.link.before = False  # type: ignore[attr-defined]
+    post = worker.accounts.post_vouchers
 
     async def unsure(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
         if unknown.voucher_id in {voucher.id for voucher in vouchers}:
@@ -227,39 +227,41 @@ async def test_an_order_whose_outcome_stays_unknown_does_not_hold_up_the_end_of_
         return await post(vouchers)
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.accounts, "post_vouchers", unsure)
-        assert (await desk.recoverer.recover_some())[0] == 1
-    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 'w'") == "paid"
-    assert await recover(desk) == 1
+        broken.setattr(worker.accounts, "post_vouchers", unsure)
+        assert (await worker.recoverer.recover_some())[0] == 1
+    assert await worker.value("SELECT state FROM fund.orders WHERE order_no = 'w'") == "paid"
+    assert await recover(worker) == 1
 
 
 async def test_a_chargeback_whose_balance_does_not_verify_holds_up_no_other_order(
-    desk: FundDesk, ended: Order, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, ended: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = {"merchant": ended.merchant, "payment_order_no": "p"}
-    await desk.done("chargeback", order_no="c", amount=150, **members)
-    await desk.pay(ended.merchant, "q", 5)
-    desk.link.before = False  # type: ignore[attr-defined]
+    await worker.done("chargeback", order_no="c", amount=150, **members)
+    await worker.pay(ended.merchant, "q", 5)
+    worker.link.before = False  # type: ignore[attr-defined]
     # The balance falls, so the chargeback is refused, and reads the balance again.
-    await desk.done("withdrawal", merchant=ended.merchant, order_no="w2", amount=100, channel=f"c-{desk.salt}")
+    await worker.done("withdrawal", merchant=ended.merchant, order_no="w2", amount=100, channel=f"c-{worker.salt}")
 
     async def unverified(_: str) -> None:
         raise Unavailable("HTTP 500", Problem({"type": "urn:fundledger:problem:integrity", "status": 500}))
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.accounts, "account", unverified)
-        assert (await desk.recoverer.recover_some())[0] == 2
-    assert await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["c"]
-    assert await recover(desk) == 1
-    assert await desk.of(ended.merchant) == (0, 0, 95)
+        broken.setattr(worker.accounts, "account", unverified)
+        assert (await worker.recoverer.recover_some())[0] == 2
+    assert await worker.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["c"]
+    assert await recover(worker) == 1
+    assert await worker.of(ended.merchant) == (0, 0, 95)
 
 
-async def test_a_lost_connection_is_not_asked_again_by_halves(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    desk.link.before = True  # type: ignore[attr-defined]
-    await asyncio.gather(*(desk.pay(merchant, str(i), 1) for i in range(4)))
-    desk.link.before = False  # type: ignore[attr-defined]
+async def test_a_lost_connection_is_not_asked_again_by_halves(
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    worker.link.before = True  # type: ignore[attr-defined]
+    await asyncio.gather(*(worker.pay(merchant, str(i), 1) for i in range(4)))
+    worker.link.before = False  # type: ignore[attr-defined]
     calls = []
 
     async def lost(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
@@ -267,130 +269,130 @@ async def test_a_lost_connection_is_not_asked_again_by_halves(desk: FundDesk, mo
         raise OutcomeUnknown("the connection was lost")
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.accounts, "post_vouchers", lost)
+        broken.setattr(worker.accounts, "post_vouchers", lost)
         with pytest.raises(AccountsAway):
-            await desk.recoverer.recover_some()
+            await worker.recoverer.recover_some()
     assert calls == [4]
-    await recover(desk)
+    await recover(worker)
 
 
-async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    desk.link.before = True  # type: ignore[attr-defined]
+async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    worker.link.before = True  # type: ignore[attr-defined]
     for number in ("1", "poison", "2"):
-        await desk.pay(merchant, number, 1)
-    desk.link.before = False  # type: ignore[attr-defined]
+        await worker.pay(merchant, number, 1)
+    worker.link.before = False  # type: ignore[attr-defined]
     poison = "ALTER TABLE fund.orders ADD CONSTRAINT poison CHECK (order_no <> 'poison' OR state = 'posting')"
-    await desk.value(poison)
-    await desk.recoverer.recover_some()
-    assert await desk.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["poison"]
-    await desk.value("ALTER TABLE fund.orders DROP CONSTRAINT poison")
-    await recover(desk)
+    await worker.value(poison)
+    await worker.recoverer.recover_some()
+    assert await worker.value("SELECT array_agg(order_no) FROM fund.orders WHERE due_at IS NOT NULL") == ["poison"]
+    await worker.value("ALTER TABLE fund.orders DROP CONSTRAINT poison")
+    await recover(worker)
 
 
-async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(desk: FundDesk) -> None:
+async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(worker: FundWorker) -> None:
     """Otherwise it might return a fee that is never charged."""
-    merchant = await desk.merchant(fee=Fee(basis_points=1000))
-    await desk.pay(merchant, "now", 100)
-    await desk.pay(merchant, "later", 100, settle="later")
-    desk.link.before = True  # type: ignore[attr-defined]
-    await desk.done("settlement", merchant=merchant, order_no="s")
-    desk.link.before = False  # type: ignore[attr-defined]
+    merchant = await worker.merchant(fee=Fee(basis_points=1000))
+    await worker.pay(merchant, "now", 100)
+    await worker.pay(merchant, "later", 100, settle="later")
+    worker.link.before = True  # type: ignore[attr-defined]
+    await worker.done("settlement", merchant=merchant, order_no="s")
+    worker.link.before = False  # type: ignore[attr-defined]
     members = {"merchant": merchant, "order_no": "r", "payment_order_no": "later", "amount": 10}
-    early = await desk.ask("refund", **members)
+    early = await worker.ask("refund", **members)
     assert isinstance(early, Refusal)
     assert early.code is Code.PAYMENT_BEING_SETTLED
-    await desk.accounts.freeze(f"merchant:{merchant}:pending")
-    await recover(desk)
-    assert await desk.value("SELECT state FROM fund.orders WHERE order_no = 's'") == "refused"
-    await desk.accounts.unfreeze(f"merchant:{merchant}:pending")
-    refund = await desk.done("refund", **members)
+    await worker.accounts.freeze(f"merchant:{merchant}:pending")
+    await recover(worker)
+    assert await worker.value("SELECT state FROM fund.orders WHERE order_no = 's'") == "refused"
+    await worker.accounts.unfreeze(f"merchant:{merchant}:pending")
+    refund = await worker.done("refund", **members)
     assert (refund.state, refund.from_pending, refund.fee) == (State.POSTED, 10, 0)
-    settled = await desk.done("settlement", merchant=merchant, order_no="s2")
+    settled = await worker.done("settlement", merchant=merchant, order_no="s2")
     assert (settled.amount, settled.fee) == (90, 9)
-    assert await desk.of(merchant) == (90 + 81, 0, 0)
+    assert await worker.of(merchant) == (90 + 81, 0, 0)
 
 
 async def test_an_attempt_of_a_chargeback_that_is_not_inserted_is_not_posted(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The account service is down during the second look-up of the balance; afterwards the balance suffices."""
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    look, looks = desk.posting.prepare_chargeback, []
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    look, looks = worker.posting.prepare_chargeback, []
 
     async def prepare(order: Order) -> None:
         looks.append(order.attempt)
         if len(looks) == 2:
-            await desk.pay(merchant, "more", 1000)
+            await worker.pay(merchant, "more", 1000)
             raise AccountsAway("cut")
         await look(order)
         if len(looks) == 1:
-            await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+            await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
 
-    monkeypatch.setattr(desk.posting, "prepare_chargeback", prepare)
-    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
-    await recover(desk)
+    monkeypatch.setattr(worker.posting, "prepare_chargeback", prepare)
+    await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
+    await recover(worker)
     assert looks == [0, 1, 1]
-    assert await desk.of(merchant) == (940, 0, 0)
+    assert await worker.of(merchant) == (940, 0, 0)
 
 
 async def test_the_second_of_two_concurrent_attempts_of_a_chargeback_is_not_posted(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    look, looks = desk.posting.prepare_chargeback, []
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    look, looks = worker.posting.prepare_chargeback, []
 
     async def prepare(order: Order) -> None:
         await look(order)
         looks.append(order.attempt)
         if len(looks) == 1:
-            await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+            await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
         else:
             first = (
                 """UPDATE fund.orders SET attempt = 1, voucher_id = $2, to_receivable = 70, mac = $3 WHERE id = $1"""
             )
-            there = await read_order(desk.pool, order.id)
+            there = await read_order(worker.pool, order.id)
             assert there is not None
             there.attempt, there.voucher_id, there.to_receivable = 1, voucher_id(order.id, attempt=1), 70
             MACS.seal(there)
-            await desk.pool.execute(first, order.id, there.voucher_id, there.mac)
+            await worker.pool.execute(first, order.id, there.voucher_id, there.mac)
 
-    monkeypatch.setattr(desk.posting, "prepare_chargeback", prepare)
-    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
-    await recover(desk)
-    assert await desk.of(merchant) == (10, 0, 70)
+    monkeypatch.setattr(worker.posting, "prepare_chargeback", prepare)
+    await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
+    await recover(worker)
+    assert await worker.of(merchant) == (10, 0, 70)
 
 
 async def test_the_end_of_a_withdrawal_of_a_frozen_merchant_is_retried_until_it_is_unfrozen(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fundledger.fund.poster.END_AGAIN_S", 0.0)
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
-    await desk.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
-    answer = await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
+    await worker.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
+    answer = await worker.batcher.end(order.id, "bounced", None, "no such account", "m")
     assert isinstance(answer, Taken)
     assert answer.order.state is State.POSTED
-    await desk.recoverer.recover_some()
-    assert await desk.value("SELECT attempt FROM fund.orders WHERE kind = 'withdrawal'") >= 1
-    assert await desk.of(merchant) == (0, 0, 0)
-    await desk.accounts.unfreeze(f"merchant:{merchant}:available")
-    await recover(desk)
-    assert await desk.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "bounced"
-    assert await desk.of(merchant) == (50, 0, 0)
+    await worker.recoverer.recover_some()
+    assert await worker.value("SELECT attempt FROM fund.orders WHERE kind = 'withdrawal'") >= 1
+    assert await worker.of(merchant) == (0, 0, 0)
+    await worker.accounts.unfreeze(f"merchant:{merchant}:available")
+    await recover(worker)
+    assert await worker.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "bounced"
+    assert await worker.of(merchant) == (50, 0, 0)
 
 
 async def test_while_the_account_service_is_slow_it_is_found_to_be_back(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The account service is slower than other batches wait for it, and faster than the limit of one batch."""
     monkeypatch.setattr("fundledger.fund.batcher.PROBE_S", 0.0)
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "0", 1)
-    desk.link.is_away = True
-    assert (await desk.pay(merchant, "1", 10)).state is State.POSTED
-    assert not desk.link.is_away
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "0", 1)
+    worker.link.is_away = True
+    assert (await worker.pay(merchant, "1", 10)).state is State.POSTED
+    assert not worker.link.is_away

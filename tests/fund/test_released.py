@@ -13,8 +13,8 @@ from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.poster import ATTEMPTS_MAX
-from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
+from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 
 
@@ -37,7 +37,7 @@ class Scripted(AccountService):
         ]
 
 
-class OrderBatcher(FundDesk):
+class OrderBatcher(FundWorker):
     accounts: Scripted
 
     def __init__(self, dsn: str, base_url: str, token: str) -> None:
@@ -79,132 +79,132 @@ class OrderBatcher(FundDesk):
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[OrderBatcher]:
-    async with OrderBatcher(fund_database, service.base_url, service.fund_token) as desk:
-        yield desk
-    await prove_fund(fund_database, service.dsn, desk.salt)
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[OrderBatcher]:
+    async with OrderBatcher(fund_database, service.base_url, service.fund_token) as worker:
+        yield worker
+    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
-async def test_a_refused_refund_of_a_partly_settled_payment_leaves_every_column_as_it_was(desk: OrderBatcher) -> None:
-    merchant = await desk.merchant(fee=Fee(basis_points=100))
-    await desk.pay(merchant, "p", 1_000, settle="later")
-    await desk.done("settlement", merchant=merchant, order_no="s", amount=500)
-    before = await desk.payment_row("p")
+async def test_a_refused_refund_of_a_partly_settled_payment_leaves_every_column_as_it_was(worker: OrderBatcher) -> None:
+    merchant = await worker.merchant(fee=Fee(basis_points=100))
+    await worker.pay(merchant, "p", 1_000, settle="later")
+    await worker.done("settlement", merchant=merchant, order_no="s", amount=500)
+    before = await worker.payment_row("p")
     assert (before["settled"], before["fee_settled"]) == (500, 5)
-    await desk.accounts.freeze(f"merchant:{merchant}:pending")
+    await worker.accounts.freeze(f"merchant:{merchant}:pending")
     members = {"merchant": merchant, "payment_order_no": "p", "amount": 700}
-    refused = await desk.done("refund", order_no="r", **members)
+    refused = await worker.done("refund", order_no="r", **members)
     assert (refused.state, refused.from_pending, refused.fee_waived, refused.fee) == (State.REFUSED, 500, 5, 2)
-    assert await desk.payment_row("p") == before
-    await desk.accounts.unfreeze(f"merchant:{merchant}:pending")
-    again = await desk.done("refund", order_no="r2", **members)
+    assert await worker.payment_row("p") == before
+    await worker.accounts.unfreeze(f"merchant:{merchant}:pending")
+    again = await worker.done("refund", order_no="r2", **members)
     assert (again.state, again.from_pending, again.fee_waived, again.fee) == (State.POSTED, 500, 5, 2)
 
 
-async def test_a_refused_reversal_leaves_a_payment_that_can_be_settled_and_refunded(desk: OrderBatcher) -> None:
-    merchant = await desk.merchant(fee=Fee(basis_points=100))
-    await desk.pay(merchant, "p", 1_000, settle="later")
-    before = await desk.payment_row("p")
-    await desk.accounts.freeze(f"merchant:{merchant}:pending")
+async def test_a_refused_reversal_leaves_a_payment_that_can_be_settled_and_refunded(worker: OrderBatcher) -> None:
+    merchant = await worker.merchant(fee=Fee(basis_points=100))
+    await worker.pay(merchant, "p", 1_000, settle="later")
+    before = await worker.payment_row("p")
+    await worker.accounts.freeze(f"merchant:{merchant}:pending")
     members = {"merchant": merchant, "of_kind": "payment", "of_order_no": "p", "reason": "twice"}
-    assert (await desk.done("reversal", order_no="v", **members)).state is State.REFUSED
-    assert await desk.payment_row("p") == before
-    assert await desk.value("SELECT reversed_by FROM fund.orders WHERE order_no = 'p'") is None
-    await desk.accounts.unfreeze(f"merchant:{merchant}:pending")
-    settled = await desk.done("settlement", merchant=merchant, order_no="s")
+    assert (await worker.done("reversal", order_no="v", **members)).state is State.REFUSED
+    assert await worker.payment_row("p") == before
+    assert await worker.value("SELECT reversed_by FROM fund.orders WHERE order_no = 'p'") is None
+    await worker.accounts.unfreeze(f"merchant:{merchant}:pending")
+    settled = await worker.done("settlement", merchant=merchant, order_no="s")
     assert (settled.state, settled.amount) == (State.POSTED, 1_000)
-    refund = await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=1_000)
+    refund = await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=1_000)
     assert (refund.state, refund.fee) == (State.POSTED, 10)
 
 
 @pytest.mark.parametrize("first", ["lost", "heard"])
 async def test_a_bounce_on_a_later_day_is_not_counted_on_the_day_of_the_withdrawal(
-    desk: OrderBatcher, first: str
+    worker: OrderBatcher, first: str
 ) -> None:
     """A bank returns money days later: the limit of today must not grow."""
-    merchant = await desk.merchant(withdrawal_limit=100)
-    await desk.pay(merchant, "p", 1_000)
-    old = await desk.yesterday(merchant, "w1", 60)
-    await desk.withdraw(merchant, "w2", 70)
-    (yesterday, before), (today, counted) = await desk.days()
+    merchant = await worker.merchant(withdrawal_limit=100)
+    await worker.pay(merchant, "p", 1_000)
+    old = await worker.yesterday(merchant, "w1", 60)
+    await worker.withdraw(merchant, "w2", 70)
+    (yesterday, before), (today, counted) = await worker.days()
     assert (before, counted) == (60, 70)
     assert yesterday == old.created_at.date() < today
-    desk.accounts.lost = first == "lost"
-    desk.desk._wait_s = 0.1 if desk.accounts.lost else 5.0
-    assert isinstance(await desk.desk.end(old.id, "bounced", None, "no such account", "m"), Taken)
-    desk.accounts.lost = False
-    await desk.recover()
-    assert await desk.state(old) == "bounced"
-    assert await desk.days() == [(yesterday, 0), (today, 70)]
+    worker.accounts.lost = first == "lost"
+    worker.batcher._wait_s = 0.1 if worker.accounts.lost else 5.0
+    assert isinstance(await worker.batcher.end(old.id, "bounced", None, "no such account", "m"), Taken)
+    worker.accounts.lost = False
+    await worker.recover()
+    assert await worker.state(old) == "bounced"
+    assert await worker.days() == [(yesterday, 0), (today, 70)]
 
 
 async def test_a_refusal_that_is_known_after_midnight_is_not_counted_on_the_day_of_the_withdrawal(
-    desk: OrderBatcher,
+    worker: OrderBatcher,
 ) -> None:
-    merchant = await desk.merchant(withdrawal_limit=100)
-    await desk.pay(merchant, "p", 50)
-    desk.accounts.lost, desk.desk._wait_s = True, 0.1
-    old = await desk.yesterday(merchant, "w1", 60)
+    merchant = await worker.merchant(withdrawal_limit=100)
+    await worker.pay(merchant, "p", 50)
+    worker.accounts.lost, worker.batcher._wait_s = True, 0.1
+    old = await worker.yesterday(merchant, "w1", 60)
     assert old.state is State.POSTING
-    desk.accounts.lost, desk.desk._wait_s = False, 5.0
-    await desk.withdraw(merchant, "w2", 40)
-    (yesterday, before), (today, counted) = await desk.days()
+    worker.accounts.lost, worker.batcher._wait_s = False, 5.0
+    await worker.withdraw(merchant, "w2", 40)
+    (yesterday, before), (today, counted) = await worker.days()
     assert (before, counted) == (60, 40)
-    await desk.recover()
-    assert await desk.state(old) == "refused"
-    assert await desk.days() == [(yesterday, 0), (today, 40)]
+    await worker.recover()
+    assert await worker.state(old) == "refused"
+    assert await worker.days() == [(yesterday, 0), (today, 40)]
 
 
 @pytest.mark.parametrize("kind", ["payment", "withdrawal"])
 async def test_one_item_of_a_batch_with_status_503_is_no_refusal(
-    desk: OrderBatcher, kind: str, monkeypatch: pytest.MonkeyPatch
+    worker: OrderBatcher, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merchant = await desk.merchant(withdrawal_limit=1_000)
-    await desk.pay(merchant, "p", 100)
-    sure = desk.accounts.post_vouchers
+    merchant = await worker.merchant(withdrawal_limit=1_000)
+    await worker.pay(merchant, "p", 100)
+    sure = worker.accounts.post_vouchers
 
     async def unsure(vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:
-        desk.accounts.unsure_of = vouchers[0].reference
+        worker.accounts.unsure_of = vouchers[0].reference
         return await sure(vouchers, atomic)
 
-    desk.desk._wait_s = 0.2
+    worker.batcher._wait_s = 0.2
     with monkeypatch.context() as unlucky:
-        unlucky.setattr(desk.accounts, "post_vouchers", unsure)
-        order = await (desk.pay(merchant, "x", 10) if kind == "payment" else desk.withdraw(merchant, "x", 10))
+        unlucky.setattr(worker.accounts, "post_vouchers", unsure)
+        order = await (worker.pay(merchant, "x", 10) if kind == "payment" else worker.withdraw(merchant, "x", 10))
         assert order.state is State.POSTING
-        assert await desk.state(order) == "posting", "its voucher is posted"
-    desk.accounts.unsure_of = None
-    await desk.recover()
-    assert await desk.state(order) == "posted"
-    assert await desk.of(merchant) == ((110 if kind == "payment" else 90), 0, 0)
+        assert await worker.state(order) == "posting", "its voucher is posted"
+    worker.accounts.unsure_of = None
+    await worker.recover()
+    assert await worker.state(order) == "posted"
+    assert await worker.of(merchant) == ((110 if kind == "payment" else 90), 0, 0)
 
 
-async def test_a_chargeback_is_owed_in_full_when_the_balance_falls_before_each_attempt(desk: OrderBatcher) -> None:
+async def test_a_chargeback_is_owed_in_full_when_the_balance_falls_before_each_attempt(worker: OrderBatcher) -> None:
     """The bank took the money, so a chargeback cannot end as refused."""
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    look, attempts = desk.accounts.account, []
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    look, attempts = worker.accounts.account, []
 
     async def spends(id_: str) -> Account | None:
         """Withdraw a part of the merchant's balance after each look-up."""
         account = await look(id_)
         attempts.append(len(attempts))
-        await desk.withdraw(merchant, f"w{len(attempts)}", 10)
+        await worker.withdraw(merchant, f"w{len(attempts)}", 10)
         return account
 
-    desk.accounts.account = spends  # type: ignore[method-assign]
-    order = await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
-    desk.accounts.account = look  # type: ignore[method-assign]
+    worker.accounts.account = spends  # type: ignore[method-assign]
+    order = await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
+    worker.accounts.account = look  # type: ignore[method-assign]
     assert attempts == list(range(ATTEMPTS_MAX)), "the last attempt looks nothing up"
     assert (order.state, order.attempt, order.to_receivable) == (State.POSTED, ATTEMPTS_MAX, 100)
-    assert await desk.of(merchant) == (100 - 10 * ATTEMPTS_MAX, 0, 100)
-    assert (await desk.payment_row("p"))["charged_back"] == 100
+    assert await worker.of(merchant) == (100 - 10 * ATTEMPTS_MAX, 0, 100)
+    assert (await worker.payment_row("p"))["charged_back"] == 100
 
 
-async def test_an_order_takes_its_time_from_the_clock_of_the_order_batcher(desk: OrderBatcher) -> None:
-    merchant = await desk.merchant()
-    desk.days_back = 3
-    at: datetime = (await desk.pay(merchant, "p", 1)).created_at
+async def test_an_order_takes_its_time_from_the_clock_of_the_order_batcher(worker: OrderBatcher) -> None:
+    merchant = await worker.merchant()
+    worker.days_back = 3
+    at: datetime = (await worker.pay(merchant, "p", 1)).created_at
     assert (datetime.now(at.tzinfo) - at).days == 3
-    stored = await desk.value("SELECT created_at FROM fund.orders WHERE kind = $1", Kind.PAYMENT)
+    stored = await worker.value("SELECT created_at FROM fund.orders WHERE kind = $1", Kind.PAYMENT)
     assert stored == at

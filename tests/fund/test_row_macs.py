@@ -22,9 +22,9 @@ from fundledger.reconciliation.fund.checks import FINDINGS, MACS, ROW_MACS
 from fundledger.reconciliation.reading import connected, snapshot
 from tests.fund.bank import Scripted
 from tests.support.database import Databases
-from tests.support.desk import FundDesk
 from tests.support.fund_books import check_fund, prove_fund
 from tests.support.fund_ids import KEYS
+from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 from tests.support.tampering import unguarded
 
@@ -42,23 +42,23 @@ UNCOVERED = {
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.3) as desk:
-        yield desk
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    async with FundWorker(fund_database, service.base_url, service.fund_token, wait_s=0.3) as worker:
+        yield worker
 
 
-async def fill(desk: FundDesk) -> str:
+async def fill(worker: FundWorker) -> str:
     """Insert a row into each table; return the id of the merchant."""
     fee = Fee(basis_points=60, fixed=1, minimum=1, maximum=900, tiers=[FeeTier(5_000, 50, 2)])
-    merchant = await desk.merchant(fee=fee, withdrawal_limit=1_000_000, settlement="daily")
-    await desk.pay(merchant, "now", 1_000)
-    await desk.pay(merchant, "later", 500, settle="later")
-    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="now", amount=100)
-    await desk.done("refund", merchant=merchant, order_no="r2", payment_order_no="later", amount=50)
-    channel = f"c-{desk.salt}"
-    await desk.done("withdrawal", merchant=merchant, order_no="w", amount=70, channel=channel)
-    await Payouts(desk.pool, desk.desk, {channel: Scripted(Standing.PAID)}, PACE).pay_out_some()
-    await Webhooks(desk.pool, desk.macs).add(merchant, "https://example.com/hook", ["payment.posted"], "tests")
+    merchant = await worker.merchant(fee=fee, withdrawal_limit=1_000_000, settlement="daily")
+    await worker.pay(merchant, "now", 1_000)
+    await worker.pay(merchant, "later", 500, settle="later")
+    await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="now", amount=100)
+    await worker.done("refund", merchant=merchant, order_no="r2", payment_order_no="later", amount=50)
+    channel = f"c-{worker.salt}"
+    await worker.done("withdrawal", merchant=merchant, order_no="w", amount=70, channel=channel)
+    await Payouts(worker.pool, worker.batcher, {channel: Scripted(Standing.PAID)}, PACE).pay_out_some()
+    await Webhooks(worker.pool, worker.macs).add(merchant, "https://example.com/hook", ["payment.posted"], "tests")
     return merchant
 
 
@@ -66,23 +66,23 @@ async def fill(desk: FundDesk) -> str:
 
 
 @pytest.fixture(scope="module")
-async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[FundDesk]:
+async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[FundWorker]:
     """Return a fund worker on a database with a row in each table, and without guards against edits."""
     dsn = await postgres.new_fund()
-    async with FundDesk(dsn, service.base_url, service.fund_token) as desk:
-        await fill(desk)
-        await prove_fund(dsn, service.dsn, desk.salt)
+    async with FundWorker(dsn, service.base_url, service.fund_token) as worker:
+        await fill(worker)
+        await prove_fund(dsn, service.dsn, worker.salt)
         for schema in ("fund", "outbox"):
-            await desk.pool.execute(unguarded(schema))
+            await worker.pool.execute(unguarded(schema))
         for column in ("fee_rules ALTER version", "merchants ALTER seq", "orders ALTER seq"):
-            await desk.pool.execute(f"ALTER TABLE fund.{column} DROP IDENTITY")
-        yield desk
+            await worker.pool.execute(f"ALTER TABLE fund.{column} DROP IDENTITY")
+        yield worker
     await postgres.drop(dsn)
 
 
-async def found(desk: FundDesk, account_dsn: str) -> set[tuple[str, str]]:
+async def found(worker: FundWorker, account_dsn: str) -> set[tuple[str, str]]:
     """Return the checks of MACs that report findings, with the subjects."""
-    async with snapshot(desk.dsn) as fund, snapshot(account_dsn) as account, connected(desk.dsn) as later:
+    async with snapshot(worker.dsn) as fund, snapshot(account_dsn) as account, connected(worker.dsn) as later:
         checks, _ = await check_fund(fund, later, account)
     named = {(check.name, finding.subject) for check in checks for finding in check.findings}
     return {(name, subject) for name, subject in named if name in (MACS, ROW_MACS, FINDINGS)}
@@ -111,7 +111,7 @@ def other_than(value: Any, type_: str) -> list[str]:
 
 @pytest.mark.parametrize("table", UNCOVERED)
 async def test_verify_names_the_row_of_each_edited_column(
-    filled: FundDesk, service: RunningService, table: str
+    filled: FundWorker, service: RunningService, table: str
 ) -> None:
     schema, _, name = table.partition(".")
     columns = await filled.pool.fetch(
@@ -156,7 +156,7 @@ async def test_verify_names_the_row_of_each_edited_column(
     assert await found(filled, service.dsn) == set()
 
 
-async def test_an_edited_finding_is_found_by_its_chain(filled: FundDesk, service: RunningService) -> None:
+async def test_an_edited_finding_is_found_by_its_chain(filled: FundWorker, service: RunningService) -> None:
     for number in range(3):
         filled.macs.report("payment", number, "a row", {})
         assert await filled.macs.write_found(filled.pool) == 1
@@ -200,80 +200,80 @@ def refused(answer: object) -> None:
     ],
 )
 async def test_nothing_comes_back_of_a_payment_whose_sums_were_edited(
-    desk: FundDesk, service: RunningService, edit: str
+    worker: FundWorker, service: RunningService, edit: str
 ) -> None:
-    merchant = await desk.merchant(fee=Fee(basis_points=100))
-    payment, _ = await desk.pay(merchant, "p", 100), await desk.pay(merchant, "q", 100)
-    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
-    before = await desk.pool.fetchrow("SELECT * FROM fund.payments WHERE order_id = $1", payment.id)
+    merchant = await worker.merchant(fee=Fee(basis_points=100))
+    payment, _ = await worker.pay(merchant, "p", 100), await worker.pay(merchant, "q", 100)
+    await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+    before = await worker.pool.fetchrow("SELECT * FROM fund.payments WHERE order_id = $1", payment.id)
     assert before is not None
-    has = await desk.of(merchant)
-    await desk.value(f"UPDATE fund.payments SET {edit} WHERE order_id = $1", payment.id)
+    has = await worker.of(merchant)
+    await worker.value(f"UPDATE fund.payments SET {edit} WHERE order_id = $1", payment.id)
     asked = [
         ("refund", {"payment_order_no": "p", "amount": 50}),
         ("chargeback", {"payment_order_no": "p", "amount": 50}),
         ("reversal", {"of_kind": "payment", "of_order_no": "p", "reason": "r"}),
     ]
     for kind, members in asked:
-        refused(await desk.ask(kind, merchant=merchant, order_no="again", **members))
-    assert await desk.of(merchant) == has
-    right = await desk.done("refund", merchant=merchant, order_no="q", payment_order_no="q", amount=50)
+        refused(await worker.ask(kind, merchant=merchant, order_no="again", **members))
+    assert await worker.of(merchant) == has
+    right = await worker.done("refund", merchant=merchant, order_no="q", payment_order_no="q", amount=50)
     assert right.state is State.POSTED
-    assert await desk.macs.write_found(desk.pool) == 1
-    assert await desk.value("SELECT array_agg(kind || ' ' || key) FROM fund.integrity_findings") == [
+    assert await worker.macs.write_found(worker.pool) == 1
+    assert await worker.value("SELECT array_agg(kind || ' ' || key) FROM fund.integrity_findings") == [
         f"payment {payment.id}"
     ]
-    await desk.pool.execute(
+    await worker.pool.execute(
         """UPDATE fund.payments SET (merchant, seq, amount, settled, refunded, fee_returned, charged_back, mac_key, mac)
            = ($2, $3, $4, $5, $6, $7, $8, $9, $10) WHERE order_id = $1""",
         payment.id,
         *(before[name] for name in ("merchant", "seq", "amount", "settled", "refunded", "fee_returned")),
         *(before[name] for name in ("charged_back", "mac_key", "mac")),
     )
-    exceeds = await desk.ask("refund", merchant=merchant, order_no="again", payment_order_no="p", amount=1)
+    exceeds = await worker.ask("refund", merchant=merchant, order_no="again", payment_order_no="p", amount=1)
     assert isinstance(exceeds, Refusal)
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    await prove_fund(worker.dsn, service.dsn, worker.salt)
 
 
-async def test_sums_that_are_gone_do_not_begin_again(desk: FundDesk) -> None:
-    merchant, channel = await desk.merchant(withdrawal_limit=100), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 100)
-    await desk.pay(merchant, "q", 500)
-    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
-    await desk.done("withdrawal", merchant=merchant, order_no="w", amount=90, channel=channel)
+async def test_sums_that_are_gone_do_not_begin_again(worker: FundWorker) -> None:
+    merchant, channel = await worker.merchant(withdrawal_limit=100), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 100)
+    await worker.pay(merchant, "q", 500)
+    await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+    await worker.done("withdrawal", merchant=merchant, order_no="w", amount=90, channel=channel)
     for table in ("payments", "withdrawal_days"):
-        await desk.value(f"ALTER TABLE fund.{table} DISABLE TRIGGER ALL")
-        await desk.value(f"DELETE FROM fund.{table}")
-    refused(await desk.ask("refund", merchant=merchant, order_no="r2", payment_order_no="p", amount=100))
-    refused(await desk.ask("withdrawal", merchant=merchant, order_no="w2", amount=90, channel=channel))
-    assert await desk.of(merchant) == (410, 0, 0)
+        await worker.value(f"ALTER TABLE fund.{table} DISABLE TRIGGER ALL")
+        await worker.value(f"DELETE FROM fund.{table}")
+    refused(await worker.ask("refund", merchant=merchant, order_no="r2", payment_order_no="p", amount=100))
+    refused(await worker.ask("withdrawal", merchant=merchant, order_no="w2", amount=90, channel=channel))
+    assert await worker.of(merchant) == (410, 0, 0)
 
 
 @pytest.mark.parametrize("edit", ["amount = 0", "mac = 'x'", "day = day - 1", "mac_key = 0, mac = ''"])
-async def test_a_day_whose_sum_was_edited_takes_no_withdrawal(desk: FundDesk, edit: str) -> None:
-    merchant, channel = await desk.merchant(withdrawal_limit=100), f"c-{desk.salt}"
-    other = await desk.merchant("other", withdrawal_limit=100)
+async def test_a_day_whose_sum_was_edited_takes_no_withdrawal(worker: FundWorker, edit: str) -> None:
+    merchant, channel = await worker.merchant(withdrawal_limit=100), f"c-{worker.salt}"
+    other = await worker.merchant("other", withdrawal_limit=100)
     for each in (merchant, other):
-        await desk.pay(each, "p", 500)
-        await desk.done("withdrawal", merchant=each, order_no="w", amount=90, channel=channel)
-    await desk.value(f"UPDATE fund.withdrawal_days SET {edit} WHERE merchant = $1", merchant)
-    refused(await desk.ask("withdrawal", merchant=merchant, order_no="w2", amount=90, channel=channel))
-    right = await desk.done("withdrawal", merchant=other, order_no="w2", amount=10, channel=channel)
+        await worker.pay(each, "p", 500)
+        await worker.done("withdrawal", merchant=each, order_no="w", amount=90, channel=channel)
+    await worker.value(f"UPDATE fund.withdrawal_days SET {edit} WHERE merchant = $1", merchant)
+    refused(await worker.ask("withdrawal", merchant=merchant, order_no="w2", amount=90, channel=channel))
+    right = await worker.done("withdrawal", merchant=other, order_no="w2", amount=10, channel=channel)
     assert right.state is State.POSTED
-    assert await desk.of(merchant) == (410, 0, 0)
+    assert await worker.of(merchant) == (410, 0, 0)
 
 
-async def test_a_withdrawal_that_bounces_ends_though_its_day_was_edited(desk: FundDesk) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=90, channel=channel)
-    await desk.value("UPDATE fund.withdrawal_days SET amount = 50")
-    ended = await desk.desk.end(order.id, "bounced", None, "closed", "m")
+async def test_a_withdrawal_that_bounces_ends_though_its_day_was_edited(worker: FundWorker) -> None:
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=90, channel=channel)
+    await worker.value("UPDATE fund.withdrawal_days SET amount = 50")
+    ended = await worker.batcher.end(order.id, "bounced", None, "closed", "m")
     assert isinstance(ended, Taken)
     assert ended.order.state is State.BOUNCED
-    assert await desk.of(merchant) == (500, 0, 0)
+    assert await worker.of(merchant) == (500, 0, 0)
     # A false sum gets no new MAC.
-    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 50
+    assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 50
 
 
 @pytest.mark.parametrize(
@@ -289,24 +289,24 @@ async def test_a_withdrawal_that_bounces_ends_though_its_day_was_edited(desk: Fu
         "mac_key = 0, mac = ''",
     ],
 )
-async def test_a_merchant_that_was_edited_withdraws_and_settles_nothing(desk: FundDesk, edit: str) -> None:
-    merchant, channel = await desk.merchant(withdrawal_limit=10), f"c-{desk.salt}"
-    other = await desk.merchant("other")
+async def test_a_merchant_that_was_edited_withdraws_and_settles_nothing(worker: FundWorker, edit: str) -> None:
+    merchant, channel = await worker.merchant(withdrawal_limit=10), f"c-{worker.salt}"
+    other = await worker.merchant("other")
     for each in (merchant, other):
-        await desk.pay(each, "p", 500)
-        await desk.pay(each, "later", 100, settle="later")
-    await desk.value(f"UPDATE fund.merchants SET {edit} WHERE id = $1", merchant)
+        await worker.pay(each, "p", 500)
+        await worker.pay(each, "later", 100, settle="later")
+    await worker.value(f"UPDATE fund.merchants SET {edit} WHERE id = $1", merchant)
     for again in (False, True):
         if again:
             # A new worker does not have the merchant in its cache.
-            await desk.start_worker()
+            await worker.start_worker()
             members = {"currency": "CNY", "channel": channel, "merchant": merchant, "amount": 5}
-            refused(await desk.ask("payment", order_no="new", **members))
-        refused(await desk.ask("withdrawal", merchant=merchant, order_no=f"w{again}", amount=20, channel=channel))
-        refused(await desk.ask("settlement", merchant=merchant, order_no=f"s{again}"))
-    assert await desk.of(merchant) == (500, 100, 0)
-    right = await desk.done("withdrawal", merchant=other, order_no="w", amount=20, channel=channel)
-    settled = await desk.done("settlement", merchant=other, order_no="s")
+            refused(await worker.ask("payment", order_no="new", **members))
+        refused(await worker.ask("withdrawal", merchant=merchant, order_no=f"w{again}", amount=20, channel=channel))
+        refused(await worker.ask("settlement", merchant=merchant, order_no=f"s{again}"))
+    assert await worker.of(merchant) == (500, 100, 0)
+    right = await worker.done("withdrawal", merchant=other, order_no="w", amount=20, channel=channel)
+    settled = await worker.done("settlement", merchant=other, order_no="s")
     assert (right.state, settled.amount) == (State.POSTED, 100)
 
 
@@ -321,61 +321,61 @@ async def test_a_merchant_that_was_edited_withdraws_and_settles_nothing(desk: Fu
         "module = 'x'",
     ],
 )
-async def test_a_fee_rule_that_was_edited_charges_nothing(desk: FundDesk, edit: str) -> None:
+async def test_a_fee_rule_that_was_edited_charges_nothing(worker: FundWorker, edit: str) -> None:
     fee = Fee(basis_points=100, minimum=1, maximum=900, tiers=[FeeTier(5_000, 50, 2)])
-    merchant, other = await desk.merchant(fee=fee), await desk.merchant("other", fee=fee)
-    await desk.value("ALTER TABLE fund.fee_rules DISABLE TRIGGER ALL")
-    await desk.value(f"UPDATE fund.fee_rules SET {edit} WHERE merchant = $1", merchant)
-    await desk.start_worker()
-    members = {"currency": "CNY", "channel": f"c-{desk.salt}", "amount": 1_000, "order_no": "p"}
+    merchant, other = await worker.merchant(fee=fee), await worker.merchant("other", fee=fee)
+    await worker.value("ALTER TABLE fund.fee_rules DISABLE TRIGGER ALL")
+    await worker.value(f"UPDATE fund.fee_rules SET {edit} WHERE merchant = $1", merchant)
+    await worker.start_worker()
+    members = {"currency": "CNY", "channel": f"c-{worker.salt}", "amount": 1_000, "order_no": "p"}
     if edit != "merchant = NULL":
-        refused(await desk.ask("payment", merchant=merchant, **members))
-        assert (await desk.done("payment", merchant=other, **members)).fee == 10
+        refused(await worker.ask("payment", merchant=merchant, **members))
+        assert (await worker.done("payment", merchant=other, **members)).fee == 10
     else:
         # The rule applies to all merchants.
-        refused(await desk.ask("payment", merchant=other, **members))
+        refused(await worker.ask("payment", merchant=other, **members))
 
 
 @pytest.mark.parametrize("edit", ["settled = 0, fee_settled = 0", "refunded_unsettled = 0", "mac = 'x'"])
 async def test_a_settlement_leaves_out_a_payment_whose_sums_were_edited(
-    desk: FundDesk, service: RunningService, edit: str
+    worker: FundWorker, service: RunningService, edit: str
 ) -> None:
-    merchant = await desk.merchant(fee=Fee(basis_points=100))
-    first = await desk.pay(merchant, "p", 1_000, settle="later")
+    merchant = await worker.merchant(fee=Fee(basis_points=100))
+    first = await worker.pay(merchant, "p", 1_000, settle="later")
     for order_no in ("q", "r"):
-        await desk.pay(merchant, order_no, 1_000, settle="later")
-    await desk.done("settlement", merchant=merchant, order_no="s1", amount=400)
-    await desk.done("refund", merchant=merchant, order_no="back", payment_order_no="p", amount=100)
-    await desk.value(f"UPDATE fund.payments SET {edit} WHERE order_id = $1", first.id)
-    settled = await desk.done("settlement", merchant=merchant, order_no="s2", amount=1_500)
+        await worker.pay(merchant, order_no, 1_000, settle="later")
+    await worker.done("settlement", merchant=merchant, order_no="s1", amount=400)
+    await worker.done("refund", merchant=merchant, order_no="back", payment_order_no="p", amount=100)
+    await worker.value(f"UPDATE fund.payments SET {edit} WHERE order_id = $1", first.id)
+    settled = await worker.done("settlement", merchant=merchant, order_no="s2", amount=1_500)
     assert (settled.state, settled.amount, settled.fee) == (State.POSTED, 1_500, 15)
-    assert await desk.value("SELECT count(*) FROM fund.settled_payments WHERE settlement = $1", settled.id) == 2
-    refused(await desk.ask("settlement", merchant=merchant, order_no="s3", amount=600))
-    rest = await desk.done("settlement", merchant=merchant, order_no="s4")
+    assert await worker.value("SELECT count(*) FROM fund.settled_payments WHERE settlement = $1", settled.id) == 2
+    refused(await worker.ask("settlement", merchant=merchant, order_no="s3", amount=600))
+    rest = await worker.done("settlement", merchant=merchant, order_no="s4")
     assert rest.amount == 500
-    refused(await desk.ask("settlement", merchant=merchant, order_no="s5"))
-    assert await desk.macs.write_found(desk.pool) == 1
+    refused(await worker.ask("settlement", merchant=merchant, order_no="s5"))
+    assert await worker.macs.write_found(worker.pool) == 1
 
 
 @pytest.mark.parametrize("edit", ["amount = 1", "currency = 'USD'", "channel_ref = 'x'", "mac = 'x'"])
-async def test_a_payout_that_was_edited_is_neither_polled_nor_sent(desk: FundDesk, edit: str) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+async def test_a_payout_that_was_edited_is_neither_polled_nor_sent(worker: FundWorker, edit: str) -> None:
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     bank = Scripted(ChannelAway("cut"))
-    paying = Payouts(desk.pool, desk.desk, {channel: bank}, PACE)
+    paying = Payouts(worker.pool, worker.batcher, {channel: bank}, PACE)
     await paying.pay_out_some()
-    right = await desk.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
-    await desk.value(f"UPDATE fund.payouts SET {edit} WHERE order_id = $1", order.id)
+    right = await worker.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
+    await worker.value(f"UPDATE fund.payouts SET {edit} WHERE order_id = $1", order.id)
     bank.said += [Standing.PAID]
     for _ in range(3):
         await paying.pay_out_some()
     assert bank.refs == [str(order.id), str(right.id)]
-    assert await desk.value("SELECT state FROM fund.orders WHERE id = $1", order.id) == "stuck"
+    assert await worker.value("SELECT state FROM fund.orders WHERE id = $1", order.id) == "stuck"
 
 
-async def state_of(desk: FundDesk, order: Order) -> str:
-    return str(await desk.value("SELECT state FROM fund.orders WHERE id = $1", order.id))
+async def state_of(worker: FundWorker, order: Order) -> str:
+    return str(await worker.value("SELECT state FROM fund.orders WHERE id = $1", order.id))
 
 
 @pytest.mark.parametrize(
@@ -390,25 +390,25 @@ async def state_of(desk: FundDesk, order: Order) -> str:
         "reversed_by = id",
     ],
 )
-async def test_what_became_of_an_order_cannot_be_edited(desk: FundDesk, service: RunningService, edit: str) -> None:
-    merchant = await desk.merchant()
-    payment, other = await desk.pay(merchant, "p", 100), await desk.pay(merchant, "q", 100)
-    await desk.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", payment.id)
-    await desk.recoverer.recover_some()
+async def test_what_became_of_an_order_cannot_be_edited(worker: FundWorker, service: RunningService, edit: str) -> None:
+    merchant = await worker.merchant()
+    payment, other = await worker.pay(merchant, "p", 100), await worker.pay(merchant, "q", 100)
+    await worker.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", payment.id)
+    await worker.recoverer.recover_some()
     for kind, members in (
-        ("payment", {"order_no": "p", "amount": 100, "currency": "CNY", "channel": f"c-{desk.salt}"}),
+        ("payment", {"order_no": "p", "amount": 100, "currency": "CNY", "channel": f"c-{worker.salt}"}),
         ("refund", {"order_no": "r", "payment_order_no": "p", "amount": 10}),
         ("reversal", {"order_no": "u", "of_kind": "payment", "of_order_no": "p", "reason": "r"}),
     ):
-        refused(await desk.ask(kind, merchant=merchant, **members))
-    there = await read_order(desk.pool, payment.id)
+        refused(await worker.ask(kind, merchant=merchant, **members))
+    there = await read_order(worker.pool, payment.id)
     assert there is not None
-    assert not desk.macs.verifies(there)
-    assert await desk.of(merchant) == (200, 0, 0)
-    refund = await desk.done("refund", merchant=merchant, order_no="q", payment_order_no="q", amount=10)
+    assert not worker.macs.verifies(there)
+    assert await worker.of(merchant) == (200, 0, 0)
+    refund = await worker.done("refund", merchant=merchant, order_no="q", payment_order_no="q", amount=10)
     assert refund.state is State.POSTED
-    assert (MACS, f"order {payment.id} (payment p of {merchant})") in await found(desk, service.dsn)
-    assert await state_of(desk, other) == "posted"
+    assert (MACS, f"order {payment.id} (payment p of {merchant})") in await found(worker, service.dsn)
+    assert await state_of(worker, other) == "posted"
 
 
 @pytest.mark.parametrize(
@@ -420,43 +420,43 @@ async def test_what_became_of_an_order_cannot_be_edited(desk: FundDesk, service:
         ("bounced", "state = 'paid', ending = 'paid'"),
     ],
 )
-async def test_a_withdrawal_that_ended_does_not_end_again(desk: FundDesk, ending: Any, edit: str) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
-    await desk.desk.end(order.id, ending, None, "r", "m")
-    has = await desk.of(merchant)
-    await desk.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+async def test_a_withdrawal_that_ended_does_not_end_again(worker: FundWorker, ending: Any, edit: str) -> None:
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    await worker.batcher.end(order.id, ending, None, "r", "m")
+    has = await worker.of(merchant)
+    await worker.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
     bank = Scripted(Standing.PAID)
-    await Payouts(desk.pool, desk.desk, {channel: bank}, PACE).pay_out_some()
-    await desk.recoverer.recover_some()
+    await Payouts(worker.pool, worker.batcher, {channel: bank}, PACE).pay_out_some()
+    await worker.recoverer.recover_some()
     for other in ("paid", "bounced"):
-        refused(await desk.desk.end(order.id, other, None, "r", "m"))  # type: ignore[arg-type]
+        refused(await worker.batcher.end(order.id, other, None, "r", "m"))  # type: ignore[arg-type]
     assert bank.refs == []
-    assert await desk.of(merchant) == has
+    assert await worker.of(merchant) == has
 
 
-async def test_a_refused_order_that_is_made_posting_again_is_not_posted(desk: FundDesk) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 50)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+async def test_a_refused_order_that_is_made_posting_again_is_not_posted(worker: FundWorker) -> None:
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 50)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     assert order.state is State.REFUSED
-    await desk.pay(merchant, "q", 500)
-    await desk.value(
+    await worker.pay(merchant, "q", 500)
+    await worker.value(
         "UPDATE fund.orders SET state = 'posting', problem = NULL, due_at = created_at WHERE id = $1", order.id
     )
-    await desk.recoverer.recover_some()
-    assert await state_of(desk, order) == "posting"
-    assert await desk.of(merchant) == (550, 0, 0)
+    await worker.recoverer.recover_some()
+    assert await state_of(worker, order) == "posting"
+    assert await worker.of(merchant) == (550, 0, 0)
 
 
-async def test_one_that_verifies_nothing_refunds_twice(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_verifies_nothing_refunds_twice(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard of the tests above is absent here."""
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
-    await desk.pay(merchant, "q", 100)
-    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
-    await desk.value("UPDATE fund.payments SET refunded = 0")
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    await worker.pay(merchant, "q", 100)
+    await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+    await worker.value("UPDATE fund.payments SET refunded = 0")
     monkeypatch.setattr(OrderMacs, "agrees", lambda *_: True)
-    await desk.done("refund", merchant=merchant, order_no="r2", payment_order_no="p", amount=100)
-    assert await desk.of(merchant) == (0, 0, 0)
+    await worker.done("refund", merchant=merchant, order_no="r2", payment_order_no="p", amount=100)
+    assert await worker.of(merchant) == (0, 0, 0)

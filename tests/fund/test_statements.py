@@ -29,8 +29,8 @@ from fundledger.fund.statements.imports import (
 from fundledger.fund.statements.matching import Outcome
 from fundledger.fund.store.queries import SQL
 from tests.fund.bank import Pool, RunningBank, a_withdrawal, an_order, here, to_order
-from tests.support.desk import FundDesk
 from tests.support.fund_ids import order_id
+from tests.support.fund_worker import FundWorker
 from tests.support.plans import plan_of, scanned
 from tests.support.running import RunningService
 
@@ -160,15 +160,15 @@ async def test_a_line_that_stands_on_two_statements_is_a_duplicate_on_the_second
 
 
 async def test_an_import_that_was_cut_off_goes_on_with_the_same_matching(fund_pool: Pool):
-    desk = BooksInSql(fund_pool)
-    desk.away_after = 1
+    batcher = BooksInSql(fund_pool)
+    batcher.away_after = 1
     asked = statement(("X-1", 1), ("X-2", 2), ("X-3", 4))
-    cut = await import_statement(desk, fund_pool, asked, "dev")
+    cut = await import_statement(batcher, fund_pool, asked, "dev")
     assert isinstance(cut, Away)
     assert not cut.undone
     await an_order(fund_pool, "payment", 4, "posted", channel_ref="X-3")
-    desk.away_after = 10
-    done = await import_statement(desk, fund_pool, asked, "dev")
+    batcher.away_after = 10
+    done = await import_statement(batcher, fund_pool, asked, "dev")
     assert isinstance(done, Imported)
     assert (done.report.difference, await booked(fund_pool)) == (7, 7)
 
@@ -248,37 +248,37 @@ WITHDRAWALS = 40
 async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
     fund_database: str, service: RunningService, bank: RunningBank
 ):
-    async with FundDesk(fund_database, service.base_url, service.fund_token) as desk:
-        merchant, name = await desk.merchant(), f"c-{desk.salt}"
+    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
+        merchant, name = await worker.merchant(), f"c-{worker.salt}"
         for number in range(6):
-            await desk.pay(merchant, str(number), 1_000 + number, channel_ref=f"IN-{number}")
+            await worker.pay(merchant, str(number), 1_000 + number, channel_ref=f"IN-{number}")
             await bank.post("/receipts", {"channel_ref": f"IN-{number}", "amount": 1_000 + number})
         # The bank decides by the order's id, which is random: of forty, some are paid and some bounce.
         for number in range(WITHDRAWALS):
-            await desk.done("withdrawal", merchant=merchant, order_no=str(number), amount=100 + number, channel=name)
+            await worker.done("withdrawal", merchant=merchant, order_no=str(number), amount=100 + number, channel=name)
         await bank.behave(seed=3, bounce_rate=0.5)
         async with HttpChannel(bank.url, token=bank.token) as channel:
-            paying = Payouts(desk.pool, desk.desk, {name: channel}, Pace(rate=10_000))
+            paying = Payouts(worker.pool, worker.batcher, {name: channel}, Pace(rate=10_000))
             assert await paying.pay_out_some() == (WITHDRAWALS, 0.0)
             totals = bank.totals
             assert totals["paid"] > 0 < totals["bounced"]
             assert paying.counted.ended == WITHDRAWALS
-            assert await desk.balance(accounts.bank(name, "CNY")) == 6_015 - totals["paid_amount"]
-            assert await desk.balance(accounts.payout_transit(name, "CNY")) == 0
+            assert await worker.balance(accounts.bank(name, "CNY")) == 6_015 - totals["paid_amount"]
+            assert await worker.balance(accounts.payout_transit(name, "CNY")) == 0
             await bank.behave(seed=3, extra=2, missing=2, amount=1, duplicate_rate=0.2)
             lines = await channel.statement(datetime.now(UTC).date())
         body = [{"ref": line.ref, "amount": line.amount} for line in lines]
         request = msgspec.convert(
             {"channel": name, "statement_no": "1", "currency": "CNY", "lines": body}, StatementRequest
         )
-        before = await desk.balance(accounts.bank(name, "CNY"))
+        before = await worker.balance(accounts.bank(name, "CNY"))
         for _ in range(2):
-            done = await import_statement(desk.desk, desk.pool, request, "tester")
+            done = await import_statement(worker.batcher, worker.pool, request, "tester")
             assert isinstance(done, Imported), done
         assert done.replay
         assert {line.state for line in done.report.lines if line.difference} == {State.POSTED}
         assert done.report.counts[UNKNOWN] == 2
-        assert await desk.balance(accounts.bank(name, "CNY")) == before + done.report.difference
+        assert await worker.balance(accounts.bank(name, "CNY")) == before + done.report.difference
 
 
 # --- The same line on two statements --------------------------------------------------------------------------------

@@ -14,26 +14,26 @@ from tests.fund.bank import Pool, here
 from tests.fund.test_statements import BooksInSql
 
 
-async def ask(pool: Pool, desk: BooksInSql, body: object) -> Reply:
-    service = SimpleNamespace(pool=pool, desk=desk)
+async def ask(pool: Pool, batcher: BooksInSql, body: object) -> Reply:
+    service = SimpleNamespace(pool=pool, batcher=batcher)
     return await post_statement(service, Call("dev", {}, {}, CIMultiDict(), msgspec.json.encode(body)))
 
 
 async def test_a_statement_is_created_repeated_and_refused(fund_pool: Pool):
-    desk = BooksInSql(fund_pool)
+    batcher = BooksInSql(fund_pool)
     lines = [{"ref": "IN-1", "amount": 100}]
     body = {"channel": here.channel, "statement_no": "1", "currency": "CNY", "lines": lines}
-    desk.away_after = 0
-    away = await ask(fund_pool, desk, body)
+    batcher.away_after = 0
+    away = await ask(fund_pool, batcher, body)
     assert away.status == 503
-    desk.away_after = 9
-    first = await ask(fund_pool, desk, body)
+    batcher.away_after = 9
+    first = await ask(fund_pool, batcher, body)
     assert (first.status, first.headers) == (200, {"Idempotent-Replay": "true"})
-    again = await ask(fund_pool, desk, body)
+    again = await ask(fund_pool, batcher, body)
     assert again.body == first.body
-    assert (await ask(fund_pool, desk, {**body, "statement_no": "2"})).status == 201
-    other = await ask(fund_pool, desk, {**body, "lines": lines * 2})
+    assert (await ask(fund_pool, batcher, {**body, "statement_no": "2"})).status == 201
+    other = await ask(fund_pool, batcher, {**body, "lines": lines * 2})
     assert other.status == 422
     assert msgspec.json.decode(other.body)["type"].endswith(":statement-no-reused")
     with pytest.raises(BadRequest):
-        await ask(fund_pool, desk, {**body, "lines": []})
+        await ask(fund_pool, batcher, {**body, "lines": []})

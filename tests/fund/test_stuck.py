@@ -24,8 +24,8 @@ from fundledger.fund.next_steps import may_approve
 from fundledger.fund.store.events import fund_feed
 from fundledger.fund.store.orders import read_order
 from tests.fund.bank import Scripted
-from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
+from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 
 URN = "urn:fundledger:problem:"
@@ -34,8 +34,8 @@ URN = "urn:fundledger:problem:"
 class Answers:
     """The account service, except that the vouchers of some ids get a problem and are not posted."""
 
-    def __init__(self, desk: FundDesk) -> None:
-        self._post = desk.accounts.post_vouchers
+    def __init__(self, worker: FundWorker) -> None:
+        self._post = worker.accounts.post_vouchers
         self.problems: dict[UUID, tuple[str, int]] = {}
         self.every: tuple[str, int] | None = None
         self.calls = 0
@@ -53,16 +53,16 @@ def refusal(id_: UUID, code: str, status: int) -> VoucherResult:
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=3.0) as desk:
-        yield desk
-    await prove_fund(fund_database, service.dsn, desk.salt)
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    async with FundWorker(fund_database, service.base_url, service.fund_token, wait_s=3.0) as worker:
+        yield worker
+    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 @pytest.fixture
-def answers(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> Answers:
-    answers = Answers(desk)
-    monkeypatch.setattr(desk.accounts, "post_vouchers", answers)
+def answers(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    answers = Answers(worker)
+    monkeypatch.setattr(worker.accounts, "post_vouchers", answers)
     return answers
 
 
@@ -70,83 +70,83 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if getattr(record, "event", "") == event]
 
 
-async def state(desk: FundDesk, order: Order) -> str:
-    return await desk.value("SELECT state FROM fund.orders WHERE id = $1", order.id)
+async def state(worker: FundWorker, order: Order) -> str:
+    return await worker.value("SELECT state FROM fund.orders WHERE id = $1", order.id)
 
 
-async def history(desk: FundDesk, order: Order) -> list[str]:
-    rows = await desk.pool.fetch("SELECT state FROM fund.events WHERE order_id = $1 ORDER BY seq", order.id)
+async def history(worker: FundWorker, order: Order) -> list[str]:
+    rows = await worker.pool.fetch("SELECT state FROM fund.events WHERE order_id = $1 ORDER BY seq", order.id)
     return [row["state"] for row in rows]
 
 
-async def stays_posting(desk: FundDesk, answers: Answers, status: int) -> None:
-    merchant = await desk.merchant(withdrawal_limit=100)
-    await desk.pay(merchant, "p", 100)
+async def stays_posting(worker: FundWorker, answers: Answers, status: int) -> None:
+    merchant = await worker.merchant(withdrawal_limit=100)
+    await worker.pay(merchant, "p", 100)
     answers.every = ("outcome-unknown", status)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
-    await desk.recoverer.recover_some()
-    assert await state(desk, order) == "posting"
-    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 60
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
+    await worker.recoverer.recover_some()
+    assert await state(worker, order) == "posting"
+    assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 60
     answers.every = None
-    await desk.recoverer.recover_some()
-    assert await state(desk, order) == "posted"
-    assert await desk.of(merchant) == (40, 0, 0)
+    await worker.recoverer.recover_some()
+    assert await state(worker, order) == "posted"
+    assert await worker.of(merchant) == (40, 0, 0)
 
 
 @pytest.mark.parametrize("status", [500, 503, 599])
-async def test_a_fault_of_one_item_of_a_batch_is_no_refusal(desk: FundDesk, answers: Answers, status: int) -> None:
-    await stays_posting(desk, answers, status)
+async def test_a_fault_of_one_item_of_a_batch_is_no_refusal(worker: FundWorker, answers: Answers, status: int) -> None:
+    await stays_posting(worker, answers, status)
 
 
 async def test_one_that_takes_a_fault_for_a_refusal_is_noticed(
-    desk: FundDesk, answers: Answers, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "_FAULT_FROM", 1000)
     with pytest.raises(AssertionError):
-        await stays_posting(desk, answers, 503)
+        await stays_posting(worker, answers, 503)
 
 
 async def test_an_order_whose_voucher_has_other_content_is_stuck_logged_once_and_goes_on_when_asked(
-    desk: FundDesk, answers: Answers, caplog: pytest.LogCaptureFixture
+    worker: FundWorker, answers: Answers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
     answers.every = ("voucher-id-reused", 422)
     with caplog.at_level(logging.DEBUG):
-        order = await desk.pay(merchant, "q", 5)
+        order = await worker.pay(merchant, "q", 5)
         assert order.state is State.STUCK
         assert b"voucher-id-reused" in (order.problem or b"")
         calls = answers.calls
         for _ in range(3):
-            await desk.recoverer.recover_some()
+            await worker.recoverer.recover_some()
         assert answers.calls == calls
         assert len(logged(caplog, "order_stuck")) == 1
-        retried = await desk.desk.retry(order.id, "person")
+        retried = await worker.batcher.retry(order.id, "person")
         assert isinstance(retried, Taken)
         assert retried.order.state is State.STUCK
         assert len(logged(caplog, "order_stuck")) == 2
-    repeat = await desk.pay(merchant, "q", 5)
+    repeat = await worker.pay(merchant, "q", 5)
     assert (repeat.id, repeat.state) == (order.id, State.STUCK)
     answers.every = None
-    retried = await desk.desk.retry(order.id, "person", "cleared")
+    retried = await worker.batcher.retry(order.id, "person", "cleared")
     assert isinstance(retried, Taken)
     assert (retried.replay, retried.order.state) == (False, State.POSTED)
-    assert await desk.of(merchant) == (105, 0, 0)
-    again = await desk.desk.retry(order.id, "person")
+    assert await worker.of(merchant) == (105, 0, 0)
+    again = await worker.batcher.retry(order.id, "person")
     assert isinstance(again, Taken)
     assert (again.replay, again.order.state) == (True, State.POSTED)
-    assert await history(desk, order) == ["stuck", "posting", "stuck", "posting", "posted"]
-    stuck = await read_order(desk.pool, order.id)
+    assert await history(worker, order) == ["stuck", "posting", "stuck", "posting", "posted"]
+    stuck = await read_order(worker.pool, order.id)
     assert stuck is not None
     assert (stuck.problem, stuck.stuck_from) == (None, None)
 
 
 async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_holds_up_no_other(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The account service answers 400 for the whole batch, because one item is no voucher there."""
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 100)
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
     real = link.voucher_of
 
     def voucher_of(order: Order) -> Voucher:
@@ -155,9 +155,9 @@ async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_hol
 
     with monkeypatch.context() as broken:
         broken.setattr(link, "voucher_of", voucher_of)
-        done = await asyncio.gather(*(desk.pay(merchant, number, 5) for number in ("1", "2", "bad", "3")))
+        done = await asyncio.gather(*(worker.pay(merchant, number, 5) for number in ("1", "2", "bad", "3")))
     assert [order.state for order in done] == [State.POSTED, State.POSTED, State.STUCK, State.POSTED]
-    retried = await desk.desk.retry(done[2].id, "person")
+    retried = await worker.batcher.retry(done[2].id, "person")
     assert isinstance(retried, Taken)
     assert retried.order.state is State.POSTED
 
@@ -165,151 +165,153 @@ async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_hol
 @pytest.mark.parametrize("code", ["voucher-id-reused", "account-not-found"])
 @pytest.mark.parametrize("ending", ["paid", "bounced"])
 async def test_an_end_that_cannot_be_posted_is_stuck_and_goes_on_when_asked(
-    desk: FundDesk, answers: Answers, caplog: pytest.LogCaptureFixture, ending: Any, code: str
+    worker: FundWorker, answers: Answers, caplog: pytest.LogCaptureFixture, ending: Any, code: str
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
     answers.every = (code, 422)
-    ended = await desk.desk.end(order.id, ending, "ref", None, "m")
+    ended = await worker.batcher.end(order.id, ending, "ref", None, "m")
     assert isinstance(ended, Taken)
     assert ended.order.state is State.STUCK
     calls = answers.calls
     for _ in range(3):
-        await desk.recoverer.recover_some()
+        await worker.recoverer.recover_some()
     assert answers.calls == calls
     assert len(logged(caplog, "order_stuck")) == 1
-    contrary = await desk.desk.end(order.id, "bounced" if ending == "paid" else "paid", None, None, "m")
+    contrary = await worker.batcher.end(order.id, "bounced" if ending == "paid" else "paid", None, None, "m")
     assert isinstance(contrary, Refusal)
     answers.every = None
-    retried = await desk.desk.retry(order.id, "person")
+    retried = await worker.batcher.retry(order.id, "person")
     assert isinstance(retried, Taken)
     assert retried.order.state == ending
-    assert await history(desk, order) == ["posted", "stuck", "posted", ending]
+    assert await history(worker, order) == ["posted", "stuck", "posted", ending]
 
 
 @pytest.mark.parametrize("step", ["payment", "end"])
 async def test_callers_that_retry_an_order_concurrently_post_it_once(
-    desk: FundDesk, answers: Answers, service: RunningService, step: str
+    worker: FundWorker, answers: Answers, service: RunningService, step: str
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
     answers.every = ("voucher-id-reused", 422)
     if step == "end":
-        await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+        await worker.batcher.end(order.id, "bounced", None, "no such account", "m")
     else:
-        order = await desk.pay(merchant, "q", 50)
-    assert await state(desk, order) == "stuck"
+        order = await worker.pay(merchant, "q", 50)
+    assert await state(worker, order) == "stuck"
     answers.every = None
-    async with FundDesk(desk.dsn, service.base_url, service.fund_token, salt=desk.salt) as other:
-        callers = (one.desk.retry(order.id, f"person{n}") for n in range(8) for one in (desk, other))
+    async with FundWorker(worker.dsn, service.base_url, service.fund_token, salt=worker.salt) as other:
+        callers = (one.batcher.retry(order.id, f"person{n}") for n in range(8) for one in (worker, other))
         retried = await asyncio.gather(*callers)
     assert all(isinstance(answer, Taken) for answer in retried), retried
-    assert await desk.of(merchant) == (50, 0, 0)
-    states = await history(desk, order)
+    assert await worker.of(merchant) == (50, 0, 0)
+    states = await history(worker, order)
     expected = ["stuck", "posting", "posted"] if step == "payment" else ["posted", "stuck", "posted", "bounced"]
     assert states == expected
 
 
-async def due_now(desk: FundDesk, order: Order) -> None:
-    await desk.value("UPDATE fund.orders SET due_at = clock_timestamp() WHERE id = $1 AND due_at IS NOT NULL", order.id)
-    await desk.recoverer.recover_some()
+async def due_now(worker: FundWorker, order: Order) -> None:
+    await worker.value(
+        "UPDATE fund.orders SET due_at = clock_timestamp() WHERE id = $1 AND due_at IS NOT NULL", order.id
+    )
+    await worker.recoverer.recover_some()
 
 
 async def test_an_end_whose_refusal_is_not_recorded_is_not_tried_under_another_id(
-    desk: FundDesk, answers: Answers
+    worker: FundWorker, answers: Answers
 ) -> None:
     """The end was posted without an answer, and its record no longer matches its MAC: another id would post it twice."""
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
     answers.every = ("outcome-unknown", 503)
-    await desk.desk.end(order.id, "bounced", None, "no such account", "m")
-    begun = await read_order(desk.pool, order.id)
+    await worker.batcher.end(order.id, "bounced", None, "no such account", "m")
+    begun = await read_order(worker.pool, order.id)
     assert begun is not None
     end = link.end_voucher_of(begun, "bounced")
     answers.every = None
     await answers([end])
     answers.problems[end.id] = ("account-frozen", 422)
     for _ in range(2):
-        await due_now(desk, order)
-    assert await desk.of(merchant) == (50, 0, 0)
-    assert await state(desk, order) == "stuck"
+        await due_now(worker, order)
+    assert await worker.of(merchant) == (50, 0, 0)
+    assert await state(worker, order) == "stuck"
     answers.problems.clear()
-    retried = await desk.desk.retry(order.id, "person", "the record was restored")
+    retried = await worker.batcher.retry(order.id, "person", "the record was restored")
     assert isinstance(retried, Taken)
     assert retried.order.state is State.BOUNCED
-    assert await desk.of(merchant) == (50, 0, 0)
+    assert await worker.of(merchant) == (50, 0, 0)
 
 
-async def test_an_order_whose_refusal_is_not_recorded_is_not_refused(desk: FundDesk, answers: Answers) -> None:
-    merchant = await desk.merchant(withdrawal_limit=100)
-    await desk.pay(merchant, "p", 100)
+async def test_an_order_whose_refusal_is_not_recorded_is_not_refused(worker: FundWorker, answers: Answers) -> None:
+    merchant = await worker.merchant(withdrawal_limit=100)
+    await worker.pay(merchant, "p", 100)
     answers.every = ("outcome-unknown", 503)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{desk.salt}")
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
     answers.every = None
     await answers([link.voucher_of(order)])
     answers.problems[order.voucher_id] = ("account-frozen", 422)
-    await due_now(desk, order)
-    assert await state(desk, order) == "stuck"
-    assert await desk.value("SELECT amount FROM fund.withdrawal_days") == 60
+    await due_now(worker, order)
+    assert await state(worker, order) == "stuck"
+    assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 60
     answers.problems.clear()
-    retried = await desk.desk.retry(order.id, "person")
+    retried = await worker.batcher.retry(order.id, "person")
     assert isinstance(retried, Taken)
     assert retried.order.state is State.POSTED
-    assert await desk.of(merchant) == (40, 0, 0)
+    assert await worker.of(merchant) == (40, 0, 0)
 
 
 async def test_while_the_record_of_a_refusal_cannot_be_read_an_order_is_posting(
-    desk: FundDesk, answers: Answers, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
+    merchant = await worker.merchant()
+    await worker.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
 
     async def away(_: UUID) -> None:
         raise Unavailable("cut")
 
     with monkeypatch.context() as cut:
-        cut.setattr(desk.accounts, "voucher", away)
-        order = await desk.pay(merchant, "p", 100)
+        cut.setattr(worker.accounts, "voucher", away)
+        order = await worker.pay(merchant, "p", 100)
         assert order.state is State.POSTING
-    await due_now(desk, order)
-    assert await state(desk, order) == "refused"
+    await due_now(worker, order)
+    assert await state(worker, order) == "refused"
 
 
 async def test_the_end_of_a_frozen_merchant_is_logged_once_and_tried_ever_later(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{desk.salt}")
-    await desk.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
+    await worker.accounts.freeze(f"merchant:{merchant}:available", "fraud?", "all")
     pauses = []
     due_in = "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM fund.orders WHERE id = $1"
-    await desk.desk.end(order.id, "bounced", None, "no such account", "m")
+    await worker.batcher.end(order.id, "bounced", None, "no such account", "m")
     for _ in range(9):
-        pauses.append(await desk.value(due_in, order.id))
-        await desk.value("UPDATE fund.orders SET due_at = clock_timestamp() WHERE id = $1", order.id)
-        await desk.recoverer.recover_some()
+        pauses.append(await worker.value(due_in, order.id))
+        await worker.value("UPDATE fund.orders SET due_at = clock_timestamp() WHERE id = $1", order.id)
+        await worker.recoverer.recover_some()
     rounded = [min(3600, 30 * 2**n) for n in range(9)]
     assert [abs(pause - wanted) < 20 for pause, wanted in zip(pauses, rounded, strict=True)] == [True] * 9, pauses
     assert len(logged(caplog, "end_refused")) == 1
-    await desk.accounts.unfreeze(f"merchant:{merchant}:available")
-    retried = await desk.desk.retry(order.id, "person")
+    await worker.accounts.unfreeze(f"merchant:{merchant}:available")
+    retried = await worker.batcher.retry(order.id, "person")
     assert isinstance(retried, Taken)
     assert retried.order.state is State.BOUNCED
 
 
-async def test_events_of_what_was_retried_have_ids_of_their_own(desk: FundDesk, answers: Answers) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
+async def test_events_of_what_was_retried_have_ids_of_their_own(worker: FundWorker, answers: Answers) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
     answers.every = ("voucher-id-reused", 422)
-    order = await desk.pay(merchant, "q", 5)
-    await desk.desk.retry(order.id, "person")
+    order = await worker.pay(merchant, "q", 5)
+    await worker.batcher.retry(order.id, "person")
     answers.every = None
-    await desk.desk.retry(order.id, "person")
-    feed = fund_feed(desk.dsn, desk.pool, desk.macs, "test")
+    await worker.batcher.retry(order.id, "person")
+    feed = fund_feed(worker.dsn, worker.pool, worker.macs, "test")
     try:
         events, *_ = await feed.read(0, 100, 0)
     finally:
@@ -334,74 +336,74 @@ AT_ONCE = Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
     ],
 )
 async def test_a_withdrawal_that_differs_from_its_voucher_is_not_paid_out(
-    desk: FundDesk, edit: str, caplog: pytest.LogCaptureFixture
+    worker: FundWorker, edit: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
-    right = await desk.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
-    before = await desk.pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", order.id)
-    await desk.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    right = await worker.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
+    before = await worker.pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", order.id)
+    await worker.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
     bank = Scripted(Standing.PAID)
-    paying = Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE)
+    paying = Payouts(worker.pool, worker.batcher, {channel: bank}, AT_ONCE)
     for _ in range(3):
         await paying.pay_out_some()
     assert bank.refs == [str(right.id)]
-    assert await state(desk, order) == "stuck"
-    assert await state(desk, right) == "paid"
-    assert await desk.value("SELECT array_agg(says) FROM fund.channel_findings WHERE order_id = $1", order.id) == [
+    assert await state(worker, order) == "stuck"
+    assert await state(worker, right) == "paid"
+    assert await worker.value("SELECT array_agg(says) FROM fund.channel_findings WHERE order_id = $1", order.id) == [
         "voucher"
     ]
     assert len(logged(caplog, "order_stuck")) == 1
     # The cause is removed, and the order is retried: it is paid out as it was posted.
     back = "UPDATE fund.orders SET amount = $2, fee = $3, currency = $4, voucher_id = $5 WHERE id = $1"
     names = ("amount", "fee", "currency", "voucher_id")
-    await desk.pool.execute(back, order.id, *(before[name] for name in names))
-    await desk.desk.retry(order.id, "person")
+    await worker.pool.execute(back, order.id, *(before[name] for name in names))
+    await worker.batcher.retry(order.id, "person")
     bank.said.append(Standing.PAID)
     await paying.pay_out_some()
     assert bank.refs == [str(right.id), str(order.id)]
-    assert await state(desk, order) == "paid"
+    assert await state(worker, order) == "paid"
 
 
-async def test_a_payout_that_differs_is_not_sent_again_either(desk: FundDesk) -> None:
+async def test_a_payout_that_differs_is_not_sent_again_either(worker: FundWorker) -> None:
     """The channel did not receive it, and its row has another amount since."""
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     bank = Scripted(ChannelAway("nobody there"), Standing.ABSENT)
-    paying = Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE)
+    paying = Payouts(worker.pool, worker.batcher, {channel: bank}, AT_ONCE)
     await paying.pay_out_some()
-    await desk.value("UPDATE fund.payouts SET amount = 400 WHERE order_id = $1", order.id)
+    await worker.value("UPDATE fund.payouts SET amount = 400 WHERE order_id = $1", order.id)
     await paying.pay_out_some()
     assert bank.asked == ["pay_out"]
-    assert await state(desk, order) == "stuck"
-    await desk.value("UPDATE fund.payouts SET amount = 100 WHERE order_id = $1", order.id)
-    await desk.desk.retry(order.id, "person")
+    assert await state(worker, order) == "stuck"
+    await worker.value("UPDATE fund.payouts SET amount = 100 WHERE order_id = $1", order.id)
+    await worker.batcher.retry(order.id, "person")
     bank.said.append(Standing.PAID)
     await paying.pay_out_some()
     assert bank.asked == ["pay_out", "query", "pay_out"]
-    assert await state(desk, order) == "paid"
+    assert await state(worker, order) == "paid"
 
 
 async def test_while_the_voucher_cannot_be_read_nothing_is_sent(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     bank = Scripted(Standing.PAID)
-    paying = Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE)
+    paying = Payouts(worker.pool, worker.batcher, {channel: bank}, AT_ONCE)
 
     async def away(_: Order) -> None:
         raise link.Away("cut")
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.link, "contradiction", away)
+        broken.setattr(worker.link, "contradiction", away)
         await paying.pay_out_some()
-    assert (bank.refs, await state(desk, order)) == ([], "posted")
+    assert (bank.refs, await state(worker, order)) == ([], "posted")
     await paying.pay_out_some()
-    assert await state(desk, order) == "paid"
+    assert await state(worker, order) == "paid"
 
 
 @pytest.mark.parametrize(
@@ -412,15 +414,15 @@ async def test_while_the_voucher_cannot_be_read_nothing_is_sent(
     ],
 )
 async def test_a_withdrawal_whose_voucher_does_not_verify_holds_up_no_other(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch, fault: Exception
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
-    right = await desk.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    right = await worker.done("withdrawal", merchant=merchant, order_no="right", amount=7, channel=channel)
     bank = Scripted(Standing.PAID, Standing.PAID)
-    paying = Payouts(desk.pool, desk.desk, {channel: bank}, msgspec.structs.replace(AT_ONCE, at_once=1))
-    real = desk.accounts.voucher
+    paying = Payouts(worker.pool, worker.batcher, {channel: bank}, msgspec.structs.replace(AT_ONCE, at_once=1))
+    real = worker.accounts.voucher
 
     async def edited(id_: UUID) -> VoucherRecord | None:
         if id_ == order.voucher_id:
@@ -428,38 +430,38 @@ async def test_a_withdrawal_whose_voucher_does_not_verify_holds_up_no_other(
         return await real(id_)
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.accounts, "voucher", edited)
+        broken.setattr(worker.accounts, "voucher", edited)
         for _ in range(2):
             await paying.pay_out_some()
     assert bank.refs == [str(right.id)]
-    assert (await state(desk, order), await state(desk, right)) == ("stuck", "paid")
-    await desk.desk.retry(order.id, "person", "the row was restored")
+    assert (await state(worker, order), await state(worker, right)) == ("stuck", "paid")
+    await worker.batcher.retry(order.id, "person", "the row was restored")
     await paying.pay_out_some()
-    assert await state(desk, order) == "paid"
+    assert await state(worker, order) == "paid"
 
 
 async def test_one_that_does_not_compare_pays_out_what_was_edited(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guard of the tests above is absent here."""
 
     async def agrees(_: Order) -> None:
         return None
 
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 500)
-    order = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
-    await desk.value("UPDATE fund.orders SET amount = 101 WHERE id = $1", order.id)
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 500)
+    order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
+    await worker.value("UPDATE fund.orders SET amount = 101 WHERE id = $1", order.id)
     bank = Scripted(Standing.ACCEPTED)
     with monkeypatch.context() as broken:
-        broken.setattr(desk.desk, "contradiction", agrees)
-        await Payouts(desk.pool, desk.desk, {channel: bank}, AT_ONCE).pay_out_some()
+        broken.setattr(worker.batcher, "contradiction", agrees)
+        await Payouts(worker.pool, worker.batcher, {channel: bank}, AT_ONCE).pay_out_some()
     assert bank.refs == [str(order.id)]
-    await desk.value("UPDATE fund.orders SET amount = 100 WHERE id = $1", order.id)
-    restored = await read_order(desk.pool, order.id)
+    await worker.value("UPDATE fund.orders SET amount = 100 WHERE id = $1", order.id)
+    restored = await read_order(worker.pool, order.id)
     assert restored is not None
-    desk.macs.seal(restored)
-    await desk.value("UPDATE fund.orders SET mac = $2 WHERE id = $1", order.id, restored.mac)
+    worker.macs.seal(restored)
+    await worker.value("UPDATE fund.orders SET mac = $2 WHERE id = $1", order.id, restored.mac)
 
 
 # --- Two persons ----------------------------------------------------------------------------------------------------
@@ -492,15 +494,15 @@ def test_a_name_written_otherwise_is_the_same_person(asked: str, approver: str, 
 
 
 @pytest.mark.parametrize("approver", ["tester/Alice", "tester/ALICE", "TESTER/alice", "tester/\uff41lice"])
-async def test_an_adjustment_is_not_approved_under_a_name_written_otherwise(desk: FundDesk, approver: str) -> None:
-    merchant = await desk.merchant()
-    await desk.pay(merchant, "p", 50)
+async def test_an_adjustment_is_not_approved_under_a_name_written_otherwise(worker: FundWorker, approver: str) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 50)
     members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
-    order = await desk.done("adjustment", order_no="a", **members)
-    answer = await desk.desk.approve(order.id, approver)
+    order = await worker.done("adjustment", order_no="a", **members)
+    answer = await worker.batcher.approve(order.id, approver)
     assert isinstance(answer, Refusal)
     assert answer.code is Code.APPROVAL_NEEDS_ANOTHER
-    assert await desk.of(merchant) == (50, 0, 0)
-    approved = await desk.desk.approve(order.id, "tester/bob")
+    assert await worker.of(merchant) == (50, 0, 0)
+    approved = await worker.batcher.approve(order.id, "tester/bob")
     assert isinstance(approved, Taken)
     assert approved.order.state is State.POSTED

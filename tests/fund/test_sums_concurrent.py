@@ -12,8 +12,8 @@ from fundledger.fund.model.answer import Away, Taken
 from fundledger.fund.model.order import State
 from fundledger.fund.model.requests import Fee
 from tests.fund.test_sweep import age, left, nobody_else
-from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
+from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 
 ORDERS = 200
@@ -25,7 +25,7 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
 ) -> None:
     monkeypatch.setattr(sweeping, "AT_ONCE", 2)
     at = fund_database, service.base_url, service.fund_token
-    async with FundDesk(*at) as first, FundDesk(*at, salt=first.salt) as second:
+    async with FundWorker(*at) as first, FundWorker(*at, salt=first.salt) as second:
         channel = f"c-{first.salt}"
         merchants = [await first.merchant(name, fee=Fee(basis_points=100)) for name in ("m", "n")]
         for merchant in merchants:
@@ -43,7 +43,7 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
         answered = asyncio.Event()
 
         async def one(i: int) -> Any:
-            desk = rng.choice([first, second])
+            worker = rng.choice([first, second])
             merchant = rng.choice(merchants)
             kind = rng.choice(["refund", "refund", "withdrawal", "chargeback", "settlement", "reversal"])
             members: dict[str, Any] = {"merchant": merchant, "order_no": f"{i}"}
@@ -57,18 +57,18 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
                 members |= {"amount": rng.choice([None, 1, 50])}
             else:
                 members |= {"of_kind": "payment", "of_order_no": payment, "reason": "r"}
-            answer = await desk.ask(kind, **members)
+            answer = await worker.ask(kind, **members)
             if isinstance(answer, Taken) and answer.order.state is State.POSTED and kind == "withdrawal":
                 ending = rng.choice(["paid", "bounced", None])
                 if ending is not None:
-                    await rng.choice([first, second]).desk.end(answer.order.id, ending, None, "r", "m")
+                    await rng.choice([first, second]).batcher.end(answer.order.id, ending, None, "r", "m")
             return answer
 
-        async def sweeps(desk: FundDesk) -> None:
-            while (await FundSweep(desk.pool, desk.posting).step(nobody_else))[1] and not answered.is_set():
+        async def sweeps(worker: FundWorker) -> None:
+            while (await FundSweep(worker.pool, worker.posting).step(nobody_else))[1] and not answered.is_set():
                 pass
 
-        runs = [asyncio.ensure_future(sweeps(desk)) for desk in (first, second)]
+        runs = [asyncio.ensure_future(sweeps(worker)) for worker in (first, second)]
         answers = await asyncio.gather(*(one(i) for i in range(ORDERS)))
         answered.set()
         await asyncio.gather(*runs)
@@ -79,8 +79,8 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
         assert taken >= {("refund", "posted"), ("chargeback", "posted"), ("withdrawal", "posted")}
         assert taken >= {("settlement", "posted"), ("withdrawal", "refused")}
         assert [answer for answer in answers if isinstance(answer, Away)] == []
-        for desk in (first, second):
-            assert desk.macs._found == []
+        for worker in (first, second):
+            assert worker.macs._found == []
         assert await left(first) == {}
         assert await first.value("SELECT count(*) FROM fund.orders WHERE state = 'posting'") == 0
     await prove_fund(fund_database, service.dsn, first.salt)

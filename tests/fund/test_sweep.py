@@ -26,9 +26,9 @@ from fundledger.reconciliation.reading import connected, snapshot
 from fundledger.security.keys import make_keys
 from tests.fund.bank import Scripted
 from tests.support.database import Databases
-from tests.support.desk import FundDesk
 from tests.support.fund_books import check_fund, prove_fund
 from tests.support.fund_ids import KEYS
+from tests.support.fund_worker import FundWorker
 from tests.support.fund_world import TAKEN_BACK
 from tests.support.running import RunningService
 
@@ -44,108 +44,108 @@ async def nobody_else(_: Any) -> None:
     """Keep the lease."""
 
 
-async def fill(desk: FundDesk) -> str:
+async def fill(worker: FundWorker) -> str:
     """Create orders of every kind; return the id of the merchant."""
-    merchant, channel = await desk.merchant(fee=Fee(basis_points=100)), f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 1_000)
-    await desk.pay(merchant, "q", 1_000)
-    await desk.pay(merchant, "undone", 40)
+    merchant, channel = await worker.merchant(fee=Fee(basis_points=100)), f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 1_000)
+    await worker.pay(merchant, "q", 1_000)
+    await worker.pay(merchant, "undone", 40)
     for order_no in ("later", "later2"):
-        await desk.pay(merchant, order_no, 500, settle="later")
-    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
-    await desk.done("refund", merchant=merchant, order_no="r2", payment_order_no="later", amount=50)
-    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=10)
-    await desk.done("settlement", merchant=merchant, order_no="s", amount=200)
-    await desk.done("reversal", merchant=merchant, order_no="u", of_kind="payment", of_order_no="undone", reason="r")
+        await worker.pay(merchant, order_no, 500, settle="later")
+    await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+    await worker.done("refund", merchant=merchant, order_no="r2", payment_order_no="later", amount=50)
+    await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=10)
+    await worker.done("settlement", merchant=merchant, order_no="s", amount=200)
+    await worker.done("reversal", merchant=merchant, order_no="u", of_kind="payment", of_order_no="undone", reason="r")
     for order_no in ("w", "w2"):
-        await desk.done("withdrawal", merchant=merchant, order_no=order_no, amount=70, channel=channel)
+        await worker.done("withdrawal", merchant=merchant, order_no=order_no, amount=70, channel=channel)
     bank = Scripted(Standing.PAID, Standing.PAID)
-    await Payouts(desk.pool, desk.desk, {channel: bank}, Pace(rate=10_000)).pay_out_some()
-    await desk.done("withdrawal", merchant=merchant, order_no="much", amount=1_000_000, channel=channel)
+    await Payouts(worker.pool, worker.batcher, {channel: bank}, Pace(rate=10_000)).pay_out_some()
+    await worker.done("withdrawal", merchant=merchant, order_no="much", amount=1_000_000, channel=channel)
     members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
-    await desk.done("adjustment", order_no="a", **members)
-    await desk.desk.approve((await desk.done("adjustment", order_no="b", **members)).id, "tester/bob")
+    await worker.done("adjustment", order_no="a", **members)
+    await worker.batcher.approve((await worker.done("adjustment", order_no="b", **members)).id, "tester/bob")
     return merchant
 
 
-async def age(desk: FundDesk) -> None:
+async def age(worker: FundWorker) -> None:
     """Set each row back to its state before layout 2."""
-    ids = [row["id"] for row in await desk.pool.fetch("SELECT id FROM fund.orders")]
-    for order in (await read_orders(desk.pool, ids)).values():
+    ids = [row["id"] for row in await worker.pool.fetch("SELECT id FROM fund.orders")]
+    for order in (await read_orders(worker.pool, ids)).values():
         order.layout = 1
-        desk.macs.seal(order)
-        await desk.pool.execute("UPDATE fund.orders SET layout = 1, mac = $2 WHERE id = $1", order.id, order.mac)
+        worker.macs.seal(order)
+        await worker.pool.execute("UPDATE fund.orders SET layout = 1, mac = $2 WHERE id = $1", order.id, order.mac)
     for table in ("payments", "withdrawal_days", "payouts"):
-        await desk.pool.execute(f"UPDATE fund.{table} SET mac_key = 0, mac = ''")
-    last = await desk.value("SELECT max(seq) FROM fund.orders")
-    await desk.pool.execute(SQL["write_unswept"], last, unswept_mac(last, KEYS))
-    await desk.start_worker()
+        await worker.pool.execute(f"UPDATE fund.{table} SET mac_key = 0, mac = ''")
+    last = await worker.value("SELECT max(seq) FROM fund.orders")
+    await worker.pool.execute(SQL["write_unswept"], last, unswept_mac(last, KEYS))
+    await worker.start_worker()
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    async with FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.5) as desk:
-        await fill(desk)
-        await age(desk)
-        yield desk
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    async with FundWorker(fund_database, service.base_url, service.fund_token, wait_s=0.5) as worker:
+        await fill(worker)
+        await age(worker)
+        yield worker
 
 
-async def left(desk: FundDesk) -> dict[str, int]:
+async def left(worker: FundWorker) -> dict[str, int]:
     """Return the number of rows with an earlier layout, by table."""
-    counts = {table: await desk.value(f"SELECT count(*) FROM fund.{table} WHERE {old}") for table, old in OLD.items()}
+    counts = {table: await worker.value(f"SELECT count(*) FROM fund.{table} WHERE {old}") for table, old in OLD.items()}
     return {table: count for table, count in counts.items() if count}
 
 
-async def swept(desk: FundDesk, sweep: FundSweep | None = None) -> None:
-    sweep = sweep or FundSweep(desk.pool, desk.posting)
+async def swept(worker: FundWorker, sweep: FundSweep | None = None) -> None:
+    sweep = sweep or FundSweep(worker.pool, worker.posting)
     while (await sweep.step(nobody_else))[1]:
         pass
 
 
-async def found(desk: FundDesk, account_dsn: str) -> list[str]:
+async def found(worker: FundWorker, account_dsn: str) -> list[str]:
     """Return the findings of the MAC checks."""
-    async with snapshot(desk.dsn) as fund, snapshot(account_dsn) as account, connected(desk.dsn) as later:
+    async with snapshot(worker.dsn) as fund, snapshot(account_dsn) as account, connected(worker.dsn) as later:
         checks, _ = await check_fund(fund, later, account)
     return [finding.subject for check in checks if "mac_" in check.name for finding in check.findings]
 
 
 async def test_a_sweep_brings_everything_over_and_then_no_row_of_before_verifies(
-    desk: FundDesk, service: RunningService
+    worker: FundWorker, service: RunningService
 ) -> None:
-    assert set(await left(desk)) == set(OLD)
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
-    await swept(desk)
-    assert await left(desk) == {}
-    assert await desk.value("SELECT count(*) FROM fund.unswept") == 0
-    assert await desk.macs.write_found(desk.pool) == 0
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
-    await desk.value("UPDATE fund.payments SET mac_key = 0, mac = '' WHERE refunded = 100")
-    await desk.value("UPDATE fund.orders SET layout = 1 WHERE order_no = 'q'")
-    assert len(await found(desk, service.dsn)) == 2
+    assert set(await left(worker)) == set(OLD)
+    await prove_fund(worker.dsn, service.dsn, worker.salt)
+    await swept(worker)
+    assert await left(worker) == {}
+    assert await worker.value("SELECT count(*) FROM fund.unswept") == 0
+    assert await worker.macs.write_found(worker.pool) == 0
+    await prove_fund(worker.dsn, service.dsn, worker.salt)
+    await worker.value("UPDATE fund.payments SET mac_key = 0, mac = '' WHERE refunded = 100")
+    await worker.value("UPDATE fund.orders SET layout = 1 WHERE order_no = 'q'")
+    assert len(await found(worker, service.dsn)) == 2
     for order_no in ("p", "q"):
         members = {
-            "merchant": f"m-{desk.salt}",
+            "merchant": f"m-{worker.salt}",
             "order_no": f"new-{order_no}",
             "payment_order_no": order_no,
             "amount": 1,
         }
-        answer = await desk.ask("refund", **members)
+        answer = await worker.ask("refund", **members)
         assert isinstance(answer, Away)
         assert answer.tampered
 
 
-async def test_orders_go_on_before_the_sweep_has_come_to_them(desk: FundDesk, service: RunningService) -> None:
-    merchant, channel = f"m-{desk.salt}", f"c-{desk.salt}"
+async def test_orders_go_on_before_the_sweep_has_come_to_them(worker: FundWorker, service: RunningService) -> None:
+    merchant, channel = f"m-{worker.salt}", f"c-{worker.salt}"
     for order_no in ("p", "q", "later"):
         members = {"merchant": merchant, "order_no": f"x-{order_no}", "payment_order_no": order_no, "amount": 20}
-        assert (await desk.done("refund", **members)).state is State.POSTED
-    assert (await desk.done("settlement", merchant=merchant, order_no="s2")).state is State.POSTED
-    withdrawal = await desk.done("withdrawal", merchant=merchant, order_no="w3", amount=5, channel=channel)
+        assert (await worker.done("refund", **members)).state is State.POSTED
+    assert (await worker.done("settlement", merchant=merchant, order_no="s2")).state is State.POSTED
+    withdrawal = await worker.done("withdrawal", merchant=merchant, order_no="w3", amount=5, channel=channel)
     assert withdrawal.state is State.POSTED
-    await desk.desk.end(withdrawal.id, "bounced", None, "r", "m")
-    await swept(desk)
-    assert await left(desk) == {}
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    await worker.batcher.end(withdrawal.id, "bounced", None, "r", "m")
+    await swept(worker)
+    assert await left(worker) == {}
+    await prove_fund(worker.dsn, service.dsn, worker.salt)
 
 
 EDITS = {
@@ -178,28 +178,30 @@ EDITS = {
 
 
 @pytest.mark.parametrize("what", EDITS)
-async def test_a_row_of_before_that_is_false_gets_no_mac(desk: FundDesk, service: RunningService, what: str) -> None:
+async def test_a_row_of_before_that_is_false_gets_no_mac(
+    worker: FundWorker, service: RunningService, what: str
+) -> None:
     statement, kind = EDITS[what]
-    await desk.value(statement)
-    merchant = f"m-{desk.salt}"
+    await worker.value(statement)
+    merchant = f"m-{worker.salt}"
     members = {"merchant": merchant, "order_no": "next", "amount": 30}
     for sweeps in (0, 1):
         if sweeps:
-            await swept(desk)
+            await swept(worker)
         if kind:
-            more = {"payment_order_no": "p"} if kind == "refund" else {"channel": f"c-{desk.salt}"}
-            answer = await desk.ask(kind, **members, **more)
+            more = {"payment_order_no": "p"} if kind == "refund" else {"channel": f"c-{worker.salt}"}
+            answer = await worker.ask(kind, **members, **more)
             assert isinstance(answer, Away), (sweeps, answer)
             assert answer.tampered
     table = what.partition(":")[0]
-    assert (await left(desk)).get(table) == 1
-    assert await desk.value("SELECT count(*) FROM fund.unswept") == 0
-    assert await desk.macs.write_found(desk.pool) >= 1
-    assert any(table in subject or subject.startswith("order ") for subject in await found(desk, service.dsn))
+    assert (await left(worker)).get(table) == 1
+    assert await worker.value("SELECT count(*) FROM fund.unswept") == 0
+    assert await worker.macs.write_found(worker.pool) >= 1
+    assert any(table in subject or subject.startswith("order ") for subject in await found(worker, service.dsn))
 
 
 async def test_a_sweep_may_end_anywhere_and_many_may_run(
-    desk: FundDesk, service: RunningService, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeping, "AT_ONCE", 2)
 
@@ -216,7 +218,7 @@ async def test_a_sweep_may_end_anywhere_and_many_may_run(
 
     async def interrupted() -> None:
         """Sweep with a process that dies in each third transaction, and begins anew."""
-        sweep, steps = FundSweep(desk.pool, desk.posting), 0
+        sweep, steps = FundSweep(worker.pool, worker.posting), 0
         while steps < 400:
             steps += 1
             try:
@@ -224,31 +226,31 @@ async def test_a_sweep_may_end_anywhere_and_many_may_run(
                     return
             except Cut:
                 if steps % 2:
-                    sweep = FundSweep(desk.pool, desk.posting)
+                    sweep = FundSweep(worker.pool, worker.posting)
 
-    merchant = f"m-{desk.salt}"
+    merchant = f"m-{worker.salt}"
     refunds = [
-        desk.ask("refund", merchant=merchant, order_no=f"n{i}", payment_order_no="q", amount=1) for i in range(10)
+        worker.ask("refund", merchant=merchant, order_no=f"n{i}", payment_order_no="q", amount=1) for i in range(10)
     ]
-    await asyncio.gather(interrupted(), interrupted(), swept(desk), *refunds)
-    await swept(desk)
+    await asyncio.gather(interrupted(), interrupted(), swept(worker), *refunds)
+    await swept(worker)
     assert turns > 10
-    assert await left(desk) == {}
-    assert await desk.value("SELECT count(*) FROM fund.unswept") == 0
-    await prove_fund(desk.dsn, service.dsn, desk.salt)
+    assert await left(worker) == {}
+    assert await worker.value("SELECT count(*) FROM fund.unswept") == 0
+    await prove_fund(worker.dsn, service.dsn, worker.salt)
 
 
-async def test_a_step_that_was_cancelled_is_done_again(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_was_cancelled_is_done_again(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "AT_ONCE", 3)
     for _ in range(200):
-        step = asyncio.ensure_future(FundSweep(desk.pool, desk.posting).step(nobody_else))
+        step = asyncio.ensure_future(FundSweep(worker.pool, worker.posting).step(nobody_else))
         await asyncio.wait([step], timeout=0.02)
         step.cancel()
         await asyncio.wait([step])
-        if not await left(desk):
+        if not await left(worker):
             break
-    await swept(desk)
-    assert await left(desk) == {}
+    await swept(worker)
+    assert await left(worker) == {}
 
 
 async def test_the_migration_gives_merchants_rules_and_webhooks_their_macs(
@@ -256,17 +258,17 @@ async def test_the_migration_gives_merchants_rules_and_webhooks_their_macs(
 ) -> None:
     dsn = await postgres.new_fund()
     connection = await asyncpg.connect(dsn)
-    async with FundDesk(dsn, service.base_url, service.fund_token) as desk:
-        merchant = await desk.merchant(fee=Fee(basis_points=100), withdrawal_fee=Fee(fixed=3))
-        await Webhooks(desk.pool, desk.macs).add(merchant, "https://example.com/", None, "tests")
+    async with FundWorker(dsn, service.base_url, service.fund_token) as worker:
+        merchant = await worker.merchant(fee=Fee(basis_points=100), withdrawal_fee=Fee(fixed=3))
+        await Webhooks(worker.pool, worker.macs).add(merchant, "https://example.com/", None, "tests")
         await connection.execute(TAKEN_BACK)
         await migrate(connection, tmp_path / "fund-keys")
         macs = await open_macs(connection, make_keys(tmp_path / "fund-keys"))
         assert macs.unswept_until is None, "there are no orders"
-        there = await Merchants(desk.pool, desk.link, macs).read(merchant)
+        there = await Merchants(worker.pool, worker.link, macs).read(merchant)
         assert there is not None
         assert len(there.fee_rules) == 2
-        shown, bad = await Webhooks(desk.pool, macs).of(merchant)
+        shown, bad = await Webhooks(worker.pool, macs).of(merchant)
         assert (len(shown), bad) == (1, [])
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
             await connection.execute("UPDATE fund.fee_rules SET fixed = 7")

@@ -13,8 +13,8 @@ from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import VOUCHER_FORMAT, Kind, Order, State
 from fundledger.fund.store.orders import order_from, read_order, read_orders
 from fundledger.ledger.model.voucher import digest_of
-from tests.support.desk import FundDesk
 from tests.support.fund_books import prove_fund
+from tests.support.fund_worker import FundWorker
 from tests.support.fund_world import an_order
 from tests.support.running import RunningService
 
@@ -38,12 +38,12 @@ class Unanswered(AccountGateway):
 
 
 @pytest.fixture
-async def desk(fund_database: str, service: RunningService) -> AsyncIterator[FundDesk]:
-    desk = FundDesk(fund_database, service.base_url, service.fund_token, wait_s=0.3)
-    desk.link = Unanswered(desk.accounts)
-    async with desk:
-        yield desk
-    await prove_fund(fund_database, service.dsn, desk.salt)
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    worker = FundWorker(fund_database, service.base_url, service.fund_token, wait_s=0.3)
+    worker.link = Unanswered(worker.accounts)
+    async with worker:
+        yield worker
+    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 # --- Golden vouchers ------------------------------------------------------------------------------------------------
@@ -84,30 +84,30 @@ def test_the_metadata_of_an_order_is_canonical() -> None:
 # --- Statements -----------------------------------------------------------------------------------------------------
 
 
-async def lines_of(desk: FundDesk, account: str) -> list[StatementEntry]:
-    return [line async for line in desk.accounts.entries(account)]
+async def lines_of(worker: FundWorker, account: str) -> list[StatementEntry]:
+    return [line async for line in worker.accounts.entries(account)]
 
 
-async def test_the_statement_of_a_merchant_names_the_order_of_each_line(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    channel = f"c-{desk.salt}"
-    await desk.pay(merchant, "p", 1_000)
-    await desk.pay(merchant, "undone", 70)
-    await desk.pay(merchant, "later", 300, settle="later")
-    await desk.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
-    await desk.done("settlement", merchant=merchant, order_no="s")
+async def test_the_statement_of_a_merchant_names_the_order_of_each_line(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    channel = f"c-{worker.salt}"
+    await worker.pay(merchant, "p", 1_000)
+    await worker.pay(merchant, "undone", 70)
+    await worker.pay(merchant, "later", 300, settle="later")
+    await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+    await worker.done("settlement", merchant=merchant, order_no="s")
     reason = {"reason": "wrong"}
     undo = {"order_no": "u", "of_kind": "payment", "of_order_no": "undone", **reason}
-    await desk.done("reversal", merchant=merchant, **undo)
+    await worker.done("reversal", merchant=merchant, **undo)
     for number, ending in (("w", "paid"), ("b", "bounced")):
-        order = await desk.done("withdrawal", merchant=merchant, order_no=number, amount=50, channel=channel)
-        ended = await desk.desk.end(order.id, ending, "ref", None, "m")
+        order = await worker.done("withdrawal", merchant=merchant, order_no=number, amount=50, channel=channel)
+        ended = await worker.batcher.end(order.id, ending, "ref", None, "m")
         assert isinstance(ended, Taken)
-    await desk.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=20)
+    await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=20)
     adjusted = {"order_no": "a", "amount": 5, "direction": "credit", **reason}
-    adjustment = await desk.done("adjustment", merchant=merchant, **adjusted)
-    assert isinstance(await desk.desk.approve(adjustment.id, "another"), Taken)
-    found = await lines_of(desk, f"merchant:{merchant}:available")
+    adjustment = await worker.done("adjustment", merchant=merchant, **adjusted)
+    assert isinstance(await worker.batcher.approve(adjustment.id, "another"), Taken)
+    found = await lines_of(worker, f"merchant:{merchant}:available")
     assert [(line.type, line.kind, line.order_no) for line in found] == [
         ("pay", "payment", "p"),
         ("pay", "payment", "undone"),
@@ -121,94 +121,94 @@ async def test_the_statement_of_a_merchant_names_the_order_of_each_line(desk: Fu
         ("adjustment", "adjustment", "a"),
     ]
     assert all(line.reference is not None and line.reference.startswith("fund:") for line in found)
-    transit = await lines_of(desk, f"transit:payout:{channel}")
+    transit = await lines_of(worker, f"transit:payout:{channel}")
     assert ("withdraw_paid", "withdrawal", "w") in [(line.type, line.kind, line.order_no) for line in transit]
 
 
 # --- Orders in the first format -------------------------------------------------------------------------------------
 
 
-async def begin_as_before(desk: FundDesk, monkeypatch: pytest.MonkeyPatch) -> list[Order]:
+async def begin_as_before(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -> list[Order]:
     """Create orders in the first format whose vouchers are posted without an answer: all are `posting`, or have an end."""
-    merchant, channel = await desk.merchant(), f"c-{desk.salt}"
+    merchant, channel = await worker.merchant(), f"c-{worker.salt}"
     with monkeypatch.context() as before:
         before.setattr(drafts, "VOUCHER_FORMAT", 1)
-        await desk.pay(merchant, "p", 1_000)
-        await desk.pay(merchant, "undone", 70)
-        drawn = await desk.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=channel)
-        desk.link.lost = True  # type: ignore[attr-defined]
+        await worker.pay(merchant, "p", 1_000)
+        await worker.pay(merchant, "undone", 70)
+        drawn = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=channel)
+        worker.link.lost = True  # type: ignore[attr-defined]
         refund = {"merchant": merchant, "payment_order_no": "p"}
         undo = {"merchant": merchant, "of_kind": "payment", "of_order_no": "undone", "reason": "wrong"}
         orders = [
-            await desk.pay(merchant, "q", 5),
-            await desk.done("refund", order_no="r", amount=100, **refund),
-            await desk.done("withdrawal", merchant=merchant, order_no="v", amount=40, channel=channel),
-            await desk.done("reversal", order_no="u", **undo),
+            await worker.pay(merchant, "q", 5),
+            await worker.done("refund", order_no="r", amount=100, **refund),
+            await worker.done("withdrawal", merchant=merchant, order_no="v", amount=40, channel=channel),
+            await worker.done("reversal", order_no="u", **undo),
         ]
         assert {order.state for order in orders} == {State.POSTING}
-        assert isinstance(await desk.desk.end(drawn.id, "paid", "ref", None, "m"), Taken)
-        desk.link.lost = False  # type: ignore[attr-defined]
+        assert isinstance(await worker.batcher.end(drawn.id, "paid", "ref", None, "m"), Taken)
+        worker.link.lost = False  # type: ignore[attr-defined]
     return [*orders, drawn]
 
 
-async def recover(desk: FundDesk) -> None:
-    while await desk.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
-        await desk.recoverer.recover_some()
+async def recover(worker: FundWorker) -> None:
+    while await worker.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
+        await worker.recoverer.recover_some()
 
 
-async def states(desk: FundDesk, orders: Sequence[Order]) -> list[str]:
-    found = [await read_order(desk.pool, order.id) for order in orders]
+async def states(worker: FundWorker, orders: Sequence[Order]) -> list[str]:
+    found = [await read_order(worker.pool, order.id) for order in orders]
     return [str(order.state) for order in found if order is not None]
 
 
 async def test_vouchers_of_before_are_the_same_when_they_are_sent_again(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orders = await begin_as_before(desk, monkeypatch)
-    had = await desk.of(f"m-{desk.salt}")
+    orders = await begin_as_before(worker, monkeypatch)
+    had = await worker.of(f"m-{worker.salt}")
     assert VOUCHER_FORMAT == 2
-    await recover(desk)
-    assert await states(desk, orders) == ["posted", "posted", "posted", "posted", "paid"]
-    assert await desk.of(f"m-{desk.salt}") == had == (1_000 - 50 + 5 - 100 - 40, 0, 0)
+    await recover(worker)
+    assert await states(worker, orders) == ["posted", "posted", "posted", "posted", "paid"]
+    assert await worker.of(f"m-{worker.salt}") == had == (1_000 - 50 + 5 - 100 - 40, 0, 0)
 
 
-async def written_with(desk: FundDesk, format_: int) -> None:
+async def written_with(worker: FundWorker, format_: int) -> None:
     """Write every order with this format, as a fund service without another format would."""
-    ids = [row["id"] for row in await desk.pool.fetch("SELECT id FROM fund.orders")]
-    for order in (await read_orders(desk.pool, ids)).values():
+    ids = [row["id"] for row in await worker.pool.fetch("SELECT id FROM fund.orders")]
+    for order in (await read_orders(worker.pool, ids)).values():
         order.voucher_format = format_
-        desk.macs.seal(order)
+        worker.macs.seal(order)
         change = "UPDATE fund.orders SET voucher_format = $2, mac = $3 WHERE id = $1"
-        await desk.pool.execute(change, order.id, format_, order.mac)
+        await worker.pool.execute(change, order.id, format_, order.mac)
 
 
 async def test_without_the_format_of_the_order_they_would_be_other_vouchers(
-    desk: FundDesk, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin of the test before: the digests differ, so each order is stuck, and no money moves twice."""
-    orders = await begin_as_before(desk, monkeypatch)
-    had = await desk.of(f"m-{desk.salt}")
-    await written_with(desk, 2)
-    await recover(desk)
-    assert await states(desk, orders) == ["stuck"] * 5
-    assert await desk.of(f"m-{desk.salt}") == had
-    await written_with(desk, 1)
+    orders = await begin_as_before(worker, monkeypatch)
+    had = await worker.of(f"m-{worker.salt}")
+    await written_with(worker, 2)
+    await recover(worker)
+    assert await states(worker, orders) == ["stuck"] * 5
+    assert await worker.of(f"m-{worker.salt}") == had
+    await written_with(worker, 1)
     for order in orders:
-        assert isinstance(await desk.desk.retry(order.id, "person"), Taken)
-    await recover(desk)
-    assert await states(desk, orders) == ["posted", "posted", "posted", "posted", "paid"]
+        assert isinstance(await worker.batcher.retry(order.id, "person"), Taken)
+    await recover(worker)
+    assert await states(worker, orders) == ["posted", "posted", "posted", "posted", "paid"]
 
 
-async def test_an_order_that_another_version_inserts_has_the_first_format(desk: FundDesk) -> None:
-    merchant = await desk.merchant()
-    order = await desk.pay(merchant, "p", 5)
-    assert await desk.value("SELECT voucher_format FROM fund.orders WHERE id = $1", order.id) == 2
-    columns = await desk.value(
+async def test_an_order_that_another_version_inserts_has_the_first_format(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    order = await worker.pay(merchant, "p", 5)
+    assert await worker.value("SELECT voucher_format FROM fund.orders WHERE id = $1", order.id) == 2
+    columns = await worker.value(
         "SELECT string_agg(column_name, ', ') FROM information_schema.columns WHERE table_schema = 'fund'"
         " AND table_name = 'orders' AND column_name NOT IN ('id', 'seq', 'voucher_format')"
     )
     insert = f"INSERT INTO fund.orders (id, {columns}) SELECT gen_random_uuid(), {columns} FROM fund.orders"
-    async with desk.pool.acquire() as connection:
+    async with worker.pool.acquire() as connection:
         old = connection.transaction()
         await old.start()
         inserted = await connection.fetchval(f"{insert} RETURNING voucher_format")

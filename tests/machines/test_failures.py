@@ -18,7 +18,7 @@ from fundledger.ledger.model.batch import Outcome
 from fundledger.ledger.posting import post_vouchers
 from tests.support.client import Client, new_id, voucher
 from tests.support.database import Databases
-from tests.support.desk import FundDesk
+from tests.support.fund_worker import FundWorker
 from tests.support.ledger import Ledger, transfer
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
@@ -132,18 +132,18 @@ def test_what_a_pooler_says_of_a_connection_that_ended_proves_nothing(code: str)
 async def test_an_order_that_was_rolled_back_is_answered_as_not_kept(
     fund_database: str, service: RunningService, code: str, when: str, undone: bool | None, kind: str
 ) -> None:
-    async with FundDesk(fund_database, service.base_url, service.token) as desk:
-        merchant = await desk.merchant()
-        await desk.pay(merchant, "1", 100)
+    async with FundWorker(fund_database, service.base_url, service.token) as worker:
+        merchant = await worker.merchant()
+        await worker.pay(merchant, "1", 100)
         more = {"merchant": merchant, "order_no": "2", "amount": 10}
         more |= {"payment_order_no": "1"} if kind == "refund" else {"currency": "CNY", "channel": "icbc"}
         await fails(fund_database, code, "fund.orders", when)
-        answer = await desk.ask(kind, **more)
+        answer = await worker.ask(kind, **more)
         assert isinstance(answer, Away), answer
         # The commit of an order that is inserted under locks is a statement of its own.
         assert answer.undone is (kind == "refund" if undone is None else undone)
         await works(fund_database, "fund.orders")
-        answer = await desk.ask(kind, **more)
+        answer = await worker.ask(kind, **more)
         assert isinstance(answer, Taken)
         assert not answer.replay
 

@@ -16,7 +16,7 @@ from fundledger.client.account_service import AccountService
 from fundledger.client.faults import OutcomeUnknown, Problem, Refused
 from fundledger.client.types import Account, PostedVoucher, Voucher, VoucherResult
 from fundledger.fund.account_gateway import AccountGateway
-from tests.support.desk import FundDesk
+from tests.support.fund_worker import FundWorker
 
 HEARD, BEFORE, AFTER, UNSURE, STOP = "heard", "lost before", "lost after", "503 of one item", "stops"
 UNHEARD = (BEFORE, AFTER, UNSURE, STOP)
@@ -102,7 +102,7 @@ class ScriptedAccounts(AccountService):
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
 
-class ScriptedDesk(FundDesk):
+class ScriptedWorker(FundWorker):
     """A fund worker beside scripted accounts. `at`: the time of new orders."""
 
     accounts: ScriptedAccounts
@@ -120,7 +120,7 @@ class ScriptedDesk(FundDesk):
         """Run an order while the account service responds as scripted. With None, the worker is killed and another one
         continues.
         """
-        self.accounts.how, self.desk._wait_s = how, WAIT_S if how in (HEARD, STOP, STUCK) else LOST_WAIT_S
+        self.accounts.how, self.batcher._wait_s = how, WAIT_S if how in (HEARD, STOP, STUCK) else LOST_WAIT_S
         self.accounts.hangs.clear()
         task = asyncio.ensure_future(asked)
         hung = asyncio.ensure_future(self.accounts.hangs.wait())
@@ -133,10 +133,10 @@ class ScriptedDesk(FundDesk):
         finally:
             hung.cancel()
             await self.accounts.arrived()
-            self.accounts.how, self.desk._wait_s = HEARD, WAIT_S
+            self.accounts.how, self.batcher._wait_s = HEARD, WAIT_S
 
     async def _kill(self, asked: "asyncio.Future[Any]") -> None:
-        killed = [asked, *self.desk._tasks]
+        killed = [asked, *self.batcher._tasks]
         for task in killed:
             task.cancel()
         await asyncio.gather(*killed, return_exceptions=True)

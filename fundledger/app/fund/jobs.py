@@ -80,12 +80,12 @@ class Told(msgspec.Struct):
 
 
 class Context(msgspec.Struct):
-    """Shared resources of the background jobs. `desk` posts orders; `feed` reads events."""
+    """Shared resources of the background jobs. `batcher` posts orders; `feed` reads events."""
 
     config: FundProcessConfig
     chosen: Chosen
     pool: "asyncpg.Pool[asyncpg.Record]"
-    desk: OrderBatcher
+    batcher: OrderBatcher
     posting: Posting
     feed: Feed
     store: "redis.Redis | None"
@@ -96,7 +96,7 @@ class Context(msgspec.Struct):
 def jobs_of(context: Context) -> list[Job]:
     """Return all background jobs of this version. List a new job in docs/reference/background-jobs.md, too."""
     recoverer = Recoverer(context.posting, context.chosen.recover_after_s)
-    settler = Settler(context.pool, context.desk, context.chosen.settle_at)
+    settler = Settler(context.pool, context.batcher, context.chosen.settle_at)
     deliverer = context.deliverer
     found = [
         Job("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
@@ -190,7 +190,7 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     ids, macs = await open_ids(pool, keys), await open_macs(pool, keys)
     posting, merchants = Posting(pool, link, ids, macs), Merchants(pool, link, macs)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
-    desk = OrderBatcher(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
+    batcher = OrderBatcher(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
     feed = fund_feed(config.fund_dsn, pool, macs, f"jobs {config.ordinal}")
     store = redis.Redis.from_url(config.redis_url) if chosen.stream == "on" else None
     deliverer = Deliverer(feed, pool, macs, private=allows_private(chosen.webhooks_private, chosen.profile))
@@ -199,15 +199,15 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     await accounts.open()
     watching = asyncio.get_running_loop().create_task(macs.watch(pool))
     try:
-        payouts = Payouts(pool, desk, channels)
-        yield Context(config, chosen, pool, desk, posting, feed, store, deliverer, payouts)
+        payouts = Payouts(pool, batcher, channels)
+        yield Context(config, chosen, pool, batcher, posting, feed, store, deliverer, payouts)
     finally:
         watching.cancel()
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KeyFault):
             await macs.write_found(pool)
         for channel in channels.values():
             await channel.close()
-        await desk.drain()
+        await batcher.drain()
         await deliverer.close()
         await feed.close()
         if store is not None:

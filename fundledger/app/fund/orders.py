@@ -95,7 +95,7 @@ class OrderPath(PaymentPath[FundService, Request, Answer]):
 
     def queue(self) -> None:
         assert self.request is not None
-        self.service.desk.post(self.request, self.passage.module, partial(self.answered, 0))
+        self.service.batcher.post(self.request, self.passage.module, partial(self.answered, 0))
 
 
 FAST_PATH: Final = FastPath("/v1/payments", OrderPath)
@@ -132,7 +132,7 @@ async def _post_each(service: FundService, payments: Sequence[Payment], module: 
     for i, payment in enumerate(payments):
         if turn.is_over():
             await turn.next()
-        service.desk.post(payment, module, partial(outcomes.answer, i))
+        service.batcher.post(payment, module, partial(outcomes.answer, i))
     return await outcomes.wait()
 
 

@@ -88,7 +88,7 @@ class FundService(Worker):
         self.merchants = Merchants(pool, self.link, macs)
         self.ids = ids
         self.posting = Posting(pool, self.link, ids, macs)
-        self.desk = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
+        self.batcher = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
         # It runs no job. It reports overdue jobs even when all processes that run jobs are gone.
         self.runner = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
@@ -148,7 +148,7 @@ class FundService(Worker):
         """Return the counters of this worker, with the current values of its gauges."""
         now = self.metrics.now
         now.posting = self.posting.counted
-        now.waiting = self.desk.waiting
+        now.waiting = self.batcher.waiting
         now.jobs = self.runner.counted()
         now.feed_lag_s = self.feed.lag_s
         set_gauges(self, now)
@@ -157,7 +157,7 @@ class FundService(Worker):
     async def drain(self) -> None:
         """Wait until every accepted request has been answered."""
         await self.spawned()
-        await self.desk.drain()
+        await self.batcher.drain()
 
     async def close(self) -> None:
         await self.feed.close()

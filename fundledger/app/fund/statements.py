@@ -21,7 +21,7 @@ async def post_statement(service: FundService, call: Call) -> Reply:
     given, lines = await _decode(call.body)
     known_currency(given.currency)
     request = StatementRequest(given.channel, given.statement_no, given.currency, lines)
-    answer = await import_statement(service.desk, service.pool, request, call.module)
+    answer = await import_statement(service.batcher, service.pool, request, call.module)
     if isinstance(answer, Refusal):
         return refused(answer)
     if isinstance(answer, Away):

@@ -28,7 +28,7 @@ async def paid(service: FundService, call: Call) -> Reply:
         service,
         call,
         Kind.WITHDRAWAL,
-        lambda order: service.desk.end(order.id, "paid", body.channel_ref, None, call.module),
+        lambda order: service.batcher.end(order.id, "paid", body.channel_ref, None, call.module),
     )
 
 
@@ -39,7 +39,7 @@ async def bounced(service: FundService, call: Call) -> Reply:
         service,
         call,
         Kind.WITHDRAWAL,
-        lambda order: service.desk.end(order.id, "bounced", None, body.reason, call.module),
+        lambda order: service.batcher.end(order.id, "bounced", None, body.reason, call.module),
     )
 
 
@@ -47,7 +47,7 @@ async def approve(service: FundService, call: Call) -> Reply:
     """`POST /v1/adjustments/{id}/approve`: approve as another module or person than the requester."""
     body = _decode_approve(call.body)
     approver = call.module if body.person is None else f"{call.module}/{body.person}"
-    return await _done(service, call, Kind.ADJUSTMENT, lambda order: service.desk.approve(order.id, approver))
+    return await _done(service, call, Kind.ADJUSTMENT, lambda order: service.batcher.approve(order.id, approver))
 
 
 def retrying(kind: Kind) -> Handler:
@@ -55,7 +55,7 @@ def retrying(kind: Kind) -> Handler:
 
     async def retry(service: FundService, call: Call) -> Reply:
         body = _decode_retry(call.body)
-        return await _done(service, call, kind, lambda order: service.desk.retry(order.id, call.module, body.reason))
+        return await _done(service, call, kind, lambda order: service.batcher.retry(order.id, call.module, body.reason))
 
     return retry
 

@@ -105,10 +105,10 @@ class PayoutSender:
     """
 
     def __init__(
-        self, pool: "asyncpg.Pool[asyncpg.Record]", desk: Ends, name: str, channel: Channel, pace: Pace
+        self, pool: "asyncpg.Pool[asyncpg.Record]", batcher: Ends, name: str, channel: Channel, pace: Pace
     ) -> None:
         self._pool = pool
-        self._desk = desk
+        self._batcher = batcher
         self._name = name
         self._channel = channel
         self._pace = pace
@@ -186,7 +186,7 @@ class PayoutSender:
         voucher becomes stuck.
         """
         try:
-            differs = await self._desk.contradiction(order)
+            differs = await self._batcher.contradiction(order)
         except AccountsAway as away:
             _log.warning(
                 "sending withdrawal %s is postponed, its voucher cannot be read: %s",
@@ -215,7 +215,7 @@ class PayoutSender:
     async def report_difference(self, order: Order, detail: str) -> None:
         """Mark an order as stuck that differs from its voucher or its payout, and record the finding, once."""
         reason = problem("payout-differs", "Payout differs from posted voucher", detail)
-        if await mark_stuck(self._pool, self._desk.macs, order, reason):
+        if await mark_stuck(self._pool, self._batcher.macs, order, reason):
             self.counted.findings += 1
             evidence = msgspec.json.encode({"detail": detail}).decode()
             await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", evidence)
@@ -231,7 +231,9 @@ class PayoutSender:
             return
         ending = cast("Ending", reported.state.value)
         reason = (reported.reason or "no reason was given") if ending == "bounced" else None
-        answer = await self._desk.end(sending.order_id, ending, reported.channel_ref, reason, f"channel/{self._name}")
+        answer = await self._batcher.end(
+            sending.order_id, ending, reported.channel_ref, reason, f"channel/{self._name}"
+        )
         recorded = _end_of(answer)
         if recorded is None:
             _log.warning(
@@ -263,9 +265,9 @@ class PayoutSender:
         """Record that the channel did not answer. An order that does not match its MAC keeps its MAC."""
         row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
         new = old = None if row is None else order_from(row)
-        if old is not None and self._desk.macs.verifies(old):
+        if old is not None and self._batcher.macs.verifies(old):
             new = msgspec.structs.replace(old, state=State.UNKNOWN)
-            self._desk.macs.seal(new)
+            self._batcher.macs.seal(new)
         macced = (new.mac, new.mac_key, old.mac) if new and old else (None, None, None)
         pause = self._pace.pause_after(sending.asked)
         await self._pool.execute(SQL["payouts_unknown"], sending.order_id, pause, why, *macced)
@@ -296,7 +298,7 @@ class PayoutSender:
 
     def _mac_of(self, sending: Sending, outcome: str | None) -> tuple[int, bytes]:
         fields = sending.order_id, self._name, sending.amount, sending.currency, outcome, sending.channel_ref
-        return self._desk.macs.rows.tag(PAYOUT, fields_of_payout(*fields))
+        return self._batcher.macs.rows.tag(PAYOUT, fields_of_payout(*fields))
 
     async def _wait_for_rate(self) -> None:
         if self._limiter is None:

@@ -32,15 +32,15 @@ class Payouts:
     def __init__(
         self,
         pool: "asyncpg.Pool[asyncpg.Record]",
-        desk: Ends,
+        batcher: Ends,
         channels: Mapping[str, Channel],
         pace: Pace | None = None,
     ) -> None:
         self._pool = pool
-        self._desk = desk
+        self._batcher = batcher
         self._pace = pace or Pace()
         self._by_channel = {
-            name: ChannelPayouts(pool, desk, name, channel, self._pace) for name, channel in channels.items()
+            name: ChannelPayouts(pool, batcher, name, channel, self._pace) for name, channel in channels.items()
         }
         self._late = 0
 
@@ -70,14 +70,14 @@ class ChannelPayouts:
     """The payouts of one channel: `run` selects them, in chunks, and has each of them sent or polled."""
 
     def __init__(
-        self, pool: "asyncpg.Pool[asyncpg.Record]", desk: Ends, name: str, channel: Channel, pace: Pace
+        self, pool: "asyncpg.Pool[asyncpg.Record]", batcher: Ends, name: str, channel: Channel, pace: Pace
     ) -> None:
         self._pool = pool
-        self._desk = desk
+        self._batcher = batcher
         self._name = name
         self._pace = pace
         self._answers = True
-        self.sender = PayoutSender(pool, desk, name, channel, pace)
+        self.sender = PayoutSender(pool, batcher, name, channel, pace)
 
     async def run(self, check: Callable[[], None] | None) -> int:
         """Poll the payouts that are due, then send new ones, while the channel answers. Return how many."""
@@ -105,7 +105,7 @@ class ChannelPayouts:
 
     async def _claim(self, orders: list[Order]) -> list[asyncpg.Record]:
         """Record orders as `sent` and insert their payouts. Skip orders that changed since they were read."""
-        macs, sent, kept = self._desk.macs, [], []
+        macs, sent, kept = self._batcher.macs, [], []
         for order in orders:
             sent.append(msgspec.structs.replace(order, state=State.SENT))
             macs.seal(sent[-1])
@@ -141,7 +141,7 @@ class ChannelPayouts:
         """Return whether a payout matches its MAC; for a payout older than MACs, whether it matches its order. If not,
         nothing is sent or polled, and the order becomes stuck unless it has ended.
         """
-        macs = self._desk.macs
+        macs = self._batcher.macs
         there = await read_order(self._pool, row["order_id"]) if macs.is_old(row) else None
         if there is not None and macs.verifies(there) and is_of(row, there):
             return True

@@ -36,9 +36,9 @@ class Settler:
     Any number may run concurrently: a settlement is an order, and its number counts once.
     """
 
-    def __init__(self, pool: Pool, desk: OrderBatcher, settle_at: time, payments_max: int = PAYMENTS_MAX) -> None:
+    def __init__(self, pool: Pool, batcher: OrderBatcher, settle_at: time, payments_max: int = PAYMENTS_MAX) -> None:
         self._pool = pool
-        self._desk = desk
+        self._batcher = batcher
         self._settle_at = settle_at
         self._payments_max = payments_max
 
@@ -55,7 +55,7 @@ class Settler:
             SQL["due_settlements"], list(since), numbers, ends_at, self._payments_max, AT_ONCE + 1
         )
         taken = rows[:AT_ONCE]
-        asked = (self._desk.ask(Settlement(merchant=r["id"], order_no=r["order_no"]), MODULE) for r in taken)
+        asked = (self._batcher.ask(Settlement(merchant=r["id"], order_no=r["order_no"]), MODULE) for r in taken)
         answers = await asyncio.gather(*asked)
         done = sum(isinstance(answer, Taken) for answer in answers)
         left = [row for row, answer in zip(taken, answers, strict=True) if isinstance(answer, Away)] + rows[AT_ONCE:]

@@ -104,7 +104,9 @@ class Asks(Protocol):
     async def ask(self, request: BankDifference, module: str) -> Answer: ...
 
 
-async def import_statement(desk: Asks, pool: Pool, request: StatementRequest, module: str) -> Imported | Refusal | Away:
+async def import_statement(
+    batcher: Asks, pool: Pool, request: StatementRequest, module: str
+) -> Imported | Refusal | Away:
     """Match a statement with orders, and post its differences. Locks the channel against other imports while it
     matches.
 
@@ -130,7 +132,7 @@ async def import_statement(desk: Asks, pool: Pool, request: StatementRequest, mo
         LineReport(i, line.ref, line.amount, matched.outcome, matched.difference, matched.order)
         for i, (line, matched) in enumerate(zip(request.lines, lines, strict=True), 1)
     ]
-    fault = await _book(desk, request, [report for report in reports if report.difference], module)
+    fault = await _book(batcher, request, [report for report in reports if report.difference], module)
     return fault or Imported(_report(request, reports, in_transit), replay=there is not None)
 
 
@@ -170,12 +172,12 @@ def _expected(row: asyncpg.Record) -> Expected:
 
 
 async def _book(
-    desk: Asks, request: StatementRequest, reports: Sequence[LineReport], module: str
+    batcher: Asks, request: StatementRequest, reports: Sequence[LineReport], module: str
 ) -> Refusal | Away | None:
     fault: Refusal | Away | None = None
     for start in range(0, len(reports), AT_ONCE):
         part = reports[start : start + AT_ONCE]
-        answers = await asyncio.gather(*(desk.ask(_difference(request, report), module) for report in part))
+        answers = await asyncio.gather(*(batcher.ask(_difference(request, report), module) for report in part))
         for report, answer in zip(part, answers, strict=True):
             if isinstance(answer, Taken):
                 report.booked, report.state = answer.order.id, answer.order.state

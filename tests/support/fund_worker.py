@@ -1,4 +1,4 @@
-"""An order batcher of the fund service in this process: on a fund database, beside a running account service."""
+"""A worker of the fund service in this process: on a fund database, beside a running account service."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def request_of(kind: str, **members: Any) -> Request:
     return REQUESTS[Kind(kind)](**members)
 
 
-class FundDesk:
+class FundWorker:
     """A fund worker without HTTP. Several on one database act as separate workers. `salt` keeps ids apart from those of
     other tests.
     """
@@ -57,11 +57,11 @@ class FundDesk:
         self.merchants = Merchants(self.pool, self.link, self.macs, now=self.now)
         await self.merchants.look()
         self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS), self.macs)
-        self.desk = OrderBatcher(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
+        self.batcher = OrderBatcher(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
 
     async def __aexit__(self, *_: object) -> None:
-        await self.desk.drain()
+        await self.batcher.drain()
         await self.accounts.close()
         await self.pool.close()
 
@@ -75,7 +75,7 @@ class FundDesk:
         return id_
 
     async def ask(self, kind: str, module: str = MODULE, **members: Any) -> Taken | Refusal | Away:
-        return await self.desk.ask(request_of(kind, **members), module)
+        return await self.batcher.ask(request_of(kind, **members), module)
 
     async def done(self, kind: str, **members: Any) -> Order:
         """Post an order and require that it is accepted."""
