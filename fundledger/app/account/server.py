@@ -112,9 +112,9 @@ async def serve(config: AccountWorkerConfig, stopping: asyncio.Event) -> None:
     running = loop.create_task(service.runner.run())
     async with serving(service, Router(ROUTES), vouchers.FAST_PATH, listener, service.snapshot, [running]):
         freeze_memory()
-        _log.info("worker is ready", extra={"event": "worker_ready", "worker": config.ordinal, "port": settings.port})
+        _log.info("worker is ready", extra={"event": "worker_ready", "port": settings.port})
         await stopping.wait()
-        _log.info("worker is draining", extra={"event": "worker_draining", "worker": config.ordinal})
+        _log.info("worker is draining", extra={"event": "worker_draining"})
         service.feed.stop()
         running.cancel()
 

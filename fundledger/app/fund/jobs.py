@@ -229,7 +229,7 @@ async def serve(config: FundProcessConfig, stopping: asyncio.Event) -> None:
         socket_path = jobs_socket(Path(config.run_dir), config.ordinal)
         reporting = await answer_with(socket_path, lambda: Told(name, runner.counted(), dropped_lines()))
         running = loop.create_task(runner.run())
-        _log.info("background jobs are ready", extra={"event": "jobs_ready", "worker": config.ordinal})
+        _log.info("background jobs are ready", extra={"event": "jobs_ready"})
         await stopping.wait()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -70,11 +70,9 @@ async def serve(config: FundProcessConfig, stopping: asyncio.Event) -> None:
     service = await build(config, settings)
     async with serving(service, open_listener(settings.host, settings.fund_port)):
         freeze_memory()
-        _log.info(
-            "worker is ready", extra={"event": "worker_ready", "worker": config.ordinal, "port": settings.fund_port}
-        )
+        _log.info("worker is ready", extra={"event": "worker_ready", "port": settings.fund_port})
         await stopping.wait()
-        _log.info("worker is draining", extra={"event": "worker_draining", "worker": config.ordinal})
+        _log.info("worker is draining", extra={"event": "worker_draining"})
         service.feed.stop()
 
 
