@@ -134,7 +134,7 @@ class BufferDrainer:
                 except (AccountTampered, KeyFault) as error:
                     # The credits of other accounts are drained. This account is retried under the next lease.
                     self._stuck.add(number)
-                    extra = {"event": "buffer_drain_skipped", "account_number": number}
+                    extra = {"event": "integrity_finding", "account_number": number, "once": f"drain {error}"}
                     _log.critical("buffered credits of an account are not drained: %s", error, extra=extra)
                     continue
                 commands += [Fold(account) for account in found.values()]

@@ -57,7 +57,7 @@ class Direct:
         try:
             outcomes = await post_vouchers(session, self._books, [command])
         except Exception:
-            _log.critical("posting failed", exc_info=True, extra={"event": "posting_failed"})
+            _log.critical("posting a command failed", exc_info=True, extra={"event": "posting_failed"})
             session.drop()
             outcomes = [GuardHit(CRASHED)]
         finally:

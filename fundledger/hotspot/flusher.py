@@ -88,7 +88,7 @@ class Flusher:
             try:
                 then(durable)
             except Exception:
-                _log.exception("a flush callback failed", extra={"event": "answer_failed"})
+                _log.exception("delivering outcomes after a flush failed", extra={"event": "answer_failed"})
 
 
 class _Connection:

@@ -163,7 +163,7 @@ class JobRunner:
     def _lose(self, held: _Held, why: str) -> None:
         if held.lease.lost and self._held.get(held.job.name) is not held:
             return
-        _log.warning("background job lost lease: %s", why, extra={"event": "lease_lost", "job": held.job.name})
+        _log.warning("job lease lost: %s", why, extra={"event": "lease_lost", "job": held.job.name})
         self._stop(held)
 
     def _stop(self, held: _Held) -> None:

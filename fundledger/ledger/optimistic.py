@@ -117,7 +117,7 @@ async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) 
         memory.fail(recalled, refused=isinstance(error, asyncpg.UniqueViolationError))
         return Written.NO
     except Exception:
-        _log.critical("optimistic write failed", exc_info=True, extra={"event": "posting_failed"})
+        _log.critical("writing a prepared batch failed", exc_info=True, extra={"event": "posting_failed"})
         memory.fail(recalled)
         session.drop()
         return Written.UNKNOWN if sent else Written.NO

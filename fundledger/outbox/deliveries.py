@@ -135,7 +135,7 @@ class Deliverer:
             self._places.give_back(webhook)
             if not task.cancelled() and task.exception() is not None:
                 _log.warning(
-                    "serving a webhook failed: %r",
+                    "delivering to a webhook failed: %r",
                     task.exception(),
                     extra={"event": "webhook_failed", "webhook": str(webhook)},
                 )

@@ -3,7 +3,6 @@ database individually: while requests wait, one task of the process checks every
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -22,7 +21,6 @@ EVERY_S: Final = 0.05
 IMPATIENT_S: Final = 2.0
 """The longest wait of a request without `wait`, until the readable position is known."""
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
-_log = logging.getLogger(__name__)
 
 
 class TooManyWait(Unavailable):

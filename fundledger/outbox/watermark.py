@@ -29,7 +29,6 @@ A long transaction that has written something holds up the feeds of its database
 sample uses up a transaction id. No sample is taken while no seq was drawn.
 """
 
-import logging
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -42,7 +41,6 @@ SQL: Final = load("fundledger.outbox")
 FUND: Final = "fund"
 LEDGER: Final = "ledger"
 RECENT_S: Final = 10.0
-_log = logging.getLogger(__name__)
 
 
 class VisibilityWatermark:

@@ -68,7 +68,8 @@ class Expiry:
             try:
                 accounts |= await self._books.directory.by_number(self._pool, [number])
             except (AccountTampered, KeyFault) as error:
-                _log.critical("holds cannot be expired: %s", error, extra={"event": "hold_expiry_blocked"})
+                extra = {"event": "integrity_finding", "once": f"expiry {error}"}
+                _log.critical("expired holds of an account are not ended: %s", error, extra=extra)
                 self.stuck.add(number)
         commands = [
             EndHold(row["id"], accounts[row["account_number"]], row["slot"], row["module"], expire=True)

@@ -71,7 +71,7 @@ def run_process(
             async with _stop_event(lifeline) as stopping:
                 await serve(config, stopping)
         except CANNOT_START as error:
-            _log.error("worker cannot start: %s", error, extra={"event": "worker_start_failed"})
+            _log.error("the process cannot start: %s", error, extra={"event": "worker_start_failed"})
             logging.shutdown()
             os._exit(1)
 
@@ -160,9 +160,7 @@ async def serving(
             async with asyncio.timeout(service.settings.drain_s):
                 await finish_connections(service, server, listener, manager, protocol)
         except TimeoutError:
-            _log.error(
-                "drain timeout: requests are unanswered", extra={"event": "drain_timeout", "worker": service.ordinal}
-            )
+            _log.error("the drain timed out: requests may be unanswered", extra={"event": "drain_timeout"})
         reporting.close()
         watching.cancel()
         service.lag.stop()

@@ -112,7 +112,8 @@ class _Lines(logging.Handler):
             line = self.format(record)
         except Exception as error:
             # The error handler of `logging` prints a traceback, which may block.
-            line = self.format(_record(logging.ERROR, f"a record of {record.name} cannot be formatted: {error!r}", {}))
+            message = f"a record of {record.name} cannot be formatted: {error!r}"
+            line = self.format(_record(logging.ERROR, message, {"event": "log_line_failed"}))
         self._writer.write(line + "\n", record.levelno)
 
     def flush(self) -> None:

@@ -169,9 +169,8 @@ class OrderMacs:
                 await self.write_found(pool)
                 await self.refresh(pool)
             except (OSError, TimeoutError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                _log.warning(
-                    "inserting integrity findings failed: %s", error, extra={"event": "integrity_findings_unrecorded"}
-                )
+                extra = {"event": "integrity_findings_unrecorded"}
+                _log.warning("inserting findings, or reading the state of the sweep, failed: %s", error, extra=extra)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._woken.wait()

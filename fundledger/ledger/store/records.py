@@ -70,7 +70,7 @@ async def read_each(reader: Reader, directory: Directory, wanted: Collection[Nam
         try:
             record = record_of(row, accounts, directory.keys)
         except (VoucherTampered, KeyFault) as error:
-            _log.critical("%s", error, extra={"event": "voucher_tampered", "once": str(error)})
+            _log.critical("a voucher is withheld: %s", error, extra={"event": "integrity_finding", "once": str(error)})
             record = None
         found.update({key: record for key in names_of(row) if key in wanted})
     return found

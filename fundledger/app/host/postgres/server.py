@@ -197,7 +197,7 @@ class EmbeddedPostgres(ChildServer):
         if remains is not None:
             raise PostgresFault(f"process {remains} is a Postgres on {self._home} that does not stop: terminate it")
         if forget_stale_id(self._home):
-            _log.warning("postmaster.pid names another process", extra={"event": "stale_process_id"})
+            _log.warning("postmaster.pid named another process and is corrected", extra={"event": "stale_process_id"})
         remove_sockets(self.socket_folder)
 
     async def _launch(self) -> None:

@@ -110,7 +110,7 @@ class ProcessGroup:
             return
         _, late = await asyncio.wait(self._restarters, timeout=within_s)
         if late:
-            _log.error("a %s did not drain in time and is killed", self._spec.name, extra={"event": "drain_timed_out"})
+            _log.error("a %s did not end in time and is killed", self._spec.name, extra={"event": "worker_killed"})
             for process in self._processes.values():
                 _signal(process, signal.SIGKILL)
             await asyncio.wait(late, timeout=KILLED_S)
