@@ -103,10 +103,10 @@ class Rebalancer:
 
     async def _decide(self, at: float, temperatures: dict[int, Temperature]) -> None:
         slots = {route.account_number: route.slots for route in await read_routes(self._pool)}
-        told = await self._pool.fetch(SQL["read_heat"], STALE_S)
-        reports = [msgspec.json.decode(row["hottest"], type=Report) for row in told]
+        rows = await self._pool.fetch(SQL["read_heat"], STALE_S)
+        reports = [msgspec.json.decode(row["hottest"], type=Report) for row in rows]
         signals = merge(reports)
-        wanted = min(SLOTS_MAX, max(1, len(told)))
+        wanted = min(SLOTS_MAX, max(1, len(rows)))
         for number in signals.keys() | temperatures.keys() | self._unbalanced:
             signal = signals.get(number, Signal())
             before = temperatures.get(number, COLD)

@@ -54,8 +54,8 @@ class Asking:
         self.given_up = 0
 
     async def ask(self, handler: Handler, body: Any, **path: str) -> Reply:
-        passage = Admission("dev", 0.0, None, ApiClass.PAYMENT)
-        call = Call("dev", path, {}, CIMultiDict(), json.dumps(body).encode(), passage)
+        admission = Admission("dev", 0.0, None, ApiClass.PAYMENT)
+        call = Call("dev", path, {}, CIMultiDict(), json.dumps(body).encode(), admission)
         try:
             return await handler(self.worker, call)
         except BadRequest as bad:

@@ -68,7 +68,7 @@ class Nothing:
         self._account = account
 
     @property
-    def gate(self) -> "Nothing":
+    def controller(self) -> "Nothing":
         return self
 
     @property

@@ -16,7 +16,7 @@ from aiohttp import web
 from fundledger.app.account import vouchers
 from fundledger.app.account.routes import ROUTES
 from fundledger.app.http import routing
-from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.app.http.routing import Router, answer
 from fundledger.app.http.wire.body_memory import BodiesUnderWay
@@ -98,7 +98,7 @@ class Service(SimpleNamespace):
         # Long after the store began, so that buckets are full.
         self.world.now = 1e9
         limiter = Limiter(parse(POLICIES), Near(self.world, 1), Limits())  # type: ignore[arg-type]
-        self.gate = Gate(limiter, Shedder(1.0, 100), HotKeys())
+        self.controller = AdmissionController(limiter, Shedder(1.0, 100), HotKeys())
         self.lane = Lane()
         self.lanes = [self.lane]
         self.directory = Directory()
@@ -109,7 +109,7 @@ class Service(SimpleNamespace):
         self.pool = None
         self.base_url = ""
         self.told: list[int] = []
-        self.repeats = SimpleNamespace(has_room=lambda: False)
+        self.replays = SimpleNamespace(has_room=lambda: False)
         self.metrics = SimpleNamespace(outcome=lambda name: None)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -136,13 +136,13 @@ class Service(SimpleNamespace):
 
     @property
     def in_flight(self) -> int:
-        return sum(self.gate.shedder.counted().in_flight.values())
+        return sum(self.controller.shedder.counted().in_flight.values())
 
     def spent(self) -> int:
         """Return the tokens spent from the bucket of all, at the end; refunds are owed to the store."""
-        limiter = self.gate.limiter
+        limiter = self.controller.limiter
         assert limiter is not None
-        bucket = limiter.chain("dev", ApiClass.PAYMENT, None, None).buckets[0]
+        bucket = limiter.match("dev", ApiClass.PAYMENT, None, None).buckets[0]
         return self.world.granted.get(bucket.key, 0) + bucket.debt
 
 
@@ -256,7 +256,7 @@ async def test_unknown_accounts_are_charged_and_not_read_beyond_the_quota(
     assert service.spent() == 100
     # The request that finds out about the quota also reads.
     assert service.directory.reads <= 101
-    decided = service.gate.limiter.counted().decisions
+    decided = service.controller.limiter.counted().decisions
     assert sum(count for key, count in decided.items() if " deny " in key) == 10
 
 
@@ -267,16 +267,16 @@ async def test_a_replay_without_quota_is_admitted_and_leaves_nothing_in_flight(
     async def known(*_: object) -> bool:
         return True
 
-    service.repeats = SimpleNamespace(has_room=lambda: True, known=known)
+    service.replays = SimpleNamespace(has_room=lambda: True, known=known)
     service.directory.known["bank"] = Account(2, "bank", 0, 1, "CNY", CHART["bank"])
     service.lane.outcome = Outcome(refusal=REFUSED.refusal, replay=True)
     # No account is cached, and the class of the voucher is not known before they are read.
     monkeypatch.setattr(service.directory, "get", lambda id_: None)
-    monkeypatch.setattr(Gate, "at_the_door", lambda gate, _: gate.too_many_wait())
+    monkeypatch.setattr(AdmissionController, "early_rejection", lambda controller, _: controller.too_many_wait())
     async with connected(service.base_url) as wire:
         reply = await send(wire, a_payment("m:1:available", "bank"), headers)
     assert (reply.status, reply.problem) == (422, "insufficient-funds")
-    assert set(service.gate.shedder.counted().in_flight.values()) == {0}
+    assert set(service.controller.shedder.counted().in_flight.values()) == {0}
     assert service.spent() == 0
 
 
@@ -313,7 +313,7 @@ async def test_how_long_a_body_took_to_arrive_is_not_how_long_we_took(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     took: list[float] = []
-    leave = service.gate.shedder.leave
+    leave = service.controller.shedder.leave
 
     def left(api_class: ApiClass, merchant: str | None, seconds: float, *, dropped: bool = False) -> None:
         took.append(seconds)

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from fundledger.app.http.admission.admission import Admission, Owned
-from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.app.http.admission.payment_path import PaymentPath
 from fundledger.app.http.wire.body_memory import BodiesUnderWay
@@ -30,7 +30,7 @@ class Server(SimpleNamespace):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = Gate(None, Shedder(1.0, 100), HotKeys())
+        self.controller = AdmissionController(None, Shedder(1.0, 100), HotKeys())
         self.draining = False
         self.connections = Connections(1000, 1000)
         self.bodies = BodiesUnderWay(64 << 20)

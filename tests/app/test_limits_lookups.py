@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from fundledger.app.account import holds, vouchers
 from fundledger.app.http.admission.admission import Admission
-from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.problems import BadRequest
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply
@@ -23,7 +23,7 @@ from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.limiter import Limiter
 from fundledger.ratelimit.quota.policies import parse
 from fundledger.ratelimit.stats import Limits
-from tests.app.test_gate import a_gate
+from tests.app.test_admission import a_controller
 from tests.ratelimit.test_limiter import Near, World
 from tests.support.client import Client, new_id, voucher
 from tests.support.database import Databases
@@ -82,7 +82,7 @@ async def fund(postgres: Databases, tmp_path: Path) -> AsyncIterator[tuple[str, 
     async with a_fund_service(dsn, tmp_path, None, limiter=limiter) as (service, url):
         reads = Reads()
         service.reading = reads  # type: ignore[assignment,method-assign]
-        service.repeats = NoRepeats()  # type: ignore[assignment]
+        service.replays = NoRepeats()  # type: ignore[assignment]
         yield url, reads
     await postgres.drop(dsn)
 
@@ -110,7 +110,7 @@ ACCOUNT: dict[str, tuple[Callable[[Any, Call], Awaitable[Reply]], ApiClass, Call
 
 @pytest.mark.parametrize("name", ACCOUNT)
 async def test_the_account_service_reads_nothing_for_a_caller_without_quota(name: str) -> None:
-    statuses, reads = await asked(name, a_gate(POLICIES))
+    statuses, reads = await asked(name, a_controller(POLICIES))
     allowed = BURST // ACCOUNT[name][-1]
     assert statuses.count(429) == ASKED - allowed, statuses
     assert reads <= allowed
@@ -121,12 +121,12 @@ async def test_the_twin_that_charges_after_the_read_reads_for_all(name: str, mon
     async def charges_nothing(*_: object) -> None:
         return None
 
-    monkeypatch.setattr(Gate, "charge_caller", charges_nothing)
-    _, reads = await asked(name, a_gate(POLICIES))
+    monkeypatch.setattr(AdmissionController, "charge_caller", charges_nothing)
+    _, reads = await asked(name, a_controller(POLICIES))
     assert reads > BURST
 
 
-async def asked(name: str, gate: Gate) -> tuple[list[int], int]:
+async def asked(name: str, controller: AdmissionController) -> tuple[list[int], int]:
     """Return the statuses, and the number of database reads."""
     handler, api_class, body, _ = ACCOUNT[name]
     tasks: set[asyncio.Task[None]] = set()
@@ -139,19 +139,19 @@ async def asked(name: str, gate: Gate) -> tuple[list[int], int]:
         return {}
 
     service = SimpleNamespace(
-        gate=gate,
+        controller=controller,
         reading=reading,
         reading_durable=reading,
         directory=SimpleNamespace(get=lambda _: None),
         lanes=[SimpleNamespace(post=lambda *_: None, free=lambda: 0)],
-        repeats=NoRepeats(),
+        replays=NoRepeats(),
         metrics=SimpleNamespace(outcome=lambda _: None),
         spawn=lambda work: tasks.add(asyncio.ensure_future(work)),
     )
 
     async def ask() -> int:
-        passage = Admission("dev", time.monotonic(), None, api_class)
-        call = Call("dev", {"id": new_id()}, {}, CIMultiDict(), json.dumps(body()).encode(), passage)
+        admission = Admission("dev", time.monotonic(), None, api_class)
+        call = Call("dev", {"id": new_id()}, {}, CIMultiDict(), json.dumps(body()).encode(), admission)
         try:
             return (await asyncio.wait_for(handler(service, call), 0.2)).status
         except BadRequest as bad:

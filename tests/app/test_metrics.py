@@ -177,8 +177,8 @@ def test_the_state_of_the_limiter_is_that_of_the_worst_worker():
 
 def test_a_worker_that_is_gone_leaves_its_counters_and_takes_its_gauges():
     totals = Totals(2, nothing)
-    totals.told(0, 0, filled("a", 3))
-    totals.told(1, 0, filled("b", 5))
+    totals.update(0, 0, filled("a", 3))
+    totals.update(1, 0, filled("b", 5))
     before = counters(render(totals.sum()))
     totals.ended(0)
     totals.ended(1)
@@ -189,30 +189,30 @@ def test_a_worker_that_is_gone_leaves_its_counters_and_takes_its_gauges():
 
 def test_a_worker_that_does_not_answer_is_shown_with_its_last_snapshot():
     totals = Totals(2, nothing)
-    totals.told(0, 0, filled("a", 3))
-    totals.told(1, 0, filled("b", 5))
+    totals.update(0, 0, filled("a", 3))
+    totals.update(1, 0, filled("b", 5))
     before = counters(render(totals.sum()))
-    totals.told(0, 0, None)
+    totals.update(0, 0, None)
     assert counters(render(totals.sum())) == before
     assert totals.sum().workers == 5
-    totals.told(0, 0, filled("a", 4))
+    totals.update(0, 0, filled("a", 4))
     assert totals.sum().workers == 9
 
 
 def test_another_worker_under_the_same_number_is_distinguished_by_its_identity():
     totals = Totals(1, nothing)
-    totals.told(0, 0, filled("a", 3))
-    totals.told(0, 0, filled("b", 1))
+    totals.update(0, 0, filled("a", 3))
+    totals.update(0, 0, filled("b", 1))
     assert totals.sum().buffer.folds == 4
 
 
 def test_a_snapshot_that_arrives_after_the_end_of_a_worker_is_not_counted_twice():
     totals = Totals(1, nothing)
-    totals.told(0, 0, filled("a", 3))
+    totals.update(0, 0, filled("a", 3))
     totals.ended(0)
-    totals.told(0, 0, filled("a", 3))
+    totals.update(0, 0, filled("a", 3))
     assert totals.sum().buffer.folds == 3
-    totals.told(0, totals.life(0), filled("b", 1))
+    totals.update(0, totals.life(0), filled("b", 1))
     assert totals.sum().buffer.folds == 4
 
 
@@ -262,7 +262,7 @@ def restarts(totals: Totals, count: int) -> tuple[list[str], Snapshot]:
         for ordinal, worker in enumerate(metrics):
             worker.request("/v1/vouchers", "POST", 201, chance.expovariate(300), "payment")
             worker.batch(chance.randrange(1, 99), chance.expovariate(300))
-            totals.told(ordinal, totals.life(ordinal), worker.now)
+            totals.update(ordinal, totals.life(ordinal), worker.now)
         look()
         ordinal = chance.randrange(3)
         true.add(metrics[ordinal].now)

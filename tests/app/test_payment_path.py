@@ -14,7 +14,7 @@ from fundledger.app.fund.problems import fault_of as fund_fault_of
 from fundledger.app.http.admission.admission import Admission, Owned
 from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
 from fundledger.app.http.problems import BadRequest, malformed
-from fundledger.app.http.wire.reply import Reply, Undone
+from fundledger.app.http.wire.reply import NothingDone, Reply
 from fundledger.faults import Fault, GuardHit, OutcomeUnknown, Unavailable
 from fundledger.fund.model.answer import Away
 from fundledger.ledger.model.batch import Outcome
@@ -55,7 +55,7 @@ async def test_a_batch_is_answered_as_a_whole_unless_each_outcome_is_known(case:
         assert body["detail"].startswith(detail)
         assert not shown, "no item is counted or refunded"
         # Only what was certainly not done is refunded.
-        assert (type(reply) is Undone) is (body["type"].endswith(":unavailable"))
+        assert (type(reply) is NothingDone) is (body["type"].endswith(":unavailable"))
 
 
 async def test_outcomes_have_the_order_of_the_items() -> None:
@@ -100,24 +100,24 @@ NO_QUOTA = Reply(429, b"")
 
 
 class Door:
-    """A gate that admits, or rejects all that is charged."""
+    """A controller that admits, or rejects all that is charged."""
 
     def __init__(self, no: Reply | None) -> None:
         self._no = no
 
-    def recognise(self, passage: Admission) -> bool:
+    def recognise(self, admission: Admission) -> bool:
         return False
 
-    def at_the_door(self, passage: Admission) -> Reply | None:
+    def early_rejection(self, admission: Admission) -> Reply | None:
         return self._no
 
-    def enter(self, passage: Admission, accounts: Sequence[Owned]) -> Reply | None:
+    def enter(self, admission: Admission, accounts: Sequence[Owned]) -> Reply | None:
         return self._no
 
-    async def charge_caller(self, passage: Admission) -> Reply | None:
+    async def charge_caller(self, admission: Admission) -> Reply | None:
         return None
 
-    def enter_uncharged(self, passage: Admission, now: float) -> Reply | None:
+    def enter_uncharged(self, admission: Admission, now: float) -> Reply | None:
         return None
 
 
@@ -144,7 +144,7 @@ async def answers_of(
 ) -> list[Reply]:
     """Return the answers to one payment, once all its work is done."""
     work: list[Coroutine[Any, Any, None]] = []
-    service = SimpleNamespace(gate=Door(no), repeats=SimpleNamespace(has_room=lambda: True), spawn=work.append)
+    service = SimpleNamespace(controller=Door(no), replays=SimpleNamespace(has_room=lambda: True), spawn=work.append)
     answers: list[Reply] = []
     path_of(service, Admission("dev", time.monotonic(), None, ApiClass.PAYMENT), answers.append).post(b"{}")
     for each in work:

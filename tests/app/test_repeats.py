@@ -9,7 +9,7 @@ import pytest
 from asyncpg.pgproto.pgproto import UUID
 
 from fundledger.app.http.admission import replays as repeats
-from fundledger.app.http.admission.replays import IDS_AT_ONCE, Repeats
+from fundledger.app.http.admission.replays import IDS_AT_ONCE, Replays
 from tests.support.waiting import eventually
 
 
@@ -35,14 +35,14 @@ def new() -> UUID:
     return UUID(uuid.uuid4().hex)
 
 
-async def within(repeats: Repeats, id_: UUID) -> bool:
+async def within(replays: Replays, id_: UUID) -> bool:
     async with asyncio.timeout(60):
         return await repeats.known(id_)
 
 
 async def test_what_is_recorded_is_known_and_nothing_else() -> None:
     recorded, other = new(), new()
-    found = Repeats(Reads([recorded]), "known")  # type: ignore[arg-type]
+    found = Replays(Reads([recorded]), "known")  # type: ignore[arg-type]
     assert await asyncio.gather(found.known(recorded), found.known(other)) == [True, False]
 
 
@@ -60,7 +60,7 @@ async def test_a_read_that_fails_in_whatever_way_answers_all_who_wait_and_the_ne
     fault: Exception,
 ) -> None:
     reads = Reads(fault)
-    lookup = Repeats(reads, "known")  # type: ignore[arg-type]
+    lookup = Replays(reads, "known")  # type: ignore[arg-type]
     ids = [new(), new()]
     assert await asyncio.gather(*(within(lookup, id_) for id_ in ids)) == [False, False]
     assert await within(lookup, ids[0])
@@ -70,7 +70,7 @@ async def test_a_read_that_fails_in_whatever_way_answers_all_who_wait_and_the_ne
 async def test_requests_that_wait_for_a_hanging_read_are_answered_in_time_and_no_other_read_is_made() -> None:
     reads = Reads()
     reads.goes_on.clear()
-    lookup = Repeats(reads, "known")  # type: ignore[arg-type]
+    lookup = Replays(reads, "known")  # type: ignore[arg-type]
     # Each of them is answered while the read still hangs.
     assert await asyncio.gather(*(within(lookup, new()) for _ in range(5))) == [False] * 5
     assert await asyncio.gather(*(within(lookup, new()) for _ in range(2 * IDS_AT_ONCE))) == [False] * 2 * IDS_AT_ONCE
@@ -87,7 +87,7 @@ async def test_a_lookup_that_is_ended_answers_those_who_wait(monkeypatch: pytest
     monkeypatch.setattr(repeats, "WAIT_S", 60.0)
     reads = Reads()
     reads.goes_on.clear()
-    lookup = Repeats(reads, "known")  # type: ignore[arg-type]
+    lookup = Replays(reads, "known")  # type: ignore[arg-type]
     waiting = asyncio.create_task(lookup.known(new()))
     await eventually(lambda: reads.asked, "it is read")
     assert lookup._reading is not None

@@ -10,7 +10,7 @@ import pytest
 from fundledger.app.account import vouchers
 from fundledger.app.account.service import FUND_MODULE
 from fundledger.app.http.admission.admission import Admission
-from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.bucket import SPACE, Bucket
@@ -36,7 +36,7 @@ BODIES: dict[str, Any] = {
 async def trusting(service: Service) -> AsyncIterator[Service]:
     """Return a service whose requests all come from the fund service; other callers may send ten of one merchant."""
     limiter = Limiter(parse(POLICIES), Near(service.world, 1), Limits())  # type: ignore[arg-type]
-    service.gate = Gate(limiter, Shedder(1.0, 100), HotKeys(), FUND_MODULE)
+    service.controller = AdmissionController(limiter, Shedder(1.0, 100), HotKeys(), FUND_MODULE)
     service.module = lambda authorization: None if authorization is None else FUND_MODULE  # type: ignore[method-assign]
     yield service
 
@@ -72,7 +72,7 @@ async def test_the_fund_service_meets_no_quota_and_is_of_the_class_that_is_shed_
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_without_a_trusted_module_the_same_requests_are_rejected(trusting: Service, path: str) -> None:
-    trusting.gate.trusted = None
+    trusting.controller.trusted = None
     async with connected(trusting.base_url) as wire:
         statuses = {(await send(wire, BODIES[path], {}, path)).status for _ in range(15)}
     assert 429 in statuses
@@ -82,14 +82,14 @@ async def test_early_rejection_spares_postings_of_the_fund_service_and_not_its_r
     trusting: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shedder, "is_shut", lambda self, api_class: api_class is not ApiClass.CONFIRM)
-    gate = trusting.gate
+    controller = trusting.controller
     for method, is_open in (("POST", True), ("GET", False)):
-        passage = Admission(FUND_MODULE, time.monotonic(), None, ApiClass.QUERY)
-        assert gate.recognise(passage, method)
-        assert (gate.at_the_door(passage) is None) is is_open
+        admission = Admission(FUND_MODULE, time.monotonic(), None, ApiClass.QUERY)
+        assert controller.recognise(admission, method)
+        assert (controller.early_rejection(admission) is None) is is_open
     stranger = Admission("dev", time.monotonic(), None, ApiClass.BATCH)
-    assert not gate.recognise(stranger)
-    assert gate.at_the_door(stranger) is not None
+    assert not controller.recognise(stranger)
+    assert controller.early_rejection(stranger) is not None
 
 
 async def test_repeats_in_a_batch_of_the_fund_service_give_nothing_back_that_was_not_taken(
@@ -101,12 +101,14 @@ async def test_repeats_in_a_batch_of_the_fund_service_give_nothing_back_that_was
             assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200
         assert trusting.spent() == 0
         # The twin refunds tokens that were not charged, and the counts show it.
-        refund_one = Gate.refund_one
+        refund_one = AdmissionController.refund_one
         untrusted = Admission(FUND_MODULE, 0.0, None, ApiClass.BATCH)
-        monkeypatch.setattr(Gate, "refund_one", lambda gate, _, *moved: refund_one(gate, untrusted, *moved))
+        monkeypatch.setattr(
+            AdmissionController, "refund_one", lambda controller, _, *moved: refund_one(controller, untrusted, *moved)
+        )
         async with connected(trusting.base_url) as wire:
             assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200
-        merchant = trusting.gate.limiter.chain(FUND_MODULE, ApiClass.PAYMENT, "m:1", None).buckets[-1]  # type: ignore[union-attr]
+        merchant = trusting.controller.limiter.match(FUND_MODULE, ApiClass.PAYMENT, "m:1", None).buckets[-1]  # type: ignore[union-attr]
         assert merchant.debt < 0
         assert trusting.spent() < 0
     finally:
@@ -118,7 +120,7 @@ def test_each_service_counts_in_buckets_of_its_own() -> None:
     assert Bucket(policy, "x", 0).key == "{fundledger}:all:x"
     assert Bucket(policy, "x", 0, "fundledger-fund").key == "{fundledger-fund}:all:x"
     keys = {
-        space: Buckets(parse(POLICIES), {}, lambda: 0.0, space).chain("dev", ApiClass.PAYMENT, "m", "a", 1).buckets
+        space: Buckets(parse(POLICIES), {}, lambda: 0.0, space).match("dev", ApiClass.PAYMENT, "m", "a", 1).buckets
         for space in (SPACE, "fundledger-fund")
     }
     assert not {b.key for b in keys[SPACE]} & {b.key for b in keys["fundledger-fund"]}
@@ -128,10 +130,10 @@ def test_each_service_counts_in_buckets_of_its_own() -> None:
 
 def test_what_is_posted_of_a_batch_says_when() -> None:
     record = vouchers.Record("id", "pay", b"", [], None, None, None, None, None, 1, None, 0, "fund")  # type: ignore[arg-type]
-    gate = Gate(None, Shedder(1.0, 100), HotKeys())
-    service: Any = SimpleNamespace(metrics=SimpleNamespace(outcome=lambda name: None), gate=gate)
+    controller = AdmissionController(None, Shedder(1.0, 100), HotKeys())
+    service: Any = SimpleNamespace(metrics=SimpleNamespace(outcome=lambda name: None), controller=controller)
     voucher: Any = SimpleNamespace(id="id", lines=[])
-    passage = Admission("dev", 0.0, None, ApiClass.BATCH)
+    admission = Admission("dev", 0.0, None, ApiClass.BATCH)
     for replay in (False, True):
-        result = vouchers._result(service, passage, voucher, vouchers.Outcome(record=record, replay=replay))
+        result = vouchers._result(service, admission, voucher, vouchers.Outcome(record=record, replay=replay))
         assert result.posted_at == "1970-01-01T00:00:00.000001Z"

@@ -17,7 +17,7 @@ import pytest
 from fundledger.app.commands.jobs import _of_fund
 from fundledger.app.fund import jobs
 from fundledger.app.fund.config import FundProcessConfig
-from fundledger.app.fund.jobs import Told
+from fundledger.app.fund.jobs import JobsSnapshot
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.jobs.job import SQL
 from fundledger.jobs.watch import Standing, standings
@@ -31,11 +31,11 @@ from tests.support.waiting import eventually
 NAMES = {"recoverer", "payouts", "settlement", "webhooks", "day_end", "fund_mac_sweep", "stream"}
 
 
-async def told(path: Path) -> Told:
+async def told(path: Path) -> JobsSnapshot:
     reader, writer = await asyncio.open_unix_connection(str(path))
     answer = await reader.read()
     writer.close()
-    return msgspec.json.decode(answer, type=Told)
+    return msgspec.json.decode(answer, type=JobsSnapshot)
 
 
 async def test_a_process_runs_every_background_job_and_releases_its_leases(fund_database: str, valkey: str) -> None:

@@ -126,15 +126,15 @@ async def a_limiter_whose_store_is_away(workers: int = 2) -> Limiter:
 
 async def test_administration_is_refused_as_our_fault_and_money_goes_on() -> None:
     limiter = await a_limiter_whose_store_is_away()
-    admin = limiter.chain("c", ApiClass.ADMIN, None, None)
+    admin = limiter.match("c", ApiClass.ADMIN, None, None)
     for _ in range(3):
         denied = limiter.admit(admin, 1, 100.0)
         assert isinstance(denied, Denied)
         assert denied.closed
         assert denied.retry_s > 0
     for api_class in (ApiClass.REFUND, ApiClass.WITHDRAW, ApiClass.CONFIRM, ApiClass.PAYMENT):
-        assert limiter.admit(limiter.chain("c", api_class, None, None), 1, 100.0) is None
-    payment = limiter.chain("c", ApiClass.PAYMENT, None, None)
+        assert limiter.admit(limiter.match("c", api_class, None, None), 1, 100.0) is None
+    payment = limiter.match("c", ApiClass.PAYMENT, None, None)
     answers = [limiter.admit(payment, 1, 100.0) for _ in range(50)]
     assert answers.count(None) == 1
     assert not any(isinstance(answer, Denied) and answer.closed for answer in answers)
@@ -144,4 +144,4 @@ async def test_administration_is_refused_as_our_fault_and_money_goes_on() -> Non
 async def test_administration_that_no_policy_limits_is_not_refused() -> None:
     limiter = await a_limiter_whose_store_is_away()
     limiter.replace(parse("version = 1"))
-    assert limiter.admit(limiter.chain("c", ApiClass.ADMIN, None, None), 1, 100.0) is None
+    assert limiter.admit(limiter.match("c", ApiClass.ADMIN, None, None), 1, 100.0) is None

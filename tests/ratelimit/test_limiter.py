@@ -107,10 +107,10 @@ class Fleet:
 
     def asks(self, worker: int, cost: int = 1, caller: str = "c") -> bool:
         limiter = self.workers[worker]
-        chain = limiter.chain(caller, ApiClass.PAYMENT, None, None)
-        verdict = limiter.admit(chain, cost, self.world.now)
+        matched = limiter.match(caller, ApiClass.PAYMENT, None, None)
+        verdict = limiter.admit(matched, cost, self.world.now)
         if isinstance(verdict, Pending):
-            verdict = at_once(limiter.ask(chain, cost, self.world.now))
+            verdict = at_once(limiter.ask(matched, cost, self.world.now))
         return verdict is None
 
 
@@ -221,7 +221,7 @@ def test_tokens_that_are_not_spent_go_back() -> None:
     fleet.go_to(fleet.world.now + 3)
     counts = fleet.workers[0].counted()
     assert counts.lease_tokens["p granted"] > 0
-    left, reset_us = at_once(fleet.workers[0].peek(fleet.workers[0].chain("c", ApiClass.PAYMENT, None, None)))[0]
+    left, reset_us = at_once(fleet.workers[0].peek(fleet.workers[0].match("c", ApiClass.PAYMENT, None, None)))[0]
     assert (left, reset_us) == (1000, 0)
 
 
@@ -240,13 +240,13 @@ def test_a_repeat_costs_nothing() -> None:
     for more in ('mode = "strict"', ""):
         fleet = Fleet(a_policy(100, 100, more), 1)
         limiter = fleet.workers[0]
-        chain = limiter.chain("c", ApiClass.PAYMENT, None, None)
+        matched = limiter.match("c", ApiClass.PAYMENT, None, None)
         for i in range(1000):
             fleet.go_to(START_S + i / 1000)
             assert fleet.asks(0)
-            limiter.give_back(chain, 1)
+            limiter.give_back(matched, 1)
         fleet.go_to(fleet.world.now + 0.5)
-        left, _ = at_once(limiter.peek(chain))[0]
+        left, _ = at_once(limiter.peek(matched))[0]
         assert left == 100
 
 
@@ -351,10 +351,10 @@ async def test_of_2000_concurrent_requests_on_four_workers_exactly_100_pass_a_st
             await client.set("{fundledger}:since", 0)
             async with contextlib.AsyncExitStack() as stack:
                 workers = [await stack.enter_async_context(a_worker(valkey, text, f"w{i}", 4)) for i in range(4)]
-                chains: list[tuple[Limiter, MatchedPolicies]] = [
-                    (w, w.chain("c", ApiClass.PAYMENT, None, None)) for w in workers
+                matches: list[tuple[Limiter, MatchedPolicies]] = [
+                    (w, w.match("c", ApiClass.PAYMENT, None, None)) for w in workers
                 ]
-                asked = [chains[i % 4] for i in range(2_000)]
+                asked = [matches[i % 4] for i in range(2_000)]
                 verdicts = await asyncio.gather(*(w.ask(c, 1, asyncio.get_running_loop().time()) for w, c in asked))
                 assert not any("fallback" in key for w in workers for key in w.counted().decisions)
             assert sum(verdict is None for verdict in verdicts) == 100
@@ -368,23 +368,23 @@ def accounts_text() -> str:
 
 def a_batch(fleet: Fleet, count: int) -> tuple[MatchedPolicies, list[tuple[Any, int]]]:
     limiter = fleet.workers[0]
-    chains = [limiter.chain("c", ApiClass.WITHDRAW, None, f"a{i}") for i in range(count)]
-    return chains[0], [(chain.buckets[0], 1) for chain in chains]
+    matches = [limiter.match("c", ApiClass.WITHDRAW, None, f"a{i}") for i in range(count)]
+    return matches[0], [(matched.buckets[0], 1) for matched in matches]
 
 
 def test_a_batch_over_many_accounts_asks_in_parts_and_is_charged_all_or_none() -> None:
     fleet = Fleet(accounts_text(), 1)
     limiter = fleet.workers[0]
-    chain, charges = a_batch(fleet, 300)
+    matched, charges = a_batch(fleet, 300)
     asked = fleet.world.asked
-    assert at_once(limiter.ask(chain, 300, fleet.world.now, charges)) is None
+    assert at_once(limiter.ask(matched, 300, fleet.world.now, charges)) is None
     assert fleet.world.asked - asked == 5
     # The last account has one token left: the second batch passes, the third is rejected by it and charges no account.
-    assert at_once(limiter.ask(chain, 300, fleet.world.now, charges[-1:])) is None
-    assert at_once(limiter.ask(chain, 300, fleet.world.now, charges)) is not None
+    assert at_once(limiter.ask(matched, 300, fleet.world.now, charges[-1:])) is None
+    assert at_once(limiter.ask(matched, 300, fleet.world.now, charges)) is not None
     fleet.go_to(fleet.world.now + 0.1)
     assert [
-        at_once(limiter.peek(limiter.chain("c", ApiClass.WITHDRAW, None, f"a{i}")))[0][0] for i in (0, 298, 299)
+        at_once(limiter.peek(limiter.match("c", ApiClass.WITHDRAW, None, f"a{i}")))[0][0] for i in (0, 298, 299)
     ] == [
         1,
         1,
@@ -395,14 +395,14 @@ def test_a_batch_over_many_accounts_asks_in_parts_and_is_charged_all_or_none() -
 def test_what_was_spent_on_shares_is_charged_once_when_the_store_is_back() -> None:
     fleet = Fleet(accounts_text().replace("burst = 2", "burst = 10"), 1)
     limiter = fleet.workers[0]
-    chain, charges = a_batch(fleet, 1)
+    matched, charges = a_batch(fleet, 1)
     for _ in range(5):
-        assert at_once(limiter.ask(chain, 1, fleet.world.now, charges)) is None
+        assert at_once(limiter.ask(matched, 1, fleet.world.now, charges)) is None
     limiter.store.breaker.open = True
     limiter.store.outages += 1
     for _ in range(2):
-        assert at_once(limiter.ask(chain, 1, fleet.world.now, charges)) is None
+        assert at_once(limiter.ask(matched, 1, fleet.world.now, charges)) is None
     limiter.store.breaker.open = False
-    assert at_once(limiter.ask(chain, 1, fleet.world.now, charges)) is None
+    assert at_once(limiter.ask(matched, 1, fleet.world.now, charges)) is None
     fleet.go_to(fleet.world.now + 0.1)
-    assert at_once(limiter.peek(chain))[0][0] == 2
+    assert at_once(limiter.peek(matched))[0][0] == 2

@@ -57,10 +57,10 @@ class Loaded:
             at_once(self.limiter.settle())
 
     def pays(self, merchant: str) -> None:
-        chain = self.limiter.chain("c", ApiClass.PAYMENT, merchant, None)
-        verdict = self.limiter.admit(chain, 1, self.world.now)
+        matched = self.limiter.match("c", ApiClass.PAYMENT, merchant, None)
+        verdict = self.limiter.admit(matched, 1, self.world.now)
         if isinstance(verdict, Pending):
-            verdict = at_once(self.limiter.ask(chain, 1, self.world.now))
+            verdict = at_once(self.limiter.ask(matched, 1, self.world.now))
         assert not isinstance(verdict, Denied), "a merchant far below its quota"
 
     def local(self) -> int:
@@ -71,7 +71,7 @@ class Loaded:
         """Bring all buckets into the state after a list: decided by local quota, without overdraft tokens."""
         self.ticks(0.1)
         for number in range(MERCHANTS):
-            bucket = self.limiter.chain("c", ApiClass.PAYMENT, f"m:{number}", None).buckets[0]
+            bucket = self.limiter.match("c", ApiClass.PAYMENT, f"m:{number}", None).buckets[0]
             bucket.on_credit = False
 
 
@@ -101,26 +101,26 @@ def test_what_is_strict_or_administration_is_asked_for_whatever_came_too_late() 
     load.after_a_list()
     strict = Limiter(parse(a_policy(1, 2)), Near(load.world, 2), Limits(), clock=lambda: load.world.now)  # type: ignore[arg-type]
     strict._local_until = load.world.now + 1
-    chain = strict.chain("c", ApiClass.PAYMENT, None, None)
-    assert isinstance(strict.admit(chain, 1, load.world.now), Pending)
+    matched = strict.match("c", ApiClass.PAYMENT, None, None)
+    assert isinstance(strict.admit(matched, 1, load.world.now), Pending)
     leased = Limiter(parse(a_policy(1000, 1000)), Near(load.world, 2), Limits(), clock=lambda: load.world.now)  # type: ignore[arg-type]
     leased._local_until = load.world.now + 1
-    chain = leased.chain("c", ApiClass.ADMIN, None, None)
-    chain.buckets[0].on_credit = False
-    assert isinstance(leased.admit(chain, 1, load.world.now), Pending)
+    matched = leased.match("c", ApiClass.ADMIN, None, None)
+    matched.buckets[0].on_credit = False
+    assert isinstance(leased.admit(matched, 1, load.world.now), Pending)
 
 
 def test_a_request_beyond_the_local_quota_waits_for_the_store_while_that_lives() -> None:
     load = Loaded()
-    chain = load.limiter.chain("c", ApiClass.PAYMENT, "m:1", None)
-    bucket = chain.buckets[0]
+    matched = load.limiter.match("c", ApiClass.PAYMENT, "m:1", None)
+    bucket = matched.buckets[0]
     bucket.on_credit = False
-    assert isinstance(load.limiter.admit(chain, 600, load.world.now), Pending)
+    assert isinstance(load.limiter.admit(matched, 600, load.world.now), Pending)
     load.store.stuck = True
-    assert at_once(load.limiter.ask(chain, 500, load.world.now)) is None, "of the local quota"
+    assert at_once(load.limiter.ask(matched, 500, load.world.now)) is None, "of the local quota"
     load.store.stuck = load.store.busy = False
     bucket.on_credit = False
-    assert at_once(load.limiter.ask(chain, 400, load.world.now)) is None, "of the store"
+    assert at_once(load.limiter.ask(matched, 400, load.world.now)) is None, "of the store"
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -142,15 +142,15 @@ def test_lists_below_the_quota_are_never_denied_for_leases_that_other_workers_ho
 def test_a_bucket_that_is_full_gets_no_more_and_any_other_gets_more_within_a_token() -> None:
     fleet = Fleet(a_policy(0.1, 3), 1)
     limiter = fleet.workers[0]
-    chain = limiter.chain("c", ApiClass.PAYMENT, None, None)
-    told = [chain.told(fleet.world.now)["RateLimit"]]
+    matched = limiter.match("c", ApiClass.PAYMENT, None, None)
+    headers = [matched.current(fleet.world.now)["RateLimit"]]
     for _ in range(3):
         assert fleet.asks(0)
-        told.append(chain.told(fleet.world.now)["RateLimit"])
-    assert told == [f'"p";r={r};t={t}' for r, t in ((3, 0), (2, 10), (1, 10), (0, 10))]
-    refused = chain.refused(fleet.world.now, 12, chain.buckets[0].policy, 1)
+        headers.append(matched.current(fleet.world.now)["RateLimit"])
+    assert headers == [f'"p";r={r};t={t}' for r, t in ((3, 0), (2, 10), (1, 10), (0, 10))]
+    refused = matched.refused(fleet.world.now, 12, matched.buckets[0].policy, 1)
     assert refused is not None
-    assert refused.headers["RateLimit"] == told[-1], "one meaning, also of a refusal"
-    sooner = chain.refused(fleet.world.now, 4, chain.buckets[0].policy, 1)
+    assert refused.headers["RateLimit"] == headers[-1], "one meaning, also of a refusal"
+    sooner = matched.refused(fleet.world.now, 4, matched.buckets[0].policy, 1)
     assert sooner is not None
     assert sooner.headers["RateLimit"].endswith(";t=4"), "never later than Retry-After"

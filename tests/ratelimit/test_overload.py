@@ -272,7 +272,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 def one_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     of_all = [0.0]
 
-    class Shared(concurrency.Gate):
+    class Shared(concurrency.ConcurrencyLimiter):
         __slots__ = ()
 
         @property
@@ -283,22 +283,24 @@ def one_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
         def _baseline_s(self, seconds: float) -> None:
             of_all[0] = seconds
 
-    monkeypatch.setattr(shedding, "Gate", Shared)
+    monkeypatch.setattr(shedding, "ConcurrencyLimiter", Shared)
 
 
 def no_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concurrency.Gate, "learn", lambda self, part: None)
+    monkeypatch.setattr(concurrency.ConcurrencyLimiter, "learn", lambda self, part: None)
 
 
 def baseline_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the baseline follow the latency like a long-term average: overload becomes normal after a while."""
-    close = concurrency.Gate.close
+    close = concurrency.ConcurrencyLimiter.close
 
-    def followed(self: concurrency.Gate, silent_s: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
+    def followed(
+        self: concurrency.ConcurrencyLimiter, silent_s: float, elapsed_s: float, lag_s: float, target_s: float
+    ) -> None:
         close(self, silent_s, elapsed_s, lag_s, target_s)
         self.learn(1.0)
 
-    monkeypatch.setattr(concurrency.Gate, "close", followed)
+    monkeypatch.setattr(concurrency.ConcurrencyLimiter, "close", followed)
 
 
 def nothing_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,9 +318,9 @@ def nothing_lent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def all_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut(self: Shedder, hurt: int, payer: int, over: list[concurrency.Gate]) -> None:
-        for gate in over:
-            gate.cut(gate.excess())
+    def cut(self: Shedder, hurt: int, payer: int, over: list[concurrency.ConcurrencyLimiter]) -> None:
+        for limiter in over:
+            limiter.cut(limiter.excess())
 
     monkeypatch.setattr(Shedder, "_make_room", cut)
 
@@ -329,26 +331,28 @@ def critical_never_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concurrency.Gate, "cut", lambda self, excess: 0.0)
+    monkeypatch.setattr(concurrency.ConcurrencyLimiter, "cut", lambda self, excess: 0.0)
 
 
 def never_grown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concurrency.Gate, "grow", lambda self: None)
+    monkeypatch.setattr(concurrency.ConcurrencyLimiter, "grow", lambda self: None)
 
 
 def restored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat every latency below overload as calm, and restore a class to its initial limit."""
     monkeypatch.setattr(door, "LOWER_S", 0.5)
     monkeypatch.setattr(door, "RELAPSE_S", 0.0)
-    monkeypatch.setattr(concurrency.Gate, "reopen", lambda self: self._set(200))
-    monkeypatch.setattr(concurrency.Gate, "is_calm", lambda self: not self.is_over())
+    monkeypatch.setattr(concurrency.ConcurrencyLimiter, "reopen", lambda self: self._set(200))
+    monkeypatch.setattr(concurrency.ConcurrencyLimiter, "is_calm", lambda self: not self.is_over())
 
 
 def who_hangs_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the wait of the oldest request as a latency, even if no others wait."""
 
     def window(self: concurrency.Silence, now: float, _: float) -> float:
-        if any(gate.answered() for gate in self._gates) or not any(gate.in_flight for gate in self._gates):
+        if any(limiter.answered() for limiter in self._limiters) or not any(
+            limiter.in_flight for limiter in self._limiters
+        ):
             self._since = now
         return now - self._since
 

@@ -60,7 +60,7 @@ def test_whatever_enters_and_leaves_nothing_is_left_and_nothing_is_negative(
         shedder.leave(*entered, 0.5)
     assert set(shedder.counted().in_flight.values()) == {0}
     assert shedder._in_flight == 0
-    assert [gate.shares._held for gate in shedder._gates.values()] == [{}] * len(ApiClass)
+    assert [limiter.shares._held for limiter in shedder._limiters.values()] == [{}] * len(ApiClass)
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_after_too_much_a_request_that_is_alone_is_admitted_at_every_level() -> 
         shedder.leave(api_class, None, 0.001)
 
 
-@pytest.mark.parametrize("at_the_door", [True, False])
-def test_what_is_turned_away_is_load_though_it_is_not_in_flight(at_the_door: bool) -> None:
+@pytest.mark.parametrize("early_rejection", [True, False])
+def test_what_is_turned_away_is_load_though_it_is_not_in_flight(early_rejection: bool) -> None:
     """A flood that makes the loop late keeps the level up."""
     shedder = Shedder(concurrency_max=400)
     for n in range(100):
         window(shedder, n / 10, {REFUND: 0.001}, lag_s=0.5)
     assert shedder.enter(REFUND, None, 10.0) is None
     for n in range(100, 1000):
-        assert shedder.is_shut(QUERY) if at_the_door else shedder.enter(QUERY, None, n / 10) == "worker"
+        assert shedder.is_shut(QUERY) if early_rejection else shedder.enter(QUERY, None, n / 10) == "worker"
         shedder.tick(n / 10, 0.5)
     assert shedder.level == LOWEST
 
@@ -390,11 +390,11 @@ def test_whatever_windows_come_the_controller_goes_on_with_limits_in_their_bound
     for elapsed_s, seconds, count, lag_s in windows:
         now += elapsed_s
         window(shedder, now, seconds, count, lag_s)
-        for gate in shedder._gates.values():
-            assert LIMIT_MIN <= gate.limit <= max(gate.room, LIMIT_MIN)
-            assert 0.1 <= gate.target_s < math.inf
-            assert gate.rate >= 0.0
-            assert gate.recent_s >= 0.0
+        for limiter in shedder._limiters.values():
+            assert LIMIT_MIN <= limiter.limit <= max(limiter.room, LIMIT_MIN)
+            assert 0.1 <= limiter.target_s < math.inf
+            assert limiter.rate >= 0.0
+            assert limiter.recent_s >= 0.0
         for queueing, _ in shedder._queueing:
             assert 0.0 <= (queueing.unqueued() or 0.0) <= 1.0
         assert 0 <= shedder.level <= LOWEST

@@ -451,8 +451,8 @@ async def limiting(url: str, text: str = POLICY) -> AsyncIterator[Limiter]:
 
 
 async def let_in(limiter: Limiter, times: int, api_class: ApiClass = ApiClass.PAYMENT) -> int:
-    chain = limiter.chain("c", api_class, None, None)
-    answers = [await limiter.ask(chain, 1, time.monotonic()) for _ in range(times)]
+    matched = limiter.match("c", api_class, None, None)
+    answers = [await limiter.ask(matched, 1, time.monotonic()) for _ in range(times)]
     assert all(answer is None or isinstance(answer, Denied) for answer in answers)
     return answers.count(None)
 
@@ -479,7 +479,7 @@ async def test_whatever_becomes_of_the_store_a_spent_bucket_stays_spent_and_anot
         limiter.store._deadline_s, limiter.store._round_trip_s = 0.005, 0.05
         await becomes(own, redis)
         assert await let_in(limiter, 30) == 0
-        other = limiter.chain("another", ApiClass.PAYMENT, None, None)
+        other = limiter.match("another", ApiClass.PAYMENT, None, None)
         answers = [await limiter.ask(other, 1, time.monotonic()) for _ in range(30)]
         assert answers.count(None) == 10
         assert limiter.counted().mode == "fallback"
@@ -517,11 +517,11 @@ async def test_a_reply_that_comes_too_late_is_not_lost_and_nothing_is_charged_tw
         own.resume()
         assert limiter.counted().decisions["p payment allow fallback"] == 1
         limiter.store._deadline_s = 20.0
-        chain = limiter.chain("c", ApiClass.PAYMENT, None, None)
+        matched = limiter.match("c", ApiClass.PAYMENT, None, None)
 
         async def all_is_settled() -> bool:
-            bucket = chain.buckets[0]
+            bucket = matched.buckets[0]
             return not (bucket.charging or bucket.debt or bucket.tokens or bucket.dirty)
 
         await eventually(all_is_settled, "what came late is counted, and given back")
-        assert [left for left, _ in await limiter.peek(chain)] == [7]
+        assert [left for left, _ in await limiter.peek(matched)] == [7]

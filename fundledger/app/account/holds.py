@@ -32,12 +32,12 @@ async def place_hold(service: Service, call: Call) -> Reply:
         expires_at_us = 1  # in the past; 0 would mean "never"
     account = service.directory.get(body.account)
     if account is None:
-        no = await service.gate.charge_caller(call.passage)
+        no = await service.controller.charge_caller(call.admission)
         if no is not None:
             return no
         found = await service.reading(lambda: service.directory.resolve(service.pool, [body.account]))
         account = found.get(body.account)
-    no = await service.gate.let(call.passage, () if account is None else (account,))
+    no = await service.controller.admit(call.admission, () if account is None else (account,))
     if no is not None:
         return no
     if account is None:
@@ -46,7 +46,7 @@ async def place_hold(service: Service, call: Call) -> Reply:
     if isinstance(outcome, Fault):
         return faulted(outcome)
     if outcome.replay:
-        service.gate.refund(call.passage)
+        service.controller.refund(call.admission)
     if outcome.refusal is not None:
         return refused(outcome.refusal, outcome.replay)
     assert outcome.hold is not None
@@ -81,34 +81,34 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     body = _decode_capture(call.body)
     id_ = account_id(call.parameters["id"], "id")
     ids = await accounts_of([body.voucher])
-    no = await service.gate.charge_caller(call.passage)
+    no = await service.controller.charge_caller(call.admission)
     if no is not None:
         return no
     hold = await _find(service, call, id_)
     if hold is None:
-        return await service.gate.let(call.passage, ()) or not_found(f"hold {id_}").reply
+        return await service.controller.admit(call.admission, ()) or not_found(f"hold {id_}").reply
     place = (hold.account.number << 16) + hold.slot
     held = {"hold": hold.id, "hold_shard": hold.account.shard, "hold_place": place}
     voucher = (await prepare(service, call.module, [body.voucher], ids, **held))[0]
     api_class, accounts = moved(voucher.lines)
     if api_class is ApiClass.WITHDRAW or any(account.number != hold.account.number for account in accounts):
         # The voucher does more than the hold was admitted for.
-        call.passage.api_class = api_class
-    no = await service.gate.let(call.passage, accounts or (hold.account,))
+        call.admission.api_class = api_class
+    no = await service.controller.admit(call.admission, accounts or (hold.account,))
     if no is not None:
         return no
-    return to_reply(service, call.passage, await service.ask(voucher.shard, voucher))
+    return to_reply(service, call.admission, await service.ask(voucher.shard, voucher))
 
 
 async def release_hold(service: Service, call: Call) -> Reply:
     """Handle `POST /v1/holds/{id}/release`: make the held amount available again."""
     _decode_reason(call.body)
     id_ = account_id(call.parameters["id"], "id")
-    no = await service.gate.charge_caller(call.passage)
+    no = await service.controller.charge_caller(call.admission)
     if no is not None:
         return no
     hold = await _find(service, call, id_)
-    no = await service.gate.let(call.passage, () if hold is None else (hold.account,))
+    no = await service.controller.admit(call.admission, () if hold is None else (hold.account,))
     if no is not None:
         return no
     if hold is None:
@@ -117,7 +117,7 @@ async def release_hold(service: Service, call: Call) -> Reply:
     if isinstance(outcome, Fault):
         return faulted(outcome)
     if outcome.replay:
-        service.gate.refund(call.passage)
+        service.controller.refund(call.admission)
     if outcome.refusal is not None:
         return refused(outcome.refusal)
     assert outcome.hold is not None

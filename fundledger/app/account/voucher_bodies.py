@@ -5,7 +5,7 @@ from typing import Any
 
 from fundledger.app.account.bodies import VoucherBody, account_id, voucher_id, voucher_type
 from fundledger.app.account.service import Service
-from fundledger.app.http.bodies.batch_decoding import Turn, at
+from fundledger.app.http.bodies.batch_decoding import LoopTurn, at
 from fundledger.app.http.bodies.decoding import metadata
 from fundledger.app.http.problems import BadRequest
 from fundledger.ledger.model.account import Account
@@ -58,7 +58,7 @@ def to_voucher(
 
 async def accounts_of(bodies: Sequence[VoucherBody]) -> set[str]:
     """Return the account ids in the entries of the bodies. Raises BadRequest."""
-    turn = Turn()
+    turn = LoopTurn()
     ids: set[str] = set()
     for i, body in enumerate(bodies):
         for j, entry in enumerate(body.entries):
@@ -76,7 +76,7 @@ async def prepare(
     service: Service, module: str, bodies: Sequence[VoucherBody], ids: set[str], **hold: Any
 ) -> list[Voucher]:
     """Return the vouchers of the bodies. Looks up their accounts (`ids`) together. Raises BadRequest, Unavailable."""
-    turn = Turn()
+    turn = LoopTurn()
     if any(service.directory.get(id_) is None for id_ in ids):
         # Reject malformed bodies before querying the database.
         for i, body in enumerate(bodies):

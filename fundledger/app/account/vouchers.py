@@ -45,13 +45,13 @@ _decode_batch = decoder_of_many(BatchBody, "vouchers", BATCH_MAX, item_decoder(V
 _decode_reverse = decoder(ReverseBody)
 
 
-def to_reply(service: Service, passage: Admission, outcome: Outcome | Fault) -> Reply:
+def to_reply(service: Service, admission: Admission, outcome: Outcome | Fault) -> Reply:
     """Return the reply for the outcome of one voucher, and count it. Refund the quota that a replay was charged."""
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
         return faulted(outcome)
     if outcome.replay:
-        service.gate.refund(passage)
+        service.controller.refund(admission)
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
         return refused(outcome.refusal, outcome.replay)
@@ -71,21 +71,21 @@ class VoucherPath(PaymentPath[Service, VoucherBody, Outcome | Fault]):
     voucher: Voucher | None = None
 
     def resolve(self, content: VoucherBody) -> Sequence[Account] | None:
-        passage, service = self.passage, self.service
-        voucher = self.voucher = self.voucher or to_voucher(content, passage.module, service.directory.get)
+        admission, service = self.admission, self.service
+        voucher = self.voucher = self.voucher or to_voucher(content, admission.module, service.directory.get)
         if voucher is None:
             return None
         api_class, accounts = moved(voucher.lines)
-        if not service.gate.recognise(passage):
-            passage.api_class = api_class
+        if not service.controller.recognise(admission):
+            admission.api_class = api_class
         return accounts
 
     async def look_up(self, content: VoucherBody) -> None:
         ids = await accounts_of([content])
-        (self.voucher,) = await prepare(self.service, self.passage.module, [content], ids)
+        (self.voucher,) = await prepare(self.service, self.admission.module, [content], ids)
 
     async def is_recorded(self, content: VoucherBody) -> bool:
-        return await self.service.repeats.known(voucher_id(content.id), self.passage.module)
+        return await self.service.replays.known(voucher_id(content.id), self.admission.module)
 
     def queue(self) -> None:
         voucher = self.voucher
@@ -104,11 +104,13 @@ async def post_batch(service: Service, call: Call) -> Reply:
         raise malformed(f"an atomic batch has at most {ATOMIC_ENTRIES_MAX} entries in all", field="vouchers")
     ids = await accounts_of(bodies)
     if any(service.directory.get(id_) is None for id_ in ids):
-        no = await service.gate.charge_caller(call.passage, len(bodies))
+        no = await service.controller.charge_caller(call.admission, len(bodies))
         if no is not None:
             return no
     vouchers = await prepare(service, call.module, bodies, ids)
-    no = await service.gate.ask_many(call.passage, (moved(voucher.lines) for voucher in vouchers), len(vouchers))
+    no = await service.controller.ask_many(
+        call.admission, (moved(voucher.lines) for voucher in vouchers), len(vouchers)
+    )
     if no is not None:
         return no
     if batch.atomic is True:
@@ -119,7 +121,7 @@ async def post_batch(service: Service, call: Call) -> Reply:
         outcomes: Sequence[Outcome | Fault] = outcome.parts
     else:
         outcomes = await _post_each(service, vouchers)
-    return await reply_to_batch(vouchers, outcomes, _fault_of, partial(_result, service, call.passage))
+    return await reply_to_batch(vouchers, outcomes, _fault_of, partial(_result, service, call.admission))
 
 
 async def _post_each(service: Service, vouchers: Sequence[Voucher]) -> list[Outcome | Fault]:
@@ -138,12 +140,12 @@ def _fault_of(outcome: Outcome | Fault) -> Fault | None:
     return outcome if isinstance(outcome, Fault) and outcome.retry_is_safe else None
 
 
-def _result(service: Service, passage: Admission, voucher: Voucher, outcome: Outcome | Fault) -> BatchResult:
+def _result(service: Service, admission: Admission, voucher: Voucher, outcome: Outcome | Fault) -> BatchResult:
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
         return BatchResult(voucher.id, "refused", problem=fault_members(outcome))
     if outcome.replay:
-        service.gate.refund_one(passage, *moved(voucher.lines))
+        service.controller.refund_one(admission, *moved(voucher.lines))
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
         return BatchResult(voucher.id, "refused", problem=refusal_members(outcome.refusal))
@@ -179,7 +181,7 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     original_id = voucher_id(call.parameters["id"])
     body = _decode_reverse(call.body)
     id_, reference, meta = voucher_id(body.id), body.reference, metadata(body.metadata)
-    no = await service.gate.charge_caller(call.passage)
+    no = await service.controller.charge_caller(call.admission)
     if no is not None:
         return no
     found = await _record(service, call, original_id)
@@ -187,7 +189,9 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     lines = [] if original is None else [(account, -amount) for account, amount in original.lines]
     api_class, accounts = moved(lines)
     # The route is charged as a refund. A reversal that moves money out is charged as a withdrawal, too.
-    no = await service.gate.let(call.passage, accounts, also=api_class if api_class is ApiClass.WITHDRAW else None)
+    no = await service.controller.admit(
+        call.admission, accounts, also=api_class if api_class is ApiClass.WITHDRAW else None
+    )
     if no is not None:
         return no
     if original is None:
@@ -199,4 +203,4 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     voucher = Voucher(
         id_, call.module, "reversal", lines, 0, digest, reference=reference, metadata=meta, reverses=original_id
     )
-    return to_reply(service, call.passage, await service.ask(voucher.shard, voucher))
+    return to_reply(service, call.admission, await service.ask(voucher.shard, voucher))

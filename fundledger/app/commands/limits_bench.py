@@ -74,11 +74,11 @@ async def _local(url: str, text: str) -> tuple[float, list[float]]:
     while clock() < ends:
         started = clock()
         for _ in range(AT_ONCE):
-            limiter.admit(limiter.chain("bench", ApiClass.PAYMENT, "m", "a"), 1, time.monotonic())
+            limiter.admit(limiter.match("bench", ApiClass.PAYMENT, "m", "a"), 1, time.monotonic())
         busy += clock() - started
         count += AT_ONCE
         before = clock()
-        limiter.admit(limiter.chain("bench", ApiClass.PAYMENT, "m", "a"), 1, time.monotonic())
+        limiter.admit(limiter.match("bench", ApiClass.PAYMENT, "m", "a"), 1, time.monotonic())
         took.append(clock() - before)
         # Stays within the rate that the policies allow, and lets the store fetch leases.
         await asyncio.sleep(0.0005)
@@ -92,7 +92,7 @@ async def _asked(url: str, text: str) -> tuple[float, list[float]]:
 
     async def ask() -> None:
         started = time.perf_counter()
-        await limiter.ask(limiter.chain("bench", ApiClass.PAYMENT, "m", "a"), 1, time.monotonic())
+        await limiter.ask(limiter.match("bench", ApiClass.PAYMENT, "m", "a"), 1, time.monotonic())
         took.append(time.perf_counter() - started)
 
     started = time.perf_counter()
@@ -108,13 +108,13 @@ async def _asked(url: str, text: str) -> tuple[float, list[float]]:
 
 async def _refused(url: str) -> tuple[float, list[float]]:
     limiter, tasks = await _limiter(url, _ONE.format(name="once", key="caller", more="").replace("1000000", "1", 2))
-    chain = limiter.chain("bench", ApiClass.PAYMENT, None, None)
+    matched = limiter.match("bench", ApiClass.PAYMENT, None, None)
     for _ in range(3):
-        await limiter.ask(chain, 1, time.monotonic())
+        await limiter.ask(matched, 1, time.monotonic())
     took = []
     for _ in range(100_000):
         started = time.perf_counter()
-        limiter.admit(chain, 1, time.monotonic())
+        limiter.admit(matched, 1, time.monotonic())
         took.append(time.perf_counter() - started)
     await _end(tasks)
     return len(took) / sum(took), took

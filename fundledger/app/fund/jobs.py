@@ -70,7 +70,7 @@ class Chosen(msgspec.Struct):
     fund_wait_ms: int = 800
 
 
-class Told(msgspec.Struct):
+class JobsSnapshot(msgspec.Struct):
     """Metrics that this process reports to the supervisor, a part of the fund service's snapshot."""
 
     worker: str
@@ -227,7 +227,7 @@ async def serve(config: FundProcessConfig, stopping: asyncio.Event) -> None:
         runner = JobRunner(context.pool, jobs_of(context), holder_name(config))
         name = f"{os.getpid()}:{clock.time_ns()}"
         socket_path = jobs_socket(Path(config.run_dir), config.ordinal)
-        reporting = await answer_with(socket_path, lambda: Told(name, runner.counted(), dropped_lines()))
+        reporting = await answer_with(socket_path, lambda: JobsSnapshot(name, runner.counted(), dropped_lines()))
         running = loop.create_task(runner.run())
         _log.info("background jobs are ready", extra={"event": "jobs_ready"})
         await stopping.wait()

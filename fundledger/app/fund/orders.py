@@ -18,7 +18,7 @@ from fundledger.app.fund.problems import fault_of, gone, refused, unverified_ite
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
-from fundledger.app.http.bodies.batch_decoding import Turn, decoder_of_many, item_decoder
+from fundledger.app.http.bodies.batch_decoding import LoopTurn, decoder_of_many, item_decoder
 from fundledger.app.http.bodies.decoding import decoder, known_currency, quotes_of_flat
 from fundledger.app.http.problems import PROBLEM_TYPE, malformed, not_found, unverified
 from fundledger.app.http.query import number
@@ -47,7 +47,7 @@ _decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_dec
 
 
 def to_reply(
-    service: FundService, passage: Admission, answer: Answer, kind: Kind = Kind.PAYMENT, status: int = 201
+    service: FundService, admission: Admission, answer: Answer, kind: Kind = Kind.PAYMENT, status: int = 201
 ) -> Reply:
     """Return the reply for one order, and count it. A replay gets its quota back.
 
@@ -57,7 +57,7 @@ def to_reply(
         order = answer.order
         service.metrics.answer(kind, "replayed" if answer.replay else order.state)
         if answer.replay:
-            service.gate.refund(passage)
+            service.controller.refund(admission)
             return Reply(202 if order.state in UNCERTAIN else 200, render.order(order), JSON, _REPLAY)
         if order.state is State.REFUSED:
             return Reply(422, render.refused_order(order), PROBLEM_TYPE, {})
@@ -91,11 +91,11 @@ class OrderPath(PaymentPath[FundService, Request, Answer]):
 
     async def is_recorded(self, content: Request) -> bool:
         ids = self.service.ids.all_of(content.kind, content.whose, content.order_no)
-        return any(await asyncio.gather(*(self.service.repeats.known(id_) for id_ in ids)))
+        return any(await asyncio.gather(*(self.service.replays.known(id_) for id_ in ids)))
 
     def queue(self) -> None:
         assert self.request is not None
-        self.service.batcher.post(self.request, self.passage.module, partial(self.answered, 0))
+        self.service.batcher.post(self.request, self.admission.module, partial(self.answered, 0))
 
 
 FAST_PATH: Final = FastPath("/v1/payments", OrderPath)
@@ -119,16 +119,18 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     known = service.merchants.remembered
     # The order batcher loads merchants that are not cached, after admission.
     items = [(p, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
-    no = await service.gate.ask_many(call.passage, ((ApiClass.PAYMENT, charged) for _, charged in items), len(items))
+    no = await service.controller.ask_many(
+        call.admission, ((ApiClass.PAYMENT, charged) for _, charged in items), len(items)
+    )
     if no is not None:
         return no
     answers = await _post_each(service, payments, call.module)
-    return await reply_to_batch(items, answers, fault_of, partial(_result, service, call.passage))
+    return await reply_to_batch(items, answers, fault_of, partial(_result, service, call.admission))
 
 
 async def _post_each(service: FundService, payments: Sequence[Payment], module: str) -> list[Answer]:
     outcomes: Outcomes[Answer] = Outcomes(len(payments))
-    turn = Turn()
+    turn = LoopTurn()
     for i, payment in enumerate(payments):
         if turn.is_over():
             await turn.next()
@@ -137,7 +139,7 @@ async def _post_each(service: FundService, payments: Sequence[Payment], module: 
 
 
 def _result(
-    service: FundService, passage: Admission, item: tuple[Payment, Sequence[ChargedAccount]], answer: Answer
+    service: FundService, admission: Admission, item: tuple[Payment, Sequence[ChargedAccount]], answer: Answer
 ) -> PaymentResult:
     payment, charged = item
     if isinstance(answer, Away):
@@ -149,7 +151,7 @@ def _result(
     order = answer.order
     service.metrics.answer(Kind.PAYMENT, "replayed" if answer.replay else order.state)
     if answer.replay:
-        service.gate.refund_one(passage, ApiClass.PAYMENT, charged)
+        service.controller.refund_one(admission, ApiClass.PAYMENT, charged)
     problem = UNSET if order.problem is None else render.raw(order.problem)
     return PaymentResult(payment.order_no, order.state, order.id, problem, answer.replay or UNSET)
 
@@ -177,14 +179,14 @@ def listing(kind: Kind) -> Handler:
     """Return the handler of `GET /v1/{kind}`: the order with `order_no`, or a page of orders, oldest first."""
 
     async def get(service: FundService, call: Call) -> Reply:
-        query, passage = call.query, call.passage
+        query, admission = call.query, call.admission
         one = "order_no" in query
-        passage.api_class = ApiClass.QUERY if one else ApiClass.LIST
+        admission.api_class = ApiClass.QUERY if one else ApiClass.LIST
         merchant = query.get("merchant", PLATFORM if RULES[kind].of_platform else "")
         if not _is_merchant(merchant):
             raise malformed("merchant must be 1 to 64 characters of [A-Za-z0-9_.-]", field="merchant")
         remembered = service.merchants.remembered(merchant)
-        no = await service.gate.let(passage, () if remembered is None else (charged_account(merchant),))
+        no = await service.controller.admit(admission, () if remembered is None else (charged_account(merchant),))
         if no is not None:
             return no
         if not one:

@@ -62,11 +62,11 @@ def retrying(kind: Kind) -> Handler:
 
 async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Order], Awaitable[Answer]]) -> Reply:
     id_ = uuid_of(call.parameters["id"])
-    no = await service.gate.charge_caller(call.passage)
+    no = await service.controller.charge_caller(call.admission)
     if no is not None:
         return no
     order = await find(service, kind, id_)
-    no = await service.gate.let(call.passage, () if order is None else (charged_account(order.merchant),))
+    no = await service.controller.admit(call.admission, () if order is None else (charged_account(order.merchant),))
     if no is not None:
         return no
     if order is None:
@@ -74,4 +74,4 @@ async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Orde
     answer = await do(order)
     if isinstance(answer, Refusal) and answer.code is Code.ORDER_NOT_FOUND:
         raise not_found(f"{kind} {order.id}")
-    return to_reply(service, call.passage, answer, kind, status=200)
+    return to_reply(service, call.admission, answer, kind, status=200)

@@ -57,17 +57,17 @@ async def get_events(service: Publisher, call: Call) -> Reply:
     after = number(call.query.get("after"), "after", 0, 0, AFTER_MAX)
     limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
     wait_s = _seconds(call.query.get("wait_s", "0"))
-    rejection = await service.gate.let(call.passage, ())
+    rejection = await service.controller.admit(call.admission, ())
     if rejection is not None:
         return rejection
-    service.gate.leave(call.passage, time.monotonic())
+    service.controller.leave(call.admission, time.monotonic())
 
     async def read() -> Reply:
         try:
             events, following = await service.feed.read(after, limit, wait_s, call.module)
             return Reply(200, encode(Events([msgspec.Raw(event.body) for event in events], following)))
         except CallerWaitsTooMuch:
-            return service.gate.too_many_wait()
+            return service.controller.too_many_wait()
 
     return await service.reading(read)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fundledger.app.http.wire.reply import Reply, Undone, encode
+from fundledger.app.http.wire.reply import NothingDone, Reply, encode
 from fundledger.faults import BooksTampered, Fault, GuardHit, OutcomeUnknown, RecordTampered, Unavailable
 from fundledger.json_values import Id, about
 from fundledger.security.keys import KeyFault
@@ -150,7 +150,7 @@ def fault_members(fault: Fault) -> Problem:
 def faulted(fault: Fault) -> Reply:
     found = fault_members(fault)
     headers = {"Retry-After": "1"} if found.status == 503 else {}
-    reply = Undone if isinstance(fault, Unavailable) else Reply
+    reply = NothingDone if isinstance(fault, Unavailable) else Reply
     return reply(found.status, encode(found), PROBLEM_TYPE, headers)
 
 

@@ -41,7 +41,7 @@ class Call(msgspec.Struct):
     query: Mapping[str, str]
     headers: MultiMapping[str]
     body: bytes
-    passage: Admission = msgspec.field(default_factory=lambda: Admission("", 0.0, None, ApiClass.PAYMENT))
+    admission: Admission = msgspec.field(default_factory=lambda: Admission("", 0.0, None, ApiClass.PAYMENT))
 
 
 class Route(msgspec.Struct, Generic[S_contra], frozen=True):
@@ -148,18 +148,18 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
     started = time.monotonic()
     label, method = "unmatched", request.method
     request_id = ""
-    passage = Admission("", started, None, ApiClass.PAYMENT)
+    admission = Admission("", started, None, ApiClass.PAYMENT)
     try:
         request_id = request_id_of(request.headers)
         route, parameters = _found(router, request)
         label = route.template
-        reply = await _call(service, route, parameters, request, passage)
+        reply = await _call(service, route, parameters, request, admission)
     except BadRequest as bad:
         reply = bad.reply if label != "unmatched" else _charge_unmatched(service, request, bad.reply)
     except (RequestPayloadError, HttpProcessingError):
         reply = malformed("the body does not match what its headers announce").reply
     except (ConnectionError, asyncio.CancelledError) as gone:
-        service.gate.leave(passage, time.monotonic())
+        service.controller.leave(admission, time.monotonic())
         service.answered(label, 499, time.monotonic() - started, method)
         if isinstance(gone, asyncio.CancelledError):
             raise
@@ -168,15 +168,15 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
         return to_response(malformed("the connection was lost").reply)
     except Exception as error:
         reply = failed(error)
-    reply = charged(service, passage, reply)
+    reply = charged(service, admission, reply)
     now = time.monotonic()
-    service.gate.leave(passage, now, reply)
-    api_class = str(passage.api_class) if passage.module else ""
+    service.controller.leave(admission, now, reply)
+    api_class = str(admission.api_class) if admission.module else ""
     request_id = request_id or new_request_id()
-    service.answered(label, reply.status, now - started, method, api_class, passage.shed, request_id)
+    service.answered(label, reply.status, now - started, method, api_class, admission.shed, request_id)
     response = to_response(stamped(reply, request_id))
     response.headers[HEADER] = request_id
-    response.headers.update(service.gate.told(passage, now).headers)
+    response.headers.update(service.controller.rate_limit_headers(admission, now).headers)
     if (
         service.draining
         or reply.status in (408, 413)
@@ -194,13 +194,13 @@ def _found(router: Router[S], request: BaseRequest) -> tuple[Route[S], dict[str,
     return router.find(request.method, request.path)
 
 
-def charged(service: Served, passage: Admission, reply: Reply) -> Reply:
+def charged(service: Served, admission: Admission, reply: Reply) -> Reply:
     """Charge the caller for a request that was rejected before it was charged. Return its answer: `reply`, or a 429."""
     if reply.status not in REFUSED_UNSEEN:
         return reply
-    answer = service.gate.charge_refused(passage, reply)
+    answer = service.controller.charge_refused(admission, reply)
     if isinstance(answer, Pending):
-        service.spawn(service.gate.charge_later(passage))
+        service.spawn(service.controller.charge_later(admission))
         return reply
     return answer
 
@@ -210,7 +210,7 @@ def _charge_unmatched(service: Served, request: BaseRequest, reply: Reply) -> Re
     module = service.module(request.headers.get(hdrs.AUTHORIZATION))
     if module is None:
         wait_s = service.peers.wait_s(peer_of(request.transport), 1)
-        return service.gate.too_many_of_peer(wait_s) if wait_s else reply
+        return service.controller.too_many_of_peer(wait_s) if wait_s else reply
     return charged(service, Admission(module, time.monotonic(), None, ApiClass.QUERY), reply)
 
 
@@ -221,7 +221,7 @@ def to_response(reply: Reply) -> web.Response:
 
 
 async def _call(
-    service: S, route: Route[S], parameters: dict[str, str], request: BaseRequest, passage: Admission
+    service: S, route: Route[S], parameters: dict[str, str], request: BaseRequest, admission: Admission
 ) -> Reply:
     module = service.module(request.headers.get(hdrs.AUTHORIZATION))
     is_public = route.api_class is None
@@ -229,14 +229,14 @@ async def _call(
     if cost:
         wait_s = service.peers.wait_s(peer_of(request.transport), cost)
         if wait_s:
-            return service.gate.too_many_of_peer(wait_s)
+            return service.controller.too_many_of_peer(wait_s)
     if module is None:
         if not is_public:
             raise unauthorized()
         module = "public"
     under_way = Body(module)
     try:
-        return await _serve(service, route, parameters, request, passage, under_way)
+        return await _serve(service, route, parameters, request, admission, under_way)
     finally:
         if under_way.size:
             service.bodies.give_back(under_way)
@@ -247,16 +247,16 @@ async def _serve(
     route: Route[S],
     parameters: dict[str, str],
     request: BaseRequest,
-    passage: Admission,
+    admission: Admission,
     under_way: Body,
 ) -> Reply:
     module = under_way.caller
     if route.api_class is not None:
-        passage.module = module
-        passage.api_class = route.api_class
-        service.gate.recognise(passage, route.method)
-        passage.budget_s = budget_of(request.headers)
-        rejection = None if route.by_body else service.gate.at_the_door(passage)
+        admission.module = module
+        admission.api_class = route.api_class
+        service.controller.recognise(admission, route.method)
+        admission.budget_s = budget_of(request.headers)
+        rejection = None if route.by_body else service.controller.early_rejection(admission)
         if rejection is not None:
             return rejection
     body = b""
@@ -269,12 +269,12 @@ async def _serve(
         await service.bodies.turn(under_way)
         # Latency excludes the arrival of the body and its wait for earlier bodies.
         now = time.monotonic()
-        if passage.budget_s is not None:
-            passage.budget_s -= now - passage.started
-        passage.started = now
+        if admission.budget_s is not None:
+            admission.budget_s -= now - admission.started
+        admission.started = now
     if route.api_class is not None and not route.enters:
         owned = None if route.whose is None else route.whose(service, parameters)
-        rejection = await service.gate.let(passage, () if owned is None else (owned,))
+        rejection = await service.controller.admit(admission, () if owned is None else (owned,))
         if rejection is not None:
             return rejection
     if route.method == "POST":
@@ -287,7 +287,7 @@ async def _serve(
             raise malformed(f"unknown query parameter {cut(name)!r}", field=cut(name))
     if len(set(query)) != len(query):
         raise malformed("a query parameter is repeated")
-    return await route.handler(service, Call(module, parameters, query, request.headers, body, passage))
+    return await route.handler(service, Call(module, parameters, query, request.headers, body, admission))
 
 
 def budget_of(headers: MultiMapping[str]) -> float | None:

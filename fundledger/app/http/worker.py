@@ -9,10 +9,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 import asyncpg
 
-from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.app.http.admission.policies import watch_policies
-from fundledger.app.http.admission.replays import Repeats
+from fundledger.app.http.admission.replays import Replays
 from fundledger.app.http.metrics.counters import Requests
 from fundledger.app.http.metrics.loop_lag import LoopLag
 from fundledger.app.http.readiness import Readiness
@@ -37,12 +37,12 @@ class Served(Protocol):
     """The parts of a worker that a request needs on its way to its handler and back."""
 
     settings: Settings
-    gate: Gate
+    controller: AdmissionController
     draining: bool
     connections: Connections
     bodies: BodiesUnderWay
     peers: Peers
-    repeats: Repeats
+    replays: Replays
 
     def module(self, authorization: str | None) -> str | None:
         """Return the module that sent a request, None if there is no valid token."""
@@ -69,7 +69,7 @@ class Served(Protocol):
 class Worker:
     """One worker of a service: authentication, statistics, readiness. Implements `Served`.
 
-    `known`: the statement of `Repeats`. `trusted`: the module that limits its own callers.
+    `known`: the statement of `Replays`. `trusted`: the module that limits its own callers.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Worker:
         self.pool = pool
         self.hot_keys = HotKeys()
         shedder = Shedder(settings.latency_target_ms / 1000, settings.concurrency_max, on=settings.shedding == "on")
-        self.gate = Gate(limiter, shedder, self.hot_keys, trusted)
+        self.controller = AdmissionController(limiter, shedder, self.hot_keys, trusted)
         most = connections_for(settings.connections_max, pool.get_max_size())
         self.connections = Connections(most, min(most, settings.connections_per_peer_max))
         self.bodies = BodiesUnderWay(settings.bodies_mb_max << 20)
@@ -106,7 +106,7 @@ class Worker:
         self._modules: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.readiness = Readiness(pool)
-        self.repeats = Repeats(pool, known)
+        self.replays = Replays(pool, known)
 
     def module(self, authorization: str | None) -> str | None:
         """Return the module that sent a request, None if there is no valid token. Caches the few valid headers."""
@@ -157,7 +157,7 @@ class Worker:
 
     async def watch(self) -> None:
         """Run the background tasks of the limiter and the shedder permanently. Cancelling ends them."""
-        limiter = self.gate.limiter
+        limiter = self.controller.limiter
         async with asyncio.TaskGroup() as group:
             group.create_task(again(self._shed))
             if limiter is not None:
@@ -168,7 +168,7 @@ class Worker:
     async def _shed(self) -> None:
         while True:
             await asyncio.sleep(WINDOW_S)
-            self.gate.shedder.tick(time.monotonic(), self.lag.recent_s)
+            self.controller.shedder.tick(time.monotonic(), self.lag.recent_s)
 
     async def drain(self) -> None:
         """Wait until all accepted requests are answered."""

@@ -35,10 +35,10 @@ def set_gauges(service: Worker, now: Answered) -> None:
     now.body_bytes = service.bodies.bytes
     now.pool = _pool(service)
     now.hot_keys = service.hot_keys.last()
-    limiter = service.gate.limiter
+    limiter = service.controller.limiter
     if limiter is not None:
         now.limits = limiter.counted()
-    now.shed = service.gate.shedder.counted()
+    now.shed = service.controller.shedder.counted()
 
 
 def _pool(service: Worker) -> Pool:

@@ -193,7 +193,7 @@ class Simulator:
             return _json({"error": "this ref is used by another payout", "ref": body.ref}, 409)
         if self._fate("lost", number) < self.behaviour.lost_answer_rate:
             return _never(request)
-        return self._told(kept)
+        return self._status_of(kept)
 
     async def _query(self, request: web.Request) -> web.Response:
         number = self._numbered()
@@ -204,9 +204,9 @@ class Simulator:
             return _never(request)
         ref = request.match_info["ref"]
         kept = self.bank.read(ref)
-        return _json({"ref": ref, "state": "absent"}, 404) if kept is None else self._told(kept)
+        return _json({"ref": ref, "state": "absent"}, 404) if kept is None else self._status_of(kept)
 
-    def _told(self, kept: Kept) -> web.Response:
+    def _status_of(self, kept: Kept) -> web.Response:
         settled = kept.settles_ms <= _now_ms()
         said: dict[str, Any] = {"ref": kept.ref, "state": kept.outcome if settled else "accepted"}
         said |= {"amount": kept.amount, "currency": kept.currency, "channel_ref": kept.channel_ref, "asked": kept.asked}

@@ -1,5 +1,6 @@
 """A rate limit bucket as one worker knows it: leased tokens, uncharged debt, remembered refusals."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from fundledger.ratelimit.quota.gcra import State
@@ -167,3 +168,7 @@ class Bucket:
         refilled = int((now - self.answered) * 1e6) * rate.tokens // rate.period_us if self.answered else rate.burst
         have = min(rate.burst, self.remaining + refilled)
         return max(0, min(rate.burst, have + self.tokens - self.debt - self.charging))
+
+
+Charges = Sequence[tuple[Bucket, int]]
+"""Buckets with the tokens that a request takes from each."""

@@ -37,24 +37,24 @@ class Buckets:
         self._space = space
         self._young: dict[str, Bucket] = {}
         self._old: dict[str, Bucket] = {}
-        self._chains: dict[_Request, MatchedPolicies] = {}
-        self._old_chains: dict[_Request, MatchedPolicies] = {}
+        self._matches: dict[_Request, MatchedPolicies] = {}
+        self._old_matches: dict[_Request, MatchedPolicies] = {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def chain(
+    def match(
         self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None, workers: int
     ) -> MatchedPolicies:
         """Return the policies that match such a request, with their buckets, the most general first."""
         request = (caller, api_class, merchant, account)
-        chain = self._chains.get(request)
-        if chain is not None:
-            return chain
-        if len(self._chains) >= REMEMBERED:
-            self._old_chains, self._chains = self._chains, {}
-        chain = self._old_chains.pop(request, None)
-        if chain is None:
+        matched = self._matches.get(request)
+        if matched is not None:
+            return matched
+        if len(self._matches) >= REMEMBERED:
+            self._old_matches, self._matches = self._matches, {}
+        matched = self._old_matches.pop(request, None)
+        if matched is None:
             keys = {
                 Kind.GLOBAL: "",
                 Kind.CLASS: str(api_class),
@@ -63,11 +63,11 @@ class Buckets:
                 Kind.ACCOUNT: account,
             }
             found = self._policies.matching(api_class, keys)
-            chain = MatchedPolicies(
+            matched = MatchedPolicies(
                 [self._bucket(policy, key, workers) for policy, key in found], api_class, self._admitted
             )
-        self._chains[request] = chain
-        return chain
+        self._matches[request] = matched
+        return matched
 
     def all(self) -> list[Bucket]:
         return [*self._young.values(), *self._old.values()]
@@ -82,7 +82,7 @@ class Buckets:
                 bucket.change(policy, policy.leased(workers))
                 kept[f"{policy.name}:{bucket.name}"] = bucket
         self._policies = policies
-        self._young, self._old, self._chains, self._old_chains = {}, kept, {}, {}
+        self._young, self._old, self._matches, self._old_matches = {}, kept, {}, {}
 
     def _bucket(self, policy: Policy, key: str, workers: int) -> Bucket:
         name = f"{policy.name}:{key}"
@@ -95,7 +95,7 @@ class Buckets:
             in_use = [(name, bucket) for name, bucket in self._old.items() if self._is_in_use(bucket)]
             self._old, self._young = {**dict(in_use[-IN_USE_MAX:]), **self._young}, {}
             # Cached matches would keep spending from dropped buckets, beside the buckets that replace them.
-            self._chains, self._old_chains = {}, {}
+            self._matches, self._old_matches = {}, {}
         self._young[name] = bucket
         return bucket
 

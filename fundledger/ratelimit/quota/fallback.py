@@ -5,12 +5,11 @@ GCRA on its own clock. A bucket starts with its estimated remainder at the last 
 quota, reads half of it. Administration is refused, because attempts to guess keys would not be counted.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota import gcra
-from fundledger.ratelimit.quota.bucket import Bucket, Share
+from fundledger.ratelimit.quota.bucket import Bucket, Charges, Share
 from fundledger.ratelimit.quota.gcra import Ask, Grant, Rate, State
 
 WEIGHTS: Final = {ApiClass.QUERY: 2, ApiClass.LIST: 2}
@@ -30,9 +29,7 @@ def share_of(rate: Rate, workers: int) -> Rate:
     return Rate(rate.tokens * FRACTION, rate.period_us * workers, burst, burst + COST_MAX * FRACTION)
 
 
-def take(
-    charges: Sequence[tuple[Bucket, int]], api_class: ApiClass, workers: int, outage: int, now_us: int
-) -> tuple[bool, list[Grant]]:
+def take(charges: Charges, api_class: ApiClass, workers: int, outage: int, now_us: int) -> tuple[bool, list[Grant]]:
     """Take all charges from this worker's local quotas in this outage, or none. Return `(admitted, grants)`.
 
     `grants[i]` (in thousandths of tokens) answers `charges[i]`. `now_us` is from any clock that never goes back.

@@ -14,7 +14,7 @@ from typing import Final
 
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota import fallback
-from fundledger.ratelimit.quota.bucket import SPACE, Bucket
+from fundledger.ratelimit.quota.bucket import SPACE, Bucket, Charges
 from fundledger.ratelimit.quota.buckets import Buckets
 from fundledger.ratelimit.quota.leases import Leases
 from fundledger.ratelimit.quota.matched import PENDING, Denied, MatchedPolicies, Pending, request_of
@@ -76,64 +76,66 @@ class Limiter:
         self._usage = Usage()
         self.replace(policies)
 
-    def chain(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> MatchedPolicies:
+    def match(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> MatchedPolicies:
         """Return the policies that match such a request. Cached until `replace`, in bounded memory."""
-        return self._buckets.chain(caller, api_class, merchant, account, self.store.workers)
+        return self._buckets.match(caller, api_class, merchant, account, self.store.workers)
 
-    def admit(self, chain: MatchedPolicies, cost: int, now: float) -> Denied | Pending | None:
+    def admit(self, matched: MatchedPolicies, cost: int, now: float) -> Denied | Pending | None:
         """Decide from local state. None: admitted and charged. PENDING: call `ask`. Neither waits nor raises.
 
         `now` is `time.monotonic()`.
         """
-        for bucket in chain.buckets:
+        for bucket in matched.buckets:
             if bucket.tokens < cost or now >= bucket.expires:
-                return self._admit_slowly(chain, chain.charges(cost), now)
-        for bucket in chain.buckets:
+                return self._admit_slowly(matched, matched.charges(cost), now)
+        for bucket in matched.buckets:
             bucket.tokens -= cost
             if bucket.tokens < bucket.low and not bucket.dirty:
                 self._refill(bucket)
-        chain.admitted[0] += 1
+        matched.admitted[0] += 1
         self._until_timed -= 1
         if self._until_timed <= 0:
             self._until_timed = SAMPLE
             self.counts.decision_s["lease"].observe(self._clock() - now)
         return None
 
-    def admit_charges(
-        self, chain: MatchedPolicies, charges: "Sequence[tuple[Bucket, int]]", now: float
-    ) -> Denied | Pending | None:
+    def admit_charges(self, matched: MatchedPolicies, charges: Charges, now: float) -> Denied | Pending | None:
         """Decide as `admit`, but for these charges instead of one cost for all matched policies."""
-        return self._admit_slowly(chain, charges, now)
+        return self._admit_slowly(matched, charges, now)
 
     async def ask(
-        self, chain: MatchedPolicies, cost: int, now: float, charges: "Sequence[tuple[Bucket, int]] | None" = None
+        self, matched: MatchedPolicies, cost: int, now: float, charges: Charges | None = None
     ) -> Denied | None:
         """Decide by the store where local state does not suffice. None: admitted and charged.
 
         One call covers all policies and takes at most 5 ms. `charges` replaces `cost` tokens of each bucket, as for a
         batch of several merchants. Cancelling charges at most the cost of this request.
         """
-        charges = chain.charges(cost) if charges is None else charges
-        for _ in range(CLOSED_ATTEMPTS if chain.api_class in fallback.CLOSED else 1):
-            verdict = self._admit_slowly(chain, charges, now)
+        charges = matched.charges(cost) if charges is None else charges
+        for _ in range(CLOSED_ATTEMPTS if matched.api_class in fallback.CLOSED else 1):
+            verdict = self._admit_slowly(matched, charges, now)
             if not isinstance(verdict, Pending):
                 return verdict
             try:
-                return await self._ask_store(chain, charges, now)
+                return await self._ask_store(matched, charges, now)
             except StoreAway:
                 if not self.store.breaker.open:
                     self._local_until = self._clock() + LOCAL_S
-        verdict = self._admit_locally(chain, charges, now, patient=True)
+        verdict = self._admit_locally(matched, charges, now, patient=True)
         if not isinstance(verdict, Pending):
             return verdict
         with contextlib.suppress(StoreAway):
-            return await self._ask_store(chain, charges, now, PATIENT_S)
-        verdict = self._admit_locally(chain, charges, now)
+            return await self._ask_store(matched, charges, now, PATIENT_S)
+        verdict = self._admit_locally(matched, charges, now)
         assert not isinstance(verdict, Pending)
         return verdict
 
     async def _ask_store(
-        self, chain: MatchedPolicies, charges: Sequence[tuple[Bucket, int]], now: float, deadline_s: float | None = None
+        self,
+        matched: MatchedPolicies,
+        charges: Charges,
+        now: float,
+        deadline_s: float | None = None,
     ) -> Denied | None:
         """Decide by the store. Raises StoreAway; as far as this worker knows, nothing is charged then."""
         held: list[tuple[Bucket, int]] = []
@@ -147,7 +149,7 @@ class Limiter:
             else:
                 bucket.want = bucket.hold if cost * LEASE_COSTS <= bucket.hold else 0
                 asked.append((bucket, cost))
-        source = "strict" if chain.strict else "lease"
+        source = "strict" if matched.strict else "lease"
         for at in range(0, len(asked), KEYS_AT_ONCE):
             some = asked[at : at + KEYS_AT_ONCE]
             try:
@@ -159,21 +161,19 @@ class Limiter:
                 self._return(held)
             for bucket in short:
                 if not bucket.shadowed:
-                    return self._denied(chain, bucket, source, bucket.retry_at - self._clock(), now)
-                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny {source}", 1)
+                    return self._denied(matched, bucket, source, bucket.retry_at - self._clock(), now)
+                self._count(f"{bucket.policy.name} {matched.api_class} shadow_deny {source}", 1)
             held += [charge for charge in some if charge[0] not in short]
         if source == "lease":
-            chain.admitted[0] += 1
-        elif chain.counted:
-            self._count(f"{chain.allow_key} {source}", 1)
+            matched.admitted[0] += 1
+        elif matched.counted:
+            self._count(f"{matched.allow_key} {source}", 1)
         self.counts.decision_s["strict"].observe(self._clock() - now)
         return None
 
-    def _admit_slowly(
-        self, chain: MatchedPolicies, charges: Sequence[tuple[Bucket, int]], now: float
-    ) -> "Denied | Pending | None":
+    def _admit_slowly(self, matched: MatchedPolicies, charges: Charges, now: float) -> "Denied | Pending | None":
         if self.store.breaker.open:
-            return self._admit_locally(chain, charges, now)
+            return self._admit_locally(matched, charges, now)
         passed = []
         for bucket, cost in charges:
             if bucket.share is not None and bucket.share.spent:
@@ -182,48 +182,48 @@ class Limiter:
                 continue
             self._usage.demanded(bucket, cost, now)
             if not bucket.shadowed:
-                return self._denied(chain, bucket, "denycache", bucket.retry_at - now, now)
+                return self._denied(matched, bucket, "denycache", bucket.retry_at - now, now)
             passed.append(bucket)
         for bucket, cost in charges:
             if not bucket.has(cost, now) and bucket not in passed:
-                if now >= self._local_until or chain.api_class in fallback.CLOSED or chain.strict:
+                if now >= self._local_until or matched.api_class in fallback.CLOSED or matched.strict:
                     return PENDING
                 is_leased = all(bucket.hold for bucket, _ in charges)
-                return self._admit_locally(chain, charges, now, patient=True) if is_leased else PENDING
+                return self._admit_locally(matched, charges, now, patient=True) if is_leased else PENDING
         for bucket, cost in charges:
             if bucket in passed:
-                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny denycache", 1)
+                self._count(f"{bucket.policy.name} {matched.api_class} shadow_deny denycache", 1)
                 continue
             bucket.take(cost, now)
             if not bucket.dirty and (bucket.debt or bucket.tokens < bucket.low):
                 self._refill(bucket)
-        chain.admitted[0] += 1
+        matched.admitted[0] += 1
         self.counts.decision_s["lease"].observe(self._clock() - now)
         return None
 
-    def _return(self, held: Sequence[tuple[Bucket, int]]) -> None:
+    def _return(self, held: Charges) -> None:
         for bucket, cost in held:
             bucket.give_back(cost)
             if not bucket.dirty:
                 self._refill(bucket)
 
-    def give_back(self, chain: MatchedPolicies, cost: int) -> None:
+    def give_back(self, matched: MatchedPolicies, cost: int) -> None:
         """Return the tokens of an admitted request that was a replay answered from its record, or was shed.
 
         Call it at most once for each admission, with at most its cost. While the store is away nothing is returned.
         """
-        self.give_back_charges(chain.charges(cost))
+        self.give_back_charges(matched.charges(cost))
 
-    def give_back_charges(self, charges: Sequence[tuple[Bucket, int]]) -> None:
+    def give_back_charges(self, charges: Charges) -> None:
         """Return the tokens of an admitted request, with its charge to each bucket; see `give_back`."""
         if not self.store.breaker.open:
             self._return([charge for charge in charges if not charge[0].shadowed])
 
-    async def peek(self, chain: MatchedPolicies) -> list[tuple[int, int]]:
+    async def peek(self, matched: MatchedPolicies) -> list[tuple[int, int]]:
         """Return `(available tokens, us until full)` of each matched bucket. Charges nothing. Raises StoreAway."""
-        nothing = [0] * len(chain.buckets)
-        reply = await self.store.decide(*request_of(chain.charges(0), nothing, nothing), lambda _: None)
-        return [(reply[i * 4 + 2], reply[i * 4 + 4]) for i in range(len(chain.buckets))]
+        nothing = [0] * len(matched.buckets)
+        reply = await self.store.decide(*request_of(matched.charges(0), nothing, nothing), lambda _: None)
+        return [(reply[i * 4 + 2], reply[i * 4 + 4]) for i in range(len(matched.buckets))]
 
     def replace(self, policies: Policies) -> None:
         """Replace the policies. Held tokens are returned; spent tokens are still charged."""
@@ -284,9 +284,7 @@ class Limiter:
         with contextlib.suppress(StoreAway):
             await self._decide([(bucket, 0) for bucket in buckets], SETTLED_S)
 
-    async def _decide(
-        self, asked: Sequence[tuple[Bucket, int]], deadline_s: float | None = None
-    ) -> tuple[bool, list[Bucket]]:
+    async def _decide(self, asked: Charges, deadline_s: float | None = None) -> tuple[bool, list[Bucket]]:
         """Request tokens and a lease of each bucket. Return `(admitted, buckets short of tokens)`. Raises StoreAway."""
         now = self._clock()
         rooms = [bucket.room(now) for bucket, _ in asked]
@@ -318,7 +316,7 @@ class Limiter:
 
     def _answered_late(
         self,
-        asked: Sequence[tuple[Bucket, int]],
+        asked: Charges,
         debts: Sequence[int],
         rooms: Sequence[int],
         reply: list[int] | None,
@@ -339,26 +337,26 @@ class Limiter:
                 self._leases.hold(bucket, granted, now)
 
     def _admit_locally(
-        self, chain: MatchedPolicies, charges: Sequence[tuple[Bucket, int]], now: float, *, patient: bool = False
+        self, matched: MatchedPolicies, charges: Charges, now: float, *, patient: bool = False
     ) -> Denied | Pending | None:
         """Decide by the local quota. `patient`: return PENDING instead of a refusal unless the breaker is open."""
         if not charges:
-            chain.admitted[0] += 1
+            matched.admitted[0] += 1
             return None
-        if chain.api_class in fallback.CLOSED:
-            return self._denied(chain, charges[-1][0], "fallback", 1.0, now, closed=True)
+        if matched.api_class in fallback.CLOSED:
+            return self._denied(matched, charges[-1][0], "fallback", 1.0, now, closed=True)
         is_away = self.store.breaker.open
         outage = self.store.outages
-        _, grants = fallback.take(charges, chain.api_class, self.store.workers, outage, int(now * 1e6))
+        _, grants = fallback.take(charges, matched.api_class, self.store.workers, outage, int(now * 1e6))
         for (bucket, cost), grant in zip(charges, grants, strict=True):
             if is_away or (grant.retry_us and not patient):
                 self._usage.demanded(bucket, cost, now)
             if grant.retry_us and bucket.shadowed:
-                self._count(f"{bucket.policy.name} {chain.api_class} shadow_deny fallback", 1)
+                self._count(f"{bucket.policy.name} {matched.api_class} shadow_deny fallback", 1)
             elif grant.retry_us:
                 if patient and not is_away:
                     return PENDING
-                return self._denied(chain, bucket, "fallback", grant.retry_us / 1e6, now)
+                return self._denied(matched, bucket, "fallback", grant.retry_us / 1e6, now)
         for bucket, cost in charges:
             if not is_away and bucket.share is not None:
                 # The store is up and one reply was late: charge the store immediately.
@@ -366,15 +364,15 @@ class Limiter:
                 bucket.debt += cost
                 if not bucket.dirty:
                     self._refill(bucket)
-        if chain.counted:
-            self._count(f"{chain.allow_key} fallback", 1)
+        if matched.counted:
+            self._count(f"{matched.allow_key} fallback", 1)
         self.counts.decision_s["fallback"].observe(self._clock() - now)
         return None
 
     def _denied(
-        self, chain: MatchedPolicies, bucket: Bucket, source: str, retry_s: float, now: float, *, closed: bool = False
+        self, matched: MatchedPolicies, bucket: Bucket, source: str, retry_s: float, now: float, *, closed: bool = False
     ) -> Denied:
-        self._count(f"{bucket.policy.name} {chain.api_class} deny {source}", 1)
+        self._count(f"{bucket.policy.name} {matched.api_class} deny {source}", 1)
         self.counts.decision_s["strict" if source == "lease" else source].observe(self._clock() - now)
         return Denied(bucket.policy, source, max(0.0, retry_s), closed)
 

@@ -7,12 +7,12 @@ from typing import Final
 import msgspec
 
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.quota.bucket import Bucket
+from fundledger.ratelimit.quota.bucket import Bucket, Charges
 from fundledger.ratelimit.quota.policies import Policy
 
-TELL_S = 0.05
+CACHED_S = 0.05
 PRECISE_BELOW = 1000
-"""Headers with more tokens left than this may be up to `TELL_S` old."""
+"""Headers with more tokens left than this may be up to `CACHED_S` old."""
 
 
 class Pending:
@@ -35,7 +35,7 @@ class Denied(msgspec.Struct, frozen=True):
     closed: bool = False
 
 
-class Told(msgspec.Struct, frozen=True):
+class RateLimitHeaders(msgspec.Struct, frozen=True):
     """RateLimit headers of one response: by name, and as bytes on the wire."""
 
     headers: dict[str, str]
@@ -47,7 +47,7 @@ class MatchedPolicies:
 
     `admitted[0]` counts admissions and is shared by all instances with the same `allow_key`. Without `admitted`, the
     request is part of one that is counted elsewhere (`counted` is False). `headers` and `raw` (the same as wire bytes)
-    are cached by `told` until `told_until` (monotonic s).
+    are cached by `current` until `valid_until` (monotonic s).
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class MatchedPolicies:
         "policy_header",
         "raw",
         "strict",
-        "told_until",
+        "valid_until",
     )
 
     def __init__(self, buckets: list[Bucket], api_class: ApiClass, admitted: dict[str, list[int]] | None) -> None:
@@ -69,7 +69,7 @@ class MatchedPolicies:
         self.strict = any(bucket.hold == 0 for bucket in buckets)
         self.headers: dict[str, str] = {}
         self.raw = b""
-        self.told_until = 0.0
+        self.valid_until = 0.0
         self.policy_header = ", ".join(f'"{b.policy.name}";{quota_of(b.policy)}' for b in buckets)
         self.allow_key = f"{buckets[-1].policy.name if buckets else 'none'} {api_class} allow"
         self.counted = admitted is not None
@@ -79,28 +79,28 @@ class MatchedPolicies:
         """Return a charge of `cost` tokens for each bucket."""
         return [(bucket, cost) for bucket in self.buckets]
 
-    def told(self, now: float) -> dict[str, str]:
+    def current(self, now: float) -> dict[str, str]:
         """Return `RateLimit-Policy`, and `RateLimit` of the policy nearest to its limit: `r` tokens, the next in `t` s.
 
         An estimate of this worker, without a store call. Empty where no policy matches. Source:
         draft-ietf-httpapi-ratelimit-headers-11, structured fields (RFC 9651).
         """
-        if now < self.told_until:
+        if now < self.valid_until:
             return self.headers
         least, left = self._nearest(now)
         if least is None:
             return self.headers
-        told = _told(self.policy_header, least.policy, left, _more_in(least.policy, left))
-        self.headers, self.raw = told.headers, told.raw
-        self.told_until = now + TELL_S if left > PRECISE_BELOW else now
+        found = _headers_of(self.policy_header, least.policy, left, _more_in(least.policy, left))
+        self.headers, self.raw = found.headers, found.raw
+        self.valid_until = now + CACHED_S if left > PRECISE_BELOW else now
         return self.headers
 
-    def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> Told | None:
+    def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> RateLimitHeaders | None:
         """Return the headers of a refusal of `cost` tokens by `policy`, with `t` at most `wait_s` (`Retry-After`)."""
         if policy is None:
             least, left = self._nearest(now)
             return (
-                _told(self.policy_header, least.policy, left, min(wait_s, _more_in(least.policy, left)))
+                _headers_of(self.policy_header, least.policy, left, min(wait_s, _more_in(least.policy, left)))
                 if least
                 else None
             )
@@ -110,7 +110,7 @@ class MatchedPolicies:
             # The refusing policy matched only one voucher of a batch.
             header = ", ".join(filter(None, (header, f'"{policy.name}";{quota_of(policy)}')))
         left = min(have, cost - 1)
-        return _told(header, policy, left, min(wait_s, _more_in(policy, left)))
+        return _headers_of(header, policy, left, min(wait_s, _more_in(policy, left)))
 
     def _nearest(self, now: float) -> tuple[Bucket | None, int]:
         """Return the bucket with the smallest remaining fraction, and its remaining tokens."""
@@ -128,9 +128,9 @@ def _more_in(policy: Policy, left: int) -> int:
     return math.ceil(1 / policy.rate.per_second) if left < policy.rate.burst else 0
 
 
-def _told(policies: str, of: Policy, left: int, seconds: int) -> Told:
+def _headers_of(policies: str, of: Policy, left: int, seconds: int) -> RateLimitHeaders:
     headers = {"RateLimit-Policy": policies, "RateLimit": f'"{of.name}";r={left};t={seconds}'}
-    return Told(headers, "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode())
+    return RateLimitHeaders(headers, "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode())
 
 
 def quota_of(policy: Policy) -> str:
@@ -140,9 +140,7 @@ def quota_of(policy: Policy) -> str:
     return f"q={rate.tokens * seconds * 1_000_000 // rate.period_us};w={seconds}"
 
 
-def request_of(
-    asked: Sequence[tuple[Bucket, int]], debts: Sequence[int], rooms: Sequence[int]
-) -> tuple[list[str], list[int]]:
+def request_of(asked: Charges, debts: Sequence[int], rooms: Sequence[int]) -> tuple[list[str], list[int]]:
     """Return the keys and arguments of decide.lua: for each bucket at least `cost` tokens, and at most `room` more."""
     arguments: list[int] = []
     for (bucket, cost), debt, room in zip(asked, debts, rooms, strict=True):

@@ -26,7 +26,7 @@ BASELINES: Final = 8
 BASELINES_MIN: Final = 3
 """Minimum target in baselines. A class grows below half of its target, which must exceed its unqueued latency."""
 TARGETS: Final = 5
-"""Maximum target in multiples of the configured target, however slow the database (exception: `Gate.close`)."""
+"""Maximum target in multiples of the configured target, however slow the database (exception: `close`)."""
 DROPPED_TARGETS: Final = 10
 """Latency, in targets, that a lost request counts as: one lost request in ten is overload."""
 RATE: Final = 0.3
@@ -39,7 +39,7 @@ SLOW: Final = 0.5
 """Minimum unqueued part of the latency that is believed: smaller values are noise of the rates."""
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Concurrency limiter of one class: requests in flight, the limit, and the latencies of the current window.
 
     `mean_s`, `used` and `target_s` are of the last window; `mean_s` is None if too few requests ended. The baseline is
@@ -198,20 +198,20 @@ class Silence:
     and a burst of simultaneous requests proves nothing. A pause in the arrivals resets it.
     """
 
-    __slots__ = ("_asked_at", "_gates", "_in_flight", "_since")
+    __slots__ = ("_asked_at", "_in_flight", "_limiters", "_since")
 
-    def __init__(self, gates: Sequence[Gate]) -> None:
-        self._gates = gates
+    def __init__(self, limiters: Sequence[ConcurrencyLimiter]) -> None:
+        self._limiters = limiters
         self._in_flight = 0
         self._since = self._asked_at = 0.0
 
     def window(self, now: float, target_s: float) -> float:
-        """Return the silence in seconds; 0 if it does not count. Call it before `Gate.close` ends the window."""
-        before, self._in_flight = self._in_flight, sum([gate.in_flight for gate in self._gates])
-        if self._in_flight > before or any(gate.full for gate in self._gates):
+        """Return the silence in seconds; 0 if it does not count. Call it before `close` of its limiters."""
+        before, self._in_flight = self._in_flight, sum([limiter.in_flight for limiter in self._limiters])
+        if self._in_flight > before or any(limiter.full for limiter in self._limiters):
             self._asked_at = now
         alone = now - self._asked_at > max(target_s, ALONE_S)
-        if alone or not before or any(gate.answered() for gate in self._gates):
+        if alone or not before or any(limiter.answered() for limiter in self._limiters):
             self._since = now
         return max(0.0, self._asked_at - self._since) if self._in_flight >= SAMPLES_MIN else 0.0
 

@@ -6,7 +6,14 @@ Pure and synchronous: call `enter` and `leave` around each request, `tick` about
 from typing import Final
 
 from fundledger.ratelimit.classes import CRITICAL, RANKS, ApiClass
-from fundledger.ratelimit.shedding.concurrency import LIMIT_MIN, QUIET_WINDOWS, SLOW, Gate, Queueing, Silence
+from fundledger.ratelimit.shedding.concurrency import (
+    LIMIT_MIN,
+    QUIET_WINDOWS,
+    SLOW,
+    ConcurrencyLimiter,
+    Queueing,
+    Silence,
+)
 from fundledger.ratelimit.shedding.level import LOWER_S, ShedLevel
 from fundledger.ratelimit.stats import Shed
 
@@ -28,7 +35,7 @@ IDLE: Final = 8
 class Shedder:
     """Admission by load, derived from the latencies of earlier requests.
 
-    Each class has a concurrency limit (`concurrency.Gate`). If a class exceeds its target latency, the lowest active
+    Each class has a concurrency limiter. If a class exceeds its target latency, the lowest active
     rank is throttled that is not more important than the class and above its floor. Classes share the same lanes, so
     the load must be reduced where it is least important, not where the latency appears. The critical classes are
     throttled if no other class was admitted. Classes that are not throttled grow as needed.
@@ -38,10 +45,10 @@ class Shedder:
 
     __slots__ = (
         "_by_rank",
-        "_gates",
         "_helpless_s",
         "_in_flight",
         "_level",
+        "_limiters",
         "_on",
         "_queueing",
         "_rank_max",
@@ -55,16 +62,20 @@ class Shedder:
     def __init__(self, target_s: float = 0.1, concurrency_max: int = 4000, on: bool = True) -> None:
         self._target_s = target_s
         self._on = on
-        self._gates = {
-            api_class: Gate(api_class, target_s, _start(rank, concurrency_max), int(ROOM[rank] * concurrency_max))
+        self._limiters = {
+            api_class: ConcurrencyLimiter(
+                api_class, target_s, _start(rank, concurrency_max), int(ROOM[rank] * concurrency_max)
+            )
             for api_class, rank in RANKS.items()
         }
-        self._by_rank = [[g for g in self._gates.values() if g.rank == rank] for rank in range(LOWEST + 1)]
+        self._by_rank = [[g for g in self._limiters.values() if g.rank == rank] for rank in range(LOWEST + 1)]
         self._level = ShedLevel(LOWEST)
-        gates = list(self._gates.values())
-        lanes = [gate for gate in gates if gate.api_class in LANES]
-        self._queueing = [(Queueing(), lanes), (Queueing(), gates)]
-        self._silences = [(Silence(of), of) for of in [lanes, *([gate] for gate in gates if gate not in lanes)]]
+        limiters = list(self._limiters.values())
+        lanes = [limiter for limiter in limiters if limiter.api_class in LANES]
+        self._queueing = [(Queueing(), lanes), (Queueing(), limiters)]
+        self._silences = [
+            (Silence(of), of) for of in [lanes, *([limiter] for limiter in limiters if limiter not in lanes)]
+        ]
         self._rank_max = LOWEST
         self._in_flight = 0
         self._helpless_s = 0.0
@@ -97,31 +108,33 @@ class Shedder:
 
         `now` is in monotonic seconds. Without a merchant, shares are not checked.
         """
-        gate = self._gates[api_class]
-        in_flight = gate.in_flight
+        limiter = self._limiters[api_class]
+        in_flight = limiter.in_flight
         if self._on:
             reason = None
-            if gate.rank > self._rank_max and self._in_flight:
+            if limiter.rank > self._rank_max and self._in_flight:
                 reason = "worker"
-            elif budget_s is not None and (budget_s <= 0.0 or gate.recent_s > 0.5 * budget_s):
+            elif budget_s is not None and (budget_s <= 0.0 or limiter.recent_s > 0.5 * budget_s):
                 reason = "deadline"
-            elif self._in_flight >= gate.room:
+            elif self._in_flight >= limiter.room:
                 reason = "fleet"
-            elif in_flight >= gate.limit:
+            elif in_flight >= limiter.limit:
                 reason = "concurrency"
-                gate.full = True
-            elif in_flight >= gate.lent and merchant is not None and gate.shares.is_spent(merchant, gate.limit):
+                limiter.full = True
+            elif (
+                in_flight >= limiter.lent and merchant is not None and limiter.shares.is_spent(merchant, limiter.limit)
+            ):
                 reason = "concurrency"
             if reason is not None:
-                gate.shed[reason] += 1
+                limiter.shed[reason] += 1
                 return reason
         in_flight += 1
-        gate.in_flight = in_flight
-        if in_flight > gate.in_flight_max:  # noqa: PLR1730, as in `fairness`
-            gate.in_flight_max = in_flight
+        limiter.in_flight = in_flight
+        if in_flight > limiter.in_flight_max:  # noqa: PLR1730, as in `fairness`
+            limiter.in_flight_max = in_flight
         self._in_flight += 1
         if merchant is not None:
-            gate.shares.enter(merchant)
+            limiter.shares.enter(merchant)
         return None
 
     def leave(self, api_class: ApiClass, merchant: str | None, seconds: float, *, dropped: bool = False) -> None:
@@ -129,14 +142,14 @@ class Shedder:
 
         Not for rejected requests: the speed of a rejection says nothing about the load.
         """
-        gate = self._gates[api_class]
-        assert gate.in_flight > 0, "a request left that never entered"
+        limiter = self._limiters[api_class]
+        assert limiter.in_flight > 0, "a request left that never entered"
         if merchant is not None:
-            gate.shares.leave(merchant)
-        gate.in_flight -= 1
+            limiter.shares.leave(merchant)
+        limiter.in_flight -= 1
         self._in_flight -= 1
-        gate.ended += 1
-        gate.total_s += max(seconds, gate.lost_s) if dropped else seconds
+        limiter.ended += 1
+        limiter.total_s += max(seconds, limiter.lost_s) if dropped else seconds
 
     def tick(self, now: float, loop_lag_s: float) -> None:
         """End a window, about every 100 ms; a call within half of that has no effect. `loop_lag_s`: event loop lag.
@@ -155,17 +168,17 @@ class Shedder:
         idle = self._is_idle()
         if idle:
             loop_lag_s = 0.0
-        for silence, gates in self._silences:
+        for silence, limiters in self._silences:
             silent_s = silence.window(now, self._target_s)
-            for gate in gates:
-                gate.close(silent_s, elapsed_s, loop_lag_s, self._target_s)
-        over = [gate for gate in self._gates.values() if gate.is_over()]
+            for limiter in limiters:
+                limiter.close(silent_s, elapsed_s, loop_lag_s, self._target_s)
+        over = [limiter for limiter in self._limiters.values() if limiter.is_over()]
         late = loop_lag_s > self._target_s
-        slow = 0 if late else None if idle else min((gate.rank for gate in over), default=None)
-        calm = loop_lag_s < self._target_s / 2 and all(gate.is_calm() for gate in self._gates.values())
+        slow = 0 if late else None if idle else min((limiter.rank for limiter in over), default=None)
+        calm = loop_lag_s < self._target_s / 2 and all(limiter.is_calm() for limiter in self._limiters.values())
         self._learn_baselines(elapsed_s, over, calm=calm)
-        lowest = max((gate.rank for gate in self._gates.values() if gate.used), default=0)
-        throttled = self._payer(slow or 0, lowest, max((gate.mean_s or 0.0 for gate in over), default=0.0))
+        lowest = max((limiter.rank for limiter in self._limiters.values() if limiter.used), default=0)
+        throttled = self._payer(slow or 0, lowest, max((limiter.mean_s or 0.0 for limiter in over), default=0.0))
         self._move_limits(throttled, calm=calm)
         helpless = slow == 0 and throttled in (0, LOWEST + 1) and (late or self._is_too_much())
         self._helpless_s = self._helpless_s + elapsed_s if helpless else 0.0
@@ -189,9 +202,11 @@ class Shedder:
 
     def counted(self) -> Shed:
         return Shed(
-            shed={f"{c} {reason}": n for c, gate in self._gates.items() for reason, n in gate.shed.items() if n},
-            in_flight={str(c): gate.in_flight for c, gate in self._gates.items()},
-            limit={str(c): gate.limit for c, gate in self._gates.items()},
+            shed={
+                f"{c} {reason}": n for c, limiter in self._limiters.items() for reason, n in limiter.shed.items() if n
+            },
+            in_flight={str(c): limiter.in_flight for c, limiter in self._limiters.items()},
+            limit={str(c): limiter.limit for c, limiter in self._limiters.items()},
             level=self._level.level,
             level_changes=self._level.changes,
         )
@@ -201,17 +216,17 @@ class Shedder:
 
         Rejected requests use time of the event loop, but are not in flight.
         """
-        before, gates = self._turned_away, self._gates.values()
-        self._turned_away = self._shut_out + sum([n for gate in gates for n in gate.shed.values()])
-        return self._turned_away == before and sum([gate.in_flight_max for gate in gates]) <= IDLE
+        before, limiters = self._turned_away, self._limiters.values()
+        self._turned_away = self._shut_out + sum([n for limiter in limiters for n in limiter.shed.values()])
+        return self._turned_away == before and sum([limiter.in_flight_max for limiter in limiters]) <= IDLE
 
-    def _learn_baselines(self, elapsed_s: float, over: list[Gate], *, calm: bool) -> None:
+    def _learn_baselines(self, elapsed_s: float, over: list[ConcurrencyLimiter], *, calm: bool) -> None:
         """Raise baselines where queueing is excluded, by the lanes' classes and by all classes: both must agree.
 
         Requests in the lanes may wait behind other classes, and other classes may not use the lanes.
         """
-        for queueing, gates in self._queueing:
-            queueing.window(sum(g.window_ended for g in gates), sum(g.window_s for g in gates), elapsed_s)
+        for queueing, limiters in self._queueing:
+            queueing.window(sum(g.window_ended for g in limiters), sum(g.window_s for g in limiters), elapsed_s)
             if calm:
                 queueing.calm()
             elif over:
@@ -220,18 +235,18 @@ class Shedder:
         if over and len(parts) == len(self._queueing):
             for queueing, _ in self._queueing:
                 queueing.restart()
-            for gate in self._gates.values() if min(parts) >= SLOW else ():
-                gate.learn(min(parts))
+            for limiter in self._limiters.values() if min(parts) >= SLOW else ():
+                limiter.learn(min(parts))
         # Lanes are known to be fast: a class of the lanes without answers is stalled.
         alone = [g for g in over if g.quiet >= QUIET_WINDOWS and (g.window_ended or g.api_class not in LANES)]
-        if all(gate in alone or gate.is_calm() for gate in self._gates.values()):
-            for gate in alone:
-                gate.learn(1.0)
+        if all(limiter in alone or limiter.is_calm() for limiter in self._limiters.values()):
+            for limiter in alone:
+                limiter.learn(1.0)
 
     def _payer(self, slow: int, lowest: int, latency_s: float) -> int:
         """Return the rank to throttle: the lowest active rank above its floor; LOWEST + 1 if there is none."""
         for rank in range(lowest, max(slow, 1) - 1, -1):
-            if any(gate.used and gate.limit > LIMIT_MIN for gate in self._by_rank[rank]):
+            if any(limiter.used and limiter.limit > LIMIT_MIN for limiter in self._by_rank[rank]):
                 return rank
         helpless = self._helpless_s > max(HELPLESS_S, HELPLESS_LATENCIES * latency_s)
         return 0 if slow == 0 and (lowest == 0 or helpless) else LOWEST + 1
@@ -239,17 +254,17 @@ class Shedder:
     def _move_limits(self, throttled: int, *, calm: bool) -> None:
         """Grow calm classes under pressure and classes above the throttled rank; settle the others."""
         room = True
-        for gates in self._by_rank[: self._rank_max + 1]:
-            room = room and all(gate.is_calm() for gate in gates)
-            for gate in gates:
-                pressed = 2 * gate.used >= gate.limit
-                if (room and (calm or gate.mean_s is not None)) or (pressed and gate.rank < throttled <= LOWEST):
-                    if pressed or gate.limit < gate.start:
-                        gate.grow()
-                elif gate.rank >= throttled and not gate.is_over():
-                    gate.settle()
+        for limiters in self._by_rank[: self._rank_max + 1]:
+            room = room and all(limiter.is_calm() for limiter in limiters)
+            for limiter in limiters:
+                pressed = 2 * limiter.used >= limiter.limit
+                if (room and (calm or limiter.mean_s is not None)) or (pressed and limiter.rank < throttled <= LOWEST):
+                    if pressed or limiter.limit < limiter.start:
+                        limiter.grow()
+                elif limiter.rank >= throttled and not limiter.is_over():
+                    limiter.settle()
 
-    def _make_room(self, slow: int, throttled: int, over: list[Gate]) -> None:
+    def _make_room(self, slow: int, throttled: int, over: list[ConcurrencyLimiter]) -> None:
         """Lower limits by the requests in flight beyond the target (Little's law), the lowest rank first.
 
         The minimum is a tenth of the lowest throttled rank, the maximum half of the requests in flight. A worker far
@@ -257,30 +272,30 @@ class Shedder:
         """
         excess = min(sum(g.excess() for g in over), sum(g.in_flight for g in over) / 2)
         for rank in range(min(throttled, LOWEST), min(throttled, max(slow, 1)) - 1, -1):
-            gates = [gate for gate in self._by_rank[rank] if gate.used]
-            used = sum(gate.used for gate in gates)
-            excess -= sum([gate.cut(max(0.0, excess) * gate.used / used) for gate in gates])
+            limiters = [limiter for limiter in self._by_rank[rank] if limiter.used]
+            used = sum(limiter.used for limiter in limiters)
+            excess -= sum([limiter.cut(max(0.0, excess) * limiter.used / used) for limiter in limiters])
             if excess <= 0:
                 return
 
     def _is_too_much(self) -> bool:
         """Whether more requests are in flight in the lanes than end within the target; else only old ones are late."""
-        lanes = [gate for gate in self._gates.values() if gate.api_class in LANES]
+        lanes = [limiter for limiter in self._limiters.values() if limiter.api_class in LANES]
         return sum(g.in_flight for g in lanes) > sum(g.rate * g.target_s for g in lanes)
 
     def _is_at_floor(self, rank: int) -> bool:
-        return rank > 0 and all(gate.limit <= LIMIT_MIN for gate in self._by_rank[rank] if gate.used)
+        return rank > 0 and all(limiter.limit <= LIMIT_MIN for limiter in self._by_rank[rank] if limiter.used)
 
     def _move_level(self, now: float, *, stuck: bool, calm: bool) -> None:
         shut_before = self._rank_max
         moved = self._level.tick(now, stuck=stuck, calm=calm)
         self._rank_max = LOWEST - self._level.level
         if moved > 0:
-            for gate in self._by_rank[shut_before]:
-                gate.shut()
+            for limiter in self._by_rank[shut_before]:
+                limiter.shut()
         elif moved < 0:
-            for gate in self._by_rank[self._rank_max]:
-                gate.reopen()
+            for limiter in self._by_rank[self._rank_max]:
+                limiter.reopen()
 
 
 def _start(rank: int, concurrency_max: int) -> int:

@@ -32,7 +32,7 @@ ASKER_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Told(Protocol):
+class WorkerSnapshot(Protocol):
     """Snapshot of a worker, a struct. `worker` is unique to one process; `add` does not change its argument."""
 
     worker: str
@@ -42,7 +42,7 @@ class Told(Protocol):
     def forget_gauges(self) -> None: ...
 
 
-T = TypeVar("T", bound=Told)
+T = TypeVar("T", bound=WorkerSnapshot)
 
 
 class Source(NamedTuple, Generic[T]):
@@ -101,7 +101,7 @@ class Totals(Generic[T]):
         """Return the number of a worker's current life. A snapshot of an earlier life is ignored."""
         return self._workers[ordinal].life
 
-    def told(self, ordinal: int, life: int, snapshot: T | None) -> None:
+    def update(self, ordinal: int, life: int, snapshot: T | None) -> None:
         """Record the answer of a worker, None if it did not answer."""
         worker = self._workers[ordinal]
         if life != worker.life:
@@ -237,7 +237,7 @@ class Scraper(Generic[T]):
             _log.warning(
                 "incomplete snapshot from worker: %s", error, extra={"event": "snapshot_incomplete", "worker": ordinal}
             )
-        self._totals.told(ordinal, life, snapshot)
+        self._totals.update(ordinal, life, snapshot)
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

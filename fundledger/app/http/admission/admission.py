@@ -1,15 +1,13 @@
 """Admission state of one HTTP request: its caller, its API class, its charges."""
 
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.quota.bucket import Bucket
-from fundledger.ratelimit.quota.matched import MatchedPolicies, Told
+from fundledger.ratelimit.quota.bucket import Charges
+from fundledger.ratelimit.quota.matched import MatchedPolicies, RateLimitHeaders
 
 REFUSED_UNSEEN: Final = frozenset({400, 404, 405, 413, 415, 417})
 """Statuses of requests that may be rejected before they are charged."""
-Charges = Sequence[tuple[Bucket, int]]
 UNLIMITED: Final = MatchedPolicies([], ApiClass.PAYMENT, {})
 """Matched policies of a request before the policies are looked up."""
 TRUSTED: Final = MatchedPolicies([], ApiClass.CONFIRM, {})
@@ -31,19 +29,19 @@ class Admission:
     `budget_s`: how long from then the caller waits, None if it did not say.
 
     `merchant`: owner of the account that the request moves most from, None if not known. A refund returns `charged`
-    tokens to each bucket of `chain`, and the `charges` of a batch, of several accounts, or made before a look-up.
-    `due`: charges that `ask` still has to make instead of those of `chain`. `inside`: the request is in flight. `shed`:
-    it was rejected because of capacity. `seen`: its caller is counted among the hot keys.
+    tokens to each bucket of `matched`, and the `charges` of a batch, of several accounts, or made before a look-up.
+    `due`: charges that `ask` still has to make instead of those of `matched`. `inside`: the request is in flight.
+    `shed`: it was rejected because of capacity. `seen`: its caller is counted among the hot keys.
     """
 
     __slots__ = (
         "api_class",
         "budget_s",
-        "chain",
         "charged",
         "charges",
         "due",
         "inside",
+        "matched",
         "merchant",
         "module",
         "refused",
@@ -58,11 +56,11 @@ class Admission:
         self.budget_s = budget_s
         self.api_class = api_class
         self.merchant: str | None = None
-        self.chain = UNLIMITED
+        self.matched = UNLIMITED
         self.charged = 0
         self.charges: Charges = ()
         self.due: Charges | None = None
         self.inside = False
         self.seen = False
         self.shed = False
-        self.refused: Told | None = None
+        self.refused: RateLimitHeaders | None = None

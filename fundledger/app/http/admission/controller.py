@@ -14,21 +14,21 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from fundledger.app.http.admission.admission import REFUSED_UNSEEN, TRUSTED, UNLIMITED, Admission, Charges, Owned
+from fundledger.app.http.admission.admission import REFUSED_UNSEEN, TRUSTED, UNLIMITED, Admission, Owned
 from fundledger.app.http.admission.hot_keys import HotKeys
-from fundledger.app.http.bodies.batch_decoding import Turn
+from fundledger.app.http.bodies.batch_decoding import LoopTurn
 from fundledger.app.http.problems import IANA, PROBLEM_TYPE, QuotaExceeded, ReducedCapacity
-from fundledger.app.http.wire.reply import Reply, Undone, encode
+from fundledger.app.http.wire.reply import NothingDone, Reply, encode
 from fundledger.ratelimit.classes import ApiClass
-from fundledger.ratelimit.quota.bucket import Bucket
+from fundledger.ratelimit.quota.bucket import Bucket, Charges
 from fundledger.ratelimit.quota.limiter import Limiter
-from fundledger.ratelimit.quota.matched import Denied, MatchedPolicies, Pending, Told
+from fundledger.ratelimit.quota.matched import Denied, MatchedPolicies, Pending, RateLimitHeaders
 from fundledger.ratelimit.shedding.shedder import Shedder
 
 JITTER: Final = 0.2
 
 
-class Gate:
+class AdmissionController:
     """The admission controller of one worker. Without a limiter there are no quotas. Every admitted request must
     `leave`.
 
@@ -44,17 +44,17 @@ class Gate:
         self.hot_keys = hot_keys
         self.trusted = trusted
 
-    def recognise(self, passage: Admission, method: str = "POST") -> bool:
+    def recognise(self, admission: Admission, method: str = "POST") -> bool:
         """Return whether the request comes from the trusted module, and mark it if so. A read keeps its class."""
-        if passage.module != self.trusted:
+        if admission.module != self.trusted:
             return False
-        passage.chain = TRUSTED
+        admission.matched = TRUSTED
         if method == "POST":
-            passage.api_class = ApiClass.CONFIRM
+            admission.api_class = ApiClass.CONFIRM
         return True
 
     def enter(
-        self, passage: Admission, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
+        self, admission: Admission, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
     ) -> Reply | Pending | None:
         """Admit or reject a request. None: admitted. Reply: rejected, with this answer. Pending: await `ask`.
 
@@ -65,49 +65,49 @@ class Gate:
         if accounts:
             account = accounts[0]
             account_id = account.id
-            merchant = passage.merchant = account.owner
-        if account_id is not None and merchant is not None and len(accounts) == cost == 1 and not passage.seen:
-            self.hot_keys.payment(merchant, account_id, passage.module)
+            merchant = admission.merchant = account.owner
+        if account_id is not None and merchant is not None and len(accounts) == cost == 1 and not admission.seen:
+            self.hot_keys.payment(merchant, account_id, admission.module)
         else:
             seen = self.hot_keys.seen
             for account in accounts:
                 seen("merchant", account.owner, cost)
                 seen("account", account.id, cost)
-            if not passage.seen:
-                seen("caller", passage.module, cost)
+            if not admission.seen:
+                seen("caller", admission.module, cost)
         limiter = self.limiter
-        if limiter is not None and passage.chain is not TRUSTED:
-            chain = limiter.chain(passage.module, passage.api_class, merchant, account_id)
-            passage.chain = chain
-            if passage.charges or also is not None or len(accounts) > 1:
-                return self._enter_charging(limiter, passage, accounts, cost, also)
-            verdict = limiter.admit(chain, cost, passage.started)
+        if limiter is not None and admission.matched is not TRUSTED:
+            matched = limiter.match(admission.module, admission.api_class, merchant, account_id)
+            admission.matched = matched
+            if admission.charges or also is not None or len(accounts) > 1:
+                return self._enter_charging(limiter, admission, accounts, cost, also)
+            verdict = limiter.admit(matched, cost, admission.started)
             if verdict is not None:
-                return verdict if isinstance(verdict, Pending) else self._denied(passage, verdict, cost)
-            passage.charged = cost
-        return self.enter_uncharged(passage, passage.started)
+                return verdict if isinstance(verdict, Pending) else self._denied(admission, verdict, cost)
+            admission.charged = cost
+        return self.enter_uncharged(admission, admission.started)
 
     def _enter_charging(
-        self, limiter: Limiter, passage: Admission, accounts: Sequence[Owned], cost: int, also: ApiClass | None
+        self, limiter: Limiter, admission: Admission, accounts: Sequence[Owned], cost: int, also: ApiClass | None
     ) -> Reply | Pending | None:
-        costs = dict.fromkeys(self._buckets_of(limiter, passage, passage.api_class, accounts), cost)
+        costs = dict.fromkeys(self._buckets_of(limiter, admission, admission.api_class, accounts), cost)
         if also is not None:
-            costs |= dict.fromkeys(self._buckets_of(limiter, passage, also, accounts), cost)
-        passage.due = self._still_due(limiter, passage, costs)
-        verdict = limiter.admit_charges(passage.chain, passage.due, passage.started)
+            costs |= dict.fromkeys(self._buckets_of(limiter, admission, also, accounts), cost)
+        admission.due = self._still_due(limiter, admission, costs)
+        verdict = limiter.admit_charges(admission.matched, admission.due, admission.started)
         if isinstance(verdict, Pending):
             return verdict
         if verdict is not None:
-            self.refund(passage)
-            return self._denied(passage, verdict, cost)
-        passage.charges = (*passage.charges, *passage.due)
-        return self.enter_uncharged(passage, passage.started)
+            self.refund(admission)
+            return self._denied(admission, verdict, cost)
+        admission.charges = (*admission.charges, *admission.due)
+        return self.enter_uncharged(admission, admission.started)
 
     @staticmethod
-    def _still_due(limiter: Limiter, passage: Admission, costs: dict[Bucket, int]) -> Charges:
+    def _still_due(limiter: Limiter, admission: Admission, costs: dict[Bucket, int]) -> Charges:
         """Return the charges beyond those made for the caller before, and refund those that are not due."""
         undue = []
-        for bucket, charged in passage.charges:
+        for bucket, charged in admission.charges:
             due = min(charged, costs.get(bucket, 0))
             if due < charged:
                 undue.append((bucket, charged - due))
@@ -116,170 +116,176 @@ class Gate:
         if undue:
             limiter.give_back_charges(undue)
             back = dict(undue)
-            passage.charges = [(bucket, n - back.get(bucket, 0)) for bucket, n in passage.charges]
+            admission.charges = [(bucket, n - back.get(bucket, 0)) for bucket, n in admission.charges]
         return [(bucket, n) for bucket, n in costs.items() if n]
 
-    async def charge_caller(self, passage: Admission, cost: int = 1) -> Reply | None:
+    async def charge_caller(self, admission: Admission, cost: int = 1) -> Reply | None:
         """Charge the caller of a request before the database is read for it. None: the read is admitted.
 
         `enter`, `let` or `ask_many` must follow, also if the read found nothing: it admits the request, counts the
         decision and charges the accounts. Cancelling: see `ask`.
         """
-        passage.seen = True
-        self.hot_keys.seen("caller", passage.module, cost)
+        admission.seen = True
+        self.hot_keys.seen("caller", admission.module, cost)
         limiter = self.limiter
-        if limiter is None or passage.chain is TRUSTED:
+        if limiter is None or admission.matched is TRUSTED:
             return None
-        chain = passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
-        charges = chain.charges(cost)
+        matched = admission.matched = limiter.match(admission.module, admission.api_class, None, None)
+        charges = matched.charges(cost)
         verdict = await limiter.ask(
-            MatchedPolicies(chain.buckets, chain.api_class, None), cost, time.monotonic(), charges
+            MatchedPolicies(matched.buckets, matched.api_class, None), cost, time.monotonic(), charges
         )
         if verdict is not None:
-            return self._denied(passage, verdict, cost)
-        passage.charges = charges
+            return self._denied(admission, verdict, cost)
+        admission.charges = charges
         return None
 
-    async def ask(self, passage: Admission, cost: int = 1) -> Reply | None:
+    async def ask(self, admission: Admission, cost: int = 1) -> Reply | None:
         """Admit or reject a request for which `enter` returned Pending. None: admitted.
 
         Waits at most for the deadline of the store. Cancelling admits nothing, and may leave the request charged.
         """
         if self.limiter is not None:
-            due = passage.due
-            verdict = await self.limiter.ask(passage.chain, cost, passage.started, due)
+            due = admission.due
+            verdict = await self.limiter.ask(admission.matched, cost, admission.started, due)
             if verdict is not None:
-                self.refund(passage)
+                self.refund(admission)
                 charged = [n for bucket, n in due or () if bucket.policy is verdict.policy]
-                return self._denied(passage, verdict, max(charged, default=cost))
+                return self._denied(admission, verdict, max(charged, default=cost))
             if due is None:
-                passage.charged = cost
+                admission.charged = cost
             else:
-                passage.charges = (*passage.charges, *due)
-        return self.enter_uncharged(passage, time.monotonic())
+                admission.charges = (*admission.charges, *due)
+        return self.enter_uncharged(admission, time.monotonic())
 
-    async def let(
-        self, passage: Admission, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
+    async def admit(
+        self, admission: Admission, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
     ) -> Reply | None:
         """Call `enter`, and `ask` if it returns Pending. None: admitted. Cancelling: see `ask`."""
-        answer = self.enter(passage, accounts, cost, also)
-        return await self.ask(passage, cost) if isinstance(answer, Pending) else answer
+        answer = self.enter(admission, accounts, cost, also)
+        return await self.ask(admission, cost) if isinstance(answer, Pending) else answer
 
-    def enter_uncharged(self, passage: Admission, now: float) -> Reply | None:
+    def enter_uncharged(self, admission: Admission, now: float) -> Reply | None:
         """Admit a request if the worker has capacity and the caller has time. None: admitted.
 
         A rejected request is refunded. `now` in monotonic seconds.
         """
-        budget_s = passage.budget_s
+        budget_s = admission.budget_s
         if budget_s is not None:
-            budget_s -= now - passage.started
-        reason = self.shedder.enter(passage.api_class, passage.merchant, now, budget_s)
+            budget_s -= now - admission.started
+        reason = self.shedder.enter(admission.api_class, admission.merchant, now, budget_s)
         if reason is not None:
-            self.refund(passage)
-            passage.shed = True
-            return self._shed(passage, reason)
-        passage.inside = True
+            self.refund(admission)
+            admission.shed = True
+            return self._shed(admission, reason)
+        admission.inside = True
         return None
 
-    def at_the_door(self, passage: Admission) -> Reply | None:
+    def early_rejection(self, admission: Admission) -> Reply | None:
         """Reject a request early, before its body or the database is read. None: the request may proceed.
 
         Rejects a class that the load-shed level excludes, and a caller that is known to have used up a quota. Makes no
         call to the store and charges nothing.
         """
-        if self.shedder.is_shut(passage.api_class):
-            passage.shed = True
-            return self._shed(passage, "worker")
+        if self.shedder.is_shut(admission.api_class):
+            admission.shed = True
+            return self._shed(admission, "worker")
         limiter = self.limiter
-        if limiter is None or passage.chain is TRUSTED or limiter.store.breaker.open:
+        if limiter is None or admission.matched is TRUSTED or limiter.store.breaker.open:
             return None
         now = time.monotonic()
-        chain = limiter.chain(passage.module, passage.api_class, None, None)
-        for bucket in chain.buckets:
+        matched = limiter.match(admission.module, admission.api_class, None, None)
+        for bucket in matched.buckets:
             if bucket.denies(1, now) and not bucket.shadowed and not bucket.has(1, now):
-                passage.chain = chain
-                self.hot_keys.seen("caller", passage.module)
-                counted = f"{bucket.policy.name} {chain.api_class} deny denycache"
+                admission.matched = matched
+                self.hot_keys.seen("caller", admission.module)
+                counted = f"{bucket.policy.name} {matched.api_class} deny denycache"
                 limiter.counts.decisions[counted] = limiter.counts.decisions.get(counted, 0) + 1
-                return self._denied(passage, Denied(bucket.policy, "denycache", bucket.retry_at - now), 1)
+                return self._denied(admission, Denied(bucket.policy, "denycache", bucket.retry_at - now), 1)
         return None
 
-    def charge_refused(self, passage: Admission, reply: Reply) -> Reply | Pending:
+    def charge_refused(self, admission: Admission, reply: Reply) -> Reply | Pending:
         """Charge the caller one token for a request that ended uncharged, because it is malformed or finds nothing.
 
         Return its answer: `reply`, or a 429 once the quota is used up. Pending: `charge_later` has to call the store,
         and the answer need not wait for that. Never waits.
         """
         limiter = self.limiter
-        if limiter is None or not passage.module or passage.charged or passage.charges or passage.chain is TRUSTED:
+        if (
+            limiter is None
+            or not admission.module
+            or admission.charged
+            or admission.charges
+            or admission.matched is TRUSTED
+        ):
             return reply
-        if passage.refused is not None or reply.status not in REFUSED_UNSEEN:
+        if admission.refused is not None or reply.status not in REFUSED_UNSEEN:
             return reply
-        self.hot_keys.seen("caller", passage.module)
-        passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
-        verdict = limiter.admit(passage.chain, 1, time.monotonic())
+        self.hot_keys.seen("caller", admission.module)
+        admission.matched = limiter.match(admission.module, admission.api_class, None, None)
+        verdict = limiter.admit(admission.matched, 1, time.monotonic())
         if isinstance(verdict, Denied):
-            return self._denied(passage, verdict, 1)
+            return self._denied(admission, verdict, 1)
         return reply if verdict is None else verdict
 
-    async def charge_later(self, passage: Admission) -> None:
+    async def charge_later(self, admission: Admission) -> None:
         """Charge one token, even if none is left. Cancelling may leave it charged."""
         if self.limiter is not None:
-            await self.limiter.ask(passage.chain, 1, time.monotonic())
+            await self.limiter.ask(admission.matched, 1, time.monotonic())
 
-    def told(self, passage: Admission, now: float) -> MatchedPolicies | Told:
+    def rate_limit_headers(self, admission: Admission, now: float) -> MatchedPolicies | RateLimitHeaders:
         """Return the rate-limit status of the caller, for the headers of its answer."""
-        if passage.refused is not None:
-            return passage.refused
-        chain = passage.chain
-        if chain is UNLIMITED and self.limiter is not None and passage.module:
-            chain = self.limiter.chain(passage.module, passage.api_class, None, None)
-        if now >= chain.told_until:
-            chain.told(now)
-        return chain
+        if admission.refused is not None:
+            return admission.refused
+        matched = admission.matched
+        if matched is UNLIMITED and self.limiter is not None and admission.module:
+            matched = self.limiter.match(admission.module, admission.api_class, None, None)
+        if now >= matched.valid_until:
+            matched.current(now)
+        return matched
 
-    def refund(self, passage: Admission) -> None:
+    def refund(self, admission: Admission) -> None:
         """Return the charges of a request: it is a replay, answered from its record, or nothing was done for it."""
         if self.limiter is None:
             return
-        if passage.charges:
-            self.limiter.give_back_charges(passage.charges)
-        if passage.charged:
-            self.limiter.give_back(passage.chain, passage.charged)
-        passage.charges, passage.charged = (), 0
+        if admission.charges:
+            self.limiter.give_back_charges(admission.charges)
+        if admission.charged:
+            self.limiter.give_back(admission.matched, admission.charged)
+        admission.charges, admission.charged = (), 0
 
-    def leave(self, passage: Admission, now: float, reply: Reply | None = None) -> None:
+    def leave(self, admission: Admission, now: float, reply: Reply | None = None) -> None:
         """End a request: it has been answered, or its caller is gone. One that a fault left undone is refunded."""
         dropped = reply is not None and reply.status >= 500
-        if dropped and type(reply) is Undone:
-            self.refund(passage)
-        if passage.inside:
-            passage.inside = False
-            self.shedder.leave(passage.api_class, passage.merchant, now - passage.started, dropped=dropped)
+        if dropped and type(reply) is NothingDone:
+            self.refund(admission)
+        if admission.inside:
+            admission.inside = False
+            self.shedder.leave(admission.api_class, admission.merchant, now - admission.started, dropped=dropped)
 
     async def ask_many(
-        self, passage: Admission, items: Iterable[tuple[ApiClass, Sequence[Owned]]], count: int
+        self, admission: Admission, items: Iterable[tuple[ApiClass, Sequence[Owned]]], count: int
     ) -> Reply | None:
         """Admit a batch of `count` items as a whole. None: all are admitted, else none.
 
         Each item costs one token of each bucket that it would be charged to alone, and one of each bucket of the class
         batch. `items` is not read for the trusted module, to which no policies apply. Cancelling: see `ask`.
         """
-        if passage.chain is TRUSTED:
-            self.hot_keys.seen("caller", passage.module, count)
-            return self.enter_uncharged(passage, time.monotonic())
-        if not passage.seen:
-            self.hot_keys.seen("caller", passage.module, count)
+        if admission.matched is TRUSTED:
+            self.hot_keys.seen("caller", admission.module, count)
+            return self.enter_uncharged(admission, time.monotonic())
+        if not admission.seen:
+            self.hot_keys.seen("caller", admission.module, count)
         limiter = self.limiter
         costs: dict[Bucket, int] = {}
         hot: dict[tuple[str, str], int] = {}
-        turn = Turn()
+        turn = LoopTurn()
         for api_class, accounts in items:
             for account in accounts:
                 for key in (("merchant", account.owner), ("account", account.id)):
                     hot[key] = hot.get(key, 0) + 1
             if limiter is not None:
-                for bucket in self._buckets_of(limiter, passage, api_class, accounts):
+                for bucket in self._buckets_of(limiter, admission, api_class, accounts):
                     costs[bucket] = costs.get(bucket, 0) + 1
             if turn.is_over():
                 await turn.next()
@@ -288,30 +294,30 @@ class Gate:
             if turn.is_over():
                 await turn.next()
         if limiter is None:
-            return self.enter_uncharged(passage, time.monotonic())
-        passage.chain = limiter.chain(passage.module, passage.api_class, None, None)
-        for bucket in passage.chain.buckets:
+            return self.enter_uncharged(admission, time.monotonic())
+        admission.matched = limiter.match(admission.module, admission.api_class, None, None)
+        for bucket in admission.matched.buckets:
             costs[bucket] = count
-        passage.due = self._still_due(limiter, passage, costs)
-        return await self.ask(passage, count)
+        admission.due = self._still_due(limiter, admission, costs)
+        return await self.ask(admission, count)
 
     @staticmethod
     def _buckets_of(
-        limiter: Limiter, passage: Admission, api_class: ApiClass, accounts: Sequence[Owned]
+        limiter: Limiter, admission: Admission, api_class: ApiClass, accounts: Sequence[Owned]
     ) -> Iterable[Bucket]:
         """Return the buckets that one item is charged to, each once."""
         if len(accounts) == 1:
-            return limiter.chain(passage.module, api_class, accounts[0].owner, accounts[0].id).buckets
-        buckets = dict.fromkeys(limiter.chain(passage.module, api_class, None, None).buckets)
+            return limiter.match(admission.module, api_class, accounts[0].owner, accounts[0].id).buckets
+        buckets = dict.fromkeys(limiter.match(admission.module, api_class, None, None).buckets)
         for account in accounts:
-            buckets |= dict.fromkeys(limiter.chain(passage.module, api_class, account.owner, account.id).buckets)
+            buckets |= dict.fromkeys(limiter.match(admission.module, api_class, account.owner, account.id).buckets)
         return buckets
 
-    def refund_one(self, passage: Admission, api_class: ApiClass, accounts: Sequence[Owned]) -> None:
+    def refund_one(self, admission: Admission, api_class: ApiClass, accounts: Sequence[Owned]) -> None:
         """Refund one item of a batch that is a replay, both as an item and as part of the batch."""
-        if self.limiter is not None and passage.chain is not TRUSTED:
-            alone = self._buckets_of(self.limiter, passage, api_class, accounts)
-            buckets = dict.fromkeys((*passage.chain.buckets, *alone))
+        if self.limiter is not None and admission.matched is not TRUSTED:
+            alone = self._buckets_of(self.limiter, admission, api_class, accounts)
+            buckets = dict.fromkeys((*admission.matched.buckets, *alone))
             self.limiter.give_back_charges([(bucket, 1) for bucket in buckets])
 
     def too_many_wait(self) -> Reply:
@@ -332,7 +338,7 @@ class Gate:
         headers = {"Retry-After": str(whole_s), "X-Limit-Decision": f"{limit};worker;{version}"}
         return _exceeded(limit, detail, whole_s, headers)
 
-    def _denied(self, passage: Admission, denied: Denied, cost: int) -> Reply:
+    def _denied(self, admission: Admission, denied: Denied, cost: int) -> Reply:
         version = self.limiter.policies.version if self.limiter is not None else ""
         wait_s = max(1, math.ceil(denied.retry_s * (1 + random.random() * JITTER)))  # noqa: S311 - spreads retries
         policy = denied.policy
@@ -341,9 +347,9 @@ class Gate:
             "X-Limit-Decision": f"{policy.name};{denied.source};{version}",
         }
         left = cost if denied.source != "fallback" else 1
-        passage.refused = passage.chain.refused(time.monotonic(), wait_s, policy, left)
+        admission.refused = admission.matched.refused(time.monotonic(), wait_s, policy, left)
         if denied.closed:
-            passage.shed = True
+            admission.shed = True
             detail = "the rate-limit store is unavailable, and requests of this class are rejected until it is back"
             return _reduced(detail, wait_s, headers)
         if cost > policy.rate.burst:
@@ -353,10 +359,10 @@ class Gate:
             detail = f"the quota of the policy {policy.name} is used up; nothing was done, send the same request later"
         return _exceeded(policy.name, detail, wait_s, headers)
 
-    def _shed(self, passage: Admission, reason: str) -> Reply:
-        wait_s = self.shedder.retry_after_s(passage.api_class)
+    def _shed(self, admission: Admission, reason: str) -> Reply:
+        wait_s = self.shedder.retry_after_s(admission.api_class)
         wait_s = math.ceil(wait_s * (1 + random.random() * JITTER))  # noqa: S311 - as above
-        passage.refused = passage.chain.refused(time.monotonic(), wait_s, None, 0)
+        admission.refused = admission.matched.refused(time.monotonic(), wait_s, None, 0)
         version = self.limiter.policies.version if self.limiter is not None else ""
         headers = {"Retry-After": str(wait_s), "X-Limit-Decision": f"{reason};shedder;{version}"}
         detail = "the service is overloaded; nothing was done, the same request may be sent again"

@@ -56,18 +56,18 @@ async def get_limits(service: Served, call: Call) -> Reply:
     for name in ("caller", "merchant", "account"):
         if name in query and not _is_id(query[name]):
             raise malformed(f"{name} must have 1 to 128 characters of [A-Za-z0-9:_.-]", field=name)
-    limiter = service.gate.limiter
+    limiter = service.controller.limiter
     if limiter is None:
         return Reply(200, encode(Limits(mode="off", version="", policies=[])))
     caller = query.get("caller", call.module)
-    chain = limiter.chain(caller, api_class, query.get("merchant"), query.get("account"))
+    matched = limiter.match(caller, api_class, query.get("merchant"), query.get("account"))
     source: Literal["store", "fallback"] = "store"
     try:
-        known: list[Any] = await limiter.peek(chain)
+        known: list[Any] = await limiter.peek(matched)
     except StoreAway:
-        known, source = [None] * len(chain.buckets), "fallback"
+        known, source = [None] * len(matched.buckets), "fallback"
     policies = []
-    for bucket, figures in zip(chain.buckets, known, strict=True):
+    for bucket, figures in zip(matched.buckets, known, strict=True):
         policy, rate = bucket.policy, bucket.policy.rate
         left, reset_us = (bucket.left(time.monotonic()), bucket.reset_us) if figures is None else figures
         policies.append(

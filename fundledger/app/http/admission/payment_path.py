@@ -1,6 +1,6 @@
 """Path of a payment through an HTTP worker: decode, admit, queue, answer. Each service subclasses `PaymentPath`.
 
-A batch has another admission (`Gate.ask_many`). Both services collect its outcomes and build its reply here.
+A batch is admitted by `AdmissionController.ask_many`. Both services collect its outcomes and build its reply here.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from fundledger.app.http.admission.admission import Admission, Owned
-from fundledger.app.http.bodies.batch_decoding import Turn
+from fundledger.app.http.bodies.batch_decoding import LoopTurn
 from fundledger.app.http.problems import failed, faulted
 from fundledger.app.http.routing import Call, S
 from fundledger.app.http.wire.reply import Reply, encode
@@ -31,7 +31,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
     """
 
     service: S
-    passage: Admission
+    admission: Admission
     answer: Callable[[Reply], None]
     decode: Callable[[bytes], Content]
     to_reply: Callable[[S, Admission, Out], Reply]
@@ -57,18 +57,18 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
 
     def post(self, body: bytes) -> None:
         """Decode, admit and queue the payment. Never waits. Never raises: each error becomes the answer."""
-        gate, passage = self.service.gate, self.passage
+        controller, admission = self.service.controller, self.admission
         try:
             content = self.decode(body)
             accounts = self.resolve(content)
             if accounts is not None:
-                no = gate.enter(passage, accounts)
+                no = controller.enter(admission, accounts)
                 if no is None:
                     self.queue()
                     return
             else:
-                gate.recognise(passage)
-                no = gate.at_the_door(passage)
+                controller.recognise(admission)
+                no = controller.early_rejection(admission)
             if not isinstance(no, Reply) or self._may_be_replay(no):
                 self.service.spawn(self._post_later(content, no, accounts is not None))
                 return
@@ -80,7 +80,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
     def answered(self, _: int, outcome: Out) -> None:
         """Answer with an outcome. A failure to build the reply is answered, too."""
         try:
-            reply = self.to_reply(self.service, self.passage, outcome)
+            reply = self.to_reply(self.service, self.admission, outcome)
         except Exception as error:
             reply = failed(error)
         self.answer(reply)
@@ -100,24 +100,24 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
 
         `no`: the decision so far. A replay is admitted without quota.
         """
-        gate, passage = self.service.gate, self.passage
+        controller, admission = self.service.controller, self.admission
         if no is None:
-            no = await gate.charge_caller(passage)
+            no = await controller.charge_caller(admission)
             if no is None:
                 await self.look_up(content)
                 is_resolved = True
                 # An account that is still not found does not exist.
-                no = gate.enter(passage, self.resolve(content) or ())
-        reply = await gate.ask(passage) if isinstance(no, Pending) else no
+                no = controller.enter(admission, self.resolve(content) or ())
+        reply = await controller.ask(admission) if isinstance(no, Pending) else no
         if reply is None or not self._may_be_replay(reply) or not await self.is_recorded(content):
             return reply
         if not is_resolved:
             await self.look_up(content)
-        passage.refused = None
-        return gate.enter_uncharged(passage, time.monotonic())
+        admission.refused = None
+        return controller.enter_uncharged(admission, time.monotonic())
 
     def _may_be_replay(self, no: Reply) -> bool:
-        return no.status == 429 and self.service.repeats.has_room()
+        return no.status == 429 and self.service.replays.has_room()
 
     @classmethod
     async def handle(cls, service: S, call: Call, **fields: Any) -> Reply:
@@ -128,7 +128,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
             if not future.done():
                 future.set_result(reply)
 
-        cls(service, call.passage, answer, **fields).post(call.body)
+        cls(service, call.admission, answer, **fields).post(call.body)
         return await future
 
 
@@ -168,7 +168,7 @@ async def reply_to_batch(
         # Part of the batch may have committed: report no item as refused. A retry reports the true outcomes.
         return faulted(faults[0] if is_undone else OutcomeUnknown())
     results = []
-    turn = Turn()
+    turn = LoopTurn()
     for item, outcome in zip(items, outcomes, strict=True):
         if turn.is_over():
             await turn.next()

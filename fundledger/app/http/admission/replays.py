@@ -27,7 +27,7 @@ _AWAY: Final = (
 )
 
 
-class Repeats:
+class Replays:
     """Replay look-ups of one worker: at most `READS_PER_S` reads a second of `IDS_AT_ONCE` ids. Excess ids are not
     looked up.
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 _UNSET: Final = msgspec.UNSET
 
 
-class Turn:
+class LoopTurn:
     """The time slice of one long request on a worker's event loop."""
 
     __slots__ = ("_ends",)
@@ -67,7 +67,7 @@ def decoder_of_many(
         if not raws:
             raise malformed(f"Expected `array` of length >= 1 - at `{field}`", field=field)
         items = []
-        turn = Turn()
+        turn = LoopTurn()
         for i, raw in enumerate(raws):
             if len(raw) > BODY_BYTES_MAX:
                 raise malformed(f"an item must have at most {BODY_BYTES_MAX} bytes", field=f"{field}[{i}]")

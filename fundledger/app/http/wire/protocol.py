@@ -181,20 +181,20 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         headers = message.headers
         service, route = self._service, self._route
 
-        passage = Admission("", started, None, ApiClass.PAYMENT)
+        admission = Admission("", started, None, ApiClass.PAYMENT)
         request_id = ""
 
         def answer(reply: Reply) -> None:
             limits = b""
             try:
                 if reply.status in REFUSED_UNSEEN:
-                    reply = charged(service, passage, reply)
+                    reply = charged(service, admission, reply)
                 now = time.monotonic()
-                service.gate.leave(passage, now, reply)
+                service.controller.leave(admission, now, reply)
                 service.answered(
-                    route, reply.status, now - started, "POST", passage.api_class, passage.shed, request_id
+                    route, reply.status, now - started, "POST", admission.api_class, admission.shed, request_id
                 )
-                limits = service.gate.told(passage, now).raw
+                limits = service.controller.rate_limit_headers(admission, now).raw
                 if reply.status >= 400:
                     reply = stamped(reply, request_id)
             except Exception:
@@ -218,22 +218,22 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             if module is None:
                 reply = self._no_module()
             else:
-                passage.module = module
-                passage.budget_s = budget_of(headers)
+                admission.module = module
+                admission.budget_s = budget_of(headers)
                 bad = unsupported_media(headers)
                 reply = None if bad is None else bad.reply
         except Exception as error:
             reply = failed(error)
         request_id = request_id or new_request_id()
         if reply is None:
-            self._path(service, passage, answer).post(body)
+            self._path(service, admission, answer).post(body)
         else:
             answer(reply)
 
     def _no_module(self) -> Reply:
         """Return the answer to a request without a valid token: 401, or 429 if its address sends too many."""
         wait_s = self._service.peers.wait_s(peer_of(self.transport), 1)
-        return self._service.gate.too_many_of_peer(wait_s) if wait_s else unauthorized().reply
+        return self._service.controller.too_many_of_peer(wait_s) if wait_s else unauthorized().reply
 
 
 def _unread(transport: asyncio.Transport) -> bool:

@@ -35,7 +35,7 @@ class Reply:
         return b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (head, _date_line(), extra, more, len(self.body), self.body)
 
 
-class Undone(Reply):
+class NothingDone(Reply):
     """The answer to a request that a fault of the service left undone. The request is refunded."""
 
     __slots__ = ()

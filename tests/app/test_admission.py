@@ -10,7 +10,7 @@ import pytest
 
 from fundledger.app.account.moved import moved
 from fundledger.app.http.admission.admission import Admission
-from fundledger.app.http.admission.controller import Gate
+from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
 from fundledger.app.http.bodies import batch_decoding as many
 from fundledger.app.http.problems import malformed
@@ -44,17 +44,17 @@ BANK = Account(0, "bank", 0, 1, "CNY", CHART["bank"], owner="platform")
 ONE, TWO = (Account(n, f"m:{n}:available", 0, 1, "CNY", CHART["merchant_available"], owner=f"m:{n}") for n in (1, 2))
 
 
-def a_gate(policies: str | None = POLICIES) -> Gate:
+def a_controller(policies: str | None = POLICIES) -> AdmissionController:
     world = World()
     world.now = 1e9
     limiter = None if policies is None else Limiter(parse(policies), Near(world, 1), Limits())  # type: ignore[arg-type]
-    return Gate(limiter, Shedder(1.0, 10_000), HotKeys(lambda: clock.now))
+    return AdmissionController(limiter, Shedder(1.0, 10_000), HotKeys(lambda: clock.now))
 
 
 clock = SimpleNamespace(now=5000.25)
 
 
-def a_passage(api_class: ApiClass = ApiClass.BATCH) -> Admission:
+def an_admission(api_class: ApiClass = ApiClass.BATCH) -> Admission:
     return Admission("dev", time.monotonic(), None, api_class)
 
 
@@ -63,16 +63,16 @@ def moves(debited: Account, credited: Account) -> tuple[ApiClass, Sequence[Accou
 
 
 async def test_a_rejected_batch_gets_the_wait_of_the_bucket_that_rejected_it_and_not_of_its_whole_price() -> None:
-    gate = a_gate()
-    limiter = gate.limiter
+    controller = a_controller()
+    limiter = controller.limiter
     assert limiter is not None
 
     async def detail(of_one: int, of_nobody: int) -> str:
         batch = [moves(BANK, ONE)] * of_one + [moves(BANK, BANK)] * of_nobody
-        passage = a_passage()
-        reply = await gate.ask_many(passage, batch, len(batch))
+        admission = an_admission()
+        reply = await controller.ask_many(admission, batch, len(batch))
         if reply is None:
-            gate.leave(passage, time.monotonic())
+            controller.leave(admission, time.monotonic())
             return ""
         return reply.body.decode()
 
@@ -83,17 +83,17 @@ async def test_a_rejected_batch_gets_the_wait_of_the_bucket_that_rejected_it_and
 
 @pytest.mark.parametrize("policies", [POLICIES, None], ids=["limited", "without limits"])
 async def test_a_batch_is_seen_among_the_hot_keys_of_all_whose_money_it_moves(policies: str | None) -> None:
-    gate = a_gate(policies)
+    controller = a_controller(policies)
     batch = [moves(BANK, ONE)] * 3 + [moves(BANK, TWO)] * 2 + [moves(BANK, BANK)]
-    assert await gate.ask_many(a_passage(), batch, len(batch)) is None
+    assert await controller.ask_many(an_admission(), batch, len(batch)) is None
     clock.now += 1
-    seen: dict[str, Any] = {kind: gate.hot_keys.top(kind, 5) for kind in ("caller", "merchant", "account")}
+    seen: dict[str, Any] = {kind: controller.hot_keys.top(kind, 5) for kind in ("caller", "merchant", "account")}
     assert [(key, rate) for key, rate, _ in seen["caller"]] == [("dev", 6.0)]
     assert [(key, rate) for key, rate, _ in seen["merchant"]] == [("m:1", 3.0), ("m:2", 2.0)]
     assert [(key, rate) for key, rate, _ in seen["account"]] == [(ONE.id, 3.0), (TWO.id, 2.0)]
 
 
-async def lets_others_work(gate: Gate) -> int:
+async def lets_others_work(controller: AdmissionController) -> int:
     """Return how often another task ran while a batch of 40 vouchers was charged."""
     turns, done = 0, False
 
@@ -104,7 +104,7 @@ async def lets_others_work(gate: Gate) -> int:
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    await gate.ask_many(a_passage(), [moves(BANK, ONE)] * 40, 40)
+    await controller.ask_many(an_admission(), [moves(BANK, ONE)] * 40, 40)
     done = True
     await beside
     return turns
@@ -112,77 +112,79 @@ async def lets_others_work(gate: Gate) -> int:
 
 async def test_while_a_long_batch_is_charged_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "TURN_S", 0.0)
-    assert await lets_others_work(a_gate()) >= 40
+    assert await lets_others_work(a_controller()) >= 40
     monkeypatch.setattr(many, "TURN_S", 3600.0)
-    assert await lets_others_work(a_gate()) < 10
+    assert await lets_others_work(a_controller()) < 10
 
 
 async def test_only_a_caller_that_is_known_to_have_used_up_its_quota_is_rejected_early() -> None:
-    gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 2"))
-    assert gate.at_the_door(a_passage()) is None
+    controller = a_controller(POLICIES.replace("burst = 5_000", "burst = 2"))
+    assert controller.early_rejection(an_admission()) is None
     for _ in range(2):
-        assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is None
-    assert gate.at_the_door(a_passage()) is None, "nobody has been told yet"
-    denied = await gate.let(a_passage(ApiClass.QUERY), (ONE,))
+        assert await controller.admit(an_admission(ApiClass.QUERY), (ONE,)) is None
+    assert controller.early_rejection(an_admission()) is None, "nobody has been told yet"
+    denied = await controller.admit(an_admission(ApiClass.QUERY), (ONE,))
     assert denied is not None
     assert denied.status == 429
-    passage = a_passage()
-    reply = gate.at_the_door(passage)
+    admission = an_admission()
+    reply = controller.early_rejection(admission)
     assert reply is not None
     assert reply.status == 429
     assert (reply.headers or {})["X-Limit-Decision"].startswith("caller;denycache;")
-    assert gate.told(passage, time.monotonic()).headers["RateLimit"].startswith('"caller";r=0;')
-    assert gate.limiter is not None
-    assert gate.limiter.counted().decisions["caller batch deny denycache"] == 1
+    assert controller.rate_limit_headers(admission, time.monotonic()).headers["RateLimit"].startswith('"caller";r=0;')
+    assert controller.limiter is not None
+    assert controller.limiter.counted().decisions["caller batch deny denycache"] == 1
     # An early reject does not depend on a merchant's quota.
-    gate = a_gate(POLICIES.replace("burst = 50\n", "burst = 1\n"))
-    assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is None
-    assert await gate.let(a_passage(ApiClass.QUERY), (ONE,)) is not None
-    assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
+    controller = a_controller(POLICIES.replace("burst = 50\n", "burst = 1\n"))
+    assert await controller.admit(an_admission(ApiClass.QUERY), (ONE,)) is None
+    assert await controller.admit(an_admission(ApiClass.QUERY), (ONE,)) is not None
+    assert controller.early_rejection(an_admission(ApiClass.QUERY)) is None
 
 
 async def test_no_request_is_rejected_early_by_a_shadow_policy() -> None:
-    gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 1\nshadow = true"))
+    controller = a_controller(POLICIES.replace("burst = 5_000", "burst = 1\nshadow = true"))
     for _ in range(3):
-        assert await gate.let(a_passage(ApiClass.QUERY), ()) is None
-        assert gate.at_the_door(a_passage(ApiClass.QUERY)) is None
+        assert await controller.admit(an_admission(ApiClass.QUERY), ()) is None
+        assert controller.early_rejection(an_admission(ApiClass.QUERY)) is None
 
 
 BAD = malformed("there is something wrong with it").reply
 
 
 async def test_a_malformed_request_costs_its_caller_one_token_and_is_denied_when_there_is_none() -> None:
-    gate = a_gate(POLICIES.replace("burst = 5_000", "burst = 3"))
-    limiter = gate.limiter
+    controller = a_controller(POLICIES.replace("burst = 5_000", "burst = 3"))
+    limiter = controller.limiter
     assert limiter is not None
     for _ in range(3):
-        passage = a_passage()
-        assert isinstance(gate.charge_refused(passage, BAD), Pending)
-        await gate.charge_later(passage)
-    passage = a_passage()
-    assert isinstance(gate.charge_refused(passage, BAD), Pending), "nobody has been told yet"
-    await gate.charge_later(passage)
-    denied = gate.charge_refused(a_passage(), BAD)
+        admission = an_admission()
+        assert isinstance(controller.charge_refused(admission, BAD), Pending)
+        await controller.charge_later(admission)
+    admission = an_admission()
+    assert isinstance(controller.charge_refused(admission, BAD), Pending), "nobody has been told yet"
+    await controller.charge_later(admission)
+    denied = controller.charge_refused(an_admission(), BAD)
     assert isinstance(denied, Reply)
     assert denied.status == 429
-    assert await gate.let(a_passage(ApiClass.QUERY), ()) is not None, "it is the quota of all requests of the caller"
+    assert await controller.admit(an_admission(ApiClass.QUERY), ()) is not None, (
+        "it is the quota of all requests of the caller"
+    )
 
 
 @pytest.mark.parametrize("status", [201, 401, 408, 409, 422, 429, 500, 503])
 async def test_other_answers_are_charged_where_they_are_admitted(status: int) -> None:
     reply = Reply(status, b"{}")
-    assert a_gate().charge_refused(a_passage(), reply) is reply
+    assert a_controller().charge_refused(an_admission(), reply) is reply
 
 
 async def test_no_request_is_charged_twice() -> None:
-    gate = a_gate()
-    passage = a_passage()
-    assert await gate.let(passage, ()) is None
-    assert gate.charge_refused(passage, BAD) is BAD
-    assert gate.charge_refused(Admission("", 0.0, None, ApiClass.PAYMENT), BAD) is BAD
-    assert a_gate(None).charge_refused(a_passage(), BAD) is BAD
-    trusting = a_gate()
+    controller = a_controller()
+    admission = an_admission()
+    assert await controller.admit(admission, ()) is None
+    assert controller.charge_refused(admission, BAD) is BAD
+    assert controller.charge_refused(Admission("", 0.0, None, ApiClass.PAYMENT), BAD) is BAD
+    assert a_controller(None).charge_refused(an_admission(), BAD) is BAD
+    trusting = a_controller()
     trusting.trusted = "dev"
-    passage = a_passage()
-    assert trusting.recognise(passage)
-    assert trusting.charge_refused(passage, BAD) is BAD
+    admission = an_admission()
+    assert trusting.recognise(admission)
+    assert trusting.charge_refused(admission, BAD) is BAD

@@ -114,10 +114,10 @@ async def test_a_replay_without_quota_is_answered_also_if_its_merchant_is_not_ca
     merchant = await client.shop()
     assert (await client.paid(merchant, "0", 10)).status == 201
     for cost in (50, 1):
-        while await fund.gate.charge_caller(Admission("tests", 0.0, None, ApiClass.PAYMENT), cost) is None:
+        while await fund.controller.charge_caller(Admission("tests", 0.0, None, ApiClass.PAYMENT), cost) is None:
             pass
     fund.merchants._known.clear()
-    assert fund.gate.at_the_door(Admission("tests", 0.0, None, ApiClass.PAYMENT)) is not None
+    assert fund.controller.early_rejection(Admission("tests", 0.0, None, ApiClass.PAYMENT)) is not None
     assert (await client.paid(merchant, "1", 10)).status == 429
     assert (await client.paid(merchant, "0", 10)).is_replay
     fund.merchants._known.clear()
@@ -152,10 +152,10 @@ async def test_replays_in_a_batch_are_refunded(limited: tuple[FundService, FundC
         assert (await client.post("/v1/payments/batch", batch)).status == 200
     statuses = [(await client.paid(merchant, f"x{i}", 10)).status for i in range(4)]
     assert statuses == [201, 201, 201, 429]
-    assert fund.gate.limiter is not None
+    assert fund.controller.limiter is not None
     charged = charged_account(merchant)
-    chain = fund.gate.limiter.chain("tests", ApiClass.PAYMENT, charged.owner, charged.id)
-    assert [bucket.key for bucket in chain.buckets] == [
+    matched = fund.controller.limiter.match("tests", ApiClass.PAYMENT, charged.owner, charged.id)
+    assert [bucket.key for bucket in matched.buckets] == [
         f"{{{SPACE}}}:caller:tests",
         f"{{{SPACE}}}:merchant:merchant:{merchant}",
     ]
@@ -240,7 +240,7 @@ async def test_a_bug_behind_a_payment_is_an_answer_and_the_connection_goes_on(
                 assert (reply.status, reply.problem) == (500, "internal-error")
         await wire.send(request("POST", "/v1/payments", client.token, body))
         assert (await wire.reply()).status in (200, 201)
-    assert sum(limited[0].gate.shedder.counted().in_flight.values()) == 0
+    assert sum(limited[0].controller.shedder.counted().in_flight.values()) == 0
 
 
 async def test_the_quotes_that_prove_no_key_stands_twice_are_the_fewest_there_can_be(fund: FundClient) -> None:
