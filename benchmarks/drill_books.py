@@ -14,8 +14,8 @@ CREDIT_NORMAL: Final = frozenset({"merchant_available", "fee_income", "payout_tr
 
 SETTLE_ROUNDS: Final = 12
 SETTLE_S: Final = 5.0
-FOLD_ROUNDS: Final = 150
-FOLD_S: Final = 0.2
+DRAIN_ROUNDS: Final = 150
+DRAIN_S: Final = 0.2
 REBALANCE: Final = "rebalance"
 
 Lines = tuple[tuple[str, int], ...]
@@ -156,7 +156,7 @@ async def _compare_account(
     journal: dict[str, list[tuple[str, int]]],
 ) -> None:
     normal = 1 if books.accounts[account] in CREDIT_NORMAL else -1
-    balance = await _folded_balance(ask, account)
+    balance = await _drained_balance(ask, account)
     wanted = {"posted": normal * posted, "held": held, "pending": 0, "available": normal * posted - held}
     if balance != wanted:
         found.add("balance", f"{account} shows {balance}, acknowledged: {wanted}")
@@ -195,14 +195,14 @@ def _signed(entry: dict[str, Any]) -> int:
     return amount if entry["side"] == "credit" else -amount
 
 
-async def _folded_balance(ask: Ask, account: str) -> dict[str, int]:
+async def _drained_balance(ask: Ask, account: str) -> dict[str, int]:
     """Return the balance after its buffered credits were drained, or after the maximum number of attempts."""
-    for _ in range(FOLD_ROUNDS):
+    for _ in range(DRAIN_ROUNDS):
         _, _, body = await ask("GET", f"/v1/accounts/{account}", None)
         balance: dict[str, int] = msgspec.json.decode(body)["balance"]
         if balance["pending"] == 0:
             break
-        await asyncio.sleep(FOLD_S)
+        await asyncio.sleep(DRAIN_S)
     return balance
 
 

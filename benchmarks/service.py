@@ -141,9 +141,9 @@ class Service:
         found = re.findall(r'^fundledger_buffered_wait_seconds_bucket\{le="(\S+)"\} (\S+)$', text, re.MULTILINE)
         counts = [(float(bound), float(count)) for bound, count in found]
         bound = next((bound for bound, count in counts if counts and count >= 0.99 * counts[-1][1]), 0.0)
-        return Figure("99 % of the buffered credits were folded within", bound * 1000, "ms", LAG_FLOOR)
+        return Figure("99 % of the buffered credits were drained within", bound * 1000, "ms", LAG_FLOOR)
 
-    def _folded(self) -> None:
+    def _drained(self) -> None:
         """Wait until the buffer is empty. Raises BenchFault."""
         for _ in range(100):
             if _gauge(self.metrics(), "fundledger_buffered_credits") == 0:
@@ -192,7 +192,7 @@ class Service:
 
     def prove(self) -> Proof:
         """Run `fundledger verify` beside the running service, and compare its counts with the drivers'."""
-        self._folded()
+        self._drained()
         done = self._verify()
         try:
             report = json.loads(done.stdout)

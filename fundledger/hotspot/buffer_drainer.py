@@ -18,7 +18,7 @@ from fundledger.hotspot.rebalancer import SQL
 from fundledger.jobs.job import Job, Lease, Ran
 from fundledger.ledger.context import Books
 from fundledger.ledger.model import clock
-from fundledger.ledger.model.batch import Fold, Outcome
+from fundledger.ledger.model.batch import Drain, Outcome
 from fundledger.ledger.posting import post_vouchers
 from fundledger.ledger.store.directory import AccountTampered
 from fundledger.ledger.store.session import FencedSession
@@ -50,8 +50,8 @@ class Drained(msgspec.Struct):
     waited up to `LAGS[i]`, the last element those that waited longer; `waited_s` is the sum of all waits.
     """
 
-    folds: int = 0
-    folded: int = 0
+    drains: int = 0
+    drained: int = 0
     rows: int = 0
     lag_s: float = 0.0
     direct: int = 0
@@ -60,8 +60,8 @@ class Drained(msgspec.Struct):
 
     def add(self, other: "Drained") -> None:
         """Add the counters of another worker. The backlog is not summed: all workers see the same buffer."""
-        self.folds += other.folds
-        self.folded += other.folded
+        self.drains += other.drains
+        self.drained += other.drained
         self.rows = max(self.rows, other.rows)
         self.lag_s = max(self.lag_s, other.lag_s)
         self.direct += other.direct
@@ -81,7 +81,7 @@ class BufferDrainer:
         self._books = books
         self._rows_max = rows_max
         self._lag_max_s = lag_max_s
-        self._session = FencedSession(dsn, f"fundledger fold {books.ordinal}")
+        self._session = FencedSession(dsn, f"fundledger drain {books.ordinal}")
         self._stuck: set[int] = set()
         self.counted = Drained()
 
@@ -91,9 +91,9 @@ class BufferDrainer:
     async def run(self, lease: Lease) -> Ran:
         """Drain the backlog. Raises LeaseLost, asyncpg errors. Retrying is always safe."""
         self._session.lease = lease
-        before = self.counted.folded
-        await self._fold(sorted(await self.read_backlog(), key=lambda w: w.oldest_us))
-        return Ran(self.counted.folded - before, self.counted.lag_s)
+        before = self.counted.drained
+        await self._drain(sorted(await self.read_backlog(), key=lambda w: w.oldest_us))
+        return Ran(self.counted.drained - before, self.counted.lag_s)
 
     def stop(self) -> None:
         """Drop the connections. The next lease owner retries the accounts that could not be drained."""
@@ -124,7 +124,7 @@ class BufferDrainer:
         self._books.buffering = may
         counted.direct = int(not may)
 
-    async def _fold(self, waiting: Sequence[Waiting]) -> None:
+    async def _drain(self, waiting: Sequence[Waiting]) -> None:
         for start in range(0, len(waiting), ACCOUNTS_AT_ONCE):
             numbers = [w.account_number for w in waiting[start : start + ACCOUNTS_AT_ONCE]]
             commands = []
@@ -137,7 +137,7 @@ class BufferDrainer:
                     extra = {"event": "integrity_finding", "account_number": number, "once": f"drain {error}"}
                     _log.critical("buffered credits of an account are not drained: %s", error, extra=extra)
                     continue
-                commands += [Fold(account) for account in found.values()]
+                commands += [Drain(account) for account in found.values()]
             if commands:
                 self._count(await post_vouchers(self._session, self._books, commands))
 
@@ -147,9 +147,9 @@ class BufferDrainer:
             if not isinstance(outcome, Outcome) or outcome.refusal is not None:
                 _log.warning("draining buffered credits failed: %s", outcome, extra={"event": "buffer_drain_failed"})
                 continue
-            for accepted_us in outcome.folded or ():
+            for accepted_us in outcome.drained or ():
                 waited = (now - accepted_us) / 1e6
                 self.counted.waited_s += waited
                 self.counted.waits[bisect_left(LAGS, waited)] += 1
-            self.counted.folds += bool(outcome.folded)
-            self.counted.folded += len(outcome.folded or ())
+            self.counted.drains += bool(outcome.drained)
+            self.counted.drained += len(outcome.drained or ())

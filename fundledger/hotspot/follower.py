@@ -30,14 +30,14 @@ class Follower:
         pool: "asyncpg.Pool[asyncpg.Record]",
         name: str,
         books: Books,
-        thermometer: HeatSampler,
+        sampler: HeatSampler,
         sessions: Sequence[Session],
         drainer: BufferDrainer,
     ) -> None:
         self._pool = pool
         self._name = name
         self._books = books
-        self._thermometer = thermometer
+        self._sampler = sampler
         self._sessions = sessions
         self._drainer = drainer
         self._epochs: dict[int, int] = {}
@@ -69,7 +69,7 @@ class Follower:
             session.widened.clear()
             session.buffering.clear()
         now = time.monotonic()
-        report = self._thermometer.report(now - self._told_at, widened)
+        report = self._sampler.report(now - self._told_at, widened)
         self._told_at = now
         self.widened += sum(widened.values())
         if report.arrivals or self._reported:

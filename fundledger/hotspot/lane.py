@@ -93,7 +93,7 @@ class Lane:
         depth_max: int,
         batch_size_max: int,
         post_batch: PostBatch = post_vouchers,
-        thermometer: HeatSampler | None = None,
+        sampler: HeatSampler | None = None,
         flusher: Flusher | None = None,
     ) -> None:
         self._session = session
@@ -102,7 +102,7 @@ class Lane:
         self._depth_max = depth_max
         self._batch_size_max = batch_size_max
         self._post_batch = post_batch
-        self._thermometer = thermometer or HeatSampler()
+        self._sampler = sampler or HeatSampler()
         self._flusher = flusher
         self._unflushed = 0
         self._unflushed_items = 0
@@ -192,7 +192,7 @@ class Lane:
     def _measure(self, commands: Sequence[Command], elapsed: float) -> None:
         try:
             self._meter.batch(len(commands), elapsed)
-            self._thermometer.batch(commands, elapsed)
+            self._sampler.batch(commands, elapsed)
         except Exception:
             # A failure of statistics must not affect the answers.
             _log.exception("counting a batch failed", extra={"event": "batch_count_failed"})

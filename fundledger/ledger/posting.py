@@ -29,7 +29,7 @@ from fundledger.ledger.model.hold import HoldKey
 from fundledger.ledger.model.refusal import Code, Refusal
 from fundledger.ledger.optimistic import OnSent, Prepared, Written, nothing, prepare, write_prepared
 from fundledger.ledger.rules.decide import decide
-from fundledger.ledger.store.buffer_rows import delete_folded, read_deferred, read_unfolded, write_buffered
+from fundledger.ledger.store.buffer_rows import delete_drained, read_backlog, read_deferred, write_buffered
 from fundledger.ledger.store.columns import parameters
 from fundledger.ledger.store.directory import AccountTampered
 from fundledger.ledger.store.evidence import ChainBroken, Found, write_events, write_findings
@@ -243,16 +243,16 @@ async def _decide(
     `known` are the accounts whose slots are all read from the beginning.
     """
     wide = dict(known)
-    unfold: set[int] = set()
+    to_drain: set[int] = set()
     while True:
-        batch = await _read(session, books, commands, number, wide, unfold)
+        batch = await _read(session, books, commands, number, wide, to_drain)
         batch.my_holds = set(placed)
         outcomes = decide(batch, commands)
-        if not batch.narrow and not batch.unfold:
+        if not batch.narrow and not batch.to_drain:
             return batch, outcomes
         await session.rollback()
         wide |= batch.narrow
-        unfold |= batch.unfold
+        to_drain |= batch.to_drain
         for account_number in batch.narrow:
             session.widened[account_number] = session.widened.get(account_number, 0) + 1
 
@@ -263,14 +263,14 @@ async def _read(
     commands: Sequence[Command],
     number: int,
     wide: Mapping[int, int] = NARROW,
-    unfold: AbstractSet[int] = frozenset(),
+    to_drain: AbstractSet[int] = frozenset(),
 ) -> Batch:
     """Lock and read every row that the commands need.
 
-    This includes all slots of the `wide` accounts, and the buffered credits of the accounts in `unfold`.
+    This includes all slots of the `wide` accounts, and the buffered credits of the accounts in `to_drain`.
     """
     connection = await session.open()
-    plan = Plan(commands, books, wide, unfold)
+    plan = Plan(commands, books, wide, to_drain)
     now = max(clock.now_us(), session.memory.not_before_us)
     batch = Batch(
         number, books.ordinal, books.keys.current, now, books.calendar.date_of(now), summarises=books.summarises
@@ -312,8 +312,8 @@ async def _read(
     if plan.reverses:
         for row in await connection.fetch(SQL["read_reversals"], [id_ for _, id_ in plan.reverses]):
             batch.reversed_by[row["module"], row["reverses"]] = row["id"]
-    if plan.unfold:
-        await read_unfolded(connection, books, batch, plan.unfold)
+    if plan.to_drain:
+        await read_backlog(connection, books, batch, plan.to_drain)
     if plan.holds:
         batch.holds = await read_holds(connection, books.directory, plan.holds)
     return batch
@@ -352,8 +352,8 @@ async def _write(
         await write_holds(connection, batch)
     if batch.buffered:
         await write_buffered(connection, batch)
-    if batch.folded:
-        await delete_folded(connection, batch)
+    if batch.drained:
+        await delete_drained(connection, batch)
     await write_policies(connection, batch, books.keys)
     if batch.events:
         await write_events(connection, books.keys, batch.events)

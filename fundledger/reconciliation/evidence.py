@@ -12,7 +12,7 @@ from fundledger.ledger.model.chart import CHART
 from fundledger.ledger.model.voucher import digest_of
 from fundledger.ledger.rules.buffer import message_of
 from fundledger.ledger.store.accounts import Layout
-from fundledger.ledger.store.buffer_rows import unfolded
+from fundledger.ledger.store.buffer_rows import buffered_credit
 from fundledger.ledger.store.directory import account_message
 from fundledger.ledger.store.records import hold_message, voucher_message
 from fundledger.reconciliation.reading import Names, Rows
@@ -148,7 +148,7 @@ def _buffered_verifies(row: asyncpg.Record, before: asyncpg.Record | None, keys:
     if row["number"] != (1 if before is None else before["number"] + 1):
         yield "the previous row", "none"
     # The last column is the account's id, for findings.
-    message = message_of(row["account_number"], unfolded(row[:-1]))
+    message = message_of(row["account_number"], buffered_credit(row[:-1]))
     if not keys.by_version(row["key_version"]).matches(message, row["mac"]):
         yield "its MAC", "different content"
 

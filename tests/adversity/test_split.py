@@ -3,7 +3,7 @@
 import pytest
 
 from fundledger.ledger.model.account import Account, Status
-from fundledger.ledger.model.batch import Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
+from fundledger.ledger.model.batch import Command, Drain, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
 from fundledger.ledger.model.hold import PlaceHold
 from tests.adversity.conftest import Tell, Torn
 from tests.adversity.proxy import Fault, cut_at_message
@@ -48,7 +48,7 @@ KINDS = {
     "rebalance": (lambda m, _: Rebalance(m), 21, 0, 3),
     "debit": (lambda m, bank: transfer(m, bank, 18), 3, 0, 3),
     "buffered debit": (lambda m, bank: transfer(m, bank, 23), 1, 0, 3),
-    "fold": (lambda m, _: Fold(m), 24, 0, 3),
+    "drain": (lambda m, _: Drain(m), 24, 0, 3),
     "buffered credit": (lambda m, bank: transfer(bank, m, 2), 21, 0, 3),
     "change of policy": (lambda m, _: SetPolicy(m, False, "a test", "tests"), 24, 0, 3),
     "freeze": (lambda m, _: SetStatus(m, Status.FROZEN_ALL, "a test", "tests"), 24, 0, 3),
@@ -56,7 +56,7 @@ KINDS = {
 }
 
 
-BUFFERED = {"buffered debit": 0, "fold": 0, "buffered credit": 5, "change of policy": 0, "freeze": 0}
+BUFFERED = {"buffered debit": 0, "drain": 0, "buffered credit": 5, "change of policy": 0, "freeze": 0}
 """The amount that waits at the end, on an account whose credits are buffered."""
 
 

@@ -73,12 +73,12 @@ async def test_a_buffered_account_shows_its_pending_amount_and_is_drained_automa
         balance = (await client.get(path)).json["balance"]
         assert (balance["posted"] + balance["pending"]) % 5 == 0
 
-    async def is_folded() -> bool:
+    async def is_drained() -> bool:
         return bool(
             (await client.get(path)).json["balance"] == {"posted": 100, "held": 0, "pending": 0, "available": 100}
         )
 
-    await eventually(is_folded, "everything is folded")
+    await eventually(is_drained, "everything is drained")
     assert [e["balance_after"] for e in (await client.get(f"{path}/entries")).json["entries"]] == list(range(5, 101, 5))
     assert b"fundledger_folds_total" in (await client.get("/metrics")).body
     answer = await client.post(f"{path}/policy", {"posting": "direct"})

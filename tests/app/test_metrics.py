@@ -203,7 +203,7 @@ def test_another_worker_under_the_same_number_is_distinguished_by_its_identity()
     totals = Totals(1, nothing)
     totals.update(0, 0, filled("a", 3))
     totals.update(0, 0, filled("b", 1))
-    assert totals.sum().buffer.folds == 4
+    assert totals.sum().buffer.drains == 4
 
 
 def test_a_snapshot_that_arrives_after_the_end_of_a_worker_is_not_counted_twice():
@@ -211,9 +211,9 @@ def test_a_snapshot_that_arrives_after_the_end_of_a_worker_is_not_counted_twice(
     totals.update(0, 0, filled("a", 3))
     totals.ended(0)
     totals.update(0, 0, filled("a", 3))
-    assert totals.sum().buffer.folds == 3
+    assert totals.sum().buffer.drains == 3
     totals.update(0, totals.life(0), filled("b", 1))
-    assert totals.sum().buffer.folds == 4
+    assert totals.sum().buffer.drains == 4
 
 
 class Forgetful(Totals):
@@ -391,7 +391,7 @@ def test_every_number_of_a_snapshot_is_in_the_page():
         inner[last] = 77
         if render(msgspec.convert(tree, Snapshot)) == plain:
             unseen.append(name)
-    assert unseen == ["/buffer/folded"]  # the count of `buffered_wait_seconds` is the same
+    assert unseen == ["/buffer/drained"]  # the count of `buffered_wait_seconds` is the same
 
 
 def test_the_build_has_its_commit(tmp_path):

@@ -120,7 +120,7 @@ def test_mechanisms_are_measured_side_by_side_and_plotted(
     assert bench.main(options) == 0
     printed = capsys.readouterr().out
     assert "buffered / direct" in printed
-    assert "99 % of the buffered credits were folded within" in printed
+    assert "99 % of the buffered credits were drained within" in printed
     kept = json.loads(next((folder / "out").glob("bench-*.json")).read_text())
     assert len(kept["proofs"]) == 4
     assert all(proof["ok"] for proof in kept["proofs"].values())

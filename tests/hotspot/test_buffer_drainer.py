@@ -46,12 +46,12 @@ async def test_one_drains_and_another_takes_over_when_it_is_dead(
     await second.read_backlog()
     assert (await ledger.count("buffered_entries"), second.counted.rows) == (2, 2)
     assert (await first.run(lease)).done == 2
-    assert (await ledger.count("buffered_entries"), first.counted.folds, first.counted.folded) == (0, 1, 2)
+    assert (await ledger.count("buffered_entries"), first.counted.drains, first.counted.drained) == (0, 1, 2)
     assert sum(first.counted.waits) == 2
     await pay(ledger, 3)
     async with running(JobRunner(pool, [second.job()], "heir")):
-        await eventually(lambda: second.counted.folded, "another drains")
-    assert (await ledger.count("buffered_entries"), second.counted.folded) == (0, 1)
+        await eventually(lambda: second.counted.drained, "another drains")
+    assert (await ledger.count("buffered_entries"), second.counted.drained) == (0, 1)
     await ledger.prove()
 
 

@@ -44,13 +44,13 @@ def test_an_account_with_a_fifth_of_the_arrivals_is_reported_also_from_large_bat
     bank = world.account("bank", "bank")
     merchants = [world.account(f"m:{i}") for i in range(2000)]
     chance = random.Random(2)
-    thermometer = HeatSampler()
+    sampler = HeatSampler()
     for _ in range(20):
         batch = [
             transfer(bank, merchants[0] if chance.random() < 0.2 else chance.choice(merchants), 1) for _ in range(2000)
         ]
-        thermometer.batch(batch, 0.04)
-    report = thermometer.report(1.0, {})
+        sampler.batch(batch, 0.04)
+    report = sampler.report(1.0, {})
     hot = next(warm for warm in report.hottest if warm.account_number == merchants[0].number)
     assert report.arrivals == 40_000
     assert 0.15 <= hot.arrivals / report.arrivals <= 0.25
@@ -61,10 +61,10 @@ def test_an_account_with_a_fifth_of_the_arrivals_is_reported_also_from_large_bat
 
 def test_a_report_begins_anew() -> None:
     world = World()
-    thermometer = HeatSampler()
-    thermometer.batch([transfer(world.account("a"), world.account("b"), 1)], 0.5)
-    assert thermometer.report(1.0, {}).arrivals == 1
-    assert thermometer.report(1.0, {7: 3}) == Report(1.0, 0, [Warm(7, 0, 0.0, 3)])
+    sampler = HeatSampler()
+    sampler.batch([transfer(world.account("a"), world.account("b"), 1)], 0.5)
+    assert sampler.report(1.0, {}).arrivals == 1
+    assert sampler.report(1.0, {7: 3}) == Report(1.0, 0, [Warm(7, 0, 0.0, 3)])
 
 
 def test_the_reports_of_workers_are_added_up() -> None:

@@ -26,21 +26,21 @@ class Workers:
         self.ledgers = ledgers
         self.pool = pool
         self.at = START
-        self.thermometers = [HeatSampler() for _ in ledgers]
+        self.samplers = [HeatSampler() for _ in ledgers]
         self.followers = [
             Follower(
-                pool, f"w{i}", ledger.books, thermometer, [ledger.session], BufferDrainer("", pool, ledger.books, 9, 9)
+                pool, f"w{i}", ledger.books, sampler, [ledger.session], BufferDrainer("", pool, ledger.books, 9, 9)
             )
-            for i, (ledger, thermometer) in enumerate(zip(ledgers, self.thermometers, strict=True))
+            for i, (ledger, sampler) in enumerate(zip(ledgers, self.samplers, strict=True))
         ]
         self.rebalancers = [Rebalancer(ledger.dsn, pool, ledger.books, QUICK, acts=acts) for ledger in ledgers]
         self.lease: Lease | None = None
 
     async def second(self, *batches: object, busy_s: float = 0.9) -> None:
         """Record this load on all workers, and let all followers and the first rebalancer do the work of one second."""
-        for follower, thermometer in zip(self.followers, self.thermometers, strict=True):
+        for follower, sampler in zip(self.followers, self.samplers, strict=True):
             if batches:
-                thermometer.batch(batches, busy_s)  # type: ignore[arg-type]
+                sampler.batch(batches, busy_s)  # type: ignore[arg-type]
             follower._told_at = time.monotonic() - 1.0
             await follower.follow()
         self.lease = self.lease or await take_lease(self.pool, "hot_keeper")

@@ -6,7 +6,7 @@ import pytest
 
 from fundledger.hotspot.rebalancer import SQL as FOLDER_SQL
 from fundledger.ledger.model.account import Account, Status
-from fundledger.ledger.model.batch import AtomicGroup, Fold, Outcome, Resplit, SetPolicy, SetStatus
+from fundledger.ledger.model.batch import AtomicGroup, Drain, Outcome, Resplit, SetPolicy, SetStatus
 from fundledger.ledger.model.hold import PlaceHold
 from fundledger.ledger.rules.buffer import AMOUNT_MAX
 from fundledger.ledger.statement.pages import read_statement
@@ -48,14 +48,14 @@ async def test_a_credit_is_pending_immediately_and_posted_when_it_is_drained(led
     assert await held_up(ledger, m) == (0, 0, 60)
     assert await shown(ledger, m) == []
     assert (await ledger.prove()).trial_balance == {"CNY": 0}
-    outcome = await ledger.post_one(Fold(m))
-    assert len(outcome.folded or ()) == 3
+    outcome = await ledger.post_one(Drain(m))
+    assert len(outcome.drained or ()) == 3
     assert await held_up(ledger, m) == (60, 0, 0)
     assert await shown(ledger, m) == [
         (v.id, a, b) for v, a, b in zip(vouchers, (10, 20, 30), (10, 30, 60), strict=True)
     ]
     assert await ledger.count("buffered_entries") == 0
-    assert (await ledger.post_one(Fold(m))).folded == []
+    assert (await ledger.post_one(Drain(m))).drained == []
     assert (await ledger.prove()).ok
 
 
@@ -78,12 +78,12 @@ async def test_a_replay_returns_the_recorded_outcome_and_moves_nothing(ledger: L
         again = await ledger.post_one(payment)
         assert posted(again)
         assert again.replay
-        await ledger.post_one(Fold(m))
+        await ledger.post_one(Drain(m))
     assert await held_up(ledger, m) == (10, 0, 0)
     await ledger.prove()
 
 
-async def test_a_debit_folds_what_it_needs_inside_its_own_transaction(ledger: Ledger) -> None:
+async def test_a_debit_drains_what_it_needs_inside_its_own_transaction(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     await ledger.post(transfer(bank, m, 10), transfer(bank, m, 5))
     assert posted(await ledger.post_one(transfer(m, bank, 12)))
@@ -98,7 +98,7 @@ async def test_a_debit_folds_what_it_needs_inside_its_own_transaction(ledger: Le
 async def test_a_debit_that_is_covered_leaves_the_buffer_alone(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     await ledger.post(transfer(bank, m, 10))
-    await ledger.post_one(Fold(m))
+    await ledger.post_one(Drain(m))
     await ledger.post(transfer(bank, m, 10))
     assert posted(await ledger.post_one(transfer(m, bank, 4)))
     assert await held_up(ledger, m) == (6, 0, 10)
@@ -116,7 +116,7 @@ async def test_a_hold_and_a_reversal_may_spend_what_waits(ledger: Ledger) -> Non
     await ledger.prove()
 
 
-async def test_a_debit_over_slots_folds_too(ledger: Ledger) -> None:
+async def test_a_debit_over_slots_drains_too(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     assert (await ledger.post_one(Resplit(m, 3, "a test", "tests"))).refusal is None
     await ledger.post(transfer(bank, m, 10))
@@ -169,12 +169,12 @@ async def test_two_lines_of_a_voucher_on_one_account_both_wait(ledger: Ledger) -
     await ledger.post_one(voucher((bank, -10), (m, 3), (m, 7)))
     assert await held_up(ledger, m) == (0, 0, 10)
     await ledger.prove()
-    await ledger.post_one(Fold(m))
+    await ledger.post_one(Drain(m))
     assert [amount for _, amount, _ in await shown(ledger, m)] == [3, 7]
     await ledger.prove()
 
 
-async def test_a_fold_keeps_the_accounting_date_on_which_money_was_accepted(
+async def test_a_drain_keeps_the_accounting_date_on_which_money_was_accepted(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     m, bank = await scene(ledger)
@@ -184,7 +184,7 @@ async def test_a_fold_keeps_the_accounting_date_on_which_money_was_accepted(
         day = next(days)
         monkeypatch.setattr(type(ledger.books.calendar), "date_of", lambda self, us, day=day: day)
         await ledger.post_one(transfer(bank, m, amount))
-    await ledger.post_one(Fold(m))
+    await ledger.post_one(Drain(m))
     rows = await ledger.connection.fetch(
         "SELECT amount, accounting_date FROM ledger.entries WHERE account_number = $1 ORDER BY seq", m.number
     )
@@ -263,17 +263,17 @@ async def test_a_worker_that_does_not_know_the_new_policy_posts_under_it(ledger:
     await ledger.prove()
 
 
-async def test_a_credit_that_commits_late_is_folded_all_the_same(ledger: Ledger) -> None:
+async def test_a_credit_that_commits_late_is_drained_all_the_same(ledger: Ledger) -> None:
     """A watermark would leave this credit behind: it is decided before the others, and committed after their drain."""
     m, bank = await scene(ledger)
     late = Halfway(await ledger.worker(1))
     await late.write(transfer(bank, m, 5))
     assert posted(await ledger.post_one(transfer(bank, m, 10)))
-    await ledger.post_one(Fold(m))
+    await ledger.post_one(Drain(m))
     assert await held_up(ledger, m) == (10, 0, 0)
     await late.commit()
     assert await held_up(ledger, m) == (10, 0, 5)
-    await ledger.post_one(Fold(m))
+    await ledger.post_one(Drain(m))
     assert await held_up(ledger, m) == (15, 0, 0)
     await ledger.prove()
 
@@ -281,8 +281,8 @@ async def test_a_credit_that_commits_late_is_folded_all_the_same(ledger: Ledger)
 async def test_two_concurrent_drains_drain_once(ledger: Ledger) -> None:
     m, bank = await scene(ledger)
     await ledger.post(transfer(bank, m, 10), transfer(bank, m, 5))
-    async with overtaken(ledger, Fold(m), await ledger.worker(1), Fold(m)) as outcomes:
-        assert [len(outcome.folded) for outcome in outcomes] == [2, 0]
+    async with overtaken(ledger, Drain(m), await ledger.worker(1), Drain(m)) as outcomes:
+        assert [len(outcome.drained) for outcome in outcomes] == [2, 0]
     assert await held_up(ledger, m) == (15, 0, 0)
     await ledger.prove()
 
@@ -293,9 +293,9 @@ async def test_debits_that_together_exceed_all_that_waits_take_exactly_what_ther
     for _ in range(ROUNDS):
         await together(*(w.post(*(transfer(bank, m, 10) for _ in range(4))) for w in workers))
         asked = [[transfer(m, bank, 10) for _ in range(6)] for _ in workers]
-        commands = [[*debits[:3], *([Fold(m)] if i == 1 else []), *debits[3:]] for i, debits in enumerate(asked)]
+        commands = [[*debits[:3], *([Drain(m)] if i == 1 else []), *debits[3:]] for i, debits in enumerate(asked)]
         outcomes = await together(*(w.post(*some) for w, some in zip(workers, commands, strict=True)))
-        words = [code(o) for of in outcomes for o in of if not (isinstance(o, Outcome) and o.folded is not None)]
+        words = [code(o) for of in outcomes for o in of if not (isinstance(o, Outcome) and o.drained is not None)]
         assert sorted(words) == ["insufficient-funds"] * 6 + ["posted"] * 12
         assert await held_up(ledger, m) == (0, 0, 0)
     await ledger.prove()
@@ -312,14 +312,16 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("what", TAMPERED)
-async def test_a_buffer_that_does_not_verify_is_not_folded_and_the_account_is_frozen(ledger: Ledger, what: str) -> None:
+async def test_a_buffer_that_does_not_verify_is_not_drained_and_the_account_is_frozen(
+    ledger: Ledger, what: str
+) -> None:
     m, bank = await scene(ledger)
     await ledger.post(*(transfer(bank, m, 10) for _ in range(3)))
     await ledger.connection.execute("ALTER TABLE ledger.buffered_entries DISABLE TRIGGER ALL")
     await ledger.tamper(TAMPERED[what])
     left = await ledger.count("buffered_entries")
     assert code(await ledger.post_one(transfer(m, bank, 5))) == "account-frozen"
-    assert (await ledger.post_one(Fold(m))).folded == []
+    assert (await ledger.post_one(Drain(m))).drained == []
     assert await ledger.status(m) == Status.FROZEN_INTEGRITY
     assert await ledger.count("buffered_entries") == left
     assert await ledger.count("integrity_findings") >= 1
@@ -357,7 +359,7 @@ async def test_evidence_is_found_once_and_left_alone(ledger: Ledger) -> None:
     await ledger.post(*(transfer(bank, m, 10) for _ in range(3)))
     await ledger.tamper("DELETE FROM ledger.buffered_entries WHERE number = 2")
     for _ in range(3):
-        assert (await ledger.post_one(Fold(m))).folded == []
+        assert (await ledger.post_one(Drain(m))).drained == []
     assert await ledger.count("integrity_findings") == 1
     assert await ledger.count("account_events") == 1
     waiting = await ledger.connection.fetch(FOLDER_SQL["backlog"])

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fundledger.ledger.model.account import BALANCE_MAX, Account, Status
-from fundledger.ledger.model.batch import AtomicGroup, Fold, SetPolicy, Unfolded
+from fundledger.ledger.model.batch import AtomicGroup, BufferedCredit, Drain, SetPolicy
 from fundledger.ledger.rules.buffer import AMOUNT_MAX, defer, message_of, what_is_wrong
 from fundledger.security import canonical
 from fundledger.security.keys import KeyFault
@@ -35,10 +35,12 @@ class TwoKeys:
 KEYS = TwoKeys()
 
 
-def row(batch: int, number: int, of: int, *, account: int = 1, key_version: int = 1, **more: object) -> Unfolded:
+def row(batch: int, number: int, of: int, *, account: int = 1, key_version: int = 1, **more: object) -> BufferedCredit:
     """Return a row that verifies."""
     fields = {"module": "dev", "amount": 5, "accounting_date": TODAY, "posted_at_us": NOW_US - 9, **more}
-    bare = Unfolded(batch=batch, number=number, of=of, voucher_id=new_id(), key_version=key_version, mac=b"", **fields)
+    bare = BufferedCredit(
+        batch=batch, number=number, of=of, voucher_id=new_id(), key_version=key_version, mac=b"", **fields
+    )
     return msgspec.structs.replace(bare, mac=KEYS.by_version(key_version).tag(message_of(account, bare)))
 
 
@@ -102,7 +104,7 @@ def test_four_million_credits_of_the_largest_size_may_wait_before_a_balance_leav
 # --- Posting of credits ---------------------------------------------------------------------------------------------
 
 
-def test_a_fold_posts_all_that_waits_once_a_module_and_day_in_order_of_arrival() -> None:
+def test_a_drain_posts_all_that_waits_once_a_module_and_day_in_order_of_arrival() -> None:
     pick = random.Random(4)
     for _ in range(unless_long(200, 5_000)):
         world = World()
@@ -120,11 +122,11 @@ def test_a_fold_posts_all_that_waits_once_a_module_and_day_in_order_of_arrival()
             for batch, number in itertools.product((3, 4), (1, 2, 3))
         ]
         pick.shuffle(rows)
-        world.batch.unfolded[account.number] = list(rows)
-        folded = world.decide(Fold(account))[0].folded
-        assert sorted(folded) == sorted(row.posted_at_us for row in rows)
+        world.batch.backlog[account.number] = list(rows)
+        drained = world.decide(Drain(account))[0].drained
+        assert sorted(drained) == sorted(row.posted_at_us for row in rows)
         arrived = sorted(rows, key=lambda r: (r.posted_at_us, r.batch, r.number))
-        groups: dict[tuple[date, str | None], list[Unfolded]] = {}
+        groups: dict[tuple[date, str | None], list[BufferedCredit]] = {}
         for each in arrived:
             groups.setdefault((each.accounting_date, each.module), []).append(each)
         balance, expected = 100, []
@@ -138,27 +140,27 @@ def test_a_fold_posts_all_that_waits_once_a_module_and_day_in_order_of_arrival()
         assert [(*entry[:7], *entry[8:]) for entry in world.batch.entries] == expected
         sub = world.sub(account)
         assert (sub.posted, sub.seq, sub.written) == (balance, 5 + len(groups), True)
-        assert sorted(row.voucher_id.bytes for _, row in world.batch.folded) == sorted(
+        assert sorted(row.voucher_id.bytes for _, row in world.batch.drained) == sorted(
             row.voucher_id.bytes for row in rows
         )
-        assert {number for number, _ in world.batch.folded} == {account.number}
+        assert {number for number, _ in world.batch.drained} == {account.number}
 
 
 @pytest.mark.parametrize("status", [ALL, CLOSED, INTEGRITY])
 def test_nothing_is_posted_to_an_account_that_takes_no_credits(status: Status) -> None:
     world = World()
     account, other = world.account("m:1", posted=100, status=status), world.account("m:2")
-    world.batch.unfolded = {account.number: [row(3, 1, 1)], other.number: [row(3, 1, 1, account=2)]}
-    outcomes = world.decide(Fold(account), Fold(other))
-    assert [outcome.folded for outcome in outcomes] == [[], [NOW_US - 9]]
+    world.batch.backlog = {account.number: [row(3, 1, 1)], other.number: [row(3, 1, 1, account=2)]}
+    outcomes = world.decide(Drain(account), Drain(other))
+    assert [outcome.drained for outcome in outcomes] == [[], [NOW_US - 9]]
     assert (world.sub(account).posted, world.sub(account).written) == (100, False)
-    assert [number for number, _ in world.batch.folded] == [other.number]
+    assert [number for number, _ in world.batch.drained] == [other.number]
 
 
 def test_a_debit_may_spend_what_was_waiting() -> None:
     world = World()
     account, bank = world.account("m:1", posted=1), world.account("bank", "bank")
-    world.batch.unfolded[account.number] = [row(3, 1, 2, amount=4), row(3, 2, 2, amount=5)]
+    world.batch.backlog[account.number] = [row(3, 1, 2, amount=4), row(3, 2, 2, amount=5)]
     assert codes(world.decide(transfer(account, bank, 10), transfer(account, bank, 1))) == [
         "posted",
         "insufficient-funds",
@@ -197,7 +199,7 @@ def test_a_policy_is_set_once_and_not_on_an_account_that_is_closed_or_not_believ
 # --- Missing credits ------------------------------------------------------------------------------------------------
 
 
-def whole(*sizes: int) -> list[Unfolded]:
+def whole(*sizes: int) -> list[BufferedCredit]:
     """Return the rows of batches of these sizes, in order. Their numbers have gaps, as with batches of other accounts."""
     return [row(10 * (i + 1), number, size) for i, size in enumerate(sizes) for number in range(1, size + 1)]
 
@@ -244,7 +246,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("field", Unfolded.__struct_fields__)
+@pytest.mark.parametrize("field", BufferedCredit.__struct_fields__)
 @pytest.mark.parametrize("module", ["dev", None])
 def test_a_row_of_which_a_field_was_changed_does_not_verify(field: str, module: str | None) -> None:
     changed = msgspec.structs.replace(row(10, 1, 1, module=module), **{field: CHANGES[field]})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fundledger.ledger.model.batch import Fold
+from fundledger.ledger.model.batch import Drain
 from tests.support.ledger import Ledger, code, new_id, reversal, voucher
 from tests.support.length import unless_long
 
@@ -54,7 +54,7 @@ async def test_what_is_stored_of_a_mixed_batch_is_what_was_asked_for(ledger: Led
     seen: set[str] = set()
 
     async def one(batch: Any) -> None:
-        drawn, folds, folds_first = batch
+        drawn, drains, folds_first = batch
         asked, last = [], None
         for part in map(dict, drawn):
             extra, payer, payee, amount = (part.pop(n) for n in ("extra", "payer", "payee", "amount"))
@@ -69,7 +69,7 @@ async def test_what_is_stored_of_a_mixed_batch_is_what_was_asked_for(ledger: Led
             id_ = last.id if same and last is not None and last.module != part["module"] else new_id()
             last = voucher(*lines, id_=id_, **part)
             asked.append(last)
-        drains = [Fold(accounts[name]) for name in folds]
+        drains = [Drain(accounts[name]) for name in drains]
         outcomes = await ledger.post(*(drains + asked if folds_first else asked + drains))
         outcomes = outcomes[len(drains) :] if folds_first else outcomes[: len(asked)]
         for each, outcome in zip(asked, outcomes, strict=True):
@@ -95,6 +95,6 @@ async def test_what_is_stored_of_a_mixed_batch_is_what_was_asked_for(ledger: Led
 
     await asyncio.to_thread(run)
     for name in ("b:0", "b:1"):
-        await ledger.post(Fold(accounts[name]))
+        await ledger.post(Drain(accounts[name]))
     assert seen == SAID
     assert (await ledger.prove()).ok

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Status
-from fundledger.ledger.model.batch import AtomicGroup, Command, Fold, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
+from fundledger.ledger.model.batch import AtomicGroup, Command, Drain, Outcome, Rebalance, Resplit, SetPolicy, SetStatus
 from fundledger.ledger.model.hold import EndHold, PlaceHold
 from fundledger.ledger.model.voucher import Voucher, digest_of
 from fundledger.ledger.store.accounts import Layout
@@ -334,9 +334,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.agrees([], [])
 
     @rule(name=merchants, worker=workers)
-    def fold(self, name: str, worker: int) -> None:
+    def drain(self, name: str, worker: int) -> None:
         """Drain an account by any worker, also one that does not know of the policy."""
-        self.ask(worker, Fold(self.known[worker][name]))
+        self.ask(worker, Drain(self.known[worker][name]))
         self.agrees([], [])
 
     @rule(asked=consumes(vouchers))

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from fundledger.ledger.model.account import Status
-from fundledger.ledger.model.batch import Fold
+from fundledger.ledger.model.batch import Drain
 from fundledger.ledger.model.hold import EndHold, PlaceHold
 from fundledger.ledger.statement.pages import read_statement
 from fundledger.ledger.store.records import HoldTampered, VoucherTampered
@@ -44,7 +44,7 @@ async def test_two_modules_post_one_id_and_all_that_reads_it_stays_right(
     again = await ledger.post(*asked)
     assert [(code(one), one.replay) for one in again] == [("posted", True)] * 2  # type: ignore[union-attr]
     if buffered:
-        await ledger.post(Fold(m))
+        await ledger.post(Drain(m))
     of_bank = await statement(ledger, bank)
     assert sorted(of_bank, key=str) == sorted([(id_, "of_dev", 5), (id_, "of_fund", 6)], key=str)
     assert await statement(ledger, m) == [(id_, "of_dev", 5), (id_, "of_fund", 6)]

@@ -120,7 +120,7 @@ HOT = [
     "read_balances",
     "read_buffered",
     "write_buffered",
-    "delete_folded",
+    "delete_drained",
     "read_statement",
     "line_counts_at",
     "seqs_at",
@@ -135,7 +135,7 @@ LANES_ONLY = (
     "write_batch",
     "read_buffered",
     "write_buffered",
-    "delete_folded",
+    "delete_drained",
 )
 PLANS = [(name, like_a_lane) for name in HOT for like_a_lane in (True, False) if like_a_lane or name not in LANES_ONLY]
 

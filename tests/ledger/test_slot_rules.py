@@ -301,20 +301,20 @@ def test_buffered_credits_are_read_before_a_lack_is_reported() -> None:
         account = world.split("m:1", opened(2, 2), buffered=True)
         asked = takes(world, account, 5) if command == "voucher" else PlaceHold("h", account, 5, 0, "dev")
         assert world.decide(asked)[0].refusal is NOT_READ
-        assert world.batch.unfold == {account.number}
+        assert world.batch.to_drain == {account.number}
         world = World()
         account = world.split("m:1", opened(2, 2), buffered=True)
-        world.batch.unfolded[account.number] = []
+        world.batch.backlog[account.number] = []
         asked = takes(world, account, 5) if command == "voucher" else PlaceHold("h", account, 5, 0, "dev")
         assert code(world.decide(asked)[0]) == "insufficient-funds"
-        assert world.batch.unfold == set()
+        assert world.batch.to_drain == set()
 
 
 def test_an_account_that_buffers_nothing_has_nothing_to_wait_for() -> None:
     world = World()
     account = world.split("m:1", opened(2, 2))
     assert code(world.decide(takes(world, account, 5))[0]) == "insufficient-funds"
-    assert world.batch.unfold == set()
+    assert world.batch.to_drain == set()
 
 
 def test_a_worker_posts_to_slot_0_where_its_own_was_not_read_and_asks_for_it_where_none_was() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Account
-from fundledger.ledger.model.batch import Command, Fold, Rebalance, Resplit, SetPolicy
+from fundledger.ledger.model.batch import Command, Drain, Rebalance, Resplit, SetPolicy
 from fundledger.ledger.model.hold import PlaceHold
 from fundledger.ledger.model.voucher import Voucher
 from fundledger.ledger.statement.pages import StatementEntry, read_statement
@@ -30,7 +30,7 @@ TYPES = {"bank": "bank", "m1": "merchant_available", "m2": "merchant_available",
 OPS = (
     ["in"] * 4 + ["out"] * 4 + ["twice", "across", "lend", "batch", "batch", "split", "split", "merge", "level", "hold"]
 )
-OPS += ["hold", "capture", "capture", "release", "reverse", "buffer", "direct", "fold", "read", "read"]
+OPS += ["hold", "capture", "capture", "release", "reverse", "buffer", "direct", "drain", "read", "read"]
 
 Line = tuple[object, int]
 
@@ -90,8 +90,8 @@ class Run:
             await self.post(worker, Rebalance(r.choice([m, owed])))
         elif op in ("buffer", "direct"):
             await self.post(worker, SetPolicy(m, op == "buffer", "a test", "tests"))
-        elif op == "fold":
-            await self.post(worker, Fold(m))
+        elif op == "drain":
+            await self.post(worker, Drain(m))
         elif op == "hold":
             outcomes = await self.post(worker, PlaceHold(f"h:{self.now_us}", m, amount, 0, "dev"))
             if outcomes and outcomes[0].hold is not None and outcomes[0].refusal is None:

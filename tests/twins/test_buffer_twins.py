@@ -35,16 +35,16 @@ def folded_and_marked_in_two_transactions(monkeypatch: pytest.MonkeyPatch) -> No
         if not died:
             died.append(True)
             raise ConnectionResetError
-        await buffer_rows.delete_folded(connection, batch)
+        await buffer_rows.delete_drained(connection, batch)
 
-    monkeypatch.setattr(posting, "delete_folded", apart)
+    monkeypatch.setattr(posting, "delete_drained", apart)
 
 
 def folded_without_being_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(connection: object, batch: Batch) -> None:
         del connection, batch
 
-    monkeypatch.setattr(posting, "delete_folded", nothing)
+    monkeypatch.setattr(posting, "delete_drained", nothing)
 
 
 def buffered_without_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def buffered_whatever_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SQL, "write_buffered", open_)
 
 
-def refused_without_a_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+def refused_without_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "_lacking", lambda batch, short: not_enough(short))
 
 
@@ -69,7 +69,7 @@ def buffered_beside_a_debit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TWINS: list[tuple[Break, Callable[[Ledger], Awaitable[Any]]]] = [
-    (folded_behind_a_watermark, test_buffer.test_a_credit_that_commits_late_is_folded_all_the_same),
+    (folded_behind_a_watermark, test_buffer.test_a_credit_that_commits_late_is_drained_all_the_same),
     (
         folded_and_marked_in_two_transactions,
         test_buffer.test_a_credit_is_pending_immediately_and_posted_when_it_is_drained,
@@ -77,10 +77,10 @@ TWINS: list[tuple[Break, Callable[[Ledger], Awaitable[Any]]]] = [
     (folded_without_being_marked, test_buffer.test_two_concurrent_drains_drain_once),
     (buffered_without_a_lock, test_buffer.test_a_credit_that_is_buffered_while_an_account_is_frozen_is_refused),
     (buffered_whatever_the_policy, test_buffer.test_a_worker_that_does_not_know_the_new_policy_posts_under_it),
-    (refused_without_a_fold, test_buffer.test_a_debit_folds_what_it_needs_inside_its_own_transaction),
+    (refused_without_a_drain, test_buffer.test_a_debit_drains_what_it_needs_inside_its_own_transaction),
     (
         folded_unseen,
-        lambda ledger: test_buffer.test_a_buffer_that_does_not_verify_is_not_folded_and_the_account_is_frozen(
+        lambda ledger: test_buffer.test_a_buffer_that_does_not_verify_is_not_drained_and_the_account_is_frozen(
             ledger, "an amount"
         ),
     ),

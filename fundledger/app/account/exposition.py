@@ -46,7 +46,7 @@ def _accounts(s: Snapshot) -> Iterable[Metric]:
     yield counters("splitting", "Changes to hot accounts.", ("change",), changes)
     yield counter("widened_batches", "Batches that needed more than one slot of an account.", s.hot.widened)
     yield gauge("accounts_remembered", "Accounts cached by workers.", s.accounts_remembered)
-    yield counter("folds", "Drains of an account's buffer.", s.buffer.folds)
+    yield counter("folds", "Drains of an account's buffer.", s.buffer.drains)
     waits = Histogram(s.buffer.waits, s.buffer.waited_s)
     yield histogram("buffered_wait_seconds", "Time from acceptance of a buffered credit to its posting.", waits, LAGS)
     yield gauge("buffered_credits", "Buffered credits waiting to be drained.", s.buffer.rows)

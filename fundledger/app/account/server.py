@@ -58,7 +58,7 @@ async def build(
     context = await open_context(settings, dsn, books)
     metrics = Metrics()
     lanes: list[Lane | Direct] = []
-    thermometer = HeatSampler()
+    sampler = HeatSampler()
     sessions: list[Session] = []
     flusher: Flusher | None = None
     if settings.posting == "direct":
@@ -76,10 +76,10 @@ async def build(
             session = Session(dsn, f"fundledger lane {ordinal}.{shard}", commits=metrics.commits)
             await session.open()
             depth, size = settings.buffer_depth_max, settings.batch_size_max
-            lanes.append(Lane(session, books, metrics, depth, size, thermometer=thermometer, flusher=flusher))
+            lanes.append(Lane(session, books, metrics, depth, size, sampler=sampler, flusher=flusher))
             sessions.append(session)
     name = f"{socket.gethostname()}:{run_dir}:{ordinal}"
-    follower = Follower(context.pool, name, books, thermometer, sessions, context.drainer)
+    follower = Follower(context.pool, name, books, sampler, sessions, context.drainer)
     name = f"{name}:{os.getpid()}"
     limiter = build_limiter(settings, redis_url, name)
     return Service(

@@ -59,7 +59,7 @@ class Rebalance:
         self.account = account
 
 
-class Fold:
+class Drain:
     """A request to drain the buffer of an account."""
 
     __slots__ = ("account",)
@@ -80,7 +80,7 @@ class SetPolicy:
         self.module = module
 
 
-class Unfolded(msgspec.Struct, frozen=True, gc=False):
+class BufferedCredit(msgspec.Struct, frozen=True, gc=False):
     """A row of `buffered_entries`: the `number`-th `of` the rows that its batch has for the account."""
 
     batch: int
@@ -95,7 +95,7 @@ class Unfolded(msgspec.Struct, frozen=True, gc=False):
     module: str | None
 
 
-Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance | Fold | SetPolicy
+Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Rebalance | Drain | SetPolicy
 
 
 Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None, str | None]
@@ -109,7 +109,7 @@ class Outcome(msgspec.Struct, gc=False):
     """The posting result of one command: a record or hold, or the refusal.
 
     A final refusal comes with its record. `replay`: an earlier request with this id got this outcome first. `parts[i]`
-    is the outcome of the i-th voucher of an atomic group. `folded` are the times (us) at which the drained credits had
+    is the outcome of the i-th voucher of an atomic group. `drained` are the times (us) at which the drained credits had
     been accepted.
     """
 
@@ -118,7 +118,7 @@ class Outcome(msgspec.Struct, gc=False):
     replay: bool = False
     hold: Hold | None = None
     parts: "list[Outcome] | None" = None
-    folded: list[int] | None = None
+    drained: list[int] | None = None
 
 
 def refused(command: Command, refusal: Refusal) -> Outcome:
@@ -140,21 +140,22 @@ class Batch:
     - `standing`: the version and MAC that each written sub-account gets
     - `summaries`: lines on platform accounts without an entry yet, if the batch `summarises` them
     - `deferred`: slot 0 of each account whose credits are buffered; `buffered`: these (account number, voucher, amount)
-    - `unfolded`: buffered credits of an account, read under its lock; `unfold`: accounts that need theirs read too
-    - `folded`: buffered rows that are posted; `policies`: the requests
+    - `backlog`: buffered credits of an account, read under its lock; `to_drain`: accounts that need theirs read too
+    - `drained`: buffered rows that are posted; `policies`: the requests
     - `counts`: entries that are not one statement line each: shard, account number, slot, seq, number of lines more
     """
 
     __slots__ = (
         "accounting_date",
+        "backlog",
         "buffered",
         "changed_holds",
         "counts",
         "date_ordinal",
         "deferred",
+        "drained",
         "entries",
         "events",
-        "folded",
         "holds",
         "key",
         "mine",
@@ -175,8 +176,7 @@ class Batch:
         "summaries",
         "summarises",
         "tampered",
-        "unfold",
-        "unfolded",
+        "to_drain",
         "vouchers",
     )
 
@@ -218,9 +218,9 @@ class Batch:
         self.routes: list[Resplit] = []
         self.deferred: dict[int, SubAccount] = {}
         self.buffered: list[tuple[int, Key, int]] = []
-        self.unfold: set[int] = set()
-        self.unfolded: dict[int, list[Unfolded]] = {}
-        self.folded: list[tuple[int, Unfolded]] = []
+        self.to_drain: set[int] = set()
+        self.backlog: dict[int, list[BufferedCredit]] = {}
+        self.drained: list[tuple[int, BufferedCredit]] = []
         self.policies: list[SetPolicy] = []
 
     def happens_at(self, posted_at_us: int, accounting_date: date) -> None:
@@ -231,7 +231,7 @@ class Batch:
 
     def has_writes(self) -> bool:
         return bool(
-            self.new_vouchers or self.changed_holds or self.events or self.routes or self.policies or self.folded
+            self.new_vouchers or self.changed_holds or self.events or self.routes or self.policies or self.drained
         )
 
 

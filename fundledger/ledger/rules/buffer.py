@@ -13,7 +13,7 @@ from datetime import date
 from typing import Final
 
 from fundledger.ledger.model.account import Account, Status, SubAccount
-from fundledger.ledger.model.batch import Batch, Unfolded
+from fundledger.ledger.model.batch import Batch, BufferedCredit
 from fundledger.ledger.model.voucher import Key
 from fundledger.ledger.rules.entries import write_later
 from fundledger.security import canonical
@@ -40,9 +40,9 @@ def defer(
     return places, rest
 
 
-def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[Unfolded]) -> str | None:
+def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[BufferedCredit]) -> str | None:
     """Return which row of an account, in order, does not verify or is missing, or None. Raises KeyFault."""
-    before: Unfolded | None = None
+    before: BufferedCredit | None = None
     for row in rows:
         if not keys.by_version(row.key_version).matches(message_of(account_number, row), row.mac):
             return f"batch {row.batch}, row {row.number} of {row.of}: does not match its MAC"
@@ -56,7 +56,7 @@ def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[Unfolded]) -> 
     return None
 
 
-def message_of(account_number: int, row: Unfolded) -> bytes:
+def message_of(account_number: int, row: BufferedCredit) -> bytes:
     """Return the content that the MAC of a buffered row covers."""
     fields = (
         account_number,
@@ -72,16 +72,16 @@ def message_of(account_number: int, row: Unfolded) -> bytes:
     return canonical.buffered(*fields) if row.module is None else canonical.buffered_2(row.module, *fields)
 
 
-def fold(batch: Batch) -> None:
+def drain(batch: Batch) -> None:
     """Post the buffered rows that were read, before any other command is decided.
 
     Writes one entry per module and accounting date of acceptance.
     """
-    for number, rows in batch.unfolded.items():
+    for number, rows in batch.backlog.items():
         first = batch.sub_accounts[number << 16]
         if first.status not in (Status.OPEN, Status.FROZEN_DEBITS):
             continue
-        days: dict[tuple[date, str | None], list[Unfolded]] = {}
+        days: dict[tuple[date, str | None], list[BufferedCredit]] = {}
         for row in sorted(rows, key=_arrival):
             days.setdefault((row.accounting_date, row.module), []).append(row)
         for (day, module), of_day in days.items():
@@ -89,8 +89,8 @@ def fold(batch: Batch) -> None:
             first.posted += amount
             first.written = True
             write_later(batch, first, module, [row.voucher_id for row in of_day], amount, first.posted, day)
-        batch.folded += [(number, row) for row in rows]
+        batch.drained += [(number, row) for row in rows]
 
 
-def _arrival(row: Unfolded) -> tuple[int, int, int]:
+def _arrival(row: BufferedCredit) -> tuple[int, int, int]:
     return row.posted_at_us, row.batch, row.number

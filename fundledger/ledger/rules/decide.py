@@ -12,7 +12,7 @@ from fundledger.ledger.model.batch import (
     AtomicGroup,
     Batch,
     Command,
-    Fold,
+    Drain,
     Outcome,
     Rebalance,
     Resplit,
@@ -25,7 +25,7 @@ from fundledger.ledger.model.hold import EndHold, Hold, HoldStatus, PlaceHold
 from fundledger.ledger.model.refusal import Code, Refusal
 from fundledger.ledger.model.voucher import Record, Voucher
 from fundledger.ledger.rules.account import NOT_READ, status_refusal
-from fundledger.ledger.rules.buffer import defer, fold
+from fundledger.ledger.rules.buffer import defer, drain
 from fundledger.ledger.rules.entries import lines_of_parts, write_entries, write_summaries
 from fundledger.ledger.rules.slots import first_open, gather, rebalance, resplit, spread
 from fundledger.ledger.rules.status import set_policy, set_status
@@ -38,8 +38,8 @@ def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
     `batch.narrow` names it and all outcomes are void.
     """
     outcomes = []
-    if batch.unfolded:
-        fold(batch)
+    if batch.backlog:
+        drain(batch)
     for command in commands:
         if type(command) is Voucher:
             outcomes.append(_post(batch, command))
@@ -58,9 +58,9 @@ def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
         elif type(command) is SetPolicy:
             outcomes.append(set_policy(batch, command))
         else:
-            assert type(command) is Fold
+            assert type(command) is Drain
             number = command.account.number
-            outcomes.append(Outcome(folded=[row.posted_at_us for of, row in batch.folded if of == number]))
+            outcomes.append(Outcome(drained=[row.posted_at_us for of, row in batch.drained if of == number]))
     write_summaries(batch)
     return outcomes
 

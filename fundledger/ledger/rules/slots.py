@@ -62,8 +62,8 @@ def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
 def _lacking(batch: Batch, short: SubAccount) -> Refusal:
     """Return the insufficient-funds refusal; if the buffer may cover the amount and was not read yet, ask for it."""
     number = short.account.number
-    if batch.sub_accounts[number << 16].buffered and number not in batch.unfolded:
-        batch.unfold.add(number)
+    if batch.sub_accounts[number << 16].buffered and number not in batch.backlog:
+        batch.to_drain.add(number)
         return NOT_READ
     return not_enough(short)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import Account, Status, shard_of
-from fundledger.ledger.model.batch import Unfolded
+from fundledger.ledger.model.batch import BufferedCredit
 from fundledger.ledger.model.chart import CHART
 from fundledger.ledger.statement.positions import positions_at, snapshot
 from fundledger.ledger.store.directory import AccountTampered, Directory, Reader
@@ -332,7 +332,7 @@ def held_of(keys: Keys, account: Account, layout: Layout, rows: Sequence[asyncpg
     sub_accounts = [row for row in rows if row["shard"] is not None]
     check_sub_accounts(keys, account, layout, sub_accounts)
     buffered = [
-        Unfolded(
+        BufferedCredit(
             row["held"],
             row["slot"],
             row["seq"],

@@ -9,7 +9,7 @@ import msgspec
 from fundledger.ledger.context import Books
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import BALANCE_MAX, Account, Status, SubAccount
-from fundledger.ledger.model.batch import Batch, Unfolded
+from fundledger.ledger.model.batch import Batch, BufferedCredit
 from fundledger.ledger.rules.buffer import what_is_wrong
 from fundledger.ledger.store.queries import SQL
 from fundledger.ledger.store.rows import take
@@ -95,15 +95,15 @@ async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch
     )
 
 
-async def read_unfolded(
+async def read_backlog(
     connection: "asyncpg.Connection[asyncpg.Record]", books: Books, batch: Batch, numbers: Iterable[int]
 ) -> None:
     """Read and verify all buffered credits of these accounts, whose slot 0 is locked. Raises KeyFault."""
     wanted = list(numbers)
-    batch.unfolded = {number: [] for number in wanted}
+    batch.backlog = {number: [] for number in wanted}
     for row in await connection.fetch(SQL["read_buffered"], wanted):
-        batch.unfolded[row["account_number"]].append(unfolded(row))
-    for number, rows in batch.unfolded.items():
+        batch.backlog[row["account_number"]].append(buffered_credit(row))
+    for number, rows in batch.backlog.items():
         if batch.sub_accounts[number << 16].status == Status.FROZEN_INTEGRITY:
             # Frozen earlier: its rows are kept as evidence and are not drained.
             continue
@@ -113,15 +113,15 @@ async def read_unfolded(
             batch.sub_accounts[number << 16].status = Status.FROZEN_INTEGRITY
 
 
-def unfolded(row: Iterable[Any]) -> Unfolded:
+def buffered_credit(row: Iterable[Any]) -> BufferedCredit:
     """Decode a row of `sql/read_buffered.sql`."""
     _, batch, number, of, voucher_id, amount, accounting_date, posted_at, key_version, mac, module = row
     us = clock.us(posted_at)
-    return Unfolded(batch, number, of, voucher_id, amount, accounting_date, us, key_version, mac, module)
+    return BufferedCredit(batch, number, of, voucher_id, amount, accounting_date, us, key_version, mac, module)
 
 
-async def delete_folded(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
+async def delete_drained(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
     """Delete the buffered rows that were posted. Fails with SQLSTATE FL001 if one is missing."""
-    keys = list(dict.fromkeys((number, row.batch) for number, row in batch.folded))
+    keys = list(dict.fromkeys((number, row.batch) for number, row in batch.drained))
     numbers, batches = [number for number, _ in keys], [of for _, of in keys]
-    await connection.execute(SQL["delete_folded"], numbers, batches, len(batch.folded))
+    await connection.execute(SQL["delete_drained"], numbers, batches, len(batch.drained))

@@ -13,7 +13,7 @@ import msgspec
 
 from fundledger.faults import BooksTampered
 from fundledger.ledger.model.account import Account, Status
-from fundledger.ledger.model.batch import Unfolded
+from fundledger.ledger.model.batch import BufferedCredit
 from fundledger.ledger.rules.buffer import what_is_wrong
 from fundledger.ledger.rules.entries import message_of
 from fundledger.ledger.store.directory import AccountTampered, Reader
@@ -125,7 +125,7 @@ def _expected(account: Account, layout: Places, found: dict[tuple[int, int], asy
     return {(account.shard, slot) for slot in range(1 if first is None else first["slots"])}
 
 
-def check_buffered(keys: Keys, account: Account, rows: Sequence[Unfolded]) -> None:
+def check_buffered(keys: Keys, account: Account, rows: Sequence[BufferedCredit]) -> None:
     """Verify that the buffered credits match their MACs and none of a batch is missing. Raises Tampered."""
     try:
         wrong = what_is_wrong(keys, account.number, rows)

@@ -10,7 +10,7 @@ from fundledger.ledger.model.account import Account
 from fundledger.ledger.model.batch import (
     AtomicGroup,
     Command,
-    Fold,
+    Drain,
     Rebalance,
     Resplit,
     SetPolicy,
@@ -26,7 +26,7 @@ from fundledger.ledger.rules.buffer import AMOUNT_MAX
 class Plan:
     """The rows that a list of commands needs: `places[shard]` are the sub-accounts to lock, by `place_of`.
 
-    `deferred`: accounts that are only credited, by amounts that may be buffered. `unfold`: accounts whose buffer is
+    `deferred`: accounts that are only credited, by amounts that may be buffered. `to_drain`: accounts whose buffer is
     drained first. `exclusive`: the lock also blocks transactions that buffer credits. `vouchers`, `holds` and
     `reverses` are keyed by module and id; `voucher_ids` are the ids of `vouchers`.
     """
@@ -38,17 +38,21 @@ class Plan:
         "holds",
         "places",
         "reverses",
-        "unfold",
+        "to_drain",
         "voucher_ids",
         "vouchers",
     )
 
     def __init__(
-        self, commands: Sequence[Command], books: Books, wide: Mapping[int, int], unfold: AbstractSet[int] = frozenset()
+        self,
+        commands: Sequence[Command],
+        books: Books,
+        wide: Mapping[int, int],
+        to_drain: AbstractSet[int] = frozenset(),
     ) -> None:
         """Plan the commands. `wide`: accounts whose slots are all read, and the minimum number of slots."""
         self.deferred: dict[int, tuple[Account, int]] = {}
-        self.unfold = set(unfold)
+        self.to_drain = set(to_drain)
         self.exclusive = False
         self.places: dict[int, set[int]] = {}
         self.accounts: dict[int, Account] = {}
@@ -73,23 +77,23 @@ class Plan:
                 self._add(command.account, command.account.shard, (command.account.number << 16) + command.slot)
                 self.holds.add(command.key)
             elif type(command) is SetStatus:
-                self._fold_first(command.account)
+                self._drain_first(command.account)
                 self.exclusive = True
                 for shard in command.account.shards(books.layout.shards):
                     for slot in command.account.slots_in(shard):
                         self._add(command.account, shard, (command.account.number << 16) + slot)
             elif type(command) is Resplit or type(command) is Rebalance:
                 self._add(command.account, command.account.shard, command.account.number << 16)
-            elif type(command) is Fold or type(command) is SetPolicy:
-                self._fold_first(command.account)
+            elif type(command) is Drain or type(command) is SetPolicy:
+                self._drain_first(command.account)
                 self.exclusive = self.exclusive or type(command) is SetPolicy
-        self._lock_instead(self.deferred.keys() & (wide.keys() | unfold))
+        self._lock_instead(self.deferred.keys() & (wide.keys() | to_drain))
         for number, slots in wide.items():
             account = self.accounts[number]
             for slot in range(slots):
                 self._add(account, account.shard, (number << 16) + slot)
-        for number in unfold:
-            self._fold_first(self.accounts[number])
+        for number in to_drain:
+            self._drain_first(self.accounts[number])
         if self.deferred:
             self._lock_instead(self.deferred.keys() & self.accounts.keys() if books.buffering else set(self.deferred))
 
@@ -102,10 +106,10 @@ class Plan:
             account, place = self.deferred.pop(number)
             self._add(account, account.shard, place)
 
-    def _fold_first(self, account: Account) -> None:
+    def _drain_first(self, account: Account) -> None:
         if not account.type.platform:
             self._add(account, account.shard, account.number << 16)
-            self.unfold.add(account.number)
+            self.to_drain.add(account.number)
 
     def _add_voucher(self, voucher: Voucher, ordinal: int) -> None:
         self.voucher_ids.append(voucher.id)

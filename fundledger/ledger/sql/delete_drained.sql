@@ -1,8 +1,8 @@
 -- Delete the buffered credits posted in this transaction; fails (FL001) if one is missing.
 -- $1 account numbers, $2 batches (aligned), $3 number of rows. Rows: one. Locks: the rows, after slot 0.
-WITH folded AS (
+WITH drained AS (
     DELETE FROM ledger.buffered_entries b USING unnest($1::bigint[], $2::bigint[]) AS k (account_number, batch)
     WHERE b.account_number = k.account_number AND b.batch = k.batch
     RETURNING 1
 )
-SELECT ledger.expect_written((SELECT count(*) FROM folded), $3::bigint)
+SELECT ledger.expect_written((SELECT count(*) FROM drained), $3::bigint)
