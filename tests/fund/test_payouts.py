@@ -166,6 +166,33 @@ async def test_one_that_does_not_look_again_before_it_sends_is_noticed(
         await is_not_sent_once_it_was_ended(fund_pool, monkeypatch)
 
 
+class Fails(Scripted):
+    """A channel whose `query` fails with one exception."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__(ACCEPTED)
+        self.failure = failure
+
+    async def query(self, ref: str) -> Payout:
+        raise self.failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "level"), [(SILENT, "WARNING"), (AWAY, "WARNING"), (ValueError("not a number"), "ERROR")]
+)
+async def test_a_poll_that_fails_is_logged_once_and_repeated_later(
+    fund_pool: Pool, caplog: pytest.LogCaptureFixture, failure: Exception, level: str
+):
+    order = await a_withdrawal(fund_pool)
+    paying = payouts(fund_pool, Fails(failure))
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            await paying.pay_out_some()
+    (line,) = [record for record in caplog.records if getattr(record, "event", "") == "payout_poll_failed"]
+    assert (line.levelname, line.order, bool(line.exc_info)) == (level, str(order), level == "ERROR")  # type: ignore[attr-defined]
+    assert await fund_pool.fetchval("SELECT outcome IS NULL FROM fund.payouts WHERE order_id = $1", order)
+
+
 # --- Selection of payouts -------------------------------------------------------------------------------------------
 
 

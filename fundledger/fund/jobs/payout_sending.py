@@ -161,12 +161,13 @@ class PayoutSender:
         try:
             reported = await self._channel.query(str(sending.order_id))
         except Exception as fault:
-            if not isinstance(fault, ChannelFault):
-                _log.exception("polling channel %s failed", self._name, extra={"event": "payout_poll_failed"})
             self.counted.away += 1
-            _log.warning(
+            is_expected = isinstance(fault, ChannelFault)
+            _log.log(
+                logging.WARNING if is_expected else logging.ERROR,
                 "channel %s does not report the status of payout %s: %s",
                 *(self._name, sending.order_id, fault),
+                exc_info=not is_expected,
                 extra={"event": "payout_poll_failed", "order": str(sending.order_id)},
             )
             await self._postpone(sending)
