@@ -21,6 +21,7 @@ from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.mac_layouts import MERCHANT, PAYMENT, Progress, merchant_fields
+from fundledger.fund.store.queries import SQL
 from tests.fund.bank import Pool, an_order
 from tests.support.fund_ids import IDS, MACS, order_id
 from tests.support.length import unless_long
@@ -281,6 +282,49 @@ async def test_a_release_locks_in_the_order_in_which_a_batch_reserves(world: Wor
         await released
     assert (await world.row(number))[0] == 0
     assert await world.days() == {(world.name, 1): 0}
+
+
+@pytest.mark.parametrize("way", ["refunds", "a settlement", "a release", "a sweep"])
+async def test_every_transaction_locks_payments_from_the_oldest_on(world: World, fund_pool: Pool, way: str) -> None:
+    """Two that locked them in opposite orders would wait for each other."""
+    old, new = await world.payment(10, settled=0), await world.payment(10, settled=0)
+    while world.id_of(old) < world.id_of(new):
+        old, new = new, await world.payment(10, settled=0)
+    released = [world.reverse(new), world.refund(old, 1)]
+    if way == "a release":
+        assert await world.codes(*released) == [None, None]
+    if way == "a sweep":
+        await world.connection.execute(
+            "UPDATE fund.payments SET mac_key = 0, mac = '' WHERE order_id = ANY ($1::uuid[])",
+            [*map(world.id_of, (old, new))],
+        )
+
+    async def lock() -> None:
+        async with world.connection.transaction():
+            if way == "refunds":
+                await reserve.lock(world.connection, [world.refund(new, 1), world.refund(old, 1)], MACS)
+            elif way == "a settlement":
+                await world.take(world.draft(Kind.SETTLEMENT))
+            elif way == "a release":
+                await reserve.release(world.connection, MACS, [draft.order for draft in released])
+            else:
+                await world.connection.fetch(SQL["payments_to_sweep"], UUID(int=0), 1_000_000)
+
+    pid = world.connection.get_server_pid()
+    row = "SELECT FROM fund.payments WHERE order_id = $1 FOR UPDATE"
+    async with fund_pool.acquire() as other:
+        async with other.transaction():
+            await other.execute(row, world.id_of(new))
+            locking = asyncio.ensure_future(lock())
+
+            async def waits() -> bool:
+                return await other.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid)
+
+            await eventually(waits, "it waits for the newer payment")
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                async with other.transaction():
+                    await other.execute(f"{row} NOWAIT", world.id_of(old))
+        await locking
 
 
 async def test_a_payment_that_was_reversed_is_not_reversed_again_where_its_order_does_not_name_the_reversal(

@@ -125,7 +125,7 @@ class FundSweep:
         good, _ = await sums.verified(connection, self._macs, rows)
         await sums.write_payments(connection, self._macs, good.values())
         if rows:
-            self._payment = rows[-1]["order_id"]
+            self._payment = max(row["order_id"] for row in rows)
         return len(good), len(rows)
 
     async def _days(self, connection: Connection) -> tuple[int, int]:

@@ -1,4 +1,10 @@
--- Rows of fund.payments without a MAC. $1 payment to start after, $2 limit. Rows: at most $2, by id. Locks: these rows.
+-- Rows of fund.payments without a MAC. $1 payment to start after, $2 limit. Rows: the next $2 by id, the oldest first.
+-- Locks: these rows, the oldest first.
 SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
        p.fee_returned, p.charged_back, p.reversed, p.mac_key, p.mac
-FROM fund.payments p WHERE p.mac_key = 0 AND p.order_id > $1 ORDER BY p.order_id LIMIT $2 FOR UPDATE
+FROM fund.payments p
+WHERE p.order_id = ANY (ARRAY(
+    SELECT n.order_id FROM fund.payments n WHERE n.mac_key = 0 AND n.order_id > $1 ORDER BY n.order_id LIMIT $2
+))
+ORDER BY p.seq -- as in lock_payments: one lock order prevents deadlocks
+FOR UPDATE

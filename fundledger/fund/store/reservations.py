@@ -7,6 +7,7 @@ first. The steps are fetch, decide (plain functions over the fetched rows), writ
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -168,30 +169,36 @@ async def release(connection: Connection, macs: OrderMacs, refused: Sequence[Ord
     """Release the reservations of refused orders, in the transaction that records the refusals. A row that does not
     match its MAC is not changed.
     """
-    by_kind: dict[Kind, list[Order]] = {}
-    for order in refused:
-        by_kind.setdefault(order.kind, []).append(order)
-    # The same lock order as in a batch that reserves, so that the two do not deadlock.
-    await _release_reversals(connection, macs, by_kind.get(Kind.REVERSAL, []))
-    await _release_payments(connection, macs, by_kind.get(Kind.REFUND, []) + by_kind.get(Kind.CHARGEBACK, []))
-    for settlement in by_kind.get(Kind.SETTLEMENT, []):
-        await _release_settlement(connection, macs, settlement)
-    await sums.give_back_days(connection, macs, by_kind.get(Kind.WITHDRAWAL, []))
-
-
-async def _release_reversals(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> None:
-    by = {order.id for order in reversals}
-    if not by:
-        return
-    rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in reversals if o.of_order}))
-    freed = [order for order in map(order_from, rows) if order.reversed_by in by and _verifies(macs, order)]
-    payments, _ = await sums.lock_payments(connection, macs, [o.id for o in freed if o.kind is Kind.PAYMENT])
+    of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
+    # The same lock order as in a batch that reserves, so that the two do not deadlock: originals, payments, days.
+    freed = await _lock_reversed(connection, macs, of_kind[Kind.REVERSAL])
+    parts = await _read_parts(connection, macs, of_kind[Kind.SETTLEMENT])
+    returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK]
+    ids = {order.id for order in freed} | {o.of_order for o in returned if o.of_order}
+    payments, _ = await sums.lock_payments(connection, macs, ids | {part["payment"] for part in parts})
     for order in freed:
         order.reversed_by = None
-    for progress in payments.values():
-        progress.reversed = False
+        if order.id in payments:
+            payments[order.id].reversed = False
+    for order in returned:
+        if order.of_order in payments:
+            _take(payments[order.of_order], order, -1)
+    for part in parts:
+        if part["payment"] in payments:
+            payments[part["payment"]].settled -= part["amount"]
+            payments[part["payment"]].fee_settled -= part["fee"]
     await _write_reversed(connection, macs, freed)
     await sums.write_payments(connection, macs, payments.values())
+    await sums.give_back_days(connection, macs, of_kind[Kind.WITHDRAWAL])
+
+
+async def _lock_reversed(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:
+    """Lock and return the orders that name one of the reversals and match their MAC."""
+    by = {order.id for order in reversals}
+    if not by:
+        return []
+    rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in reversals if o.of_order}))
+    return [order for order in map(order_from, rows) if order.reversed_by in by and _verifies(macs, order)]
 
 
 def _verifies(macs: OrderMacs, order: Order) -> bool:
@@ -202,30 +209,16 @@ def _verifies(macs: OrderMacs, order: Order) -> bool:
     return True
 
 
-async def _release_payments(connection: Connection, macs: OrderMacs, orders: Sequence[Order]) -> None:
-    """Release refunds and chargebacks."""
-    if not orders:
-        return
-    payments, _ = await sums.lock_payments(connection, macs, {o.of_order for o in orders if o.of_order is not None})
-    for order in orders:
-        progress = None if order.of_order is None else payments.get(order.of_order)
-        if progress is not None:
-            _take(progress, order, -1)
-    await sums.write_payments(connection, macs, payments.values())
-
-
-async def _release_settlement(connection: Connection, macs: OrderMacs, settlement: Order) -> None:
-    parts = await connection.fetch(SQL["read_settled"], [settlement.id])
-    if (sum(p["amount"] for p in parts), sum(p["fee"] for p in parts)) != (settlement.amount, settlement.fee):
-        macs.report("settlement", settlement.id, "parts", {"parts": [str(part) for part in parts]})
-        return
-    payments, _ = await sums.lock_payments(connection, macs, [part["payment"] for part in parts])
-    for part in parts:
-        progress = payments.get(part["payment"])
-        if progress is not None:
-            progress.settled -= part["amount"]
-            progress.fee_settled -= part["fee"]
-    await sums.write_payments(connection, macs, payments.values())
+async def _read_parts(connection: Connection, macs: OrderMacs, settlements: Sequence[Order]) -> list[Any]:
+    """Return the parts of settlements, except of those whose parts differ from their sum."""
+    found: list[Any] = []
+    for settlement in settlements:
+        parts = await connection.fetch(SQL["read_settled"], [settlement.id])
+        if (sum(p["amount"] for p in parts), sum(p["fee"] for p in parts)) == (settlement.amount, settlement.fee):
+            found += parts
+        else:
+            macs.report("settlement", settlement.id, "parts", {"parts": [str(part) for part in parts]})
+    return found
 
 
 def _take(progress: Progress, order: Order, sign: int = 1) -> None:
