@@ -84,7 +84,7 @@ async def age(worker: FundWorker) -> None:
 
 @pytest.fixture
 async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
-    async with FundWorker(fund_database, service.base_url, service.fund_token, wait_s=0.5) as worker:
+    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
         await fill(worker)
         await age(worker)
         yield worker
