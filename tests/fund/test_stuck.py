@@ -22,6 +22,7 @@ from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.next_steps import may_approve
 from fundledger.fund.store.events import fund_feed
+from fundledger.fund.store.mac_layouts import PAYOUT, payout_fields
 from fundledger.fund.store.orders import read_order
 from tests.fund.bank import Scripted
 from tests.support.fund_books import prove_fund
@@ -462,6 +463,10 @@ async def test_one_that_does_not_compare_pays_out_what_was_edited(
     assert restored is not None
     worker.macs.seal(restored)
     await worker.value("UPDATE fund.orders SET mac = $2 WHERE id = $1", order.id, restored.mac)
+    payout = await worker.pool.fetchrow("SELECT * FROM fund.payouts WHERE order_id = $1", order.id)
+    assert payout["amount"] == 101, "`verify` would find it"
+    _, mac = worker.macs.rows.tag(PAYOUT, payout_fields({**payout, "amount": 100}))
+    await worker.value("UPDATE fund.payouts SET amount = 100, mac = $2 WHERE order_id = $1", order.id, mac)
 
 
 # --- Two persons ----------------------------------------------------------------------------------------------------

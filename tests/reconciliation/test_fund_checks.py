@@ -160,7 +160,8 @@ def the(kind: Kind, order_no: str) -> str:
 
 
 P1, P2, R1 = the(Kind.PAYMENT, "p1"), the(Kind.PAYMENT, "p2"), the(Kind.REFUND, "r1")
-W1, W3, C1 = the(Kind.WITHDRAWAL, "w1"), the(Kind.WITHDRAWAL, "w3"), the(Kind.CHARGEBACK, "c1")
+W1, W3, W4 = (the(Kind.WITHDRAWAL, number) for number in ("w1", "w3", "w4"))
+C1 = the(Kind.CHARGEBACK, "c1")
 A1, A2, COST, UNDONE = (
     the(Kind.ADJUSTMENT, "a1"),
     the(Kind.ADJUSTMENT, "a2"),
@@ -341,6 +342,28 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
             ("fee_waived", P2),
         )
     },
+    "a payout of no withdrawal": (
+        f"""INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, due_at, mac_key, mac)
+            VALUES ({P1}, 'c', 1000, 'CNY', now(), now(), 1, 'x')""",
+        [f"{CONSISTENT}: payout .*: amount: expected None, found 1000"],
+    ),
+    **{
+        f"a payout: {change}": (
+            f"UPDATE fund.payouts SET {change} WHERE order_id = {withdrawal}",
+            [f"{CONSISTENT}: payout .*: {told}"],
+        )
+        for change, withdrawal, told in (
+            ("amount = 1", W1, "amount: expected 100, found 1"),
+            ("channel = 'x'", W1, "channel: expected c, found x"),
+            ("currency = 'USD'", W1, "currency: expected CNY, found USD"),
+            ("outcome = 'bounced'", W1, "outcome: expected paid, found bounced"),
+            ("outcome = 'paid', due_at = NULL", W4, "outcome: expected none, found paid"),
+        )
+    },
+    "a withdrawal was paid out and is not sent": (
+        f"UPDATE fund.orders SET state = 'posted' WHERE id = {W4}",
+        [f"{CONSISTENT}: payout .*: state: expected sent, found posted"],
+    ),
     "a payment is said to be reversed": (
         DROP.format("payments", "payments_reversed")
         + f"UPDATE fund.payments SET reversed = true WHERE order_id = {P1}",

@@ -13,7 +13,7 @@ from asyncpg.pgproto import pgproto
 from fundledger.fund.model import accounts
 from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
-from fundledger.fund.store.mac_layouts import DAY, PAYMENT, Progress, fields_of_day
+from fundledger.fund.store.mac_layouts import DAY, PAYMENT, PAYOUT, Progress, fields_of_day, fields_of_payout
 from fundledger.fund.store.queries import SQL
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.ledger import Ledger, posted, voucher
@@ -202,4 +202,14 @@ class FundWorld:
         )
         mac = MACS.rows.tag(DAY, fields_of_day(("m", AT.date()), 220))[1]
         await self.fund.execute("INSERT INTO fund.withdrawal_days VALUES ('m', $1, 220, 1, $2)", AT.date(), mac)
+        for order in orders:
+            if order.order_no in ("w1", "w2", "w4"):
+                row = order.id, "c", order.amount, "CNY", order.ending
+                await self.fund.execute(
+                    """INSERT INTO fund.payouts (order_id, channel, amount, currency, outcome, sent_at, due_at, mac_key, mac)
+                       VALUES ($1, $2, $3, $4, $5, $6::timestamptz, CASE WHEN $5::text IS NULL THEN $6::timestamptz END, 1, $7)""",
+                    *row,
+                    AT,
+                    MACS.rows.tag(PAYOUT, fields_of_payout(*row))[1],
+                )
         await self.fund.execute(SQL["close_day"], AT.date())

@@ -95,6 +95,7 @@ SQL_CHECKS: Final = (
     SqlCheck("payments_equal_orders", None, "payment {id}: {name}", "{expected}", "{actual}"),
     SqlCheck("payments_kept", None, "payment {id}", "a row in fund.payments, because {why}", "none"),
     SqlCheck("payments_not_exceeded", None, "payment {id}", "at most {amount} refunded or charged back", "{back}"),
+    SqlCheck("payouts_equal_orders", None, "payout {id}: {name}", "{expected}", "{actual}"),
     SqlCheck("orders_of_orders", None, "{kind} {id}", "an order of the same merchant that it can refer to", "{found}"),
     SqlCheck("orders_named_once", None, "{kind} {order_no} of {merchant}", "one order", "{ids}"),
     SqlCheck("settlements_equal_parts", None, "settlement {id}", "its parts: {expected}", "{actual}"),
