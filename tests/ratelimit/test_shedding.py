@@ -185,6 +185,11 @@ def test_the_twin_that_takes_each_hiccup_for_load_turns_requests_away(
     assert set(idle_worker(name, BATCH, 3)) > {None}
 
 
+@pytest.mark.parametrize("name", HICCUPS)
+def test_more_requests_than_an_idle_worker_has_in_flight_are_load(name: str) -> None:
+    assert set(idle_worker(name, BATCH, 9)) > {None}
+
+
 def test_after_too_much_a_request_that_is_alone_is_admitted_at_every_level() -> None:
     shedder = Shedder(concurrency_max=400)
     for n in range(100):
