@@ -18,7 +18,9 @@ from fundledger.app.account.routes import ROUTES
 from fundledger.app.http import routing
 from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
+from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX
 from fundledger.app.http.routing import Router, answer
+from fundledger.app.http.wire import body_memory
 from fundledger.app.http.wire.body_memory import BodiesUnderWay
 from fundledger.app.http.wire.connections import Connections
 from fundledger.app.http.wire.peers import Peers
@@ -336,3 +338,23 @@ async def test_how_long_a_body_took_to_arrive_is_not_how_long_we_took(
         assert (await wire.reply()).status == 400
     assert len(took) == 1
     assert took[0] < held_s
+
+
+async def test_a_long_body_waits_for_its_turn_before_it_is_decoded(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        assert service.in_flight == 0, "neither admitted nor decoded"
+        waits.append(seconds)
+
+    monkeypatch.setattr(body_memory, "LONG_BYTES_AT_ONCE", 0)
+    service.bodies = BodiesUnderWay(64 << 20, sleep=sleep)
+    async with connected(service.base_url) as wire:
+        for size, count in ((0, 0), (BODY_BYTES_MAX, 1)):
+            body = json.dumps({"vouchers": [a_payment()]}).encode() + b" " * size
+            await wire.send(request("POST", "/v1/vouchers/batch", "token", body))
+            assert (await wire.reply()).status == 200
+            assert len(waits) == count
+    assert service.bodies.bytes == 0
