@@ -251,11 +251,13 @@ class PayoutSender:
         await self._close(sending, ending, reported.channel_ref)
 
     async def _handle_absent(self, sending: Sending) -> None:
-        """Handle `absent` for an order that an API request ended. It is final once no call can still be in transit."""
+        """Handle `absent` for an order that an API request ended. It is final once no call can still be in transit. The
+        payout of a stuck order stays open, because a retry makes the order `sent` again.
+        """
         doubt = timedelta(seconds=self._pace.doubt_s)
         row = await self._pool.fetchrow(SQL["payouts_stands"], sending.order_id, doubt)
         assert row is not None
-        if not row["past_doubt"]:
+        if not row["past_doubt"] or row["stands"] not in _ENDED_AS.values():
             await self._postpone(sending)
             return
         if row["stands"] == "paid":
