@@ -5,7 +5,7 @@ that changes it. A row older than MACs is compared with its orders instead. A ro
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from fundledger.fund.model.order import Kind, Order, State
@@ -22,8 +22,6 @@ from fundledger.fund.store.mac_layouts import (
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import AnyConnection, Connection, order_from
 from fundledger.fund.store.queries import SQL
-
-_SUMMED: Final = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.REVERSAL})
 
 
 def begun(order: Order) -> Progress:
@@ -77,15 +75,14 @@ async def payments_by_orders(
     for row in await connection.fetch(SQL["orders_of_payments"], ids):
         order = order_from(row)
         if not macs.verifies(order):
-            bad.add(order.of_order if order.kind in _SUMMED else order.id)
+            bad.add(order.of_order)
         elif order.kind is Kind.PAYMENT and order.state is State.POSTED:
             due[order.id] = begun(order)
         elif order.state is not State.REFUSED:
             about.append(order)
     for order in about:
-        progress = None if order.of_order is None else due.get(order.of_order)
-        if progress is not None:
-            _add(progress, order)
+        if order.of_order in due:
+            _add(due[order.of_order], order)
     for payment, amount, fee in await connection.fetch(SQL["settled_of_payments"], ids):
         if payment in due:
             due[payment].settled += amount
@@ -94,6 +91,7 @@ async def payments_by_orders(
 
 
 def _add(progress: Progress, order: Order) -> None:
+    """Add a refund, a chargeback or a reversal to the progress of its payment."""
     if order.kind is Kind.REFUND:
         progress.refunded += order.amount
         progress.refunded_unsettled += order.from_pending
@@ -101,7 +99,7 @@ def _add(progress: Progress, order: Order) -> None:
         progress.fee_returned += order.fee
     elif order.kind is Kind.CHARGEBACK:
         progress.charged_back += order.amount
-    elif order.kind is Kind.REVERSAL:
+    else:
         progress.reversed = True
 
 
