@@ -188,32 +188,50 @@ def breaks(*_: object, **__: object) -> None:
 @both_ways
 @pytest.mark.parametrize("where", ["refused", "to_voucher", "moved"])
 async def test_a_bug_is_an_answer_and_the_connection_goes_on(
-    service: Service, headers: dict[str, str], where: str, monkeypatch: pytest.MonkeyPatch
+    service: Service,
+    headers: dict[str, str],
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    sent = []
     async with connected(service.base_url) as wire:
         with monkeypatch.context() as broken:
             broken.setattr(vouchers, where, breaks)
             for _ in range(3):
                 reply = await send(wire, a_payment(), headers)
                 assert (reply.status, reply.problem) == (500, "internal-error")
+                sent.append(reply.headers["request-id"])
         assert service.in_flight == 0
         assert (await send(wire, a_payment(), headers)).status == 422
     assert service.told == [500, 500, 500, 422]
     assert service.in_flight == 0
+    assert logged(caplog, "request_failed") == sent
 
 
-@pytest.mark.parametrize("where", ["answered", "module"])
-async def test_a_bug_around_a_payment_is_an_answer_and_the_connection_goes_on(service: Service, where: str) -> None:
+def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    """Return the request ids of the lines of an event."""
+    return [record.request_id for record in caplog.records if getattr(record, "event", "") == event]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("where", "event"), [("answered", "answer_not_counted"), ("module", "request_failed")])
+async def test_a_bug_around_a_payment_is_an_answer_and_the_connection_goes_on(
+    service: Service, where: str, event: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = []
     async with connected(service.base_url) as wire:
         whole = getattr(service, where)
         setattr(service, where, breaks)
         for _ in range(2):
             await wire.send(request("POST", "/v1/vouchers", "token", json.dumps(a_payment()).encode()))
-            assert (await wire.reply()).status == (422 if where == "answered" else 500)
+            reply = await wire.reply()
+            assert reply.status == (422 if where == "answered" else 500)
+            sent.append(reply.headers["request-id"])
         setattr(service, where, whole)
         await wire.send(request("POST", "/v1/vouchers", "token", json.dumps(a_payment()).encode()))
         assert (await wire.reply()).status == 422
     assert service.in_flight == 0
+    assert logged(caplog, event) == sent
 
 
 @both_ways

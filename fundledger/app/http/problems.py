@@ -164,7 +164,7 @@ def unverified(detail: str, account: str | UnsetType = UNSET) -> Reply:
     return problem(500, "integrity", UNVERIFIED, detail, account=account)
 
 
-def failed(error: Exception) -> Reply:
+def failed(error: Exception, request_id: str) -> Reply:
     """Return the answer to an exception: a rejected request, a fault, a row that does not match its MAC, or a bug.
 
     A row is named. A row and a bug are logged.
@@ -183,5 +183,6 @@ def failed(error: Exception) -> Reply:
             return unverified(str(error))
         status, title = POSTING["account-frozen"]
         return problem(status, "account-frozen", title, str(error))
-    _log.critical("request failed with an unexpected exception", exc_info=error, extra={"event": "request_failed"})
+    extra = {"event": "request_failed", "request_id": request_id}
+    _log.critical("request failed with an unexpected exception", exc_info=error, extra=extra)
     return problem(500, "internal-error", "Internal error", "an unexpected error occurred and was logged")

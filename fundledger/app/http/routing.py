@@ -147,10 +147,9 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
     """Handle a request for aiohttp. It receives every request that does not take the fast path of `wire.protocol`."""
     started = time.monotonic()
     label, method = "unmatched", request.method
-    request_id = ""
     admission = Admission("", started, None, ApiClass.PAYMENT)
     try:
-        request_id = request_id_of(request.headers)
+        admission.request_id = request_id_of(request.headers)
         route, parameters = _found(router, request)
         label = route.template
         reply = await _call(service, route, parameters, request, admission)
@@ -167,12 +166,12 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
         service.aborted(label)
         return to_response(malformed("the connection was lost").reply)
     except Exception as error:
-        reply = failed(error)
+        reply = failed(error, admission.request_id)
     reply = charged(service, admission, reply)
     now = time.monotonic()
     service.controller.leave(admission, now, reply)
     api_class = str(admission.api_class) if admission.module else ""
-    request_id = request_id or new_request_id()
+    request_id = admission.request_id or new_request_id()
     service.answered(label, reply.status, now - started, method, api_class, admission.shed, request_id)
     response = to_response(stamped(reply, request_id))
     response.headers[HEADER] = request_id

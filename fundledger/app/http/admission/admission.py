@@ -32,6 +32,7 @@ class Admission:
     tokens to each bucket of `matched`, and the `charges` of a batch, of several accounts, or made before a look-up.
     `due`: charges that `ask` still has to make instead of those of `matched`. `inside`: the request is in flight.
     `shed`: it was rejected because of capacity. `seen`: its caller is counted among the hot keys.
+    `request_id`: empty until the headers are read.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Admission:
         "merchant",
         "module",
         "refused",
+        "request_id",
         "seen",
         "shed",
         "started",
@@ -64,3 +66,4 @@ class Admission:
         self.seen = False
         self.shed = False
         self.refused: RateLimitHeaders | None = None
+        self.request_id = ""

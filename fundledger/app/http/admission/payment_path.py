@@ -74,7 +74,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
                 return
             reply = no
         except Exception as error:
-            reply = failed(error)
+            reply = failed(error, self.admission.request_id)
         self.answer(reply)
 
     def answered(self, _: int, outcome: Out) -> None:
@@ -82,7 +82,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
         try:
             reply = self.to_reply(self.service, self.admission, outcome)
         except Exception as error:
-            reply = failed(error)
+            reply = failed(error, self.admission.request_id)
         self.answer(reply)
 
     async def _post_later(self, content: Content, no: Reply | Pending | None, is_resolved: bool) -> None:
@@ -91,7 +91,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
             if reply is None:
                 self.queue()
         except Exception as error:
-            reply = failed(error)
+            reply = failed(error, self.admission.request_id)
         if reply is not None:
             self.answer(reply)
 

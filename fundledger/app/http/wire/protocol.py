@@ -182,7 +182,6 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         service, route = self._service, self._route
 
         admission = Admission("", started, None, ApiClass.PAYMENT)
-        request_id = ""
 
         def answer(reply: Reply) -> None:
             limits = b""
@@ -192,18 +191,25 @@ class PaymentProtocol(RequestHandler, Generic[S]):
                 now = time.monotonic()
                 service.controller.leave(admission, now, reply)
                 service.answered(
-                    route, reply.status, now - started, "POST", admission.api_class, admission.shed, request_id
+                    route,
+                    reply.status,
+                    now - started,
+                    "POST",
+                    admission.api_class,
+                    admission.shed,
+                    admission.request_id,
                 )
                 limits = service.controller.rate_limit_headers(admission, now).raw
                 if reply.status >= 400:
-                    reply = stamped(reply, request_id)
+                    reply = stamped(reply, admission.request_id)
             except Exception:
                 # The caller, and later requests on this connection, must not wait permanently.
-                _log.critical("an answer could not be counted", exc_info=True, extra={"event": "answer_not_counted"})
+                extra = {"event": "answer_not_counted", "request_id": admission.request_id}
+                _log.critical("an answer could not be counted", exc_info=True, extra=extra)
             self._paying = False
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if (transport := self.transport) is not None:
-                more = b"%bRequest-Id: %b\r\n" % (limits, request_id.encode())
+                more = b"%bRequest-Id: %b\r\n" % (limits, admission.request_id.encode())
                 transport.write(reply.raw(more + CLOSES if service.draining else more))
                 if service.draining:
                     self.close()
@@ -213,7 +219,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
 
         reply = None
         try:
-            request_id = request_id_of(headers)
+            admission.request_id = request_id_of(headers)
             module = service.module(headers.get(hdrs.AUTHORIZATION))
             if module is None:
                 reply = self._no_module()
@@ -223,8 +229,8 @@ class PaymentProtocol(RequestHandler, Generic[S]):
                 bad = unsupported_media(headers)
                 reply = None if bad is None else bad.reply
         except Exception as error:
-            reply = failed(error)
-        request_id = request_id or new_request_id()
+            reply = failed(error, admission.request_id)
+        admission.request_id = admission.request_id or new_request_id()
         if reply is None:
             self._path(service, admission, answer).post(body)
         else:
