@@ -13,7 +13,7 @@ can continue after a crash at any point. An action that failed is retried a seco
 
 import logging
 import time
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -151,23 +151,24 @@ class Rebalancer:
 
     async def _changed(self, number: int, before: Temperature, after: Temperature) -> None:
         self.counted.transitions += 1
+        if after.heat is Heat.COLD:
+            id_ = await self._write("forget_hot_account", number)
+        else:
+            id_ = await self._write("write_hot_account", number, after.heat, after.since, after.utilisation)
         extra = {
             "event": "account_heat_changed",
-            "account_number": number,
+            "account": id_,
             "was": before.heat,
             "is": after.heat,
             "utilisation": after.utilisation,
         }
         _log.info("account heat changed", extra=extra)
-        if after.heat is Heat.COLD:
-            await self._write("forget_hot_account", number)
-        else:
-            await self._write("write_hot_account", number, after.heat, after.since, after.utilisation)
 
-    async def _write(self, statement: str, *arguments: object) -> None:
+    async def _write(self, statement: str, *arguments: object) -> Any:
+        """Execute a statement under the lease. Return its first value."""
         async with self._pool.acquire() as connection, connection.transaction():
             await self._session.lease.hold(connection)  # type: ignore[arg-type]
-            await connection.execute(SQL[statement], *arguments)
+            return await connection.fetchval(SQL[statement], *arguments)
 
     async def _finish_merges(self) -> None:
         """Merge slots that had a hold when their account was merged and have none now."""

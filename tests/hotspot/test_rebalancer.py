@@ -99,7 +99,10 @@ async def test_an_account_that_stays_busy_is_split_for_all_workers_within_five_s
     await ledger.prove()
 
 
-async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, workers: Workers) -> None:
+async def test_an_account_that_has_cooled_is_merged(
+    ledger: Ledger, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     bank, merchant = await ledger.account("bank", "bank"), await ledger.account("m", balance=10)
     for _ in range(5):
         await workers.second(transfer(bank, merchant, 1))
@@ -112,6 +115,13 @@ async def test_an_account_that_has_cooled_is_merged(ledger: Ledger, workers: Wor
     workers.at += 61
     await workers.second()
     assert (await ledger.view(merchant)).heat == "cold"
+    changes = [line.__dict__ for line in caplog.records if getattr(line, "event", "") == "account_heat_changed"]
+    assert [(line["account"], line["was"], line["is"]) for line in changes] == [
+        ("m", "cold", "warming"),
+        ("m", "warming", "hot"),
+        ("m", "hot", "cooling"),
+        ("m", "cooling", "cold"),
+    ]
     assert await slots(ledger, merchant) == [Status.OPEN, Status.MERGED]
     assert await ledger.posted(merchant) == 15
     await ledger.prove()
