@@ -17,6 +17,7 @@ from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
 from fundledger.fund.model import accounts
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.stats import Counted
 from fundledger.fund.store import mac_layouts as rows
 from fundledger.fund.store import orders, sums
 from fundledger.fund.store import reservations as reserve
@@ -31,26 +32,6 @@ DEADLOCKS_MAX: Final = 5
 END_AGAIN_S: Final = 30.0
 END_AGAIN_MAX_S: Final = 3600.0
 _log = logging.getLogger(__name__)
-
-
-class Counted(msgspec.Struct):
-    """Counters since the start of this process. `orders` has the key "kind state"; `in_batches` are the orders in
-    `batches`; `calls_away` are calls without an answer; `unmarked` are orders whose outcome could not be recorded.
-    """
-
-    orders: dict[str, int] = {}
-    batches: int = 0
-    in_batches: int = 0
-    calls_away: int = 0
-    unmarked: int = 0
-
-    def add(self, other: "Counted") -> None:
-        for key, count in other.orders.items():
-            self.orders[key] = self.orders.get(key, 0) + count
-        self.batches += other.batches
-        self.in_batches += other.in_batches
-        self.calls_away += other.calls_away
-        self.unmarked += other.unmarked
 
 
 class Posting:

@@ -15,7 +15,7 @@ from fundledger.app.account.jobs import jobs_of, open_books, open_context
 from fundledger.app.account.metrics import Metrics
 from fundledger.app.account.routes import PAGES, ROUTES
 from fundledger.app.account.service import Service
-from fundledger.app.http.admission.policies import build_limiter
+from fundledger.app.http.admission.limiter import build_limiter
 from fundledger.app.http.process import LogOptions, freeze_memory, open_listener, run_process, serving
 from fundledger.app.http.routing import Router
 from fundledger.app.http.wire.connections import raise_descriptor_limit

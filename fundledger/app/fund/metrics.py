@@ -13,7 +13,7 @@ from fundledger.app.http.metrics.counters import (
     histogram,
     this_worker,
 )
-from fundledger.fund.poster import Counted
+from fundledger.fund.stats import Counted
 
 
 class FundSnapshot(Answered):

@@ -12,7 +12,7 @@ from fundledger.app.fund.config import FundProcessConfig
 from fundledger.app.fund.orders import FAST_PATH
 from fundledger.app.fund.routes import PAGES, ROUTES
 from fundledger.app.fund.service import SPACE, FundService
-from fundledger.app.http.admission.policies import build_limiter
+from fundledger.app.http.admission.limiter import build_limiter
 from fundledger.app.http.process import LogOptions, freeze_memory, open_listener, run_process
 from fundledger.app.http.process import serving as serving_http
 from fundledger.app.http.routing import Router

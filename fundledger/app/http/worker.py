@@ -11,7 +11,7 @@ import asyncpg
 
 from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
-from fundledger.app.http.admission.policies import watch_policies
+from fundledger.app.http.admission.limiter import watch_policies
 from fundledger.app.http.admission.replays import Replays
 from fundledger.app.http.metrics.counters import Requests
 from fundledger.app.http.metrics.loop_lag import LoopLag

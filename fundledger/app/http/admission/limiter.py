@@ -1,0 +1,94 @@
+"""Rate limiter of an HTTP worker, with the policies file of the installation, which is watched while the worker serves.
+
+Not in `policies`, which the supervisor loads: a supervisor uses neither a limiter nor Redis.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final
+
+from fundledger.app.http.admission.policies import (
+    TYPES_IGNORED,
+    accepted_path,
+    policies_path,
+    read_policies,
+    save_accepted,
+)
+from fundledger.ratelimit.quota.bucket import SPACE
+from fundledger.ratelimit.quota.limiter import Limiter
+from fundledger.ratelimit.quota.policies import BadPolicies, parse
+from fundledger.ratelimit.quota.store import Store
+from fundledger.ratelimit.stats import Limits
+from fundledger.settings import BadSetting, Settings
+
+LOOK_EVERY_S: Final = 0.3
+_log = logging.getLogger(__name__)
+
+
+def build_limiter(
+    settings: Settings, redis_url: str, name: str, workers: int | None = None, space: str = SPACE
+) -> Limiter | None:
+    """Return the limiter of a worker, None if limits are off. Raises BadSetting.
+
+    `name` identifies this worker among all workers of the store. `workers` of `space` are assumed to be alive at first.
+    Does not connect: the store may be unreachable, for now or permanently.
+    """
+    if settings.ratelimit == "off" or not redis_url:
+        return None
+    counts = Limits()
+    deadline_s = settings.ratelimit_deadline_ms / 1000
+    store = Store(redis_url, name, counts, workers or settings.workers, deadline_s, space=space)
+    try:
+        policies = read_policies(settings)
+    except BadSetting as bad:
+        # A worker that is restarted while the file is invalid has the limits that the others have kept.
+        try:
+            policies = parse(accepted_path(settings).read_text(), shadow=settings.ratelimit == "shadow")
+        except (OSError, BadPolicies):
+            raise bad from None
+        counts.reload_failures += 1
+        _log.error(
+            "invalid policies file, the limits accepted last are used: %s", bad, extra={"event": "limits_invalid"}
+        )
+    if policies.types:
+        _log.warning("[types] of the policies file: %s", TYPES_IGNORED, extra={"event": "limits_types_ignored"})
+    return Limiter(policies, store, counts, shadow=settings.ratelimit == "shadow", space=space)
+
+
+async def watch_policies(settings: Settings, limiter: Limiter) -> None:
+    """Load the policies within a second of each change of the file, permanently. Cancelling ends it.
+
+    An invalid or missing file is counted and logged, and changes nothing.
+    """
+    path = policies_path(settings)
+    # Not the current stamp: a change since the file was read must count.
+    seen = (-1, 0, 0)
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        stamp = _stamp(path)
+        if stamp == seen:
+            continue
+        seen = stamp
+        try:
+            text = path.read_text()
+            policies = parse(text, shadow=settings.ratelimit == "shadow")
+            save_accepted(settings, text)
+        except Exception as bad:
+            # An error in the file must not end the other tasks of the limiter.
+            limiter.counts.reload_failures += 1
+            _log.error(
+                "invalid policies file, the limits are unchanged: %s: %s", path, bad, extra={"event": "limits_invalid"}
+            )
+            continue
+        if policies.version != limiter.policies.version:
+            limiter.replace(policies)
+            _log.warning("limits changed", extra={"event": "limits_changed", "version": policies.version})
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,23 @@
+"""Statistics of the postings of a process of the fund service."""
+
+import msgspec
+
+
+class Counted(msgspec.Struct):
+    """Counters since the start of this process. `orders` has the key "kind state"; `in_batches` are the orders in
+    `batches`; `calls_away` are calls without an answer; `unmarked` are orders whose outcome could not be recorded.
+    """
+
+    orders: dict[str, int] = {}
+    batches: int = 0
+    in_batches: int = 0
+    calls_away: int = 0
+    unmarked: int = 0
+
+    def add(self, other: "Counted") -> None:
+        for key, count in other.orders.items():
+            self.orders[key] = self.orders.get(key, 0) + count
+        self.batches += other.batches
+        self.in_batches += other.in_batches
+        self.calls_away += other.calls_away
+        self.unmarked += other.unmarked
