@@ -100,10 +100,9 @@ async def _stop_event(lifeline: asyncio.StreamReader) -> AsyncIterator[asyncio.E
 
 
 def freeze_memory() -> None:
-    """Exclude the objects made at the start from garbage collection, and collect less often."""
+    """Exclude the objects made at the start from garbage collection."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
 
 
 def open_listener(host: str, port: int) -> socket.socket:
