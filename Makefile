@@ -8,6 +8,9 @@ PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 NEWER ?= $(firstword $(shell for python in python3.14 python3.13 $(HOME)/.pyenv/versions/3.1[34].*/bin/python3; do \
 	$$python -c 'import sys; print(sys.executable)' 2>/dev/null; done))
 
+# Where bytecode is not written, each process compiles the package at its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: serve demo test check quick newer mutants lint bench loadtest prove definitions client-tools lock
 
 serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
