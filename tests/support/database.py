@@ -6,7 +6,7 @@ from pathlib import Path
 
 import asyncpg
 
-from fundledger.app.host.postgres.server import EmbeddedPostgres
+from fundledger.app.host.postgres.server import ROLE, EmbeddedPostgres
 from fundledger.fund.store import migrate as fund
 from fundledger.ledger.store.accounts import Layout
 from fundledger.ledger.store.migrate import migrate
@@ -91,6 +91,9 @@ class Databases:
     async def open(self) -> None:
         """Keep a connection for `new` and `drop` in this event loop: it costs as much as a third of a database."""
         self._kept = asyncio.get_running_loop(), await asyncpg.connect(self.dsn("postgres"))
+        # The rounds of `scram_iterations` are stored with a password.
+        password = self.server._password_file.read_text().strip()
+        await self._execute(f"ALTER ROLE {ROLE} PASSWORD '{password}'")
 
     async def close(self) -> None:
         if self._kept:
