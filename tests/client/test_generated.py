@@ -24,6 +24,8 @@ HERE = Path(__file__).parent / "generated"
 TOOLS = Path(__file__).parents[2] / ".client-tools"
 GENERATOR = TOOLS / "openapi-generator-cli.jar"
 TSC = TOOLS / "node_modules" / ".bin" / "tsc"
+JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""A generator runs for two seconds: a second compiler and concurrent collectors double its processor time."""
 PAID = "posted 9007199254740991"
 SERVICES = ("account", "fund")
 
@@ -56,7 +58,7 @@ def needs(*tools: str | Path) -> None:
 
 
 async def generate(language: str, document: Path, folder: Path, *options: str) -> None:
-    command = ["java", "-jar", str(GENERATOR), "generate", "-i", str(document), "-g", language, "-o", str(folder)]
+    command = [*JAVA, "-jar", str(GENERATOR), "generate", "-i", str(document), "-g", language, "-o", str(folder)]
     await run(*command, *options, cwd=folder.parent)
 
 
@@ -118,12 +120,12 @@ async def test_typescript_compiles_and_posts_a_payment(
 ) -> None:
     needs("java", "node", GENERATOR, TSC)
     options = ["--target", "es2022", "--module", "commonjs", "--strict", "--lib", "es2022,dom", "--outDir", "out"]
-    for name in SERVICES:
+    # The program imports the whole client of the fund service.
+    for name, source in (("account", "client/index.ts"), ("fund", "main.ts")):
         folder = tmp_path / name
         folder.mkdir()
         await generate("typescript-fetch", documents[name], folder / "client")
-        await run(TSC, *options, "client/index.ts", cwd=folder)
-    shutil.copy(HERE / "main.ts", tmp_path / "fund" / "main.ts")
-    await run(TSC, *options, "main.ts", cwd=tmp_path / "fund")
+        shutil.copy(HERE / "main.ts", folder)
+        await run(TSC, *options, "--skipLibCheck", source, cwd=folder)
     program = tmp_path / "fund" / "out" / "main.js"
     assert await run("node", program, platform.fund_url, platform.token, cwd=tmp_path) == PAID
