@@ -24,7 +24,8 @@ test: $(STAMP) lint ## everything: style, types, import contracts, tests on a re
 
 check: $(STAMP) lint quick ## for every edit: style, types, import contracts, and the tests that start at most one service
 
-quick: $(STAMP)
+quick: PROCESSES = 2
+quick: $(STAMP) ## these tests alone, in two processes: each collects all tests, and these tests seldom wait
 	$(PYTEST) --quick
 
 newer: ## the tests of `make check` on a newer Python, where the machine has one; NEWER=python3.14 for another

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "timed: right only on a machine that does nothing else: `make test` runs them last"
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out whole modules of the quick loop: to collect them takes longer than to read them."""
+    quick = config.getoption("quick") and collection_path.is_file()
+    return True if quick and STARTS.search(collection_path.read_text()) else None
 
 
 @pytest.hookimpl(trylast=True)
@@ -105,16 +110,7 @@ def _has_service_of_module(item: pytest.Item) -> bool:
 
 def _is_slow(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
-    return (
-        item.get_closest_marker("drill") is not None
-        or not DATABASES.isdisjoint(fixtures)
-        or _starts_programs(item.path)
-    )
-
-
-@cache
-def _starts_programs(module: Path) -> bool:
-    return STARTS.search(module.read_text()) is not None
+    return item.get_closest_marker("drill") is not None or not DATABASES.isdisjoint(fixtures)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
