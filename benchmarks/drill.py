@@ -57,11 +57,10 @@ class Orders:
 
 @dataclass(slots=True)
 class Kill:
-    """A kill of one process, and the recovery (monotonic s)."""
+    """A kill of one process (monotonic s)."""
 
     kind: str
     at: float
-    recovered_at: float = 0.0
 
 
 class Drill:
@@ -184,7 +183,6 @@ class Drill:
                 await self._load.next_acknowledgement(kill.at + SETTLED_S)
         except TimeoutError:
             raise ServeFault(f"no acknowledgement {RECOVERY_S:.0f} s after the kill of {kind}") from None
-        kill.recovered_at = time.monotonic()
         return True
 
     async def _progress(self, began: float) -> None:

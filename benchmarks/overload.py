@@ -51,7 +51,6 @@ QUIET_S: Final = 180.0
 LEVEL: Final = "fundledger_shed_level"
 WATCHED: Final = (LEVEL, "fundledger_shed_requests_total", "fundledger_inflight", "fundledger_concurrency_limit")
 ALL: Final = "all"
-CRITICAL_TEXT: Final = " and ".join(CRITICAL)
 
 
 @dataclass

@@ -22,7 +22,6 @@ from fundledger.app.http.sockets import (
     HOT_KEYS,
     METRICS,
     ask,
-    ask_supervisor,
     framed,
     fund_socket,
     fund_supervisor_socket,
@@ -93,7 +92,7 @@ class Scene:
         self.scraper = Scraper(self.folder, 2, ACCOUNT)
 
     async def page(self) -> bytes:
-        return await ask_supervisor(self.folder, METRICS)
+        return await ask(supervisor_socket(self.folder), METRICS)
 
     async def requests(self) -> float:
         found = counters(await self.page())
@@ -240,7 +239,7 @@ async def test_one_that_ends_while_it_is_being_asked_is_not_counted_twice(scene:
 async def test_hot_keys_are_those_of_all_workers(scene: Scene):
     for worker in scene.workers:
         worker.snapshot.hot_keys = {"caller": Window(10, {"gateway": 6, worker.snapshot.worker: 4})}
-    told = msgspec.json.decode(await ask_supervisor(scene.folder, HOT_KEYS))
+    told = msgspec.json.decode(await ask(supervisor_socket(scene.folder), HOT_KEYS))
     assert told == {
         "kinds": {
             "caller": [
@@ -269,10 +268,10 @@ async def test_half_a_page_is_never_passed_on(answer: bytes):
         writer.close()
 
     with pytest.raises(Unavailable):
-        await ask_supervisor(folder, METRICS)
+        await ask(supervisor_socket(folder), METRICS)
     async with await asyncio.start_unix_server(half, str(supervisor_socket(folder))):
         with pytest.raises(Unavailable):
-            await ask_supervisor(folder, METRICS)
+            await ask(supervisor_socket(folder), METRICS)
     shutil.rmtree(folder)
 
 

@@ -264,7 +264,7 @@ async def test_what_waits_for_too_long_is_lag(fund_pool: Pool):
     assert await paying.pay_out_some() == (1, 0.0)
     await fund_pool.execute("UPDATE fund.payouts SET sent_at = $1 WHERE order_id = $2", long_ago, order)
     done, lag_s = await paying.pay_out_some()
-    assert (done, round(lag_s, -2), paying.counted.late) == (0, 3600 - LATE.late_s, 1)
+    assert (done, round(lag_s, -2), paying.late) == (0, 3600 - LATE.late_s, 1)
 
 
 async def test_a_withdrawal_that_another_run_holds_is_skipped(fund_pool: Pool):
@@ -474,7 +474,7 @@ async def test_a_bank_that_is_killed_pays_each_once(fund_pool: Pool, tmp_path: P
         batcher = KilledMeanwhile(fund_pool, bank)
         paying = payouts(fund_pool, channel, pace, batcher)
         await paying.pay_out_some()
-        assert 5 < paying.counted.ended < len(orders)
+        assert 5 < paying.ended < len(orders)
         await bank.start()
         await until_all_have_ended(fund_pool, paying)
         assert (await bank.totals())["paid_amount"] == await paid_here(fund_pool) == sum(range(1, 31))

@@ -262,7 +262,7 @@ async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
             assert await paying.pay_out_some() == (WITHDRAWALS, 0.0)
             totals = bank.totals
             assert totals["paid"] > 0 < totals["bounced"]
-            assert paying.counted.ended == WITHDRAWALS
+            assert paying.ended == WITHDRAWALS
             assert await worker.balance(accounts.bank(name, "CNY")) == 6_015 - totals["paid_amount"]
             assert await worker.balance(accounts.payout_transit(name, "CNY")) == 0
             await bank.behave(seed=3, extra=2, missing=2, amount=1, duplicate_rate=0.2)

@@ -68,11 +68,6 @@ def framed(body: bytes) -> bytes:
     return len(body).to_bytes(_LENGTH, "big") + body
 
 
-async def ask_supervisor(run_dir: Path, what: bytes) -> bytes:
-    """Return the page METRICS or HOT_KEYS of the account service, as encoded bytes. Raises Unavailable."""
-    return await ask(supervisor_socket(run_dir), what)
-
-
 async def ask(path: Path, what: bytes) -> bytes:
     """Return the page `what` from the supervisor's socket at `path`. Raises Unavailable."""
     try:

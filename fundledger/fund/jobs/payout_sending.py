@@ -87,21 +87,9 @@ class Sending(msgspec.Struct):
     channel_ref: str | None = None
 
 
-class Paid(msgspec.Struct):
-    """Counters of payouts since the start of this process. `late` is a gauge."""
-
-    sent: int = 0
-    asked: int = 0
-    ended: int = 0
-    away: int = 0
-    silent: int = 0
-    findings: int = 0
-    late: int = 0
-
-
 class PayoutSender:
     """Sends and polls the payouts of one channel, one at a time. `check` is called before money is sent; an exception
-    that it raises ends the run.
+    that it raises ends the run. `ended`: payouts whose end was recorded.
     """
 
     def __init__(
@@ -114,7 +102,7 @@ class PayoutSender:
         self._pace = pace
         self._limiter: AsyncLimiter | None = None
         self.check: Callable[[], None] | None = None
-        self.counted = Paid()
+        self.ended = 0
 
     async def send(self, sending: Sending) -> bool:
         """Send a payout: the first time, or again after the channel reported `absent`. Return whether it answered."""
@@ -125,17 +113,14 @@ class PayoutSender:
             # The order ended since the payout was leased: poll the channel later.
             await self._postpone(sending)
             return True
-        self.counted.sent += 1
         try:
             reported = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency)
         except ChannelAway as fault:
-            self.counted.away += 1
             _log.warning("channel %s is unavailable: %s", self._name, fault, extra={"event": "channel_unavailable"})
             await self._postpone(sending)
             return False
         except Exception as fault:
             # Any other failure leaves the outcome unknown: the money may be in transit.
-            self.counted.silent += 1
             _log.warning(
                 "channel %s did not answer to payout %s, its outcome is unknown: %s",
                 *(self._name, sending.order_id, fault),
@@ -157,11 +142,9 @@ class PayoutSender:
     async def poll(self, sending: Sending) -> bool:
         """Poll the status of a payout, and act on it. Return whether the channel answered."""
         await self._wait_for_rate()
-        self.counted.asked += 1
         try:
             reported = await self._channel.query(str(sending.order_id))
         except Exception as fault:
-            self.counted.away += 1
             is_expected = isinstance(fault, ChannelFault)
             _log.log(
                 logging.WARNING if is_expected else logging.ERROR,
@@ -217,7 +200,6 @@ class PayoutSender:
         """Mark an order as stuck that differs from its voucher or its payout, and record the finding, once."""
         reason = problem("payout-differs", "Payout differs from posted voucher", detail)
         if await mark_stuck(self._pool, self._batcher.macs, order, reason):
-            self.counted.findings += 1
             evidence = msgspec.json.encode({"detail": detail}).decode()
             await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", evidence)
 
@@ -247,7 +229,7 @@ class PayoutSender:
         if recorded != ending:
             await self._record_finding(sending, recorded, ending, reported)
         else:
-            self.counted.ended += 1
+            self.ended += 1
         await self._close(sending, ending, reported.channel_ref)
 
     async def _handle_absent(self, sending: Sending) -> None:
@@ -280,7 +262,6 @@ class PayoutSender:
         evidence = msgspec.json.encode(reported).decode()
         found = SQL["payouts_finding"], sending.order_id, self._name, recorded, status, evidence
         if await self._pool.fetchval(*found) is not None:
-            self.counted.findings += 1
             _log.critical(
                 "channel %s reports %s for withdrawal %s, which is recorded as %s",
                 *(self._name, status, sending.order_id, recorded),

@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.channels.channel import Channel
-from fundledger.fund.jobs.payout_sending import Ends, Pace, Paid, PayoutSender, Sending
+from fundledger.fund.jobs.payout_sending import Ends, Pace, PayoutSender, Sending
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout, is_of, payout_fields
 from fundledger.fund.store.orders import order_from, read_order
@@ -42,7 +42,7 @@ class Payouts:
         self._by_channel = {
             name: ChannelPayouts(pool, batcher, name, channel, self._pace) for name, channel in channels.items()
         }
-        self._late = 0
+        self.late = 0
 
     async def pay_out_some(self, check: Callable[[], None] | None = None) -> tuple[int, float]:
         """Run once and return `(done, lag_s)`. `done` counts payouts that were sent or polled. Raises what asyncpg
@@ -54,16 +54,13 @@ class Payouts:
         late_after = timedelta(seconds=self._pace.late_s)
         row = await self._pool.fetchrow(SQL["payouts_lag"], list(self._by_channel), late_after)
         assert row is not None
-        self._late = row["late"]
+        self.late = row["late"]
         return sum(done), max(0.0, row["waiting_s"], row["late_s"])
 
     @property
-    def counted(self) -> Paid:
-        total = Paid(late=self._late)
-        for payouts in self._by_channel.values():
-            for field in Paid.__struct_fields__:
-                setattr(total, field, getattr(total, field) + getattr(payouts.sender.counted, field))
-        return total
+    def ended(self) -> int:
+        """Return the number of payouts whose end was recorded since the start."""
+        return sum(payouts.sender.ended for payouts in self._by_channel.values())
 
 
 class ChannelPayouts:

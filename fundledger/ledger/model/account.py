@@ -7,7 +7,6 @@ import msgspec
 
 from fundledger.ledger.model.chart import AccountType
 
-SLOTS_PER_ACCOUNT = 1 << 16
 BALANCE_MAX = 1 << 62
 """Bound of the absolute balance of a sub-account, far below the overflow of BIGINT."""
 

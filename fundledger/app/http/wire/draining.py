@@ -18,16 +18,6 @@ SILENT_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.02
 
 
-class Closable(Protocol):
-    """A client connection that may be closed when it is silent."""
-
-    def close_if_silent(self, since: float, for_s: float) -> bool:
-        """Close the connection unless a request is in progress, or data arrived within `for_s` seconds, or the drain
-        began (`since`) within `for_s` seconds. Return whether it is closed.
-        """
-        ...
-
-
 class Drains(Protocol):
     """The parts of a worker that draining needs."""
 
