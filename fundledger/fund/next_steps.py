@@ -20,6 +20,7 @@ from fundledger.fund.model.answer import Answer, Away, Taken
 from fundledger.fund.model.flows import Ending
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.transitions import may_become
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import orders
 from fundledger.fund.store.macs import OrderMacs, Tampered
@@ -28,7 +29,6 @@ from fundledger.fund.store.queries import SQL
 
 FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 ATTEMPTS_MAX: Final = 5
-_MAY_END: Final = frozenset({State.POSTED, State.SENT, State.UNKNOWN})
 _MAY_RETRY: Final = frozenset({State.STUCK, State.POSTING})
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class NextSteps:
             order = await self._read(id_)
             if order is None or not may_approve(order.module, approver):
                 return None
-            if order.kind is not Kind.ADJUSTMENT or order.state is not State.CREATED:
+            if order.state is not State.CREATED or not may_become(order.kind, order.state, State.POSTING):
                 return None
             new = msgspec.structs.replace(order, approved_by=approver, state=State.POSTING)
             self._posting.macs.seal(new)
@@ -91,7 +91,9 @@ class NextSteps:
         async def begin() -> Order | None:
             for _ in range(ATTEMPTS_MAX):
                 order = await self._read(id_)
-                if order is None or order.state not in _MAY_END or order.ending not in (None, ending):
+                if order is None or order.ending not in (None, ending):
+                    return None
+                if not may_become(order.kind, order.state, ending):
                     return None
                 new = msgspec.structs.replace(order, ending=ending)
                 new.channel_ref, new.reason = channel_ref or order.channel_ref, reason or order.reason

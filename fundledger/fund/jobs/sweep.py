@@ -13,8 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.transitions import FIRST, POSTED
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import sums
 from fundledger.fund.store.mac_layouts import PAYOUT, is_of, payout_fields
@@ -26,8 +26,7 @@ FUND_SWEEP: Final = "fund_mac_sweep"
 AT_ONCE: Final = 200
 ASKED_AT_ONCE: Final = 20
 _FIRST_ID: Final = UUID(int=0)
-_POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
-_KNOWN: Final = _POSTED | {State.REFUSED}
+_KNOWN: Final = POSTED | {State.REFUSED}
 Guard = Callable[[Any], Awaitable[None]]
 
 
@@ -109,14 +108,14 @@ class FundSweep:
         """Return why an order gets no MAC of the current layout, None if it gets one. Raises Away."""
         if not self._macs.verifies(order):
             return "terms"
-        begun = RULES[order.kind].begins
+        begun = FIRST[order.kind]
         if (row["last_event"] or begun) != order.state:
             return f"state {order.state}, expected {row['last_event'] or begun} by its history"
         if order.reversed_by != row["reversal"]:
             return f"reversed_by {order.reversed_by}, expected {row['reversal']} by the reversals"
-        if order.state in _POSTED and order.kind is not Kind.REVERSAL:
+        if order.state in POSTED and order.kind is not Kind.REVERSAL:
             return await self._link.contradiction(order)
-        if order.state in _KNOWN and await self._link.is_posted(order) is not (order.state in _POSTED):
+        if order.state in _KNOWN and await self._link.is_posted(order) is not (order.state in POSTED):
             return f"state {order.state}, contradicted by its voucher"
         return None
 

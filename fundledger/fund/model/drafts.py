@@ -14,6 +14,7 @@ from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM, VOUCHER_FORMAT, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
+from fundledger.fund.model.transitions import FIRST
 
 
 class Draft(msgspec.Struct):
@@ -56,13 +57,13 @@ def draft_of(
     if merchant is not None and currency != merchant.currency:
         detail = f"the currency of merchant {merchant.id} is {merchant.currency}"
         return Refusal(Code.CURRENCY_MISMATCH, detail, "currency")
-    id_ = ids.order(kind, whose, request.order_no)
+    id_, first = ids.order(kind, whose, request.order_no), FIRST[kind]
     order = Order(
         id=id_,
         kind=kind,
         merchant=whose,
         order_no=request.order_no,
-        state=rules.begins,
+        state=first,
         amount=getattr(request, "amount", None) or 0,
         fee=0,
         currency=currency,
@@ -72,7 +73,7 @@ def draft_of(
         created_at=at,
         ticket=request.ticket,
         # An order that waits for approval is not due for the recoverer.
-        due_at=None if rules.begins is State.CREATED else at + timedelta(seconds=due_s),
+        due_at=None if first is State.CREATED else at + timedelta(seconds=due_s),
         voucher_format=VOUCHER_FORMAT,
     )
     about = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from fundledger.fund.model import accounts
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import Kind, Order
 
 Side = Literal["debit", "credit"]
 Ending = Literal["paid", "bounced"]
@@ -25,13 +25,10 @@ class Entry(NamedTuple):
 
 
 class KindRules(NamedTuple):
-    """The rules of a kind of order. `begins`: the state in which an order is inserted. `of_platform`: an order of this
-    kind may belong to the platform.
-    """
+    """The rules of a kind of order. `of_platform`: an order of this kind may belong to the platform."""
 
     voucher_type: str
     flow: Callable[[Order], Moves]
-    begins: State = State.POSTING
     of_platform: bool = False
 
 
@@ -150,7 +147,7 @@ RULES: Final[dict[Kind, KindRules]] = {
     Kind.CHARGEBACK: KindRules("chargeback", _chargeback),
     Kind.RECOVERY: KindRules("recovery", _recovery),
     Kind.WRITE_OFF: KindRules("write_off", _write_off),
-    Kind.ADJUSTMENT: KindRules("adjustment", _adjustment, begins=State.CREATED),
+    Kind.ADJUSTMENT: KindRules("adjustment", _adjustment),
     Kind.CHANNEL_COST: KindRules("channel_cost", _channel_cost, of_platform=True),
     Kind.BANK_DIFFERENCE: KindRules("bank_difference", _bank_difference, of_platform=True),
     Kind.REVERSAL: KindRules("reversal", _reversal, of_platform=True),

@@ -1,4 +1,4 @@
-"""Fund orders: kinds, states, transitions, the order row, and the former unkeyed ids."""
+"""Fund orders: kinds, states, the order row, and the former unkeyed ids."""
 
 import hashlib
 from datetime import datetime
@@ -32,8 +32,8 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """The state of an order: created -> posting -> posted | refused. A withdrawal continues: posted -> sent -> paid |
-    bounced | unknown, and unknown -> paid | bounced. Only an adjustment stays `created`, until it is approved.
+    """The state of an order; `fund.model.transitions` has the transitions. Only an adjustment is `created`, until it is
+    approved. Only a withdrawal goes on after `posted`.
 
     `stuck`: the next step of the order failed, and no retry can succeed. An operator removes the cause. A request to
     retry then returns the order to the state that it came from.
@@ -48,19 +48,6 @@ class State(StrEnum):
     BOUNCED = "bounced"
     UNKNOWN = "unknown"
     STUCK = "stuck"
-
-
-NEXT: Final[dict[State, frozenset[State]]] = {
-    State.CREATED: frozenset({State.POSTING}),
-    State.POSTING: frozenset({State.POSTED, State.REFUSED, State.STUCK}),
-    State.POSTED: frozenset({State.SENT, State.PAID, State.BOUNCED, State.STUCK}),
-    State.SENT: frozenset({State.PAID, State.BOUNCED, State.UNKNOWN, State.STUCK}),
-    State.UNKNOWN: frozenset({State.PAID, State.BOUNCED, State.STUCK}),
-    State.STUCK: frozenset({State.POSTING, State.POSTED, State.SENT, State.UNKNOWN}),
-    State.REFUSED: frozenset(),
-    State.PAID: frozenset(),
-    State.BOUNCED: frozenset(),
-}
 
 
 class Order(msgspec.Struct):

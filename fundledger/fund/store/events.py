@@ -7,6 +7,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.transitions import ENDED, POSTED
 from fundledger.fund.store import order_json
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
@@ -15,7 +16,6 @@ from fundledger.json_values import time_text
 from fundledger.outbox.feed import Event, Feed
 from fundledger.outbox.watermark import FUND, VisibilityWatermark
 
-AFTER_POSTING: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
 UNVERIFIED: Final = "order.unverified"
 RETRIED: Final = '"retried_by"'
 """Marks the detail of an event that a request to retry caused."""
@@ -63,11 +63,11 @@ def as_it_was(order: Order, state: State) -> Order:
     """Return the order as it was when it entered this state. It may have changed since."""
     order.state = state
     order.reversed_by = None
-    if state not in AFTER_POSTING:
+    if state not in POSTED:
         order.posted_at = None
     if state not in (State.REFUSED, State.STUCK):
         order.problem = None
-    if order.kind is Kind.WITHDRAWAL and state not in (State.PAID, State.BOUNCED):
+    if order.kind is Kind.WITHDRAWAL and state not in ENDED:
         # The end of the withdrawal set these.
         order.ending = order.channel_ref = order.reason = None
     return order

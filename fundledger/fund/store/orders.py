@@ -10,6 +10,7 @@ import msgspec
 
 from fundledger.fund.account_gateway import PostingResult
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.transitions import FIRST
 from fundledger.fund.store.queries import SQL
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -123,6 +124,6 @@ async def history(pool: AnyConnection, order: Order) -> list[Step]:
     """Return all states that an order has entered, oldest first."""
     rows = await pool.fetch(SQL["read_history"], order.id)
     begun = [Step(State.CREATED, order.created_at)]
-    if order.kind is not Kind.ADJUSTMENT:
+    if FIRST[order.kind] is State.POSTING:
         begun.append(Step(State.POSTING, order.created_at))
     return begun + [Step(State(s), at, None if detail is None else detail.encode()) for s, at, detail in rows]

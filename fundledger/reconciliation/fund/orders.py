@@ -6,17 +6,14 @@ from typing import Any, Final
 
 import asyncpg
 
-from fundledger.fund.model.flows import RULES, end_entries_of, entries_of
-from fundledger.fund.model.order import NEXT, Kind, Order, State
+from fundledger.fund.model.flows import end_entries_of, entries_of
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.transitions import ENDED, FIRST, POSTED, may_become
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.reading import Rows
 from fundledger.reconciliation.report import READABLE, Check, Difference, described
 
 FIELDS: Final = frozenset(Order.__struct_fields__)
-POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
-"""States of an order whose voucher is posted."""
-ENDED: Final = frozenset({State.PAID, State.BOUNCED})
-AFTER_POSTED: Final = POSTED - {State.POSTED}
 
 
 def order_of(row: asyncpg.Record) -> Order:
@@ -91,10 +88,6 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
             f"{'a' if refused else 'no'} problem, the order is {order.state}",
             "a problem" if order.problem else "none",
         )
-    if order.state in AFTER_POSTED and order.kind is not Kind.WITHDRAWAL:
-        yield "at most posted, the order is not a withdrawal", order.state
-    if order.state is State.CREATED and order.kind is not Kind.ADJUSTMENT:
-        yield "at least posting, the order is not an adjustment", order.state
     if order.state in ENDED and order.ending != order.state:
         yield f"ending {order.state}", f"ending {order.ending}"
     if order.ending is not None and (order.kind is not Kind.WITHDRAWAL or not posted):
@@ -111,9 +104,9 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
 
 
 def _against_history(order: Order, history: list[str]) -> Iterator[tuple[str, str]]:
-    states: list[str] = [RULES[order.kind].begins, *history]
+    states: list[str] = [FIRST[order.kind], *history]
     for before, after in itertools.pairwise(states):
-        if before not in NEXT or after not in NEXT[State(before)]:
+        if not may_become(order.kind, before, after):
             yield f"a state that comes after {before}", after
             return
     if states[-1] != order.state:

@@ -23,8 +23,9 @@ from fundledger.fund.model.flows import (
     voucher_type,
 )
 from fundledger.fund.model.order import Kind, Order, State, voucher_id
+from fundledger.fund.model.transitions import ENDED
 from fundledger.reconciliation.evidence import Accounts, numbers_in, pairs
-from fundledger.reconciliation.fund.orders import ENDED, is_posted, named, order_of
+from fundledger.reconciliation.fund.orders import is_posted, named, order_of
 from fundledger.reconciliation.reading import Names, Rows
 from fundledger.reconciliation.report import READABLE, Check, Fund, Total, described, printable
 

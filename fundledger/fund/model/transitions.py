@@ -1,0 +1,35 @@
+"""Transitions of order states: one table. The fund service and reconciliation read it here. The trigger
+`orders_transition` enforces it in the database: migration 0013 has a copy, and a test compares the two. Pure.
+"""
+
+from typing import Final
+
+from fundledger.fund.model.order import Kind, State
+
+_EVERY: Final = tuple(Kind)
+FIRST: Final = {kind: State.CREATED if kind is Kind.ADJUSTMENT else State.POSTING for kind in Kind}
+"""The state in which an order is inserted, by its kind."""
+TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(
+    (kind, before, after)
+    for kinds, before, following in (
+        ((Kind.ADJUSTMENT,), State.CREATED, {State.POSTING}),
+        (_EVERY, State.POSTING, {State.POSTED, State.REFUSED, State.STUCK}),
+        (_EVERY, State.STUCK, {State.POSTING}),
+        ((Kind.WITHDRAWAL,), State.POSTED, {State.SENT, State.PAID, State.BOUNCED, State.STUCK}),
+        ((Kind.WITHDRAWAL,), State.SENT, {State.PAID, State.BOUNCED, State.UNKNOWN, State.STUCK}),
+        ((Kind.WITHDRAWAL,), State.UNKNOWN, {State.PAID, State.BOUNCED, State.STUCK}),
+        ((Kind.WITHDRAWAL,), State.STUCK, {State.POSTED, State.SENT, State.UNKNOWN}),
+    )
+    for kind in kinds
+    for after in following
+)
+"""`(kind, state, next state)`. A retry returns a stuck order to the state that it came from."""
+POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
+"""States of an order whose voucher is posted. The voucher of a stuck order may be posted, too."""
+ENDED: Final = frozenset({State.PAID, State.BOUNCED})
+"""States of a withdrawal whose end is posted."""
+
+
+def may_become(kind: str, before: str, after: str) -> bool:
+    """Return whether an order of this kind may go from one state to the other. Unknown kinds and states may not."""
+    return (kind, before, after) in TRANSITIONS
