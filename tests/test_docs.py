@@ -20,6 +20,8 @@ from fundledger.app.fund.kinds import KINDS
 from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
 from fundledger.app.http.metrics.exposition import replacements
+from fundledger.fund.model.order import Kind
+from fundledger.fund.model.transitions import FIRST, TRANSITIONS
 from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.ledger.model.refusal import Code
 from fundledger.ledger.store.queries import SQL
@@ -178,6 +180,33 @@ def test_the_requests_of_the_fund_service_are_its_routes():
     for methods, path in re.findall(r"`(GET|POST) ([^`]+)`", text):
         named_ |= {(methods, path.replace("{kind}", kind.collection)) for kind in KINDS.values()}
     assert named_ == {(route.method, route.template) for route in FUND_ROUTES if route.api_class is not None}
+
+
+def test_the_order_states_are_those_of_the_code():
+    others = set(Kind) - {Kind.WITHDRAWAL}
+    orders = {
+        "all": set(Kind),
+        "all but withdrawals": others,
+        "withdrawals": {Kind.WITHDRAWAL},
+        "adjustments": {Kind.ADJUSTMENT},
+    }
+    rows = [
+        (kind, state, re.findall(r"`(\w+)`", next_))
+        for states, of, _, next_ in table(REFERENCE / "fund.md", "State")
+        for state in re.findall(r"`(\w+)`", states)
+        for kind in orders[of]
+    ]
+    assert {(kind, before, after) for kind, before, next_ in rows for after in next_} == TRANSITIONS
+    documented = [(kind, state) for kind, state, _ in rows]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == {(kind, state) for kind, *pair in TRANSITIONS for state in pair}
+    (first, otherwise), *more = re.findall(
+        r"^An adjustment is inserted as `(\w+)`, any other order as `(\w+)`\.$",
+        (REFERENCE / "fund.md").read_text(),
+        re.MULTILINE,
+    )
+    assert not more
+    assert dict.fromkeys(Kind, otherwise) | {Kind.ADJUSTMENT: first} == FIRST
 
 
 def test_there_is_advice_for_every_refusal():

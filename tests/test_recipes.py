@@ -27,14 +27,16 @@ from fundledger.app.http.routing import Route
 from fundledger.client import fund_types
 from fundledger.fund.model.drafts import draft_of
 from fundledger.fund.model.flows import RULES
-from fundledger.fund.model.order import Kind
+from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.refusal import Code as FundCode
 from fundledger.fund.model.requests import REQUESTS
+from fundledger.fund.model.transitions import TRANSITIONS
 from fundledger.fund.store import reservations
 from fundledger.ledger.model.batch import Command
 from fundledger.ledger.model.refusal import Code
 from fundledger.ledger.rules.decide import decide
 from fundledger.reconciliation import checks
+from fundledger.reconciliation.definitions import read_manifest
 from fundledger.reconciliation.fund import checks as fund_checks
 from tests.client.test_fund_requests import REQUESTED
 from tests.fund.test_flows import FLOWS
@@ -114,6 +116,11 @@ def checks_of(module: Any) -> set[str]:
     return made if module is fund_checks else made | {check.name for check in module.SQL_CHECKS}
 
 
+def texts_in(definition: str) -> list[str]:
+    """Return the texts in a definition of the fund database."""
+    return re.findall(r"'(\w+)'", read_manifest("fund").definitions[definition])
+
+
 def jobs_in(folder: str) -> set[str]:
     """Return the names of the jobs that a folder defines."""
     found = set()
@@ -168,17 +175,18 @@ class Step(NamedTuple):
         return f"{self.recipe}, step {self.number}: {self.names}"
 
 
-REFUSAL, FUND_REFUSAL, COMMAND, KIND, JOB, MIGRATION, GUARD, CHECK = (
-    f"How to add a {what}"
+REFUSAL, FUND_REFUSAL, COMMAND, KIND, STATE, JOB, MIGRATION, GUARD, CHECK = (
+    f"How to add {what}"
     for what in (
-        "refusal",
-        "refusal of the fund service",
-        "command",
-        "kind of order",
-        "background job",
-        "migration",
-        "guard",
-        "check",
+        "a refusal",
+        "a refusal of the fund service",
+        "a command",
+        "a kind of order",
+        "an order state",
+        "a background job",
+        "a migration",
+        "a guard",
+        "a check",
     )
 )
 RULES_OF_LEDGER = "fundledger/ledger", "fundledger/app/account"
@@ -305,6 +313,10 @@ STEPS = [
         lambda: {words(kind) for kind in Kind},
         lambda: re.findall("|".join(map(words, Kind)), words(" ".join(column("fund.md", "Event")))),
     ),
+    Step(STATE, 1, "TRANSITIONS", lambda: State, lambda: {state for _, *pair in TRANSITIONS for state in pair}),
+    Step(STATE, 2, "orders_state", lambda: State, lambda: texts_in("constraint fund.orders.orders_state")),
+    Step(STATE, 2, "may_become", lambda: State, lambda: texts_in("function fund.may_become(text,text,text)")),
+    Step(STATE, 4, "fund.md#order-states", lambda: State, lambda: marked(column("fund.md", "State"))),
     Step(JOB, 2, "jobs_of", lambda: jobs_in("fundledger/app/fund"), fund_jobs),
     Step(
         JOB,

@@ -23,6 +23,7 @@ from fundledger.fund.model.order import Order
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.orders import order_from
 from tests.support.fund_ids import MACS, order_id, voucher_id
+from tests.support.tampering import any_state
 from tests.support.waiting import eventually
 
 Pool = asyncpg.Pool
@@ -240,7 +241,8 @@ async def an_order(pool: Pool, kind: str, amount: int, state: str, **columns: An
     row |= {"layout": order.layout, "mac": order.mac, "mac_key": order.mac_key}
     names = ", ".join(row)
     places = ", ".join(f"${n + 1}" for n in range(len(row)))
-    await pool.execute(f"INSERT INTO fund.orders ({names}) VALUES ({places})", *row.values())
+    async with any_state(pool) as fund:
+        await fund.execute(f"INSERT INTO fund.orders ({names}) VALUES ({places})", *row.values())
     return id_
 
 

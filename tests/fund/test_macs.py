@@ -27,6 +27,7 @@ from tests.support.fund_ids import KEYS, MACS, order_id
 from tests.support.fund_worker import FundWorker
 from tests.support.fund_world import TAKEN_BACK, an_order, write
 from tests.support.running import RunningService
+from tests.support.tampering import any_state
 
 UNCOVERED = {"due_at", "seq", "mac", "mac_key"}
 """Columns of the next step's time and of the order of lists."""
@@ -117,7 +118,8 @@ def test_an_order_of_layout_1_verifies_only_while_the_sweep_goes_on() -> None:
 
 
 async def tampered_with(worker: FundWorker, edit: str, order: Order) -> None:
-    await worker.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+    async with any_state(worker.pool) as fund:
+        await fund.execute(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
 
 
 async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
@@ -146,8 +148,8 @@ async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
         assert await worker.accounts.voucher(invented.voucher_id) is None
         await connection.execute("ALTER TABLE fund.orders DISABLE TRIGGER ALL")
         await connection.execute("DELETE FROM fund.orders WHERE id = $1", invented.id)
-        await connection.execute("ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_no_delete")
-        await connection.execute("ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_no_truncate")
+        for trigger in ("no_delete", "no_truncate", "first_state", "transition"):
+            await connection.execute(f"ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_{trigger}")
     await connection.close()
     assert await worker.of(merchant) == (105, 0, 0)
     findings = [record for record in caplog.records if getattr(record, "event", "") == "integrity_finding"]

@@ -26,7 +26,7 @@ from tests.support.fund_books import check_fund, prove_fund
 from tests.support.fund_ids import KEYS
 from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
-from tests.support.tampering import unguarded
+from tests.support.tampering import any_state, unguarded
 
 PACE = Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
 UNCOVERED = {
@@ -393,7 +393,8 @@ async def state_of(worker: FundWorker, order: Order) -> str:
 async def test_what_became_of_an_order_cannot_be_edited(worker: FundWorker, service: RunningService, edit: str) -> None:
     merchant = await worker.merchant()
     payment, other = await worker.pay(merchant, "p", 100), await worker.pay(merchant, "q", 100)
-    await worker.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", payment.id)
+    async with any_state(worker.pool) as fund:
+        await fund.execute(f"UPDATE fund.orders SET {edit} WHERE id = $1", payment.id)
     await worker.recoverer.recover_some()
     for kind, members in (
         ("payment", {"order_no": "p", "amount": 100, "currency": "CNY", "channel": f"c-{worker.salt}"}),
@@ -426,7 +427,8 @@ async def test_a_withdrawal_that_ended_does_not_end_again(worker: FundWorker, en
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     await worker.batcher.end(order.id, ending, None, "r", "m")
     has = await worker.of(merchant)
-    await worker.value(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+    async with any_state(worker.pool) as fund:
+        await fund.execute(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
     bank = Scripted(Standing.PAID)
     await Payouts(worker.pool, worker.batcher, {channel: bank}, PACE).pay_out_some()
     await worker.recoverer.recover_some()
@@ -442,9 +444,10 @@ async def test_a_refused_order_that_is_made_posting_again_is_not_posted(worker: 
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     assert order.state is State.REFUSED
     await worker.pay(merchant, "q", 500)
-    await worker.value(
-        "UPDATE fund.orders SET state = 'posting', problem = NULL, due_at = created_at WHERE id = $1", order.id
-    )
+    async with any_state(worker.pool) as fund:
+        await fund.execute(
+            "UPDATE fund.orders SET state = 'posting', problem = NULL, due_at = created_at WHERE id = $1", order.id
+        )
     await worker.recoverer.recover_some()
     assert await state_of(worker, order) == "posting"
     assert await worker.of(merchant) == (550, 0, 0)

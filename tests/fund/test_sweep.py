@@ -31,6 +31,7 @@ from tests.support.fund_ids import KEYS
 from tests.support.fund_worker import FundWorker
 from tests.support.fund_world import TAKEN_BACK
 from tests.support.running import RunningService
+from tests.support.tampering import any_state
 
 OLD = {
     "orders": "layout = 1",
@@ -181,7 +182,8 @@ async def test_a_row_of_before_that_is_false_gets_no_mac(
     worker: FundWorker, service: RunningService, what: str
 ) -> None:
     statement, kind = EDITS[what]
-    await worker.value(statement)
+    async with any_state(worker.pool) as fund:
+        await fund.execute(statement)
     merchant = f"m-{worker.salt}"
     members = {"merchant": merchant, "order_no": "next", "amount": 30}
     for sweeps in (0, 1):

@@ -17,6 +17,7 @@ from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.fund_world import an_order
 from tests.support.running import RunningService
+from tests.support.tampering import any_state
 
 
 class Unanswered(AccountGateway):
@@ -208,7 +209,7 @@ async def test_an_order_that_another_version_inserts_has_the_first_format(worker
         " AND table_name = 'orders' AND column_name NOT IN ('id', 'seq', 'voucher_format')"
     )
     insert = f"INSERT INTO fund.orders (id, {columns}) SELECT gen_random_uuid(), {columns} FROM fund.orders"
-    async with worker.pool.acquire() as connection:
+    async with any_state(worker.pool) as connection:
         old = connection.transaction()
         await old.start()
         inserted = await connection.fetchval(f"{insert} RETURNING voucher_format")

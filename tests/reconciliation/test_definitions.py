@@ -246,6 +246,24 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         f"CREATE OR REPLACE FUNCTION fund.refuse_change() RETURNS trigger LANGUAGE plpgsql {EMPTY.format('OLD')}",
         "function fund.refuse_change()",
     ),
+    "any state may come after any other": (
+        "fund",
+        (
+            "CREATE OR REPLACE FUNCTION fund.may_become(kind text, before text, after text) RETURNS boolean LANGUAGE sql"
+            " IMMUTABLE PARALLEL SAFE RETURN true"
+        ),
+        "function fund.may_become(text,text,text)",
+    ),
+    "no transition is refused": (
+        "fund",
+        "ALTER TABLE fund.orders DISABLE TRIGGER orders_transition",
+        "trigger fund.orders.orders_transition",
+    ),
+    "an order may be inserted in any state": (
+        "fund",
+        "DROP TRIGGER orders_first_state ON fund.orders",
+        "trigger fund.orders.orders_first_state",
+    ),
     "a webhook's secret may be NULL": (
         "fund",
         "ALTER TABLE outbox.webhooks ALTER secret DROP NOT NULL",

@@ -28,7 +28,7 @@ TABLES = {
     "fee_rules": ("append_only", "no_truncate"),
     "settled_payments": ("append_only", "no_truncate"),
     "events": ("append_only", "no_truncate"),
-    "orders": ("no_delete", "no_truncate"),
+    "orders": ("no_delete", "no_truncate", "first_state", "transition"),
     "payments": ("no_delete", "no_truncate"),
     "withdrawal_days": ("no_delete", "no_truncate"),
     "day_ends": ("append_only", "no_truncate"),
@@ -258,11 +258,29 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "a payment is paid": (
         f"UPDATE fund.orders SET state = 'paid' WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected at most posted, the order is not a withdrawal, found paid"],
+        [f"{CONSISTENT}: .*expected paid as the last event, found posted"],
+    ),
+    "a payment went on, and its events are complete": (
+        (
+            f"UPDATE fund.orders SET state = 'sent' WHERE id = {P1};"
+            f" INSERT INTO fund.events (order_id, merchant, kind, state, at) VALUES ({P1}, 'm', 'payment', 'sent', now())"
+        ),
+        [f"{CONSISTENT}: .*expected a state that comes after posted, found sent"],
+    ),
+    "a withdrawal returned to another state than it came from": (
+        (
+            f"UPDATE fund.orders SET state = 'posting', posted_at = NULL WHERE id = {W3};"
+            " INSERT INTO fund.events (order_id, merchant, kind, state, at)"
+            f" SELECT {W3}, 'm', 'withdrawal', state, now() FROM unnest(ARRAY['stuck', 'posting']) AS state"
+        ),
+        [f"{CONSISTENT}: .*expected a state that comes after stuck, found posting"],
     ),
     "a payment is created": (
         f"UPDATE fund.orders SET state = 'created', posted_at = NULL WHERE id = {P1}",
-        [f"{CONSISTENT}: .*expected at least posting", f"{EQUAL}: .*expected no voucher, the order is created"],
+        [
+            f"{CONSISTENT}: .*expected created as the last event",
+            f"{EQUAL}: .*expected no voucher, the order is created",
+        ],
     ),
     "a withdrawal ends otherwise": (
         f"UPDATE fund.orders SET ending = 'bounced' WHERE id = {W1}",
@@ -449,7 +467,7 @@ async def test_each_fault_is_reported(right: Books, what: str):
     assert [line for line in expected if not any(re.match(line, found) for found in told)] == [], told
 
 
-@pytest.mark.parametrize("guard", ["orders_no_delete", "events_append_only"])
+@pytest.mark.parametrize("guard", ["orders_no_delete", "orders_first_state", "orders_transition", "events_append_only"])
 async def test_a_guard_that_is_not_in_force_is_reported(right: Books, guard: str):
     told = await right.check_with(f"ALTER TABLE fund.{guard.partition('_')[0]} DISABLE TRIGGER {guard}")
     (line,) = told

@@ -17,6 +17,7 @@ from fundledger.fund.store.mac_layouts import DAY, PAYMENT, PAYOUT, Progress, fi
 from fundledger.fund.store.queries import SQL
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.ledger import Ledger, posted, voucher
+from tests.support.tampering import any_state
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DONE = {State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN}
@@ -63,7 +64,8 @@ async def write(fund: "asyncpg.Connection[Any]", orders: Sequence[Order]) -> Non
         MACS.seal(order)
         row = msgspec.structs.asdict(order) | {"problem": order.problem and order.problem.decode()}
         rows.append([row[name] for name in COLUMNS])
-    await fund.executemany(f"INSERT INTO fund.orders ({', '.join(COLUMNS)}) VALUES ({places})", rows)
+    async with any_state(fund):
+        await fund.executemany(f"INSERT INTO fund.orders ({', '.join(COLUMNS)}) VALUES ({places})", rows)
     await fund.executemany(
         "INSERT INTO fund.events (order_id, merchant, kind, state, at) VALUES ($1, $2, $3, $4, $5)",
         [(order.id, order.merchant, order.kind, state, AT) for order in orders for state in states(order)],

@@ -5,13 +5,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.transitions import may_become
 from tests.support.fund_ids import MACS
 
 INSERT_ORDER = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
-                         posted_at, problem, layout, mac, mac_key)
-VALUES ($1, $2, $3, $4, $5, $6, $7, 'CNY', 'tests', '', $8, $9, $10, $11, 2, $12, $13)
+                         posted_at, layout, mac, mac_key)
+VALUES ($1, $2, $3, $4, 'posting', $5, $6, 'CNY', 'tests', '', $7, $8, $9, 2, $10, $11)
 """
+UPDATE_ORDER = "UPDATE fund.orders SET state = $2, problem = $3 WHERE id = $1"
 INSERT_EVENT = """
 INSERT INTO fund.events (order_id, merchant, kind, state, at)
 SELECT o.id, o.merchant, o.kind, $2, clock_timestamp() FROM fund.orders o WHERE o.id = $1 RETURNING seq
@@ -29,7 +31,10 @@ async def an_order(
     posted_at: datetime | None = None,
     told: bool = True,
 ) -> int:
-    """Insert an order in this state, and its event; return the event's seq."""
+    """Insert an order, take it to this state, and insert the event of this state; return the event's seq.
+
+    The triggers stay in force: to put them aside would wait for each transaction that writes orders.
+    """
     id_ = uuid.uuid4()
     posted_at = posted_at or datetime.now(UTC)
     posted = None if state in ("posting", "refused") else posted_at
@@ -40,8 +45,12 @@ async def an_order(
         problem=None if problem is None else problem.encode(),
     )
     MACS.seal(order)
-    terms = id_, kind, merchant, str(id_), state, amount, fee, order.voucher_id
-    await connection.execute(INSERT_ORDER, *terms, posted_at, posted, problem, order.mac, order.mac_key)
+    terms = id_, kind, merchant, str(id_), amount, fee, order.voucher_id
+    await connection.execute(INSERT_ORDER, *terms, posted_at, posted, order.mac, order.mac_key)
+    if state != "posting":
+        if not may_become(kind, "posting", state):
+            await connection.execute(UPDATE_ORDER, id_, "posted", None)
+        await connection.execute(UPDATE_ORDER, id_, state, problem)
     return await connection.fetchval(INSERT_EVENT, id_, state) if told else 0
 
 

@@ -1,5 +1,9 @@
 """Shared parts of the tests of tampering: schemas without guards, and the findings of a report."""
 
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
 from fundledger.reconciliation.report import Finding, Report
 
 UNGUARDED = """
@@ -27,6 +31,23 @@ END $$
 def unguarded(schema: str) -> str:
     """Return a statement that removes the checks, NOT NULLs and triggers of a schema."""
     return UNGUARDED.replace("SCHEMA", schema)
+
+
+@contextlib.asynccontextmanager
+async def any_state(fund: Any) -> AsyncIterator[Any]:
+    """Open a transaction in which an order may get any state. The triggers are in force again after it.
+
+    `fund`: a connection to a fund database, or a pool.
+    """
+    triggers = ("orders_first_state", "orders_transition")
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(fund.acquire()) if hasattr(fund, "acquire") else fund
+        await stack.enter_async_context(connection.transaction())
+        for trigger in triggers:
+            await connection.execute(f"ALTER TABLE fund.orders DISABLE TRIGGER {trigger}")
+        yield connection
+        for trigger in triggers:
+            await connection.execute(f"ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER {trigger}")
 
 
 def findings_of(report: Report) -> list[tuple[str, Finding]]:

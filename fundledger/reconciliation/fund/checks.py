@@ -56,6 +56,8 @@ GUARDS: Final = frozenset(
         "orders_layout",
         "orders_mac_of_layout",
         "orders_times",
+        "orders_first_state",
+        "orders_transition",
         "orders_no_delete",
         "orders_no_truncate",
         "payments_pkey",

@@ -105,8 +105,8 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
 
 def _against_history(order: Order, history: list[str]) -> Iterator[tuple[str, str]]:
     states: list[str] = [FIRST[order.kind], *history]
-    for before, after in itertools.pairwise(states):
-        if not may_become(order.kind, before, after):
+    for i, (before, after) in enumerate(itertools.pairwise(states)):
+        if not may_become(order.kind, before, after) or (before == State.STUCK and after != states[i - 1]):
             yield f"a state that comes after {before}", after
             return
     if states[-1] != order.state:

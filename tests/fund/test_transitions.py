@@ -1,0 +1,254 @@
+"""One table of order states: the database refuses a transition that the table does not have, and no statement makes one."""
+
+import contextlib
+import itertools
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+import fundledger
+from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.transitions import ENDED, FIRST, POSTED, TRANSITIONS, may_become
+from fundledger.fund.store.queries import SQL
+from tests.support.database import Databases
+from tests.support.tampering import any_state
+
+Connection = asyncpg.Connection
+INSERT = """
+INSERT INTO fund.orders (id, kind, merchant, order_no, state, problem, stuck_from, ending, amount, fee, currency, channel,
+                         module, digest, voucher_id, created_at, layout)
+VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1)
+"""
+UPDATE = "UPDATE fund.orders SET state = $2, problem = $3, stuck_from = $4 WHERE id = $1"
+HAVE_A_PROBLEM = {State.REFUSED, State.STUCK}
+STUCK_FROM = [state for state in State if may_become(Kind.WITHDRAWAL, state, State.STUCK)]
+
+
+@contextlib.asynccontextmanager
+async def rolled_back(postgres: Databases) -> AsyncIterator[Connection]:
+    """Open a connection to an empty fund database, in a transaction that is rolled back."""
+    connection = await asyncpg.connect(await postgres.standing(None))
+    transaction = connection.transaction()
+    await transaction.start()
+    yield connection
+    await transaction.rollback()
+    await connection.close()
+
+
+@pytest.fixture
+async def fund(postgres: Databases) -> AsyncIterator[Connection]:
+    async with rolled_back(postgres) as connection:
+        yield connection
+
+
+def of_state(state: State, stuck_from: State = State.POSTING) -> tuple[str, str | None, str | None]:
+    """Return `(state, problem, stuck_from)`, as the constraints require it."""
+    problem = "{}" if state in HAVE_A_PROBLEM else None
+    return state, problem, stuck_from if state is State.STUCK else None
+
+
+def states_of(kind: Kind) -> set[str]:
+    return {state for of, *pair in TRANSITIONS if of == kind for state in pair}
+
+
+async def refusal(fund: Connection, statement: str, *arguments: Any) -> str | None:
+    """Return the name of the trigger that refuses the statement, None if it is executed. The statement is rolled back."""
+    transaction = fund.transaction()
+    await transaction.start()
+    try:
+        await fund.execute(statement, *arguments)
+    except asyncpg.CheckViolationError as error:
+        return error.constraint_name
+    finally:
+        await transaction.rollback()
+    return None
+
+
+async def refused_updates(fund: Connection, kind: Kind, before: State, stuck_from: State = State.POSTING) -> set[State]:
+    """Return the states to which an order in this state cannot be updated."""
+    id_ = uuid.uuid4()
+    async with any_state(fund):
+        await fund.execute(INSERT, id_, kind, *of_state(before, stuck_from), None)
+    refusals = {after: await refusal(fund, UPDATE, id_, *of_state(after)) for after in State}
+    assert set(refusals.values()) <= {None, "orders_transition"}
+    return {after for after, name in refusals.items() if name}
+
+
+async def refused_inserts(fund: Connection, kind: Kind) -> set[State]:
+    """Return the states in which an order cannot be inserted."""
+    refusals = {state: await refusal(fund, INSERT, uuid.uuid4(), kind, *of_state(state), None) for state in State}
+    assert set(refusals.values()) <= {None, "orders_first_state"}
+    return {state for state, name in refusals.items() if name}
+
+
+# --- The table ------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_every_state_and_leaves_no_state_without_a_way_there() -> None:
+    for kind in Kind:
+        reached = {FIRST[kind]}
+        while True:
+            further = {State(after) for of, before, after in TRANSITIONS if of == kind and before in reached}
+            if further <= reached:
+                break
+            reached |= further
+        assert states_of(kind) == reached, kind
+    assert {state for _, *pair in TRANSITIONS for state in pair} == set(State)
+
+
+def test_only_final_states_and_posted_orders_have_no_next_state() -> None:
+    def last_of(kind: Kind) -> set[str]:
+        rows = {row for row in TRANSITIONS if row[0] == kind}
+        return {after for _, _, after in rows} - {before for _, before, _ in rows}
+
+    for kind in Kind:
+        expected = {State.REFUSED, *ENDED} if kind is Kind.WITHDRAWAL else {State.REFUSED, State.POSTED}
+        assert last_of(kind) == expected, kind
+
+
+def test_a_posted_order_stays_posted_unless_it_becomes_stuck() -> None:
+    for kind, before, after in TRANSITIONS:
+        assert before not in POSTED or after in {*POSTED, State.STUCK}, (kind, before, after)
+
+
+def test_an_unknown_kind_or_state_has_no_transition() -> None:
+    assert may_become("payment", "posting", "posted")
+    assert not may_become("theft", "posting", "posted")
+    assert not may_become("payment", "lost", "posted")
+    assert not may_become("payment", "posting", "lost")
+
+
+# --- The database ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_database_has_the_same_table_row_by_row(fund: Connection) -> None:
+    rows = await fund.fetch(
+        """SELECT kind, before, after FROM unnest($1::text[]) AS kind, unnest($2::text[]) AS before, unnest($2::text[]) AS after
+           WHERE before <> after AND fund.may_become(kind, before, after)""",
+        list(Kind),
+        [*State, "lost"],
+    )
+    assert {tuple(row) for row in rows} == TRANSITIONS
+
+
+@pytest.mark.parametrize("before", [state for state in State if state is not State.STUCK])
+@pytest.mark.parametrize("kind", Kind)
+async def test_an_update_to_any_other_state_is_refused(fund: Connection, kind: Kind, before: State) -> None:
+    permitted = {before} | {after for after in State if may_become(kind, before, after)}
+    assert await refused_updates(fund, kind, before) == set(State) - permitted
+
+
+@pytest.mark.parametrize("stuck_from", STUCK_FROM)
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_stuck_order_returns_only_to_the_state_that_it_came_from(
+    fund: Connection, kind: Kind, stuck_from: State
+) -> None:
+    permitted = {State.STUCK} | ({stuck_from} if may_become(kind, State.STUCK, stuck_from) else set())
+    assert await refused_updates(fund, kind, State.STUCK, stuck_from) == set(State) - permitted
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_an_insert_in_any_state_but_the_first_is_refused(fund: Connection, kind: Kind) -> None:
+    assert await refused_inserts(fund, kind) == set(State) - {FIRST[kind]}
+
+
+async def test_a_refusal_names_the_order_and_the_transition(fund: Connection) -> None:
+    id_ = uuid.uuid4()
+    with pytest.raises(asyncpg.CheckViolationError, match=f"^payment {id_}: insert as posted is refused$"):
+        async with fund.transaction():
+            await fund.execute(INSERT, id_, Kind.PAYMENT, *of_state(State.POSTED), None)
+    await fund.execute(INSERT, id_, Kind.PAYMENT, *of_state(State.POSTING), None)
+    with pytest.raises(asyncpg.CheckViolationError, match=f"^payment {id_}: posting to paid is refused$") as caught:
+        await fund.execute(UPDATE, id_, *of_state(State.PAID))
+    assert (caught.value.schema_name, caught.value.table_name) == ("fund", "orders")
+
+
+# --- Statements -----------------------------------------------------------------------------------------------------
+
+KEY = b"new", 1, None
+ARGUMENTS: dict[str, Any] = {
+    # of each statement that changes the state of an order: its arguments, by the order's row
+    "approve_order": lambda row: [(row["id"], "back", 300.0, *KEY)],
+    "mark_ended": lambda row: [(row["id"], *KEY)],
+    "mark_orders": lambda row: [(outcome(row, state),) for state in (State.POSTED, State.REFUSED, State.STUCK)],
+    "mark_stuck": lambda row: [(row["id"], row["state"], "{}", *KEY)],
+    "payouts_claim": lambda row: [
+        ("c", [row["id"]], [100], ["CNY"], [None], [b"new"], [b"kept"], 1, timedelta(minutes=5))
+    ],
+    "payouts_unknown": lambda row: [(row["id"], timedelta(minutes=5), "why", *KEY)],
+    "retry_order": lambda row: [(row["id"], "back", 300.0, "reason", *KEY)],
+}
+
+
+def outcome(row: asyncpg.Record, state: State) -> str:
+    _, problem, _ = of_state(state)
+    told = {"id": str(row["id"]), "state": state, "problem": problem and {}, "attempt": 0, "layout": 1}
+    return json.dumps([told | {"mac": "bmV3", "mac_key": 1}])
+
+
+async def orders_in_every_state(fund: Connection) -> list[asyncpg.Record]:
+    """Insert the orders that may exist: of each kind in each of its states, with each end, and stuck from each state."""
+    for kind, state in [(kind, state) for kind in Kind for state in State if state in states_of(kind)]:
+        endings = [None, *ENDED] if kind is Kind.WITHDRAWAL else [None]
+        stuck_from = [before for before in State if may_become(kind, before, State.STUCK)]
+        for ending, before in itertools.product(endings, stuck_from if state is State.STUCK else [None]):
+            _, problem, _ = of_state(state)
+            await fund.execute(INSERT, uuid.uuid4(), kind, state, problem, before, ending)
+    return await fund.fetch("SELECT id, kind, state FROM fund.orders")
+
+
+async def transitions_of(fund: Connection, name: str) -> set[tuple[str, str, str]]:
+    """Return the transitions that a statement makes where no trigger refuses any."""
+    made = set()
+    async with any_state(fund):
+        for row in await orders_in_every_state(fund):
+            for arguments in ARGUMENTS[name](row):
+                transaction = fund.transaction()
+                await transaction.start()
+                await fund.fetch(SQL[name], *arguments)
+                after = await fund.fetchval("SELECT state FROM fund.orders WHERE id = $1", row["id"])
+                await transaction.rollback()
+                if after != row["state"]:
+                    made.add((row["kind"], row["state"], after))
+    return made
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+async def test_a_statement_makes_only_transitions_of_the_table(fund: Connection, name: str) -> None:
+    made = await transitions_of(fund, name)
+    assert made
+    assert made - TRANSITIONS == set()
+
+
+async def test_each_transition_of_the_table_is_made_by_a_statement(fund: Connection) -> None:
+    made = set().union(*[await transitions_of(fund, name) for name in ARGUMENTS])
+    assert TRANSITIONS - made == set()
+
+
+@pytest.mark.parametrize("ending", sorted(ENDED))
+async def test_an_end_begins_in_the_states_that_it_may_come_after(fund: Connection, ending: State) -> None:
+    begun = set()
+    async with any_state(fund):
+        rows = await orders_in_every_state(fund)
+    for row in rows:
+        if await fund.fetch(SQL["begin_end"], row["id"], ending, None, None, 300.0, None, *KEY):
+            begun.add((row["kind"], row["state"]))
+    assert begun == {(kind, state) for kind in Kind for state in State if may_become(kind, state, ending)}
+
+
+def test_each_statement_that_changes_a_state_is_held_against_the_table() -> None:
+    """A statement that is not in a file is found by tests/test_tidy.py."""
+    changing = set()
+    for path in Path(fundledger.__file__).parent.rglob("*.sql"):
+        text = re.sub(r"--.*", "", path.read_text())
+        sets = re.findall(r"UPDATE\s+fund\.orders\s+(?:o\s+)?SET\s(.*?)\s(?:FROM|WHERE)\s", text, re.DOTALL)
+        if path.parent.name != "migrations" and any(re.search(r"(?<!\.)\bstate =", columns) for columns in sets):
+            changing.add(path.stem)
+    assert changing == set(ARGUMENTS)
