@@ -39,18 +39,18 @@ REFERENCE = "fund:"
 """Prefix of the reference of every voucher that the fund service posts; the order id follows."""
 
 
-class Away(Exception):
+class GatewayFault(Exception):
     """The account service does not answer, or the outcome is unknown. A retry with the same vouchers returns it.
 
-    `said`: the service answered outcome-unknown. A single voucher may be the cause, so a smaller batch may succeed.
+    `is_answer`: the service answered outcome-unknown. One voucher may be the cause, so smaller batches may succeed.
     """
 
-    def __init__(self, detail: str, *, said: bool = False) -> None:
+    def __init__(self, detail: str, *, is_answer: bool = False) -> None:
         super().__init__(detail)
-        self.said = said
+        self.is_answer = is_answer
 
 
-class Differs(Away):
+class Differs(GatewayFault):
     """An account exists with other properties, opened by another client. `owner`: the intended owner."""
 
     def __init__(self, detail: str, owner: str) -> None:
@@ -58,11 +58,11 @@ class Differs(Away):
         self.owner = owner
 
 
-class Unverified(Away):
+class Unverified(GatewayFault):
     """The account service does not return a voucher or the balances of an account: a row does not match its MAC."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(detail, said=True)
+        super().__init__(detail, is_answer=True)
 
 
 class PostingResult(msgspec.Struct, frozen=True):
@@ -114,31 +114,31 @@ class AccountGateway:
         self.is_away = False
 
     async def post(self, orders: Sequence[Order]) -> list[PostingResult | None]:
-        """Post each order's voucher. `[i]` is the result of `orders[i]`, None if unknown. Raises Away if none is known.
+        """Post each order's voucher. `[i]` is the result of `orders[i]`, None if unknown.
 
-        After a cancellation the outcomes are unknown.
+        Raises GatewayFault if none is known. After a cancellation the outcomes are unknown.
         """
-        verdicts: list[PostingResult | None] = [None] * len(orders)
+        results: list[PostingResult | None] = [None] * len(orders)
         places = [i for i, order in enumerate(orders) if order.kind is not Kind.REVERSAL]
         if places:
-            for i, verdict in zip(
+            for i, result in zip(
                 places, await self.post_vouchers([voucher_of(orders[i]) for i in places]), strict=True
             ):
-                verdicts[i] = verdict
-        away: Away | None = None
+                results[i] = result
+        away: GatewayFault | None = None
         for i, order in enumerate(orders):
             if order.kind is Kind.REVERSAL:
                 try:
-                    verdicts[i] = await self._reverse(order)
-                except Away as fault:
+                    results[i] = await self._reverse(order)
+                except GatewayFault as fault:
                     # Return the known outcomes of the others: one order must not hold up all.
                     away = fault
-        if away is not None and not any(verdicts):
+        if away is not None and not any(results):
             raise away
-        return verdicts
+        return results
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
-        """Post vouchers. `[i]` is the result of `vouchers[i]`, None if unknown. Raises Away."""
+        """Post vouchers. `[i]` is the result of `vouchers[i]`, None if unknown. Raises GatewayFault."""
         try:
             results = await self._answered(self._service.post_vouchers(vouchers))
         except NotDone as no:
@@ -155,12 +155,12 @@ class AccountGateway:
         ]
 
     async def _answered(self, request: Awaitable[T]) -> T:
-        """Return the answer to a request that posts. Raises NotDone, Away."""
+        """Return the answer to a request that posts. Raises NotDone, GatewayFault."""
         try:
             answer = await request
         except Fault as fault:
             self.is_away = True
-            raise _away(fault) from None
+            raise _fault_of(fault) from None
         except NotDone:
             self.is_away = False
             raise
@@ -177,17 +177,17 @@ class AccountGateway:
                 record = await self._record(id_)
             except Unverified:
                 record = None
-            except Away:
+            except GatewayFault:
                 return None
             final = record is not None and record.status == "refused"
         return PostingResult(problem=_kept(problem), stuck=not final)
 
     async def _record(self, id_: UUID) -> VoucherRecord | None:
-        """Return the voucher, None if there is none. Raises Away. Raises Unverified if a retry does not change that."""
+        """Return the voucher, None if there is none. Raises GatewayFault, and Unverified if a retry does not help."""
         try:
             return await self._service.voucher(id_)
         except Fault as fault:
-            raise _away(fault) from None
+            raise _fault_of(fault) from None
         except NotDone as no:
             raise Unverified(str(no)) from None
 
@@ -203,7 +203,7 @@ class AccountGateway:
 
     async def contradiction(self, order: Order) -> str | None:
         """Read the voucher of an order and compare it. Return the difference, None if it is posted as the order
-        requires. A voucher that does not match its MAC differs: a retry does not change that. Raises Away.
+        requires. A voucher that does not match its MAC differs: a retry does not change that. Raises GatewayFault.
         """
         try:
             record = await self._record(order.voucher_id)
@@ -220,7 +220,7 @@ class AccountGateway:
         return None if wanted == found else f"the order requires {wanted}, voucher {record.id} has {found}"
 
     async def is_posted(self, order: Order) -> bool | None:
-        """Return whether the voucher of an order is posted, None if it cannot be read. Raises Away."""
+        """Return whether the voucher of an order is posted, None if it cannot be read. Raises GatewayFault."""
         try:
             record = await self._record(order.voucher_id)
         except Unverified:
@@ -228,11 +228,11 @@ class AccountGateway:
         return record is not None and record.status == "posted"
 
     async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
-        """Return the existing accounts among `ids`, by id, with current balances. Raises Away, Unverified."""
+        """Return the existing accounts among `ids`, by id, with current balances. Raises GatewayFault, Unverified."""
         try:
             found = await asyncio.gather(*(self._service.account(id_) for id_ in ids))
         except Fault as fault:
-            raise _away(fault) from None
+            raise _fault_of(fault) from None
         except NotDone as no:
             raise Unverified(no.problem.detail) from None
         return {account.id: account for account in found if account is not None}
@@ -242,12 +242,12 @@ class AccountGateway:
         return (channel, currency) in self._opened
 
     async def open_channel(self, channel: str, currency: str) -> None:
-        """Open the accounts of a channel and of the platform, unless they exist. Raises Away."""
+        """Open the accounts of a channel and of the platform, unless they exist. Raises GatewayFault."""
         await self._open([*accounts.of_platform(currency), *accounts.of_channel(channel, currency)], currency)
         self._opened.add((channel, currency))
 
     async def open_merchant(self, merchant: str, currency: str) -> None:
-        """Open the accounts of a merchant and of the platform, unless they exist. Raises Away, Differs."""
+        """Open the accounts of a merchant and of the platform, unless they exist. Raises GatewayFault, Differs."""
         await self._open([*accounts.of_platform(currency), *accounts.of_merchant(merchant)], currency)
 
     async def _open(self, names: Sequence[AccountName], currency: str) -> None:
@@ -259,19 +259,19 @@ class AccountGateway:
         try:
             await self._service.open_account(name.id, name.owner, name.type, currency)
         except Fault as fault:
-            raise _away(fault) from None
+            raise _fault_of(fault) from None
         except NotDone as no:
             if self._reported.is_new(name.id):
                 _log.critical("opening account %s failed: %s", name.id, no, extra={"event": "account_open_failed"})
             if no.problem.code == "account-exists":
                 raise Differs(f"{name.id}: {no}", name.owner) from None
-            raise Away(str(no)) from None
+            raise GatewayFault(str(no)) from None
 
 
-def _away(fault: Fault) -> Away:
+def _fault_of(fault: Fault) -> GatewayFault:
     if fault.problem is not None and fault.problem.code == "integrity":
         return Unverified(fault.problem.detail)
-    return Away(str(fault), said=isinstance(fault, OutcomeUnknown) and fault.problem is not None)
+    return GatewayFault(str(fault), is_answer=isinstance(fault, OutcomeUnknown) and fault.problem is not None)
 
 
 def _credited(entries: Sequence[Entry]) -> dict[str, int]:

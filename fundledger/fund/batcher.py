@@ -18,8 +18,8 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.failures import was_rolled_back
-from fundledger.fund.account_gateway import Away as AccountsAway
-from fundledger.fund.model.answer import Answer, Answering, Away, Taken
+from fundledger.fund.account_gateway import GatewayFault
+from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
@@ -40,7 +40,7 @@ ATTEMPTS_MAX: Final = 6
 _log = logging.getLogger(__name__)
 
 
-_OTHERS = Away("a concurrent request with this order number and other content failed; send this request again")
+_OTHERS = OrderFault("a concurrent request with this order number and other content failed; send this request again")
 
 
 class _Overtaken(Exception):
@@ -91,7 +91,7 @@ class OrderBatcher(NextSteps):
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
-        self._link = posting.link
+        self._gateway = posting.gateway
         self._ids, self._macs = posting.ids, posting.macs
         self._merchants = merchants
         self._now = now
@@ -110,13 +110,13 @@ class OrderBatcher(NextSteps):
     def post(self, request: Request, module: str, answer: Answering) -> None:
         """Queue an order. `answer` is called once, now or later. Never raises, never waits.
 
-        After a refusal, or `Away` with `undone`, nothing is stored. After `Away` without `undone` the outcome is
+        After a refusal, or an `OrderFault` that is `undone`, nothing is stored. After another one the outcome is
         unknown; a retry of the same request returns it.
         """
         whose = request.whose
         merchant = self._merchants.known(whose)
         channel = getattr(request, "channel", None)
-        opened = merchant is not None and (channel is None or self._link.is_open(channel, merchant.currency))
+        opened = merchant is not None and (channel is None or self._gateway.is_open(channel, merchant.currency))
         if opened and request.kind is not Kind.CHARGEBACK:
             self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
         else:
@@ -140,20 +140,20 @@ class OrderBatcher(NextSteps):
             draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
             if isinstance(draft, Draft):
                 order = draft.order
-                if order.channel is not None and not self._link.is_open(order.channel, order.currency):
-                    await self._link.open_channel(order.channel, order.currency)
+                if order.channel is not None and not self._gateway.is_open(order.channel, order.currency):
+                    await self._gateway.open_channel(order.channel, order.currency)
                 if order.kind is Kind.CHARGEBACK:
                     await self._posting.prepare_chargeback(order)
         except Tampered as found:
-            answer(Away(str(found), tampered=True))
-        except AccountsAway as away:
-            answer(Away(f"the account service does not answer: {away}"))
+            answer(OrderFault(str(found), tampered=True))
+        except GatewayFault as fault:
+            answer(OrderFault(f"the account service does not answer: {fault}"))
         except FAULTS as error:
             _log.warning("preparing an order failed: %s", error, extra={"event": "order_prepare_failed"})
-            answer(Away("the fund database does not answer"))
+            answer(OrderFault("the fund database does not answer"))
         except Exception:
             _log.exception("preparing an order failed", extra={"event": "order_prepare_failed"})
-            answer(Away("internal error"))
+            answer(OrderFault("internal error"))
         else:
             self._take(draft, answer)
 
@@ -166,7 +166,7 @@ class OrderBatcher(NextSteps):
             there.answers.append((draft.order.digest, answer))
             return
         if len(self._known) >= WAITING_MAX:
-            answer(Away("the order queue is full"))
+            answer(OrderFault("the order queue is full"))
             return
         waiting = self._known[draft.order.id] = _Waiting(draft, answer)
         self._queue.append(waiting)
@@ -193,7 +193,7 @@ class OrderBatcher(NextSteps):
         return batch
 
     async def _run(self, batch: list[_Waiting]) -> None:
-        outcome: Answer = Away("internal error", undone=False)
+        outcome: Answer = OrderFault("internal error", undone=False)
         try:
             written = await self._write(batch)
             if written:
@@ -202,10 +202,10 @@ class OrderBatcher(NextSteps):
                     self._tell(waiting, Taken(waiting.draft.order))
         except FAULTS as error:
             _log.warning("inserting a batch of orders failed: %s", error, extra={"event": "order_batch_failed"})
-            outcome = Away("the fund database does not answer", undone=False)
+            outcome = OrderFault("the fund database does not answer", undone=False)
         except _NothingKept as error:
             _log.warning("a batch of orders was rolled back: %s", error, extra={"event": "order_batch_rolled_back"})
-            outcome = Away("the fund database cannot write now")
+            outcome = OrderFault("the fund database cannot write now")
         except Exception:
             _log.exception("a batch of orders failed", extra={"event": "order_batch_failed"})
         finally:
@@ -231,7 +231,7 @@ class OrderBatcher(NextSteps):
 
     async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
         drafts = [waiting.draft for waiting in batch]
-        refusals: dict[UUID, Refusal | Away] = {}
+        refusals: dict[UUID, Refusal | OrderFault] = {}
         may_be_committed = is_committed = False
         try:
             async with self._pool.acquire() as connection:
@@ -275,7 +275,7 @@ class OrderBatcher(NextSteps):
 
     async def _reserve(
         self, connection: orders.Connection, drafts: list[Draft]
-    ) -> tuple[dict[UUID, Order], dict[UUID, Refusal | Away]]:
+    ) -> tuple[dict[UUID, Order], dict[UUID, Refusal | OrderFault]]:
         """Lock the shared amounts and reserve from them: `(existing orders by id, answers of refused orders by id)`."""
         locked = await reserve.lock(connection, drafts, self._macs)
         there = await _read(connection, drafts)
@@ -284,12 +284,12 @@ class OrderBatcher(NextSteps):
         no = {draft.order.id: answer for draft, answer in zip(fresh, answers, strict=True) if answer is not None}
         return there, no
 
-    def _checked(self, order: Order) -> Away | None:
+    def _checked(self, order: Order) -> OrderFault | None:
         """Return a fault if the order does not match its MAC, else None."""
         try:
             self._macs.check(order)
         except Tampered as found:
-            return Away(str(found), tampered=True)
+            return OrderFault(str(found), tampered=True)
         return None
 
     async def _settle(self, written: Sequence[Order]) -> None:
@@ -298,10 +298,10 @@ class OrderBatcher(NextSteps):
         if not posting:
             return
         # Half-open circuit: one batch probes with the full timeout, the others use PROBE_S.
-        probes = self._link.is_away and not self._probing
+        probes = self._gateway.is_away and not self._probing
         self._probing = self._probing or probes
         try:
-            await self._post_within(posting, PROBE_S if self._link.is_away and not probes else self._wait_s)
+            await self._post_within(posting, PROBE_S if self._gateway.is_away and not probes else self._wait_s)
         finally:
             if probes:
                 self._probing = False
@@ -314,8 +314,8 @@ class OrderBatcher(NextSteps):
                 while True:
                     try:
                         await self._posting.post(posting)
-                    except AccountsAway:
-                        if self._link.is_away and time.monotonic() + pause_s >= give_up_at:
+                    except GatewayFault:
+                        if self._gateway.is_away and time.monotonic() + pause_s >= give_up_at:
                             return
                     if all(order.state is not State.POSTING for order in posting):
                         return
@@ -323,7 +323,7 @@ class OrderBatcher(NextSteps):
                     await asyncio.sleep(pause_s)
                     pause_s *= 2
         except TimeoutError:
-            self._link.is_away = True
+            self._gateway.is_away = True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

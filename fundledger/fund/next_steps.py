@@ -14,9 +14,9 @@ import asyncpg
 import msgspec
 
 from fundledger.database.failures import was_rolled_back
-from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.jobs import stuck
-from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.flows import Ending
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
@@ -145,13 +145,13 @@ class NextSteps:
 
     async def contradiction(self, order: Order) -> str | None:
         """Return how the posted voucher of an order differs from the order, None if it does not. Raises
-        account_gateway.Away.
+        account_gateway.OrderFault.
         """
         try:
             self.macs.check(order)
         except Tampered:
             return "the order does not match its MAC"
-        return await self._posting.link.contradiction(order)
+        return await self._posting.gateway.contradiction(order)
 
     async def _read(self, id_: UUID) -> Order | None:
         """Return the current order, None if there is none. Raises Tampered."""
@@ -179,17 +179,17 @@ class NextSteps:
                     return Refusal(Code.ORDER_NOT_FOUND, f"there is no order {id_}")
                 return otherwise(there)
         except Tampered as found:
-            return Away(str(found), tampered=True)
+            return OrderFault(str(found), tampered=True)
         except FAULTS as error:
             _log.warning("recording the next step of an order failed: %s", error, extra={"event": "order_step_failed"})
-            return Away("the fund database does not answer", undone=was_rolled_back(error))
+            return OrderFault("the fund database does not answer", undone=was_rolled_back(error))
         try:
             async with asyncio.timeout(self._wait_s):
                 await go_on(order)
-        except AccountsAway:
+        except GatewayFault:
             pass
         except Tampered as found:
-            return Away(str(found), tampered=True)
+            return OrderFault(str(found), tampered=True)
         except FAULTS as error:
             _log.warning(
                 "the next step of an order is left to the recoverer: %s",

@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from fundledger.fund.account_gateway import AccountGateway, Away, end_voucher_of
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_voucher_of
 from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
 from fundledger.fund.model import accounts
 from fundledger.fund.model.ids import Ids
@@ -37,9 +37,9 @@ _log = logging.getLogger(__name__)
 class Posting:
     """Posts orders through the account gateway. `pool`, `ids` and `macs` belong to the fund database."""
 
-    def __init__(self, pool: Pool, link: AccountGateway, ids: Ids, macs: OrderMacs) -> None:
+    def __init__(self, pool: Pool, gateway: AccountGateway, ids: Ids, macs: OrderMacs) -> None:
         self.pool = pool
-        self.link = link
+        self.gateway = gateway
         self.ids = ids
         self.macs = macs
         self.counted = Counted()
@@ -48,25 +48,25 @@ class Posting:
     async def post(self, written: Sequence[Order]) -> None:
         """Post orders that are `posting`, and record the outcomes that are known then in their state.
 
-        Raises Away when no outcome is known. A failure of the database is only logged: the vouchers are posted, and the
-        recoverer records the outcomes later. After a cancellation the recoverer does the rest, too.
+        Raises GatewayFault when no outcome is known. A failure of the database is only logged: the vouchers are posted,
+        and the recoverer records the outcomes later. After a cancellation the recoverer does the rest, too.
         """
         try:
-            verdicts = await self.link.post(written)
-        except Away:
+            results = await self.gateway.post(written)
+        except GatewayFault:
             self.counted.calls_away += 1
             raise
         self.counted.batches += 1
         self.counted.in_batches += len(written)
         said, again = [], []
-        for order, verdict in zip(written, verdicts, strict=True):
-            if verdict is None:
+        for order, result in zip(written, results, strict=True):
+            if result is None:
                 continue
-            refused = verdict.problem is not None and not verdict.stuck
+            refused = result.problem is not None and not result.stuck
             if refused and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
                 again.append(order)
             else:
-                orders.say(order, verdict)
+                orders.set_outcome(order, result)
                 said.append(order)
         if said:
             await self._mark(said)
@@ -124,9 +124,9 @@ class Posting:
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def prepare_chargeback(self, order: Order) -> None:
-        """Read the merchant's available balance. The part of the chargeback above it is owed. Raises Away."""
+        """Read the merchant's available balance. The part of the chargeback above it is owed. Raises GatewayFault."""
         id_ = accounts.available(order.merchant)
-        account = (await self.link.balances([id_])).get(id_)
+        account = (await self.gateway.balances([id_])).get(id_)
         has = 0 if account is None or account.status != "open" else max(0, account.balance.available)
         order.to_receivable = order.amount - min(has, order.amount)
 
@@ -173,17 +173,17 @@ class Posting:
         assert order.ending in ("paid", "bounced"), order.ending
         voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
         try:
-            verdict = (await self.link.post_vouchers([voucher]))[0]
-        except Away:
+            result = (await self.gateway.post_vouchers([voucher]))[0]
+        except GatewayFault:
             self.counted.calls_away += 1
             raise
-        if verdict is None:
+        if result is None:
             return
-        if verdict.problem is not None:
-            if verdict.stuck:
-                await mark_stuck(self.pool, self.macs, order, verdict.problem)
+        if result.problem is not None:
+            if result.stuck:
+                await mark_stuck(self.pool, self.macs, order, result.problem)
             else:
-                await self._end_again(order, verdict.problem)
+                await self._end_again(order, result.problem)
             return
         try:
             await self._mark_ended(order)

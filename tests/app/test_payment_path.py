@@ -16,24 +16,29 @@ from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, re
 from fundledger.app.http.problems import BadRequest, malformed
 from fundledger.app.http.wire.reply import NothingDone, Reply
 from fundledger.faults import Fault, GuardHit, OutcomeUnknown, Unavailable
-from fundledger.fund.model.answer import Away
+from fundledger.fund.model.answer import OrderFault
 from fundledger.ledger.model.batch import Outcome
 from fundledger.ratelimit.classes import ApiClass
 
 POSTED = Outcome()
 FULL = Unavailable("the queue is full")
 AWAY = Unavailable("the database does not answer")
-TAMPERED = Away("a row does not match its MAC", tampered=True)
+TAMPERED = OrderFault("a row does not match its MAC", tampered=True)
 CASES: dict[str, tuple[Callable[[Any], Fault | None], list[Any], int, str]] = {
     "posted": (account_fault_of, [POSTED, POSTED], 200, ""),
     "not accepted": (account_fault_of, [FULL, AWAY], 503, "the queue is full;"),
     "partly accepted": (account_fault_of, [POSTED, AWAY], 503, "the request may or may not"),
     "unknown": (account_fault_of, [AWAY, OutcomeUnknown()], 503, "the request may or may not"),
     "guarded": (account_fault_of, [GuardHit("a guard"), POSTED], 200, ""),
-    "orders not accepted": (fund_fault_of, [Away("full"), Away("away")], 503, "full;"),
-    "orders unknown": (fund_fault_of, [Away("full"), Away("lost", undone=False)], 503, "the request may or may not"),
+    "orders not accepted": (fund_fault_of, [OrderFault("full"), OrderFault("away")], 503, "full;"),
+    "orders unknown": (
+        fund_fault_of,
+        [OrderFault("full"), OrderFault("lost", undone=False)],
+        503,
+        "the request may or may not",
+    ),
     "orders edited": (fund_fault_of, [TAMPERED, TAMPERED], 200, ""),
-    "orders edited or not accepted": (fund_fault_of, [TAMPERED, Away("full")], 503, "the request may or may not"),
+    "orders edited or not accepted": (fund_fault_of, [TAMPERED, OrderFault("full")], 503, "the request may or may not"),
 }
 
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
 from fundledger.fund.channels.simulator import TOKEN_FILE, Simulator
-from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.order import Order
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.orders import order_from
@@ -184,7 +184,7 @@ class EndsInSql:
     ) -> Answer:
         self.asked.append((order_id, ending, module))
         if self.away:
-            return Away("the account service does not answer")
+            return OrderFault("the account service does not answer")
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow("SELECT * FROM fund.orders WHERE id = $1 FOR UPDATE", order_id)
             if row is None:

@@ -14,7 +14,7 @@ from fundledger.app.http.openapi.problems import OTHERS
 from fundledger.app.http.problems import POSTING
 from fundledger.client.account_service import AccountService
 from fundledger.fund import account_gateway
-from fundledger.fund.account_gateway import FINAL, UNRECORDED, AccountGateway, Away, Unverified
+from fundledger.fund.account_gateway import FINAL, UNRECORDED, AccountGateway, GatewayFault, Unverified
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.ledger.model.refusal import FINAL as FINAL_IN_LEDGER
 from tests.client.stub import CUT, NOTHING, Say, Stub, problem
@@ -51,7 +51,7 @@ def refused(order: Order, code: str, status: int) -> Say:
 async def outcome(gateway: AccountGateway, order: Order) -> str:
     try:
         (result,) = await gateway.post([order])
-    except Away:
+    except GatewayFault:
         return "unknown"
     if result is None:
         return "unknown"
@@ -237,10 +237,10 @@ async def test_a_read_without_an_answer_says_nothing_about_a_voucher(read: Say, 
     async with answering(read) as gateway:
         gateway.is_away = was_away
         for reading in (gateway.is_posted, gateway.contradiction):
-            with pytest.raises(Away) as away:
+            with pytest.raises(GatewayFault) as away:
                 await reading(PAYMENT)
             assert not isinstance(away.value, Unverified)
-        with pytest.raises(Away):
+        with pytest.raises(GatewayFault):
             await gateway.balances(["a"])
         assert gateway.is_away is was_away
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee, MerchantRequest
@@ -384,7 +384,7 @@ async def test_of_two_concurrent_orders_with_one_number_the_second_may_retry_whe
     members = {"merchant": merchant, "order_no": "w", "channel": f"c-{worker.salt}"}
     first, second = await asyncio.gather(*(worker.ask("withdrawal", **members, amount=amount) for amount in (60, 40)))
     assert isinstance(first, Refusal)
-    assert isinstance(second, Away)
+    assert isinstance(second, OrderFault)
     assert second.undone
     taken = await worker.ask("withdrawal", **members, amount=40)
     assert isinstance(taken, Taken)
@@ -392,4 +392,4 @@ async def test_of_two_concurrent_orders_with_one_number_the_second_may_retry_whe
     other, same = await asyncio.gather(*(worker.ask("withdrawal", **members, amount=amount) for amount in (60, 40)))
     assert isinstance(other, Refusal)
     assert other.code is Code.ORDER_NO_REUSED
-    assert isinstance(same, Away), "there is such an order, which it hears when it asks again"
+    assert isinstance(same, OrderFault), "there is such an order, which it hears when it asks again"

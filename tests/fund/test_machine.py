@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.refusal import Refusal
@@ -532,7 +532,7 @@ class Machine:
         self.worker.accounts.how = BEFORE
         moving = self.moving()
         if moving and self.chance.random() < 0.2:
-            with pytest.raises(AccountsAway):
+            with pytest.raises(GatewayFault):
                 await self.worker.recoverer.recover_some()
         self.worker.accounts.how = HEARD
         while await self.worker.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):

@@ -8,11 +8,11 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.channels.channel import Standing
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.store.macs import OrderMacs, open_macs, trusted_mac
 from fundledger.fund.store.migrate import migrate
@@ -129,10 +129,10 @@ async def test_an_order_that_was_invented_is_not_posted_and_holds_up_no_other(
     await worker.pay(merchant, "p", 100)
 
     async def away(*_: object) -> None:
-        raise AccountsAway("cut")
+        raise GatewayFault("cut")
 
     with monkeypatch.context() as cut:
-        cut.setattr(worker.link, "post_vouchers", away)
+        cut.setattr(worker.gateway, "post_vouchers", away)
         left = await worker.pay(merchant, "left", 5)
     invented = an_order(
         Kind.PAYMENT, "invented", 7_777_777, State.POSTING, merchant=merchant, channel=channel, due_at=left.created_at
@@ -175,21 +175,21 @@ async def test_an_order_that_was_edited_before_it_was_posted_is_not_posted(
     await worker.pay(merchant, "p", 100)
 
     async def away(*_: object) -> None:
-        raise AccountsAway("cut")
+        raise GatewayFault("cut")
 
     with monkeypatch.context() as cut:
-        cut.setattr(worker.link, "post_vouchers", away)
+        cut.setattr(worker.gateway, "post_vouchers", away)
         order = await worker.pay(merchant, "left", 5)
     await tampered_with(worker, edit, order)
     await worker.recoverer.recover_some()
     assert await worker.accounts.voucher(order.voucher_id) is None
     retried = await worker.batcher.retry(order.id, "person")
-    assert isinstance(retried, Away)
+    assert isinstance(retried, OrderFault)
     assert retried.tampered
     repeated = await worker.ask(
         "payment", merchant=merchant, order_no="left", amount=5, currency="CNY", channel=f"c-{worker.salt}"
     )
-    assert isinstance(repeated, Away)
+    assert isinstance(repeated, OrderFault)
     assert repeated.tampered
     assert await worker.of(merchant) == (100, 0, 0)
 
@@ -204,7 +204,7 @@ async def test_what_is_about_an_edited_payment_moves_nothing_and_others_do(worke
         ("reversal", {"of_kind": "payment", "of_order_no": "p", "reason": "r"}),
     ):
         answer = await worker.ask(kind, merchant=merchant, order_no=kind, **members)
-        assert isinstance(answer, Away), kind
+        assert isinstance(answer, OrderFault), kind
         assert answer.tampered
     refund = await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="q", amount=10)
     assert refund.state is State.POSTED
@@ -228,7 +228,7 @@ async def test_an_edited_withdrawal_is_neither_sent_nor_ended(worker: FundWorker
     before = await worker.of(merchant)
     for ending in ("paid", "bounced"):
         answer = await worker.batcher.end(order.id, ending, "ref", None, "m")  # type: ignore[arg-type]
-        assert isinstance(answer, Away)
+        assert isinstance(answer, OrderFault)
         assert answer.tampered
     await worker.recoverer.recover_some()
     assert await worker.of(merchant) == before
@@ -334,7 +334,7 @@ async def test_an_attempt_that_was_prepared_from_an_older_row_changes_nothing(
     posting = worker.posting
 
     async def ends_later(_: Order) -> None:
-        raise AccountsAway("made by a test")
+        raise GatewayFault("made by a test")
 
     with monkeypatch.context() as away:
         away.setattr(posting, "end", ends_later)

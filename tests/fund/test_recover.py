@@ -8,9 +8,8 @@ import pytest
 
 from fundledger.client.faults import OutcomeUnknown, Problem, Unavailable
 from fundledger.client.types import Voucher, VoucherResult
-from fundledger.fund.account_gateway import AccountGateway, PostingResult
-from fundledger.fund.account_gateway import Away as AccountsAway
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault, PostingResult
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
@@ -30,24 +29,24 @@ class Cut(AccountGateway):
 
     async def _reverse(self, order: Order) -> PostingResult | None:
         if self.before or self.no_reversals:
-            raise AccountsAway("cut")
+            raise GatewayFault("cut")
         return await super()._reverse(order)
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
         if self.before:
             self.is_away = True
-            raise AccountsAway("cut")
+            raise GatewayFault("cut")
         verdicts = await super().post_vouchers(vouchers)
         if self.after:
             self.is_away = True
-            raise AccountsAway("cut")
+            raise GatewayFault("cut")
         return verdicts
 
 
 @pytest.fixture
 async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
     worker = FundWorker(fund_database, service.base_url, service.fund_token, wait_s=3.0)
-    worker.link = Cut(worker.accounts)
+    worker.gateway = Cut(worker.accounts)
     async with worker:
         yield worker
     await prove_fund(fund_database, service.dsn, worker.salt)
@@ -67,7 +66,7 @@ async def test_an_order_whose_call_got_no_answer_is_posted_once_and_a_retry_retu
 ) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "0", 1)
-    setattr(worker.link, where, True)
+    setattr(worker.gateway, where, True)
     orders = await asyncio.gather(*(worker.pay(merchant, str(i), 10) for i in range(1, 21)))
     assert {order.state for order in orders} == {State.POSTING}
     assert await worker.of(merchant) == ((201 if where == "after" else 1), 0, 0)
@@ -76,9 +75,9 @@ async def test_an_order_whose_call_got_no_answer_is_posted_once_and_a_retry_retu
     )
     assert isinstance(repeat, Taken)
     assert (repeat.replay, repeat.order.state) == (True, State.POSTING)
-    with pytest.raises(AccountsAway):
+    with pytest.raises(GatewayFault):
         await worker.recoverer.recover_some()
-    setattr(worker.link, where, False)
+    setattr(worker.gateway, where, False)
     assert await recover(worker) == 20
     assert await worker.of(merchant) == (201, 0, 0)
     assert await worker.value("SELECT count(*) FROM fund.orders WHERE state = 'posted'") == 21
@@ -88,9 +87,9 @@ async def test_an_order_whose_call_got_no_answer_is_posted_once_and_a_retry_retu
 async def test_two_concurrent_recoveries_report_an_order_once(worker: FundWorker, service: RunningService) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "0", 1)
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     await asyncio.gather(*(worker.pay(merchant, str(i), 10) for i in range(1, 51)))
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     async with FundWorker(worker.dsn, service.base_url, service.fund_token, salt=worker.salt) as other:
         await asyncio.gather(recover(worker), recover(other), recover(worker))
     assert await worker.of(merchant) == (501, 0, 0)
@@ -102,11 +101,11 @@ async def test_the_reservations_of_a_refused_order_are_released_by_the_worker_th
 ) -> None:
     merchant = await worker.merchant(withdrawal_limit=100)
     await worker.pay(merchant, "p", 50)
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
     assert order.state is State.POSTING
     assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 60
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     await recover(worker)
     assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 0
     assert await worker.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "refused"
@@ -116,11 +115,11 @@ async def test_an_end_without_answer_is_found_again(worker: FundWorker) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 50)
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
-    worker.link.after = True  # type: ignore[attr-defined]
+    worker.gateway.after = True  # type: ignore[attr-defined]
     answer = await worker.batcher.end(order.id, "bounced", None, "no such account", "m")
     assert isinstance(answer, Taken)
     assert answer.order.state is State.POSTED
-    worker.link.after = False  # type: ignore[attr-defined]
+    worker.gateway.after = False  # type: ignore[attr-defined]
     await recover(worker)
     assert await worker.value("SELECT state FROM fund.orders WHERE kind = 'withdrawal'") == "bounced"
     assert await worker.of(merchant) == (50, 0, 0)
@@ -155,7 +154,7 @@ async def test_an_order_that_could_not_be_written_is_not_taken(worker: FundWorke
         )
     )
     await worker.value("ALTER TABLE fund.orders DROP CONSTRAINT no_more")
-    assert all(isinstance(answer, Away) for answer in answers)
+    assert all(isinstance(answer, OrderFault) for answer in answers)
     assert await worker.of(merchant) == (1, 0, 0)
     assert worker.batcher.waiting == 0
 
@@ -163,15 +162,15 @@ async def test_an_order_that_could_not_be_written_is_not_taken(worker: FundWorke
 async def test_a_reversal_that_gets_no_answer_does_not_hold_up_what_is_recovered_with_it(worker: FundWorker) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     await worker.pay(merchant, "q", 5)
     await worker.done("reversal", merchant=merchant, order_no="r", of_kind="payment", of_order_no="p", reason="wrong")
-    worker.link.before, worker.link.no_reversals = False, True  # type: ignore[attr-defined]
+    worker.gateway.before, worker.gateway.no_reversals = False, True  # type: ignore[attr-defined]
     await worker.recoverer.recover_some()
     assert await worker.value("SELECT state FROM fund.orders WHERE order_no = 'q'") == "posted"
-    with pytest.raises(AccountsAway):
+    with pytest.raises(GatewayFault):
         await worker.recoverer.recover_some()
-    worker.link.no_reversals = False  # type: ignore[attr-defined]
+    worker.gateway.no_reversals = False  # type: ignore[attr-defined]
     await recover(worker)
     assert await worker.of(merchant) == (5, 0, 0)
 
@@ -182,9 +181,9 @@ async def test_a_voucher_for_which_the_service_does_not_know_does_not_hold_up_th
 ) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     written = await asyncio.gather(*(worker.pay(merchant, str(i), 1) for i in range(31)))
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     poisoned = {order.voucher_id for order in written if order.order_no in poisons}
     post, calls = worker.accounts.post_vouchers, []
 
@@ -209,7 +208,7 @@ async def ended(worker: FundWorker) -> Order:
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 200)
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     await worker.batcher.end(order.id, "paid", "ref", None, "m")
     return order
 
@@ -218,7 +217,7 @@ async def test_an_order_whose_outcome_stays_unknown_does_not_hold_up_the_end_of_
     worker: FundWorker, ended: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unknown = await worker.pay(ended.merchant, "q", 1)
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     post = worker.accounts.post_vouchers
 
     async def unsure(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
@@ -239,7 +238,7 @@ async def test_a_chargeback_whose_balance_does_not_verify_holds_up_no_other_orde
     members = {"merchant": ended.merchant, "payment_order_no": "p"}
     await worker.done("chargeback", order_no="c", amount=150, **members)
     await worker.pay(ended.merchant, "q", 5)
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     # The balance falls, so the chargeback is refused, and reads the balance again.
     await worker.done("withdrawal", merchant=ended.merchant, order_no="w2", amount=100, channel=f"c-{worker.salt}")
 
@@ -259,9 +258,9 @@ async def test_a_lost_connection_is_not_asked_again_by_halves(
 ) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     await asyncio.gather(*(worker.pay(merchant, str(i), 1) for i in range(4)))
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     calls = []
 
     async def lost(vouchers: Sequence[Voucher]) -> list[VoucherResult]:
@@ -270,7 +269,7 @@ async def test_a_lost_connection_is_not_asked_again_by_halves(
 
     with monkeypatch.context() as broken:
         broken.setattr(worker.accounts, "post_vouchers", lost)
-        with pytest.raises(AccountsAway):
+        with pytest.raises(GatewayFault):
             await worker.recoverer.recover_some()
     assert calls == [4]
     await recover(worker)
@@ -279,10 +278,10 @@ async def test_a_lost_connection_is_not_asked_again_by_halves(
 async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(worker: FundWorker) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     for number in ("1", "poison", "2"):
         await worker.pay(merchant, number, 1)
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     poison = "ALTER TABLE fund.orders ADD CONSTRAINT poison CHECK (order_no <> 'poison' OR state = 'posting')"
     await worker.value(poison)
     await worker.recoverer.recover_some()
@@ -296,9 +295,9 @@ async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(
     merchant = await worker.merchant(fee=Fee(basis_points=1000))
     await worker.pay(merchant, "now", 100)
     await worker.pay(merchant, "later", 100, settle="later")
-    worker.link.before = True  # type: ignore[attr-defined]
+    worker.gateway.before = True  # type: ignore[attr-defined]
     await worker.done("settlement", merchant=merchant, order_no="s")
-    worker.link.before = False  # type: ignore[attr-defined]
+    worker.gateway.before = False  # type: ignore[attr-defined]
     members = {"merchant": merchant, "order_no": "r", "payment_order_no": "later", "amount": 10}
     early = await worker.ask("refund", **members)
     assert isinstance(early, Refusal)
@@ -326,7 +325,7 @@ async def test_an_attempt_of_a_chargeback_that_is_not_inserted_is_not_posted(
         looks.append(order.attempt)
         if len(looks) == 2:
             await worker.pay(merchant, "more", 1000)
-            raise AccountsAway("cut")
+            raise GatewayFault("cut")
         await look(order)
         if len(looks) == 1:
             await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
@@ -393,6 +392,6 @@ async def test_while_the_account_service_is_slow_it_is_found_to_be_back(
     monkeypatch.setattr("fundledger.fund.batcher.PROBE_S", 0.0)
     merchant = await worker.merchant()
     await worker.pay(merchant, "0", 1)
-    worker.link.is_away = True
+    worker.gateway.is_away = True
     assert (await worker.pay(merchant, "1", 10)).state is State.POSTED
-    assert not worker.link.is_away
+    assert not worker.gateway.is_away

@@ -43,7 +43,7 @@ class OrderBatcher(FundWorker):
     def __init__(self, dsn: str, base_url: str, token: str) -> None:
         super().__init__(dsn, base_url, token, wait_s=5.0)
         self.accounts = Scripted(base_url, token)
-        self.link._service = self.accounts
+        self.gateway._service = self.accounts
 
     @property
     def channel(self) -> str:

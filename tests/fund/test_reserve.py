@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from fundledger.fund.model import requests
-from fundledger.fund.model.answer import Away
+from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM, Kind
@@ -97,7 +97,7 @@ class World:
     def withdraw(self, amount: int, limit: int | None = None, at: datetime = AT, **more: Any) -> Draft:
         return self.draft(Kind.WITHDRAWAL, amount=amount, channel="bank", limit=limit, at=at, **more)
 
-    async def take(self, *drafts: Draft) -> list[Refusal | Away | None]:
+    async def take(self, *drafts: Draft) -> list[Refusal | OrderFault | None]:
         """Reserve the amounts of a batch and insert its orders, as the order batcher does."""
         async with self.connection.transaction():
             locked = await reserve.lock(self.connection, drafts, MACS)
@@ -111,7 +111,7 @@ class World:
 
     async def codes(self, *drafts: Draft) -> list[Code | None]:
         answers = await self.take(*drafts)
-        assert not any(isinstance(no, Away) for no in answers), answers
+        assert not any(isinstance(no, OrderFault) for no in answers), answers
         return [None if no is None else no.code for no in answers]
 
     async def row(self, number: str) -> tuple[Any, ...]:
@@ -576,7 +576,7 @@ async def test_nothing_is_taken_of_a_payment_that_was_edited(
     before = await world.row(number)
     draft = world.reverse(number) if how == "reverse" else getattr(world, how)(number, 1)
     away, none = await world.take(draft, world.refund(other, 1))
-    assert isinstance(away, Away)
+    assert isinstance(away, OrderFault)
     assert (away.tampered, none) == (True, None)
     assert str(id_) in away.detail
     assert any(record.levelname == "CRITICAL" and str(id_) in record.getMessage() for record in caplog.records)
@@ -589,7 +589,7 @@ async def test_nothing_is_kept_of_a_payment_whose_order_was_edited(world: World)
     number = await world.payment(10)
     await world.connection.execute(EDITS["order"], world.id_of(number))
     (away,) = await world.take(world.refund(number, 11))
-    assert isinstance(away, Away)
+    assert isinstance(away, OrderFault)
     statement = "SELECT count(*) FROM fund.payments WHERE order_id = $1"
     assert await world.connection.fetchval(statement, world.id_of(number)) == 0
 
@@ -600,7 +600,7 @@ async def test_a_day_that_was_edited_takes_no_withdrawal_and_gives_none_back(wor
     edit = "UPDATE fund.withdrawal_days SET amount = 1 WHERE merchant = $1 AND day = $2"
     await world.connection.execute(edit, world.name, AT.date())
     away, none = await world.take(world.withdraw(1), world.withdraw(1, at=AT + timedelta(days=1)))
-    assert isinstance(away, Away)
+    assert isinstance(away, OrderFault)
     assert (away.tampered, none) == (True, None)
     await reserve.release(world.connection, MACS, [first.order, other.order])
     assert await world.days() == {(world.name, 1): 1, (world.name, 2): 1}
@@ -619,10 +619,10 @@ async def test_a_merchant_that_was_edited_neither_withdraws_nor_settles(world: W
     await world.connection.execute("UPDATE fund.merchants SET mac = $2 WHERE id = $1", other.id, mac)
     number = await world.payment(10, settled=0)
     answers = await world.take(world.withdraw(1), world.withdraw(1, merchant=other.id), world.refund(number, 1))
-    assert [isinstance(away, Away) and away.tampered for away in answers] == [True, False, False]
+    assert [isinstance(away, OrderFault) and away.tampered for away in answers] == [True, False, False]
     assert answers[1:] == [None, None]
     (away,) = await world.take(world.draft(Kind.SETTLEMENT))
-    assert isinstance(away, Away)
+    assert isinstance(away, OrderFault)
     assert await world.days() == {(other.id, 1): 1}
 
 
@@ -630,7 +630,7 @@ async def test_a_settlement_leaves_out_a_payment_that_was_edited(world: World) -
     edited, whole = await world.payment(10, 2, settled=0), await world.payment(10, 4, settled=0)
     await world.connection.execute(EDITS["sums"].replace("fee_returned = 1", "amount = 11"), world.id_of(edited))
     (away,) = await world.take(world.draft(Kind.SETTLEMENT, amount=11))
-    assert isinstance(away, Away)
+    assert isinstance(away, OrderFault)
     assert away.tampered
     assert away.detail == f"1 rows of fund.payments do not match their MACs: {world.id_of(edited)}"
     part, all_ = world.draft(Kind.SETTLEMENT, amount=4), world.draft(Kind.SETTLEMENT)
@@ -638,7 +638,7 @@ async def test_a_settlement_leaves_out_a_payment_that_was_edited(world: World) -
     assert await world.codes(all_) == [None]
     assert [(d.order.amount, d.order.fee) for d in (part, all_)] == [(4, 1), (6, 3)]
     (away,) = await world.take(world.draft(Kind.SETTLEMENT))
-    assert isinstance(away, Away)
+    assert isinstance(away, OrderFault)
     assert await world.settled(whole) == (10, 4)
 
 

@@ -11,7 +11,7 @@ import pytest
 from fundledger.fund.channels.channel import ChannelAway, Standing
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee, FeeTier
@@ -181,7 +181,7 @@ async def test_an_edited_finding_is_found_by_its_chain(filled: FundWorker, servi
 
 
 def refused(answer: object) -> None:
-    assert isinstance(answer, Away), answer
+    assert isinstance(answer, OrderFault), answer
     assert answer.tampered
 
 

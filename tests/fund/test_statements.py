@@ -13,7 +13,7 @@ from fundledger.fund.channels.http import HttpChannel
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model import accounts
-from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.order import PLATFORM, Kind, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import BankDifference
@@ -50,7 +50,7 @@ class BooksInSql:
     async def ask(self, request: BankDifference, module: str) -> Answer:
         id_ = order_id(Kind.BANK_DIFFERENCE, PLATFORM, request.order_no)
         if self.away_after == 0:
-            return Away("the account service does not answer")
+            return OrderFault("the account service does not answer")
         self.away_after -= 1
         row = await self._pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", id_)
         if row is not None:
@@ -164,7 +164,7 @@ async def test_an_import_that_was_cut_off_goes_on_with_the_same_matching(fund_po
     batcher.away_after = 1
     asked = statement(("X-1", 1), ("X-2", 2), ("X-3", 4))
     cut = await import_statement(batcher, fund_pool, asked, "dev")
-    assert isinstance(cut, Away)
+    assert isinstance(cut, OrderFault)
     assert not cut.undone
     await an_order(fund_pool, "payment", 4, "posted", channel_ref="X-3")
     batcher.away_after = 10

@@ -13,7 +13,7 @@ import pytest
 
 from fundledger.client.faults import OutcomeUnknown, Problem, Refused, Unavailable
 from fundledger.client.types import Voucher, VoucherRecord, VoucherResult
-from fundledger.fund import account_gateway as link
+from fundledger.fund import account_gateway as gateway
 from fundledger.fund.channels.channel import ChannelAway, Standing
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
@@ -102,7 +102,7 @@ async def test_a_fault_of_one_item_of_a_batch_is_no_refusal(worker: FundWorker, 
 async def test_one_that_takes_a_fault_for_a_refusal_is_noticed(
     worker: FundWorker, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_FAULT_FROM", 1000)
+    monkeypatch.setattr(gateway, "_FAULT_FROM", 1000)
     with pytest.raises(AssertionError):
         await stays_posting(worker, answers, 503)
 
@@ -148,14 +148,14 @@ async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_hol
     """The account service answers 400 for the whole batch, because one item is no voucher there."""
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
-    real = link.voucher_of
+    real = gateway.voucher_of
 
     def voucher_of(order: Order) -> Voucher:
         voucher = real(order)
         return Voucher(voucher.id, "NO TYPE", voucher.entries) if order.order_no == "bad" else voucher
 
     with monkeypatch.context() as broken:
-        broken.setattr(link, "voucher_of", voucher_of)
+        broken.setattr(gateway, "voucher_of", voucher_of)
         done = await asyncio.gather(*(worker.pay(merchant, number, 5) for number in ("1", "2", "bad", "3")))
     assert [order.state for order in done] == [State.POSTED, State.POSTED, State.STUCK, State.POSTED]
     retried = await worker.batcher.retry(done[2].id, "person")
@@ -231,7 +231,7 @@ async def test_an_end_whose_refusal_is_not_recorded_is_not_tried_under_another_i
     await worker.batcher.end(order.id, "bounced", None, "no such account", "m")
     begun = await read_order(worker.pool, order.id)
     assert begun is not None
-    end = link.end_voucher_of(begun, "bounced")
+    end = gateway.end_voucher_of(begun, "bounced")
     answers.every = None
     await answers([end])
     answers.problems[end.id] = ("account-frozen", 422)
@@ -252,7 +252,7 @@ async def test_an_order_whose_refusal_is_not_recorded_is_not_refused(worker: Fun
     answers.every = ("outcome-unknown", 503)
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
     answers.every = None
-    await answers([link.voucher_of(order)])
+    await answers([gateway.voucher_of(order)])
     answers.problems[order.voucher_id] = ("account-frozen", 422)
     await due_now(worker, order)
     assert await state(worker, order) == "stuck"
@@ -401,10 +401,10 @@ async def test_while_the_voucher_cannot_be_read_nothing_is_sent(
     paying = Payouts(worker.pool, worker.batcher, {channel: bank}, AT_ONCE)
 
     async def away(_: Order) -> None:
-        raise link.Away("cut")
+        raise gateway.GatewayFault("cut")
 
     with monkeypatch.context() as broken:
-        broken.setattr(worker.link, "contradiction", away)
+        broken.setattr(worker.gateway, "contradiction", away)
         await paying.pay_out_some()
     assert (bank.refs, await state(worker, order)) == ([], "posted")
     await paying.pay_out_some()

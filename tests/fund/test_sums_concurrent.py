@@ -8,7 +8,7 @@ import pytest
 
 from fundledger.fund.jobs import sweep as sweeping
 from fundledger.fund.jobs.sweep import FundSweep
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import State
 from fundledger.fund.model.requests import Fee
 from tests.fund.test_sweep import age, left, nobody_else
@@ -78,7 +78,7 @@ async def test_concurrent_orders_and_a_sweep_lose_no_update_and_find_nothing(
         taken = {(str(a.order.kind), str(a.order.state)) for a in answers if isinstance(a, Taken)}
         assert taken >= {("refund", "posted"), ("chargeback", "posted"), ("withdrawal", "posted")}
         assert taken >= {("settlement", "posted"), ("withdrawal", "refused")}
-        assert [answer for answer in answers if isinstance(answer, Away)] == []
+        assert [answer for answer in answers if isinstance(answer, OrderFault)] == []
         for worker in (first, second):
             assert worker.macs._found == []
         assert await left(first) == {}

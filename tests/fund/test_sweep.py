@@ -14,7 +14,7 @@ from fundledger.fund.jobs import sweep as sweeping
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.sweep import FundSweep
-from fundledger.fund.model.answer import Away
+from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.order import State
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.macs import open_macs, unswept_mac
@@ -130,7 +130,7 @@ async def test_a_sweep_brings_everything_over_and_then_no_row_of_before_verifies
             "amount": 1,
         }
         answer = await worker.ask("refund", **members)
-        assert isinstance(answer, Away)
+        assert isinstance(answer, OrderFault)
         assert answer.tampered
 
 
@@ -192,7 +192,7 @@ async def test_a_row_of_before_that_is_false_gets_no_mac(
         if kind:
             more = {"payment_order_no": "p"} if kind == "refund" else {"channel": f"c-{worker.salt}"}
             answer = await worker.ask(kind, **members, **more)
-            assert isinstance(answer, Away), (sweeps, answer)
+            assert isinstance(answer, OrderFault), (sweeps, answer)
             assert answer.tampered
     table = what.partition(":")[0]
     assert (await left(worker)).get(table) == 1
@@ -310,7 +310,7 @@ async def test_the_migration_gives_merchants_rules_and_webhooks_their_macs(
         await migrate(connection, tmp_path / "fund-keys")
         macs = await open_macs(connection, make_keys(tmp_path / "fund-keys"))
         assert macs.unswept_until is None, "there are no orders"
-        there = await Merchants(worker.pool, worker.link, macs).read(merchant)
+        there = await Merchants(worker.pool, worker.gateway, macs).read(merchant)
         assert there is not None
         assert len(there.fee_rules) == 2
         shown, bad = await Webhooks(worker.pool, macs).of(merchant)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fundledger.client.types import StatementEntry, Voucher
-from fundledger.fund.account_gateway import AccountGateway, Away, PostingResult, end_voucher_of, voucher_of
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault, PostingResult, end_voucher_of, voucher_of
 from fundledger.fund.model import drafts
 from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import VOUCHER_FORMAT, Kind, Order, State
@@ -28,20 +28,20 @@ class Unanswered(AccountGateway):
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
         verdicts = await super().post_vouchers(vouchers)
         if self.lost:
-            raise Away("lost")
+            raise GatewayFault("lost")
         return verdicts
 
     async def _reverse(self, order: Order) -> PostingResult | None:
         verdict = await super()._reverse(order)
         if self.lost:
-            raise Away("lost")
+            raise GatewayFault("lost")
         return verdict
 
 
 @pytest.fixture
 async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
     worker = FundWorker(fund_database, service.base_url, service.fund_token, wait_s=0.3)
-    worker.link = Unanswered(worker.accounts)
+    worker.gateway = Unanswered(worker.accounts)
     async with worker:
         yield worker
     await prove_fund(fund_database, service.dsn, worker.salt)
@@ -137,7 +137,7 @@ async def begin_as_before(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -
         await worker.pay(merchant, "p", 1_000)
         await worker.pay(merchant, "undone", 70)
         drawn = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=channel)
-        worker.link.lost = True  # type: ignore[attr-defined]
+        worker.gateway.lost = True  # type: ignore[attr-defined]
         refund = {"merchant": merchant, "payment_order_no": "p"}
         undo = {"merchant": merchant, "of_kind": "payment", "of_order_no": "undone", "reason": "wrong"}
         orders = [
@@ -148,7 +148,7 @@ async def begin_as_before(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -
         ]
         assert {order.state for order in orders} == {State.POSTING}
         assert isinstance(await worker.batcher.end(drawn.id, "paid", "ref", None, "m"), Taken)
-        worker.link.lost = False  # type: ignore[attr-defined]
+        worker.gateway.lost = False  # type: ignore[attr-defined]
     return [*orders, drawn]
 
 

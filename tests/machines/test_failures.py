@@ -12,7 +12,7 @@ import pytest
 from fundledger.app.http.readiness import Readiness
 from fundledger.database.failures import severity, was_rolled_back
 from fundledger.faults import GuardHit, OutcomeUnknown, Unavailable
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.ledger import posting
 from fundledger.ledger.model.batch import Outcome
 from fundledger.ledger.posting import post_vouchers
@@ -139,7 +139,7 @@ async def test_an_order_that_was_rolled_back_is_answered_as_not_kept(
         more |= {"payment_order_no": "1"} if kind == "refund" else {"currency": "CNY", "channel": "icbc"}
         await fails(fund_database, code, "fund.orders", when)
         answer = await worker.ask(kind, **more)
-        assert isinstance(answer, Away), answer
+        assert isinstance(answer, OrderFault), answer
         # The commit of an order that is inserted under locks is a statement of its own.
         assert answer.undone is (kind == "refund" if undone is None else undone)
         await works(fund_database, "fund.orders")

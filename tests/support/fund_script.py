@@ -111,7 +111,7 @@ class ScriptedWorker(FundWorker):
         super().__init__(dsn, base_url, token, wait_s=WAIT_S)
         self.at = at
         self.accounts = ScriptedAccounts(base_url, token)
-        self.link = AccountGateway(self.accounts)
+        self.gateway = AccountGateway(self.accounts)
 
     def now(self) -> datetime:
         return self.at
@@ -140,5 +140,5 @@ class ScriptedWorker(FundWorker):
         for task in killed:
             task.cancel()
         await asyncio.gather(*killed, return_exceptions=True)
-        self.link = AccountGateway(self.accounts)
+        self.gateway = AccountGateway(self.accounts)
         await self.start_worker()

@@ -8,7 +8,7 @@ from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.jobs.recover import Recoverer
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Kind, Order
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import REQUESTS, Fee, MerchantRequest, Request
@@ -38,7 +38,7 @@ class FundWorker:
         self.dsn = dsn
         self.days_back = 0
         self.accounts = AccountService(base_url, token)
-        self.link = AccountGateway(self.accounts)
+        self.gateway = AccountGateway(self.accounts)
         self._settings = {"batch_max": 500, "wait_s": wait_s, "due_s": due_s}
 
     def now(self) -> datetime:
@@ -54,9 +54,9 @@ class FundWorker:
     async def start_worker(self) -> None:
         """Build the parts of one worker; an earlier worker is dropped."""
         self.macs = await open_macs(self.pool, KEYS)
-        self.merchants = Merchants(self.pool, self.link, self.macs, now=self.now)
+        self.merchants = Merchants(self.pool, self.gateway, self.macs, now=self.now)
         await self.merchants.look()
-        self.posting = Posting(self.pool, self.link, await open_ids(self.pool, KEYS), self.macs)
+        self.posting = Posting(self.pool, self.gateway, await open_ids(self.pool, KEYS), self.macs)
         self.batcher = OrderBatcher(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
         self.recoverer = Recoverer(self.posting, 0.0)
 
@@ -74,7 +74,7 @@ class FundWorker:
         assert isinstance(created, tuple), created
         return id_
 
-    async def ask(self, kind: str, module: str = MODULE, **members: Any) -> Taken | Refusal | Away:
+    async def ask(self, kind: str, module: str = MODULE, **members: Any) -> Taken | Refusal | OrderFault:
         return await self.batcher.ask(request_of(kind, **members), module)
 
     async def done(self, kind: str, **members: Any) -> Order:

@@ -25,7 +25,7 @@ from fundledger.app.http.process import LogOptions, run_process
 from fundledger.app.http.sockets import answer_with, jobs_socket
 from fundledger.app.output.logs import Format, dropped_lines
 from fundledger.client.account_service import AccountService
-from fundledger.fund.account_gateway import AccountGateway, Away
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channels.http import HttpChannel
 from fundledger.fund.jobs import recover, settle
@@ -119,8 +119,8 @@ def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) ->
         lease.check()
         try:
             done, lag_s = await some()
-        except Away as away:
-            raise OSError(str(away)) from away
+        except GatewayFault as fault:
+            raise OSError(str(fault)) from fault
         return Ran(done, lag_s, more=done == at_once)
 
     return run
@@ -150,8 +150,8 @@ def _sweeping(sweep: FundSweep) -> Job:
         lease.check()
         try:
             done, more = await sweep.step(lease.hold)
-        except Away as away:
-            raise OSError(str(away)) from away
+        except GatewayFault as fault:
+            raise OSError(str(fault)) from fault
         return Ran(done, 0.0, more)
 
     return Job(FUND_SWEEP, run, 60.0, alarm_after_s=600.0, ended=sweep.begin)
@@ -185,10 +185,10 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
         },
     )
     accounts = AccountService(config.account_url, config.token)
-    link = AccountGateway(accounts)
+    gateway = AccountGateway(accounts)
     keys = FileKeys(Path(chosen.data_dir) / "fund-keys")
     ids, macs = await open_ids(pool, keys), await open_macs(pool, keys)
-    posting, merchants = Posting(pool, link, ids, macs), Merchants(pool, link, macs)
+    posting, merchants = Posting(pool, gateway, ids, macs), Merchants(pool, gateway, macs)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
     batcher = OrderBatcher(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
     feed = fund_feed(config.fund_dsn, pool, macs, f"jobs {config.ordinal}")

@@ -15,10 +15,9 @@ from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Unavailable
-from fundledger.fund.account_gateway import Away as AccountsAway
-from fundledger.fund.account_gateway import Unverified
+from fundledger.fund.account_gateway import GatewayFault, Unverified
 from fundledger.fund.model import accounts
-from fundledger.fund.model.answer import Away
+from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee, MerchantRequest
@@ -41,7 +40,7 @@ async def create_merchant(service: FundService, call: Call) -> Reply:
     request = _decode_merchant(call.body)
     known_currency(request.currency)
     answer = await service.reading(lambda: service.merchants.create(request, call.module))
-    if isinstance(answer, Away):
+    if isinstance(answer, OrderFault):
         return gone(answer)
     if isinstance(answer, Refusal):
         return refused(answer)
@@ -103,9 +102,9 @@ async def _found(service: FundService, call: Call) -> Merchant:
 
 async def _shown(service: FundService, merchant: Merchant, status: int) -> Reply:
     try:
-        balances = await service.link.balances([name.id for name in accounts.of_merchant(merchant.id)])
+        balances = await service.gateway.balances([name.id for name in accounts.of_merchant(merchant.id)])
     except Unverified as found:
         return unverified(str(found))
-    except AccountsAway as away:
-        raise Unavailable(f"the account service does not answer: {away}") from None
+    except GatewayFault as fault:
+        raise Unavailable(f"the account service does not answer: {fault}") from None
     return Reply(status, encode(render.merchant(merchant, balances)))

@@ -25,7 +25,7 @@ from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.protocol import FastPath
 from fundledger.app.http.wire.reply import JSON, Reply
-from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import PLATFORM, Kind, State
 from fundledger.fund.model.requests import BATCH_MAX, REQUESTS, Payment, Request
@@ -62,7 +62,7 @@ def to_reply(
         if order.state is State.REFUSED:
             return Reply(422, render.refused_order(order), PROBLEM_TYPE, {})
         return Reply(202 if order.state in UNCERTAIN else status, render.order(order))
-    if isinstance(answer, Away):
+    if isinstance(answer, OrderFault):
         service.metrics.answer(kind, "fault")
         return gone(answer)
     service.metrics.answer(kind, answer.code)
@@ -142,7 +142,7 @@ def _result(
     service: FundService, admission: Admission, item: tuple[Payment, Sequence[ChargedAccount]], answer: Answer
 ) -> PaymentResult:
     payment, charged = item
-    if isinstance(answer, Away):
+    if isinstance(answer, OrderFault):
         service.metrics.answer(Kind.PAYMENT, "fault")
         return PaymentResult(payment.order_no, State.UNKNOWN, problem=msgspec.Raw(unverified(answer.detail).body))
     if not isinstance(answer, Taken):

@@ -9,7 +9,7 @@ from fundledger.app.fund.answers import Unverified
 from fundledger.app.http.problems import PROBLEM_TYPE, UNVERIFIED, URN, Problem, faulted, unverified
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Fault, OutcomeUnknown, Unavailable
-from fundledger.fund.model.answer import Answer, Away
+from fundledger.fund.model.answer import Answer, OrderFault
 from fundledger.fund.model.refusal import Code, Refusal
 
 REFUSALS: Final[dict[Code, tuple[int, str]]] = {
@@ -81,7 +81,7 @@ def unverified_items(kind: str, keys: Sequence[object]) -> list[Unverified] | Un
     return [Unverified(key, Problem(type_, UNVERIFIED, 500, detail)) for key, detail in found]
 
 
-def gone(away: Away) -> Reply:
+def gone(away: OrderFault) -> Reply:
     """Return the reply for an order without a result. A retry of a 503 is safe.
 
     503 if nothing was stored, 503 `outcome-unknown` if that is uncertain, 500 if a row does not match its MAC.
@@ -92,6 +92,6 @@ def gone(away: Away) -> Reply:
 
 def fault_of(answer: Answer) -> Fault | None:
     """Return the fault after which an order may be sent again, None for another answer."""
-    if not isinstance(answer, Away) or answer.tampered:
+    if not isinstance(answer, OrderFault) or answer.tampered:
         return None
     return Unavailable(answer.detail) if answer.undone else OutcomeUnknown(answer.detail)

@@ -17,7 +17,7 @@ from fundledger.app.http.worker_stats import set_gauges
 from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher
 from fundledger.database.statements import load
-from fundledger.fund.account_gateway import AccountGateway, Away, PostingResult
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault, PostingResult
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.poster import Posting
@@ -38,7 +38,7 @@ Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
 
 
-class MeasuredLink(AccountGateway):
+class MeasuredGateway(AccountGateway):
     """Account gateway that measures the size and the duration of each posting call."""
 
     def __init__(self, accounts: AccountService, metrics: FundMetrics) -> None:
@@ -49,14 +49,14 @@ class MeasuredLink(AccountGateway):
         began = time.monotonic()
         outcome = "cancelled"
         try:
-            verdicts = await super().post_vouchers(vouchers)
+            results = await super().post_vouchers(vouchers)
             outcome = "answered"
-        except Away:
+        except GatewayFault:
             outcome = "away"
             raise
         finally:
             self._metrics.call(outcome, len(vouchers), time.monotonic() - began)
-        return verdicts
+        return results
 
 
 class FundService(Worker):
@@ -83,11 +83,11 @@ class FundService(Worker):
         known = SQL["known_orders"]
         super().__init__(settings, pool, tokens, self.metrics, run_dir, ordinal, known=known, limiter=limiter)
         self.feed = feed
-        self.link = MeasuredLink(accounts, self.metrics)
+        self.gateway = MeasuredGateway(accounts, self.metrics)
         self.macs = macs
-        self.merchants = Merchants(pool, self.link, macs)
+        self.merchants = Merchants(pool, self.gateway, macs)
         self.ids = ids
-        self.posting = Posting(pool, self.link, ids, macs)
+        self.posting = Posting(pool, self.gateway, ids, macs)
         self.batcher = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
         # It runs no job. It reports overdue jobs even when all processes that run jobs are gone.
         self.runner = JobRunner(pool, [], f"fund-{ordinal}", retires=False)

@@ -8,7 +8,7 @@ from fundledger.app.http.bodies.batch_decoding import decoder_of_many, item_deco
 from fundledger.app.http.bodies.decoding import known_currency, quotes_of_flat
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import JSON, Reply, encode
-from fundledger.fund.model.answer import Away
+from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.statements.imports import LINES_MAX, StatementLine, StatementRequest, import_statement
 
@@ -24,6 +24,6 @@ async def post_statement(service: FundService, call: Call) -> Reply:
     answer = await import_statement(service.batcher, service.pool, request, call.module)
     if isinstance(answer, Refusal):
         return refused(answer)
-    if isinstance(answer, Away):
+    if isinstance(answer, OrderFault):
         return gone(answer)
     return Reply(200 if answer.replay else 201, encode(answer.report), JSON, _REPLAY if answer.replay else {})

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 from aiolimiter import AsyncLimiter
 
-from fundledger.fund.account_gateway import Away as AccountsAway
+from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
 from fundledger.fund.jobs.stuck import mark_stuck, problem
 from fundledger.fund.model.answer import Answer, Taken
@@ -40,7 +40,7 @@ class Ends(Protocol):
         ...
 
     async def contradiction(self, order: Order) -> str | None:
-        """Return how the voucher of a withdrawal differs from its order, None if it does not. Raises Away."""
+        """Return how the voucher of a withdrawal differs from its order, None if it does not. Raises OrderFault."""
         ...
 
 
@@ -171,10 +171,10 @@ class PayoutSender:
         """
         try:
             differs = await self._batcher.contradiction(order)
-        except AccountsAway as away:
+        except GatewayFault as fault:
             _log.warning(
                 "sending withdrawal %s is postponed, its voucher cannot be read: %s",
-                *(order.id, away),
+                *(order.id, fault),
                 extra={"event": "payout_postponed", "order": str(order.id)},
             )
             return None

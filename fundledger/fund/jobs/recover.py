@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from fundledger.fund.account_gateway import Away
+from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.macs import Tampered
@@ -28,7 +28,7 @@ class Recoverer:
 
     async def recover_some(self) -> tuple[int, float]:
         """Run once and return `(orders whose outcome is known now, seconds for which the oldest one has been due)`.
-        Raises what asyncpg raises, and Away when the account service does not answer. Cancelling leaves the rest due.
+        Raises asyncpg errors, and GatewayFault if the account service does not answer. Cancelling leaves the rest due.
         """
         lag = await self._pool.fetchrow(SQL["lag_of_orders"])
         assert lag is not None
@@ -60,12 +60,12 @@ class Recoverer:
             some = waiting.pop()
             try:
                 await self._posting.post(some)
-            except Away as away:
+            except GatewayFault as fault:
                 unanswered += 1
-                if not away.said or unanswered == UNANSWERED_MAX:
+                if not fault.is_answer or unanswered == UNANSWERED_MAX:
                     _log.warning(
                         "the outcome of %d orders stays unknown: %s",
-                        *(sum(map(len, [some, *waiting])), away),
+                        *(sum(map(len, [some, *waiting])), fault),
                         extra={"event": "recovery_failed"},
                     )
                     raise
@@ -74,22 +74,22 @@ class Recoverer:
                     half = len(some) // 2
                     waiting += [some[half:], some[:half]]
                 else:
-                    self._report(some[0], away)
+                    self._report(some[0], fault)
 
     async def _end(self, order: Order) -> None:
         try:
             await self._posting.end(order)
-        except Away as away:
-            if not away.said:
+        except GatewayFault as fault:
+            if not fault.is_answer:
                 raise
-            self._report(order, away)
+            self._report(order, fault)
 
-    def _report(self, order: Order, away: Away) -> None:
+    def _report(self, order: Order, fault: GatewayFault) -> None:
         if self._reported.is_new((order.id, order.state)):
             _log.error(
                 "the outcome of %s %s stays unknown: %s",
                 order.kind,
                 order.id,
-                away,
+                fault,
                 extra={"event": "order_unknown", "order": order.id},
             )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from fundledger.fund.batcher import OrderBatcher
-from fundledger.fund.model.answer import Away, Taken
+from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.requests import AUTO, Settlement
 from fundledger.fund.store.orders import Pool
 from fundledger.fund.store.queries import SQL
@@ -58,5 +58,6 @@ class Settler:
         asked = (self._batcher.ask(Settlement(merchant=r["id"], order_no=r["order_no"]), MODULE) for r in taken)
         answers = await asyncio.gather(*asked)
         done = sum(isinstance(answer, Taken) for answer in answers)
-        left = [row for row, answer in zip(taken, answers, strict=True) if isinstance(answer, Away)] + rows[AT_ONCE:]
+        unsettled = [row for row, answer in zip(taken, answers, strict=True) if isinstance(answer, OrderFault)]
+        left = unsettled + rows[AT_ONCE:]
         return done, max(((now - since[row["calendar"]]).total_seconds() for row in left), default=0.0)

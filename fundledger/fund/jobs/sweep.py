@@ -38,7 +38,7 @@ class FundSweep:
     def __init__(self, pool: Pool, posting: Posting) -> None:
         self._pool = pool
         self._macs = posting.macs
-        self._link = posting.link
+        self._gateway = posting.gateway
         self.begin()
 
     def begin(self) -> None:
@@ -50,8 +50,8 @@ class FundSweep:
 
     async def step(self, guard: Guard) -> tuple[int, bool]:
         """Migrate the next rows and return `(migrated rows, whether there may be more)`. `guard` is called in each
-        transaction before it writes. Raises what `guard` and asyncpg raise, and Away when the account service does not
-        answer.
+        transaction before it writes. Raises what `guard` and asyncpg raise, and GatewayFault if the account service
+        does not answer.
         """
         await self._macs.refresh(self._pool)
         if self._macs.unswept_until is None:
@@ -105,7 +105,7 @@ class FundSweep:
         return done, len(rows)
 
     async def _why_not(self, order: Order, row: Any) -> str | None:
-        """Return why an order gets no MAC of the current layout, None if it gets one. Raises Away."""
+        """Return why an order gets no MAC of the current layout, None if it gets one. Raises GatewayFault."""
         if not self._macs.verifies(order):
             return "terms"
         begun = FIRST[order.kind]
@@ -114,8 +114,8 @@ class FundSweep:
         if order.reversed_by != row["reversal"]:
             return f"reversed_by {order.reversed_by}, expected {row['reversal']} by the reversals"
         if order.state in POSTED and order.kind is not Kind.REVERSAL:
-            return await self._link.contradiction(order)
-        if order.state in _KNOWN and await self._link.is_posted(order) is not (order.state in POSTED):
+            return await self._gateway.contradiction(order)
+        if order.state in _KNOWN and await self._gateway.is_posted(order) is not (order.state in POSTED):
             return f"state {order.state}, contradicted by its voucher"
         return None
 

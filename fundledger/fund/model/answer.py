@@ -15,7 +15,7 @@ class Taken(msgspec.Struct):
     replay: bool = False
 
 
-class Away(msgspec.Struct, frozen=True):
+class OrderFault(msgspec.Struct, frozen=True):
     """A fault. `undone`: nothing is stored; otherwise the outcome is unknown. Either way a retry of the same request is
     safe. `tampered`: a row that the answer depends on does not match its MAC, and a retry does not help.
     """
@@ -25,5 +25,5 @@ class Away(msgspec.Struct, frozen=True):
     tampered: bool = False
 
 
-Answer = Taken | Refusal | Away
+Answer = Taken | Refusal | OrderFault
 Answering = Callable[[Answer], None]

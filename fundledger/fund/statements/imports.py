@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from fundledger.fund.model.answer import Answer, Away, Taken
+from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, BankDifference, ChannelName, ChannelRef, Currency, OrderNo
@@ -106,12 +106,12 @@ class Asks(Protocol):
 
 async def import_statement(
     batcher: Asks, pool: Pool, request: StatementRequest, module: str
-) -> Imported | Refusal | Away:
+) -> Imported | Refusal | OrderFault:
     """Match a statement with orders, and post its differences. Locks the channel against other imports while it
     matches.
 
-    Refused: STATEMENT_NO_REUSED for other content; refusals of the order batcher. After `Away`, or a cancellation, the
-    request has to be retried until every difference is posted. A retry is safe.
+    Refused: STATEMENT_NO_REUSED for other content; refusals of the order batcher. After an `OrderFault` or a
+    cancellation, the request has to be retried until every difference is posted. A retry is safe.
     """
     try:
         async with pool.acquire() as connection, connection.transaction():
@@ -127,7 +127,7 @@ async def import_statement(
                 lines = [Matched(Outcome(row["outcome"]), row["order_id"], row["difference"]) for row in rows]
                 in_transit = msgspec.json.decode(there["in_transit"], type=list[UUID])
     except _FAULTS:
-        return Away("the fund database does not answer", undone=False)
+        return OrderFault("the fund database does not answer", undone=False)
     reports = [
         LineReport(i, line.ref, line.amount, matched.outcome, matched.difference, matched.order)
         for i, (line, matched) in enumerate(zip(request.lines, lines, strict=True), 1)
@@ -173,8 +173,8 @@ def _expected(row: asyncpg.Record) -> Expected:
 
 async def _book(
     batcher: Asks, request: StatementRequest, reports: Sequence[LineReport], module: str
-) -> Refusal | Away | None:
-    fault: Refusal | Away | None = None
+) -> Refusal | OrderFault | None:
+    fault: Refusal | OrderFault | None = None
     for start in range(0, len(reports), AT_ONCE):
         part = reports[start : start + AT_ONCE]
         answers = await asyncio.gather(*(batcher.ask(_difference(request, report), module) for report in part))
@@ -184,7 +184,7 @@ async def _book(
             elif fault is None:
                 fault = answer
     # The statement is stored, so the request as a whole is not undone, although this order may be.
-    return Away(fault.detail, undone=False) if isinstance(fault, Away) else fault
+    return OrderFault(fault.detail, undone=False) if isinstance(fault, OrderFault) else fault
 
 
 def _difference(request: StatementRequest, report: LineReport) -> BankDifference:

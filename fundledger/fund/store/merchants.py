@@ -9,9 +9,8 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from fundledger.fund.account_gateway import AccountGateway, Differs
-from fundledger.fund.account_gateway import Away as AccountsAway
-from fundledger.fund.model.answer import Away
+from fundledger.fund.account_gateway import AccountGateway, Differs, GatewayFault
+from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.fees import FeeRule, tiers_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM
@@ -44,14 +43,14 @@ class Merchants:
     def __init__(
         self,
         pool: "asyncpg.Pool[asyncpg.Record]",
-        link: AccountGateway,
+        gateway: AccountGateway,
         macs: OrderMacs,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._pool = pool
         self._macs = macs
         self._now = now
-        self._link = link
+        self._gateway = gateway
         self._known: dict[str, Merchant] = {}
         self._looked_at = -FRESH_S
         self._version = 0
@@ -122,7 +121,7 @@ class Merchants:
             raise Tampered("fee rule", row["version"])
         return fee_rule(row)
 
-    async def create(self, request: MerchantRequest, module: str) -> tuple[Merchant, bool] | Refusal | Away:
+    async def create(self, request: MerchantRequest, module: str) -> tuple[Merchant, bool] | Refusal | OrderFault:
         """Create a merchant and its accounts. Return `(merchant, True)`, or `(merchant, False)` if the same one exists.
         Refused if a different one exists. Raises Tampered.
         """
@@ -132,13 +131,13 @@ class Merchants:
         if there is None:
             # The accounts come first, so that every stored merchant has them.
             try:
-                await self._link.open_merchant(request.id, request.currency)
+                await self._gateway.open_merchant(request.id, request.currency)
             except Differs as differs:
                 if differs.owner == PLATFORM:
-                    return Away(f"the accounts cannot be opened: {differs}")
+                    return OrderFault(f"the accounts cannot be opened: {differs}")
                 return Refusal(Code.MERCHANT_EXISTS, f"accounts with these ids exist and differ: {differs}", "id")
-            except AccountsAway as away:
-                return Away(f"the accounts cannot be opened: {away}")
+            except GatewayFault as fault:
+                return OrderFault(f"the accounts cannot be opened: {fault}")
             created = await self._write(request, module)
             there = await self.read(request.id)
             assert there is not None

@@ -72,13 +72,13 @@ async def write_ahead(connection: Connection, orders: Sequence[Order], former: S
     return set(seqs)
 
 
-def say(order: Order, verdict: PostingResult) -> None:
+def set_outcome(order: Order, result: PostingResult) -> None:
     """Set the outcome of a `posting` order in memory, whether or not it can be recorded."""
-    order.problem, order.due_at = verdict.problem, None
-    if verdict.stuck:
+    order.problem, order.due_at = result.problem, None
+    if result.stuck:
         order.state, order.stuck_from = State.STUCK, State.POSTING
-    elif verdict.problem is None:
-        order.state, order.posted_at = State.POSTED, verdict.at or datetime.now(UTC)
+    elif result.problem is None:
+        order.state, order.posted_at = State.POSTED, result.at or datetime.now(UTC)
     else:
         order.state = State.REFUSED
 

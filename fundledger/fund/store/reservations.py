@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from fundledger.fund.model.answer import Away
+from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.fees import part_of
 from fundledger.fund.model.merchant import Merchant
@@ -118,17 +118,17 @@ async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
 
 async def reserve(
     connection: Connection, drafts: Sequence[Draft], locked: Locked, macs: OrderMacs
-) -> list[Refusal | Away | None]:
+) -> list[Refusal | OrderFault | None]:
     """Reserve for each draft, in order, and write the amounts into its order. `[i]` is the refusal or fault of
     `drafts[i]`, None if it is reserved. Raises what asyncpg raises.
     """
-    answers: list[Refusal | Away | None] = []
+    answers: list[Refusal | OrderFault | None] = []
     changes = _Changes({}, [])
     asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
     withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
     before = dict(withdrawn)
     for draft in drafts:
-        answer: Refusal | Away | None = _unverified(draft.order, locked)
+        answer: Refusal | OrderFault | None = _unverified(draft.order, locked)
         if answer is None:
             match draft.order.kind:
                 case Kind.REFUND:
@@ -148,12 +148,12 @@ async def reserve(
     return answers
 
 
-def _unverified(order: Order, locked: Locked) -> Away | None:
+def _unverified(order: Order, locked: Locked) -> OrderFault | None:
     """Return a fault if the order needs a row that does not match its MAC, else None."""
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
     if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL):
         wrong = locked.unverified_merchants.get(order.merchant)
-    return None if wrong is None else Away(wrong, tampered=True)
+    return None if wrong is None else OrderFault(wrong, tampered=True)
 
 
 async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Sequence[Order]) -> None:
@@ -321,10 +321,11 @@ def _reverse(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
     return None
 
 
-def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[Day, int]) -> Refusal | Away | None:
+def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[Day, int]) -> Refusal | OrderFault | None:
     key = sums.day_of(order)
     if key not in withdrawn:
-        return Away(f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC", tampered=True)
+        detail = f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC"
+        return OrderFault(detail, tampered=True)
     limit = None if merchant is None else merchant.withdrawal_limit
     if limit is not None and withdrawn[key] + order.amount > limit:
         detail = f"{withdrawn[key]} of the daily limit of {limit} are already withdrawn"
@@ -333,7 +334,7 @@ def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[Day, int]
     return None
 
 
-async def _settle(connection: Connection, draft: Draft, macs: OrderMacs) -> Refusal | Away | None:
+async def _settle(connection: Connection, draft: Draft, macs: OrderMacs) -> Refusal | OrderFault | None:
     """Reserve a settlement, oldest payment first. The last payment may be settled in part, with its fee in proportion.
     A payment whose row does not match its MAC is left out.
     """
@@ -352,7 +353,7 @@ async def _settle(connection: Connection, draft: Draft, macs: OrderMacs) -> Refu
     if pending < wanted or pending == 0:
         if left_out:
             detail = f"{len(left_out)} rows of fund.payments do not match their MACs"
-            return Away(f"{detail}: {', '.join(map(str, sorted(left_out)[:5]))}", tampered=True)
+            return OrderFault(f"{detail}: {', '.join(map(str, sorted(left_out)[:5]))}", tampered=True)
         if pending == 0:
             return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount")
         return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount is {pending}", "amount")

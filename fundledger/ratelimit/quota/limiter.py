@@ -113,22 +113,22 @@ class Limiter:
         """
         charges = matched.charges(cost) if charges is None else charges
         for _ in range(CLOSED_ATTEMPTS if matched.api_class in fallback.CLOSED else 1):
-            verdict = self._admit_slowly(matched, charges, now)
-            if not isinstance(verdict, Pending):
-                return verdict
+            decision = self._admit_slowly(matched, charges, now)
+            if not isinstance(decision, Pending):
+                return decision
             try:
                 return await self._ask_store(matched, charges, now)
             except StoreAway:
                 if not self.store.breaker.open:
                     self._local_until = self._clock() + LOCAL_S
-        verdict = self._admit_locally(matched, charges, now, patient=True)
-        if not isinstance(verdict, Pending):
-            return verdict
+        decision = self._admit_locally(matched, charges, now, patient=True)
+        if not isinstance(decision, Pending):
+            return decision
         with contextlib.suppress(StoreAway):
             return await self._ask_store(matched, charges, now, PATIENT_S)
-        verdict = self._admit_locally(matched, charges, now)
-        assert not isinstance(verdict, Pending)
-        return verdict
+        decision = self._admit_locally(matched, charges, now)
+        assert not isinstance(decision, Pending)
+        return decision
 
     async def _ask_store(
         self,

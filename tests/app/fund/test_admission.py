@@ -183,7 +183,7 @@ async def test_while_the_account_service_is_away_orders_are_kept_and_known_later
         payment = client.payment(merchant, "1", 10)
         assert (await client.paid(merchant, "0", 5)).status == 201
     async with a_fund_service(fund_database, tmp_path, None, wait_s=0.1) as (away, url), FundClient(url) as client:
-        away.link._opened.add((payment["channel"], "CNY"))
+        away.gateway._opened.add((payment["channel"], "CNY"))
         first = await client.post("/v1/payments", payment)
         assert (first.status, first.json["state"]) == (202, "posting"), first
         again = await client.post("/v1/payments", payment)

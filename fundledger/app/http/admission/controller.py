@@ -81,9 +81,9 @@ class AdmissionController:
             admission.matched = matched
             if admission.charges or also is not None or len(accounts) > 1:
                 return self._enter_charging(limiter, admission, accounts, cost, also)
-            verdict = limiter.admit(matched, cost, admission.started)
-            if verdict is not None:
-                return verdict if isinstance(verdict, Pending) else self._denied(admission, verdict, cost)
+            decision = limiter.admit(matched, cost, admission.started)
+            if decision is not None:
+                return decision if isinstance(decision, Pending) else self._denied(admission, decision, cost)
             admission.charged = cost
         return self.enter_uncharged(admission, admission.started)
 
@@ -94,12 +94,12 @@ class AdmissionController:
         if also is not None:
             costs |= dict.fromkeys(self._buckets_of(limiter, admission, also, accounts), cost)
         admission.due = self._still_due(limiter, admission, costs)
-        verdict = limiter.admit_charges(admission.matched, admission.due, admission.started)
-        if isinstance(verdict, Pending):
-            return verdict
-        if verdict is not None:
+        decision = limiter.admit_charges(admission.matched, admission.due, admission.started)
+        if isinstance(decision, Pending):
+            return decision
+        if decision is not None:
             self.refund(admission)
-            return self._denied(admission, verdict, cost)
+            return self._denied(admission, decision, cost)
         admission.charges = (*admission.charges, *admission.due)
         return self.enter_uncharged(admission, admission.started)
 
@@ -132,11 +132,11 @@ class AdmissionController:
             return None
         matched = admission.matched = limiter.match(admission.module, admission.api_class, None, None)
         charges = matched.charges(cost)
-        verdict = await limiter.ask(
+        decision = await limiter.ask(
             MatchedPolicies(matched.buckets, matched.api_class, None), cost, time.monotonic(), charges
         )
-        if verdict is not None:
-            return self._denied(admission, verdict, cost)
+        if decision is not None:
+            return self._denied(admission, decision, cost)
         admission.charges = charges
         return None
 
@@ -147,11 +147,11 @@ class AdmissionController:
         """
         if self.limiter is not None:
             due = admission.due
-            verdict = await self.limiter.ask(admission.matched, cost, admission.started, due)
-            if verdict is not None:
+            decision = await self.limiter.ask(admission.matched, cost, admission.started, due)
+            if decision is not None:
                 self.refund(admission)
-                charged = [n for bucket, n in due or () if bucket.policy is verdict.policy]
-                return self._denied(admission, verdict, max(charged, default=cost))
+                charged = [n for bucket, n in due or () if bucket.policy is decision.policy]
+                return self._denied(admission, decision, max(charged, default=cost))
             if due is None:
                 admission.charged = cost
             else:
@@ -223,10 +223,10 @@ class AdmissionController:
             return reply
         self.hot_keys.seen("caller", admission.module)
         admission.matched = limiter.match(admission.module, admission.api_class, None, None)
-        verdict = limiter.admit(admission.matched, 1, time.monotonic())
-        if isinstance(verdict, Denied):
-            return self._denied(admission, verdict, 1)
-        return reply if verdict is None else verdict
+        decision = limiter.admit(admission.matched, 1, time.monotonic())
+        if isinstance(decision, Denied):
+            return self._denied(admission, decision, 1)
+        return reply if decision is None else decision
 
     async def charge_later(self, admission: Admission) -> None:
         """Charge one token, even if none is left. Cancelling may leave it charged."""
