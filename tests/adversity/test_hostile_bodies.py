@@ -44,6 +44,8 @@ POSTS = [
 ANSWER_BYTES_MAX = 1000
 FLOOR_S = 0.02
 """Less work than this is not compared: measurements are noisy there."""
+TRIES = 40
+"""Tries before a body counts as too expensive."""
 
 
 def example_of(service: str, route: Route[Any]) -> dict[str, Any]:
@@ -100,14 +102,17 @@ async def _handled(route: Route[Any], service: Any, call: Call) -> Reply:
     return await route.handler(service, call)
 
 
-def work_of(route: Route[Any], body: bytes) -> float:
-    """Return the CPU seconds of this thread, the least of five."""
+def work_of(route: Route[Any], body: bytes, bound: float = FLOOR_S, tries: int = 5) -> float:
+    """Return the CPU seconds of this thread, the least of some tries: until one is within `bound`.
+
+    Other processes make a try longer, never shorter.
+    """
     least = float("inf")
-    for _ in range(5):
+    for _ in range(tries):
         began = time.thread_time()
         handled(route, body)
         least = min(least, time.thread_time() - began)
-        if least < FLOOR_S:
+        if least <= bound:
             break
     return least
 
@@ -116,8 +121,11 @@ def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, byte
     """Return the kinds for which twice the bytes take more than three times the work."""
     found = []
     for (kind, short), (_, long) in zip(make(size // 2), make(size), strict=True):
-        work = work_of(route, long)
-        if work > 3 * FLOOR_S and work > 3 * max(work_of(route, short), FLOOR_S):
+        if work_of(route, long, 3 * FLOOR_S) <= 3 * FLOOR_S:
+            continue
+        bound = 3 * max(work_of(route, short), FLOOR_S)
+        work = work_of(route, long, bound, TRIES)
+        if work > bound:
             found.append(f"{kind}: {work:.3f} s for {len(long)} bytes")
     return found
 
@@ -133,7 +141,7 @@ def dear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], 
     bound = max(bound, 2 * FLOOR_S)
     found = []
     for kind, body in make(size):
-        work = work_of(route, body)
+        work = work_of(route, body, bound, TRIES)
         if work > bound:
             found.append(f"{kind}: {work:.3f} s, where {bound:.3f} s are bearable")
     return found
@@ -165,7 +173,8 @@ def test_a_member_that_stands_many_times_is_no_dearer_than_a_list_of_as_many_byt
     """The values of a repeated member are checked once: a pattern costs more than a parse."""
     made = dict(kinds(service, route, 7_800_000))
     list_of_lists = next(body for kind, body in made.items() if kind.endswith(": lists"))
-    assert work_of(route, made["the same object many times"]) <= max(FLOOR_S, work_of(route, list_of_lists))
+    bound = max(FLOOR_S, work_of(route, list_of_lists))
+    assert work_of(route, made["the same object many times"], bound, TRIES) <= bound
 
 
 @pytest.mark.parametrize(("service", "route"), POSTS)

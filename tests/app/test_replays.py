@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from asyncpg.pgproto.pgproto import UUID
 
-from fundledger.app.http.admission import replays as repeats
+from fundledger.app.http.admission import replays as module
 from fundledger.app.http.admission.replays import IDS_AT_ONCE, Replays
 from tests.support.waiting import eventually
 
@@ -37,7 +37,7 @@ def new() -> UUID:
 
 async def within(replays: Replays, id_: UUID) -> bool:
     async with asyncio.timeout(60):
-        return await repeats.known(id_)
+        return await replays.known(id_)
 
 
 async def test_what_is_recorded_is_known_and_nothing_else() -> None:
@@ -84,7 +84,7 @@ async def test_requests_that_wait_for_a_hanging_read_are_answered_in_time_and_no
 
 
 async def test_a_lookup_that_is_ended_answers_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeats, "WAIT_S", 60.0)
+    monkeypatch.setattr(module, "WAIT_S", 60.0)
     reads = Reads()
     reads.goes_on.clear()
     lookup = Replays(reads, "known")  # type: ignore[arg-type]
