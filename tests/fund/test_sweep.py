@@ -239,7 +239,8 @@ async def test_an_edit_that_a_restored_unswept_row_allows_is_found(
     await worker.pool.execute(SQL["write_unswept"], *before)
     assert old.mac is not None
     statement, reported = ALLOWED_EDITS[edited]
-    await worker.pool.execute(statement.format(id=id_, mac=old.mac.hex()))
+    async with any_state(worker.pool) as fund:
+        await fund.execute(statement.format(id=id_, mac=old.mac.hex()))
     assert await found(worker, service.dsn) == []
     subjects = await found(worker, service.dsn, "fund_")
     assert sorted(re.sub(r" [^:]*", "", subject, count=1) for subject in subjects) == reported
