@@ -195,8 +195,13 @@ class JobRunner:
             try:
                 ran = await job.run(lease)
             except LeaseLost as lost:
+                stats.failed(lost)
                 self._lose(held, str(lost))
                 return
+            except asyncio.CancelledError:
+                if lease.lost:
+                    stats.failed(LeaseLost(f"{job.name}: the lease ended during the run"))
+                raise
             except Exception as error:
                 in_a_row += 1
                 stats.failed(error)

@@ -33,7 +33,7 @@ from fundledger.ledger.store.buffer_rows import delete_drained, read_backlog, re
 from fundledger.ledger.store.columns import parameters
 from fundledger.ledger.store.directory import AccountTampered
 from fundledger.ledger.store.evidence import ChainBroken, Found, write_events, write_findings
-from fundledger.ledger.store.plan import Plan
+from fundledger.ledger.store.plan import Plan, rows_max_of
 from fundledger.ledger.store.queries import SQL
 from fundledger.ledger.store.records import HoldTampered, VoucherTampered, read_holds, read_records, write_holds
 from fundledger.ledger.store.rows import take
@@ -313,7 +313,7 @@ async def _read(
         for row in await connection.fetch(SQL["read_reversals"], [id_ for _, id_ in plan.reverses]):
             batch.reversed_by[row["module"], row["reverses"]] = row["id"]
     if plan.to_drain:
-        await read_backlog(connection, books, batch, plan.to_drain)
+        await read_backlog(connection, books, batch, plan.to_drain, rows_max_of(commands))
     if plan.holds:
         batch.holds = await read_holds(connection, books.directory, plan.holds)
     return batch

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fundledger.hotspot import buffer_drainer
 from fundledger.hotspot.buffer_drainer import LEASE_S, BufferDrainer
 from fundledger.jobs.runner import RENEWALS, JobRunner
 from fundledger.ledger.store.session import COMMIT, Connection
@@ -53,6 +54,50 @@ async def test_one_drains_and_another_takes_over_when_it_is_dead(
         await eventually(lambda: second.counted.drained, "another drains")
     assert (await ledger.count("buffered_entries"), second.counted.drained) == (0, 1)
     await ledger.prove()
+
+
+async def test_a_backlog_is_drained_in_parts_of_whole_batches(
+    ledger: Ledger, pool: Pool, drainers: list[BufferDrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease cannot be renewed during a part, and lasts less than a second."""
+    monkeypatch.setattr(buffer_drainer, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(drainers[0], "_rows_max", 100)
+    drainer = drainers[0]
+    lease = await take_lease(pool, "buffer_folder")
+    for amounts in ((1,), (2, 4), (8,), (16,)):
+        await pay(ledger, *amounts)
+    m = (await ledger.open("m")).view.account
+    left = []
+    for posted in (7, 31):
+        ran = await drainer.run(lease)
+        left.append((ran.done, ran.more, await ledger.count("buffered_entries")))
+        assert await ledger.posted(m) == posted
+        await ledger.prove()
+    assert left == [(3, True, 2), (2, False, 0)]
+    # A debit needs all of the money, and drains all of it.
+    for amount in (1, 2, 4, 8):
+        await pay(ledger, amount)
+    bank = (await ledger.open("bank", "bank")).view.account
+    await ledger.post(transfer(m, bank, 46))
+    assert (await ledger.posted(m), await ledger.count("buffered_entries")) == (0, 0)
+    await ledger.prove()
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups"),
+    [
+        ([], []),
+        ([20_000, 1], [[0], [1]]),
+        ([1, 20_000, 1], [[0], [1], [2]]),
+        ([6_000, 4_000, 1], [[0, 1], [2]]),
+        ([1] * 51, [[*range(50)], [50]]),
+    ],
+)
+def test_the_accounts_of_a_part_have_together_as_many_rows_as_one_may_have(
+    rows: list[int], groups: list[list[int]]
+) -> None:
+    waiting = [buffer_drainer.Waiting(number, count, 0) for number, count in enumerate(rows)]
+    assert list(buffer_drainer._groups(waiting)) == groups
 
 
 class AtCommit:

@@ -60,12 +60,13 @@ class Rebalance:
 
 
 class Drain:
-    """A request to drain the buffer of an account."""
+    """A request to drain the buffer of an account: all rows, or the `rows_max` oldest and the rest of their batches."""
 
-    __slots__ = ("account",)
+    __slots__ = ("account", "rows_max")
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, rows_max: int | None = None) -> None:
         self.account = account
+        self.rows_max = rows_max
 
 
 class SetPolicy:

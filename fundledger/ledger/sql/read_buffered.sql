@@ -1,5 +1,14 @@
 -- Read the buffered credits of some accounts. The caller holds their slots 0, so no other transaction drains them.
--- $1 account numbers. Rows: one per buffered credit, in order. Locks: none.
+-- $1 account numbers, $2 number of the oldest rows to read of each account, null for all: the batch with the last of them is
+-- read whole. Rows: one per buffered credit, in order. Locks: none.
 SELECT b.account_number, b.batch, b.number, b.of, b.voucher_id, b.amount, b.accounting_date, b.posted_at, b.key_version, b.mac,
        b.module
-FROM ledger.buffered_entries b WHERE b.account_number = ANY ($1::bigint[]) ORDER BY b.account_number, b.batch, b.number
+FROM unnest($1::bigint[]) AS k (account_number)
+LEFT JOIN LATERAL (
+    SELECT c.posted_at, c.batch FROM ledger.buffered_entries c
+    WHERE $2::bigint IS NOT NULL AND c.account_number = k.account_number
+    ORDER BY c.posted_at, c.batch OFFSET $2 - 1 LIMIT 1
+) AS last ON true
+JOIN ledger.buffered_entries b ON b.account_number = k.account_number
+    AND (last.batch IS NULL OR (b.posted_at, b.batch) <= (last.posted_at, last.batch))
+ORDER BY b.account_number, b.batch, b.number

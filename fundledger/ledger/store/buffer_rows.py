@@ -96,12 +96,19 @@ async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch
 
 
 async def read_backlog(
-    connection: "asyncpg.Connection[asyncpg.Record]", books: Books, batch: Batch, numbers: Iterable[int]
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    books: Books,
+    batch: Batch,
+    numbers: Iterable[int],
+    rows_max: int | None = None,
 ) -> None:
-    """Read and verify all buffered credits of these accounts, whose slot 0 is locked. Raises KeyFault."""
+    """Read and verify the buffered credits of these accounts, whose slot 0 is locked. Raises KeyFault.
+
+    `rows_max` of each account, the oldest first; the last batch is read whole. None: all of them.
+    """
     wanted = list(numbers)
     batch.backlog = {number: [] for number in wanted}
-    for row in await connection.fetch(SQL["read_buffered"], wanted):
+    for row in await connection.fetch(SQL["read_buffered"], wanted, rows_max):
         batch.backlog[row["account_number"]].append(buffered_credit(row))
     for number, rows in batch.backlog.items():
         if batch.sub_accounts[number << 16].status == Status.FROZEN_INTEGRITY:

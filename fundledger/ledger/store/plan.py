@@ -140,3 +140,9 @@ class Plan:
             if account is None or account.type.platform or place & 0xFFFF < wide.get(account.number, 1):
                 return False
         return True
+
+
+def rows_max_of(commands: Sequence[Command]) -> int | None:
+    """Return how many rows of each buffer are enough, None for all: only drains may leave rows in a buffer."""
+    bounds = [command.rows_max if type(command) is Drain else None for command in commands]
+    return None if None in bounds else max(bound for bound in bounds if bound is not None)
