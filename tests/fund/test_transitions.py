@@ -76,7 +76,8 @@ async def refused_updates(fund: Connection, kind: Kind, before: State, stuck_fro
     id_ = uuid.uuid4()
     async with any_state(fund):
         await fund.execute(INSERT, id_, kind, *of_state(before, stuck_from), None)
-    refusals = {after: await refusal(fund, UPDATE, id_, *of_state(after)) for after in State}
+    came_from = before if before in STUCK_FROM else stuck_from
+    refusals = {after: await refusal(fund, UPDATE, id_, *of_state(after, came_from)) for after in State}
     assert set(refusals.values()) <= {None, "orders_transition"}
     return {after for after, name in refusals.items() if name}
 
@@ -152,6 +153,32 @@ async def test_a_stuck_order_returns_only_to_the_state_that_it_came_from(
 ) -> None:
     permitted = {State.STUCK} | ({stuck_from} if may_become(kind, State.STUCK, stuck_from) else set())
     assert await refused_updates(fund, kind, State.STUCK, stuck_from) == set(State) - permitted
+
+
+@pytest.mark.parametrize("stuck_from", STUCK_FROM)
+@pytest.mark.parametrize("before", [*STUCK_FROM, State.STUCK])
+async def test_a_stuck_order_keeps_the_state_that_it_came_from(
+    fund: Connection, before: State, stuck_from: State
+) -> None:
+    """Otherwise an order could leave its table of transitions in two steps."""
+    id_ = uuid.uuid4()
+    async with any_state(fund):
+        await fund.execute(INSERT, id_, Kind.WITHDRAWAL, *of_state(before, State.SENT), None)
+    is_right = stuck_from is (State.SENT if before is State.STUCK else before)
+    refused = await refusal(fund, UPDATE, id_, *of_state(State.STUCK, stuck_from))
+    assert refused == (None if is_right else "orders_transition")
+    if before is State.STUCK:
+        alone = await refusal(fund, "UPDATE fund.orders SET stuck_from = $2 WHERE id = $1", id_, stuck_from)
+        assert alone == (None if is_right else "orders_transition")
+
+
+async def test_an_order_keeps_its_kind(fund: Connection) -> None:
+    id_ = uuid.uuid4()
+    async with any_state(fund):
+        await fund.execute(INSERT, id_, Kind.PAYMENT, *of_state(State.POSTED), None)
+    for kind in Kind:
+        refused = await refusal(fund, "UPDATE fund.orders SET kind = $2 WHERE id = $1", id_, kind)
+        assert (refused is None) is (kind is Kind.PAYMENT), kind
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -39,6 +39,14 @@ async def returns(fund: Connection) -> None:
     )
 
 
+async def becomes_stuck(fund: Connection) -> None:
+    await transitions.test_a_stuck_order_keeps_the_state_that_it_came_from(fund, State.POSTED, State.POSTING)
+
+
+async def stays_stuck(fund: Connection) -> None:
+    await transitions.test_a_stuck_order_keeps_the_state_that_it_came_from(fund, State.STUCK, State.POSTING)
+
+
 async def inserts(fund: Connection) -> None:
     await transitions.test_an_insert_in_any_state_but_the_first_is_refused(fund, Kind.PAYMENT)
 
@@ -54,8 +62,28 @@ BROKEN: dict[str, tuple[str, Check]] = {
     ),
     "a table with one transition less": (EDITED.format("may_become", AFTER_POSTING, "'posted', 'stuck'"), compared),
     "a stuck order goes to any of its next states": (
-        EDITED.format("refuse_transition", "AND (OLD.state <> 'stuck' OR NEW.state IN ('stuck', OLD.stuck_from))", ""),
+        EDITED.format("refuse_transition", "NEW.state = OLD.stuck_from OR (NEW.state = 'stuck'", "(true"),
         returns,
+    ),
+    "an order becomes stuck from any state": (
+        EDITED.format("refuse_transition", "OR NEW.stuck_from = OLD.state", "OR true"),
+        becomes_stuck,
+    ),
+    "a stuck order comes from another state": (
+        EDITED.format("refuse_transition", "AND NEW.stuck_from = OLD.stuck_from", ""),
+        stays_stuck,
+    ),
+    "the kind changes": (
+        EDITED.format("refuse_transition", "AND NEW.kind = OLD.kind", ""),
+        transitions.test_an_order_keeps_its_kind,
+    ),
+    "an update of the kind alone is not looked at": (
+        """
+        DROP TRIGGER orders_transition ON fund.orders;
+        CREATE TRIGGER orders_transition AFTER UPDATE OF state ON fund.orders FOR EACH ROW
+            EXECUTE FUNCTION fund.refuse_transition();
+        """,
+        transitions.test_an_order_keeps_its_kind,
     ),
     "a trigger that refuses nothing": (
         "CREATE OR REPLACE FUNCTION fund.refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",

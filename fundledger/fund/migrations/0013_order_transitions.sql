@@ -19,7 +19,10 @@ COMMENT ON FUNCTION fund.may_become IS 'whether an order of this kind may go fro
 
 CREATE FUNCTION fund.refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF fund.may_become(OLD.kind, OLD.state, NEW.state) AND (OLD.state <> 'stuck' OR NEW.state IN ('stuck', OLD.stuck_from)) THEN
+    IF fund.may_become(OLD.kind, OLD.state, NEW.state) AND NEW.kind = OLD.kind AND (CASE
+        WHEN OLD.state <> 'stuck' THEN NEW.state <> 'stuck' OR NEW.stuck_from = OLD.state
+        ELSE NEW.state = OLD.stuck_from OR (NEW.state = 'stuck' AND NEW.stuck_from = OLD.stuck_from)
+    END) THEN
         RETURN NULL;
     END IF;
     RAISE EXCEPTION '% %: % is refused', NEW.kind, NEW.id,
@@ -30,7 +33,7 @@ END $$;
 CREATE TRIGGER orders_first_state AFTER INSERT ON fund.orders FOR EACH ROW
     WHEN (NEW.state IS DISTINCT FROM CASE NEW.kind WHEN 'adjustment' THEN 'created' ELSE 'posting' END)
     EXECUTE FUNCTION fund.refuse_transition();
-CREATE TRIGGER orders_transition AFTER UPDATE OF state ON fund.orders FOR EACH ROW
+CREATE TRIGGER orders_transition AFTER UPDATE OF state, stuck_from, kind ON fund.orders FOR EACH ROW
     WHEN ((OLD.state = 'posting' AND (NEW.state = 'posted' OR NEW.state = 'refused')) IS NOT TRUE)
     EXECUTE FUNCTION fund.refuse_transition();
 ALTER TABLE fund.orders ENABLE ALWAYS TRIGGER orders_first_state;
