@@ -1,4 +1,4 @@
-# The account service with its embedded Postgres, as a user without rights.
+# Both services with their embedded Postgres and Valkey, run by an unprivileged user.
 #
 #   docker build -t fundledger .
 #   docker run --init --network host --shm-size 256m -v fundledger:/data fundledger
@@ -9,7 +9,7 @@
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# Everything in the lock file, checked against its hashes, into one folder ...
+# Download all packages of the lock file to /wheels; pip checks their hashes.
 COPY requirements.txt ./
 RUN pip wheel --require-hashes --wheel-dir /wheels -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
@@ -17,7 +17,7 @@ COPY fundledger fundledger
 RUN python -m venv /tools \
  && /tools/bin/pip install --no-index --find-links /wheels --upgrade setuptools \
  && /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
-# ... of which the image gets what is needed at run time, and nothing from anywhere else.
+# Install the packages that are needed at run time, from /wheels only.
 RUN python -m venv /opt/fundledger \
  && /opt/fundledger/bin/pip install --no-index --find-links /wheels fundledger
 

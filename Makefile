@@ -1,4 +1,4 @@
-# Two commands serve a newcomer: `make serve` and `make test`. Everything that they need is set up by them.
+# A newcomer needs two commands: `make serve` and `make test`. Both set up everything that they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 NEWER ?= $(firstword $(shell for python in python3.14 python3.13 $(HOME)/.pyenv/versions/3.1[34].*/bin/python3; do \
 	$$python -c 'import sys; print(sys.executable)' 2>/dev/null; done))
 
-# Where bytecode is not written, each process compiles the package at its start.
+# If this variable were set, no bytecode would be stored, and each process would compile the package when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve demo test check quick newer mutants lint bench loadtest prove definitions client-tools lock
@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 serve: $(STAMP) ## both services, on 127.0.0.1:8080 and :8081, data in ./data; Ctrl-C drains and stops
 	@exec $(BIN)/fundledger serve
 
-demo: $(STAMP) ## a day of a small platform on services of its own, and a proof of the books
+demo: $(STAMP) ## a day of a small platform on temporary services, then a proof of the books
 	@$(BIN)/fundledger demo
 
 test: $(STAMP) lint ## everything: style, types, import contracts, tests on a real Postgres; PROCESSES=1 for one after the other
@@ -25,13 +25,13 @@ test: $(STAMP) lint ## everything: style, types, import contracts, tests on a re
 check: $(STAMP) lint quick ## for every edit: style, types, import contracts, and the tests that start at most one service
 
 quick: PROCESSES = 2
-quick: $(STAMP) ## these tests alone, in two processes: each collects all tests, and these tests seldom wait
+quick: $(STAMP) ## the tests of `make check` without lint; in two processes, since each collects all tests and few tests wait
 	$(PYTEST) --quick
 
-newer: ## the tests of `make check` on a newer Python, where the machine has one; NEWER=python3.14 for another
+newer: ## the tests of `make check` on Python 3.13 or 3.14, if installed; NEWER=python3.14 for a certain one
 	$(if $(NEWER),$(MAKE) quick VENV=.venv-newer PYTHON=$(NEWER),@echo "make newer: no Python 3.13 or 3.14 found: not run")
 
-mutants: $(STAMP) ## the tests of the tests: small faults, one at a time; ONLY="fundledger/fund/sql ...", ARGS="--budget 600"
+mutants: $(STAMP) ## run the tests against small faults, one at a time; ONLY="fundledger/fund/sql ...", ARGS="--budget 600"
 	$(BIN)/python -m tests.mutants --json .mutants.json --resume $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 lint: $(STAMP)
@@ -41,7 +41,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.prose
 
-bench: $(STAMP) ## short; ARGS="--long" for the long one
+bench: $(STAMP) ## short benchmarks; ARGS="--long" for the long ones
 	$(BIN)/fundledger bench $(ARGS)
 
 loadtest: $(STAMP) ## Locust beside a running `make serve`; ARGS="--users 200 --run-time 5m", SHAPE=steps or spike
@@ -53,10 +53,10 @@ loadtest: $(STAMP) ## Locust beside a running `make serve`; ARGS="--users 200 --
 prove: $(STAMP) ## verify the books of ./data; the service may be running
 	$(BIN)/fundledger verify
 
-definitions: $(STAMP) ## print anew what the migrations make, for the check `guards_in_force`
+definitions: $(STAMP) ## renew the files with the definitions that the migrations make, for the check `guards_in_force`
 	$(BIN)/python -m tests.support.definitions
 
-client-tools: ## what tests/client/test_generated.py needs beside Java, Go and Node; takes 60 MB
+client-tools: ## download what tests/client/test_generated.py needs in addition to Java, Go and Node: 60 MB
 	mvn -q dependency:copy -Dartifact=org.openapitools:openapi-generator-cli:7.17.0 -DoutputDirectory=.client-tools -Dmdep.stripVersion=true
 	npm install --silent --no-fund --no-audit --prefix .client-tools typescript@5.6
 

@@ -2,5 +2,5 @@
 
 import gc
 
-# Set before the other imports of a process, which create a hundred thousand objects and no garbage.
+# This comes before the other imports of a process. They create a hundred thousand objects and no garbage.
 gc.set_threshold(200_000, 20, 100)

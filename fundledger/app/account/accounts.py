@@ -1,4 +1,4 @@
-"""Account-service handlers for accounts: open, list, read, statement, past balance, freeze, unfreeze, close, policy."""
+"""HTTP handlers of the account service for accounts. `routes/accounts.py` declares the routes that call them."""
 
 import csv
 import io
@@ -68,7 +68,7 @@ def _may_be_buffered(type_: AccountType) -> None:
 
 
 def whose(service: Service, parameters: dict[str, str]) -> Account | None:
-    """Return the account that a path names, or None if this worker has not cached it."""
+    """Return the account that the parameters of a path name, or None if this worker has not cached it."""
     return service.directory.get(parameters["id"])
 
 
@@ -264,7 +264,7 @@ async def set_policy(service: Service, call: Call) -> Reply:
         _may_be_buffered(account.type)
     reply = await _ask(service, account, SetPolicy(account, buffered, body.reason, call.module))
     if reply.status == 200:
-        # Takes effect in this worker immediately, in the others within a second.
+        # The policy takes effect in this worker immediately, in the other workers within a second.
         known = service.directory.get(account.id) or account
         service.directory.remember(msgspec.structs.replace(known, buffered=buffered))
     return reply

@@ -1,4 +1,4 @@
-"""The event feed of the account service: every voucher, in order, after a given position."""
+"""The event feed of the account service: returns the vouchers after a given position, in order."""
 
 from typing import Final
 
@@ -21,7 +21,10 @@ UNVERIFIED: Final = "voucher.unverified"
 
 
 def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, name: str) -> Feed:
-    """Return the feed of one worker. A voucher that does not verify is an event without content; the feed continues."""
+    """Return the feed of one worker.
+
+    A voucher that does not verify becomes an event without content. Later vouchers are still returned.
+    """
 
     async def read(after: int, safe: int, limit: int) -> list[Event]:
         rows = await pool.fetch(SQL["read_outbox"], after // SCALE, safe, after, limit, SCALE)
@@ -32,7 +35,10 @@ def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Dire
 
 
 def _event(row: asyncpg.Record, record: Record | None) -> Event:
-    """Return the event of a voucher as first answered: a reversal is a separate event. None: it does not verify."""
+    """Return the event of a voucher. `record` is None if the voucher does not verify.
+
+    The event never names a later reversal of the voucher: the reversal has an event of its own.
+    """
     seq, id_, at = row["event"], row["id"], render.instant(clock.us(row["at"]))
     if record is None:
         event = answers.Event(seq=seq, id=id_, type=UNVERIFIED, module=row["module"], integrity=False, at=at)

@@ -25,12 +25,12 @@ ALARM_S: Final = 30.0
 ROUNDS_PER_S: Final = 10
 """Limits the load, so that many holds with the same expiry leave capacity for payments."""
 STUCK_ROUNDS: Final = 60
-"""Number of rounds after which accounts whose holds could not be ended are retried."""
+"""Number of rounds after which accounts in `stuck` are retried."""
 _log = logging.getLogger(__name__)
 
 
 class Expiry:
-    """Expiry job. Safe to run concurrently: a hold ends once."""
+    """The job `hold_expiry`. Concurrent runs are safe: a hold ends only once."""
 
     def __init__(self, dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", books: Books) -> None:
         self._pool = pool
@@ -47,7 +47,7 @@ class Expiry:
     async def run(self, lease: Lease) -> Ran:
         """Run one round. Raises LeaseLost, asyncpg errors, TooMuch. Retrying is always safe.
 
-        The lag is the time since the earliest expiry that was due, if there are more expired holds.
+        The lag is 0, or the time since the earliest expiry of this round if more expired holds may remain.
         """
         self._session.lease = lease
         self._rounds += 1

@@ -1,4 +1,4 @@
-"""Account-service handlers for holds (place, capture, release, read)."""
+"""HTTP handlers of the account service for holds. `routes/holds.py` declares the routes that call them."""
 
 from fundledger.app.account import render
 from fundledger.app.account.bodies import CaptureBody, HoldBody, ReasonBody, account_id
@@ -29,7 +29,7 @@ async def place_hold(service: Service, call: Call) -> Reply:
     body = _decode_hold(call.body)
     expires_at_us = 0 if body.expires_at is None else clock.us(instant(body.expires_at, "expires_at"))
     if body.expires_at is not None and expires_at_us <= 0:
-        expires_at_us = 1  # in the past; 0 would mean "never"
+        expires_at_us = 1  # a time in the past: 0 would mean "never"
     account = service.directory.get(body.account)
     if account is None:
         no = await service.controller.charge_caller(call.admission)
@@ -55,7 +55,7 @@ async def place_hold(service: Service, call: Call) -> Reply:
 
 
 async def _find(service: Service, call: Call, id_: str) -> Hold | None:
-    """Return the caller's own hold in its current state. Holds of other modules are invisible."""
+    """Return a hold of the calling module in its current state. Holds of other modules are not found."""
     return await service.reading_durable(lambda: _read(service, call, id_))
 
 
@@ -92,7 +92,7 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     voucher = (await prepare(service, call.module, [body.voucher], ids, **held))[0]
     api_class, accounts = moved(voucher.lines)
     if api_class is ApiClass.WITHDRAW or any(account.number != hold.account.number for account in accounts):
-        # The voucher does more than the hold was admitted for.
+        # The hold was admitted as a payment of its account. This voucher also charges others, or is a withdrawal.
         call.admission.api_class = api_class
     no = await service.controller.admit(call.admission, accounts or (hold.account,))
     if no is not None:

@@ -1,4 +1,4 @@
-"""Background jobs of the account service, in a worker or for a single run by an operator."""
+"""The job table of the account service and the resources of its jobs, for workers and for `fundledger jobs run`."""
 
 from datetime import time
 from typing import Final
@@ -23,7 +23,7 @@ from fundledger.settings import Settings
 
 NAMES: Final = (HOLD_EXPIRY, MAC_SWEEP, REBALANCER, BUFFER_DRAINER)
 CONNECTIONS: Final = len(NAMES) + 2
-"""One for each job, one for the leases, and one for what each worker does beside the jobs: none waits for another."""
+"""One for each job, one for the leases, and one for the follower of hot accounts: none waits for a connection."""
 
 
 class Context(msgspec.Struct, frozen=True):

@@ -49,7 +49,7 @@ ADVICE: Final[dict[Code, str]] = {
 
 
 def refusal_members(refusal: Refusal) -> Problem:
-    """Return the problem for a refusal. Equal refusals give equal problems, so replays are identical."""
+    """Return the problem for a refusal. Equal refusals give equal problems, so a replay gets the same bytes."""
     status, title = REFUSALS[refusal.code]
     account = UNSET if refusal.account is None else refusal.account
     field = UNSET if refusal.field is None else refusal.field

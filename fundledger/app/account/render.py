@@ -1,4 +1,7 @@
-"""Answers of the account service for vouchers, holds and accounts. Equal records give equal bytes, also in a replay."""
+"""Conversion of ledger records (vouchers, holds, accounts) to answers of the account service.
+
+Equal records give equal bytes, so a replay returns the bytes of the first answer.
+"""
 
 from collections.abc import Callable
 from datetime import date
@@ -25,7 +28,7 @@ _last_status: tuple[int, date, str, str] = (-1, date.min, "", "")
 
 
 def instant(us: int) -> str:
-    """Return RFC 3339 text with microseconds, UTC. The last text is cached, since a batch has one time."""
+    """Return RFC 3339 text with microseconds, UTC. The last text is cached: all vouchers of a batch have one time."""
     global _last_instant  # noqa: PLW0603 - see above
     if _last_instant[0] != us:
         _last_instant = (us, time_text(clock.moment(us)))
@@ -33,9 +36,10 @@ def instant(us: int) -> str:
 
 
 def voucher(record: Record) -> bytes:
-    """Return a posted voucher as JSON, for the first answer and for every replay: the encoding of `answers.Voucher`.
+    """Return a posted voucher as JSON, for the first answer and for every replay.
 
-    Rendered by hand, because a payment waits for it. Ids and types need no escaping.
+    The bytes are those of an encoded `answers.Voucher`. They are joined by hand, which is faster, because each payment
+    waits for them. Ids and types need no escaping.
     """
     entries = ",".join(
         [
@@ -59,7 +63,7 @@ def voucher(record: Record) -> bytes:
 
 
 def _status(record: Record) -> str:
-    """Return the members for posting time and module. The last members are cached, as in `instant`."""
+    """Return the JSON members from `status` to `module`. The last text is cached, because a batch has one time."""
     global _last_status  # noqa: PLW0603 - see above
     us, date_, module, members = _last_status
     if us != record.posted_at_us or module != record.module or date_ != record.accounting_date:
@@ -70,7 +74,7 @@ def _status(record: Record) -> str:
 
 
 def voucher_members(record: Record, reversed_by: UUID | None) -> answers.Voucher:
-    """Return a voucher for GET: includes its reversal, and the problem of a refused voucher."""
+    """Return a voucher with the id of its reversal, and with the problem if the voucher was refused."""
     found = _decode_voucher(voucher(record))
     if record.refusal is not None:
         found.status = "refused"
@@ -98,7 +102,7 @@ def hold(hold_: Hold, now_us: int) -> answers.Hold:
 
 
 def placed_hold(hold_: Hold) -> answers.Hold:
-    """Return a hold in its first state, ignoring later changes."""
+    """Return a hold in the state in which it was placed, without later changes."""
     first = msgspec.structs.replace(hold_, captured=0, status=HoldStatus.OPEN, voucher_id=None, ended_at_us=0)
     return hold(first, 0)
 

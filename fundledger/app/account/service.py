@@ -1,4 +1,4 @@
-"""State of one account-service worker: lanes, flushed and verified reads, account directory, background jobs."""
+"""State of one account-service worker that its HTTP handlers share: lanes, database reads, accounts, jobs."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 DURABLE_ATTEMPTS = 4
 FUND_MODULE: Final = "fund"
-"""The fund service limited its requests, and inserted them as `posting`, before it sent them."""
+"""The module of the fund service. It limits its orders and stores their intents before it sends their vouchers."""
 
 
 class Service(Worker):
@@ -91,18 +91,21 @@ class Service(Worker):
         return await future
 
     async def reading_durable(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Run a read, and flush the commits that it saw: its answer survives a crash. Raises Unavailable."""
+        """Run a read, then flush the commits that the read may have seen, so that its answer survives a crash.
+
+        Raises Unavailable.
+        """
         for _ in range(DURABLE_ATTEMPTS):
             answer = await self.reading(read)
             if self.flusher is None or await self.flusher.flush():
                 return answer
-            # The commits that were seen may be lost: read again.
+            # The flush failed, so the commits that the read saw may be lost: read again.
         raise Unavailable("the database does not answer")
 
     async def reading_verified(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Run `reading_durable` on verified rows. A row that does not verify is stored as a finding.
+        """Run a read that verifies its rows, then flush the commits that the read may have seen.
 
-        Raises Unavailable, Tampered.
+        A row that does not verify is stored as a finding. Raises Unavailable, Tampered.
         """
         try:
             return await self.reading_durable(read)
@@ -114,14 +117,14 @@ class Service(Worker):
         raise found
 
     async def record(self, found: Tampered) -> None:
-        """Log a finding, once for repeated reads, and store it."""
+        """Store a finding and log it. Repeated reads of one row log it once."""
         extra = {"event": "integrity_finding", "account": found.account_id, "once": str(found)}
         _log.critical("rows do not verify and are withheld: %s", found, extra=extra)
         async with self.pool.acquire() as connection:
             await record_finding(connection, self.keys, found)  # type: ignore[arg-type]
 
     async def unverified(self, kind: str, key: str, wrong: Exception) -> Reply:
-        """Return the reply to a read of a voucher or hold that does not verify. Log and store the finding once.
+        """Return the reply to a read of a voucher or hold that does not verify. Store the finding and log it, once.
 
         Raises Unavailable.
         """
@@ -136,7 +139,7 @@ class Service(Worker):
         return unverified(str(wrong))
 
     async def open_account(self, request: NewAccount) -> Opened:
-        """Open an account, in one batch with concurrent requests. Raises Unavailable."""
+        """Open an account. Requests that arrive meanwhile are opened together, in one transaction. Raises Unavailable."""
         future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self._opening.append((request, future))
         if self._opener is None or self._opener.done():
@@ -181,7 +184,7 @@ class Service(Worker):
         return now
 
     async def watch(self) -> None:
-        """Run the worker's background tasks: those of `Worker`, and the follower of hot accounts."""
+        """Run the background tasks of each worker (`Worker.watch`) and the follower of hot accounts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(super().watch())
             group.create_task(again(self.follower.run))

@@ -1,4 +1,4 @@
-"""A page of an account statement as JSON and as CSV."""
+"""Conversion of a page of an account's statement to JSON and to CSV."""
 
 import csv
 import io

@@ -18,7 +18,7 @@ ROUNDS_PER_S: Final = 10
 
 
 class Sweeper:
-    """Sweep job. Safe to run concurrently and to stop at any time: each round is one transaction."""
+    """The job `mac_sweep`. Concurrent runs are safe, and a run may be stopped at any time: a round is a transaction."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, layout: Layout) -> None:
         self._pool = pool

@@ -22,7 +22,10 @@ def to_voucher(
     hold_shard: int = 0,
     hold_place: int = 0,
 ) -> Voucher | None:
-    """Return the voucher for a body, or None if an account must be looked up first. Raises BadRequest."""
+    """Return the voucher for a body, or None if an account must be looked up first. Raises BadRequest.
+
+    `find` returns an account by its id. With `looked_up`, an account that `find` does not return does not exist.
+    """
     lines: list[tuple[Account, int]] = []
     asked: list[tuple[str, int]] = []
     imbalance = 0
@@ -75,7 +78,10 @@ async def accounts_of(bodies: Sequence[VoucherBody]) -> set[str]:
 async def prepare(
     service: Service, module: str, bodies: Sequence[VoucherBody], ids: set[str], **hold: Any
 ) -> list[Voucher]:
-    """Return the vouchers of the bodies. Looks up their accounts (`ids`) together. Raises BadRequest, Unavailable."""
+    """Return the vouchers for the bodies. `ids`: all accounts in them, looked up in one query at most.
+
+    Raises BadRequest, Unavailable.
+    """
     turn = LoopTurn()
     if any(service.directory.get(id_) is None for id_ in ids):
         # Reject malformed bodies before querying the database.

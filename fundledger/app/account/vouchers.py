@@ -1,4 +1,4 @@
-"""Account-service handlers for vouchers: post one, post a batch, reverse, read."""
+"""HTTP handlers of the account service for vouchers. `routes/vouchers.py` declares the routes that call them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -46,7 +46,7 @@ _decode_reverse = decoder(ReverseBody)
 
 
 def to_reply(service: Service, admission: Admission, outcome: Outcome | Fault) -> Reply:
-    """Return the reply for the outcome of one voucher, and count it. Refund the quota that a replay was charged."""
+    """Return the reply for the outcome of one voucher, and count it. Refund the tokens that a replay was charged."""
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
         return faulted(outcome)
@@ -64,7 +64,7 @@ def to_reply(service: Service, admission: Admission, outcome: Outcome | Fault) -
 
 
 class VoucherPath(PaymentPath[Service, VoucherBody, Outcome | Fault]):
-    """The path of `POST /v1/vouchers`: the voucher is queued in the lane of its shard."""
+    """Handling of `POST /v1/vouchers`: the voucher is queued in the lane of its shard."""
 
     decode: Callable[[bytes], VoucherBody] = decode_voucher
     to_reply: Callable[[Service, Admission, Outcome | Fault], Reply] = to_reply
@@ -155,7 +155,7 @@ def _result(service: Service, admission: Admission, voucher: Voucher, outcome: O
 
 
 async def _record(service: Service, call: Call, id_: UUID) -> tuple[Record, UUID | None] | None:
-    """Return the caller's own voucher and the id of its reversal. Vouchers of other modules are invisible."""
+    """Return a voucher of the calling module and the id of its reversal. Vouchers of other modules are not found."""
     return await service.reading_durable(lambda: _read(service, call, id_))
 
 

@@ -85,10 +85,10 @@ async def _verified(settings: Settings, progress: Progress) -> Report:
 
 
 async def _key_faults(connection: Connection, folder: Path, which: str, check: Check) -> list[str]:
-    """Compare the keys with their fingerprints in a database. Return the faults.
+    """Compare the keys in a folder with the fingerprints in a database. Return the faults.
 
-    A missing or different key is a fault. A wrong fingerprint is a finding if rows verify with the key, because then
-    only the fingerprint can have changed.
+    A missing or different key is a fault. If rows verify with the key, only the fingerprint in the database can have
+    changed: that is a finding.
     """
     record = ledger_keys(folder) if which == ACCOUNT else fund_keys(folder)
     try:
@@ -105,7 +105,7 @@ async def _key_faults(connection: Connection, folder: Path, which: str, check: C
 
 
 async def _verifies(connection: Connection, folder: Path) -> bool:
-    """Return whether the first account of any key matches its MAC with one of these keys."""
+    """Return whether a key in the folder verifies an account. The first 20 accounts of each key version are tried."""
     keys = FileKeys(folder)
     for row in await connection.fetch(SQL["accounts_by_number"], await _first_accounts(connection)):
         try:
@@ -121,7 +121,7 @@ async def _first_accounts(connection: Connection) -> list[int]:
 
 
 def _where(error: Exception) -> str:
-    """Return file and line of the code that raised, for a one-line message."""
+    """Return the file and line where the error was raised, for a one-line message."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "no line"
 

@@ -117,7 +117,7 @@ class Day:
         await self._notify_bank([(order.channel_ref or "", order.amount) for order in self.paid])
 
     async def _refund(self) -> None:
-        # Payments of `returns` are charged back later, and cannot be returned twice.
+        # A payment of `returns` is charged back later, and what was refunded cannot be charged back.
         some = self._random.sample([order for order in self.paid if order.merchant != "returns"], 20)
         refunds = []
         for i, order in enumerate(some):

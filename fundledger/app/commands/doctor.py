@@ -33,11 +33,11 @@ SQL = load("fundledger.app.commands")
 REDIS_MIN = 6
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 SERVER = ("Postgres", *DURABLE)
-"""Checks of the server, which are shown once for both databases."""
+"""Checks of the database server. For the fund database, they are printed only if it has a DSN of its own."""
 SECRET_FILES = ("dev-token", "fund-token", "simulator-token", "account-dsn", "fund-dsn")
 ANSWER_S = 3.0
 LIMIT_S = 30.0
-"""Total time limit of all checks that wait, seconds."""
+"""Time limit in seconds of all checks that wait for a server, taken together."""
 
 
 class Symptom(msgspec.Struct):
@@ -83,7 +83,10 @@ def _python() -> Symptom:
 
 
 def _has_profile_guided_optimisation() -> bool:
-    """Return what the build of the interpreter recorded. Debian builds with profiles and removes the flag."""
+    """Return whether the interpreter was built with profile-guided optimisation, as far as its build recorded that.
+
+    Debian uses it and removes the option from the record, so the compiler flag is looked at, too.
+    """
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return "--enable-optimizations" in arguments or sysconfig.get_config_var("PGO_PROF_USE_FLAG") == ""
 

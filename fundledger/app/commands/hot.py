@@ -44,7 +44,7 @@ async def run_list(settings: Settings, *, as_json: bool = False) -> int:
 
 
 async def run_resplit(settings: Settings, account_id: str, slots: int, reason: str) -> int:
-    """Split or merge an account. Return 1 if that is refused. Raises CannotServe."""
+    """Split or merge an account. Return 1 if the ledger refuses, 0 otherwise. Raises CannotServe."""
     if not 1 <= slots <= SLOTS_MAX:
         raise CannotServe(f"--slots {slots}: accepted is 1 to {SLOTS_MAX}")
     try:

@@ -1,7 +1,7 @@
 """Entry point of a background job process of the fund service: `python -m fundledger.app.fund.jobs`.
 
-Its configuration comes on standard input. Any number of these processes may run: each job runs only in the process that
-holds the job's lease.
+The process reads its configuration from standard input. Any number of these processes may run: each job runs only in
+the process that holds the job's lease.
 """
 
 import asyncio
@@ -180,7 +180,7 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
         server_settings={
             "application_name": f"fundledger jobs {config.ordinal}",
             **BY_INDEX,
-            # A process that is suspended inside a transaction must not block its leases permanently.
+            # A process that is suspended inside a transaction must not keep the rows of its leases locked.
             "idle_in_transaction_session_timeout": "10s",
         },
     )

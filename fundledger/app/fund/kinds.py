@@ -1,4 +1,4 @@
-"""The kinds of fund orders over HTTP: collection, API class and OpenAPI texts of each."""
+"""HTTP path, API class and OpenAPI texts of each kind of order. `routes/orders.py` makes the routes of them."""
 
 from typing import Any, Final, NamedTuple
 
@@ -8,8 +8,9 @@ from fundledger.ratelimit.classes import ApiClass
 
 
 class KindApi(NamedTuple):
-    """`collection`: path segment after `/v1/`. `api_class`: class of a POST. `summary`, `example`: of a POST.
-    `refusals`: codes that a POST returns because of its kind.
+    """One kind. `collection`: path segment after `/v1/`. `api_class`, `summary` and `example` are those of the POST.
+
+    `refusals`: codes that the POST can return in addition to those of every kind.
     """
 
     collection: str

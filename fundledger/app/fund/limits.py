@@ -1,4 +1,4 @@
-"""Fund service HTTP handler of `GET /debug/limits`, which also accepts a plain merchant id."""
+"""HTTP handler of `GET /debug/limits` of the fund service, which also accepts a merchant id without its prefix."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ from fundledger.app.http.wire.reply import Reply
 
 
 async def get_limits(service: FundService, call: Call) -> Reply:
-    """Return the limits that apply to a caller or account. `merchant` may omit its prefix `merchant:`.
+    """Return the policies that apply to the described request. `merchant` may omit its prefix `merchant:`.
 
     Raises BadRequest (400).
     """

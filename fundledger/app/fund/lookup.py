@@ -1,4 +1,4 @@
-"""Lookup of the order that a fund service URL path names, with checks of its kind and its MAC."""
+"""Look-up of the order that the path of a fund service request names. Checks the kind and the MAC of the order."""
 
 from uuid import UUID
 
@@ -21,7 +21,7 @@ def uuid_of(text: str) -> UUID:
 
 
 async def found(service: FundService, kind: Kind, text: str) -> Order:
-    """Return the verified order of this kind. Raises BadRequest (400, 404, 500), Unavailable."""
+    """Return the verified order of this kind with the id `text`. Raises BadRequest (400, 404, 500), Unavailable."""
     id_ = uuid_of(text)
     order = await find(service, kind, id_)
     if order is None:

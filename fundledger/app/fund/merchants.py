@@ -1,4 +1,4 @@
-"""Fund service HTTP handlers for merchants: create, read, list, add fee rules."""
+"""HTTP handlers of the fund service for merchants. `routes/merchants.py` declares the routes that call them."""
 
 import re
 from typing import Final
@@ -36,7 +36,7 @@ def named(service: FundService, parameters: dict[str, str]) -> ChargedAccount | 
 
 
 async def create_merchant(service: FundService, call: Call) -> Reply:
-    """`POST /v1/merchants`: 201 if created, 200 if the same merchant exists, 409 if a different one has the id."""
+    """Handle `POST /v1/merchants`: 201 if created, 200 if the same merchant exists, 409 if a different one has the id."""
     request = _decode_merchant(call.body)
     known_currency(request.currency)
     answer = await service.reading(lambda: service.merchants.create(request, call.module))
@@ -49,12 +49,12 @@ async def create_merchant(service: FundService, call: Call) -> Reply:
 
 
 async def get_merchant(service: FundService, call: Call) -> Reply:
-    """`GET /v1/merchants/{id}`."""
+    """Handle `GET /v1/merchants/{id}`."""
     return await _shown(service, await _found(service, call), 200)
 
 
 async def list_merchants(service: FundService, call: Call) -> Reply:
-    """`GET /v1/merchants`: a page, oldest first, without balances."""
+    """Handle `GET /v1/merchants`: a page, oldest first, without balances."""
     limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
     after = number(call.query.get("cursor"), "cursor", 0, 0, SEQ_MAX)
     ids = await service.reading(lambda: service.merchants.list_ids(after, limit + 1))
@@ -73,7 +73,7 @@ async def list_merchants(service: FundService, call: Call) -> Reply:
 
 
 async def add_fee(service: FundService, call: Call) -> Reply:
-    """`POST /v1/merchants/{id}/fees`: 201 with the new rule, which applies from its `effective_at`."""
+    """Handle `POST /v1/merchants/{id}/fees`: 201 with the new rule, which applies from its `effective_at`."""
     body = _decode_fee(call.body)
     id_ = (await _found(service, call)).id
     fee = Fee(body.basis_points, body.fixed, body.minimum, body.maximum, body.tiers)
@@ -93,7 +93,7 @@ async def _found(service: FundService, call: Call) -> Merchant:
     id_ = call.parameters["id"]
     if not _is_merchant(id_):
         raise malformed("a merchant id must be 1 to 64 characters of [A-Za-z0-9_.-]", field="id")
-    # Not from the cache, which would hide a later change of the row.
+    # The cache is not used here: it would hide a later change of the row.
     merchant = await service.reading(lambda: service.merchants.read(id_))
     if merchant is None:
         raise not_found(f"merchant {id_}")

@@ -17,7 +17,7 @@ from fundledger.fund.stats import Counted
 
 
 class FundSnapshot(Answered):
-    """All counters and gauges of one worker of the fund service. Labels are joined as in `Answered`.
+    """All counters and gauges of one worker of the fund service. A key with several labels joins them by spaces.
 
     `outstanding`: orders of all workers that are inserted as `posting` and have no recorded outcome.
     `outstanding_age_s`: the age of the oldest of them, in seconds.
@@ -60,11 +60,11 @@ class FundMetrics(Requests):
         super().__init__(self.now)
 
     def answer(self, kind: str, answer: str) -> None:
-        """Count an answered order. `answer` is its state, the code of a refusal, `replayed`, or `fault`."""
+        """Count an answered order. `answer`: the state of the order, the code of a refusal, `replayed`, or `fault`."""
         key = f"{kind} {answer}"
         self.now.answers[key] = self.now.answers.get(key, 0) + 1
 
     def call(self, outcome: str, size: int, seconds: float) -> None:
-        """Count a call that posted `size` vouchers at the account service. `outcome`: answered, away, cancelled."""
+        """Count a call that posts `size` vouchers. `outcome`: `answered`, `away` (a fault) or `cancelled`."""
         self.now.call_size.observe(SIZES, size)
         self.now.calls.setdefault(outcome, histogram(SECONDS)).observe(SECONDS, seconds)

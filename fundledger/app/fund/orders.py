@@ -1,4 +1,4 @@
-"""Fund service HTTP handlers for orders of every kind: post, read, list, history; and batches of payments."""
+"""HTTP handlers of the fund service that post, read and list orders. `routes/orders.py` declares the routes to them."""
 
 import asyncio
 import re
@@ -35,7 +35,7 @@ from fundledger.ratelimit.classes import ApiClass
 
 Handler = Callable[[FundService, Call], Awaitable[Reply]]
 UNCERTAIN: Final = frozenset({State.POSTING, State.STUCK})
-"""States in which the outcome of the next step is not known; the response is 202."""
+"""States in which the outcome of the next step is not known yet. The response is 202."""
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 500
 SEQ_MAX: Final = (1 << 63) - 1
@@ -49,9 +49,9 @@ _decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_dec
 def to_reply(
     service: FundService, admission: Admission, answer: Answer, kind: Kind = Kind.PAYMENT, status: int = 201
 ) -> Reply:
-    """Return the reply for one order, and count it. A replay gets its quota back.
+    """Return the reply for one order, and count it. Refund the tokens that a replay was charged.
 
-    `status`: status of a new, certain outcome.
+    `status`: the HTTP status if the order has just reached a known outcome.
     """
     if isinstance(answer, Taken):
         order = answer.order
@@ -70,7 +70,7 @@ def to_reply(
 
 
 class OrderPath(PaymentPath[FundService, Request, Answer]):
-    """The path of an order of any kind, of a payment by default: the order is queued in the order batcher."""
+    """Handling of a POST of an order: the order is queued in the order batcher. The defaults are those of a payment."""
 
     decode: Callable[[bytes], Request] = _decode_payment
     to_reply: Callable[[FundService, Admission, Answer], Reply] = to_reply
@@ -102,22 +102,22 @@ FAST_PATH: Final = FastPath("/v1/payments", OrderPath)
 
 
 def posting(kind: Kind) -> Handler:
-    """Return the handler of `POST /v1/{kind}`."""
+    """Return the handler of `POST /v1/{kind}`, which posts an order."""
     reply = partial(to_reply, kind=kind)
     return partial(OrderPath.handle, decode=decoder(REQUESTS[kind], quotes_of_flat), to_reply=reply)
 
 
 async def post_payments(service: FundService, call: Call) -> Reply:
-    """`POST /v1/payments/batch`: `results[i]` answers `payments[i]`.
+    """Handle `POST /v1/payments/batch`: `results[i]` answers `payments[i]`.
 
-    Each payment is posted independently. The second of two payments with the same number is a replay, or is refused if
-    its content differs.
+    Each payment is posted independently. If two payments have one number, the second is a replay of the first. It is
+    refused if their content differs.
     """
     _, payments = await _decode_payments(call.body)
     for i, payment in enumerate(payments):
         known_currency(payment.currency, f"payments[{i}].currency")
     known = service.merchants.remembered
-    # The order batcher loads merchants that are not cached, after admission.
+    # A merchant that is not cached is not charged here. The order batcher loads the merchant after admission.
     items = [(p, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
     no = await service.controller.ask_many(
         call.admission, ((ApiClass.PAYMENT, charged) for _, charged in items), len(items)

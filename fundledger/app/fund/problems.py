@@ -82,16 +82,17 @@ def unverified_items(kind: str, keys: Sequence[object]) -> list[Unverified] | Un
 
 
 def gone(away: OrderFault) -> Reply:
-    """Return the reply for an order without a result. A retry of a 503 is safe.
+    """Return the reply for an order whose request ended with a fault.
 
-    503 if nothing was stored, 503 `outcome-unknown` if that is uncertain, 500 if a row does not match its MAC.
+    503 if nothing was stored, 503 `outcome-unknown` if it is uncertain whether the order was stored, 500 if a row does
+    not match its MAC. After a 503 a retry is safe.
     """
     fault = fault_of(away)
     return unverified(away.detail) if fault is None else faulted(fault)
 
 
 def fault_of(answer: Answer) -> Fault | None:
-    """Return the fault after which an order may be sent again, None for another answer."""
+    """Return the fault of an answer if a retry is safe and may help, else None."""
     if not isinstance(answer, OrderFault) or answer.tampered:
         return None
     return Unavailable(answer.detail) if answer.undone else OutcomeUnknown(answer.detail)

@@ -1,4 +1,8 @@
-"""JSON of the fund service's responses: orders, their history, merchants, fee rules."""
+"""Conversion of orders, their history, merchants and fee rules to HTTP answers of the fund service.
+
+The JSON of a single order is defined in `fund/store/order_json.py`, because the event feed and the webhooks of
+`fundledger.fund` contain it, too. Everything that only HTTP answers contain is here.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -22,7 +26,7 @@ _decode_problem: Final[Callable[[bytes], answers.RefusedOrder]] = msgspec.json.D
 
 
 def raw(json: bytes | str) -> msgspec.Raw:
-    """Return encoded JSON for inclusion in another value, unchanged."""
+    """Return encoded JSON as a value that another value can include unchanged."""
     return msgspec.Raw(json.encode() if isinstance(json, str) else json)
 
 
@@ -31,7 +35,7 @@ def order(order_: Order) -> bytes:
 
 
 def refused_order(order_: Order) -> bytes:
-    """Return the account service's problem with the refused order as its member `order`."""
+    """Return the problem that the account service answered, with the refused order as its member `order`."""
     assert order_.problem is not None
     problem = _decode_problem(order_.problem)
     # The status of this response is 422, whatever status the account service returned.

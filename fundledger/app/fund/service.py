@@ -60,7 +60,7 @@ class MeasuredGateway(AccountGateway):
 
 
 class FundService(Worker):
-    """One worker of the fund service. It lives from `open` to `close`, in the event loop that serves requests."""
+    """One worker of the fund service. Call `open` before it serves, and `close` afterwards, in the same event loop."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class FundService(Worker):
         self.ids = ids
         self.posting = Posting(pool, self.gateway, ids, macs)
         self.batcher = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
-        # It runs no job. It reports overdue jobs even when all processes that run jobs are gone.
+        # This runner has no jobs. It reports overdue jobs even if no background job process runs any more.
         self.runner = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
 
@@ -115,9 +115,9 @@ class FundService(Worker):
         await self.merchants.look()
 
     async def watch(self) -> None:
-        """Run the worker's background tasks.
+        """Run the background tasks of each worker (`Worker.watch`) and those of the fund service.
 
-        Besides those of `Worker`: read new fee rules, count outstanding orders, report overdue jobs, store findings.
+        The latter read new fee rules, count outstanding orders, report overdue jobs and store findings.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(super().watch())

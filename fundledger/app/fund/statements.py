@@ -1,4 +1,4 @@
-"""Fund service HTTP handler for importing bank statements."""
+"""HTTP handler of the fund service that imports bank statements. `routes/statements.py` declares its route."""
 
 from typing import Final
 
@@ -17,7 +17,10 @@ _decode = decoder_of_many(StatementRequest, "lines", LINES_MAX, item_decoder(Sta
 
 
 async def post_statement(service: FundService, call: Call) -> Reply:
-    """`POST /v1/bank-statements`: match lines with orders, book differences. Idempotent by statement number."""
+    """Handle `POST /v1/bank-statements`: match the lines with orders and post the differences.
+
+    Idempotent by channel and statement number.
+    """
     given, lines = await _decode(call.body)
     known_currency(given.currency)
     request = StatementRequest(given.channel, given.statement_no, given.currency, lines)

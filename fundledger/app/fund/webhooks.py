@@ -1,4 +1,4 @@
-"""Fund service HTTP handlers for webhooks: endpoints of a merchant, undelivered events, redelivery."""
+"""HTTP handlers of the fund service for webhooks. `routes/webhooks.py` declares the routes that call them."""
 
 import re
 from typing import Final
@@ -33,7 +33,7 @@ _read_id = uuid_reader("a voucher id")
 
 
 async def create_webhook(service: FundService, call: Call) -> Reply:
-    """`POST /v1/webhooks`: 201 with the endpoint and its secret, which no other response contains."""
+    """Handle `POST /v1/webhooks`: 201 with the endpoint and its secret, which no other response contains."""
     body = _decode_webhook(call.body)
     settings = service.settings
     why = bad_url(body.url, private=allows_private(settings.webhooks_private, settings.profile))
@@ -55,7 +55,7 @@ async def create_webhook(service: FundService, call: Call) -> Reply:
 
 
 async def list_webhooks(service: FundService, call: Call) -> Reply:
-    """`GET /v1/webhooks?merchant=`: the endpoints of one merchant, or of all."""
+    """Handle `GET /v1/webhooks?merchant=`: the endpoints of one merchant, or of all."""
     merchant = call.query.get("merchant")
     if merchant is not None and not _is_merchant(merchant):
         raise malformed("merchant must be 1 to 64 characters of [A-Za-z0-9_.-]", field="merchant")
@@ -64,7 +64,7 @@ async def list_webhooks(service: FundService, call: Call) -> Reply:
 
 
 async def disable_webhook(service: FundService, call: Call) -> Reply:
-    """`POST /v1/webhooks/{id}/disable`: stop deliveries to an endpoint permanently. The body may be empty."""
+    """Handle `POST /v1/webhooks/{id}/disable`: stop deliveries to an endpoint permanently. The body may be empty."""
     id_, why = _id(call), _decode_disable(call.body).reason or f"requested by {call.module}"
     found = await service.reading(lambda: Webhooks(service.pool, service.macs).disable(id_, why))
     if found is None:
@@ -73,7 +73,7 @@ async def disable_webhook(service: FundService, call: Call) -> Reply:
 
 
 async def list_dead(service: FundService, call: Call) -> Reply:
-    """`GET /v1/webhooks/{id}/dead?after=&limit=`: events whose delivery was given up, in order."""
+    """Handle `GET /v1/webhooks/{id}/dead?after=&limit=`: events whose delivery was given up, in order."""
     after, limit = _whole(call, "after", 0, 0, SEQ_MAX), _whole(call, "limit", DEAD_MAX, 1, DEAD_MAX)
     webhooks, id_ = await _found(service, call)
     dead = await service.reading(lambda: webhooks.dead(id_, after, limit))
@@ -82,7 +82,7 @@ async def list_dead(service: FundService, call: Call) -> Reply:
 
 
 async def redeliver(service: FundService, call: Call) -> Reply:
-    """`POST /v1/webhooks/{id}/redeliver`: deliver events that were given up. An empty body means all of them."""
+    """Handle `POST /v1/webhooks/{id}/redeliver`: deliver given-up events again, all of them if the body is empty."""
     seqs = _decode_redeliver(call.body).seqs
     webhooks, id_ = await _found(service, call)
     return Reply(200, encode(answers.Redelivered(await service.reading(lambda: webhooks.redeliver(id_, seqs)))))

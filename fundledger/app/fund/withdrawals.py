@@ -1,4 +1,7 @@
-"""Fund service HTTP handlers for existing orders: end a withdrawal, approve an adjustment, retry a stuck order."""
+"""HTTP handlers of the fund service for steps of existing orders: end a withdrawal, approve an adjustment, retry.
+
+`routes/orders.py` declares the routes that call them.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -22,7 +25,7 @@ _decode_retry = decoder(RetryBody, quotes_of_flat)
 
 
 async def paid(service: FundService, call: Call) -> Reply:
-    """`POST /v1/withdrawals/{id}/paid`: record that the channel paid the withdrawal out. Idempotent."""
+    """Handle `POST /v1/withdrawals/{id}/paid`: record that the channel paid the withdrawal out. Idempotent."""
     body = _decode_paid(call.body)
     return await _done(
         service,
@@ -33,7 +36,7 @@ async def paid(service: FundService, call: Call) -> Reply:
 
 
 async def bounced(service: FundService, call: Call) -> Reply:
-    """`POST /v1/withdrawals/{id}/bounced`: return a bounced withdrawal to the merchant. Idempotent."""
+    """Handle `POST /v1/withdrawals/{id}/bounced`: return a bounced withdrawal to the merchant. Idempotent."""
     body = _decode_bounced(call.body)
     return await _done(
         service,
@@ -44,7 +47,7 @@ async def bounced(service: FundService, call: Call) -> Reply:
 
 
 async def approve(service: FundService, call: Call) -> Reply:
-    """`POST /v1/adjustments/{id}/approve`: approve as another module or person than the requester."""
+    """Handle `POST /v1/adjustments/{id}/approve`: approve and post an adjustment that another person requested."""
     body = _decode_approve(call.body)
     approver = call.module if body.person is None else f"{call.module}/{body.person}"
     return await _done(service, call, Kind.ADJUSTMENT, lambda order: service.batcher.approve(order.id, approver))

@@ -6,7 +6,10 @@ from fundledger.settings import SIMULATOR_TOKEN, Settings, url_of
 
 
 class Running(NamedTuple):
-    """State that is not in the settings. `fund`: whether the fund service is serving; None: it is switched off."""
+    """State of `serve` that is not in the settings.
+
+    `limits`: location of the rate-limit store. `fund`: whether the fund service serves, None if it is switched off.
+    """
 
     limits: str
     fund: bool | None

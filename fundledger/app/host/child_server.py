@@ -21,7 +21,7 @@ class ChildServer:
 
     @property
     def status(self) -> int | None:
-        """Return the exit status, None if the server runs or was never launched."""
+        """Return the exit status of the server, None if it runs or was never launched."""
         return None if self._process is None else self._process.returncode
 
     def is_running(self) -> bool:
@@ -54,7 +54,7 @@ class ChildServer:
     ) -> bool:
         """Return whether the server is ready before it ends and before `give_up_at`, a time of the event loop.
 
-        `is_ready` is called every `every_s`, and cancelled at `give_up_at`, which it may reschedule.
+        `is_ready` is called every `every_s`. It is cancelled at `give_up_at`, and may reschedule this time.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(give_up_at) as limit:

@@ -8,11 +8,11 @@ from typing import Final
 FIRST_START_MB: Final = 256
 """Space for the databases, their log and initdb, with at most `postgres.SMALL_MB` of shared memory."""
 FIRST_START_LARGE_MB: Final = 1024
-"""Space with more shared memory: log files are preallocated."""
+"""The same with more shared memory: write-ahead log files are then preallocated."""
 
 
 class NoRoom(Exception):
-    """Insufficient disk space; the message is one line with the required space."""
+    """There is too little disk space. The message is one line that states the needed space."""
 
 
 def free_mb(folder: Path) -> int:

@@ -20,7 +20,7 @@ class LogFile:
         self._bytes_max = bytes_max
 
     def open(self) -> BinaryIO:
-        """Return the file, opened as the output of a process. Correct its mode. Raises OSError, also for a link."""
+        """Open the file as the output of a process, and correct its mode. Raises OSError, also if the path is a link."""
         self.bound()
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if stat.S_IMODE(os.fstat(handle).st_mode) != 0o600:
@@ -42,7 +42,7 @@ class LogFile:
                 try:
                     self._keep(file)
                 finally:
-                    # Also when there is no disk space for the copy.
+                    # The file is emptied even if there is no disk space for the copy.
                     file.truncate(0)
                 return True
         return False

@@ -1,4 +1,8 @@
-"""The routes of the account service, each with its OpenAPI operation, and the document made of them."""
+"""Route table of the account service, and its OpenAPI document, which is made of the routes.
+
+A module of this folder declares routes: method, path, class and OpenAPI operation. The handlers that they name are in
+the module of the same name in `app/account/`.
+"""
 
 from typing import Final
 

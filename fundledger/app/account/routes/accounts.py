@@ -1,4 +1,4 @@
-"""Routes of accounts, with their operations."""
+"""Routes of the account service for accounts: method, path, class, OpenAPI operation. `../accounts.py` handles them."""
 
 from typing import Annotated, Final
 
@@ -121,8 +121,8 @@ ROUTES: Final[list[Route[Service]]] = [
         (_ID, query("at", Instant, "the time; without it, the current balance")),
         whose=accounts.whose,
     ),
-    # A freeze is as urgent as a withdrawal. It charges no account, so it is admitted while the rate-limit store is
-    # unavailable, and after the quota of the account is exhausted.
+    # A freeze is as urgent as a withdrawal. It charges no account. So it is admitted even if the rate-limit store is
+    # unavailable or the quota of the account is exhausted.
     Route(
         "POST",
         "/v1/accounts/{id}/freeze",

@@ -1,4 +1,4 @@
-"""Routes of holds, with their operations."""
+"""Routes of the account service for holds: method, path, class, OpenAPI operation. `../holds.py` handles them."""
 
 from typing import Final
 

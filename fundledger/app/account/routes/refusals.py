@@ -1,4 +1,4 @@
-"""Answers of refused requests to the account service, and the codes that several operations share."""
+"""OpenAPI answers for replays and refusals of the account service, and groups of refusal codes that routes share."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""Routes of vouchers, with their operations."""
+"""Routes of the account service for vouchers: method, path, class, OpenAPI operation. `../vouchers.py` handles them."""
 
 from typing import Final
 

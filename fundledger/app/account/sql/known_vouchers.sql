@@ -1,3 +1,3 @@
--- Find the given vouchers that are recorded, posted or refused.
--- $1 ids. Rows: one per id and module that has recorded it. Locks: none.
+-- Find the given vouchers that are recorded, as posted or as refused.
+-- $1 ids. Rows: one per recorded voucher. Locks: none.
 SELECT id, module FROM ledger.vouchers WHERE id = ANY ($1::uuid[])

@@ -41,7 +41,7 @@ _TAGS: Final = {
 
 
 def problems() -> list[ProblemType]:
-    """Return the refusals of the fund service in order, those of the account service, then everything else."""
+    """Return the problem types: the refusals of the fund service, those of the account service, then all others."""
     # A refusal without an order is never final: only an order records an outcome.
     own = [ProblemType(str(code), *REFUSALS[code], ADVICE[code], final=False) for code in Code]
     passed_on = [ProblemType(name, *row, POSTING_ADVICE[name], final=True) for name, row in POSTING.items()]

@@ -1,4 +1,8 @@
-"""The routes of the fund service, each with its OpenAPI operation, and the document made of them."""
+"""Route table of the fund service, and its OpenAPI document, which is made of the routes.
+
+A module of this folder declares routes: method, path, class and OpenAPI operation. The handlers that they name are in
+`app/fund/`, mostly in the module of the same name.
+"""
 
 from typing import Final
 

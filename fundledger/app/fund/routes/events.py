@@ -1,4 +1,4 @@
-"""Route of the fund service's events, with its operation."""
+"""Route of the fund service's event feed: path, class, OpenAPI operation. `app/http/events.py` handles it."""
 
 from typing import Final
 

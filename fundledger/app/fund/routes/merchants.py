@@ -1,4 +1,4 @@
-"""Routes of merchants, with their operations."""
+"""Routes of the fund service for merchants: method, path, class, OpenAPI operation. `../merchants.py` handles them."""
 
 from typing import Final
 

@@ -1,4 +1,8 @@
-"""Routes of orders, with their operations: the same for each kind, and those of a single kind."""
+"""Routes of the fund service for orders: method, path, class, OpenAPI operation.
+
+Each kind has the routes of `_of`; some kinds have further routes. `../orders.py` handles posting and reading,
+`../withdrawals.py` the later steps of an order.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Final
@@ -27,7 +31,7 @@ _NO_WITHDRAWAL: Final = no_such("withdrawal")
 
 
 def page(default: int, most: int, items: str) -> tuple[Parameter, Parameter]:
-    """Return the query parameters of a page."""
+    """Return the query parameters of a list that is returned in pages."""
     cursor = Annotated[str, about(pattern="^[0-9]{1,18}$")]
     return query("cursor", cursor, "`next_cursor` of the previous page"), count(default, most, items)
 
@@ -84,7 +88,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         merchant = query("merchant", MerchantId, f"id of the merchant; default: `{PLATFORM}`")
     else:
         merchant = Parameter("merchant", "query", MerchantId, "id of the merchant", required=True, example=MERCHANT)
-    # The query decides whether the API class is QUERY (one order) or LIST.
+    # The handler sets the API class: QUERY if the query names one order, else LIST.
     yield Route(
         "GET",
         template,

@@ -1,4 +1,4 @@
-"""Route of bank statements, with its operation."""
+"""Route of the fund service for bank statements: path, class, OpenAPI operation. `../statements.py` handles it."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Routes of webhook endpoints, with their operations."""
+"""Routes of the fund service for webhooks: method, path, class, OpenAPI operation. `../webhooks.py` handles them."""
 
 from typing import Annotated, Final
 

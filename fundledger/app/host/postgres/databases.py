@@ -33,10 +33,13 @@ class NoLedger(CannotServe):
 
 @contextlib.asynccontextmanager
 async def databases(settings: Settings, *, make_fund: bool = False, any_database: bool = False) -> AsyncIterator[Dsns]:
-    """Yield the databases: configured ones, those of a running `serve`, or embedded ones, started for the duration.
+    """Yield the DSNs of the databases.
+
+    A database is the configured one, or else that of a running `serve`. If there is neither, the embedded server is
+    started, and stopped on exit.
 
     `make_fund`: create the embedded fund database if it is missing; a missing schema is not an error.
-    `any_database`: skip the check that each database belongs to this data directory and that its keys are present; the
+    `any_database`: do not check that each database belongs to this data directory and that its keys are present; the
     caller checks. Raises CannotServe.
     """
     wanted = settings.fund == "on"
@@ -46,7 +49,7 @@ async def databases(settings: Settings, *, make_fund: bool = False, any_database
     if own is not None:
         account = account or await _running(settings.data_dir, DATABASE, own)
         fund = fund or (await _running(settings.data_dir, FUND_DATABASE, own) if wanted else "")
-    # A running server has all databases that exist.
+    # A running embedded server has all embedded databases that exist.
     complete = fund or not wanted or own is not None or not (home.exists() or make_fund)
     if account and complete:
         found = Dsns(account, fund or None)
@@ -79,7 +82,7 @@ async def databases(settings: Settings, *, make_fund: bool = False, any_database
 
 @contextlib.asynccontextmanager
 async def database(settings: Settings) -> AsyncIterator[str]:
-    """Yield the account database only, found as by `databases`. Raises CannotServe."""
+    """Yield the DSN of the account database, found by `databases`. Raises CannotServe."""
     async with databases(settings) as dsns:
         yield dsns.account
 
@@ -150,7 +153,7 @@ def _say(settings: Settings, dsns: Dsns, own: str) -> None:
 
 
 async def _running(data_dir: Path, database: str, folder: Path) -> str:
-    """Return the DSN of a database of the server that listens in `folder`, empty if it does not answer."""
+    """Return the DSN of a database of the server that listens in `folder`, empty if the database does not answer."""
     try:
         dsn = dsn_of(data_dir, database, folder)
     except OSError as error:

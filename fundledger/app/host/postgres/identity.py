@@ -1,6 +1,6 @@
-"""Identity of the databases of a data directory, by their ids and keys.
+"""Identity of the databases of a data directory: comparison of their ids and keys with the stored ones.
 
-An empty or different database in place of the one that was served is refused, and never initialised silently.
+If the database that was served before is empty or another one, it is refused, and never initialised silently.
 """
 
 from pathlib import Path
@@ -75,7 +75,7 @@ async def expect_keys(connection: Connection, data_dir: Path, which: str) -> Non
 
 
 async def _id_of(connection: Connection, which: str) -> str | None:
-    """Return the id of a database, None if there is no schema, or one from before ids were introduced."""
+    """Return the id of a database, None without a schema or with a schema from before ids were introduced."""
     try:
         found = await connection.fetchval(SQL["ledger_id" if which == ACCOUNT else "fund_id"])
     except _MISSING:

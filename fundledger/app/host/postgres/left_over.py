@@ -44,10 +44,11 @@ def is_postmaster(pid: int, home: Path) -> bool:
 
 
 def forget_stale_id(home: Path) -> bool:
-    """Replace the process id in `postmaster.pid` if it belongs to a process other than a postmaster of `home`.
+    """Replace the process id in `postmaster.pid` if a process that is no postmaster of `home` has this id.
 
-    Postgres would refuse to start. The rest of the file is kept: Postgres uses it to check whether its previous shared
-    memory is still in use. Call it only when no postmaster of `home` runs. Return whether the id was replaced.
+    Postgres would refuse to start because of that process. The rest of the file is kept: Postgres uses it to check
+    whether its previous shared memory is still in use. Call this function only when no postmaster of `home` runs.
+    Return whether the id was replaced.
     """
     path = home / "postmaster.pid"
     try:
@@ -77,7 +78,7 @@ async def _stop(pid: int, home: Path) -> bool:
     except ProcessLookupError:
         return True
     try:
-        # The handle refers to one process permanently, but the id may have been reused before it was opened.
+        # The handle refers to one process permanently, but the id may have been reused before the handle was opened.
         if not is_postmaster(pid, home):
             return True
         for number, within_s in ((signal.SIGINT, STOP_S), (signal.SIGQUIT, QUIT_S)):

@@ -1,7 +1,7 @@
-"""Lookup of the running embedded Postgres of a data directory, by its listening socket instead of a stored address.
+"""Look-up of the running embedded Postgres of a data directory, by its listening socket instead of a stored address.
 
 In a copy of a data directory, every stored address is that of the original. A server is therefore used only if it
-listens in the socket folder of this directory and is the postmaster of its `postgres/`.
+listens in the socket folder of this data directory and is the postmaster of `postgres/` in it.
 """
 
 import os
