@@ -1,6 +1,6 @@
 """Faults of the services, and errors for stored rows that do not match their MACs.
 
-A retry after a fault is safe: an id counts once, permanently.
+A retry after a fault has no second effect: an id counts once, permanently.
 """
 
 
@@ -15,8 +15,9 @@ class Unavailable(Fault):
 
 
 class OutcomeUnknown(Fault):
-    """A fault around the commit: the connection broke, and the database did not come back in time. It may have
-    committed.
+    """A fault during the commit: the connection broke, and the database could not be reached again in time.
+
+    The transaction may have been committed.
     """
 
 
@@ -34,10 +35,10 @@ class RecordTampered(Exception):
 
 
 class BooksTampered(Exception):
-    """Rows of the account `account_id` that fail verification. None of its figures is returned.
+    """Rows of the account `account_id` fail verification. No figure of the account is returned.
 
-    The read that found the rows logs and records the finding; the answer to the request does not log it again. A retry
-    does not help. Other accounts are not affected.
+    The read that found the rows logs and stores the finding, so the finding is not logged again when the request is
+    answered. A retry does not help. Other accounts are not affected.
     """
 
     account_id: str

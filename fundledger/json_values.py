@@ -21,7 +21,7 @@ def about(description: str = "", **members: Any) -> msgspec.Meta:
 
 
 def encoded(name: str, description: str = "") -> msgspec.Meta:
-    """Return the schema of JSON that is encoded already: of the answer type with this name."""
+    """Return the schema of a value that is encoded already: a reference to the answer type with this name."""
     return about(description, **{"$ref": REF + name})
 
 
@@ -29,12 +29,12 @@ Id = Annotated[str, about("1 to 128 of `[A-Za-z0-9:_.-]`", pattern=ID_PATTERN)]
 _UUID: Final = about(format="uuid", pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 Uuid = Annotated[UUID, _UUID]
 UuidText = Annotated[str, _UUID]
-"""A UUID that a function parses."""
+"""A UUID that stays text when a body is decoded; a function parses it later."""
 Instant = Annotated[str, about(format="date-time")]
 CurrencyCode = Annotated[str, about(pattern="^[A-Z]{3}$")]
 Amount = Annotated[int, about("in minor units", minimum=1)]
 Text = str | msgspec.UnsetType
-"""An amount as text, see `Exact`."""
+"""An amount as text, or absent. `Exact` sets it."""
 
 
 class Exact(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Settings: environment `FUNDLEDGER_*` over `fundledger.toml` over defaults. Only this module reads them."""
+"""Settings: from the environment (`FUNDLEDGER_*`), else from `fundledger.toml`, else defaults. Read only here."""
 
 import difflib
 import os
@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _path_that_can_be_passed_on(cls, path: Path) -> Path:
-        # Postgres gets the path on its command line, and has fixed space for it.
+        # The path is passed to Postgres on its command line, for which Postgres has a buffer of fixed size.
         if not str(path).isprintable() or len(os.fsencode(path)) > DATA_DIR_BYTES_MAX:
             raise ValueError(f"a path of printable characters, at most {DATA_DIR_BYTES_MAX} bytes of UTF-8")
         return path
@@ -233,7 +233,7 @@ class Settings(BaseSettings):
         return text.strip()
 
     def channel_urls(self) -> dict[str, str]:
-        """Return the URL of each channel by its name; that of the simulator when none is configured."""
+        """Return the URL of each channel by its name. If none is configured, return that of the simulator."""
         pairs = [item.strip().partition("=") for item in self.channels.split(",") if item.strip()]
         found = {name: url.rstrip("/") for name, _, url in pairs}
         if found:
@@ -323,7 +323,7 @@ def _is_place(url: str, *, port_needed: bool) -> bool:
 
 
 def _masked(name: str, value: Any) -> Any:
-    """Return the value to display. A URL is a secret when it carries a password."""
+    """Return the value to display. A URL is a secret if it contains a password."""
     may_carry_one = name in ("redis_url", "account_url", "channels")
     is_secret = name in SECRET or (may_carry_one and ("@" in str(value) or "password" in str(value)))
     return "****" if is_secret and value else value

@@ -65,8 +65,8 @@ _hold = decoder(Hold)
 class AccountService(Service):
     """Client of the account service: `async with AccountService(base_url, token) as accounts`.
 
-    Every call raises Refused and the faults of `fundledger.client.faults`. A call takes at most `timeout_s`, including
-    retries, and may be repeated with the same ids. A cancelled call may have been served.
+    Every call may raise Refused and the faults of `fundledger.client.faults`. A call takes at most `timeout_s`,
+    including retries, and may be repeated with the same ids. The request of a cancelled call may have been carried out.
     """
 
     async def open_account(
@@ -78,7 +78,10 @@ class AccountService(Service):
         metadata: dict[str, Any] | None = None,
         posting: Literal["direct", "buffered"] = "direct",
     ) -> Account:
-        """Open an account and return it, or the existing one. Refused: `account-exists`, if that one differs."""
+        """Open an account and return it. If an equal account exists, return that.
+
+        Refused: `account-exists`, if a different account has the id.
+        """
         body = _encode(_NewAccount(id_, owner, type_, currency, metadata, posting))
         return _account(await self._to.ask("POST", "/v1/accounts", body))
 
@@ -138,13 +141,13 @@ class AccountService(Service):
         return _account(await self._to.ask("POST", _path(id_, what), _encode(body)))
 
     async def post_voucher(self, voucher: Voucher) -> PostedVoucher:
-        """Post a voucher. Raises Refused if it is refused; a batch of one returns the refusal as a value."""
+        """Post a voucher. Raises Refused if it is refused; `post_vouchers` returns a refusal as a value instead."""
         return _posted_of(await self._to.ask("POST", "/v1/vouchers", _encode(voucher)))
 
     async def reverse_voucher(
         self, id_: UUID, new_id: UUID, reference: str | None = None, metadata: dict[str, Any] | None = None
     ) -> PostedVoucher:
-        """Post the opposite voucher with id `new_id`, once for each voucher. Refused: `voucher-already-reversed`.
+        """Post the opposite of a voucher, with the id `new_id`. Refused: `voucher-already-reversed`.
 
         `reference` and `metadata` belong to the reversal and are part of its content.
         """
@@ -152,7 +155,10 @@ class AccountService(Service):
         return _posted_of(await self._to.ask("POST", f"/v1/vouchers/{id_}/reverse", _encode(body)))
 
     async def voucher(self, id_: UUID) -> VoucherRecord | None:
-        """Return a posted or permanently refused voucher. None: the id is free, or the request has not arrived yet."""
+        """Return a voucher that was posted or refused permanently.
+
+        None: the service has not recorded this id. A request with it may still be on its way.
+        """
         return found(await self._to.ask("GET", f"/v1/vouchers/{id_}"), _record)
 
     async def post_vouchers(self, vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:

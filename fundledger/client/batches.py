@@ -20,8 +20,8 @@ async def in_batches(
 ) -> list[Result]:
     """Send items in batches within the service's limits and return the results: `results[i]` answers `items[i]`.
 
-    `whole`: send one request of any size; the service refuses it if it is too large. Raises what `send` raises. After a
-    first batch was answered, a fault with `undone` becomes OutcomeUnknown.
+    `whole`: send one request of any size; the service refuses it if it is too large. Raises what `send` raises. If an
+    earlier batch was answered, a fault with `undone` is raised as OutcomeUnknown.
     """
     if whole or len(items) <= BATCH_MAX:
         waiting = [items] if items else []

@@ -33,8 +33,8 @@ T = TypeVar("T")
 class Retries(msgspec.Struct, frozen=True):
     """Retry policy: up to `attempts` attempts in total, within the timeout of the call.
 
-    The wait is `base_s`, doubled after each attempt up to `cap_s`, but at least the service's `Retry-After`.
-    `jitter`: random part of the former, 0 to 1.
+    The wait is `base_s`, doubled after each attempt up to `cap_s`, of which the part `jitter` (0 to 1) is random. If
+    the service sends `Retry-After`, the wait is at least that.
     """
 
     attempts: int = 4
@@ -59,7 +59,9 @@ class Answer(NamedTuple):
 
 
 class _Sending:
-    """State of a request in progress. `sent`: the service may have received a part of it."""
+    """State of a request in progress. `sent`: the service may have received a part of it. `reused`: the connection had
+    been used before.
+    """
 
     __slots__ = ("reused", "sent")
 
@@ -69,7 +71,7 @@ class _Sending:
 
 
 class _Body(aiohttp.Payload):
-    """Request body of any length, written unchanged. aiohttp's own warns above 1 MiB, or reads it in a thread."""
+    """Request body of any length, written unchanged. The types of aiohttp warn above 1 MiB, or read it in a thread."""
 
     _autoclose = True
     _value: bytes
@@ -132,8 +134,8 @@ class Connection:
     ) -> Answer:
         """Send a request and return the response, 2xx or not.
 
-        Raises Unavailable, OutcomeUnknown or QuotaExceeded, after the last retry if there are retries, and
-        ContractBroken. Once the outcome of one attempt is unknown, a later fault is raised as OutcomeUnknown.
+        Raises Unavailable, OutcomeUnknown or QuotaExceeded after the last attempt, and ContractBroken without a retry.
+        Once the outcome of one attempt is unknown, a later fault is raised as OutcomeUnknown.
         """
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         text = self.base_url + path + (f"?{urlencode(query)}" if query else "")
@@ -248,7 +250,7 @@ def _fault_of(answer: Answer, writing: bool) -> Fault:
     retry_after_s = _retry_after_s(answer)
     if answer.status == 429:
         return QuotaExceeded(detail, problem, retry_after_s)
-    # Only a problem comes from the service: a proxy that lost the response also returns 408 and 503.
+    # An answer without a problem may come from a proxy that lost the service's response: such a proxy sends 408 or 503.
     undone = answer.status in {408, 503} and problem is not None and problem.code != "outcome-unknown"
     if undone or not writing:
         return Unavailable(detail, problem, retry_after_s)

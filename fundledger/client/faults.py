@@ -20,7 +20,7 @@ class Problem:
 
     @property
     def code(self) -> str:
-        """Last part of the type, such as `insufficient-funds`. Programs should branch on it."""
+        """Last part of the type, such as `insufficient-funds`. Programs should distinguish problems by it."""
         return self.type.removeprefix(URN)
 
     @property
@@ -62,7 +62,7 @@ class Problem:
 class Refused(Exception):
     """A request that the service understood and refused.
 
-    `problem.code` decides whether the refusal is final for the id, see docs/reference/refusals.md.
+    Whether the refusal is final for the id depends on `problem.code`, see docs/reference/refusals.md.
     """
 
     retry_is_safe: ClassVar[bool] = False
@@ -97,7 +97,7 @@ class QuotaExceeded(Fault):
 
 
 class Unavailable(Fault):
-    """Failure without effect: the service was unreachable or returned 408 or 503. A read was not answered."""
+    """Failure without effect: the service was unreachable or returned 408 or 503, or a read failed."""
 
     undone = True
 

@@ -70,9 +70,9 @@ class FundService(Service):
     """Client of the fund service: `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
-    `replay`. Every call raises the faults of `fundledger.client.faults`. Refused: no order was stored and the number
+    `replay`. Every call may raise the faults of `fundledger.client.faults`. Refused: no order was stored and the number
     stays free. OrderRefused: the order was stored as refused, and no money moved. A call takes at most `timeout_s` and
-    may be repeated. A cancelled call may have been served.
+    may be repeated. The request of a cancelled call may have been carried out.
     """
 
     async def create_merchant(
@@ -177,7 +177,7 @@ class FundService(Service):
     async def withdraw(
         self, merchant: str, order_no: str, amount: int, channel: str, ticket: str | None = None
     ) -> Order:
-        """Withdraw an amount. `posted`: the money is reserved. The final state is `paid` or `bounced`."""
+        """Withdraw an amount. In state `posted` the money is reserved. The last state is `paid` or `bounced`."""
         members = {"amount": amount, "channel": channel, "ticket": ticket}
         return await self._order("withdrawal", merchant=merchant, order_no=order_no, **members)
 
@@ -186,7 +186,7 @@ class FundService(Service):
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/paid", channel_ref=channel_ref))
 
     async def withdrawal_bounced(self, id_: UUID, reason: str) -> Order:
-        """Record that the bank returned a withdrawal, and return it to the merchant. Refused: `withdrawal-paid`."""
+        """Record that the bank sent a withdrawal back; the merchant gets it again. Refused: `withdrawal-paid`."""
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/bounced", reason=reason))
 
     async def charge_back(
@@ -277,7 +277,7 @@ class FundService(Service):
     ) -> dict[str, Any]:
         """Match a bank statement with the orders of its channel, and post each difference to suspense once.
 
-        Returns the report: `counts` by outcome, `lines`, `in_transit`, sums.
+        Return the report: `counts` by outcome, `lines`, `in_transit`, sums.
         """
         members = {"channel": channel, "statement_no": statement_no, "currency": currency, "lines": lines}
         return _report(await self._to.ask("POST", "/v1/bank-statements", _encode(members)))

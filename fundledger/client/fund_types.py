@@ -114,7 +114,7 @@ class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A payment that its channel has confirmed and received. `settle`: `now` makes it available immediately."""
+    """A payment that its channel has received and confirmed. `settle`: `now` makes the amount available immediately."""
 
     merchant: str
     order_no: str
@@ -147,7 +147,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     `net`: total change of the merchant's balance. `of_order`: the order that this order refers to. `from_pending`: of a
     refund, the part taken from the pending balance. `to_receivable`: of a chargeback, the part that the merchant's
-    balance did not cover and it owes. `replay`: the order already existed.
+    balance did not cover and that the merchant owes. `replay`: the order already existed.
     """
 
     id: UUID

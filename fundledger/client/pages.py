@@ -11,10 +11,10 @@ Item = TypeVar("Item")
 
 
 class Pages(Generic[Item]):
-    """Format of a list whose pages have the member `name`: the items, of type `items`.
+    """Reader of a list that is returned in pages. The member `name` of a page has the items, of the type `items`.
 
     `following`: the member with the position of the next page, missing or None on the last page. `position`: the query
-    parameter for it.
+    parameter by which that position is sent.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Pages(Generic[Item]):
         self._position = position
 
     async def read(self, connection: Connection, path: str, query: Mapping[str, str | None]) -> AsyncIterator[Item]:
-        """Yield the items of all pages. Parameters that are None are omitted. Raises what a call raises."""
+        """Yield the items of all pages. Parameters that are None are omitted. Raises Refused and faults."""
         given = {name: value for name, value in query.items() if value is not None}
         while True:
             page = self._decode(await connection.ask("GET", path, query=given))

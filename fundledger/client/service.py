@@ -14,7 +14,7 @@ from fundledger.client.event import Event
 from fundledger.client.faults import Unavailable
 
 IDLE_S: Final = 1.0
-"""Minimum time between polls that return no events, if the service does not wait, seconds."""
+"""Minimum time in seconds between polls that return no events, if the service answers without waiting."""
 
 
 class _Events(msgspec.Struct):
@@ -72,8 +72,8 @@ class Service:
         """Yield the events after a `seq`, oldest first. With `follow`, wait for new events; without, stop at the end.
 
         Delivery is at least once, ordered per account or order. Store `seq` of the last processed event and continue
-        after it. Each request waits at the service for at most `wait_s`. Raises what a call raises; then continue after
-        the last `seq`.
+        after it. Each request waits at the service for at most `wait_s`. Raises Refused and faults. After a fault, call
+        this method again with the last `seq`.
         """
         query = {"limit": str(limit)}
         if follow:

@@ -66,7 +66,7 @@ class VoucherRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PostedVoucher(VoucherRecord, frozen=True, kw_only=True):
-    """A posted voucher. `replay`: it was posted by an earlier request, and this is the first answer."""
+    """A posted voucher. `replay`: an earlier request posted it, and this is the answer to that request."""
 
     replay: bool = False
 

@@ -139,7 +139,7 @@ class Service(Worker):
         return unverified(str(wrong))
 
     async def open_account(self, request: NewAccount) -> Opened:
-        """Open an account. Requests that arrive meanwhile are opened together, in one transaction. Raises Unavailable."""
+        """Open an account. Concurrent requests are opened together, in one transaction. Raises Unavailable."""
         future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self._opening.append((request, future))
         if self._opener is None or self._opener.done():

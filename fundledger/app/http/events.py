@@ -49,10 +49,10 @@ class Publisher(Served, Protocol):
 
 
 async def get_events(service: Publisher, call: Call) -> Reply:
-    """Answer `GET /v1/events`. Its route has `enters`: a malformed query is rejected before admission.
+    """Handle `GET /v1/events`. Its route has `enters`, so that a malformed query is rejected before admission.
 
-    Long polls do not count against the concurrency limit and do not delay shutdown. 429 if too many requests of the
-    caller wait. Raises BadRequest (400), Unavailable.
+    A request that waits for events does not count against the concurrency limit and does not delay shutdown. If too
+    many requests of one caller wait, the next is answered 429. Raises BadRequest (400), Unavailable.
     """
     after = number(call.query.get("after"), "after", 0, 0, AFTER_MAX)
     limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)

@@ -167,14 +167,14 @@ def unverified(detail: str, account: str | UnsetType = UNSET) -> Reply:
 def failed(error: Exception, request_id: str) -> Reply:
     """Return the answer to an exception: a rejected request, a fault, a row that does not match its MAC, or a bug.
 
-    A row is named. A row and a bug are logged.
+    The answer names a row that does not match its MAC. Such a row and a bug are logged.
     """
     if isinstance(error, BadRequest):
         return error.reply
     if isinstance(error, Fault):
         return faulted(error)
     if isinstance(error, BooksTampered):
-        # The read that found it has logged and recorded it.
+        # The read that raised the error has logged and stored the finding.
         return integrity(error)
     if isinstance(error, KeyFault | RecordTampered):
         extra = {"event": "integrity_finding", "once": str(error)}

@@ -1,8 +1,8 @@
 """Life cycle of an HTTP worker process that the supervisor starts: configuration, signals, shutdown.
 
 The supervisor writes the configuration as one line of JSON to the process's standard input and keeps the input open.
-The end of the input means that the supervisor has ended. SIGTERM asks the process to finish its accepted requests and
-end. SIGINT and SIGHUP, which a terminal sends to all processes, are left to the supervisor.
+The end of the input means that the supervisor has ended. On SIGTERM the process finishes its accepted requests and
+ends. SIGINT and SIGHUP are ignored: a terminal sends them to all processes, and the supervisor handles them.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def run_process(
     log_options: Callable[[C], LogOptions],
     serve: Callable[[C, asyncio.Event], Awaitable[None]],
 ) -> None:
-    """Read a configuration of `type_` and run `serve` with it and with the event that asks the process to end.
+    """Read a configuration of `type_`, and run `serve` with it and with an event that is set when the process must end.
 
     A fault of the database, of keys or of the operating system is logged in one line and ends the process with status
     1.
@@ -150,7 +150,7 @@ async def serving(
     watching = loop.create_task(service.watch())
     service.lag.start()
     server = await loop.create_server(protocol, sock=listener, backlog=BACKLOG)
-    # The supervisor takes an answer on this socket as proof that the worker serves, so the port listens before.
+    # For the supervisor, an answer on this socket proves that the worker serves. So the port is opened first.
     reporting = await answer_with(service.socket_path(), snapshot)
     try:
         yield

@@ -33,7 +33,7 @@ class Readiness:
         self._cannot_write: str | None = None
 
     async def why_not(self, within_s: float) -> str | None:
-        """Return why no request should be sent to the worker, or None. Answers within `within_s` seconds."""
+        """Return why no request should be sent to the worker, or None. Returns within `within_s` seconds."""
         read = self._read = self._running_or_new(self._read, self._try_read)
         write = self._write
         if write is None or (write.done() and time.monotonic() - self._wrote_at > WRITE_EVERY_S):
@@ -64,7 +64,7 @@ class Readiness:
                 read_only = await connection.fetchval(SQL["try_to_write"])
             self._cannot_write = "the database takes no writes: it is read only" if read_only else None
         except asyncpg.PostgresError as error:
-            # Errors that end the connection or pass in a moment say nothing about writing.
+            # An error that ends the connection or passes in a moment does not show that writes fail.
             counts = severity(error) == "ERROR" and not isinstance(error, _MOMENTARY)
             self._cannot_write = f"the database takes no writes: {type(error).__name__}" if counts else None
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError):

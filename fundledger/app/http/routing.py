@@ -34,7 +34,7 @@ S_contra = TypeVar("S_contra", bound=Served, contravariant=True)
 
 
 class Call(msgspec.Struct):
-    """An authenticated request. `parameters` are those of the path."""
+    """An authenticated request. `parameters`: the values in the path, by the names in the route's template."""
 
     module: str
     parameters: dict[str, str]
@@ -47,13 +47,15 @@ class Call(msgspec.Struct):
 class Route(msgspec.Struct, Generic[S_contra], frozen=True):
     """One route with its OpenAPI operation. `template` is a path with `{name}` parts.
 
-    A route without `api_class` is public: it needs no token, has no quota, and is never shed. It counts as `cost`
-    unauthenticated requests of its address, 0 for a health check. `enters`: the handler calls the admission controller,
-    once it knows the account. `by_body`: the class depends on the body, so no request is rejected before its body is
-    read. `whose` returns the account that the path names, whose policies also apply, or None if it is not known.
+    A route without `api_class` is public: it needs no token, has no quota, and is never shed. A request of a public
+    route counts as `cost` unauthenticated requests of its address; a health check costs 0.
 
-    `id`, `tag`, `summary` and `description` are those of the operation. `answers` are by status, without those that
-    every route of its kind gives. `body`: the type of the body, with an example.
+    `enters`: the handler calls the admission controller itself, when the account is known. `by_body`: the class depends
+    on the body, so no request is rejected before its body is read. `whose` returns the account that the path names, or
+    None if it is not known; the policies of this account apply, too.
+
+    `id`, `tag`, `summary` and `description` are those of the operation. `answers`: by status, without the standard
+    answers of `openapi/document.py`. `body`: the type of the body, with an example.
     """
 
     method: str
@@ -81,7 +83,7 @@ class Route(msgspec.Struct, Generic[S_contra], frozen=True):
 
 
 class Router(Generic[S]):
-    """The routes, found by the number and the fixed parts of a path's segments."""
+    """The routes of a service. A route is found by the number of segments of a path, and by its fixed segments."""
 
     def __init__(self, routes: list[Route[S]]) -> None:
         self.routes = routes
@@ -205,7 +207,7 @@ def charged(service: Served, admission: Admission, reply: Reply) -> Reply:
 
 
 def _charge_unmatched(service: Served, request: BaseRequest, reply: Reply) -> Reply:
-    """Charge the caller for a request that matches no route. The answer shows no policies."""
+    """Charge the caller for a request that matches no route. Its answer has no rate-limit headers."""
     module = service.module(request.headers.get(hdrs.AUTHORIZATION))
     if module is None:
         wait_s = service.peers.wait_s(peer_of(request.transport), 1)
@@ -266,7 +268,7 @@ async def _serve(
             await _send_continue(request)
         body = await _read(request, route.body_bytes_max, service.bodies, under_way)
         await service.bodies.turn(under_way)
-        # Latency excludes the arrival of the body and its wait for earlier bodies.
+        # The latency excludes the time in which the body arrives and waits for earlier bodies of the caller.
         now = time.monotonic()
         if admission.budget_s is not None:
             admission.budget_s -= now - admission.started

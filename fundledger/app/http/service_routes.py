@@ -1,4 +1,4 @@
-"""Routes of both HTTP services that move no money, with their operations and examples."""
+"""Routes that both HTTP services have: health, metrics, limits, documentation. With the examples of their answers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -32,7 +32,7 @@ HOT_KEYS: Final[Route[Worker]] = Route(
 
 
 def service_routes(pages: Pages, get_limits: Callable[[W, Call], Awaitable[Reply]]) -> list[Route[W]]:
-    """Return the routes of a service whose documents are `pages`."""
+    """Return these routes for the service whose OpenAPI document and page are `pages`."""
     return [
         Route(
             "GET",

@@ -29,12 +29,12 @@ from fundledger.settings import Settings
 
 T = TypeVar("T")
 AWAY: Final = (*PASSING, asyncpg.TransactionRollbackError)
-"""Errors of a read while the database is or becomes unreachable, and of a small write that cannot be written."""
+"""Errors of a read or a small write that may succeed later: the database is unreachable, or the transaction failed."""
 _log = logging.getLogger("fundledger.requests")
 
 
 class Served(Protocol):
-    """The parts of a worker that a request needs on its way to its handler and back."""
+    """The members of a worker that the protocol, routing and handlers of both services use."""
 
     settings: Settings
     controller: AdmissionController
@@ -69,7 +69,7 @@ class Served(Protocol):
 class Worker:
     """One worker of a service: authentication, statistics, readiness. Implements `Served`.
 
-    `known`: the statement of `Replays`. `trusted`: the module that limits its own callers.
+    `known`: the SQL by which `Replays` finds recorded ids. `trusted`: the module that limits its own callers.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Worker:
         shed: bool = False,
         request_id: str = "",
     ) -> None:
-        """Count an answer. Log one in `log_sample` answers, and each with a status of 500 or more."""
+        """Count an answer. Log one of every `log_sample` answers, and each answer with a status of 500 or more."""
         self._requests.request(route, method, status, seconds, api_class, shed)
         self._until_logged -= 1
         if self._until_logged <= 0 or status >= 500:

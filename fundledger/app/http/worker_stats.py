@@ -1,4 +1,4 @@
-"""Statistics of HTTP workers: the gauges of one, and the pages that the supervisor makes of all of them."""
+"""Statistics of HTTP workers: gauges of one worker, and handlers for the supervisor's pages about all workers."""
 
 import resource
 from pathlib import Path
@@ -15,13 +15,13 @@ CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 
 
 async def get_metrics(service: Worker, call: Call) -> Reply:
-    """Answer `GET /metrics` with the page of the supervisor, the same at every worker. Raises Unavailable."""
+    """Handle `GET /metrics`: return the supervisor's page, which is the same at every worker. Raises Unavailable."""
     del call
     return Reply(200, await ask(service.supervisor_path(), METRICS), CONTENT_TYPE)
 
 
 async def get_hot_keys(service: Worker, call: Call) -> Reply:
-    """Answer `GET /debug/hotkeys` with the most frequent keys over all workers. Raises Unavailable."""
+    """Handle `GET /debug/hotkeys`: return the most frequent keys over all workers. Raises Unavailable."""
     del call
     return Reply(200, await ask(service.supervisor_path(), HOT_KEYS))
 

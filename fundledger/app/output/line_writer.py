@@ -1,6 +1,6 @@
 """Writer of output lines with a thread of its own, for standard output and standard error.
 
-A pipe whose reader has stopped, or a suspended terminal, blocks no request and no stop.
+A pipe whose reader has stopped, or a suspended terminal, delays neither a request nor the end of the process.
 """
 
 import logging
@@ -16,10 +16,10 @@ FLUSH_S: Final = 2.0
 """Time for which the end of a process waits for lines that are not written yet."""
 REPORT_EVERY_S: Final = 10.0
 BYTES_MAX: Final = 1 << 20
-"""Bytes of lines below level warning that may wait for the thread. Further lines are dropped."""
+"""A line below level warning is dropped if more bytes than this would wait for the thread."""
 SERIOUS_BYTES_MAX: Final = 2 << 20
 CRITICAL_BYTES_MAX: Final = 4 << 20
-"""The same, including lines of the higher levels: they find room when the others do not."""
+"""The same for lines of level warning or error, and for critical lines: they are accepted when others are dropped."""
 
 Report = Callable[[int], str]
 """A function from a number of dropped lines to the line that reports it."""
@@ -28,9 +28,9 @@ Report = Callable[[int], str]
 class LineWriter:
     """A writer of lines to a descriptor, in order, each in one call if the descriptor accepts it.
 
-    `write` never blocks. Lines that find no room are dropped and counted in `dropped`. When the descriptor accepts
-    lines again, `report` makes a line of the number. A line that cannot be written (the reader is gone) is dropped as
-    well.
+    `write` never blocks. If too many bytes wait, a line is dropped and counted in `dropped`. When the descriptor
+    accepts lines again, a line with the number of dropped lines is written, which `report` returns. A line that cannot
+    be written (the reader is gone) is dropped as well.
     """
 
     def __init__(self, descriptor: int, report: Report | None = None) -> None:
@@ -62,7 +62,10 @@ class LineWriter:
             self._changed.notify_all()
 
     def flush(self, within_s: float = FLUSH_S) -> bool:
-        """Wait until all lines are written, at most `within_s`, and only once for one line. Return whether they are."""
+        """Wait until all lines are written, for at most `within_s`. Return whether they are.
+
+        If the last call waited in vain and no line was written since, the call does not wait.
+        """
         with self._changed:
             if self._written == self._gave_up_at:
                 within_s = 0
@@ -71,7 +74,7 @@ class LineWriter:
             return done
 
     def report_with(self, report: Report) -> None:
-        """Set the function that makes the line about dropped lines."""
+        """Set the function that returns the line about dropped lines."""
         self._report = report
 
     def _run(self) -> None:

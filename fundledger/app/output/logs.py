@@ -70,7 +70,8 @@ class Once(logging.Filter):
     """A filter that passes a record with `once` in its `extra` if that value is new, and again after REPEAT_S.
 
     The record that passes again has `repeated`, the number of suppressed records. A row that fails verification is
-    found at each read, and the first line is the one to act on. At level debug all records pass, as debug.
+    found at each read, and the first line is the one to act on. If the log level is debug, the other records pass with
+    level debug.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -137,7 +138,7 @@ def dropped_lines() -> int:
 def configure_logs(level: str, always: dict[str, Any], format_: Format = "json") -> None:
     """Log to standard error. `auto` is `text` on a terminal, else `json`.
 
-    A record is formatted where it is logged and written by a thread: no caller waits for standard error.
+    A record is formatted by the caller and written by a thread, so that no caller waits for standard error.
     """
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if is_standard(sys.stderr, sys.__stderr__):

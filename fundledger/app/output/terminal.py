@@ -50,7 +50,7 @@ def complain(text: str) -> None:
 def open_standard_files() -> None:
     """Open standard input, output and error, where the caller closed them, on the null device.
 
-    Otherwise the first opened file would take the number, and would receive the output of children.
+    Otherwise the next opened file would get the number of a closed one, and would receive the output of children.
     """
     for number in _STANDARD:
         try:
@@ -64,7 +64,7 @@ def _print(text: str, stream: TextIO | None, descriptor: int) -> None:
     try:
         print(text, file=stream, flush=True)
     except (OSError, ValueError):
-        # Otherwise the interpreter writes again at its end, and exits with status 120.
+        # Otherwise the interpreter would write again when it ends, and would exit with status 120.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, descriptor)
         os.close(null)

@@ -42,7 +42,7 @@ RECOVER_S = 600.0
 _SERVED = {DATABASE: "account-dsn", FUND_DATABASE: "fund-dsn"}
 """Files that exist if an earlier `serve` has used the database."""
 SMALL_MB = 512
-"""Up to this much shared memory, log files are not preallocated: the server is for tests."""
+"""Up to this much shared memory, write-ahead log files are not preallocated: the server is for tests."""
 
 
 class PostgresFault(Exception):
@@ -67,7 +67,7 @@ class EmbeddedPostgres(ChildServer):
 
     @functools.cached_property
     def socket_folder(self) -> Path:
-        """Return the folder of its socket; create it. Raises CannotServe."""
+        """Create and return the folder of the server's socket. Raises CannotServe."""
         return socket_folder(self._data_dir, "pg", os.geteuid() if self._user is None else self._user.pw_uid)
 
     @property
@@ -82,7 +82,7 @@ class EmbeddedPostgres(ChildServer):
     async def start(self) -> None:
         """Start the server and wait until it answers. Raises PostgresFault.
 
-        A data directory that has served before is never initialised again: a missing volume remains a fault.
+        A data directory that has served before is never initialised again: a missing volume is reported as a fault.
         """
         await self.version()
         new = not (self._home / "PG_VERSION").exists()
@@ -142,7 +142,7 @@ class EmbeddedPostgres(ChildServer):
     async def _initialise(self) -> None:
         if not self._password_file.exists():
             write_new(self._password_file, secrets.token_hex(24) + "\n")
-        # PG_VERSION is missing: an interrupted initdb is started again.
+        # PG_VERSION is missing, so these files are from an interrupted initdb.
         if self._home.exists():
             shutil.rmtree(self._home)
         self._home.mkdir(mode=0o700)
@@ -176,7 +176,7 @@ class EmbeddedPostgres(ChildServer):
             raise PostgresFault(str(error)) from None
 
     def _expect_files(self) -> None:
-        """Raise PostgresFault if the server cannot read its files, or this process its password."""
+        """Raise PostgresFault if the server cannot read its files, or if this process cannot read the password file."""
         foreign = foreign_file(self._home, os.geteuid() if self._user is None else self._user.pw_uid)
         if foreign is not None:
             raise PostgresFault(foreign)
@@ -217,7 +217,7 @@ class EmbeddedPostgres(ChildServer):
             )
 
     def _options(self, folder: Path) -> dict[str, str]:
-        """Return the server's options. `folder`: the path by which it reaches its socket folder."""
+        """Return the options of the server. `folder`: the path by which the server reaches its socket folder."""
         return {
             "listen_addresses": "",
             "unix_socket_directories": str(folder),
@@ -292,7 +292,10 @@ class EmbeddedPostgres(ChildServer):
 
 
 def dsn_of(data_dir: Path, database: str, folder: Path) -> str:
-    """Return the DSN of a database of the server with its socket in `folder`. Raises OSError without its password."""
+    """Return the DSN of a database of the server whose socket is in `folder`.
+
+    Raises OSError if the password file cannot be read.
+    """
     password = (data_dir / "postgres-password").read_text().strip()
     return f"postgresql://{ROLE}:{password}@/{database}?host={quote(str(folder))}"
 

@@ -39,7 +39,7 @@ def system_user() -> pwd.struct_passwd | None:
     try:
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed command
     except (OSError, subprocess.CalledProcessError) as error:
-        # A concurrent `serve` may have created it.
+        # A concurrent `serve` may have created the user.
         found = system_user_if_any()
         if found is None:
             raise NoSystemUser(f"root cannot run Postgres, and {SYSTEM_USER} cannot be created ({error})") from None

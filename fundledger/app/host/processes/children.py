@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
 def end_with_parent(number: signal.Signals) -> Callable[[], None]:
     """Return a `preexec_fn` by which the kernel sends the child `number` when its parent is gone.
 
-    Runs after the change of user, since the kernel clears the setting at that change.
+    The function runs after the change of user, because the kernel clears the setting at that change.
     """
 
     def prepare() -> None:

@@ -1,7 +1,7 @@
 """Process group of the supervisor: restarts each process that dies, with backoff if it dies soon after its start.
 
-A process that has served and then does not answer on its socket for `unresponsive_s` is killed and restarted: a hung
-process keeps its share of the connections of the port.
+A process that has served and then does not answer on its socket for `unresponsive_s` is killed and restarted. Otherwise
+the kernel would still give the hung process its share of the new connections of the port.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ LOOK_EVERY_S: Final = 0.05
 KILLED_S: Final = 5.0
 WATCH_EVERY_S: Final = 1.0
 LAST_TRY_S: Final = 2.0
-"""Time for a second probe, the last part of `unresponsive_s`: the first may fail because the supervisor was late."""
+"""Time for a second probe at the end of `unresponsive_s`. The first may have failed because the supervisor was late."""
 DIED: Final = "died"
 UNRESPONSIVE: Final = "unresponsive"
 REASONS: Final = (DIED, UNRESPONSIVE)
@@ -45,12 +45,14 @@ def uncounted(ordinal: int, reason: str) -> None:
 class ProcessSpec(NamedTuple):
     """Specification of the processes of a group. `name` is used in the log.
 
-    `line(ordinal)` is written to the standard input of a process, which stays open while the supervisor lives: its end
-    signals that the supervisor is gone. Without `line`, the kernel sends SIGTERM instead. `ended(ordinal)` is called
-    when a process has ended, before it is restarted. `arguments` are visible to all users of the machine.
+    `line(ordinal)` is written to the standard input of a process. The input stays open while the supervisor lives, so
+    its end means that the supervisor is gone. Without `line`, the kernel sends SIGTERM to the process in that case.
+    `ended(ordinal)` is called when a process has ended, before it is restarted. `arguments` are visible to all users of
+    the machine.
 
-    `unresponsive_s`: time for which a process that serves may leave a connection to its unix socket unanswered before
-    it is killed; None: it is not probed. `replaced(ordinal, reason)` is called when a process ended without a stop.
+    `unresponsive_s`: a process that has served is killed if a connection to its unix socket is not answered for this
+    time; None: processes are not probed. `replaced(ordinal, reason)` is called when a process ended and the group was
+    not stopped.
     """
 
     name: str
@@ -64,7 +66,7 @@ class ProcessSpec(NamedTuple):
 
 
 class ProcessGroup:
-    """A group of `size` processes, numbered from 0, from `start` to `stop`. Their failures raise no exception here."""
+    """A group of `size` processes, numbered from 0, which run from `start` to `stop`. Their failures raise nothing."""
 
     def __init__(self, spec: ProcessSpec, size: int) -> None:
         self._spec = spec
@@ -186,7 +188,7 @@ class ProcessGroup:
                 return
 
     async def _watch(self, ordinal: int, process: asyncio.subprocess.Process) -> None:
-        """Kill a process that has served and does not answer any more. Never during start or stop of the group."""
+        """Kill a process that has served and does not answer any more, unless the group is being stopped."""
         await self._until_it_serves(ordinal)
         place, within_s = self._spec.place(ordinal), self._spec.unresponsive_s
         if within_s is None or not isinstance(place, Path):
@@ -216,7 +218,7 @@ class ProcessGroup:
 async def _answers(place: Path, within_s: float) -> bool:
     """Return whether a process closes a connection to its socket in time, with or without an answer.
 
-    Also True if the socket is closed: the process is ending.
+    Also True if no process listens on the socket: the process is ending.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):

@@ -26,7 +26,7 @@ FUND_WORKER: Final = "fund_worker"
 JOBS: Final = "daemons"
 """Names of the kinds of processes in the metric of replacements."""
 END_S: Final = 10.0
-"""Time to end, in addition to the time to drain."""
+"""Time in which a process has to end after it has drained."""
 
 
 class Known(NamedTuple):
@@ -40,7 +40,7 @@ class Known(NamedTuple):
     api_token: str
 
     def shown_settings(self) -> str:
-        """Return all settings as JSON, without database addresses: each process gets only the one that it uses."""
+        """Return all settings as JSON without the DSNs: each process gets only the DSN that it uses, separately."""
         return self.settings.model_copy(update={"account_dsn": "", "fund_dsn": ""}).model_dump_json()
 
 
@@ -146,7 +146,7 @@ class FundProcesses:
         return all(await asyncio.gather(*(group.serves(START_S, FUND_TRIES) for group in groups)))
 
     async def stop(self) -> None:
-        """Drain and stop the workers and background jobs, which may still send requests to the simulator."""
+        """Drain and stop the workers and background jobs. Meanwhile they may still send requests to the simulator."""
         within_s = self._drain_s + END_S
         await asyncio.gather(self._workers.stop(within_s), self._jobs.stop(within_s))
         await self.scraper.close()

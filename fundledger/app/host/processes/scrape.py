@@ -2,8 +2,8 @@
 
 The counters of a worker end with its process, and its successor starts at zero. The supervisor therefore keeps the last
 snapshot of an ended worker and adds it to those of its successors: no counter decreases. Counts after the last snapshot
-are lost. All workers are polled once a second, and for each page, at most ten times a second: a page contains all that
-was counted before it was requested.
+are lost. All workers are polled once a second. They are also polled for each page, at most ten times a second, so that
+a page contains everything that was counted before the page was requested.
 """
 
 import asyncio
@@ -78,9 +78,10 @@ ACCOUNT: Final = Source[Snapshot](nothing, worker_socket, supervisor_socket, {ME
 
 
 class _Worker(Generic[T]):
-    """All processes of one ordinal. `before`: sum of the ended processes; `last`: last snapshot of the current one.
+    """The processes that had one ordinal, one after the other.
 
-    `life` counts the processes; `answers`: whether the last poll was answered.
+    `before`: sum over the ended processes. `last`: last snapshot of the current process. `life`: number of ended
+    processes. `answers`: whether the last poll was answered.
     """
 
     def __init__(self, nothing: T) -> None:
@@ -91,14 +92,14 @@ class _Worker(Generic[T]):
 
 
 class Totals(Generic[T]):
-    """The sum over `workers`, which continues when a worker is replaced. `nothing()` is its initial value."""
+    """The sum over all workers, which continues when a worker is replaced. `nothing()` returns the sum over none."""
 
     def __init__(self, workers: int, nothing: Callable[[], T]) -> None:
         self._nothing = nothing
         self._workers = [_Worker(nothing()) for _ in range(workers)]
 
     def life(self, ordinal: int) -> int:
-        """Return the number of a worker's current life. A snapshot of an earlier life is ignored."""
+        """Return a number that identifies the current process of a worker: `update` ignores snapshots of others."""
         return self._workers[ordinal].life
 
     def update(self, ordinal: int, life: int, snapshot: T | None) -> None:
@@ -126,7 +127,10 @@ class Totals(Generic[T]):
             worker.last = None
 
     def sum(self) -> T:
-        """Return the sum. Each ordinal is summed first: the order of floating-point additions survives a restart."""
+        """Return the sum over all workers.
+
+        The processes of one worker are added first. So a restart does not change the order of floating-point additions.
+        """
         whole = self._nothing()
         for worker in self._workers:
             mine = _copy(worker.before)
@@ -144,7 +148,7 @@ def _copy(snapshot: T) -> T:
 
 
 class Scraper(Generic[T]):
-    """Polls the workers in `run_dir` and serves their sum there, from `open` to `close`, in the supervisor."""
+    """Poller of the workers, in the supervisor. From `open` to `close` it serves their sum on a socket in `run_dir`."""
 
     def __init__(self, run_dir: Path, workers: int, source: Source[T], processes: Sequence[str] = ()) -> None:
         """Create a scraper. `processes`: the kinds of processes whose replacements are counted."""
@@ -181,7 +185,7 @@ class Scraper(Generic[T]):
         self._answers.clear()
 
     def replaced(self, process: str, reason: str) -> None:
-        """Count the replacement of a process, for one of REASONS. The ended process cannot count it."""
+        """Count the replacement of a process for one of REASONS. A process cannot count its own replacement."""
         self._replaced[f"{process} {reason}"] += 1
         self._answers.clear()
 

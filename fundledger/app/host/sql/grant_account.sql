@@ -1,5 +1,5 @@
 -- Grant the account service its rights in its database: it owns no table, and cannot delete from the journal.
--- It sees transactions of other roles in pg_stat_activity, since the event feed waits for them. Rows: none. Locks: of grants.
+-- It may read other roles' transactions in pg_stat_activity: the event feed waits for their end. Rows: none. Locks: of grants.
 DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());

@@ -11,11 +11,11 @@ REFUSED_UNSEEN: Final = frozenset({400, 404, 405, 413, 415, 417})
 UNLIMITED: Final = MatchedPolicies([], ApiClass.PAYMENT, {})
 """Matched policies of a request before the policies are looked up."""
 TRUSTED: Final = MatchedPolicies([], ApiClass.CONFIRM, {})
-"""Matched policies of the module that limits its own callers: none apply here."""
+"""Matched policies of the trusted module, which limits its own callers: no policy applies to it."""
 
 
 class Owned(Protocol):
-    """An account that a request concerns, and its owner."""
+    """Id and owner of an account that a request concerns."""
 
     @property
     def id(self) -> str: ...
@@ -25,14 +25,17 @@ class Owned(Protocol):
 
 
 class Admission:
-    """Admission state of one request. `started`: monotonic time (s) at which the whole request had been read;
-    `budget_s`: how long from then the caller waits, None if it did not say.
+    """Admission state of one request.
 
-    `merchant`: owner of the account that the request moves most from, None if not known. A refund returns `charged`
-    tokens to each bucket of `matched`, and the `charges` of a batch, of several accounts, or made before a look-up.
-    `due`: charges that `ask` still has to make instead of those of `matched`. `inside`: the request is in flight.
-    `shed`: it was rejected because of capacity. `seen`: its caller is counted among the hot keys.
-    `request_id`: empty until the headers are read.
+    `started`: monotonic time (s) at which the whole request had been read. `budget_s`: how long the caller waits from
+    then on, None if the caller did not state it. `request_id`: empty until the headers are read.
+
+    `merchant`: owner of the first charged account, None if not known. `charged`: number of tokens that were charged to
+    each bucket of `matched`. `charges`: further charges, by bucket: those of a batch, of several accounts, or made
+    before a look-up. `due`: charges that `ask` still has to make, instead of those to `matched`.
+
+    `inside`: the request is in flight. `shed`: it was rejected because capacity is exhausted. `seen`: its caller is
+    counted among the hot keys. `refused`: the rate-limit headers of a rejected request.
     """
 
     __slots__ = (

@@ -1,8 +1,8 @@
 """Admission controller of an HTTP worker: first the caller's quotas (429), then the worker's own capacity (503).
 
-An admitted request is in flight until it `leave`s. Every answer of a limited route has the caller's rate-limit headers.
-Every rejection names the policy, the source of the decision and the version of the policies. A rejection is returned as
-a reply; nothing raises.
+An admitted request is in flight until `leave` is called for it. Every answer of a limited route has the caller's
+rate-limit headers. Every rejection names the policy, the source of the decision and the version of the policies. A
+rejection is returned as a reply, not raised.
 
 429: RFC 6585; `Retry-After`: RFC 9110, 10.2.3; problems: RFC 9457, with the types that
 draft-ietf-httpapi-ratelimit-headers-11 registers. ADR 16, ADR 17.
@@ -29,11 +29,12 @@ JITTER: Final = 0.2
 
 
 class AdmissionController:
-    """The admission controller of one worker. Without a limiter there are no quotas. Every admitted request must
-    `leave`.
+    """The admission controller of one worker. Without a limiter there are no quotas.
 
-    `trusted`: the module that limits its own callers. Its requests are already inserted as `posting` there, so its
-    writes have the class that is shed last. No policies apply to it.
+    `leave` must be called for every admitted request.
+
+    `trusted`: the module that limits its own callers. No policies apply to it. It has stored the intent of each request
+    before it sends the request, so its writes have the class `confirm`, which is shed last.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class AdmissionController:
 
     @staticmethod
     def _still_due(limiter: Limiter, admission: Admission, costs: dict[Bucket, int]) -> Charges:
-        """Return the charges beyond those made for the caller before, and refund those that are not due."""
+        """Return the charges of `costs` that are not made yet. Refund earlier charges that `costs` does not have."""
         undue = []
         for bucket, charged in admission.charges:
             due = min(charged, costs.get(bucket, 0))
@@ -122,8 +123,8 @@ class AdmissionController:
     async def charge_caller(self, admission: Admission, cost: int = 1) -> Reply | None:
         """Charge the caller of a request before the database is read for it. None: the read is admitted.
 
-        `enter`, `let` or `ask_many` must follow, also if the read found nothing: it admits the request, counts the
-        decision and charges the accounts. Cancelling: see `ask`.
+        `enter`, `admit` or `ask_many` must follow, even if the read finds nothing: it admits the request, counts the
+        decision and charges the accounts. Cancelling may leave the request charged.
         """
         admission.seen = True
         self.hot_keys.seen("caller", admission.module, cost)
@@ -161,12 +162,15 @@ class AdmissionController:
     async def admit(
         self, admission: Admission, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
     ) -> Reply | None:
-        """Call `enter`, and `ask` if it returns Pending. None: admitted. Cancelling: see `ask`."""
+        """Admit or reject a request: call `enter`, then `ask` if `enter` returned Pending. None: admitted.
+
+        Cancelling admits nothing, and may leave the request charged.
+        """
         answer = self.enter(admission, accounts, cost, also)
         return await self.ask(admission, cost) if isinstance(answer, Pending) else answer
 
     def enter_uncharged(self, admission: Admission, now: float) -> Reply | None:
-        """Admit a request if the worker has capacity and the caller has time. None: admitted.
+        """Admit a request, without charging it, if the worker has capacity and the caller has time. None: admitted.
 
         A rejected request is refunded. `now` in monotonic seconds.
         """
@@ -207,8 +211,8 @@ class AdmissionController:
     def charge_refused(self, admission: Admission, reply: Reply) -> Reply | Pending:
         """Charge the caller one token for a request that ended uncharged, because it is malformed or finds nothing.
 
-        Return its answer: `reply`, or a 429 once the quota is used up. Pending: `charge_later` has to call the store,
-        and the answer need not wait for that. Never waits.
+        Return the answer: `reply`, or a 429 if the quota is used up. If Pending is returned, answer with `reply` and
+        run `charge_later`, which calls the store. Never waits.
         """
         limiter = self.limiter
         if (
@@ -229,7 +233,7 @@ class AdmissionController:
         return reply if decision is None else decision
 
     async def charge_later(self, admission: Admission) -> None:
-        """Charge one token, even if none is left. Cancelling may leave it charged."""
+        """Charge the caller one token, even if none is left. Cancelling may leave the token charged."""
         if self.limiter is not None:
             await self.limiter.ask(admission.matched, 1, time.monotonic())
 
@@ -245,7 +249,7 @@ class AdmissionController:
         return matched
 
     def refund(self, admission: Admission) -> None:
-        """Return the charges of a request: it is a replay, answered from its record, or nothing was done for it."""
+        """Refund all charges of a request that is a replay, or for which nothing was done."""
         if self.limiter is None:
             return
         if admission.charges:
@@ -255,7 +259,7 @@ class AdmissionController:
         admission.charges, admission.charged = (), 0
 
     def leave(self, admission: Admission, now: float, reply: Reply | None = None) -> None:
-        """End a request: it has been answered, or its caller is gone. One that a fault left undone is refunded."""
+        """End a request that has been answered or whose caller is gone. Refund it if its `reply` is NothingDone."""
         dropped = reply is not None and reply.status >= 500
         if dropped and type(reply) is NothingDone:
             self.refund(admission)
@@ -266,10 +270,11 @@ class AdmissionController:
     async def ask_many(
         self, admission: Admission, items: Iterable[tuple[ApiClass, Sequence[Owned]]], count: int
     ) -> Reply | None:
-        """Admit a batch of `count` items as a whole. None: all are admitted, else none.
+        """Admit or reject a batch of `count` items as a whole. None: admitted.
 
-        Each item costs one token of each bucket that it would be charged to alone, and one of each bucket of the class
-        batch. `items` is not read for the trusted module, to which no policies apply. Cancelling: see `ask`.
+        Each item costs one token of each bucket that a single request for it would be charged to, and one token of each
+        bucket of the class `batch`. `items` is not read for the trusted module, to which no policies apply. Cancelling
+        admits nothing, and may leave the batch charged.
         """
         if admission.matched is TRUSTED:
             self.hot_keys.seen("caller", admission.module, count)
@@ -314,7 +319,7 @@ class AdmissionController:
         return buckets
 
     def refund_one(self, admission: Admission, api_class: ApiClass, accounts: Sequence[Owned]) -> None:
-        """Refund one item of a batch that is a replay, both as an item and as part of the batch."""
+        """Refund one item of a batch that is a replay: its own tokens, and its tokens of the class `batch`."""
         if self.limiter is not None and admission.matched is not TRUSTED:
             alone = self._buckets_of(self.limiter, admission, api_class, accounts)
             buckets = dict.fromkeys((*admission.matched.buckets, *alone))

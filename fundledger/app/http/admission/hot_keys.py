@@ -2,8 +2,8 @@
 
 There is one Space-Saving summary (`fundledger/heavy_hitters.py`) for each kind of key. The last whole second is
 reported. Seconds are those of the monotonic clock, which all workers of a machine share, so that their counts can be
-added up. The keys are sent to the supervisor and returned by `GET /debug/hotkeys`. A label of a metric has the rank
-only.
+added up. The keys are sent to the supervisor and returned by `GET /debug/hotkeys`. Labels of metrics contain the rank
+of a key, not the key.
 """
 
 import heapq
@@ -37,7 +37,7 @@ class Window(msgspec.Struct):
             self.counts[key] = self.counts.get(key, 0) + count
 
     def top(self, n: int) -> list[Hot]:
-        """Return at most `n` keys, the most frequent first, and keys of the same rate in order."""
+        """Return at most `n` keys, the most frequent first. Keys of the same rate are in alphabetical order."""
         most = heapq.nsmallest(n, self.counts.items(), key=lambda item: (-item[1], item[0]))
         return [(key, count / WINDOW_S, count / self.total) for key, count in most]
 
@@ -52,7 +52,7 @@ class HotKeys:
         self._begin()
 
     def payment(self, merchant: str, account: str, caller: str) -> None:
-        """Count a request that moves money from or to one account: `seen` of its three keys, but faster."""
+        """Count the three keys of a request that moves money from or to one account: faster than `seen` three times."""
         now = self._clock()
         if now >= self._ends:
             self._turn(now)

@@ -1,6 +1,6 @@
-"""Rate limiter of an HTTP worker, with the policies file of the installation, which is watched while the worker serves.
+"""Construction of the rate limiter of an HTTP worker, and reloading of its policies file while the worker serves.
 
-Not in `policies`, which the supervisor loads: a supervisor uses neither a limiter nor Redis.
+These functions are not in `policies.py`, because the supervisor imports it and uses neither a limiter nor Redis.
 """
 
 import asyncio
@@ -31,8 +31,9 @@ def build_limiter(
 ) -> Limiter | None:
     """Return the limiter of a worker, None if limits are off. Raises BadSetting.
 
-    `name` identifies this worker among all workers of the store. `workers` of `space` are assumed to be alive at first.
-    Does not connect: the store may be unreachable, for now or permanently.
+    `name` identifies this worker among all workers that use the store. `space`: prefix of the buckets. `workers`: the
+    number of workers with this prefix that are assumed to be alive at first. Does not connect: the store need not be
+    reachable.
     """
     if settings.ratelimit == "off" or not redis_url:
         return None
@@ -42,7 +43,7 @@ def build_limiter(
     try:
         policies = read_policies(settings)
     except BadSetting as bad:
-        # A worker that is restarted while the file is invalid has the limits that the others have kept.
+        # A worker that is restarted while the file is invalid uses the limits that the other workers still use.
         try:
             policies = parse(accepted_path(settings).read_text(), shadow=settings.ratelimit == "shadow")
         except (OSError, BadPolicies):
@@ -57,12 +58,12 @@ def build_limiter(
 
 
 async def watch_policies(settings: Settings, limiter: Limiter) -> None:
-    """Load the policies within a second of each change of the file, permanently. Cancelling ends it.
+    """Load the policies within a second of each change of the file, until cancelled.
 
     An invalid or missing file is counted and logged, and changes nothing.
     """
     path = policies_path(settings)
-    # Not the current stamp: a change since the file was read must count.
+    # This stamp differs from every other, because the file may have changed since `build_limiter` read it.
     seen = (-1, 0, 0)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

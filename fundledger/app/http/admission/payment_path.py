@@ -1,6 +1,7 @@
 """Path of a payment through an HTTP worker: decode, admit, queue, answer. Each service subclasses `PaymentPath`.
 
-A batch is admitted by `AdmissionController.ask_many`. Both services collect its outcomes and build its reply here.
+A batch of payments is admitted by `AdmissionController.ask_many`. Its outcomes are collected by `Outcomes`, and its
+reply is built by `reply_to_batch`, for both services.
 """
 
 import asyncio
@@ -96,9 +97,9 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
             self.answer(reply)
 
     async def _admit(self, content: Content, no: Reply | Pending | None, is_resolved: bool) -> Reply | None:
-        """Slow path of admission: read accounts, ask the rate-limit store, look up a replay. None: admitted.
+        """Finish an admission that has to wait: read accounts, ask the rate-limit store, look up a replay.
 
-        `no`: the decision so far. A replay is admitted without quota.
+        None: admitted. `no`: the decision so far. A replay is admitted even if the quota is used up.
         """
         controller, admission = self.service.controller, self.admission
         if no is None:
@@ -121,7 +122,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
 
     @classmethod
     async def handle(cls, service: S, call: Call, **fields: Any) -> Reply:
-        """Handle a request that did not take the fast path of `wire.protocol`. `fields`: those of the subclass."""
+        """Handle a request that did not take the fast path of `wire.protocol`. `fields`: further fields of the path."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         def answer(reply: Reply) -> None:
@@ -160,7 +161,8 @@ async def reply_to_batch(
 ) -> Reply:
     """Return the reply for a batch: `results[i]` is `result(items[i], outcomes[i])`.
 
-    `fault_of` returns the fault after which an item may be sent again, if any. Then the whole batch is answered 503.
+    `fault_of` returns the fault of an outcome if the item may be sent again, else None. If there is such a fault, the
+    whole batch is answered 503.
     """
     faults = [fault for fault in map(fault_of, outcomes) if fault is not None]
     if faults:

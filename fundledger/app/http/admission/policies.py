@@ -1,4 +1,4 @@
-"""Rate-limit policies file of an installation."""
+"""Rate-limit policies file of an installation: its path, creation and reading, and the copy of the last valid one."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def policies_path(settings: Settings) -> Path:
-    """Return the file of the setting, else `limits.toml` of the data directory."""
+    """Return the path of the policies file: that of the setting, else `limits.toml` in the data directory."""
     return settings.ratelimit_file or settings.data_dir / "limits.toml"
 
 
@@ -66,7 +66,7 @@ def _last_accepted(settings: Settings) -> str | None:
 
 
 def accepted_path(settings: Settings) -> Path:
-    """Return the file of the policies accepted last."""
+    """Return the path of the copy of the policies that were accepted last."""
     return settings.data_dir / "limits.accepted.toml"
 
 

@@ -1,6 +1,6 @@
-"""Look-up of replays among HTTP requests over their quota: one that was recorded before costs nothing.
+"""Look-up of replays among HTTP requests whose quota is used up. A request that was recorded before costs nothing.
 
-Many rejections must not cause as many reads: the waiting ids are looked up together, a few times a second.
+Many rejected requests must not cause as many reads. So the waiting ids are looked up together, a few times a second.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from fundledger.ratelimit.pacer import Pacer, TooMuch
 READS_PER_S: Final = 20
 IDS_AT_ONCE: Final = 64
 WAIT_S: Final = 0.1 + 1 / READS_PER_S
-"""Maximum wait for a look-up: until the next read begins, and 100 ms."""
+"""Maximum wait for a look-up: the time until the next read begins, plus 100 ms."""
 _log = logging.getLogger(__name__)
 _AWAY: Final = (
     TooMuch,
@@ -31,8 +31,8 @@ class Replays:
     """Replay look-ups of one worker: at most `READS_PER_S` reads a second of `IDS_AT_ONCE` ids. Excess ids are not
     looked up.
 
-    `known`: the statement that returns those of the ids `$1` that are recorded, with their `module` where ids belong to
-    a module.
+    `known`: the SQL that returns those of the ids `$1` that are recorded, each with its `module` if ids belong to
+    modules.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", known: str) -> None:
@@ -47,10 +47,10 @@ class Replays:
         return len(self._asked) < IDS_AT_ONCE
 
     async def known(self, id_: UUID, module: str | None = None) -> bool:
-        """Return whether this id is recorded, as posted or refused: for this module, where ids belong to a module.
+        """Return whether this id is recorded, as posted or as refused. `module` is needed if ids belong to modules.
 
-        False also without a look-up: there was no room, or the database does not answer within `WAIT_S`. Never raises.
-        Cancelling leaves the read to the other callers that wait for the same id.
+        Also False if the id cannot be looked up: there is no room, or the database does not answer within `WAIT_S`.
+        Never raises. Cancelling does not end the read, for which other callers may wait.
         """
         if not self.has_room():
             return False
@@ -78,7 +78,7 @@ class Replays:
             except Exception:
                 _log.exception("replays could not be looked up", extra={"event": "replay_lookup_failed"})
             finally:
-                # After any error, no caller waits for a read that will not come.
+                # Answer the waiting callers after any error, too: no other read would answer them.
                 if not asked:
                     asked, self._asked = self._asked, {}
                 for key, future in asked.items():

@@ -52,7 +52,7 @@ def decoder_of_many(
 
     async def decode(body: bytes) -> tuple[Any, list[T]]:
         try:
-            # A repeated member is checked once: the last one, which is of bounded length.
+            # Of a repeated member only the last value is decoded here. Its length is bounded.
             listed, outer = _separate(decode_unread(body or b"{}"), field)
             decoded = decode_outer(outer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -96,7 +96,7 @@ def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes,
 
 
 def _unread(type_: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """Return `type_` with all members unread."""
+    """Return a type like `type_`, none of whose members is decoded."""
     fields: list[Any] = []
     for member in msgspec.structs.fields(type_):
         kind = msgspec.Raw if member.required else msgspec.Raw | msgspec.UnsetType
@@ -125,7 +125,7 @@ def _separate(unread: msgspec.Struct, field: str) -> tuple[bytes, bytes]:
 
 
 def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
-    """Return `type_` with `field` unread, which may be repeated."""
+    """Return a type like `type_`, whose member `field` is not decoded."""
     fields: list[Any] = []
     for member in msgspec.structs.fields(type_):
         kind = msgspec.Raw if member.name == field else member.type
@@ -134,8 +134,9 @@ def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
 
 
 def _items(items_max: int) -> type[msgspec.Struct]:
-    """Return an array of unread items that ends at the first item too many, so that only a bounded part of a long list
-    is read.
+    """Return the type of an array of at most `items_max` items, which are not decoded.
+
+    Decoding fails at the first item too many, so only a bounded part of a long list is read.
     """
     names = [f"_{i}" for i in range(items_max)]
     return msgspec.defstruct(
@@ -147,7 +148,7 @@ def _items(items_max: int) -> type[msgspec.Struct]:
 
 
 def _refuse_duplicate_keys(body: bytes, type_: type[msgspec.Struct]) -> None:
-    """Raise BadRequest (400) for a repeated member of the whole. It is named if the body is short."""
+    """Raise BadRequest (400) for a repeated member of the body. The error names the member if the body is short."""
     if len(body) <= BODY_BYTES_MAX:
         refuse_duplicate_keys(body)
     names = ", ".join(member.name for member in msgspec.structs.fields(type_))

@@ -1,4 +1,4 @@
-"""CSV cells of HTTP answers that a spreadsheet shows and does not run."""
+"""CSV cells of HTTP answers, written so that a spreadsheet shows them as text and does not run them as formulas."""
 
 from typing import Final
 

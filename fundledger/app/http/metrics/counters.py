@@ -1,5 +1,6 @@
-"""Counters and histograms of an HTTP worker of either service, cheap enough for the hot path, and their sum over
-workers.
+"""Counters and histograms of an HTTP worker of either service, and their sum over workers.
+
+They are cheap enough to be updated for each request.
 
 Each service adds its own counters (`app/account/metrics.py`, `app/fund/metrics.py`). A snapshot is plain JSON. The
 supervisor fetches one from each worker (`app/host/processes/scrape.py`) and renders the sum for Prometheus

@@ -17,11 +17,11 @@ from fundledger.jobs.watch import Counted as JobsCounted
 from fundledger.ratelimit.stats import DECISION_S, Limits, Shed, Times
 
 RANKS: Final = 10
-"""Number of most frequent keys of a kind with a rate and a share on the page, without their names."""
+"""The page has the rate and the share of this many of the most frequent keys of each kind, without their names."""
 
 
 def replacements(counted: Mapping[str, int]) -> bytes:
-    """Return the page of the counters that the supervisor keeps of its processes, of either service."""
+    """Return the part of the page with the counts of replaced processes, which the supervisor keeps."""
     help_ = "Restarted processes, by the reason why the previous one ended."
     return page([counters("worker_replaced", help_, ("process", "reason"), counted)])
 
@@ -42,7 +42,7 @@ def page(families: Iterable[Metric]) -> bytes:
 
 
 def answered(s: Answered, prefix: str = "") -> Iterable[Metric]:
-    """Return the metrics that both services have. `prefix` begins all names but those of background jobs."""
+    """Return the metrics that both services have. All names except those of background jobs begin with `prefix`."""
     yield from _requests(s, prefix)
     yield from _limits(s.limits, prefix)
     yield from _shedding(s.shed, prefix)

@@ -1,4 +1,4 @@
-"""Answer of `GET /debug/hotkeys`, which the supervisor makes of the snapshots of all workers."""
+"""Types of the answer to `GET /debug/hotkeys`, which the supervisor builds from the snapshots of all workers."""
 
 from typing import Annotated
 

@@ -13,7 +13,7 @@ RECENT: Final = 5
 
 
 class LoopLag:
-    """The lag of one loop. `recent_s` is the maximum of the last 100 ms: an attribute, since each request reads it."""
+    """The lag of one event loop. `recent_s`: the maximum lag of the last 100 ms, in seconds."""
 
     def __init__(self, histogram: Histogram) -> None:
         self.recent_s = 0.0
@@ -24,7 +24,7 @@ class LoopLag:
 
     def start(self) -> None:
         """Start measuring the running loop, until `stop`."""
-        # Not the loop's own time: uvloop's does not advance while the loop is busy.
+        # The loop's own clock is not used, because that of uvloop does not advance while the loop is busy.
         self._due = time.monotonic() + EVERY_S
         self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._fired)
 

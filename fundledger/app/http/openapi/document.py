@@ -74,9 +74,10 @@ _HEADERS: dict[str, Schema] = {
 
 
 class About(msgspec.Struct, frozen=True):
-    """Description of one service. `tags`: descriptions by name. `examples`: one answer of each type that has one.
+    """Description of one service. `tags`: descriptions by name. `examples`: at most one answer of each type.
 
-    `embedded`: types of JSON that answers contain as it was encoded before. `port`: the setting of its port.
+    `embedded`: types of values that were encoded before, and that answers contain unchanged. `port` returns the port of
+    the service from the settings.
     """
 
     title: str
@@ -100,7 +101,10 @@ class Page:
         self._headers = {**headers, "ETag": self._etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
     def reply(self, headers: MultiMapping[str]) -> Reply:
-        """Return 304 to a client that has the page, else 200 in an encoding that the client accepts."""
+        """Return 304 if the client already has the page (`If-None-Match`), else 200 with the page.
+
+        The page is compressed if the client accepts gzip.
+        """
         if self._etag in headers.get("If-None-Match", ""):
             return Reply(304, b"", self._type, self._headers)
         if any(_reads_gzip(one) for one in headers.get("Accept-Encoding", "").split(",")):
@@ -116,7 +120,8 @@ def _reads_gzip(accepted: str) -> bool:
 class Pages:
     """The document of one service and its page, with the handlers of `GET /openapi.json` and `GET /docs`.
 
-    `routes` is called after all routes are defined. A worker builds both pages before it serves.
+    `routes` returns all routes. It is called later, because some of these routes need this object. A worker builds both
+    pages before it serves.
     """
 
     def __init__(self, about: About, routes: Callable[[], Sequence[Route[Any]]]) -> None:
@@ -235,7 +240,7 @@ def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
 
 
 def _all_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return all answers by status. Problem types of a status that both sources have are merged.
+    """Return the standard answers and the route's own, by status. If both have a status, the problem types are merged.
 
     Every answer of a limited route has the caller's rate-limit headers, except 401, whose caller is unknown.
     """
@@ -252,7 +257,7 @@ def _all_answers(route: Route[Any]) -> dict[int, Answer]:
 
 
 def _standard_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return the answers that every route of its kind can give beside its own."""
+    """Return the answers that each route of the same kind can give: public or limited, GET or POST."""
     found = {400: Answer("The request is malformed.", problems=("malformed",))}
     if route.api_class is None:
         found[500] = Answer("An internal error, which was logged.", problems=("internal-error",))

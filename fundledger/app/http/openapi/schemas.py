@@ -12,7 +12,7 @@ _INT32_MAX: Final = (1 << 31) - 1
 
 
 class Schemas:
-    """The schemas of the structs of one document by name, found as they are needed. `examples`: one of each type."""
+    """The schemas of one document, by the names of their structs. `examples`: at most one value of each struct."""
 
     def __init__(self, examples: Sequence[msgspec.Struct]) -> None:
         self._examples = {type(example).__name__: example for example in examples}
@@ -20,7 +20,7 @@ class Schemas:
         self._known: dict[type, Schema] = {}
 
     def of(self, type_: Any) -> Schema:
-        """Return the schema of a type: of a struct a reference, of a tuple of types one of them.
+        """Return the schema of a type: a reference for a struct, `oneOf` for a tuple of types.
 
         Enumerations are inlined: two enumerations with one value in common would make generated Go code declare one
         constant twice.
@@ -85,7 +85,7 @@ def _tidied(schema: Any, enums: dict[str, Schema]) -> Any:
 
 
 def _describe_texts(members: dict[str, Schema]) -> None:
-    """Describe the amounts as text of an `Exact` struct."""
+    """Describe the members of an `Exact` struct that are amounts as text."""
     for name, member in members.items():
         amount = name.removesuffix("_text")
         if amount != name:

@@ -22,8 +22,10 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One answer of a route. `media`: types by media type, else it is a problem. `headers`: by name, whether always
-    sent. `problems`: problem types.
+    """One answer of a route.
+
+    `media`: the type of the body, by media type; if empty, the body is a problem. `headers`: whether a header is always
+    sent, by its name. `problems`: names of problem types.
     """
 
     description: str

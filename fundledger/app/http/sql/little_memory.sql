@@ -1,2 +1,2 @@
--- Makes the next statement of this transaction spill to a temporary file. Rows: none. Locks: none.
+-- Limit memory, so that the next statement of this transaction writes a temporary file. Rows: none. Locks: none.
 SET LOCAL work_mem = '64kB'

@@ -1,2 +1,2 @@
--- Proves that the database answers. Rows: one. Locks: none.
+-- Check that the database answers. Rows: one. Locks: none.
 SELECT 1 AS alive

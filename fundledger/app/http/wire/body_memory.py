@@ -12,18 +12,19 @@ from fundledger.app.http.problems import BadRequest
 TRIM_BYTES: Final = 8 << 20
 TRIM_AFTER_S: Final = 1.0
 LONG_BYTES_PER_S: Final = 12_000_000
-"""Long bodies of one caller, on average. Decoding takes up to 4 ns a byte and cannot be interrupted: one caller blocks
-the loop for at most a twentieth of the time, and delays fewer than one in a hundred short requests.
+"""Mean rate at which long bodies of one caller are decoded. Decoding takes up to 4 ns a byte and cannot be interrupted.
+So one caller blocks the loop for at most a twentieth of the time, and delays fewer than 1 % of the short requests.
 """
 LONG_BYTES_AT_ONCE: Final = 128_000_000
-"""Long bodies of one caller that are decoded without a wait."""
+"""Bytes of long bodies that one caller may send at any rate before decoding waits."""
 
 
 class BodiesUnderWay:
     """Memory of request bodies in progress, counted as bytes arrive.
 
-    Up to BODY_BYTES_MAX of each body may use all of `most`. Bytes beyond may use half of it, and a quarter for one
-    caller: long bodies never exclude short ones, nor one caller the others.
+    The first BODY_BYTES_MAX bytes of each body may use all of the `most` bytes. Further bytes are accepted while less
+    than half of them is in use, and one caller gets at most a quarter. So long bodies never exclude short bodies, and
+    one caller never excludes others.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class BodiesUnderWay:
     async def turn(self, body: "Body") -> None:
         """Wait before a long body is decoded, if its caller has sent too many bytes of long bodies before.
 
-        The wait is bounded, because one caller's long bodies are. Cancelling does not release the bytes. Source of the
-        arithmetic: GCRA, see `ratelimit.gcra`.
+        The wait is bounded, because the memory for one caller's long bodies is. Cancelling does not release the bytes.
+        Source of the arithmetic: GCRA, see `ratelimit.gcra`.
         """
         if body.long:
             now = self._clock()
@@ -85,7 +86,7 @@ class BodiesUnderWay:
         body.size = body.long = 0
 
     def _trim(self) -> None:
-        """Return freed memory to the operating system: the allocator keeps the memory of bodies that came in pieces."""
+        """Return freed memory to the operating system. The allocator keeps that of bodies that arrived in pieces."""
         self._trimming = False
         self._since_trim = 0
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -94,7 +95,7 @@ class BodiesUnderWay:
 
 
 class Body:
-    """The bytes that one request has read of its body. `long`: those that count as bytes of a long one."""
+    """The bytes of one request's body that were read. `long`: how many of them count as bytes of a long body."""
 
     __slots__ = ("caller", "long", "size")
 

@@ -1,4 +1,4 @@
-"""Client connections of an HTTP worker: how many are open, in all and of one peer, and which is closed to make room.
+"""Client connections of an HTTP worker: their number, in all and from one peer, and which are closed to make room.
 
 A worker reserves descriptors for its database, its store, its sockets and its log: it accepts fewer connections than it
 has descriptors. At the limit, the connections that have been idle longest are closed. If none is idle, the new one is
@@ -15,24 +15,24 @@ log.
 """
 CONNECTIONS_MIN: Final = 16
 AT_ONCE: Final = 64
-"""One in this many idle connections is closed at the limit, so that not every new one scans all of them."""
+"""At the limit, one in this many idle connections is closed. So not each new connection needs a scan of all others."""
 IDLE: Final = "idle"
 REFUSED: Final = "refused"
 _log = logging.getLogger(__name__)
 
 
 class Connection(Protocol):
-    """One client connection, as far as it is counted."""
+    """The methods of a client connection that `Connections` calls."""
 
     def idle_since(self) -> float | None:
-        """Return a time that orders idle connections, the last used at the end; None while the connection is busy."""
+        """Return a time that is later, the later an idle connection was used. None while the connection is busy."""
 
     def force_close(self) -> None:
         """Close the connection without an answer."""
 
 
 class Connections:
-    """The open connections. `closed` counts those closed to make room (IDLE) and those that found no room (REFUSED)."""
+    """The open connections. `closed` counts those closed to make room (IDLE) and those not accepted (REFUSED)."""
 
     def __init__(self, most: int, of_a_peer: int) -> None:
         self.most = most
@@ -58,7 +58,7 @@ class Connections:
         return True
 
     def gone(self, connection: Connection) -> None:
-        """Remove a connection. May be called repeatedly, and for one that found no room."""
+        """Remove a connection. May be called repeatedly, and for a connection that was not accepted."""
         peer = self._open.pop(connection, None)
         if peer is not None:
             self._peers[peer] -= 1
@@ -66,7 +66,7 @@ class Connections:
                 del self._peers[peer]
 
     def _close_idle(self, peer: str | None) -> None:
-        """Close the connections that have been idle for longest: those of one peer, or of all."""
+        """Close the connections of one peer, or of all peers, that have been idle for longest."""
         idle = []
         for connection, whose in self._open.items():
             since = connection.idle_since() if peer is None or whose == peer else None
@@ -91,7 +91,7 @@ def raise_descriptor_limit() -> None:
 
 
 def connections_for(wanted: int, database_connections: int) -> int:
-    """Return the maximum number of client connections of a worker: `wanted`, or fewer if its descriptors are few."""
+    """Return the maximum number of client connections of a worker: `wanted`, or fewer if it lacks file descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

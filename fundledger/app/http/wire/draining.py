@@ -34,7 +34,7 @@ async def finish_connections(
     manager: Server,
     protocol: Callable[[], asyncio.Protocol],
 ) -> None:
-    """Stop accepting connections, answer the requests that still come on open ones, and close them.
+    """Stop accepting connections, answer the requests that still arrive on open connections, and close these.
 
     Returns when all connections are closed and all accepted requests are answered. Cancelling leaves the rest open.
     """
@@ -55,7 +55,7 @@ async def finish_connections(
 
 
 def _accepted(listener: socket.socket) -> Iterable[socket.socket]:
-    """Yield the connections that the kernel has accepted for the listening socket: closing it would reset them."""
+    """Yield the connections in the queue of the listening socket: closing the socket would reset them."""
     while True:
         try:
             one, _ = listener.accept()

@@ -1,7 +1,7 @@
 """Limit on HTTP requests without a valid token, per client address and worker.
 
-A leaky bucket for each address (GCRA), in memory. Behind a proxy all callers have its address. So requests with a token
-are not counted here, and neither are health checks.
+Each address has a leaky bucket (GCRA) in memory. All callers behind a proxy have the address of the proxy. Therefore
+requests with a valid token and health checks are not counted.
 """
 
 import asyncio
@@ -36,8 +36,9 @@ class Peers:
         self._until: dict[str, float] = {}
 
     def wait_s(self, peer: str, cost: int) -> float:
-        """Charge `cost` requests and return 0, or charge nothing and return how long the address has to wait, in
-        seconds.
+        """Charge `cost` requests to an address and return 0.
+
+        If its bucket has too little left, charge nothing and return how long the address has to wait, in seconds.
         """
         now = self._clock()
         until = max(now, self._until.get(peer, 0.0)) + cost * self._each_s

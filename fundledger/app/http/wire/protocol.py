@@ -51,7 +51,7 @@ def no_room() -> BadRequest:
 
 
 class FastPath(msgspec.Struct, Generic[S], frozen=True):
-    """The POST that takes the fast path, and the path of its payments."""
+    """The route of the POST that takes the fast path, and the constructor of the `PaymentPath` of each request."""
 
     route: str
     path: Callable[[S, Admission, Callable[[Reply], None]], PaymentPath[S, Any, Any]]
@@ -102,8 +102,9 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         super().connection_lost(exc)
 
     def idle_since(self) -> float | None:
-        """Return the time that `Connection` defines. A client that sends part of a request or reads no answer is idle,
-        too.
+        """Return a time that is later, the later the connection was used. None while a request is in progress.
+
+        A connection also counts as idle if its client has sent only a part of a request, or reads no answer.
         """
         if self._paying or self._messages or self._current_request is not None:
             return None
@@ -116,7 +117,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         if waiter is None or waiter.done() or self._payload_parser is not None or self._upgraded:
             super().data_received(data)
             return
-        # Without its waiter the handler loop stays asleep while the parsed messages are inspected.
+        # The handler loop is woken by its waiter. Without it the loop sleeps while the parsed messages are inspected.
         self._waiter = None
         try:
             super().data_received(data)
@@ -129,7 +130,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
     ) -> web.StreamResponse:
         """Answer invalid HTTP like any other malformed request, without a log line.
 
-        The parser's message contains lines of the request, which may contain credentials: the text is fixed.
+        The parser's message contains lines of the request, which may contain credentials. So a fixed text is sent.
         """
         if status == 400 and request.writer.output_size == 0:
             is_long = isinstance(exc, LineTooLong)
@@ -141,7 +142,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         return super().handle_error(request, status, exc, message)
 
     def _process_keepalive(self) -> None:
-        """Close the connection if it is idle. With a payment in flight it is not, though its handler loop sleeps."""
+        """Close the connection if it is idle. While a payment is in flight, it is not, although its handler sleeps."""
         if self._paying:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
@@ -164,7 +165,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             and not self._service.draining
             and hdrs.EXPECT not in message.headers
         ):
-            # Before the body is read: reading resumes the transport, which may call data_received immediately.
+            # Set before the body is read, because reading resumes the transport, which may call `data_received`.
             self._paying = True
             messages.popleft()
             assert self._parser is not None

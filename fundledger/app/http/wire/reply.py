@@ -29,14 +29,14 @@ class Reply:
         self.headers = headers
 
     def raw(self, more: bytes = b"") -> bytes:
-        """Return the response as bytes. `more`: header lines that belong to the request, not to its answer."""
+        """Return the response as bytes. `more`: header lines that depend on the request and the connection."""
         head = _heads.get((self.status, self.content_type)) or _head(self.status, self.content_type)
         extra = b"".join([f"{k}: {v}\r\n".encode() for k, v in self.headers.items()]) if self.headers else b""
         return b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (head, _date_line(), extra, more, len(self.body), self.body)
 
 
 class NothingDone(Reply):
-    """The answer to a request that a fault of the service left undone. The request is refunded."""
+    """The answer to a request for which nothing was done because of a fault. The request is refunded."""
 
     __slots__ = ()
 
