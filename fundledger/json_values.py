@@ -1,4 +1,4 @@
-"""JSON values of answers and events that every client reads alike: times in UTC, integers beyond 2^53 also as text.
+"""JSON values of answers and events, in a form that no client misreads: UTC times, integers beyond 2^53 also as text.
 
 The types carry their OpenAPI schemas. An answer is a struct of them, so that its schema follows from its type.
 """

@@ -13,7 +13,7 @@ PREFIX: Final = "fund_"
 
 
 def families(snapshot: FundSnapshot) -> Iterable[Metric]:
-    """Return all metrics of the fund service. All names but those of background jobs begin with `fundledger_fund_`."""
+    """Return all metrics of the fund service. Names begin with `fundledger_fund_`, except those of background jobs."""
     yield from answered(snapshot, PREFIX)
     yield from _orders(snapshot)
 

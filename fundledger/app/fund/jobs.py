@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 class Chosen(msgspec.Struct):
-    """The part of the settings that background jobs need."""
+    """The settings that background jobs need."""
 
     data_dir: str
     profile: str = "dev"
@@ -71,7 +71,7 @@ class Chosen(msgspec.Struct):
 
 
 class JobsSnapshot(msgspec.Struct):
-    """Metrics that this process reports to the supervisor, a part of the fund service's snapshot."""
+    """Metrics that this process reports to the supervisor. `FundSnapshot` has the same members, and more."""
 
     worker: str
     jobs: Counted

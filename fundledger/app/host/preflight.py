@@ -42,7 +42,7 @@ def _make(data_dir: Path) -> None:
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     try:
         data_dir.mkdir()
-        # Independent of the umask: the system user of Postgres traverses it to reach its own directory.
+        # The mode does not depend on the umask: the system user of Postgres has to traverse this folder.
         data_dir.chmod(0o711)
     except FileExistsError:
         mode = stat.S_IMODE(data_dir.stat().st_mode)

@@ -45,7 +45,7 @@ class Call(msgspec.Struct):
 
 
 class Route(msgspec.Struct, Generic[S_contra], frozen=True):
-    """One route with its OpenAPI operation. `template` is a path with `{name}` parts.
+    """One route with its OpenAPI operation. `template`: a path in which a segment `{name}` is a parameter.
 
     A route without `api_class` is public: it needs no token, has no quota, and is never shed. A request of a public
     route counts as `cost` unauthenticated requests of its address; a health check costs 0.

@@ -201,7 +201,7 @@ class Worker:
 
 
 async def again(work: Callable[[], Awaitable[None]]) -> None:
-    """Run permanent work, and restart it after a bug, so that no background task stays stopped."""
+    """Run work that never ends. Restart it after an unexpected exception, so that no background task stays stopped."""
     while True:
         try:
             await work()

@@ -1,4 +1,4 @@
-"""Writer of output lines with a thread of its own, for standard output and standard error.
+"""Writer of output lines in a separate thread, for standard output and standard error.
 
 A pipe whose reader has stopped, or a suspended terminal, delays neither a request nor the end of the process.
 """

@@ -61,7 +61,7 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    """Return one word, or a JSON string: a value cannot look like a field or a line of its own."""
+    """Return a value as one word or as a JSON string, so that it cannot look like another field or line."""
     text = str(value)
     return text if text.isprintable() and not set(text) & set(' ="') else json.dumps(text)
 

@@ -119,7 +119,7 @@ def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
 
 
 def _copy(home: Path, copy: Path) -> None:
-    """Copy the needed files of an installation, and the libraries beside its package, in the same layout."""
+    """Copy the needed files of an installation, and the libraries next to its package, into the same tree."""
     package = home.parent
     libraries = package.with_name(f"{package.name}.libs")
     needed = [home / name for name in _NEEDED] + ([libraries] if libraries.is_dir() else [])

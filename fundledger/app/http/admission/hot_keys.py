@@ -86,7 +86,7 @@ class HotKeys:
         return self.last()[kind].top(n)
 
     def last(self) -> dict[str, Window]:
-        """Return the last whole second, by kind."""
+        """Return the counts of the last whole second, by kind."""
         now = self._clock()
         if now >= self._ends:
             self._turn(now)

@@ -25,8 +25,8 @@ METADATA_BYTES_MAX: Final = 4096
 _PLAIN_BYTES_MAX: Final = 512
 _decode_texts = msgspec.json.Decoder(dict[str, str]).decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
-"""These two check quickly whether an object of texts is already canonical, as that of each order's voucher is. They
-take 1.1 us instead of 4.6 us.
+"""With the decoder above, a fast check whether metadata of texts is already canonical, as it is in the voucher of each
+order: 1.1 us instead of 4.6 us.
 """
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]

@@ -1,1 +1,1 @@
-"""OpenAPI documents of the HTTP services: the parts that both share, and the page that shows a document."""
+"""OpenAPI documents of the HTTP services: the code that both services share, and the HTML page of a document."""

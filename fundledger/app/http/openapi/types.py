@@ -1,4 +1,4 @@
-"""OpenAPI parts of a route: its parameters and its answers. A type stands for its schema."""
+"""OpenAPI description of the parameters and answers of a route. A schema is given by a Python type."""
 
 from typing import Annotated, Any, Final, Literal
 

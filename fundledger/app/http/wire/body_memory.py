@@ -1,4 +1,4 @@
-"""Memory of HTTP request bodies in a worker, bounded in all and for each caller, and decoding time of long bodies."""
+"""Limits of an HTTP worker for request bodies: memory, in total and for each caller, and decoding of long bodies."""
 
 import asyncio
 import ctypes
@@ -86,7 +86,7 @@ class BodiesUnderWay:
         body.size = body.long = 0
 
     def _trim(self) -> None:
-        """Return freed memory to the operating system. The allocator keeps that of bodies that arrived in pieces."""
+        """Return freed memory to the operating system: the allocator keeps memory of bodies that arrived in pieces."""
         self._trimming = False
         self._since_trim = 0
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

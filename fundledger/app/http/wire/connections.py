@@ -1,4 +1,4 @@
-"""Client connections of an HTTP worker: their number, in all and from one peer, and which are closed to make room.
+"""Client connections of an HTTP worker: their number, in total and from one peer, and which are closed to make room.
 
 A worker reserves descriptors for its database, its store, its sockets and its log: it accepts fewer connections than it
 has descriptors. At the limit, the connections that have been idle longest are closed. If none is idle, the new one is

@@ -19,7 +19,7 @@ LOOK_EVERY_S: Final = 0.02
 
 
 class Drains(Protocol):
-    """The parts of a worker that draining needs."""
+    """The members of a worker that draining uses."""
 
     draining: bool
 

@@ -85,8 +85,8 @@ class PaymentProtocol(RequestHandler, Generic[S]):
     def close_if_silent(self, since: float, for_s: float) -> bool:
         """Close a silent connection of a service that drains. Return whether it is closed.
 
-        It stays open while a request is in progress. It stays open for `for_s` seconds after data arrived, and after
-        the drain began (`since`).
+        The connection stays open while a request is in progress. It also stays open until `for_s` seconds have passed
+        since data arrived, and since the drain began (`since`).
         """
         transport, waiter = self.transport, self._waiter
         if transport is None or transport.is_closing():
