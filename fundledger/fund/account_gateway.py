@@ -1,5 +1,5 @@
-"""Gateway from the fund service to the account service: the only module that moves money. Each request carries a
-voucher id, so a retry is safe and returns the true outcome.
+"""Gateway from the fund service to the account service: the only code of the fund service that moves money. Each
+request carries a voucher id, so a retry is safe and returns the true outcome.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ FINAL: Final = frozenset(
 have been posted before, or may be posted later by a request that is still in transit.
 """
 UNRECORDED: Final = frozenset({"account-frozen"})
-"""Refusals that are not always final: if a row does not match its MAC, the refusal is not recorded under the voucher
-id, and the voucher may have been posted before.
+"""Refusals that are not always final. If a row does not match its MAC, the account service does not record the refusal
+under the voucher id, and the voucher may have been posted before.
 """
 _FAULT_FROM: Final = 500
 T = TypeVar("T")
@@ -40,9 +40,11 @@ REFERENCE = "fund:"
 
 
 class GatewayFault(Exception):
-    """The account service does not answer, or the outcome is unknown. A retry with the same vouchers returns it.
+    """The account service does not answer, or the outcome is unknown. A retry with the same vouchers returns the
+    outcome.
 
-    `is_answer`: the service answered outcome-unknown. One voucher may be the cause, so smaller batches may succeed.
+    `is_answer`: the account service answered `outcome-unknown`. A single voucher may be the cause, so a retry in
+    smaller batches may succeed.
     """
 
     def __init__(self, detail: str, *, is_answer: bool = False) -> None:
@@ -51,7 +53,7 @@ class GatewayFault(Exception):
 
 
 class Differs(GatewayFault):
-    """An account exists with other properties, opened by another client. `owner`: the intended owner."""
+    """An account has the requested id but other properties: another client opened it. `owner`: the requested owner."""
 
     def __init__(self, detail: str, owner: str) -> None:
         super().__init__(detail)
@@ -59,7 +61,9 @@ class Differs(GatewayFault):
 
 
 class Unverified(GatewayFault):
-    """The account service does not return a voucher or the balances of an account: a row does not match its MAC."""
+    """The account service does not return a voucher or the balances of an account, because a row does not match its
+    MAC.
+    """
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, is_answer=True)
@@ -69,8 +73,8 @@ class PostingResult(msgspec.Struct, frozen=True):
     """The outcome of a voucher: posted, or refused with a `problem` (JSON). `at`: the time of posting, where the
     account service returned it.
 
-    `stuck`: the problem is not recorded under the voucher id, so it does not refuse the movement. Every retry gets the
-    same answer, so an operator has to remove the cause.
+    `stuck`: the account service did not record the problem under the voucher id, so the voucher may still be posted.
+    Every retry gets the same problem until an operator removes its cause.
     """
 
     problem: bytes | None = None
@@ -79,7 +83,7 @@ class PostingResult(msgspec.Struct, frozen=True):
 
 
 def voucher_of(order: Order) -> Voucher:
-    """Return the voucher that posts an order. It is the same on every call."""
+    """Return the voucher that posts an order. Repeated calls return the same voucher."""
     entries = [Entry(*entry) for entry in flows.entries_of(order)]
     type_ = flows.voucher_type(order.kind)
     return Voucher(order.voucher_id, type_, entries, reference_of(order), metadata_of(order), order.ticket)
@@ -104,7 +108,7 @@ def metadata_of(order: Order) -> dict[str, str] | None:
 
 
 class AccountGateway:
-    """Gateway to one account service. `is_away`: the last request that posts was not answered."""
+    """Gateway to one account service. `is_away`: the last request to post vouchers got no definite answer."""
 
     def __init__(self, service: AccountService) -> None:
         self._service = service
@@ -114,9 +118,9 @@ class AccountGateway:
         self.is_away = False
 
     async def post(self, orders: Sequence[Order]) -> list[PostingResult | None]:
-        """Post each order's voucher. `[i]` is the result of `orders[i]`, None if unknown.
+        """Post each order's voucher. Element `[i]` is the result of `orders[i]`, None if its outcome is unknown.
 
-        Raises GatewayFault if none is known. After a cancellation the outcomes are unknown.
+        Raises GatewayFault if no outcome is known. After a cancellation the outcomes are unknown.
         """
         results: list[PostingResult | None] = [None] * len(orders)
         places = [i for i, order in enumerate(orders) if order.kind is not Kind.REVERSAL]
@@ -131,18 +135,21 @@ class AccountGateway:
                 try:
                     results[i] = await self._reverse(order)
                 except GatewayFault as fault:
-                    # Return the known outcomes of the others: one order must not hold up all.
+                    # Continue, and return the outcomes that are known: one order must not hold up the others.
                     away = fault
         if away is not None and not any(results):
             raise away
         return results
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
-        """Post vouchers. `[i]` is the result of `vouchers[i]`, None if unknown. Raises GatewayFault."""
+        """Post vouchers. Element `[i]` is the result of `vouchers[i]`, None if its outcome is unknown. Raises
+        GatewayFault.
+        """
         try:
             results = await self._answered(self._service.post_vouchers(vouchers))
         except NotDone as no:
-            # A bug here made the service reject the whole batch. Split it: one voucher must not block the others.
+            # A bug of this code made the account service reject the whole batch. Split the batch: one voucher must not
+            # block the others.
             if len(vouchers) > 1:
                 half = len(vouchers) // 2
                 return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
@@ -168,7 +175,7 @@ class AccountGateway:
         return answer
 
     async def _refused(self, id_: UUID, problem: Problem | None) -> PostingResult | None:
-        """Return the result for the problem of a voucher. None: the outcome is unknown, and it may be posted."""
+        """Return the result of a voucher with a problem. None if the outcome is unknown: the voucher may be posted."""
         if problem is None or problem.status >= _FAULT_FROM:
             return None
         final = problem.code in FINAL
@@ -183,7 +190,7 @@ class AccountGateway:
         return PostingResult(problem=_kept(problem), stuck=not final)
 
     async def _record(self, id_: UUID) -> VoucherRecord | None:
-        """Return the voucher, None if there is none. Raises GatewayFault, and Unverified if a retry does not help."""
+        """Return the voucher, None if there is none. Raises GatewayFault; Unverified if a retry cannot succeed."""
         try:
             return await self._service.voucher(id_)
         except Fault as fault:
@@ -202,8 +209,9 @@ class AccountGateway:
         return PostingResult(at=posted.posted_at)
 
     async def contradiction(self, order: Order) -> str | None:
-        """Read the voucher of an order and compare it. Return the difference, None if it is posted as the order
-        requires. A voucher that does not match its MAC differs: a retry does not change that. Raises GatewayFault.
+        """Compare the voucher in the ledger with its order. Return the difference, None if the voucher is posted as the
+        order requires. A voucher that does not match its MAC counts as a difference, because a retry would not change
+        it. Raises GatewayFault.
         """
         try:
             record = await self._record(order.voucher_id)
@@ -220,7 +228,9 @@ class AccountGateway:
         return None if wanted == found else f"the order requires {wanted}, voucher {record.id} has {found}"
 
     async def is_posted(self, order: Order) -> bool | None:
-        """Return whether the voucher of an order is posted, None if it cannot be read. Raises GatewayFault."""
+        """Return whether the voucher of an order is posted, None if a row of the voucher does not match its MAC. Raises
+        GatewayFault.
+        """
         try:
             record = await self._record(order.voucher_id)
         except Unverified:

@@ -44,11 +44,11 @@ _OTHERS = OrderFault("a concurrent request with this order number and other cont
 
 
 class _Overtaken(Exception):
-    """Another process inserted one of the orders concurrently. The next attempt finds it."""
+    """Another process inserted one of the orders concurrently. The next attempt finds that order."""
 
 
 class _NothingKept(Exception):
-    """The insert failed and was certainly rolled back: no order of the batch is stored."""
+    """The insert failed, and it is certain that no order of the batch is stored."""
 
 
 class _Waiting:
@@ -76,7 +76,7 @@ class OrderBatcher(NextSteps):
 
     `batch_max`: orders in one transaction. `wait_s`: how long a caller waits for an outcome; after that the order is
     returned as `posting`. `due_s`: time from insert until the recoverer takes an order without an outcome. `now`: the
-    source of `created_at`, which decides the fee rule of an order and the day of a withdrawal limit.
+    clock for `created_at`. The fee rule of an order, and the day of its withdrawal limit, depend on `created_at`.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class OrderBatcher(NextSteps):
 
     @property
     def waiting(self) -> int:
-        """The number of orders that are not answered yet."""
+        """The number of orders whose callers have no answer yet."""
         return len(self._known)
 
     def post(self, request: Request, module: str, answer: Answering) -> None:
-        """Queue an order. `answer` is called once, now or later. Never raises, never waits.
+        """Queue an order. Never raises, never waits. `answer` is called once, during this call or later.
 
-        After a refusal, or an `OrderFault` that is `undone`, nothing is stored. After another one the outcome is
-        unknown; a retry of the same request returns it.
+        After a refusal, or an `OrderFault` with `undone`, nothing is stored. After any other `OrderFault` the outcome
+        is unknown; a retry of the same request returns the outcome.
         """
         whose = request.whose
         merchant = self._merchants.known(whose)
@@ -134,7 +134,9 @@ class OrderBatcher(NextSteps):
         return await future
 
     async def _look_up(self, request: Request, module: str, answer: Answering) -> None:
-        """Load the merchant and open the accounts of the channel, where this worker has not cached them; then queue."""
+        """Load the merchant and open the channel's accounts, unless this worker has cached them. Then queue
+        the order.
+        """
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
             draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
@@ -179,7 +181,9 @@ class OrderBatcher(NextSteps):
             self._spawn(self._run(batch))
 
     def _next(self) -> list[_Waiting]:
-        """Return the next batch: only orders that reserve, or only orders that do not. A settlement is alone."""
+        """Return the next batch. Either all of its orders reserve shared amounts, or none does. A settlement is a batch
+        of its own.
+        """
         first = self._queue[0].draft.order.kind
         if first is Kind.SETTLEMENT:
             return [self._queue.popleft()]
@@ -220,7 +224,9 @@ class OrderBatcher(NextSteps):
             waiting.tell(answer)
 
     async def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
-        """Insert the new orders, and answer the others. Return the new ones. Raises what asyncpg raises."""
+        """Insert the new orders of a batch, and answer the callers of the others. Return the new orders. Raises what
+        asyncpg raises.
+        """
         for attempt in range(ATTEMPTS_MAX):
             try:
                 return await self._write_once(batch)
@@ -244,7 +250,7 @@ class OrderBatcher(NextSteps):
                             raise _Overtaken
                         may_be_committed = True
                 else:
-                    # A single statement is its own transaction.
+                    # A single query is a transaction of its own.
                     may_be_committed = True
                     new = await self._write_ahead(connection, drafts)
                     is_committed = bool(new)
@@ -276,7 +282,9 @@ class OrderBatcher(NextSteps):
     async def _reserve(
         self, connection: orders.Connection, drafts: list[Draft]
     ) -> tuple[dict[UUID, Order], dict[UUID, Refusal | OrderFault]]:
-        """Lock the shared amounts and reserve from them: `(existing orders by id, answers of refused orders by id)`."""
+        """Lock the shared amounts and reserve from them. Return `(existing orders by id, answers of refused orders by
+        id)`.
+        """
         locked = await reserve.lock(connection, drafts, self._macs)
         there = await _read(connection, drafts)
         fresh = [draft for draft in drafts if draft.find(there) is None]
@@ -293,11 +301,11 @@ class OrderBatcher(NextSteps):
         return None
 
     async def _settle(self, written: Sequence[Order]) -> None:
-        """Post the vouchers of inserted orders, as far as the waiting time of the callers allows."""
+        """Post the vouchers of inserted orders, for at most the time that their callers wait."""
         posting = [order for order in written if order.state is State.POSTING]
         if not posting:
             return
-        # Half-open circuit: one batch probes with the full timeout, the others use PROBE_S.
+        # Half-open circuit breaker: one batch at a time waits for the full timeout, the others for PROBE_S.
         probes = self._gateway.is_away and not self._probing
         self._probing = self._probing or probes
         try:
@@ -337,7 +345,7 @@ class OrderBatcher(NextSteps):
 
 
 async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
-    """Return the stored orders with the names of these drafts, by id."""
+    """Return the stored orders with the ids, or former ids, of these drafts, by id."""
     former = [draft.former for draft in drafts if draft.former is not None]
     return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
 

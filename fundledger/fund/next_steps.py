@@ -37,7 +37,8 @@ class NextSteps:
     """The steps after an order is inserted. `wait_s`: how long a caller waits for an outcome. `due_s`: time until the
     recoverer takes a step that is not done.
 
-    A cancelled step is left to the recoverer. Each step may be repeated: a replay returns the current order.
+    The recoverer completes a step whose call was cancelled. Each step may be requested again: the answer is the current
+    order.
     """
 
     def __init__(self, pool: Pool, posting: Posting, *, wait_s: float, due_s: float) -> None:
@@ -145,7 +146,7 @@ class NextSteps:
 
     async def contradiction(self, order: Order) -> str | None:
         """Return how the posted voucher of an order differs from the order, None if it does not. Raises
-        account_gateway.OrderFault.
+        GatewayFault.
         """
         try:
             self.macs.check(order)
@@ -170,7 +171,9 @@ class NextSteps:
         otherwise: Callable[[Order], Answer],
         go_on: Callable[[Order], Awaitable[None]],
     ) -> Answer:
-        """Record the next step of an order, then execute it. `otherwise` gives the answer if there is no next step."""
+        """Record the next step of an order, then execute it. `otherwise` returns the answer if there is no
+        next step.
+        """
         try:
             order = await begin()
             if order is None:
@@ -201,7 +204,8 @@ class NextSteps:
 
 def may_approve(asked: str, approver: str) -> bool:
     """Return whether the approver differs from the requester of an order (each MODULE or MODULE/PERSON). Within one
-    module both persons have to be named. Names are compared without case, surrounding blanks and Unicode form.
+    module both persons have to be named. The comparison ignores case, surrounding blanks, and differences of Unicode
+    normal form.
     """
     module, _, person = asked.partition("/")
     other_module, _, other_person = approver.partition("/")

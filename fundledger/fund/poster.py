@@ -27,7 +27,9 @@ from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
 
 ATTEMPTS_MAX: Final = 3
-"""Attempts of a chargeback. The last one debits only the receivable account, so lack of funds cannot refuse it."""
+"""Attempts of a chargeback. The last one debits only the receivable account, so it cannot be refused for insufficient
+funds.
+"""
 DEADLOCKS_MAX: Final = 5
 END_AGAIN_S: Final = 30.0
 END_AGAIN_MAX_S: Final = 3600.0
@@ -46,10 +48,10 @@ class Posting:
         self._reported = Reported()
 
     async def post(self, written: Sequence[Order]) -> None:
-        """Post orders that are `posting`, and record the outcomes that are known then in their state.
+        """Post orders that are `posting`, and record each known outcome as the state of its order.
 
         Raises GatewayFault when no outcome is known. A failure of the database is only logged: the vouchers are posted,
-        and the recoverer records the outcomes later. After a cancellation the recoverer does the rest, too.
+        and the recoverer records the outcomes later. After a cancellation, too, the recoverer completes the orders.
         """
         try:
             results = await self.gateway.post(written)
@@ -83,13 +85,14 @@ class Posting:
                             refused, stuck = await orders.mark(connection, outcomes)
                             await reserve.release(connection, self.macs, [o for o in said if o.id in refused])
                     else:
-                        # A single statement is its own transaction.
+                        # A single query is a transaction of its own.
                         _, stuck = await orders.mark(connection, outcomes)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
                 if len(said) > 1:
-                    # One order causes this, and must not hold up the others.
+                    # One of the orders causes the error. Record each alone, so that this order does not hold up the
+                    # others.
                     for order in said:
                         await self._mark([order])
                     return
@@ -117,21 +120,27 @@ class Posting:
         self.counted.unmarked += len(said)
 
     def _sealed(self, order: Order) -> bytes | None:
-        """Compute the MAC of an order with its outcome. Return the MAC of its fund.payments row if it settles later."""
+        """Compute the MAC of an order with its outcome. Return the MAC of its fund.payments row, None unless it is a
+        posted payment that is settled later.
+        """
         self.macs.seal(order)
         if order.settle != "later" or order.kind is not Kind.PAYMENT or order.state is not State.POSTED:
             return None
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def prepare_chargeback(self, order: Order) -> None:
-        """Read the merchant's available balance. The part of the chargeback above it is owed. Raises GatewayFault."""
+        """Set the part of a chargeback that the merchant owes: the part above its available balance, which is read now.
+        Raises GatewayFault.
+        """
         id_ = accounts.available(order.merchant)
         account = (await self.gateway.balances([id_])).get(id_)
         has = 0 if account is None or account.status != "open" else max(0, account.balance.available)
         order.to_receivable = order.amount - min(has, order.amount)
 
     async def _charge_back_again(self, order: Order) -> None:
-        """Start the next attempt, with a voucher id of its own, after the merchant's balance fell since it was read."""
+        """Start the next attempt of a chargeback, with a new voucher id. The previous one was refused, because the
+        merchant's balance fell after it was read.
+        """
         attempt = order.attempt + 1
         again = msgspec.structs.replace(
             order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt), to_receivable=order.amount
@@ -149,8 +158,9 @@ class Posting:
             await self.post([order])
 
     async def _end_again(self, order: Order, problem: bytes) -> None:
-        """Start another attempt at an end that was refused, for example because the merchant is frozen. Until it is
-        posted, the money stays in transit. The refusal is final for the voucher id, so no other attempt can post it.
+        """Start another attempt to post the end of a withdrawal. The previous attempt was refused, for example because
+        the merchant is frozen. Until an attempt is posted, the money stays in transit. The refusal is final for the
+        previous voucher id, so the end cannot be posted twice.
         """
         end = self.ids.voucher(order.id, "end", order.attempt + 1)
         new = msgspec.structs.replace(order, attempt=order.attempt + 1, end_voucher_id=end)
@@ -169,7 +179,9 @@ class Posting:
             )
 
     async def end(self, order: Order) -> None:
-        """Post the recorded end of a withdrawal, and record the outcome in its state. Raises as `post`."""
+        """Post the recorded end of a withdrawal, and record the outcome as its state. Raises GatewayFault if the
+        outcome is unknown.
+        """
         assert order.ending in ("paid", "bounced"), order.ending
         voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
         try:

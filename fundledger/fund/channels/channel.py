@@ -8,7 +8,9 @@ import msgspec
 
 
 class Standing(StrEnum):
-    """The status of a payout at its channel. `accepted` becomes paid or bounced. `absent`: never requested there."""
+    """The status of a payout at its channel. `accepted` becomes `paid` or `bounced`. `absent`: the channel has received
+    no request for this payout.
+    """
 
     ACCEPTED = "accepted"
     PAID = "paid"
@@ -41,7 +43,7 @@ class ChannelFault(Exception):
 
 
 class ChannelAway(ChannelFault):
-    """The channel certainly did nothing. A retry of the call is safe."""
+    """It is certain that the channel did not execute the call. A retry is safe."""
 
 
 class ChannelSilent(ChannelFault):
@@ -55,7 +57,9 @@ class Channel(Protocol):
     """
 
     async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
-        """Send money. A replay returns the current status, never `absent`. Raises ChannelAway, ChannelSilent."""
+        """Send money. A repeated call with the same `ref` sends nothing, and returns the current status, never
+        `absent`. Raises ChannelAway, ChannelSilent.
+        """
         ...
 
     async def query(self, ref: str) -> Payout:

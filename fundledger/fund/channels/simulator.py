@@ -2,9 +2,9 @@
 `python -m fundledger.fund.channels.simulator --port 8082 --folder DIR`.
 
 Every request except `GET /healthz` needs the simulator's bearer token, which is in a file. Payouts are stored in
-DIR/simulator.db before they are answered, so a kill loses nothing. `POST /behaviour` configures faults. The seed and
-the reference of a payout decide whether it bounces. The seed and the number of a request since the start decide whether
-the request is answered.
+DIR/simulator.db before their requests are answered, so a kill loses nothing. `POST /behaviour` configures faults. The
+seed and the reference of a payout decide whether it bounces. The seed and the number of a request since the start
+decide whether the request is answered.
 """
 
 import argparse
@@ -69,8 +69,8 @@ class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Money received, or taken back if negative: a refund under the order id, a chargeback under the channel's
-    reference.
+    """Money that the bank received; negative if the money was taken back. `channel_ref`: the order id of a refund,
+    otherwise the channel's reference.
     """
 
     channel_ref: ChannelRef
@@ -113,7 +113,7 @@ class Bank:
         self._db.close()
 
     def pay(self, body: PayoutBody, outcome: str, settle_after_ms: int) -> Kept:
-        """Insert a payout and return its current row. A replay returns the first one."""
+        """Insert a payout and return its row. If the reference exists, return the row of the first request."""
         now = _now_ms()
         channel_ref = "SIM-" + hashlib.sha256(body.ref.encode()).hexdigest()[:16]
         values = (body.ref, channel_ref, body.amount, body.currency, outcome, now, now + settle_after_ms)
@@ -231,8 +231,8 @@ class Simulator:
         return _json({"day": day.isoformat(), "statement_no": f"SIM-{day.isoformat()}", "lines": lines})
 
     def _wrong(self, day: date, lines: list[Line]) -> list[Line]:
-        """Apply the configured faults. In a seeded order, omit the first `missing` lines, and add 1 to the next
-        `amount`.
+        """Apply the configured faults to the lines of a statement. In an order that the seed determines, omit the first
+        `missing` lines, and add 1 to the amounts of the next `amount` lines.
         """
         behaviour = self.behaviour
         chance = sorted(lines, key=lambda line: self._fate("line", line.ref, line.amount))
@@ -289,8 +289,8 @@ class Simulator:
 
 @web.middleware
 async def _not_from_a_page(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Reject requests that a web page of another origin can send: with a Host name that resolves to this machine (DNS
-    rebinding), or without a CORS preflight, which a browser sends before JSON to another origin.
+    """Reject requests that a web page of another origin can send. Such a request has a host name that resolves to this
+    machine (DNS rebinding), or it is not JSON: only before JSON does a browser send a CORS preflight to another origin.
     """
     try:
         host = URL.build(scheme="http", authority=request.host).host or ""

@@ -1,8 +1,8 @@
 """Background job that closes each past day (UTC) of the fund service once: it sums the day's orders by merchant, kind,
 currency and state.
 
-A day is closed GRACE_S after its end, once every order of it and of earlier days has a known outcome: an unknown order
-could still be posted on the day. Days are closed in order, one at a time.
+A day is closed when two conditions hold: it ended at least GRACE_S ago, and every order of that day and of earlier days
+has a known outcome. An order without one could still be posted on that day. Days are closed in order, one at a time.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ async def close_day(
     """Close the next day. Return `(orders of the closed day, seconds since the end of the oldest open day, whether a
     day was closed)`.
 
-    Any number may run concurrently; may be repeated. Raises what asyncpg and `guard` raise.
+    Concurrent and repeated calls are safe. Raises what asyncpg and `guard` raise.
     """
     day = await pool.fetchrow(SQL["open_day"], GRACE_S)
     if day is None:
@@ -33,6 +33,6 @@ async def close_day(
         return 0, day["ended_s"], False
     async with pool.acquire() as connection, connection.transaction():
         orders = await connection.fetchval(SQL["close_day"], day["day"], timeout=CLOSE_S)
-        # Last, so that the lock of the guard is not held while the day is summed.
+        # Call the guard last, so that its lock is not held while the day is summed.
         await guard(connection)
     return orders or 0, day["ended_s"], True

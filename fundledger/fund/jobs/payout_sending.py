@@ -1,4 +1,4 @@
-"""One payout through its channel: send it, poll it, and act on the status that the channel reports."""
+"""Sending of a single payout, for the payout job: send it, poll it, and act on the status that the channel reports."""
 
 import logging
 from collections.abc import Callable
@@ -40,17 +40,18 @@ class Ends(Protocol):
         ...
 
     async def contradiction(self, order: Order) -> str | None:
-        """Return how the voucher of a withdrawal differs from its order, None if it does not. Raises OrderFault."""
+        """Return how the voucher of a withdrawal differs from its order, None if it does not. Raises GatewayFault."""
         ...
 
 
 class Pace(msgspec.Struct, frozen=True):
     """Limits and timings of one channel.
 
-    `rate`: calls a second. `at_once`: concurrent calls. `turn_max`: new payouts of one run. `again_s`: pause before the
-    first poll of a payout; it doubles with each poll, up to `again_max_s`. `call_s`: upper bound of the duration of a
-    call, from which the lease of a payout is computed. `late_s`: a payout without a final status is late after this
-    time. `doubt_s`: how long a payout that the channel reports as absent may still be in transit to it.
+    `rate`: calls a second. `at_once`: concurrent calls. `turn_max`: a run stops polling, and stops sending, after this
+    many payouts. `again_s`: pause before the first poll of a payout; it doubles with each poll, up to `again_max_s`.
+    `call_s`: upper bound of the duration of a call, from which the lease of a payout is computed. `late_s`: a payout
+    without a final status is late after this time. `doubt_s`: how long a payout that the channel reports as absent may
+    still be in transit to it.
     """
 
     rate: float = 20.0
@@ -64,7 +65,7 @@ class Pace(msgspec.Struct, frozen=True):
 
     @property
     def chunk(self) -> int:
-        """The payouts that are sent or polled at a time."""
+        """The number of payouts in a chunk, which are sent or polled concurrently."""
         return max(1, min(self.at_once, int(self.rate * self.call_s)))
 
     @property
@@ -88,8 +89,8 @@ class Sending(msgspec.Struct):
 
 
 class PayoutSender:
-    """Sends and polls the payouts of one channel, one at a time. `check` is called before money is sent; an exception
-    that it raises ends the run. `ended`: payouts whose end was recorded.
+    """Sends and polls payouts of one channel; each call handles one payout. `check` is called before money is sent; an
+    exception that it raises ends the run. `ended`: the number of payouts whose end was recorded.
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class PayoutSender:
         self.ended = 0
 
     async def send(self, sending: Sending) -> bool:
-        """Send a payout: the first time, or again after the channel reported `absent`. Return whether it answered."""
+        """Send a payout: the first time, or again after the channel reported `absent`. Return False if the channel did
+        not answer.
+        """
         await self._wait_for_rate()
         if self.check is not None:
             self.check()
         if await self._pool.fetchval(SQL["payouts_open"], sending.order_id) is None:
-            # The order ended since the payout was leased: poll the channel later.
+            # The order has ended since the payout was leased: poll the channel later.
             await self._postpone(sending)
             return True
         try:
@@ -166,8 +169,8 @@ class PayoutSender:
         return True
 
     async def matching_order(self, order: Order) -> Order | None:
-        """Return the order if its posted voucher matches it, else None: nothing is sent. An order that differs from its
-        voucher becomes stuck.
+        """Return the order if its posted voucher matches it, else None; the caller then sends nothing. An order that
+        differs from its voucher becomes stuck.
         """
         try:
             differs = await self._batcher.contradiction(order)
@@ -197,14 +200,16 @@ class PayoutSender:
         return False
 
     async def report_difference(self, order: Order, detail: str) -> None:
-        """Mark an order as stuck that differs from its voucher or its payout, and record the finding, once."""
+        """Mark an order that differs from its voucher or its payout as stuck, and record the finding, once."""
         reason = problem("payout-differs", "Payout differs from posted voucher", detail)
         if await mark_stuck(self._pool, self._batcher.macs, order, reason):
             evidence = msgspec.json.encode({"detail": detail}).decode()
             await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", evidence)
 
     async def _act_on_status(self, sending: Sending, reported: Payout) -> None:
-        """Act on the status of a payout that the channel has. A different amount becomes a finding, without an end."""
+        """Act on the status that the channel reports for a payout. If the reported amount or currency differs, record a
+        finding, and do not end the order.
+        """
         if reported.amount not in {None, sending.amount} or reported.currency not in {None, sending.currency}:
             await self._record_finding(sending, "sent", "amount", reported)
             await self._postpone(sending, reported.channel_ref)
@@ -233,8 +238,9 @@ class PayoutSender:
         await self._close(sending, ending, reported.channel_ref)
 
     async def _handle_absent(self, sending: Sending) -> None:
-        """Handle `absent` for an order that an API request ended. It is final once no call can still be in transit. The
-        payout of a stuck order stays open, because a retry makes the order `sent` again.
+        """Handle the status `absent` of a payout that must not be sent again. If an API request ended the order, close
+        the payout once no call can still be in transit. The payout of a stuck order stays open, because a retry makes
+        the order `sent` again.
         """
         doubt = timedelta(seconds=self._pace.doubt_s)
         row = await self._pool.fetchrow(SQL["payouts_stands"], sending.order_id, doubt)
@@ -258,7 +264,7 @@ class PayoutSender:
         await self._pool.execute(SQL["payouts_unknown"], sending.order_id, pause, why, *macced)
 
     async def _record_finding(self, sending: Sending, recorded: str, status: str, reported: Payout) -> None:
-        """Record that the channel reports `status` for a withdrawal that is `recorded` otherwise."""
+        """Record a finding: the channel reports `status`, but the state of the withdrawal is `recorded`."""
         evidence = msgspec.json.encode(reported).decode()
         found = SQL["payouts_finding"], sending.order_id, self._name, recorded, status, evidence
         if await self._pool.fetchval(*found) is not None:
@@ -269,7 +275,7 @@ class PayoutSender:
             )
 
     async def _postpone(self, sending: Sending, channel_ref: str | None = None) -> None:
-        """Record that a payout is polled again after a pause."""
+        """Schedule the next poll of a payout, after a pause."""
         sending.channel_ref = channel_ref or sending.channel_ref
         macced = sending.channel_ref, *self._mac_of(sending, None)
         await self._pool.execute(SQL["payouts_later"], sending.order_id, self._pace.pause_after(sending.asked), *macced)
@@ -292,7 +298,7 @@ class PayoutSender:
 
 
 def _end_of(answer: Answer) -> str | None:
-    """Return how the order ended or will end, None if that is not certain."""
+    """Return how the order ended or will end by this answer, None if that is not certain."""
     if isinstance(answer, Refusal):
         return _ENDED_AS.get(answer.code)
     if isinstance(answer, Taken):

@@ -1,10 +1,10 @@
 """Background job that pays out withdrawals through channels: send each payout, poll it until the channel reports a
 final status, then end the order.
 
-The order becomes `sent`, and its fund.payouts row is inserted, before the first call. So after a crash every payout
-that may have been sent is known. Each later run polls first. It sends again, under the same reference, only if the
-channel reports the payout as absent. A payout whose order was ended by an API request is still polled. A contradicting
-channel status is recorded as a finding, and changes nothing else.
+The order becomes `sent`, and its fund.payouts row is inserted, before the first call. So after a crash the table has
+every payout that may have been sent. Each later run polls these payouts first. A payout is sent again, under the same
+reference, only if the channel reports it as absent. A payout whose order was ended by an API request is still polled.
+If the channel's status contradicts that end, the contradiction is recorded as a finding, and nothing else changes.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from fundledger.fund.store.queries import SQL
 
 class Payouts:
     """The payouts of all configured `channels`. Withdrawals through other channels are not touched. Several processes
-    may run this concurrently.
+    may run the job concurrently.
 
-    Cancelling is safe at any point: a payout that was sent is polled later.
+    A cancellation is safe at any point: a payout that was sent is polled later.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class Payouts:
 
 
 class ChannelPayouts:
-    """The payouts of one channel: `run` selects them, in chunks, and has each of them sent or polled."""
+    """The payouts of one channel. `run` selects them in chunks, and polls or sends the payouts of a chunk
+    concurrently.
+    """
 
     def __init__(
         self, pool: "asyncpg.Pool[asyncpg.Record]", batcher: Ends, name: str, channel: Channel, pace: Pace
@@ -77,7 +79,9 @@ class ChannelPayouts:
         self.sender = PayoutSender(pool, batcher, name, channel, pace)
 
     async def run(self, check: Callable[[], None] | None) -> int:
-        """Poll the payouts that are due, then send new ones, while the channel answers. Return how many."""
+        """Poll the payouts that are due, then send new ones, as long as the channel answers. Return the
+        number of both.
+        """
         self.sender.check = check
         began_at: datetime | None = None
 
@@ -119,7 +123,9 @@ class ChannelPayouts:
     async def _in_chunks(
         self, take: Callable[[], Awaitable[list[asyncpg.Record]]], each: Callable[[Sending], Awaitable[bool]]
     ) -> int:
-        """Work in chunks, so that few orders become `sent` while a channel is unavailable. Return the count."""
+        """Call `each` for the payouts that `take` returns, chunk by chunk, so that few orders become `sent` while a
+        channel is unavailable. Return the number of payouts.
+        """
         done, self._answers = 0, True
         while done < self._pace.turn_max and self._answers:
             rows = await take()
@@ -135,8 +141,8 @@ class ChannelPayouts:
         return done
 
     async def _verifies(self, row: asyncpg.Record) -> bool:
-        """Return whether a payout matches its MAC; for a payout older than MACs, whether it matches its order. If not,
-        nothing is sent or polled, and the order becomes stuck unless it has ended.
+        """Return whether a payout matches its MAC; for a payout older than MACs, whether it matches its order. If it
+        does not match, nothing is sent or polled, and the order becomes stuck unless it has ended.
         """
         macs = self._batcher.macs
         there = await read_order(self._pool, row["order_id"]) if macs.is_old(row) else None

@@ -1,4 +1,4 @@
-"""Background job that recovers fund orders without a known outcome: post the same vouchers again until it is known."""
+"""Background job that recovers fund orders without a known outcome: it posts the same vouchers again."""
 
 import logging
 from typing import Final
@@ -13,12 +13,14 @@ from fundledger.fund.store.reported import Reported
 
 AT_ONCE: Final = 500
 UNANSWERED_MAX: Final = 100
-"""Unanswered calls of one run. More of them are not caused by single orders."""
+"""The number of unanswered calls after which a run ends: so many are not caused by single orders."""
 _log = logging.getLogger(__name__)
 
 
 class Recoverer:
-    """The recoverer. `again_s`: time until an unknown order is due again. Any number may run concurrently."""
+    """The recoverer. `again_s`: time until an unknown order is due again. Several processes may run the job
+    concurrently.
+    """
 
     def __init__(self, posting: Posting, again_s: float) -> None:
         self._posting = posting
@@ -28,7 +30,8 @@ class Recoverer:
 
     async def recover_some(self) -> tuple[int, float]:
         """Run once and return `(orders whose outcome is known now, seconds for which the oldest one has been due)`.
-        Raises asyncpg errors, and GatewayFault if the account service does not answer. Cancelling leaves the rest due.
+        Raises asyncpg errors, and GatewayFault if the account service does not answer. After a cancellation the
+        remaining orders are still due.
         """
         lag = await self._pool.fetchrow(SQL["lag_of_orders"])
         assert lag is not None
@@ -46,7 +49,9 @@ class Recoverer:
         return known, lag["lag_s"]
 
     def _verifies(self, order: Order) -> bool:
-        """Return whether an order matches its MAC. If not, it is reported, not changed, and no money moves for it."""
+        """Return whether an order matches its MAC. An order that does not match is reported and not changed, and no
+        money moves for it.
+        """
         try:
             self._posting.macs.check(order)
         except Tampered:
@@ -54,7 +59,9 @@ class Recoverer:
         return True
 
     async def _post(self, posting: list[Order]) -> None:
-        """Post in one call. Split the batch after outcome-unknown, so that one order does not hold up the others."""
+        """Post orders in one call. After an `outcome-unknown` answer, split the batch, so that one order does not hold
+        up the others.
+        """
         waiting, unanswered = [posting], 0
         while waiting:
             some = waiting.pop()

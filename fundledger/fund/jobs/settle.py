@@ -1,6 +1,6 @@
 """Background job that settles pending payments by the calendar of each merchant: once per due day, from `settle_at` on.
 
-A missed due day is caught up until the next one.
+If a due day is missed, it is made up for until the next due day.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ MODULE: Final = "settlement"
 
 
 def number_of(day: datetime) -> str:
-    """Return the order number of the first settlement of a merchant on a due day. Repeated requests share it."""
+    """Return the order number of the first settlement of a merchant on a due day. Repeated requests for a due day have
+    the same number.
+    """
     return f"{AUTO}{day:%Y-%m-%d}"
 
 
@@ -33,7 +35,7 @@ def due(now: datetime, settle_at: time) -> dict[str, datetime]:
 class Settler:
     """Automatic settlements. `settle_at` is in UTC. `payments_max`: payments of one settlement.
 
-    Any number may run concurrently: a settlement is an order, and its number counts once.
+    Several processes may run the job concurrently: a settlement is an order, and each order number is accepted once.
     """
 
     def __init__(self, pool: Pool, batcher: OrderBatcher, settle_at: time, payments_max: int = PAYMENTS_MAX) -> None:
@@ -43,8 +45,8 @@ class Settler:
         self._payments_max = payments_max
 
     async def settle_some(self, now: datetime | None = None) -> tuple[int, float]:
-        """Run once and return `(settlements made, seconds for which the oldest remaining one has been due)`. Raises
-        what asyncpg raises.
+        """Run once and return `(settlements made, seconds since the oldest remaining one became due)`. Raises what
+        asyncpg raises.
         """
         now = now or datetime.now(UTC)
         since = due(now, self._settle_at)

@@ -1,4 +1,6 @@
-"""Stuck fund orders: mark an order `stuck` when no retry can complete it, and return it on a request to retry."""
+"""The state `stuck` of fund orders, for the jobs and for API requests: mark an order that no retry can complete, and
+return it to its former state when a caller requests a retry.
+"""
 
 import logging
 from typing import Any
@@ -15,8 +17,8 @@ _log = logging.getLogger(__name__)
 
 async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, problem: bytes) -> bool:
     """Mark a withdrawal that is `posted`, `sent` or `unknown` as stuck, with the problem (JSON) as its reason, and log
-    it. Return whether this call changed the state; then `order` is updated, too. An order that does not match its MAC
-    keeps its MAC. Locks the order. Raises what asyncpg raises; may be repeated.
+    it. Return whether this call changed the state; if so, it also updates `order`. An order that does not match its MAC
+    keeps its MAC. Locks the order. May be repeated. Raises what asyncpg raises.
     """
     new = msgspec.structs.replace(order, state=State.STUCK, stuck_from=order.state, problem=problem, due_at=None)
     if macs.verifies(order):
@@ -35,9 +37,11 @@ async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, p
 async def retry(
     connection: AnyConnection, macs: OrderMacs, order: Order, module: str, reason: str | None, due_s: float
 ) -> Order | None:
-    """Return a stuck order to the state that it came from, or make an order due that waits for the recoverer. Return
-    the order, None if it is neither, or changed since it was read. `module` is the requester. The recoverer takes the
-    order after `due_s` seconds. Raises Tampered, and what asyncpg raises; may be repeated.
+    """Return a stuck order to the state that it came from. An order that waits for the recoverer keeps its state. The
+    recoverer takes either order after `due_s` seconds.
+
+    Returns the order; None if it is neither stuck nor waiting, or has changed since it was read. `module` is the
+    requester. May be repeated. Raises Tampered, and what asyncpg raises.
     """
     new = order
     if not macs.verifies_before_stuck(order):
@@ -51,13 +55,13 @@ async def retry(
 
 
 def problem(code: str, title: str, detail: str) -> bytes:
-    """Return a reason that the fund service found, as JSON like the problems of the account service."""
+    """Return a problem that the fund service found, as JSON with the members of the account service's problems."""
     members = {"type": f"urn:fundledger:problem:{code}", "title": title, "status": 422, "detail": detail}
     return msgspec.json.encode(members)
 
 
 def log_stuck(order: Order) -> None:
-    """Log that an order became stuck. Call once for each time."""
+    """Log that an order became stuck. Call it once each time an order becomes stuck."""
     _log.critical(
         "%s %s is stuck: %s",
         order.kind,

@@ -1,8 +1,9 @@
 """Background job that migrates rows of the fund database to the current MAC layout, in batches.
 
 Each order is verified in its old layout first, and its outcome is compared with its history and with the ledger. A sum
-is compared with its orders, a payout with its order. A row that differs is reported, gets no new MAC and is not
-changed. After a complete pass `fund.unswept` is deleted: from then on no row of an earlier layout verifies.
+is compared with the orders that it adds up, a payout with its order. A row that differs is reported and not changed,
+and gets no new MAC. After a pass during which no row changed, the row of `fund.unswept` is deleted. From then on,
+verification fails for each row of an earlier layout.
 """
 
 import asyncio
@@ -31,8 +32,8 @@ Guard = Callable[[Any], Awaitable[None]]
 
 
 class FundSweep:
-    """The position of one sweep. Any number may run concurrently: a row that another sweep migrated, or that changed
-    since it was read, is skipped. `step` may be cancelled at any await, and repeated.
+    """The position of one sweep. Several sweeps may run concurrently: a row that another sweep migrated, or that
+    changed since it was read, is skipped. `step` may be cancelled at any await, and may be repeated.
     """
 
     def __init__(self, pool: Pool, posting: Posting) -> None:

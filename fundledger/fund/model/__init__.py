@@ -1,1 +1,1 @@
-"""Types and rules of fund orders: requests, fees, flows, accounts. Pure."""
+"""Model of the fund service: types and rules of orders, requests, fees, flows and accounts. Pure."""

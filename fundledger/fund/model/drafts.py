@@ -19,7 +19,8 @@ from fundledger.fund.model.transitions import FIRST
 
 class Draft(msgspec.Struct):
     """An order before it is inserted. Reserved amounts are set later (store/reservations.py). `former`, `former_of`:
-    the former ids of the order and of its original order, where such orders may exist.
+    the former ids (see `fund.model.ids`) of the order and of the order that it refers to; None if the database has no
+    orders with such ids.
     """
 
     order: Order
@@ -29,7 +30,7 @@ class Draft(msgspec.Struct):
     former_of: UUID | None = None
 
     def find(self, there: Mapping[UUID, Order]) -> Order | None:
-        """Return the stored order with the names of this draft, by its id or its former id; None if there is none."""
+        """Return the stored order with the id or the former id of this draft, None if there is none."""
         return there.get(self.order.id) or (None if self.former is None else there.get(self.former))
 
 

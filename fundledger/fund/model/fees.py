@@ -1,4 +1,5 @@
-"""Fee rules of the fund: which rule applies, the fee of an amount, and the share of a partial refund or settlement.
+"""Fee rules of the fund: which rule applies, the fee of an amount, and the part of a fee for a partial refund or
+settlement.
 
 All amounts are integers in minor units.
 """
@@ -74,10 +75,11 @@ def _rank(rule: FeeRule) -> tuple[bool, bool, datetime, int]:
 
 
 def part_of(whole: int, of: int, part: int) -> int:
-    """Return the share of the remaining fee `whole` that belongs to `part` of the remaining amount `of`, rounded down.
+    """Return the share of the remaining fee `whole` for `part` of the remaining amount `of`, rounded down.
 
-    The caller subtracts each part from the remaining fee and amount before the next one. Then no share is negative or
-    more than its amount, the last one gets the rest, and the shares add up to the whole fee in any order.
+    Before the next call, the caller subtracts the share from the remaining fee, and the part from the remaining amount.
+    Then no share is negative or exceeds its part, the last share is the rest of the fee, and the shares of all parts
+    add up to the fee, in any order of the parts.
     """
     assert 0 <= part <= of, (whole, of, part)
     assert whole >= 0, (whole, of, part)

@@ -1,8 +1,9 @@
-"""Ids of fund orders and their vouchers: HMACs under a key of the fund service. So no caller can compute the id of a
-future order and use it for a voucher of its own.
+"""Ids of fund orders and their vouchers. An id is an HMAC under a key of the fund service. So a caller cannot compute
+the id of a future voucher and post a voucher of its own under that id.
 
-Until version 0.4 an id was an unkeyed hash of the same names (`order.order_id`). An order with such a former id keeps
-it, and a request with its names finds it. ADR 24 has the reasons.
+The id of an order is computed from its kind, merchant and order number. Until version 0.4 it was an unkeyed hash of
+these three (`order.order_id`). An order with such a former id keeps it, and a request with the same kind, merchant and
+number finds that order. Reasons: ADR 24.
 """
 
 from typing import Final
@@ -15,7 +16,7 @@ from fundledger.security.keys import Keys
 from fundledger.security.mac import MacKey
 
 FIRST_VERSION: Final = 1
-"""The version of the id key. It does not rotate, because a new key would give the same order another id."""
+"""The version of the id key. The key does not rotate, because a new key would give the same order another id."""
 _PURPOSE: Final = b"fundledger fund ids 1"
 
 
@@ -29,21 +30,23 @@ class Ids:
         self.former = former
 
     def order(self, kind: str, merchant: str, order_no: str) -> UUID:
-        """Return the id of a new order. Requests with the same names mean the same order."""
+        """Return the id of a new order. Requests with the same three arguments refer to the same order."""
         return self._named("order", kind, merchant, order_no)
 
     def former_order(self, kind: str, merchant: str, order_no: str) -> UUID | None:
-        """Return the unkeyed id that an old order of these names may have. None if the database has no such orders."""
+        """Return the unkeyed id that an old order with these arguments may have. None if the database has no unkeyed
+        ids.
+        """
         return order_id(kind, merchant, order_no) if self.former else None
 
     def all_of(self, kind: str, merchant: str, order_no: str) -> list[UUID]:
-        """Return the possible ids of an order of these names. At most one of them is in use."""
+        """Return the possible ids of an order with these arguments. At most one of the ids is in use."""
         former = self.former_order(kind, merchant, order_no)
         return [self.order(kind, merchant, order_no), *([] if former is None else [former])]
 
     def voucher(self, order: UUID, step: str = "post", attempt: int = 0) -> UUID:
-        """Return the id of a voucher. `step`: `post`, or `end` of a withdrawal. Paid and bounced share one id, so only
-        one of them can be posted.
+        """Return the id of a voucher. `step`: `post`, or `end` of a withdrawal. The ends `paid` and `bounced` share one
+        id, so only one of the two can be posted.
         """
         return self._named("voucher", order.hex, step, str(attempt))
 

@@ -1,4 +1,4 @@
-"""A merchant of the fund service, with the terms that decide its orders."""
+"""A merchant of the fund service, with its terms: currency, fee rules, withdrawal limit, settlement calendar."""
 
 from datetime import datetime
 
@@ -8,7 +8,9 @@ from fundledger.fund.model.fees import FeeRule
 
 
 class Merchant(msgspec.Struct, frozen=True):
-    """A merchant. `withdrawal_limit`: per day (UTC), in minor units. `fee_rules`: its own rules and those for all."""
+    """A merchant. `withdrawal_limit`: per day (UTC), in minor units. `fee_rules`: the merchant's own rules, and the
+    rules for all merchants.
+    """
 
     id: str
     name: str

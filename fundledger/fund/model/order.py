@@ -32,11 +32,11 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """The state of an order; `fund.model.transitions` has the transitions. Only an adjustment is `created`, until it is
-    approved. Only a withdrawal goes on after `posted`.
+    """The state of an order; `fund.model.transitions` has the transitions. Only an adjustment is ever `created`: it
+    waits for approval. Only a withdrawal has further steps after `posted`.
 
-    `stuck`: the next step of the order failed, and no retry can succeed. An operator removes the cause. A request to
-    retry then returns the order to the state that it came from.
+    `stuck`: the next step of the order failed, and a retry cannot succeed until an operator removes the cause. After
+    that, a request to retry returns the order to the state that it came from.
     """
 
     CREATED = "created"
@@ -53,7 +53,7 @@ class State(StrEnum):
 class Order(msgspec.Struct):
     """A row of fund.orders; the migrations describe the columns. Amounts in minor units. `module` is the requester.
 
-    `net` is the total change of the merchant's balance. It is returned but not stored.
+    `net` is the total change of the merchant's balance. It is computed, not stored.
     """
 
     id: UUID

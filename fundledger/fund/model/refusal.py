@@ -8,8 +8,8 @@ import msgspec
 class Code(StrEnum):
     """Codes of the fund service's refusals, in the order of docs/reference/refusals.md.
 
-    The order of the checks differs: first the merchant and the currency, then whether the number is used, then the
-    shared amounts, under their locks.
+    The checks are made in another order: first the merchant and the currency, then the order number, then the shared
+    amounts, under locks.
     """
 
     ORDER_NO_REUSED = "order-no-reused"

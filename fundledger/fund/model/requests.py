@@ -55,8 +55,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
 
 
 class Payment(Request, kw_only=True):
-    """A payment that its channel has confirmed: `channel` has the money. `settle`: `now` makes it withdrawable
-    immediately, `later` after a settlement.
+    """A payment that its channel has confirmed: `channel` has the money. `settle`: with `now` the merchant can withdraw
+    the money immediately, with `later` after a settlement.
     """
 
     kind: ClassVar[Kind] = Kind.PAYMENT
@@ -78,7 +78,9 @@ class Refund(Request, kw_only=True):
 
 
 class Settlement(Request, kw_only=True):
-    """A settlement of payments with `settle: later`, oldest first. Without an amount: of all of them."""
+    """A settlement of payments with `settle: later`, oldest first. Without `amount`, all of these payments
+    are settled.
+    """
 
     kind: ClassVar[Kind] = Kind.SETTLEMENT
     order_no: SettlementNo

@@ -1,5 +1,6 @@
-"""Transitions of order states: one table. The fund service and reconciliation read it here. The trigger
-`orders_transition` enforces it in the database: migration 0013 has a copy, and a test compares the two. Pure.
+"""Transitions of order states: the only table, used by the fund service and by reconciliation. The trigger
+`orders_transition` enforces the same transitions in the database: migration 0013 has a copy of the table, and a test
+compares the two. Pure.
 """
 
 from typing import Final
@@ -31,5 +32,7 @@ ENDED: Final = frozenset({State.PAID, State.BOUNCED})
 
 
 def may_become(kind: str, before: str, after: str) -> bool:
-    """Return whether an order of this kind may go from one state to the other. Unknown kinds and states may not."""
+    """Return whether an order of this kind may go from state `before` to state `after`; False for an unknown kind or
+    state.
+    """
     return (kind, before, after) in TRANSITIONS

@@ -62,8 +62,8 @@ class StatementRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LineReport(msgspec.Struct, omit_defaults=True):
-    """The result of a line. `line` counts from 1. `difference`: bank amount minus expected amount. `booked` and
-    `state`: the order that posts the difference.
+    """The result of a line. `line` counts from 1. `difference`: bank amount minus expected amount. `booked`, `state`:
+    the id and state of the order that posts the difference.
     """
 
     line: int
@@ -77,8 +77,8 @@ class LineReport(msgspec.Struct, omit_defaults=True):
 
 
 class StatementReport(msgspec.Struct):
-    """The result of a statement. `total` and `difference` are sums over the lines. `counts` has every outcome.
-    `in_transit`: orders under the references of this statement that no line matches.
+    """The result of a statement. `total` and `difference` are sums over the lines. `counts` has a number for every
+    outcome. `in_transit`: orders that have a reference of this statement, but that no line matches.
     """
 
     channel: str
@@ -110,8 +110,9 @@ async def import_statement(
     """Match a statement with orders, and post its differences. Locks the channel against other imports while it
     matches.
 
-    Refused: STATEMENT_NO_REUSED for other content; refusals of the order batcher. After an `OrderFault` or a
-    cancellation, the request has to be retried until every difference is posted. A retry is safe.
+    Refused: STATEMENT_NO_REUSED if the number exists with other content; refusals of the order batcher. After an
+    `OrderFault` or a cancellation, some differences may not be posted yet: the caller has to retry the request. A retry
+    is safe.
     """
     try:
         async with pool.acquire() as connection, connection.transaction():
@@ -183,7 +184,8 @@ async def _book(
                 report.booked, report.state = answer.order.id, answer.order.state
             elif fault is None:
                 fault = answer
-    # The statement is stored, so the request as a whole is not undone, although this order may be.
+    # The statement is stored. So `undone` is false for the request, even if it is true for the order of this
+    # difference.
     return OrderFault(fault.detail, undone=False) if isinstance(fault, OrderFault) else fault
 
 
@@ -199,7 +201,9 @@ def _difference(request: StatementRequest, report: LineReport) -> BankDifference
 
 
 def difference_no(channel: str, statement_no: str, line: int) -> str:
-    """Return the order number of a line's difference. It has a digest, because a statement number may be as long."""
+    """Return the order number of a line's difference. It contains a digest, because a statement number may already be
+    as long as an order number.
+    """
     named = hashlib.sha256(f"{len(channel)}:{channel}{statement_no}".encode()).hexdigest()[:32]
     return f"statement:{named}:{line}"
 
@@ -226,7 +230,7 @@ class Contradiction(msgspec.Struct, frozen=True):
 
 
 async def contradictions(pool: Pool, limit: int = 1000) -> list[Contradiction]:
-    """Return lines that awaited an order which then bounced or was refused. Raises what asyncpg raises."""
+    """Return lines with the outcome `awaited` whose order was refused or bounced later. Raises what asyncpg raises."""
     rows = await pool.fetch(SQL["statements_contradicted"], limit)
     return [Contradiction(*row.values()) for row in rows]
 

@@ -11,8 +11,8 @@ import msgspec
 
 class Outcome(StrEnum):
     """The outcome of a line. `awaited`: like `matched`, but the order has not ended yet. `duplicate`: other lines match
-    the orders under its reference. `unknown`: no order under this reference moved money in this direction. `repeated`:
-    another statement has the same line, with its outcome.
+    the orders under the line's reference. `unknown`: no order under this reference moved money in this direction.
+    `repeated`: the same line of another statement has the outcome.
     """
 
     MATCHED = "matched"
@@ -122,8 +122,8 @@ def _repeated(lines: Sequence[Line], earlier: Sequence[Earlier]) -> set[int]:
 
 
 def _repeated_unknown(lines: Sequence[Line], found: Mapping[int, Matched], earlier: Sequence[Earlier]) -> list[int]:
-    """Return the lines without an order, entry reference and value date that another statement has, too. For a line
-    with an order this would not be safe: the bank may have moved the money twice.
+    """Return the lines that another statement has, too, and that have no order, no entry reference and no value date.
+    For a line with an order this would not be safe: the bank may have moved the money twice.
     """
     counts: Counter[tuple[str, int]] = Counter()
     for each in earlier:
