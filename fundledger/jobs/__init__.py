@@ -1,1 +1,1 @@
-"""Background jobs (jobs): each runs in one of N processes at a time, by a lease in Postgres."""
+"""Background jobs of both services: each job runs in one of N processes at a time, under a lease in Postgres."""

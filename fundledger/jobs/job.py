@@ -19,8 +19,8 @@ class LeaseLost(Exception):
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """The result of a run: number of items `done`, wait of the oldest remaining item (s), and whether there is `more`,
-    so that the next run follows immediately.
+    """The result of a run: number of items `done`, wait of the oldest remaining item (`lag_s`), and whether there is
+    `more` to do, so that the next run follows immediately.
     """
 
     done: int = 0
@@ -60,10 +60,10 @@ class Job(msgspec.Struct, frozen=True):
     """A background job. `run` does the pending work once. It is called every `every_s`, and immediately after a run
     that returned `more`.
 
-    `run` may be cancelled at any await. It may run in another process before it has ended here. So its effects have to
-    be idempotent, and it has to write after `Lease.hold`. `lease_s`: a lease ends this long after its last renewal.
-    `alarm_after_s`: the job is overdue without a successful run for this long. `ended` is called whenever a lease has
-    ended.
+    `run` may be cancelled at any await. Another process may start it before it has ended here. So its effects have to
+    be idempotent, and it has to call `Lease.hold` before it writes. `lease_s`: a lease ends this long after its last
+    renewal. `alarm_after_s`: the job is overdue without a successful run for this long. `ended` is called each time the
+    job has ended in this process.
     """
 
     name: str

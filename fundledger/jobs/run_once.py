@@ -18,7 +18,8 @@ class Taken(msgspec.Struct, frozen=True):
 async def run_once(pool: "asyncpg.Pool[asyncpg.Record]", job: Job, holder: str) -> Ran | Taken:
     """Take the lease, run the job once, release the lease. Raises LeaseLost, and what the run and asyncpg raise.
 
-    May be repeated. Cancelling releases the lease. A short lease is extended: losing it would fail the run.
+    May be repeated. A cancellation releases the lease. A short lease is made longer, because the run fails if its lease
+    ends.
     """
     first: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
 

@@ -1,12 +1,15 @@
 """Job runner: runs background jobs under leases, each in one of N processes, and monitors all jobs.
 
-At each beat a runner renews its leases and records their runs, in one statement; takes free leases; and reads the
-status of all jobs. It beats once a second, and more often if one of its jobs has a short lease. A lease ends by the
-clock of the database. The owner measures from before its request, by its own monotonic clock. So it cancels the run in
-time even if the database does not answer. A process that was paused for longer (stopped, or on a frozen machine) finds
-that its lease has ended before it writes: each write follows `Lease.hold`, which accepts only the latest fencing token.
+A runner works in beats. In each beat it renews its leases and records their runs, in one query; then it takes free
+leases, and reads the status of all jobs. A beat follows each second, or earlier if one of the jobs has a short lease.
 
-After a SIGKILL another process takes over within the lease and a beat; after a graceful stop within a beat.
+A lease ends by the clock of the database. The lease owner measures the lease by its own monotonic clock, from before it
+sends the request. So it cancels the run in time even if the database does not answer. If a process was paused for
+longer than its lease (stopped, or on a frozen machine), its next write fails: each write follows `Lease.hold`, which
+accepts only the latest fencing token.
+
+After a SIGKILL another process takes over within the duration of the lease and one beat; after a graceful stop within
+one beat.
 """
 
 import asyncio
@@ -23,7 +26,7 @@ from fundledger.jobs.watch import Counted, Watch
 
 BEAT_S: Final = 1.0
 RENEWALS: Final = 4
-"""Beats within the duration of the shortest lease, if that is short."""
+"""Beats within the duration of the shortest lease, if that lease is short."""
 BEAT_MAX_S: Final = 2.0
 """Timeout of a beat. After it the database counts as unavailable."""
 BACK_OFF_MAX_S: Final = 5.0
@@ -43,8 +46,8 @@ class _Held:
 
 
 class JobRunner:
-    """Runs `jobs` under leases. `holder`: a unique name of this process. `retires`: stop the alarms of all other jobs.
-    Cancelling `run` releases the leases.
+    """Runs `jobs` under leases. `holder`: a unique name of this process. `retires`: stop the alarms of all jobs that
+    are not in `jobs`. Cancelling `run` releases the leases.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class JobRunner:
         self.watch = Watch()
 
     async def run(self) -> None:
-        """Beat until cancelled. Cancelling waits for the current beat, stops the jobs and releases the leases."""
+        """Renew leases and run the jobs until cancelled. A cancellation waits for the current beat, stops the jobs and
+        releases the leases.
+        """
         beat_s = min([BEAT_S, *(job.lease_s / RENEWALS for job in self._jobs.values())])
         try:
             while True:
@@ -77,7 +82,7 @@ class JobRunner:
             await self.end()
 
     async def _try_to_beat(self) -> bool:
-        """Beat, log a failure, and return whether the beat succeeded."""
+        """Execute one beat. Return True on success; log a failure and return False."""
         try:
             async with asyncio.timeout(BEAT_MAX_S):
                 await self.beat()
@@ -94,8 +99,8 @@ class JobRunner:
         return False
 
     async def beat(self) -> None:
-        """Renew leases, record runs, take free leases, read the status of all jobs. Raises what asyncpg raises; a lease
-        that was not renewed ends in time.
+        """Execute one beat: renew leases, record runs, take free leases, read the status of all jobs. Raises what
+        asyncpg raises; the leases that were not renewed then end on time.
         """
         if not self._known:
             names = list(self._jobs)
@@ -178,7 +183,7 @@ class JobRunner:
         self._ending.discard(task)
         held = self._held.get(task.get_name())
         if held is not None and held.task is task:
-            # The job cancelled itself: its lease is not renewed, and a later beat may take it again.
+            # The job cancelled itself: its lease is not renewed, and a later beat may take the lease again.
             self._stop(held)
         ended = self._jobs[task.get_name()].ended
         if ended is not None:
@@ -226,7 +231,7 @@ class JobRunner:
             await asyncio.wait(self._ending, timeout=BEAT_MAX_S)
         if not held:
             return
-        # Not shielded: after a second cancellation the leases expire.
+        # Not shielded: after a second cancellation the leases are not released, but expire.
         try:
             async with asyncio.timeout(BEAT_MAX_S):
                 names, fences = [one.job.name for one in held], [one.lease.fence for one in held]
@@ -243,10 +248,10 @@ class JobRunner:
 
 
 async def to_its_end(beat: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a beat. Cancelling takes effect after it.
+    """Return the result of a beat. A cancellation takes effect after the beat.
 
-    An interrupted beat may have recorded runs, which the last beat would record again. It may also have taken a lease
-    that would not be released.
+    An interrupted beat may have recorded runs, which the next beat would record again. It may also have taken a lease
+    that would never be released.
     """
     task = asyncio.get_running_loop().create_task(beat)
     try:

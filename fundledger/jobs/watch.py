@@ -61,7 +61,9 @@ class Counted(msgspec.Struct):
 
 
 class Watch:
-    """The monitor of all jobs, one per process. While the database does not answer, the last status keeps ageing."""
+    """The monitor of all jobs, one per process. While the database does not answer, the ages in the last status keep
+    growing.
+    """
 
     def __init__(self) -> None:
         self._seen: list[Standing] = []

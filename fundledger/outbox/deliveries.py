@@ -1,9 +1,9 @@
 """Delivery of outbox events to webhooks: at least once, in order per endpoint, without one endpoint blocking another.
 
 Events are fanned out once, from a cursor, into one delivery for each subscribed endpoint. Each endpoint with a due
-delivery is served by its own task, one delivery after the other, so its next event waits until the previous one is
-delivered or dead. Merchants take turns. `places` limits how many endpoints are served concurrently: in total, per
-merchant, per receiver, and among endpoints that failed before or were slow.
+delivery has its own task, which sends one delivery after the other. So the next event of an endpoint waits until the
+previous one is delivered or dead. Endpoints are started in turn by merchant. `places` limits how many endpoints are
+served concurrently: in total, per merchant, per receiver, and among endpoints that failed before or were slow.
 
 An attempt without a 2xx answer within TIMEOUT_S is retried with increasing pauses. After the last attempt the delivery
 is dead, until a request to redeliver it. 410 Gone disables the endpoint. After a crash an attempt without a recorded
@@ -33,7 +33,7 @@ SQL: Final = load("fundledger.outbox")
 CURSOR: Final = "webhooks"
 AT_ONCE: Final = 500
 DUE_MAX: Final = 512
-"""The number of due endpoints that one run reads, to find some with a free place."""
+"""The most due endpoints that one run reads. It starts those for which a place is free."""
 IN_A_ROW: Final = 50
 IN_A_ROW_S: Final = 5.0
 TIMEOUT_S: Final = 10.0
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 class Deliverer:
     """The webhook deliverer, one per process. `private`: endpoints may be on this machine and its networks. `stop`
-    cancels running deliveries; `close` is for the end of the process.
+    cancels running deliveries; call `close` when the process ends.
     """
 
     def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", macs: Macs, *, private: bool) -> None:
@@ -77,7 +77,7 @@ class Deliverer:
                     self._serve(row["id"], guard)
         if time.monotonic() - self._forgot_at > 60:
             self._forgot_at = time.monotonic()
-            # Try endpoints again whose rows were restored since.
+            # Try all endpoints again: an operator may have restored rows that did not match their MACs.
             self._unverified.clear()
             await self._pool.execute(SQL["forget_delivered"], KEPT_DAYS, 10_000)
         lag_s = await self._pool.fetchval(SQL["delivery_lag"])
@@ -204,7 +204,7 @@ class Deliverer:
             connector = aiohttp.TCPConnector(
                 resolver=PublicResolver(private=self._private),
                 use_dns_cache=False,
-                # No limit: waiting for a connection would count against the timeout. `places` is the limit.
+                # No limit: waiting for a connection would count against the timeout. `places` limits the connections.
                 limit=0,
                 force_close=True,
             )

@@ -55,7 +55,9 @@ def bad_url(url: str, *, private: bool) -> str | None:
 
 
 def address_in(host: str) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | None":
-    """Return the address that a host part spells, in any form that a connection accepts; None for a name."""
+    """Return the IP address in the host part of a URL, in any notation that a connection accepts; None for
+    a host name.
+    """
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -83,7 +85,7 @@ def may_call(address: "ipaddress.IPv4Address | ipaddress.IPv6Address", *, privat
 
 
 class PublicResolver(AbstractResolver):
-    """A resolver that returns only allowed addresses. The client connects to exactly these."""
+    """A resolver that returns only allowed addresses. The client connects to no other address."""
 
     def __init__(self, *, private: bool) -> None:
         self._private = private

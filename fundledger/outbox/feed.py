@@ -1,5 +1,5 @@
-"""Feed of outbox events: each reader continues from its own position and misses nothing. Long polls do not poll the
-database individually: while requests wait, one task of the process checks every EVERY_S for new events.
+"""Feed of outbox events: each reader continues from its own position and misses no event. Long polls do not query the
+database individually: while requests wait, one task of the process checks for new events every EVERY_S.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ WAITERS_MAX: Final = 1024
 WAITERS_OF_CALLER_MAX: Final = 128
 EVERY_S: Final = 0.05
 IMPATIENT_S: Final = 2.0
-"""The longest wait of a request without `wait`, until the readable position is known."""
+"""The longest time that a request without `wait` waits for the readable position."""
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 
@@ -28,13 +28,13 @@ class TooManyWait(Unavailable):
 
 
 class CallerWaitsTooMuch(TooManyWait):
-    """Too many requests of one caller wait for events. Other callers are not affected."""
+    """Too many requests of this caller wait for events. Requests of other callers are still accepted."""
 
 
 class Event(msgspec.Struct, frozen=True):
     """An event. `seq` orders the events of a feed, and is the position to continue from. `id` is unique and permanent,
-    so that consumers can detect duplicates. `about` is the owner: a merchant, a shard. `body` is the event as JSON.
-    `at` is in seconds since 1970.
+    so that consumers can detect duplicates. `about` is the merchant or the shard of the event. `body` is the event as
+    JSON. `at` is in seconds since 1970.
     """
 
     seq: int
@@ -60,8 +60,8 @@ class _Waiter:
 
 
 class Feed:
-    """A feed, one per process. `scale`: a row's seq times `scale` is at most the seq of its first event (1: one event a
-    row).
+    """A feed, one per process. `scale`: the events of the row with seq `n` have seqs from `n * scale` on (1: one event
+    a row).
     """
 
     def __init__(self, horizon: VisibilityWatermark, read: Read, scale: int = 1) -> None:
@@ -78,7 +78,7 @@ class Feed:
         up to `wait_s` for one. A repeated read with the same `after` returns the same events.
 
         `caller`: the module that waits; the waits of one module are limited. Raises TooManyWait, CallerWaitsTooMuch,
-        and what asyncpg raises. Cancelling loses nothing.
+        and what asyncpg raises. A cancellation loses no event.
         """
         give_up_at = time.monotonic() + max(wait_s, IMPATIENT_S if wait_s <= 0 else 0.0)
         while True:
@@ -95,13 +95,15 @@ class Feed:
                 return [], after
 
     async def top(self, after: int) -> int:
-        """Return the last readable position without reading, `after` if there is no later one. Raises as `read`."""
+        """Return the last readable position without reading, `after` if there is no later one. Raises what `read`
+        raises.
+        """
         if self._top() <= after:
             await self._wait(after, time.monotonic() + IMPATIENT_S, impatient=True)
         return max(after, self._top())
 
     def stop(self) -> None:
-        """Answer all waiting reads with no events, and every later read without a wait."""
+        """End all waiting reads without events. Later reads do not wait."""
         self._stopped = True
         for waiter in self._waiters:
             _wake(waiter)

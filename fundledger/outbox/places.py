@@ -25,7 +25,7 @@ class _Place(NamedTuple):
 class Places:
     """The places of endpoints that are being served, and the endpoints that were slow.
 
-    A place is taken before an attempt begins, so that waiting for one does not count against the timeout.
+    A place is taken before an attempt begins, so that waiting for a place does not count against the timeout.
     """
 
     def __init__(self) -> None:
@@ -39,8 +39,8 @@ class Places:
         return list(self._slow)
 
     def take(self, webhook: UUID, merchant: str, url: str, *, late: bool) -> bool:
-        """Take a place for an endpoint. Return False if all places, or all of its merchant, receiver or kind, are
-        taken.
+        """Take a place for an endpoint. Return False if no place is free: in total, for its merchant, for its receiver,
+        or for late endpoints (`late`).
         """
         host = urlsplit(url).netloc.rpartition("@")[2].lower()
         taken = self._taken.values()

@@ -15,13 +15,13 @@ def new_secret() -> bytes:
 
 
 def secret_text(secret: bytes) -> str:
-    """Return the secret as text for its owner."""
+    """Return the secret as the text that the merchant gets."""
     return PREFIX + base64.b64encode(secret).decode()
 
 
 def headers(secret: bytes, message: str, at: int, body: bytes) -> dict[str, str]:
     """Return the headers of an attempt. `message` is the same for each attempt. `at` (s since 1970) is the time of this
-    attempt, so that a receiver can reject old ones.
+    attempt, so that a receiver can reject old attempts.
     """
     signed = f"{message}.{at}.".encode() + body
     signature = base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()

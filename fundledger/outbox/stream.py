@@ -1,11 +1,11 @@
 """Publisher of outbox events to a Redis stream: each event once, in order.
 
 The id of a stream entry is the seq of its event. Redis rejects an id that is not greater than the last one. So an event
-that this or a previous lease owner added cannot be added again. The cursor in the database is moved afterwards.
+cannot be added twice, even by two lease owners. The cursor in the database is moved after the events are added.
 
 If Redis is unavailable, the next run retries. If Redis restarts empty, the stream continues from the cursor, without
 the earlier events. A consumer that finds a gap between its last id and the next one reads the missing events from `GET
-/v1/events?after=`; the ids are the same seqs. The stream keeps about STREAM_MAX events.
+/v1/events?after=`, which has the same seqs. The stream keeps about STREAM_MAX events.
 """
 
 import time

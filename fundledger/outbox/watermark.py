@@ -13,15 +13,16 @@ default draws the id first), so its id is before X, which was drawn in step 2. I
 before X have ended. The `xmax` of a snapshot cannot serve as X: it is the id after the last *ended* one, and a running
 transaction may have a greater id.
 
-Step 3 reads the `xmin` of a snapshot first. It covers the whole server, so an open transaction in another database
-holds it back. If it is before X, the transactions of this database are read: first the running ones of connections,
-then the prepared ones (two-phase commit). This order misses none: a transaction is listed as prepared before it
-disappears from its connection, and a prepared one never returns to a connection. The two lists are not one snapshot,
-and need not be: a transaction that began before X was drawn, and is in neither list when each is read, has ended.
+Step 3 reads the `xmin` of a snapshot first. This `xmin` covers the whole server, so an open transaction in another
+database holds it back. If `xmin` is before X, the transactions of this database are read: first the running ones of
+connections, then the prepared ones (two-phase commit). This order misses no transaction: a transaction is listed as
+prepared before it disappears from its connection, and a prepared one never returns to a connection. The two lists need
+not be one snapshot: a transaction that began before X was drawn, and is in neither list when that list is read, has
+ended.
 
 A row may be visible before it is durable (`synchronous_commit = off`), and lost in a crash; its seq may then be drawn
 again. So after step 3 the end of the WAL is read, which is after the commits of all ended transactions. The watermark
-rises only after the WAL is flushed that far: by a concurrent commit, else by the next look itself.
+rises only after the WAL is flushed that far: by a concurrent commit, or by the next call of `look`.
 
 A sample is valid only on its connection, because transaction ids may be drawn again after a crash, too.
 
@@ -44,8 +45,8 @@ RECENT_S: Final = 10.0
 
 
 class VisibilityWatermark:
-    """The watermark of one outbox, one per process. `of`: FUND or LEDGER. `safe`: rows up to this seq can be read
-    permanently.
+    """The watermark of one outbox, one per process. `of`: FUND or LEDGER. `safe`: no further row up to this seq can
+    appear.
     """
 
     def __init__(self, dsn: str, of: str, name: str) -> None:
@@ -63,10 +64,10 @@ class VisibilityWatermark:
 
     @property
     def lag_s(self) -> float:
-        """The seconds for which a drawn seq has been unreadable; 0 if none was at the last look.
+        """The seconds for which a drawn seq has been unreadable; 0 if the last call of `look` found none.
 
-        It grows while a transaction of this database stays open, and while the database is unavailable. 0 without a
-        look for RECENT_S.
+        The value grows while a transaction of this database stays open, and while the database is unavailable. It is 0
+        if `look` was not called for RECENT_S.
         """
         now = time.monotonic()
         return 0.0 if self._since is None or now - self._looked_at > RECENT_S else now - self._since
@@ -108,7 +109,7 @@ class VisibilityWatermark:
                 assert row is not None
             self._written, self._before = row["written"], None
             if row["flushed"] < self._written:
-                # Any next commit flushes it, most likely before the next look.
+                # The next commit of any transaction flushes the WAL, most likely before the next call.
                 return False
         if self._written is None:
             return False
@@ -120,8 +121,8 @@ class VisibilityWatermark:
         return True
 
     async def _have_ended(self, connection: "asyncpg.Connection[asyncpg.Record]", before: int) -> bool:
-        """Return whether no transaction of this database with an id before `before` is running. These are two
-        statements, because the second has to see the state after the first has ended.
+        """Return whether no transaction of this database with an id before `before` is running. Two queries, because
+        the second has to read the state after the first has ended.
         """
         for statement in ("running", "prepared"):
             ids = (row["xid"] for row in await connection.fetch(SQL[statement]))

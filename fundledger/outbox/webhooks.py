@@ -52,8 +52,8 @@ def verifies(macs: Macs, row: Any) -> bool:
 
 
 class Webhook(msgspec.Struct, frozen=True):
-    """A webhook endpoint. `events`: the event types that it receives, None for all of its merchant. The secret is
-    returned only when the endpoint is created.
+    """A webhook endpoint. `events`: the event types that it receives, None for all events of its merchant. The secret
+    is returned only when the endpoint is created.
     """
 
     id: UUID
@@ -85,8 +85,9 @@ class Webhooks:
         self._macs = macs
 
     async def add(self, merchant: str, url: str, events: list[str] | None, module: str) -> tuple[Webhook, str] | None:
-        """Create an endpoint and return it with its secret; None if the merchant already has PER_MERCHANT_MAX. Not
-        idempotent: each call creates an endpoint. The caller has checked `url` with `destination.bad_url`.
+        """Create an endpoint and return it with its secret; None if the merchant already has PER_MERCHANT_MAX enabled
+        endpoints. Not idempotent: each call creates an endpoint. The caller has checked `url` with
+        `destination.bad_url`.
         """
         secret = new_secret()
         row = {
@@ -116,8 +117,8 @@ class Webhooks:
         return None if row is None else _webhook(row)
 
     async def disable(self, id_: UUID, why: str) -> Webhook | None:
-        """Disable an endpoint and return it, None if there is none. Nothing is sent to it any more. May be repeated.
-        Raises Unverified.
+        """Disable an endpoint and return it, None if there is none. A disabled endpoint receives no deliveries. May be
+        repeated. Raises Unverified.
         """
         for _ in range(ATTEMPTS_MAX):
             row = await self._read(id_)
@@ -140,7 +141,7 @@ class Webhooks:
         return [Dead(**row) for row in await self._pool.fetch(SQL["dead_deliveries"], id_, after, limit)]
 
     async def redeliver(self, id_: UUID, seqs: "list[int] | None") -> int:
-        """Restart dead deliveries, all of them without `seqs`; return how many. May be repeated."""
+        """Restart the dead deliveries with these seqs, all if None, and return their number. May be repeated."""
         done = await self._pool.execute(SQL["redeliver"], id_, seqs)
         return int(done.rpartition(" ")[2])
 

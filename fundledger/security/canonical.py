@@ -1,8 +1,8 @@
 """Canonical encodings of ledger rows: the bytes that their MACs cover.
 
 Every message starts with an eight-byte domain tag that contains the version of its layout, so the encoding of one kind
-of row can never be read as another's. Fixed-width fields are little-endian without padding. A field of variable length
-follows its length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals.
+of row can never be read as another's. Fixed-width fields are little-endian without padding. Each field of variable
+length is preceded by its length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals.
 
 The column `layout` of a row is the version of its MAC. Layout 2 adds to layout 1: the module; the type and free text of
 a voucher; the digest and voucher of a hold; the shard, slots and buffering of an account. Entries and buffered credits
@@ -54,8 +54,9 @@ def first_of(slots: int, buffered: bool, message: bytes) -> bytes:
 
 
 buffered = partial(_BUFFERED, b"buffer_1")
-"""Fields in order: account number, batch, number in and count of the account's credits in this batch, voucher id (16
-bytes), amount, accounting date, posted_at_us, key version."""
+"""Fields in order: account number, batch, number of this credit among the account's credits of the batch, count of
+these credits, voucher id (16 bytes), amount, accounting date, posted_at_us, key version.
+"""
 
 
 entry = partial(_ENTRY, b"entry__1")
@@ -174,7 +175,8 @@ def voucher_2(
 ) -> bytes:
     """Return the message of a voucher of layout 2.
 
-    `lines` as in `voucher`; `reverses` is an id (16 bytes); `shared_id`: recorded when all modules shared one id space.
+    `lines` as in `voucher`; `reverses` is an id (16 bytes); `shared_id`: the voucher was recorded when all modules
+    shared one id space.
     """
     packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
     if reference is None and metadata is None and hold_id is None and reverses is None and refusal is None:
@@ -232,7 +234,7 @@ def account_2(
     metadata: str | None,
     key_version: int,
 ) -> bytes:
-    """Return the message of an account of layout 2. `module` is None if it was opened before modules were recorded."""
+    """Return the message of an account of layout 2. `module` is None if the account is older than modules."""
     fixed = _ACCOUNT_2(b"account2", number, shard, slots, buffered, created_at_us, key_version)
     return fixed + b"".join([_text(text) for text in (id_, module, owner, type_, currency, metadata)])
 

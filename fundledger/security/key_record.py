@@ -1,7 +1,7 @@
 """Fingerprints of the MAC keys that a database was written with, stored in that database.
 
-Keys are created only together with the schema. A database whose keys are missing or different is refused. The
-statements `key_fingerprints` and `record_key_fingerprint` belong to the package that owns the schema.
+Keys are created only together with the schema. A database whose keys are missing or different is not used. The queries
+`key_fingerprints` and `record_key_fingerprint` are in the package that has the schema.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from fundledger.security.keys import FileKeys, KeyFault, make_keys, read_keys
 from fundledger.security.mac import MacKey
 
 Evidence = Mapping[int, Sequence[tuple[bytes, bytes]]]
-"""`(message, MAC)` of some rows by key version. Empty if rows are known to use the key but none was read."""
+"""`(message, MAC)` of some rows by key version. An empty sequence: rows use the key, but none was read."""
 UNCHANGED: Final = "nothing was changed"
 _DOMAIN: Final = b"finger_1"
 
@@ -32,7 +32,7 @@ class KeyRecord(NamedTuple):
     statements: Mapping[str, str]
 
     async def recorded(self, connection: "asyncpg.Connection[asyncpg.Record]") -> dict[int, str]:
-        """Return the fingerprints by key version; none in a schema that precedes them.
+        """Return the fingerprints by key version; empty if the schema is older than fingerprints.
 
         Call it outside of a transaction, or when the schema is up to date.
         """

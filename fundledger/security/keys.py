@@ -34,7 +34,8 @@ class Keys(Protocol):
 
 
 class FileKeys:
-    """Keys read once from a directory, which is not changed (see `make_keys`). `versions` restricts them to these.
+    """Keys that are read once from a directory. The directory is not changed (see `make_keys`). `versions`: read only
+    these versions; empty for all.
 
     Raises KeyFault if there is no key, or if a key file is readable by others or malformed.
     """
@@ -101,7 +102,7 @@ def make_secret(path: Path) -> bytes:
 def write_new(path: Path, text: str) -> None:
     """Create a file of mode 0600 atomically, and make it durable before returning. Raises FileExistsError.
 
-    If a crash lost a key, the data MACed with it could never be verified again.
+    If a crash lost a key, the rows with MACs of this key could never be verified again.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)

@@ -28,7 +28,9 @@ def microseconds(moment: datetime | None) -> int | None:
 
 
 class RowMacs:
-    """MACs of rows under derived keys; `purpose` separates them from other derivations. Safe for concurrent use."""
+    """MACs of rows under derived keys; `purpose` separates these keys from keys that are derived for other purposes.
+    Safe for concurrent use.
+    """
 
     def __init__(self, keys: Keys, purpose: bytes) -> None:
         self._keys = keys

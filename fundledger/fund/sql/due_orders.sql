@@ -1,9 +1,9 @@
--- Take orders for recovery: `posting`, or with an unposted end. $1 limit, $2 seconds until they are due again: twelve
--- times that for an order older than 11 minutes, less before. Concurrent calls get different orders. Rows: the orders.
--- Locks: these orders.
+-- Take orders for recovery: `posting`, or with an unposted end. $1 limit, $2 seconds until a new order is due again;
+-- this time grows with the age of the order, to twelve times $2 after 11 minutes. Concurrent calls get different
+-- orders. Rows: the orders. Locks: these orders.
 UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2 *
     greatest(1, least(12, 1 + floor(extract(epoch FROM clock_timestamp() - o.created_at)::float8 / 60))))
-WHERE o.id = ANY (ARRAY( -- run once: a plan may run a subquery of IN for each row, and each run would take other rows
+WHERE o.id = ANY (ARRAY( -- run once: a subquery of IN may run for each row, and take other rows each time
     SELECT d.id FROM fund.orders d
     WHERE d.due_at <= clock_timestamp()
       AND (d.state = 'posting' OR (d.ending IS NOT NULL AND d.state IN ('posted', 'sent', 'unknown')))

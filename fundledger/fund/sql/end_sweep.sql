@@ -1,2 +1,3 @@
--- Record that the sweep is complete: from now on each row has a MAC of the current layout. Rows: none. Locks: the row.
+-- Record that the sweep is complete: from now on a row of an earlier layout does not verify. Rows: none. Locks: the
+-- row.
 DELETE FROM fund.unswept

@@ -1,4 +1,4 @@
--- Lock merchants, so that their settlements and withdrawals are serialized. $1 ids. Rows: one each. Locks: these
+-- Lock merchants, to serialize their settlements and withdrawals. $1 ids. Rows: one for each merchant. Locks: these
 -- merchants.
 SELECT m.id, m.name, m.currency, m.withdrawal_limit, m.settlement, m.digest, m.created_at, m.mac_key, m.mac
 FROM fund.merchants m WHERE m.id = ANY ($1::text[])

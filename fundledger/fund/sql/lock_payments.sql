@@ -1,4 +1,5 @@
--- Lock the progress of payments. $1 ids. Rows: one each. Locks: these rows, the oldest first.
+-- Lock the progress of payments. $1 ids. Rows: one for each row of fund.payments that exists. Locks: these rows, the
+-- oldest first.
 SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
        p.fee_returned, p.charged_back, p.reversed, p.mac_key, p.mac
 FROM fund.payments p WHERE p.order_id = ANY ($1::uuid[])

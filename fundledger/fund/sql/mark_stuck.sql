@@ -1,6 +1,6 @@
 -- Mark a withdrawal stuck, because no retry can complete it. $1 order id, $2 its state, $3 the reason (JSON), $4 new
--- MAC, $5 key of that, $6 the MAC as read. Rows: one, none if the state differs or the order changed since. Locks: the
--- order.
+-- MAC, $5 key version of the new MAC, $6 the MAC as read. Rows: one, none if the state differs, or the order has
+-- changed since it was read. Locks: the order.
 WITH marked AS (
     UPDATE fund.orders o SET state = 'stuck', stuck_from = o.state, problem = $3::json, due_at = NULL, mac = $4, mac_key = $5
     WHERE o.id = $1 AND o.kind = 'withdrawal' AND o.state = $2 AND o.state IN ('posted', 'sent', 'unknown')

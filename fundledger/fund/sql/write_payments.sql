@@ -1,6 +1,6 @@
 -- Write the progress of payments. The caller holds the locks of the rows. $1 ids, $2 settled, $3 fee_settled, $4
--- refunded, $5 refunded_unsettled, $6 fee_waived, $7 fee_returned, $8 charged_back, $9 reversed, $10 MACs, $11 the key
--- of these. Rows: none. Locks: these rows.
+-- refunded, $5 refunded_unsettled, $6 fee_waived, $7 fee_returned, $8 charged_back, $9 reversed, $10 MACs, $11 key
+-- version of the MACs. Rows: none. Locks: these rows.
 UPDATE fund.payments p
 SET settled = n.settled, fee_settled = n.fee_settled, refunded = n.refunded, refunded_unsettled = n.refunded_unsettled,
     fee_waived = n.fee_waived, fee_returned = n.fee_returned, charged_back = n.charged_back, reversed = n.reversed,

@@ -18,7 +18,7 @@ from fundledger.outbox.watermark import FUND, VisibilityWatermark
 
 UNVERIFIED: Final = "order.unverified"
 RETRIED: Final = '"retried_by"'
-"""Marks the detail of an event that a request to retry caused."""
+"""A member that only details of events have which a request to retry caused."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,9 +32,10 @@ def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, n
 
 
 def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
-    """Return the event of a row. `id` consists of the order and its state. An order enters each state once, except
-    `stuck` and the state that a retry returns it to; the id of such an event has its seq, too. An order that does not
-    match its MAC gets an event `order.unverified` without content, so that it does not hold up other events.
+    """Return the event of a row. The `id` of the event consists of the order id and the state. An order enters each
+    state once, except `stuck` and the state that a retry returns it to; the id of such an event also has the seq. For
+    an order that does not match its MAC, the event is an `order.unverified` without content, so that the order does not
+    hold up other events.
     """
     columns = dict(row)
     seq, state, at, detail = [columns.pop(f"event_{name}") for name in ("seq", "state", "at", "detail")]
@@ -60,7 +61,7 @@ def _unverified(order: Order, seq: int, at: datetime) -> Event:
 
 
 def as_it_was(order: Order, state: State) -> Order:
-    """Return the order as it was when it entered this state. It may have changed since."""
+    """Return the order as it was when it entered this state: clear the columns that later states set."""
     order.state = state
     order.reversed_by = None
     if state not in POSTED:
@@ -68,6 +69,6 @@ def as_it_was(order: Order, state: State) -> Order:
     if state not in (State.REFUSED, State.STUCK):
         order.problem = None
     if order.kind is Kind.WITHDRAWAL and state not in ENDED:
-        # The end of the withdrawal set these.
+        # These columns are set when the withdrawal ends.
         order.ending = order.channel_ref = order.reason = None
     return order

@@ -28,8 +28,8 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def write_findings(connection: Any, keys: Keys, found: Sequence[Finding]) -> int:
-    """Insert the new ones of these findings, and return how many. Call in a transaction. Locks the head of the chain
-    until the transaction ends. Raises KeyFault if the head does not verify, and what asyncpg raises.
+    """Insert the findings that are not stored yet, and return their number. Call in a transaction. Locks the head of
+    the chain until the transaction ends. Raises KeyFault if the head does not verify, and what asyncpg raises.
     """
     there = await connection.fetch(SQL["known_findings"], [one.kind for one in found], [one.key for one in found])
     known = {(row["kind"], row["key"]) for row in there}

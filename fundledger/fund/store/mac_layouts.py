@@ -1,7 +1,7 @@
 """MAC layouts of fund rows: one function for each kind of row returns the fields under the MAC. Pure.
 
-A tag carries the version of its layout. The fields under one tag never change: a row that was written with it has to
-verify permanently. Orders are in fund/store/macs.py.
+The constant of a kind (`payment1`) ends with the version of the layout. The fields of a version never change, because
+rows that were written with it have to verify permanently. Orders are in fund/store/macs.py.
 """
 
 from datetime import date

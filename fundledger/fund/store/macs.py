@@ -1,8 +1,9 @@
-"""MACs of the fund database's rows that decide how money moves: orders, sums, merchants, fee rules, payouts.
+"""MACs of the rows of the fund database on which movements of money depend: orders, sums, merchants, fee rules,
+payouts.
 
 An order's MAC covers its terms and its outcome: state, problem, time of posting, reversing order. It is computed when
-the order is inserted and by each step that changes it. The MAC of a row is verified before money moves because of the
-row. A row that does not match is reported once and not changed: ADR 28.
+the order is inserted, and again by each step that changes the order. The MAC of a row is verified before money moves
+because of that row. A row that does not match is reported once and is not changed (ADR 28).
 """
 
 import asyncio
@@ -32,7 +33,7 @@ LOOK_EVERY_S: Final = 5.0
 _PURPOSE: Final = b"fundledger fund rows 1"
 _ORDER_1: Final = b"order__1"
 _ORDER_2: Final = b"order__2"
-# Times and ids as MessagePack encodes them. Fetching all fields in one call costs a third of layout 1.
+# MessagePack encodes times and ids. Reading all fields in one call takes a third of the time that layout 1 takes.
 _fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
     *(
         "id",
@@ -100,14 +101,15 @@ class OrderMacs:
         return self.rows.matches(kind, fields, order.mac_key, order.mac)
 
     def check(self, order: Order) -> None:
-        """Raise Tampered if an order does not match its MAC, and report it once for each order."""
+        """Raise Tampered if an order does not match its MAC. Each such order is reported once."""
         if not self.verifies(order):
             self.report("order", order.id, f"{order.kind} {order.order_no} of {order.merchant}", _shown(order))
             raise Tampered("order", order.id)
 
     def verifies_before_stuck(self, order: Order) -> bool:
         """Return whether a stuck order matches the MAC of its content before it became stuck. An order that did not
-        match its MAC keeps that MAC when it becomes stuck; this is true once its columns are restored.
+        match its MAC keeps that MAC when it becomes stuck; the result is True after an operator has restored its
+        columns.
         """
         if order.state is not State.STUCK or order.stuck_from is None:
             return False
@@ -146,7 +148,7 @@ class OrderMacs:
 
     async def write_found(self, pool: Any) -> int:
         """Insert the queued findings, and return how many rows were new. Raises KeyFault, and what asyncpg raises; the
-        next call inserts what is left.
+        next call inserts the findings that are left.
         """
         found = self._found
         if not found:
@@ -157,12 +159,12 @@ class OrderMacs:
         return new
 
     async def refresh(self, connection: Any) -> None:
-        """Reload whether the sweep is complete. Raises KeyFault, and what asyncpg raises."""
+        """Read again whether the sweep is complete. Raises KeyFault, and what asyncpg raises."""
         if self.unswept_until is not None:
             self.unswept_until = unswept(await connection.fetchrow(SQL["read_unswept"]), self._keys)
 
     async def watch(self, pool: Any) -> None:
-        """Insert findings, and reload whether the sweep is complete, until cancelled."""
+        """Insert queued findings, and read again whether the sweep is complete, repeatedly until cancelled."""
         while True:
             self._woken.clear()
             try:

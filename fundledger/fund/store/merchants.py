@@ -26,7 +26,7 @@ FRESH_S: Final = 2.0
 workers charge the same."""
 EFFECTIVE_AFTER_S: Final = 3 * FRESH_S
 LATE_COMMITS: Final = 1000
-"""Versions are drawn before their transactions commit, so this many are checked again."""
+"""The number of earlier versions that each check reads again: a version is drawn before its transaction commits."""
 REMEMBERED_MAX: Final = 200_000
 FOREVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,8 +36,8 @@ def utc_now() -> datetime:
 
 
 class Merchants:
-    """The merchants of the fund database, with the cache of one worker. `now`: the clock of new fee rules, the same as
-    of new orders. Methods raise what asyncpg raises, unless they say otherwise.
+    """The merchants of the fund database, with the cache of one worker. `now`: the clock for new fee rules, which has
+    to be the clock for new orders. Methods raise what asyncpg raises.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Merchants:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Check for new rules once."""
+        """Read the rules that are new, and drop the cached merchants that they apply to."""
         began = time.monotonic()
         for version, merchant in await self._pool.fetch(SQL["recent_fee_rules"], self._version - LATE_COMMITS):
             self._version = max(self._version, version)
@@ -90,7 +90,9 @@ class Merchants:
         self._looked_at = began
 
     async def read(self, id_: str) -> Merchant | None:
-        """Read and cache a merchant, None if there is none. Raises Tampered for its row or an applicable rule."""
+        """Read and cache a merchant, None if there is none. Raises Tampered if its row or one of its rules does not
+        match its MAC.
+        """
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow(SQL["read_merchants"], [id_])
             if row is None:
@@ -122,8 +124,8 @@ class Merchants:
         return fee_rule(row)
 
     async def create(self, request: MerchantRequest, module: str) -> tuple[Merchant, bool] | Refusal | OrderFault:
-        """Create a merchant and its accounts. Return `(merchant, True)`, or `(merchant, False)` if the same one exists.
-        Refused if a different one exists. Raises Tampered.
+        """Create a merchant and its accounts. Return `(merchant, True)`, or `(merchant, False)` if the merchant exists
+        with the same content. Refused if it exists with other content. Raises Tampered.
         """
         if request.id == PLATFORM:
             return Refusal(Code.MERCHANT_EXISTS, "this id is reserved for the platform", "id")
@@ -170,8 +172,8 @@ class Merchants:
     async def add_fee_rule(
         self, merchant: str, product: str, channel: str | None, fee: Fee, effective_at: datetime | None, module: str
     ) -> int | Refusal:
-        """Insert a fee rule of a merchant and return its version. Without `effective_at` it takes effect as soon as all
-        workers have loaded it.
+        """Insert a fee rule of a merchant and return its version. Without `effective_at` the rule takes effect as soon
+        as all workers have loaded it.
         """
         if await self.read(merchant) is None:
             return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {merchant}")

@@ -14,14 +14,14 @@ PACKAGE = "fundledger.fund"
 MACS = "0010_order_macs.sql"
 """Orders inserted before this migration have no MAC, and are trusted."""
 ROW_MACS = "0012_row_macs.sql"
-"""Rows written before this migration get MACs from it, or from the sweep job."""
+"""Rows written before this migration get their MACs by the migration, or by the sweep job."""
 
 
 async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
     """Apply missing migrations and return their names. With `keys` (the folder of the fund database's keys) the keys
     are checked in the same transaction, and created if no row was ever written with one.
 
-    Raises SchemaFault; KeyFault if a key is missing or differs. Nothing is changed then.
+    Raises SchemaFault; KeyFault if a key is missing or differs. After an exception nothing is changed.
     """
     async with connection.transaction():
         done = await migrations.apply(connection, PACKAGE, SQL)
@@ -39,5 +39,7 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path |
 
 
 def fund_keys(folder: Path) -> KeyRecord:
-    """Return the key record of the fund database. It has every key ever used: keys and record came together."""
+    """Return the key record of the fund database. The record has every key that was ever used: keys and their record
+    were introduced together.
+    """
     return KeyRecord("fund database", folder, SQL)

@@ -1,4 +1,4 @@
-"""Open the ids of a fund database: the key, and whether the database has orders with former, unkeyed ids."""
+"""Ids of a fund database: read whether the database has orders with former, unkeyed ids, and derive the key of ids."""
 
 from typing import Any
 

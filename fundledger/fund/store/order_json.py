@@ -1,4 +1,6 @@
-"""Fund orders and their events as JSON: the same in HTTP answers, in the feed and in webhooks."""
+"""JSON of stored fund orders and of their events. It is in the store because events.py encodes events when it reads
+them; HTTP answers, the feed and webhooks have the same JSON.
+"""
 
 from typing import Annotated
 

@@ -31,8 +31,8 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Marked(msgspec.Struct):
-    """The outcome of an order, as it is recorded. `sums_mac`: the MAC of the fund.payments row of a payment that is
-    settled later.
+    """The outcome of an order, as mark_orders.sql records it. `sums_mac`: the MAC of the fund.payments row of a payment
+    that is settled later.
     """
 
     id: UUID
@@ -48,8 +48,8 @@ class Marked(msgspec.Struct):
 
 def order_from(row: Any) -> Order:
     """Return the order of a row. A missing column raises KeyError, because a default would change the content of the
-    order's voucher. An unknown kind or state is kept: this order does not match its MAC then, and others are
-    unaffected.
+    order's voucher. An unknown kind or state is kept: then this order does not match its MAC, and the other orders of a
+    batch are not affected.
     """
     fields = {name: row[name] for name in _FIELDS}
     fields["kind"], fields["state"] = (
@@ -62,8 +62,8 @@ def order_from(row: Any) -> Order:
 
 
 async def write_ahead(connection: Connection, orders: Sequence[Order], former: Sequence[UUID] = ()) -> set[UUID]:
-    """Insert orders as `posting`, and return the ids of the new ones. `former[i]`: the former id of `orders[i]`, where
-    such orders may exist. Call in a transaction.
+    """Insert orders as `posting`, and return the ids of the new ones. `former[i]`: the former id of `orders[i]`; empty
+    if the database has no orders with former ids. Call in a transaction.
     """
     rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode(), former)
     seqs: Mapping[UUID, int] = {row["id"]: row["seq"] for row in rows}

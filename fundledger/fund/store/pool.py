@@ -18,7 +18,9 @@ BY_INDEX: Final = {
 
 
 class _Lasting(_Connection):
-    """A connection without a reset on release, which saves a round trip: no session state is ever used here."""
+    """A connection that is not reset when it is released. This saves a round trip, and is safe because no session state
+    is used.
+    """
 
     def get_reset_query(self) -> str:
         return ""

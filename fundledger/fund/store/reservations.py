@@ -2,8 +2,8 @@
 amount (settlements), the daily limit (withdrawals), the single reversal of an order. An order reserves under row locks,
 in the transaction that inserts it. The transaction that records its refusal releases the reservation.
 
-Locks come first, the check for existing orders second. So the second of two concurrent orders with one number sees the
-first. The steps are fetch, decide (plain functions over the fetched rows), write.
+The rows are locked first, and existing orders are read second. So of two concurrent orders with one number, the second
+finds the first. The steps are: fetch rows, decide (plain functions over the fetched rows), write rows.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,9 @@ from fundledger.fund.store.queries import SQL
 
 RESERVING = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL})
 PAYMENTS_MAX = 10_000
-"""Payments of one settlement without an amount. More would hold locks for longer than the command timeout."""
+"""The most payments that one settlement without an amount settles. More would hold locks for longer than the command
+timeout.
+"""
 
 
 class Locked(msgspec.Struct):
@@ -50,8 +52,8 @@ class _Changes(msgspec.Struct):
 
 
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
-    """Lock the rows that these drafts reserve from, in one order for all batches: merchants, originals, payments.
-    `reserve` locks days after that.
+    """Lock the rows that these drafts reserve from. The order is the same for all batches: merchants, orders to be
+    reversed, payments. `reserve` locks the rows of days after that.
     """
     await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL)}
@@ -77,7 +79,7 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
         except Tampered as found:
             unverified[order.id] = str(found)
     payments = await _lock_payments(connection, macs, [originals[id_] for id_ in paid if id_ in originals], unverified)
-    # The refusal of a settlement is recorded under the lock of its payments, too.
+    # Read this under the locks: the refusal of a settlement is recorded under the locks of its payments, too.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
     return Locked(payments, originals, {row["payment"] for row in rows}, unverified, unverified_merchants)
 
@@ -119,8 +121,8 @@ async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
 async def reserve(
     connection: Connection, drafts: Sequence[Draft], locked: Locked, macs: OrderMacs
 ) -> list[Refusal | OrderFault | None]:
-    """Reserve for each draft, in order, and write the amounts into its order. `[i]` is the refusal or fault of
-    `drafts[i]`, None if it is reserved. Raises what asyncpg raises.
+    """Reserve for each draft, in order, and write the amounts into its order. Element `[i]` is the refusal or fault of
+    `drafts[i]`, None if the reservation succeeded. Raises what asyncpg raises.
     """
     answers: list[Refusal | OrderFault | None] = []
     changes = _Changes({}, [])
@@ -210,7 +212,7 @@ def _verifies(macs: OrderMacs, order: Order) -> bool:
 
 
 async def _read_parts(connection: Connection, macs: OrderMacs, settlements: Sequence[Order]) -> list[Any]:
-    """Return the parts of settlements, except of those whose parts differ from their sum."""
+    """Return the parts of settlements. A settlement whose parts do not add up to it is reported and left out."""
     found: list[Any] = []
     for settlement in settlements:
         parts = await connection.fetch(SQL["read_settled"], [settlement.id])
@@ -259,7 +261,7 @@ def _refund(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
         return payment
     order = draft.order
     if payment.order_id in locked.settling:
-        # The fee may be returned only after it was certainly charged.
+        # The fee may be returned only after it is certain that it was charged.
         detail = "a settlement of the payment is in progress; retry later"
         return Refusal(Code.PAYMENT_BEING_SETTLED, detail, "payment_order_no")
     if order.amount > payment.returnable:
@@ -304,7 +306,7 @@ def _reverse(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
     payment = locked.payments.get(original.id)
     if payment is not None:
         if payment.reversed:
-            # The account service would refuse it, and releasing that refusal would clear `reversed` of the payment.
+            # The account service would refuse the order, and releasing its reservation would clear `payment.reversed`.
             return Refusal(Code.ORDER_ALREADY_REVERSED, "the payment is already reversed", "of_order_no")
         if payment.refunded or payment.charged_back:
             detail = "the payment is partly refunded or charged back; refund the rest instead"

@@ -115,7 +115,9 @@ async def write_payments(connection: Connection, macs: OrderMacs, payments: Iter
 
 
 async def lock_days(connection: Connection, macs: OrderMacs, days: Collection[Day]) -> tuple[dict[Day, int], set[Day]]:
-    """Lock the existing rows. Return `(withdrawn amounts, days whose row is missing or does not verify)`."""
+    """Lock the rows of these days that exist. Return `(withdrawn amounts, days whose row is missing or does not
+    verify)`.
+    """
     asked = sorted(days)
     rows = await connection.fetch(SQL["lock_withdrawal_days"], [m for m, _ in asked], [day for _, day in asked])
     found, bad = await verified_days(connection, macs, rows)

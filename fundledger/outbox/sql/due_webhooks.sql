@@ -1,7 +1,7 @@
--- Endpoints whose next delivery is due: the oldest waiting one, since later ones wait for it. Merchants take turns: the
--- first endpoint of each comes before the second of any. Endpoints that failed before, or were slow, come last. $1
--- endpoints that are being served, $2 limit, $3 slow endpoints, $4 limit per merchant, including $1, $5 endpoints that
--- do not match their MAC. Rows: one per endpoint. Locks: none.
+-- Endpoints whose next delivery (the oldest waiting one) is due. Endpoints that failed before, or were slow, come last.
+-- Otherwise the first endpoint of each merchant comes before the second endpoint of any merchant. $1 endpoints that are
+-- being served, $2 limit, $3 slow endpoints, $4 limit per merchant, which includes the endpoints in $1, $5 endpoints
+-- that do not match their MAC. Rows: one per endpoint. Locks: none.
 WITH due AS (
     SELECT w.id, w.merchant, w.url, d.attempts > 0 OR w.id = ANY ($3::uuid[]) AS late, d.due_at FROM outbox.webhooks w
     CROSS JOIN LATERAL (
