@@ -1,7 +1,8 @@
 """Job runner: runs background jobs under leases, each in one of N processes, and monitors all jobs.
 
 A runner works in beats. In each beat it renews its leases and records their runs, in one query; then it takes free
-leases, and reads the status of all jobs. A beat follows each second, or earlier if one of the jobs has a short lease.
+leases, and reads the status of all jobs. There is a beat every second, and more often if one of the jobs has a short
+lease.
 
 A lease ends by the clock of the database. The lease owner measures the lease by its own monotonic clock, from before it
 sends the request. So it cancels the run in time even if the database does not answer. If a process was paused for

@@ -1,4 +1,6 @@
-"""Reconciliation of the ledger's evidence chains: no row is edited, omitted, inserted, or missing at the end."""
+"""Reconciliation of the ledger's evidence chains: checks that no row was edited, omitted, inserted, or cut off at the
+end.
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,7 +18,7 @@ _MESSAGES: Final = {EVENTS: event_message, FINDINGS: finding_message}
 
 
 async def check_chains(checks: Sequence[Check], connection: Connection, keys: Keys) -> None:
-    """Check each chain from its first row to its head. `checks` is one."""
+    """Check each chain from its first row to its head. `checks` has one element."""
     (check,) = checks
     heads = {row["name"]: row for row in await connection.fetch(SQL["chains"])}
     for name in (EVENTS, FINDINGS):

@@ -1,7 +1,8 @@
 """Reconciliation of the ledger: checks every invariant on one snapshot of its database.
 
-Reads only, on one connection, row by row: memory does not grow with the journal. Sums (in SQL) and evidence (MACs and
-chains, recomputed here from the keys) are separate checks, because each finds errors that the other misses.
+The checks only read, on one connection, row by row, so memory does not grow with the journal. Sums (in SQL) and
+evidence (MACs and chains, recomputed here from the keys) are separate checks, because each finds errors that the other
+misses.
 """
 
 from collections import defaultdict
@@ -107,9 +108,9 @@ async def verify(
     With `fund_dsn`, also prove the orders of the fund service, and that they agree with the ledger. `fund_keys` are the
     fund service's keys; without them no order may have a keyed id.
 
-    No content of the databases makes it raise: an unreadable row is a finding, and a check that cannot be made has an
-    `error`. If the proof ends early because a database is unavailable, the report has an `error` and the checks made
-    before. Raises BadDsn.
+    No content of the databases causes an exception: an unreadable row is a finding, and a check that cannot be made has
+    an `error`. If the proof ends early because a database is unavailable, the report has an `error`, and the checks
+    that were made before. Raises BadDsn.
     """
     proof = Proof(progress)
     try:
@@ -159,7 +160,7 @@ async def _prove_ledger(proof: Proof, connection: Connection, keys: Keys) -> Non
 
 
 async def _counts(connection: Connection) -> Mapping[str, int]:
-    """Return the row counts, or zeros if they cannot be read; each check then has its own error."""
+    """Return the row counts, or zeros if they cannot be read: in that case each check reports its own error."""
     try:
         async with connection.transaction():
             return dict((await connection.fetch(SQL["counts"]))[0])
@@ -170,7 +171,9 @@ async def _counts(connection: Connection) -> Mapping[str, int]:
 
 
 async def _layout(connection: Connection) -> Layout:
-    """Return the ledger's layout, or that of one shard if it cannot be read; accounts then differ from it."""
+    """Return the ledger's layout. If it cannot be read, return a layout of one shard: accounts that differ from it are
+    reported.
+    """
     try:
         async with connection.transaction():
             return await read_layout(connection)

@@ -1,4 +1,4 @@
-"""Reconciliation of database definitions: each object of a schema against the result of the migrations.
+"""Reconciliation of database definitions: compares each object of a schema with the result of the migrations.
 
 The expected definitions are files of the release, printed from a freshly migrated database (`make definitions`), so
 they do not depend on the examined server. Reasons: ADR 22.
@@ -42,7 +42,7 @@ async def print_manifest(connection: Connection, schemas: Sequence[str]) -> Mani
 async def check_definitions(
     checks: Sequence[Check], connection: Connection, schemas: Sequence[str], expected: Manifest
 ) -> None:
-    """Report each object that is missing, unexpected, or has a different definition. `checks` is one.
+    """Report each object that is missing, unexpected, or has a different definition. `checks` has one element.
 
     Another major version of Postgres may print definitions differently: blanks, parentheses and casts are then ignored.
     """
@@ -59,7 +59,7 @@ async def check_definitions(
 async def check_migrations(
     checks: Sequence[Check], connection: Connection, package: str, applied_statement: str
 ) -> None:
-    """Report each migration of this release that was not applied to the database. `checks` is one."""
+    """Report each migration of this release that was not applied to the database. `checks` has one element."""
     (check,) = checks
     applied = {row["number"]: row["name"] for row in await connection.fetch(applied_statement)}
     for number, name, _ in migrations(package):

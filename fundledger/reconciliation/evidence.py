@@ -1,6 +1,6 @@
-"""Reconciliation of ledger rows with their MACs: accounts, vouchers, holds and buffered credits.
+"""Reconciliation of the ledger's evidence: checks accounts, vouchers, holds and buffered credits against their MACs.
 
-Each function fills `checks`, in the order of its tuple of names.
+Each function adds findings to `checks`, which has the order of the function's tuple of names, such as ACCOUNTS.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Accounts = dict[int, tuple[str, str]]
 
 
 async def check_accounts(checks: Sequence[Check], accounts: Rows, keys: Keys, layout: Layout) -> None:
-    """Check each account's MAC, and its sub-accounts for completeness."""
+    """Check the MAC of each account, and that the account has all its sub-accounts."""
     macs, complete = checks
     async for row in accounts:
         macs.examine(row, _account, _account_verifies, keys)
@@ -55,7 +55,9 @@ def _all_sub_accounts(row: asyncpg.Record, layout: Layout) -> Difference:
 
 
 async def check_vouchers(checks: Sequence[Check], vouchers: Rows, names: Names, keys: Keys) -> None:
-    """Check each voucher's MAC, its digest of the stored content, and that its lines sum to zero in one currency."""
+    """Check each voucher: its MAC, its digest against the stored content, and that its lines add up to zero in one
+    currency.
+    """
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
         chunk.append(row)
@@ -75,7 +77,7 @@ async def _check_chunk(chunk: list[asyncpg.Record], names: Names, keys: Keys, ch
 
 
 def numbers_in(rows: Sequence[Any]) -> list[int]:
-    """Return the account numbers in the lines of vouchers; ignores malformed values."""
+    """Return the account numbers in the lines of vouchers. Malformed values are left out."""
     lines = [row["lines"] for row in rows]
     return list({number for of in lines if of is not None for number in of[::2] if isinstance(number, int)})
 

@@ -1,4 +1,6 @@
-"""Reconciliation of the journal: entries against their MACs and each other, balances against entries."""
+"""Reconciliation of the journal: checks entries against their MACs and against each other, and balances against
+entries.
+"""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
@@ -38,7 +40,7 @@ class _Journal:
 
 
 async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Rows, names: Names, keys: Keys) -> None:
-    """Compare sub-accounts and entries in one merge pass. `checks` are those of JOURNAL.
+    """Compare sub-accounts and entries in one merge pass. `checks` has the order of JOURNAL.
 
     Both are ordered by (shard, account, slot), entries then by seq.
     """
@@ -69,7 +71,9 @@ async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Ro
 async def _placed(
     rows: Rows, check: Check, named: Callable[[asyncpg.Record], str]
 ) -> AsyncIterator[tuple[Place, asyncpg.Record]]:
-    """Yield rows with their sub-account. A row without one cannot be ordered: it is reported and skipped."""
+    """Yield the rows with their sub-account. A row without one has no place in the merge: it is reported
+    and skipped.
+    """
     async for row in rows:
         place = (row["shard"], row["account_number"], row["slot"])
         if None in place:

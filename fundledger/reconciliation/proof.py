@@ -16,7 +16,7 @@ def quiet(_: str, __: int) -> None:
 
 
 class SqlCheck(NamedTuple):
-    """A check by one SQL statement: each row is a difference, and the column `total` counts all differences.
+    """A check by one SQL query: each row is a difference, and the column `total` counts all differences.
 
     `counted` names the count of examined rows. The texts are formatted with a row's columns.
     """
@@ -76,9 +76,9 @@ class Proof:
 async def run_sql_check(
     checks: Sequence[Check], connection: Connection, statement: str, of: SqlCheck, size: int = 0
 ) -> None:
-    """Report the rows of a statement as differences, and count the rows beyond its limit.
+    """Report the rows of a query as differences, and count the rows beyond its limit.
 
-    `checks` is one; `size` is the number of examined rows.
+    `checks` has one element; `size` is the number of examined rows.
     """
     (check,) = checks
     check.rows += size

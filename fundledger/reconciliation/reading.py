@@ -18,9 +18,9 @@ Names = Callable[[list[int]], Awaitable[dict[int, tuple[str, str]]]]
 CONNECT_S: Final = 10.0
 SETTINGS: Final = {
     "application_name": "fundledger verify",
-    # Only built-in names and operators: a setting of the role or the database may put others before them.
+    # Find only built-in names and operators: a setting of the role or the database may put other schemas first.
     "search_path": "pg_catalog",
-    # A policy that hides rows is an error, not a smaller ledger.
+    # A row security policy that hides rows causes an error. Otherwise rows would be missing without notice.
     "row_security": "off",
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -38,7 +38,7 @@ class BadDsn(Exception):
 class OutOfRange(NamedTuple):
     """A time or date outside Python's range: `infinity`, before the year 1, after the year 9999.
 
-    It lacks their methods, so that the check of its row fails, and of no other row.
+    It has no methods of a time or date. So the check of its row fails, and no other check.
     """
 
     text: str
@@ -49,7 +49,7 @@ class OutOfRange(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[Connection]:
-    """Open a connection on which each statement reads the current data. Raises BadDsn and asyncpg's exceptions."""
+    """Open a connection on which each query reads the current data. Raises BadDsn and asyncpg's exceptions."""
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_S, server_settings=SETTINGS)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
@@ -64,7 +64,7 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
 
 
 async def _read_anything(connection: Connection) -> None:
-    """Install decoders that accept every value: a value that asyncpg cannot decode fails its whole fetch."""
+    """Install decoders that accept every value: one value that asyncpg cannot decode makes the whole fetch fail."""
     decoders: dict[str, Callable[[Any], object]] = {"timestamptz": _moment, "date": _date}
     for name, decoder in decoders.items():
         await connection.set_type_codec(
@@ -97,13 +97,13 @@ def _text(value: bytes) -> str:
 async def snapshot(dsn: str) -> AsyncIterator[Connection]:
     """Open a connection that reads one snapshot, taken now. Raises BadDsn and asyncpg's exceptions."""
     async with connected(dsn) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        # The first statement takes the snapshot, not BEGIN.
+        # The first query takes the snapshot; BEGIN does not.
         await connection.execute(SQL["session"])
         yield connection
 
 
 async def rows(connection: Connection, statement: str, *arguments: object) -> Rows:
-    """Yield the rows of a statement, with a few thousand in memory."""
+    """Yield the rows of a query, with a few thousand in memory."""
     async for row in connection.cursor(statement, *arguments, prefetch=5000):
         yield row
 

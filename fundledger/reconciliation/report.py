@@ -25,7 +25,7 @@ class Finding(msgspec.Struct):
 class Check(msgspec.Struct):
     """Result of one check. `rows` counts the examined rows, `found` all findings, of which at most 100 are kept.
 
-    `error` is set if the check ended before it had read all rows; it is then not ok, whatever it had found.
+    `error` is set if the check ended before it had read all rows; such a check is not ok, even without findings.
     """
 
     name: str
@@ -93,8 +93,8 @@ class Fund(msgspec.Struct):
 class Report(msgspec.Struct, omit_defaults=True):
     """All checks of one snapshot. Sums of the trial balance are signed, credit positive, in minor units.
 
-    `fund` is omitted without a fund service. `error` is set if the verification could not be completed; `ok` is then
-    false, and `checks` are those made before.
+    `fund` is omitted without a fund service. `error` is set if the verification could not be completed; in that case
+    `ok` is false, and `checks` has the checks made before.
     """
 
     ok: bool

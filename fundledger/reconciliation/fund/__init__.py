@@ -1,1 +1,3 @@
-"""Reconciliation of the fund service: its orders, and their agreement with the ledger. Reads, never repairs."""
+"""Reconciliation of the fund service: its orders, and their agreement with the ledger. Reads and reports findings;
+never repairs.
+"""

@@ -1,4 +1,6 @@
-"""Reconciliation of the fund service: all checks, on a snapshot of its database and one of the ledger's."""
+"""Reconciliation of the fund service: all checks, on a snapshot of its database and a snapshot of the ledger's
+database.
+"""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
@@ -114,7 +116,7 @@ MODULE: Final = "fund"
 async def prove_fund(
     proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names, keys: Keys | None = None
 ) -> None:
-    """Make all checks of the fund service and its agreement with the ledger.
+    """Make all checks of the fund database, and of its agreement with the ledger.
 
     `fund` and `account` are snapshots; `fund` must not be taken after `account`. `later` is a connection to the fund
     database without a snapshot, for rows written after the snapshots. `keys` are the fund service's keys.
@@ -151,7 +153,7 @@ async def _check_orders(
 
 
 async def _check_macs(checks: Sequence[Check], fund: Connection, keys: Keys | None) -> None:
-    """Report each order that does not match its MAC. `checks` is one."""
+    """Report each order that does not match its MAC. `checks` has one element."""
     (check,) = checks
     await check_macs(check, rows(fund, SQL["orders"]), await _macs(fund, keys))
 
@@ -181,7 +183,7 @@ def _there(keys: Keys | None) -> Keys:
 
 
 async def _counts(fund: Connection) -> Mapping[str, int]:
-    """Return the row counts, or zeros if they cannot be read; each check then has its own error."""
+    """Return the row counts, or zeros if they cannot be read: in that case each check reports its own error."""
     try:
         async with fund.transaction():
             return dict((await fund.fetch(SQL["counts"]))[0])

@@ -1,4 +1,6 @@
-"""Reconciliation of order ids: each id against the order's kind, merchant and number, keyed or unkeyed."""
+"""Reconciliation of order ids: checks that each id, keyed or unkeyed, is derived from the order's kind, merchant and
+number.
+"""
 
 from collections.abc import Iterator
 
@@ -18,7 +20,7 @@ class OrderIds:
         self._former_until = former_until
 
     def differences(self, order: Order) -> Iterator[tuple[str, str]]:
-        """Yield `(expected, actual)` for each id that is not derived from the order's names."""
+        """Yield `(expected, actual)` for each id of an order that is not derived as required."""
         names = order.kind, order.merchant, order.order_no
         attempt = order.attempt if order.kind is Kind.CHARGEBACK else 0
         former = order.id == order_id(*names) and self._may_be_former(order)

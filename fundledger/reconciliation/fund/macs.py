@@ -1,4 +1,4 @@
-"""Reconciliation of fund database rows with their MACs, and of its findings with their chain."""
+"""Reconciliation of the fund database: checks rows against their MACs, and findings against their chain."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,7 @@ from fundledger.security.keys import Keys
 
 
 class Kind(NamedTuple):
-    """Rows of one table. `is_swept`: rows older than MACs are accepted until the background job that MACs them ends."""
+    """Rows of one table. `is_swept`: rows older than MACs are accepted until the sweep job has given them MACs."""
 
     table: str
     tag: bytes
@@ -37,7 +37,9 @@ KINDS: Final = (
 
 
 async def check_macs(check: Check, orders: Rows, macs: OrderMacs) -> None:
-    """Report each order that does not match its MAC, or has none and is not older than MACs."""
+    """Report each order that does not match its MAC. An order without a MAC is accepted only if it is older
+    than MACs.
+    """
     async for row in orders:
         check.examine(row, named, _against_mac, macs)
 

@@ -1,4 +1,4 @@
-"""Reconciliation of fund orders: the fields of each order against each other, and against its history."""
+"""Reconciliation of fund orders: compares the fields of each order with each other, and with the order's history."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ def named(row: asyncpg.Record) -> str:
 
 
 async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids: OrderIds) -> None:
-    """Check each order with its events, in one merge pass. `checks` is one.
+    """Check each order with its events, in one merge pass. `checks` has one element.
 
     `orders` is ordered by id, `events` by order and seq.
     """
@@ -57,7 +57,7 @@ async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids:
 
 
 async def _placed(rows: Rows, key: str, check: Check, name: Callable[[asyncpg.Record], str]) -> Rows:
-    """Yield rows that have a key. A row without one cannot be ordered: it is reported and skipped."""
+    """Yield the rows that have a key. A row without a key has no place in the merge: it is reported and skipped."""
     async for row in rows:
         if row[key] is None:
             check.differs(name(row), READABLE, f"{key} is NULL")

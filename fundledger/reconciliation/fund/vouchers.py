@@ -1,9 +1,9 @@
 """Reconciliation of fund orders with ledger vouchers, voucher by voucher, in both directions.
 
-The ledger is read after the fund database, while both services run. Every voucher of an order that was posted in the
-fund snapshot must therefore be in the ledger. A voucher that the fund snapshot does not explain may belong to an order
-that was created or posted since. Orders are inserted before their vouchers are requested, so such an order exists by
-now and is looked up again.
+The ledger is read after the fund database, while both services run. So if an order is posted in the fund snapshot, its
+voucher must be in the ledger. A voucher that the fund snapshot does not explain may belong to an order that was created
+or posted since. Orders are inserted before their vouchers are requested, so such an order exists when the voucher is
+read. It is looked up in the current data.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -81,7 +81,7 @@ class Step(NamedTuple):
 async def compare_vouchers(
     checks: Sequence[Check], totals: Fund, steps: Rows, vouchers: Rows, names: Names, late: Late
 ) -> None:
-    """Compare steps and vouchers, both ordered by voucher id, in one merge pass. `checks` is one."""
+    """Compare steps and vouchers, both ordered by voucher id, in one merge pass. `checks` has one element."""
     (check,) = checks
     comparison = _Comparison(check, totals, late)
     posted = _read(vouchers, names, check)
@@ -119,7 +119,9 @@ class _Comparison:
             self.check.differs(_of(step), f"voucher {step.voucher} is posted, the order is {step.order.state}", "none")
 
     async def unexplained(self, voucher: Posted) -> None:
-        """Queue a voucher that the snapshot does not explain. The module posts only vouchers of orders."""
+        """Queue a voucher that the fund snapshot does not explain. Every voucher of the fund service must belong to an
+        order.
+        """
         self._waiting.append(voucher)
         if len(self._waiting) >= CHUNK:
             await self.look_again()
@@ -129,13 +131,13 @@ class _Comparison:
         if step is None:
             return
         if step.order.state is State.CREATED:
-            # Approved since the snapshot, or posted without approval.
+            # The order was approved after the snapshot, or posted without approval.
             await self.unexplained(voucher)
         else:
             self._compare(step, voucher)
 
     async def look_again(self) -> None:
-        """Look up the orders of the queued vouchers again: each must have an order by now."""
+        """Look up the orders of the queued vouchers in the current data: each voucher must have an order."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -153,7 +155,9 @@ class _Comparison:
                 self._compare(step, voucher)
 
     def _step(self, row: asyncpg.Record) -> Step | None:
-        """Return the step of a row, None if it is invalid. Errors in the order itself are reported by another check."""
+        """Return the step of a row, None if the row is invalid. Other errors of the order are reported by
+        other checks.
+        """
         self.check.rows += 1
         try:
             order = order_of(row)
@@ -208,7 +212,7 @@ class _Comparison:
 
 
 async def _read(vouchers: Rows, names: Names, check: Check) -> AsyncIterator[Posted]:
-    """Yield the vouchers with account ids instead of account numbers."""
+    """Yield the vouchers of these rows, with account ids instead of account numbers."""
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
         chunk.append(row)

@@ -1,10 +1,10 @@
--- Vouchers that are not exactly once in the outbox, with the batch and time of their recording; outbox entries without a
--- voucher. Vouchers older than the outbox (migration 5) have no outbox entry.
--- Rows: the first 100, `total` counts all. Locks: none.
+-- Vouchers that are not exactly once in the outbox, with their own batch and time; rows of the outbox without a
+-- voucher. Vouchers older than the outbox (migration 5) have no row there. Rows: the first 100, `total` counts all.
+-- Locks: none.
 WITH events AS (
     SELECT v.id, v.named, count(*) AS times, min(o.shard) AS shard, min(o.batch) AS batch, min(o.at) AS at
     FROM ledger.outbox o CROSS JOIN LATERAL (
-        -- Rows older than modules name their voucher without one.
+        -- Rows older than modules have no module for their vouchers.
         SELECT l.id, coalesce(o.modules[CASE WHEN cardinality(o.modules) = 1 THEN 1 ELSE l.n END], '') AS named
         FROM unnest(o.vouchers) WITH ORDINALITY AS l (id, n)
     ) AS v GROUP BY v.id, v.named

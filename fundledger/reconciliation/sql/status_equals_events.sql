@@ -1,5 +1,6 @@
 -- Sub-accounts, except merged ones, whose status differs from the last event of their account (no event: open). A
--- sub-account marked by a finding is frozen by that. Events of accounts without sub-accounts. Rows: the first 100, `total` counts all. Locks: none.
+-- suspect sub-account counts as frozen. Also events of accounts without sub-accounts. Rows: the first 100, `total`
+-- counts all. Locks: none.
 WITH last AS (
     SELECT DISTINCT ON (e.account_number) e.account_number, e.status FROM ledger.account_events e
     ORDER BY e.account_number, e.id DESC

@@ -1,6 +1,6 @@
--- Closed days whose sums differ from the orders of the day, over all states (a state may have changed since); days that
--- were not closed but have sums; days between closed days that were not closed.
--- Rows: the first 100, `total` counts all. Locks: none.
+-- Closed days whose sums differ from the orders of the day. The sums are compared over all states, because the state of
+-- an order may have changed since. Also days that were not closed but have sums, and days between closed days that were
+-- not closed. Rows: the first 100, `total` counts all. Locks: none.
 WITH posted AS (
     SELECT d.day, o.merchant, o.kind, o.currency, count(*)::numeric AS orders, sum(o.amount) AS amount, sum(o.fee) AS fee
     FROM fund.day_ends d
