@@ -1,4 +1,6 @@
-"""Benchmark command `fundledger bench`: start the service, load it, compare it in the same run, prove its books."""
+"""Benchmark command `fundledger bench`: start the service, measure it beside baselines in the same run, prove its
+books.
+"""
 
 import argparse
 import shutil

@@ -21,7 +21,9 @@ _STEP_S = 0.01
 
 
 class Child:
-    """Server process. Its output goes to `log`; `is_ready` may raise BenchFault while it is not ready."""
+    """A server process. Its output is written to `log`. `is_ready` may raise BenchFault while the server is
+    not ready.
+    """
 
     def __init__(
         self,

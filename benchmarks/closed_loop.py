@@ -1,7 +1,7 @@
 """Closed-loop load driver: every connection sends its next request after the previous response.
 
-It measures the capacity of the service. It hides stalls, because nothing is sent during a stall: use the open loop for
-the latencies that callers see.
+A closed loop measures the capacity of the service. It hides stalls, because nothing is sent during a stall: use the
+open loop to measure latencies.
 """
 
 import time

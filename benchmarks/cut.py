@@ -1,7 +1,7 @@
 """Network-cut test: the connection from the fund service to the account service is cut under load, then restored.
 
 Required: within a minute after the restoration every accepted order is posted or refused, without a retry by its
-caller. None is posted twice, none is stuck.
+caller. No order is posted twice, and no order is stuck.
 """
 
 import asyncio
@@ -36,8 +36,9 @@ WORDS: Final = {"reset": "connections reset, new ones refused", "swallow": "conn
 class Cut:
     """Result of one cut.
 
-    `first` counts orders by the state in the first response; `none`: not accepted, or no response. `known_s` is the
-    time from the restoration until every accepted order had a definite outcome; None: longer than `KNOWN_S`.
+    `first` counts orders by the state in the first response; the state `none` means that the order was not accepted, or
+    that there was no response. `known_s` is the time from the restoration until every accepted order had a known
+    outcome; None if it was longer than `KNOWN_S`.
     """
 
     form: str
@@ -85,7 +86,7 @@ async def _drill(session: Session, service: FundService, link: Link, form: Form,
             link.heal()
             healed = time.monotonic()
             doubtful = load.count("none", "posting", "created")
-            # The load continues: new orders must succeed beside the unresolved ones.
+            # The load continues: new orders must succeed while others have no known outcome.
             await running
         await load.finish(ANSWER_S)
         first = Counter(order.first for order in load.orders)

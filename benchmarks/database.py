@@ -1,4 +1,6 @@
-"""Direct Postgres access of the benchmarks: bare inserts, databases of reference servers, rows of an old ledger."""
+"""Postgres access of the benchmarks, beside the service: bare inserts, databases of reference servers, rows of an old
+ledger.
+"""
 
 import asyncio
 import secrets
@@ -88,7 +90,7 @@ def facts(dsn: str) -> tuple[str, int]:
 
 
 async def moving_orders(dsn: str) -> int:
-    """Return how many orders of a fund database are `posting` or have an end that is not recorded.
+    """Return the number of orders of a fund database that are `posting`, or whose end is not posted yet.
 
     Raises asyncpg's exceptions, OSError and TimeoutError.
     """
@@ -101,7 +103,9 @@ async def moving_orders(dsn: str) -> int:
 
 
 def fill(dsn: str, entries: int, advance: Callable[[int], None]) -> None:
-    """Insert the entries of an old ledger and vacuum the tables. Calls `advance(n)` after each `n` entries."""
+    """Insert the entries of an old ledger and vacuum the tables. After each insert of `n` entries, call
+    `advance(n)`.
+    """
 
     async def load() -> None:
         connection = await asyncpg.connect(dsn, server_settings={"synchronous_commit": "off"})
@@ -120,7 +124,7 @@ def fill(dsn: str, entries: int, advance: Callable[[int], None]) -> None:
 
 
 def slow_commits(dsn: str, milliseconds: int) -> None:
-    """Delay each commit of that Postgres, as a slow disk or a synchronous standby does."""
+    """Delay each commit of the Postgres server, as a slow disk or a synchronous standby would."""
 
     async def change() -> None:
         connection = await asyncpg.connect(dsn)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.drill --minutes 10 --every 20
 
-Every acknowledged voucher must exist exactly once, as acknowledged; refused vouchers must stay refused; no others may
-exist; the books must verify. It prints a report and exits with 1 on any difference.
+Every acknowledged voucher must exist exactly once, as acknowledged. Refused vouchers must stay refused. No other
+vouchers may exist, and the books must verify. The test prints a report, and exits with status 1 on any difference.
 """
 
 import argparse
@@ -36,7 +36,8 @@ PROGRESS_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Parameters of a run. `kinds` are killed in random order, each once before any repeats.
+    """Parameters of a run. Processes of the `kinds` are killed in random order; each kind is killed once before any
+    kind is killed again.
 
     The run ends after `seconds`, or after `rounds` kills of each kind.
     """
@@ -103,7 +104,7 @@ class Drill:
         return report
 
     async def _settle(self) -> tuple[int, int, dict[str, Any], int | None]:
-        """Compare the books, replay requests, verify, stop."""
+        """Compare the books, send requests again, verify the books, and stop the service."""
         found, books = self._load.found, self._load.books
         try:
             if not self._serve.running():
@@ -117,7 +118,8 @@ class Drill:
             _say("verifying the books")
             verified = await self._serve.verify()
             if count_differences(books, verified):
-                # The replays made accounts hot again: some were rebalanced after their statements had been read.
+                # The repeated requests made accounts hot again: some accounts were rebalanced after their statements
+                # had been read.
                 async with asyncio.timeout(600):
                     await settled(books, self._load.ask)
                     entries = await compare(books, self._load.ask, found)
@@ -195,7 +197,7 @@ class Drill:
             )
 
     def _silences(self, end: float) -> dict[str, list[float]]:
-        """Return, by kind of kill, the longest times without an acknowledgement until the next kill."""
+        """Return for each kill, by kind, the longest time without an acknowledgement before the next kill."""
         silences: dict[str, list[float]] = {}
         bounds = [kill.at for kill in self._kills[1:]] + [end]
         times = self._load.acknowledged_at
@@ -259,7 +261,7 @@ class Drill:
 
 
 async def run_drill(orders: Orders) -> dict[str, Any]:
-    """Run the test in its own folder, which is kept if it was given or if there are differences."""
+    """Run the test in a folder of its own. The folder is kept if the caller gave it, or if there are differences."""
     home = Path(tempfile.mkdtemp(prefix="fundledger-drill-")) if orders.home is None else orders.home
     home.mkdir(parents=True, exist_ok=True)
     report = await Drill(orders, home).run()

@@ -20,14 +20,14 @@ REBALANCE: Final = "rebalance"
 
 Lines = tuple[tuple[str, int], ...]
 Ask = Callable[[str, str, bytes | None], Awaitable[tuple[int, dict[str, str], bytes]]]
-"""`(method, path, body)` to `(status, headers, body)`; retried until the service responds."""
+"""Sends `(method, path, body)` until the service responds. Returns `(status, headers, body)`."""
 
 
 @dataclass(slots=True)
 class Sent:
     """A request with a definite response.
 
-    `answer` is the digest of the part of the first definite response that every replay must repeat. `repeated`: the
+    Every replay must repeat a part of the first definite response: `answer` is the digest of that part. `repeated`: the
     request was sent more than once before that response.
     """
 
@@ -66,7 +66,9 @@ class Differences:
 
 @dataclass(slots=True)
 class Books:
-    """Everything with a definite response. Lines are signed, a credit is positive."""
+    """The accounts, vouchers and holds for which there was a definite response. Amounts are signed, a credit is
+    positive.
+    """
 
     accounts: dict[str, str] = field(default_factory=dict)
     posted: dict[str, Lines] = field(default_factory=dict)
@@ -75,7 +77,7 @@ class Books:
     holds: dict[str, HoldShown] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
     moved: set[str] = field(default_factory=set)
-    """Vouchers by which the service rebalanced a split account."""
+    """Vouchers with which the service rebalanced split accounts."""
     journal_entries: int = 0
     """Number of vouchers in all statements, after they were read."""
 
@@ -126,10 +128,11 @@ async def settled(books: Books, ask: Ask) -> None:
 
 
 async def compare(books: Books, ask: Ask, found: Differences, readers: int = 8) -> int:
-    """Compare every account's statement and balance with the acknowledged requests. Return the number of entries read.
+    """Compare the statement and balance of every account with the acknowledged requests. Return the number of entries
+    that were read.
 
-    The statements of all accounts are the journal: an acknowledged voucher must be in it exactly once, and an
-    unacknowledged one must not be in it.
+    Together the statements of all accounts are the journal. It must contain each acknowledged voucher exactly once, and
+    no other voucher.
     """
     waiting = list(books.accounts)
     posted, held = books.balances()
@@ -171,7 +174,8 @@ async def _compare_account(
         journal.setdefault(id_, []).append((account, amount))
         if books.types.get(id_, entry["type"]) != entry["type"]:
             found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
-    # Moves between slots of an account are not in its statement, and a line may be spread over several slots.
+    # Read the entries, too: the statement of an account has no movements between its slots, and a line may be spread
+    # over slots.
     async for entry in _statement(ask, account, "&level=entries"):
         books.journal_entries += entry["summary"] or 1
         if entry["type"] == REBALANCE:
@@ -196,7 +200,7 @@ def _signed(entry: dict[str, Any]) -> int:
 
 
 async def _drained_balance(ask: Ask, account: str) -> dict[str, int]:
-    """Return the balance after its buffered credits were drained, or after the maximum number of attempts."""
+    """Return the balance of an account after its buffered credits are drained, or after DRAIN_ROUNDS reads."""
     for _ in range(DRAIN_ROUNDS):
         _, _, body = await ask("GET", f"/v1/accounts/{account}", None)
         balance: dict[str, int] = msgspec.json.decode(body)["balance"]
@@ -250,7 +254,9 @@ def count_differences(books: Books, verified: dict[str, Any]) -> dict[str, int]:
 
 
 async def repeat(sent: Iterable[Sent], ask: Ask, found: Differences, senders: int = 16) -> int:
-    """Send requests again; each must get its first response byte by byte. Return how many were sent."""
+    """Send requests again; each must get the same response as before (see `stable_part`). Return the number of
+    requests.
+    """
     waiting = list(sent)
     count = len(waiting)
 

@@ -25,7 +25,9 @@ _encode = msgspec.json.encode
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of requests and responses; `impatient` counts aborted first attempts, `twice` concurrent duplicates."""
+    """Counts of requests and responses. `impatient`: first attempts that were aborted. `twice`: requests that were sent
+    twice concurrently.
+    """
 
     requests: int = 0
     sends: int = 0
@@ -83,7 +85,7 @@ class Load:
         self._tasks = [asyncio.create_task(self._client(i)) for i in range(self._clients)]
 
     async def stop(self, within_s: float) -> None:
-        """Send no new requests, and wait until those under way have a definite response."""
+        """Send no new requests, and wait until each sent request has a definite response."""
         self._stopping.set()
         _, undecided = await asyncio.wait(self._tasks, timeout=within_s)
         for task in undecided:
@@ -145,7 +147,7 @@ class Load:
             wait_s = next_at - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            # A client that has fallen behind keeps its pace; it does not catch up with a burst.
+            # A client that is late continues at its pace; it does not make up for the delay with a burst.
             next_at = max(next_at, time.monotonic() - 1) + chance.expovariate(self._pace)
             await chance.choices(kinds, weights)[0](chance)
 
@@ -166,7 +168,7 @@ class Load:
         }
 
     def _withdrawal(self, chance: random.Random) -> dict[str, Any]:
-        # Sometimes more than any balance, to cause refusals, which must be as durable as postings.
+        # Some amounts exceed every balance, to cause refusals. Refusals must be as durable as postings.
         amount_max = 120_000 if chance.random() < 0.8 else 1_000_000_000
         merchant, amount = self._merchant(chance), chance.randint(100, amount_max)
         entries = [_entry(merchant, "debit", amount), _entry(TRANSIT, "credit", amount)]
@@ -260,9 +262,9 @@ class Load:
             self.found.add("answer", f"an atomic batch was posted in part: {answer[:300]!r}")
 
     async def _definite(self, chance: random.Random, kind: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Send a request until there is a definite response, or one that must never occur.
+        """Send a request until there is a definite response, or a response that must never occur.
 
-        Sometimes abort a first attempt early, or send the request twice concurrently.
+        At random, abort a first attempt early, or send the request twice concurrently.
         """
         self.counters.requests += 1
         if chance.random() < 0.03:

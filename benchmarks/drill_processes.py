@@ -26,7 +26,7 @@ class ServeFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, identified by pid and start time, so that a reused pid is not mistaken for it."""
+    """A process, identified by pid and start time, so that another process with the same pid is not mistaken for it."""
 
     pid: int
     started: str
@@ -159,7 +159,7 @@ class Serve:
         return [] if self._process is None else children(self._process.pid)
 
     def target(self, kind: str, chance: random.Random) -> Process | None:
-        """Return a random process of that kind, None if there is none."""
+        """Return a random process of a kind, None if there is none."""
         if kind == "supervisor":
             return process(self._process.pid) if self._process is not None else None
         if kind == "postgres":

@@ -31,8 +31,8 @@ GROWTH_FLOOR = Floor(1.25, at_most=True)
 
 @dataclass(frozen=True)
 class Figure:
-    """A result. `measured` is a median and `spread` its minimum and maximum. `no_verdict` is the reason if the result
-    is not conclusive.
+    """A result. `measured` is the median of the values, `spread` their minimum and maximum. `no_verdict`: why the
+    result is not conclusive.
     """
 
     name: str
@@ -51,7 +51,9 @@ class Figure:
 
 
 def median_figure(name: str, values: Sequence[float], unit: str, floor: Floor | None, runs: Sequence[Run]) -> Figure:
-    """Return the median of paired ratios, or of one value per run. None of the `runs` may have errors."""
+    """Return the median of `values`: one for each run, or for each pair of runs. There is no verdict if one of `runs`
+    has errors.
+    """
     if not values:
         return Figure(name, 0.0, unit, floor, None, "nothing was measured")
     errors = sum(run.errors for run in runs)

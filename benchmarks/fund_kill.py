@@ -1,7 +1,8 @@
 """Chaos test of both services: random processes are killed under orders of all kinds.
 
-Payouts go through a simulator that fails, loses responses and bounces payouts. Required when nothing is outstanding:
-the books of both databases are correct, fund and account agree exactly, and the bank paid the withdrawn amounts.
+Payouts go through a simulator that fails, loses responses and bounces payouts. Required after every order has an
+outcome: the books of both databases are correct, the fund service and the account service agree exactly, and the bank
+has paid the withdrawn amounts.
 """
 
 import asyncio
@@ -27,9 +28,11 @@ NAME: Final = "fund-kill"
 RATE = 60.0
 EVERY_S = 8.0
 ROUNDS: int | None = None
-"""Number of kills of each kind, after which the test ends early; None: no such limit."""
+"""The number of kills of each kind after which the test ends early; None for no such limit."""
 ENDED_S = 900.0
-"""Timeout for the end of all payouts: a payout unknown to its channel is not treated as failed immediately."""
+"""Timeout for the end of all payouts. It is long, because a payout that the channel reports as absent does not fail
+immediately.
+"""
 MERCHANTS: Final = 40
 AGAIN_S: Final = 120.0
 BACK_S: Final = 90.0
@@ -91,7 +94,9 @@ async def _drill(session: Session, service: FundService) -> None:
 async def _kill_until(
     service: FundService, end: float, chance: random.Random, kills: Counter[str], running: "asyncio.Task[None]"
 ) -> None:
-    """Kill random processes, each kind once before any repeats. Raises BenchFault if one is not replaced."""
+    """Kill random processes; each kind is killed once before any kind is killed again. Raises BenchFault if a killed
+    process is not replaced.
+    """
     waiting: list[str] = []
     while (waiting or ROUNDS is None or min(kills[kind] for kind in PROCESSES) < ROUNDS) and not running.done():
         wait_s = EVERY_S * chance.uniform(0.7, 1.3)
@@ -130,7 +135,9 @@ async def _replaced(service: FundService, kind: str, killed: int, wanted: int) -
 
 
 def _compare_payouts(load: FundLoad, totals: dict[str, int], under_way: int) -> None:
-    """Compare the bank's payouts with the withdrawals. It may have paid more only if a withdrawal is still pending."""
+    """Compare the bank's payouts with the withdrawals. The bank may have paid more only if a payout has no
+    outcome yet.
+    """
     paid = load.paid_out()
     if totals["paid_amount"] < paid or (not under_way and totals["paid_amount"] != paid):
         load.found.add("payout", f"the bank paid {totals['paid_amount']}, withdrawals sum to {paid}")

@@ -1,4 +1,6 @@
-"""Front ends of a chaos test: send orders of all kinds, record the responses, and compare the final state."""
+"""Load of orders for chaos tests, as front ends send it: orders of all kinds, the responses, and a comparison with the
+final state.
+"""
 
 import asyncio
 import random
@@ -34,10 +36,10 @@ _decode = msgspec.json.decode
 
 @dataclass(slots=True)
 class Asked:
-    """One order, by its number.
+    """An order that was requested; `order_no` identifies it.
 
-    `state` is the last reported state: `none` before the first report, `refused` also if the request was refused
-    without an order. `first` is the state after the first call.
+    `state` is the last state that the service reported: `none` before the first report, `refused` also if the request
+    was refused and no order was stored. `first` is the state after the first call.
     """
 
     path: str
@@ -51,20 +53,20 @@ class Asked:
 
     @property
     def outstanding(self) -> bool:
-        """Whether the outcome of its voucher is unknown."""
+        """Whether the outcome of the order's voucher is unknown."""
         return self.state in ("none", "posting", "created")
 
     @property
     def under_way(self) -> bool:
-        """Whether it is a withdrawal whose payout has no outcome yet."""
+        """Whether the order is a withdrawal whose payout has no outcome yet."""
         return self.path == "withdrawals" and self.state in ("posted", "sent", "unknown")
 
 
 class FundLoad:
     """Orders of `MIX` to one fund service. Not thread-safe.
 
-    `again`: orders without a definite response are retried until they have one, as a front end does. Otherwise each is
-    sent once, and the services must complete it.
+    `again`: a request without a definite response is sent again until it has one, as front ends do. Otherwise each
+    request is sent once, and the services must complete the order.
     """
 
     def __init__(self, service: FundService, seed: int, merchants: int, *, again: bool) -> None:
@@ -114,7 +116,7 @@ class FundLoad:
         step.result = self.told()
 
     async def finish(self, within_s: float) -> None:
-        """Wait for the orders under way; retries stop after `within_s`."""
+        """Wait until the requests that were sent have responses; retries stop after `within_s`."""
         if self._tasks:
             _, pending = await asyncio.wait(set(self._tasks), timeout=within_s)
             self._ending.set()
@@ -134,7 +136,7 @@ class FundLoad:
         number = f"{path[0]}{len(self.orders)}"
         if path == "refunds" and self._paid:
             payment = chance.choice(self._paid)
-            # Sometimes more than the refundable amount: that must be refused.
+            # Some amounts exceed the refundable amount; these refunds must be refused.
             body = {"payment_order_no": payment.order_no, "amount": chance.randint(1, payment.body["amount"])}
             return self._asked(path, payment.merchant, number, body)
         merchant = chance.choice(self._merchants)
@@ -190,7 +192,7 @@ class FundLoad:
         order.state = members["state"]
 
     async def _call(self, method: str, path: str, members: dict[str, Any] | None) -> tuple[int, Any]:
-        """Return `(status, body)`, or status 0 and the name of the error without a response."""
+        """Return `(status, body)`; without a response, return `(0, name of the error)`."""
         assert self._session is not None
         url = f"http://{HOST}:{self._service.fund_port}{path}"
         body = None if members is None else _encode(members)
@@ -203,9 +205,9 @@ class FundLoad:
     # --- Reading ---
 
     async def look(self, orders: Iterable[Asked]) -> bool:
-        """Read the current state of each order; an order unknown to the service is not changed.
+        """Read the current state of each order. An order that the service does not have keeps its state.
 
-        Return whether every read had a response: without one, an order may exist and be `posting`.
+        Return whether every read had a response. If a response is missing, the order may exist and be `posting`.
         """
         waiting = list(orders)
         answered = True
@@ -227,9 +229,10 @@ class FundLoad:
         return answered
 
     async def known_after(self, within_s: float) -> float | None:
-        """Return the seconds until every accepted order has an outcome, read by GET only; None: not within `within_s`.
+        """Return the seconds until every accepted order has an outcome, None if that takes longer than `within_s`.
+        Sends GET requests only.
 
-        Orders that were never accepted have no state then; `send_again` sends them again.
+        Orders that were never accepted still have no state afterwards; `send_again` sends them again.
         """
         started = time.monotonic()
         while True:
@@ -242,7 +245,9 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def send_again(self, within_s: float) -> None:
-        """Send orders that were never accepted again, until each is posted or refused; else it is a difference."""
+        """Send again the orders that were never accepted, until each is posted or refused. After `within_s` the others
+        become differences.
+        """
         give_up_at = time.monotonic() + within_s
         while waiting := [order for order in self.orders if order.outstanding]:
             if time.monotonic() > give_up_at:
@@ -254,7 +259,8 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def at_rest(self, within_s: float) -> None:
-        """Wait until no order in the database is `posting`; one that stays so is a difference.
+        """Wait until every order in the database has an outcome. Orders without one after `within_s` become a
+        difference.
 
         The database may be unavailable meanwhile.
         """
@@ -273,7 +279,7 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def ended(self, within_s: float, step: Step) -> list[Asked]:
-        """Wait until no withdrawal is under way. Return the withdrawals that still are."""
+        """Wait until the payout of every withdrawal has an outcome. Return the withdrawals for which it has none."""
         give_up_at = time.monotonic() + within_s
         while True:
             waiting = [order for order in self.orders if order.under_way]
@@ -286,7 +292,9 @@ class FundLoad:
     # --- Proving ---
 
     async def compare(self) -> None:
-        """Compare lists and balances with the orders: each listed once, as reported, and no unknown orders."""
+        """Compare lists and balances with the orders. Each order must be listed once, in the reported state, and no
+        others may be listed.
+        """
         for path in MIX:
             if not any(order.state in POSTED for order in self.orders if order.path == path):
                 self.found.add("idle", f"none of the {path} was posted: they were not tested")
@@ -306,7 +314,9 @@ class FundLoad:
             await self._compare_balance(merchant)
 
     async def _compare_balance(self, merchant: str) -> None:
-        """Compare a merchant's balance with its orders, again while a withdrawal may end between the two reads."""
+        """Compare a merchant's balance with its orders. Compare again while a withdrawal may have ended between the two
+        reads.
+        """
         give_up_at = time.monotonic() + TIMEOUT_S
         while True:
             moving = [order for order in self.orders if order.merchant == merchant and order.under_way]
@@ -328,7 +338,7 @@ class FundLoad:
 
     def _once(self, mine: dict[tuple[str, str], Asked], seen: Counter[tuple[str, str]]) -> None:
         for key, order in mine.items():
-            # A request that was refused without an order is not listed.
+            # A request that was refused before an order was stored is not listed.
             if seen[key] > 1 or (not seen[key] and order.state != "refused"):
                 self.found.add("lost" if not seen[key] else "doubled", f"{order.path} {key}: {seen[key]} times")
 
@@ -349,7 +359,7 @@ class FundLoad:
         return found
 
     def _balance(self, merchant: str) -> int:
-        """Return the merchant's balance by its orders, settled or not."""
+        """Return the balance that the merchant should have by its orders: available and pending."""
         total = 0
         for order in self.orders:
             if order.merchant == merchant and order.state in POSTED:
@@ -361,7 +371,7 @@ class FundLoad:
 
 
 def _change(order: Asked) -> int:
-    """Return the change of the merchant's balance by a posted order."""
+    """Return the amount by which a posted order changes the merchant's balance."""
     shown = order.shown
     if order.path == "payments":
         return int(shown["amount"] if order.body["settle"] == "later" else shown["net"])

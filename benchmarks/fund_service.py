@@ -1,4 +1,6 @@
-"""Both services as a benchmark uses them: the fund service's port, its processes, the simulator and `verify`."""
+"""Both services under a benchmark: the fund service's port, the processes, the bank simulator and
+`fundledger verify`.
+"""
 
 import json
 import time
@@ -63,7 +65,7 @@ class FundService(Service):
         return {"Authorization": f"Bearer {token}"}
 
     def behave(self, **behaviour: float) -> None:
-        """Set the simulator's behaviour; the default of each setting is no fault. Raises BenchFault."""
+        """Set the faults of the simulator. A setting that is omitted causes no fault. Raises BenchFault."""
         body = json.dumps(behaviour).encode()
         url = f"http://{HOST}:{self.simulator_port}/behaviour"
         try:
@@ -81,7 +83,7 @@ class FundService(Service):
         return totals
 
     async def moving_orders(self) -> int:
-        """Return how many orders are `posting` or have an end that is not recorded.
+        """Return the number of orders that are `posting`, or whose end is not posted yet.
 
         Raises asyncpg's exceptions and OSError.
         """
@@ -97,10 +99,10 @@ class FundService(Service):
             raise BenchFault(f"verify printed no report: {unread}") from None
 
     def prove_orders(self, asked: int, in_flight_max: int) -> Proof:
-        """Prove the books, the agreement of fund and account, and the number of posted orders.
+        """Prove the books, the agreement of both services, and the number of posted orders.
 
-        `asked` orders were acknowledged; of those without a response at most `in_flight_max` may be posted. Waits for
-        orders in flight, and for orders that ended between the reads of the two databases.
+        `asked`: the number of acknowledged orders. `in_flight_max`: the number of orders without a response, which may
+        be posted. Verifies again while orders are in flight, or were posted between the reads of the two databases.
         """
         give_up_at = time.monotonic() + IN_FLIGHT_S
         while True:
@@ -118,7 +120,7 @@ class FundService(Service):
 
 
 def against(report: Mapping[str, Any]) -> str | None:
-    """Return the errors in a `verify` report of both services as text, None if there are none."""
+    """Return the errors in a `verify` report of both services as a text, None if there are no errors."""
     bad = [check["name"] for check in report.get("checks", []) if not check["ok"]]
     if bad or not report["ok"] or report["exit"]:
         return f"verify found differences: {', '.join(bad)}"

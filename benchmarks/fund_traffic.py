@@ -1,4 +1,4 @@
-"""Payment requests of a benchmark to the fund service, for wrk and for the project's drivers."""
+"""Payment requests to the fund service, for wrk and for the project's load drivers."""
 
 import random
 import secrets

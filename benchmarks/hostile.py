@@ -1,8 +1,9 @@
 """Benchmark of hostile request bodies: `python -m benchmarks.hostile --token-file F [--url U] [--fund-url U]`.
 
-Prints the slowest response to each kind of body over all POST routes, in ms on one connection. Prints the p99 of honest
-payments alone, beside `--attackers` connections of another process that send valid short requests without a pause, and
-beside as many that send all kinds of hostile bodies. Requires both services to run.
+It prints two tables. The first has, for each kind of body, the slowest response of all POST routes, in ms on one
+connection. The second has the p99 of honest payments in three cases: alone; while another process sends valid short
+requests without a pause, on `--attackers` connections; and while that process sends all kinds of hostile bodies. Both
+services must be running.
 """
 
 import argparse
@@ -23,7 +24,7 @@ LONG: Final = ("/v1/vouchers/batch", "/v1/payments/batch", "/v1/bank-statements"
 LONG_BYTES: Final = 7_800_000
 SHORT_BYTES: Final = 60_000
 LONG_BYTES_PER_S: Final = 12_000_000
-"""The rate of long bodies of one caller at one worker, see docs/reference/limits.md."""
+"""The rate at which one worker admits long bodies of one caller: docs/reference/limits.md."""
 
 
 class Attack(NamedTuple):
@@ -35,7 +36,7 @@ class Attack(NamedTuple):
 
 
 def attacks(url: str, document: dict[str, Any]) -> Iterator[Attack]:
-    """Yield every kind of body for every POST route that a service describes."""
+    """Yield every kind of body for every POST route in the OpenAPI document of a service."""
     for template, operations in document["paths"].items():
         if "post" not in operations:
             continue
@@ -49,8 +50,8 @@ def attacks(url: str, document: dict[str, Any]) -> Iterator[Attack]:
 async def took_ms(session: aiohttp.ClientSession, attack: Attack) -> float:
     """Return the shortest of three response times in ms, to exclude delays of a busy machine.
 
-    A long body is sent once, after a pause in which the worker could admit as many bytes: the measured time then
-    contains no wait for earlier long bodies of the same caller.
+    A long body is sent once, after a pause that is long enough for the worker to admit as many bytes. So the measured
+    time contains no wait for earlier long bodies of the same caller.
     """
     found: list[float] = []
     is_long = len(attack.body) > SHORT_BYTES * 20

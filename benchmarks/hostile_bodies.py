@@ -1,11 +1,15 @@
-"""Hostile request bodies, designed to cost more than their size, for the tests and for the benchmark."""
+"""Hostile request bodies, for tests and for the benchmark: each is designed to cost the service much processor time for
+its size.
+"""
 
 import json
 from collections.abc import Iterator
 from typing import Any, Final
 
 LOCATION: Final = " - at `$."
-"""Text that the decoder writes before the location of an error; names that repeat it look like many locations."""
+"""The text that the decoder writes before the location of an error. A member name that repeats this text looks like
+many locations.
+"""
 
 
 def bodies(example: dict[str, Any], size: int) -> Iterator[tuple[str, bytes]]:
@@ -88,7 +92,7 @@ def _lists(example: dict[str, Any], size: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of each leaf; of a list only for the first item."""
+    """Yield the path of each leaf of a JSON value. Of a list, only the first item is visited."""
     if isinstance(value, dict):
         for name, member in value.items():
             yield from _leaves(member, (*path, name))

@@ -1,7 +1,8 @@
 """Rate limit test: a merchant sends twice its limit while Valkey is stopped, resumed and killed.
 
-Required: no request fails because of it, the limit holds approximately, and normal operation returns within two seconds
-without a burst. It then measures the cost of the limiter: the service with and without it, in turns.
+Required: no request fails because of the outage, the limit holds approximately, and normal operation returns within two
+seconds, without a burst. The test then measures the cost of the limiter: it runs the service with and without the
+limiter, in turn.
 """
 
 import os
@@ -57,7 +58,9 @@ mode = "leased"
 
 @dataclass(frozen=True)
 class Outage:
-    """An outage of Valkey, which returns at `back_ns`. `recovered_s` counts from then; None: not reported."""
+    """An outage of Valkey; Valkey is available again at `back_ns`. `recovered_s`: seconds from then to normal
+    operation; None if the service did not report its mode.
+    """
 
     what: str
     gone_ns: int
@@ -105,7 +108,9 @@ def outages(session: Session) -> None:
 
 
 def cost(session: Session) -> None:
-    """Measure the peak with and without the limiter, and its addition to p99 below the peak, pair by pair."""
+    """Measure the peak rate with and without the limiter, and the time that the limiter adds to the p99 below the peak,
+    in pairs of runs.
+    """
     file = session.root / "never_reached.toml"
     file.write_text(NEVER_REACHED)
     on = _limiter(session, "on", file)
@@ -140,7 +145,7 @@ def cost(session: Session) -> None:
 
 
 def _limiter(session: Session, mode: str, file: Path | None) -> dict[str, str]:
-    """Return the settings that this version knows: no shedding, no splitting, limits in `mode`."""
+    """Return those settings that the installed version has: no shedding, no splitting, the limiter in `mode`."""
     wanted = {"RATELIMIT": mode, "SHEDDING": "off", "SPLITTING": "off"}
     if file is not None:
         wanted["RATELIMIT_FILE"] = str(file)
@@ -192,7 +197,9 @@ def _drive(session: Session, service: Service, pid: int) -> tuple[MixedRun, Watc
 
 
 def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, ends_ns: int) -> Outage:
-    """Return the result of an outage. If its end is unknown, `back_ns` is `gone_ns`, and it counts as one second."""
+    """Return the result of an outage. An outage without a known end has `back_ns` equal to `gone_ns`, and counts as one
+    second.
+    """
     second = 1_000_000_000
     recovered_s = recovery_s(watch.samples, back_ns, ends_ns)
     again_ns = back_ns + int((recovered_s or 0.0) * 1e9)
@@ -214,9 +221,10 @@ def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, 
 
 
 def recovery_s(samples: Samples, back_ns: int, ends_ns: int) -> float | None:
-    """Return the seconds from `back_ns` until no worker is in fallback for `STEADY_S`, or until `ends_ns`.
+    """Return the seconds from `back_ns` to the time from which no worker is in fallback for `STEADY_S`; at most to
+    `ends_ns`.
 
-    None: the mode was not reported.
+    None if the service did not report its mode.
     """
     told = [(at, value) for at, value in in_fallback(samples) if back_ns <= at < ends_ns]
     since: int | None = None

@@ -1,4 +1,4 @@
-"""TCP proxy for network-cut tests: its connections can be reset and refused, or made to hang."""
+"""TCP proxy for network-cut tests. A test can make it reset and refuse connections, or let them hang."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ class Link:
         for flow in self._flows:
             flow.cancel()
         for writer in self._writers:
-            # Without lingering, closing a socket sends a reset.
+            # With a linger time of 0, closing a socket sends a reset.
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             writer.transport.abort()
         await asyncio.gather(*self._flows, return_exceptions=True)
@@ -99,7 +99,7 @@ class Link:
             self._writers.add(there)
             await asyncio.gather(self._forward(reader, there), self._forward(answers, writer))
         except (OSError, asyncio.CancelledError):
-            # A cut, or one end is gone: both ends are closed below.
+            # The link was cut, or one end has closed its connection: both ends are closed below.
             pass
         finally:
             for end in (writer, there):

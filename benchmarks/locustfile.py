@@ -6,13 +6,14 @@ Run it beside `make serve`:
         --users 50 --spawn-rate 25 --run-time 1m --html benchmarks-out/locust.html
 
 or `make loadtest`. `--token-file` is the file of the token, `--merchants` the number of merchants (the n-th gets a
-share of n^-1.1), `--pace` the operations per second of one caller. `SHAPE=steps` goes from `--users` to 8 x of them in
-four steps, `SHAPE=spike` to 5 x of them for the middle third.
+share of n^-1.1), `--pace` the operations per second of one caller. `SHAPE=steps` raises the number of callers from
+`--users` to 8 times `--users`, in four steps; `SHAPE=spike` raises it to 5 times `--users` during the middle third.
 
-Every operation keeps the id that it has at its first attempt. A response 429 or 503 is not a failure but has its own
-row, such as `POST /v1/vouchers [429]`; without Retry-After it is a failure. The caller then waits for Retry-After and
-sends the same request again: `[again]`. For callers alone on their account (`Alone`) this retry must be admitted. At
-the end it prints percentiles in tenths of a millisecond, and the admitted requests by policy.
+Every attempt of an operation has the same id. A response 429 or 503 with Retry-After is not a failure: it has a row of
+its own, such as `POST /v1/vouchers [429]`. The caller waits for the time in Retry-After, and sends the same request
+again (row `[again]`). This retry must be admitted for a caller that is alone on its account (`Alone`). A response 429
+or 503 without Retry-After is a failure. At its end the test prints percentiles in tenths of a millisecond, and the
+admitted requests by policy.
 
 Locust is a closed loop, in spite of its pace: a caller that waits for a response sends nothing, so a stall affects only
 as many requests as there are callers. For the latencies of independent callers (an open loop) use
@@ -53,7 +54,7 @@ ALONE_TRIES: Final = 200
 ALONE_EVERY_S: Final = 5.0
 RETRY_LATER: Final = (429, 503)
 SHARED: Final = ("caller", "class", "global")
-"""Policies whose keys are shared with other callers, even by a caller alone on its account."""
+"""Policies whose keys a caller shares with other callers, even if it is alone on its account."""
 POLICY: Final = re.compile(r'"([^"]+)";q=(\d+)(?:;w=(\d+))?')
 DECISIONS: Final = "fundledger_ratelimit_decisions_total"
 LIMITS: Final = "fundledger_ratelimit_limit_per_second"
@@ -131,7 +132,7 @@ class Plain:
         return told
 
     def open(self, number: int) -> None:
-        """Open an account and credit it with more than it spends. It may exist already."""
+        """Open an account, which may exist already, and credit it with more than the test debits."""
         body = {"id": account(number), "owner": f"merchant:locust-{number}", "type": "merchant_available"}
         self.ask("POST", "/v1/accounts", {**body, "currency": "CNY"})
         self.ask("POST", "/v1/vouchers", voucher("pay", number, FUNDS))

@@ -1,7 +1,8 @@
-"""Benchmark of the mechanisms for hot accounts, alone and combined, in one run.
+"""Benchmark of the mechanisms for hot accounts, alone and combined.
 
-Each contender is a separate service on the same machine, measured in turn: naive (one transaction per request), lanes,
-then lanes with split accounts, buffered credits, a summarised journal, and early release in addition to all.
+Each contender is a separate service on the same machine; the contenders are measured in turn. They are: naive (one
+transaction per request); lanes; lanes with split accounts, with buffered credits, or with a summarised journal; and all
+of these with early release.
 """
 
 import contextlib
@@ -113,7 +114,7 @@ def _compare(session: Session, services: Mapping[Mechanism, Service], shape: str
 
 
 def _refunds(session: Session, services: Mapping[Mechanism, Service], workers: int) -> None:
-    """Measure a load of which half of the requests debit the hot account."""
+    """Measure a load in which half of the requests debit the hot account."""
     for service in services.values():
         database.slow_commits(service.dsn, 0)
         service.moves = True

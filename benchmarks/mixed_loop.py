@@ -1,7 +1,9 @@
-"""Load driver of mixed requests, open or closed loop: records the outcome of each by class and merchant.
+"""Load driver of mixed requests, open or closed loop: it records the outcome of each request, with its class and
+merchant.
 
-A client whose request takes too long closes its connection; later responses do not count. As in the plain open loop,
-latency counts from the time a request was due, and the driver reports if it was the bottleneck itself.
+If a request takes too long, its client closes the connection; a later response does not count. As in the plain open
+loop, latency counts from the time at which a request was due, and the driver reports whether it was the bottleneck
+itself.
 """
 
 import re
@@ -45,7 +47,8 @@ class Answer(NamedTuple):
 
 @dataclass
 class MixedRun:
-    """Outcomes of the requests due between `began_ns` and `ended_ns`. `problems` counts refusals, as `503 overloaded`.
+    """Outcomes of the requests due between `began_ns` and `ended_ns`. `problems` counts refusals by status and code,
+    such as `503 overloaded`.
 
     `uncertain` is the number of vouchers that may have been posted without a response.
     """
@@ -67,7 +70,7 @@ class MixedRun:
 
     @property
     def in_time(self) -> list[Answer]:
-        """Return the successful responses before the end of the run; later ones do not count in rates."""
+        """Return the successful responses before the end of the run. Later responses do not count in rates."""
         return [answer for answer in self.answers if answer.well and answer.due_ns + answer.took_ns <= self.ended_ns]
 
     @property
@@ -107,7 +110,7 @@ class _Loop:
         self._due = due
         self._connections_max = connections
         self._patience_ns = int(patience_s * 1e9)
-        # Used in turn, so that every worker gets an equal share.
+        # Connections are used in turn, so that every worker gets an equal share of the requests.
         self._idle = deque(wire.connect() for _ in range(connections if due is None else min(64, connections)))
         self._waiting: deque[tuple[int, Asking]] = deque()
         self._out: dict[Connection, Asking] = {}
@@ -200,7 +203,9 @@ class _Loop:
         self._run.without_retry_after += status in RETRY_LATER and b"\r\nRetry-After: " not in answer
 
     def _hang_up(self, now: int) -> None:
-        """Close the connections of timed-out clients. Requests are sent nearly in the order of their due times."""
+        """Close the connections whose requests have timed out. The first sent request is checked first: requests are
+        sent nearly in the order in which they are due.
+        """
         while self._sent and now - self._sent[0][0] > self._patience_ns:
             due, connection = self._sent.popleft()
             if connection.sent_ns != due or connection not in self._out:

@@ -1,7 +1,7 @@
 """Open-loop load driver: requests are sent when they are due, independent of earlier responses.
 
-Latency counts from the time a request was due, so that a stall affects all requests due during it. The driver reports
-if it was the bottleneck itself; its latencies are then not conclusive.
+Latency counts from the time at which a request was due, so that a stall affects every request that was due during the
+stall. The driver reports whether it was the bottleneck itself; if so, the latencies are not conclusive.
 """
 
 import random
@@ -42,7 +42,7 @@ def open_loop(
     """Send for `warm_up_s + seconds`; latencies and arrivals count after the warm-up. `rate` is the mean rate of `due`.
 
     A request that is due while every connection is busy opens another connection, up to `connections_max`; beyond that
-    it waits for one. Raises BenchFault.
+    number the request waits for a connection. Raises BenchFault.
     """
     with Wire(port) as wire:
         return _Loop(wire, requests, due, warm_up_s, seconds, connections_max).run(rate)
@@ -149,7 +149,9 @@ class _Loop:
                 self._idle.append(connection)
 
     def _settle(self, now: int) -> None:
-        """Wait for outstanding responses. A request that was never sent has waited at least until now."""
+        """Wait for outstanding responses. Count the latency of a request that was never sent up to now, because it has
+        waited at least so long.
+        """
         give_up_at = now + int(ANSWER_S * 1e9)
         never_sent, self._waiting = self._waiting, deque()
         while self._out and time.perf_counter_ns() < give_up_at:
@@ -162,7 +164,9 @@ class _Loop:
 def verdict_against(
     arrivals: int, sent_in_time: int, cpu_share: float, unanswered: int, starved: bool = False
 ) -> str | None:
-    """Return why the latencies of a run are not conclusive, None if they are. `starved`: no free connections."""
+    """Return why the latencies of a run are not conclusive, None if they are. `starved`: at times the driver had no
+    free connection.
+    """
     if arrivals == 0:
         return "nothing was due"
     if sent_in_time < SENT_SHARE_MIN * arrivals:

@@ -9,9 +9,9 @@ from benchmarks.runs import percentile
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Outcome counts. `gave_up`: the client gave up, or the connection broke.
+    """Counts of outcomes. `gave_up`: the client gave up, or the connection broke.
 
-    Latencies are of successful responses, None without any.
+    Latencies are those of successful responses; None if there were no successful responses.
     """
 
     offered: int
@@ -51,7 +51,9 @@ def jain(shares: Sequence[float]) -> float:
 
 
 def served_shares(answers: Iterable[Answer], merchants: Iterable[int]) -> list[float]:
-    """Return each merchant's share of successful responses. Merchants without requests are left out."""
+    """Return for each merchant the share of its requests that were successful. Merchants without requests
+    are left out.
+    """
     offered: dict[int, int] = {}
     well: dict[int, int] = {}
     for answer in answers:

@@ -1,8 +1,9 @@
-"""Overload test: behaviour of the service above its capacity, by class, and the effect of a greedy merchant on others.
+"""Overload test: measures how the service serves each class above its capacity, and the effect of a greedy merchant on
+others.
 
-The driver shares the processors with the service. To measure the service and not the machine, its capacity is bounded
-by the database: slower commits of few vouchers each. `--unbounded` removes this bound; on a small machine the driver is
-then the bottleneck, and reports it.
+The driver shares the processors with the service. To measure the service and not the machine, the capacity of the
+service is bounded by the database: commits are slowed down, and each has few vouchers. `--unbounded` removes this
+bound; on a small machine the driver is then the bottleneck, and reports it.
 """
 
 import time
@@ -37,12 +38,14 @@ NEVER_REACHED: Final = "version = 1\n" + "".join(
     f'\n[[policy]]\nname = "{key}"\nkey = "{key}"\nrate = 1000000\nburst = 100000\nmode = "leased"\n'
     for key in ("caller", "merchant", "class", "global")
 )
-"""Policies that never limit: the limiter must be on, because it determines the classes of requests."""
+"""Policies whose limits are never reached. The limiter must be on, because it determines the classes of requests."""
 FLOORS: Final[dict[float, tuple[Floor, Floor | None, Floor | None]]] = {
     2: (Floor(0.9), Floor(0.999), Floor(1.5, at_most=True)),
     5: (Floor(0.8), None, None),
 }
-"""Limits by multiple of the capacity: goodput, share of successful critical requests, their p99."""
+"""Limits by multiple of the capacity: for the goodput, for the share of successful critical requests, and for their
+p99.
+"""
 FAIR_LOAD: Final = 0.95
 GREEDY: Final = 10
 CALM_S = 10.0
@@ -57,7 +60,8 @@ ALL: Final = "all"
 class Step:
     """One open-loop run. `classes` includes `all`; `goodput` and `postings` are shares of the peak.
 
-    `jain` is over merchants with equal load; `quiet_s` is how long the service worked after the run.
+    `jain` is computed over merchants with equal load. `quiet_s`: the time for which the service still worked after the
+    run.
     """
 
     name: str
@@ -103,9 +107,10 @@ def overload(session: Session) -> None:
     bounded = {} if session.plan.unbounded else {"BATCH_SIZE_MAX": str(BATCH_SIZE_MAX)}
     file = session.root / "never_reached.toml"
     file.write_text(NEVER_REACHED)
-    # Splitting accounts during the run would change the capacity.
+    # If accounts were split during the run, the capacity would change.
     own = {"RATELIMIT": "on", "RATELIMIT_FILE": str(file), "SPLITTING": "off"}
-    # Without shedding: a closed loop replaces shed requests by others, which would measure the capacity of another mix.
+    # Measure the capacity without shedding: a closed loop would replace shed requests by other requests, and so measure
+    # another mix.
     with _started(session, "capacity", {**accepted({**own, "SHEDDING": "off"}), **bounded}) as service:
         peak = _peak(session, service)
         session.prove("capacity", service)
@@ -140,7 +145,7 @@ def fund(service: Service, merchants: int) -> None:
 
 
 def count_mixed(service: Service, run: MixedRun) -> MixedRun:
-    """Record a run's counts for the proof. Refusals by quota or capacity are not errors of the service."""
+    """Record a run's counts for the proof. Refusals because of a quota or of capacity are not errors of the service."""
     service.acknowledged += run.acknowledged
     service.in_flight_max += run.uncertain
     service.errors += outcomes_of(run.answers).other
@@ -149,7 +154,7 @@ def count_mixed(service: Service, run: MixedRun) -> MixedRun:
 
 @dataclass(frozen=True)
 class Rates:
-    """Successful responses per second. Reads count only in `requests`: they need no commits."""
+    """Successful requests and postings per second. Reads count only in `requests`, because they need no commits."""
 
     requests: float
     postings: float
@@ -215,7 +220,9 @@ def _step(session: Session, service: Service, name: str, multiple: float, peak: 
 
 
 def _until_quiet(service: Service) -> float:
-    """Return the seconds until no work is queued; requests of clients that gave up may continue. Raises BenchFault."""
+    """Wait until no work is queued, and return the seconds: after a run, requests of clients that gave up may still be
+    executed. Raises BenchFault.
+    """
     began = time.monotonic()
     while True:
         waiting = series(service.metrics(), ("fundledger_lane_waiting_commands", "fundledger_lane_in_flight_commands"))

@@ -13,7 +13,7 @@ _BAR = 24
 
 
 class Step:
-    """A step of `seconds`, of `total` parts, or of unknown length. `result` is shown at the end."""
+    """A step of `seconds`, of `total` parts, or of unknown length. `result` is printed at the end of the step."""
 
     def __init__(self, label: str, seconds: float | None, total: int | None) -> None:
         self.label = label
@@ -27,7 +27,7 @@ class Step:
         self.done += count
 
     def watch(self, items: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the items; each counts as one part done."""
+        """Yield the items. Each item counts as one finished part."""
         for item in items:
             self.done += 1
             yield item

@@ -1,4 +1,5 @@
-"""Reference server of a benchmark: another, minimal service, given as a script and measured in the same run.
+"""Reference server of a benchmark: another, minimal service. The user names its script, and it is measured in the same
+run.
 
 It is started as `python SCRIPT MODE --workers N --dsn DSN --port P` with an empty database and creates its own tables.
 Its wrk scripts `pay.lua` and `bulk.lua` are in the same folder; `GET /count` returns the number of posted payments.
@@ -33,7 +34,9 @@ class Reference(Child):
         return run
 
     def disagreement(self) -> str | None:
-        """Return how its count differs from the drivers' counts, None if it does not. Ratios are invalid if it does."""
+        """Return how the server's count differs from the drivers' counts, None if it does not. If the counts differ,
+        ratios are invalid.
+        """
         counted = json.loads(self.get("/count"))
         posted = counted["payments"]
         if not self._acknowledged <= posted <= self._acknowledged + self._in_flight_max:

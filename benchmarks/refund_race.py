@@ -17,7 +17,9 @@ ROUNDS = 1000
 AT_ONCE: Final = 100
 AMOUNT: Final = 1000
 PARTS: Final = (7, 13, 30, 77, 250)
-"""Refund amounts, in turn by round: from most of the refunds to only a few fit into the payment."""
+"""Refund amounts; the rounds use them in turn. With the smallest most refunds fit into the payment, with the largest
+only a few.
+"""
 ANSWER_S: Final = 60.0
 
 
@@ -43,7 +45,9 @@ def refund_race(session: Session) -> None:
 
 
 def _rounds(session: Session, service: FundService) -> tuple[int, int, int, dict[str, int]]:
-    """Return the numbers of posted orders, payments refunded too much, and too little, and unexpected responses."""
+    """Return `(posted orders, payments refunded by too much, payments refunded by too little, unexpected
+    responses)`.
+    """
     asked = above = short = 0
     others: dict[str, int] = {}
     prefix = fresh_run()

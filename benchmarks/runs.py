@@ -8,7 +8,7 @@ from typing import TypedDict
 
 
 class BenchFault(Exception):
-    """Nothing can be measured; the message is the reason in one line."""
+    """Nothing can be measured. The message is the reason, in one line."""
 
 
 @dataclass(frozen=True)
@@ -86,5 +86,5 @@ def median_rate(runs: Sequence[Run]) -> float:
 
 
 def ratios(above: Sequence[Run], below: Sequence[Run]) -> list[float]:
-    """Return the ratios of rates, pair by pair; the runs of a pair are adjacent in time."""
+    """Return the ratios of rates, one for each pair of runs. The runs of a pair are adjacent in time."""
     return [a.rate / b.rate for a, b in zip(above, below, strict=True) if b.rate]

@@ -75,7 +75,7 @@ def run_all(session: Session) -> None:
     if session.wants("limits") and (session.plan.long or session.plan.only):
         limits(session)
     for name, scenario in FUND.items():
-        # The end-to-end scenario is part of every run; fault tests only on request.
+        # The end-to-end scenario is part of every run; fault tests run only on request.
         if session.wants(name) and (name == "whole" or name in session.plan.only):
             scenario(session)
 
@@ -174,7 +174,7 @@ def bulk(session: Session, service: Service, reference: Reference | None) -> Non
 
 
 def single(session: Session, service: Service, reference: Reference | None) -> None:
-    """Measure one caller with one request at a time, beside bare durable inserts in the same Postgres."""
+    """Measure a single caller that sends one request at a time, beside bare durable inserts in the same Postgres."""
     scenario = "single connection"
     session.open_accounts(service, 1)
     bare = database.prepare_bare_inserts(service.dsn)
@@ -264,7 +264,9 @@ def two_workers(session: Session) -> None:
 
 
 def growth(session: Session) -> None:
-    """Compare the cost of a voucher in an old and a young ledger. No proof: the inserted rows have no valid MACs."""
+    """Compare the cost of a voucher in an old and a young ledger. The books are not proved, because the inserted rows
+    have no valid MACs.
+    """
     if shutil.disk_usage(session.root).free < GROWN_BYTES:
         session.notes.append(f"growth: skipped, it needs {GROWN_BYTES >> 30} GB of disk")
         return

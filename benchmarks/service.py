@@ -1,4 +1,4 @@
-"""Service under a benchmark, as its clients and operator see it: a process, a port, a token, a database."""
+"""The service under a benchmark, seen from outside: its process, port, token, database and metrics."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SWEEP_SIZE = 1000
 SWEEP_CONNECTIONS = 4
 VERIFY_S = 1800
 FOLLOWED_S = 2.5
-"""Time within which every worker knows a changed policy."""
+"""The time within which every worker uses a changed policy."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Proof:
 class Service:
     """`fundledger serve` with its own data directory. `acknowledged` counts the acknowledged vouchers.
 
-    `moves`: some vouchers debited several slots, or were the service's own for rebalancing.
+    `moves`: some vouchers debited several slots, or were posted by the service to rebalance an account.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Service:
         return service_traffic(self.port, self.token, accounts, size, ids, shape)
 
     def has_accounts(self, count: int) -> bool:
-        """Whether `open_accounts` opened that many already."""
+        """Whether `open_accounts` has already opened that many accounts."""
         return count <= self._opened
 
     def open_accounts(self, count: int, watch: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
@@ -136,7 +136,9 @@ class Service:
         time.sleep(FOLLOWED_S)
 
     def lag_figure(self) -> Figure:
-        """Return the maximum wait of 99 % of the drained credits: the bound of the histogram's bucket."""
+        """Return the time within which 99 % of the buffered credits were drained: the upper bound of a bucket of the
+        histogram.
+        """
         text = self.metrics()
         found = re.findall(r'^fundledger_buffered_wait_seconds_bucket\{le="(\S+)"\} (\S+)$', text, re.MULTILINE)
         counts = [(float(bound), float(count)) for bound, count in found]
@@ -186,12 +188,12 @@ class Service:
         return _gauge(text, "fundledger_resident_memory_bytes") / _gauge(text, "fundledger_workers") / 1e6
 
     def _is_ready(self, child: Child) -> bool:
-        # Workers share the port: the first ready worker alone would get all connections.
+        # Wait for all workers, because they share the port: if only one were ready, it would get all connections.
         child.get("/readyz")
         return _gauge(child.get("/metrics").decode(), "fundledger_workers") == self.workers
 
     def prove(self) -> Proof:
-        """Run `fundledger verify` beside the running service, and compare its counts with the drivers'."""
+        """Run `fundledger verify` beside the running service, and compare its counts with the drivers' counts."""
         self._drained()
         done = self._verify()
         try:
@@ -236,7 +238,7 @@ def _command() -> str:
 
 
 def accepted(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that this version of the service knows. Raises BenchFault if it rejects a value."""
+    """Return those of the settings that this version of the service has. Raises BenchFault if it rejects a value."""
     known = dict(settings)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
     while True:

@@ -47,7 +47,9 @@ class Page:
 
 @dataclass(frozen=True)
 class Contender:
-    """Participant of a scenario. `run(seconds)` loads it once and counts the acknowledged requests."""
+    """One of the servers that a scenario compares. `run(seconds)` sends load to it once, and counts the acknowledged
+    requests.
+    """
 
     name: str
     run: Callable[[float], Run]
@@ -124,9 +126,10 @@ class Session:
         return Contender(name, run, self.plan.seconds if seconds is None else seconds)
 
     def alternate(self, scenario: str, contenders: Sequence[Contender], dsn: str | None = None) -> dict[str, list[Run]]:
-        """Warm up all contenders, then run rounds of A, B, ...: adjacent runs are compared, since machine speed drifts.
+        """Warm up all contenders, then run them in turn, in rounds: adjacent runs are compared, because the speed of
+        the machine drifts.
 
-        `dsn`: checkpoints of that Postgres during the runs are noted.
+        `dsn`: a Postgres server whose checkpoints during the runs are noted in the report.
         """
         checkpoints = database.facts(dsn)[1] if dsn else 0
         for contender in contenders:

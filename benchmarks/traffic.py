@@ -13,9 +13,9 @@ VOUCHERS = Path(__file__).with_name("vouchers.lua")
 
 @dataclass(frozen=True)
 class Traffic:
-    """Requests of one kind to one port. `script` and `environment` are for wrk, `requests` for the project's drivers.
+    """Requests of one kind to one port. wrk uses `script` and `environment`, the project's drivers use `requests`.
 
-    Each call of either uses fresh ids.
+    Each call of `environment` or `requests` uses fresh ids.
     """
 
     port: int
@@ -44,7 +44,7 @@ def service_traffic(
 ) -> Traffic:
     """Return payments to merchant 1, or spread over merchants 1 to `accounts`; `size` > 0: in batches of that size.
 
-    `shape`: `even`, `zipf` (the n-th merchant gets a share of n^-1.1), or `refund` (every other one is a refund).
+    `shape`: `even`, `zipf` (the n-th merchant gets a share of n^-1.1), or `refund` (every other voucher is a refund).
     """
 
     def environment() -> dict[str, str]:

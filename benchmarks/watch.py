@@ -1,4 +1,4 @@
-"""Sampling of /metrics during a benchmark run."""
+"""Sampler of /metrics during a benchmark run."""
 
 import re
 import threading

@@ -22,7 +22,7 @@ LIGHT_FLOOR: Final = Floor(3, at_most=True)
 
 
 class Orders:
-    """Drivers' counts of orders."""
+    """The drivers' counts of orders, for the proof."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -85,7 +85,7 @@ def _peak(session: Session, service: FundService, orders: Orders) -> None:
 
 
 def _light(session: Session, service: FundService, orders: Orders) -> None:
-    """Compare a payment with a voucher of the account service, for one caller with one request at a time."""
+    """Compare a payment with a voucher of the account service, for a single caller that sends one request at a time."""
     session.open_accounts(service, 1)
     seconds = min(LIGHT_S, session.plan.seconds)
     ours, theirs = payments(service.fund_port, service.token, MERCHANTS, HOT), service.traffic(1)

@@ -1,6 +1,8 @@
-"""Minimal HTTP/1.1 client of the load drivers: keep-alive connections on one epoll, of which only statuses are parsed.
+"""Minimal HTTP/1.1 client of the load drivers: keep-alive connections on one epoll. Only the status of a response is
+parsed.
 
-Plain sockets instead of an event loop: a driver that shares two processors with the measured service must be cheap.
+It uses plain sockets instead of an event loop, because a driver that shares two processors with the service must be
+cheap.
 """
 
 import contextlib
@@ -17,7 +19,8 @@ _BROKEN = 0
 
 
 class Connection:
-    """A connection. `sent_ns` is set by the driver: when the outstanding request was sent or due; None: idle.
+    """A connection. `sent_ns` is set by the driver: the time at which the outstanding request was sent or due, None if
+    the connection is idle.
 
     `answer` is the last response as received.
     """
@@ -27,7 +30,7 @@ class Connection:
     def __init__(self, port: int) -> None:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A stalled server accepts no connections; the driver must not stall with it.
+        # A stalled server accepts no connections. The driver must not wait for it.
         self.socket.setblocking(False)
         self.socket.connect_ex((HOST, port))
         self.sent_ns: int | None = None
@@ -63,7 +66,9 @@ class Wire:
         return len(self._connections)
 
     def connect(self) -> Connection:
-        """Return a connection that can be used immediately; it breaks if it cannot be established."""
+        """Return a connection that can be used immediately. If it cannot be established, the first request
+        on it fails.
+        """
         connection = Connection(self._port)
         self._connections[connection.socket.fileno()] = connection
         self._epoll.register(connection.socket.fileno(), select.EPOLLIN)
@@ -76,7 +81,9 @@ class Wire:
         self._flush(connection)
 
     def answers(self, timeout_s: float) -> list[tuple[Connection, int]]:
-        """Return connections with a complete response, and its status; 0: the connection broke during a request."""
+        """Return each connection with a complete response, and the status; status 0 if the connection broke during a
+        request.
+        """
         # epoll rounds its timeout up to a millisecond, select does not.
         if timeout_s > 0:
             select.select([self._epoll], [], [], timeout_s)
@@ -135,7 +142,9 @@ class Wire:
 
 
 def answer_bytes(received: bytes) -> int:
-    """Return the total length of the response that begins like this. Raises BenchFault without Content-Length."""
+    """Return the total length of the response that begins with `received`. Raises BenchFault if it has no
+    Content-Length.
+    """
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return len(received) + 1

@@ -1,2 +1,2 @@
--- Delay commits also without other open transactions. Rows: none. Locks: none.
+-- Let the commit delay apply even if no other transaction is open. Rows: none. Locks: none.
 ALTER SYSTEM SET commit_siblings = 0

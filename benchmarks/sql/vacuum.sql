@@ -1,2 +1,3 @@
--- Vacuum after a bulk load, so that none starts during a measurement. Rows: none. Locks: none that writers wait for.
+-- Vacuum after a bulk load, so that no autovacuum starts during a measurement. Rows: none. Locks: none that writers
+-- wait for.
 VACUUM (ANALYZE) ledger.vouchers, ledger.entries, ledger.sub_accounts
