@@ -1,8 +1,8 @@
 """Benchmark of the mechanisms for hot accounts, alone and combined.
 
 Each contender is a separate service on the same machine; the contenders are measured in turn. They are: naive (one
-transaction per request); lanes; lanes with split accounts, with buffered credits, or with a summarised journal; and all
-of these with early release.
+transaction per request); lanes; lanes with split accounts; the latter with buffered credits; with a summarised journal;
+with a summarised journal and early release.
 """
 
 import contextlib

@@ -44,7 +44,7 @@ def service_traffic(
 ) -> Traffic:
     """Return payments to merchant 1, or spread over merchants 1 to `accounts`; `size` > 0: in batches of that size.
 
-    `shape`: `even`, `zipf` (the n-th merchant gets a share of n^-1.1), or `refund` (every other voucher is a refund).
+    `shape`: `even`, `zipf` (the n-th merchant gets a share of n^-1.1), or `refund` (half of the vouchers are refunds).
     """
 
     def environment() -> dict[str, str]:

@@ -180,7 +180,7 @@ class Posting:
 
     async def end(self, order: Order) -> None:
         """Post the recorded end of a withdrawal, and record the outcome as its state. Raises GatewayFault if the
-        outcome is unknown.
+        account service does not answer.
         """
         assert order.ending in ("paid", "bounced"), order.ending
         voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Background job that recovers fund orders without a known outcome: it posts the same vouchers again."""
+"""Background job that recovers fund orders without a known outcome: it posts the same vouchers again until it gets the
+outcome.
+"""
 
 import logging
 from typing import Final

@@ -1,5 +1,5 @@
-"""The state `stuck` of fund orders, for the jobs and for API requests: mark an order that no retry can complete, and
-return it to its former state when a caller requests a retry.
+"""Stuck fund orders, for the background jobs and for API requests: mark an order `stuck` when no retry can complete it,
+and return it to its former state when a caller requests a retry.
 """
 
 import logging
