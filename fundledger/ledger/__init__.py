@@ -1,1 +1,1 @@
-"""Ledger: accounts, vouchers, holds, and posting between them. Knows no HTTP, no Redis and no heat."""
+"""Ledger: accounts, vouchers, holds, and posting. Independent of HTTP, Redis and the hotspot package."""

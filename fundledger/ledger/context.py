@@ -1,4 +1,4 @@
-"""Posting context of the ledger: everything a batch needs beside its session."""
+"""Posting context of the ledger: everything that posting a batch needs besides a database session."""
 
 import msgspec
 
@@ -11,9 +11,10 @@ from fundledger.security.keys import Keys
 class Books(msgspec.Struct):
     """The posting context of one worker.
 
-    `ordinal` is the number of the worker, which selects the slots it prefers. With `summarises`, a batch writes one
-    entry per sub-account of a platform account, however many vouchers it has. With `buffering`, credits of buffered
-    accounts wait in the buffer; otherwise the backlog is too large and they are posted directly.
+    - `ordinal`: the number of the worker, which determines the slots that it prefers
+    - `summarises`: a batch writes one summary for all its lines on a sub-account of a platform account and one module
+    - `buffering`: credits of buffered accounts are written to the buffer; False while the backlog is too large, which
+      makes the worker post these credits directly
     """
 
     keys: Keys

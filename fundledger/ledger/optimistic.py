@@ -1,8 +1,8 @@
 """Optimistic path of the ledger: decide a batch without locks, write it only if its rows are unchanged (ADR 0010).
 
-A batch is decided from the lane's write cache and from reads without locks. It may be prepared while the previous batch
-is still being written (ADR 0011), and is then decided from the state that the previous batch will leave. It is sent
-only if that batch was committed; otherwise it is discarded and decided again.
+A batch is decided from the lane's write cache and from reads without locks. A batch may be prepared while the previous
+batch is still being written (ADR 0011). It is then decided from the state that the previous batch will leave, and sent
+only if the previous batch was committed. Otherwise the prepared batch is discarded and decided again.
 """
 
 import logging
@@ -35,7 +35,7 @@ def nothing(_: bool) -> None:
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """A batch that is decided and not sent: `outcomes[i]` will answer the i-th command."""
+    """A batch that is decided but not sent. `outcomes[i]` is the outcome of the i-th command, if the batch commits."""
 
     recalled: Recalled
     arguments: list[Any]
@@ -52,10 +52,10 @@ class Written(Enum):
 
 
 async def prepare(session: Session, books: Books, commands: Sequence[Command]) -> Prepared | None:
-    """Decide a batch without locks, or return None when it has to be decided under locks.
+    """Decide a batch without locks. Return None if the batch has to be decided under locks.
 
-    Writes nothing; never raises. At most one other batch may be in the database meanwhile. Cancelling forgets the rows
-    that were read.
+    Writes nothing and never raises. At most one other batch of the session may be in the database meanwhile. If the
+    caller is cancelled, the rows of the batch are removed from the write cache.
     """
     memory = session.memory
     recalled = memory.recall(commands, secrets.randbits(62), books.ordinal, books.keys.current, books.calendar)
@@ -79,7 +79,7 @@ async def prepare(session: Session, books: Books, commands: Sequence[Command]) -
         memory.disappoint(recalled)
         return None
     except Exception:
-        # A bug: discard the changes of deciding from the cache; the locked path isolates the item.
+        # A bug. The cached rows were changed by the decision: discard them. The locked path finds the failing command.
         _log.critical("preparing a batch failed", exc_info=True, extra={"event": "prepare_failed"})
         memory.disappoint(recalled)
         return None
@@ -90,7 +90,7 @@ async def prepare(session: Session, books: Books, commands: Sequence[Command]) -
 
 
 async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) -> Written:
-    """Write a prepared batch if every sub-account is still as it was when the batch was decided."""
+    """Write a prepared batch if no sub-account of the batch has changed since the batch was decided."""
     memory, recalled = session.memory, prepared.recalled
     if prepared.failures != memory.failures:
         memory.forget(recalled)
@@ -130,7 +130,7 @@ async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) 
 
 
 async def _read(session: Session, books: Books, recalled: Recalled) -> bool:
-    """Read and verify the sub-accounts missing in the cache. Return whether all exist and verify."""
+    """Read and verify the sub-accounts that the cache does not have. Return whether all of them exist and verify."""
     batch, places, shard = recalled.batch, sorted(recalled.unread), recalled.shard
     statement = await session.reading()
     rows = await statement.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places])

@@ -1,4 +1,4 @@
-"""Posting of the ledger: fetch, decide, write, in one transaction for a whole batch.
+"""Posting of the ledger: read the rows of a batch, decide the commands, and write the result, in one transaction.
 
 `post_vouchers` is the only writer of balances. Every other operation that changes a balance or a status (holds,
 captures, reversals, freezing) is a command of the same batch.
@@ -47,11 +47,11 @@ APART: Final = frozenset({SetStatus, SetPolicy})
 NARROW: Final[Mapping[int, int]] = MappingProxyType({})
 CONFLICT_ATTEMPTS: Final = 5
 LONG: Final = 4_000
-"""With more entries than this, a batch yields to the event loop between its parts."""
+"""Number of entries. While a larger batch is written, the event loop runs other tasks between the steps."""
 NOT_BUFFERING: Final = "FL002"
 EXCLUSIVE: Final = SQL["lock_sub_accounts"].replace("FOR NO KEY UPDATE", "FOR UPDATE")
 RETRY_FOR_S: Final = 20.0
-"""Time for which a batch retries while the database is unreachable, before its callers get a fault."""
+"""Time for which a batch is retried while the database is unreachable. After it the callers get a fault."""
 
 
 class SubAccountMissing(Exception):
@@ -68,24 +68,25 @@ async def post_vouchers(
     early: bool = False,
     locked: bool = False,
 ) -> list[Outcome | Fault]:
-    """Post a batch: `answers[i]` answers `commands[i]`, with an outcome or with the fault that prevented one.
+    """Post a batch. `answers[i]` is the outcome of `commands[i]`, or the fault that prevented an outcome.
 
-    The batch is one transaction, committed before this returns. It locks every sub-account that it touches, ordered by
-    shard, account and slot, so that batches cannot deadlock. The refusal of one command does not affect the others. A
-    batch that fails as a whole is read and decided again; if it still fails it is halved, until the failing command is
-    alone.
+    The batch is one transaction, committed before this function returns. All its sub-accounts are locked in the order
+    of shard, account and slot, so that batches cannot deadlock. The refusal of one command does not affect the others.
+    A batch that fails as a whole is read and decided again. If it fails again, each half is posted separately, and so
+    on until the failing command is alone.
 
-    If the connection breaks, also during the commit, the same batch is posted again: each id counts once, so the second
-    attempt returns the true outcomes. A retry with the same ids is always safe.
+    If the connection breaks, also during the commit, the same batch is posted again. Each id is posted at most once, so
+    the second attempt returns the true outcomes. A retry with the same ids is always safe.
 
     `on_sent`: called when the writes are about to be sent; with True, the next batch may be prepared meanwhile.
     `sent_before`: an earlier attempt at these commands may have been committed.
     `prepared`: the batch that `prepare` returned for these commands, to be passed once the previous batch has ended.
-    `early`: a batch that locks commits without waiting for the disk, and sets `session.unflushed`. Then no command may
-      be answered before a flush that began afterwards.
+    `early`: if the batch is posted under locks, it commits without waiting for the disk and sets `session.unflushed`.
+      The caller then answers no command before a flush that began after this function returned.
     `locked`: skip the optimistic path; required while another batch of this session is being prepared.
 
-    Cancelling the caller does not withdraw a batch that was sent. Raises LeaseLost if `session` is a FencedSession.
+    Cancelling the caller does not withdraw a batch that was sent. With a FencedSession, raises LeaseLost if the lease
+    has been lost.
     """
     if prepared is None and len(commands) > 1 and any(type(command) in APART for command in commands):
         return await _post_apart(session, books, commands, sent_before)
@@ -99,16 +100,16 @@ async def post_vouchers(
         if written is Written.YES:
             return list(prepared.outcomes)
         sent_commit = sent_commit or written is Written.UNKNOWN
-        # The batch was not written, so no other batch may be prepared from its result.
+        # This batch was not written, so the result that it would have had is no basis for preparing another batch.
         on_sent(False)
     return await _post_locked(session, books, commands, number, sent_commit, on_sent, early)
 
 
 async def _post_apart(session: Session, books: Books, commands: Sequence[Command], sent: bool) -> list[Outcome | Fault]:
-    """Post each change of an account's status or policy alone.
+    """Post each change of an account's status or policy in a batch of its own.
 
-    It waits for transactions that buffer credits of the account, and these may be waiting for the lock of another
-    account.
+    Such a change waits for the transactions that are buffering credits of the account. These transactions may in turn
+    be waiting for the lock of another account, which a larger batch could hold: a deadlock.
     """
     answers: list[Outcome | Fault] = []
     for apart, several in itertools.groupby(commands, key=lambda command: type(command) in APART):
@@ -126,7 +127,10 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
     on_sent: OnSent,
     early: bool,
 ) -> list[Outcome | Fault]:
-    """Lock and read, decide, write, commit; repeat on conflicts. `sent_commit`: it may have been committed."""
+    """Lock and read, decide, write, and commit. Repeat all of it after a conflict.
+
+    `sent_commit`: an earlier attempt at these commands may have been committed.
+    """
     conflicts = 0
     placed: set[HoldKey] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
@@ -138,7 +142,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             if batch.has_writes():
                 await _write(connection, session, books, batch, early)
                 placed |= batch.new_holds
-                # Not earlier: other writers wait for any work that this process does between lock and commit.
+                # Only now, because other writers wait while this process works between the lock and the commit.
                 on_sent(False)
                 session.unflushed = session.unflushed or early
                 began = time.perf_counter()
@@ -154,7 +158,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
         except _CONFLICTS as error:
             await session.rollback()
             if getattr(error, "constraint_name", None) == "entries_pkey":
-                # The row is locked, so this is no race: the row was reset to a state before existing entries.
+                # The row is locked, so this is no race: the row was reset to a state before its last entries.
                 extra = {"event": "integrity_finding", "once": str(error)}
                 _log.critical("a sub-account is behind its entries", exc_info=error, extra=extra)
                 behind = Refusal(Code.ACCOUNT_FROZEN, "an account does not agree with its entries")
@@ -191,7 +195,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 conflicts += 1
                 continue
             if session.memory.is_too_early(error):
-                # Every concurrent read of a statement can cause this: it is not a bug, however often it happens.
+                # Each concurrent read of an account's statement can cause this. However often it happens, it is no bug.
                 if asyncio.get_running_loop().time() <= gives_up_at:
                     continue
                 overtaken = Unavailable("concurrent reads of statements kept the batch from being written")
@@ -213,9 +217,10 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
 async def _halve(
     session: Session, books: Books, commands: Sequence[Command], alone: Refusal | Fault, sent: bool
 ) -> list[Outcome | Fault]:
-    """Post the two halves separately; answer a single command that still fails with `alone`.
+    """Post the two halves of the commands separately. For a single command, return `alone` without posting again.
 
-    `sent`: an attempt may have been committed, so the answer is OutcomeUnknown instead of a refusal.
+    `sent`: an attempt may have been committed, so OutcomeUnknown is returned instead of `alone`, unless that is a
+    GuardHit.
     """
     if len(commands) == 1:
         if isinstance(alone, GuardHit):
@@ -224,7 +229,7 @@ async def _halve(
             return [refused(commands[0], alone) if isinstance(alone, Refusal) else alone]
         return [OutcomeUnknown(alone.detail if isinstance(alone, Refusal) else str(alone))]
     middle = len(commands) // 2
-    # Under locks: the write cache may contain the result of a batch that is only prepared.
+    # Under locks, because the write cache may contain the result of a batch that is prepared but not written.
     first = await _post_locked(session, books, commands[:middle], secrets.randbits(62), sent, nothing, early=False)
     rest = await _post_locked(session, books, commands[middle:], secrets.randbits(62), sent, nothing, early=False)
     return first + rest
@@ -238,9 +243,9 @@ async def _decide(
     placed: AbstractSet[HoldKey] = frozenset(),
     known: Mapping[int, int] = NARROW,
 ) -> tuple[Batch, list[Outcome]]:
-    """Lock, read and decide. Repeat with all slots of the accounts for which one slot was not enough.
+    """Lock, read and decide. If one slot of an account was not enough, repeat with all slots of the account.
 
-    `known` are the accounts whose slots are all read from the beginning.
+    `known[number]`: read this account's slots, at least so many, in the first attempt already.
     """
     wide = dict(known)
     to_drain: set[int] = set()
@@ -295,11 +300,12 @@ async def _read(
         if account is None:
             account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
         take(batch, books, account, shard, row)
-    # Waiting for the locks may have taken long: this batch must not get a time before statements read meanwhile.
+    # Waiting for the locks may have taken long. Statements may have been read meanwhile, and the time of this batch
+    # must be later than theirs.
     now = max(now, clock.now_us())
     for place, sub_account in batch.sub_accounts.items():
         session.memory.compare(place, sub_account)
-        # posted_at never decreases along a sub-account, despite clock skew; rows that do not verify are ignored.
+        # The times of a sub-account's entries never decrease, despite clock skew. Rows that do not verify are ignored.
         if sub_account.posted_at_us > now and place not in batch.tampered:
             now = sub_account.posted_at_us
     batch.happens_at(now, books.calendar.date_of(now))
@@ -320,7 +326,7 @@ async def _read(
 
 
 async def _let_others_work(batch: Batch) -> None:
-    """Yield to the event loop before the next part of a long batch, such as an atomic one of 5,000 vouchers."""
+    """Let the event loop run other tasks if the batch is long, for example an atomic one of 5,000 vouchers."""
     if len(batch.entries) > LONG:
         await asyncio.sleep(0)
 
@@ -360,9 +366,10 @@ async def _write(
 
 
 async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> None:
-    """Freeze each account with a row that did not verify, in a separate transaction; keep the row as evidence.
+    """Freeze each account with a row that did not verify, in a separate transaction. Keep the row as evidence.
 
-    Until this succeeds, every read refuses these rows. A failure is logged, and the next read tries again.
+    Until this succeeds, every read refuses the rows that did not verify. A failure is logged, and the next batch that
+    reads such a row freezes the account.
     """
     accounts = {s.account.number: s.account for s in (tampered.sub_accounts[place] for place in tampered.tampered)}
     ids = [account.id for account in accounts.values()]
@@ -381,7 +388,7 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
         rows: list[tuple[SubAccount, str]] = []
         for place, row in {**tampered.tampered, **batch.tampered}.items():
             s = batch.sub_accounts.get(place) or tampered.sub_accounts[place]
-            # A row that is marked by now was found by another worker.
+            # The other rows are marked as suspect by now: another worker has found and recorded them.
             if place in batch.tampered or not s.suspect or place not in batch.sub_accounts:
                 rows.append((s, row))
         findings = [Found(row, shard=s.shard, account_number=s.account.number, slot=s.slot) for s, row in rows]

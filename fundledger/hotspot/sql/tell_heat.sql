@@ -1,3 +1,3 @@
--- Store the load report of a worker. $1 worker, $2 its report. Rows: none. Locks: the worker's own row.
+-- Store the load report of a worker. $1 worker, $2 report. Rows: none. Locks: the row of the worker.
 INSERT INTO ledger.heat (worker, hottest) VALUES ($1, $2)
 ON CONFLICT (worker) DO UPDATE SET hottest = EXCLUDED.hottest, at = clock_timestamp()

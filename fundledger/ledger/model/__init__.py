@@ -1,1 +1,1 @@
-"""Types of the ledger, and functions on them. Pure."""
+"""Model of the ledger: types, and pure functions on them."""

@@ -1,4 +1,4 @@
-"""Accounts of the ledger: an account as workers cache it, and a sub-account as a transaction holds it."""
+"""Model of accounts in the ledger: the cached part of an account, and a sub-account as a batch changes it."""
 
 import hashlib
 from enum import IntEnum
@@ -8,11 +8,14 @@ import msgspec
 from fundledger.ledger.model.chart import AccountType
 
 BALANCE_MAX = 1 << 62
-"""Bound of the absolute balance of a sub-account, far below the overflow of BIGINT."""
+"""Maximum absolute balance of a sub-account, far below the overflow of BIGINT."""
 
 
 class Status(IntEnum):
-    """The status of a sub-account, as stored. All of an account share it, except merged slots and integrity freezes."""
+    """The status of a sub-account, as stored.
+
+    All sub-accounts of an account have the same status, except merged slots and rows with an integrity freeze.
+    """
 
     OPEN = 0
     FROZEN_DEBITS = 1
@@ -20,15 +23,15 @@ class Status(IntEnum):
     CLOSED = 3
     FROZEN_INTEGRITY = 4
     MERGED = 5
-    """An emptied slot that takes no entries; its row is kept because of its entries."""
+    """The slot is empty and accepts no entries. The row stays, because entries refer to it."""
 
 
 class Account(msgspec.Struct, frozen=True, gc=False):
     """The cached part of an account.
 
-    Two fields can change. `slots` is the number of sub-accounts per shard that its postings are spread over. `buffered`
-    is whether its credits are buffered. For a merchant's account both are preferences and may be out of date: see
-    SubAccount.
+    Two fields can change. `slots` is the number of sub-accounts per shard to which workers post. `buffered` is whether
+    the credits of the account are buffered. For a merchant's account the cached values may be out of date. The
+    authoritative values are in slot 0: see SubAccount.
     """
 
     number: int
@@ -57,10 +60,12 @@ class Account(msgspec.Struct, frozen=True, gc=False):
 class SubAccount:
     """A row of `sub_accounts`, changed in memory by `rules.decide` and written once per batch.
 
-    `posted` is signed, credit positive. `written`: this batch changed it. `stored` is the content of the row (posted,
-    held, version, status, MAC), which must be unchanged when it is written. `slots` is the number of existing slots,
-    and `buffered` whether credits may be buffered; both count on slot 0 of a merchant's account only. `suspect`: the
-    row does not match its MAC, or did not once. It is frozen, kept as it was found and never written.
+    - `posted`: signed, credit positive
+    - `written`: this batch has changed the row
+    - `stored`: the row as read (posted, held, version, status, MAC); the write fails if it has changed meanwhile
+    - `slots`: the number of existing slots; valid on slot 0 of a merchant's account only
+    - `buffered`: whether credits may be buffered; valid on slot 0 of a merchant's account only
+    - `suspect`: the row did not match its MAC, now or earlier; it is frozen, kept as found and never written
     """
 
     __slots__ = (
@@ -115,7 +120,7 @@ class SubAccount:
         self.written = False
 
     def stands(self, version: int, posted_at_us: int, mac: bytes) -> None:
-        """Record that the sub-account was committed with this version, time and MAC."""
+        """Record that the row was committed with this version, time and MAC."""
         self.version = version
         self.posted_at_us = posted_at_us
         self.stored = (self.posted, self.held, version, self.status, mac)
@@ -123,7 +128,7 @@ class SubAccount:
 
     @property
     def available(self) -> int:
-        """The available amount in the account's normal direction."""
+        """The available amount, in the account's normal direction."""
         return self.account.type.normal * self.posted - self.held
 
 

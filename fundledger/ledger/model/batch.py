@@ -1,4 +1,4 @@
-"""Batch of the ledger: the state one transaction has read and will write. Changed by `rules.decide`."""
+"""Model of batches in the ledger: the commands, and the rows that one transaction reads and writes."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -14,7 +14,7 @@ from fundledger.security.mac import MacKey
 
 
 class AtomicGroup:
-    """Vouchers that are posted all or none."""
+    """A command to post several vouchers: all of them, or none."""
 
     __slots__ = ("vouchers",)
 
@@ -23,7 +23,7 @@ class AtomicGroup:
 
 
 class SetStatus:
-    """A request to freeze, unfreeze or close an account: `status` is the new status."""
+    """A command to freeze, unfreeze or close an account. `status` is the new status."""
 
     __slots__ = ("account", "module", "reason", "status")
 
@@ -35,10 +35,10 @@ class SetStatus:
 
 
 class Resplit:
-    """A request to spread a merchant's account over its first `slots` sub-accounts.
+    """A command to spread a merchant's account over its first `slots` sub-accounts.
 
-    Missing slots are opened. Slots beyond are emptied into the first one and merged. A slot with open holds keeps the
-    held amount; a later request merges it.
+    Missing slots are opened. The slots from number `slots` on are emptied into slot 0 and merged. A slot with open
+    holds keeps the held amount and is not merged; a later command merges it.
     """
 
     __slots__ = ("account", "module", "reason", "slots")
@@ -51,7 +51,7 @@ class Resplit:
 
 
 class Rebalance:
-    """A request to equalise the available amounts of an account's slots, by an ordinary voucher."""
+    """A command to make the available amounts of an account's slots equal, by an ordinary voucher."""
 
     __slots__ = ("account",)
 
@@ -60,7 +60,7 @@ class Rebalance:
 
 
 class Drain:
-    """A request to drain the buffer of an account: all rows, or the `rows_max` oldest and the rest of their batches."""
+    """A command to drain the buffer of an account: all rows, or the `rows_max` oldest and the rest of their batches."""
 
     __slots__ = ("account", "rows_max")
 
@@ -70,7 +70,7 @@ class Drain:
 
 
 class SetPolicy:
-    """A request to start or stop buffering an account's credits."""
+    """A command to start or stop buffering an account's credits."""
 
     __slots__ = ("account", "buffered", "module", "reason")
 
@@ -82,7 +82,7 @@ class SetPolicy:
 
 
 class BufferedCredit(msgspec.Struct, frozen=True, gc=False):
-    """A row of `buffered_entries`: the `number`-th `of` the rows that its batch has for the account."""
+    """A row of `buffered_entries`. It is row `number` of the `of` rows that its batch wrote for the account."""
 
     batch: int
     number: int
@@ -100,18 +100,19 @@ Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Re
 
 
 Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None, str | None]
-"""Shard, account number, slot, seq, voucher id (of a summary: of each line), signed amount, balance after, MAC,
-accounting date if it differs from the batch's, and module of its vouchers (None: buffered before modules were
-recorded).
+"""Fields: shard, account number, slot, seq, voucher id (of a summary: the id for each line), signed amount, balance
+after, MAC, accounting date, and module of the vouchers. The accounting date is None if it is the date of the batch. The
+module is None for credits that were buffered before modules were recorded.
 """
 
 
 class Outcome(msgspec.Struct, gc=False):
-    """The posting result of one command: a record or hold, or the refusal.
+    """The posting result of one command: a record or hold, or a refusal.
 
-    A final refusal comes with its record. `replay`: an earlier request with this id got this outcome first. `parts[i]`
-    is the outcome of the i-th voucher of an atomic group. `drained` are the times (us) at which the drained credits had
-    been accepted.
+    - `record`: also present with a final refusal
+    - `replay`: an earlier request with this id had the same outcome
+    - `parts[i]`: the outcome of the i-th voucher of an atomic group
+    - `drained`: the times (us) at which the drained credits were accepted
     """
 
     record: Record | None = None
@@ -123,27 +124,30 @@ class Outcome(msgspec.Struct, gc=False):
 
 
 def refused(command: Command, refusal: Refusal) -> Outcome:
-    """Return the outcome of a command that is refused as a whole: each voucher of an atomic group has the refusal."""
+    """Return the outcome of a command that is refused. Each voucher of an atomic group gets the refusal."""
     if type(command) is AtomicGroup:
         return Outcome(parts=[Outcome(refusal=refusal) for _ in command.vouchers])
     return Outcome(refusal=refusal)
 
 
 class Batch:
-    """The state of one transaction: rows read, and rows to write.
+    """The state of one transaction: the rows that were read, and the rows to write.
 
-    `sub_accounts` is keyed by `place_of`; each is locked until the transaction ends, or compared when written. Vouchers
-    and holds are keyed by module and id. A decision with `narrow` not empty is void.
+    `sub_accounts` is keyed by `place_of`. Each sub-account is either locked until the transaction ends, or compared
+    with the stored row when it is written. Vouchers and holds are keyed by module and id. If `narrow` is not empty, the
+    outcomes are void.
 
     - `mine`, `my_holds`: vouchers and holds that an earlier attempt at this batch may have committed
-    - `narrow`: accounts of which more slots are needed than were read, and the minimum number
-    - `opened`: new slots; `resized`: the first slots that record them; `routes`: the requests
+    - `narrow`: accounts of which more slots are needed than were read, each with the minimum number of slots
+    - `opened`: new slots; `resized`: the slots 0 that record the new number of slots; `routes`: the Resplit commands
     - `standing`: the version and MAC that each written sub-account gets
-    - `summaries`: lines on platform accounts without an entry yet, if the batch `summarises` them
-    - `deferred`: slot 0 of each account whose credits are buffered; `buffered`: these (account number, voucher, amount)
-    - `backlog`: buffered credits of an account, read under its lock; `to_drain`: accounts that need theirs read too
-    - `drained`: buffered rows that are posted; `policies`: the requests
-    - `counts`: entries that are not one statement line each: shard, account number, slot, seq, number of lines more
+    - `summaries`: lines on platform accounts that have no entry yet, if the batch `summarises` them
+    - `deferred`: slot 0 of each account whose credits are buffered
+    - `buffered`: the buffered credits of this batch (account number, voucher, amount)
+    - `backlog`: the buffered credits of an account, read under its lock
+    - `to_drain`: accounts whose buffered credits were not read but are needed
+    - `drained`: the buffered rows that are posted; `policies`: the SetPolicy commands
+    - `counts`: entries that are not exactly one statement line: shard, account number, slot, seq, lines beyond one
     """
 
     __slots__ = (
@@ -225,7 +229,7 @@ class Batch:
         self.policies: list[SetPolicy] = []
 
     def happens_at(self, posted_at_us: int, accounting_date: date) -> None:
-        """Set the time at which everything decided from now on is posted."""
+        """Set the posting time and accounting date of all commands that are decided from now on."""
         self.posted_at_us = posted_at_us
         self.accounting_date = accounting_date
         self.date_ordinal = accounting_date.toordinal()
@@ -237,14 +241,14 @@ class Batch:
 
 
 def place_of(account: Account, shard: int, ordinal: int) -> int:
-    """Return the key of the sub-account that a worker prefers in a shard: account number and slot in one integer."""
+    """Return the key of the sub-account that a worker prefers in a shard: account number << 16, plus slot."""
     if account.type.platform:
         return (account.number << 16) + shard * account.slots + ordinal % account.slots
     return account.number << 16 if account.slots == 1 else (account.number << 16) + ordinal % account.slots
 
 
 def places_of(voucher: Voucher, ordinal: int) -> list[int]:
-    """Return `place_of` each line. Cached in the voucher: planning and deciding call it for the same worker."""
+    """Return `place_of` for each line. The result is cached in the voucher, because each batch needs it twice."""
     places = voucher.places
     if places is None:
         home = voucher.shard

@@ -1,4 +1,4 @@
-"""Chart of accounts of the ledger: the account types, the side each grows on, and which may be negative."""
+"""Model of the chart of accounts in the ledger: the account types, their normal sides, and which may be negative."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +10,8 @@ Side = Literal["debit", "credit"]
 class AccountType:
     """An account type.
 
-    `normal` is 1 for credit-normal and -1 for debit-normal. The available amount of a bounded account stays >= 0. A
-    platform account has sub-accounts in every shard from its creation and takes no holds.
+    `normal` is 1 if credits increase the balance, -1 if debits do. The available amount of a `bounded` account is never
+    negative. A `platform` account has sub-accounts in every shard from its creation, and takes no holds.
     """
 
     name: str

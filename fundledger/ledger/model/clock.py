@@ -1,4 +1,4 @@
-"""Time of the ledger: microseconds since 1970, and the accounting date of a moment."""
+"""Model of time in the ledger: microseconds since 1970, and the accounting date of a moment."""
 
 import time
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -21,9 +21,10 @@ def moment(us_: int) -> datetime:
 
 
 class AccountingCalendar:
-    """The accounting date of a voucher: the local date in `zone`, where a day ends at `cut`.
+    """Calendar of accounting dates: local dates in the time zone `zone`, where a day ends at the time of day `cut`.
 
-    With a cut of 23:00, a voucher of 23:30 on the 1st belongs to the 2nd. A cut of 00:00 is the calendar day.
+    With a cut of 23:00, a voucher of 23:30 on the 1st belongs to the 2nd. With a cut of 00:00, the accounting date is
+    the calendar date.
     """
 
     def __init__(self, zone: tzinfo, cut: time_of_day) -> None:

@@ -1,4 +1,4 @@
-"""Holds of the ledger: an amount set aside on one sub-account until it is captured, released or expires."""
+"""Model of holds in the ledger: an amount set aside on one sub-account until it is captured, released or expires."""
 
 import hashlib
 from enum import IntEnum
@@ -23,7 +23,7 @@ class HoldStatus(IntEnum):
 
 
 class Hold(msgspec.Struct):
-    """A hold as stored. Times are microseconds since 1970; 0 in `expires_at_us` means never."""
+    """A hold as stored. Times are microseconds since 1970. `expires_at_us` is 0 if the hold never expires."""
 
     id: str
     account: Account
@@ -48,12 +48,12 @@ class Hold(msgspec.Struct):
 
 
 def hold_digest(id_: str, account_id: str, amount: int, expires_at_us: int) -> bytes:
-    """Return SHA-256 of the request. Two requests with one id are the same request iff the digests are equal."""
+    """Return the SHA-256 of a request. Two requests with one id are the same if and only if the digests are equal."""
     return hashlib.sha256(f"hold/1\n{id_}\n{account_id}\n{amount}\n{expires_at_us}".encode()).digest()
 
 
 class PlaceHold:
-    """A request to set an amount aside."""
+    """A command to set an amount aside."""
 
     __slots__ = ("account", "amount", "digest", "expires_at_us", "id", "key", "module")
 
@@ -68,7 +68,10 @@ class PlaceHold:
 
 
 class EndHold:
-    """A request to end a hold of this module: by its caller, or (`expire`) because it expired. `slot` is its slot."""
+    """A command to end a hold of `module`, which is on `slot`.
+
+    The hold is released. With `expire`, it is ended as expired if its time is over, and otherwise left open.
+    """
 
     __slots__ = ("account", "expire", "id", "key", "slot")
 

@@ -1,4 +1,4 @@
-"""Refusals of the ledger: every business rejection of a command. A refusal is a value and is never raised."""
+"""Model of refusals in the ledger: the business rejections of commands. A refusal is a value and is never raised."""
 
 from enum import StrEnum
 from typing import Final
@@ -7,7 +7,10 @@ import msgspec
 
 
 class Code(StrEnum):
-    """Refusal codes in precedence order: replay, shape, existence, status, agreement, funds, then whole-batch codes."""
+    """Refusal codes in the order in which they are checked.
+
+    The groups are: replay, shape, existence, status, agreement, funds, and refusals of a whole atomic batch.
+    """
 
     VOUCHER_ID_REUSED = "voucher-id-reused"
     HOLD_ID_REUSED = "hold-id-reused"
@@ -52,12 +55,12 @@ FINAL: Final = frozenset(
         Code.INSUFFICIENT_FUNDS,
     }
 )
-"""Refusals that depend on state. They are recorded under their id, so that a late retry cannot move money after the
-caller got a refusal. Other refusals leave the id unused."""
+"""Refusals that depend on state. Each is recorded with the id of the request, so that a late retry cannot move money
+after the caller got a refusal. After other refusals the id can be used again."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The reason of a rejection. `account` and `field` name the cause; a refusal never contains a balance."""
+    """The reason of a rejection. `account` and `field` name the cause. A refusal never contains a balance."""
 
     code: Code
     detail: str

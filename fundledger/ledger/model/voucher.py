@@ -1,4 +1,4 @@
-"""Vouchers of the ledger: a request to move money, and its record."""
+"""Model of vouchers in the ledger: the command to move money, and the stored record."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,19 +14,20 @@ from fundledger.ledger.model.refusal import Refusal
 ENTRIES_MIN, ENTRIES_MAX = 2, 64
 AMOUNT_MAX = (1 << 53) - 1
 LEDGER: Final = "ledger"
-"""The module of vouchers that the ledger creates. No client system has this name."""
+"""The module of vouchers that the ledger itself posts. No client system has this name."""
 
 Key: TypeAlias = tuple[str, UUID]
-"""The identity of a voucher: module and voucher id. Each module has its own id space."""
+"""The identity of a voucher: module and voucher id. Voucher ids are unique within a module only."""
 
 
 class Voucher:
-    """A request to move money.
+    """A command to move money.
 
-    - `lines[i]`: `(account, signed amount)`, credit positive, in the caller's order; `imbalance` is their sum
+    - `lines[i]`: `(account, signed amount)`, credit positive, in the order of the request
+    - `imbalance`: the sum of the amounts
     - `unknown`: the first account that does not exist; such a voucher has no lines
-    - `hold`: the hold that it captures, on the sub-account `hold_place` of shard `hold_shard`
-    - `reverses`: the voucher that it reverses; id, hold and reversed voucher all belong to `module`
+    - `hold`: the hold that the voucher captures, on the sub-account `hold_place` of shard `hold_shard`
+    - `reverses`: the voucher that this voucher reverses; id, hold and reversed voucher all belong to `module`
     - `shard`: the shard of the first non-platform account
     - `places`: cached by `batch.places_of`
     """
@@ -92,7 +93,7 @@ def _home(lines: Sequence[tuple[Account, int]]) -> int:
 
 
 class Record(msgspec.Struct, gc=False):
-    """A voucher as stored: posted, or refused permanently. `lines[i]` as in Voucher."""
+    """A voucher as stored: posted, or refused permanently. `lines[i]`: `(account, signed amount)`, credit positive."""
 
     id: UUID
     type: str
@@ -121,9 +122,10 @@ def digest_of(
     hold: str | None,
     reverses: UUID | None,
 ) -> bytes:
-    """Return SHA-256 of the request. Two requests with one id are the same request iff the digests are equal.
+    """Return the SHA-256 of a request. Two requests with one id are the same if and only if the digests are equal.
 
-    Types and ids cannot contain newlines; the free text comes last, after its length.
+    The encoding is unambiguous: types and ids cannot contain newlines, and the free text comes last, after the length
+    of its first part.
     """
     lines = "\n".join([f"{account}\n{amount}" for account, amount in entries])
     text = f"voucher/1\n{type_}\n{len(entries)}\n{lines}"

@@ -1,1 +1,1 @@
-"""Rules of the ledger: decide whether and how money moves. Pure."""
+"""Rules of the ledger: pure functions that decide whether and how money moves."""

@@ -8,11 +8,14 @@ from fundledger.ledger.model.refusal import Code, Refusal
 NOT_READ: Final = Refusal(
     Code.ACCOUNT_NOT_FOUND, "not all slots were read; the batch is decided again with all of them"
 )
-"""Internal, never returned to a caller: see `Batch.narrow`."""
+"""Placeholder that is never returned to a caller, because the outcomes of the batch are void: see `Batch.narrow`."""
 
 
 def status_refusal(sub_account: SubAccount, amount: int) -> Refusal | None:
-    """Return why a sub-account that is not open refuses a line of `amount` (negative: a debit), or None."""
+    """Return the refusal of a line of `amount` (negative: a debit) by a sub-account that is not open.
+
+    Return None if the status allows the line.
+    """
     account_id = sub_account.account.id
     if sub_account.status == Status.CLOSED:
         return Refusal(Code.ACCOUNT_CLOSED, f"account {account_id} is closed", account=account_id)

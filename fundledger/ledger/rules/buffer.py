@@ -1,11 +1,12 @@
-"""Rules of the ledger for buffered posting: credits wait beside their account, so that they do not wait for its row.
+"""Rules of the ledger for buffered posting: credits are stored in a buffer instead of waiting for the account's row.
 
 A credit of a buffered account is written to `buffered_entries` in the transaction of its voucher, and counts as pending
-immediately. Draining moves rows into the account's slot 0 and its journal: under the lock of slot 0, one transaction
-writes an entry that sums the rows and deletes them. So a row is posted exactly once, also after a crash, and there is
-no watermark that a row with a late commit could fall behind. A transaction that buffers a credit takes FOR KEY SHARE on
-slot 0. This lock does not block writes of the balance. It blocks a freeze, a close and a change of policy, which lock
-the row FOR UPDATE.
+immediately. The credits are drained later, into slot 0 of the account: under the lock of slot 0, one transaction writes
+an entry with the sum of the buffered rows, and deletes these rows. Each row is therefore posted exactly once, also
+after a crash. There is no watermark, so a row that is committed late is not missed.
+
+A transaction that buffers a credit takes FOR KEY SHARE on slot 0. This lock does not block writes of the balance. It
+blocks a freeze, a close and a change of policy, which lock the row FOR UPDATE.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from fundledger.security import canonical
 from fundledger.security.keys import Keys
 
 AMOUNT_MAX: Final = 1 << 40
-"""Larger credits are posted directly, so that the buffer can never move a balance out of its range."""
+"""Maximum amount of a buffered credit. Larger credits are posted directly, so that draining the buffer cannot move a
+balance out of the supported range."""
 
 Lines = Sequence[tuple[Account, int]]
 
@@ -28,7 +30,7 @@ Lines = Sequence[tuple[Account, int]]
 def defer(
     batch: Batch, voucher: Key, touched: Sequence[SubAccount], lines: Lines
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]]:
-    """Buffer the lines on accounts in `batch.deferred`. Return the sub-accounts and lines that remain."""
+    """Buffer the lines on accounts in `batch.deferred`. Return the other lines and their sub-accounts."""
     places: list[SubAccount] = []
     rest: list[tuple[Account, int]] = []
     for sub_account, line in zip(touched, lines, strict=True):
@@ -41,7 +43,10 @@ def defer(
 
 
 def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[BufferedCredit]) -> str | None:
-    """Return which row of an account, in order, does not verify or is missing, or None. Raises KeyFault."""
+    """Return a description of the first row of an account that does not verify or is missing, or None.
+
+    `rows` are all buffered rows of the account, in order. Raises KeyFault.
+    """
     before: BufferedCredit | None = None
     for row in rows:
         if not keys.by_version(row.key_version).matches(message_of(account_number, row), row.mac):
@@ -73,9 +78,9 @@ def message_of(account_number: int, row: BufferedCredit) -> bytes:
 
 
 def drain(batch: Batch) -> None:
-    """Post the buffered rows that were read, before any other command is decided.
+    """Post the buffered rows in `batch.backlog`. Call it before the first command is decided.
 
-    Writes one entry per module and accounting date of acceptance.
+    Writes one entry for each module and each accounting date on which credits were accepted.
     """
     for number, rows in batch.backlog.items():
         first = batch.sub_accounts[number << 16]

@@ -1,8 +1,8 @@
-"""Rules of the ledger: decide commands by pure functions over the rows that a transaction has locked and read.
+"""Rules of the ledger: decide commands by pure functions of the rows that a transaction has locked and read.
 
-No await, no connection, no clock. Each command is decided against the state left by the previous ones, in the order of
-`refusal.Code`: replay, shape, existence, status, agreement, funds. A refused command changes nothing. If its refusal is
-final, the refusal is recorded.
+The functions use no await, no connection and no clock. Each command is decided upon the state that the previous
+commands have left. The checks have the order of `refusal.Code`: replay, shape, existence, status, agreement, funds. A
+refused command moves no money. A final refusal is recorded.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,11 @@ from fundledger.ledger.rules.status import set_policy, set_status
 
 
 def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
-    """Return `outcomes[i]` for `commands[i]`; rows to write are left in the batch.
+    """Return `outcomes[i]` for `commands[i]`. The rows to write are left in the batch.
 
-    Every sub-account that a command may touch must be in the batch. If more slots of an account are needed,
-    `batch.narrow` names it and all outcomes are void.
+    The batch must contain the sub-accounts that the commands prefer. If more slots of an account are needed, the
+    account is added to `batch.narrow`. If its buffered credits are needed, it is added to `batch.to_drain`. In both
+    cases all outcomes are void.
     """
     outcomes = []
     if batch.backlog:
@@ -125,7 +126,11 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
 
 
 def _touched(batch: Batch, voucher: Voucher, hold: Hold | None) -> list[SubAccount]:
-    """Return the sub-account of each line: the preferred slot if it is open; for a capture, the slot of the hold."""
+    """Return the sub-account of each line.
+
+    It is the slot that the worker prefers, or slot 0 if that slot is merged or missing. A capture uses the slot of the
+    hold. The result has fewer elements than lines if slot 0 is needed and was not read.
+    """
     touched = []
     deferred = batch.deferred
     for place, (account, _) in zip(places_of(voucher, batch.ordinal), voucher.lines, strict=True):
@@ -158,9 +163,10 @@ def _unknown(account_id: str) -> Refusal:
 def _why_not(
     batch: Batch, voucher: Voucher, touched: list[SubAccount], hold: Hold | None
 ) -> Refusal | SubAccount | None:
-    """Check status, agreement and funds.
+    """Check status, agreement and funds. Return None if the voucher can be posted.
 
-    Return a refusal, or a sub-account with insufficient funds, which other slots may still cover, or None.
+    Return a refusal if it cannot. Return a sub-account if its funds are insufficient and those of other slots may
+    suffice.
     """
     lines = voucher.lines
     if len(touched) < len(lines):
@@ -191,9 +197,10 @@ def _why_not(
 def _funds_refusal(
     touched: list[SubAccount], lines: Sequence[tuple[object, int]], hold: Hold | None
 ) -> Refusal | SubAccount | None:
-    """Check the net effect of all lines on each sub-account against its floor. A capture frees its hold first.
+    """Check the net effect of all lines on each sub-account. The amount of a captured hold counts as available.
 
-    Return a refusal, or the first sub-account that would fall below its floor, which other slots may cover, or None.
+    Return a refusal if a balance would leave the supported range. Return the first sub-account that would fall below
+    its floor: the funds of other slots may suffice. Otherwise return None.
     """
     if len(lines) == 2 and touched[0] is not touched[1]:
         net = {0: lines[0][1], 1: lines[1][1]}
@@ -327,7 +334,7 @@ def _hold_status_refusal(hold: Hold, now_us: int) -> Refusal | None:
 
 
 def _integrity_refusal(batch: Batch, hold: Hold) -> Refusal | None:
-    """Refuse to write a sub-account whose row did not verify, also for freeing a hold."""
+    """Return a refusal if the row of the hold's sub-account did not verify: such a row is not written."""
     sub_account = batch.sub_accounts[(hold.account.number << 16) + hold.slot]
     return status_refusal(sub_account, 0) if sub_account.status == Status.FROZEN_INTEGRITY else None
 

@@ -1,8 +1,8 @@
-"""Rules of the ledger for entries: each entry moves the balance of its sub-account and is chained to the previous one.
+"""Rules of the ledger for entries: each entry changes the balance of a sub-account and is chained to the previous one.
 
-A line on a platform account moves the balance immediately. The lines of a batch on one sub-account of a platform
-account are journaled by one entry per module, which lists the vouchers; the detail is in the lines of the vouchers. So
-an entry and all voucher ids in it belong to one module.
+A line on a platform account changes the balance when the line is decided. Its entry is written at the end of the batch:
+for each sub-account and module, one entry (a summary) stands for all lines and lists their vouchers. The amounts of the
+single lines are in the vouchers. An entry and all voucher ids in it therefore belong to one module.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from fundledger.security import canonical
 
 
 class _NoLine:
-    """Counts of entries of which none is a statement line."""
+    """Counts for entries of which none is a statement line: each is one line fewer than an ordinary entry."""
 
     def get(self, _: int) -> int:
         return -1
@@ -32,10 +32,11 @@ NO_LINE: Final = _NoLine()
 def lines_of_parts(
     touched: Sequence[SubAccount], parts: Sequence[tuple[Account, int]], lines: Sequence[tuple[Account, int]]
 ) -> dict[int, int]:
-    """Return the parts that are not one statement line each, and how many lines more (or fewer) each is.
+    """Return the index of each part that is not exactly one statement line, with its number of lines minus one.
 
-    If the parts of an account lie on several slots, all its lines are shown at the last part, ordered by slot and
-    position: so the running balance never falls below the sum of the slots.
+    `parts` are the lines of a voucher after amounts were taken from several slots. If the parts of an account lie on
+    several slots, all lines of the account are shown at the last part, in the order of slot and position. The balance
+    of the statement therefore never falls below the sum of the slots.
     """
     found: dict[int, int] = {}
     for number in {account.number for account, _ in parts}:
@@ -54,7 +55,10 @@ def write_entries(
     lines: Sequence[tuple[Account, int]],
     counts: dict[int, int] | _NoLine | None = None,
 ) -> None:
-    """Write a voucher's entries: `touched[i]` is the sub-account of `lines[i]`; `counts` as in `lines_of_parts`."""
+    """Write the entries of a voucher. `touched[i]` is the sub-account of `lines[i]`; `lines_of_parts` returns `counts`.
+
+    A line on a platform account is added to `batch.summaries` instead, if the batch writes summaries.
+    """
     module, voucher_id = voucher
     tag, key_version = batch.key.tag, batch.key.version
     id_bytes, date_ordinal, posted_at_us = voucher_id.bytes, batch.date_ordinal, batch.posted_at_us
@@ -83,7 +87,7 @@ def write_entries(
 
 
 def write_summaries(batch: Batch) -> None:
-    """Write the entries of all lines in `batch.summaries`: one per sub-account and module."""
+    """Write the entries of all lines in `batch.summaries`: one entry for each sub-account and module."""
     for s, lines in batch.summaries.items():
         by_module: dict[str, list[tuple[Key, int]]] = {}
         for line in lines:
@@ -106,7 +110,7 @@ def write_later(
     balance_after: int,
     accounting_date: date | None = None,
 ) -> None:
-    """Write one entry for a line of each of these vouchers; `s.posted` contains the amounts already.
+    """Write one entry for one line of each of these vouchers. `s.posted` already contains the amounts.
 
     The entry is a summary unless there is only one line. `module` is None for vouchers that were buffered before
     modules were recorded.
@@ -141,7 +145,7 @@ def _message(module: str | None, alone: bool, fields: tuple[Any, ...]) -> bytes:
 
 
 def message_of(row: asyncpg.Record, previous_mac: bytes) -> bytes:
-    """Return the content that the MAC of an entry's row covers, by its layout."""
+    """Return the content that the MAC of an entry's row covers."""
     summed: list[UUID] | None = row["vouchers"]
     ids = row["voucher_id"].bytes if summed is None else b"".join([id_.bytes for id_ in summed])
     fields = (

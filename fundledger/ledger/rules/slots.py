@@ -1,7 +1,7 @@
-"""Rules of the ledger for slots: find missing funds on other slots, split, merge and rebalance an account.
+"""Rules of the ledger for slots: take missing funds from other slots, and split, merge and rebalance an account.
 
-Only a decision over all slots, under the locks of all slots, may refuse for insufficient funds. The number of slots is
-recorded on slot 0; a transaction that opens more slots locks that row.
+A command is refused for insufficient funds only after all slots of the account were locked and read. The number of
+slots is recorded on slot 0. A transaction that opens more slots locks slot 0.
 """
 
 import hashlib
@@ -25,7 +25,10 @@ Lines = Sequence[tuple[Account, int]]
 
 
 def all_slots(batch: Batch, account: Account) -> list[SubAccount] | None:
-    """Return every slot of a merchant's account, in order. Return None and set `batch.narrow` if some were not read."""
+    """Return all slots of a merchant's account, in order.
+
+    If some slots were not read, add the account to `batch.narrow` and return None.
+    """
     base = account.number << 16
     first = batch.sub_accounts.get(base)
     if first is None:
@@ -33,7 +36,7 @@ def all_slots(batch: Batch, account: Account) -> list[SubAccount] | None:
         return None
     slots = [batch.sub_accounts.get(base + slot) for slot in range(first.slots)]
     found = [slot for slot in slots if slot is not None]
-    # The slot count of a first slot that did not verify is not trusted; its status refuses the command.
+    # If slot 0 did not verify, its number of slots may be wrong. The status of slot 0 then refuses the command.
     if len(found) < first.slots and first.status != Status.FROZEN_INTEGRITY:
         batch.narrow[account.number] = first.slots
         return None
@@ -41,7 +44,10 @@ def all_slots(batch: Batch, account: Account) -> list[SubAccount] | None:
 
 
 def first_open(batch: Batch, account: Account) -> SubAccount | None:
-    """Return slot 0, which always exists, for postings whose preferred slot is merged or missing."""
+    """Return slot 0, to which a line is posted if the preferred slot is merged or missing. Slot 0 always exists.
+
+    If slot 0 was not read, add the account to `batch.narrow` and return None.
+    """
     first = batch.sub_accounts.get(account.number << 16)
     if first is None:
         batch.narrow[account.number] = 1
@@ -49,7 +55,10 @@ def first_open(batch: Batch, account: Account) -> SubAccount | None:
 
 
 def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
-    """Refuse to take from an account, or to report insufficient funds, if one of its slots may not be debited."""
+    """Return a refusal if the status of one of the account's slots does not allow to take funds from it.
+
+    This refusal takes precedence over one for insufficient funds.
+    """
     for slot in slots:
         if slot.status not in (Status.OPEN, Status.MERGED):
             # Taking is a debit of a liability account and a credit of an asset account.
@@ -60,7 +69,10 @@ def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
 
 
 def _lacking(batch: Batch, short: SubAccount) -> Refusal:
-    """Return the insufficient-funds refusal; if the buffer may cover the amount and was not read yet, ask for it."""
+    """Return the refusal for insufficient funds.
+
+    If buffered credits of the account may exist and were not read yet, add the account to `batch.to_drain` instead.
+    """
     number = short.account.number
     if batch.sub_accounts[number << 16].buffered and number not in batch.backlog:
         batch.to_drain.add(number)
@@ -71,9 +83,10 @@ def _lacking(batch: Batch, short: SubAccount) -> Refusal:
 def spread(
     batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]] | Refusal:
-    """Return the same voucher with the amount that `short` lacks taken from the other slots, richest first.
+    """Take the amount that `short` lacks from the other slots of the account, the slot with most available first.
 
-    Return the refusal if all slots together lack the amount. The refusal is void if not all slots were read.
+    Return the new sub-accounts and lines of the voucher. Return a refusal if all slots together lack the amount. The
+    refusal is void if not all slots were read.
     """
     account, normal = short.account, short.account.type.normal
     slots = all_slots(batch, account)
@@ -132,7 +145,7 @@ def _open_more(batch: Batch, slots: list[SubAccount], wanted: int) -> None:
             0,
             Status.OPEN,
             0,
-            # Its entries must not precede statement lines shown before the slot existed.
+            # Entries of the new slot must not come before lines that a statement showed before the slot existed.
             batch.posted_at_us,
             canonical.GENESIS,
             batch.key.version,
@@ -149,7 +162,10 @@ def _open_more(batch: Batch, slots: list[SubAccount], wanted: int) -> None:
 
 
 def _close_behind(slots: list[SubAccount], wanted: int) -> list[tuple[SubAccount, SubAccount, int]]:
-    """Merge the slots from `wanted` on. Return the moves to and from slot 0."""
+    """Merge the slots from number `wanted` on. Return the moves that empty them, as (from, to, amount).
+
+    A slot with a negative available amount gets the missing amount from slot 0. A slot with holds is not merged.
+    """
     moves = []
     for slot in slots[wanted:]:
         if slot.status == Status.MERGED:
@@ -165,7 +181,7 @@ def _close_behind(slots: list[SubAccount], wanted: int) -> list[tuple[SubAccount
 
 
 def _level(slots: Sequence[SubAccount]) -> list[tuple[SubAccount, SubAccount, int]]:
-    """Return the moves that make the available amounts equal, up to one unit: water-filling."""
+    """Return the moves (from, to, amount) that make the available amounts equal, up to one minor unit."""
     share, rest = divmod(sum(slot.available for slot in slots), len(slots))
     wanted = {slot: share + (i < rest) for i, slot in enumerate(slots)}
     rich = [slot for slot in slots if slot.available > wanted[slot]]
@@ -184,8 +200,8 @@ def _level(slots: Sequence[SubAccount]) -> list[tuple[SubAccount, SubAccount, in
 
 
 def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Record:
-    """Record a voucher that moves amounts between slots: one pair of lines each, on the one account."""
-    # Includes the time: a batch that is decided again keeps its number and may move other amounts.
+    """Record a voucher that moves amounts between slots of one account. Each amount is a pair of lines."""
+    # The id depends on the time, because a batch that is decided again keeps its number and may move other amounts.
     seed = b"%d:%d:%d:%d" % (batch.number, batch.posted_at_us, account.number, len(batch.new_vouchers))
     lines = [(account, sign * amount * account.type.normal) for amount in amounts for sign in (-1, 1)]
     asked = [(account.id, amount) for _, amount in lines]
@@ -211,7 +227,10 @@ def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Rec
 
 
 def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
-    """Move to a slot the amount it lacks for a hold, by a voucher. Return the refusal if that is not possible."""
+    """Move the amount that slot `short` lacks for a hold of `amount` to that slot, by a voucher.
+
+    Return a refusal if the account lacks the amount or must not be debited.
+    """
     slots = all_slots(batch, short.account)
     if slots is None:
         return NOT_READ
@@ -260,7 +279,7 @@ def resplit(batch: Batch, request: Resplit) -> Outcome:
 
 
 def rebalance(batch: Batch, request: Rebalance) -> Outcome:
-    """Make the available amounts of all slots equal, as far as holds allow."""
+    """Make the available amounts of all open slots equal. Held amounts stay where they are."""
     account = request.account
     slots = all_slots(batch, account)
     if slots is None:

@@ -8,16 +8,16 @@ from fundledger.ledger.rules.slots import all_slots
 
 
 def set_status(batch: Batch, request: SetStatus) -> Outcome:
-    """Change an account's status. All its sub-accounts are locked, in every shard where it has some."""
+    """Change an account's status. All sub-accounts of the account are locked, in every shard."""
     account = request.account
-    # For an integrity freeze, the caller has read which slots exist: the account's own count is not trusted.
+    # For an integrity freeze, the caller has read which slots exist. The number in slot 0 may have been tampered with.
     believed = request.status != Status.FROZEN_INTEGRITY and not account.type.platform
     if believed and all_slots(batch, account) is None:
         return Outcome(refusal=NOT_READ)
     mine = [s for s in batch.sub_accounts.values() if s.account.number == account.number]
     touched = [s for s in mine if s.status != Status.MERGED]
     if request.status == Status.FROZEN_INTEGRITY:
-        # A row that does not match its MAC is marked instead: a new MAC would certify tampered amounts.
+        # A row that does not match its MAC is only marked: a new MAC would certify amounts that were tampered with.
         change = [s for s in touched if not s.suspect]
         if not change and batch.tampered:
             batch.events.append(request)
@@ -42,7 +42,7 @@ def set_status(batch: Batch, request: SetStatus) -> Outcome:
 
 
 def set_policy(batch: Batch, request: SetPolicy) -> Outcome:
-    """Change an account's buffering policy, under FOR UPDATE on slot 0 and after its buffer was drained."""
+    """Change an account's buffering policy. Slot 0 is locked FOR UPDATE, and the buffer of the account is drained."""
     first = batch.sub_accounts[request.account.number << 16]
     if first.status in (Status.CLOSED, Status.FROZEN_INTEGRITY):
         return Outcome(refusal=status_refusal(first, 0))

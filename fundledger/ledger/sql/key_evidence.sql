@@ -1,5 +1,5 @@
--- Read the first accounts of each key version, of a ledger without fingerprints. Scans.
--- Rows: at most 20 per version. Locks: none.
+-- Read the numbers of the first accounts of each key version, in a ledger that has no key fingerprints.
+-- Rows: at most 20 per version. Locks: none. Scans all accounts.
 SELECT f.number
 FROM (SELECT a.number, row_number() OVER (PARTITION BY a.key_version ORDER BY a.number) AS nth FROM ledger.accounts a) f
 WHERE f.nth <= 20

@@ -1,5 +1,5 @@
--- Open accounts with their empty sub-accounts; an id that already exists is skipped.
--- $1..$12 and $22 (the module) one element per account, $13..$21 one element per sub-account.
+-- Open accounts with their empty sub-accounts. An account whose id exists already is skipped.
+-- $1..$12 and $22 (the module): one element per account; $13..$21: one element per sub-account.
 -- Rows: ids of the accounts that were opened. Locks: none.
 WITH opened AS (
     INSERT INTO ledger.accounts (number, id, owner, type, currency, shard, slots, metadata, created_at, key_version, mac,

@@ -1,3 +1,3 @@
--- Raise the mark up to which statements are complete, except for batches that are being written now.
+-- Raise the statement mark. A later batch gets a time after the mark; a batch that is being written now may have an earlier one.
 -- $1 time (us). Rows: one. Locks: an advisory lock, until the commit.
 SELECT ledger.raise_statement_mark($1)

@@ -1,6 +1,6 @@
--- Read the buffered credits of some accounts. The caller holds their slots 0, so no other transaction drains them.
--- $1 account numbers, $2 number of the oldest rows to read of each account, null for all: the batch with the last of them is
--- read whole. Rows: one per buffered credit, in order. Locks: none.
+-- Read the buffered credits of accounts. The caller has locked slot 0 of each account, so no other transaction drains them.
+-- $1 account numbers. $2 number of the oldest rows to read of each account, null for all; the batch that contains the last
+-- of them is read completely. Rows: one per buffered credit, in order. Locks: none.
 SELECT b.account_number, b.batch, b.number, b.of, b.voucher_id, b.amount, b.accounting_date, b.posted_at, b.key_version, b.mac,
        b.module
 FROM unnest($1::bigint[]) AS k (account_number)

@@ -1,4 +1,5 @@
--- Read a page of an account's entries over all its sub-accounts, oldest first; `extra` of entries that are not one line each.
+-- Read a page of an account's entries on all sub-accounts, oldest first. `extra` is not NULL for an entry that is not exactly
+-- one line: the number of lines minus the number of entries of the sub-account, up to and including this entry.
 -- $1 account number; $2 shards, $3 slots, $4 seq after which to read, $5 last seq to read (aligned); $6 maximum number of rows.
 -- Rows: at most $6. Locks: none.
 SELECT e.*, c.extra

@@ -1,7 +1,7 @@
--- Read sub-accounts of one shard without a lock: the write compares them again.
+-- Read sub-accounts of one shard without a lock. The query that writes them fails if they have changed.
 -- $1 shard; $2 account numbers, $3 slots (aligned). Rows: one per sub-account. Locks: none.
 SELECT s.account_number, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version,
        s.last_entry_mac, s.mac, s.slots, s.buffered, s.suspect
 FROM unnest($2::bigint[], $3::integer[]) AS k (account_number, slot)
 JOIN ledger.sub_accounts s ON s.account_number = k.account_number AND s.slot = k.slot
-     AND s.shard + 0 = $1 -- keeps the planner off the index: a plan made on a small table would scan the whole shard permanently
+     AND s.shard + 0 = $1 -- no index on shard can be used: a plan made on a small table would permanently scan the whole shard

@@ -1,3 +1,3 @@
--- Read up to which time (us) statements are complete: no later batch has an earlier time.
+-- Read the statement mark (us). Each later batch has a time after the mark.
 -- Rows: one. Locks: none.
 SELECT coalesce(pg_sequence_last_value('ledger.statement_mark'::regclass), 0) AS upto_us

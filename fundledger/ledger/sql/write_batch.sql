@@ -1,23 +1,24 @@
--- Write a batch of one shard: vouchers, new balances, entries. The only statement that changes a balance.
--- Atomic: if a sub-account has changed since the batch was decided, the statement fails (FL001).
--- Columns are arrays of fixed-width elements, or bytes in pieces of 32, both read by position: measured, a quarter cheaper
--- than one unnest per column. Columns that are mostly null are empty when all values are null.
+-- Write the part of a batch in one shard: vouchers, new balances, entries. No other query changes a balance.
+-- Atomic: if a sub-account has changed since the batch was decided, the query fails (FL001). It also fails if the time of
+-- the batch is not after the statement mark (FL003).
+-- Columns are arrays of fixed-width elements, or bytes in pieces of 32. Both are read by position, which costs a quarter less
+-- (measured) than one unnest per column. Columns that are mostly null are empty when all values are null.
 -- $1 shard, $2 batch, $3 accounting date, $4 posted_at, $5 posted_at in microseconds, $6 key version;
--- vouchers: $7 how many, $8 ids (then ids that only entries refer to), $9 the types that occur, $10 index into $9, empty
+-- vouchers: $7 how many, $8 ids (followed by ids that only entries refer to), $9 the types that occur, $10 index into $9, empty
 -- if there is one type only, $11 digests, $12 lines, flat, $13 end of each voucher's lines, empty if each has two,
 -- $14 MACs, $15 references, $16 metadata, $17 holds, $18 reversed vouchers, $19 refusals;
 -- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
 -- $27 statuses, $28 MACs of the last entry, $29 MACs; values before: $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs;
 -- $43 synchronous_commit of this transaction: off only if the answers wait for a flush (ADR 0013);
--- $44 number of slots, of the first slots that record it, aligned with $21; empty if no slots are opened;
--- $48 whether credits may be buffered, aligned with $21, empty unless a policy changes.
+-- $44 number of slots that slot 0 records, aligned with $21, empty if no slots are opened;
+-- $48 whether credits may be buffered, aligned with $21, empty unless a policy changes;
 -- entries: $30 how many, summaries first, $31 account numbers, $32 slots, empty if all are 0, $33 seqs, $34 index into $8
 -- (0: a summary), $35 amounts, $36 balances, $37 MACs; $45 indexes into $8 of the vouchers of summaries, flat, $46 end of each
--- summary in $45, $47 accounting dates that are not $3; each empty if there are none.
--- $49 indexes into $8 in the order of decisions, empty if that is the order of $8: the order of events in the outbox.
--- $50 account numbers, $51 slots, $52 seqs of entries that are not one statement line each, $53 by how many lines more (or
--- fewer) these and the previous ones in this batch count on that slot (aligned). Not before any statement's mark (FL003).
--- $54 the modules that occur, $55 index into $54 of each of $8, empty if there is one module only.
+-- summary in $45, $47 accounting dates that are not $3; each empty if there are none;
+-- order of events in the outbox: $49 indexes into $8 in the order of decisions, empty if that is the order of $8;
+-- entries that are not exactly one statement line (aligned): $50 account numbers, $51 slots, $52 seqs, $53 number of lines
+-- minus number of entries, summed over this entry and the previous ones of this batch on the same slot;
+-- modules: $54 the modules that occur, $55 index into $54 for each element of $8, empty if there is one module only.
 -- Rows: one. Locks: the sub-accounts, in the order given, until the transaction ends.
 WITH new_vouchers AS (
     INSERT INTO ledger.vouchers (shard, id, type, digest, lines, reference, metadata, hold, reverses, refusal,
@@ -39,7 +40,7 @@ WITH new_vouchers AS (
         last_entry_mac = substring($28::bytea FROM 32 * k - 31 FOR 32), mac = substring($29::bytea FROM 32 * k - 31 FOR 32)
     FROM generate_series(1, $20::integer) AS k
     WHERE s.account_number = ($21::bigint[])[k] AND s.slot = ($22::integer[])[k]
-      AND s.shard + 0 = $1 -- keeps the planner off the index: a plan made on a small table would scan the whole shard permanently
+      AND s.shard + 0 = $1 -- no index on shard can be used: a plan made on a small table would permanently scan the whole shard
       AND s.posted = ($38::bigint[])[k] AND s.held = ($39::bigint[])[k] AND s.version = ($40::bigint[])[k]
       AND s.status = ($41::smallint[])[k] AND s.mac = substring($42::bytea FROM 32 * k - 31 FOR 32)
       AND NOT s.suspect
@@ -74,7 +75,7 @@ WITH new_vouchers AS (
            CASE WHEN cardinality($55::integer[]) = 0 THEN $54::text[]
                 WHEN cardinality($49::integer[]) = 0 THEN ARRAY(SELECT ($54::text[])[m] FROM unnest(($55::integer[])[1:$7::integer]) AS m)
                 ELSE ARRAY(SELECT ($54::text[])[($55::integer[])[i]] FROM unnest($49::integer[]) WITH ORDINALITY AS d (i, n) ORDER BY n) END
-    -- After the balances are written, while they are locked: so events have the order of the changes.
+    -- Events are written after the balances, while these are locked. So events have the order of the changes.
     FROM (SELECT count(*) AS written FROM new_balances) AS locked
     WHERE $7::integer > 0 AND locked.written >= 0
 )

@@ -1,6 +1,6 @@
--- Change whether an account's credits are buffered, with the reason.
+-- Change the buffering policy of an account, and record the reason.
 -- $1 account number, $2 buffered, $3 reason, $4 module, $5 key version, $6 MAC of the account with this policy (layout 2).
--- Rows: none. Locks: the slot map entry, after the account's slot 0.
+-- Rows: none. Locks: the account and its row of the slot map; the caller has locked slot 0.
 WITH account AS (
     UPDATE ledger.accounts a SET buffered = $2, key_version = $5, mac = $6, layout = 2 WHERE a.number = $1 RETURNING a.number, a.slots
 ), route AS (

@@ -1,6 +1,6 @@
--- Change to how many slots of an account workers post, with the reason; no change if the number is the same.
+-- Change the number of slots of an account to which workers post, and record the reason. No change if the number is the same.
 -- $1 account number, $2 slots, $3 reason, $4 module, $5 key version, $6 MAC of the account with these slots (layout 2).
--- Rows: none. Locks: the slot map entry, after the account's sub-accounts.
+-- Rows: none. Locks: the account and its row of the slot map; the caller has locked the account's sub-accounts.
 WITH route AS (
     INSERT INTO ledger.routes (account_number, slots, buffered)
     SELECT a.number, $2, a.buffered FROM ledger.accounts a WHERE a.number = $1

@@ -1,1 +1,1 @@
-"""Statements of ledger accounts, read page by page."""
+"""Account statements of the ledger, read page by page."""

@@ -1,4 +1,4 @@
-"""Cursors of ledger statements: the end of a page, under a MAC, so that only issued cursors are accepted."""
+"""Cursors of ledger statements. A cursor is the end of a page with a MAC, so that only issued cursors are accepted."""
 
 import base64
 import binascii
@@ -19,9 +19,10 @@ class BadCursor(Exception):
 class Cursor(msgspec.Struct, array_like=True, frozen=True):
     """The end of a page.
 
-    `after[slot]`: the last seq that was read. `parts`: slots on which lines of the next summary were shown already, how
-    many lines, and their sum. `ahead`: the sum of the lines shown minus the sum of the entries read. It is not 0 while
-    a line over several slots is partly read and not yet shown.
+    - `after[slot]`: the last seq that was read
+    - `parts`: slots whose next entry stands for several lines, some of which were shown; for each slot the number of
+      the lines shown, and for a summary their sum
+    - `ahead`: the sum of the lines shown minus the sum of the entries read; not 0 between the parts of a line
     """
 
     from_us: int | None

@@ -1,11 +1,18 @@
 """Pages of ledger statements, read from the journal.
 
-A statement has one line per voucher line on the account, even if the debit was taken from several slots. Moves between
-slots are not lines. The order is (posted_at, slot, seq) and never changes once shown (`settled`). `seq` counts the
-lines; `balance_after` is the account's. Level `entries` shows the stored entries instead: parts, moves and summaries.
+A statement has one line for each line of a voucher on the account, even if the amount was taken from several slots.
+Moves between slots of the account are not lines. The lines are ordered by (posted_at, slot, seq of the entry), and
+this order does not change after a line was shown (see `settled`). The `seq` of a line is its number in the statement,
+and its `balance_after` is the balance of the whole account.
 
-Everything is verified before it is shown: each entry against the MAC of the previous one, that no entry is missing,
-that the lines of a summary add up to it, and that lines and slots agree once all entries of one time have been read.
+The level `entries` shows the stored entries instead of lines. These are ordinary entries, the parts of a line that was
+taken from several slots, moves between slots, and summaries.
+
+Each entry is verified before it is shown:
+
+- it matches its MAC, which covers the MAC of the entry before, and no entry is missing between the two
+- the lines of a summary add up to the amount of the summary
+- after all entries of one time, the sum of the lines equals the sum of the entries
 """
 
 from collections.abc import Sequence
@@ -32,7 +39,7 @@ from fundledger.security.keys import Keys
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 CHUNK_MIN: Final = 16
 LOOKED_MAX: Final = 5000
-"""Maximum number of entries read for a page: a page has fewer lines if most entries are moves between slots."""
+"""Maximum number of entries read for a page. If most of them are moves between slots, the page is short."""
 LINES, ENTRIES = "vouchers", "entries"
 US_MIN = clock.us(datetime(1, 1, 1, tzinfo=UTC))
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -43,9 +50,12 @@ __all__ = ["BadCursor", "StatementEntry", "read_statement"]
 class StatementEntry(msgspec.Struct):
     """A line of a statement.
 
-    `amount` is positive on its `side`; `balance_after` is the account's, in its normal direction. `slot` is the slot of
-    its entry (for a line taken from several slots, the last of them). `summary` is the number of lines in that entry,
-    None if it is no summary. At level `entries`, `seq` is the slot's, and a summary has no voucher.
+    - `amount`: positive; `side` says whether it is a credit or a debit
+    - `balance_after`: the balance of the account, in the account's normal direction
+    - `slot`: the slot of the line's entry; if the line was taken from several slots, the last of them
+    - `summary`: the number of lines of the summary to which the line belongs; None if the entry is no summary
+
+    At the level `entries`, `seq` is the seq of the entry on its slot, and a summary has no voucher.
     """
 
     seq: int
@@ -73,10 +83,11 @@ async def read_statement(
     *,
     level: str = LINES,
 ) -> tuple[list[StatementEntry], str | None]:
-    """Read a page of at most `limit` lines, oldest first, and the cursor of the next page, None on the last page.
+    """Return a page of at most `limit` lines, oldest first, and the cursor of the next page.
 
-    `from_` and `to` are inclusive bounds of `posted_at`. A page may be short, or empty, although more pages follow.
-    Raises BadCursor, Tampered, Unavailable; a retry is safe. Takes no lock that a writer waits for.
+    The cursor is None on the last page. A page may be short or empty although more pages follow. `from_` and `to` are
+    inclusive bounds of `posted_at`. Raises BadCursor, Tampered, Unavailable; a retry is safe. Takes no lock for which a
+    writer waits.
     """
     keys = directory.keys
     position = None if cursor is None else cursors.decode(keys, account, cursor)
@@ -96,7 +107,7 @@ async def read_statement(
     more = await _fill(reader, directory, page, sub_accounts, until)
     if not more:
         return page.entries, None
-    # The next entries exist and verify, so no entry before them was left out.
+    # Raises Tampered unless the entries after the page exist and verify: none was removed at the end of the page.
     await read_positions(reader, keys, account, sub_accounts, page.after())
     bounds = [None if bound is None else clock.us(bound) for bound in (from_, to)]
     return page.entries, cursors.encode(keys, account, page.cursor(*bounds))
@@ -105,9 +116,9 @@ async def read_statement(
 async def _complete(
     reader: Reader, keys: Keys, account: Account, layout: Layout, to: datetime | None
 ) -> tuple[list[asyncpg.Record], datetime | None]:
-    """Return the verified sub-accounts and the time up to which their entries are shown; None: all of them.
+    """Return the verified sub-accounts, and the time up to which their entries are shown.
 
-    That time is at most AHEAD_MAX_US from now.
+    The time is None if all entries are shown, and otherwise at most AHEAD_MAX_US from now.
     """
     sub_accounts = (await read_verified(reader, keys, account, layout)).sub_accounts
     if len(sub_accounts) == 1:
@@ -127,7 +138,10 @@ async def _starts(
     position: Cursor | None,
     from_: datetime | None,
 ) -> list[Position]:
-    """Return where the page begins on each sub-account; slots opened meanwhile begin with the period."""
+    """Return the position at which the page begins on each sub-account.
+
+    A slot that was opened after the cursor was issued begins with the requested period.
+    """
     bound = from_ is not None and clock.us(from_) > US_MIN
     if bound:
         assert from_ is not None
@@ -148,7 +162,7 @@ async def _fill(
     sub_accounts: Sequence[asyncpg.Record],
     until: Sequence[int],
 ) -> bool:
-    """Read entries until the page is full. Return whether more follow."""
+    """Read entries until the page is full. Return whether more entries follow."""
     shards, slots = [row["shard"] for row in sub_accounts], [row["slot"] for row in sub_accounts]
     chunk, looked = min(page.limit + 1, CHUNK_MIN), 0
     account = page.account
@@ -169,7 +183,7 @@ async def _fill(
 
 
 class _Page:
-    """A page being filled: `add` returns False for a row that does not fit, or does not fit completely."""
+    """A page that is being filled, row by row. `add` returns False if the lines of a row do not all fit."""
 
     def __init__(
         self,
@@ -198,7 +212,7 @@ class _Page:
         self._time: datetime | None = None
 
     def after(self) -> list[int]:
-        """Return the last seq that was read, by slot."""
+        """Return the last seq that was read of each slot, in the order of slots."""
         return list(self._read.values())
 
     def cursor(self, from_us: int | None, to_us: int | None) -> Cursor:
@@ -206,7 +220,7 @@ class _Page:
         return Cursor(from_us, to_us, self._level, self.after(), parts, self._ahead)
 
     def verify(self, keys: Keys, rows: Sequence[asyncpg.Record]) -> None:
-        """Verify each entry against the previous one on its slot. Raises Tampered."""
+        """Verify each entry, and that it follows the previous entry of its slot. Raises Tampered."""
         self._verified, macs, balances = dict(self._read), dict(self._macs), dict(self._balances)
         for row in rows:
             slot, seq = row["slot"], row["seq"]
@@ -225,7 +239,7 @@ class _Page:
         self._adds_up()
 
     def wanted(self, rows: Sequence[asyncpg.Record]) -> list[Name]:
-        """Return the vouchers of as many lines as still fit."""
+        """Return the names of the vouchers whose lines still fit on the page."""
         room = self.limit - len(self.entries)
         names: dict[Name, None] = {}
         for row in rows:
@@ -284,13 +298,13 @@ class _Page:
         return True
 
     def _hide(self, row: asyncpg.Record) -> bool:
-        """Skip a move between slots, or a part of a line that is shown at a later part."""
+        """Skip an entry without a line: a move between slots, or a part of a line that is shown at the last part."""
         self._stored += row["amount"]
         self._ahead -= row["amount"]
         return True
 
     def _add_spread(self, row: asyncpg.Record, lines: int) -> bool:
-        """Show all lines of the voucher on this account, at the last part of lines over several slots."""
+        """Show all lines of a voucher on this account, with the last part of the lines that lie on several slots."""
         if self._room() == 0:
             return False
         source = self._source(row, row["voucher_id"])
@@ -337,7 +351,7 @@ class _Page:
         return True
 
     def _begun(self, row: asyncpg.Record) -> int:
-        """Return how many lines of this row earlier pages have shown."""
+        """Return how many lines of this row were shown on earlier pages."""
         slot = row["slot"]
         return self._parts[slot][0] if slot in self._parts and row["seq"] == self._read[slot] + 1 else 0
 
@@ -372,7 +386,10 @@ class _Page:
         return source
 
     def _adds_up(self) -> None:
-        """Verify that lines and slots agree, once all entries of one time have been read. Raises Tampered."""
+        """Verify that the lines shown add up to the entries read. Raises Tampered.
+
+        Call it after all entries of one time: the parts of a line have the same time.
+        """
         if self._ahead != 0:
             wrong = f"the lines differ from the slots by {self._ahead}"
             raise Tampered(self.account, next(iter(self._shards.values())), 0, wrong)

@@ -1,4 +1,4 @@
-"""Positions in ledger statements: for each sub-account of an account, an entry and its neighbours, verified."""
+"""Positions in ledger statements: for each sub-account of an account, a verified entry and the verified next one."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +18,10 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 class Position(msgspec.Struct, frozen=True):
-    """A sub-account at one of its entries. `entry` is None before the first one, `next` after the last one."""
+    """The position of a sub-account between two entries: after `entry` and before `next`.
+
+    `entry` is None before the first entry, `next` is None after the last one.
+    """
 
     shard: int
     slot: int
@@ -38,7 +41,7 @@ class Position(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def snapshot(reader: Reader) -> AsyncIterator[Reader]:
-    """Yield a reader whose statements all read one snapshot of the database (repeatable read, read only)."""
+    """Yield a reader whose queries all read one snapshot of the database (repeatable read, read only)."""
     if isinstance(reader, asyncpg.Pool):
         async with reader.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield connection
@@ -51,9 +54,10 @@ async def snapshot(reader: Reader) -> AsyncIterator[Reader]:
 async def read_positions(
     reader: Reader, keys: Keys, account: Account, sub_accounts: Sequence[asyncpg.Record], seqs: Sequence[int]
 ) -> list[Position]:
-    """Return the position of `sub_accounts[i]` at `seqs[i]`, which is at most its last one. Raises Tampered.
+    """Return the position of each `sub_accounts[i]` after its entry `seqs[i]`. Raises Tampered.
 
-    The entry and the next one are verified, each against the MAC of the previous one.
+    `seqs[i]` is at most the last seq of the sub-account. The entry and the next one are each verified, including the
+    MAC of the entry before.
     """
     shards, slots = [row["shard"] for row in sub_accounts], [row["slot"] for row in sub_accounts]
     rows = await fetch_of(reader, account, "entries_around", shards, slots, seqs)
@@ -82,13 +86,13 @@ async def read_positions(
 async def positions_at(
     reader: Reader, keys: Keys, account: Account, sub_accounts: Sequence[asyncpg.Record], at: datetime
 ) -> list[Position]:
-    """Return the position of each sub-account at its last entry up to that time. Raises Tampered."""
+    """Return the position of each sub-account after its last entry at or before `at`. Raises Tampered."""
     shards, slots = [row["shard"] for row in sub_accounts], [row["slot"] for row in sub_accounts]
     found = await fetch_of(reader, account, "seqs_at", shards, slots, at)
     seqs = [min(row["seq"], of["seq"]) for row, of in zip(found, sub_accounts, strict=True)]
     positions = await read_positions(reader, keys, account, sub_accounts, seqs)
     for position in positions:
-        # The search relied on the times of entries that were not verified.
+        # The search for `seqs` has read the times of entries that are not verified.
         if (position.entry is not None and position.entry["posted_at"] > at) or (
             position.next is not None and position.next["posted_at"] <= at
         ):

@@ -1,15 +1,17 @@
-"""Settlement of ledger statements: up to which time the statement of an account with several slots is complete.
+"""Settlement of ledger statements: make the statement of an account with several slots complete up to a time.
 
-An entry gets its time before it is committed. So an entry on one slot may become visible after a later entry on another
-slot, and a statement ordered by time would get a line before lines that were already shown.
+An entry gets its time before its transaction commits. An entry on one slot can therefore become visible after an entry
+with a later time on another slot. Without settlement, a line could appear before lines that a caller has read already.
 
-1. Raise the mark to the time of the last visible entry. From now on a batch decided for that time or an earlier one is
-   rejected (FL003) and decided again for a later time.
-2. Wait for transactions that may have written entries before that. Each has an id, and holds a lock on the table of
-   entries from before it reads the mark until it commits.
-3. Now all entries up to that time are visible, permanently.
+`settle` takes three steps:
 
-A statement of one slot needs none of this: its entries are in the order of their times.
+1. Raise the statement mark of the ledger to the time of the last visible entry. From now on the database rejects each
+   batch with this time or an earlier one (FL003), and the batch is decided again with a later time.
+2. Wait for the transactions that may have written entries before the mark was raised. Each of them has a transaction
+   id, and holds a lock on the table of entries, taken before it read the mark, until it commits.
+3. All entries up to the mark are now visible, permanently.
+
+A statement of one slot needs no settlement: its entries are in the order of their times.
 """
 
 import asyncio
@@ -20,19 +22,21 @@ from fundledger.ledger.store.directory import Reader
 from fundledger.ledger.store.queries import SQL
 
 AHEAD_MAX_US: Final = 24 * 3600 * 1_000_000
-"""Bound of the mark ahead of the clock. The mark is the whole ledger's, and every later batch gets a time after it. So
-an entry that a wrong clock dated beyond this bound is not shown until the bound reaches it.
+"""Maximum time by which the statement mark may be ahead of the clock.
+
+All accounts share one mark, and each later batch gets a time after the mark. An entry that a wrong clock has dated
+beyond this maximum is not shown before its time is within the maximum.
 """
 PAUSE_S: Final = 0.002
 PAUSE_S_MAX: Final = 0.032
 WITHIN_S: Final = 2.0
-"""Longer than any batch takes; a worker that is stuck for longer is replaced by its supervisor."""
+"""Maximum wait, longer than any batch takes. A worker that is stuck for longer is replaced by its supervisor."""
 
 
 async def settle(reader: Reader, upto_us: int) -> None:
-    """Return once all entries up to `upto_us`, the time of a visible entry, can be read.
+    """Wait until all entries up to `upto_us`, the time of a visible entry, can be read.
 
-    Raises Unavailable when a batch that may contain such entries is not committed in time. Cancelling is safe.
+    Raises Unavailable if a batch that may contain such entries is still open after WITHIN_S. Cancelling is safe.
     """
     if (await reader.fetch(SQL["statement_mark"]))[0]["upto_us"] < upto_us:
         await reader.fetch(SQL["raise_statement_mark"], upto_us)

@@ -1,4 +1,4 @@
-"""Sources of ledger statement lines: verified vouchers, and the accounts on their other side."""
+"""Sources of ledger statement lines: the verified vouchers of the lines, and the other accounts of each voucher."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,9 +16,10 @@ from fundledger.ledger.store.records import Name, is_wanted, names_of, voucher_m
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A voucher as seen by one of its accounts.
+    """A voucher from the side of one account.
 
-    `amounts` are the lines of that account, signed, in their order. `credited` and `debited` are the other accounts.
+    `amounts` are the signed amounts of the account's lines, in the order of the voucher. `credited` and `debited` are
+    the ids of the other accounts.
     """
 
     id: UUID
@@ -37,9 +38,9 @@ class Source(msgspec.Struct, frozen=True):
 async def read_sources(
     reader: Reader, directory: Directory, account: Account, wanted: Sequence[Name]
 ) -> dict[Name, Source]:
-    """Return the vouchers that exist among these, by their names in the journal. Raises Tampered.
+    """Return the vouchers that exist among `wanted`, by their names in the journal. Raises Tampered.
 
-    A counter account whose own record does not verify is left out; the line itself is still shown.
+    If the record of another account of a voucher does not verify, that account is left out of `credited` and `debited`.
     """
     if not wanted:
         return {}
@@ -68,7 +69,7 @@ async def _names(reader: Reader, directory: Directory, numbers: Sequence[int]) -
 
 
 async def _accounts(reader: Reader, numbers: Sequence[int]) -> list[asyncpg.Record]:
-    """Return the records of accounts, without records that cannot be decoded."""
+    """Return the records of the accounts with these numbers. Records that cannot be decoded are left out."""
     try:
         return await reader.fetch(SQL["accounts_by_number"], numbers)
     except (ValueError, OverflowError) as error:

@@ -1,1 +1,1 @@
-"""Store of the ledger: rows of the account database, sessions, statement encoders, reads."""
+"""Store of the ledger: database sessions, and functions that read, verify and write rows of the account database."""

@@ -1,4 +1,4 @@
-"""Accounts in the ledger's store: open and read them."""
+"""Accounts in the ledger's store: open accounts, and read them with their balances."""
 
 import contextlib
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from fundledger.security.keys import Keys
 class NewAccount(msgspec.Struct, frozen=True):
     """A request of `module` to open an account.
 
-    `metadata` is a JSON object as text. `buffered`: its credits are buffered.
+    `metadata` is a JSON object as text. `buffered`: the credits of the account will be buffered.
     """
 
     id: str
@@ -45,9 +45,9 @@ class NewAccount(msgspec.Struct, frozen=True):
 
 
 class AccountView(msgspec.Struct):
-    """An account with its balances, in its normal direction and in minor units.
+    """An account with its balances, in the account's normal direction and in minor units.
 
-    `module` opened it, None if that was before modules were recorded.
+    `module` is the module that opened the account. It is None if the account was opened before modules were recorded.
     """
 
     account: Account
@@ -69,7 +69,10 @@ class AccountView(msgspec.Struct):
 
 
 class Opened(msgspec.Struct):
-    """The answer to one request: the account, whether it is new, and whether it matches the request."""
+    """The answer to one request.
+
+    `created`: the request opened the account. `same`: owner, type, currency and metadata are those of the request.
+    """
 
     view: AccountView
     created: bool
@@ -77,7 +80,7 @@ class Opened(msgspec.Struct):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """The settings that were fixed when the ledger was initialised."""
+    """The settings that are fixed when the ledger is initialised."""
 
     shards: int
     platform_slots: int
@@ -90,10 +93,10 @@ async def open_accounts(
     layout: Layout,
     requests: Sequence[NewAccount],
 ) -> list[Opened]:
-    """Open accounts: `answers[i]` answers `requests[i]`. One transaction; a retry is safe, because an id is opened
-    once.
+    """Open accounts in one transaction. `answers[i]` answers `requests[i]`.
 
-    If two requests have one id, the first opens the account and the second is compared with it.
+    A retry is safe, because an id is opened only once. If two requests have one id, the first opens the account and the
+    second is compared with the account.
     """
     # Sorted, so that two batches with the same new ids cannot deadlock.
     unique = sorted({request.id: request for request in reversed(requests)}.values(), key=lambda request: request.id)
@@ -205,10 +208,10 @@ async def read_accounts(
 async def read_accounts_apart(
     reader: Reader, directory: Directory, layout: Layout, account_ids: Sequence[str]
 ) -> tuple[list[AccountView], list[str]]:
-    """Read the accounts that exist among these ids, in their order, and the ids of accounts that do not verify.
+    """Return the accounts that exist among these ids, and the ids of existing accounts that do not verify.
 
-    An account that does not verify does not hide the others. Uses two statements; two per account if a row has a value
-    that cannot be decoded.
+    Both are in the order of `account_ids`. Runs two queries. If a row has a value that cannot be decoded, runs two
+    queries for each account, so that the other accounts are still returned.
     """
     try:
         rows = {row["id"]: row for row in await reader.fetch(SQL["accounts_by_id"], account_ids)}
@@ -285,16 +288,16 @@ class AccountFilter(msgspec.Struct, frozen=True):
 
 
 LOOKED_MAX = 1000
-"""Maximum number of accounts read for a page, so that a selective filter costs no more than one that matches all."""
+"""Maximum number of accounts read for a page. It bounds the work for a filter that few accounts match."""
 
 
 async def list_account_ids(
     reader: Reader, wanted: AccountFilter, after: str, limit: int
 ) -> tuple[list[str], str | None]:
-    """List at most `limit` ids of matching accounts, ascending, and the id after which the next page begins.
+    """Return at most `limit` ids of matching accounts, ascending, and the id after which the next page begins.
 
-    A page may be short, or empty, although more follow: it reads at most LOOKED_MAX accounts. The second member is None
-    on the last page.
+    The second member is None on the last page. A page may be short or empty although more pages follow, because at most
+    LOOKED_MAX accounts are read for a page.
     """
     looked_max = limit + 1 if wanted.type is None and wanted.currency is None else LOOKED_MAX
     arguments: list[object] = [after, looked_max, wanted.type, wanted.currency]
@@ -312,7 +315,7 @@ async def list_account_ids(
 
 
 class Held(msgspec.Struct, frozen=True):
-    """The verified rows of an account: sub-accounts by slot, sum of its buffered credits, heat."""
+    """The verified rows of an account: sub-accounts in the order of slots, sum of the buffered credits, and heat."""
 
     sub_accounts: list[asyncpg.Record]
     pending: int
@@ -320,9 +323,9 @@ class Held(msgspec.Struct, frozen=True):
 
 
 async def read_verified(reader: Reader, keys: Keys, account: Account, layout: Layout) -> Held:
-    """Read all rows of an account in one statement, and verify them. Raises Tampered.
+    """Read all rows of an account in one query, and verify them. Raises Tampered.
 
-    The work grows with the backlog of the account's buffer, which is drained several times a second.
+    The work grows with the number of the account's buffered credits, which are drained several times a second.
     """
     return held_of(keys, account, layout, await fetch_of(reader, account, "read_balances"))
 
@@ -351,7 +354,7 @@ def held_of(keys: Keys, account: Account, layout: Layout, rows: Sequence[asyncpg
 
 
 async def balance_at(reader: Reader, keys: Keys, account: Account, layout: Layout, at: datetime) -> tuple[int, int]:
-    """Return `(posted, held)` at that time, in the account's normal direction. Raises Tampered."""
+    """Return `(posted, held)` at the time `at`, in the account's normal direction. Raises Tampered."""
     async with snapshot(reader) as frozen:
         sub_accounts = (await read_verified(frozen, keys, account, layout)).sub_accounts
         positions = await positions_at(frozen, keys, account, sub_accounts, at)

@@ -1,4 +1,4 @@
-"""Buffered credits in the ledger's store: read, write and delete their rows. See `rules.buffer`."""
+"""Buffered credits in the ledger's store: read, write and delete rows of `buffered_entries`. See `rules.buffer`."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -25,10 +25,10 @@ async def read_deferred(
     accounts: Iterable[Account],
     known: dict[int, SubAccount],
 ) -> list[Account]:
-    """Add the accounts whose credits this batch buffers to `batch.deferred`; `known` are cached rows.
+    """Add each account whose credits this batch buffers to `batch.deferred`. Return the other accounts.
 
-    Return the accounts that do not take buffered credits. Raises KeyFault and what asyncpg raises. Locks nothing: the
-    write fails if an account has changed.
+    `known` is a cache of slots 0 of accounts that take buffered credits. Locks nothing, because the write fails if an
+    account has changed. Raises KeyFault, asyncpg errors.
     """
     if len(known) > KNOWN_MAX:
         known.clear()
@@ -50,7 +50,7 @@ async def read_deferred(
             if first.status == Status.OPEN and first.buffered and abs(first.posted) < BALANCE_MAX // 2:
                 batch.deferred[account.number] = known[account.number] = first
             else:
-                # A row that does not verify is read again under its lock.
+                # The caller locks and reads the row again. If the row does not verify then, that is a finding.
                 batch.tampered.pop(account.number << 16, None)
                 unsuited.append(account)
         unsuited += by_number.values()
@@ -102,9 +102,10 @@ async def read_backlog(
     numbers: Iterable[int],
     rows_max: int | None = None,
 ) -> None:
-    """Read and verify the buffered credits of these accounts, whose slot 0 is locked. Raises KeyFault.
+    """Read and verify the buffered credits of these accounts. The caller has locked slot 0 of each. Raises KeyFault.
 
-    `rows_max` of each account, the oldest first; the last batch is read whole. None: all of them.
+    `rows_max`: number of the oldest rows to read of each account, None for all. The batch that contains the last of
+    them is read completely.
     """
     wanted = list(numbers)
     batch.backlog = {number: [] for number in wanted}
@@ -112,7 +113,7 @@ async def read_backlog(
         batch.backlog[row["account_number"]].append(buffered_credit(row))
     for number, rows in batch.backlog.items():
         if batch.sub_accounts[number << 16].status == Status.FROZEN_INTEGRITY:
-            # Frozen earlier: its rows are kept as evidence and are not drained.
+            # The account was frozen earlier: its buffered credits are kept as evidence and are not drained.
             continue
         wrong = what_is_wrong(books.keys, number, rows)
         if wrong is not None:
@@ -128,7 +129,7 @@ def buffered_credit(row: Iterable[Any]) -> BufferedCredit:
 
 
 async def delete_drained(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
-    """Delete the buffered rows that were posted. Fails with SQLSTATE FL001 if one is missing."""
+    """Delete the buffered rows that this batch posts. Fails with SQLSTATE FL001 if one of them is missing."""
     keys = list(dict.fromkeys((number, row.batch) for number, row in batch.drained))
     numbers, batches = [number for number, _ in keys], [of for _, of in keys]
     await connection.execute(SQL["delete_drained"], numbers, batches, len(batch.drained))

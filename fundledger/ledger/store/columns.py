@@ -1,4 +1,4 @@
-"""Statement encoder of the ledger's store: the parameters of `sql/write_batch.sql`, in order, with new MACs."""
+"""Batch encoder of the ledger's store: computes new MACs and returns the parameters of `sql/write_batch.sql`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +19,12 @@ def parameters(
     entries: Sequence[Entry],
     early: bool = False,
 ) -> list[Any]:
-    """Return the parameters of one shard of a batch: its vouchers, changed sub-accounts and entries.
+    """Return the parameters that write one shard of a batch: its vouchers, changed sub-accounts and entries.
 
-    `early`: the commit does not wait for the disk.
+    `early`: the commit does not wait for the disk. Adds each sub-account with its new version and MAC to
+    `batch.standing`.
     """
-    # In one global order, so that two batches with the same new ids cannot deadlock.
+    # Vouchers are written in one global order, so that two batches with the same new ids cannot deadlock.
     decided, vouchers = vouchers, sorted(vouchers, key=_by_id)
     places: dict[tuple[str | None, Any], int] = {(record.module, record.id): k for k, record in enumerate(vouchers, 1)}
     order = [] if vouchers == decided else [places[record.key] for record in decided]
@@ -110,7 +111,7 @@ def _sparse(column: list[Any]) -> list[Any]:
 
 
 def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[list[Any], list[Any]]:
-    """Return the new rows, in lock order, and the columns of the stored rows that must be unchanged."""
+    """Return the columns of the new rows, in lock order, and the columns of the rows as they must still be stored."""
     key = batch.key
     rows = []
     for s in sorted(sub_accounts, key=_order):
@@ -140,12 +141,12 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[lis
 
 
 def _slots(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[int]:
-    """Return the slot counts, aligned with the sub-accounts, if the batch opens slots."""
+    """Return the numbers of slots, aligned with the sub-accounts; empty if the batch opens no slots."""
     return [s.slots for s in sorted(sub_accounts, key=_order)] if batch.resized else []
 
 
 def _policies(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[bool]:
-    """Return the buffering policies, aligned with the sub-accounts, if the batch changes one."""
+    """Return the buffering policies, aligned with the sub-accounts; empty if the batch changes no policy."""
     return [s.buffered for s in sorted(sub_accounts, key=_order)] if batch.policies else []
 
 
@@ -154,10 +155,11 @@ def _order(sub_account: SubAccount) -> tuple[int, int]:
 
 
 def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]) -> tuple[list[Any], list[Any]]:
-    """Return the columns of entries, and the columns of summaries, which come first.
+    """Return the columns of all entries, summaries first, and three further columns.
 
-    A voucher of another shard whose entry is written here gets a place after this shard's own vouchers. The columns of
-    summaries are the places of their vouchers, where those of each summary end, and the accounting dates.
+    `places` maps each voucher to its index in the parameter of voucher ids, from 1. A voucher of another shard that has
+    an entry in this shard is appended. The further columns are: the indexes of the vouchers of all summaries, the end
+    of each summary in that column, and the accounting dates of all entries.
     """
     summaries = [entry for entry in entries if type(entry[4]) is list]
     if summaries:
@@ -178,7 +180,10 @@ def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]
 
 
 def _counts(batch: Batch, shard: int) -> list[Any]:
-    """Return the entries that are not one line each, and the running surplus of lines on each slot."""
+    """Return the columns of the entries that are not exactly one statement line.
+
+    The last column is the running number of lines beyond one line for each entry, on the entry's slot in this batch.
+    """
     if not batch.counts:
         return [(), (), (), ()]
     sums: dict[tuple[int, int], int] = {}

@@ -1,4 +1,4 @@
-"""Account directory of the ledger's store: a cache of immutable account data. Never caches balances or status."""
+"""Account directory of the ledger's store: a cache of account records, without balances and status."""
 
 import struct
 import sys
@@ -19,7 +19,7 @@ _ACCOUNT_MAC_FAULT = "the record of account {} does not match its MAC: refused u
 
 
 class AccountTampered(RecordTampered):
-    """The record of an account (owner, type, currency, shard, slots ...) does not match its MAC."""
+    """The record of an account (owner, type, currency, shard, slots and other fields) does not match its MAC."""
 
     def __init__(self, row: asyncpg.Record) -> None:
         super().__init__(_ACCOUNT_MAC_FAULT.format(row["id"]))
@@ -29,17 +29,17 @@ class AccountTampered(RecordTampered):
 
 
 class Reader(Protocol):
-    """An asyncpg pool or connection, for reads."""
+    """An asyncpg pool or connection that runs queries."""
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]: ...
 
 
 class Directory:
-    """A bounded cache of accounts, approximately least recently used.
+    """A cache of at most `2 * generation` accounts, from which accounts that were not used recently are dropped.
 
-    It has two generations. An account found in the old generation moves to the young one; a full young generation
-    becomes the old one. At most `2 * generation` accounts stay. With the number of `shards`, an account whose row names
-    the wrong shard is refused, whichever layout its MAC has.
+    The cache has two generations. An account that is found in the old generation moves to the young one. When the young
+    generation is full, it becomes the old one, and the previous old one is dropped. `shards` is the number of shards of
+    the ledger. If it is given, a row with the wrong shard does not verify, also if its MAC does not cover the shard.
     """
 
     def __init__(self, keys: Keys, generation: int = 1 << 17, shards: int | None = None) -> None:
@@ -53,7 +53,7 @@ class Directory:
         return len(self._young) + len(self._old)
 
     def get(self, account_id: str) -> Account | None:
-        """Return an account from the cache only."""
+        """Return an account if it is in the cache, otherwise None."""
         account = self._young.get(account_id)
         if account is None:
             account = self._old.pop(account_id, None)
@@ -79,12 +79,12 @@ class Directory:
         return found
 
     async def by_number(self, reader: Reader, numbers: Sequence[int]) -> dict[int, Account]:
-        """Return accounts by their internal number. Raises AccountTampered."""
+        """Return the accounts that exist among these internal numbers. Raises AccountTampered."""
         rows = await reader.fetch(SQL["accounts_by_number"], numbers)
         return {row["number"]: self.verified(row) for row in rows}
 
     def verified(self, row: asyncpg.Record) -> Account:
-        """Return an account from its row after verifying the MAC. Raises AccountTampered, KeyFault."""
+        """Verify an account's row and return the account. Raises AccountTampered, KeyFault."""
         if not account_verifies(row, self.keys) or (row["layout"] == 1 and not self._is_placed(row)):
             raise AccountTampered(row)
         return Account(
@@ -103,7 +103,7 @@ class Directory:
         return self.shards is None or row["shard"] == shard_of(row["owner"], self.shards)
 
     def remember(self, account: Account) -> None:
-        """Cache an account that is known to be recorded."""
+        """Add an account to the cache. The account must be committed, and its row verified."""
         if len(self._young) >= self._generation:
             self._old = self._young
             self._young = {}
@@ -121,12 +121,15 @@ def account_verifies(row: asyncpg.Record, keys: Keys) -> bool:
 
 
 def message_of(row: asyncpg.Record) -> bytes:
-    """Return the content that the MAC of an account's row covers. Raises ValueError and similar for invalid values."""
+    """Return the content that the MAC of an account's row covers.
+
+    Raises ValueError, TypeError, OverflowError or struct.error for values that the ledger never writes.
+    """
     return account_message(row, row["layout"], row["slots"], row["buffered"], row["key_version"])
 
 
 def account_message(row: asyncpg.Record, layout: int, slots: int, buffered: bool, key_version: int) -> bytes:
-    """Return the content that a MAC of this layout covers, for an account's row with these `slots` and `buffered`."""
+    """Return the content that a MAC of this layout covers, for an account's row with other `slots` and `buffered`."""
     created_at_us = clock.us(row["created_at"])
     if layout == 1:
         return canonical.account(

@@ -1,8 +1,9 @@
-"""Evidence in the ledger's store: status changes of accounts, and rows that did not verify. Each kind is a chain.
+"""Evidence in the ledger's store: status changes of accounts, and findings. Each of the two tables is a chain.
 
-A row's MAC covers the previous row. The head of the chain, under its own MAC, records the number of rows and the last
-MAC. So `verify` finds a row that was edited, removed or inserted, including a deleted last row. A transaction that adds
-a row locks the head until it ends, after all other locks; the head of the findings before that of the events.
+The MAC of a row covers the MAC of the previous row. The head of the chain records the number of rows and the last MAC,
+and has a MAC itself. `verify` therefore finds each row that was edited, removed or inserted, also at the end of the
+chain. A transaction that adds a row locks the head until the transaction ends. The heads are locked after all other
+rows, the head of the findings before the head of the events.
 """
 
 from collections.abc import Sequence
@@ -23,13 +24,13 @@ Connection = asyncpg.Connection
 
 
 class ChainBroken(Exception):
-    """The head of a chain does not match its MAC. No row is added, so that the tampering stays visible."""
+    """The head of a chain does not match its MAC. No row is added to the chain, so that the tampering stays visible."""
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A row that did not verify, as JSON in `row`.
+    """A finding: a row that did not verify, as JSON in `row`.
 
-    It is the row of a sub-account or, with `subject`, of a voucher, hold or account.
+    Without `subject`, it is the row of a sub-account. With `subject`, it is the row that `kind` and `subject` name.
     """
 
     row: str
@@ -41,7 +42,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class _Chain:
-    """The end of a chain whose head is locked."""
+    """The head of a chain, which this transaction has locked."""
 
     def __init__(self, name: str, seq: int, last_mac: bytes) -> None:
         self.name = name
@@ -103,9 +104,10 @@ async def write_events(connection: "Connection[asyncpg.Record]", keys: Keys, eve
 
 
 async def write_findings(connection: "Connection[asyncpg.Record]", keys: Keys, findings: Sequence[Found]) -> int:
-    """Record rows that did not verify; a finding with a subject is recorded once. Return how many were new.
+    """Record findings. Return how many were recorded.
 
-    Raises ChainBroken, KeyFault. Locks the head of the chain.
+    A finding is not recorded if it has a subject and a finding of this kind and subject exists. Raises ChainBroken,
+    KeyFault. Locks the head of the chain.
     """
     findings = [found for found in findings if not await _is_found(connection, found)]
     if not findings:
@@ -113,7 +115,7 @@ async def write_findings(connection: "Connection[asyncpg.Record]", keys: Keys, f
     chain = await _locked(connection, FINDINGS, keys)
     new = 0
     for found in findings:
-        # Another worker may have recorded it before the head was locked.
+        # Another worker may have recorded the finding before the head was locked.
         if await _is_found(connection, found):
             continue
         at_us = clock.now_us()
@@ -185,9 +187,10 @@ def finding_message(row: asyncpg.Record, previous_mac: bytes) -> bytes:
 
 
 async def chain_old(connection: "Connection[asyncpg.Record]", keys: Keys, name: str, at_most: int) -> int:
-    """Add rows from before chains existed to the chain, unchanged, oldest first. Return how many. Idempotent.
+    """Add at most `at_most` rows that were written before chains existed to the chain, oldest first.
 
-    Raises ChainBroken, KeyFault. Locks the head of the chain.
+    The content of the rows stays unchanged. Return how many rows were added. A retry is safe. Raises ChainBroken,
+    KeyFault. Locks the head of the chain.
     """
     chain = await _locked(connection, name, keys)
     rows = await connection.fetch(SQL[f"{name}_to_chain"], at_most)

@@ -1,6 +1,7 @@
-"""Integrity checks of reads in the ledger's store: rows match their MACs, and no row of an account is missing.
+"""Integrity checks of reads in the ledger's store: each row matches its MAC, and no row of an account is missing.
 
-A row that does not verify ends the read of its account only. The caller of the read records the finding.
+A row that does not verify ends the read of its account. Reads of other accounts continue. The caller of the read
+records the finding.
 """
 
 import hashlib
@@ -23,11 +24,11 @@ from fundledger.security import canonical
 from fundledger.security.keys import KeyFault, Keys
 
 UNREADABLE: Final = (KeyFault, struct.error, OverflowError, ValueError, TypeError)
-"""Raised for rows that the ledger never writes: an unknown key, a value outside the range of its field."""
+"""Errors that rows cause which the ledger never writes: an unknown key, a value outside the range of its field."""
 
 
 class Tampered(BooksTampered):
-    """An account's rows do not verify, so none of its amounts is shown. `evidence` is the finding as JSON.
+    """The rows of an account do not verify, so no amount of the account is shown. `evidence` is the finding as JSON.
 
     A retry does not help. Other accounts are not affected.
     """
@@ -55,21 +56,21 @@ def _named(account: Account | AccountTampered) -> tuple[str, int]:
 
 
 def _shown(value: object) -> object:
-    """Return a column's value as evidence."""
+    """Return a column's value in a form that JSON can represent."""
     if isinstance(value, bytes):
         return value.hex()
     return value if value is None or isinstance(value, bool | int) else str(value)
 
 
 class Places(Protocol):
-    """The part of a ledger's layout that determines where sub-accounts are."""
+    """The part of a ledger's layout that determines the shards of sub-accounts."""
 
     @property
     def shards(self) -> int: ...
 
 
 def verifies(keys: Keys, key_version: int, mac: bytes, message: Callable[[], bytes]) -> bool:
-    """Return whether a row matches its MAC; a row with values that cannot be encoded does not."""
+    """Return whether a row matches its MAC. A row with values that cannot be encoded does not match."""
     try:
         return keys.by_version(key_version).matches(message(), mac)
     except UNREADABLE:
@@ -95,9 +96,10 @@ def sub_account_message(account: Account, row: asyncpg.Record) -> bytes:
 
 
 def check_sub_accounts(keys: Keys, account: Account, layout: Places, rows: Sequence[asyncpg.Record]) -> None:
-    """Verify that these are all sub-accounts of the account, each as it was written. Raises Tampered.
+    """Verify that each row is a sub-account of the account as it was written, and that none is missing.
 
-    Besides the columns of the row, each has `journal_seq` and `journal_mac` of its last recorded entry.
+    Besides the columns of the sub-account, each row has `journal_seq` and `journal_mac`, which are the seq and MAC of
+    the last entry in the journal. Raises Tampered.
     """
     found = {}
     for row in rows:
@@ -118,7 +120,10 @@ def check_sub_accounts(keys: Keys, account: Account, layout: Places, rows: Seque
 
 
 def _expected(account: Account, layout: Places, found: dict[tuple[int, int], asyncpg.Record]) -> set[tuple[int, int]]:
-    """Return where the account has sub-accounts. A merchant's slot 0 records their number, under its MAC."""
+    """Return the (shard, slot) of each sub-account that the account must have.
+
+    For a merchant's account, slot 0 records the number of slots, and the MAC of slot 0 covers that number.
+    """
     if account.type.platform:
         return {(shard, slot) for shard in account.shards(layout.shards) for slot in account.slots_in(shard)}
     first = found.get((account.shard, 0))
@@ -126,7 +131,7 @@ def _expected(account: Account, layout: Places, found: dict[tuple[int, int], asy
 
 
 def check_buffered(keys: Keys, account: Account, rows: Sequence[BufferedCredit]) -> None:
-    """Verify that the buffered credits match their MACs and none of a batch is missing. Raises Tampered."""
+    """Verify that the buffered credits match their MACs and that none of them is missing. Raises Tampered."""
     try:
         wrong = what_is_wrong(keys, account.number, rows)
     except UNREADABLE as error:
@@ -136,19 +141,22 @@ def check_buffered(keys: Keys, account: Account, rows: Sequence[BufferedCredit])
 
 
 def check_entry(keys: Keys, account: Account, shard: int, row: asyncpg.Record, previous_mac: bytes) -> None:
-    """Verify that an entry is as it was written, chained to the previous one. Raises Tampered."""
+    """Verify that an entry matches its MAC, which covers the MAC of the previous entry. Raises Tampered."""
     if not verifies(keys, row["key_version"], row["mac"], lambda: message_of(row, previous_mac)):
         wrong = f"entry {row['seq']} of slot {row['slot']} does not match its MAC"
         raise Tampered(account, shard, row["slot"], wrong, row)
 
 
 async def fetch_of(reader: Reader, account: Account, name: str, *arguments: object) -> list[asyncpg.Record]:
-    """Return the rows of a statement about one account, whose number is its first parameter. Raises Tampered."""
+    """Return the rows of a query about one account. The first parameter of the query is the number of the account.
+
+    Raises Tampered if a row has a value that cannot be decoded.
+    """
     return await fetch_readable(reader, account, name, account.number, *arguments)
 
 
 async def fetch_readable(reader: Reader, account: Account, name: str, *arguments: object) -> list[asyncpg.Record]:
-    """Return the rows of a statement. Raises Tampered if a row has a value that cannot be decoded."""
+    """Return the rows of a query. Raises Tampered if a row has a value that cannot be decoded."""
     try:
         return await reader.fetch(SQL[name], *arguments)
     except (ValueError, OverflowError) as error:
@@ -158,7 +166,10 @@ async def fetch_readable(reader: Reader, account: Account, name: str, *arguments
 
 
 async def record_finding(connection: "asyncpg.Connection[asyncpg.Record]", keys: Keys, found: Tampered) -> None:
-    """Record the finding of a read; repeated reads record it once. Raises ChainBroken, KeyFault."""
+    """Record the finding of a read, in a transaction. A finding that is recorded already is not recorded again.
+
+    Raises ChainBroken, KeyFault.
+    """
     digest = hashlib.sha256(found.evidence.encode()).hexdigest()[:32]
     subject = f"account number {found.account_number} slot {found.slot} {digest}"
     place = {"shard": found.shard, "account_number": found.account_number, "slot": found.slot}

@@ -21,19 +21,19 @@ def ledger_keys(folder: Path) -> KeyRecord:
 
 
 async def open_keys(connection: Connection, folder: Path) -> FileKeys:
-    """Return the keys of the connected ledger. Writes nothing; do not call in a transaction.
+    """Return the keys of the ledger to which `connection` is connected. Do not call it in a transaction.
 
-    A key that was added is used after the next migration, which records it. Raises KeyFault when a key is missing or
-    differs.
+    Writes nothing. A key that was added to the folder is used only after the next migration has recorded it. Raises
+    KeyFault when a key is missing or differs.
     """
     return FileKeys(folder, await check_keys(connection, folder))
 
 
 async def check_keys(connection: Connection, folder: Path) -> Collection[int]:
-    """Compare the keys in a folder with the record in the database. Return the recorded versions.
+    """Compare the keys in a folder with the key record in the database. Return the recorded versions.
 
-    The result is empty for a ledger older than the record. Writes nothing; do not call in a transaction. Raises
-    KeyFault.
+    The result is empty for a ledger that was created before keys were recorded. Writes nothing. Do not call it in a
+    transaction. Raises KeyFault when a key is missing or differs.
     """
     record = ledger_keys(folder)
     recorded = await record.recorded(connection)
@@ -42,14 +42,21 @@ async def check_keys(connection: Connection, folder: Path) -> Collection[int]:
 
 
 async def settle_keys(connection: Connection, folder: Path) -> FileKeys:
-    """Call `KeyRecord.settle` for the ledger."""
+    """Check the keys in a folder, record new ones, and create the first key if no row was ever written with a key.
+
+    Call it in the transaction that brings the schema up to date. Raises KeyFault when a key is missing or differs.
+    """
     record = ledger_keys(folder)
     recorded = await record.recorded(connection)
     return await record.settle(connection, recorded, {} if recorded else await read_evidence(connection))
 
 
 async def read_evidence(connection: Connection) -> Evidence:
-    """Return some accounts of each key version, and each version used by sub-accounts. Scans all accounts."""
+    """Return rows by which keys without a record can be checked: `found[version]` are contents with their MACs.
+
+    The rows are the first accounts of each key version. A version that only sub-accounts use has an empty list. Scans
+    all accounts and sub-accounts.
+    """
     found: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
     for row in await connection.fetch(SQL["key_versions"]):
         found[row["key_version"]] = []
@@ -60,7 +67,7 @@ async def read_evidence(connection: Connection) -> Evidence:
         # The schema is not migrated yet: its MACs are of layout 1.
         rows = await connection.fetch(SQL["accounts_of_layout_1"], numbers)
     for row in rows:
-        # `verify` reports rows that cannot be decoded.
+        # Rows that cannot be decoded are skipped here; `verify` reports them.
         with contextlib.suppress(Exception):
             message = message_of(row) if "layout" in row else account_message(row, 1, 1, False, row["key_version"])
             found[row["key_version"]].append((message, row["mac"]))

@@ -16,12 +16,14 @@ PACKAGE = "fundledger.ledger"
 async def migrate(
     connection: "asyncpg.Connection[asyncpg.Record]", layout: Layout | None, keys: Path | None = None
 ) -> tuple[Layout, list[str]]:
-    """Bring the schema up to date. Return the layout and the names of the applied migrations.
+    """Bring the schema up to date. Return the layout and the names of the migrations that were applied.
 
-    `layout` is used when the ledger is initialised. With `keys`, the folder of the ledger's keys, the keys are checked
-    in the same transaction, and created if no row was ever written with one. Raises KeyFault when a key is missing or
-    differs; nothing is changed then. Raises SchemaFault when the database is newer than this version, or when an
-    applied migration was changed.
+    `layout`: the layout of a new ledger; an initialised ledger keeps its own.
+    `keys`: the folder of the ledger's keys. The keys are checked in the same transaction, and the first key is created
+      if no row was ever written with a key.
+
+    Raises KeyFault when a key is missing or differs. Raises SchemaFault when the database is newer than this version,
+    or when an applied migration was changed. Nothing is changed after either.
     """
     async with connection.transaction():
         done = await migrations.apply(connection, PACKAGE, SQL)

@@ -24,11 +24,13 @@ from fundledger.ledger.rules.buffer import AMOUNT_MAX
 
 
 class Plan:
-    """The rows that a list of commands needs: `places[shard]` are the sub-accounts to lock, by `place_of`.
+    """The rows that a list of commands needs.
 
-    `deferred`: accounts that are only credited, by amounts that may be buffered. `to_drain`: accounts whose buffer is
-    drained first. `exclusive`: the lock also blocks transactions that buffer credits. `vouchers`, `holds` and
-    `reverses` are keyed by module and id; `voucher_ids` are the ids of `vouchers`.
+    - `places[shard]`: the sub-accounts to lock, as returned by `place_of`
+    - `deferred`: accounts that are not locked, because they are only credited and the credits may be buffered
+    - `to_drain`: accounts whose buffered credits are drained before the first command
+    - `exclusive`: the lock also blocks transactions that buffer credits
+    - `vouchers`, `holds`, `reverses`: keys of module and id; `voucher_ids` are the ids in `vouchers`
     """
 
     __slots__ = (
@@ -50,7 +52,7 @@ class Plan:
         wide: Mapping[int, int],
         to_drain: AbstractSet[int] = frozenset(),
     ) -> None:
-        """Plan the commands. `wide`: accounts whose slots are all read, and the minimum number of slots."""
+        """Plan the commands. `wide`: accounts of which all slots are read, each with the minimum number of slots."""
         self.deferred: dict[int, tuple[Account, int]] = {}
         self.to_drain = set(to_drain)
         self.exclusive = False
@@ -134,7 +136,11 @@ class Plan:
             self.places[shard] = {place}
 
     def allows_missing(self, shard: int, found: set[int], wide: Mapping[int, int]) -> bool:
-        """Return whether only preferred slots of merchants' accounts are missing, because of an outdated slot count."""
+        """Return whether the rows that were not found may be missing.
+
+        Only slots that a worker prefers on a merchant's account may be missing: the cached number of slots may be
+        outdated.
+        """
         for place in self.places[shard] - found:
             account = self.accounts.get(place >> 16)
             if account is None or account.type.platform or place & 0xFFFF < wide.get(account.number, 1):

@@ -26,10 +26,13 @@ from fundledger.security.keys import KeyFault, Keys
 
 _FUND_BEFORE: Final = re.compile("fund:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Name: TypeAlias = tuple[str | None, UUID]
-"""The name of a voucher in journal and outbox. Without a module: the one that had this id when modules shared ids."""
+"""The name of a voucher in journal and outbox: module and voucher id.
+
+The module is None in rows from the time when all modules shared one space of ids.
+"""
 _log = logging.getLogger(__name__)
 UNREADABLE: Final = (ValueError, TypeError, OverflowError, AttributeError, struct.error)
-"""Raised for rows with values that the ledger never writes: an infinite time, lines that are not pairs."""
+"""Errors that rows cause with values that the ledger never writes: an infinite time, lines that are not pairs."""
 
 
 class VoucherTampered(RecordTampered):
@@ -43,10 +46,10 @@ class HoldTampered(RecordTampered):
 async def read_records(
     reader: Reader, directory: Directory, wanted: Collection[Name]
 ) -> list[tuple[Record, UUID | None]]:
-    """Read the vouchers that exist among these names, each with the id of its reversal.
+    """Return the vouchers that exist among these names, each with the id of the voucher that reverses it, or None.
 
-    A name without a module is the voucher that had this id when modules shared their ids. Raises AccountTampered,
-    VoucherTampered, KeyFault.
+    A name without a module is the voucher that had this id when all modules shared one space of ids. Raises
+    AccountTampered, VoucherTampered, KeyFault.
     """
     rows = [row for row in await _rows(reader, wanted) if is_wanted(row, wanted)]
     numbers = {number for row in rows for number in row["lines"][::2]}
@@ -55,7 +58,7 @@ async def read_records(
 
 
 async def read_each(reader: Reader, directory: Directory, wanted: Collection[Name]) -> dict[Name, Record | None]:
-    """Read vouchers as `read_records` does; None for a voucher that does not verify, which is logged."""
+    """Return the vouchers that exist among these names. A voucher that does not verify is None, and is logged."""
     rows = [row for row in await _rows(reader, wanted) if is_wanted(row, wanted)]
     numbers = sorted({number for row in rows for number in row["lines"][::2] if number is not None})
     accounts: dict[int, Account] = {}
@@ -92,7 +95,7 @@ def is_wanted(row: asyncpg.Record, wanted: Collection[Name]) -> bool:
 
 
 def record_of(row: asyncpg.Record, accounts: Mapping[int, Account], keys: Keys) -> Record:
-    """Return a voucher from its row, after verifying the MAC and, for layout 1, the digest.
+    """Verify a voucher's row and return the voucher. With layout 1, the digest is verified as well as the MAC.
 
     Raises VoucherTampered, KeyFault.
     """
@@ -129,18 +132,21 @@ def _agrees_with_digest(record: Record) -> bool:
     """
     asked = [(account.id, amount) for account, amount in record.lines]
     digest = digest_of(record.type, asked, record.reference, record.metadata, record.hold, record.reverses)
-    # A reversal has the module of the reversed voucher, which is not read here: the sweep checks it.
+    # A reversal has the module of the reversed voucher. That voucher is not read here; the MAC sweep checks the module.
     right = record.reverses is not None or record.module == module_before(record.reference)
     return right and hmac.compare_digest(digest, record.digest)
 
 
 def module_before(reference: str | None) -> str:
-    """Return the module of a voucher posted before modules were recorded, as migration 12 assigned it."""
+    """Return the module that migration 12 assigned to a voucher with this reference, posted before it had a module."""
     return "fund" if reference is not None and _FUND_BEFORE.fullmatch(reference) else "dev"
 
 
 async def read_holds(reader: Reader, directory: Directory, wanted: Collection[HoldKey]) -> dict[HoldKey, Hold]:
-    """Read the holds that exist among these, by module and id. Raises HoldTampered, AccountTampered, KeyFault."""
+    """Return the holds that exist among these keys of module and id.
+
+    Raises HoldTampered, AccountTampered, KeyFault.
+    """
     found = await reader.fetch(SQL["read_holds"], list({id_ for _, id_ in wanted}))
     rows = [row for row in found if (row["module"], row["id"]) in wanted]
     accounts = await directory.by_number(reader, sorted({row["account_number"] for row in rows})) if rows else {}
@@ -152,7 +158,7 @@ async def read_holds(reader: Reader, directory: Directory, wanted: Collection[Ho
 
 
 def hold_of(row: asyncpg.Record, accounts: Mapping[int, Account], keys: Keys) -> Hold:
-    """Return a hold from its row, verified. Raises HoldTampered, KeyFault."""
+    """Verify a hold's row and return the hold. Raises HoldTampered, KeyFault."""
     if not hold_verifies(row, keys):
         raise HoldTampered(f"hold {row['id']} does not match its MAC")
     account = accounts.get(row["account_number"])
@@ -179,16 +185,19 @@ def hold_of(row: asyncpg.Record, accounts: Mapping[int, Account], keys: Keys) ->
 
 
 def _hold_agrees_with_digest(hold: Hold, shard: int) -> bool:
-    """Return whether a hold of layout 1 matches its digest, the module `dev` and its account's shard."""
+    """Return whether a hold of layout 1 matches its digest, has the module `dev` and is in the shard of its account.
+
+    A MAC of layout 1 does not cover these fields.
+    """
     digest = hold_digest(hold.id, hold.account.id, hold.amount, hold.expires_at_us)
     named = (hold.voucher_id is not None) == (hold.status == HoldStatus.CAPTURED)
     return named and (hold.module, shard) == ("dev", hold.account.shard) and hmac.compare_digest(digest, hold.digest)
 
 
 async def write_holds(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
-    """Write holds, under the locks of their sub-accounts.
+    """Write the changed holds of a batch. The caller has locked the sub-accounts of the holds.
 
-    Raises UniqueViolationError when another transaction has used an id meanwhile.
+    Raises UniqueViolationError when another transaction has used the id of a new hold meanwhile.
     """
     key = batch.key
     for hold in batch.changed_holds.values():
@@ -260,7 +269,7 @@ def hold_verifies(row: asyncpg.Record, keys: Keys) -> bool:
 
 
 def voucher_message(row: asyncpg.Record, layout: int, key_version: int) -> bytes:
-    """Return the content that a MAC of this layout covers of a voucher's row. Raises UNREADABLE for invalid values."""
+    """Return the content of a voucher's row that a MAC of this layout covers. Raises UNREADABLE for invalid values."""
     if layout == 1:
         return canonical.voucher(
             row["id"].bytes,
@@ -294,7 +303,7 @@ def voucher_message(row: asyncpg.Record, layout: int, key_version: int) -> bytes
 
 
 def hold_message(row: asyncpg.Record, layout: int, key_version: int) -> bytes:
-    """Return the content that a MAC of this layout covers of a hold's row. Raises UNREADABLE for invalid values."""
+    """Return the content of a hold's row that a MAC of this layout covers. Raises UNREADABLE for invalid values."""
     times = (clock.us(row["created_at"]), _us(row["expires_at"]), _us(row["ended_at"]))
     if layout == 1:
         amounts = (row["amount"], row["captured"], row["status"])

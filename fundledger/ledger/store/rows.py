@@ -1,4 +1,4 @@
-"""Row decoder of the ledger's store: rows of `sub_accounts`, verified."""
+"""Row decoder of the ledger's store: verifies rows of `sub_accounts` and adds them to a batch."""
 
 import asyncpg
 import msgspec
@@ -10,10 +10,10 @@ from fundledger.security import canonical
 
 
 def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.Record) -> None:
-    """Put a row into the batch. Raises KeyFault.
+    """Verify a row of `sub_accounts` and add it to the batch. Raises KeyFault.
 
-    A row that does not match its MAC is taken as frozen. So is a row marked by an earlier finding, which is not
-    reported again.
+    A row that does not match its MAC is added as frozen, and to `batch.tampered`. A row that an earlier finding has
+    marked as suspect is added as frozen only, so that it is not reported again.
     """
     (
         number,

@@ -1,10 +1,13 @@
-"""Database sessions of the ledger's store: the connections of a lane, with prepared statements, reopened after
-failures.
+"""Database sessions of the ledger's store. A session is the connections of one lane, with their prepared queries.
 
-The locking connection is always inside a transaction: `COMMIT AND CHAIN` opens the next transaction, so that a batch is
-three statements (lock and read, write, commit). Between batches it is idle in a transaction without snapshot, locks or
-transaction id. The optimistic path has two connections, one to read without locks and one to write; each statement is
-its own transaction. They are separate because the next batch is read while the last one is written.
+A connection that has failed is opened again when it is needed.
+
+The locking connection is always inside a transaction: `COMMIT AND CHAIN` begins the next transaction. A batch is
+therefore three queries: lock and read, write, commit. Between batches the connection is idle in a transaction that has
+no snapshot, no locks and no transaction id.
+
+The optimistic path has two other connections, one to read without locks and one to write. Each query on them is a
+transaction of its own. There are two because the rows of the next batch are read while the previous batch is written.
 """
 
 import socket
@@ -22,11 +25,11 @@ from fundledger.ledger.store.write_cache import WriteCache
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Statement: TypeAlias = "PreparedStatement[asyncpg.Record]"
 Commits: TypeAlias = deque[tuple[str, float]]
-"""Kind and duration (s) of each commit: `commit` (a separate statement), `write` (commits as a statement), `flush`."""
+"""Kind and duration (s) of each commit. `commit`: a separate query; `write`: a write that commits itself; `flush`."""
 
 SETTINGS = {
-    # The statements of a lane access rows by key only. Without statistics (a new table) the planner would choose a
-    # scan, and the cached plan would keep scanning after the table has grown.
+    # The queries of a lane access rows by key only. Without statistics, as on a new table, the planner would choose a
+    # scan, and the cached plan would still scan after the table has grown.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -37,7 +40,7 @@ SETTINGS = {
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "10s",
-    # If a worker's host is gone, its connection and locks end within a minute instead of two hours.
+    # If the host of a worker fails, the worker's connection and locks end within a minute instead of two hours.
     "tcp_keepalives_idle": "20",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
@@ -49,7 +52,7 @@ ROLLBACK = "ROLLBACK AND CHAIN"
 
 
 async def connect(dsn: str, name: str, command_timeout: float | None = None) -> Connection:
-    """Connect. The connection detects within a minute that the database host is gone. Raises what asyncpg raises."""
+    """Return a new connection. It detects a failure of the database host within a minute. Raises asyncpg errors."""
     settings = {**SETTINGS, "application_name": name}
     connection = await asyncpg.connect(dsn, server_settings=settings, timeout=10, command_timeout=command_timeout)
     _notice_a_dead_peer(connection)
@@ -57,11 +60,13 @@ async def connect(dsn: str, name: str, command_timeout: float | None = None) -> 
 
 
 class Session:
-    """The database connections of a lane, for one batch at a time.
+    """The database connections of a lane. One batch at a time uses them.
 
-    `memory` is the write cache. `widened` counts, by account number, the batches that needed more than one slot.
-    `unflushed`: a commit may not be durable yet; reset by the caller after its flush. `buffering` caches slots 0 of
-    accounts that take buffered credits. `commits` receives the duration of each commit.
+    - `memory`: the write cache
+    - `widened`: the number of batches that needed more than one slot, by account number
+    - `unflushed`: a commit may not be durable yet; the caller resets it
+    - `buffering`: cached slots 0 of accounts that take buffered credits
+    - `commits`: receives the kind and duration of each commit
     """
 
     def __init__(self, dsn: str, name: str, memory: WriteCache | None = None, commits: Commits | None = None) -> None:
@@ -81,7 +86,7 @@ class Session:
         self.write: Statement
 
     async def open(self) -> Connection:
-        """Return the locking connection, in a transaction. Raises what asyncpg raises."""
+        """Return the locking connection, in a transaction. Raises asyncpg errors."""
         if self._locking is None or self._locking.is_closed():
             connection = await self._connect(self._name)
             self.lock = await connection.prepare(SQL["lock_sub_accounts"])
@@ -91,7 +96,7 @@ class Session:
         return self._locking
 
     async def unlocked(self) -> Statement:
-        """Return the write statement of the optimistic path. Raises as `open`."""
+        """Return the prepared write query of the optimistic path. Raises asyncpg errors."""
         if self._unlocked is None or self._unlocked.is_closed():
             connection = await self._connect(f"{self._name} (unlocked)")
             self._unlocked_write = await connection.prepare(SQL["write_batch"])
@@ -99,7 +104,7 @@ class Session:
         return self._unlocked_write
 
     async def reading(self) -> Statement:
-        """Return the read statement of the optimistic path. Raises as `open`."""
+        """Return the prepared read query of the optimistic path. Raises asyncpg errors."""
         if self._reading is None or self._reading.is_closed():
             connection = await self._connect(f"{self._name} (reading)")
             self._unlocked_read = await connection.prepare(SQL["read_sub_accounts"])
@@ -113,7 +118,7 @@ class Session:
         return self._locking is None or self._locking.is_closed()
 
     async def rollback(self) -> None:
-        """Roll back the transaction; drop the connections if that fails."""
+        """Roll back the transaction. If that fails, drop the connections."""
         if self._locking is None:
             return
         try:
@@ -122,7 +127,7 @@ class Session:
             self.drop()
 
     def drop(self) -> None:
-        """Terminate the connections: a transaction that was not committed cannot be committed later."""
+        """Terminate the connections, so that a transaction that was not committed is not committed later."""
         for connection in (self._locking, self._unlocked, self._reading):
             if connection is not None:
                 connection.terminate()
@@ -137,9 +142,10 @@ class Session:
 
 
 class FencedSession(Session):
-    """The session of a background job: no transaction commits after the lease has been lost.
+    """The session of a background job. No transaction of the session commits after the job lease has been lost.
 
-    Set `lease` before posting. Batches always lock, because the optimistic path would not check the lease.
+    The caller sets `lease` before posting. All batches are posted under locks, because the optimistic path does not
+    check the lease.
     """
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -147,14 +153,17 @@ class FencedSession(Session):
         self.lease: Lease
 
     async def open(self) -> Connection:
-        """Return the locking connection, in a transaction that holds the lease. Raises LeaseLost, asyncpg errors."""
+        """Return the locking connection, in a transaction that has checked the lease. Raises LeaseLost, asyncpg errors.
+
+        The transaction keeps a lock on the lease until it ends.
+        """
         connection = await super().open()
         await self.lease.hold(connection)
         return connection
 
 
 def _notice_a_dead_peer(connection: Connection) -> None:
-    """Set keepalives on the socket: commits have no timeout, so only the socket detects a host that is gone."""
+    """Set keepalives on the socket. Commits have no timeout, so only the socket can detect a failed database host."""
     peer = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
     if peer is None or peer.family == socket.AF_UNIX:
         return

@@ -1,4 +1,4 @@
-"""Slot map of the ledger's store: write new slots, slot counts and policies, and keep the workers' copies current."""
+"""Slot map of the ledger's store: write new slots, numbers of slots and buffering policies, and update the workers."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The slot map entry of an account: to how many slots workers post. Each change gets the next `epoch`."""
+    """The row of the slot map for an account: the number of slots to which workers post, and the buffering policy.
+
+    Each change of the row increases `epoch` by one.
+    """
 
     account_number: int
     slots: int
@@ -25,7 +28,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 async def write_opened(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
-    """Insert new slots, under the lock of the account's slot 0."""
+    """Insert the new slots of a batch. The caller has locked slot 0 of each account."""
     for first in batch.resized:
         account = first.account
         new = [slot for slot in batch.opened if slot.account.number == account.number]
@@ -44,7 +47,10 @@ async def write_opened(connection: "asyncpg.Connection[asyncpg.Record]", batch: 
 
 
 async def write_routes(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch, keys: Keys) -> None:
-    """Write slot counts, under the locks of all slots. Raises AccountTampered, KeyFault."""
+    """Write the numbers of slots that a batch has changed. The caller has locked all slots of each account.
+
+    Raises AccountTampered, KeyFault.
+    """
     for request in batch.routes:
         number, key = request.account.number, batch.key
         row = await _account(connection, number, keys)
@@ -55,7 +61,10 @@ async def write_routes(connection: "asyncpg.Connection[asyncpg.Record]", batch: 
 
 
 async def write_policies(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch, keys: Keys) -> None:
-    """Write buffering policies, under the lock of slot 0. Raises AccountTampered, KeyFault."""
+    """Write the buffering policies that a batch has changed. The caller has locked slot 0 of each account.
+
+    Raises AccountTampered, KeyFault.
+    """
     for policy in batch.policies:
         number, key = policy.account.number, batch.key
         row = await _account(connection, number, keys)
@@ -66,7 +75,7 @@ async def write_policies(connection: "asyncpg.Connection[asyncpg.Record]", batch
 
 
 async def _account(connection: "asyncpg.Connection[asyncpg.Record]", number: int, keys: Keys) -> asyncpg.Record:
-    """Lock an account's row and verify it before it gets a new MAC."""
+    """Lock an account's row, verify it and return it. The caller may then write a new MAC."""
     row = await connection.fetchrow(SQL["lock_account"], number)
     assert row is not None, "an account is never deleted"
     if not account_verifies(row, keys):
@@ -75,13 +84,13 @@ async def _account(connection: "asyncpg.Connection[asyncpg.Record]", number: int
 
 
 async def read_routes(reader: Reader) -> list[Route]:
-    """Read the slot map: one entry per account that was ever split or changed its policy."""
+    """Return the slot map: one row for each account that was ever split or changed its buffering policy."""
     rows = await reader.fetch(SQL["read_routes"])
     return [Route(row["account_number"], row["slots"], row["buffered"], row["epoch"]) for row in rows]
 
 
 async def follow(reader: Reader, directory: Directory, known: dict[int, int], routes: Sequence[Route]) -> None:
-    """Update a worker's directory from the slot map; `known` are the epochs that it has applied."""
+    """Update a worker's directory from the slot map. `known` are the epochs that were applied, by account number."""
     for route in routes:
         if known.get(route.account_number) == route.epoch:
             continue
@@ -89,10 +98,10 @@ async def follow(reader: Reader, directory: Directory, known: dict[int, int], ro
         try:
             account = (await directory.by_number(reader, [route.account_number])).get(route.account_number)
         except (AccountTampered, KeyFault) as error:
-            # Skipping it is safe: postings to the account are refused.
+            # It is safe to skip the account, because postings to it are refused.
             extra = {"event": "integrity_finding"}
             _log.critical("a slot map entry is not applied: %s", error, extra=extra)
             continue
         if account is not None and not account.type.platform:
-            # The account's own row is covered by its MAC; the slot map only signals the change.
+            # The slot map has no MAC and only signals the change. The new values are from the account's verified row.
             directory.remember(account)

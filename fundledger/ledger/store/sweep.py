@@ -1,7 +1,8 @@
 """MAC sweep of the ledger's store: replaces MACs of layout 1 by MACs of layout 2, a few rows at a time.
 
-Each row is verified by its own layout first, including its digest. A row that does not verify keeps its MAC and is
-recorded as a finding, once. A row that changes meanwhile is left to a later run: the update compares the MAC.
+Each row is first verified by its MAC of layout 1, and by its digest. A row that does not verify keeps its MAC, and is
+recorded once as a finding. A row that another transaction changes meanwhile is skipped, because the update compares the
+MAC. A later run converts it.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from fundledger.security.keys import KeyFault
 Connection = asyncpg.Connection
 AT_ONCE: Final = 200
 _UNDECODABLE: Final = (ValueError, OverflowError)
-"""Raised by asyncpg for values that Python cannot represent, such as a time before year 1."""
+"""Errors that asyncpg raises for values that Python cannot represent, such as a time before year 1."""
 _KEYS: Final = {"voucher": ("id", "module"), "hold": ("id", "module"), "account": ("number",)}
 _FIRST_ID: Final = UUID(bytes(16))
 
@@ -42,9 +43,9 @@ def _check_module(row: asyncpg.Record) -> None:
 
 
 class Sweep:
-    """The position of a sweep. A row that does not verify is skipped until the sweep restarts.
+    """A sweep in progress, with its position in each table. A row that does not verify is skipped until `begin`.
 
-    `step` raises what asyncpg raises, KeyFault when there is no key at all, and ChainBroken. Repeating it is safe.
+    `step` raises asyncpg errors, ChainBroken, and KeyFault when there is no key at all. A retry is safe.
     """
 
     def __init__(self, directory: Directory, layout: Layout) -> None:
@@ -61,7 +62,7 @@ class Sweep:
         self._account: tuple[Any, ...] = (0,)
 
     async def step(self, connection: "Connection[asyncpg.Record]") -> tuple[int, bool]:
-        """Convert some rows, in the caller's transaction. Return how many, and whether there may be more."""
+        """Convert some rows in the caller's transaction. Return their number, and whether more rows may remain."""
         self._found = []
         counts = [
             await self._accounts(connection),
@@ -80,7 +81,7 @@ class Sweep:
                 return 0, 0
             done = await chain_old(connection, self._keys, name, AT_ONCE)
         except _UNDECODABLE as error:
-            # A chain has no gaps: it ends here until the row is restored. Rows of other kinds are converted.
+            # A chain has no gaps, so it cannot continue until the row is restored. Rows of other kinds are converted.
             _decoding(error)
             self._found.append(Found(_evidence_of(error, {}), name, "a row that cannot be read"))
             return 0, 0
@@ -89,9 +90,9 @@ class Sweep:
     async def _page(
         self, connection: "Connection[asyncpg.Record]", kind: str, after: tuple[Any, ...]
     ) -> tuple[list[asyncpg.Record], tuple[Any, ...], int]:
-        """Return the next rows of a kind, the key after which to continue, and how many rows were examined.
+        """Return the next rows of a kind, the key after which to continue, and the number of rows examined.
 
-        A row that cannot be decoded is a finding and is skipped.
+        A row that cannot be decoded is left out and added to the findings.
         """
         try:
             rows = await connection.fetch(SQL[f"{kind}s_to_sweep"], *after, AT_ONCE)
@@ -159,9 +160,9 @@ class Sweep:
         return done, looked
 
     def _check_posting(self, row: asyncpg.Record) -> None:
-        """Check slots and policy, which layout 1 omits, against the slot map and the first slot.
+        """Check the number of slots and the buffering policy, which a MAC of layout 1 does not cover.
 
-        Raises AccountTampered.
+        They are compared with the slot map and slot 0. Raises AccountTampered.
         """
         due = (row["route_slots"] or 1, row["first_buffered"])
         if CHART[row["type"]].platform:
@@ -187,7 +188,7 @@ class Sweep:
 
 
 async def _readable(connection: "Connection[asyncpg.Record]", numbers: Sequence[int]) -> list[asyncpg.Record]:
-    """Return accounts by number, without those that cannot be decoded."""
+    """Return the rows of accounts with these numbers. Rows that cannot be decoded are left out."""
     try:
         return await connection.fetch(SQL["accounts_by_number"], numbers)
     except _UNDECODABLE as error:
@@ -202,13 +203,16 @@ async def _readable(connection: "Connection[asyncpg.Record]", numbers: Sequence[
 
 
 def _decoding(error: Exception) -> None:
-    """Raise the error if asyncpg raised it for a reason other than a row's content."""
+    """Raise the error again, unless asyncpg raised it because of the content of a row."""
     if isinstance(error, asyncpg.InterfaceError):
         raise error
 
 
 def _subject(kind: str, key: tuple[Any, ...]) -> str:
-    """Return the subject that `_differs` uses; for an account that cannot be decoded, its number."""
+    """Return the subject of a finding about the row with this key.
+
+    It is the subject that `_differs` records, except for an account: the id of an account cannot be read here.
+    """
     return f"number {key[0]}" if kind == "account" else f"{key[1]} {key[0]}"
 
 

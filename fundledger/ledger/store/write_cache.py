@@ -1,14 +1,15 @@
 """Write cache of the ledger's store: the sub-accounts that a lane wrote last, so that a batch need not lock them first.
 
-A batch of plain vouchers is decided from cached sub-accounts, or from rows just read without a lock. One statement
-writes it and fails as a whole if posted, held, version, status or MAC of any row has changed. So a
-row that another worker wrote, or that was edited by hand, is never the basis of a decision; it is then locked, read and
-verified. The optimistic path refuses nothing: any batch that is not simply posted is decided again under locks.
+A batch of plain vouchers is decided from cached sub-accounts and from rows that were just read without a lock. One
+query writes the batch. The query fails as a whole if posted, held, version, status or MAC of any row has changed. A row
+that another worker wrote, or that was edited by hand, is therefore never the basis of a committed batch: the batch is
+decided again after its rows were locked, read and verified. The optimistic path returns no refusals and no replays. A
+batch with a refusal or a replay is decided again under locks.
 
-A cached row is trusted without reading once a read has found it as this lane left it. If it was wrong nevertheless, it
-needs more such reads, twice as many each time. A row that changed even between reading and writing is locked for some
-batches, twice as many each time: an account that several workers write concurrently stays on the locked path, whose
-statements wait for each other instead of failing.
+A cached row is used without reading it after one read has found the row as this lane wrote it. If the cached row turns
+out to be outdated later, two such reads are required, then four, and so on. A row that changed between reading and
+writing is locked for the next two batches, then four, and so on. An account that several workers write concurrently
+therefore stays on the locked path, where queries wait for each other instead of failing.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,10 @@ Stored = tuple[int, int, int, int, bytes]
 
 
 class Recalled(msgspec.Struct, frozen=True, gc=False):
-    """A batch over cached sub-accounts of one shard; `unread[place]` is the account of a sub-account to be read."""
+    """A batch with cached sub-accounts of one shard.
+
+    `unread[place]` is the account of a sub-account that is not in the cache and has to be read.
+    """
 
     batch: Batch
     shard: int
@@ -38,10 +42,13 @@ class Recalled(msgspec.Struct, frozen=True, gc=False):
 
 
 class WriteCache:
-    """A cache of at most `2 * generation` sub-accounts, in two generations like the directory; 0 caches nothing.
+    """A cache of at most `2 * generation` sub-accounts. With `generation` 0, nothing is cached.
 
-    One batch may be in the database (`expect`, then `succeed` or `fail`) while the next is recalled from the state that
-    it will leave. A batch that is recalled and not sent ends by `disappoint` or `forget`.
+    As in the account directory, a full young generation becomes the old one, which is then dropped.
+
+    The order of calls for a batch is `recall`, `expect`, and then `succeed` or `fail`. Between `expect` and the last
+    call the batch is in the database, and the next batch may be recalled: it gets the state that the first batch will
+    leave. A batch that is recalled but not sent ends with `disappoint` or `forget`.
     """
 
     def __init__(self, generation: int = 1 << 15) -> None:
@@ -62,7 +69,7 @@ class WriteCache:
     def recall(
         self, commands: Sequence[Command], number: int, ordinal: int, key: MacKey, calendar: clock.AccountingCalendar
     ) -> Recalled | None:
-        """Return the batch to decide without locks; None if it has to lock."""
+        """Return a batch in which the commands can be decided without locks. Return None if they require locks."""
         if self._pause > 0:
             self._pause -= 1
             return None
@@ -98,9 +105,9 @@ class WriteCache:
         return Recalled(batch, shard, unread)
 
     def is_too_early(self, error: asyncpg.PostgresError) -> bool:
-        """Return whether a batch was rejected because a statement is complete up to a later time than the batch's.
+        """Return whether a batch was rejected because its time is not after the statement mark.
 
-        Later decisions get a time after that, also if the clock stands still or was set back.
+        If so, later batches get a time after the mark, also if the clock stands still or was set back.
         """
         if error.sqlstate != TOO_EARLY:
             return False
@@ -118,7 +125,10 @@ class WriteCache:
         return sub_account
 
     def compare(self, place: int, read: SubAccount, *, locked: bool = True) -> None:
-        """Compare a row that was read with the cache: raise or lower the trust in it."""
+        """Compare a row that was read with the cache, and update how often it has to be read or locked.
+
+        `locked`: the row was read under a lock.
+        """
         if self._generation == 0:
             return
         if locked and place in self._contended:
@@ -141,7 +151,7 @@ class WriteCache:
                 del self._proofs_due[place]
 
     def remember(self, batch: Batch) -> None:
-        """Cache the sub-accounts of a batch that was committed, or is expected to be."""
+        """Cache the sub-accounts of a batch that was committed, or is about to be written."""
         for sub_account, version, mac in batch.standing:
             sub_account.stands(version, batch.posted_at_us, mac)
         if self._generation == 0:
@@ -161,22 +171,22 @@ class WriteCache:
         self._suspects = {}
 
     def expect(self, recalled: Recalled) -> None:
-        """Cache the result of a batch that is about to be written, until it fails."""
+        """Cache the result of a batch that is about to be written. If the batch fails, call `fail`."""
         sub_accounts = recalled.batch.sub_accounts
         self._stood = {place: sub_account.stored for place, sub_account in sub_accounts.items()}
         self._expected = sub_accounts
         self.remember(recalled.batch)
 
     def succeed(self) -> None:
-        """Record that the expected batch was committed."""
+        """Record that the batch passed to `expect` was committed."""
         self._expected = {}
         self._stood = {}
         self._refusals = 0
 
     def fail(self, recalled: Recalled, *, refused: bool = False) -> None:
-        """Discard the expected batch: it was not committed, or its outcome is unknown.
+        """Discard the result of a batch that was not committed, or whose outcome is unknown.
 
-        Batches decided from its result are void: `failures` has changed.
+        Increases `failures`. A batch that was prepared before, from this result, is therefore not sent.
         """
         self.failures += 1
         self._doubt(recalled, self._stood, refused)
@@ -184,10 +194,11 @@ class WriteCache:
         self._stood = {}
 
     def disappoint(self, recalled: Recalled, *, refused: bool = False) -> None:
-        """Discard the changes of deciding a batch that was not sent.
+        """Remove the sub-accounts of a batch that was decided but not sent from the cache.
 
-        The next read determines which rows were wrong. `refused`: no row was, but an item was refused or a replay; if
-        that happens repeatedly, the next batches lock immediately.
+        The next read of each row determines whether the cached row was outdated. `refused`: the batch was not sent
+        because a command was refused or is a replay. `recall` then returns None for the next batch, and for more
+        batches (at most 15) if that happens repeatedly.
         """
         self._doubt(recalled, {}, refused)
 
@@ -200,7 +211,7 @@ class WriteCache:
             self._pause = (1 << self._refusals) - 1
 
     def forget(self, recalled: Recalled) -> None:
-        """Remove the sub-accounts of a batch, which deciding it has changed."""
+        """Remove the sub-accounts of a batch from the cache. They were changed when the batch was decided."""
         for place in recalled.batch.sub_accounts:
             self._young.pop(place, None)
             self._old.pop(place, None)
