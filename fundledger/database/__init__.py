@@ -1,1 +1,1 @@
-"""Database infrastructure: SQL statements from files, numbered migrations, classification of errors."""
+"""Database infrastructure for all packages: loading of SQL files, numbered migrations, classification of errors."""

@@ -1,11 +1,11 @@
 """Classification of database errors: whether the transaction may have been committed, and whether a retry can help.
 
-Postgres raises an ERROR only while the transaction can still be rolled back, and rolls it back. An error after that
-point is a PANIC, which closes the connection. An ERROR therefore proves that a statement that commits itself wrote
-nothing. FATAL, PANIC and a lost connection prove nothing: they may come after the commit and before its response.
-`COMMIT AND CHAIN` begins the next transaction after the commit, which can fail for lack of memory.
+Postgres raises an ERROR only while the transaction can still be rolled back, and rolls it back. A later error is a
+PANIC, which closes the connection. After an ERROR, a query that commits itself has therefore written nothing. After
+FATAL, PANIC or a lost connection the outcome is unknown: the commit may have succeeded before its response was sent.
+`COMMIT AND CHAIN` commits and then begins the next transaction. The second step can fail for lack of memory.
 
-| SQLSTATE | Meaning | Statement that commits itself | COMMIT AND CHAIN |
+| SQLSTATE | Meaning | Query that commits itself | COMMIT AND CHAIN |
 |---|---|---|---|
 | 53100 | the disk is full | rolled back | rolled back |
 | 53200, 53400 | memory, a limit | rolled back | unknown |
@@ -33,23 +33,24 @@ PASSING: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
-    # New connections only: each start of `serve` renews its roles' passwords while earlier workers may still drain.
+    # Raised for new connections only. Each start of `serve` renews the passwords of the database roles, while workers
+    # of the previous start may still be draining.
     asyncpg.InvalidAuthorizationSpecificationError,
 )
 """Temporary errors: the database or the network is unavailable, or the database cannot write now."""
 _OF_THE_NEXT: Final = ("53200", "53400")
 _ROLLED_BACK_BY: Final = "ERROR"
 _OF_THE_CONNECTION: Final = ("08", "57P0")
-"""Classes of errors that report a lost connection. A pooler in front of Postgres may raise them with severity ERROR,
-without knowing whether the server committed.
+"""First characters of SQLSTATEs that report a lost connection. A connection pooler in front of Postgres may raise them
+with severity ERROR although the server has committed.
 """
 
 
 def was_rolled_back(error: BaseException, *, chained: bool = False) -> bool:
-    """Whether this error of a committing statement proves that nothing was committed.
+    """Return whether an error of a query that commits proves that nothing was committed.
 
-    `chained`: the statement was COMMIT AND CHAIN; otherwise it was COMMIT or a transaction of its own. Errors of the
-    client (a lost connection, a timeout) prove nothing.
+    `chained`: the query was COMMIT AND CHAIN; otherwise it was COMMIT, or a query that is a transaction of its own.
+    After an error of the client (a lost connection, a timeout) the result is False.
     """
     if not isinstance(error, asyncpg.PostgresError) or severity(error) != _ROLLED_BACK_BY:
         return False
@@ -59,6 +60,9 @@ def was_rolled_back(error: BaseException, *, chained: bool = False) -> bool:
 
 
 def severity(error: asyncpg.PostgresError) -> str | None:
-    """Return the severity in English, whatever the server's language; None for an error raised by the client."""
+    """Return the severity in English, also if the server's messages are in another language.
+
+    Return None for an error that the client raised.
+    """
     found = getattr(error, "severity_en", None)
     return None if found is None else str(found)

@@ -1,4 +1,4 @@
-"""Database migrations: numbered SQL files, each applied once, in order, in one transaction with its record."""
+"""Database migrations: apply numbered SQL files in order, each of them once, in one transaction with their records."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ _LOCK: Final = 0x66756E64  # "fund": one migrator at a time
 
 
 class SchemaFault(Exception):
-    """The database's schema is not supported by this version."""
+    """The schema of the database is not supported by this version."""
 
 
 def migrations(package: str) -> list[tuple[int, str, str]]:
-    """Return `(number, name, sql)` of each file in a package's `migrations/` folder, in order."""
+    """Return `(number, name, sql)` of each file in a package's `migrations/` folder, ordered by number."""
     folder = files(package) / "migrations"
     found = [(path.name, path.read_text()) for path in folder.iterdir() if path.name.endswith(".sql")]
     return sorted((int(name[:4]), name, sql) for name, sql in found)
@@ -24,11 +24,11 @@ def migrations(package: str) -> list[tuple[int, str, str]]:
 async def apply(
     connection: "asyncpg.Connection[asyncpg.Record]", package: str, statements: Mapping[str, str]
 ) -> list[str]:
-    """Bring a schema up to date. Return the names of the applied migrations.
+    """Bring a schema up to date. Return the names of the migrations that were applied.
 
-    Call it in a transaction, which then holds the migration lock. `statements` are the package's `migration_lock`,
-    `migration_table`, `migrations_applied` and `migration_record`. Raises SchemaFault if the database is newer than
-    this version, or if an applied migration was changed.
+    Call it in a transaction, which holds the migration lock from then on. `statements` are the package's queries
+    `migration_lock`, `migration_table`, `migrations_applied` and `migration_record`. Raises SchemaFault if the database
+    is newer than this version, or if an applied migration was changed.
     """
     await connection.execute(statements["migration_lock"], _LOCK)
     await connection.execute(statements["migration_table"])

@@ -1,1 +1,1 @@
-"""Hot accounts: detecting which accounts are hot, and posting to them fast."""
+"""Hot accounts: detect which accounts are hot, and post to them fast."""

@@ -1,9 +1,10 @@
 """Buffer drainer of hot accounts: the background job that posts buffered credits by ordinary batches of the ledger.
 
-The lease owner reads the backlog several times a second and drains it account by account. Each worker reads the backlog
-once a second (`hotspot.follower`), and decides whether it may buffer credits: while the backlog is too large or too
-old, the worker posts credits directly. Buffering resumes at half of the limits. If the lease owner dies, the buffered
-credits remain, and the next lease owner continues within a second.
+The backlog is the number of buffered credits and the age of the oldest one. The lease owner reads the backlog several
+times a second, and drains it account by account. In addition, each worker reads the backlog once a second
+(`hotspot.follower`). While the backlog is too large or too old, the worker posts credits directly instead of buffering
+them. It buffers again when the backlog is below half of the limits. If the lease owner dies, the next lease owner
+drains the remaining credits within a second.
 """
 
 import logging
@@ -27,19 +28,20 @@ from fundledger.security.keys import KeyFault
 BUFFER_DRAINER: Final = "buffer_folder"
 EVERY_S: Final = 0.1
 LEASE_S: Final = 0.8
-"""With a beat of a quarter of it, another process drains within a second after the lease owner has died."""
+"""Duration of a job lease. It is renewed four times in this duration. After the lease owner has died, another process
+drains within a second."""
 ALARM_S: Final = 30.0
 ACCOUNTS_AT_ONCE: Final = 50
 ROWS_AT_ONCE: Final = 10_000
 """About the maximum number of credits in one transaction. The event loop of a worker cannot renew the lease while it
 verifies them: 10,000 take 40 to 80 ms."""
 LAGS: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30, 60)
-"""Upper bounds (s) of the histogram of the time between accepting and draining a credit."""
+"""Upper bounds (s) of the histogram of the time between acceptance and draining of a credit."""
 _log = logging.getLogger(__name__)
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """The backlog of one account: number of buffered credits, and when the oldest one was accepted (us)."""
+    """The backlog of one account: number of buffered credits, and time (us) at which the oldest was accepted."""
 
     account_number: int
     rows: int
@@ -47,10 +49,13 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Drained(msgspec.Struct):
-    """Counters since this process started.
+    """Counters of a process since its start, and the current backlog.
 
-    `rows` and `lag_s` are the current backlog and the age of its oldest credit. `waits[i]` counts drained credits that
-    waited up to `LAGS[i]`, the last element those that waited longer; `waited_s` is the sum of all waits.
+    - `drains`: drains of an account; `drained`: credits that were drained
+    - `rows`, `lag_s`: the number of buffered credits, and the age of the oldest one
+    - `direct`: 1 while the worker posts credits directly because of the backlog
+    - `waits[i]`: drained credits that waited at most `LAGS[i]`; the last element counts those that waited longer
+    - `waited_s`: the sum of all waits
     """
 
     drains: int = 0
@@ -62,7 +67,7 @@ class Drained(msgspec.Struct):
     waited_s: float = 0.0
 
     def add(self, other: "Drained") -> None:
-        """Add the counters of another worker. The backlog is not summed: all workers see the same buffer."""
+        """Add the counters of another worker. The backlog is not added, because all workers read the same buffer."""
         self.drains += other.drains
         self.drained += other.drained
         self.rows = max(self.rows, other.rows)
@@ -73,8 +78,10 @@ class Drained(msgspec.Struct):
 
 
 class BufferDrainer:
-    """The buffer drainer of one process. With more than `rows_max` buffered credits, or one older than `lag_max_s`, its
-    worker posts directly.
+    """The buffer drainer of one process.
+
+    With more than `rows_max` buffered credits, or with a credit older than `lag_max_s`, the worker of this process
+    posts credits directly.
     """
 
     def __init__(
@@ -92,7 +99,7 @@ class BufferDrainer:
         return Job(BUFFER_DRAINER, self.run, EVERY_S, LEASE_S, ALARM_S, self.stop)
 
     async def run(self, lease: Lease) -> Ran:
-        """Drain the backlog. Raises LeaseLost, asyncpg errors. Retrying is always safe."""
+        """Drain the backlog. Raises LeaseLost, asyncpg errors. A retry is always safe."""
         self._session.lease = lease
         before = self.counted.drained
         waiting = sorted(await self.read_backlog(), key=lambda w: w.oldest_us)
@@ -102,12 +109,12 @@ class BufferDrainer:
         return Ran(drained, self.counted.lag_s, more)
 
     def stop(self) -> None:
-        """Drop the connections. The next lease owner retries the accounts that could not be drained."""
+        """Drop the connections, and forget which accounts could not be drained: the next lease owner retries them."""
         self._stuck.clear()
         self._session.drop()
 
     async def read_backlog(self) -> list[Waiting]:
-        """Return the backlog, and decide whether this worker may buffer credits. Raises asyncpg errors."""
+        """Return the backlog, and set whether this worker buffers credits. Raises asyncpg errors."""
         rows = await self._pool.fetch(SQL["backlog"])
         waiting = [Waiting(row["account_number"], row["waiting"], clock.us(row["oldest"])) for row in rows]
         waiting = [w for w in waiting if w.account_number not in self._stuck]

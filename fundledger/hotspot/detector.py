@@ -1,12 +1,13 @@
-"""Detection of hot accounts: pure functions over the load reports of all workers and a clock passed as an argument.
+"""Detection of hot accounts: pure functions of the load reports of all workers and of the time.
 
-The signal is utilisation: the share of time in which a batch with the account is in a database transaction, summed over
-all workers. At a utilisation near one, batches with the account wait for each other. A minimum share of the arrivals is
-required as well, because in large batches every account has a high utilisation.
+The signal is the utilisation of an account: the share of time in which a batch with the account is in a database
+transaction, summed over all workers. At a utilisation near 1, batches with the account wait for each other. In large
+batches every account has a high utilisation. A hot account must therefore also have a minimum share of the arrivals.
 
     cold -> warming -> hot -> cooling -> cold
 
-The thresholds for promotion and demotion differ and each must hold for some time, so that accounts do not flap.
+The threshold for promotion (to hot) is higher than the one for demotion (to cold), and each must hold for some time.
+Both prevent that an account changes between hot and cold repeatedly.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ class Heat(StrEnum):
 
 
 class Thresholds(msgspec.Struct, frozen=True):
-    """Thresholds of utilisation, and for how many seconds each must hold, for promotion and demotion.
+    """Thresholds of utilisation for promotion and demotion, and the seconds for which each must hold.
 
-    `share_min` is the share of all arrivals that promotion requires.
+    `share_min` is the share of all arrivals that promotion requires in addition.
     """
 
     promote: float = 0.5
@@ -38,7 +39,7 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 
 class Temperature(msgspec.Struct, frozen=True):
-    """The heat of one account, since when (seconds on the caller's clock), and its last utilisation."""
+    """The heat of one account, the time since which it has it (seconds on the caller's clock), and its utilisation."""
 
     heat: Heat
     since: float
@@ -46,7 +47,7 @@ class Temperature(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct):
-    """The load of one account, summed over all workers."""
+    """The load of one account, summed over all workers. `share`: the account's part of all arrivals."""
 
     utilisation: float = 0.0
     share: float = 0.0
@@ -57,7 +58,7 @@ COLD = Temperature(Heat.COLD, 0.0)
 
 
 def merge(reports: Sequence[Report]) -> dict[int, Signal]:
-    """Sum the reports of all workers, by account number."""
+    """Return the sum of all workers' reports, by account number."""
     arrivals = sum(report.arrivals / report.seconds for report in reports if report.seconds > 0)
     signals: dict[int, Signal] = {}
     for report in reports:

@@ -1,4 +1,4 @@
-"""Direct posting to hot accounts, the naive baseline (`FUNDLEDGER_POSTING=direct`): one transaction a request."""
+"""Direct posting to hot accounts without group commit, for comparison (`FUNDLEDGER_POSTING=direct`)."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ CONNECTIONS = 16
 
 
 class Direct:
-    """A replacement of Lane with the same guarantees: one transaction a command, on CONNECTIONS connections."""
+    """A replacement of Lane with the same guarantees. Each command is one transaction, on one of `sessions`."""
 
     def __init__(self, sessions: Sequence[Session], books: Books, meter: Meter, depth_max: int) -> None:
         self._free: asyncio.LifoQueue[Session] = asyncio.LifoQueue()

@@ -1,10 +1,11 @@
 """Early lock release for hot accounts: batches commit without waiting for the disk and are answered after a flush.
 
 A batch that commits with `synchronous_commit=off` releases its row locks immediately. The flusher makes synchronous
-commits on its own connections. It has several, because commits that arrive while the disk is busy share the next write.
-The write-ahead log is ordered: when such a commit is durable (also on a synchronous standby, if there is one), every
-commit that preceded it is durable too, in this worker and in all others. No batch is answered before. After a crash in
-between, unanswered batches may be lost. No answered batch can depend on a lost one (ADR 0013).
+commits on its own connections. There are several, because commits that arrive while the disk is busy share the next
+write. The write-ahead log is ordered: when a synchronous commit is durable (also on a synchronous standby, if there is
+one), every earlier commit of any worker is durable too. A batch is answered only after such a flush. If the server
+crashes before the flush, the batch may be lost, but it has not been answered. No answered batch can depend on a lost
+batch (ADR 0013).
 """
 
 import asyncio
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Flusher:
-    """The WAL flusher of all lanes of a worker. Appends the duration of each flush to `commits`."""
+    """The WAL flusher for all lanes of a worker. It appends the duration of each flush to `commits`."""
 
     def __init__(self, dsn: str, name: str, commits: Commits | None = None) -> None:
         self._commits: Commits = deque(maxlen=0) if commits is None else commits
@@ -41,19 +42,19 @@ class Flusher:
         self._flushing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Connect. Commits made before this are not covered by later flushes."""
+        """Open the connections. Later flushes do not cover commits that were made before."""
         for connection in self._all:
             await connection.open()
 
     def after(self, then: Then) -> None:
-        """Call `then` once everything committed until now is durable."""
+        """Call `then(True)` when all commits made until now are durable, or `then(False)` when that is unknown."""
         self._waiting.append(then)
         if self._idle and len(self._waiting) == 1:
             # Deferred, so that one flush covers all commits of this iteration of the event loop.
             asyncio.get_running_loop().call_soon(self._start)
 
     async def flush(self) -> bool:
-        """Wait until everything committed until now is durable. Return False when that is unknown."""
+        """Wait until all commits made until now are durable. Return False when that is unknown."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def then(durable: bool) -> None:
@@ -92,10 +93,10 @@ class Flusher:
 
 
 class _Connection:
-    """A connection that flushes.
+    """A connection that flushes the WAL.
 
-    A flush covers only commits made while the connection was open: a server that restarted, or a standby that took
-    over, may have lost earlier commits and still flushes successfully.
+    A flush covers only commits that were made while the connection was open. A server that has restarted meanwhile may
+    have lost earlier commits, and so may a standby that has taken over. Both still flush successfully.
     """
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -105,12 +106,12 @@ class _Connection:
         self._statement: Statement | None = None
 
     async def open(self) -> None:
-        """Connect and prepare the statement. Raises what asyncpg raises."""
+        """Connect and prepare the query. Raises asyncpg errors."""
         self._connection = await connect(self._dsn, self._name, command_timeout=FLUSH_S)
         self._statement = await self._connection.prepare(SQL["flush"])
 
     async def flush(self) -> bool:
-        """Return whether all earlier commits are durable. Never raises."""
+        """Flush. Return True if all earlier commits are durable, False if that is unknown. Never raises."""
         try:
             if self._statement is None or self._connection is None or self._connection.is_closed():
                 await self.open()

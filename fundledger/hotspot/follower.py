@@ -1,4 +1,4 @@
-"""Follower of hot accounts: shares the load of one worker with the others, and applies their decisions."""
+"""Follower of hot accounts: reports the load of one worker to the database, and applies changes of the slot map."""
 
 import asyncio
 import logging
@@ -20,9 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """The follower of one worker. Every worker runs one, whichever process runs the rebalancer and the buffer drainer.
+    """The follower of one worker. Every worker runs a follower; one process runs the rebalancer and buffer drainer.
 
-    `sessions` are those of the worker's lanes; `follow` reads and resets their counts of widened batches.
+    `sessions` are the sessions of the worker's lanes. `follow` reads and resets their counts of batches that needed
+    more than one slot.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Follower:
                 _log.warning("hot accounts are not followed: %s", error, extra=extra)
 
     async def follow(self) -> None:
-        """Report the load, update the slot map, and decide whether this worker may buffer. Raises asyncpg errors."""
+        """Report the load, apply the slot map, and set whether this worker buffers credits. Raises asyncpg errors."""
         await self._report()
         await follow(self._pool, self._books.directory, self._epochs, await read_routes(self._pool))
         await self._drainer.read_backlog()

@@ -1,7 +1,7 @@
-"""Heavy-hitter sampler of hot accounts: the accounts a worker posts to most and their load, in bounded memory.
+"""Heavy-hitter sampler of hot accounts: the accounts to which a worker posts most, with their load, in bounded memory.
 
-Arrivals are counted in a Space-Saving summary (`fundledger/heavy_hitters.py`). In a batch of more than SAMPLE commands
-every n-th command is counted, with weight n.
+Arrivals are counted by the Space-Saving algorithm (`fundledger/heavy_hitters.py`). In a batch of more than SAMPLE
+commands only every n-th command is counted, with weight n.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ SHOWN = 16
 class Warm(msgspec.Struct, array_like=True, frozen=True):
     """The load of one account in one report of one worker.
 
-    `arrivals` counts commands, `busy_s` is the time spent in batches with the account, `widened` counts batches that
-    needed more than one slot.
+    - `arrivals`: number of voucher lines on the account
+    - `busy_s`: total duration of the batches with the account
+    - `widened`: number of batches that needed more than one slot of the account
     """
 
     account_number: int
@@ -31,7 +32,7 @@ class Warm(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The load seen by one worker since its last report."""
+    """The load of one worker since the worker's last report, which was `seconds` ago."""
 
     seconds: float
     arrivals: int
@@ -39,7 +40,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class HeatSampler:
-    """The load of all lanes of one worker, reset by each report."""
+    """The heavy-hitter sampler for all lanes of one worker. Each report resets it."""
 
     def __init__(self) -> None:
         self._top: SpaceSaving[int] = SpaceSaving(CAPACITY)
@@ -64,9 +65,9 @@ class HeatSampler:
             busy[number] = busy.get(number, 0.0) + seconds
 
     def report(self, seconds: float, widened: dict[int, int]) -> Report:
-        """Return the load of the last `seconds` and reset it.
+        """Return the load since the last report, which was `seconds` ago, and reset the counters.
 
-        `widened[number]` counts batches that needed more than one slot of the account.
+        `widened[number]`: the number of batches that needed more than one slot of the account.
         """
         counts = self._top.counts
         shown = sorted(counts, key=lambda number: -self._busy.get(number, 0.0))[:SHOWN]

@@ -1,10 +1,13 @@
 """Group commit for hot accounts: one command queue per shard and worker, posted batch by batch.
 
-While a batch is in the database, the next one gathers and the callers of the previous one are answered. Once as many
-commands wait as are being written, they become the next batch, which is decided meanwhile (ADR 0011). There is no
-timer. At low load a batch is one command and its latency one transaction. Under load a batch grows to the commands that
-arrive during one transaction. If the process dies with commands in the queue, none of them was answered; a retry with
-the same id returns the true outcome.
+While a batch is in the database, further commands wait in the queue, and the callers of the previous batch are
+answered. As soon as the number of waiting commands equals that of the batch being written, they become the next batch,
+which is decided while the first is written (ADR 0011). Otherwise the waiting commands become the next batch when the
+first has ended. There is no timer. At low load a batch is one command, and its latency is one transaction. Under load a
+batch consists of the commands that arrived during one transaction.
+
+If the process dies, the commands in the queue have not been answered. A retry with the same id returns the true
+outcome.
 """
 
 import asyncio
@@ -29,7 +32,7 @@ from fundledger.ledger.store.session import Session
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[int, Outcome | Fault], None]
-"""Callback, called once, with the index that the command was posted under, after its batch is durable."""
+"""Callback that is called once, after the batch is durable, with the index passed to `post` and the outcome."""
 
 PostBatch = Callable[..., Awaitable[list[Outcome | Fault]]]
 """The signature of `post_vouchers`."""
@@ -39,18 +42,18 @@ Item = tuple[Command, Answer, int]
 
 CRASHED = "internal error: the outcome may be unknown; a retry with the same id returns it"
 LATE_S = 0.005
-"""Upper bound of the time a committed batch waits for the next one to be sent before its callers are answered."""
+"""Maximum delay of the answers of a committed batch. They are delayed until the next batch is sent to the database."""
 
 
 LINES_MAX = 4_000
-"""Upper bound of voucher lines in a batch: deciding and encoding block the loop for 5 us a line. Each METADATA_BYTES of
-metadata count as a line. A single command may exceed the bound.
+"""Maximum number of voucher lines in a batch, because deciding and encoding block the event loop for 5 us a line. Each
+METADATA_BYTES of metadata count as a line. A single command may exceed the maximum.
 """
 METADATA_BYTES = 512
 FEW = 50
-"""This many vouchers never exceed LINES_MAX: a voucher has at most 64 lines and 4 KB of metadata."""
+"""A number of vouchers that never exceed LINES_MAX, because a voucher has at most 64 lines and 4 KB of metadata."""
 FLUSH_ATTEMPTS = 5
-"""After this many failed flushes, callers get OutcomeUnknown."""
+"""Maximum number of failed flushes of a batch. After it the callers get OutcomeUnknown."""
 
 
 class LaneFull(Unavailable):
@@ -64,14 +67,14 @@ class Meter(Protocol):
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """The current load of a lane: commands waiting, commands in the database."""
+    """The current load of a lane: the number of commands in the queue, and in the batch that is being posted."""
 
     waiting: int
     in_flight: int
 
 
 class _Unflushed(msgspec.Struct, frozen=True):
-    """A batch that was committed and may not be durable."""
+    """A batch that was committed but may not be durable yet."""
 
     items: list[Item]
     outcomes: Sequence[Outcome | Fault]
@@ -120,7 +123,7 @@ class Lane:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def post(self, command: Command, answer: Answer, index: int = 0) -> None:
-        """Accept a command; `answer(index, outcome)` is called after the commit. Raises LaneFull."""
+        """Accept a command. `answer(index, outcome)` is called after the commit. Raises LaneFull."""
         if len(self._queue) + self._unflushed_items >= self._depth_max:
             raise LaneFull("too many vouchers are waiting")
         self._queue.append((command, answer, index))
@@ -194,7 +197,7 @@ class Lane:
             self._meter.batch(len(commands), elapsed)
             self._sampler.batch(commands, elapsed)
         except Exception:
-            # A failure of statistics must not affect the answers.
+            # An error in the statistics must not prevent the answers.
             _log.exception("counting a batch failed", extra={"event": "batch_count_failed"})
 
     def _after_flush(self, flusher: Flusher, batch: "_Unflushed") -> None:
@@ -210,9 +213,10 @@ class Lane:
         flusher.after(then)
 
     async def _post_again(self, batch: "_Unflushed") -> None:
-        """Post a batch again whose durability is unknown.
+        """Post a batch again of which it is unknown whether it is durable.
 
-        Each id counts once, so posting again returns the true outcomes. The result has to be flushed as well.
+        Each id is posted at most once, so the second attempt returns the true outcomes. Its outcomes are answered after
+        another flush.
         """
         commands = [command for command, _, _ in batch.items]
         if batch.attempts >= FLUSH_ATTEMPTS:
@@ -239,8 +243,8 @@ class Lane:
             return [OutcomeUnknown(CRASHED)] * len(commands)
 
     def _sent(self, may_prepare: bool) -> None:
-        # Answer the previous batch while the database writes this one: measured, 1.3 times the throughput of answering
-        # first.
+        # The callers of the previous batch are answered while the database writes this batch. That gives 1.3 times the
+        # throughput (measured) of answering before the batch is sent.
         self._may_prepare = may_prepare
         asyncio.get_running_loop().call_soon(self._while_written)
 
@@ -250,7 +254,7 @@ class Lane:
             self._prepare_next()
 
     def _prepare_next(self) -> None:
-        """Decide the next batch while this one is written. `_sent` and `post` wait for enough commands."""
+        """Begin to decide the next batch while this one is written. The caller checks that enough commands wait."""
         if not self._may_prepare or not self._queue:
             return
         self._may_prepare = False
@@ -327,14 +331,17 @@ def _deliver(items: Sequence[Item], outcomes: Sequence[Outcome | Fault]) -> None
 
 
 def _is_read(outcome: Outcome | Fault) -> bool:
-    """Return whether the outcome reports data that another transaction may have committed without a flush."""
+    """Return whether the outcome depends on data that another transaction may have committed without a flush."""
     if not isinstance(outcome, Outcome):
         return False
     return outcome.replay or outcome.refusal is not None or any(map(_is_read, outcome.parts or ()))
 
 
 def _is_no_repeat(before: Outcome | Fault, now: Outcome | Fault) -> None:
-    """Clear `replay` of an outcome that the first attempt of the same caller did not report as a replay."""
+    """Clear `now.replay` if the first attempt at the same command was no replay.
+
+    The second attempt finds the record that the first attempt has written. The caller has not got that outcome yet.
+    """
     if isinstance(before, Outcome) and isinstance(now, Outcome):
         now.replay = now.replay and before.replay
         for part_before, part in zip(before.parts or (), now.parts or (), strict=True):

@@ -1,14 +1,14 @@
-"""Rebalancer of hot accounts: the background job that splits and merges them.
+"""Rebalancer of hot accounts: the background job that splits hot accounts over slots and merges cold ones.
 
-Every second each worker reports its load through the database and updates its slot map (`hotspot.follower`). The
-rebalancer merges all reports, sets the heat of each account and acts:
+Every second each worker stores a report of its load in the database and applies the slot map (`hotspot.follower`). The
+rebalancer adds up all reports, sets the heat of each account and acts:
 
 - an account that becomes hot is split over as many slots as there are workers
 - an account that becomes cold is merged
 - an account whose debits need several slots is rebalanced
 
-Each action is one ledger transaction under the lease and the locks of the account's slots, so that the next lease owner
-can continue after a crash at any point. An action that failed is retried a second later.
+Each action is one ledger transaction that holds the job lease and the locks of the account's slots. After a crash at
+any point, the next lease owner can therefore continue. An action that failed is retried a second later.
 """
 
 import logging
@@ -42,8 +42,9 @@ _log = logging.getLogger(__name__)
 
 
 class Counted(msgspec.Struct):
-    """Counters since this process started; `heat` counts accounts by state, in the lease owner only. `widened` counts
-    batches that needed more than one slot.
+    """Counters of a process since its start. `widened`: batches that needed more than one slot of an account.
+
+    `heat` is the current number of accounts by heat. It is empty unless this process is the lease owner.
     """
 
     splits: int = 0
@@ -55,8 +56,9 @@ class Counted(msgspec.Struct):
 
 
 class Rebalancer:
-    """The rebalancer of one process. With `acts` False, heat is recorded, and no account is split, merged or
-    rebalanced.
+    """The rebalancer of one process.
+
+    With `acts` False, the heat of accounts is recorded, but no account is split, merged or rebalanced.
     """
 
     def __init__(
@@ -75,11 +77,14 @@ class Rebalancer:
         return Job(REBALANCER, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self.stop)
 
     async def run(self, lease: Lease) -> Ran:
-        """Set the heat of all accounts, and act. Raises LeaseLost, asyncpg errors. Retrying is always safe."""
+        """Set the heat of all accounts, and act on it. Raises LeaseLost, asyncpg errors. A retry is always safe."""
         return await self.run_at(time.time(), lease)
 
     async def run_at(self, at: float, lease: Lease) -> Ran:
-        """Run at a time, in seconds since 1970, that never decreases under one lease."""
+        """Set the heat of all accounts at the time `at`, and act on it.
+
+        `at` is in seconds since 1970, and must not decrease while the same lease owner runs the job.
+        """
         self._session.lease = lease
         before = self.counted.transitions
         temperatures, self._temperatures = self._temperatures, None
@@ -90,12 +95,13 @@ class Rebalancer:
                 for row in await self._pool.fetch(SQL["read_hot_accounts"])
             }
         await self._decide(at, temperatures)
-        # Not kept after a failure: a database that crashed has lost the recorded heat.
+        # The heat is kept only after success, and read from the database otherwise: after a crash the database may lack
+        # heat that was recorded before.
         self._temperatures = temperatures
         return Ran(self.counted.transitions - before)
 
     def stop(self) -> None:
-        """Drop the connections, and the heat, which the next lease owner changes."""
+        """Drop the connections and the cached heat. The next lease owner may change the recorded heat."""
         self._temperatures = None
         self._unbalanced.clear()
         self.counted.heat = {}
@@ -112,7 +118,7 @@ class Rebalancer:
             before = temperatures.get(number, COLD)
             after = step(before, signal, at, self._thresholds)
             if self._acts and not await self._act(number, before, after, signal, slots.get(number, 1), wanted):
-                # Retried in a second, from the same state.
+                # The heat stays as it was, so that the next run, a second later, retries the action.
                 after = msgspec.structs.replace(before, utilisation=after.utilisation)
             if after.heat is not before.heat:
                 await self._changed(number, before, after)
@@ -145,7 +151,7 @@ class Rebalancer:
             changed = await self._post(number, 0, "")
             self.counted.rebalances += bool(changed)
             if changed is None:
-                # No other report says so: each covers one second.
+                # The next run must retry. The reports that it reads cover another second.
                 self._unbalanced.add(number)
         return changed is not None
 
@@ -165,20 +171,20 @@ class Rebalancer:
         _log.info("account heat changed", extra=extra)
 
     async def _write(self, statement: str, *arguments: object) -> Any:
-        """Execute a statement under the lease. Return its first value."""
+        """Run a query in a transaction that holds the lease. Return the first value of the result."""
         async with self._pool.acquire() as connection, connection.transaction():
             await self._session.lease.hold(connection)  # type: ignore[arg-type]
             return await connection.fetchval(SQL[statement], *arguments)
 
     async def _finish_merges(self) -> None:
-        """Merge slots that had a hold when their account was merged and have none now."""
+        """Merge the slots that could not be merged with their account because of a hold, and have no hold now."""
         for row in await self._pool.fetch(SQL["unmerged_slots"]):
             await self._post(row["account_number"], row["slots"], "a hold ended")
 
     async def _post(self, number: int, slots: int, reason: str) -> bool | None:
-        """Split or merge an account; rebalance it if `slots` is 0.
+        """Split or merge an account to `slots` slots. If `slots` is 0, rebalance it.
 
-        Return whether anything changed, None when it failed. A failure is logged; the next run retries.
+        Return whether anything changed, or None if the action failed. A failure is logged, and the next run retries.
         """
         try:
             account = (await self._books.directory.by_number(self._pool, [number])).get(number)

@@ -1,1 +1,1 @@
-"""Rate limits and load shedding: quotas with leased tokens, concurrency limits, shed levels. Independent of HTTP."""
+"""Rate limits and load shedding, independent of HTTP: token buckets, leases, concurrency limits and the shed level."""

@@ -1,11 +1,11 @@
-"""Request classes of the rate limiter and the load shedder, and the order in which they are shed."""
+"""Request classes of the rate limiter and the load shedder, with the ranks by which requests are shed."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class ApiClass(StrEnum):
-    """Request classes, the most important first. `app/account/moved.py` derives a voucher's class from its entries."""
+    """Request classes, the most important first. The class of a voucher is derived in `app/account/moved.py`."""
 
     REFUND = "refund"
     WITHDRAW = "withdraw"

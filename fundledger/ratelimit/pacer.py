@@ -1,4 +1,4 @@
-"""Rate pacing of background work: jobs, optional reads, outgoing calls. Not for the admission of requests."""
+"""Rate pacing of background work, such as jobs, optional reads and outgoing calls. Requests do not wait for it."""
 
 import asyncio
 from typing import Final
@@ -14,10 +14,10 @@ class TooMuch(Exception):
 
 
 class Pacer:
-    """Pacer of `per_second` evenly spaced turns, without bursts. At most `waiters_max` wait, each for at most `turn_s`.
+    """Pacer that grants `per_second` turns a second, evenly spaced and without bursts.
 
-    aiolimiter has neither a cap nor a timeout, and serves small requests before large ones. Every turn therefore has
-    the size 1.
+    At most `waiters_max` calls wait for a turn, each for at most `turn_s`. This class adds both limits to aiolimiter,
+    which has neither. Every turn has the size 1, because aiolimiter serves small requests before large ones.
     """
 
     def __init__(self, per_second: float, waiters_max: int = WAITERS_MAX, turn_s: float = TURN_S) -> None:
@@ -28,12 +28,13 @@ class Pacer:
         self.waiting = 0
 
     async def turn(self) -> None:
-        """Wait for a turn. Raises TooMuch. Cancelling releases the place in the queue."""
+        """Wait for a turn. Raises TooMuch. If the caller is cancelled, its place in the queue is free again."""
         if self.waiting >= self._waiters_max:
             raise TooMuch(f"{self.waiting} are waiting")
         self.waiting += 1
         try:
-            # One by one, in the order of their coming: aiolimiter wakes several when its timer is late, in any order.
+            # The lock admits one waiter at a time, in order of arrival. Alone, aiolimiter wakes several waiters in any
+            # order when its timer is late.
             async with asyncio.timeout(self._turn_s), self._next:
                 await self._limiter.acquire()
         except TimeoutError:

@@ -1,1 +1,1 @@
-"""Request quotas: policies, token buckets, and tokens leased from a shared store."""
+"""Rate limits: policies, token buckets, and leases of tokens from a store that all workers share."""

@@ -1,4 +1,4 @@
-"""A rate limit bucket as one worker knows it: leased tokens, uncharged debt, remembered refusals."""
+"""Rate limit bucket in the memory of one worker: leased tokens, tokens spent but not charged, a cached refusal."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,21 +7,22 @@ from fundledger.ratelimit.quota.gcra import State
 from fundledger.ratelimit.quota.policies import Policy
 
 LEASE_S: Final = 0.25
-"""Lifetime of a lease; unspent tokens are then returned."""
+"""Lifetime of a lease. Unspent tokens are returned to the store after it."""
 LOW_WATER: Final = 0.2
 SPACE: Final = "fundledger"
-"""Default key prefix in the store. Each service has its own, so a request that passes two services is charged once in
-each."""
+"""Default key prefix in the store. Each service has its own prefix. A request that passes two services is charged once
+by each of them."""
 
 
 REMEMBER_S: Final = 1.0
-"""Maximum time that a refusal is cached: other workers may return tokens meanwhile."""
+"""Maximum time for which a refusal is cached, because other workers may return tokens meanwhile."""
 
 
 class Share:
-    """Local quota of one worker during one store outage: a fraction 1 / `of` of the bucket, with its own GCRA state.
+    """Local quota of one worker for one bucket during one outage of the store.
 
-    `spent` counts the tokens taken from it.
+    It is a fraction 1 / `of` of the bucket, with a GCRA state of its own. `spent` counts the tokens taken from the
+    local quota.
     """
 
     __slots__ = ("of", "outage", "spent", "state")
@@ -34,16 +35,19 @@ class Share:
 
 
 class Bucket:
-    """Local state of one bucket. `leased` is the number of tokens that this worker may use without asking first.
+    """Local state of one bucket. `leased` is the number of tokens that this worker may use before it calls the store.
 
-    Half of `leased` may be held (`tokens`); the store deducts these before they are spent. A quarter may be spent as
-    overdraft (`debt`) and is charged within milliseconds. All N workers together therefore admit at most N * leased
-    tokens more than the rate and the burst: tokens deducted before a window and spent in it, tokens spent in it and not
-    yet charged, and tokens charged beyond the burst.
+    Half of `leased` may be held (`tokens`): the store has deducted these tokens before they are spent. A quarter may be
+    spent as overdraft tokens (`debt`), which are charged in the store within milliseconds. In any window, all N workers
+    together therefore admit at most N * leased tokens more than the rate and the burst. These are tokens that were
+    deducted before the window and spent in it, tokens spent in the window and not yet charged, and tokens charged
+    beyond the burst.
 
-    `asking` tokens and `charging` debt are in a request to the store. `on_credit`: overdraft is allowed, because the
-    bucket was not nearly empty at the store's last reply. `share` is the local quota while the store is away. Times are
-    monotonic seconds.
+    - `asking`, `charging`: tokens and debt that a running call to the store requests and charges
+    - `on_credit`: overdraft tokens may be spent, because the bucket was not nearly empty at the store's last reply
+    - `share`: the local quota while the store is unavailable
+
+    Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -102,38 +106,38 @@ class Bucket:
         self.used = 0
 
     def resize(self, leased: int) -> None:
-        """Set the tokens that this worker may use, after the number of workers changed."""
+        """Set the number of tokens that this worker may use. Call it after the number of workers has changed."""
         self.hold = leased // 2
         self.credit = leased // 4
         self.on_credit = self.on_credit and self.credit > 0
 
     def change(self, policy: Policy, leased: int) -> None:
-        """Replace the policy."""
+        """Replace the policy of the bucket."""
         self.policy = policy
         self.shadowed = policy.shadow
         self.resize(leased)
         self.denied_until = 0.0
         if self.share is not None:
-            # The fraction was in units of the former rate.
+            # The fraction of a microsecond was in units of the former rate: round up.
             self.share.state = (self.share.state[0] + 1, 0)
 
     def denies(self, cost: int, now: float) -> bool:
-        """Whether a cached refusal covers this cost: at most `cost` tokens were refused, and it has not expired."""
+        """Return whether a cached refusal covers this cost: a request for `cost` tokens or fewer was refused."""
         return now < self.denied_until and cost >= self.denied_cost
 
     def has(self, cost: int, now: float) -> bool:
-        """Whether `cost` tokens may be spent without asking the store."""
+        """Return whether `cost` tokens may be spent without a call to the store."""
         held = self.tokens if now < self.expires else 0
         return held >= cost or (self.on_credit and self.debt + self.charging + cost - held <= self.credit)
 
     def take(self, cost: int, now: float) -> None:
-        """Spend held tokens, then overdraft. Requires `has(cost, now)`."""
+        """Spend `cost` tokens: held tokens first, then overdraft tokens. Requires `has(cost, now)`."""
         held = min(cost, self.tokens) if now < self.expires else 0
         self.tokens -= held
         self.debt += cost - held
 
     def give_back(self, cost: int) -> None:
-        """Return tokens that were taken and not used. If they are already charged, the debt becomes negative."""
+        """Return tokens that were taken and not used. The debt becomes negative if they are already charged."""
         self.debt -= cost
         self.denied_until = 0.0
 
@@ -151,7 +155,10 @@ class Bucket:
         self.on_credit = self.credit > 0 and remaining > 2 * (self.credit + self.hold)
 
     def refused(self, cost: int, retry_us: int, now: float) -> None:
-        """Cache a refusal until its retry time. A minimum pause prevents polling for single refilled tokens."""
+        """Cache a refusal until its retry time.
+
+        A minimum pause prevents that the store is called for each single token that is refilled.
+        """
         pause_us = min(5_000, self.hold * self.policy.rate.period_us // (4 * self.policy.rate.tokens))
         self.retry_at = now + max(retry_us, pause_us) / 1e6
         self.denied_until = min(self.retry_at, now + REMEMBER_S)
@@ -159,11 +166,11 @@ class Bucket:
         self.on_credit = False
 
     def room(self, now: float) -> int:
-        """Return how many more tokens to lease, beyond the tokens held and requested."""
+        """Return how many tokens to lease in addition to the tokens that are held or already requested."""
         return max(0, self.want - self.asking - (self.tokens if now < self.expires else 0))
 
     def left(self, now: float) -> int:
-        """Return this worker's estimate of the tokens available now."""
+        """Return this worker's estimate of the tokens that are available in the bucket now."""
         rate = self.policy.rate
         refilled = int((now - self.answered) * 1e6) * rate.tokens // rate.period_us if self.answered else rate.burst
         have = min(rate.burst, self.remaining + refilled)
@@ -171,4 +178,4 @@ class Bucket:
 
 
 Charges = Sequence[tuple[Bucket, int]]
-"""Buckets with the tokens that a request takes from each."""
+"""The buckets of a request, each with the tokens that the request takes."""

@@ -1,4 +1,4 @@
-"""Bounded cache of a worker's rate limit buckets and of the matched policies of each kind of request."""
+"""Cache of rate limits in one worker: buckets, and the matched policies of requests. Its memory is bounded."""
 
 from collections.abc import Callable
 from typing import Final
@@ -9,20 +9,21 @@ from fundledger.ratelimit.quota.matched import MatchedPolicies
 from fundledger.ratelimit.quota.policies import Kind, Policies, Policy
 
 REMEMBERED: Final = 1 << 15
-"""Maximum number of buckets, and of matched policies, in each of the two generations."""
+"""Maximum number of buckets, and of matched policies, in each of the two generations of the cache."""
 IN_USE_MAX: Final = 4 * REMEMBERED
-"""Maximum number of buckets with debt or a local quota that are kept. Beyond it (a long outage under a flood of keys)
-the oldest are dropped."""
+"""Maximum number of buckets with debt or a local quota. If there are more (a long outage with a flood of keys), the
+oldest are dropped."""
 
 _Request = tuple[str, ApiClass, str | None, str | None]
 """`(caller, class, merchant, account)`."""
 
 
 class Buckets:
-    """Two-generation cache of buckets and of matched policies.
+    """Cache of buckets and of matched policies, in two generations.
 
-    A use moves an entry from the old generation to the young one. A full young generation becomes the old one. A
-    dropped bucket has no debt and no local quota, so recreating it later changes nothing.
+    An element that is used moves from the old generation to the young one. A full young generation becomes the old one,
+    and the previous old one is dropped, except buckets with debt or a local quota. So a dropped bucket that is created
+    again later is the same as before.
 
     `admitted` are the admission counters of the matched policies. `clock` returns monotonic seconds. `space` is the key
     prefix in the store.
@@ -46,7 +47,10 @@ class Buckets:
     def match(
         self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None, workers: int
     ) -> MatchedPolicies:
-        """Return the policies that match such a request, with their buckets, the most general first."""
+        """Return the policies that match a request, with their buckets, the most general first.
+
+        `caller`, class, merchant and account are those of the request. `workers` is the number of live workers.
+        """
         request = (caller, api_class, merchant, account)
         matched = self._matches.get(request)
         if matched is not None:
@@ -73,7 +77,7 @@ class Buckets:
         return [*self._young.values(), *self._old.values()]
 
     def replace(self, policies: Policies, workers: int) -> None:
-        """Replace the policies. Debt and local quota of a bucket are kept where a policy has its name and kind."""
+        """Replace the policies. A bucket keeps debt and local quota if there is still a policy of its name and kind."""
         by_name = {policy.name: policy for policy in policies.all()}
         kept: dict[str, Bucket] = {}
         for bucket in self.all():
@@ -91,10 +95,10 @@ class Buckets:
             return bucket
         bucket = self._old.pop(name, None) or Bucket(policy, key, policy.leased(workers), self._space)
         if len(self._young) >= REMEMBERED:
-            # Buckets with uncharged debt or a local quota that is not full must be kept.
+            # Buckets with debt, or with a local quota that is not full, must be kept.
             in_use = [(name, bucket) for name, bucket in self._old.items() if self._is_in_use(bucket)]
             self._old, self._young = {**dict(in_use[-IN_USE_MAX:]), **self._young}, {}
-            # Cached matches would keep spending from dropped buckets, beside the buckets that replace them.
+            # A cached match refers to buckets. It would still spend tokens of a dropped bucket after a new one exists.
             self._matches, self._old_matches = {}, {}
         self._young[name] = bucket
         return bucket

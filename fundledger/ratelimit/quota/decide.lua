@@ -1,18 +1,18 @@
--- gcra.decide on the buckets KEYS[3..], all or none, by this server's clock. KEYS[1]: when the server last lost its data,
--- KEYS[2]: when it last returned from an outage.
+-- Run gcra.decide on the buckets KEYS[3..] by this server's clock. KEYS[1]: the time at which the server last lost its data.
+-- KEYS[2]: the time at which its last outage ended.
 -- ARGV: nonce, then for each bucket: tokens, period_us, burst, ceiling, debt, least, most, shadow (0 or 1).
 -- Reply: nonce, admitted (0 or 1), then for each bucket: granted, remaining, retry_us, reset_us.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
--- Exact below 2^53: the remainder is exact, and the difference divides evenly.
+-- Return quotient and remainder. They are exact below 2^53: the remainder is exact, and the difference divides evenly.
 local function div(a, b)
     local rest = math.fmod(a, b)
     if rest < 0 then rest = rest + b end
     return (a - rest) / b, rest
 end
 
--- The part of `spent`, spent at `at`, that is not refilled at `now`.
+-- Return the part of the load `spent`, spent at the time `at`, that is not refilled at `now`.
 local function rest_of(spent, at, tokens)
     local ago = math.max(0, now - at)
     if ago <= div(spent, tokens) then return spent - ago * tokens end
@@ -44,7 +44,7 @@ for i = 1, count do
         local us, frac, of = string.match(stored[i], '^(%d+) (%d+) (%d+)$')
         local ahead = tonumber(us) - now
         frac = tonumber(frac)
-        -- The rate has changed since this state was written: round up.
+        -- If the rate has changed since this state was written, round the fraction up.
         if tonumber(of) ~= tokens then frac = tokens end
         if ahead > div(most, tokens) then
             load = most

@@ -1,8 +1,9 @@
-"""Local rate limit quotas, used while the store is away.
+"""Local quotas of the rate limiter, used while the store is unavailable.
 
-With N workers alive at the store's last reply, each worker admits at most 1/N of the rate and of the burst, by the same
-GCRA on its own clock. A bucket starts with its estimated remainder at the last reply. Money classes get the full local
-quota, reads half of it. Administration is refused, because attempts to guess keys would not be counted.
+N is the number of live workers at the store's last reply. Each worker admits at most 1/N of the rate and of the burst,
+by the same GCRA on its own clock. The local quota of a bucket starts with the estimated tokens of the bucket at the
+last reply. Classes that move money get the full local quota, reads half of it. Requests of the class `admin` are
+refused: otherwise attempts to guess keys would not be counted.
 """
 
 from typing import Final
@@ -13,14 +14,14 @@ from fundledger.ratelimit.quota.bucket import Bucket, Charges, Share
 from fundledger.ratelimit.quota.gcra import Ask, Grant, Rate, State
 
 WEIGHTS: Final = {ApiClass.QUERY: 2, ApiClass.LIST: 2}
-"""Cost factors: a read costs two tokens, so reads get half of the local quota."""
+"""Cost factors of classes. A read costs two tokens, so reads get half of the local quota."""
 CLOSED: Final = frozenset({ApiClass.ADMIN})
 COST_MAX: Final = 10_000
 """Maximum cost of one request: a batch of 5,000 with the factor 2."""
 FRACTION: Final = 1000
-"""Local quotas are counted in thousandths of a token, so that a small burst can be divided."""
+"""Local quotas are counted in thousandths of a token, so that a small burst can be divided among workers."""
 _LONG_AGO_US: Final = -(1 << 60)
-"""`since` and `back` of `gcra.decide`: a worker's own state was never lost."""
+"""`since` and `back` for `gcra.decide`: the state of a worker is never lost."""
 
 
 def share_of(rate: Rate, workers: int) -> Rate:
@@ -30,9 +31,10 @@ def share_of(rate: Rate, workers: int) -> Rate:
 
 
 def take(charges: Charges, api_class: ApiClass, workers: int, outage: int, now_us: int) -> tuple[bool, list[Grant]]:
-    """Take all charges from this worker's local quotas in this outage, or none. Return `(admitted, grants)`.
+    """Take all charges from this worker's local quotas, or none. Return `(admitted, grants)`.
 
-    `grants[i]` (in thousandths of tokens) answers `charges[i]`. `now_us` is from any clock that never goes back.
+    `grants[i]` (in thousandths of tokens) is the result for `charges[i]`. A bucket without a local quota for this
+    `outage` gets a new one. `now_us` is from a monotonic clock.
     """
     asks, beyond = [], []
     for bucket, cost in charges:
@@ -49,7 +51,7 @@ def take(charges: Charges, api_class: ApiClass, workers: int, outage: int, now_u
     for (bucket, cost), ask, debt, state in zip(charges, asks, beyond, written, strict=True):
         if state is None or bucket.share is None:
             continue
-        # A full local quota admits a cost above its burst; refilling then takes correspondingly longer.
+        # A full local quota admits a cost above its burst. The rest of the cost is charged to the local quota as debt.
         after = (
             gcra.decide([Ask(ask.rate, debt=debt)], [state], _LONG_AGO_US, _LONG_AGO_US, now_us)[2][0]
             if debt
@@ -61,7 +63,10 @@ def take(charges: Charges, api_class: ApiClass, workers: int, outage: int, now_u
 
 
 def rejoin(bucket: Bucket, now_us: int) -> None:
-    """End the local quota after an outage: its unrefilled spending becomes debt, which is charged in the store."""
+    """End the local quota of a bucket after an outage.
+
+    The tokens that were spent and are not refilled become debt, which is charged in the store.
+    """
     share = bucket.share
     if share is None:
         return

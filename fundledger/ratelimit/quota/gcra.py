@@ -1,8 +1,9 @@
-"""The generic cell rate algorithm (GCRA) of the rate limiter, in integers. A bucket stores only when it is full again.
+"""Generic cell rate algorithm (GCRA) of the rate limiter, in integers.
 
-A rate is `tokens` in `period_us`. A bucket's state is the instant at which it will be full, in whole microseconds and
-`frac / tokens` of one, so every fractional rate is exact. `load` is the distance to that instant in units of
-`1 / tokens` us: one token is `period_us` of load, an empty bucket has a load of `burst * period_us`.
+A rate is `tokens` in `period_us`. The only state of a bucket is the instant at which the bucket will be full. The
+instant is stored in whole microseconds plus `frac / tokens` of a microsecond, so that every fractional rate is exact.
+`load` is the time until that instant in units of `1 / tokens` us. One token is a load of `period_us`, and an empty
+bucket has a load of `burst * period_us`.
 
 In any window of W us, at most `W * tokens // period_us + burst` tokens are granted. `decide.lua` computes the same
 results bit for bit (tests/ratelimit/test_conformance.py). Source: ITU-T I.371 (GCRA, virtual scheduling).
@@ -14,17 +15,17 @@ from typing import Final
 import msgspec
 
 EXACT_MAX: Final = 1 << 52
-"""Limit of all numbers: Lua computes in doubles, which represent integers exactly only up to 2^53."""
+"""Maximum of all numbers. Lua computes in doubles, which represent integers exactly only up to 2^53."""
 AWAY_S: Final = 10
 KEPT: Final = 10
-"""After the store lost its data or was away, `burst / KEPT` tokens are available immediately."""
+"""After a loss of data or an outage of the store, a bucket has at least `burst / KEPT` tokens."""
 
 
 class Rate(msgspec.Struct, frozen=True):
     """A rate of `tokens` in `period_us`, with a bucket of `burst` tokens.
 
-    `ceiling` is the maximum deficit of a bucket in tokens. A deficit above the burst comes from overdraft (`debt`) or
-    from a clock that went back.
+    The deficit of a bucket is the number of tokens that it lacks to be full. `ceiling` is the maximum deficit. A
+    deficit can exceed the burst because of overdraft tokens (`debt`), or because the clock was set back.
     """
 
     tokens: int
@@ -38,9 +39,10 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Request to one bucket: always charge `debt` (negative: return), then grant `least` to `most` tokens, or none.
+    """Request for tokens of one bucket.
 
-    `shadow`: a shortage in this bucket does not refuse the request.
+    `debt` tokens are charged in any case, or returned if negative. Then `least` to `most` tokens are granted, or none.
+    `shadow`: the request is admitted also if this bucket has fewer than `least` tokens.
     """
 
     rate: Rate
@@ -51,13 +53,15 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 State = tuple[int, int]
-"""The instant (us since the epoch) at which a bucket is full, and the fraction of a us, in units of 1 / tokens."""
+"""The instant at which a bucket is full: us since 1970, and a fraction of a us in units of 1 / tokens."""
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """Result for one bucket: `granted` tokens, and `remaining` tokens afterwards.
+    """Result for one bucket.
 
-    After `retry_us` the requested minimum is available (0: now). After `reset_us` the bucket is full.
+    - `granted`: granted tokens; `remaining`: tokens of the bucket afterwards
+    - `retry_us`: time until the requested minimum is available; 0 if it was available
+    - `reset_us`: time until the bucket is full
     """
 
     granted: int
@@ -67,10 +71,11 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 def load_of(rate: Rate, state: State | None, since: int, back: int, now: int) -> int:
-    """Return the deficit of a bucket, in units of 1 / tokens us.
+    """Return the load of a bucket, in units of 1 / tokens us.
 
-    `since` is when the store last lost its data; all but a tenth of the burst counts as spent then. `back` is when the
-    store last returned from an outage; the refill of `AWAY_S` seconds counts as spent then.
+    `since` is the time at which the store last lost its data. All but a tenth of the burst counts as spent at that
+    time. `back` is the time at which the last outage of the store ended. The tokens of `AWAY_S` seconds count as spent
+    at that time.
     """
     most = rate.ceiling * rate.period_us
     load = 0
@@ -91,16 +96,17 @@ def _rest(spent: int, at: int, rate: Rate, now: int) -> int:
 
 
 def is_beyond(rate: Rate, state: State | None, now: int) -> bool:
-    """Whether a bucket's deficit exceeds its ceiling."""
+    """Return whether a bucket's deficit exceeds its ceiling."""
     return state is not None and state[0] - now > rate.ceiling * rate.period_us // rate.tokens
 
 
 def decide(
     asks: Sequence[Ask], states: Sequence[State | None], since: int, back: int, now: int
 ) -> tuple[bool, list[Grant], list[State | None]]:
-    """Return `(admitted, grants, states)`. All asks are granted, or none.
+    """Decide a request for tokens of several buckets: all of them grant their tokens, or none does.
 
-    `grants[i]` and the new `states[i]` answer `asks[i]`. An unchanged state is None.
+    Return `(admitted, grants, states)`. `grants[i]` is the result for `asks[i]`, and `states[i]` the new state of its
+    bucket, None if it is unchanged.
     """
     loads = [
         min(max(0, load_of(ask.rate, state, since, back, now) + ask.debt * ask.rate.period_us), _most(ask.rate))
@@ -121,7 +127,7 @@ def decide(
         if have < ask.least:
             retry = _ceil(load - (rate.burst - ask.least) * rate.period_us, rate.tokens)
         grants.append(Grant(granted, have - granted, retry, _ceil(after, rate.tokens)))
-        # Also write a state above its ceiling (the clock went back), so that it decays from the ceiling.
+        # A state beyond the ceiling (the clock was set back) is also written: its deficit then falls from the ceiling.
         changed = granted > 0 or ask.debt != 0 or is_beyond(rate, states[len(written)], now)
         written.append((now + after // rate.tokens, after % rate.tokens) if changed else None)
     return admitted, grants, written

@@ -5,7 +5,7 @@ from fundledger.ratelimit.stats import Limits
 
 
 class Leases:
-    """Leases of one worker. Times are monotonic seconds."""
+    """Rate limit leases of one worker. Times are monotonic seconds."""
 
     def __init__(self, counts: Limits) -> None:
         self._counts = counts
@@ -20,9 +20,9 @@ class Leases:
         self.count(bucket, "granted", tokens)
 
     def expire(self, now: float) -> list[Bucket]:
-        """End expired leases. Return the buckets whose unspent tokens must be returned to the store.
+        """End the leases whose lifetime is over. Return the buckets whose unspent tokens must be returned to the store.
 
-        A lease is returned if more than half of it is left; a smaller remainder expires.
+        Tokens are returned if more than half of a lease is left. A smaller rest expires.
         """
         holding, returned = [], []
         for bucket in self._holding:
@@ -45,7 +45,10 @@ class Leases:
         self._counts.lease_tokens[key] = self._counts.lease_tokens.get(key, 0) + tokens
 
     def settle_counts(self, policies: list[str]) -> None:
-        """Count tokens as spent that were granted and are not held, returned or expired. The counter never falls."""
+        """Update the counters of spent tokens: those that were granted and are not held, returned or expired.
+
+        A counter never falls.
+        """
         held: dict[str, int] = {}
         for bucket in self._holding:
             held[bucket.policy.name] = held.get(bucket.policy.name, 0) + bucket.tokens

@@ -1,9 +1,12 @@
 """Rate limiter of one worker: decides a request from leased tokens, or by one call to the shared store.
 
-`admit` decides immediately wherever local state suffices: leased tokens, overdraft, cached refusals, and every request
-while the store is away. `ask` calls the store for the remaining requests, in one script for all matched policies (for a
-large batch in several): all are charged or none. Each request is counted once: a refusal under the refusing policy, an
-admission under the most specific matched policy.
+`admit` decides a request immediately if local state suffices: leased tokens, overdraft tokens, or a cached refusal.
+While the store is unavailable, it decides every request by the local quota. `ask` decides the other requests by a call
+to the store. The call is one script for all matched policies: all are charged, or none. Only a large batch needs
+several scripts.
+
+Each request is counted once: a refusal under the policy that refused it, an admission under the most specific matched
+policy.
 """
 
 import asyncio
@@ -25,29 +28,30 @@ from fundledger.ratelimit.stats import Limits, Times
 
 SETTLE_S: Final = 0.02
 EAGER: Final = 8
-"""A bucket with this much overdraft since the last settlement gets a lease."""
+"""Number of overdraft tokens. A bucket of which so many were spent since the last settlement gets a lease."""
 KEYS_AT_ONCE: Final = 64
-"""Maximum number of buckets in one script; the store then takes about as long as a round trip."""
+"""Maximum number of buckets in one script. With so many, the script takes about as long as a round trip."""
 SETTLED_S: Final = 0.25
-"""Deadline of a settlement. It is long, because no request waits for a settlement."""
+"""Deadline of a store call in a settlement. It is long, because no request waits for it."""
 PATIENT_S: Final = 0.05
-"""Deadline of the store call for a request that the local quota would refuse although the store is up."""
+"""Deadline of the second store call for a request that the local quota would refuse although the store is available."""
 LOCAL_S: Final = 0.1
-"""After a late reply, leased buckets are decided by local quota for this time, instead of calling the store."""
+"""Time after a late reply of the store in which requests are decided by the local quota if all policies are leased."""
 LOCAL_SHOWN_S: Final = 1.0
 LEASE_COSTS: Final = 4
-"""A request that costs more than 1 / LEASE_COSTS of a lease requests no lease, which would starve other workers."""
+"""A call for a request that costs more than 1 / LEASE_COSTS of a lease requests no lease in addition. Otherwise other
+workers would get no tokens."""
 SAMPLE: Final = 16
-"""One in SAMPLE decisions on leased tokens is timed."""
+"""The duration of one in SAMPLE decisions on leased tokens is measured."""
 CLOSED_ATTEMPTS: Final = 10
-"""Store calls for a request that is never admitted uncounted, until the store is known to be away."""
+"""Maximum number of store calls for a request of a class that the local quota does not admit (`fallback.CLOSED`)."""
 
 
 class Limiter:
-    """Rate limiter of one worker. Requires running `run` and `store.run` tasks. Not thread-safe.
+    """Rate limiter of one worker. The caller runs `run` and `store.run` as tasks. Not thread-safe.
 
-    `clock` returns monotonic seconds; every `now` is on the same clock. `shadow` changes only the reported mode: the
-    policies themselves are put into shadow mode by `parse`.
+    `clock` returns monotonic seconds; every `now` is on the same clock. `shadow` changes only the reported mode,
+    because `parse` has already put the policies into shadow mode.
     """
 
     def __init__(
@@ -77,13 +81,14 @@ class Limiter:
         self.replace(policies)
 
     def match(self, caller: str, api_class: ApiClass, merchant: str | None, account: str | None) -> MatchedPolicies:
-        """Return the policies that match such a request. Cached until `replace`, in bounded memory."""
+        """Return the policies that match a request with these properties. The result is cached until `replace`."""
         return self._buckets.match(caller, api_class, merchant, account, self.store.workers)
 
     def admit(self, matched: MatchedPolicies, cost: int, now: float) -> Denied | Pending | None:
-        """Decide from local state. None: admitted and charged. PENDING: call `ask`. Neither waits nor raises.
+        """Decide a request from local state. Neither waits nor raises.
 
-        `now` is `time.monotonic()`.
+        Return None if the request is admitted and charged, PENDING if the caller has to call `ask`, and otherwise the
+        refusal.
         """
         for bucket in matched.buckets:
             if bucket.tokens < cost or now >= bucket.expires:
@@ -100,16 +105,20 @@ class Limiter:
         return None
 
     def admit_charges(self, matched: MatchedPolicies, charges: Charges, now: float) -> Denied | Pending | None:
-        """Decide as `admit`, but for these charges instead of one cost for all matched policies."""
+        """Decide a request from local state, with a charge for each bucket instead of one cost for all.
+
+        The result is that of `admit`.
+        """
         return self._admit_slowly(matched, charges, now)
 
     async def ask(
         self, matched: MatchedPolicies, cost: int, now: float, charges: Charges | None = None
     ) -> Denied | None:
-        """Decide by the store where local state does not suffice. None: admitted and charged.
+        """Decide a request, by the store if local state does not suffice.
 
-        One call covers all policies and takes at most 5 ms. `charges` replaces `cost` tokens of each bucket, as for a
-        batch of several merchants. Cancelling charges at most the cost of this request.
+        Return None if the request is admitted and charged, and otherwise the refusal. One store call is for all
+        policies and takes at most 5 ms. `charges` replace the charge of `cost` tokens for each bucket; a batch of
+        several merchants needs them. If the caller is cancelled, at most the cost of this request is charged.
         """
         charges = matched.charges(cost) if charges is None else charges
         for _ in range(CLOSED_ATTEMPTS if matched.api_class in fallback.CLOSED else 1):
@@ -137,7 +146,10 @@ class Limiter:
         now: float,
         deadline_s: float | None = None,
     ) -> Denied | None:
-        """Decide by the store. Raises StoreAway; as far as this worker knows, nothing is charged then."""
+        """Decide a request by the store. Raises StoreAway. The store may then have charged the request.
+
+        A late reply corrects the charge.
+        """
         held: list[tuple[Bucket, int]] = []
         asked = []
         for bucket, cost in charges:
@@ -208,25 +220,29 @@ class Limiter:
                 self._refill(bucket)
 
     def give_back(self, matched: MatchedPolicies, cost: int) -> None:
-        """Return the tokens of an admitted request that was a replay answered from its record, or was shed.
+        """Return the tokens of an admitted request that was shed, or was a replay.
 
-        Call it at most once for each admission, with at most its cost. While the store is away nothing is returned.
+        Call it at most once for each admission, with at most the cost of the request. While the store is unavailable,
+        nothing is returned.
         """
         self.give_back_charges(matched.charges(cost))
 
     def give_back_charges(self, charges: Charges) -> None:
-        """Return the tokens of an admitted request, with its charge to each bucket; see `give_back`."""
+        """Return the tokens of an admitted request that was shed, or was a replay. `charges`: those of the request.
+
+        Call it at most once for each admission. While the store is unavailable, nothing is returned.
+        """
         if not self.store.breaker.open:
             self._return([charge for charge in charges if not charge[0].shadowed])
 
     async def peek(self, matched: MatchedPolicies) -> list[tuple[int, int]]:
-        """Return `(available tokens, us until full)` of each matched bucket. Charges nothing. Raises StoreAway."""
+        """Return `(available tokens, us until full)` of each matched bucket. Raises StoreAway. Charges nothing."""
         nothing = [0] * len(matched.buckets)
         reply = await self.store.decide(*request_of(matched.charges(0), nothing, nothing), lambda _: None)
         return [(reply[i * 4 + 2], reply[i * 4 + 4]) for i in range(len(matched.buckets))]
 
     def replace(self, policies: Policies) -> None:
-        """Replace the policies. Held tokens are returned; spent tokens are still charged."""
+        """Replace the policies. Tokens that are held are returned; tokens that were spent are still charged."""
         for bucket in self._buckets.all():
             if bucket.tokens:
                 self._leases.count(bucket, "returned", bucket.tokens)
@@ -242,7 +258,7 @@ class Limiter:
             self.counts.decision_s.setdefault(source, Times())
 
     def counted(self) -> Limits:
-        """Return the counters, brought up to date."""
+        """Update the counters that are derived from other state, and return all counters."""
         counts = self.counts
         counts.decisions |= {f"{key} lease": admitted[0] for key, admitted in self._admitted.items() if admitted[0]}
         self._leases.settle_counts([policy.name for policy in self.policies.all()])
@@ -270,7 +286,7 @@ class Limiter:
             await self.settle()
 
     async def settle(self) -> None:
-        """Charge, lease and return the tokens that are due now."""
+        """Charge debt, refill leases and return unspent tokens, of all buckets that need it now."""
         self._expire(self._clock())
         dirty, self._dirty = self._dirty, []
         for at in range(0, len(dirty), KEYS_AT_ONCE):
@@ -285,7 +301,10 @@ class Limiter:
             await self._decide([(bucket, 0) for bucket in buckets], SETTLED_S)
 
     async def _decide(self, asked: Charges, deadline_s: float | None = None) -> tuple[bool, list[Bucket]]:
-        """Request tokens and a lease of each bucket. Return `(admitted, buckets short of tokens)`. Raises StoreAway."""
+        """Call the store for the tokens and a lease of each bucket. Raises StoreAway.
+
+        Return whether all buckets grant their tokens, and the buckets that have too few.
+        """
         now = self._clock()
         rooms = [bucket.room(now) for bucket, _ in asked]
         debts = [bucket.debt for bucket, _ in asked]
@@ -321,7 +340,11 @@ class Limiter:
         rooms: Sequence[int],
         reply: list[int] | None,
     ) -> None:
-        """Process a reply that no request waits for: hold granted tokens, restore debt that may not be charged."""
+        """Process the end of a store call for which no request waits any more.
+
+        With a reply, tokens that were granted are held. Without a reply, the debt is restored, because it may not have
+        been charged.
+        """
         now = self._clock()
         for i, (bucket, _) in enumerate(asked):
             bucket.charging -= debts[i]
@@ -339,7 +362,10 @@ class Limiter:
     def _admit_locally(
         self, matched: MatchedPolicies, charges: Charges, now: float, *, patient: bool = False
     ) -> Denied | Pending | None:
-        """Decide by the local quota. `patient`: return PENDING instead of a refusal unless the breaker is open."""
+        """Decide a request by the local quota.
+
+        `patient`: return PENDING instead of a refusal, unless the store is unavailable.
+        """
         if not charges:
             matched.admitted[0] += 1
             return None
@@ -359,7 +385,7 @@ class Limiter:
                 return self._denied(matched, bucket, "fallback", grant.retry_us / 1e6, now)
         for bucket, cost in charges:
             if not is_away and bucket.share is not None:
-                # The store is up and one reply was late: charge the store immediately.
+                # The store is available and only a reply was late. The request is charged in the store.
                 bucket.share.spent -= cost
                 bucket.debt += cost
                 if not bucket.dirty:
@@ -385,7 +411,7 @@ class Limiter:
         self._dirty.append(bucket)
 
     def _expire(self, now: float) -> None:
-        """Return or expire unspent leases, and resize the buckets if the number of workers changed."""
+        """End leases whose lifetime is over, and resize the buckets if the number of workers has changed."""
         for bucket in self._leases.expire(now):
             if not bucket.dirty:
                 self._refill(bucket)

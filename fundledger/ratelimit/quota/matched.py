@@ -1,4 +1,4 @@
-"""Matched rate limit policies of one kind of request, and the RateLimit headers of its responses."""
+"""Matched rate limit policies of requests with the same properties, and the RateLimit headers of the responses."""
 
 import math
 from collections.abc import Sequence
@@ -12,21 +12,22 @@ from fundledger.ratelimit.quota.policies import Policy
 
 CACHED_S = 0.05
 PRECISE_BELOW = 1000
-"""Headers with more tokens left than this may be up to `CACHED_S` old."""
+"""Number of tokens. Headers that show more tokens are cached for `CACHED_S`."""
 
 
 class Pending:
-    """Marker type: local state does not suffice, call `Limiter.ask`."""
+    """Result of a decision that needs the store: the caller has to call `Limiter.ask`."""
 
 
 PENDING: Final = Pending()
 
 
 class Denied(msgspec.Struct, frozen=True):
-    """Refusal by a policy. `source` is lease, strict, denycache or fallback.
+    """Refusal by a policy.
 
-    A retry within `retry_s` seconds is certainly refused. `closed`: the caller's quota is not the reason; the limiter
-    cannot count, and requests of this class are not admitted uncounted.
+    - `source`: what the decision was made from: lease, strict, denycache or fallback
+    - `retry_s`: seconds after which a retry can succeed; an earlier one is refused
+    - `closed`: the request is refused because the store is unavailable and requests of this class must be counted
     """
 
     policy: Policy
@@ -36,7 +37,7 @@ class Denied(msgspec.Struct, frozen=True):
 
 
 class RateLimitHeaders(msgspec.Struct, frozen=True):
-    """RateLimit headers of one response: by name, and as bytes on the wire."""
+    """RateLimit headers of one response: `headers` by name, `raw` as encoded bytes."""
 
     headers: dict[str, str]
     raw: bytes
@@ -45,9 +46,10 @@ class RateLimitHeaders(msgspec.Struct, frozen=True):
 class MatchedPolicies:
     """Buckets of the policies that match one caller, class, merchant and account; the most general first.
 
-    `admitted[0]` counts admissions and is shared by all instances with the same `allow_key`. Without `admitted`, the
-    request is part of one that is counted elsewhere (`counted` is False). `headers` and `raw` (the same as wire bytes)
-    are cached by `current` until `valid_until` (monotonic s).
+    - `admitted[0]`: the number of admissions; shared by all instances with the same `allow_key`
+    - `counted`: False if the request is a part of another request, which is counted instead; it has no `admitted` then
+    - `headers`, `raw`: RateLimit headers by name and as encoded bytes, which `current` caches
+    - `valid_until`: the time (monotonic seconds) until which these headers are used
     """
 
     __slots__ = (
@@ -80,9 +82,10 @@ class MatchedPolicies:
         return [(bucket, cost) for bucket in self.buckets]
 
     def current(self, now: float) -> dict[str, str]:
-        """Return `RateLimit-Policy`, and `RateLimit` of the policy nearest to its limit: `r` tokens, the next in `t` s.
+        """Return the headers `RateLimit-Policy` and `RateLimit`. Return no headers if no policy matches.
 
-        An estimate of this worker, without a store call. Empty where no policy matches. Source:
+        `RateLimit` is for the policy that is nearest to its limit: `r` tokens are left, and the next token is available
+        in `t` seconds. The numbers are an estimate of this worker, without a store call. Source:
         draft-ietf-httpapi-ratelimit-headers-11, structured fields (RFC 9651).
         """
         if now < self.valid_until:
@@ -96,7 +99,10 @@ class MatchedPolicies:
         return self.headers
 
     def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> RateLimitHeaders | None:
-        """Return the headers of a refusal of `cost` tokens by `policy`, with `t` at most `wait_s` (`Retry-After`)."""
+        """Return the headers for a request of `cost` tokens that was refused by `policy`, or for another reason (None).
+
+        `t` is at most `wait_s`, the value of `Retry-After`. Return None if no policy matches.
+        """
         if policy is None:
             least, left = self._nearest(now)
             return (
@@ -107,13 +113,13 @@ class MatchedPolicies:
         have = max((b.left(now) for b in self.buckets if b.policy is policy), default=0)
         header = self.policy_header
         if all(bucket.policy is not policy for bucket in self.buckets):
-            # The refusing policy matched only one voucher of a batch.
+            # The policy that refused the request matches only some vouchers of a batch.
             header = ", ".join(filter(None, (header, f'"{policy.name}";{quota_of(policy)}')))
         left = min(have, cost - 1)
         return _headers_of(header, policy, left, min(wait_s, _more_in(policy, left)))
 
     def _nearest(self, now: float) -> tuple[Bucket | None, int]:
-        """Return the bucket with the smallest remaining fraction, and its remaining tokens."""
+        """Return the bucket of which the smallest fraction is left, and the number of tokens left in it."""
         least, left = None, 0
         share = math.inf
         for bucket in self.buckets:
@@ -124,7 +130,7 @@ class MatchedPolicies:
 
 
 def _more_in(policy: Policy, left: int) -> int:
-    """Return the whole seconds until the next token at the latest; 0 for a full bucket."""
+    """Return the maximum time until the next token, in whole seconds; 0 for a full bucket."""
     return math.ceil(1 / policy.rate.per_second) if left < policy.rate.burst else 0
 
 
@@ -134,14 +140,20 @@ def _headers_of(policies: str, of: Policy, left: int, seconds: int) -> RateLimit
 
 
 def quota_of(policy: Policy) -> str:
-    """Return `q=..;w=..` for RateLimit-Policy: `w` is the refill time of the burst in whole seconds, `q` its tokens."""
+    """Return `q=..;w=..` for the header RateLimit-Policy.
+
+    `w` is the time in which the burst is refilled, in whole seconds. `q` is the number of tokens of that time.
+    """
     rate = policy.rate
     seconds = max(1, math.ceil(rate.burst / rate.per_second))
     return f"q={rate.tokens * seconds * 1_000_000 // rate.period_us};w={seconds}"
 
 
 def request_of(asked: Charges, debts: Sequence[int], rooms: Sequence[int]) -> tuple[list[str], list[int]]:
-    """Return the keys and arguments of decide.lua: for each bucket at least `cost` tokens, and at most `room` more."""
+    """Return the keys and arguments of decide.lua that request these tokens.
+
+    The request is for at least `cost` tokens of each bucket, and at most `rooms[i]` tokens more. `debts[i]` is charged.
+    """
     arguments: list[int] = []
     for (bucket, cost), debt, room in zip(asked, debts, rooms, strict=True):
         rate = bucket.policy.rate

@@ -1,8 +1,8 @@
-"""Rate limit policies and their TOML file, which is accepted or rejected as a whole, with the error named in one line.
+"""Rate limit policies, and their TOML file. The file is accepted or rejected as a whole, with an error of one line.
 
-For each kind of key (global, class, caller, merchant, account) the first matching policy of the file applies, so at
-most five policies match a request. A policy is `strict` (each request asks the store) or `leased` (a worker holds
-tokens and spends them locally): docs/adr/0016.
+For each kind of key (global, class, caller, merchant, account), the first policy in the file that matches a request
+applies. At most five policies therefore apply to a request. For a `strict` policy, a worker calls the store for each
+request. For a `leased` policy, a worker holds tokens and spends them without a call (docs/adr/0016).
 """
 
 import hashlib
@@ -20,19 +20,19 @@ from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.gcra import EXACT_MAX, Rate
 
 LEASED_SHARE: Final = Fraction(1, 20)
-"""Part of (one second's rate + burst) that all workers together may hold or overdraw without asking the store."""
+"""Part of (burst + tokens of one second) that all workers together may hold or overdraw before they call the store."""
 LEASED_MIN: Final = 4
-"""Minimum lease of one worker in tokens; with fewer the policy is strict."""
+"""Minimum number of tokens that one worker may hold. If it would be smaller, the policy is strict."""
 RATE_MAX: Final = 1_000_000
 _PER: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _TYPE = re.compile(r"[a-z_]{1,32}\Z")
 _NO_VOUCHER: Final = (ApiClass.ADMIN, ApiClass.QUERY, ApiClass.LIST, ApiClass.BATCH)
-"""Classes that no single voucher has: they are determined by the route."""
+"""Classes that a single voucher cannot have, because the route of a request determines them."""
 _RATE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)/(\d{0,12})(s|min|h|d)\Z", re.ASCII)
 
 
 class Kind(StrEnum):
-    """Kind of key of a bucket."""
+    """Kind of a bucket's key."""
 
     GLOBAL = "global"
     CLASS = "class"
@@ -42,7 +42,7 @@ class Kind(StrEnum):
 
 
 class BadPolicies(Exception):
-    """An error in the policies file, in one line."""
+    """The policies file has an error. The message is one line."""
 
 
 class _PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ class _FileBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """One policy. `classes` and `only` (keys) are None where the policy matches all.
+    """One policy. It matches requests of these `classes` with one of the keys in `only`; None matches all.
 
     `leased_max` is the number of tokens that all workers together may hold; 0 for a strict policy.
     """
@@ -80,15 +80,15 @@ class Policy(msgspec.Struct, frozen=True):
         return (self.classes is None or api_class in self.classes) and (self.only is None or key in self.only)
 
     def leased(self, workers: int) -> int:
-        """Return the tokens that each of `workers` workers may hold; 0 if it must ask the store for each request."""
+        """Return the tokens that each of `workers` workers may hold; 0 if it has to call the store for each request."""
         share = self.leased_max // max(1, workers)
         return share if share >= LEASED_MIN else 0
 
 
 class Policies(msgspec.Struct, frozen=True):
-    """An accepted file. `version` is its version number and the first eight hex digits of its SHA-256.
+    """The policies of a file. `version` is the file's version number and the first eight hex digits of its SHA-256.
 
-    `types` is the table of earlier releases that mapped voucher types to classes. It has no effect.
+    `types` is a table from voucher type to class, which files of earlier releases have. It has no effect.
     """
 
     version: str
@@ -96,7 +96,7 @@ class Policies(msgspec.Struct, frozen=True):
     types: dict[str, ApiClass]
 
     def matching(self, api_class: ApiClass, keys: Mapping[Kind, str | None]) -> list[tuple[Policy, str]]:
-        """Return the policies that match a request, each with the key of its bucket; the most general first."""
+        """Return the policies that apply to a request, each with the key of its bucket; the most general first."""
         found = []
         for kind, policies in self.by_kind.items():
             key = keys.get(kind)
@@ -122,7 +122,7 @@ def parse(text: str, *, shadow: bool = False) -> Policies:
     except msgspec.ValidationError as error:
         raise BadPolicies(str(error).replace("`$.", "`").replace(" - at `$`", "")) from None
     except (ValueError, RecursionError) as error:
-        # Besides TOMLDecodeError: numbers of thousands of digits, brackets of thousands of levels.
+        # TOMLDecodeError is a ValueError. The others are raised for thousands of digits, or of nested brackets.
         raise BadPolicies(f"this is not TOML: {error}") from None
     policies = [_policy(one, shadow) for one in body.policy]
     _refuse_twice([policy.name for policy in policies])
@@ -165,7 +165,7 @@ def _policy(body: _PolicyBody, shadow: bool) -> Policy:
 
 
 def _keys(kind: Kind, only: list[str]) -> frozenset[str]:
-    """Return the keys of `only`. For merchants, names without the prefix `merchant:` are also accepted."""
+    """Return the keys in `only`. For merchants, names without the prefix `merchant:` are also accepted."""
     bare = {f"merchant:{name}" for name in only if ":" not in name} if kind is Kind.MERCHANT else set()
     return frozenset({*only, *bare})
 
@@ -221,7 +221,7 @@ def _refuse_never_reached(policies: list[Policy]) -> None:
 
 
 def _classes_of(policy: Policy) -> frozenset[str]:
-    """Return the classes that a policy can match. With the key `class`, `only` also names classes."""
+    """Return the classes that a policy can match. If its key is `class`, `only` is a list of classes, too."""
     classes = frozenset[str](ApiClass if policy.classes is None else policy.classes)
     return classes & policy.only if policy.kind is Kind.CLASS and policy.only is not None else classes
 

@@ -1,7 +1,7 @@
 """Client of the rate limiter's store (Redis or Valkey): pipelined scripts with a deadline and a circuit breaker.
 
-A call returns within `DEADLINE_S` or raises StoreAway. Its round trip continues after that, so that a cancelled call
-does not leave an unread reply on the connection. Each reply carries the nonce of its request.
+A call returns within `DEADLINE_S` or raises StoreAway. The round trip to the store continues after that, so that no
+unread reply is left on the connection. Each reply contains the nonce of its request.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from fundledger.ratelimit.stats import Limits, Times
 
 DEADLINE_S: Final = 0.005
 ROUND_TRIP_S: Final = 0.05
-"""Minimum timeout of a round trip (else ten deadlines); the connection is then dropped."""
+"""Timeout of a round trip, unless ten deadlines are longer. After it the connection is dropped."""
 SHORT_S: Final = 1.0
-"""After a shorter outage, the store is only charged the tokens spent meanwhile. After a longer one, buckets also start
-nearly empty (`mark.lua`)."""
+"""Duration of an outage. After a shorter one, the tokens spent meanwhile are charged in the store. After a longer one,
+buckets also start nearly empty (`mark.lua`)."""
 FAILURES_IN_ROW: Final = 3
 SILENT_S: Final = 0.1
-"""Minimum time of failures before the breaker opens, so that a machine busy for some milliseconds does not open it."""
+"""Minimum duration of failures before the breaker opens. A machine that is busy for milliseconds does not open it."""
 CALLS_MIN: Final = 10
 MISSED_SHARE: Final = 0.2
 PROBE_EVERY_S: Final = (0.1, 0.2)
@@ -51,8 +51,9 @@ Late = Callable[[list[int] | None], None]
 class _NoReply(NamedTuple):
     """Result of a failed call, with the reason.
 
-    It is not set as the future's exception: the traceback would refer to the waiting frame, which refers to the future.
-    Such reference cycles, one for each request, made the garbage collector stop a worker for 0.2 s.
+    It is a result of the future instead of an exception. The traceback of an exception would refer to the waiting
+    frame, which refers to the future. Such reference cycles, one for each request, made the garbage collector stop a
+    worker for 0.2 s.
     """
 
     why: str
@@ -63,14 +64,14 @@ Call = tuple[str, Sequence[str], list[Any], "asyncio.Future[Any]", Callable[[Any
 
 
 class StoreAway(Exception):
-    """The reply was late or an error, or the store is known to be away. The script may have run."""
+    """The reply was late or an error, or the breaker is open. The script may have run."""
 
 
 class Breaker:
-    """Circuit breaker: open until a probe succeeds.
+    """Circuit breaker. While it is open, the store counts as unavailable; a probe that succeeds closes it.
 
-    It opens after three failed round trips in a row without a success for `SILENT_S`, or if a fifth of the round trips
-    of one second fail.
+    It opens after three failed round trips in a row that extend over `SILENT_S`. It also opens if more than a fifth of
+    the round trips of one second fail.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class Breaker:
         self._count(now)
 
     def failed(self, now: float) -> None:
-        """Record a failure: an error or a late reply."""
+        """Record a failed round trip: an error or a late reply."""
         if self._in_row == 0:
             self._failing_since = now
         self._in_row += 1
@@ -111,8 +112,8 @@ class Store:
     """Store connection of one worker. `name` is unique among all workers.
 
     `workers` is the number of live workers at the last heartbeat, and at least the number given at construction.
-    `outages` counts how often the store went away. `call` requires a running `run` task. Cancelling a `call` does not
-    withdraw it.
+    `outages` counts outages of the store. The caller runs `run` as a task, which `call` needs. Cancelling a `call` does
+    not withdraw it from the store.
     """
 
     def __init__(
@@ -155,10 +156,11 @@ class Store:
     async def decide(
         self, keys: Sequence[str], numbers: Sequence[int], late: Late, deadline_s: float | None = None
     ) -> list[int]:
-        """Run decide.lua and return its reply without the nonce: admitted, then four numbers for each key.
+        """Run decide.lua. Return the reply without the nonce: admitted, then four numbers for each key.
 
-        Raises StoreAway. If the call ends without the reply (away, late, cancelled), `late` is called once: with the
-        reply if it arrives later, with None if the script did not run or its outcome is unknown.
+        Raises StoreAway. If the call ends without a reply (late, cancelled, or the store is unavailable), `late` is
+        called once. Its argument is the reply if it arrives later, and None if the script did not run or its outcome is
+        unknown.
         """
         nonce = str(next(self._nonces))
 
@@ -176,7 +178,7 @@ class Store:
             self._failed("decide", "error")
             if not self.breaker.open:
                 self._went_away()
-            # Every further reply on this connection would belong to another request, too.
+            # Each later reply on this connection would also belong to another request.
             await self._drop_connection()
             raise StoreAway("a wrong reply")
         return reply[1:]  # type: ignore[no-any-return]
@@ -189,9 +191,10 @@ class Store:
         deadline_s: float | None = None,
         late: Callable[[Any], None] = lambda _: None,
     ) -> Any:
-        """Run a script. Raises StoreAway after `deadline_s` (`DEADLINE_S`), or immediately while the breaker is open.
+        """Run a script and return its reply.
 
-        `late` is called as in `decide`.
+        Raises StoreAway after `deadline_s` (default: `DEADLINE_S`), or immediately while the breaker is open. If the
+        call ends without a reply, `late` is called once: with the reply if it arrives later, otherwise with None.
         """
         if self.breaker.open:
             late(None)
@@ -203,7 +206,7 @@ class Store:
         started = time.monotonic()
 
         def overdue() -> None:
-            # A busy loop may have a reply that it has not read yet: allow one more iteration.
+            # If the event loop was busy, the reply may have arrived without being read: allow one more iteration.
             loop.call_later(0.0005, give_up)
 
         def give_up() -> None:
@@ -229,7 +232,7 @@ class Store:
     def _failed(self, op: str, outcome: str) -> None:
         key = f"{op} {outcome}"
         self._counts.store_calls[key] = self._counts.store_calls.get(key, 0) + 1
-        # Many calls may share one round trip; count its failure once.
+        # Many calls may share one round trip. Its failure is counted once.
         if self.breaker.open or self._failed_trip == self._trip:
             return
         self._failed_trip = self._trip
@@ -288,7 +291,7 @@ class Store:
                 self._failed(call[0], "error")
             _end(call, reply)
         if isinstance(replies[0], BaseException):
-            # Also if every waiting call has timed out before.
+            # The failure is also recorded if every waiting call has timed out before.
             self._failed("connection", "error")
         if self._failed_trip != self._trip:
             self.breaker.succeeded(time.monotonic())
@@ -296,8 +299,8 @@ class Store:
 
     async def _round_trip(self, calls: list[Call]) -> list[Any]:
         replies = await self._pipeline(calls)
-        # The store was restarted, or its scripts were flushed: none of the failed calls has run. They are sent again
-        # with the script text, which works even if the scripts are flushed again.
+        # NoScriptError: the store was restarted, or its scripts were flushed, and none of these calls has run. They are
+        # sent again with the text of the script, which also works if the scripts are flushed again.
         again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if again:
             for i, reply in zip(again, await self._pipeline([calls[i] for i in again], whole=True), strict=True):
@@ -325,7 +328,7 @@ class Store:
                         await self._meet()
                 self._heard(int(await self.call("heartbeat", [self._workers], [self._name, WORKER_LIVES_S])))
             except (StoreAway, RedisError, OSError, TimeoutError):
-                # The failure is already counted; the next heartbeat follows soon.
+                # The failure is already counted, and the next heartbeat follows in a second.
                 self._fewer = 0
             except Exception:
                 _log.exception(
@@ -336,14 +339,15 @@ class Store:
     def _heard(self, workers: int) -> None:
         """Record the number of live workers.
 
-        An increase takes effect immediately, a decrease after every live worker must have sent another heartbeat.
+        An increase takes effect immediately. A decrease takes effect only after so many heartbeats that each live
+        worker must have sent one.
         """
         self._fewer = 0 if workers >= self.workers else self._fewer + 1
         if workers > self.workers or self._fewer > WORKER_LIVES_S:
             self.workers = max(1, self._siblings, workers)
 
     async def _meet(self) -> None:
-        """Initialize a store on first contact: unless it has a loss time already, its buckets start full."""
+        """Initialise the store on first contact. A new store gets the loss time 0, so that its buckets start full."""
         await self._redis.set(self._since, 0, nx=True)
         self._met = True
 
@@ -354,7 +358,7 @@ class Store:
                 if not self._met:
                     await self._meet()
                 elif time.monotonic() - (self.away_since or 0.0) < SHORT_S:
-                    # Probe with a write: a store without free memory answers reads, but cannot count.
+                    # The probe is a write, because a store without free memory executes reads but no scripts.
                     await self._redis.set(self._probed, 1, px=1000)
                 else:
                     await self._redis.eval(_SCRIPTS["mark"], 1, self._back)
@@ -368,7 +372,10 @@ class Store:
 
 
 def _end(call: Call, reply: Any) -> None:
-    """End a call: set its future, and call `late` if the waiter is gone or the reply is a failure."""
+    """End a call: set the result of its future.
+
+    Also call `late` if the caller no longer waits or the reply is a failure.
+    """
     future, late = call[3], call[4]
     is_failure = isinstance(reply, BaseException)
     if future.done() or is_failure:

@@ -1,4 +1,4 @@
-"""Utilization of rate limits: the busiest key of each policy, with its admitted and refused demand."""
+"""Utilization of rate limits: the busiest key of each policy, with the tokens requested in relation to the limit."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ _NOTHING: Final = {"": 0.0}
 
 
 class Usage:
-    """Utilization of limits over whole windows. Times are monotonic seconds."""
+    """Utilization of rate limits in windows of WINDOW_S. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._window = -1
@@ -30,5 +30,5 @@ class Usage:
             self._busiest[name] = {bucket.name: share}
 
     def top(self, now: float) -> dict[str, dict[str, float]]:
-        """Return the busiest key of each policy in the last whole window, with its share of the limit."""
+        """Return the busiest key of each policy in the last complete window, with its requested part of the limit."""
         return self._last if int(now / WINDOW_S) <= self._window + 1 else {}

@@ -1,1 +1,1 @@
-"""Load shedding: concurrency limits, fair shares and shed levels, which reject requests under overload."""
+"""Load shedding: rejects requests under overload by concurrency limits, fair shares and the shed level."""

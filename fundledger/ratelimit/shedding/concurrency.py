@@ -1,9 +1,12 @@
-"""Adaptive concurrency limit of one request class, derived from latency and throughput.
+"""Adaptive concurrency limit of one request class in the load shedder, derived from latency and throughput.
 
-Latency alone does not distinguish overload from a slow database. A group commit has latency without a queue, and if a
-commit takes 50 ms longer, fewer requests in flight are not answered sooner. Little's law distinguishes the two. In a
-queue the latency is proportional to the requests in flight, and halving them costs no throughput. If the work itself is
-slow, half the requests in flight give half the throughput at the same latency. `Queueing` compares these.
+Latency alone does not distinguish overload from a slow database. A group commit has latency without any queue. If a
+commit takes 50 ms longer, a lower limit does not make the answers faster. Little's law distinguishes the two cases:
+
+- With a queue, the latency is proportional to the requests in flight. Half the requests give the same throughput.
+- With slow work, the latency does not depend on the requests in flight. Half the requests give half the throughput.
+
+`Queueing` measures which case applies.
 """
 
 from collections.abc import Sequence
@@ -14,37 +17,41 @@ from fundledger.ratelimit.shedding.fairness import Shares
 
 LIMIT_MIN: Final = 2
 SAMPLES_MIN: Final = 10
-"""Minimum number of samples of a mean: a window lasts until it has them."""
+"""Minimum number of ended requests for a mean latency. A window lasts until it has so many."""
 CUT: Final = 0.9
+"""Maximum factor of a lowered limit: it is lowered at least by a tenth."""
 GROWTH: Final = 25
-"""A limit grows by 1 / GROWTH of itself (4 %), at least by 1."""
+"""A limit is raised by 1 / GROWTH of its value (4 %), and at least by 1."""
 QUIET: Final = 8
 QUIET_WINDOWS: Final = 10
 """A class with at most QUIET requests in flight in each of QUIET_WINDOWS windows has no queue of its own."""
 BASELINES: Final = 8
-"""The target in baselines: a commit that waits for the previous one takes two, the rest allows for variation."""
+"""Target latency as a multiple of the baseline. A commit that waits for the previous one takes two baselines; the rest
+allows for variation."""
 BASELINES_MIN: Final = 3
-"""Minimum target in baselines. A class grows below half of its target, which must exceed its unqueued latency."""
+"""Minimum target as a multiple of the baseline. A limit is raised if the latency is below half of the target. Half of
+the target must therefore exceed the latency without a queue."""
 TARGETS: Final = 5
-"""Maximum target in multiples of the configured target, however slow the database (exception: `close`)."""
+"""Maximum target as a multiple of the configured target, however slow the database is (exception: see `close`)."""
 DROPPED_TARGETS: Final = 10
-"""Latency, in targets, that a lost request counts as: one lost request in ten is overload."""
+"""Latency, as a multiple of the target, with which a dropped request is counted: one in ten is overload."""
 RATE: Final = 0.3
-"""Weight of the last window in the average rate: a window contains zero, one or two batches."""
+"""Weight of the last window in the average rate. The average is needed because a window has zero to two batches."""
 FORGET: Final = 0.8
-"""Decay of the recent latency with each window without answers."""
+"""Factor of the recent latency after each window without answers."""
 ALONE_S: Final = 1.0
-"""Latency samples after this time (or the target) without arrivals are ignored: they say nothing about queueing."""
+"""Time without arrivals (at least the target) after which missing answers are ignored: a queue needs arrivals."""
 SLOW: Final = 0.5
-"""Minimum unqueued part of the latency that is believed: smaller values are noise of the rates."""
+"""Minimum part of the latency without queueing that raises a baseline. Smaller values are noise of the rates."""
 
 
 class ConcurrencyLimiter:
     """Concurrency limiter of one class: requests in flight, the limit, and the latencies of the current window.
 
-    `mean_s`, `used` and `target_s` are of the last window; `mean_s` is None if too few requests ended. The baseline is
-    the latency of a request without queueing. It falls with the means of windows and rises only on evidence: a baseline
-    that followed the latency would adapt to an hour of overload.
+    `mean_s`, `used` and `target_s` are values of the last window. `mean_s` is None if too few requests ended in it.
+
+    The baseline is an estimate of the latency without queueing. It falls when the mean of a window is lower, and rises
+    only when queueing is excluded. If it rose with the latency, an hour of overload would count as normal.
     """
 
     __slots__ = (
@@ -103,10 +110,12 @@ class ConcurrencyLimiter:
         return self.ended - self._rated
 
     def close(self, silent_s: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
-        """End the window, if enough requests ended in it. `silent_s`: see `Silence`.
+        """Update the averages and the target. If enough requests ended in the window, also begin a new window.
 
-        The target is BASELINES times the baseline, at least `target_s` and at most TARGETS times `target_s`. The upper
-        bound is at least BASELINES_MIN baselines: otherwise a class that always takes seconds would count as overload.
+        `silent_s`: see `Silence`. `lag_s`: event loop lag.
+
+        The new target is BASELINES times the baseline, at least `target_s`, and at most TARGETS times `target_s` or
+        BASELINES_MIN baselines, whichever is more. Otherwise a class that always takes seconds would count as overload.
         """
         ended, answered, self.used = self.ended, self.answered(), self.in_flight_max
         self.mean_s = None
@@ -117,7 +126,8 @@ class ConcurrencyLimiter:
             self.recent_s = (self.total_s - self._rated_s) / answered
             self._unanswered = 0
         else:
-            # Requests rejected for their deadline are no samples: without decay, none would ever be admitted again.
+            # Requests that are rejected because of their deadline give no latency. Without the decay, no request with a
+            # deadline would be admitted again.
             self.recent_s *= FORGET
             self._unanswered += 1
             if silent_s > self.target_s and self.in_flight > 1:
@@ -143,22 +153,26 @@ class ConcurrencyLimiter:
         return self.mean_s is not None and self.mean_s > self.target_s
 
     def is_calm(self) -> bool:
-        """Whether the last known latency was below half of the target, or only hanging requests are in flight since."""
+        """Return whether the last mean latency was below half of the target.
+
+        Also True if since then no request was in flight, or only requests that hang.
+        """
         return self._calm
 
     def learn(self, part: float) -> None:
-        """Raise the baseline to `part` of the last window's mean, the part that was not queueing."""
+        """Raise the baseline to `part` of the last window's mean latency. `part` is the part that was not queueing."""
         if self.mean_s is not None:
             self._baseline_s = max(self._baseline_s, part * self.mean_s)
 
     def excess(self) -> float:
-        """Return the requests in flight beyond the number that ends within the target at the present rate."""
+        """Return the number of requests in flight beyond those that can end within the target at the current rate."""
         return max(0.0, self.in_flight - self.rate * self.target_s)
 
     def cut(self, excess: float) -> float:
-        """Lower the limit by `excess` requests, at least by a tenth. Return the reduction.
+        """Lower the limit by `excess` requests, and at least by a tenth. Return the reduction.
 
-        The reduction starts from the used part of the limit: a limit far above it would take seconds to have an effect.
+        If the limit is above its use, the reduction begins at the use. Lowering a limit that is far above its use would
+        have no effect for seconds.
         """
         before = min(self.limit, self.used)
         self._set(max(LIMIT_MIN, min(self.limit, int(min(CUT * before, before - excess)))))
@@ -168,7 +182,10 @@ class ConcurrencyLimiter:
         self._set(min(self.room, self.limit + max(1, self.limit // GROWTH)))
 
     def settle(self) -> None:
-        """Lower an unused limit towards 1.5 times its use, not below the start. This rejects no request."""
+        """Lower the limit by one step towards 1.5 times its use, but not below the initial limit.
+
+        This rejects no request.
+        """
         wanted = max(self.start, self.used * 3 // 2)
         if wanted < self.limit:
             self._set(max(wanted, self.limit - max(1, self.limit // GROWTH)))
@@ -177,7 +194,7 @@ class ConcurrencyLimiter:
         self._set(LIMIT_MIN)
 
     def reopen(self) -> None:
-        """Admit again, from the floor, without the latencies of the overload."""
+        """Admit requests of the class again. The limit begins at LIMIT_MIN, and earlier latencies are forgotten."""
         self._set(LIMIT_MIN)
         self.recent_s = 0.0
         self._restart()
@@ -192,10 +209,10 @@ class ConcurrencyLimiter:
 
 
 class Silence:
-    """Time during which requests that share a resource (of one or several classes) arrived and none was answered.
+    """Silence: the time during which requests of classes that share a resource arrived and none was answered.
 
-    It requires SAMPLES_MIN requests in flight and continuing arrivals. A single request may wait for its own client,
-    and a burst of simultaneous requests proves nothing. A pause in the arrivals resets it.
+    Silence is counted only with SAMPLES_MIN requests in flight and continuing arrivals. A single request may be waiting
+    for its own client, and a burst of simultaneous requests proves nothing. A pause in the arrivals ends the silence.
     """
 
     __slots__ = ("_asked_at", "_in_flight", "_limiters", "_since")
@@ -206,7 +223,7 @@ class Silence:
         self._since = self._asked_at = 0.0
 
     def window(self, now: float, target_s: float) -> float:
-        """Return the silence in seconds; 0 if it does not count. Call it before `close` of its limiters."""
+        """Return the silence in seconds, or 0 if it is not counted. Call it before `close` of the limiters."""
         before, self._in_flight = self._in_flight, sum([limiter.in_flight for limiter in self._limiters])
         if self._in_flight > before or any(limiter.full for limiter in self._limiters):
             self._asked_at = now
@@ -219,7 +236,7 @@ class Silence:
 class Queueing:
     """Distinction of queueing from slow work, by the throughput (1/s) and the requests in flight (Little's law).
 
-    Both are computed from ended requests, so they are consistent even if the latency lags behind.
+    Both numbers are averages computed from the same ended requests, so they are consistent with each other.
     """
 
     __slots__ = ("_in_flight", "_peak", "_peak_rate", "_rate")
@@ -228,7 +245,7 @@ class Queueing:
         self._rate = self._in_flight = self._peak = self._peak_rate = 0.0
 
     def window(self, ended: int, total_s: float, elapsed_s: float) -> None:
-        """Update the averages over about half a second: a window contains zero, one or two batches."""
+        """Update the averages. They extend over about half a second, because a window has zero to two batches."""
         weight = min(1.0, 2 * elapsed_s)
         self._rate += weight * (ended / elapsed_s - self._rate)
         self._in_flight += weight * (total_s / elapsed_s - self._in_flight)
@@ -237,7 +254,7 @@ class Queueing:
         self._peak = 0.0
 
     def watch(self) -> None:
-        """Record the peak of the requests in flight. Call it while the latency is too high."""
+        """Record a new peak of the requests in flight. Call it while the latency is too high."""
         if self._in_flight >= self._peak:
             self.restart()
 
@@ -247,8 +264,10 @@ class Queueing:
     def unqueued(self) -> float | None:
         """Return the part of the latency that is not queueing, 0 to 1.
 
-        None until the requests in flight have halved since the peak, or if there was no peak since `calm`. The line
-        through (in flight, latency) at the peak and now meets zero in flight at the latency of the work.
+        Return None if there was no peak since `calm`, or if the requests in flight have not halved since the peak.
+
+        The two points (requests in flight, latency), at the peak and now, define a line. The latency of this line at
+        zero requests in flight is the latency of the work.
         """
         if not self._peak or not self._peak_rate or self._in_flight > self._peak / 2:
             return None

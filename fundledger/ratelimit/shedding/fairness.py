@@ -1,15 +1,16 @@
-"""Fair shares of a class's concurrency limit among merchants, enforced when the limit is nearly used up."""
+"""Fair shares of the load shedder: a merchant's part of the concurrency limit of a class."""
 
 from typing import Final
 
 SHARE_MIN: Final = 2
 """Minimum share in requests: one in the current batch and one waiting for the next."""
 SPREADS: Final = 2.5
-"""Tolerance above the share in standard deviations; the deviation of random arrivals is the root of their mean."""
+"""Tolerance above the share, in standard deviations. The deviation of random arrivals is the root of their mean."""
 LENT: Final = 0.6
-"""Part of the limit that is admitted without a check of shares; the rest stays free for other merchants."""
+"""Part of the limit up to which requests are admitted without a check of shares. The rest is left for merchants within
+their share."""
 LENT_AGAIN: Final = 0.001
-"""Growth of that part with each window, after a request found the class full and the part was set to 0."""
+"""Increase of that part with each window. The part is set to 0 when a request is rejected because the class is full."""
 
 
 class Shares:
@@ -38,10 +39,12 @@ class Shares:
             del held[merchant]
 
     def is_spent(self, merchant: str, limit: int) -> bool:
-        """Whether a merchant holds more than its fair share: the limit divided by the number of active merchants.
+        """Return whether a merchant has more requests in flight than its fair share of the limit, with some tolerance.
 
-        Called if more than `lent` of the limit is used. Active merchants are counted over a window: just after a batch
-        is answered hardly any has requests in flight, and the first to return would get the whole limit.
+        The fair share is the limit divided by the number of active merchants: the highest number of merchants that had
+        requests in flight at one moment of this window or the last one. The current number would be wrong: just after a
+        batch was answered, few merchants have requests in flight, and the next one would get the whole limit. Call it
+        only if more than `lent` of the limit is used.
         """
         count = self._held.get(merchant, 0)
         share = max(SHARE_MIN, limit / max(self._active, self._peak))

@@ -1,18 +1,18 @@
-"""Shed level: the number of lowest request ranks that are rejected, with hysteresis."""
+"""Shed level of the load shedder: the number of lowest request ranks that are rejected, with hysteresis."""
 
 from typing import Final
 
 RAISE_S: Final = 1.0
 LOWER_S: Final = 5.0
 RELAPSE_S: Final = 60.0
-"""A level that is raised again within this time after it was lowered was lowered too early. Lowering it then takes
-RELAPSE_S of calm, so that a constant load causes at most two changes a minute."""
+"""If the level is raised within this time after it was lowered, it was lowered too early. It is then lowered only after
+RELAPSE_S of calm. A constant load therefore causes at most two changes a minute."""
 
 
 class ShedLevel:
-    """Shed level: rises by one after RAISE_S in which nothing else helped, falls by one after LOWER_S of calm.
+    """Shed level: rises by one after RAISE_S of overload, falls by one after LOWER_S of calm, and otherwise stays.
 
-    Otherwise it stays. Times are monotonic seconds.
+    Only overload that lower limits could not end is counted. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -37,7 +37,10 @@ class ShedLevel:
         self._relapsed = False
 
     def tick(self, now: float, *, stuck: bool, calm: bool) -> int:
-        """Return the change of the level. `stuck`: overload continues and the lowest rank is already at its floor."""
+        """Update the level. Return the change: 1, 0 or -1.
+
+        `stuck`: overload continues although the limits of the lowest active rank are at their minimum.
+        """
         self._stuck_since = (now if self._stuck_since is None else self._stuck_since) if stuck else None
         self._calm_since = (now if self._calm_since is None else self._calm_since) if calm else None
         changed_at = max(self._raised_at, self._lowered_at)

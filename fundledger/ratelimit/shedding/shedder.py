@@ -1,6 +1,7 @@
-"""Load shedder of one worker: rejects the lowest ranks first, and merchants only beyond their fair share.
+"""Load shedder of one worker: rejects requests of the lowest ranks first, and of merchants beyond their fair share.
 
-Pure and synchronous: call `enter` and `leave` around each request, `tick` about ten times a second. See ADR 17.
+It is synchronous and does no I/O. Call `enter` and `leave` around each request, and `tick` about ten times a second.
+See ADR 17.
 """
 
 from typing import Final
@@ -19,28 +20,31 @@ from fundledger.ratelimit.stats import Shed
 
 WINDOW_S: Final = 0.1
 ROOM: Final = (1.0, 0.8, 0.75, 0.7, 0.65, 0.6)
-"""Maximum part of `concurrency_max` in flight at which a rank is admitted, by rank. Throughput is shared in proportion
-to the requests in flight: the fifth that other ranks may not use is left for the critical classes."""
+"""A request is admitted while less than this part of `concurrency_max` is in flight, by rank. Throughput is shared in
+proportion to the requests in flight. The critical classes (rank 0) therefore always have a fifth of it."""
 LANES: Final = CRITICAL | {ApiClass.PAYMENT}
-"""Classes that share the lanes; a queue is visible only in all of them together."""
+"""Classes whose requests share the lanes. A queue in the lanes shows only in the sum of these classes."""
 HELPLESS_S: Final = 1.0
-"""The critical classes are throttled after this time in which no lower rank could be throttled further."""
+"""Time of overload in which no lower rank could be throttled further. After it the critical classes are throttled."""
 HELPLESS_LATENCIES: Final = 3
-"""The same time in latencies: requests admitted earlier need one to end, and those queued behind them another."""
+"""The same minimum as a multiple of the latency. Requests that were admitted earlier need one latency to end, and the
+requests queued behind them another one."""
 LOWEST: Final = max(RANKS.values())
 IDLE: Final = 8
-"""A worker with at most IDLE requests in flight has no queue: the machine or the database was slow."""
+"""A worker with at most so many requests in flight has no queue. If it is slow, the machine or the database is slow."""
 
 
 class Shedder:
-    """Admission by load, derived from the latencies of earlier requests.
+    """Load shedder: admits or rejects requests according to the latencies of earlier requests.
 
-    Each class has a concurrency limiter. If a class exceeds its target latency, the lowest active
-    rank is throttled that is not more important than the class and above its floor. Classes share the same lanes, so
-    the load must be reduced where it is least important, not where the latency appears. The critical classes are
-    throttled if no other class was admitted. Classes that are not throttled grow as needed.
+    Each class has a concurrency limiter. If the latency of a class exceeds its target, the limits of one rank are
+    lowered (the rank is throttled). It is the lowest rank that is active, is not more important than the class, and has
+    a limit above the minimum. Classes share the lanes, so the load is reduced where it is least important instead of
+    where the latency appears. The critical classes are throttled only if no other class can be throttled. The limits of
+    other classes are raised as needed.
 
-    The shed level (`level.ShedLevel`) rejects whole ranks if the load is still too high with the ranks at their floors.
+    If the load is too high although all limits are at their minimum, the shed level (`level.ShedLevel`) rejects whole
+    ranks.
     """
 
     __slots__ = (
@@ -84,9 +88,9 @@ class Shedder:
 
     @property
     def level(self) -> int:
-        """Return the shed level: the n lowest ranks are rejected while any other request is in flight.
+        """Return the shed level: the number of lowest ranks that are rejected while any other request is in flight.
 
-        The critical classes are never rejected by the level.
+        The level never rejects the critical classes.
         """
         return self._level.level
 
@@ -102,11 +106,11 @@ class Shedder:
         After None, call `leave` once with the same class and merchant. The reasons are:
 
         - "worker": the shed level rejects the rank, and another request is in flight.
-        - "deadline": the remaining time (`budget_s`) is used up, or more than half of it would be spent waiting.
-        - "fleet": the worker's requests in flight leave no room for this rank.
+        - "deadline": the remaining time (`budget_s`) is over, or the recent latency exceeds half of it.
+        - "fleet": too many requests of all classes are in flight in this worker for a request of this rank.
         - "concurrency": the class is at its limit, or the merchant exceeds its fair share.
 
-        `now` is in monotonic seconds. Without a merchant, shares are not checked.
+        `now` is in monotonic seconds. Without a merchant, fair shares are not checked.
         """
         limiter = self._limiters[api_class]
         in_flight = limiter.in_flight
@@ -138,9 +142,10 @@ class Shedder:
         return None
 
     def leave(self, api_class: ApiClass, merchant: str | None, seconds: float, *, dropped: bool = False) -> None:
-        """Record the end of an admitted request, `seconds` after it was read. `dropped`: by a server fault or timeout.
+        """Record the end of an admitted request, `seconds` after it was read.
 
-        Not for rejected requests: the speed of a rejection says nothing about the load.
+        `dropped`: the request ended by a server fault or a timeout. Do not call it for rejected requests: the duration
+        of a rejection says nothing about the load.
         """
         limiter = self._limiters[api_class]
         assert limiter.in_flight > 0, "a request left that never entered"
@@ -152,9 +157,10 @@ class Shedder:
         limiter.total_s += max(seconds, limiter.lost_s) if dropped else seconds
 
     def tick(self, now: float, loop_lag_s: float) -> None:
-        """End a window, about every 100 ms; a call within half of that has no effect. `loop_lag_s`: event loop lag.
+        """End a window, and adjust the limits and the shed level. Call it about every 100 ms.
 
-        A window in which the worker was idle lowers no limit and does not raise the level.
+        A call less than 50 ms after the last one has no effect. `loop_lag_s`: event loop lag. After a window in which
+        the worker was idle, no limit is lowered and the level is not raised.
         """
         if not self._on:
             return
@@ -188,16 +194,19 @@ class Shedder:
         self._move_level(now, stuck=stuck and max(slow or 0, 1) <= self._rank_max, calm=calm)
 
     def is_shut(self, api_class: ApiClass) -> bool:
-        """Whether the level rejects a request of this class; if so, count it as rejected.
+        """Return whether the shed level rejects a request of this class. Count the request as rejected if so.
 
-        False if no other request is in flight.
+        Return False if no other request is in flight.
         """
         shut = self._on and RANKS[api_class] > self._rank_max and self._in_flight > 0
         self._shut_out += shut
         return shut
 
     def retry_after_s(self, api_class: ApiClass) -> int:
-        """Return the seconds until a retry: 1 plus the level, plus the time until a shut-out class may be admitted."""
+        """Return the seconds after which a rejected request should be retried.
+
+        It is 1 plus the shed level, plus the minimum time until the level admits the class again.
+        """
         return 1 + self._level.level + int(LOWER_S) * max(0, RANKS[api_class] - self._rank_max)
 
     def counted(self) -> Shed:
@@ -212,18 +221,19 @@ class Shedder:
         )
 
     def _is_idle(self) -> bool:
-        """Whether at most IDLE requests were in flight in the ending window and none was rejected.
+        """Return whether at most IDLE requests were in flight in the ending window and none was rejected.
 
-        Rejected requests use time of the event loop, but are not in flight.
+        Rejected requests are checked separately: they use time of the event loop, but are never in flight.
         """
         before, limiters = self._turned_away, self._limiters.values()
         self._turned_away = self._shut_out + sum([n for limiter in limiters for n in limiter.shed.values()])
         return self._turned_away == before and sum([limiter.in_flight_max for limiter in limiters]) <= IDLE
 
     def _learn_baselines(self, elapsed_s: float, over: list[ConcurrencyLimiter], *, calm: bool) -> None:
-        """Raise baselines where queueing is excluded, by the lanes' classes and by all classes: both must agree.
+        """Raise the baselines if queueing is excluded, both for the classes of the lanes and for all classes together.
 
-        Requests in the lanes may wait behind other classes, and other classes may not use the lanes.
+        Both are required, because requests in the lanes may wait behind other classes, and other classes may have a
+        queue outside of the lanes.
         """
         for queueing, limiters in self._queueing:
             queueing.window(sum(g.window_ended for g in limiters), sum(g.window_s for g in limiters), elapsed_s)
@@ -237,14 +247,18 @@ class Shedder:
                 queueing.restart()
             for limiter in self._limiters.values() if min(parts) >= SLOW else ():
                 limiter.learn(min(parts))
-        # Lanes are known to be fast: a class of the lanes without answers is stalled.
+        # A class of the lanes without answers is stalled, because lanes are fast. Its latency is no baseline.
         alone = [g for g in over if g.quiet >= QUIET_WINDOWS and (g.window_ended or g.api_class not in LANES)]
         if all(limiter in alone or limiter.is_calm() for limiter in self._limiters.values()):
             for limiter in alone:
                 limiter.learn(1.0)
 
     def _payer(self, slow: int, lowest: int, latency_s: float) -> int:
-        """Return the rank to throttle: the lowest active rank above its floor; LOWEST + 1 if there is none."""
+        """Return the rank to throttle: the lowest active rank with a limit above the minimum.
+
+        Return LOWEST + 1 if there is none, and 0 only if the critical classes have to be throttled. `slow` is the most
+        important rank above its target, `lowest` the lowest active rank.
+        """
         for rank in range(lowest, max(slow, 1) - 1, -1):
             if any(limiter.used and limiter.limit > LIMIT_MIN for limiter in self._by_rank[rank]):
                 return rank
@@ -252,7 +266,11 @@ class Shedder:
         return 0 if slow == 0 and (lowest == 0 or helpless) else LOWEST + 1
 
     def _move_limits(self, throttled: int, *, calm: bool) -> None:
-        """Grow calm classes under pressure and classes above the throttled rank; settle the others."""
+        """Raise the limits of classes that need more, and lower unused limits of the other classes.
+
+        A class needs more if it uses half of its limit, or if its limit is below the initial one. Its limit is raised
+        if the class and all more important ones are calm, or if it is more important than the throttled rank.
+        """
         room = True
         for limiters in self._by_rank[: self._rank_max + 1]:
             room = room and all(limiter.is_calm() for limiter in limiters)
@@ -265,10 +283,11 @@ class Shedder:
                     limiter.settle()
 
     def _make_room(self, slow: int, throttled: int, over: list[ConcurrencyLimiter]) -> None:
-        """Lower limits by the requests in flight beyond the target (Little's law), the lowest rank first.
+        """Lower limits by the number of requests in flight beyond the target (Little's law), the lowest rank first.
 
-        The minimum is a tenth of the lowest throttled rank, the maximum half of the requests in flight. A worker far
-        above its target thus reaches it within some windows, without cutting one rank after the other by tenths.
+        The limits of the lowest throttled rank are lowered at least by a tenth. All limits together are lowered at most
+        by half of the requests in flight. A worker that is far above its target therefore reaches the target within
+        some windows.
         """
         excess = min(sum(g.excess() for g in over), sum(g.in_flight for g in over) / 2)
         for rank in range(min(throttled, LOWEST), min(throttled, max(slow, 1)) - 1, -1):
@@ -279,7 +298,10 @@ class Shedder:
                 return
 
     def _is_too_much(self) -> bool:
-        """Whether more requests are in flight in the lanes than end within the target; else only old ones are late."""
+        """Return whether more requests are in flight in the lanes than can end within the target.
+
+        If not, only requests that were admitted earlier are late.
+        """
         lanes = [limiter for limiter in self._limiters.values() if limiter.api_class in LANES]
         return sum(g.in_flight for g in lanes) > sum(g.rate * g.target_s for g in lanes)
 
@@ -299,6 +321,9 @@ class Shedder:
 
 
 def _start(rank: int, concurrency_max: int) -> int:
-    """Return the initial limit. A worker at its target has about half of `concurrency_max` in flight."""
+    """Return the initial limit of a class: a half, a quarter or a tenth of `concurrency_max`, by rank.
+
+    A worker whose latency is at the target has about half of `concurrency_max` in flight.
+    """
     parts = (2, 4)
     return max(LIMIT_MIN, concurrency_max // (parts[rank] if rank < len(parts) else 10))
