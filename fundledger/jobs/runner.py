@@ -37,13 +37,16 @@ T = TypeVar("T")
 
 
 class _Held:
-    """A lease of this process, its task, and the timer that stops the task if the lease is not renewed."""
+    """A lease of this process, its task, and the timer that stops the task if the lease is not renewed. `loss`: why the
+    lease was lost.
+    """
 
     def __init__(self, job: Job, lease: Lease) -> None:
         self.job = job
         self.lease = lease
         self.task: asyncio.Task[None]
         self.timer: asyncio.TimerHandle | None = None
+        self.loss: str | None = None
 
 
 class JobRunner:
@@ -170,6 +173,7 @@ class JobRunner:
         if held.lease.lost and self._held.get(held.job.name) is not held:
             return
         _log.warning("job lease lost: %s", why, extra={"event": "lease_lost", "job": held.job.name})
+        held.loss = why
         self._stop(held)
 
     def _stop(self, held: _Held) -> None:
@@ -205,8 +209,8 @@ class JobRunner:
                 self._lose(held, str(lost))
                 return
             except asyncio.CancelledError:
-                if lease.lost:
-                    stats.failed(LeaseLost(f"{job.name}: the lease ended during the run"))
+                if held.loss is not None:
+                    stats.failed(LeaseLost(f"{job.name}: {held.loss}"))
                 raise
             except Exception as error:
                 in_a_row += 1

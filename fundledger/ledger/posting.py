@@ -127,10 +127,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
     on_sent: OnSent,
     early: bool,
 ) -> list[Outcome | Fault]:
-    """Lock and read, decide, write, and commit. Repeat all of it after a conflict.
-
-    `sent_commit`: an earlier attempt at these commands may have been committed.
-    """
+    """Lock, read, decide, write and commit; repeat after a conflict. `sent_commit`: an attempt may have committed."""
     conflicts = 0
     placed: set[HoldKey] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
@@ -219,8 +216,7 @@ async def _halve(
 ) -> list[Outcome | Fault]:
     """Post the two halves of the commands separately. For a single command, return `alone` without posting again.
 
-    `sent`: an attempt may have been committed, so OutcomeUnknown is returned instead of `alone`, unless that is a
-    GuardHit.
+    `sent`: an attempt may have been committed. Then OutcomeUnknown replaces `alone`, unless `alone` is a GuardHit.
     """
     if len(commands) == 1:
         if isinstance(alone, GuardHit):
@@ -300,8 +296,7 @@ async def _read(
         if account is None:
             account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
         take(batch, books, account, shard, row)
-    # Waiting for the locks may have taken long. Statements may have been read meanwhile, and the time of this batch
-    # must be later than theirs.
+    # Statements may have been read during the wait for the locks. The time of this batch must be later than theirs.
     now = max(now, clock.now_us())
     for place, sub_account in batch.sub_accounts.items():
         session.memory.compare(place, sub_account)

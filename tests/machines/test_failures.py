@@ -1,10 +1,12 @@
 """The meaning of a database error, class by class: nothing was written, or it may have been. And a full disk."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -186,6 +188,13 @@ async def test_one_that_does_not_answer_is_not_ready(postgres: Databases) -> Non
     pool.terminate()
 
 
+def fill(file: Path) -> None:
+    """Append to a file until its disk is full."""
+    with file.open("ab", buffering=0) as opened, contextlib.suppress(OSError):
+        while True:
+            opened.write(b"\0" * 65536)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 async def test_a_disk_that_is_full_is_reported_and_nothing_is_left_unknown() -> None:
     folder = short_folder()
@@ -200,12 +209,7 @@ async def test_a_disk_that_is_full_is_reported_and_nothing_is_left_unknown() -> 
             bank, shop = await client.bank(), await client.merchant()
             assert (await client.pay(bank, shop, 1)).status == 201
             ballast = small / "ballast"
-            with ballast.open("wb", buffering=0) as file:
-                while True:
-                    try:
-                        file.write(b"\0" * 65536)
-                    except OSError:
-                        break
+            fill(ballast)
             sent = [voucher(bank, shop, 1, new_id()) for _ in range(400)]
             answers = [await client.post("/v1/vouchers", body) for body in sent]
             problems = [answer.problem for answer in answers if answer.status != 201]
@@ -214,6 +218,8 @@ async def test_a_disk_that_is_full_is_reported_and_nothing_is_left_unknown() -> 
             for each in (client, fund):
 
                 async def is_not_ready(each: Client = each) -> bool:
+                    # Postgres may have deleted WAL meanwhile.
+                    fill(ballast)
                     return (await each.get("/readyz")).status == 503
 
                 await eventually(is_not_ready, "readiness says so")

@@ -14,7 +14,7 @@ from fundledger.jobs.runner import JobRunner
 Pool = asyncpg.Pool
 
 
-async def take_lease(pool: Pool, name: str, holder: str = "test", lease_s: float = 600.0) -> Lease:
+async def take_lease(pool: Pool, name: str, holder: str = "test", lease_s: float = 60.0) -> Lease:
     """Take the lease of a job that no process has. This process never considers it ended."""
     await pool.execute(SQL["know"], [name], [60.0])
     ((_, fence),) = await pool.fetch(SQL["take"], [name], [lease_s], holder)

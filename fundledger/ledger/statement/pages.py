@@ -116,9 +116,9 @@ async def read_statement(
 async def _complete(
     reader: Reader, keys: Keys, account: Account, layout: Layout, to: datetime | None
 ) -> tuple[list[asyncpg.Record], datetime | None]:
-    """Return the verified sub-accounts, and the time up to which their entries are shown.
+    """Return the verified sub-accounts, and the time up to which their entries are shown, None for all entries.
 
-    The time is None if all entries are shown, and otherwise at most AHEAD_MAX_US from now.
+    That time is at most AHEAD_MAX_US from now.
     """
     sub_accounts = (await read_verified(reader, keys, account, layout)).sub_accounts
     if len(sub_accounts) == 1:
@@ -138,10 +138,7 @@ async def _starts(
     position: Cursor | None,
     from_: datetime | None,
 ) -> list[Position]:
-    """Return the position at which the page begins on each sub-account.
-
-    A slot that was opened after the cursor was issued begins with the requested period.
-    """
+    """Return where the page begins on each sub-account. Slots opened since the last page begin with the period."""
     bound = from_ is not None and clock.us(from_) > US_MIN
     if bound:
         assert from_ is not None
@@ -386,10 +383,7 @@ class _Page:
         return source
 
     def _adds_up(self) -> None:
-        """Verify that the lines shown add up to the entries read. Raises Tampered.
-
-        Call it after all entries of one time: the parts of a line have the same time.
-        """
+        """Verify that the lines add up to the entries. Call it after all entries of one time. Raises Tampered."""
         if self._ahead != 0:
             wrong = f"the lines differ from the slots by {self._ahead}"
             raise Tampered(self.account, next(iter(self._shards.values())), 0, wrong)

@@ -1,12 +1,9 @@
 """Rate limiter of one worker: decides a request from leased tokens, or by one call to the shared store.
 
 `admit` decides a request immediately if local state suffices: leased tokens, overdraft tokens, or a cached refusal.
-While the store is unavailable, it decides every request by the local quota. `ask` decides the other requests by a call
-to the store. The call is one script for all matched policies: all are charged, or none. Only a large batch needs
-several scripts.
-
-Each request is counted once: a refusal under the policy that refused it, an admission under the most specific matched
-policy.
+While the store is unavailable, it decides by the local quota. `ask` decides the other requests by one script in the
+store for all matched policies (a large batch: several): all are charged, or none. A refusal is counted once, under the
+policy that refused; an admission once, under the most specific matched policy.
 """
 
 import asyncio
@@ -39,8 +36,7 @@ LOCAL_S: Final = 0.1
 """Time after a late reply of the store in which requests are decided by the local quota if all policies are leased."""
 LOCAL_SHOWN_S: Final = 1.0
 LEASE_COSTS: Final = 4
-"""A call for a request that costs more than 1 / LEASE_COSTS of a lease requests no lease in addition. Otherwise other
-workers would get no tokens."""
+"""A request that costs more than 1 / LEASE_COSTS of a lease gets no lease, which would take other workers' tokens."""
 SAMPLE: Final = 16
 """The duration of one in SAMPLE decisions on leased tokens is measured."""
 CLOSED_ATTEMPTS: Final = 10
@@ -87,8 +83,7 @@ class Limiter:
     def admit(self, matched: MatchedPolicies, cost: int, now: float) -> Denied | Pending | None:
         """Decide a request from local state. Neither waits nor raises.
 
-        Return None if the request is admitted and charged, PENDING if the caller has to call `ask`, and otherwise the
-        refusal.
+        Return None if it is admitted and charged, PENDING if the caller has to call `ask`, otherwise the refusal.
         """
         for bucket in matched.buckets:
             if bucket.tokens < cost or now >= bucket.expires:
@@ -105,10 +100,7 @@ class Limiter:
         return None
 
     def admit_charges(self, matched: MatchedPolicies, charges: Charges, now: float) -> Denied | Pending | None:
-        """Decide a request from local state, with a charge for each bucket instead of one cost for all.
-
-        The result is that of `admit`.
-        """
+        """Decide a request as `admit` does, with a charge for each bucket instead of one cost for all."""
         return self._admit_slowly(matched, charges, now)
 
     async def ask(
@@ -146,10 +138,7 @@ class Limiter:
         now: float,
         deadline_s: float | None = None,
     ) -> Denied | None:
-        """Decide a request by the store. Raises StoreAway. The store may then have charged the request.
-
-        A late reply corrects the charge.
-        """
+        """Decide a request by the store. Raises StoreAway; a late reply corrects a charge that the store made."""
         held: list[tuple[Bucket, int]] = []
         asked = []
         for bucket, cost in charges:
@@ -228,10 +217,7 @@ class Limiter:
         self.give_back_charges(matched.charges(cost))
 
     def give_back_charges(self, charges: Charges) -> None:
-        """Return the tokens of an admitted request that was shed, or was a replay. `charges`: those of the request.
-
-        Call it at most once for each admission. While the store is unavailable, nothing is returned.
-        """
+        """Return the tokens of an admitted request as `give_back` does. `charges`: those of the request."""
         if not self.store.breaker.open:
             self._return([charge for charge in charges if not charge[0].shadowed])
 
@@ -301,10 +287,7 @@ class Limiter:
             await self._decide([(bucket, 0) for bucket in buckets], SETTLED_S)
 
     async def _decide(self, asked: Charges, deadline_s: float | None = None) -> tuple[bool, list[Bucket]]:
-        """Call the store for the tokens and a lease of each bucket. Raises StoreAway.
-
-        Return whether all buckets grant their tokens, and the buckets that have too few.
-        """
+        """Call the store for tokens and leases. Return `(admitted, buckets with too few tokens)`. Raises StoreAway."""
         now = self._clock()
         rooms = [bucket.room(now) for bucket, _ in asked]
         debts = [bucket.debt for bucket, _ in asked]
@@ -340,11 +323,7 @@ class Limiter:
         rooms: Sequence[int],
         reply: list[int] | None,
     ) -> None:
-        """Process the end of a store call for which no request waits any more.
-
-        With a reply, tokens that were granted are held. Without a reply, the debt is restored, because it may not have
-        been charged.
-        """
+        """Process a store call for which no request waits: hold granted tokens, or restore the debt without a reply."""
         now = self._clock()
         for i, (bucket, _) in enumerate(asked):
             bucket.charging -= debts[i]
@@ -362,10 +341,7 @@ class Limiter:
     def _admit_locally(
         self, matched: MatchedPolicies, charges: Charges, now: float, *, patient: bool = False
     ) -> Denied | Pending | None:
-        """Decide a request by the local quota.
-
-        `patient`: return PENDING instead of a refusal, unless the store is unavailable.
-        """
+        """Decide by the local quota. `patient`: return PENDING instead of a refusal while the store is available."""
         if not charges:
             matched.admitted[0] += 1
             return None
