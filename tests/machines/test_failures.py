@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import AsyncMock, MagicMock
 
 import asyncpg
 import pytest
@@ -178,6 +179,13 @@ async def test_a_write_that_is_slow_is_no_failure(pool: asyncpg.Pool, monkeypatc
     assert asked._write is not None
     asked._write.cancel()
     await asyncio.gather(asked._write, return_exceptions=True)
+
+
+async def test_a_disk_that_is_too_full_to_open_a_connection_takes_no_writes() -> None:
+    """A pool opens a connection for the write if its only one is reading."""
+    full = asyncpg.PostgresError.new({"S": "FATAL", "V": "FATAL", "C": "53100", "M": "could not write init file"})
+    pool = MagicMock(fetchval=AsyncMock(return_value=1), acquire=MagicMock(side_effect=full))
+    assert await Readiness(pool).why_not(5.0) == "the database takes no writes: DiskFullError"
 
 
 async def test_one_that_does_not_answer_is_not_ready(postgres: Databases) -> None:

@@ -66,6 +66,8 @@ class Readiness:
         except asyncpg.PostgresError as error:
             # An error that ends the connection or passes in a moment does not show that writes fail.
             counts = severity(error) == "ERROR" and not isinstance(error, _MOMENTARY)
+            # A full disk may also prevent a connection from being opened, while the open ones read.
+            counts = counts or isinstance(error, asyncpg.DiskFullError)
             self._cannot_write = f"the database takes no writes: {type(error).__name__}" if counts else None
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError):
             # The read reports these errors.
