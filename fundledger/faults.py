@@ -1,6 +1,6 @@
 """Faults of the services, and errors for stored rows that do not match their MACs.
 
-A retry after a fault has no second effect: an id counts once, permanently.
+A retry after a fault has no second effect, because an id takes effect only once, permanently.
 """
 
 
@@ -22,7 +22,7 @@ class OutcomeUnknown(Fault):
 
 
 class GuardHit(Fault):
-    """A bug: a guard of the database rejected what the rules allowed. Nothing was written for the item."""
+    """A bug: a guard of the database rejected a change that the rules allowed. Nothing was written for the item."""
 
     retry_is_safe = False
 

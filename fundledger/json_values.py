@@ -34,7 +34,7 @@ Instant = Annotated[str, about(format="date-time")]
 CurrencyCode = Annotated[str, about(pattern="^[A-Z]{3}$")]
 Amount = Annotated[int, about("in minor units", minimum=1)]
 Text = str | msgspec.UnsetType
-"""An amount as text, or absent. `Exact` sets it."""
+"""An amount as text, or absent. `Exact` sets members of this type."""
 
 
 class Exact(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Settings: from the environment (`FUNDLEDGER_*`), else from `fundledger.toml`, else defaults. Read only here."""
+"""Settings: from the environment (`FUNDLEDGER_*`), else `fundledger.toml`, else defaults. Only this module reads them."""
 
 import difflib
 import os
@@ -22,7 +22,7 @@ SIMULATOR_TOKEN = "simulator-token"  # noqa: S105 - the name of a file
 DATA_DIR_BYTES_MAX = 800
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
-"""Form of a channel's name, which is part of the ids of its accounts."""
+"""Form of a channel's name. The name is part of the ids of the channel's accounts."""
 
 
 def url_of(host: str, port: int) -> str:

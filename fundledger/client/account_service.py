@@ -113,7 +113,8 @@ class AccountService(Service):
     ) -> AsyncIterator[StatementEntry]:
         """Yield the account's statement over all pages, oldest first. `limit`: entries per page. Refused: `not-found`.
 
-        `from_` and `to` bound `posted_at`. After a fault, call it again from the time of the last entry.
+        `from_` and `to` bound `posted_at`. After a fault, call this method again with the time of the last entry as
+        `from_`.
         """
         query = {
             "limit": str(limit),
@@ -164,8 +165,8 @@ class AccountService(Service):
     async def post_vouchers(self, vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:
         """Post vouchers: `results[i]` answers `vouchers[i]`, and a refusal is a result.
 
-        `atomic`: post all or none, at most 5,000. Without it, more than 5,000 are sent in several requests, one after
-        the other. After a fault, all of them may be sent again.
+        `atomic`: post all or none of at most 5,000 vouchers. Without `atomic`, more than 5,000 vouchers are sent in
+        several requests, one after the other. After a fault, all vouchers may be sent again.
         """
         return await in_batches(
             vouchers,

@@ -33,8 +33,9 @@ T = TypeVar("T")
 class Retries(msgspec.Struct, frozen=True):
     """Retry policy: up to `attempts` attempts in total, within the timeout of the call.
 
-    The wait is `base_s`, doubled after each attempt up to `cap_s`, of which the part `jitter` (0 to 1) is random. If
-    the service sends `Retry-After`, the wait is at least that.
+    The wait is `base_s` after the first attempt, and doubles after each further attempt, up to `cap_s`. A random part
+    is subtracted from the wait: at most the fraction `jitter` (0 to 1). If the service sends `Retry-After`, the wait is
+    at least that long.
     """
 
     attempts: int = 4
@@ -71,7 +72,7 @@ class _Sending:
 
 
 class _Body(aiohttp.Payload):
-    """Request body of any length, written unchanged. The types of aiohttp warn above 1 MiB, or read it in a thread."""
+    """Request body of any length, written unchanged. Above 1 MiB, the types of aiohttp would warn or use a thread."""
 
     _autoclose = True
     _value: bytes
@@ -113,7 +114,7 @@ class Connection:
         self._fresh: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Create the HTTP session. It does not connect."""
+        """Create the HTTP session, without a connection to the service."""
         if self._session is None:
             self._session = self._new_session(force_close=False)
 

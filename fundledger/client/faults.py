@@ -20,7 +20,7 @@ class Problem:
 
     @property
     def code(self) -> str:
-        """Last part of the type, such as `insufficient-funds`. Programs should distinguish problems by it."""
+        """Last part of the type, such as `insufficient-funds`. Programs should distinguish problems by this code."""
         return self.type.removeprefix(URN)
 
     @property

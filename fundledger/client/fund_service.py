@@ -153,7 +153,8 @@ class FundService(Service):
     async def pay_many(self, payments: Sequence[Payment]) -> list[PaymentResult]:
         """Post payments: `results[i]` answers `payments[i]`, and a refusal is a result.
 
-        More than 5,000 are sent in several requests, one after the other. After a fault, all may be sent again.
+        More than 5,000 payments are sent in several requests, one after the other. After a fault, all payments may be
+        sent again.
         """
         return await in_batches(payments, lambda batch: _encode({"payments": batch}), self._pay_batch)
 
@@ -186,7 +187,7 @@ class FundService(Service):
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/paid", channel_ref=channel_ref))
 
     async def withdrawal_bounced(self, id_: UUID, reason: str) -> Order:
-        """Record that the bank sent a withdrawal back; the merchant gets it again. Refused: `withdrawal-paid`."""
+        """Record that the bank returned a withdrawal. The merchant gets the amount back. Refused: `withdrawal-paid`."""
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/bounced", reason=reason))
 
     async def charge_back(

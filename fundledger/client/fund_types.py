@@ -45,7 +45,7 @@ PATHS: Final[dict[Kind, str]] = {
 class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
     """A fee: `basis_points` of the amount, rounded half up, plus `fixed`.
 
-    It is limited to `minimum` to `maximum`, and never exceeds the amount.
+    The fee is at least `minimum` and at most `maximum`, and never exceeds the amount.
     """
 
     basis_points: int = 0
@@ -87,7 +87,7 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint that receives a merchant's events of the types `events`, or all if None.
+    """An endpoint that receives a merchant's events of the types `events`. None: events of all types.
 
     `secret` (`whsec_` and base64) is the signing key; only the response to the creation contains it.
     """
@@ -178,7 +178,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_certain(self) -> bool:
-        """Whether it is known that money moved, or that it did not."""
+        """Whether it is certain that money moved, or that no money moved."""
         return self.state != "posting" and (self.state != "stuck" or self.posted_at is not None)
 
 

@@ -85,7 +85,7 @@ class VoucherResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """Balance of an account. `posted` is in its normal direction; `pending`: credits that are not posted yet."""
+    """Balance of an account. `posted`: in the account's normal direction. `pending`: credits not posted yet."""
 
     posted: int
     held: int

@@ -42,7 +42,7 @@ CSV: Final = "text/csv; charset=utf-8"
 
 
 async def open_account(service: Service, call: Call) -> Reply:
-    """Handle `POST /v1/accounts`: 201 if created, 200 if an equal account exists, 409 if a different one has the id."""
+    """Handle `POST /v1/accounts`: 201 if created, 200 if an equal account exists, 409 if a different one exists."""
     body = _decode_account(call.body)
     if body.type not in CHART:
         raise malformed(f"an account type is one of {', '.join(CHART)}", field="type")
@@ -68,7 +68,7 @@ def _may_be_buffered(type_: AccountType) -> None:
 
 
 def whose(service: Service, parameters: dict[str, str]) -> Account | None:
-    """Return the account that the parameters of a path name, or None if this worker has not cached it."""
+    """Return the account in a path with these parameters, or None if this worker has not cached the account."""
     return service.directory.get(parameters["id"])
 
 
@@ -105,7 +105,8 @@ _STATUSES: Final = tuple(dict.fromkeys(answers.STATUS_NAMES.values()))
 async def list_accounts(service: Service, call: Call) -> Reply:
     """Handle `GET /v1/accounts`: a page of the matching accounts, ordered by id; JSON or CSV.
 
-    A page may have fewer accounts than `limit`, or none, while `next_cursor` is not null.
+    A page may have fewer accounts than `limit`, or none, although more accounts follow. On the last page `next_cursor`
+    is null.
     """
     query = call.query
     limit = _limit(query.get("limit"), LIST_DEFAULT, LIST_MAX)
@@ -113,7 +114,7 @@ async def list_accounts(service: Service, call: Call) -> Reply:
     after = account_id(query["cursor"], "cursor") if "cursor" in query else ""
     type_, status = (_one_of(query.get(name), name, names) for name, names in (("type", CHART), ("status", _STATUSES)))
     currency = query.get("currency")
-    # Not restricted to ISO 4217: accounts opened before codes were checked may have other codes.
+    # Codes outside ISO 4217 are accepted here: accounts that were opened before codes were checked may have them.
     if currency is not None and not _is_currency(currency):
         raise malformed("a currency is three capital letters, such as CNY", field="currency")
     wanted = AccountFilter(owner, type_, currency)
@@ -153,7 +154,7 @@ async def get_account(service: Service, call: Call) -> Reply:
 
 
 async def _account_to_read(service: Service, call: Call) -> Account:
-    """Return the account to read. An account record that does not verify is stored as a finding.
+    """Return the account in the path. If the record of the account does not verify, store a finding.
 
     Raises BadRequest (404), Tampered, Unavailable.
     """

@@ -13,7 +13,7 @@ from fundledger.ledger.model.voucher import AMOUNT_MAX, ENTRIES_MAX, ENTRIES_MIN
 
 BATCH_MAX: Final = 5000
 ATOMIC_ENTRIES_MAX: Final = 4 * BATCH_MAX
-"""Maximum number of entries in an atomic batch. The batch is decided without a pause, and an entry takes 5 us."""
+"""Maximum number of entries in an atomic batch. Deciding the batch blocks the event loop for 5 us per entry."""
 _TYPE: Final = r"[a-z_]{1,32}"
 _is_id = re.compile(ID_PATTERN).match
 _is_type = re.compile(rf"{_TYPE}\Z").match
@@ -125,7 +125,7 @@ def decode_voucher(body: bytes) -> VoucherBody:
 
 
 def quotes_of_voucher(voucher: VoucherBody) -> int:
-    """Return the number of quotation marks in a body of this voucher that has no duplicate keys and no escapes."""
+    """Return the number of quotation marks that the body of this voucher has without duplicate keys and escapes."""
     quotes = 10 + 10 * len(voucher.entries)
     if voucher.reference is not None:
         quotes += 4

@@ -4,7 +4,10 @@ import msgspec
 
 
 class AccountWorkerConfig(msgspec.Struct, frozen=True):
-    """One line of JSON. `settings` are all settings as JSON; `modules` maps each token to its module."""
+    """Configuration of one worker, sent as one line of JSON.
+
+    `settings`: all settings as JSON. `modules`: the name of the module that each API token belongs to, by API token.
+    """
 
     ordinal: int
     dsn: str

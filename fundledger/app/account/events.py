@@ -15,7 +15,9 @@ from fundledger.outbox.feed import Event, Feed
 from fundledger.outbox.watermark import LEDGER, VisibilityWatermark
 
 SCALE: Final = 1 << 14
-"""An event's seq is the seq of its batch times SCALE, plus its position. A batch has fewer vouchers than SCALE."""
+"""The seq of an event is SCALE times the seq of its batch, plus the position of its voucher in the batch. A batch has
+fewer vouchers than SCALE.
+"""
 SQL: Final = load("fundledger.app.account")
 UNVERIFIED: Final = "voucher.unverified"
 

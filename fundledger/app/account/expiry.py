@@ -23,7 +23,7 @@ EVERY_S = 1.0
 AT_ONCE = 1000
 ALARM_S: Final = 30.0
 ROUNDS_PER_S: Final = 10
-"""Limits the load, so that many holds with the same expiry leave capacity for payments."""
+"""Maximum number of rounds per second. If many holds expire at one time, the limit leaves capacity for payments."""
 STUCK_ROUNDS: Final = 60
 """Number of rounds after which accounts in `stuck` are retried."""
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Expiry:
     async def run(self, lease: Lease) -> Ran:
         """Run one round. Raises LeaseLost, asyncpg errors, TooMuch. Retrying is always safe.
 
-        The lag is 0, or the time since the earliest expiry of this round if more expired holds may remain.
+        The lag is 0 if no expired hold remains. Otherwise it is the time since the earliest expiry of this round.
         """
         self._session.lease = lease
         self._rounds += 1
@@ -62,7 +62,7 @@ class Expiry:
         return Ran(ended, max((now - row["expires_at"]).total_seconds() for row in rows), more=True)
 
     async def _end(self, rows: list[asyncpg.Record]) -> int:
-        """End the holds. Return how many were ended."""
+        """End the holds in `rows`. Return how many were ended."""
         accounts: dict[int, Account] = {}
         for number in {row["account_number"] for row in rows}:
             try:

@@ -92,7 +92,8 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     voucher = (await prepare(service, call.module, [body.voucher], ids, **held))[0]
     api_class, accounts = moved(voucher.lines)
     if api_class is ApiClass.WITHDRAW or any(account.number != hold.account.number for account in accounts):
-        # The hold was admitted as a payment of its account. This voucher also charges others, or is a withdrawal.
+        # The route has the class of a payment from the held account. This voucher also charges other accounts, or is a
+        # withdrawal.
         call.admission.api_class = api_class
     no = await service.controller.admit(call.admission, accounts or (hold.account,))
     if no is not None:

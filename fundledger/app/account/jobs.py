@@ -23,7 +23,9 @@ from fundledger.settings import Settings
 
 NAMES: Final = (HOLD_EXPIRY, MAC_SWEEP, REBALANCER, BUFFER_DRAINER)
 CONNECTIONS: Final = len(NAMES) + 2
-"""One for each job, one for the leases, and one for the follower of hot accounts: none waits for a connection."""
+"""Number of database connections: one for each job, one for the leases, one for the follower of hot accounts. So none
+of them waits for a connection.
+"""
 
 
 class Context(msgspec.Struct, frozen=True):

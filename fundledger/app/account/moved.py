@@ -1,6 +1,6 @@
-"""Rate-limit class of a voucher and the accounts charged for it, derived from its lines.
+"""Pure function of the account service that derives a voucher's rate-limit class and charged accounts from its lines.
 
-The voucher's type and the order of its lines have no effect. Pure.
+The voucher's type and the order of its lines have no effect.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,9 @@ _TRANSIT: Final = "payout_transit"
 OUTSIDE: Final = frozenset({_BANK, _TRANSIT})
 """Account types whose credit means that money leaves the platform."""
 _of_two: Final[dict[tuple[str, str], tuple[ApiClass, int | None]]] = {}
-"""(type debited, type credited) -> class, and the index of the charged account: 0 debited, 1 credited, None neither."""
+"""Cached results. The key is (debited account type, credited account type). The value is (class, charged account),
+where 0 is the debited account, 1 is the credited account, and None means that no account is charged.
+"""
 
 
 def moved(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
@@ -29,7 +31,7 @@ def moved(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
     | transit only | any | confirm | the merchant accounts credited |
     | any other | any other | payment | the merchant accounts debited; if none, the merchant accounts credited |
 
-    A voucher without lines, or whose lines cancel out, is a payment that charges no account.
+    A voucher without lines is a payment that charges no account. So is a voucher whose lines cancel out.
     """
     if len(lines) == 2:
         # A shortcut for nearly every voucher. It takes a sixth of the time of the general rule (measured).

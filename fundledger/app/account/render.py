@@ -28,7 +28,10 @@ _last_status: tuple[int, date, str, str] = (-1, date.min, "", "")
 
 
 def instant(us: int) -> str:
-    """Return RFC 3339 text with microseconds, UTC. The last text is cached: all vouchers of a batch have one time."""
+    """Return a time as RFC 3339 text in UTC, with microseconds.
+
+    The last text is cached, because all vouchers of a batch have the same time.
+    """
     global _last_instant  # noqa: PLW0603 - see above
     if _last_instant[0] != us:
         _last_instant = (us, time_text(clock.moment(us)))
@@ -38,8 +41,8 @@ def instant(us: int) -> str:
 def voucher(record: Record) -> bytes:
     """Return a posted voucher as JSON, for the first answer and for every replay.
 
-    The bytes are those of an encoded `answers.Voucher`. They are joined by hand, which is faster, because each payment
-    waits for them. Ids and types need no escaping.
+    The bytes equal those of an encoded `answers.Voucher`. Each payment waits for this function, and joining text here
+    is faster than the encoder. Ids and types need no escaping.
     """
     entries = ",".join(
         [
@@ -63,7 +66,10 @@ def voucher(record: Record) -> bytes:
 
 
 def _status(record: Record) -> str:
-    """Return the JSON members from `status` to `module`. The last text is cached, because a batch has one time."""
+    """Return the JSON members from `status` to `module`.
+
+    The last text is cached, because the vouchers of a batch have the same time and mostly the same module.
+    """
     global _last_status  # noqa: PLW0603 - see above
     us, date_, module, members = _last_status
     if us != record.posted_at_us or module != record.module or date_ != record.accounting_date:

@@ -38,7 +38,9 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 DURABLE_ATTEMPTS = 4
 FUND_MODULE: Final = "fund"
-"""The module of the fund service. It limits its orders and stores their intents before it sends their vouchers."""
+"""The module of the fund service. The fund service limits the rate of orders itself, and stores the intent of each
+order before it sends the voucher.
+"""
 
 
 class Service(Worker):
@@ -91,7 +93,7 @@ class Service(Worker):
         return await future
 
     async def reading_durable(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Run a read, then flush the commits that the read may have seen, so that its answer survives a crash.
+        """Run a read, then flush the commits that the read may have seen. So the answer stays true after a crash.
 
         Raises Unavailable.
         """
@@ -105,7 +107,7 @@ class Service(Worker):
     async def reading_verified(self, read: Callable[[], Awaitable[T]]) -> T:
         """Run a read that verifies its rows, then flush the commits that the read may have seen.
 
-        A row that does not verify is stored as a finding. Raises Unavailable, Tampered.
+        If a row does not verify, store a finding. Raises Unavailable, Tampered.
         """
         try:
             return await self.reading_durable(read)
@@ -117,16 +119,16 @@ class Service(Worker):
         raise found
 
     async def record(self, found: Tampered) -> None:
-        """Store a finding and log it. Repeated reads of one row log it once."""
+        """Store a finding and log it. A finding that repeated reads make is logged once."""
         extra = {"event": "integrity_finding", "account": found.account_id, "once": str(found)}
         _log.critical("rows do not verify and are withheld: %s", found, extra=extra)
         async with self.pool.acquire() as connection:
             await record_finding(connection, self.keys, found)  # type: ignore[arg-type]
 
     async def unverified(self, kind: str, key: str, wrong: Exception) -> Reply:
-        """Return the reply to a read of a voucher or hold that does not verify. Store the finding and log it, once.
+        """Store a finding for a voucher or hold that does not verify, and return the reply to the read.
 
-        Raises Unavailable.
+        Only a new finding is logged. Raises Unavailable.
         """
         evidence = msgspec.json.encode({"read": str(wrong)}).decode()
 
@@ -139,7 +141,7 @@ class Service(Worker):
         return unverified(str(wrong))
 
     async def open_account(self, request: NewAccount) -> Opened:
-        """Open an account. Concurrent requests are opened together, in one transaction. Raises Unavailable."""
+        """Open an account. One transaction opens the accounts of concurrent requests. Raises Unavailable."""
         future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self._opening.append((request, future))
         if self._opener is None or self._opener.done():

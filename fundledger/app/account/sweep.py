@@ -14,11 +14,11 @@ MAC_SWEEP: Final = "mac_sweep"
 EVERY_S: Final = 60.0
 ALARM_S: Final = 600.0
 ROUNDS_PER_S: Final = 10
-"""Limits the load, so that the sweep of a large ledger leaves capacity for payments."""
+"""Maximum number of rounds per second. The limit leaves capacity for payments while a large ledger is swept."""
 
 
 class Sweeper:
-    """The job `mac_sweep`. Concurrent runs are safe, and a run may be stopped at any time: a round is a transaction."""
+    """The job `mac_sweep`. A round is one transaction. So concurrent runs are safe, and a run may stop at any time."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, layout: Layout) -> None:
         self._pool = pool

@@ -24,7 +24,8 @@ def to_voucher(
 ) -> Voucher | None:
     """Return the voucher for a body, or None if an account must be looked up first. Raises BadRequest.
 
-    `find` returns an account by its id. With `looked_up`, an account that `find` does not return does not exist.
+    `find` returns the account with an id, or None. `looked_up`: all accounts were looked up before, so an account for
+    which `find` returns None does not exist.
     """
     lines: list[tuple[Account, int]] = []
     asked: list[tuple[str, int]] = []
@@ -78,8 +79,7 @@ async def accounts_of(bodies: Sequence[VoucherBody]) -> set[str]:
 async def prepare(
     service: Service, module: str, bodies: Sequence[VoucherBody], ids: set[str], **hold: Any
 ) -> list[Voucher]:
-    """Return the vouchers for the bodies. `ids`: all accounts in them, looked up in one query at most.
-
+    """Return the vouchers for the bodies. `ids`: the ids of all accounts in the bodies. At most one query is made.
     Raises BadRequest, Unavailable.
     """
     turn = LoopTurn()

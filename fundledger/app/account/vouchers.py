@@ -46,7 +46,7 @@ _decode_reverse = decoder(ReverseBody)
 
 
 def to_reply(service: Service, admission: Admission, outcome: Outcome | Fault) -> Reply:
-    """Return the reply for the outcome of one voucher, and count it. Refund the tokens that a replay was charged."""
+    """Return the reply for the outcome of one voucher, and count the outcome. Refund the tokens of a replay."""
     if isinstance(outcome, Fault):
         service.metrics.outcome("fault")
         return faulted(outcome)

@@ -87,8 +87,8 @@ async def _verified(settings: Settings, progress: Progress) -> Report:
 async def _key_faults(connection: Connection, folder: Path, which: str, check: Check) -> list[str]:
     """Compare the keys in a folder with the fingerprints in a database. Return the faults.
 
-    A missing or different key is a fault. If rows verify with the key, only the fingerprint in the database can have
-    changed: that is a finding.
+    A missing or different key is a fault, with one exception: if a key of the account database still verifies rows, its
+    fingerprint in the database must have changed. This is a finding of `check`.
     """
     record = ledger_keys(folder) if which == ACCOUNT else fund_keys(folder)
     try:

@@ -117,7 +117,7 @@ class Day:
         await self._notify_bank([(order.channel_ref or "", order.amount) for order in self.paid])
 
     async def _refund(self) -> None:
-        # A payment of `returns` is charged back later, and what was refunded cannot be charged back.
+        # Payments of the merchant `returns` are not refunded: one of them is charged back later, in full.
         some = self._random.sample([order for order in self.paid if order.merchant != "returns"], 20)
         refunds = []
         for i, order in enumerate(some):
@@ -162,7 +162,7 @@ class Day:
         return order
 
     async def _charge_back(self) -> None:
-        """Charge a payment back after the merchant has withdrawn nearly everything, so that it owes the rest."""
+        """Charge a payment back after the merchant has withdrawn nearly all. The merchant then owes the rest."""
         payment = next(order for order in self.paid if order.merchant == "returns" and order.state == "posted")
         balance = await self._available("returns")
         await self._ended(await self._fund.withdraw("returns", self._number("out"), balance - 100 - 5, CHANNEL))

@@ -33,7 +33,9 @@ SQL = load("fundledger.app.commands")
 REDIS_MIN = 6
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 SERVER = ("Postgres", *DURABLE)
-"""Checks of the database server. For the fund database, they are printed only if it has a DSN of its own."""
+"""Checks of a database server. For the server of the fund database, they are printed only if that database has a DSN of
+its own.
+"""
 SECRET_FILES = ("dev-token", "fund-token", "simulator-token", "account-dsn", "fund-dsn")
 ANSWER_S = 3.0
 LIMIT_S = 30.0
@@ -83,9 +85,9 @@ def _python() -> Symptom:
 
 
 def _has_profile_guided_optimisation() -> bool:
-    """Return whether the interpreter was built with profile-guided optimisation, as far as its build recorded that.
+    """Return whether the build record of the interpreter shows profile-guided optimisation.
 
-    Debian uses it and removes the option from the record, so the compiler flag is looked at, too.
+    Debian builds with this optimisation, but removes the option from the record. So a compiler flag is checked, too.
     """
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return "--enable-optimizations" in arguments or sysconfig.get_config_var("PGO_PROF_USE_FLAG") == ""

@@ -80,7 +80,7 @@ async def _local(url: str, text: str) -> tuple[float, list[float]]:
         before = clock()
         limiter.admit(limiter.match("bench", ApiClass.PAYMENT, "m", "a"), 1, time.monotonic())
         took.append(clock() - before)
-        # The pause keeps the loop within the rate of the policies, and gives the store time to fetch leases.
+        # The pause keeps the loop within the rate of the policies. In the pause the limiter fetches leases.
         await asyncio.sleep(0.0005)
     await _end(tasks)
     return count / busy, took

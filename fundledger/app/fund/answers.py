@@ -1,6 +1,7 @@
 """Answers of the fund service. The OpenAPI document takes their schemas from these types.
 
-The types of orders and events are in `fund.store.order_json`, that of a statement report in `fund.statements.imports`.
+The types of orders and events are in `fund.store.order_json`. The type of a statement report is in
+`fund.statements.imports`.
 """
 
 from typing import Annotated, get_args
@@ -17,7 +18,7 @@ NextCursor = Annotated[str | None, about("send this as `cursor` for the next pag
 
 
 class RefusedOrder(Problem, kw_only=True):
-    """A problem (RFC 9457), with the order if the account service refused it."""
+    """A problem (RFC 9457). If the account service refused the order, the problem includes the order."""
 
     order: Annotated[Order, about("the order that the account service refused")] | UnsetType = UNSET
 

@@ -36,9 +36,9 @@ class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A fee rule for one channel, or for all if `channel` is omitted.
+    """A fee rule for one channel, or for all channels if `channel` is omitted.
 
-    It applies from `effective_at`; if that is omitted, as soon as all workers have loaded the rule.
+    The rule applies from `effective_at`. Without `effective_at`, it applies as soon as all workers have loaded it.
     """
 
     product: Literal["payment", "withdrawal"]
@@ -79,7 +79,7 @@ class DisableBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RedeliverBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Selection of events to redeliver. If `seqs` is omitted, all events that were given up."""
+    """Selection of events to redeliver. If `seqs` is omitted, all events that were given up are selected."""
 
     seqs: Annotated[
         Annotated[list[Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]], msgspec.Meta(min_length=1, max_length=SEQS_MAX)]

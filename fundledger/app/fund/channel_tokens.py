@@ -18,8 +18,10 @@ def make_simulator_token(settings: Settings) -> None:
 
 
 def channel_tokens(settings: Settings) -> dict[str, str]:
-    """Return the tokens by channel name: the simulator's token if no channel is configured, otherwise the token of
-    each configured channel that has a file `channel-NAME-token`. Raises KeyFault, as `read_token` does.
+    """Return the tokens by channel name. Raises KeyFault, as `read_token` does.
+
+    If channels are configured, these are the tokens of the channels that have a file `channel-NAME-token`. Otherwise it
+    is the token of the simulator.
     """
     if not settings.channels:
         token = read_token(simulator_token_file(settings))

@@ -1,4 +1,4 @@
-"""HTTP path, API class and OpenAPI texts of each kind of order. `routes/orders.py` makes the routes of them."""
+"""HTTP path, API class and OpenAPI texts of each kind of order. `routes/orders.py` builds routes from this table."""
 
 from typing import Any, Final, NamedTuple
 
@@ -8,9 +8,9 @@ from fundledger.ratelimit.classes import ApiClass
 
 
 class KindApi(NamedTuple):
-    """One kind. `collection`: path segment after `/v1/`. `api_class`, `summary` and `example` are those of the POST.
+    """One kind of order. `collection`: path segment after `/v1/`. `api_class`, `summary`, `example`: those of the POST.
 
-    `refusals`: codes that the POST can return in addition to those of every kind.
+    `refusals`: codes that the POST can return in addition to the codes that every kind has.
     """
 
     collection: str

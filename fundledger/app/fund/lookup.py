@@ -1,4 +1,4 @@
-"""Look-up of the order that the path of a fund service request names. Checks the kind and the MAC of the order."""
+"""Look-up of the order in the path of a fund service request. The kind and the MAC of the order are checked."""
 
 from uuid import UUID
 
@@ -39,7 +39,7 @@ def verified(service: FundService, order: Order) -> Order:
 
 
 def verifies(service: FundService, order: Order) -> bool:
-    """Return whether an order matches its MAC. A mismatch is also logged and stored as a finding."""
+    """Return whether an order matches its MAC. Log a mismatch, and store it as a finding."""
     try:
         service.posting.macs.check(order)
     except Tampered:

@@ -30,13 +30,13 @@ LIMIT_MAX: Final = 100
 
 
 def named(service: FundService, parameters: dict[str, str]) -> ChargedAccount | None:
-    """Return the account to charge for the merchant that a path names, or None if the merchant is not cached."""
+    """Return the account to charge for the merchant in a path, or None if the merchant is not cached."""
     merchant = service.merchants.remembered(parameters["id"])
     return None if merchant is None else charged_account(merchant.id)
 
 
 async def create_merchant(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/merchants`: 201 if created, 200 if an equal merchant exists, 409 if another one has the id."""
+    """Handle `POST /v1/merchants`: 201 if created, 200 if an equal merchant exists, 409 if a different one exists."""
     request = _decode_merchant(call.body)
     known_currency(request.currency)
     answer = await service.reading(lambda: service.merchants.create(request, call.module))
@@ -54,7 +54,7 @@ async def get_merchant(service: FundService, call: Call) -> Reply:
 
 
 async def list_merchants(service: FundService, call: Call) -> Reply:
-    """Handle `GET /v1/merchants`: a page, oldest first, without balances."""
+    """Handle `GET /v1/merchants`: a page of merchants, oldest first, without balances."""
     limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
     after = number(call.query.get("cursor"), "cursor", 0, 0, SEQ_MAX)
     ids = await service.reading(lambda: service.merchants.list_ids(after, limit + 1))

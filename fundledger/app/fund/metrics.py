@@ -17,11 +17,11 @@ from fundledger.fund.stats import Counted
 
 
 class FundSnapshot(Answered):
-    """All counters and gauges of one worker of the fund service. A key with several labels joins them by spaces.
+    """All counters and gauges of one worker of the fund service. A key of several labels has blanks between them.
 
-    `outstanding`: orders of all workers that are inserted as `posting` and have no recorded outcome.
-    `outstanding_age_s`: the age of the oldest of them, in seconds.
-    `stuck`: orders that need an operator.
+    `outstanding`: number of orders of all workers that are inserted as `posting` and have no recorded outcome.
+    `outstanding_age_s`: the age of the oldest of these orders, in seconds.
+    `stuck`: number of orders that need an operator.
     """
 
     answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
@@ -41,7 +41,7 @@ class FundSnapshot(Answered):
         self.call_size.add(other.call_size)
         self.posting.add(other.posting)
         self.waiting += other.waiting
-        # Each worker counts the orders of all workers.
+        # Each worker counts the orders of all workers, so the counts must not be added.
         self.outstanding = max(self.outstanding, other.outstanding)
         self.outstanding_age_s = max(self.outstanding_age_s, other.outstanding_age_s)
         self.stuck = max(self.stuck, other.stuck)

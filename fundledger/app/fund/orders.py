@@ -1,4 +1,4 @@
-"""HTTP handlers of the fund service that post, read and list orders. `routes/orders.py` declares the routes to them."""
+"""HTTP handlers of the fund service that post, read and list orders. `routes/orders.py` declares their routes."""
 
 import asyncio
 import re
@@ -49,9 +49,9 @@ _decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_dec
 def to_reply(
     service: FundService, admission: Admission, answer: Answer, kind: Kind = Kind.PAYMENT, status: int = 201
 ) -> Reply:
-    """Return the reply for one order, and count it. Refund the tokens that a replay was charged.
+    """Return the reply for one order, and count the answer. Refund the tokens of a replay.
 
-    `status`: the HTTP status if the order has just reached a known outcome.
+    `status`: the HTTP status of the reply if this request led to a known outcome.
     """
     if isinstance(answer, Taken):
         order = answer.order
@@ -70,7 +70,7 @@ def to_reply(
 
 
 class OrderPath(PaymentPath[FundService, Request, Answer]):
-    """Handling of a POST of an order: the order is queued in the order batcher. The defaults are those of a payment."""
+    """Handling of a POST of an order: the order is queued in the order batcher. By default the order is a payment."""
 
     decode: Callable[[bytes], Request] = _decode_payment
     to_reply: Callable[[FundService, Admission, Answer], Reply] = to_reply
@@ -110,14 +110,15 @@ def posting(kind: Kind) -> Handler:
 async def post_payments(service: FundService, call: Call) -> Reply:
     """Handle `POST /v1/payments/batch`: `results[i]` answers `payments[i]`.
 
-    Each payment is posted independently. If two payments have one number, the second is a replay of the first. It is
-    refused if their content differs.
+    Each payment is posted independently. If two payments of the batch have the same order number, the second is a
+    replay of the first. If their contents differ, the second is refused.
     """
     _, payments = await _decode_payments(call.body)
     for i, payment in enumerate(payments):
         known_currency(payment.currency, f"payments[{i}].currency")
     known = service.merchants.remembered
-    # A merchant that is not cached is not charged here. The order batcher loads the merchant after admission.
+    # The limits of a merchant are charged only if the merchant is cached. The order batcher loads other merchants after
+    # admission.
     items = [(p, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
     no = await service.controller.ask_many(
         call.admission, ((ApiClass.PAYMENT, charged) for _, charged in items), len(items)

@@ -74,7 +74,7 @@ def refused(refusal: Refusal) -> Reply:
 
 
 def unverified_items(kind: str, keys: Sequence[object]) -> list[Unverified] | UnsetType:
-    """Return the records that a page omits because they do not match their MAC, for its member `unverified`."""
+    """Return the member `unverified` of a page: the records omitted because they do not match their MAC."""
     if not keys:
         return UNSET
     type_, found = URN + "integrity", [(str(key), f"{kind} {key} does not match its MAC") for key in keys]

@@ -26,7 +26,7 @@ _decode_problem: Final[Callable[[bytes], answers.RefusedOrder]] = msgspec.json.D
 
 
 def raw(json: bytes | str) -> msgspec.Raw:
-    """Return encoded JSON as a value that another value can include unchanged."""
+    """Return encoded JSON as a value that an answer can include unchanged."""
     return msgspec.Raw(json.encode() if isinstance(json, str) else json)
 
 

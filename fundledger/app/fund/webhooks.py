@@ -33,7 +33,7 @@ _read_id = uuid_reader("a voucher id")
 
 
 async def create_webhook(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/webhooks`: 201 with the endpoint and its secret, which no other response contains."""
+    """Handle `POST /v1/webhooks`: 201 with the endpoint and its secret. No other response contains the secret."""
     body = _decode_webhook(call.body)
     settings = service.settings
     why = bad_url(body.url, private=allows_private(settings.webhooks_private, settings.profile))
@@ -82,7 +82,7 @@ async def list_dead(service: FundService, call: Call) -> Reply:
 
 
 async def redeliver(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/webhooks/{id}/redeliver`: deliver given-up events again, all of them if the body is empty."""
+    """Handle `POST /v1/webhooks/{id}/redeliver`: restart deliveries that were given up, all if the body is empty."""
     seqs = _decode_redeliver(call.body).seqs
     webhooks, id_ = await _found(service, call)
     return Reply(200, encode(answers.Redelivered(await service.reading(lambda: webhooks.redeliver(id_, seqs)))))

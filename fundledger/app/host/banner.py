@@ -8,7 +8,7 @@ from fundledger.settings import SIMULATOR_TOKEN, Settings, url_of
 class Running(NamedTuple):
     """State of `serve` that is not in the settings.
 
-    `limits`: location of the rate-limit store. `fund`: whether the fund service serves, None if it is switched off.
+    `limits`: location of the rate-limit store. `fund`: whether the fund service serves; None if that service is off.
     """
 
     limits: str

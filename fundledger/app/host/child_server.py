@@ -13,7 +13,7 @@ from fundledger.app.host.processes.children import end_with_parent, environment
 
 
 class ChildServer:
-    """A server that appends its output to a log file and ends with its parent. It may be launched repeatedly."""
+    """A server process that appends its output to a log file and ends with its parent. It can be launched again."""
 
     def __init__(self, log: Path) -> None:
         self.log = LogFile(log)
@@ -52,9 +52,10 @@ class ChildServer:
     async def _until_ready(
         self, is_ready: Callable[[asyncio.Timeout], Awaitable[bool]], give_up_at: float, every_s: float
     ) -> bool:
-        """Return whether the server is ready before it ends and before `give_up_at`, a time of the event loop.
+        """Wait until the server is ready and return True. Return False if it ends first, or at `give_up_at`.
 
-        `is_ready` is called every `every_s`. It is cancelled at `give_up_at`, and may reschedule this time.
+        `give_up_at` is a time of the event loop. `is_ready` is called every `every_s` seconds. It gets the timeout, and
+        may postpone it. At `give_up_at` a running call is cancelled.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(give_up_at) as limit:
@@ -67,7 +68,7 @@ class ChildServer:
     async def _end(
         self, first: signal.Signals, within_s: float | None = None, last: signal.Signals = signal.SIGKILL
     ) -> None:
-        """Send `first`, and `last` if the server still runs after `within_s`. Return when it has ended."""
+        """End the server and wait for its end: send `first`, and after `within_s` send `last` if it still runs."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.send_signal(first)

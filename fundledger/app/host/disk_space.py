@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 FIRST_START_MB: Final = 256
-"""Space for the databases, their log and initdb, with at most `postgres.SMALL_MB` of shared memory."""
+"""Space for a first start with shared memory of at most `postgres.SMALL_MB`: databases, write-ahead log and initdb."""
 FIRST_START_LARGE_MB: Final = 1024
-"""The same with more shared memory: write-ahead log files are then preallocated."""
+"""Space for a first start with more shared memory, for which write-ahead log files are preallocated."""
 
 
 class NoRoom(Exception):

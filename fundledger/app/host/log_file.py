@@ -28,9 +28,10 @@ class LogFile:
         return os.fdopen(handle, "ab")
 
     def bound(self) -> bool:
-        """If the file is too long, copy its end to `NAME.1` and empty it. Return whether it was too long. Never raises.
+        """If the file is too long, copy its end to `NAME.1` and empty the file. Return whether this was done.
 
-        The writer appends, so it continues at the new end. Lines written during the call may be lost.
+        The child process appends, so it continues at the start of the emptied file. Lines that it writes during the
+        call may be lost. Never raises.
         """
         with contextlib.suppress(OSError):
             handle = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -38,11 +38,11 @@ def lock(data_dir: Path) -> Any:
 
 
 def _make(data_dir: Path) -> None:
-    """Create the data directory. Raises OSError, and CannotServe if any user could put files into it."""
+    """Create the data directory. Raises OSError, and CannotServe if all users may write to an existing one."""
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     try:
         data_dir.mkdir()
-        # The mode does not depend on the umask: the system user of Postgres has to traverse this folder.
+        # `chmod` ignores the umask: the system user of Postgres must be able to traverse this folder.
         data_dir.chmod(0o711)
     except FileExistsError:
         mode = stat.S_IMODE(data_dir.stat().st_mode)

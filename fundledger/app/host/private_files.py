@@ -1,4 +1,4 @@
-"""File modes of the data directory: files that only their owner may read are restricted at the start of `serve`."""
+"""File modes of the data directory. At the start of `serve`, access by other users is removed from private files."""
 
 import contextlib
 import os
@@ -13,7 +13,8 @@ _FOLDERS: Final = ("simulator",)
 def mend_modes(data_dir: Path) -> None:
     """Remove the access of other users from files and folders of earlier versions. Follows no link.
 
-    Keys and tokens are not changed. If other users could read one, it may have been disclosed, and `serve` refuses it.
+    Files with keys and tokens are left unchanged. If other users could read such a file, its content may be known to
+    them. So `serve` refuses the file.
     """
     for pattern in _FILES:
         for path in data_dir.glob(pattern):

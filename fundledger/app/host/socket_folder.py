@@ -1,9 +1,9 @@
-"""Folders for unix sockets: in the data directory, or private temporary folders recorded in it.
+"""Folders for unix sockets: in the data directory, or private temporary folders whose paths are recorded in it.
 
-The path of a socket has at most 107 bytes, and is used in syntaxes in which commas, spaces and `%` are special (a list
-of host names, a URL, a command line). If the path of the data directory does not fit, `mkdtemp` creates the folder
-under an unpredictable name, and its path is stored in the data directory. An existing folder is used only if it is a
-directory and no link, has the right owner, and has mode 0700.
+The path of a socket has at most 107 bytes. It is used in syntaxes in which commas, spaces and `%` are special (a list
+of host names, a URL, a command line). If the path of the data directory is too long or has special characters,
+`mkdtemp` creates the folder under an unpredictable name, and its path is stored in the data directory. An existing
+folder is used only if it is a directory and no link, has the right owner, and has mode 0700.
 """
 
 import contextlib
@@ -19,21 +19,23 @@ from fundledger.app.host.postgres.system_user import system_user_if_any
 from fundledger.app.host.preflight import CannotServe
 
 FOLDER_BYTES_MAX: Final = 86
-"""Maximum length of the folder's path. A socket's path has 107 bytes; the longest name is `/fund-metrics.sock`."""
+"""Maximum length of the folder's path in bytes. A socket's path has at most 107 bytes, and `/fund-metrics.sock` is the
+longest name of a socket.
+"""
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._/+~-]*")
 _MODE: Final = 0o700
 
 
 def run_dir(data_dir: Path) -> Path:
-    """Return the folder for the sockets of workers, supervisor and Valkey, owned by the user of this process.
+    """Return the folder for the sockets of workers, supervisor and Valkey. The user of this process owns the folder.
 
-    Raises CannotServe, as `socket_folder`.
+    The folder is created if it is missing. Raises CannotServe if something else is in its place.
     """
     return socket_folder(data_dir, "run", os.geteuid())
 
 
 def socket_folder(data_dir: Path, name: str, owner: int) -> Path:
-    """Create or check the socket folder `name`, mode 0700, of an existing data directory.
+    """Return the socket folder `name` (mode 0700) of an existing data directory, and create it if it is missing.
 
     Repeated calls return the same folder. Raises CannotServe if something else is in its place.
     """
@@ -94,7 +96,8 @@ def _claim(folder: Path, owner: int) -> None:
 def _remembered(data_dir: Path, name: str, owner: int) -> Path | None:
     """Return the temporary folder of this data directory, None if it is gone or was replaced.
 
-    The file names the data directory by its identity, because a copy of the data directory contains the file, too.
+    The file that records the folder also identifies the data directory, because copies of the data directory contain
+    the file, too.
     """
     try:
         handle = os.open(_memory(data_dir, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -50,7 +50,7 @@ class Supervisor:
         raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # SIGHUP stays ignored under `nohup`. SIGINT is handled even if the shell made a command with `&` ignore it.
+            # SIGHUP stays ignored under `nohup`. SIGINT is always handled: a shell lets a command with `&` ignore it.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stopping.set)
         try:

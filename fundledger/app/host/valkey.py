@@ -54,11 +54,11 @@ class EmbeddedValkey(ChildServer):
 
     @property
     def url(self) -> str:
-        """Return the URL, which is known before the start and the same after each start."""
+        """Return the URL. It is known before the first start, and every start uses the same URL."""
         return f"unix://{quote(str(self.socket_path))}"
 
     async def start(self) -> None:
-        """Start the server, empty, and wait until it answers. Raises ValkeyFault."""
+        """Start the server without data, and wait until it answers. Raises ValkeyFault."""
         await self.stop()
         try:
             self.socket_path.unlink(missing_ok=True)

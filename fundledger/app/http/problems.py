@@ -155,7 +155,7 @@ def faulted(fault: Fault) -> Reply:
 
 
 def integrity(found: BooksTampered) -> Reply:
-    """Return the 500 for figures that fail verification. The detail names the account, and no figure."""
+    """Return the 500 for rows that fail verification. The detail names the account, but contains no amounts."""
     detail = f"{found}; its figures are withheld until an operator has examined it"
     return unverified(detail, account=found.account_id)
 

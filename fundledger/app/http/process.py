@@ -35,7 +35,7 @@ CANNOT_START: Final = (OSError, KeyFault, asyncpg.PostgresError, asyncpg.Interfa
 CONFIG_BYTES_MAX: Final = 1 << 20
 BACKLOG: Final = 1024
 END_S: Final = 5.0
-"""Time limit for background tasks to end, and then for database connections to close."""
+"""Time limit in seconds for background tasks to end, and then again for database connections to close."""
 _log = logging.getLogger(__name__)
 C = TypeVar("C")
 S = TypeVar("S", bound=Worker)
@@ -54,10 +54,10 @@ def run_process(
     log_options: Callable[[C], LogOptions],
     serve: Callable[[C, asyncio.Event], Awaitable[None]],
 ) -> None:
-    """Read a configuration of `type_`, and run `serve` with it and with an event that is set when the process must end.
+    """Read a configuration of `type_` from standard input, and run `serve` with two arguments.
 
-    A fault of the database, of keys or of the operating system is logged in one line and ends the process with status
-    1.
+    They are the configuration, and an event that is set when the process must end. A fault of the database, of keys or
+    of the operating system is logged in one line and ends the process with status 1.
     """
 
     async def run() -> None:

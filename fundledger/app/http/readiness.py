@@ -17,12 +17,11 @@ _AWAY: Final = (*PASSING, asyncpg.PostgresError, asyncpg.InterfaceError, Timeout
 
 
 class Readiness:
-    """Probes of the database, made on request. One read and one write are in progress at most, for any number of
-    callers.
+    """Probes of the database, made on request. At most one read and one write are in progress, for all callers.
 
     Cancelling a statement would wait for the server, so none is cancelled. A write is tried at most once per
-    WRITE_EVERY_S: 2 MB to a temporary file, which needs disk space as a growing table does, and a WAL record that is
-    flushed. Only an error counts. A slow write means that the disk is busy, not that it is full.
+    WRITE_EVERY_S. It writes 2 MB to a temporary file, which needs free disk space like a growing table, and flushes a
+    WAL record. Only an error makes the worker unready. A slow write means that the disk is busy, not that it is full.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:

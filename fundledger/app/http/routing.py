@@ -26,7 +26,7 @@ from fundledger.ratelimit.quota.matched import Pending
 
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
 BODY_S: Final = 30.0
-"""Time limit for the arrival of a body."""
+"""Time limit in seconds for the arrival of a body."""
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
 _TIMEOUT_HEADER: Final = istr(TIMEOUT_HEADER)
 S = TypeVar("S", bound=Served)
@@ -47,12 +47,12 @@ class Call(msgspec.Struct):
 class Route(msgspec.Struct, Generic[S_contra], frozen=True):
     """One route with its OpenAPI operation. `template`: a path in which a segment `{name}` is a parameter.
 
-    A route without `api_class` is public: it needs no token, has no quota, and is never shed. A request of a public
+    A route without `api_class` is public: it needs no API token, has no quota, and is never shed. A request of a public
     route counts as `cost` unauthenticated requests of its address; a health check costs 0.
 
-    `enters`: the handler calls the admission controller itself, when the account is known. `by_body`: the class depends
-    on the body, so no request is rejected before its body is read. `whose` returns the account that the path names, or
-    None if it is not known; the policies of this account apply, too.
+    `enters`: the handler calls the admission controller itself, after it has found the account. `by_body`: the class
+    depends on the body, so no request is rejected before its body is read. `whose` returns the account in the path, or
+    None if the account is not known; the policies of this account apply, too.
 
     `id`, `tag`, `summary` and `description` are those of the operation. `answers`: by status, without the standard
     answers of `openapi/document.py`. `body`: the type of the body, with an example.
@@ -292,7 +292,7 @@ async def _serve(
 
 
 def budget_of(headers: MultiMapping[str]) -> float | None:
-    """Return how long the caller still waits, in seconds, by its `X-Request-Timeout-Ms`. Raises BadRequest (400)."""
+    """Return the seconds that the caller waits, from the header `X-Request-Timeout-Ms`. Raises BadRequest (400)."""
     text = headers.get(_TIMEOUT_HEADER)
     if text is None:
         return None

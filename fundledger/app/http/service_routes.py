@@ -1,4 +1,4 @@
-"""Routes that both HTTP services have: health, metrics, limits, documentation. With the examples of their answers."""
+"""Routes that both HTTP services have (health, metrics, limits, documentation), and examples of their answers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -32,7 +32,7 @@ HOT_KEYS: Final[Route[Worker]] = Route(
 
 
 def service_routes(pages: Pages, get_limits: Callable[[W, Call], Awaitable[Reply]]) -> list[Route[W]]:
-    """Return these routes for the service whose OpenAPI document and page are `pages`."""
+    """Return the common routes for one service. `pages`: the OpenAPI document of the service and its HTML page."""
     return [
         Route(
             "GET",

@@ -18,7 +18,7 @@ from fundledger.faults import Unavailable
 METRICS: Final = b"metrics\n"
 HOT_KEYS: Final = b"hotkeys\n"
 ANSWER_S: Final = 3.0
-"""Time limit for an answer of the supervisor. It is longer than the supervisor waits for workers."""
+"""Time limit in seconds for an answer of the supervisor. It is longer than the supervisor waits for workers."""
 _LENGTH = 4
 
 

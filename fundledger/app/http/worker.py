@@ -109,7 +109,7 @@ class Worker:
         self.replays = Replays(pool, known)
 
     def module(self, authorization: str | None) -> str | None:
-        """Return the module that sent a request, None if there is no valid token. Caches the few valid headers."""
+        """Return the module that sent a request, None if there is no valid API token. Caches valid headers."""
         if authorization is None:
             return None
         module = self._modules.get(authorization)

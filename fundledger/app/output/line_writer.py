@@ -13,13 +13,17 @@ from collections.abc import Callable
 from typing import Final
 
 FLUSH_S: Final = 2.0
-"""Time for which the end of a process waits for lines that are not written yet."""
+"""Maximum time in seconds for which the end of a process waits for unwritten lines."""
 REPORT_EVERY_S: Final = 10.0
 BYTES_MAX: Final = 1 << 20
-"""A line below level warning is dropped if more bytes than this would wait for the thread."""
+"""Maximum number of bytes that wait for the thread when a line below level warning is queued. Beyond it, the line is
+dropped.
+"""
 SERIOUS_BYTES_MAX: Final = 2 << 20
 CRITICAL_BYTES_MAX: Final = 4 << 20
-"""The same for lines of level warning or error, and for critical lines: they are accepted when others are dropped."""
+"""The higher limits for lines of level warning or error (SERIOUS_BYTES_MAX) and for critical lines. So these lines are
+still queued when less important lines are dropped.
+"""
 
 Report = Callable[[int], str]
 """A function from a number of dropped lines to the line that reports it."""
@@ -29,7 +33,7 @@ class LineWriter:
     """A writer of lines to a descriptor, in order, each in one call if the descriptor accepts it.
 
     `write` never blocks. If too many bytes wait, a line is dropped and counted in `dropped`. When the descriptor
-    accepts lines again, a line with the number of dropped lines is written, which `report` returns. A line that cannot
+    accepts lines again, the line that `report` returns for the number of dropped lines is written. A line that cannot
     be written (the reader is gone) is dropped as well.
     """
 
@@ -102,7 +106,7 @@ class LineWriter:
         self._unreported += 1
 
     def _report_dropped(self) -> None:
-        """Report dropped lines once all waiting lines are written, else every `REPORT_EVERY_S`."""
+        """Report dropped lines when all waiting lines are written, and at the latest after `REPORT_EVERY_S` seconds."""
         if not self._unreported or self._report is None:
             return
         if self._lines and time.monotonic() - self._unreported_since < REPORT_EVERY_S:

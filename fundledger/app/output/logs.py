@@ -67,11 +67,11 @@ def _shown(value: object) -> str:
 
 
 class Once(logging.Filter):
-    """A filter that passes a record with `once` in its `extra` if that value is new, and again after REPEAT_S.
+    """A filter that suppresses repeated records. It concerns records that have a value `once` in their `extra`.
 
-    The record that passes again has `repeated`, the number of suppressed records. A row that fails verification is
-    found at each read, and the first line is the one to act on. If the log level is debug, the other records pass with
-    level debug.
+    A record passes if its value is new, and again after REPEAT_S seconds, then with `repeated`: the number of
+    suppressed records. For example, a row that fails verification is found at each read, but one line is enough. If the
+    log level is debug, the suppressed records pass with level debug.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

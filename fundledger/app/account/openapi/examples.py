@@ -109,7 +109,7 @@ EXAMPLES: Final = (
 
 
 def moves(voucher: str, type_: str, amount: int) -> dict[str, Any]:
-    """Return the body of a voucher that moves an amount from the bank to the merchant. A negative amount moves back."""
+    """Return the body of a voucher that moves an amount from bank to merchant, or back if the amount is negative."""
     entries = [(BANK, "debit"), (MERCHANT, "credit")] if amount > 0 else [(MERCHANT, "debit"), (BANK, "credit")]
     members = [{"account": account, "side": side, "amount": abs(amount)} for account, side in entries]
     return {"id": voucher, "type": type_, "entries": members}

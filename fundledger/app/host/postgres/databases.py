@@ -35,9 +35,8 @@ class NoLedger(CannotServe):
 async def databases(settings: Settings, *, make_fund: bool = False, any_database: bool = False) -> AsyncIterator[Dsns]:
     """Yield the DSNs of the databases.
 
-    A database is the configured one, or else that of a running `serve`. If there is neither, the embedded server is
-    started, and stopped on exit.
-
+    A database with a configured DSN is used. Otherwise the database of a running `serve` is used. If no `serve` runs,
+    the embedded server is started, and stopped on exit.
     `make_fund`: create the embedded fund database if it is missing; a missing schema is not an error.
     `any_database`: do not check that each database belongs to this data directory and that its keys are present; the
     caller checks. Raises CannotServe.
@@ -88,9 +87,10 @@ async def database(settings: Settings) -> AsyncIterator[str]:
 
 
 async def migrate_account(dsn: str, settings: Settings) -> list[str]:
-    """Migrate the schema and return the applied migrations.
+    """Migrate the account database and return the applied migrations.
 
-    Raises BadSetting if the ledger has another layout, SchemaFault, KeyFault, CannotServe.
+    Raises BadSetting if the numbers of shards or slots in the settings differ from those of the ledger, and
+    SchemaFault, KeyFault, CannotServe.
     """
     folder = settings.data_dir
     async with _connected(dsn, ACCOUNT) as connection:
@@ -108,7 +108,7 @@ async def migrate_account(dsn: str, settings: Settings) -> list[str]:
 
 
 async def migrate_fund(dsn: str, settings: Settings) -> list[str]:
-    """Migrate the schema and return the applied migrations. Raises SchemaFault, KeyFault, CannotServe."""
+    """Migrate the fund database and return the applied migrations. Raises SchemaFault, KeyFault, CannotServe."""
     folder = settings.data_dir
     async with _connected(dsn, FUND) as connection:
         await expect_own(connection, folder, FUND)

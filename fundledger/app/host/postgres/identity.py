@@ -1,6 +1,7 @@
 """Identity of the databases of a data directory: comparison of their ids and keys with the stored ones.
 
-If the database that was served before is empty or another one, it is refused, and never initialised silently.
+If the data directory was used with a database before, an empty or different database is refused. It is never
+initialised silently.
 """
 
 from pathlib import Path
@@ -57,8 +58,7 @@ async def remember_own(connection: Connection, data_dir: Path, which: str) -> No
 
 
 async def expect_keys(connection: Connection, data_dir: Path, which: str) -> None:
-    """Compare the keys in the data directory with the key records of a database, if its schema has them.
-
+    """Compare the keys in the data directory with the key records of a database, if the database has key records.
     Writes nothing. Must not be called in a transaction. Raises OtherDatabase.
     """
     folder = keys_folder(data_dir, which)
@@ -75,7 +75,7 @@ async def expect_keys(connection: Connection, data_dir: Path, which: str) -> Non
 
 
 async def _id_of(connection: Connection, which: str) -> str | None:
-    """Return the id of a database, None without a schema or with a schema from before ids were introduced."""
+    """Return the id of a database. None if it has no schema, or a schema of a version that had no ids."""
     try:
         found = await connection.fetchval(SQL["ledger_id" if which == ACCOUNT else "fund_id"])
     except _MISSING:

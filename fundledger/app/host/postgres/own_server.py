@@ -1,7 +1,7 @@
 """Look-up of the running embedded Postgres of a data directory, by its listening socket instead of a stored address.
 
-In a copy of a data directory, every stored address is that of the original. A server is therefore used only if it
-listens in the socket folder of this data directory and is the postmaster of `postgres/` in it.
+In a copy of a data directory, every stored address is that of the original. So a server is used only if it listens in
+the socket folder of this data directory, and is the postmaster of `postgres/` in this data directory.
 """
 
 import os

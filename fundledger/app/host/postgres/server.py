@@ -38,11 +38,11 @@ DATABASE = "fundledger_account"
 FUND_DATABASE = "fundledger_fund"
 START_S = 60.0
 RECOVER_S = 600.0
-"""Time to wait for a server that reports crash recovery."""
+"""Time in seconds to wait for a server that reports crash recovery."""
 _SERVED = {DATABASE: "account-dsn", FUND_DATABASE: "fund-dsn"}
-"""Files that exist if an earlier `serve` has used the database."""
+"""By database, the file in the data directory that exists if an earlier `serve` has used the database."""
 SMALL_MB = 512
-"""Up to this much shared memory, write-ahead log files are not preallocated: the server is for tests."""
+"""Maximum shared memory of a server for tests. For such a server, write-ahead log files are not preallocated."""
 
 
 class PostgresFault(Exception):
@@ -76,13 +76,14 @@ class EmbeddedPostgres(ChildServer):
 
     @property
     def fund_dsn(self) -> str:
-        """Return the DSN of the fund database, which exists if `fund` was set now or in an earlier `serve`."""
+        """Return the DSN of the fund database. The database exists only if this or an earlier server had `fund` set."""
         return self._dsn(FUND_DATABASE)
 
     async def start(self) -> None:
         """Start the server and wait until it answers. Raises PostgresFault.
 
-        A data directory that has served before is never initialised again: a missing volume is reported as a fault.
+        A data directory that an earlier `serve` has used is never initialised again: if its database files are missing,
+        for example because a volume is not mounted, this is reported as a fault.
         """
         await self.version()
         new = not (self._home / "PG_VERSION").exists()
@@ -192,7 +193,7 @@ class EmbeddedPostgres(ChildServer):
             raise PostgresFault(f"{self._password_file} belongs to {owner}: {error.strerror}") from None
 
     async def _stop_left_over(self) -> None:
-        """Stop the server of a killed supervisor, which may still be shutting down. Raises PostgresFault."""
+        """Stop the server of a killed supervisor. The server may still be shutting down. Raises PostgresFault."""
         remains = await stop_left_over(self._home)
         if remains is not None:
             raise PostgresFault(f"process {remains} is a Postgres on {self._home} that does not stop: terminate it")
@@ -250,7 +251,10 @@ class EmbeddedPostgres(ChildServer):
         }
 
     async def _answers(self, give_up_at: float) -> bool:
-        """Return whether the server answers before it ends and before `give_up_at`. Raises PostgresFault."""
+        """Wait until the server answers and return True. Return False if it ends first, or at `give_up_at`.
+
+        Raises PostgresFault.
+        """
         loop = asyncio.get_running_loop()
         recovers_until = loop.time() + RECOVER_S
 

@@ -23,6 +23,6 @@ def room_mb(folder: Path = SHARED) -> int:
 def shared_memory_type(folder: Path = SHARED) -> str:
     """Return `posix`, or `mmap` (files in the data directory) if `/dev/shm` has too little space.
 
-    Chosen at each start: the choice of initdb may have been made on another machine.
+    The type is chosen at each start, because initdb may have chosen it on another machine.
     """
     return "posix" if room_mb(folder) >= NEEDED_MB else "mmap"

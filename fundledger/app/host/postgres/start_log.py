@@ -68,7 +68,10 @@ def last_fatal(log: Path, since: int) -> str:
 
 
 def passes(reason: str) -> bool:
-    """Return whether a retry may succeed: processes of a killed server hold its shared memory until they end."""
+    """Return whether the cause may disappear, so that a retry may succeed.
+
+    An example: processes of a killed server hold the shared memory of that server until they end.
+    """
     return _PASSES.search(reason) is not None
 
 

@@ -1,7 +1,7 @@
 """System user of the embedded Postgres under root, and its access to data directory and binaries.
 
 No folder mode is changed. If the folders above the data directory are private, Postgres inherits open directories, and
-reaches them through `/proc/self/fd`. If the folders above its binaries are private, they are copied below
+reaches them through `/proc/self/fd`. If the folders above the binaries are private, the binaries are copied below
 `/var/lib/fundledger`.
 """
 
@@ -26,8 +26,9 @@ class NoSystemUser(Exception):
 
 
 def system_user() -> pwd.struct_passwd | None:
-    """Return the system user, created if it is missing; None for an ordinary user, which runs Postgres as itself.
+    """Return the system user, and create it if it is missing.
 
+    Return None if this process is not root: then Postgres runs as the user of this process.
     Raises NoSystemUser.
     """
     if os.geteuid() != 0:
@@ -58,7 +59,7 @@ def system_user_if_any() -> pwd.struct_passwd | None:
 
 
 def reaches(user: pwd.struct_passwd | None, path: Path) -> bool:
-    """Return whether the user may traverse all folders above `path`, by their owner and mode."""
+    """Return whether owner and mode of all folders above `path` allow the user to traverse them."""
     if user is None:
         return True
     for folder in path.parents:
@@ -72,8 +73,8 @@ def reaches(user: pwd.struct_passwd | None, path: Path) -> bool:
 class Reached:
     """Paths by which the system user opens directories, valid from construction to `close`.
 
-    `paths[i]` belongs to `directories[i]`: the same path, or one through an open descriptor (`descriptors`), which the
-    process must inherit.
+    `paths[i]` is the path to use for `directories[i]`. It is either the directory's own path, or a path through an open
+    descriptor. Postgres must inherit all `descriptors`.
     """
 
     def __init__(self, user: pwd.struct_passwd | None, *directories: Path) -> None:
@@ -94,8 +95,7 @@ class Reached:
 
 
 def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
-    """Return a `bin` folder that the user can run: that of the Postgres installation `home`, or of a copy.
-
+    """Return a `bin` folder whose programs the user can run: that of the installation `home`, or that of a copy.
     Raises OSError if a copy is needed and cannot be made.
     """
     if reaches(user, home / "bin" / "postgres"):
@@ -119,7 +119,7 @@ def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
 
 
 def _copy(home: Path, copy: Path) -> None:
-    """Copy the needed files of an installation, and the libraries next to its package, into the same tree."""
+    """Copy the needed files of an installation, and the libraries next to its package. Paths below `copy` are kept."""
     package = home.parent
     libraries = package.with_name(f"{package.name}.libs")
     needed = [home / name for name in _NEEDED] + ([libraries] if libraries.is_dir() else [])

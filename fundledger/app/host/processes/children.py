@@ -34,9 +34,9 @@ def environment() -> dict[str, str]:
 
 
 def end_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Return a `preexec_fn` by which the kernel sends the child `number` when its parent is gone.
+    """Return a `preexec_fn`. It asks the kernel to send the signal `number` to the child when the parent has ended.
 
-    The function runs after the change of user, because the kernel clears the setting at that change.
+    The function runs after the change of user, because the kernel clears this request at that change.
     """
 
     def prepare() -> None:

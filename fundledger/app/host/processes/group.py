@@ -22,7 +22,9 @@ LOOK_EVERY_S: Final = 0.05
 KILLED_S: Final = 5.0
 WATCH_EVERY_S: Final = 1.0
 LAST_TRY_S: Final = 2.0
-"""Time for a second probe at the end of `unresponsive_s`. The first may have failed because the supervisor was late."""
+"""Time in seconds, at the end of `unresponsive_s`, for a second probe. The first probe may have failed because the
+supervisor itself was late.
+"""
 DIED: Final = "died"
 UNRESPONSIVE: Final = "unresponsive"
 REASONS: Final = (DIED, UNRESPONSIVE)
@@ -45,14 +47,14 @@ def uncounted(ordinal: int, reason: str) -> None:
 class ProcessSpec(NamedTuple):
     """Specification of the processes of a group. `name` is used in the log.
 
-    `line(ordinal)` is written to the standard input of a process. The input stays open while the supervisor lives, so
-    its end means that the supervisor is gone. Without `line`, the kernel sends SIGTERM to the process in that case.
-    `ended(ordinal)` is called when a process has ended, before it is restarted. `arguments` are visible to all users of
-    the machine.
+    The result of `line(ordinal)` is written to the standard input of a process. The input stays open while the
+    supervisor lives, so the end of the input means that the supervisor has ended. Without `line`, the kernel sends
+    SIGTERM to the process when the supervisor has ended. `ended(ordinal)` is called when a process has ended, before it
+    is restarted. `arguments` are visible to all users of the machine.
 
-    `unresponsive_s`: a process that has served is killed if a connection to its unix socket is not answered for this
-    time; None: processes are not probed. `replaced(ordinal, reason)` is called when a process ended and the group was
-    not stopped.
+    `unresponsive_s`: time in seconds after which a process that has served is killed if it answers no connection to its
+    unix socket. None: processes are not probed. `replaced(ordinal, reason)` is called when a process has ended although
+    the group was not stopped.
     """
 
     name: str
@@ -66,7 +68,7 @@ class ProcessSpec(NamedTuple):
 
 
 class ProcessGroup:
-    """A group of `size` processes, numbered from 0, which run from `start` to `stop`. Their failures raise nothing."""
+    """A group of `size` processes, numbered from 0. They run from `start` to `stop`. No failure of a process raises."""
 
     def __init__(self, spec: ProcessSpec, size: int) -> None:
         self._spec = spec
@@ -87,8 +89,10 @@ class ProcessGroup:
         self._restarters = [asyncio.create_task(self._keep(ordinal)) for ordinal in range(self._size)]
 
     async def serves(self, within_s: float, tries: int | None = None) -> bool:
-        """Wait until each process has served once. Return False after `within_s`, or when one died young `tries` times
-        in a row; restarts continue in both cases. May be cancelled.
+        """Wait until each process has served once, and return True.
+
+        Return False after `within_s`, or when one process died early `tries` times in a row. Processes are restarted
+        after that, too. May be cancelled.
         """
         self._tries = tries
         self._given_up.clear()

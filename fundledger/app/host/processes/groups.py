@@ -26,7 +26,7 @@ FUND_WORKER: Final = "fund_worker"
 JOBS: Final = "daemons"
 """Names of the kinds of processes in the metric of replacements."""
 END_S: Final = 10.0
-"""Time in which a process has to end after it has drained."""
+"""Time in seconds in which a process has to end after it has drained."""
 
 
 class Known(NamedTuple):
@@ -86,7 +86,7 @@ class AccountProcesses:
 
 
 class FundProcesses:
-    """The process groups of the fund service: workers, background jobs, the simulator if no channel is configured."""
+    """The process groups of the fund service: workers, background jobs, and a simulator if no channel is configured."""
 
     def __init__(self, known: Known, token: str) -> None:
         settings = known.settings
@@ -146,7 +146,7 @@ class FundProcesses:
         return all(await asyncio.gather(*(group.serves(START_S, FUND_TRIES) for group in groups)))
 
     async def stop(self) -> None:
-        """Drain and stop the workers and background jobs. Meanwhile they may still send requests to the simulator."""
+        """Drain and stop the workers and background jobs. They may still send requests to the simulator meanwhile."""
         within_s = self._drain_s + END_S
         await asyncio.gather(self._workers.stop(within_s), self._jobs.stop(within_s))
         await self.scraper.close()

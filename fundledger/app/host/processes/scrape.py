@@ -1,9 +1,9 @@
 """Metrics of all worker processes, collected and summed by the supervisor, which outlives them.
 
-The counters of a worker end with its process, and its successor starts at zero. The supervisor therefore keeps the last
-snapshot of an ended worker and adds it to those of its successors: no counter decreases. Counts after the last snapshot
-are lost. All workers are polled once a second. They are also polled for each page, at most ten times a second, so that
-a page contains everything that was counted before the page was requested.
+When the process of a worker ends, its counters are lost, and the next process starts at zero. So the supervisor keeps
+the last snapshot of the ended process, and adds it to the snapshots of the next ones: no counter decreases. Counts
+after the last snapshot are lost. All workers are polled once a second. They are also polled for each page, at most ten
+times a second, so that a page contains everything that was counted before the page was requested.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from fundledger.app.http.sockets import HOT_KEYS, METRICS, framed, supervisor_so
 
 EVERY_S: Final = 1.0
 WORKER_S: Final = 0.5
-"""Timeout of a worker's answer. A late worker is shown with its last snapshot."""
+"""Time limit in seconds for a worker's answer. If the answer is late, the last snapshot of the worker is used."""
 PAUSE_S: Final = 0.1
-"""Minimum interval between two polls of the workers, for any number of requested pages."""
+"""Minimum interval in seconds between two polls of the workers, however many pages are requested."""
 ASKER_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ ACCOUNT: Final = Source[Snapshot](nothing, worker_socket, supervisor_socket, {ME
 
 
 class _Worker(Generic[T]):
-    """The processes that had one ordinal, one after the other.
+    """The successive processes of the worker with one ordinal.
 
     `before`: sum over the ended processes. `last`: last snapshot of the current process. `life`: number of ended
     processes. `answers`: whether the last poll was answered.
@@ -92,14 +92,14 @@ class _Worker(Generic[T]):
 
 
 class Totals(Generic[T]):
-    """The sum over all workers, which continues when a worker is replaced. `nothing()` returns the sum over none."""
+    """The sum over all workers, including replaced processes. `nothing()` returns the sum over no workers."""
 
     def __init__(self, workers: int, nothing: Callable[[], T]) -> None:
         self._nothing = nothing
         self._workers = [_Worker(nothing()) for _ in range(workers)]
 
     def life(self, ordinal: int) -> int:
-        """Return a number that identifies the current process of a worker: `update` ignores snapshots of others."""
+        """Return the number of a worker's current process. `update` ignores snapshots with another number."""
         return self._workers[ordinal].life
 
     def update(self, ordinal: int, life: int, snapshot: T | None) -> None:
@@ -129,7 +129,8 @@ class Totals(Generic[T]):
     def sum(self) -> T:
         """Return the sum over all workers.
 
-        The processes of one worker are added first. So a restart does not change the order of floating-point additions.
+        The processes of one worker are added first, so that a restart does not change the order of floating-point
+        additions.
         """
         whole = self._nothing()
         for worker in self._workers:
@@ -207,8 +208,9 @@ class Scraper(Generic[T]):
             await asyncio.sleep(EVERY_S)
 
     async def _fresh(self) -> None:
-        """Wait for a poll that starts after this call. Calls made during a poll share the next one: at most one poll
-        is in flight, for any number of requested pages.
+        """Wait for a poll that starts after this call. At most one poll is in flight.
+
+        Calls that are made during a poll share the next poll.
         """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._ask_all(self._running))

@@ -7,11 +7,11 @@ from fundledger.ratelimit.quota.bucket import Charges
 from fundledger.ratelimit.quota.matched import MatchedPolicies, RateLimitHeaders
 
 REFUSED_UNSEEN: Final = frozenset({400, 404, 405, 413, 415, 417})
-"""Statuses of requests that may be rejected before they are charged."""
+"""Statuses with which a request may be rejected before it is charged."""
 UNLIMITED: Final = MatchedPolicies([], ApiClass.PAYMENT, {})
 """Matched policies of a request before the policies are looked up."""
 TRUSTED: Final = MatchedPolicies([], ApiClass.CONFIRM, {})
-"""Matched policies of the trusted module, which limits its own callers: no policy applies to it."""
+"""Matched policies of the trusted module: none, because this module limits its own callers."""
 
 
 class Owned(Protocol):
@@ -28,14 +28,14 @@ class Admission:
     """Admission state of one request.
 
     `started`: monotonic time (s) at which the whole request had been read. `budget_s`: how long the caller waits from
-    then on, None if the caller did not state it. `request_id`: empty until the headers are read.
+    `started` on, None if the caller did not state it. `request_id`: empty until the headers are read.
 
     `merchant`: owner of the first charged account, None if not known. `charged`: number of tokens that were charged to
-    each bucket of `matched`. `charges`: further charges, by bucket: those of a batch, of several accounts, or made
-    before a look-up. `due`: charges that `ask` still has to make, instead of those to `matched`.
+    each bucket of `matched`. `charges`: further tokens that were charged, by bucket (for a batch, for several accounts,
+    or before a look-up). `due`: if not None, the charges that `ask` has to make instead of charging `matched`.
 
-    `inside`: the request is in flight. `shed`: it was rejected because capacity is exhausted. `seen`: its caller is
-    counted among the hot keys. `refused`: the rate-limit headers of a rejected request.
+    `inside`: the request is in flight. `shed`: the request was rejected because capacity is exhausted. `seen`: the
+    caller is counted among the hot keys. `refused`: the rate-limit headers of a rejected request.
     """
 
     __slots__ = (

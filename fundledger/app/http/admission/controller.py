@@ -1,8 +1,8 @@
 """Admission controller of an HTTP worker: first the caller's quotas (429), then the worker's own capacity (503).
 
-An admitted request is in flight until `leave` is called for it. Every answer of a limited route has the caller's
-rate-limit headers. Every rejection names the policy, the source of the decision and the version of the policies. A
-rejection is returned as a reply, not raised.
+An admitted request is in flight until `leave` is called for it. Every answer of a limited route has headers with the
+caller's rate-limit status. Every rejection names the policy, the source of the decision and the version of the
+policies. A rejection is returned as a reply, not raised.
 
 429: RFC 6585; `Retry-After`: RFC 9110, 10.2.3; problems: RFC 9457, with the types that
 draft-ietf-httpapi-ratelimit-headers-11 registers. ADR 16, ADR 17.
@@ -33,8 +33,8 @@ class AdmissionController:
 
     `leave` must be called for every admitted request.
 
-    `trusted`: the module that limits its own callers. No policies apply to it. It has stored the intent of each request
-    before it sends the request, so its writes have the class `confirm`, which is shed last.
+    `trusted`: the module that limits its own callers. No policies apply to this module. Before it sends a request, it
+    has stored the intent. So its writes have the class `confirm`, which is shed last.
     """
 
     def __init__(
@@ -46,7 +46,10 @@ class AdmissionController:
         self.trusted = trusted
 
     def recognise(self, admission: Admission, method: str = "POST") -> bool:
-        """Return whether the request comes from the trusted module, and mark it if so. A read keeps its class."""
+        """Return whether the request comes from the trusted module. If so, no policies apply to the request.
+
+        A POST of the trusted module gets the class `confirm`. A read keeps its class.
+        """
         if admission.module != self.trusted:
             return False
         admission.matched = TRUSTED
@@ -59,8 +62,9 @@ class AdmissionController:
     ) -> Reply | Pending | None:
         """Admit or reject a request. None: admitted. Reply: rejected, with this answer. Pending: await `ask`.
 
-        Never waits. `accounts` are charged, each bucket once; with `also`, the buckets of that class, too. `cost` in
-        tokens. Tokens that `charge_caller` charged are not charged again.
+        Never waits. `cost` tokens are charged to each bucket that applies to `accounts` and the class of the request.
+        `also`: a second class whose buckets are charged, too. Tokens that `charge_caller` has charged are not charged
+        again.
         """
         merchant = account_id = None
         if accounts:
@@ -106,7 +110,7 @@ class AdmissionController:
 
     @staticmethod
     def _still_due(limiter: Limiter, admission: Admission, costs: dict[Bucket, int]) -> Charges:
-        """Return the charges of `costs` that are not made yet. Refund earlier charges that `costs` does not have."""
+        """Return the charges of `costs` that are not made yet. Refund earlier charges that `costs` does not contain."""
         undue = []
         for bucket, charged in admission.charges:
             due = min(charged, costs.get(bucket, 0))
@@ -123,8 +127,8 @@ class AdmissionController:
     async def charge_caller(self, admission: Admission, cost: int = 1) -> Reply | None:
         """Charge the caller of a request before the database is read for it. None: the read is admitted.
 
-        `enter`, `admit` or `ask_many` must follow, even if the read finds nothing: it admits the request, counts the
-        decision and charges the accounts. Cancelling may leave the request charged.
+        Call `enter`, `admit` or `ask_many` afterwards, even if the read finds nothing. That call admits the request,
+        counts the decision and charges the accounts. Cancelling may leave the request charged.
         """
         admission.seen = True
         self.hot_keys.seen("caller", admission.module, cost)
@@ -144,7 +148,8 @@ class AdmissionController:
     async def ask(self, admission: Admission, cost: int = 1) -> Reply | None:
         """Admit or reject a request for which `enter` returned Pending. None: admitted.
 
-        Waits at most for the deadline of the store. Cancelling admits nothing, and may leave the request charged.
+        Waits for the rate-limit store, but not longer than the time limit of a store call. Cancelling admits nothing,
+        and may leave the request charged.
         """
         if self.limiter is not None:
             due = admission.due
@@ -170,9 +175,9 @@ class AdmissionController:
         return await self.ask(admission, cost) if isinstance(answer, Pending) else answer
 
     def enter_uncharged(self, admission: Admission, now: float) -> Reply | None:
-        """Admit a request, without charging it, if the worker has capacity and the caller has time. None: admitted.
+        """Admit a request if the worker has capacity and the caller still waits. Charge nothing. None: admitted.
 
-        A rejected request is refunded. `now` in monotonic seconds.
+        If the request is rejected, its charges are refunded. `now` in monotonic seconds.
         """
         budget_s = admission.budget_s
         if budget_s is not None:
@@ -188,8 +193,8 @@ class AdmissionController:
     def early_rejection(self, admission: Admission) -> Reply | None:
         """Reject a request early, before its body or the database is read. None: the request may proceed.
 
-        Rejects a class that the load-shed level excludes, and a caller that is known to have used up a quota. Makes no
-        call to the store and charges nothing.
+        Rejects a request whose class is excluded by the load-shed level. Also rejects the request of a caller that has
+        used up a quota, if this worker has cached that. Makes no call to the store and charges nothing.
         """
         if self.shedder.is_shut(admission.api_class):
             admission.shed = True
@@ -209,7 +214,7 @@ class AdmissionController:
         return None
 
     def charge_refused(self, admission: Admission, reply: Reply) -> Reply | Pending:
-        """Charge the caller one token for a request that ended uncharged, because it is malformed or finds nothing.
+        """Charge the caller one token for a request that was rejected uncharged: malformed, or without a result.
 
         Return the answer: `reply`, or a 429 if the quota is used up. If Pending is returned, answer with `reply` and
         run `charge_later`, which calls the store. Never waits.
@@ -259,7 +264,7 @@ class AdmissionController:
         admission.charges, admission.charged = (), 0
 
     def leave(self, admission: Admission, now: float, reply: Reply | None = None) -> None:
-        """End a request that has been answered or whose caller is gone. Refund it if its `reply` is NothingDone."""
+        """End a request that has been answered, or whose connection was lost. Refund it if `reply` is NothingDone."""
         dropped = reply is not None and reply.status >= 500
         if dropped and type(reply) is NothingDone:
             self.refund(admission)
@@ -272,9 +277,9 @@ class AdmissionController:
     ) -> Reply | None:
         """Admit or reject a batch of `count` items as a whole. None: admitted.
 
-        Each item costs one token of each bucket that a single request for it would be charged to, and one token of each
-        bucket of the class `batch`. `items` is not read for the trusted module, to which no policies apply. Cancelling
-        admits nothing, and may leave the batch charged.
+        For each item, one token is charged to each bucket of a single request for that item, and one to each bucket of
+        the class `batch`. For the trusted module `items` is not read, because no policies apply. Cancelling admits
+        nothing, and may leave the batch charged.
         """
         if admission.matched is TRUSTED:
             self.hot_keys.seen("caller", admission.module, count)
@@ -319,20 +324,20 @@ class AdmissionController:
         return buckets
 
     def refund_one(self, admission: Admission, api_class: ApiClass, accounts: Sequence[Owned]) -> None:
-        """Refund one item of a batch that is a replay: its own tokens, and its tokens of the class `batch`."""
+        """Refund the tokens of one item that is a replay in a batch, including those of the class `batch`."""
         if self.limiter is not None and admission.matched is not TRUSTED:
             alone = self._buckets_of(self.limiter, admission, api_class, accounts)
             buckets = dict.fromkeys((*admission.matched.buckets, *alone))
             self.limiter.give_back_charges([(bucket, 1) for bucket in buckets])
 
     def too_many_wait(self) -> Reply:
-        """Return the 429 of a caller that has the maximum number of long polls at this worker."""
+        """Return the 429 for a caller that has the maximum number of long polls at this worker."""
         return self._of_worker(
             "waiting", "this caller has the maximum number of waiting requests for events at this worker", 1.0
         )
 
     def too_many_of_peer(self, wait_s: float) -> Reply:
-        """Return the 429 of an address that sends too many requests without a valid token."""
+        """Return the 429 for an address that sends too many requests without a valid token."""
         return self._of_worker(
             "unauthenticated", "too many requests without a valid token come from this address", wait_s
         )

@@ -43,10 +43,10 @@ class Limits(msgspec.Struct, kw_only=True):
 
 
 async def get_limits(service: Served, call: Call) -> Reply:
-    """Return the policies that apply to the described request, the use of each, and the source of that figure.
+    """Return the policies that apply to the described request, how much of each is used, and the source of that number.
 
-    Reads the store and charges the caller one query. While the store is unreachable, the figures are the last ones that
-    this worker has read. Raises BadRequest (400).
+    Reads the store and charges the caller one query. While the store is unreachable, the numbers that this worker read
+    last are returned. Raises BadRequest (400).
     """
     query = call.query
     try:

@@ -1,9 +1,9 @@
 """Hot keys of an HTTP worker: the most frequent callers, merchants and accounts of each second, in fixed memory.
 
 There is one Space-Saving summary (`fundledger/heavy_hitters.py`) for each kind of key. The last whole second is
-reported. Seconds are those of the monotonic clock, which all workers of a machine share, so that their counts can be
-added up. The keys are sent to the supervisor and returned by `GET /debug/hotkeys`. Labels of metrics contain the rank
-of a key, not the key.
+reported. All workers of a machine share the monotonic clock, so the counts of one second can be added up over workers.
+The keys are sent to the supervisor and returned by `GET /debug/hotkeys`. Labels of metrics contain the rank of a key,
+not the key.
 """
 
 import heapq
@@ -26,7 +26,7 @@ Hot = tuple[str, float, float]
 
 
 class Window(msgspec.Struct):
-    """One second of one kind: the weight of all keys, and the weights of the most frequent ones."""
+    """Counts of one kind of key in one second: the total weight of all keys, and the weights of the most frequent."""
 
     total: int = 0
     counts: dict[str, int] = {}
@@ -37,7 +37,7 @@ class Window(msgspec.Struct):
             self.counts[key] = self.counts.get(key, 0) + count
 
     def top(self, n: int) -> list[Hot]:
-        """Return at most `n` keys, the most frequent first. Keys of the same rate are in alphabetical order."""
+        """Return at most `n` keys, the most frequent first. Keys with equal rates are in alphabetical order."""
         most = heapq.nsmallest(n, self.counts.items(), key=lambda item: (-item[1], item[0]))
         return [(key, count / WINDOW_S, count / self.total) for key, count in most]
 
@@ -52,7 +52,7 @@ class HotKeys:
         self._begin()
 
     def payment(self, merchant: str, account: str, caller: str) -> None:
-        """Count the three keys of a request that moves money from or to one account: faster than `seen` three times."""
+        """Count the three keys of a request that moves money from or to one account. Faster than calling `seen` thrice."""
         now = self._clock()
         if now >= self._ends:
             self._turn(now)

@@ -1,6 +1,7 @@
 """Construction of the rate limiter of an HTTP worker, and reloading of its policies file while the worker serves.
 
-These functions are not in `policies.py`, because the supervisor imports it and uses neither a limiter nor Redis.
+These functions are not in `policies.py`, because the supervisor imports that module but not the limiter and its Redis
+client.
 """
 
 import asyncio
@@ -63,7 +64,7 @@ async def watch_policies(settings: Settings, limiter: Limiter) -> None:
     An invalid or missing file is counted and logged, and changes nothing.
     """
     path = policies_path(settings)
-    # This stamp differs from every other, because the file may have changed since `build_limiter` read it.
+    # No file has this stamp, so the first round reads the file: it may have changed since `build_limiter` read it.
     seen = (-1, 0, 0)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

@@ -38,14 +38,14 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
     to_reply: Callable[[S, Admission, Out], Reply]
 
     def resolve(self, content: Content) -> Sequence[Owned] | None:
-        """Return the accounts to charge, or None if `look_up` has to read them first. Keeps the payment for `queue`.
+        """Return the accounts to charge, or None if `look_up` has to read them first. Raises BadRequest.
 
-        Raises BadRequest.
+        The payment is kept for `queue`.
         """
         raise NotImplementedError
 
     async def look_up(self, content: Content) -> None:
-        """Read what `resolve` did not find. Raises BadRequest, Unavailable."""
+        """Read the accounts that `resolve` needs from the database. Raises BadRequest, Unavailable."""
         raise NotImplementedError
 
     async def is_recorded(self, content: Content) -> bool:
@@ -53,7 +53,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
         raise NotImplementedError
 
     def queue(self) -> None:
-        """Queue the resolved payment, with `answered` as its callback. Raises Unavailable if it is not accepted."""
+        """Queue the resolved payment, with `answered` as its callback. Raises Unavailable if the queue is full."""
         raise NotImplementedError
 
     def post(self, body: bytes) -> None:
@@ -79,7 +79,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
         self.answer(reply)
 
     def answered(self, _: int, outcome: Out) -> None:
-        """Answer with an outcome. A failure to build the reply is answered, too."""
+        """Send the reply for an outcome. If building the reply fails, send the problem for that error."""
         try:
             reply = self.to_reply(self.service, self.admission, outcome)
         except Exception as error:

@@ -1,6 +1,6 @@
 """Look-up of replays among HTTP requests whose quota is used up. A request that was recorded before costs nothing.
 
-Many rejected requests must not cause as many reads. So the waiting ids are looked up together, a few times a second.
+Many rejected requests must not cause many reads. So all waiting ids are looked up together, a few times a second.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from fundledger.ratelimit.pacer import Pacer, TooMuch
 READS_PER_S: Final = 20
 IDS_AT_ONCE: Final = 64
 WAIT_S: Final = 0.1 + 1 / READS_PER_S
-"""Maximum wait for a look-up: the time until the next read begins, plus 100 ms."""
+"""Maximum wait for a look-up, in seconds: the longest time until the next read begins, plus 0.1."""
 _log = logging.getLogger(__name__)
 _AWAY: Final = (
     TooMuch,
@@ -28,11 +28,10 @@ _AWAY: Final = (
 
 
 class Replays:
-    """Replay look-ups of one worker: at most `READS_PER_S` reads a second of `IDS_AT_ONCE` ids. Excess ids are not
-    looked up.
+    """Replay look-ups of one worker: at most `READS_PER_S` reads a second, each of at most `IDS_AT_ONCE` ids.
 
-    `known`: the SQL that returns those of the ids `$1` that are recorded, each with its `module` if ids belong to
-    modules.
+    Further ids are not looked up. `known`: the SQL that returns the recorded ids among the ids `$1`. It also returns
+    the `module` of each id if every module has its own ids.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", known: str) -> None:
@@ -47,8 +46,7 @@ class Replays:
         return len(self._asked) < IDS_AT_ONCE
 
     async def known(self, id_: UUID, module: str | None = None) -> bool:
-        """Return whether this id is recorded, as posted or as refused. `module` is needed if ids belong to modules.
-
+        """Return whether this id is recorded, as posted or as refused. `module`: None if all modules share the ids.
         Also False if the id cannot be looked up: there is no room, or the database does not answer within `WAIT_S`.
         Never raises. Cancelling does not end the read, for which other callers may wait.
         """

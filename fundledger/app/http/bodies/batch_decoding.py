@@ -1,7 +1,7 @@
 """Decoding of HTTP request bodies with many items, up to 8 MB: one pass finds the items, each is decoded alone.
 
-Each item has the bounds of a request of its own, and other requests are served between items. A valid body of 8 MB does
-not block the loop for longer than one of 64 KB. A hostile body is rejected at its first bad item.
+The bounds of a single request apply to each item. Other requests are served between items, so a valid body of 8 MB does
+not block the loop for longer than one of 64 KB. An invalid body is rejected at its first invalid item.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from fundledger.app.http.bodies.decoding import BODY_BYTES_MAX, explain, quotes_
 from fundledger.app.http.problems import BadRequest, malformed
 
 TURN_S: Final = 0.001
-"""Time for which work on one long request continues before other requests are served."""
+"""Time in seconds for which work on one long request continues before other requests are served."""
 T = TypeVar("T")
 _UNSET: Final = msgspec.UNSET
 
@@ -41,10 +41,11 @@ class LoopTurn:
 def decoder_of_many(
     type_: type[msgspec.Struct], field: str, items_max: int, decode_item: Callable[[bytes, str], T]
 ) -> Callable[[bytes], Awaitable[tuple[Any, list[T]]]]:
-    """Return a decoder of bodies like `type_`, whose `field` is a list of 1 to `items_max` items.
+    """Return a decoder of bodies of `type_`. The member `field` of such a body is a list of 1 to `items_max` items.
 
-    The decoder returns an object with the other members of `type_`, and the items. `decode_item(raw, where)` decodes
-    one item of at most BODY_BYTES_MAX bytes. Raises BadRequest (400), with the place of the item. May be cancelled.
+    The decoder returns an object with the other members, and the list of items. `decode_item(raw, where)` decodes one
+    item of at most BODY_BYTES_MAX bytes. The decoder raises BadRequest (400), which names the position of the item. It
+    may be cancelled.
     """
     decode_unread = msgspec.json.Decoder(_unread(type_)).decode
     decode_outer = msgspec.json.Decoder(_outer(type_, field)).decode
@@ -52,7 +53,7 @@ def decoder_of_many(
 
     async def decode(body: bytes) -> tuple[Any, list[T]]:
         try:
-            # Of a repeated member only the last value is decoded here. Its length is bounded.
+            # If a member is repeated, only its last value is decoded here. The length of that value is bounded.
             listed, outer = _separate(decode_unread(body or b"{}"), field)
             decoded = decode_outer(outer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -96,7 +97,7 @@ def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes,
 
 
 def _unread(type_: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """Return a type like `type_`, none of whose members is decoded."""
+    """Return a type with the members of `type_`, all of which stay encoded."""
     fields: list[Any] = []
     for member in msgspec.structs.fields(type_):
         kind = msgspec.Raw if member.required else msgspec.Raw | msgspec.UnsetType
@@ -105,9 +106,9 @@ def _unread(type_: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
 
 def _separate(unread: msgspec.Struct, field: str) -> tuple[bytes, bytes]:
-    """Return the value of `field`, and an object of the other members, with an empty list in its place.
+    """Return the encoded value of `field`, and the encoded object with an empty list instead of that value.
 
-    Raises BadRequest (400) for another member of more than BODY_BYTES_MAX bytes.
+    Raises BadRequest (400) if another member has more than BODY_BYTES_MAX bytes.
     """
     members = []
     listed = b""
@@ -125,7 +126,7 @@ def _separate(unread: msgspec.Struct, field: str) -> tuple[bytes, bytes]:
 
 
 def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
-    """Return a type like `type_`, whose member `field` is not decoded."""
+    """Return a type with the members of `type_`, of which only `field` stays encoded."""
     fields: list[Any] = []
     for member in msgspec.structs.fields(type_):
         kind = msgspec.Raw if member.name == field else member.type
@@ -134,9 +135,9 @@ def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
 
 
 def _items(items_max: int) -> type[msgspec.Struct]:
-    """Return the type of an array of at most `items_max` items, which are not decoded.
+    """Return the type of an array of at most `items_max` items that stay encoded.
 
-    Decoding fails at the first item too many, so only a bounded part of a long list is read.
+    Decoding fails at the first excess item, so only a bounded part of a long list is read.
     """
     names = [f"_{i}" for i in range(items_max)]
     return msgspec.defstruct(
@@ -156,7 +157,7 @@ def _refuse_duplicate_keys(body: bytes, type_: type[msgspec.Struct]) -> None:
 
 
 def at(bad: BadRequest, where: str) -> BadRequest:
-    """Return the error of one item, with the place of the item in `field`."""
+    """Return the error of one item, with the position `where` of the item added to `field` of the problem."""
     members = msgspec.json.decode(bad.reply.body)
     field = f"{where}.{members['field']}" if "field" in members else where
     return BadRequest(bad.status, "malformed", members["title"], members["detail"], field=field)

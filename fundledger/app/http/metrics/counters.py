@@ -51,7 +51,7 @@ def histogram(bounds: Sequence[float]) -> Histogram:
 
 
 class Pool(msgspec.Struct):
-    """Connections for reads by state, and reads that wait for a connection. All are gauges."""
+    """Gauges: the connections for reads by state, and the reads that wait for a connection."""
 
     idle: int = 0
     busy: int = 0
@@ -66,8 +66,8 @@ class Pool(msgspec.Struct):
 class Answered(msgspec.Struct):
     """The counters of a worker of either service since it started, and its current gauges.
 
-    `worker` identifies the process and is never reused. A key of several labels is the labels joined by a blank, in the
-    order that the field's comment gives.
+    `worker` identifies the process and is never reused. A key of several labels has blanks between them. The comment of
+    the field gives their order.
     """
 
     worker: str = ""
@@ -107,7 +107,7 @@ class Answered(msgspec.Struct):
         self.log_lines_dropped += other.log_lines_dropped
 
     def forget_gauges(self) -> None:
-        """Reset the gauges and keep the counters: the worker has ended or does not answer."""
+        """Reset the gauges and keep the counters, because the worker has ended or does not answer."""
         self.rss_bytes = self.workers = self.connections = self.body_bytes = 0
         self.feed_lag_s = 0.0
         self.pool = Pool()

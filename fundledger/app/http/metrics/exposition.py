@@ -17,7 +17,7 @@ from fundledger.jobs.watch import Counted as JobsCounted
 from fundledger.ratelimit.stats import DECISION_S, Limits, Shed, Times
 
 RANKS: Final = 10
-"""The page has the rate and the share of this many of the most frequent keys of each kind, without their names."""
+"""Number of the most frequent keys of each kind on the page. The page has their rates and shares, not their names."""
 
 
 def replacements(counted: Mapping[str, int]) -> bytes:

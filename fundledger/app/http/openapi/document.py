@@ -76,8 +76,8 @@ _HEADERS: dict[str, Schema] = {
 class About(msgspec.Struct, frozen=True):
     """Description of one service. `tags`: descriptions by name. `examples`: at most one answer of each type.
 
-    `embedded`: types of values that were encoded before, and that answers contain unchanged. `port` returns the port of
-    the service from the settings.
+    `embedded`: types of values that answers contain as JSON that was encoded before. `port` returns the port of the
+    service from the settings.
     """
 
     title: str
@@ -240,9 +240,9 @@ def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
 
 
 def _all_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return the standard answers and the route's own, by status. If both have a status, the problem types are merged.
+    """Return the standard answers and the route's own, by status. For a status of both, the problem types are merged.
 
-    Every answer of a limited route has the caller's rate-limit headers, except 401, whose caller is unknown.
+    Every answer of a limited route has the rate-limit headers, except the 401: it has no known caller.
     """
     found = _standard_answers(route)
     for status, own in route.answers.items():

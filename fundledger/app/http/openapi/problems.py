@@ -8,7 +8,7 @@ from fundledger.app.http.problems import IANA, UNVERIFIED, URN
 
 
 class ProblemType(msgspec.Struct, frozen=True):
-    """One problem type: `prefix` + `name`. `final`: whether it is final for the id, None if it concerns no id."""
+    """One problem type: `prefix` + `name`. `final`: whether such a problem is final for the id; None without an id."""
 
     name: str
     status: int

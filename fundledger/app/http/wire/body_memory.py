@@ -12,8 +12,9 @@ from fundledger.app.http.problems import BadRequest
 TRIM_BYTES: Final = 8 << 20
 TRIM_AFTER_S: Final = 1.0
 LONG_BYTES_PER_S: Final = 12_000_000
-"""Mean rate at which long bodies of one caller are decoded. Decoding takes up to 4 ns a byte and cannot be interrupted.
-So one caller blocks the loop for at most a twentieth of the time, and delays fewer than 1 % of the short requests.
+"""Maximum mean rate, in bytes per second, at which long bodies of one caller are decoded. Decoding takes up to 4 ns a
+byte and cannot be interrupted. So one caller blocks the loop for at most a twentieth of the time, and delays fewer than
+1 % of the short requests.
 """
 LONG_BYTES_AT_ONCE: Final = 128_000_000
 """Bytes of long bodies that one caller may send at any rate before decoding waits."""
@@ -22,8 +23,8 @@ LONG_BYTES_AT_ONCE: Final = 128_000_000
 class BodiesUnderWay:
     """Memory of request bodies in progress, counted as bytes arrive.
 
-    The first BODY_BYTES_MAX bytes of each body may use all of the `most` bytes. Further bytes are accepted while less
-    than half of them is in use, and one caller gets at most a quarter. So long bodies never exclude short bodies, and
+    The first BODY_BYTES_MAX bytes of each body may use all of the `most` bytes. Further bytes are accepted up to half
+    of `most` in total, and up to a quarter of `most` for each caller. So long bodies never exclude short bodies, and
     one caller never excludes others.
     """
 
@@ -59,7 +60,8 @@ class BodiesUnderWay:
     async def turn(self, body: "Body") -> None:
         """Wait before a long body is decoded, if its caller has sent too many bytes of long bodies before.
 
-        The wait is bounded, because the memory for one caller's long bodies is. Cancelling does not release the bytes.
+        The wait is bounded, because the memory for long bodies of one caller is bounded. Cancelling the wait does not
+        release the bytes.
         Source of the arithmetic: GCRA, see `ratelimit.gcra`.
         """
         if body.long:
@@ -95,7 +97,7 @@ class BodiesUnderWay:
 
 
 class Body:
-    """The bytes of one request's body that were read. `long`: how many of them count as bytes of a long body."""
+    """Number of bytes read of one request's body. `long`: how many of these bytes count as bytes of a long body."""
 
     __slots__ = ("caller", "long", "size")
 

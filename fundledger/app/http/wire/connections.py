@@ -1,8 +1,8 @@
-"""Client connections of an HTTP worker: their number, in total and from one peer, and which are closed to make room.
+"""Limits on the client connections of an HTTP worker, in total and for each peer. Idle connections make room for new.
 
-A worker reserves descriptors for its database, its store, its sockets and its log: it accepts fewer connections than it
-has descriptors. At the limit, the connections that have been idle longest are closed. If none is idle, the new one is
-answered 503 and closed.
+A worker reserves descriptors for its database, its store, its sockets and its log. So it accepts fewer connections than
+it has descriptors. At the limit, the connections that have been idle longest are closed. If none is idle, the new
+connection is answered 503 and closed.
 """
 
 import logging
@@ -10,12 +10,14 @@ import resource
 from typing import Final, Protocol
 
 DESCRIPTORS_KEPT: Final = 128
-"""Descriptors reserved beside one per database connection: sockets of the store, the supervisor, the other service, the
-log.
+"""Number of descriptors reserved in addition to one per database connection. They are for the log and for sockets to
+the store, the supervisor and the other service.
 """
 CONNECTIONS_MIN: Final = 16
 AT_ONCE: Final = 64
-"""At the limit, one in this many idle connections is closed. So not each new connection needs a scan of all others."""
+"""At the limit, one in this many idle connections is closed. So one scan of all connections makes room for many new
+connections.
+"""
 IDLE: Final = "idle"
 REFUSED: Final = "refused"
 _log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ class Connection(Protocol):
     """The methods of a client connection that `Connections` calls."""
 
     def idle_since(self) -> float | None:
-        """Return a time that is later, the later an idle connection was used. None while the connection is busy."""
+        """Return a time that orders idle connections by their last use. Return None while the connection is busy."""
 
     def force_close(self) -> None:
         """Close the connection without an answer."""

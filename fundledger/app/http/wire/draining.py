@@ -1,9 +1,10 @@
-"""Draining of an HTTP worker's connections at its stop: requests are finished, not connections.
+"""Draining of an HTTP worker's connections when the worker stops: requests that arrive are still answered.
 
-1. The port is left to other workers: the queue of the listening socket is accepted, then the socket is closed.
-2. Each answer from then on has `Connection: close`, and the connection ends after it.
-3. A connection that has been silent for SILENT_S is closed. A request that its client sends at that moment is lost,
-   which HTTP/1.1 cannot prevent. The longer a connection has been silent, the less probable is that.
+1. The connections in the queue of the listening socket are accepted, then the socket is closed. From then on, other
+   workers get the new connections of the port.
+2. Each further answer has `Connection: close`, and the connection ends after the answer.
+3. A connection that has been silent for SILENT_S is closed. If its client sends a request at that moment, the request
+   is lost. HTTP/1.1 cannot prevent this. It is less probable, the longer the connection has been silent.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ async def finish_connections(
     manager: Server,
     protocol: Callable[[], asyncio.Protocol],
 ) -> None:
-    """Stop accepting connections, answer the requests that still arrive on open connections, and close these.
+    """Stop accepting connections, answer the requests that still arrive on open connections, and close all connections.
 
     Returns when all connections are closed and all accepted requests are answered. Cancelling leaves the rest open.
     """

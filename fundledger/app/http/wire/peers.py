@@ -28,7 +28,7 @@ def peer_of(transport: asyncio.BaseTransport | None) -> str:
 
 
 class Peers:
-    """The buckets of all addresses. `per_s`: mean requests per second of an address; a burst may have twice as many."""
+    """The buckets of all addresses. `per_s`: mean requests per second of an address; a burst may have twice that."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._each_s = 1 / per_s
@@ -38,7 +38,7 @@ class Peers:
     def wait_s(self, peer: str, cost: int) -> float:
         """Charge `cost` requests to an address and return 0.
 
-        If its bucket has too little left, charge nothing and return how long the address has to wait, in seconds.
+        If the bucket of the address has too little left, charge nothing and return the necessary wait in seconds.
         """
         now = self._clock()
         until = max(now, self._until.get(peer, 0.0)) + cost * self._each_s

@@ -73,7 +73,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         self._received_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to serve the connection, if there is room. Its start counts as received data."""
+        """Begin to serve the connection, if there is room. The start of a connection counts as received data."""
         super().connection_made(transport)
         self._received_at = self._loop.time()
         if not self._service.connections.opened(self, peer_of(transport)):
@@ -102,7 +102,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         super().connection_lost(exc)
 
     def idle_since(self) -> float | None:
-        """Return a time that is later, the later the connection was used. None while a request is in progress.
+        """Return a time that orders connections by their last use. Return None while a request is in progress.
 
         A connection also counts as idle if its client has sent only a part of a request, or reads no answer.
         """
@@ -117,7 +117,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         if waiter is None or waiter.done() or self._payload_parser is not None or self._upgraded:
             super().data_received(data)
             return
-        # The handler loop is woken by its waiter. Without it the loop sleeps while the parsed messages are inspected.
+        # The waiter wakes the handler loop. Without the waiter, the loop sleeps while parsed messages are inspected.
         self._waiter = None
         try:
             super().data_received(data)
@@ -142,13 +142,13 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         return super().handle_error(request, status, exc, message)
 
     def _process_keepalive(self) -> None:
-        """Close the connection if it is idle. While a payment is in flight, it is not, although its handler sleeps."""
+        """Close an idle connection. With a payment in flight it is not idle, although its handler sleeps."""
         if self._paying:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
     def _next(self) -> None:
-        """Serve the first waiting message, on the fast path or by waking the handler loop: one at a time, in order."""
+        """Serve the first waiting message, on the fast path or by waking the handler loop. The next one waits."""
         messages, waiter = self._messages, self._waiter
         if self._paying or not messages or waiter is None or waiter.done():
             return
@@ -204,7 +204,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
                 if reply.status >= 400:
                     reply = stamped(reply, admission.request_id)
             except Exception:
-                # The caller, and later requests on this connection, must not wait permanently.
+                # Without an answer, the caller and the later requests on this connection would wait permanently.
                 extra = {"event": "answer_not_counted", "request_id": admission.request_id}
                 _log.critical("an answer could not be counted", exc_info=True, extra=extra)
             self._paying = False

@@ -16,7 +16,7 @@ _heads: dict[tuple[int, str], bytes] = {}
 
 
 class Reply:
-    """One answer. `raw` is the whole HTTP/1.1 response of a kept-alive connection."""
+    """One answer. `raw` returns the whole HTTP/1.1 response for a kept-alive connection."""
 
     __slots__ = ("body", "content_type", "headers", "status")
 
