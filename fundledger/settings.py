@@ -1,4 +1,4 @@
-"""Settings: from the environment (`FUNDLEDGER_*`), else `fundledger.toml`, else defaults. Only this module reads them."""
+"""Settings: from the environment (`FUNDLEDGER_*`), else `fundledger.toml`, else defaults. They are read only here."""
 
 import difflib
 import os

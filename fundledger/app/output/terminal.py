@@ -19,7 +19,7 @@ _STANDARD = (0, OUT, ERROR)
 
 @cache
 def writer_of(descriptor: int) -> LineWriter:
-    """Return the only writer of standard output or standard error in this process. The process flushes it at its end."""
+    """Return the only writer of standard output or standard error in this process. It is flushed at the end."""
     writer = LineWriter(descriptor)
     atexit.register(writer.flush)
     return writer

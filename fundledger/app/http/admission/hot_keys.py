@@ -52,7 +52,7 @@ class HotKeys:
         self._begin()
 
     def payment(self, merchant: str, account: str, caller: str) -> None:
-        """Count the three keys of a request that moves money from or to one account. Faster than calling `seen` thrice."""
+        """Count the three keys of a request that moves money from or to one account, faster than `seen` would."""
         now = self._clock()
         if now >= self._ends:
             self._turn(now)

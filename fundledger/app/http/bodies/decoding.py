@@ -90,7 +90,7 @@ def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_long_metadata(decoded: object) -> None:
-    """Raise BadRequest (400) for long metadata, so that the search for duplicate keys is made only in short metadata."""
+    """Raise BadRequest (400) for long metadata, so that duplicate keys are only searched in short metadata."""
     given = getattr(decoded, "metadata", None)
     if type(given) is msgspec.Raw and len(bytes(given)) > METADATA_BYTES_MAX:
         raise _too_much_metadata()
