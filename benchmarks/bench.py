@@ -63,7 +63,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    """Return the plan of the command line options. Raises BenchFault."""
+    """Return the plan that the command line options request. Raises BenchFault."""
     if options.reference is not None and not options.reference.is_file():
         raise BenchFault(f"--reference {options.reference}: no such file")
     settings = dict(setting.split("=", 1) for setting in options.setting)

@@ -84,7 +84,7 @@ class Child:
         return self._process.pid
 
     def get(self, path: str, within_s: float = 30) -> bytes:
-        """Return the body of a GET. Raises BenchFault."""
+        """Return the body of a GET of this server. Raises BenchFault."""
         return get(self.port, path, within_s)
 
     def _answers(self) -> bool:
@@ -102,7 +102,7 @@ class Child:
 
 
 def get(port: int, path: str, within_s: float = 30, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """Return the body of a GET to a local port. Raises BenchFault."""
+    """Return the body of a GET to a local port. Raises BenchFault if the status is not 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=within_s)
     try:
         connection.request("GET", path, headers=dict(headers))

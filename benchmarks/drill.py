@@ -137,7 +137,9 @@ class Drill:
         return entries, repeated, verified, exit_code
 
     def _sample(self) -> list[Sent]:
-        """Return every request that was sent more than once, and a sample of the others, up to `repeats`."""
+        """Return every request that was sent more than once. If these are fewer than `repeats`, add a random sample of
+        the others, up to `repeats` requests in total.
+        """
         sent = self._load.books.sent
         several = [one for one in sent if one.repeated]
         once = [one for one in sent if not one.repeated]
@@ -197,7 +199,9 @@ class Drill:
             )
 
     def _silences(self, end: float) -> dict[str, list[float]]:
-        """Return for each kill, by kind, the longest time without an acknowledgement before the next kill."""
+        """Return, for each kill, the longest time without an acknowledgement until the next kill. The keys are the
+        kinds of the killed processes.
+        """
         silences: dict[str, list[float]] = {}
         bounds = [kill.at for kill in self._kills[1:]] + [end]
         times = self._load.acknowledged_at

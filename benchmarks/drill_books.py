@@ -79,7 +79,7 @@ class Books:
     moved: set[str] = field(default_factory=set)
     """Vouchers with which the service rebalanced split accounts."""
     journal_entries: int = 0
-    """Number of vouchers in all statements, after they were read."""
+    """Number of vouchers in all statements; 0 until the statements are read."""
 
     def balances(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return the posted (signed) and held balance of each account, from the acknowledged requests."""

@@ -108,8 +108,8 @@ def outages(session: Session) -> None:
 
 
 def cost(session: Session) -> None:
-    """Measure the peak rate with and without the limiter, and the time that the limiter adds to the p99 below the peak,
-    in pairs of runs.
+    """Measure the cost of the limiter in pairs of runs, with and without it: the ratio of the peak rates, and the time
+    that the limiter adds to the p99 at a rate below the peak.
     """
     file = session.root / "never_reached.toml"
     file.write_text(NEVER_REACHED)
@@ -145,7 +145,9 @@ def cost(session: Session) -> None:
 
 
 def _limiter(session: Session, mode: str, file: Path | None) -> dict[str, str]:
-    """Return those settings that the installed version has: no shedding, no splitting, the limiter in `mode`."""
+    """Return the settings for no shedding, no splitting, and the limiter in `mode`. Settings that the installed version
+    does not have are left out.
+    """
     wanted = {"RATELIMIT": mode, "SHEDDING": "off", "SPLITTING": "off"}
     if file is not None:
         wanted["RATELIMIT_FILE"] = str(file)
@@ -221,10 +223,10 @@ def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, 
 
 
 def recovery_s(samples: Samples, back_ns: int, ends_ns: int) -> float | None:
-    """Return the seconds from `back_ns` to the time from which no worker is in fallback for `STEADY_S`; at most to
-    `ends_ns`.
+    """Return the seconds from `back_ns` to normal operation: no worker is in fallback for the next `STEADY_S` seconds.
 
-    None if the service did not report its mode.
+    If normal operation does not begin before `ends_ns`, return the seconds from `back_ns` to `ends_ns`. None if the
+    service did not report its mode.
     """
     told = [(at, value) for at, value in in_fallback(samples) if back_ns <= at < ends_ns]
     since: int | None = None

@@ -67,7 +67,7 @@ def _processor() -> str:
 
 
 def _fdatasync_us(data_root: Path) -> float:
-    """Return the median time of an 8 kB write with fdatasync; below about 20 us the disk is not durable."""
+    """Return the median time of an 8 kB write with fdatasync. If it is below about 20 us, the disk is not durable."""
     took = []
     with tempfile.TemporaryFile(dir=data_root) as file:
         for _ in range(_SYNCS):

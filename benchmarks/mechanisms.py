@@ -30,7 +30,7 @@ SHAPES: Final = {"hot": "one hot merchant", "zipf": f"Zipf 1.1 over {SPREAD_OVER
 
 
 AT_ONCE: Final = {"SPLITTING": "auto", "HEAT_PROMOTE_S": "0", "HEAT_DEMOTE_S": "3600"}
-"""Settings that split accounts automatically and immediately, before the next contender runs."""
+"""Settings under which accounts are split automatically and immediately: before the next contender runs."""
 WORKERS: Final = (1, 2)
 DELAYS_MS: Final = (0, 1, 2, 5)
 MANY_WORKERS: Final = 4

@@ -149,8 +149,8 @@ class _Loop:
                 self._idle.append(connection)
 
     def _settle(self, now: int) -> None:
-        """Wait for outstanding responses. Count the latency of a request that was never sent up to now, because it has
-        waited at least so long.
+        """Wait for outstanding responses. For a request that was never sent, the time since it was due counts as its
+        latency, because it has waited at least so long.
         """
         give_up_at = now + int(ANSWER_S * 1e9)
         never_sent, self._waiting = self._waiting, deque()

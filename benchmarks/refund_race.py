@@ -17,8 +17,8 @@ ROUNDS = 1000
 AT_ONCE: Final = 100
 AMOUNT: Final = 1000
 PARTS: Final = (7, 13, 30, 77, 250)
-"""Refund amounts; the rounds use them in turn. With the smallest most refunds fit into the payment, with the largest
-only a few.
+"""Refund amounts; the rounds use them in turn. The payment covers most refunds of the smallest amount, but only a few
+of the largest.
 """
 ANSWER_S: Final = 60.0
 

@@ -43,7 +43,7 @@ class Proof:
 class Service:
     """`fundledger serve` with its own data directory. `acknowledged` counts the acknowledged vouchers.
 
-    `moves`: some vouchers debited several slots, or were posted by the service to rebalance an account.
+    `moves`: True if some vouchers debited several slots, or were posted by the service to rebalance an account.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ _LINE = re.compile(r"^(\w+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
 
 
 def series(text: str, prefixes: Sequence[str]) -> dict[str, float]:
-    """Return `name{labels}` -> value of the series whose name begins with a prefix."""
+    """Return the values of the series whose names begin with a prefix. The keys have the form `name{labels}`."""
     return {name: float(value) for name, value in _LINE.findall(text) if name.startswith(tuple(prefixes))}
 
 

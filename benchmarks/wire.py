@@ -66,8 +66,8 @@ class Wire:
         return len(self._connections)
 
     def connect(self) -> Connection:
-        """Return a connection that can be used immediately. If it cannot be established, the first request
-        on it fails.
+        """Return a connection that can be used immediately. If the connection cannot be established, its first request
+        fails.
         """
         connection = Connection(self._port)
         self._connections[connection.socket.fileno()] = connection

@@ -70,8 +70,8 @@ class Unverified(GatewayFault):
 
 
 class PostingResult(msgspec.Struct, frozen=True):
-    """The outcome of a voucher: posted, or refused with a `problem` (JSON). `at`: the time of posting, where the
-    account service returned it.
+    """The outcome of a voucher: posted, or refused with a `problem` (JSON). `at`: the time of posting, None if the
+    account service did not return it.
 
     `stuck`: the account service did not record the problem under the voucher id, so the voucher may still be posted.
     Every retry gets the same problem until an operator removes its cause.

@@ -224,8 +224,8 @@ class OrderBatcher(NextSteps):
             waiting.tell(answer)
 
     async def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
-        """Insert the new orders of a batch, and answer the callers of the others. Return the new orders. Raises what
-        asyncpg raises.
+        """Insert the new orders of a batch. Answer the callers of orders that exist or are refused. Return the new
+        orders. Raises what asyncpg raises.
         """
         for attempt in range(ATTEMPTS_MAX):
             try:
@@ -301,7 +301,7 @@ class OrderBatcher(NextSteps):
         return None
 
     async def _settle(self, written: Sequence[Order]) -> None:
-        """Post the vouchers of inserted orders, for at most the time that their callers wait."""
+        """Post the vouchers of inserted orders. Give up after the time that the callers wait."""
         posting = [order for order in written if order.state is State.POSTING]
         if not posting:
             return
@@ -345,7 +345,7 @@ class OrderBatcher(NextSteps):
 
 
 async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
-    """Return the stored orders with the ids, or former ids, of these drafts, by id."""
+    """Return the stored orders that have the id or the former id of one of these drafts. The keys are their ids."""
     former = [draft.former for draft in drafts if draft.former is not None]
     return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
 

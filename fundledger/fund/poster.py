@@ -120,8 +120,8 @@ class Posting:
         self.counted.unmarked += len(said)
 
     def _sealed(self, order: Order) -> bytes | None:
-        """Compute the MAC of an order with its outcome. Return the MAC of its fund.payments row, None unless it is a
-        posted payment that is settled later.
+        """Compute the MAC of an order with its outcome. If the order is a posted payment that is settled later, return
+        the MAC of its fund.payments row, else None.
         """
         self.macs.seal(order)
         if order.settle != "later" or order.kind is not Kind.PAYMENT or order.state is not State.POSTED:
@@ -129,8 +129,8 @@ class Posting:
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def prepare_chargeback(self, order: Order) -> None:
-        """Set the part of a chargeback that the merchant owes: the part above its available balance, which is read now.
-        Raises GatewayFault.
+        """Read the merchant's available balance. Set the part of a chargeback that the merchant owes: the part above
+        this balance. Raises GatewayFault.
         """
         id_ = accounts.available(order.merchant)
         account = (await self.gateway.balances([id_])).get(id_)

@@ -62,8 +62,8 @@ class Job(msgspec.Struct, frozen=True):
 
     `run` may be cancelled at any await. Another process may start it before it has ended here. So its effects have to
     be idempotent, and it has to call `Lease.hold` before it writes. `lease_s`: a lease ends this long after its last
-    renewal. `alarm_after_s`: the job is overdue without a successful run for this long. `ended` is called each time the
-    job has ended in this process.
+    renewal. `alarm_after_s`: the job is overdue after this time without a successful run. `ended` is called each time
+    the job has ended in this process.
     """
 
     name: str

@@ -27,7 +27,7 @@ from fundledger.jobs.watch import Counted, Watch
 
 BEAT_S: Final = 1.0
 RENEWALS: Final = 4
-"""Beats within the duration of the shortest lease, if that lease is short."""
+"""Minimum number of beats within the duration of each lease."""
 BEAT_MAX_S: Final = 2.0
 """Timeout of a beat. After it the database counts as unavailable."""
 BACK_OFF_MAX_S: Final = 5.0

@@ -148,7 +148,7 @@ class Feed:
             pass
         finally:
             self._waiters.remove(waiter)
-            # The exception of the waiter refers to this frame.
+            # Break a reference cycle: the exception of the waiter refers to this frame.
             del waiter
             self._of_callers[caller] -= 1
             if not self._of_callers[caller]:

@@ -1,6 +1,7 @@
 """Reconciliation of the ledger's evidence: checks accounts, vouchers, holds and buffered credits against their MACs.
 
-Each function adds findings to `checks`, which has the order of the function's tuple of names, such as ACCOUNTS.
+Each function adds findings to `checks`. A tuple has the names of these checks, in the same sequence: for
+`check_accounts` it is ACCOUNTS.
 """
 
 from collections.abc import Sequence

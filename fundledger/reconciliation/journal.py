@@ -27,7 +27,7 @@ JOURNAL: Final = (
 
 
 class _Journal:
-    """Running state of one sub-account's entries; its row must match the final state."""
+    """State of a sub-account after the entries that were read. After the last entry, its row must match this state."""
 
     __slots__ = ("account", "balance", "mac", "posted_at_us", "seq")
 
@@ -40,7 +40,7 @@ class _Journal:
 
 
 async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Rows, names: Names, keys: Keys) -> None:
-    """Compare sub-accounts and entries in one merge pass. `checks` has the order of JOURNAL.
+    """Compare sub-accounts and entries in one merge pass. `checks[i]` has the name `JOURNAL[i]`.
 
     Both are ordered by (shard, account, slot), entries then by seq.
     """

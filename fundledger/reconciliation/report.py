@@ -11,7 +11,7 @@ READABLE: Final = "a row that can be read and checked"
 
 Row = TypeVar("Row")
 Difference = Iterator[tuple[object, object]]
-"""Pairs of expected and actual."""
+"""Pairs of an expected and an actual value."""
 
 
 class Finding(msgspec.Struct):

@@ -37,7 +37,7 @@ _HEAD = struct.Struct("<8sq32sH").pack
 _LENGTH = struct.Struct("<I").pack
 _NOTHING = b"\xff\xff\xff\xff"
 _NO_TEXTS = _NOTHING * 3 + b"\0" + _NOTHING
-"""Encoding of absent reference, metadata, hold, reversed voucher and refusal of a voucher."""
+"""Encoding of five fields of a voucher that has none of them: reference, metadata, hold, reversed voucher, refusal."""
 
 
 sub_account = partial(_SUB_ACCOUNT, b"subacct1")

@@ -1,4 +1,6 @@
-"""HMAC-SHA256 (RFC 2104) of a MAC key with precomputed state: a tag costs two block copies and hashing the message."""
+"""HMAC-SHA256 (RFC 2104) under a MAC key. The two hash states after the padded key are computed once; for each tag they
+are copied.
+"""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Protection of the memory of a process that holds keys: no core dumps, no reads by processes of the same user."""
+"""Protection of the memory of a process that holds keys: no core dumps, no reads by other processes of the user."""
 
 import ctypes
 import resource

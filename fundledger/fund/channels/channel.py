@@ -19,7 +19,7 @@ class Standing(StrEnum):
 
 
 class Payout(msgspec.Struct, frozen=True):
-    """A payout as the channel reports it. `amount` (in minor units) and `currency`: None if it does not report them."""
+    """The report of a channel about a payout. `amount` (in minor units) and `currency`: None if not reported."""
 
     state: Standing
     channel_ref: str | None = None
@@ -51,7 +51,7 @@ class ChannelSilent(ChannelFault):
 
 
 class Channel(Protocol):
-    """A payment channel. `ref` is the order id. The channel executes a payout at most once per reference, permanently.
+    """A payment channel. `ref` is the order id. The channel never executes two payouts with the same reference.
 
     Every call ends in bounded time. After a cancelled call the outcome is unknown, as after ChannelSilent.
     """

@@ -2,9 +2,9 @@
 `python -m fundledger.fund.channels.simulator --port 8082 --folder DIR`.
 
 Every request except `GET /healthz` needs the simulator's bearer token, which is in a file. Payouts are stored in
-DIR/simulator.db before their requests are answered, so a kill loses nothing. `POST /behaviour` configures faults. The
-seed and the reference of a payout decide whether it bounces. The seed and the number of a request since the start
-decide whether the request is answered.
+DIR/simulator.db before their requests are answered, so a kill loses nothing. `POST /behaviour` configures faults. A
+configured seed makes the faults repeatable. Whether a payout bounces depends only on the seed and the payout's
+reference. Whether a request is answered depends only on the seed and the request's number since the start.
 """
 
 import argparse
@@ -69,8 +69,8 @@ class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Money that the bank received; negative if the money was taken back. `channel_ref`: the order id of a refund,
-    otherwise the channel's reference.
+    """A movement on the platform's bank account. `amount` is positive for money that the bank received, and negative
+    for money that was taken back. `channel_ref`: the order id of a refund, otherwise the channel's reference.
     """
 
     channel_ref: ChannelRef
@@ -98,7 +98,7 @@ class Line(msgspec.Struct):
 
 
 class Bank:
-    """The database of the simulator. A change is on disk when its method returns."""
+    """The database of the simulator. A method returns after its change is on disk."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,8 +231,8 @@ class Simulator:
         return _json({"day": day.isoformat(), "statement_no": f"SIM-{day.isoformat()}", "lines": lines})
 
     def _wrong(self, day: date, lines: list[Line]) -> list[Line]:
-        """Apply the configured faults to the lines of a statement. In an order that the seed determines, omit the first
-        `missing` lines, and add 1 to the amounts of the next `amount` lines.
+        """Apply the configured faults to the lines of a statement. For example, omit `missing` lines, and add 1 to the
+        amounts of `amount` other lines. The seed determines which lines are wrong.
         """
         behaviour = self.behaviour
         chance = sorted(lines, key=lambda line: self._fate("line", line.ref, line.amount))
@@ -290,7 +290,8 @@ class Simulator:
 @web.middleware
 async def _not_from_a_page(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Reject requests that a web page of another origin can send. Such a request has a host name that resolves to this
-    machine (DNS rebinding), or it is not JSON: only before JSON does a browser send a CORS preflight to another origin.
+    machine (DNS rebinding), or a body that is not JSON. A page cannot send JSON: the browser first sends a CORS
+    preflight, which fails.
     """
     try:
         host = URL.build(scheme="http", authority=request.host).host or ""
@@ -306,7 +307,7 @@ async def _not_from_a_page(request: web.Request, handler: Handler) -> web.Stream
 
 
 def _cell(value: object) -> object:
-    """Return a CSV cell; prefix a text that a spreadsheet would evaluate as a formula with an apostrophe."""
+    """Return a CSV cell. If a spreadsheet would evaluate the text as a formula, put an apostrophe before it."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 

@@ -2,7 +2,8 @@
 currency and state.
 
 A day is closed when two conditions hold: it ended at least GRACE_S ago, and every order of that day and of earlier days
-has a known outcome. An order without one could still be posted on that day. Days are closed in order, one at a time.
+has a known outcome. An order without a known outcome may have been posted on that day. Days are closed in order, one
+at a time.
 """
 
 from collections.abc import Awaitable, Callable

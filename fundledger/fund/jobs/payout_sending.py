@@ -47,11 +47,11 @@ class Ends(Protocol):
 class Pace(msgspec.Struct, frozen=True):
     """Limits and timings of one channel.
 
-    `rate`: calls a second. `at_once`: concurrent calls. `turn_max`: a run stops polling, and stops sending, after this
-    many payouts. `again_s`: pause before the first poll of a payout; it doubles with each poll, up to `again_max_s`.
-    `call_s`: upper bound of the duration of a call, from which the lease of a payout is computed. `late_s`: a payout
-    without a final status is late after this time. `doubt_s`: how long a payout that the channel reports as absent may
-    still be in transit to it.
+    `rate`: maximum of calls a second. `at_once`: maximum of concurrent calls. `turn_max`: a run takes no more payouts
+    to poll once it has polled this number, and no more to send once it has sent this number. `again_s`: pause before
+    the first poll of a payout; the pause doubles with each poll, up to `again_max_s`. `call_s`: longest duration of a
+    call; the lease of a payout is computed from it. `late_s`: a payout without a final status is late after this time.
+    `doubt_s`: the channel may report a payout as absent while the request is in transit, for at most this time.
     """
 
     rate: float = 20.0
@@ -200,7 +200,7 @@ class PayoutSender:
         return False
 
     async def report_difference(self, order: Order, detail: str) -> None:
-        """Mark an order that differs from its voucher or its payout as stuck, and record the finding, once."""
+        """Mark an order as stuck, because it differs from its voucher or its payout. Record the finding once."""
         reason = problem("payout-differs", "Payout differs from posted voucher", detail)
         if await mark_stuck(self._pool, self._batcher.macs, order, reason):
             evidence = msgspec.json.encode({"detail": detail}).decode()
@@ -253,7 +253,7 @@ class PayoutSender:
         await self._close(sending, "absent", None)
 
     async def _record_unknown(self, sending: Sending, why: str) -> None:
-        """Record that the channel did not answer. An order that does not match its MAC keeps its MAC."""
+        """Record that the channel did not answer. An order that does not match its MAC gets no new MAC."""
         row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
         new = old = None if row is None else order_from(row)
         if old is not None and self._batcher.macs.verifies(old):
@@ -298,7 +298,7 @@ class PayoutSender:
 
 
 def _end_of(answer: Answer) -> str | None:
-    """Return how the order ended or will end by this answer, None if that is not certain."""
+    """Return the recorded end of the withdrawal (paid or bounced) according to an answer, None if it has none."""
     if isinstance(answer, Refusal):
         return _ENDED_AS.get(answer.code)
     if isinstance(answer, Taken):

@@ -79,8 +79,8 @@ class ChannelPayouts:
         self.sender = PayoutSender(pool, batcher, name, channel, pace)
 
     async def run(self, check: Callable[[], None] | None) -> int:
-        """Poll the payouts that are due, then send new ones, as long as the channel answers. Return the
-        number of both.
+        """Poll the payouts that are due, then send new ones. Stop after a chunk in which the channel answered no call.
+        Return the number of polled and sent payouts.
         """
         self.sender.check = check
         began_at: datetime | None = None

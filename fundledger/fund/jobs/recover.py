@@ -15,7 +15,7 @@ from fundledger.fund.store.reported import Reported
 
 AT_ONCE: Final = 500
 UNANSWERED_MAX: Final = 100
-"""The number of unanswered calls after which a run ends: so many are not caused by single orders."""
+"""A run ends after this number of unanswered calls, because single orders do not cause so many."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,9 +31,9 @@ class Recoverer:
         self._reported = Reported()
 
     async def recover_some(self) -> tuple[int, float]:
-        """Run once and return `(orders whose outcome is known now, seconds for which the oldest one has been due)`.
-        Raises asyncpg errors, and GatewayFault if the account service does not answer. After a cancellation the
-        remaining orders are still due.
+        """Run once. Return `(orders whose outcome is known now, seconds since the oldest order became due)`. Raises
+        asyncpg errors, and GatewayFault if the account service does not answer. After a cancellation the remaining
+        orders are due again later.
         """
         lag = await self._pool.fetchrow(SQL["lag_of_orders"])
         assert lag is not None

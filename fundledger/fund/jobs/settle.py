@@ -1,6 +1,6 @@
 """Background job that settles pending payments by the calendar of each merchant: once per due day, from `settle_at` on.
 
-If a due day is missed, it is made up for until the next due day.
+If no process runs the job on a due day, a later run makes the settlements of that day, unless another due day began.
 """
 
 import asyncio
@@ -19,9 +19,7 @@ MODULE: Final = "settlement"
 
 
 def number_of(day: datetime) -> str:
-    """Return the order number of the first settlement of a merchant on a due day. Repeated requests for a due day have
-    the same number.
-    """
+    """Return the order number of a merchant's first settlement of a due day. It is the same for repeated requests."""
     return f"{AUTO}{day:%Y-%m-%d}"
 
 
@@ -51,7 +49,7 @@ class Settler:
         now = now or datetime.now(UTC)
         since = due(now, self._settle_at)
         numbers = [number_of(day) for day in since.values()]
-        # Payments posted later on the due day are settled that day, too, if nothing was pending before.
+        # If nothing is pending at `settle_at`, a payment posted later on the due day is settled on that day, too.
         ends_at = [datetime.combine(day.date() + timedelta(days=1), time(), UTC) for day in since.values()]
         rows = await self._pool.fetch(
             SQL["due_settlements"], list(since), numbers, ends_at, self._payments_max, AT_ONCE + 1

@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, problem: bytes) -> bool:
-    """Mark a withdrawal that is `posted`, `sent` or `unknown` as stuck, with the problem (JSON) as its reason, and log
-    it. Return whether this call changed the state; if so, it also updates `order`. An order that does not match its MAC
-    keeps its MAC. Locks the order. May be repeated. Raises what asyncpg raises.
+    """Mark a withdrawal that is `posted`, `sent` or `unknown` as stuck, with the problem (JSON) as its reason. Return
+    whether this call changed the state; if so, `order` is updated, and the change is logged. An order that does not
+    match its MAC gets no new MAC. Locks the order. May be repeated. Raises what asyncpg raises.
     """
     new = msgspec.structs.replace(order, state=State.STUCK, stuck_from=order.state, problem=problem, due_at=None)
     if macs.verifies(order):
@@ -37,8 +37,8 @@ async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, p
 async def retry(
     connection: AnyConnection, macs: OrderMacs, order: Order, module: str, reason: str | None, due_s: float
 ) -> Order | None:
-    """Return a stuck order to the state that it came from. An order that waits for the recoverer keeps its state. The
-    recoverer takes either order after `due_s` seconds.
+    """Return a stuck order to the state that it came from. An order that waits for the recoverer keeps its state. If
+    the next step is to post a voucher, the recoverer takes the order after `due_s` seconds.
 
     Returns the order; None if it is neither stuck nor waiting, or has changed since it was read. `module` is the
     requester. May be repeated. Raises Tampered, and what asyncpg raises.

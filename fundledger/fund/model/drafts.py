@@ -42,8 +42,8 @@ def who(module: str, person: str | None) -> str:
 def draft_of(
     request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float, ids: Ids
 ) -> "Draft | Refusal":
-    """Build the draft of a request by `module` at time `at`. The recoverer takes the order `due_s` later. Refused:
-    MERCHANT_NOT_FOUND, CURRENCY_MISMATCH, WITHDRAWAL_LIMIT_EXCEEDED.
+    """Build the draft of a request by `module` at time `at`. `due_s`: seconds until the recoverer takes the order.
+    Refused: MERCHANT_NOT_FOUND, CURRENCY_MISMATCH, WITHDRAWAL_LIMIT_EXCEEDED.
 
     `merchant`: the merchant of the order; None if it does not exist, or if the order belongs to the platform.
     """

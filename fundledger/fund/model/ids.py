@@ -51,7 +51,7 @@ class Ids:
         return self._named("voucher", order.hex, step, str(attempt))
 
     def _named(self, *parts: str) -> UUID:
-        # RFC 9562, version 8: 122 bits of an HMAC-SHA256, each part with its length before it.
+        # RFC 9562, version 8: 122 bits of an HMAC-SHA256 over the parts, each preceded by its length.
         octets = bytearray(self._tag("".join([f"{len(part)}:{part}" for part in parts]).encode())[:16])
         octets[6] = octets[6] & 0x0F | 0x80
         octets[8] = octets[8] & 0x3F | 0x80

@@ -103,7 +103,9 @@ class Order(msgspec.Struct):
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:
-    """Return the former id of an order, an unkeyed hash of its names. New orders have ids of `fund.model.ids`."""
+    """Return the former id of an order: an unkeyed hash of its kind, merchant and number. New orders have ids of
+    `fund.model.ids`.
+    """
     return _named("order", kind, merchant, order_no)
 
 
@@ -113,7 +115,7 @@ def voucher_id(order: UUID, step: str = "post", attempt: int = 0) -> UUID:
 
 
 def _named(*parts: str) -> UUID:
-    # RFC 9562, version 8: 122 bits of a SHA-256, each part with its length before it.
+    # RFC 9562, version 8: 122 bits of a SHA-256 over the parts, each preceded by its length.
     digest = hashlib.sha256("".join([f"{len(part)}:{part}" for part in parts]).encode()).digest()
     octets = bytearray(digest[:16])
     octets[6] = octets[6] & 0x0F | 0x80

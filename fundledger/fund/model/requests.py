@@ -123,8 +123,8 @@ class WriteOff(Request, kw_only=True):
 
 
 class Adjustment(Request, kw_only=True):
-    """A correction of a merchant's balance, against suspense. It is posted once it is approved by a different module,
-    or by a different `person` of the same module (both must be set).
+    """A correction of a merchant's balance, against suspense. It is posted after a different module has approved it, or
+    a different `person` of the same module (both persons must be named).
     """
 
     kind: ClassVar[Kind] = Kind.ADJUSTMENT
@@ -156,9 +156,9 @@ class BankDifference(Request, kw_only=True):
 
 
 class Reversal(Request, kw_only=True):
-    """The reversal of an order's voucher: of a payment, a channel cost, an adjustment or a bank difference. Once only.
+    """The reversal of the voucher of a payment, a channel cost, an adjustment or a bank difference.
 
-    Omit `merchant` if the order belongs to the platform.
+    An order can be reversed once. Omit `merchant` if the order belongs to the platform.
     """
 
     kind: ClassVar[Kind] = Kind.REVERSAL

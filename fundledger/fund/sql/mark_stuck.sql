@@ -1,4 +1,4 @@
--- Mark a withdrawal stuck, because no retry can complete it. $1 order id, $2 its state, $3 the reason (JSON), $4 new
+-- Mark a withdrawal as stuck, because no retry can complete it. $1 order id, $2 its state, $3 the reason (JSON), $4 new
 -- MAC, $5 key version of the new MAC, $6 the MAC as read. Rows: one, none if the state differs, or the order has
 -- changed since it was read. Locks: the order.
 WITH marked AS (

@@ -48,7 +48,7 @@ class StatementLine(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class StatementRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A bank statement, identified permanently by (channel, statement_no). The order of its lines is part of its
+    """A bank statement, identified permanently by (channel, statement_no). The sequence of its lines is part of its
     content.
     """
 

@@ -12,7 +12,7 @@ import msgspec
 class Outcome(StrEnum):
     """The outcome of a line. `awaited`: like `matched`, but the order has not ended yet. `duplicate`: other lines match
     the orders under the line's reference. `unknown`: no order under this reference moved money in this direction.
-    `repeated`: the same line of another statement has the outcome.
+    `repeated`: another statement has the same line, with one of the other outcomes.
     """
 
     MATCHED = "matched"
@@ -46,7 +46,9 @@ class Earlier(msgspec.Struct, frozen=True):
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """An order, and its effect on the bank account when it has ended. `taken`: another statement's line matched it."""
+    """An order. `amount`: its effect on the bank account when the order has ended. `taken`: a line of another statement
+    matched the order.
+    """
 
     order: UUID
     refs: frozenset[str]
@@ -64,7 +66,7 @@ class Matched(msgspec.Struct, frozen=True):
 
 
 class Matching(msgspec.Struct, frozen=True):
-    """The result of a statement. `lines[i]` is the result of line i. `in_transit`: expected orders without a line."""
+    """The result of a statement. `lines[i]` is the result of line i. `in_transit`: ended orders without a line."""
 
     lines: list[Matched]
     in_transit: list[UUID]

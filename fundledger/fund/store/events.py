@@ -18,7 +18,7 @@ from fundledger.outbox.watermark import FUND, VisibilityWatermark
 
 UNVERIFIED: Final = "order.unverified"
 RETRIED: Final = '"retried_by"'
-"""A member that only details of events have which a request to retry caused."""
+"""A member of the details of an event. Only events that a request to retry caused have it."""
 _encode = msgspec.json.Encoder().encode
 
 

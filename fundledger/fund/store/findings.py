@@ -1,7 +1,7 @@
 """Integrity findings: rows of the fund database that did not match their MACs, recorded once each, in a MAC chain.
 
-The MAC of a finding covers the MAC of the previous one. The head of the chain, under a MAC of its own, has the number
-of findings and the last MAC. So `verify` detects a finding that was edited, omitted or deleted.
+The MAC of a finding covers the MAC of the previous one. The head of the chain stores the number of findings and the
+last MAC, and has a MAC of its own. So `verify` detects a finding that was edited, omitted or deleted.
 """
 
 import time
@@ -58,7 +58,7 @@ async def write_findings(connection: Any, keys: Keys, found: Sequence[Finding]) 
 
 
 def head_verifies(row: Any, keys: Keys) -> bool:
-    """Return whether the head of the chain matches its MAC; the head of an empty chain has none. Raises KeyFault."""
+    """Return whether the head of the chain matches its MAC; the head of an empty chain has no MAC. Raises KeyFault."""
     if row["mac"] is None:
         return bool(row["seq"] == 0 and row["last_mac"] == canonical.GENESIS)
     message = canonical.chain_head(NAME, row["seq"], row["last_mac"], row["key_version"])

@@ -22,11 +22,12 @@ from fundledger.fund.store.queries import SQL
 
 LOOK_EVERY_S: Final = 0.5
 FRESH_S: Final = 2.0
-"""Time for which a worker uses its cache without a check for new rules. A new rule takes effect later, so that all
-workers charge the same."""
+"""Time for which a worker uses its cache without a check for new rules. A new rule takes effect only after a longer
+time, so that all workers charge the same."""
 EFFECTIVE_AFTER_S: Final = 3 * FRESH_S
 LATE_COMMITS: Final = 1000
-"""The number of earlier versions that each check reads again: a version is drawn before its transaction commits."""
+"""The number of earlier versions that each check reads again. A version is drawn before its transaction commits, so a
+lower version may become visible after a higher one."""
 REMEMBERED_MAX: Final = 200_000
 FOREVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

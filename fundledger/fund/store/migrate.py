@@ -19,7 +19,7 @@ ROW_MACS = "0012_row_macs.sql"
 
 async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
     """Apply missing migrations and return their names. With `keys` (the folder of the fund database's keys) the keys
-    are checked in the same transaction, and created if no row was ever written with one.
+    are checked in the same transaction. A first key is created if no row was ever written with a key.
 
     Raises SchemaFault; KeyFault if a key is missing or differs. After an exception nothing is changed.
     """

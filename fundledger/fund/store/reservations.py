@@ -52,8 +52,8 @@ class _Changes(msgspec.Struct):
 
 
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
-    """Lock the rows that these drafts reserve from. The order is the same for all batches: merchants, orders to be
-    reversed, payments. `reserve` locks the rows of days after that.
+    """Lock the rows that these drafts reserve from. All batches lock in the same sequence: merchants, orders to be
+    reversed, payments. After that, `reserve` locks the rows of days.
     """
     await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL)}
@@ -235,7 +235,7 @@ def _take(progress: Progress, order: Order, sign: int = 1) -> None:
 
 
 def _paid(draft: Draft, locked: Locked) -> Progress | Refusal:
-    """Return the payment that an order reserves from; copy its channel and currency into the order."""
+    """Return the payment that an order reserves from; copy the payment's channel and currency into the order."""
     order = draft.order
     payment = locked.originals.get(payment_of(draft))
     number = getattr(draft.request, "payment_order_no", "")
@@ -261,7 +261,7 @@ def _refund(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
         return payment
     order = draft.order
     if payment.order_id in locked.settling:
-        # The fee may be returned only after it is certain that it was charged.
+        # A fee may be returned only if it is certain that the fee was charged.
         detail = "a settlement of the payment is in progress; retry later"
         return Refusal(Code.PAYMENT_BEING_SETTLED, detail, "payment_order_no")
     if order.amount > payment.returnable:
@@ -306,7 +306,8 @@ def _reverse(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
     payment = locked.payments.get(original.id)
     if payment is not None:
         if payment.reversed:
-            # The account service would refuse the order, and releasing its reservation would clear `payment.reversed`.
+            # The account service would refuse the order. Then the release of its reservation would clear
+            # `payment.reversed`.
             return Refusal(Code.ORDER_ALREADY_REVERSED, "the payment is already reversed", "of_order_no")
         if payment.refunded or payment.charged_back:
             detail = "the payment is partly refunded or charged back; refund the rest instead"

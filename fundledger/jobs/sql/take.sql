@@ -1,7 +1,8 @@
 -- Take the leases of $1 names that have ended, for $2 seconds each. $3 the new owner. FOR UPDATE skips a lease while a
 -- transaction of the previous owner holds it (standing.sql). Commits synchronously: after a crash that loses a token,
--- the next owner would get the same one. A lease that would last a minute longer than a new one was taken before
--- the clock of the database was set back. Rows: one per taken lease, with its new fencing token. Locks: these leases.
+-- the next owner would get the same one. A lease also counts as ended if it ends more than a minute later than a new
+-- one would: it was taken before the clock of the database was set back. Rows: one per taken lease, with its new
+-- fencing token. Locks: these leases.
 WITH ended AS (
     SELECT l.name, w.lease_s FROM daemons.leases l
     JOIN unnest($1::text[], $2::double precision[]) AS w (name, lease_s) ON w.name = l.name

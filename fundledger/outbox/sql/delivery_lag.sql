@@ -1,5 +1,4 @@
--- The age of the oldest delivery without an attempt, of endpoints that are not in a retry pause. Rows: one. Locks:
--- none.
+-- The greatest age of a delivery that is the next one of its endpoint and had no attempt yet. Rows: one. Locks: none.
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(d.made_at)), 0)::double precision AS lag_s
 FROM outbox.webhooks w
 CROSS JOIN LATERAL (

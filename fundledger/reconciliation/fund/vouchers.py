@@ -39,7 +39,7 @@ Late = Callable[[Sequence[UUID], Sequence[UUID]], Awaitable[list[asyncpg.Record]
 
 
 class Posted(NamedTuple):
-    """A voucher of the ledger. `credited` is by account, a debit negative."""
+    """A voucher of the ledger. `credited`: the credited amount by account; debits are negative."""
 
     id: UUID
     type: str
