@@ -145,7 +145,9 @@ async def measure(options: argparse.Namespace) -> None:
 async def measure_beside(
     session: aiohttp.ClientSession, headers: dict[str, str], sent: list[Attack], options: argparse.Namespace
 ) -> list[float]:
-    """Return the latencies of honest payments, in ms, while another process sends `sent`; alone if `sent` is empty."""
+    """Return the latencies of honest payments, in ms, while another process sends `sent`. If `sent` is empty, there is
+    no other process.
+    """
     if not sent:
         return await honest(session, options.url, options.seconds)
     attacker = multiprocessing.get_context("spawn").Process(

@@ -39,8 +39,8 @@ class Run:
 class OpenRun(Run):
     """A run of the open-loop driver; latencies count from the time a request was due.
 
-    `late_p99_ms` is the driver's own delay, `cpu_share` its share of one processor. `no_verdict` is the reason if the
-    latencies are not conclusive.
+    `late_p99_ms` is the p99 of the driver's own delay, `cpu_share` its use of one processor. `no_verdict` is
+    the reason if the latencies are not conclusive.
     """
 
     asked_rate: float = 0.0

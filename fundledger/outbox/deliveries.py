@@ -2,8 +2,9 @@
 
 Events are fanned out once, from a cursor, into one delivery for each subscribed endpoint. Each endpoint with a due
 delivery has its own task, which sends one delivery after the other. So the next event of an endpoint waits until the
-previous one is delivered or dead. Endpoints are started in turn by merchant. `places` limits how many endpoints are
-served concurrently: in total, per merchant, per receiver, and among endpoints that failed before or were slow.
+previous one is delivered or dead. The merchants take turns when endpoints are started. `places` limits how many
+endpoints are served concurrently: in total, per merchant, per receiver, and among endpoints that failed before or were
+slow.
 
 An attempt without a 2xx answer within TIMEOUT_S is retried with increasing pauses. After the last attempt the delivery
 is dead, until a request to redeliver it. 410 Gone disables the endpoint. After a crash an attempt without a recorded

@@ -95,7 +95,7 @@ class Feed:
                 return [], after
 
     async def top(self, after: int) -> int:
-        """Return the last readable position without reading, `after` if there is no later one. Raises what `read`
+        """Return the last readable position, `after` if there is no later one. Reads no events. Raises what `read`
         raises.
         """
         if self._top() <= after:

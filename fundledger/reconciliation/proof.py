@@ -18,7 +18,8 @@ def quiet(_: str, __: int) -> None:
 class SqlCheck(NamedTuple):
     """A check by one SQL query: each row is a difference, and the column `total` counts all differences.
 
-    `counted` names the count of examined rows. The texts are formatted with a row's columns.
+    `counted`: the column of the row counts that has the number of examined rows. The texts are formatted with a row's
+    columns.
     """
 
     name: str

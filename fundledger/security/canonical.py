@@ -46,7 +46,7 @@ MAC of the last entry, key version."""
 
 
 def first_of(slots: int, buffered: bool, message: bytes) -> bytes:
-    """Return the message of a first slot, extended by the account's number of slots and whether it is buffered.
+    """Return the message of a first slot, extended by the account's number of slots and its buffering (yes or no).
 
     With one slot and without buffering the message is unchanged.
     """

@@ -25,7 +25,7 @@ def fingerprint(key: MacKey) -> str:
 
 
 class KeyRecord(NamedTuple):
-    """The keys of one database. `what` names the database in messages: "ledger"."""
+    """The keys of one database. `what` names the database in messages, for example "ledger"."""
 
     what: str
     folder: Path

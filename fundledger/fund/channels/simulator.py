@@ -231,8 +231,8 @@ class Simulator:
         return _json({"day": day.isoformat(), "statement_no": f"SIM-{day.isoformat()}", "lines": lines})
 
     def _wrong(self, day: date, lines: list[Line]) -> list[Line]:
-        """Apply the configured faults to the lines of a statement. For example, omit `missing` lines, and add 1 to the
-        amounts of `amount` other lines. The seed determines which lines are wrong.
+        """Apply the configured faults to the lines of a statement: omit `missing` lines, change the amounts of
+        `amount` other lines by 1, repeat some lines, and add `extra` lines. The seed determines which lines are wrong.
         """
         behaviour = self.behaviour
         chance = sorted(lines, key=lambda line: self._fate("line", line.ref, line.amount))

@@ -47,11 +47,11 @@ class Ends(Protocol):
 class Pace(msgspec.Struct, frozen=True):
     """Limits and timings of one channel.
 
-    `rate`: maximum of calls a second. `at_once`: maximum of concurrent calls. `turn_max`: a run takes no more payouts
-    to poll once it has polled this number, and no more to send once it has sent this number. `again_s`: pause before
-    the first poll of a payout; the pause doubles with each poll, up to `again_max_s`. `call_s`: longest duration of a
-    call; the lease of a payout is computed from it. `late_s`: a payout without a final status is late after this time.
-    `doubt_s`: the channel may report a payout as absent while the request is in transit, for at most this time.
+    `rate`: maximum of calls a second. `at_once`: maximum of concurrent calls. `turn_max`: a run polls chunks until
+    it has polled this many payouts; the same limit applies to sending. `again_s`: pause before the first poll of a
+    payout; the pause doubles with each poll, up to `again_max_s`. `call_s`: longest duration of a call; the lease of a
+    payout is computed from it. `late_s`: a payout without a final status is late after this time. `doubt_s`: longest
+    time for which a request to pay may be in transit while the channel reports the payout as absent.
     """
 
     rate: float = 20.0
@@ -298,7 +298,7 @@ class PayoutSender:
 
 
 def _end_of(answer: Answer) -> str | None:
-    """Return the recorded end of the withdrawal (paid or bounced) according to an answer, None if it has none."""
+    """Return the recorded end of the withdrawal (paid or bounced) that an answer reports, None if it reports none."""
     if isinstance(answer, Refusal):
         return _ENDED_AS.get(answer.code)
     if isinstance(answer, Taken):

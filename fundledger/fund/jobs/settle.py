@@ -1,6 +1,7 @@
 """Background job that settles pending payments by the calendar of each merchant: once per due day, from `settle_at` on.
 
-If no process runs the job on a due day, a later run makes the settlements of that day, unless another due day began.
+If no process runs the job on a due day, a later run makes the settlements of that day, unless the next due time
+has passed.
 """
 
 import asyncio

@@ -75,7 +75,8 @@ def _rank(rule: FeeRule) -> tuple[bool, bool, datetime, int]:
 
 
 def part_of(whole: int, of: int, part: int) -> int:
-    """Return the share of the remaining fee `whole` for `part` of the remaining amount `of`, rounded down.
+    """Return the share of a fee for a part of an amount, rounded down. `whole` is the remaining fee. `of` is the
+    remaining amount. `part` is a part of this amount.
 
     Before the next call, the caller subtracts the share from the remaining fee, and the part from the remaining amount.
     Then no share is negative or exceeds its part, the last share is the rest of the fee, and the shares of all parts

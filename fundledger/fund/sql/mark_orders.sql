@@ -1,9 +1,9 @@
 -- Record the outcomes of `posting` orders: posted, refused or stuck. $1 a JSON array of {id, state, problem, posted_at,
--- attempt, layout, mac, mac_key, sums_mac} (MACs in base64): new MACs of the orders, and of the fund.payments row of a
--- payment that is settled later, which is inserted here. An order with a recorded outcome, another attempt or another
--- layout is not changed and not returned. Commits asynchronously: if a crash loses a recorded outcome, the recoverer
--- requests the same voucher again and records the same outcome. Events are read only after they are durable. Rows: one
--- for each recorded order. Locks: these orders.
+-- attempt, layout, mac, mac_key, sums_mac} (MACs in base64). `mac` is the new MAC of the order. For a payment that is
+-- settled later, a fund.payments row is inserted, and `sums_mac` is the MAC of this row. An order with a recorded
+-- outcome, another attempt or another layout is not changed and not returned. Commits asynchronously: if a crash loses
+-- a recorded outcome, the recoverer requests the same voucher again and records the same outcome. Events are read only
+-- after they are durable. Rows: one for each recorded order. Locks: these orders.
 WITH told AS (
     SELECT t.id, t.state, t.problem, t.posted_at, t.attempt, t.layout, decode(t.mac, 'base64') AS mac, t.mac_key,
            decode(t.sums_mac, 'base64') AS sums_mac

@@ -32,10 +32,10 @@ def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, n
 
 
 def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
-    """Return the event of a row. The `id` of the event consists of the order id and the state. An order enters each
-    state once, except `stuck` and the state that a retry returns it to; the id of such an event also has the seq. For
-    an order that does not match its MAC, the event is an `order.unverified` without content, so that the order does not
-    hold up other events.
+    """Return the event of a row. The `id` of the event consists of the order id and the state. An order can become
+    `stuck` more than once, and be retried more than once: the id of such an event also has the seq. For an order that
+    does not match its MAC, the event is an `order.unverified` without content, so that the order does not hold up other
+    events.
     """
     columns = dict(row)
     seq, state, at, detail = [columns.pop(f"event_{name}") for name in ("seq", "state", "at", "detail")]

@@ -1,4 +1,5 @@
-"""Sums that fund orders reserve from, each under a MAC: the progress of a payment, a merchant's withdrawals of a day.
+"""Sums from which fund orders reserve amounts: the progress of a payment, a merchant's withdrawals of a day. Each sum
+has a MAC.
 
 A sum is read under the lock of its row, verified, changed and written with a new MAC, in the transaction of the order
 that changes it. A row older than MACs is compared with its orders instead. A row that does not verify is not changed.

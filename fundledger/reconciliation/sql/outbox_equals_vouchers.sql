@@ -1,4 +1,4 @@
--- Vouchers that are not exactly once in the outbox, with their own batch and time; rows of the outbox without a
+-- Vouchers without exactly one outbox row, or whose outbox row has another shard, batch or time; outbox rows without a
 -- voucher. Vouchers older than the outbox (migration 5) have no row there. Rows: the first 100, `total` counts all.
 -- Locks: none.
 WITH events AS (
