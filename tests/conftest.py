@@ -20,18 +20,18 @@ from tests.support.running import RunningService, short_folder
 from tests.support.valkey import OwnValkey
 
 ADVERSITY = "adversity"
-"""The property of a report that states how much its test has tried."""
+"""The name of the property of a test report that has the number of attempts of an adversity test."""
 
-# These machines are noisy: a slow example is not a finding.
+# On a shared machine, an example may be slow for a reason outside of the tests. That is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 
 STARTS = re.compile(r"RunningService\(|\bawait run\(|\bsubprocess\b|create_subprocess")
-"""The text of a module with tests that start programs. Such a test takes seconds of processor time."""
+"""A pattern in modules whose tests start programs. Such a test takes seconds of CPU time."""
 
 DATABASES = frozenset({"postgres", "platform"})
-"""Fixtures behind each test with a database of its own, or with both services."""
+"""Fixtures on which each test with a database, or with both services, depends."""
 
 
 SERVICES = frozenset({"service", "platform"})
@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Below `nohup` the signal is ignored, and the services of the tests would inherit that.
+    # With `nohup` the signal is ignored, and the services of the tests would inherit that.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "layout(shards, platform_slots): of the ledger that a test gets")
     config.addinivalue_line("markers", "drill: takes long, and most of that waiting: begun first, several at a time")
@@ -55,19 +55,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out whole modules of the quick loop: to collect them takes longer than to read them."""
+    """Exclude modules that start programs from `--quick`. Reading the text of a module is faster than collecting it."""
     quick = config.getoption("quick") and collection_path.is_file()
     return True if quick and STARTS.search(collection_path.read_text()) else None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the drills first and the tests of the shared services last, the same number in each process of the run.
+    """Put long tests (drills) first and the tests of the shared services last, evenly distributed over the processes.
 
-    A long test that begins last delays the end of the run. The shared services run from their first test to the end,
-    and take 8 % of a core in each process of the run while they have no requests.
+    A long test that began last would delay the end of the run. The shared services run from the first test that uses
+    them to the end, and take 8 % of a core in each process of the run while they are idle.
 
-    pytest-xdist gives each process one slice of the list to begin with, and all slices have the same length.
+    pytest-xdist assigns a slice of the list to each process at the beginning, and all slices have the same length.
     """
     if config.getoption("quick"):
         slow = [item for item in items if _is_slow(item)]
@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _dealt(drills: list[pytest.Item], runners: int) -> list[list[pytest.Item]]:
-    """Return the drills of each process. Drills that share a service of their module are in one process."""
+    """Distribute the drills over the processes. Drills that share a service of their module stay in one process."""
     groups: dict[object, list[pytest.Item]] = {}
     for item in drills:
         groups.setdefault(item.path if _has_service_of_module(item) else item, []).append(item)
@@ -114,7 +114,7 @@ def _is_slow(item: pytest.Item) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how much the adversity tests have tried; their reports bring it from all processes of the run."""
+    """Print the numbers of attempts of the adversity tests, from the test reports of all processes of the run."""
     for report in terminalreporter.getreports("passed"):
         for name, line in report.user_properties:
             if name == ADVERSITY:
@@ -130,13 +130,13 @@ HASTY = {
     "fsync": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
-    # The default of 4096 takes 2 of the 4.5 ms of processor time of a connection.
+    # The default of 4096 takes 2 of the 4.5 ms of CPU time that a new connection costs.
     "scram_iterations": "1",
 }
 
 
 class Hasty(EmbeddedPostgres):
-    """The same server without waits for the disk: these databases live as long as a test."""
+    """An embedded Postgres that does not wait for the disk, because each database exists for one test only."""
 
     def _options(self, folder: Path) -> dict[str, str]:
         return {**super()._options(folder), **HASTY}
@@ -160,7 +160,7 @@ async def postgres() -> AsyncIterator[Databases]:
 
 @pytest.fixture
 async def database(postgres: Databases, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Return the DSN of a migrated, empty database; `@pytest.mark.layout(shards=4)` chooses another layout."""
+    """Return the DSN of a migrated, empty database. `@pytest.mark.layout(shards=4)` selects another layout."""
     async with postgres.a_database(layout_of(request)) as dsn:
         yield dsn
 
@@ -200,7 +200,7 @@ async def valkey() -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def service() -> AsyncIterator[RunningService]:
-    """Start one service with two workers for all tests that only send it requests; prove its books at the end."""
+    """Start one service with two workers for all tests that only send requests. Prove its books at the end."""
     service = RunningService(workers=2)
     assert service.fund_token
     try:
@@ -223,7 +223,7 @@ async def client(service: RunningService) -> AsyncIterator[Client]:
 
 @pytest.fixture(scope="session")
 async def platform() -> AsyncIterator[RunningService]:
-    """Start both services for all tests that only send them requests; prove their books at the end."""
+    """Start both services for all tests that only send requests. Prove their books at the end."""
     platform = RunningService(workers=1, fund=True)
     try:
         await platform.start()

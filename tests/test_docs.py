@@ -44,7 +44,7 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 VARIES = re.compile(
     TIME + r'|"accounting_date":"[^"]*"|"version":\d+|^(?:Date|RateLimit|Request-Id): .*'
     r'|"request_id":"[^"]*"'
-    # Ids that the fund service assigns: they depend on its key.
+    # Ids that the fund service assigns depend on its key.
     r"|\b[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b"
     r"|[\d,]+ (?=vouchers|entries|accounts)|; \d+\.\d+ s$",
     re.MULTILINE,
@@ -370,7 +370,7 @@ def comparable(output: str) -> list[str]:
 
 @pytest.fixture
 async def newcomer() -> AsyncIterator[RunningService]:
-    """Start services that have not received a request. They answer when an outcome is known, however busy they are."""
+    """Start new services for the README's session, with a long time limit, so that a busy machine answers the same."""
     async with RunningService(fund=True, env={"FUNDLEDGER_FUND_WAIT_MS": "60000"}) as platform:
         yield platform
 

@@ -1,4 +1,4 @@
-"""Every log line of the package has an event, and docs/reference/log-events.md has each event, its levels and its fields."""
+"""Log lines of the package: each has an event, and docs/reference/log-events.md has its levels and fields."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "reference" / "log-events.md"
 LEVELS = ["debug", "info", "warning", "error", "critical"]
 METHODS = {level: level for level in LEVELS} | {"exception": "error"}
 LOGS = "fundledger/app/output/logs.py"
-"""The module that configures loggers. It makes records itself, by `_record(level, message, extra)`."""
+"""The module that configures loggers. It creates log records directly, by `_record(level, message, extra)`."""
 NOT_SHOWN = {"event", "once"}
 
 

@@ -43,7 +43,7 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def closed(document: dict[str, Any]) -> dict[str, Any]:
-    """Close the response schemas of the document: a client has to accept unknown members, this test does not."""
+    """Return the document with response schemas that allow no unknown members, so that the test finds such members."""
     copy: dict[str, Any] = json.loads(json.dumps(document))
     for name in ANSWER_SCHEMAS:
         copy["components"]["schemas"][name]["additionalProperties"] = False
@@ -51,7 +51,7 @@ def closed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class Described:
-    """A service for this file alone, since its accounts get frozen and closed, and its responses to the examples."""
+    """A service for this file alone, whose accounts get frozen and closed, with its answers to the examples."""
 
     def __init__(self, running: RunningService) -> None:
         self.base_url = running.base_url
@@ -319,7 +319,7 @@ def _some(of: tuple[str, ...], text: object) -> str:
 
 
 def let_it_meet_the_ledger(case: schemathesis.Case) -> None:
-    """Let a valid request name existing accounts, and its entries balance, more often than at random."""
+    """Change most valid requests so that they name existing accounts and that their entries balance."""
     given = (case.headers or {}).get(TIMEOUT_HEADER)
     if given is not None and str(given).isdecimal():
         # A request whose deadline has passed is answered 503, which is not the subject here.
@@ -339,7 +339,7 @@ def let_it_meet_the_ledger(case: schemathesis.Case) -> None:
 
 
 def let_it_balance(voucher: dict[str, Any]) -> None:
-    """Balance most vouchers, under an id that is not used elsewhere."""
+    """Balance most vouchers, and give them an id that is not used elsewhere."""
     for entry in voucher["entries"]:
         entry["account"] = _some(KNOWN_ACCOUNTS, entry["account"])
     if zlib.crc32(json.dumps(voucher).encode()) % 4:

@@ -1,4 +1,4 @@
-"""Fixtures of the adversity tests: a ledger behind a proxy, and a line at the end for each repeated attempt."""
+"""Fixtures of the adversity tests: a ledger behind a proxy, and a summary of the attempts at the end of the run."""
 
 import os
 import random
@@ -27,7 +27,7 @@ class Torn:
         self.session = Session(proxy.dsn, "torn lane")
 
     async def reconnect(self) -> None:
-        """Open a session with an empty cache on new connections: the same batch is the same bytes each time."""
+        """Open a session with an empty cache on new connections. A batch then causes the same bytes each time."""
         self.session.drop()
         self.session = Session(self.proxy.dsn, "torn lane")
         await self.session.open()
@@ -46,23 +46,23 @@ async def torn(ledger: Ledger) -> AsyncIterator[Torn]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the waits between retries: hundreds of cuts in seconds."""
+    """Remove the waits between retries, so that hundreds of cuts take seconds."""
     monkeypatch.setattr(posting.random, "uniform", lambda low, high: 0.001)
 
 
 @pytest.fixture
 def seed() -> int:
-    """Return a new seed in each run; ADVERSITY_SEED repeats one."""
+    """Return a new seed in each run, or the value of ADVERSITY_SEED if it is set."""
     given = os.environ.get("ADVERSITY_SEED")
     return random.SystemRandom().randrange(1 << 32) if given is None else int(given)
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
-    """Return `tell(what, count, seed)`: it prints at the end of the run how much the test has tried, and the proof in
-    that.
+    """Return `tell(what, count, seed)`, which adds a line to the end of the run: the number of attempts of the test.
 
-    Without a seed the test has tried all cases.
+    With a seed, the attempts were a sample, and the line states which share of faults the sample excludes. Without a
+    seed, the test has tried all cases.
     """
 
     def add(what: str, count: int, seed: int | None = None) -> None:

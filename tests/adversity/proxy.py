@@ -1,6 +1,6 @@
-"""A Postgres wire proxy on a unix socket that breaks the connection at an exact place.
+"""A proxy for the Postgres protocol on a unix socket, which breaks the connection at an exact place.
 
-It parses only the boundaries of messages: the password exchange and all other contents pass through unchanged.
+It finds only the boundaries of messages. All contents, also the password exchange, pass through unchanged.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tests.support.running import short_folder
 
 SOCKET = ".s.PGSQL.5432"
 UNLOCKED = b"(unlocked)"
-"""Part of the name of a session's connection on which each statement is a transaction of its own."""
+"""Part of the name of the connection of a session on which each query is a transaction of its own."""
 
 
 class Way(Enum):
@@ -27,10 +27,13 @@ class Way(Enum):
 
 @dataclass(frozen=True)
 class Message:
-    """A message. `kind` is the protocol's letter, empty for the first message of a connection; `raw` is all of it.
+    """A message of the protocol.
 
-    `commits`: the server commits when it receives this message, a COMMIT or the end of a statement that is a
-    transaction of its own. `writes`: this is the first message of such a statement.
+    - `kind`: the letter of the message type, empty for the first message of a connection
+    - `raw`: all bytes of the message
+    - `commits`: the server commits when it receives the message: a COMMIT, or the end of a query that is a transaction
+      of its own
+    - `writes`: the message is the first one of such a query
     """
 
     way: Way
@@ -42,10 +45,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Cut:
-    """The end of the connection, after `passing` bytes of the message.
+    """A cut of the connection after `passing` bytes of the message.
 
-    With `late` the client's side ends immediately; when the event is set, the server receives all bytes that the client
-    had sent. `then` is the next fault.
+    With `late`, only the connection of the client ends. The server receives all bytes that the client has sent when the
+    event is set. `then` is the next fault.
     """
 
     passing: int = 0
@@ -62,7 +65,7 @@ def cut_before_commit() -> Fault:
 
 
 def cut_with_commit() -> Fault:
-    """Cut in the moment in which the server receives the COMMIT."""
+    """Cut at the moment at which the server receives the COMMIT."""
     return lambda message: Cut(len(message.raw)) if message.commits else None
 
 
@@ -79,17 +82,17 @@ def cut_after_commit() -> Fault:
 
 
 def late_commit(until: asyncio.Event) -> Fault:
-    """Cut the client off at its commit, which reaches the server long after."""
+    """Cut the connection of the client at the commit. The server receives the commit when the event is set."""
     return lambda message: Cut(late=until) if message.commits else None
 
 
 def late_write(until: asyncio.Event) -> Fault:
-    """Cut the client off at a statement that is its own transaction; the server receives it later."""
+    """Cut the connection of the client at a query that commits itself. The server receives it when the event is set."""
     return lambda message: Cut(late=until) if message.writes else None
 
 
 def cut_at_message(number: int, share: float = 0.0) -> Fault:
-    """Let the first `number` messages pass, and this share of the next one: 0 is a clean cut, more truncates it."""
+    """Let the first `number` messages pass, and the part `share` of the next one. With 0, no message is truncated."""
     seen = 0
 
     def fault(message: Message) -> Cut | None:
@@ -117,7 +120,7 @@ def cut_at_byte(way: Way, number: int) -> Fault:
 
 
 def one_after_the_other(*faults: Fault) -> Fault:
-    """Apply each fault when the one before it has cut."""
+    """Apply the faults in order, each after the previous one has cut."""
     first, *rest = faults
 
     def fault(message: Message) -> Cut | None:
@@ -129,7 +132,7 @@ def one_after_the_other(*faults: Fault) -> Fault:
 
 @dataclass(eq=False)
 class _Link:
-    """One client connection and its server connection."""
+    """One connection of a client, and the connection to the server that belongs to it."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
@@ -143,11 +146,14 @@ class _Link:
 
 
 class Proxy:
-    """A proxy for the server of `dsn`; `self.dsn` names the same database through the proxy.
+    """A proxy for the server of `dsn`. `self.dsn` names the same database through the proxy.
 
-    `fault` decides about each message; when it has cut, its `then` replaces it. `cuts` counts them. While `refusing`,
-    new connections are closed immediately. While `lingering`, a connection that the server ends stays open for its
-    client. `delay_s` delays every message. `recorded` holds the messages since `record()`.
+    - `fault`: is called with each message and may return a cut, whose `then` is the next fault
+    - `cuts`: the number of cuts
+    - `refusing`: new connections are closed immediately
+    - `lingering`: a connection that the server has ended stays open on the side of the client
+    - `delay_s`: the delay of every message
+    - `recorded`: the messages since `record()`
     """
 
     def __init__(self, dsn: str) -> None:
@@ -191,7 +197,7 @@ class Proxy:
         self.refusing = False
 
     def cut_all(self) -> None:
-        """Cut every connection now, at any message."""
+        """Cut every connection now, also within a message."""
         for link in list(self._links):
             link.cut()
 
@@ -250,7 +256,7 @@ class Proxy:
 
 
 async def _read(reader: asyncio.StreamReader, way: Way, previous: str | None, *, unlocked: bool) -> Message:
-    """Return the next message after one of kind `previous`, which is None before the first one of a client."""
+    """Return the next message. `previous` is the kind of the message before, None before the first one of a client."""
     kind = b"" if previous is None else await reader.readexactly(1)
     length = await reader.readexactly(4)
     rest = await reader.readexactly(struct.unpack("!i", length)[0] - 4)

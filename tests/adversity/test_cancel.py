@@ -1,4 +1,4 @@
-"""Callers disconnect at any moment: a voucher is posted or not, and a retry returns one definite result."""
+"""Cancelled requests: callers disconnect at any moment, and a retry returns the one true result."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def worker(database: str, tmp_path: Path, request: pytest.FixtureRequest) 
 
 
 class Asking:
-    """Requests to one worker; each can be cancelled after a while."""
+    """Requests to one worker, each of which can be cancelled. `given_up` counts the cancelled requests."""
 
     def __init__(self, worker: Service) -> None:
         self.worker = worker
@@ -62,7 +62,7 @@ class Asking:
             return bad.reply
 
     async def give_up(self, chance: random.Random, handler: Handler, body: Any, **path: str) -> None:
-        """Cancel a request after a few steps of the event loop, or after a while."""
+        """Begin a request and cancel it, after a few iterations of the event loop or after a random time."""
         asking = asyncio.create_task(self.ask(handler, body, **path))
         if chance.random() < 0.4:
             for _ in range(chance.randrange(8)):
@@ -73,7 +73,7 @@ class Asking:
         await asyncio.gather(asking, return_exceptions=True)
 
     async def settle(self, handler: Handler, body: Any, **path: str) -> Reply:
-        """Send the request twice more: both responses are the same, the second one is a replay."""
+        """Send the request twice more. Assert that both responses are the same and that the second one is a replay."""
         first = await self.ask(handler, body, **path)
         second = await self.ask(handler, body, **path)
         if handler is vouchers.post_batch:
@@ -171,12 +171,12 @@ async def test_callers_that_are_all_gone_leave_an_empty_lane_and_their_vouchers_
 
 
 def _commands(worker: Service) -> int:
-    """Return the number of commands in the worker's lanes, waiting or in the database."""
+    """Return the number of commands in the worker's lanes: those in the queues and those in the database."""
     return sum(sum(msgspec.structs.astuple(lane.statistics())) for lane in worker.lanes)
 
 
 async def _reset(port: int, sent: bytes, after_s: float) -> None:
-    """Send the bytes, and reset the connection a moment later."""
+    """Send the bytes, and reset the connection `after_s` later."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.write(sent)

@@ -1,4 +1,4 @@
-"""The connection to the database breaks at every possible place: each voucher is posted once and reported as posted."""
+"""Broken connections to the database, at every possible place: each voucher is posted once and reported as posted."""
 
 import asyncio
 import random
@@ -40,7 +40,7 @@ PLENTY = 1_000_000
 BYTES_TRIED = 100
 LINES_OF = """SELECT count(*) FILTER (WHERE voucher_id = $1)
                      + coalesce(sum(cardinality(array_positions(vouchers, $1))), 0)::bigint FROM ledger.entries"""
-"""Number of lines of a voucher in the journal, separate and summed."""
+"""Query for the number of a voucher's lines in the journal, as entries of their own and in summaries."""
 
 
 class Scene:
@@ -73,7 +73,7 @@ class Scene:
         return [transfer(self.bank, merchants[i % len(merchants)], 10 + i) for i in range(count)]
 
     async def remembered(self) -> None:
-        """Post until the session decides from its cache and writes without a COMMIT."""
+        """Post until the session decides batches from the write cache, and writes them without a COMMIT."""
         for _ in range(5):
             payments = self.payments()
             self.torn.proxy.record()
@@ -85,7 +85,7 @@ class Scene:
         raise AssertionError("nothing is decided from memory")
 
     async def check(self, commands: Sequence[Command], answers: Sequence[Outcome | Fault]) -> None:
-        """Check each result: it is the same as without a cut, the voucher is in the books once, and a replay agrees."""
+        """Check each outcome: it is no replay, the voucher is in the books once, and a replay has the same outcome."""
         again = await self.torn.post(*commands)
         for command, answer, repeat in zip(commands, answers, again, strict=True):
             assert isinstance(answer, Outcome), (command, answer)
@@ -113,22 +113,22 @@ class Scene:
         assert await self.rows(voucher.id) == (1, len(voucher.lines) if posted else 0)
 
     async def rows(self, id_: UUID) -> tuple[int, int]:
-        """Return the number of vouchers with an id and of their lines in the journal."""
+        """Return the number of vouchers with an id, and the number of their lines in the journal."""
         connection = self.torn.ledger.connection
         vouchers = await connection.fetchval("SELECT count(*) FROM ledger.vouchers WHERE id = $1", id_)
         entries = await connection.fetchval(LINES_OF, id_)
         return vouchers, entries
 
     async def prove(self) -> None:
-        """Prove the books, and compare every balance with the results."""
+        """Prove the books, and compare every balance with the sum of the posted vouchers."""
         for number, account in self.accounts.items():
             assert await self.torn.ledger.posted(account) * account.type.normal == self.expected[number], account.id
         await self.torn.ledger.prove()
 
 
 async def rich(scene: Scene) -> list[Command]:
-    """Return one of each command that moves money: payments, a refusal, a hold, a capture, a release, a reversal, a
-    group.
+    """Return commands of each kind that moves money: payments, a payment that is refused, a reversal, a hold, a
+    capture, a release, and an atomic group.
     """
     first, second, third = scene.merchants
     ledger = scene.torn.ledger
@@ -149,25 +149,25 @@ async def rich(scene: Scene) -> list[Command]:
 
 
 async def plain(scene: Scene) -> list[Command]:
-    """Return payments that are locked and read."""
+    """Return payments whose sub-accounts are locked and read, because the write cache is off."""
     scene.torn.session.memory = WriteCache(0)
     return list(scene.payments())
 
 
 async def just_read(scene: Scene) -> list[Command]:
-    """Return payments that are read without a lock."""
+    """Return payments whose sub-accounts are read without a lock, because the write cache is empty."""
     await scene.torn.reconnect()
     return list(scene.payments())
 
 
 async def remembered(scene: Scene) -> list[Command]:
-    """Return payments that are decided from the cache and written by one statement."""
+    """Return payments that are decided from the write cache and written by one query."""
     await scene.remembered()
     return list(scene.payments())
 
 
 async def disappointing(scene: Scene) -> list[Command]:
-    """Return payments that could be decided from the cache, except for one that is refused."""
+    """Return payments of which one is refused, so that the batch is not decided from the write cache."""
     await scene.remembered()
     return [*scene.payments(), transfer(scene.merchants[0], scene.bank, 1 << 40)]
 
@@ -230,7 +230,7 @@ async def test_a_write_from_memory_that_reaches_the_server_after_its_client_went
 
 
 async def test_a_connection_that_the_server_has_ended_is_not_used_again(torn: Torn) -> None:
-    """The server has ended the session, and the end of the connection itself has not arrived yet."""
+    """The server has ended the database session, but the connection is still open on the side of the client."""
     scene = await Scene.set(torn)
     torn.proxy.lingering = True
     torn.proxy.record()
@@ -310,7 +310,7 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(torn: Torn, batch: st
 
 @pytest.mark.usefixtures("hasty")
 async def test_repeated_cuts_lose_and_double_nothing(torn: Torn, seed: int, tell: Tell) -> None:
-    """The second attempt is cut as well, and the third, each at another place."""
+    """Each attempt is cut at another place, until one succeeds."""
     scene = await Scene.set(torn)
     chance = random.Random(seed)
     rounds = 10

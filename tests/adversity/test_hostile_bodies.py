@@ -1,6 +1,6 @@
-"""Hostile bodies: the response is short, the work grows no faster than the body, and the worker continues.
+"""Hostile bodies of requests: the response is short, and the work is at most proportional to the size of the body.
 
-The routes come from the code, and their valid bodies from the OpenAPI files: a new route is included automatically.
+The routes are read from the code, and their valid bodies from the OpenAPI files. New routes are included automatically.
 """
 
 import asyncio
@@ -43,9 +43,9 @@ POSTS = [
 ]
 ANSWER_BYTES_MAX = 1000
 FLOOR_S = 0.02
-"""Less work than this is not compared: measurements are noisy there."""
+"""Minimum CPU time (s) that is compared. Measurements of shorter times are noise."""
 TRIES = 15
-"""Tries before a body counts as too expensive."""
+"""Number of measurements after which a body counts as too expensive."""
 
 
 def example_of(service: str, route: Route[Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Reached(Exception):
 
 
 class Nothing:
-    """A substitute for the service: a handler decodes a body, and stops when it needs more than that."""
+    """A substitute for the service: a handler can decode a body, and raises Reached when it needs anything else."""
 
     def __init__(self, account: object) -> None:
         self._account = account
@@ -103,9 +103,10 @@ async def _handled(route: Route[Any], service: Any, call: Call) -> Reply:
 
 
 def work_of(route: Route[Any], body: bytes, bound: float = FLOOR_S, tries: int = 5) -> float:
-    """Return the CPU seconds of this thread: the least of some tries, until one is within `bound` or five are far above.
+    """Return the CPU seconds of this thread for handling the body: the minimum of several measurements.
 
-    Other processes make a try longer, never shorter.
+    The minimum is used because other processes make a measurement longer, never shorter. Measuring ends when a result
+    is at most `bound`, after five that are far above it, or after `tries`.
     """
     least = float("inf")
     for tried in range(1, tries + 1):
@@ -118,7 +119,7 @@ def work_of(route: Route[Any], body: bytes, bound: float = FLOOR_S, tries: int =
 
 
 def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], size: int) -> list[str]:
-    """Return the kinds for which twice the bytes take more than three times the work."""
+    """Return the kinds of bodies for which twice the bytes take more than three times the CPU time."""
     found = []
     for (kind, short), (_, long) in zip(make(size // 2), make(size), strict=True):
         if work_of(route, long, 3 * FLOOR_S) <= 3 * FLOOR_S:
@@ -131,7 +132,7 @@ def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, byte
 
 
 def dear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], size: int) -> list[str]:
-    """Return the kinds that take more work than Python's JSON decoder takes for a list of numbers of the same size."""
+    """Return the kinds of bodies that take more CPU time than `json.loads` of a list of numbers of the same size."""
     numbers = b"[" + b"1," * (size // 2) + b"1]"
     bound = 0.0
     for _ in range(3):
@@ -170,7 +171,7 @@ def test_no_kind_is_dearer_than_its_bytes(silent: None, service: str, route: Rou
 def test_a_member_that_stands_many_times_is_no_dearer_than_a_list_of_as_many_bytes(
     silent: None, service: str, route: Route[Any]
 ) -> None:
-    """The values of a repeated member are checked once: a pattern costs more than a parse."""
+    """Only one value of a repeated member is checked, because a check by a pattern costs more than decoding."""
     made = dict(kinds(service, route, 7_800_000))
     list_of_lists = next(body for kind, body in made.items() if kind.endswith(": lists"))
     bound = max(FLOOR_S, work_of(route, list_of_lists))
@@ -189,14 +190,14 @@ def test_what_is_refused_is_answered_shortly_whatever_it_is_made_of(
 
 
 def test_the_valid_bodies_are_decoded(silent: None) -> None:
-    """Otherwise the kinds that are derived from them would be refused at the first check."""
+    """The kinds of bodies are derived from these. If they were invalid, the first check would refuse all kinds."""
     for post in POSTS:
         service, route = post.values
         assert handled(route, json.dumps(example_of(service, route)).encode()) is None, post.id
 
 
 def test_work_that_grows_with_the_square_is_noticed(silent: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are former defects of the service."""
+    """The test brings back two former defects of the service."""
     route = next(route for route in account_routes.ROUTES if route.template == "/v1/vouchers")
     path = re.compile(r" - at `\$\.?(.*)`$")
     explain = bodies_of_account.explain

@@ -1,4 +1,4 @@
-"""Processes are killed, paused and stopped under load: no acknowledged voucher is lost, none is posted twice."""
+"""Processes that are killed, paused and stopped under load: no acknowledged voucher is lost, none is posted twice."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ RECOVERED_S = 90.0
 
 @pytest.fixture
 async def victim() -> AsyncIterator[RunningService]:
-    """Start a service of its own for each test, because the test kills it."""
+    """Start a service for one test, which kills processes of it."""
     service = RunningService(workers=2)
     try:
         yield await service.start()
@@ -43,7 +43,7 @@ async def victim() -> AsyncIterator[RunningService]:
 
 @contextlib.asynccontextmanager
 async def under_load(service: RunningService, seed: int, tell: Tell, what: str) -> AsyncIterator[Load]:
-    """Run clients that pay during the block; at the end verify all responses that they received."""
+    """Run clients that pay during the block. At the end verify all responses that the clients received."""
     load = Load(service.base_url, seed, clients=16, pace=15, merchants=50)
     load.token = service.token
     try:
@@ -104,7 +104,7 @@ RESTLESS = {
     "FUNDLEDGER_HEAT_SHARE": "0",
     "FUNDLEDGER_EARLY_RELEASE": "on",
 }
-"""Every account that receives payments is split, and merged after a second without payments."""
+"""Settings with which every account that receives payments is split, and merged after a second without payments."""
 
 
 async def test_killing_anything_while_accounts_split_and_merge_loses_and_doubles_nothing(seed: int, tell: Tell) -> None:
@@ -238,7 +238,10 @@ async def _says_not_ready(service: RunningService) -> bool:
 
 
 class Payer:
-    """One kept-alive connection that pays until it is closed. `answered[id]` is the first response; `open_id` had none."""
+    """A client that sends payments on one kept-alive connection until the connection is closed.
+
+    `answered[id]` is the first response to a payment. `open_id` is the payment that has no response.
+    """
 
     def __init__(self, service: RunningService, bank: str, merchant: str) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""Another module's ids: of 500 guessed or seen ids, none can be read, replayed, reversed, captured or blocked."""
+"""Ids of another module: of 500 known ids, none can be read, replayed, reversed, captured or blocked."""
 
 from tests.support.client import Client, new_id, voucher
 from tests.support.running import RunningService
@@ -20,8 +20,8 @@ async def test_of_five_hundred_ids_of_a_module_none_is_of_use_to_another(
         for id_ in ids:
             usable["read"] += (await other.get(f"/v1/vouchers/{id_}")).status != 404
             usable["reversed"] += (await other.post(f"/v1/vouchers/{id_}/reverse", {"id": new_id()})).status != 404
-        # The same id and content is no replay of theirs, and another content is not refused: the id is free in this
-        # module.
+        # The id is free in this module: the same content is no replay of the other module's voucher, and other content
+        # is not refused.
         for id_ in ids[:50]:
             answer = await other.post("/v1/vouchers", voucher(merchant, bank, 1, id_))
             usable["blocked"] += answer.status != 201

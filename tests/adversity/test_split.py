@@ -1,4 +1,4 @@
-"""Splits, merges, levelling, and debits from several slots, cut at every message of their exchange with the database."""
+"""Splits, merges, rebalancing and debits from several slots, cut at every message of the exchange with the database."""
 
 import pytest
 
@@ -15,7 +15,7 @@ AMOUNTS = (5, 7, 9)
 
 
 class Merchants:
-    """Several accounts, each with these amounts on its slots."""
+    """Several accounts, each with the same amounts on its slots."""
 
     def __init__(self, ledger: Ledger, bank: Account, workers: list[Ledger]) -> None:
         self._ledger = ledger
@@ -57,7 +57,7 @@ KINDS = {
 
 
 BUFFERED = {"buffered debit": 0, "drain": 0, "buffered credit": 5, "change of policy": 0, "freeze": 0}
-"""The amount that waits at the end, on an account whose credits are buffered."""
+"""The amount that is still pending at the end, on an account whose credits are buffered."""
 
 
 @pytest.mark.usefixtures("hasty")

@@ -156,7 +156,7 @@ async def test_an_account_that_does_not_verify_hides_no_other(
 
 
 class Counting:
-    """A reader that counts its statements."""
+    """A reader that counts its queries."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""Accounts over HTTP: opened, shown, frozen, closed."""
+"""Accounts over HTTP: opening, reading, freezing and closing."""
 
 import uuid
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The admission controller alone, with limits of its own: charged accounts, the price of a batch, early rejects."""
+"""The admission controller without a service: the accounts that it charges, the cost of a batch, early rejects."""
 
 import asyncio
 import time
@@ -94,7 +94,7 @@ async def test_a_batch_is_seen_among_the_hot_keys_of_all_whose_money_it_moves(po
 
 
 async def lets_others_work(controller: AdmissionController) -> int:
-    """Return how often another task ran while a batch of 40 vouchers was charged."""
+    """Return the number of times that another task ran while a batch of 40 vouchers was charged."""
     turns, done = 0, False
 
     async def other() -> None:

@@ -1,6 +1,6 @@
-"""Any fault on the path of a request: it is answered, leaves nothing in flight, and is charged only for work done.
+"""Faults on the path of a request: it is answered, leaves nothing in flight, and is charged only for work done.
 
-A real server on a real socket, with a service whose parts fail where the test wants it.
+The tests run a real server on a real socket, with a service whose parts fail at the place that the test chooses.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ REFUSED = Outcome(refusal=Refusal(Code.INSUFFICIENT_FUNDS, "there is not enough"
 
 
 class Lane:
-    """A lane that answers in the next turn of the event loop, or is full."""
+    """A lane that answers in the next iteration of the event loop, or is full."""
 
     def __init__(self) -> None:
         self.outcome: Outcome | Fault = REFUSED
@@ -75,7 +75,7 @@ class Lane:
 
 
 class Directory:
-    """A directory that knows some accounts, and counts the reads of others."""
+    """An account directory with some accounts in its cache, which counts the reads of other accounts."""
 
     def __init__(self) -> None:
         self.known: dict[str, Account] = {}
@@ -97,7 +97,7 @@ class Service(SimpleNamespace):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        # Long after the store began, so that buckets are full.
+        # The time is long after the start of the store, so that buckets are full.
         self.world.now = 1e9
         limiter = Limiter(parse(POLICIES), Near(self.world, 1), Limits())  # type: ignore[arg-type]
         self.controller = AdmissionController(limiter, Shedder(1.0, 100), HotKeys())
@@ -141,7 +141,7 @@ class Service(SimpleNamespace):
         return sum(self.controller.shedder.counted().in_flight.values())
 
     def spent(self) -> int:
-        """Return the tokens spent from the bucket of all, at the end; refunds are owed to the store."""
+        """Return the tokens that were spent from the global bucket, less the refunds that are still to be sent."""
         limiter = self.controller.limiter
         assert limiter is not None
         bucket = limiter.match("dev", ApiClass.PAYMENT, None, None).buckets[0]
@@ -210,7 +210,7 @@ async def test_a_bug_is_an_answer_and_the_connection_goes_on(
 
 
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
-    """Return the request ids of the lines of an event."""
+    """Return the request ids of the log lines with this event."""
     return [record.request_id for record in caplog.records if getattr(record, "event", "") == event]  # type: ignore[attr-defined]
 
 
@@ -274,7 +274,7 @@ async def test_unknown_accounts_are_charged_and_not_read_beyond_the_quota(
     assert set(statuses[:100]) <= {200, 422}
     assert statuses[100:] == [429] * 10
     assert service.spent() == 100
-    # The request that finds out about the quota also reads.
+    # The first request that exceeds the quota may also read.
     assert service.directory.reads <= 101
     decided = service.controller.limiter.counted().decisions
     assert sum(count for key, count in decided.items() if " deny " in key) == 10
@@ -290,7 +290,7 @@ async def test_a_replay_without_quota_is_admitted_and_leaves_nothing_in_flight(
     service.replays = SimpleNamespace(has_room=lambda: True, known=known)
     service.directory.known["bank"] = Account(2, "bank", 0, 1, "CNY", CHART["bank"])
     service.lane.outcome = Outcome(refusal=REFUSED.refusal, replay=True)
-    # No account is cached, and the class of the voucher is not known before they are read.
+    # No account is cached. The class of the voucher is known only after its accounts were read.
     monkeypatch.setattr(service.directory, "get", lambda id_: None)
     monkeypatch.setattr(AdmissionController, "early_rejection", lambda controller, _: controller.too_many_wait())
     async with connected(service.base_url) as wire:
@@ -345,7 +345,7 @@ async def test_how_long_a_body_took_to_arrive_is_not_how_long_we_took(
         whole = request("POST", "/v1/accounts", "token", body)
         began = time.monotonic()
         await wire.send(whole[:-5])
-        # The time of a hundred responses to other requests, however fast the machine is.
+        # Wait for a hundred responses to other requests, which takes long enough on any machine.
         async with connected(service.base_url) as other:
             for _ in range(100):
                 await other.send(request("GET", "/healthz", None))

@@ -1,4 +1,4 @@
-"""The command line for programs: versions, and JSON of every list."""
+"""The command line as programs use it: versions, and every list as JSON."""
 
 import json
 import re

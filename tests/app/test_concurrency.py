@@ -1,4 +1,4 @@
-"""Two workers and 64 clients: no request is answered with a 5xx, nothing is lost or doubled, the books are exact."""
+"""Concurrent requests, of 64 clients to two workers: no 5xx, nothing is lost or posted twice, the books are exact."""
 
 import asyncio
 import random
@@ -19,14 +19,14 @@ CLIENTS = 64
 
 @pytest.fixture(scope="module")
 async def clients(service: RunningService) -> AsyncIterator[list[Client]]:
-    """Return clients with connections of their own, so that both workers get requests."""
+    """Return clients, each with a connection of its own, so that both workers get requests."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(Client(service.base_url, service.token, 1)) for _ in range(CLIENTS)]
 
 
 @pytest.fixture(autouse=True)
 async def proved(service: RunningService) -> AsyncIterator[None]:
-    """Assert no deadlock in the log of the database, and exact books, after each test."""
+    """Assert after each test that the database has logged no deadlock and that the books verify."""
     log = service.data_dir / "postgres.log"
     before = len(log.read_bytes())
     yield

@@ -1,4 +1,4 @@
-"""Connections and bodies are bounded: idle connections make room, requests under way are not cut, others continue."""
+"""Limits of connections and bodies: idle connections are closed first, and requests in flight are not cut."""
 
 import asyncio
 import contextlib
@@ -209,7 +209,10 @@ async def test_uploads_that_never_end_take_a_bounded_memory_and_leave_room_for_o
 
 
 async def _upload(wire: Wire, token: str) -> int | None:
-    """Send all but the end of 8 MB. Return the status of an early response, None if the service waits for the rest."""
+    """Send a body of 8 MB except for its end.
+
+    Return the status if the service responds early, None if it waits for the rest of the body.
+    """
     body = b'{"vouchers":[' + b" " * (8_000_000 - 200)
     head = request("POST", "/v1/vouchers/batch", token, b"", {"Content-Length": "8000000"})
     with contextlib.suppress(ConnectionError):

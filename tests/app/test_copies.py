@@ -1,4 +1,4 @@
-"""A copy of a data directory is separate: no command on it reaches the database of the original."""
+"""Copies of a data directory: no command on a copy reaches the database of the original."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def copy_of(original: RunningService, to: Path) -> Path:
 
 @pytest.fixture
 async def copy(original: RunningService) -> AsyncIterator[RunningService]:
-    """Return a copy that was made while the original runs; Postgres recovers it as after a crash."""
+    """Return a copy that was made while the original was running. Postgres recovers the copy as after a crash."""
     copy = RunningService(workers=1, fund=True)
     copy_of(original, copy.folder)
     try:

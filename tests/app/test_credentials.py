@@ -1,4 +1,4 @@
-"""An error message does not repeat the request: its credentials appear nowhere."""
+"""Credentials in requests: no error message contains them."""
 
 import asyncio
 

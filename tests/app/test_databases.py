@@ -1,4 +1,4 @@
-"""The two databases are found and migrated, embedded or external."""
+"""The two databases of the services: each is found and migrated, embedded or external."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ def voucher(debit: str, credit: str, amount: int) -> dict[str, Any]:
 
 
 async def newest(client: Client) -> int:
-    """Return the present end of the feed."""
+    """Return the seq at the current end of the feed."""
     after = 0
     while True:
         page = (await client.get(f"/v1/events?after={after}&limit=1000")).json
@@ -148,7 +148,7 @@ async def test_a_voucher_that_does_not_verify_holds_up_no_other_event(service: R
         assert [told[one["id"]]["type"] for one in paid] == ["voucher.posted", "voucher.unverified", "voucher.posted"]
         assert told[paid[1]["id"]]["integrity"] is False
         assert "voucher" not in told[paid[1]["id"]]
-        # A read of the voucher itself would store a finding, but the books of the shared service have to verify.
+        # The test does not read the voucher: that would record a finding in the books of the shared service.
     finally:
         await refer_to(None)
         await connection.close()

@@ -1,4 +1,4 @@
-"""Requests without a token are cheap, and bounded for each address; long polls are bounded for each caller."""
+"""Requests without an access token are cheap and limited by address. Long polls are limited by caller."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ from tests.support.waiting import eventually
 from tests.support.wire import connected, request
 
 NEVER_REACHED = 1 << 52
-"""A seq that no event gets. Other tests leave orders under way on the shared services: their events would answer a poll
-for the next one.
+"""A seq that no event gets. A poll for the next event would be answered by events of other tests, whose orders on the
+shared services are still changing.
 """
 
 
@@ -54,7 +54,7 @@ def test_addresses_are_forgotten() -> None:
 
 @pytest.fixture
 async def bounded(postgres: Databases, tmp_path: Path) -> AsyncIterator[str]:
-    """Start a fund service at which an address may send two requests without a token, or one page, which costs as many."""
+    """Start a fund service that admits two requests without an access token from an address, or one page (cost 2)."""
     dsn = await postgres.new_fund()
     async with a_fund_service(dsn, tmp_path, None) as (service, url):
         service.peers = Peers(3, Clock())

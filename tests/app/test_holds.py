@@ -1,4 +1,4 @@
-"""Holds over HTTP, from placement to end."""
+"""Holds over HTTP: placing, capturing, releasing and expiry."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ async def test_a_capture_takes_a_part_and_frees_the_rest(client: Client) -> None
     second = await client.post(f"/v1/holds/{hold}/capture", {"voucher": voucher(a, b, 1)})
     assert is_problem(second, 422, "hold-captured")
     assert is_problem(await client.post(f"/v1/holds/{hold}/release"), 422, "hold-captured")
-    # The first response to the placing request stays the response to its replays.
+    # A replay of the request that placed the hold still gets the first response.
     again = await client.post("/v1/holds", {"id": hold, "account": a, "amount": 60})
     assert (again.status, again.json["status"]) == (200, "open")
 

@@ -1,4 +1,4 @@
-"""`fundledger hot`: operators split and merge beside a running service, and see the result."""
+"""The command `fundledger hot`: operators split and merge accounts of a running service, and see the result."""
 
 import subprocess
 import uuid

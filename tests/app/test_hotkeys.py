@@ -1,4 +1,4 @@
-"""Hot keys: the most frequent of a second, in fixed memory, shown soon, and close to the truth."""
+"""Hot keys: the most frequent keys of a second, counted in bounded memory, with a small error."""
 
 import random
 import sys

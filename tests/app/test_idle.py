@@ -15,7 +15,7 @@ from tests.support.running import RunningService
 from tests.support.waiting import eventually
 
 STILL_S = 1.3
-"""More than the latency target, which is a second."""
+"""Duration of a pause (s), longer than the latency target of a second."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def stopped(pids: Sequence[int]) -> Iterator[None]:
 
 
 async def stand_still(service: RunningService, client: Client, path: str) -> None:
-    """Pause the workers with one request on its way to them."""
+    """Pause the workers, and send one request to them meanwhile."""
     with stopped(service.worker_pids() + service.fund_pids()):
         until = time.monotonic() + STILL_S
         asked = asyncio.create_task(client.get(path))
@@ -46,7 +46,7 @@ async def stand_still(service: RunningService, client: Client, path: str) -> Non
 
 
 async def one_by_one(client: Client, path: str) -> None:
-    """Send requests, one after the other, for longer than a window of the shedder."""
+    """Send requests one after the other, for more than two windows of the load shedder."""
     until = time.monotonic() + 2.5 * WINDOW_S
     while time.monotonic() < until:
         assert (await client.get(path)).status == 200
@@ -57,18 +57,18 @@ async def test_a_worker_that_stood_still_sheds_none_of_a_few_requests(own: Runni
         path = f"/v1/accounts/{await client.merchant()}"
         for _ in range(3):
             await stand_still(own, client, path)
-            # First until the window that saw the late loop has ended, then a few concurrently.
+            # Single requests, until the window in which the event loop was late has ended. Then some concurrent ones.
             await one_by_one(client, path)
             answers = await asyncio.gather(*[client.get(path) for _ in range(8)])
             assert [answer.status for answer in answers] == [200] * 8, answers
 
 
 async def test_the_fund_service_reads_the_accounts_of_a_merchant_after_both_stood_still(own: RunningService) -> None:
-    """The read sends three concurrent requests to the account service."""
+    """A read of a merchant causes three concurrent requests to the account service."""
     async with Client(own.fund_url, own.token, patient=False) as client:
         merchant = {"id": "m", "name": "m", "currency": "CNY"}
         assert (await client.post("/v1/merchants", merchant)).status == 201
-        # The first merchant of a currency opens more accounts concurrently than an idle worker has requests in flight.
+        # The first merchant of a currency opens so many accounts concurrently that the worker does not count as idle.
         await one_by_one(client, "/v1/merchants/m")
         for _ in range(3):
             await stand_still(own, client, "/v1/merchants/m")

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(scope="module")
 async def tampered() -> AsyncIterator[RunningService]:
-    """Start a platform of its own: its books do not verify at the end."""
+    """Start both services for these tests alone, because the books do not verify at the end."""
     service = RunningService(workers=1, fund=True)
     try:
         await service.start()
@@ -33,7 +33,7 @@ async def client(tampered: RunningService) -> AsyncIterator[Client]:
 
 OF_ENTRIES = ("/balance?at=9999-01-01T00:00:00Z", "/entries", "/entries?level=entries", "/entries?limit=1")
 READS = ("", "/balance", *OF_ENTRIES)
-"""Reads that use entries, and reads of the balance on the account."""
+"""Endings of paths below an account: reads of the account, of its balance and of its entries."""
 EDITS = {
     "a balance": "UPDATE ledger.sub_accounts SET posted = posted + 5000000 WHERE account_number = $1",
     "an inserted slot": """INSERT INTO ledger.sub_accounts SELECT shard, account_number, 1, 5000000, 0, version, seq, posted_at_us,
@@ -44,7 +44,7 @@ EDITS = {
 
 
 async def edit(service: RunningService, account: str, statement: str) -> int:
-    """Edit the account with triggers off; return its number."""
+    """Edit a row of the account with triggers off. Return the number of the account."""
     connection = await asyncpg.connect(service.dsn)
     try:
         number = await connection.fetchval("SELECT number FROM ledger.accounts WHERE id = $1", account)
@@ -148,13 +148,13 @@ async def test_a_read_of_a_voucher_or_a_hold_that_was_edited_is_a_problem_and_it
         assert await connection.fetchval(subject) == 1
     finally:
         await connection.close()
-    # A use of the hold is refused as before.
+    # A capture or release of the hold is also refused.
     if table == "holds":
         assert is_problem(await client.post(f"/v1/holds/{ids[0]}/release", {}), 422, "account-frozen")
 
 
 async def created(fund: Client, name: str) -> bool:
-    """Create a merchant; a busy machine may answer 503, after which the same request may be sent again."""
+    """Create a merchant. Return False if the answer is 503, as on a busy machine; then call it again."""
     made = await fund.post("/v1/merchants", {"id": name, "name": name, "currency": "CNY"})
     assert made.status in (200, 201, 503), made
     return made.status != 503

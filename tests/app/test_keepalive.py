@@ -1,4 +1,4 @@
-"""Connections are kept while they are used, on both paths of a request, and are never cut during a payment."""
+"""Kept-alive connections, on the fast path and the ordinary path: used ones stay open, none is cut during a payment."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -47,7 +47,7 @@ class Server(SimpleNamespace):
 
 
 class Path(PaymentPath[Any, bytes, None]):
-    """The path of a payment that is charged to no account."""
+    """A payment path that charges no account."""
 
     decode: Callable[[bytes], bytes] = bytes
     to_reply: Callable[[Any, Admission, None], Reply] = lambda *_: Reply(201, b"{}")

@@ -1,4 +1,4 @@
-"""Limits for a caller: rejected requests, rate-limit headers, free requests."""
+"""Rate limits as a caller sees them: rejected requests, rate-limit headers, requests that cost nothing."""
 
 import json
 import math
@@ -31,7 +31,7 @@ from tests.support.wire import Reply, Wire, connected, request
 
 @pytest.fixture(scope="module")
 async def limited() -> AsyncIterator[Limited]:
-    # A store that is slow for a moment would be treated as unavailable.
+    # With the default deadline, a store that is slow for a moment would be treated as unavailable.
     async with a_limited_service(FUNDLEDGER_RATELIMIT_DEADLINE_MS="1000") as limited:
         yield limited
 
@@ -207,7 +207,7 @@ async def test_a_repeat_is_answered_from_its_record_while_the_quota_is_used_up(
         for one, answer in zip(asked, first, strict=True):
             again = await client.post("/v1/vouchers", one, headers=headers)
             assert (again.status, again.is_replay, again.body) == (200, True, answer.body)
-        # A replay is free also where there is a quota: it uses no token.
+        # A replay uses no token, also if a quota applies.
         is_denied(await client.post("/v1/vouchers", voucher(a, b, 1), headers=headers), "pays")
         assert await limited.used("pays", merchant=owner_of(a)) == PAYS
         # A denied request has no effect.
@@ -352,7 +352,7 @@ async def over(wire: Wire, limited: Limited, body: Any, **headers: str) -> Reply
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
-    """Return a reply without the parts that change: the time, the jitter, and the source of the decision."""
+    """Return a reply without the parts that differ between requests: times, jitter, and the source of the decision."""
     changing = ("date", "connection", "content-length", "ratelimit", "request-id")
     headers = {n: v for n, v in reply.headers.items() if n not in changing}
     if "retry-after" in headers:

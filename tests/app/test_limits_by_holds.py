@@ -1,4 +1,4 @@
-"""Limits follow the money: neither types, the order of lines, decoys, holds, lists nor reversals avoid them."""
+"""Rate limits depend on the lines of a voucher: no type, order, decoy, hold, list or reversal avoids them."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def limited() -> AsyncIterator[Limited]:
     folder = short_folder()
     file = folder / "limits.toml"
     file.write_text(LIMITS)
-    # A store that is slow for a moment would be treated as unavailable.
+    # With the default deadline, a store that is slow for a moment would be treated as unavailable.
     environment = {"FUNDLEDGER_RATELIMIT_FILE": str(file), "FUNDLEDGER_RATELIMIT_DEADLINE_MS": "1000"}
     service = RunningService(workers=1, env=environment)
     try:

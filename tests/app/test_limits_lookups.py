@@ -1,4 +1,4 @@
-"""Look-ups are charged: the caller pays before the database is read for an id that may not exist."""
+"""Rate limits of look-ups: a request is charged before the database is read for an id that may not exist."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ FUND: dict[str, dict[str, Any]] = {
 
 
 class NoRepeats:
-    """A replay look-up that knows no voucher and no order."""
+    """A replay look-up that finds no voucher and no order."""
 
     def has_room(self) -> bool:
         return True

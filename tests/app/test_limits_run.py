@@ -1,4 +1,4 @@
-"""Limits for an operator: metrics, changes of the file, and the local quota while the store is down."""
+"""Rate limits as an operator sees them: metrics, changes of the file, local quotas while the store is unavailable."""
 
 import asyncio
 import contextlib
@@ -197,7 +197,10 @@ async def test_a_worker_that_is_started_again_beside_a_bad_file_has_the_limits_o
 
 
 class Traffic:
-    """Traffic during the block: payments that no merchant's policy counts, lists and reads. It keeps all answers."""
+    """Requests that are sent during the block: payments that no policy of a merchant counts, lists and reads.
+
+    All answers are kept.
+    """
 
     def __init__(self, limited: Limited, account: str, other: str) -> None:
         self.limited = limited
@@ -231,7 +234,7 @@ class Traffic:
                 ]
 
     async def some(self) -> None:
-        """Wait for some more answers."""
+        """Wait until some more answers have arrived."""
         wanted = len(self.answers) + 20
         await eventually(lambda: len(self.answers) >= wanted, "traffic goes on")
 
@@ -300,7 +303,7 @@ async def test_when_the_store_is_killed_no_caller_is_served_worse_or_gets_a_fres
         await eventually(lambda: is_normal(limited), "it is counted in the store again")
         await traffic.some()
     assert only_quotas(traffic.answers)
-    # One token exists initially, and one may have come back in the meantime.
+    # One token exists initially, and another one may have been refilled meanwhile.
     assert statuses(again).count(201) <= 2
     assert set(statuses(again)) <= {201, 429}
     assert (await limited.service.verify())["ok"]
@@ -335,7 +338,7 @@ async def test_in_shadow_nothing_is_refused_and_with_limits_off_nothing_is_said(
             async def is_shadow() -> bool:
                 return await limited.mode() == "shadow"
 
-            # A machine that was too busy to receive a response in time reports that for a second.
+            # If the machine was too busy to receive a response in time, the limiter reports that mode for a second.
             await eventually(is_shadow, "the limiter is in shadow")
             assert all(policy["shadow"] for policy in (await limited.limits(merchant="m"))["policies"])
         await service.stop()

@@ -1,4 +1,4 @@
-"""Log lines go through a pipe in order, and a pipe without a reader blocks nothing: real pipes, no substitutes."""
+"""The writer of log lines, with real pipes: lines arrive in order, and a pipe without a reader blocks nothing."""
 
 import fcntl
 import itertools
@@ -50,7 +50,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def fill(writer: LineWriter, level: int, count: int) -> list[str]:
-    """Return the lines that found room."""
+    """Write `count` lines. Return the lines that were not dropped."""
     kept = []
     for number in range(count):
         before = writer.dropped

@@ -1,4 +1,4 @@
-"""A ledger and its keys belong together: without them, or with other keys, every command refuses and writes nothing."""
+"""Lost or exchanged keys: without the keys of the ledger, every command ends with an error and writes nothing."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def written() -> AsyncIterator[RunningService]:
 
 @pytest.fixture(params=["keys", "fund-keys"])
 def folder(written: RunningService, request: pytest.FixtureRequest, tmp_path: Path):
-    """Return one of the two folders of keys, and restore it after the test."""
+    """Return the folder of the ledger's keys or of the fund service's keys. Restore it after the test."""
     path = written.data_dir / request.param
     shutil.copytree(path, tmp_path / "kept")
     yield path

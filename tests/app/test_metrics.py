@@ -1,4 +1,4 @@
-"""Metrics: the counts, their sums over workers that die, and the page for Prometheus."""
+"""Metrics: the counters of a worker, their sums over all workers, also dead ones, and the page for Prometheus."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ GAUGES = (
     *("/pool/idle", "/pool/busy", "/pool/waiting", "/buffer/rows", "/buffer/lag_s", "/buffer/direct"),
     *("/limits/fallback_s", "/shed/level", "/connections", "/body_bytes"),
 )
-"""Values of a snapshot that describe a moment, except those without a number when there is nothing."""
+"""Gauges of a snapshot that always have a number."""
 
 
 # --- Counting -------------------------------------------------------------------------------------------------------
@@ -217,16 +217,14 @@ def test_a_snapshot_that_arrives_after_the_end_of_a_worker_is_not_counted_twice(
 
 
 class Forgetful(Totals):
-    """A twin: the counts of dead workers are lost with them."""
+    """A broken twin: the counters of a dead worker are lost."""
 
     def _keep(self, worker: _Worker) -> None:
         worker.last = None
 
 
 class Unordered(Totals):
-    """A twin: one sum of all dead workers. It adds the same numbers in another order, and floating-point sums then
-    differ.
-    """
+    """A broken twin: keeps one sum for all dead workers. Floating-point sums depend on the order of addition."""
 
     def __init__(self, workers: int, nothing: Callable[[], Snapshot]) -> None:
         super().__init__(workers, nothing)
@@ -245,7 +243,7 @@ class Unordered(Totals):
 
 
 def restarts(totals: Totals, count: int) -> tuple[list[str], Snapshot]:
-    """Let three workers count and die in turn; return the counters that decreased, and the true counts."""
+    """Let three workers count and die in turn. Return the counters that decreased, and the true counts."""
     chance = random.Random(7)
     metrics = [Metrics() for _ in range(3)]
     true = Snapshot(workers=0)
@@ -298,7 +296,7 @@ def test_a_sum_that_goes_back_is_noticed(twin: type[Totals]):
 
 
 def crowded() -> Metrics:
-    """Return a page with all routes and policies in use, for very many callers, merchants and accounts."""
+    """Return metrics in which all routes and policies are used, by very many callers, merchants and accounts."""
     metrics = Metrics()
     keys = HotKeys(clock := Clock())
     for i in range(100_000):

@@ -1,4 +1,4 @@
-"""The class and the charged accounts of a voucher follow from its lines; neither their order nor decoys change them."""
+"""The class and the charged accounts of a voucher depend on its lines only, not on their order, and not on decoys."""
 
 import itertools
 
@@ -81,7 +81,7 @@ def test_a_line_and_its_opposite_change_nothing(case: str, decoy: str) -> None:
 @pytest.mark.parametrize("debited", KINDS)
 @pytest.mark.parametrize("credited", KINDS)
 def test_two_accounts_are_what_they_are_beside_others(debited: str, credited: str) -> None:
-    """Two lines, in both orders and repeated, are treated the same among lines that cancel out."""
+    """Two lines have the same class and accounts in each order, repeated, and among other lines that cancel out."""
     if debited == credited or "nobody" in (debited, credited):
         return
     two = [(debited, -5), (credited, 5)]

@@ -1,4 +1,4 @@
-"""The path of a payment that both services share: each error is answered once, and a batch hides no outcome."""
+"""The payment path that both services share: each error is answered once, and a batch answers each item."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ async def test_a_batch_is_answered_as_a_whole_unless_each_outcome_is_known(case:
     else:
         assert body["detail"].startswith(detail)
         assert not shown, "no item is counted or refunded"
-        # Only what was certainly not done is refunded.
+        # Tokens are refunded only if it is certain that no item was done.
         assert (type(reply) is NothingDone) is (body["type"].endswith(":unavailable"))
 
 
@@ -73,7 +73,7 @@ async def test_outcomes_have_the_order_of_the_items() -> None:
 
 
 class Path(PaymentPath[Any, bytes, Any]):
-    """A path that raises `error` in the hook `fails_in`."""
+    """A payment path that raises `error` in the hook `fails_in`."""
 
     fails_in: str = ""
     error: Exception = FULL
@@ -147,7 +147,7 @@ ERRORS: dict[str, tuple[Exception, int, str]] = {
 async def answers_of(
     path_of: Callable[[Any, Admission, Callable[[Reply], None]], Path], no: Reply | None
 ) -> list[Reply]:
-    """Return the answers to one payment, once all its work is done."""
+    """Return the answers to one payment, after all work for it has ended."""
     work: list[Coroutine[Any, Any, None]] = []
     service = SimpleNamespace(controller=Door(no), replays=SimpleNamespace(has_room=lambda: True), spawn=work.append)
     answers: list[Reply] = []

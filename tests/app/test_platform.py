@@ -1,6 +1,4 @@
-"""Both services together: their processes, their files, the order in which they end, and the effect of a process's
-death.
-"""
+"""Both services in one `serve`: processes, files, the order in which processes end, and the death of a process."""
 
 import os
 import signal
@@ -131,7 +129,7 @@ def all_pids(service: RunningService) -> list[int]:
 
 
 async def test_clients_end_before_their_servers_and_a_second_start_finds_all_data(own: RunningService) -> None:
-    """A fund worker that has not drained yet finds the account service and the simulator still running."""
+    """The account service and the simulator end last, because a fund worker that is draining calls them."""
     tokens = [(own.data_dir / name).read_text() for name in ("dev-token", "fund-token", "fund-dsn")]
     (fund,) = own.fund_pids()
     async with Client(own.base_url, own.token) as client:

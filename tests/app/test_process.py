@@ -1,4 +1,4 @@
-"""The process around the service: its refusals to start, its stop, and its restart."""
+"""The processes of `serve`: starts that are refused, readable files, stop and restart."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ async def own() -> AsyncIterator[RunningService]:
 
 @pytest.fixture
 async def restarted(own: RunningService) -> RunningService:
-    """Return the service, running, in whatever state the test before left it."""
+    """Return the running service. It is started first if the test before has stopped it."""
     if not own.is_running():
         await own.start()
     return own
@@ -250,7 +250,7 @@ async def test_a_ledger_of_another_layout_is_refused(service: RunningService, tm
         "FUNDLEDGER_ACCOUNT_DSN": service.dsn,
         "FUNDLEDGER_SHARDS": "7",
     }
-    # Without its keys the ledger would be refused for that reason.
+    # The keys are copied: without them the start would be refused for another reason.
     shutil.copytree(service.data_dir / "keys", tmp_path / "data" / "keys")
     done = await run("serve", env=environment, cwd=tmp_path)
     assert done.returncode == 2
@@ -272,7 +272,7 @@ SECRET_FILES = ("dev-token", "fund-token", "account-dsn", "fund-dsn", "postgres-
 
 
 def secrets_of(platform: RunningService) -> dict[str, str]:
-    """Return the secrets by their files."""
+    """Return the contents of the secret files, by file."""
     found = {"dev-token": platform.token, "fund-token": (platform.data_dir / "fund-token").read_text().strip()}
     for name, dsn in (("account-dsn", platform.dsn), ("fund-dsn", platform.fund_dsn)):
         found[name] = dsn.partition("://")[2].partition("@")[0].rpartition(":")[2]
@@ -283,7 +283,7 @@ def secrets_of(platform: RunningService) -> dict[str, str]:
 
 
 def processes_of(platform: RunningService) -> dict[str, list[int]]:
-    """Return every process of both services by its role."""
+    """Return the process ids of both services, by role."""
     assert platform.process is not None
     found = {
         "supervisor": [platform.process.pid],
@@ -355,7 +355,7 @@ async def test_a_signal_stops_everything_and_a_restart_finds_the_data(
 
 
 async def test_what_was_accepted_before_sigterm_is_answered_before_the_end(restarted: RunningService) -> None:
-    """A lock on the payer's row keeps the payments in flight until after the signal."""
+    """The test locks the row of the payer, so that the payments are in flight when the signal is sent."""
     async with Client(restarted.base_url, restarted.token) as client:
         a, b = await client.merchant(100), await client.merchant()
     holder = await asyncpg.connect(restarted.dsn)
@@ -373,7 +373,7 @@ async def test_what_was_accepted_before_sigterm_is_answered_before_the_end(resta
                     await wire.send(request("GET", "/healthz", None))
                     assert (await wire.reply()).status == 200
                 await wire.send(request("POST", "/v1/vouchers", restarted.token, json.dumps(body).encode()))
-            # All payments have been read once every worker has answered other requests.
+            # After every worker has answered other requests, all payments have been read.
             await eventually(lambda: waiting_for_locks(holder), "payments wait for the lock")
             async with Client(restarted.base_url, restarted.token) as client:
                 for _ in range(10):

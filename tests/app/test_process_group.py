@@ -1,4 +1,4 @@
-"""Process groups: a dead process is restarted, ever more slowly if it dies young, and all end on a stop."""
+"""Process groups: a dead process is restarted, with growing delays if it dies soon, and all processes end on a stop."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ Kept = Callable[..., contextlib.AbstractAsyncContextManager["Watched"]]
 
 
 class Watched(ProcessGroup):
-    """A process group with the values that a test checks: ended processes, and present pids."""
+    """A process group that records what a test checks: the processes that ended, and the ids of running ones."""
 
     def __init__(self, folder: Path, size: int, *arguments: str, unresponsive_s: float | None = None) -> None:
         self.ended: list[int] = []

@@ -1,4 +1,6 @@
-"""The fast path of a payment and the ordinary path give the same responses, however the bytes arrive."""
+"""The HTTP protocol: the fast path of a payment and the ordinary path give the same responses, in whatever pieces the
+bytes of a request arrive.
+"""
 
 import asyncio
 import json
@@ -23,7 +25,7 @@ async def pair(service: RunningService) -> AsyncIterator[tuple[str, str]]:
 
 
 class Ways:
-    """Ways to send one body of `POST /v1/vouchers`, over a connection that was used before, or a new one."""
+    """Ways to send one body of `POST /v1/vouchers`, over a used or a new connection."""
 
     def __init__(self, service: RunningService) -> None:
         self.service = service
@@ -34,7 +36,7 @@ class Ways:
         )
 
     async def warm(self, wire: Wire) -> None:
-        """Make the connection idle and kept alive: the next payment takes the fast path."""
+        """Make the connection idle and kept alive, so that the next payment takes the fast path."""
         await wire.send(request("GET", "/healthz", self.service.token))
         assert (await wire.reply()).status == 200
 
@@ -71,7 +73,7 @@ class Ways:
             return await wire.reply()
 
     async def other_request_is_answered(self) -> None:
-        """Wait until the server has read all bytes sent before."""
+        """Wait until the server has read all bytes that were sent before."""
         async with connected(self.service.base_url) as other:
             await self.warm(other)
 
@@ -190,7 +192,7 @@ REQUESTS: dict[str, tuple[Asked, int]] = {
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
-    """Return a reply without its time, its voucher id, the request id, and the rest of the quota."""
+    """Return a reply without the parts that differ between requests: times, ids, and the tokens that are left."""
     headers = {
         name: value
         for name, value in reply.headers.items()
@@ -435,7 +437,7 @@ async def test_a_slow_client_keeps_no_other_client_waiting(
 async def test_a_client_that_does_not_read_loses_nothing(
     service: RunningService, client: Client, pair: tuple[str, str]
 ) -> None:
-    """Its responses wait; when the client reads at last, they are all there, in order."""
+    """The responses wait until the client reads. The client then gets all of them, in order."""
     ways = Ways(service)
     bodies = [good(*pair) for _ in range(300)]
     async with connected(service.base_url) as wire:

@@ -1,4 +1,4 @@
-"""Answers that are rendered by hand are the encodings of the structs from which the document takes their schemas."""
+"""Answers that are rendered by hand equal the encoded structs from which the OpenAPI document takes their schemas."""
 
 from datetime import date
 from uuid import UUID, uuid4

@@ -1,4 +1,4 @@
-"""The look-up of replays: a request that waits for the read is answered soon, whatever happens to the read."""
+"""The look-up of replays: a request that waits for a database read is answered in time, whatever the read does."""
 
 import asyncio
 import uuid
@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 
 class Reads:
-    """A pool whose reads return the test's results, when the test releases them."""
+    """A pool whose reads return results of the test, when the test releases them."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -71,11 +71,11 @@ async def test_requests_that_wait_for_a_hanging_read_are_answered_in_time_and_no
     reads = Reads()
     reads.goes_on.clear()
     lookup = Replays(reads, "known")  # type: ignore[arg-type]
-    # Each of them is answered while the read still hangs.
+    # Each of these requests is answered although the read still hangs.
     assert await asyncio.gather(*(within(lookup, new()) for _ in range(5))) == [False] * 5
     assert await asyncio.gather(*(within(lookup, new()) for _ in range(2 * IDS_AT_ONCE))) == [False] * 2 * IDS_AT_ONCE
     assert len(reads.asked) == 1
-    # No further request waits behind reads without waiters: the look-up reports immediately that it has no room.
+    # Reads without waiting requests are still running. The look-up reports immediately that it has no room for more.
     assert not lookup.has_room()
     assert await lookup.known(new()) is False
     reads.goes_on.set()

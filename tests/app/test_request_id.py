@@ -1,4 +1,4 @@
-"""`Request-Id`: echoed, or assigned if missing, in every response, in problems, and in the log; `GET /` for people."""
+"""The header `Request-Id`, taken from the request or assigned, in responses, problems and log lines. Also `GET /`."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The supervisor scrapes its workers: if one dies or hangs, the page is still answered, and no counter decreases."""
+"""Scraping of workers by the supervisor: if a worker dies or hangs, the page is answered, and no counter decreases."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ BROKEN = Path(__file__).parents[1] / "adversity" / "broken"
 
 
 class FakeWorker:
-    """A worker that answers with `snapshot` while `may_answer`; it counts requests and their greatest concurrency."""
+    """A worker that answers with `snapshot` while `may_answer`. It counts requests, and the most concurrent ones."""
 
     def __init__(self, name: str, folder: Path, ordinal: int) -> None:
         self.snapshot = Snapshot(worker=name)
@@ -84,7 +84,7 @@ class FakeWorker:
 
 
 class Scene:
-    """The supervisor's half with two artificial workers; only the test scrapes."""
+    """The scraper of the supervisor with two artificial workers. It scrapes only when the test calls it."""
 
     def __init__(self) -> None:
         self.folder = short_folder()
@@ -101,7 +101,7 @@ class Scene:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a worker of this process answer as late as it may on a busy machine."""
+    """Raise the time limit of a scrape, because an artificial worker in this process may be slow on a busy machine."""
     monkeypatch.setattr(scrape, "WORKER_S", 60.0)
 
 
@@ -331,7 +331,7 @@ class Drill:
         return killed not in self.service.worker_pids() and gauges(page).get("fundledger_workers[]") == WORKERS
 
     async def look(self) -> bytes:
-        """Return the page, empty if the worker that was asked died meanwhile."""
+        """Return the metrics page, or an empty one if the worker that received the request died meanwhile."""
         try:
             async with Client(self.service.base_url, None) as client:
                 answer = await client.get("/metrics")
@@ -365,7 +365,7 @@ async def test_no_counter_goes_back_and_nothing_grows_however_many_workers_are_k
         files, resident = drill.open_files(), drill.resident_bytes()
         await drill.kill(max(0, KILLS - WORKERS))
         assert drill.found == []
-        # Every payment was answered before the page that was read before its worker was killed.
+        # Before each kill a page was read, and all payments were answered before that page.
         assert drill.posted() == 2 * WORKERS * max(KILLS, WORKERS)
         await eventually(lambda: drill.open_files() <= files, "sockets are closed")
         assert drill.resident_bytes() <= resident + GROWTH_BYTES_MAX

@@ -13,7 +13,7 @@ from tests.support.client import Client, voucher
 
 
 async def a_history(client: Client) -> tuple[str, list[tuple[str, int, str]]]:
-    """Open an account with 30 entries; return it with `(voucher id, signed amount, posted_at)` of each."""
+    """Open an account with 30 entries. Return its id, and `(voucher id, signed amount, posted_at)` of each entry."""
     a, b = await client.merchant(), await client.merchant(10_000)
     history = []
     for i in range(30):
@@ -26,7 +26,7 @@ async def a_history(client: Client) -> tuple[str, list[tuple[str, int, str]]]:
 
 
 async def walk(client: Client, path: str, limit: int) -> list[dict]:
-    """Return all pages, one after the other."""
+    """Return the entries of all pages, in order."""
     found: list[dict] = []
     cursor = ""
     joint = "&" if "?" in path else "?"

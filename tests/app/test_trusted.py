@@ -1,4 +1,4 @@
-"""Requests of the fund service have passed its own limits: in the account service they have no quota and are shed last."""
+"""Requests of the fund service to the account service have no quota there and are shed last."""
 
 import time
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ BODIES: dict[str, Any] = {
 
 @pytest.fixture
 async def trusting(service: Service) -> AsyncIterator[Service]:
-    """Return a service whose requests all come from the fund service; other callers may send ten of one merchant."""
+    """Return a service that treats all requests as sent by the fund service. Others may send ten for each merchant."""
     limiter = Limiter(parse(POLICIES), Near(service.world, 1), Limits())  # type: ignore[arg-type]
     service.controller = AdmissionController(limiter, Shedder(1.0, 100), HotKeys(), FUND_MODULE)
     service.module = lambda authorization: None if authorization is None else FUND_MODULE  # type: ignore[method-assign]
@@ -100,7 +100,7 @@ async def test_repeats_in_a_batch_of_the_fund_service_give_nothing_back_that_was
         async with connected(trusting.base_url) as wire:
             assert (await send(wire, BODIES["/v1/vouchers/batch"], {}, "/v1/vouchers/batch")).status == 200
         assert trusting.spent() == 0
-        # The twin refunds tokens that were not charged, and the counts show it.
+        # The broken twin refunds tokens that were not charged, and the counters show it.
         refund_one = AdmissionController.refund_one
         untrusted = Admission(FUND_MODULE, 0.0, None, ApiClass.BATCH)
         monkeypatch.setattr(

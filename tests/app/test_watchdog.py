@@ -1,4 +1,4 @@
-"""A hanging process of either service is replaced; its requests are answered by another one, and the books verify."""
+"""The watchdog: a hanging process of either service is replaced, other processes answer meanwhile, the books verify."""
 
 import os
 import signal

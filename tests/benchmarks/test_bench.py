@@ -1,4 +1,4 @@
-"""The bench as a whole, small: the service accepts what the bench sends, and a failed proof is a failure."""
+"""A small run of the whole benchmark: the service accepts its requests, and a failed proof is a failure."""
 
 import io
 import json
@@ -256,7 +256,7 @@ def test_figure_is_held_against_its_floor(floor: Floor | None, ratio: float, met
 
 
 def test_figure_is_the_median_of_pairs_not_the_ratio_of_medians() -> None:
-    # The machine slows down by half after the first round.
+    # The speed of the machine falls to a half after the first round.
     ours, theirs = [run_of(900), run_of(500), run_of(300)], [run_of(1000), run_of(500), run_of(600)]
     figure = rate_figure("x", ours, theirs)
     assert figure.measured == pytest.approx(0.9)

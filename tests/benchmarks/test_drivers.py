@@ -66,7 +66,7 @@ def test_a_stall_is_felt_by_the_open_loop_and_hidden_by_the_closed_loop(connecti
     assert closed.max_ms >= STALL_S * 1000
     assert closed.p99_ms < STALL_S * 500, "one slow answer of 500 does not reach p99"
     assert felt.sent_in_time >= (500 if connections_max == 1000 else 300), "the driver did not stand still with it"
-    # Of 600 due requests, those of the first half of the stall waited at least for its second half.
+    # 600 requests were due. Requests that were due in the first half of the stall waited at least for the second half.
     assert felt.arrivals >= 599
     assert felt.p99_ms >= STALL_S * 500
     assert felt.max_ms >= STALL_S * 1000

@@ -1,4 +1,4 @@
-"""The benchmarks of both services, small: the end-to-end path, and the refund race."""
+"""Small runs of the benchmarks of both services: the end-to-end path, and concurrent refunds."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The chaos tests of both services, short: the link between them is cut, processes are killed."""
+"""Short runs of the chaos tests of both services: the connection between them is cut, and processes are killed."""
 
 from pathlib import Path
 

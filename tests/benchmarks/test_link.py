@@ -1,4 +1,4 @@
-"""The link that a drill cuts: it breaks in the chosen way, and works again afterwards."""
+"""The connection that a chaos test cuts: it breaks in the chosen way, and works again afterwards."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ async def test_what_is_swallowed_arrives_late() -> None:
             writer.write(b"two\n")
             other_reader, other = await asyncio.open_connection("127.0.0.1", link.port)
             other.write(b"three\n")
-            # Connections that are not cut are answered in the meantime.
+            # Requests on connections that are not cut are answered meanwhile.
             with Link(server.sockets[0].getsockname()[1]) as whole:
                 answers, asks = await asyncio.open_connection("127.0.0.1", whole.port)
                 for _ in range(50):

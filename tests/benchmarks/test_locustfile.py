@@ -1,4 +1,4 @@
-"""The callers of Locust, end to end: against the service, and against a server with limits of its own."""
+"""The callers in the locustfile: against a running service, and against a server of the test with its own limits."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ FUNDS = 10**12
 async def locust(
     url: str, token_file: Path, out: Path, *more: str, until: Callable[[int], bool | Awaitable[bool]], **env: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Locust until `until(its process id)` holds; tasks that have begun are completed."""
+    """Run Locust until `until(process id of Locust)` is true. Tasks that have begun are completed."""
     where = ["-f", str(ROOT / "benchmarks/locustfile.py"), "-H", url, "--token-file", str(token_file)]
     callers = ["--users", "8", "--spawn-rate", "8", "--merchants", "5", "--run-time", "240s", "--stop-timeout", "60"]
     process = subprocess.Popen(
@@ -55,7 +55,7 @@ async def locust(
 
 
 def rows(done: "subprocess.CompletedProcess[str]") -> dict[str, list[str]]:
-    """Return the table that the locustfile prints: count, p50, p99, p99.9, failures, by the row's name."""
+    """Return the table that the locustfile prints, by name of the row: count, p50, p99, p99.9, failures."""
     found = re.findall(r"^((?:GET|POST) .{40})((?: +\S+){5})$", done.stdout, re.MULTILINE)
     return {name.strip(): cells.split() for name, cells in found}
 
@@ -81,7 +81,7 @@ async def test_callers_of_all_classes_get_their_answers(service: RunningService,
 
 
 class Limiting:
-    """A server that admits three requests of one connection, then answers one 429; if `polite`, with Retry-After."""
+    """A server that rejects every fourth request of a connection with 429. `polite`: with the header Retry-After."""
 
     def __init__(self, *, polite: bool) -> None:
         self.polite = polite
@@ -112,7 +112,7 @@ class Limiting:
 
 
 async def against(limiting: Limiting, tmp_path: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    """Run Locust until a denied request has been sent again."""
+    """Run Locust until a request that was denied has been sent again."""
     (tmp_path / "token").write_text("t\n")
     with TinyServer(limiting.answer) as limiting.server:
         bodies = limiting.server.bodies
@@ -157,7 +157,7 @@ async def test_a_refusal_that_does_not_say_when_to_come_back_is_a_failure(tmp_pa
 
 
 async def test_who_is_alone_must_get_through_after_the_wait(tmp_path: Path) -> None:
-    """The server rejects every fourth request, however long the client has waited."""
+    """The server rejects every fourth request, also after the client has waited as long as asked."""
 
     class Stubborn(Limiting):
         async def answer(self, request: BaseRequest, number: int) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Overload and the limits drill, small: their parts work and their reports are complete. No figure is asserted."""
+"""Small runs of the overload benchmark and of the chaos test of limits: complete reports, without bounds on numbers."""
 
 import asyncio
 import json
@@ -124,7 +124,7 @@ def test_outcomes_of_no_requests_have_no_latencies() -> None:
 
 
 def modes(*values: float) -> list[tuple[int, dict[str, float]]]:
-    """Return samples of the workers in fallback, one every 500 ms."""
+    """Return samples of the number of workers that use local quotas, one every 500 ms."""
     return [(number * 500 * MS, {f'{MODE}{{mode="fallback"}}': value}) for number, value in enumerate(values)]
 
 
@@ -155,7 +155,10 @@ def test_a_fallback_is_an_alarm_unless_valkey_was_away() -> None:
 
 
 def test_an_outage_is_reported_as_the_admitted_share_of_the_limit_and_the_errors() -> None:
-    """1,000 a second for 12 s: half are admitted, nine tenths of that from 4 s to 8 s. One request is answered 500."""
+    """1,000 requests a second arrive for 12 s. Half of them are admitted, from 4 s to 8 s nine tenths of that number.
+
+    One request is answered 500.
+    """
 
     def status(ms: int) -> int:
         if ms == 5001:

@@ -13,9 +13,9 @@ Handler = Callable[[BaseRequest, int], Awaitable[web.StreamResponse]]
 
 
 class TinyServer:
-    """An HTTP server; `handler(request, n)` answers the n-th request, from 1.
+    """An HTTP server. `handler(request, n)` answers the n-th request; n begins at 1.
 
-    `bodies` are the received bodies, in that order. `backlog` is the number of connections that may wait for accept.
+    `bodies` are the received bodies, in the same order. `backlog`: the number of connections that may wait for accept.
     """
 
     def __init__(self, handler: Handler, backlog: int = 1024) -> None:

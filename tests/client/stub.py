@@ -1,4 +1,4 @@
-"""A server for responses that a real service rarely sends: it answers each request with the next of its lines."""
+"""A server for responses that a real service rarely sends: it answers each request with the next of its responses."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ class Asked(NamedTuple):
 
 
 class Say(NamedTuple):
-    """A response. `bytes_max`: the connection is cut after this many bytes; `closes`: after the whole response."""
+    """A response. `bytes_max`: the connection is cut after so many bytes. `closes`: it is closed after the response."""
 
     status: int = 200
     body: Any = b"{}"
@@ -42,8 +42,9 @@ def problem(status: int, code: str, **headers: str) -> Say:
 
 
 class Stub:
-    """The server. `says`: one response for each request, the last one for all later ones; NOTHING leaves a request
-    unanswered.
+    """The server. `says`: the response to each request, in order; the last one is also sent to all later requests.
+
+    A request whose response is NOTHING is not answered.
     """
 
     def __init__(self, *says: Say | None) -> None:
@@ -64,7 +65,7 @@ class Stub:
         await self._server.wait_closed()
 
     def hang_up(self) -> None:
-        """Close every connection, as a service does with connections that are idle for long."""
+        """Close every connection, as a service closes connections that have been idle for a long time."""
         for writer in self._writers:
             writer.close()
 

@@ -28,7 +28,7 @@ def named() -> str:
 
 
 async def opened(accounts: AccountService) -> tuple[str, str]:
-    """Open an account of the bank and one of a merchant."""
+    """Open an account of the type `bank` and an account of a merchant. Return their ids."""
     name = named()
     bank, merchant = f"bank:{name}", f"merchant:{name}:available"
     await accounts.open_account(bank, "platform", "bank", "CNY")

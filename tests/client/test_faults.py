@@ -1,4 +1,4 @@
-"""Every fault between a client and a service has one name, and states whether a retry is safe."""
+"""Faults between a client and a service: each is one exception, which states whether a retry is safe."""
 
 import asyncio
 import uuid
@@ -52,7 +52,7 @@ def posted(*vouchers: Voucher) -> Say:
 
 
 FAULTS: list[tuple[str, Say | None, type[Exception], type[Exception], float | None]] = [
-    # the server's action, the fault of a write, the fault of a read, seconds to wait
+    # the server's action, the fault that a write raises, the fault that a read raises, seconds to wait
     ("cuts before it answers", CUT, OutcomeUnknown, Unavailable, None),
     ("cuts in the head", Say(bytes_max=20), OutcomeUnknown, Unavailable, None),
     ("cuts in the body", Say(body=b"{" + b" " * 999, bytes_max=200), OutcomeUnknown, Unavailable, None),

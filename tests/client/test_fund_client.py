@@ -22,7 +22,7 @@ async def fund(platform: Any) -> AsyncIterator[FundService]:
 
 @pytest.fixture
 async def merchant(fund: FundService) -> str:
-    """Create a merchant with a balance of 9,900: a payment of 10,000 at 1 percent, its number `p`."""
+    """Create a merchant with a balance of 9,900, by the payment `p` of 10,000 with a fee of 1 percent."""
     name = f"c{uuid.uuid4().hex}"
     await fund.create_merchant(name, "A shop", "CNY", fee=Fee(basis_points=100))
     order = await fund.wait_until_settled(await fund.pay(name, "p", 10_000, "CNY", CHANNEL))

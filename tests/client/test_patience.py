@@ -1,4 +1,4 @@
-"""The client of the tests: a shed request is sent again as asked, so that a busy machine does not fail a test."""
+"""The client of the tests sends a shed request again after `Retry-After`, so that tests pass on a busy machine."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.limits import is_not_served
 
 
 def shed(of: str = "") -> Say:
-    """Return the response of a shedder; `of` is the fund service's prefix for a response of the account service."""
+    """Return the response to a shed request. `of`: the prefix with which the fund service passes it on."""
     body = {
         "type": "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
         "status": 503,
@@ -21,7 +21,7 @@ def shed(of: str = "") -> Say:
 
 @pytest.fixture(autouse=True)
 def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the waits of the client, in seconds; it does not really wait."""
+    """Return the times (s) for which the client was asked to wait. It does not wait."""
     waited: list[float] = []
 
     async def as_asked(seconds: float) -> None:

@@ -55,7 +55,7 @@ async def main(name: str) -> None:
 
 
 async def answered_again(recorder: Recorder) -> list[list[Any]]:
-    """Replay each recorded request; return `[service, path, body, status, answer]`."""
+    """Replay each recorded request. Return `[service, path, body, status, answer]` for each."""
     requests = list(recorder.requests)
     answers: list[list[Any]] = []
     for where, path, body, _ in requests:
@@ -66,7 +66,7 @@ async def answered_again(recorder: Recorder) -> list[list[Any]]:
 
 
 async def read(recorder: Recorder) -> list[list[Any]]:
-    """Read every account, voucher, hold, order and merchant; return `[service, path, answer]`."""
+    """Read every account, voucher, hold, order and merchant. Return `[service, path, answer]` for each."""
     paths = []
     account = await asyncpg.connect(recorder.service.dsn)
     fund = await asyncpg.connect(recorder.service.fund_dsn)
@@ -98,18 +98,18 @@ async def settled(service: RunningService) -> bool:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a data set except the list of them."""
+    """Return the SHA-256 of every file of a data set, except of the file SHA256SUMS."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def lines(records: list[list[Any]]) -> str:
-    """Render JSON with one record a line, so that a difference is easy to read."""
+    """Return JSON with one record in each line, so that a difference is easy to read."""
     return "[\n" + ",\n".join(json.dumps(record, ensure_ascii=False) for record in records) + "\n]\n"
 
 
 def dump(dsn: str, path: Path) -> None:
-    """Dump the schema and the rows with pg_dump; without owners, which differ by installation."""
+    """Dump the schema and the rows with pg_dump, without the owners of objects, which differ by installation."""
     command = [_binaries() / "pg_dump", "--no-owner", "--no-privileges", f"--file={path}", dsn]
     subprocess.run(command, check=True, capture_output=True)
 

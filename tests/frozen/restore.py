@@ -11,7 +11,7 @@ RELEASES = sorted(path.name for path in HERE.iterdir() if (path / "requests.json
 
 
 async def restore(release: str, data_dir: Path) -> None:
-    """Restore a release; `data_dir` does not exist yet. The embedded server is stopped when this returns."""
+    """Restore the data set of a release into `data_dir`, which must not exist. Stop the embedded server at the end."""
     frozen = HERE / release
     data_dir.mkdir(mode=0o700)
     for secret in SECRETS:

@@ -14,7 +14,7 @@ from tests.support.running import RunningService, run
 from tests.support.waiting import eventually
 
 NAMESPACE = uuid.UUID("5f0a3d0e-6a52-4c1b-9a67-2f1c6f1a7d10")
-"""The namespace of voucher ids: an id is a hash of a name of the script."""
+"""The namespace of voucher ids. Each id is a hash of a name in this script."""
 
 
 def named(name: str) -> str:
@@ -22,10 +22,10 @@ def named(name: str) -> str:
 
 
 class Recorder:
-    """Sends requests and keeps those that a later version has to answer with the same record.
+    """Sends requests, and records those that a later version has to answer with the same record.
 
-    `requests[i]` is `[service, path, body, status]`. A malformed request is not kept, nor is one that may be sent again
-    with another outcome.
+    `requests[i]` is `[service, path, body, status]`. A request is not recorded if it is malformed, or if a retry may
+    have another outcome.
     """
 
     def __init__(self, service: RunningService) -> None:
@@ -223,9 +223,9 @@ async def of_merchants(r: Recorder) -> None:
 
 
 async def leave_unfinished(r: Recorder) -> list[list[Any]]:
-    """Stop the account workers while credits wait in the buffer and an order is `posting`.
+    """Stop the account workers while credits are buffered and an order is `posting`.
 
-    Returns the requests, as `Recorder.requests`; no other request touches the accounts that they name.
+    Return the unfinished requests, each as `[service, path, body, status]`. No other request uses their accounts.
     """
     earlier = len(r.requests)
     bank = await r.account("bank:late", "platform", "bank")

@@ -1,4 +1,7 @@
-"""Data sets of released layouts, never regenerated: this version migrates them, proves them, and answers as before."""
+"""Data sets of released layouts: this version migrates them, proves the books, and gives the same answers as before.
+
+A data set is never regenerated.
+"""
 
 import asyncio
 import json
@@ -18,12 +21,12 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.drill
 
 CHANGES = {"heat"}
-"""Members that depend on the present."""
+"""Members whose values depend on the current time."""
 
 
 @pytest.fixture(params=RELEASES)
 async def release(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, RunningService]]:
-    """Start both services on the data set, after the migrations, without background jobs."""
+    """Restore the data set, migrate it, and start both services on it without background jobs."""
     service = RunningService(workers=1, fund=True, env={"FUNDLEDGER_DAEMONS": "0"})
     try:
         await restore(request.param, service.data_dir)
@@ -38,7 +41,7 @@ def records(release: str, name: str) -> list[Any]:
 
 
 def lacks(expected: Any, actual: Any, where: str = "") -> list[str]:
-    """Return the parts of `expected` that are not in `actual`: members may have been added, none changed or removed."""
+    """Return the differences between `expected` and `actual`. Members of `actual` that are new are no differences."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         found = [f"{where}.{key} is gone" for key in expected.keys() - actual.keys()]
         both = (expected.keys() & actual.keys()) - CHANGES
@@ -114,11 +117,11 @@ async def requests_are_repeats(name: str, service: RunningService) -> None:
 
 OLD = """SELECT (SELECT count(*) FROM fund.orders WHERE layout = 1) + (SELECT count(*) FROM fund.payments WHERE mac_key = 0)
          + (SELECT count(*) FROM fund.withdrawal_days WHERE mac_key = 0) + (SELECT count(*) FROM fund.payouts WHERE mac_key = 0)"""
-"""Number of rows of the fund database that have an earlier layout."""
+"""Query for the number of rows of the fund database that have an earlier layout."""
 
 
 async def rows_are_swept(service: RunningService) -> None:
-    """Sweep all rows as an operator, twice concurrently. The account service does so from its start."""
+    """Run the MAC sweep of the fund database by two concurrent commands. The account service starts its own sweep."""
     connection = await asyncpg.connect(service.fund_dsn)
     try:
         assert await connection.fetchval(OLD) > 0
@@ -182,7 +185,7 @@ async def unfinished_work_is_finished(name: str, service: RunningService) -> Non
 
 
 def sum_of_late(release: str) -> int:
-    """Return the sum of the unfinished requests' credits to the account whose credits waited."""
+    """Return the sum of the credits in the unfinished requests to the account with buffered credits."""
     account = "merchant:waiting:available"
     bodies = [body for where, path, body, _ in records(release, "unfinished.json") if path == "/v1/vouchers"]
     lines = [line for body in bodies for line in body["entries"]]

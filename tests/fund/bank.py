@@ -1,4 +1,6 @@
-"""The simulator in this process or its own, channels that record calls, and an order batcher that ends orders in SQL."""
+"""Substitutes for a bank: the simulator in this process or in its own, channels that record calls, and an order batcher
+that ends orders by SQL.
+"""
 
 import asyncio
 import contextlib
@@ -31,7 +33,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class Here:
-    """The channel of the running test."""
+    """The name of the running test's channel. `next` changes it, so that each test has its own channel."""
 
     number = 0
 
@@ -137,7 +139,7 @@ async def a_bank_process(folder: Path) -> AsyncIterator[BankProcess]:
 
 
 class Scripted:
-    """A channel that gives the test's answers, in order, and records its calls; it pays on every call."""
+    """A channel that returns the answers of the test, in order. It records its calls, and pays on every call."""
 
     def __init__(self, *said: Standing | ChannelFault | Payout) -> None:
         self.said = list(said)
@@ -166,7 +168,7 @@ class Scripted:
 
 
 class EndsInSql:
-    """A substitute for the order batcher: its `end` without money."""
+    """A substitute for the order batcher. Its `end` changes the order by SQL and posts no voucher."""
 
     macs = MACS
 

@@ -20,9 +20,7 @@ async def shared_pool(postgres: Databases) -> AsyncIterator["asyncpg.Pool[asyncp
 
 @pytest.fixture
 async def fund_pool(shared_pool: "asyncpg.Pool[asyncpg.Record]") -> "asyncpg.Pool[asyncpg.Record]":
-    """Return a pool on one database for all tests of channels; each test has a channel of its own, so it sees only its
-    own rows.
-    """
+    """Return a pool on one database for all tests of channels. Each test reads only the rows of its own channel."""
     here.next()
     return shared_pool
 

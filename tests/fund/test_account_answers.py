@@ -1,5 +1,5 @@
-"""Each answer of the account service, and each failure of the network, gives an order one outcome: `posted` and `refused`
-are certain, `unknown` is retried, `stuck` waits for an operator.
+"""Answers of the account service and failures of the network: each gives an order one outcome. `posted` and `refused`
+are certain, `unknown` is retried, and `stuck` waits for an operator.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -43,7 +43,9 @@ def posted(order: Order) -> Say:
 
 
 def refused(order: Order, code: str, status: int) -> Say:
-    """Return the answer that refuses one voucher: an item of a batch, or the answer to a reversal."""
+    """Return the answer of the account service that refuses one voucher: an item of a batch, or the whole answer to a
+    reversal.
+    """
     say = problem(status, code)
     return say if order is REVERSAL else item(order, "refused", problem=say.body)
 

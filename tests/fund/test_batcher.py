@@ -1,4 +1,4 @@
-"""Orders become vouchers: every kind, its replays and its refusals, on a real account service."""
+"""The order batcher on a real account service: vouchers, replays and refusals of every kind of order."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -144,7 +144,7 @@ async def test_of_a_hundred_concurrent_refunds_no_more_than_the_payment_is_retur
     async with FundWorker(worker.dsn, service.base_url, service.fund_token, salt=worker.salt) as second:
         for n in range(5):
             await worker.pay(merchant, f"p{n}", 1_010)
-            # The sums of the payment have a row from now on, so that no order waits for another one to insert it.
+            # This refund inserts the row with the sums of the payment. Later orders then do not wait for its insertion.
             await worker.done("refund", merchant=merchant, order_no=f"r{n}", payment_order_no=f"p{n}", amount=10)
             asked = [
                 [worker, second][i % 2].ask(
@@ -156,7 +156,7 @@ async def test_of_a_hundred_concurrent_refunds_no_more_than_the_payment_is_retur
             posted = [a for a in answers if isinstance(a, Taken) and a.order.state is State.POSTED]
             assert len(posted) == 33
             assert {a.code for a in answers if isinstance(a, Refusal)} == {Code.REFUND_EXCEEDS_PAYMENT}
-            # The constraint would stop them too, but without a refusal that states the reason.
+            # The constraint would also prevent the orders, but without a refusal that states the reason.
             assert all(isinstance(a, Taken | Refusal) for a in answers)
     assert await worker.of(merchant) == (100_000 + 5 * 10, 0, 0)
     assert await worker.value("SELECT max(refunded) FROM fund.payments") == 1_000
@@ -173,7 +173,7 @@ async def test_a_payment_that_is_settled_later_is_pending_until_then(worker: Fun
     too_much = await worker.ask("settlement", merchant=merchant, order_no="s2", amount=1_501)
     assert isinstance(too_much, Refusal)
     assert too_much.code is Code.SETTLEMENT_EXCEEDS_PENDING
-    # Half of the second payment is settled: a refund takes the pending half first, whose fee is waived.
+    # Half of the second payment is settled. A refund first takes the pending half, of which the fee is waived.
     refund = await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="1", amount=700)
     assert (refund.from_pending, refund.fee_waived, refund.fee) == (500, 5, 2)
     assert await worker.of(merchant) == (1_485 - 198, 1_000, 0)

@@ -1,4 +1,4 @@
-"""The proof of the fund service and the ledger while orders of many kinds are under way."""
+"""The proof of the fund service and the ledger while orders of many kinds are being processed."""
 
 import asyncio
 import itertools
@@ -12,7 +12,7 @@ from tests.support.running import RunningService
 
 
 async def test_what_goes_on_while_it_is_proved_is_no_finding(fund_database: str, service: RunningService):
-    """Orders are accepted, refused, released, ended, reversed: none is seen half done."""
+    """Orders are accepted, refused, released, ended and reversed meanwhile. No intermediate state is a finding."""
     async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
         merchant = await worker.merchant(fee=Fee(basis_points=100))
         channel = f"c-{worker.salt}"

@@ -1,4 +1,4 @@
-"""A channel over HTTP distinguishes "not sent" from "not known"; the simulator loses nothing and pays once."""
+"""Channels over HTTP distinguish "not sent" from "outcome unknown". The simulator loses nothing and pays once."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ async def channel(bank: RunningBank) -> AsyncIterator[HttpChannel]:
 
 @contextlib.asynccontextmanager
 async def answering(handler):
-    """Start a server that answers every request with this handler; yield its URL."""
+    """Start a server that answers every request by `handler`. Yield the URL of the server."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
@@ -251,7 +251,7 @@ async def test_the_simulator_does_nothing_without_its_token(
 
 
 async def test_a_payout_without_the_token_is_not_taken_for_refused(bank: RunningBank):
-    """An order that the channel answered 401 is polled until the token is right: it never ends because of the 401."""
+    """After a 401 of the channel, the order is polled until the access token is right. A 401 never ends an order."""
     async with HttpChannel(bank.url) as channel:
         with pytest.raises(ChannelSilent, match="401"):
             await channel.pay_out(REF, 5, "CNY")

@@ -1,4 +1,4 @@
-"""Fees: the rule that applies, the amount, and the parts of a fee, whose sum is the whole."""
+"""Fees: the fee rule that applies, the amount, and the parts of a fee, which add up to the fee."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -101,7 +101,7 @@ def test_a_rule_of_another_product_or_of_a_channel_where_there_is_none_is_not_ch
 
 @st.composite
 def parts(draw: st.DrawFn) -> tuple[int, list[int]]:
-    """Draw a fee, and an amount not below it, cut into parts."""
+    """Draw a fee, and an amount (at least the fee) divided into parts."""
     cut = draw(st.lists(st.integers(1, 10**9), min_size=1, max_size=12))
     return draw(st.integers(0, sum(cut))), cut
 
@@ -119,7 +119,7 @@ def test_parts_of_a_fee_come_to_the_whole_and_none_is_negative_or_above_its_amou
 
 @given(parts())
 def test_shares_of_the_first_whole_do_not_come_to_it(whole: tuple[int, list[int]]):
-    """The broken twin: shares of the whole instead of the rest. Their sum is never more; it may be less, as below."""
+    """The broken twin computes each part from the whole fee instead of the rest. The sum may be too small."""
     fee, amounts = whole
     assert sum(part_of(fee, sum(amounts), amount) for amount in amounts) <= fee
 

@@ -1,4 +1,4 @@
-"""The flows of money, one row a flow, as the account service gets them."""
+"""Flows: the entries that the account service receives for each kind of order, one row for each flow."""
 
 from datetime import UTC, datetime
 
@@ -180,7 +180,7 @@ def test_the_end_of_a_withdrawal_moves(fee: int, ending: flows.Ending, type_: st
 
 @st.composite
 def orders(draw: st.DrawFn, *kinds: Kind) -> Order:
-    """Draw any orders that the rules of the fund service accept, of some kinds or of all."""
+    """Draw an order that the rules of the fund service accept, of one of these kinds or of any kind."""
     kind = draw(st.sampled_from(kinds or [kind for kind in Kind if kind is not Kind.REVERSAL]))
     amount = draw(st.integers(1, 2**53 - 1))
     from_pending = draw(st.integers(0, amount)) if kind is Kind.REFUND else 0

@@ -1,4 +1,4 @@
-"""The fund database guards itself: every constraint and trigger that a verification requires has been seen to refuse."""
+"""Guards of the fund database: every constraint and trigger that `verify` requires is shown to refuse a row."""
 
 from collections.abc import AsyncIterator
 
@@ -15,7 +15,7 @@ Connection = asyncpg.Connection
 
 @pytest.fixture(scope="module")
 async def fund(postgres: Databases) -> AsyncIterator[Connection]:
-    """Return a fund database with a row in every table; every test rolls back its changes."""
+    """Return a fund database with a row in every table. Every test rolls back its changes."""
     dsn = await postgres.new_fund()
     connection = await asyncpg.connect(dsn)
     payment = an_order(Kind.PAYMENT, "p", 100, fee=5)

@@ -1,4 +1,4 @@
-"""Ids are keyed: no caller can compute one. Older orders are found under their former ids."""
+"""Ids of orders depend on a key, so that no caller can compute them. Older orders are found by their former ids."""
 
 import asyncio
 import uuid
@@ -53,9 +53,7 @@ async def attacker(service: RunningService) -> AsyncIterator[AccountService]:
 
 
 async def blocked(worker: FundWorker, merchant: str, attacker: AccountService) -> int:
-    """Guess the ids of orders and of their vouchers and use them first; return the number of orders that are not
-    posted.
-    """
+    """Let another module use the guessed ids of orders and vouchers first. Return the number of orders not posted."""
     numbers = [f"order-{i}" for i in range(GUESSES)]
     entries = [debit(f"bank:c-{worker.salt}", 1), credit(f"merchant:{merchant}:available", 1)]
     guessed = [order_id("payment", merchant, number) for number in numbers]
@@ -74,7 +72,7 @@ async def test_of_five_hundred_guessed_ids_none_is_an_orders(worker: FundWorker,
 
 
 async def test_of_unkeyed_ids_all_are_guessed(fund_database: str, service: RunningService) -> None:
-    """The guard of the test above is absent here: the fund service's own module posts unkeyed ids."""
+    """The broken twin of the test above: ids do not depend on the key, and the own module uses them first."""
     async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
         worker.posting.ids = worker.batcher._ids = Former(ids_key(KEYS))
         merchant = await worker.merchant()
@@ -104,7 +102,7 @@ def test_ids_are_uuids_of_version_8_and_depend_on_the_key_and_every_name() -> No
     for id_ in made:
         assert uuid.UUID(str(id_)).version == 8
         assert uuid.UUID(str(id_)).variant == uuid.RFC_4122
-    # A golden value: the same in every process and every release.
+    # A pinned value, which is the same in every process and every release.
     assert str(IDS.order("payment", "m", "1")) == "6bf53dda-faad-83eb-aa45-33551f9eafe8"
 
 
@@ -113,7 +111,7 @@ def test_ids_are_uuids_of_version_8_and_depend_on_the_key_and_every_name() -> No
 
 @pytest.fixture
 async def former(postgres: Databases, service: RunningService) -> AsyncIterator[FundWorker]:
-    """Return a fund worker on a database with orders of every kind from before ids were keyed, migrated since."""
+    """Return a fund worker on a migrated database, with orders of every kind from before ids depended on the key."""
     dsn = await postgres.new_fund()
     salt = uuid.uuid4().hex[:8]
     async with FundWorker(dsn, service.base_url, service.fund_token, salt=salt) as old:
@@ -185,7 +183,7 @@ async def test_withdrawals_of_before_end_once(former: FundWorker) -> None:
         await worker.recoverer.recover_some()
     begun = order_id("withdrawal", merchant, "begun")
     assert await worker.value("SELECT state FROM fund.orders WHERE id = $1", begun) == "paid"
-    # The earlier release would have posted it under this id.
+    # The earlier release would have posted the voucher under this id.
     posted = await worker.accounts.voucher(voucher_id(begun, "end"))
     assert posted is not None
     assert posted.type == "withdraw_paid"

@@ -1,8 +1,8 @@
-"""Random orders of every kind, over several days, against a model of the fund service.
+"""Random orders of every kind, over several days, compared with a model of the fund service.
 
-Each order gets each kind of response of the account service. After every step the test compares every answer, each
-column of the tables, and the balances of the merchant. A run that did not take every branch of every kind fails: it
-would prove nothing about that branch.
+Orders get all kinds of responses of the account service. After every step the test compares every answer, each column
+of the tables, and the balances of the merchant. A run fails if it did not take every branch of every kind, because it
+would prove nothing about the other branches.
 
 `FUNDLEDGER_TEST_LONG=1` makes the run long. A failure shows its seed and the last steps.
 """
@@ -34,7 +34,7 @@ from tests.support.running import RunningService
 SEED = 5
 ROUNDS = unless_long(1, 400)
 ROUNDS_MORE = 12
-"""The maximum of further rounds for branches that were not taken yet."""
+"""Maximum number of further rounds for branches that were not taken yet."""
 FROZEN = "frozen"
 DAYS_AGO = 3_000
 MAY_END = ("posted", "sent", "unknown")
@@ -140,8 +140,10 @@ class Machine:
         return order
 
     def may_be_lost(self, shop: Shop | None, kind: Kind) -> str:
-        """Return the way of the answer. An undecided order is posted in any later order, so a merchant has at most one
-        of them.
+        """Return the response of the account service to the next order.
+
+        Orders without an outcome may be posted in any sequence. The model cannot predict the sequence, so a merchant
+        has at most one such order.
         """
         undecided = shop and any(
             o.state == "posting" and (o.outcome is None or (o.kind is Kind.CHARGEBACK and o.outcome == "refused"))
@@ -160,9 +162,7 @@ class Machine:
             self.mark(order)
 
     def post_chargeback(self, order: Asked, how: str, looks: list[tuple[int, int]]) -> None:
-        """Post the attempts of a chargeback in the model: after each refusal but the last, the balance is looked up
-        again.
-        """
+        """Post the attempts of a chargeback in the model. The balance is read again after each refusal but the last."""
         assert order.shop is not None
         left = list(looks)
 
@@ -191,7 +191,7 @@ class Machine:
             assert left == [], (order.attempt, looks)
 
     async def spend(self, order: Asked, looks: list[tuple[int, int]]) -> None:
-        """Let the merchant spend a part of its balance after each look-up."""
+        """Let the merchant spend a part of its balance after each read of the balance."""
         assert order.shop is not None
         has = before = order.shop.has["available"]
         if "available" in self.model.frozen:
@@ -301,7 +301,7 @@ class Machine:
         assert answers is not None
         taken = [answer.order.seq for answer in answers if isinstance(answer, Taken)]
         assert len(taken) == len(orders)
-        # The order of the rows decides which payment is settled first.
+        # Payments are settled in the sequence of their rows.
         for _, order in sorted(zip(taken, orders, strict=True), key=lambda pair: pair[0]):
             self.model.reserve(order)
             self.post(order, how, [])
@@ -450,7 +450,7 @@ class Machine:
         await self.ask(Kind.WRITE_OFF, shop, {"amount": amount, "reason": "r"})
 
     async def adjust(self) -> None:
-        """Request an adjustment; perhaps its requester approves it, then another person."""
+        """Request an adjustment. In some cases the requester tries to approve it, and then another person does."""
         shop, direction = self.some_shop(), self.chance.choice(["credit", "debit"])
         has = max(1, shop.has["available"])
         amount = self.chance.choice([self.chance.randint(1, has), has + 1])
@@ -490,7 +490,7 @@ class Machine:
         later = [o for o in whole if o.settle == "later" and o.progress and not o.progress.settled]
         order = self.some(later if later and self.chance.random() < 0.4 else whole or of)
         if self.freezes:
-            # A pending payment is settled after its reversal is refused: there has to be one.
+            # After the reversal of a pending payment is refused, the payment is settled. A pending payment is needed.
             self.freezes, shop = False, shop or self.some_shop()
             order = await self.paid(shop, "later")
             self.freezes, kinds = True, (Kind.PAYMENT,)
@@ -528,7 +528,7 @@ class Machine:
         self.worker.at += timedelta(days=1, seconds=self.chance.randint(0, 3_600))
 
     async def recover(self) -> None:
-        """Recover orders until none is due, with retries for those that got no answer."""
+        """Run the recoverer until no order is due. Orders that got no answer are retried."""
         self.worker.accounts.how = BEFORE
         moving = self.moving()
         if moving and self.chance.random() < 0.2:
@@ -547,11 +547,11 @@ class Machine:
                     self.mark_end(order)
 
     def moving(self) -> list[Asked]:
-        """Return the orders that need recovery."""
+        """Return the orders that the recoverer has to process."""
         return [o for o in self.model.orders.values() if o.state == "posting" or (o.ending and o.state in MAY_END)]
 
     def recovered(self, order: Asked) -> None:
-        """Retry a chargeback whose voucher was refused, with the present balance of the merchant."""
+        """Model the retry of a chargeback whose voucher was refused, with the current balance of the merchant."""
         while order.kind is Kind.CHARGEBACK and self.model.post(order) == "refused" and order.attempt < LAST_ATTEMPT:
             assert order.shop is not None
             order.attempt, order.outcome = order.attempt + 1, None
@@ -561,7 +561,7 @@ class Machine:
         self.mark(order)
 
     async def repeat(self) -> None:
-        """Replay an order three times concurrently, and request another one under its number."""
+        """Replay an order three times concurrently, and request a different order under the same number."""
         for state in ("posting", "posted", "refused", "paid", "bounced", "created", "sent", "unknown", "stuck"):
             order = self.some([o for o in self.model.orders.values() if o.state == state])
             if order is None:
@@ -638,8 +638,9 @@ class Machine:
         await self.compare(self.shops[-3:])
 
     async def run(self) -> None:
-        """Run each kind of step with each kind of answer in each round, in random order, with some quiet steps between
-        them.
+        """Run rounds. In each round, each kind of step runs with each kind of answer, in random sequence.
+
+        Steps without faults are inserted between them.
         """
         asking = [
             *(self.pay_now, self.pay_later, self.pay_together, self.refund_full, self.refund_part, self.refund_above),
@@ -654,7 +655,7 @@ class Machine:
         for _ in range(ROUNDS):
             await self.round([*steps, *((do, HEARD) for do in feed * 3)])
         for _ in range(ROUNDS_MORE):
-            # Each kind of step that may take one of the remaining branches.
+            # These kinds of steps may take one of the remaining branches.
             left = WANTED - self.seen.keys()
 
             if not left:
@@ -695,7 +696,7 @@ async def test_every_order_ends_as_the_model_says(
     fund_database: str, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fundledger.fund.poster.END_AGAIN_S", 0.0)
-    # In CI the choices are the same each time, so that no branch is missed by chance.
+    # In CI the choices are the same in each run, so that no branch is missed by chance.
     seed = int(os.environ.get("FUNDLEDGER_TEST_SEED", "0")) or unless_long(SEED, secrets.randbits(32))
     begin = (datetime.now(UTC) - timedelta(days=DAYS_AGO)).replace(hour=9)
     async with ScriptedWorker(fund_database, service.base_url, service.fund_token, begin) as worker:

@@ -1,8 +1,7 @@
-"""Random payouts, settlements by calendar and stuck orders, over midnight, against a model of the fund service.
+"""Random payouts, settlements by calendar and stuck orders, over midnight, compared with a model of the fund service.
 
-This extends the machine of `test_machine`: after every step each column of its tables is compared, with those of
-payouts and of findings. A run that does not take every branch of `WANTED` fails. Broken variants of guards follow, one
-at a time.
+This extends the machine of `test_machine`. After every step the tables of payouts and findings are also compared. A run
+fails if it does not take every branch of `WANTED`. Further tests run with one broken guard each.
 
 `FUNDLEDGER_TEST_LONG=1` makes the run long, and breaks more guards.
 """
@@ -46,7 +45,7 @@ AT_ONCE = Pace(rate=10_000, at_once=1_000, again_s=0.0, again_max_s=0.0, doubt_s
 PAID, BOUNCED, ACCEPTED, AWAY = "paid", "bounced", "accepted", "away"
 LOST = "lost"
 SILENT = {LOST: None, "silent and paid": PAID, "silent and bounced": BOUNCED, "silent and accepted": ACCEPTED}
-"""Calls without a response, with the channel's state of the payout from then on; None if the call did not arrive."""
+"""Calls without a response, each with the state of the payout at the channel after it (None: the call was lost)."""
 OTHER_AMOUNT = "another amount"
 MAY_END = ("posted", "sent", "unknown")
 STICKING = (Kind.PAYMENT, Kind.REFUND, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, Kind.REVERSAL)
@@ -76,7 +75,7 @@ WANTED = {
 
 @dataclass
 class Bank:
-    """A channel that pays one reference once. `says`: its next answer, by reference."""
+    """A channel that pays each reference once. `says`: by reference, the next answer to a poll and to a payout call."""
 
     has: dict[str, str] = field(default_factory=dict)
     says: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -110,7 +109,7 @@ class Bank:
 
 @dataclass
 class Sent:
-    """The model of a payout. `outcome`: the last answer of the channel; with None, it is polled again."""
+    """The model of a payout. `outcome`: the last answer of the channel. If it is None, the channel is polled again."""
 
     outcome: str | None = None
     unknown: bool = False
@@ -171,7 +170,7 @@ class JobsMachine(Machine):
         return [o for o in self.model.orders.values() if o.kind is Kind.WITHDRAWAL and o.state in states]
 
     async def withdrawn(self) -> None:
-        """Withdraw from a merchant, with a normal answer."""
+        """Make a withdrawal from a merchant. The account service answers normally."""
         answered, self.how, self.freezes = (self.how, self.freezes), HEARD, False
         shop = self.some_shop()
         await self.paid(shop, "now")
@@ -180,7 +179,7 @@ class JobsMachine(Machine):
         self.how, self.freezes = answered
 
     async def pay_out(self) -> None:
-        """Pay out with the answers of the channel that did not occur yet."""
+        """Run the payouts with answers of the channel that did not occur yet."""
         says = [PAID, BOUNCED, ACCEPTED, AWAY, LOST, *SILENT]
         await self.withdrawn()
         if self.how not in (HEARD, STOP) or self.freezes:
@@ -195,7 +194,7 @@ class JobsMachine(Machine):
         await self.turn(how, answers, lambda: self.chance.choice(says))
 
     async def turn(self, how: str, to_query: Callable[[], str], to_pay: Callable[[], str]) -> None:
-        """Run the job once: poll open payouts, then send new ones, unless the channel did not answer."""
+        """Run the job once, and model it: open payouts are polled, and new ones sent unless no poll was answered."""
         opened = [order for order, sent in self.sent.items() if sent.outcome is None]
         new = [order for order in self.withdrawals("posted") if order.ending is None and order not in self.sent]
         for order in [*opened, *new]:
@@ -224,7 +223,7 @@ class JobsMachine(Machine):
         self.model.frozen = set()
 
     def asked_after(self, order: Asked, how: str) -> bool:
-        """Model a poll of the channel about an order; return whether the channel answered."""
+        """Model a poll of the channel about an order. Return whether the channel answered."""
         ref, sent = str(self.id(order)), self.sent[order]
         self.calls["query", ref] += 1
         says, has = self.bank.says[ref][0], self.has.get(ref, "absent")
@@ -257,7 +256,7 @@ class JobsMachine(Machine):
         self.pays(order, how)
 
     def pays(self, order: Asked, how: str) -> bool:
-        """Model a payout call; return whether the channel answered."""
+        """Model a payout call. Return whether the channel answered."""
         ref = str(self.id(order))
         self.calls["pay_out", ref] += 1
         says = self.bank.says[ref][1]
@@ -275,7 +274,7 @@ class JobsMachine(Machine):
         return True
 
     def is_final(self, order: Asked, says: str, how: str) -> None:
-        """Model a final answer, paid or bounced: the order ends so, unless a person ended it otherwise."""
+        """Model the answer `paid` or `bounced`: the order ends with it, unless a person has ended it differently."""
         self.sent[order].outcome = says
         if order in self.by_hand:
             self.seen[f"a person said {order.ending}, the channel {says}"] += 1
@@ -291,7 +290,7 @@ class JobsMachine(Machine):
             self.seen["payout bounced on a later day"] += says == BOUNCED and order.at.date() < self.worker.at.date()
 
     def ends(self, order: Asked, ending: str, how: str) -> None:
-        """Model an end that the order has, or may have; a replay of an end changes nothing."""
+        """Model the end of an order. A second end, or a replay, changes nothing."""
         if order.state not in MAY_END:
             return
         order.ending = ending
@@ -307,14 +306,14 @@ class JobsMachine(Machine):
         self.findings.setdefault((self.id(order), says), stands)
 
     def is_asked(self, order: Asked) -> bool:
-        """Return whether the channel is polled about an order that has no end yet."""
+        """Return whether the order has no end yet and the channel is polled about it."""
         return order.ending is None and order in self.sent and self.sent[order].outcome is None
 
     def says(self, order: Asked) -> str:
         return self.bank.has.get(str(self.id(order)), "absent")
 
     async def end_by_hand(self) -> None:
-        """End a withdrawal by a person, while the channel has not reported an end."""
+        """Let a person end a withdrawal before the channel has reported an end."""
         order, ending = None, self.chance.choice([PAID, BOUNCED])
         for has in ("absent", PAID, BOUNCED):
             left = [one for one in (PAID, BOUNCED) if not self.seen[f"a person said {one}, the channel {has}"]]
@@ -338,7 +337,7 @@ class JobsMachine(Machine):
     # --- Settlements by calendar ---
 
     def due(self) -> list[tuple[Shop, date]]:
-        """Return the merchants with a calendar day that is not settled, and with money posted by the end of that day."""
+        """Return the merchants with a day to settle: the day is not settled, and money was posted by the end of it."""
         now, found = self.worker.at, []
         today = now.date() if now.time() >= SETTLE_AT else now.date() - timedelta(days=1)
         for shop in self.shops:
@@ -362,7 +361,7 @@ class JobsMachine(Machine):
 
     async def settle_by_calendar(self) -> None:
         if self.how not in (HEARD, STUCK):
-            # It is not certain which of several settlements are lost: only one merchant is due.
+            # Only one merchant is due: of several settlements, the model could not predict which of them are lost.
             await self.settle_those(HEARD)
             shops = [shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"]
             self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
@@ -396,7 +395,7 @@ class JobsMachine(Machine):
     # --- Orders that are stuck ---
 
     async def recovery_sticks(self) -> None:
-        """Let the account service refuse recovered orders for a permanent reason, also orders that were posted before."""
+        """Let the account service refuse recovered orders for a permanent reason, also orders that are posted."""
         self.how = AFTER
         if self.chance.random() < 0.5:
             await self.pay_now()
@@ -410,7 +409,7 @@ class JobsMachine(Machine):
             self.stick(order)
 
     async def retry(self) -> None:
-        """Retry a stuck order, by one caller or by two concurrently: the voucher is posted once."""
+        """Retry a stuck order, by one caller or by two concurrent ones. The voucher is posted once."""
         ends = [o for o in self.orders_in("stuck") if o.ending is not None]
         order = self.some(ends if ends and self.chance.random() < 0.5 else self.orders_in("stuck"))
         if order is None:
@@ -452,7 +451,7 @@ class JobsMachine(Machine):
         assert {(row[0], row[1]): row[2] for row in found} == self.findings
 
     async def all_ends(self) -> None:
-        """Let every service answer: every order ends, each payout as in the channel unless a person ended it."""
+        """Let every service answer. Every order ends: each payout as the channel reports, or as a person ended it."""
         self.how, self.freezes = HEARD, False
         await self.recover()
         while self.orders_in("stuck"):

@@ -1,4 +1,4 @@
-"""A row that was not written with the key moves no money, is not returned, and does not affect other rows."""
+"""MACs of orders: a row that was not written with the key moves no money, is not returned, and affects no other row."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ from tests.support.running import RunningService
 from tests.support.tampering import any_state
 
 UNCOVERED = {"due_at", "seq", "mac", "mac_key"}
-"""Columns of the next step's time and of the order of lists."""
+"""Columns that no MAC covers: the time of the next step, the sequence of lists, and the MAC itself."""
 BECAME = {"state", "problem", "posted_at", "reversed_by", "stuck_from", "voucher_format"}
 """Columns that layout 1 did not cover."""
 
@@ -278,7 +278,7 @@ async def test_verify_names_an_edited_order(worker: FundWorker, service: Running
 async def test_one_that_does_not_verify_posts_what_was_invented(
     worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guard of the tests above is absent here."""
+    """The broken twin of the tests above: no row is verified."""
     merchant, channel = await worker.merchant(), f"c-{worker.salt}"
     await worker.pay(merchant, "p", 100)
     invented = an_order(Kind.PAYMENT, "i", 7, State.POSTING, merchant=merchant, channel=channel)
@@ -327,7 +327,7 @@ async def test_orders_of_before_are_trusted_up_to_the_last_one_and_that_is_under
 async def test_an_attempt_that_was_prepared_from_an_older_row_changes_nothing(
     worker: FundWorker, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The channel's reason arrives a second time while the first end is being refused."""
+    """The channel reports a second reason while the refusal of the first end is still being processed."""
     merchant, channel = await worker.merchant(), f"c-{worker.salt}"
     await worker.pay(merchant, "p", 500)
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)

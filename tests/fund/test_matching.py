@@ -1,4 +1,4 @@
-"""The matching of bank statement lines with orders and with lines of other statements: tables and a plain model."""
+"""Matching of bank statement lines with orders, and with lines of other bank statements: tables, and a simple model."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -185,7 +185,7 @@ def test_a_repeated_line_explains_no_order() -> None:
 
 
 def test_a_line_that_names_an_order_is_not_taken_for_a_repeat_by_reference_and_amount() -> None:
-    """The bank may have moved the money twice."""
+    """Such a line is not ignored, because the bank may have moved the money twice."""
     orders = [
         Expected(A, frozenset("a"), 5),
         Expected(B, frozenset("b"), 7, ended=False),
@@ -216,8 +216,10 @@ def _fields(of: Earlier) -> tuple[object, ...]:
 
 
 def repeated(lines: Sequence[Line], others: Sequence[Earlier]) -> set[int]:
-    """Return the repeated lines: by entry reference if there is one, otherwise the k-th line of a kind if another
-    statement has k.
+    """Return the indexes of lines that an earlier bank statement already has.
+
+    A line with an entry reference is repeated if that reference occurred before. Otherwise the k-th of identical lines
+    is repeated if another bank statement has at least k of them.
     """
     found = set()
     for i, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Withdrawals are paid out once, whatever process fails or does not answer, and end as their channel reports."""
+"""Payouts: each withdrawal is paid once, whatever process fails or does not answer, and ends as the channel reports."""
 
 import asyncio
 import json
@@ -99,7 +99,7 @@ async def test_a_withdrawal_ends_as_its_channel_says_and_is_sent_again_only_if_i
 
 
 class SendsBlindly(PayoutSender):
-    """Broken twin: sends again without polling first."""
+    """A broken twin: sends a payout again without polling the channel first."""
 
     async def poll(self, sending: Sending) -> bool:
         return await self.send(sending)
@@ -167,7 +167,7 @@ async def test_one_that_does_not_look_again_before_it_sends_is_noticed(
 
 
 class Fails(Scripted):
-    """A channel whose `query` fails with one exception."""
+    """A channel whose `query` always raises the same exception."""
 
     def __init__(self, failure: Exception) -> None:
         super().__init__(ACCEPTED)
@@ -436,7 +436,7 @@ async def test_whatever_the_bank_does_and_whenever_we_die_each_is_paid_once(fund
     chance = random.Random(5)
     await bank.behave(seed=5, error_rate=0.2, lost_answer_rate=0.2, bounce_rate=0.2, settle_after_ms=5)
     orders = [await a_withdrawal(fund_pool, amount=n) for n in range(1, 41)]
-    # Payouts that a cancelled run had under way are free immediately.
+    # Payouts that a cancelled run was processing are available again immediately.
     pace = Pace(rate=10_000, again_s=0.01, again_max_s=0.02, call_s=0.0001, at_once=4)
     async with HttpChannel(bank.url, token=bank.token) as channel:
         for _ in range(10):
@@ -454,7 +454,7 @@ async def test_whatever_the_bank_does_and_whenever_we_die_each_is_paid_once(fund
 
 
 class KilledMeanwhile(EndsInSql):
-    """An order batcher that kills the bank when some payouts have ended, while others are under way."""
+    """An order batcher that kills the bank after some payouts have ended, while others are being sent."""
 
     def __init__(self, pool: Pool, bank: BankProcess) -> None:
         super().__init__(pool)

@@ -1,4 +1,4 @@
-"""The outcome of an order is looked up until it is known, and no order is posted twice."""
+"""The recoverer: an order is retried until its outcome is known, and no order is posted twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +21,7 @@ from tests.support.running import RunningService
 
 
 class Cut(AccountGateway):
-    """The gateway to the account service; a call can be cut before it is sent, or after it has taken effect."""
+    """An account gateway. A call can be cut before it is sent, or after it has taken effect."""
 
     before = False
     after = False
@@ -53,7 +53,7 @@ async def worker(fund_database: str, service: RunningService) -> AsyncIterator[F
 
 
 async def recover(worker: FundWorker) -> int:
-    """Recover orders until none is due; return the number of outcomes that became known."""
+    """Run the recoverer until no order is due. Return the number of outcomes that became known."""
     known = 0
     while await worker.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
         known += (await worker.recoverer.recover_some())[0]
@@ -204,7 +204,7 @@ async def test_a_voucher_for_which_the_service_does_not_know_does_not_hold_up_th
 
 @pytest.fixture
 async def ended(worker: FundWorker) -> Order:
-    """Make a withdrawal with an end that the recoverer has to post, after the account service was away."""
+    """Make a withdrawal whose end the recoverer has to post, because the account service was unavailable."""
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 200)
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
@@ -239,7 +239,7 @@ async def test_a_chargeback_whose_balance_does_not_verify_holds_up_no_other_orde
     await worker.done("chargeback", order_no="c", amount=150, **members)
     await worker.pay(ended.merchant, "q", 5)
     worker.gateway.before = False  # type: ignore[attr-defined]
-    # The balance falls, so the chargeback is refused, and reads the balance again.
+    # The balance falls, so the account service refuses the chargeback, and the balance is read again.
     await worker.done("withdrawal", merchant=ended.merchant, order_no="w2", amount=100, channel=f"c-{worker.salt}")
 
     async def unverified(_: str) -> None:
@@ -291,7 +291,7 @@ async def test_an_order_that_cannot_be_marked_does_not_hold_up_the_others(worker
 
 
 async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(worker: FundWorker) -> None:
-    """Otherwise it might return a fee that is never charged."""
+    """If the refund did not wait, it might return a fee that is never charged."""
     merchant = await worker.merchant(fee=Fee(basis_points=1000))
     await worker.pay(merchant, "now", 100)
     await worker.pay(merchant, "later", 100, settle="later")
@@ -316,7 +316,7 @@ async def test_a_refund_waits_until_it_is_known_whether_its_payment_was_settled(
 async def test_an_attempt_of_a_chargeback_that_is_not_inserted_is_not_posted(
     worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The account service is down during the second look-up of the balance; afterwards the balance suffices."""
+    """The account service is unavailable at the second read of the balance. Afterwards the balance suffices."""
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
     look, looks = worker.posting.prepare_chargeback, []
@@ -388,7 +388,7 @@ async def test_the_end_of_a_withdrawal_of_a_frozen_merchant_is_retried_until_it_
 async def test_while_the_account_service_is_slow_it_is_found_to_be_back(
     worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The account service is slower than other batches wait for it, and faster than the limit of one batch."""
+    """The account service answers within the time limit of a batch, but later than other batches wait for it."""
     monkeypatch.setattr("fundledger.fund.batcher.PROBE_S", 0.0)
     merchant = await worker.merchant()
     await worker.pay(merchant, "0", 1)

@@ -1,4 +1,4 @@
-"""A refused or bounced order releases its reservations: every column as before, and on the day of the order."""
+"""Reservations of refused and bounced orders are released: every column is as before, also that of the order's day."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -19,12 +19,12 @@ from tests.support.running import RunningService
 
 
 class Scripted(AccountService):
-    """An account service that loses results."""
+    """The account service, with results that are lost."""
 
     lost = False
-    """Vouchers are posted, and the responses do not arrive."""
+    """If True, vouchers are posted, but the responses do not arrive."""
     unsure_of: str | None = None
-    """The batch response has status 503 for the voucher of this reference, which was posted."""
+    """The reference of a voucher that is posted, but has status 503 in the response to the batch."""
 
     async def post_vouchers(self, vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:
         results = await super().post_vouchers(vouchers, atomic)
@@ -121,7 +121,7 @@ async def test_a_refused_reversal_leaves_a_payment_that_can_be_settled_and_refun
 async def test_a_bounce_on_a_later_day_is_not_counted_on_the_day_of_the_withdrawal(
     worker: OrderBatcher, first: str
 ) -> None:
-    """A bank returns money days later: the limit of today must not grow."""
+    """A bank may return money days later. That must not increase today's limit."""
     merchant = await worker.merchant(withdrawal_limit=100)
     await worker.pay(merchant, "p", 1_000)
     old = await worker.yesterday(merchant, "w1", 60)
@@ -180,13 +180,13 @@ async def test_one_item_of_a_batch_with_status_503_is_no_refusal(
 
 
 async def test_a_chargeback_is_owed_in_full_when_the_balance_falls_before_each_attempt(worker: OrderBatcher) -> None:
-    """The bank took the money, so a chargeback cannot end as refused."""
+    """A chargeback cannot end as refused, because the bank has already taken the money."""
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
     look, attempts = worker.accounts.account, []
 
     async def spends(id_: str) -> Account | None:
-        """Withdraw a part of the merchant's balance after each look-up."""
+        """Withdraw a part of the merchant's balance after each read of the balance."""
         account = await look(id_)
         attempts.append(len(attempts))
         await worker.withdraw(merchant, f"w{len(attempts)}", 10)

@@ -1,4 +1,4 @@
-"""Reservations of orders on payments, daily limits and reversed orders: against a plain model, in a real database."""
+"""Reservations of orders on payments, daily limits and reversed orders, compared with a simple model."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ Connection = asyncpg.Connection
 
 
 class World:
-    """A merchant of its own, its payments, and orders that come in batches, each in one transaction."""
+    """A merchant of one test, its payments, and batches of orders, each of which is one transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -50,9 +50,10 @@ class World:
     async def payment(
         self, amount: int, fee: int = 0, *, settled: int | None = None, state: str = "posted", **columns: Any
     ) -> str:
-        """Insert a payment; return its number.
+        """Insert a payment. Return its number.
 
-        `settled`: the payment is settled later, and this part of it has been settled, with its part of the fee.
+        `settled`: the payment has the settlement `later`, and this part of the amount has been settled, with the
+        corresponding part of the fee.
         """
         number = self.number()
         settle = "now" if settled is None else "later"
@@ -98,7 +99,7 @@ class World:
         return self.draft(Kind.WITHDRAWAL, amount=amount, channel="bank", limit=limit, at=at, **more)
 
     async def take(self, *drafts: Draft) -> list[Refusal | OrderFault | None]:
-        """Reserve the amounts of a batch and insert its orders, as the order batcher does."""
+        """Reserve the amounts of a batch and insert its orders, in one transaction."""
         async with self.connection.transaction():
             locked = await reserve.lock(self.connection, drafts, MACS)
             answers = await reserve.reserve(self.connection, drafts, locked, MACS)
@@ -115,7 +116,10 @@ class World:
         return [None if no is None else no.code for no in answers]
 
     async def row(self, number: str) -> tuple[Any, ...]:
-        """Return a payment's sums: refunded, unsettled part of it, fee waived, fee returned, charged back, reversed."""
+        """Return the sums of a payment.
+
+        They are: refunded, unsettled part of the refunds, fee waived, fee returned, charged back, reversed.
+        """
         columns = "refunded, refunded_unsettled, fee_waived, fee_returned, charged_back, reversed"
         statement = f"SELECT {columns} FROM fund.payments WHERE order_id = $1"
         row = await self.connection.fetchrow(statement, order_id(Kind.PAYMENT, self.name, number))
@@ -125,7 +129,7 @@ class World:
         return order_id(Kind.PAYMENT, self.name, number)
 
     async def settled(self, number: str) -> tuple[int, int]:
-        """Return a payment's settled amount, and the fee that was charged then."""
+        """Return the settled amount of a payment, and the fee that was charged for it."""
         statement = "SELECT settled, fee_settled FROM fund.payments WHERE order_id = $1"
         return tuple(await self.connection.fetchrow(statement, self.id_of(number)))
 
@@ -150,7 +154,7 @@ async def world(fund_pool: Pool) -> AsyncIterator[World]:
 
 
 class Paid:
-    """A payment as two purses, pending and settled, each with its part of the fee."""
+    """The model of a payment: a pending and a settled part, each with its part of the fee."""
 
     def __init__(self, amount: int, fee: int, settled: int | None) -> None:
         self.amount = amount
@@ -276,7 +280,7 @@ async def test_a_release_locks_in_the_order_in_which_a_batch_reserves(world: Wor
             pid = world.connection.get_server_pid()
             released = asyncio.ensure_future(release())
             await eventually(waits, "the release waits for the payment")
-            # A batch locks the day after the payment: if the release held the day, each would wait for the other.
+            # A batch locks the payment before the day. If the release locked the day first, they would deadlock.
             statement = "SELECT amount FROM fund.withdrawal_days WHERE merchant = $1 FOR UPDATE NOWAIT"
             assert await other.fetchval(statement, world.name) == 5
         await released
@@ -286,7 +290,7 @@ async def test_a_release_locks_in_the_order_in_which_a_batch_reserves(world: Wor
 
 @pytest.mark.parametrize("way", ["refunds", "a settlement", "a release", "a sweep"])
 async def test_every_transaction_locks_payments_from_the_oldest_on(world: World, fund_pool: Pool, way: str) -> None:
-    """Two that locked them in opposite orders would wait for each other."""
+    """Two transactions that locked payments in different sequences would wait for each other."""
     old, new = await world.payment(10, settled=0), await world.payment(10, settled=0)
     while world.id_of(old) < world.id_of(new):
         old, new = new, await world.payment(10, settled=0)
@@ -330,8 +334,8 @@ async def test_every_transaction_locks_payments_from_the_oldest_on(world: World,
 async def test_a_payment_that_was_reversed_is_not_reversed_again_where_its_order_does_not_name_the_reversal(
     world: World,
 ) -> None:
-    """The account service would refuse it, the reservation would be released, and the payment could be refunded as
-    well.
+    """Otherwise the account service would refuse the second reversal, the reservation of the first would be released,
+    and the payment could be refunded as well.
     """
     number = await world.payment(10, settled=0)
     assert await world.codes(world.reverse(number)) == [None]
@@ -392,7 +396,10 @@ async def test_nothing_comes_back_of_a_payment_that_is_not_the_merchants(world: 
 
 
 async def test_no_refund_is_taken_while_a_settlement_of_the_payment_is_on_its_way(world: World) -> None:
-    """It is not certain that the fee was charged. Another payment may be refunded; a chargeback returns no fee."""
+    """It is not certain whether the fee was charged, which a refund would return.
+
+    Other payments may be refunded. A chargeback is accepted, because it returns no fee.
+    """
     number, free = await world.payment(10, 3, settled=0), await world.payment(10, settled=0)
     settlement = world.draft(Kind.SETTLEMENT, amount=4)
     assert await world.codes(settlement) == [None]
@@ -486,7 +493,7 @@ async def test_what_is_not_there_is_not_reversed(world: World) -> None:
 
 
 async def test_withdrawals_count_against_the_limit_of_their_merchant_and_their_day(world: World) -> None:
-    """The same amounts, on each day and for each merchant: the first 10 pass, and one more does not."""
+    """Each day and each merchant has the same withdrawals: the first 10 are accepted, and the next is not."""
     other = f"{world.name}-other"
     day, next_day = AT, AT + timedelta(days=1)
     asked = [
@@ -569,7 +576,7 @@ EDITS = {
 async def test_nothing_is_taken_of_a_payment_that_was_edited(
     world: World, how: str, edit: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Orders of the same batch on other payments are accepted."""
+    """Orders on other payments in the same batch are accepted."""
     number, other = await world.payment(10, 5, settled=10), await world.payment(10)
     id_ = order_id(Kind.PAYMENT, world.name, number)
     await world.connection.execute(EDITS[edit], id_)
@@ -585,7 +592,7 @@ async def test_nothing_is_taken_of_a_payment_that_was_edited(
 
 
 async def test_nothing_is_kept_of_a_payment_whose_order_was_edited(world: World) -> None:
-    """The payment has no sums yet: new sums would contain the edit, under a MAC that verifies."""
+    """The payment has no sums yet. New sums would be computed from the edited order, and get a MAC that verifies."""
     number = await world.payment(10)
     await world.connection.execute(EDITS["order"], world.id_of(number))
     (away,) = await world.take(world.refund(number, 11))
@@ -690,7 +697,7 @@ async def test_a_settlement_whose_parts_are_not_its_sum_gives_nothing_back(
 
 
 async def locked_in(pool: Pool, drafts: Sequence[Draft], statement: str, id_: object) -> bool:
-    """Return whether another transaction cannot lock a row while these drafts reserve."""
+    """Return whether the reservations of these drafts lock a row, so that another transaction cannot."""
     async with pool.acquire() as first, pool.acquire() as second, first.transaction():
         await reserve.lock(first, drafts, MACS)
         try:

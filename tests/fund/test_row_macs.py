@@ -1,5 +1,5 @@
-"""A row of the fund database that was edited by SQL: `verify` reports it, its next use is refused, other rows are
-unaffected.
+"""MACs of rows of the fund database: `verify` reports a row that was edited by SQL, the next use of the row is refused,
+and other rows are not affected.
 """
 
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ UNCOVERED = {
     "fund.fee_rules": set(),
     "outbox.webhooks": set(),
 }
-"""Columns of the time or number of attempts, and of the order of lists."""
+"""Columns that no MAC covers: times and numbers of attempts, and the sequence of lists."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def worker(fund_database: str, service: RunningService) -> AsyncIterator[F
 
 
 async def fill(worker: FundWorker) -> str:
-    """Insert a row into each table; return the id of the merchant."""
+    """Insert a row into each table. Return the id of the merchant."""
     fee = Fee(basis_points=60, fixed=1, minimum=1, maximum=900, tiers=[FeeTier(5_000, 50, 2)])
     merchant = await worker.merchant(fee=fee, withdrawal_limit=1_000_000, settlement="daily")
     await worker.pay(merchant, "now", 1_000)
@@ -67,7 +67,7 @@ async def fill(worker: FundWorker) -> str:
 
 @pytest.fixture(scope="module")
 async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[FundWorker]:
-    """Return a fund worker on a database with a row in each table, and without guards against edits."""
+    """Return a fund worker on a database with a row in each table, from which the guards against edits were removed."""
     dsn = await postgres.new_fund()
     async with FundWorker(dsn, service.base_url, service.fund_token) as worker:
         await fill(worker)
@@ -81,7 +81,7 @@ async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[
 
 
 async def found(worker: FundWorker, account_dsn: str) -> set[tuple[str, str]]:
-    """Return the checks of MACs that report findings, with the subjects."""
+    """Return `(check, subject)` of each finding that a check of MACs reports."""
     async with snapshot(worker.dsn) as fund, snapshot(account_dsn) as account, connected(worker.dsn) as later:
         checks, _ = await check_fund(fund, later, account)
     named = {(check.name, finding.subject) for check in checks for finding in check.findings}
@@ -89,7 +89,7 @@ async def found(worker: FundWorker, account_dsn: str) -> set[tuple[str, str]]:
 
 
 def other_than(value: Any, type_: str) -> list[str]:
-    """Return SQL of values that a column does not have."""
+    """Return SQL expressions of values that differ from the value of a column."""
     if type_ in ("smallint", "integer", "bigint"):
         return ["7"] if value is None else [str(value + 1), "NULL"]
     if type_ == "boolean":
@@ -272,7 +272,7 @@ async def test_a_withdrawal_that_bounces_ends_though_its_day_was_edited(worker: 
     assert isinstance(ended, Taken)
     assert ended.order.state is State.BOUNCED
     assert await worker.of(merchant) == (500, 0, 0)
-    # A false sum gets no new MAC.
+    # The edited sum is kept and gets no new MAC.
     assert await worker.value("SELECT amount FROM fund.withdrawal_days") == 50
 
 
@@ -454,7 +454,7 @@ async def test_a_refused_order_that_is_made_posting_again_is_not_posted(worker: 
 
 
 async def test_one_that_verifies_nothing_refunds_twice(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guard of the tests above is absent here."""
+    """The broken twin of the tests above: no row is verified."""
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
     await worker.pay(merchant, "q", 100)

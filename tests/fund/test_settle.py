@@ -1,4 +1,4 @@
-"""Pending amounts are settled by each merchant's calendar, once for each of its days."""
+"""Settlements by calendar: the pending amount of each merchant is settled once for each day of its calendar."""
 
 import asyncio
 from datetime import UTC, datetime, time, timedelta
@@ -13,7 +13,7 @@ from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 
-# Later than any posting of these tests: a settlement covers the postings before it.
+# It is later than any posting of these tests, because a settlement covers earlier postings only.
 MONDAY = datetime(2126, 7, 8, 2, 30, tzinfo=UTC)
 NUMBERS = "SELECT array_agg(order_no ORDER BY seq) FROM fund.orders WHERE kind = 'settlement' AND merchant = $1"
 

@@ -1,4 +1,4 @@
-"""Each statement of the fund on rows that distinguish each of its conditions: see `test_statement_rows.txt`."""
+"""SQL files of the fund service, on rows that distinguish each condition of a file: see `test_statement_rows.txt`."""
 
 from pathlib import Path
 

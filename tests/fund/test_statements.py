@@ -1,4 +1,4 @@
-"""Bank statements are compared with the books: each order explains one line, and other lines are booked, once."""
+"""Imports of bank statements: each order matches one line, and other lines are posted once as differences."""
 
 import asyncio
 import hashlib
@@ -41,7 +41,7 @@ DUPLICATE, UNKNOWN = Outcome.DUPLICATE, Outcome.UNKNOWN
 
 
 class BooksInSql:
-    """A substitute for the order batcher: its `ask` for bank differences without money."""
+    """A substitute for the order batcher. Its `ask` inserts bank differences by SQL and posts no voucher."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -85,7 +85,7 @@ async def imported(pool: Pool, *lines: tuple[str, int], number: str = "1") -> Im
 
 
 async def booked(pool: Pool) -> int:
-    """Return the sum of the differences of this channel."""
+    """Return the sum of the bank differences of the test's channel."""
     return await pool.fetchval(
         "SELECT coalesce(sum(CASE direction WHEN 'more' THEN amount ELSE -amount END), 0)::bigint FROM fund.orders"
         " WHERE channel = $1 AND kind = 'bank_difference'",
@@ -180,7 +180,7 @@ async def test_concurrent_imports_of_one_statement_import_it_once(fund_pool: Poo
     )
     kept = await fund_pool.fetchval("SELECT count(*) FROM fund.bank_statements WHERE channel = $1", here.channel)
     assert (kept, await booked(fund_pool)) == (1, 3)
-    # The substitute for the order batcher has no lock: two concurrent imports may insert the same number.
+    # The substitute for the order batcher takes no lock, so two concurrent imports may insert the same order number.
     assert {type(each) for each in both} <= {Imported, asyncpg.UniqueViolationError}
 
 
@@ -253,7 +253,7 @@ async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
         for number in range(6):
             await worker.pay(merchant, str(number), 1_000 + number, channel_ref=f"IN-{number}")
             await bank.post("/receipts", {"channel_ref": f"IN-{number}", "amount": 1_000 + number})
-        # The bank decides by the order's id, which is random: of forty, some are paid and some bounce.
+        # The bank's answer depends on the order's id, which is random: of forty orders, some are paid and some bounce.
         for number in range(WITHDRAWALS):
             await worker.done("withdrawal", merchant=merchant, order_no=str(number), amount=100 + number, channel=name)
         await bank.behave(seed=3, bounce_rate=0.5)

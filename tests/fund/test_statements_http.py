@@ -1,4 +1,4 @@
-"""A bank statement over HTTP: 201, a replay 200, another statement under its number 422."""
+"""Bank statements over HTTP: an import gets 201, a replay 200, and a different statement under the same number 422."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""An order that no retry can complete is stuck: it states the reason, is logged once, and continues when a person
+"""Stuck orders: an order that no automatic retry can complete has a reason, is logged once, and continues when a person
 retries it.
 """
 
@@ -33,7 +33,7 @@ URN = "urn:fundledger:problem:"
 
 
 class Answers:
-    """The account service, except that the vouchers of some ids get a problem and are not posted."""
+    """The account service, except that vouchers with some ids are answered by a problem and are not posted."""
 
     def __init__(self, worker: FundWorker) -> None:
         self._post = worker.accounts.post_vouchers
@@ -145,7 +145,7 @@ async def test_an_order_whose_voucher_has_other_content_is_stuck_logged_once_and
 async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_holds_up_no_other(
     worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The account service answers 400 for the whole batch, because one item is no voucher there."""
+    """The account service answers 400 for the whole batch, because one item is not a valid voucher."""
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
     real = gateway.voucher_of
@@ -223,7 +223,10 @@ async def due_now(worker: FundWorker, order: Order) -> None:
 async def test_an_end_whose_refusal_is_not_recorded_is_not_tried_under_another_id(
     worker: FundWorker, answers: Answers
 ) -> None:
-    """The end was posted without an answer, and its record no longer matches its MAC: another id would post it twice."""
+    """The voucher of the end is posted, but the answer was lost and the record does not match its MAC any more.
+
+    Posting the end with another id would post it twice.
+    """
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 50)
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
@@ -356,7 +359,7 @@ async def test_a_withdrawal_that_differs_from_its_voucher_is_not_paid_out(
         "voucher"
     ]
     assert len(logged(caplog, "order_stuck")) == 1
-    # The cause is removed, and the order is retried: it is paid out as it was posted.
+    # After the order is restored and retried, it is paid out as it was posted.
     back = "UPDATE fund.orders SET amount = $2, fee = $3, currency = $4, voucher_id = $5 WHERE id = $1"
     names = ("amount", "fee", "currency", "voucher_id")
     await worker.pool.execute(back, order.id, *(before[name] for name in names))
@@ -368,8 +371,9 @@ async def test_a_withdrawal_that_differs_from_its_voucher_is_not_paid_out(
 
 
 async def test_a_payout_that_differs_is_not_sent_again_either(worker: FundWorker) -> None:
-    """The channel did not receive it, and its row has another amount since. While the order is stuck, the payout stays
-    open.
+    """The channel did not receive the payout, and the amount of its row was changed afterwards.
+
+    While the order is stuck, the payout stays open.
     """
     merchant, channel = await worker.merchant(), f"c-{worker.salt}"
     await worker.pay(merchant, "p", 500)
@@ -448,7 +452,7 @@ async def test_a_withdrawal_whose_voucher_does_not_verify_holds_up_no_other(
 async def test_one_that_does_not_compare_pays_out_what_was_edited(
     worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guard of the tests above is absent here."""
+    """The broken twin of the tests above: the payout is not compared with the ledger."""
 
     async def agrees(_: Order) -> None:
         return None

@@ -1,4 +1,4 @@
-"""A sum that is older than MACs is accepted if it is what its orders make, and only until the sweep is complete."""
+"""Sums from before rows had MACs: a sum is accepted if it equals that of its orders, until the sweep is complete."""
 
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
@@ -25,7 +25,7 @@ YESTERDAY = TODAY - timedelta(days=1)
 
 
 def unswept() -> OrderMacs:
-    """MACs of a database whose rows may be older than MACs."""
+    """Return the MACs object for a database that may have rows without a MAC."""
     return OrderMacs(KEYS, None, 1 << 40)
 
 
@@ -62,7 +62,7 @@ class Sums(World):
                 self.connection, "withdrawal", 9, state, order_no=f"{state}-{self.name}", ending=ending, **columns
             )
         self.withdrawal_id = days[0].order.id
-        # The payments of this world have numbers of their own, not those of their orders.
+        # The payments of this test have other numbers than their orders.
         await self.connection.execute(
             "UPDATE fund.payments p SET seq = o.seq FROM fund.orders o WHERE o.id = p.order_id AND p.merchant = $1",
             self.name,
@@ -79,7 +79,7 @@ class Sums(World):
         return {row["day"]: {**row, **NO_MAC} for row in rows}
 
     async def good(self, rows: dict[str, Row], macs: OrderMacs | None = None) -> set[str]:
-        """Return the names of the payments whose rows are accepted. All others are refused."""
+        """Return the names of the payments whose rows are accepted. Assert that all others are refused."""
         good, bad = await sums.verified(self.connection, macs or unswept(), list(rows.values()))
         assert {*good} ^ bad == {row["order_id"] for row in rows.values()}
         assert not {*good} & bad
@@ -140,7 +140,7 @@ async def test_a_sum_with_a_mac_is_verified_by_it_alone(world: Sums) -> None:
 
 @pytest.mark.parametrize("order", ["payment", "refund", "chargeback", "reversal"])
 async def test_an_old_sum_is_refused_if_one_of_its_orders_was_edited(world: Sums, order: str) -> None:
-    """The sum was edited, too, and leaves the order out."""
+    """The sum was also edited, so that it does not contain the order."""
     rows = await world.old_payments()
     about = "reversed" if order == "reversal" else "both"
     if order == "payment":
@@ -187,7 +187,7 @@ async def test_the_sums_of_days_are_those_of_their_withdrawals(world: Sums) -> N
 
 @pytest.mark.parametrize("amount", [15, 8])
 async def test_the_sum_of_a_day_is_refused_if_one_of_its_withdrawals_was_edited(world: Sums, amount: int) -> None:
-    """The sum of 8 was edited, too, and leaves the withdrawal out."""
+    """The sum (8) was also edited, so that it does not contain the withdrawal."""
     rows = await world.old_days()
     await world.edit(world.withdrawal_id)
     rows[TODAY]["amount"] = amount

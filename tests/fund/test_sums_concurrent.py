@@ -1,4 +1,4 @@
-"""Sums under MACs while orders of several workers change them: no update is lost, and no genuine row is a finding."""
+"""Sums with MACs while orders of several workers change them: no update is lost, and no unedited row is a finding."""
 
 import asyncio
 import random

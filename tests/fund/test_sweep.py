@@ -1,4 +1,7 @@
-"""Rows of earlier layouts get present MACs after a comparison; a false row stays as it is, and is a finding."""
+"""The MAC sweep of the fund database: rows of earlier layouts are verified and get MACs of the current layout.
+
+A row that does not verify is kept, and is a finding.
+"""
 
 import asyncio
 import re
@@ -42,11 +45,11 @@ OLD = {
 
 
 async def nobody_else(_: Any) -> None:
-    """Keep the lease."""
+    """Do nothing: no other process takes the lease."""
 
 
 async def fill(worker: FundWorker) -> str:
-    """Create orders of every kind; return the id of the merchant."""
+    """Create orders of every kind. Return the id of the merchant."""
     merchant, channel = await worker.merchant(fee=Fee(basis_points=100)), f"c-{worker.salt}"
     await worker.pay(merchant, "p", 1_000)
     await worker.pay(merchant, "q", 1_000)
@@ -104,7 +107,7 @@ async def swept(worker: FundWorker, sweep: FundSweep | None = None) -> None:
 
 
 async def found(worker: FundWorker, account_dsn: str, checks_of: str = "mac_") -> list[str]:
-    """Return the findings of the checks with these words in their names, except of vouchers of other tests."""
+    """Return the findings of checks whose name contains `checks_of`, without those about vouchers of other tests."""
     checks, _ = await check_shared(worker.dsn, account_dsn, worker.salt)
     return [finding.subject for check in checks if checks_of in check.name for finding in check.findings]
 
@@ -203,7 +206,7 @@ async def test_a_row_of_before_that_is_false_gets_no_mac(
 
 NO_MAC = "mac_key = 0, mac = ''"
 ALLOWED_EDITS: dict[str, tuple[str, list[str]]] = {
-    # By edited row: the edit, and the reported rows.
+    # name of the edited row: (edit, reported rows)
     "a sum": (
         f"UPDATE fund.payments SET refunded = 0, fee_returned = 0, {NO_MAC} WHERE refunded = 100",
         ["payment: fee_returned", "payment: refunded"],
@@ -229,7 +232,7 @@ ALLOWED_EDITS: dict[str, tuple[str, list[str]]] = {
 async def test_an_edit_that_a_restored_unswept_row_allows_is_found(
     worker: FundWorker, service: RunningService, edited: str
 ) -> None:
-    """An attacker kept the row of `fund.unswept`, and the MACs of layout 1, and edits columns that they do not cover."""
+    """An attacker restores the row of `fund.unswept` and MACs of layout 1, and edits columns without cover."""
     before = await worker.pool.fetchrow("SELECT until_seq, mac FROM fund.unswept")
     id_ = await worker.value("SELECT id FROM fund.orders WHERE order_no = 'w'")
     (old,) = (await read_orders(worker.pool, [id_])).values()
@@ -263,7 +266,7 @@ async def test_a_sweep_may_end_anywhere_and_many_may_run(
             raise Cut
 
     async def interrupted() -> None:
-        """Sweep with a process that dies in each third transaction, and begins anew."""
+        """Run the sweep in a process that dies in each third transaction and starts again."""
         sweep, steps = FundSweep(worker.pool, worker.posting), 0
         while steps < 400:
             steps += 1

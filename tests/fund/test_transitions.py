@@ -1,4 +1,4 @@
-"""One table of order states: the database refuses a transition that the table does not have, and no statement makes one."""
+"""Transitions of order states: the database refuses those that the table does not have, and no SQL file makes one."""
 
 import contextlib
 import itertools
@@ -49,7 +49,7 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
 
 
 def of_state(state: State, stuck_from: State = State.POSTING) -> tuple[str, str | None, str | None]:
-    """Return `(state, problem, stuck_from)`, as the constraints require it."""
+    """Return `(state, problem, stuck_from)` with values that the constraints require for the state."""
     problem = "{}" if state in HAVE_A_PROBLEM else None
     return state, problem, stuck_from if state is State.STUCK else None
 
@@ -59,7 +59,7 @@ def states_of(kind: Kind) -> set[str]:
 
 
 async def refusal(fund: Connection, statement: str, *arguments: Any) -> str | None:
-    """Return the name of the trigger that refuses the statement, None if it is executed. The statement is rolled back."""
+    """Execute a statement and roll it back. Return the name of the trigger that refuses it, or None."""
     transaction = fund.transaction()
     await transaction.start()
     try:
@@ -221,7 +221,7 @@ def outcome(row: asyncpg.Record, state: State) -> str:
 
 
 async def orders_in_every_state(fund: Connection) -> list[asyncpg.Record]:
-    """Insert the orders that may exist: of each kind in each of its states, with each end, and stuck from each state."""
+    """Insert one order of each possible combination of kind, state, end, and state before it was stuck."""
     for kind, state in [(kind, state) for kind in Kind for state in State if state in states_of(kind)]:
         endings = [None, *ENDED] if kind is Kind.WITHDRAWAL else [None]
         stuck_from = [before for before in State if may_become(kind, before, State.STUCK)]
@@ -232,7 +232,7 @@ async def orders_in_every_state(fund: Connection) -> list[asyncpg.Record]:
 
 
 async def transitions_of(fund: Connection, name: str) -> set[tuple[str, str, str]]:
-    """Return the transitions that a statement makes where no trigger refuses any."""
+    """Return the transitions that an SQL file makes while the triggers that refuse transitions are disabled."""
     made = set()
     async with any_state(fund):
         for row in await orders_in_every_state(fund):
@@ -271,7 +271,7 @@ async def test_an_end_begins_in_the_states_that_it_may_come_after(fund: Connecti
 
 
 def test_each_statement_that_changes_a_state_is_held_against_the_table() -> None:
-    """A statement that is not in a file is found by tests/test_tidy.py."""
+    """All statements are in SQL files: tests/test_tidy.py finds others."""
     changing = set()
     for path in Path(fundledger.__file__).parent.rglob("*.sql"):
         text = re.sub(r"--.*", "", path.read_text())

@@ -1,4 +1,4 @@
-"""The vouchers of an order name the order; those of an older order keep their posted format."""
+"""Formats of vouchers: a voucher names its order, and the vouchers of an older order keep the format as posted."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from tests.support.tampering import any_state
 
 
 class Unanswered(AccountGateway):
-    """The account gateway, whose answers are lost while `lost`."""
+    """An account gateway that loses the answers while `lost` is True."""
 
     lost = False
 
@@ -76,7 +76,7 @@ def test_what_an_order_posts_never_changes(format_: int) -> None:
 
 
 def test_the_metadata_of_an_order_is_canonical() -> None:
-    """The account service stores keys sorted; sorted metadata takes a shorter path."""
+    """Keys are sorted, because the account service stores them sorted and accepts sorted metadata with less work."""
     meta = voucher_of(msgspec.structs.replace(ORDER, voucher_format=2)).metadata
     assert meta is not None
     assert list(meta) == sorted(meta) == ["kind", "order_no"]
@@ -130,7 +130,10 @@ async def test_the_statement_of_a_merchant_names_the_order_of_each_line(worker: 
 
 
 async def begin_as_before(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -> list[Order]:
-    """Create orders in the first format whose vouchers are posted without an answer: all are `posting`, or have an end."""
+    """Create orders in the first format whose vouchers are posted without an answer.
+
+    All of them are `posting`, or have an end that is not recorded as posted.
+    """
     merchant, channel = await worker.merchant(), f"c-{worker.salt}"
     with monkeypatch.context() as before:
         before.setattr(drafts, "VOUCHER_FORMAT", 1)
@@ -174,7 +177,7 @@ async def test_vouchers_of_before_are_the_same_when_they_are_sent_again(
 
 
 async def written_with(worker: FundWorker, format_: int) -> None:
-    """Write every order with this format, as a fund service without another format would."""
+    """Set this format for every order, as if the fund service had no other format."""
     ids = [row["id"] for row in await worker.pool.fetch("SELECT id FROM fund.orders")]
     for order in (await read_orders(worker.pool, ids)).values():
         order.voucher_format = format_
@@ -186,7 +189,7 @@ async def written_with(worker: FundWorker, format_: int) -> None:
 async def test_without_the_format_of_the_order_they_would_be_other_vouchers(
     worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin of the test before: the digests differ, so each order is stuck, and no money moves twice."""
+    """The broken twin of the test before: the digests differ, so each order is stuck, and no money moves twice."""
     orders = await begin_as_before(worker, monkeypatch)
     had = await worker.of(f"m-{worker.salt}")
     await written_with(worker, 2)

@@ -1,4 +1,4 @@
-"""The buffer drainer: one of several drains, another takes over, and a full buffer accepts no more credits."""
+"""The buffer drainer: one process drains, another takes over from a dead one, and a full buffer accepts no credits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -101,7 +101,7 @@ def test_the_accounts_of_a_part_have_together_as_many_rows_as_one_may_have(
 
 
 class AtCommit:
-    """A connection that never answers a commit, which it executes or not."""
+    """A connection that never returns from a commit. `executes`: the commit reaches the server."""
 
     def __init__(self, connection: Connection, executes: bool) -> None:
         self._connection = connection
@@ -124,7 +124,7 @@ class AtCommit:
 async def test_a_drain_that_loses_its_lease_at_its_commit_posts_each_credit_once(
     ledger: Ledger, pool: Pool, drainers: list[BufferDrainer], monkeypatch: pytest.MonkeyPatch, executes: bool
 ) -> None:
-    """The short lease may be lost on a busy machine, while no other process wants it."""
+    """A process on a busy machine may lose the short lease although no other process takes it."""
     drainer, connect, stalled = drainers[0], drainers[0]._session._connect, list[AtCommit]()
 
     async def stalling(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Early lock release: locks are free before the commit is on disk, and no caller is answered before it is."""
+"""Early lock release: locks are released before the commit is on disk, and callers are answered after it is."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ class Meter:
 
 
 class Counter:
-    """A lane with a held flusher, and the results of its callers."""
+    """A lane whose flusher waits for the test, and the outcomes that its callers have received."""
 
     def __init__(self, ledger: Ledger) -> None:
         ledger.lock_always()
@@ -151,7 +151,7 @@ async def test_after_a_flush_that_failed_only_earlier_vouchers_of_a_group_are_re
     earlier = transfer(a, b, 1)
     assert code(await ledger.post_one(earlier)) == "posted"
     counter.flusher.fails = 1
-    # With a second command, since the commit of a single one waits for the disk.
+    # There are two commands, because the commit of a single command waits for the disk.
     counter.ask(AtomicGroup([transfer(a, b, 2), earlier, transfer(a, b, 3)]), transfer(a, b, 4))
     await eventually(lambda: counter.lane._unflushed == 1, "the lane waits for a flush")
     counter.flusher.gate.set()
@@ -171,7 +171,7 @@ async def test_after_a_flush_that_failed_only_earlier_vouchers_of_a_group_are_re
 async def test_while_no_flush_succeeds_the_outcome_of_what_is_committed_is_unknown(
     ledger: Ledger, counter: Counter
 ) -> None:
-    """`Unavailable` promises that nothing was written, and the caller would pay again."""
+    """The fault must not be `Unavailable`, which states that nothing was written: the caller would pay again."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     asked = [transfer(a, b, 1), transfer(a, b, 2)]
     counter.flusher.fails = 100
@@ -235,7 +235,7 @@ async def test_drain_waits_for_the_flush(ledger: Ledger, counter: Counter) -> No
 
 
 async def test_a_flush_makes_what_was_committed_durable(ledger: Ledger) -> None:
-    """The server itself reports the durable end of its log."""
+    """The test reads the durable end of the log from the server."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     ledger.lock_always()
     await post_early(ledger, True, transfer(a, b, 1))

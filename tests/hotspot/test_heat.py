@@ -1,4 +1,4 @@
-"""Hot accounts: found in a stream, in bounded memory; promoted and demoted without flapping."""
+"""Hot accounts are found in a stream of commands in bounded memory. Their heat does not change back and forth."""
 
 import random
 from collections import Counter

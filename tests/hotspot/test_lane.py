@@ -1,4 +1,4 @@
-"""A lane: bounded, in order, one result for each caller, and it continues after any failure of a batch."""
+"""Lanes: the queue is bounded and ordered, each caller gets one outcome, and a lane continues after a failed batch."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -62,7 +62,7 @@ class Meter:
 
 
 class Callers:
-    """Callers of a lane, and the results of each."""
+    """Callers of a lane, and the outcomes that each has received."""
 
     def __init__(self, depth_max: int = 100, batch_size_max: int = 10) -> None:
         self.post = Post()
@@ -177,9 +177,7 @@ async def test_a_group_larger_than_a_batch_goes_alone(callers: Callers) -> None:
 
 
 async def takes_few_lines(monkeypatch: pytest.MonkeyPatch, callers: Callers) -> None:
-    """Send commands of 2, 6, 2, 4, 2, 10 and 2 lines; a batch has at most six, with one line for each 4 bytes of
-    metadata.
-    """
+    """Send commands of 2, 6, 2, 4, 2, 10 and 2 lines. A batch has at most 6; 4 bytes of metadata count as a line."""
     monkeypatch.setattr(lane_module, "LINES_MAX", 6)
     monkeypatch.setattr(lane_module, "METADATA_BYTES", 4)
     group, large = (AtomicGroup([callers.voucher() for _ in range(n)]) for n in (3, 5))
@@ -274,7 +272,7 @@ async def test_drain_waits_until_everything_accepted_has_been_answered(callers: 
 
 
 async def test_a_committed_batch_is_answered_while_the_next_one_waits(callers: Callers) -> None:
-    """The next batch may wait for a lock, or for a database that is down: known results are sent in the meantime."""
+    """The next batch may wait for a lock or for the database. Outcomes that are known are sent meanwhile."""
     callers.ask(3)
     await callers.post.started(1)
     callers.ask()
@@ -323,7 +321,7 @@ async def test_a_lane_posts_on_a_real_database(ledger: Ledger) -> None:
 
 
 class Preparing:
-    """A substitute for `prepare`."""
+    """A substitute for `prepare`, which records the batches and returns their number."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[list[Command]] = []

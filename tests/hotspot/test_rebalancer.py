@@ -1,4 +1,4 @@
-"""Rebalancers: one decides, all follow; a hot account is split, a cool one is merged, and no voucher is refused for it."""
+"""The rebalancer splits hot accounts and merges cold ones. All workers follow, and no voucher is refused meanwhile."""
 
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ START = 1_800_000_000.0
 
 
 class Workers:
-    """Two workers with a follower and a rebalancer each, on a clock of the test. The first rebalancer has the lease."""
+    """Two workers with the test's clock, each with a follower and a rebalancer. The first rebalancer has the lease."""
 
     def __init__(self, ledgers: list[Ledger], pool: Pool, acts: bool = True) -> None:
         self.ledgers = ledgers
@@ -37,7 +37,7 @@ class Workers:
         self.lease: Lease | None = None
 
     async def second(self, *batches: object, busy_s: float = 0.9) -> None:
-        """Record this load on all workers, and let all followers and the first rebalancer do the work of one second."""
+        """Record this load on all workers. Run all followers, and the first rebalancer, as in one second."""
         for follower, sampler in zip(self.followers, self.samplers, strict=True):
             if batches:
                 sampler.batch(batches, busy_s)  # type: ignore[arg-type]
@@ -225,7 +225,7 @@ async def test_a_rebalance_that_fails_is_retried(ledger: Ledger, workers: Worker
     mine = workers.ledgers[1].directory.get("m")
     assert mine is not None
     assert posted(await workers.ledgers[1].post_one(transfer(mine, bank, 10)))
-    # On a session that no follower reads: a freeze widens its batch, too.
+    # The session is not read by a follower: the batch of a freeze also needs more than one slot.
     operator = await ledger.worker(2)
     await operator.freeze(merchant)
     for _ in range(2):

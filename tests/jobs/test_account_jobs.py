@@ -1,4 +1,4 @@
-"""The jobs of the account service: each can be run by hand, and none changes anything after it has lost its lease."""
+"""Background jobs of the account service: each can be run by hand, and changes nothing after its lease was lost."""
 
 import asyncio
 import shutil
@@ -69,7 +69,7 @@ def rebalancing(acts: bool) -> Make:
 async def test_a_process_that_was_paused_past_its_lease_changes_nothing(
     busy: Ledger, pool: Pool, make: Make, reads: str
 ) -> None:
-    """It has read what there is to do, and then another process has taken the lease, before it goes on."""
+    """The process has read the pending work. Another process takes the lease before the first one continues."""
     late, ended = Late(pool, reads), asyncio.Event()
     job = make(busy, late)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""A crash of Postgres: the renewal of a lease may be lost, its fencing token may not."""
+"""Crashes of Postgres and job leases: the renewal of a lease may be lost, but not its fencing token."""
 
 import os
 import shutil
@@ -19,10 +19,10 @@ from tests.support.waiting import eventually
 
 
 class Crashing(EmbeddedPostgres):
-    """A server whose log reaches the disk by a synchronous commit only, after `hold_log`."""
+    """A server whose log, after `hold_log`, reaches the disk only by a synchronous commit."""
 
     async def hold_log(self, pool: Pool) -> None:
-        """Suspend the processes that flush the log without a commit."""
+        """Suspend the server processes that flush the log without a commit."""
         flushing = "SELECT pid FROM pg_stat_activity WHERE backend_type IN ('walwriter', 'checkpointer')"
         self.flushing = [row["pid"] for row in await pool.fetch(flushing)]
         assert len(self.flushing) == 2
@@ -30,7 +30,7 @@ class Crashing(EmbeddedPostgres):
             os.kill(pid, signal.SIGSTOP)
 
     async def crash(self) -> None:
-        """Kill the server and those processes, and start it again."""
+        """Kill the server and the suspended processes, and start it again."""
         for pid in self.flushing:
             os.kill(pid, signal.SIGKILL)
         await self._end(signal.SIGKILL)
@@ -50,7 +50,7 @@ async def server() -> AsyncIterator[Crashing]:
 
 
 def careless(server: Crashing) -> AbstractAsyncContextManager[Pool]:
-    """Open a pool whose commits wait for the disk only if their statement demands it."""
+    """Open a pool whose commits do not wait for the disk, unless a query requires it."""
     return asyncpg.create_pool(server.fund_dsn, min_size=1, max_size=2, server_settings={"synchronous_commit": "off"})
 
 

@@ -1,4 +1,4 @@
-"""The process of background jobs, as the supervisor starts it, and the workers that watch it."""
+"""The process that runs the background jobs of the fund service, and the workers that report overdue jobs."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Exactly one of several processes runs a job, whatever fails; all of them report a job that is not run."""
+"""The job runner: exactly one of several processes runs a job, whatever fails. All report a job that does not run."""
 
 import asyncio
 import logging
@@ -87,7 +87,7 @@ async def test_what_was_run_is_recorded(pool: Pool) -> None:
         await eventually(lambda: work.runs > 3, "it runs")
 
         async def recorded() -> bool:
-            # A run that is cancelled between its end and its record is not counted: so no further run may follow.
+            # No further run may begin: a run that is cancelled after its end and before its record is not counted.
             work.go_on.clear()
             return (await row(pool)).runs == work.runs
 
@@ -99,7 +99,7 @@ async def test_what_was_run_is_recorded(pool: Pool) -> None:
 
 
 async def ended_during(pool: Pool, statement: str, after: Callable[[Work], bool]) -> tuple[Work, Any]:
-    """Cancel a runner while the database's response to a statement of its beat is under way."""
+    """Cancel a runner while it waits for the response to a query that renews its leases."""
     work = Work()
     late = Late(pool, SQL[statement], lambda: after(work))
     runner = JobRunner(late, [job(work, lease_s=600)], "p0")  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ async def test_a_run_that_fails_is_reported_and_tried_again(pool: Pool, caplog: 
 
 
 async def test_a_holder_that_was_paused_past_its_lease_cannot_write(pool: Pool) -> None:
-    """The holder does not know yet: neither its timer nor its renewal has run."""
+    """The former lease owner has not noticed the end of its lease: neither its timer nor a renewal has run."""
     paused = await take_lease(pool, "work", "paused")
     await expire_leases(pool)
     assert (await take_lease(pool, "work", "next")).fence == paused.fence + 1
@@ -149,7 +149,7 @@ async def test_a_holder_that_was_paused_past_its_lease_cannot_write(pool: Pool) 
 
 
 async def test_without_the_fence_it_could(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broken twin checks the owner of the lease, and not the fencing token."""
+    """The broken twin checks the lease owner instead of the fencing token."""
     careless = SQL["standing"].replace("AND l.fence = $2", "AND $2::bigint IS NOT NULL")
     assert careless != SQL["standing"]
     monkeypatch.setitem(SQL, "standing", careless)
@@ -178,7 +178,7 @@ async def test_a_run_is_cancelled_when_its_lease_was_taken(pool: Pool) -> None:
     following = JobRunner(pool, [job(second, lease_s=600)], "next")
 
     async def is_taken() -> bool:
-        # The first one takes its lease again if it is faster.
+        # If the first runner is faster, it takes the lease again.
         await expire_leases(pool)
         await following.beat()
         return following.holds() == ["work"]
@@ -313,7 +313,7 @@ async def test_an_operators_run_ends_with_its_lease(pool: Pool) -> None:
 
 @pytest.mark.parametrize("during", ["take", "look", "run"])
 async def test_an_operators_run_that_is_cancelled_releases_its_lease(pool: Pool, during: str) -> None:
-    """Its first beat takes the lease, which begins the run, and then looks at all jobs."""
+    """The runner first takes the lease, which begins the run, and then reads the status of all jobs."""
     work = Work()
     work.go_on.clear()
     late = Late(pool, SQL["take" if during == "take" else "look"])

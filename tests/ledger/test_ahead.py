@@ -1,4 +1,4 @@
-"""A batch that is prepared while the one before it is being written: it is sent only if its assumptions were committed."""
+"""Batches that are prepared while the previous batch is written: they are sent only if the previous one committed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 
 class Pair:
-    """Two batches of one lane: the second is prepared when the first has been sent."""
+    """Two batches of one lane. The second is prepared after the first was sent."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -41,7 +41,7 @@ class Pair:
 
 @pytest.mark.parametrize("believed", [True, False], ids=["remembered", "read now"])
 async def test_a_batch_is_decided_upon_what_the_one_before_will_leave(ledger: Ledger, believed: bool) -> None:
-    """The money of the second batch comes with the first."""
+    """The first batch credits the amount that the second batch debits."""
     bank, a, b = await ledger.account("bank", "bank"), await ledger.account("m:1"), await ledger.account("m:2")
     for _ in range(3 if believed else 0):
         await ledger.post(transfer(bank, a, 1), transfer(a, b, 1))
@@ -116,7 +116,7 @@ async def test_a_refusal_while_preparing_leaves_the_batch_that_is_being_written_
 async def test_halves_of_a_batch_that_failed_are_decided_under_locks(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cache may contain the effect of another batch that was only prepared."""
+    """The write cache may contain the result of another batch that was prepared and not written."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     for _ in range(3):
         assert posted(await ledger.post_one(transfer(a, b, 1)))

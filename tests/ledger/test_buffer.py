@@ -1,4 +1,4 @@
-"""Credits that wait in the buffer: pending immediately, spent when they are needed, drained once, never lost."""
+"""Buffered credits: they are pending immediately, can be spent, are drained once, and are never lost."""
 
 from datetime import date, timedelta
 
@@ -264,7 +264,7 @@ async def test_a_worker_that_does_not_know_the_new_policy_posts_under_it(ledger:
 
 
 async def test_a_credit_that_commits_late_is_drained_all_the_same(ledger: Ledger) -> None:
-    """A watermark would leave this credit behind: it is decided before the others, and committed after their drain."""
+    """The credit is decided before others and committed after their drain. A watermark would miss it."""
     m, bank = await scene(ledger)
     late = Halfway(await ledger.worker(1))
     await late.write(transfer(bank, m, 5))

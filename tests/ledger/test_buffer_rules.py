@@ -1,4 +1,4 @@
-"""Decisions about buffered credits, without a database: which credits wait, how they are posted, which are missing."""
+"""Rules for buffered credits, without a database: which credits are buffered, how they are posted, which are lost."""
 
 import itertools
 import random
@@ -200,7 +200,7 @@ def test_a_policy_is_set_once_and_not_on_an_account_that_is_closed_or_not_believ
 
 
 def whole(*sizes: int) -> list[BufferedCredit]:
-    """Return the rows of batches of these sizes, in order. Their numbers have gaps, as with batches of other accounts."""
+    """Return the rows of batches of these sizes, in order. Batch numbers have gaps, because accounts share them."""
     return [row(10 * (i + 1), number, size) for i, size in enumerate(sizes) for number in range(1, size + 1)]
 
 
@@ -267,7 +267,7 @@ def test_rows_are_verified_with_the_key_of_their_version() -> None:
 
 
 def test_each_line_of_a_voucher_belongs_to_a_place() -> None:
-    """Without its sub-account a line would wait, or be posted, apart from the others: that is a bug, and not a batch."""
+    """A line without a sub-account is a bug: the other lines of the voucher would be buffered or posted without it."""
     world = World()
     account = world.account("m:1")
     with pytest.raises(ValueError, match="zip"):

@@ -1,4 +1,4 @@
-"""A batch is stored as it was decided, for any mix of vouchers: columns that are all null are left out."""
+"""The batch encoder: a batch is stored as decided, for any mix of vouchers, also if a column has only nulls."""
 
 import asyncio
 import random
@@ -73,7 +73,7 @@ async def test_what_is_stored_of_a_mixed_batch_is_what_was_asked_for(ledger: Led
         outcomes = await ledger.post(*(drains + asked if folds_first else asked + drains))
         outcomes = outcomes[len(drains) :] if folds_first else outcomes[: len(asked)]
         for each, outcome in zip(asked, outcomes, strict=True):
-            # A wrong row would be stopped by a guard of the database, which is a fault here.
+            # If a row was wrong, a guard of the database would reject it, and the outcome would be a fault.
             word = code(outcome)
             assert word in SAID, word
             seen.add(word)

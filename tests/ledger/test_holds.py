@@ -1,4 +1,4 @@
-"""Holds and reversals on a real Postgres: money is set aside and returned once."""
+"""Holds and reversals on a real Postgres: an amount is set aside once, and returned once."""
 
 import pytest
 
@@ -125,7 +125,7 @@ async def test_a_reversal_gives_everything_back_once(ledger: Ledger) -> None:
 
 
 async def test_a_second_reversal_is_refused_also_when_both_are_concurrent(ledger: Ledger) -> None:
-    """On platform accounts, two workers use different slots: only the index on the reversed voucher separates them."""
+    """Two workers use different slots of platform accounts, so only the index on the reversed voucher prevents this."""
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     payment = transfer(bank, fees, 30)
     await ledger.post(payment)

@@ -1,4 +1,4 @@
-"""Values that the database rejects, and connections that break: no item affects another, and each counts once."""
+"""Isolation of commands: values that the database rejects and broken connections affect no other command."""
 
 import asyncpg
 import pytest
@@ -58,7 +58,7 @@ async def test_a_guard_of_the_database_stops_what_the_rules_let_through(
 
 
 async def test_what_a_client_may_send_never_breaks_the_batch_of_others(ledger: Ledger) -> None:
-    """Text that Postgres rejects is refused alone, although it has passed all checks before."""
+    """A voucher with text that only Postgres rejects is refused alone, and the rest of the batch is posted."""
     a, b = await ledger.account("m:1", balance=10), await ledger.account("m:2")
     bad = [transfer(a, b, 1, reference="a\0b"), transfer(a, b, 1, metadata="{")]
     outcomes = await ledger.post(transfer(a, b, 1), *bad, transfer(a, b, 1))
@@ -71,7 +71,7 @@ async def test_what_a_client_may_send_never_breaks_the_batch_of_others(ledger: L
 
 
 async def cut(ledger: Ledger) -> None:
-    """End the lane's connection from the other side."""
+    """Let the server end the connection of the lane."""
     name = ledger.session._name
     await ledger.connection.fetch(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", name
@@ -110,7 +110,7 @@ async def test_a_connection_that_broke_before_the_commit_posts_once(
 async def test_a_connection_that_broke_after_the_commit_posts_once_and_is_no_replay(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commit succeeded and its result was lost: the first caller still gets a new voucher, not a replay."""
+    """The commit succeeds but its result is lost. The caller still gets a new voucher instead of a replay."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     ledger.lock_always()
     real, cuts = asyncpg.Connection.execute, []
@@ -174,7 +174,7 @@ async def test_a_missing_key_is_a_fault_and_freezes_no_account(ledger: Ledger, t
 async def test_unavailable_is_never_returned_when_an_earlier_attempt_may_have_been_committed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first attempt is cut at its commit; every later one meets a conflict, until the lane gives up."""
+    """The first attempt is cut at its commit. Each later attempt has a conflict, until the lane gives up."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     ledger.lock_always()
     real, real_write, cuts = asyncpg.Connection.execute, posting._write, []

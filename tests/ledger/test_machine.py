@@ -1,4 +1,4 @@
-"""Random commands against a model of the ledger: every result and every balance, after every step.
+"""Random commands, compared with a model of the ledger: every outcome and every balance, after every step.
 
 `FUNDLEDGER_TEST_LONG=1` also takes the time to shrink a failing example.
 """
@@ -59,7 +59,7 @@ statuses = st.sampled_from([*[Status.OPEN] * 4, Status.FROZEN_DEBITS, Status.FRO
 
 @st.composite
 def lines(draw: st.DrawFn) -> tuple[tuple[str, int], ...]:
-    """Draw 2 to 6 lines: nearly always balanced, mostly of one currency, often paid by the bank."""
+    """Draw 2 to 6 lines. Nearly all are balanced, most have one currency, and the bank pays often."""
     account = cny if draw(st.integers(0, 9)) else names
     drawn = draw(st.lists(st.tuples(account, signed), min_size=1, max_size=5))
     rest = -sum(amount for _, amount in drawn)
@@ -121,7 +121,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # --- Between the model's words and the ledger's ---
 
     def to_voucher(self, asked: Asked, worker: int) -> Voucher:
-        """Return the voucher as the service makes it from a body."""
+        """Return the voucher that the service would create from the body of a request."""
         of = [(name, amount) for name, amount in asked.lines] + ([(asked.unknown, 1)] if asked.unknown else [])
         digest = digest_of(asked.type, of, asked.reference, None, asked.hold, asked.reverses)
         holder = self.accounts[self.model.holds[asked.hold].account] if asked.hold is not None else None
@@ -142,12 +142,12 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
     def slot_of(self, hold_id: str | None) -> int:
-        """Return the slot of a hold, as the service reads it before a command."""
+        """Return the slot of a hold. The service also reads it before it posts a command."""
         hold = self.run(self.workers[0].read_hold(hold_id or ""))
         return 0 if hold is None else int(hold.slot)
 
     def ask(self, worker: int, *commands: Command) -> list[Outcome]:
-        """Post commands whose outcome the model has computed before."""
+        """Post commands, and return the outcomes. The caller compares them with the model."""
         outcomes = self.run(self.workers[worker].post(*commands))
         assert all(isinstance(outcome, Outcome) for outcome in outcomes), outcomes
         return outcomes
@@ -181,7 +181,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=vouchers, name=merchants, amount=st.integers(50, 500), worker=workers)
     def fund(self, name: str, amount: int, worker: int) -> Asked:
-        """Credit an account, so that there is something to refuse."""
+        """Credit an account, so that later debits can succeed or exceed the balance."""
         bank = "bank:usd" if name == "m1:usd" else "bank"
         change = -amount if ACCOUNTS[name][0] == "receivable" else amount
         asked = Asked(self.fresh_id(), ((bank, -change), (name, change)))
@@ -286,7 +286,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 10, 40]), worker=workers)
     def let_time_pass(self, seconds: int, worker: int) -> None:
-        """Advance the clock, and expire holds as the service does each second."""
+        """Advance the clock, and end expired holds as the background job does."""
         self.now_us += seconds * 1_000_000
         commands = []
         for id_, hold in self.model.holds.items():
@@ -305,7 +305,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=split, slots=st.integers(1, 4), worker=workers)
     def resplit(self, name: str, slots: int, worker: int) -> None:
-        """Split or merge an account; only this worker knows of it immediately."""
+        """Split or merge an account. Only this worker applies the new slot map immediately."""
         outcome = self.ask(worker, Resplit(self.known[worker][name], slots, "the machine", "tests"))[0]
         assert outcome.refusal is None or self.model.accounts[name].status != Status.OPEN
         self.follow(worker)
@@ -313,7 +313,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker=workers)
     def follow(self, worker: int) -> None:
-        """Let a worker read all splits and merges."""
+        """Let a worker apply the current slot map."""
         ledger = self.workers[worker]
         self.run(follow(ledger.connection, ledger.directory, {}, self.run(read_routes(ledger.connection))))
         self.known[worker] = {name: ledger.directory.get(name) or account for name, account in self.accounts.items()}
@@ -325,7 +325,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=merchants, buffered=st.sampled_from([True, True, False]), worker=workers)
     def set_policy(self, name: str, buffered: bool, worker: int) -> None:
-        """Set the policy of an account; only this worker knows of it immediately."""
+        """Set the buffering policy of an account. Only this worker applies it immediately."""
         if ACCOUNTS[name][0] == "receivable":
             return
         outcome = self.ask(worker, SetPolicy(self.known[worker][name], buffered, "the machine", "tests"))[0]
@@ -335,13 +335,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=merchants, worker=workers)
     def drain(self, name: str, worker: int) -> None:
-        """Drain an account by any worker, also one that does not know of the policy."""
+        """Drain an account by any worker, also by one that has not applied the buffering policy."""
         self.ask(worker, Drain(self.known[worker][name]))
         self.agrees([], [])
 
     @rule(asked=consumes(vouchers))
     def forget(self, asked: Asked) -> None:
-        """Stop the replays of a voucher."""
+        """Remove a voucher from those that are replayed."""
 
 
 @pytest.mark.timeout(3600)

@@ -1,4 +1,4 @@
-"""Posting from the write cache: one statement a batch, and never a decision on a row that has changed."""
+"""Posting from the write cache: one query for each batch, and no committed decision upon a row that has changed."""
 
 from collections.abc import Awaitable, Callable
 
@@ -25,7 +25,7 @@ class Counted:
 
 
 async def _believed(ledger: Ledger, make: Callable[[], Command]) -> None:
-    """Post until the lane no longer reads."""
+    """Post until the lane decides from the write cache without reading."""
     for _ in range(3):
         assert posted(await ledger.post_one(make()))
 
@@ -179,7 +179,7 @@ _COMPARED = """
 async def test_twin_without_the_comparison_is_caught(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, check: Callable[[Ledger], Awaitable[None]]
 ) -> None:
-    """A payment by another worker is also caught by the journal's primary key; a freeze and a hold are not."""
+    """Without the comparison, the primary key of the journal detects another payment, but no freeze and no hold."""
     careless = SQL["write_batch"].replace(
         _COMPARED,
         "\n      AND $38::bigint[] || $39::bigint[] || $40::bigint[] IS NOT NULL"

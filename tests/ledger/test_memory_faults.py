@@ -1,4 +1,4 @@
-"""Posting from the write cache with a fault in the middle: once, and never on rows that have changed."""
+"""Faults while a batch is posted from the write cache: it is posted once, and never upon rows that have changed."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 
 async def believed(ledger: Ledger) -> tuple:
-    """Open two accounts that the lane no longer reads."""
+    """Open two accounts, and post until the lane decides from the write cache without reading them."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     for _ in range(3):
         assert posted(await ledger.post_one(transfer(a, b, 1)))
@@ -54,7 +54,7 @@ async def test_a_connection_that_breaks_around_the_write_posts_once_and_is_no_re
 
 @contextlib.asynccontextmanager
 async def locked(ledger: Ledger, number: int) -> AsyncIterator[None]:
-    """Lock the row by another connection."""
+    """Lock the row of an account on another connection, during the block."""
     holder = await asyncpg.connect(ledger.dsn)
     try:
         async with holder.transaction():
@@ -65,7 +65,7 @@ async def locked(ledger: Ledger, number: int) -> AsyncIterator[None]:
 
 
 async def test_a_write_that_goes_on_without_its_client_and_its_repeat_count_once(ledger: Ledger) -> None:
-    """The server still executes the statement of a lost connection; the lane has sent it again in the meantime."""
+    """The server still executes the query of a lost connection, after the lane has posted the batch again."""
     a, b = await believed(ledger)
     async with locked(ledger, a.number):
         posting = asyncio.create_task(ledger.post(transfer(a, b, 1)))
@@ -132,7 +132,7 @@ async def test_an_item_that_the_database_refuses_stands_alone(ledger: Ledger) ->
     ],
 )
 async def test_an_edit_that_is_not_compared_does_not_survive(ledger: Ledger, edit: str) -> None:
-    """The next write repairs the row: it writes the lane's values, and its MAC covers them."""
+    """The edit is in a column that the write does not compare. The next write restores the value of the lane."""
     a, b = await believed(ledger)
     await ledger.tamper(f"UPDATE ledger.sub_accounts SET {edit} WHERE account_number = $1", b.number)
     assert posted(await ledger.post_one(transfer(a, b, 1)))
@@ -168,7 +168,7 @@ async def test_posted_at_never_falls_when_the_clock_does(ledger: Ledger, monkeyp
 async def test_a_bug_while_deciding_from_memory_leaves_nothing_of_it(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The changes of `decide` in the cache are discarded; the item is decided again under locks."""
+    """The changes that `decide` has made in the cache are discarded, and the command is decided again under locks."""
     a, b = await believed(ledger)
     real, crashes = rules.decide, []
 

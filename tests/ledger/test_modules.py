@@ -1,4 +1,4 @@
-"""Each module has ids of its own: two modules may use the same id, wherever it is read."""
+"""Ids of modules: two modules may use the same id for different vouchers or holds, and each reads its own."""
 
 import asyncpg
 import pytest

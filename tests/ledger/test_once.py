@@ -1,4 +1,4 @@
-"""A voucher's id counts once, permanently: the result of a replay, for any caller at any time."""
+"""Replays: a voucher id is posted at most once, and each later request with it gets the first outcome."""
 
 import asyncio
 
@@ -96,7 +96,7 @@ async def test_duplicates_inside_a_batch_are_posted_once(ledger: Ledger) -> None
 
 
 async def test_a_duplicate_that_another_worker_is_about_to_commit_is_decided_again(ledger: Ledger) -> None:
-    """Both debit platform accounts, each on slots of its own: only the id makes one wait for the other."""
+    """Both workers debit platform accounts on different slots, so only the id makes one wait for the other."""
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     id_ = new_id()
     other = await ledger.worker(1)

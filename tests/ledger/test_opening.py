@@ -1,4 +1,4 @@
-"""An account is opened once, also by concurrent requests."""
+"""Opening of accounts: an account is opened once, also by concurrent requests."""
 
 import pytest
 

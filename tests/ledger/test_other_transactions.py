@@ -1,4 +1,4 @@
-"""Statements that read the state of other transactions, each beside transactions that one condition distinguishes."""
+"""Queries for the state of other transactions, tested beside transactions that only one condition distinguishes."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ VALUES (0, 1, 0, $1, gen_random_uuid(), 1, 1, '2026-01-02', now(), 1, 'm')
 async def transaction(
     dsn: str, *statements: str
 ) -> AsyncIterator[tuple["asyncpg.Connection[asyncpg.Record]", int | None]]:
-    """Open a transaction, run these statements, and yield it with its id, None if it has none."""
+    """Open a transaction and run these statements in it. Yield the transaction id, None if it has none."""
     connection = await asyncpg.connect(dsn)
     try:
         for statement in ("BEGIN", *statements):

@@ -1,4 +1,4 @@
-"""The outbox rows of a batch: each voucher once, in the order of the decisions, with the refused ones."""
+"""The outbox row of a batch: it lists each voucher once, also refused ones, in the order of the decisions."""
 
 from asyncpg.pgproto.pgproto import UUID
 

@@ -1,4 +1,4 @@
-"""`post_vouchers` on a real Postgres: one transaction a batch, every outcome in its place."""
+"""`post_vouchers` on a real Postgres: one transaction for each batch, and the outcomes in the order of the commands."""
 
 import asyncio
 from collections import Counter
@@ -106,7 +106,7 @@ async def test_an_atomic_group_posts_all_or_none(ledger: Ledger) -> None:
 
 
 async def test_a_long_batch_is_worked_on_in_parts(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another task runs between the decision and the encoding."""
+    """Another task runs between the decision and the encoding of the batch."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     turns: list[str] = []
     real = posting.parameters

@@ -1,4 +1,4 @@
-"""Balances are verified before they are returned: a read finds an edit by SQL, and other accounts are unaffected."""
+"""Reads verify balances before they return them: a read finds an edit by SQL, and other accounts are not affected."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from fundledger.ledger.store.integrity import Tampered, record_finding
 from tests.support.ledger import Ledger, posted, transfer
 
 SOON = timedelta(seconds=60)
-"""Later than all postings of a test."""
+"""Time from now that is later than all postings of a test."""
 
 
 async def scene(ledger: Ledger) -> tuple[Account, Account]:
@@ -35,7 +35,7 @@ async def scene(ledger: Ledger) -> tuple[Account, Account]:
 
 
 async def remembered(ledger: Ledger, account: Account) -> Account:
-    """Return the account as a worker that knows its policy has it."""
+    """Return the account as cached by a worker that has applied the buffering policy."""
     account = msgspec.structs.replace(account, buffered=True)
     ledger.directory.remember(account)
     return account
@@ -150,7 +150,7 @@ async def test_a_balance_at_a_time_is_not_shown_from_an_entry_that_was_edited(
     right = [await balance_at(ledger.connection, ledger.keys, m, ledger.layout, moment) for moment in moments]
     assert right == [(1, 0), (3, 0), (6, 0)]
     await ledger.tamper(f"UPDATE ledger.entries SET {change} WHERE account_number = $1 AND seq = $2", m.number, seq)
-    # Each balance is the original one, or is not returned; that of this entry is not returned.
+    # Each balance is either the original one or not returned. The balance at this entry is not returned.
     for i, moment in enumerate(moments):
         try:
             assert await balance_at(ledger.connection, ledger.keys, m, ledger.layout, moment) == right[i]
@@ -162,7 +162,7 @@ async def test_a_balance_at_a_time_is_not_shown_from_an_entry_that_was_edited(
 
 @pytest.mark.layout(shards=1, platform_slots=4)
 async def test_a_sum_beyond_64_bits_is_shown_exactly(ledger: Ledger) -> None:
-    """Each slot is within its range; their sum is beyond the range of a BIGINT."""
+    """The balance of each slot is in the supported range. The sum exceeds the range of a BIGINT."""
     bank = await ledger.account("bank", "bank")
     for ordinal in range(4):
         worker = ledger if ordinal == 0 else await ledger.worker(ordinal)

@@ -69,7 +69,7 @@ def with_status(status: Status, of: str) -> Commands:
 
 
 def pays(posted: int, amount: int, type_: str = "merchant_available", held: int = 0) -> Commands:
-    """Return a payment of `amount` from an account that has `posted` in its normal direction."""
+    """Return a payment of `amount` from an account whose posted balance is `posted`, in its normal direction."""
 
     def commands(w: World) -> list[Command]:
         a = w.account("m:1", type_, posted=posted, held=held)
@@ -160,9 +160,7 @@ def near_the_edge_below(by: int) -> Commands:
 
 
 def credits_of_what_is_short(w: World) -> list[Command]:
-    """Return credits of an account whose holds exceed its balance: no rule allows that state, and money may still
-    arrive.
-    """
+    """Return credits of an account whose holds exceed its balance. No rule causes this state; credits are accepted."""
     short = w.account("m:1", posted=5, held=9)
     bank = w.account("bank", "bank")
     return [transfer(bank, short, 1), voucher((short, 2), (bank, -1), (short, -2), (bank, 1)), transfer(short, bank, 1)]
@@ -486,7 +484,7 @@ def test_decide_answers_as_the_table_says(row: Row) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_refused_command_changes_no_balance_and_touches_no_neighbour(row: Row) -> None:
-    """Each command of a row is decided separately, between two payments of other accounts; a refused one has no effect."""
+    """Each command of a row is decided between two payments of other accounts. A refused command has no effect."""
     world = World()
     commands = row.commands(world)
     bank, stranger = world.account("bank:s", "bank"), world.account("m:stranger")
@@ -556,7 +554,7 @@ RANK = {code_: rank for rank, codes_ in enumerate(GROUP_OF.values()) for code_ i
 
 
 class Troubled:
-    """A voucher that may break several rules at the same time."""
+    """A voucher that may violate several rules at the same time."""
 
     def __init__(self) -> None:
         self.debit: dict[str, object] = {"posted": 100}

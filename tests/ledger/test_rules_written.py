@@ -111,7 +111,7 @@ def test_a_used_id_with_other_content_does_not_get_the_answer_of_the_first_one_w
 
 
 def test_a_group_takes_no_captures_and_no_reversals() -> None:
-    """An aborted group cannot release a hold or a reversal, so such a group is a bug."""
+    """An aborted group could not undo a capture or a reversal, so a group with one of them is a bug."""
     world = World()
     a, b = merchants(world, posted=20)
     original = transfer(b, a, 1)
@@ -122,7 +122,7 @@ def test_a_group_takes_no_captures_and_no_reversals() -> None:
 
 
 def test_a_release_of_a_row_that_did_not_verify_is_refused_and_writes_nothing() -> None:
-    """A write would give the edited row a MAC that verifies."""
+    """Writing the edited row would give it a MAC that verifies."""
     world = World()
     a = world.account("m:1", posted=100, status=Status.FROZEN_INTEGRITY)
     hold = world.hold("h", a, 10)
@@ -233,7 +233,7 @@ def test_a_mismatch_of_currencies_names_the_first_account_that_differs_from_the_
 
 @pytest.mark.parametrize(("status", "expected"), [(INTEGRITY, "account-frozen"), (ALL, "hold-exceeded")])
 def test_a_capture_that_takes_nothing_of_the_account_of_its_hold(status: Status, expected: str) -> None:
-    """The capture would free the hold. A row that did not verify is reported first, before the hold is checked."""
+    """Such a capture would end the hold without moving money. A row that did not verify is refused before the check."""
     world = World()
     a, b = merchants(world)
     frozen = world.account("m:3", posted=100, status=status)

@@ -1,4 +1,4 @@
-"""The database itself: every statement fits the schema, no hot one scans, and the guards hold without the service."""
+"""The account database: every SQL file fits the schema, no frequent one scans, and guards work without the service."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ ROWS = 20_000
 
 @pytest.fixture(scope="module")
 async def filled(postgres: Databases, keys: FileKeys) -> AsyncIterator[Ledger]:
-    """Return tables with some 20,000 rows each, and statistics."""
+    """Return a ledger with about 20,000 rows in each table, and with statistics."""
     layout = Layout(shards=2, platform_slots=2)
     async with postgres.a_database(layout) as dsn:
         ledger = await Ledger(dsn, keys, layout).start()
@@ -147,7 +147,7 @@ async def test_no_hot_statement_reads_a_table_from_end_to_end(filled: Ledger, na
 
 
 async def test_a_plan_without_its_index_is_caught(filled: Ledger) -> None:
-    """A guard that has never been seen to fail proves nothing."""
+    """The test of plans has to fail if an index is missing."""
     transaction = filled.connection.transaction()
     await transaction.start()
     try:
@@ -160,13 +160,13 @@ async def test_a_plan_without_its_index_is_caught(filled: Ledger) -> None:
 
 @pytest.mark.parametrize("name", ["lock_sub_accounts", "write_batch"])
 async def test_a_lane_does_not_scan_tables_that_were_never_analysed(ledger: Ledger, name: str) -> None:
-    """A new ledger has no statistics, and a lane keeps its plans while the tables grow."""
+    """A new ledger has no statistics, and a lane keeps the plans of its queries while the tables grow."""
     plan = await plan_of(ledger.connection, STATEMENTS[f"ledger/{name}"], like_a_lane=True)
     assert scanned(plan) == []
 
 
 async def test_deep_pages_read_as_few_rows_as_the_first(filled: Ledger) -> None:
-    """The test counts the rows that the index returns, not the time."""
+    """The test counts the rows that the index returns. It does not measure time."""
     connection = filled.connection
 
     async def rows_read(after: int) -> int:
@@ -448,7 +448,7 @@ async def test_every_named_constraint_is_tried(ledger: Ledger) -> None:
         """
     )
     found = {row["name"].rpartition(".")[2] for row in rows}
-    # Postgres named this table check itself: `one` can only be true.
+    # This constraint has a name that Postgres chose: the column `one` can only be true.
     assert found - {name.strip() for name in BITES} <= {"settings_one_check"}
 
 
@@ -468,7 +468,7 @@ async def test_every_guard_that_verify_asks_for_is_tried_here() -> None:
 
 
 async def test_updates_of_balances_stay_on_their_page(ledger: Ledger) -> None:
-    """HOT updates: no index entry is written when only a balance changes."""
+    """If only a balance changes, no index entry is written (HOT updates of Postgres)."""
     a, b = await ledger.account("m:1", balance=1000), await ledger.account("m:2", balance=1000)
     for _ in range(100):
         assert codes(await ledger.post(transfer(a, b, 1), transfer(b, a, 1))) == ["posted"] * 2

@@ -1,4 +1,4 @@
-"""Decisions about an account over several slots, without a database: in tables, and against a plain model."""
+"""Rules for accounts with several slots, without a database: in tables, and compared with a simple model."""
 
 import itertools
 import random
@@ -21,7 +21,7 @@ from tests.support.world import KEY, NOW_US, World
 OPEN, DEBITS, ALL, CLOSED, INTEGRITY, MERGED = Status
 CASES = unless_long(600, 20_000)
 TYPES = ("merchant_available", "receivable")
-"""Both directions: a debit reduces the first, a credit the second."""
+"""Account types of both normal directions: a debit reduces the first, a credit the second."""
 
 
 def opened(*amounts: int) -> list[tuple[int, int, Status]]:
@@ -37,7 +37,7 @@ def statuses(world: World, account: Account) -> list[int]:
 
 
 def takes(world: World, account: Account, amount: int, **more: object):
-    """Return a voucher that reduces an account by an amount, in either direction."""
+    """Return a voucher that reduces an account by an amount: a debit or a credit, by the account's normal direction."""
     other = world.accounts.get("suspense") or world.account("suspense", "suspense")
     signed = -amount * account.type.normal
     return voucher((account, signed), (other, -signed), **more)
@@ -86,7 +86,7 @@ def test_one_more_than_all_slots_have_is_refused_and_moves_nothing(type_: str) -
 
 
 def assert_books(world: World, amounts: dict[str, int]) -> None:
-    """Assert that the entries of each posted voucher equal its lines, and that the balances are their sum."""
+    """Assert that the entries of each posted voucher add up to its lines, and that balances are the sums of entries."""
     normal = {account.id: account.type.normal for account in world.accounts.values()}
     by_number = {account.number: account for account in world.accounts.values()}
     moved: Counter[str] = Counter()
@@ -124,7 +124,7 @@ def a_split(pick: random.Random, world: World) -> tuple[Account, list[int]]:
 
 
 def preferred(world: World, account: Account) -> int:
-    """Return the slot of the worker, or slot 0 if that one is merged or does not exist."""
+    """Return the slot that the worker prefers, or slot 0 if that slot is merged or does not exist."""
     slots = world.slots(account)
     slot = world.batch.ordinal % account.slots
     return slot if slot < len(slots) and slots[slot].status == OPEN else 0
@@ -194,7 +194,7 @@ def test_a_capture_on_a_slot_that_is_short_takes_the_rest_from_others(type_: str
 
 
 def test_a_hold_of_one_slot_frees_nothing_on_another() -> None:
-    """A voucher captures a hold on slot 1 of one account and debits another account, whose slot has the same number."""
+    """A voucher captures a hold on slot 1 of one account, and debits slot 1 of another account."""
     world = World()
     world.batch.ordinal = 1
     account = world.split("m:1", opened(0, 5))
@@ -208,7 +208,7 @@ def test_a_hold_of_one_slot_frees_nothing_on_another() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_each_account_pays_its_own_lines_whatever_their_order(order: tuple[int, ...]) -> None:
-    """In one voucher two accounts are short on their preferred slot, and a third one is not."""
+    """In one voucher, two accounts lack funds on the preferred slot, and a third account does not."""
     world = World()
     first, second = world.split("m:1", opened(1, 3, 2)), world.split("m:2", opened(2, 1, 1))
     third, bank = world.split("m:3", opened(9, 9)), world.account("bank", "bank")
@@ -243,7 +243,7 @@ def test_nothing_is_taken_over_a_slot_that_is_not_open(type_: str, status: Statu
 
 @pytest.mark.parametrize("command", ["voucher", "hold"])
 def test_each_slot_has_to_be_usable(command: str) -> None:
-    """A receivable that is frozen for debits may still be repaid, but not from a slot that did not verify."""
+    """An account of type receivable that is frozen for debits may be repaid, unless a slot did not verify."""
     world = World()
     account = world.split("m:1", [(5, 0, OPEN), (9, 0, DEBITS), (9, 0, INTEGRITY)], "receivable")
     asked = takes(world, account, 6) if command == "voucher" else PlaceHold("h", account, 6, 0, "dev")
@@ -263,7 +263,7 @@ def test_nothing_is_gathered_for_a_hold_over_a_slot_that_is_not_open(type_: str,
 
 @pytest.mark.parametrize("present", [[0], [0, 2], [1], []])
 def test_more_slots_are_requested_before_a_lack_is_reported(present: list[int]) -> None:
-    """The slots that were read have too little money: that decides nothing until every slot was read."""
+    """The slots that were read have insufficient funds. That is no refusal before every slot was read."""
     commands = {
         "voucher": lambda w, a: takes(w, a, 6),
         "hold": lambda w, a: PlaceHold("h", a, 6, 0, "dev"),
@@ -428,7 +428,7 @@ def test_an_account_is_split_and_merged(
 
 
 def assert_opened(slot: SubAccount, account: Account, first: int) -> None:
-    """Assert that a slot is empty, verifies, and has no history."""
+    """Assert that a slot is empty, verifies, and has no entries."""
     assert (slot.shard, slot.posted, slot.held, slot.version, slot.seq) == (0, 0, 0, 0, 0)
     assert (slot.posted_at_us, slot.status, slot.last_entry_mac) == (NOW_US, OPEN, canonical.GENESIS)
     assert slot.slot >= first
@@ -478,7 +478,7 @@ def test_rebalancing_leaves_the_same_available_everywhere_to_the_unit() -> None:
 def assert_a_movement(
     world: World, outcome: Outcome, account: Account, before: Sequence[int], after: Sequence[int]
 ) -> None:
-    """Assert a voucher of the ledger itself: pairs that cancel out, from slots that gave to slots that received."""
+    """Assert that a voucher of the ledger moves these amounts: pairs of lines that cancel out, between slots."""
     record = outcome.record
     amounts = [amount * account.type.normal for _, amount in record.lines]
     assert all(of is account for of, _ in record.lines)

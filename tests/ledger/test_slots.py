@@ -1,4 +1,4 @@
-"""An account over several slots: split and merged while it is paid, spent to the last cent, never beyond."""
+"""Accounts with several slots: split and merged while payments arrive, and spent to the last cent but never beyond."""
 
 import pytest
 
@@ -16,7 +16,7 @@ ROUNDS = unless_long(25, 2000)
 
 
 async def resplit(ledger: Ledger, account: Account, slots: int) -> Account:
-    """Split or merge, and let this worker follow the slot map; return the account as it is cached then."""
+    """Split or merge an account, and let this worker apply the slot map. Return the account as cached then."""
     outcome = await ledger.post_one(Resplit(account, slots, "a test", "tests"))
     assert outcome.refusal is None, outcome
     return await followed(ledger, account)
@@ -39,7 +39,7 @@ async def rows(ledger: Ledger, account: Account) -> list[tuple[int, int, int]]:
 
 
 async def spread_out(ledger: Ledger, *amounts: int) -> tuple[Account, Account]:
-    """Open a merchant's account with these amounts on its slots; return it with the bank that paid them."""
+    """Open a merchant's account with these amounts on its slots. Return it, and the bank account that paid them."""
     bank = await ledger.account("bank", "bank")
     merchant = await resplit(ledger, await ledger.account("m"), len(amounts))
     for slot, amount in enumerate(amounts):
@@ -284,7 +284,7 @@ async def test_concurrent_debits_that_exceed_the_balance_together_succeed_exactl
 
 
 async def test_a_split_while_a_debit_waits_is_seen_by_it(ledger: Ledger) -> None:
-    """The debit had planned with one slot; the money came to a second one while it waited for the first."""
+    """The debit planned to lock one slot. While it waited for the lock, the account was split over three slots."""
     bank = await ledger.account("bank", "bank")
     merchant = await ledger.account("m", balance=10)
     other = await ledger.worker(1)

@@ -1,6 +1,6 @@
-"""Statements against a model of vouchers alone: a list of their lines for each account, as in the contract.
+"""Account statements, compared with a model: the list of the lines of all vouchers on each account.
 
-Meanwhile two workers split, merge, level, buffer, drain, hold, capture and reverse.
+Meanwhile two workers split, merge and rebalance accounts, buffer and drain credits, hold, capture and reverse.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ Line = tuple[object, int]
 
 
 class Run:
-    """A ledger and its model: `groups[account]` are the lines of each batch, in order."""
+    """A ledger and its model. `groups[account]` are the lines of each batch on the account, in order."""
 
     def __init__(self, workers: list[Ledger], accounts: dict[str, Account], seed: int) -> None:
         self.workers = workers
@@ -60,8 +60,8 @@ class Run:
         m, other = self.known(worker, r.choice(["m1", "m2"])), self.known(worker, r.choice(["m1", "m2"]))
         bank, owed = self.known(worker, "bank"), self.known(worker, "owed")
         amount = r.randint(1, 60)
-        # The clock may stand still or go back. Batches may then have the same time, and their order is open until a
-        # statement has shown one of them. Therefore all statements are read before each step.
+        # The clock may stand still or be set back. Batches may then have the same time, and their order is not defined
+        # until a statement has shown one of them. The test therefore reads all statements in this case.
         self.now_us += r.choice([1000, 1000, 0, -5000]) if op == "read" else 1000
         if self.now_us <= self.latest_us:
             for name in self.accounts:
@@ -126,7 +126,7 @@ class Run:
         return outcomes
 
     async def journaled(self, name: str, lines: list[Line]) -> None:
-        """Record the new lines that wait in the buffer, and the waiting lines that have been drained."""
+        """Record new lines that are buffered, and buffered lines that have been drained."""
         statement = "SELECT count(*) FROM ledger.buffered_entries WHERE account_number = $1"
         waiting = await self.workers[0].connection.fetchval(statement, self.accounts[name].number)
         before = self.pending[name]
@@ -181,7 +181,7 @@ class Run:
                 assert await self.pages(name, limit, to=at) == [e for e in whole if e.posted_at <= at]
                 assert await self.pages(name, limit, from_=at, to=at) == [e for e in whole if e.posted_at == at]
             if name in self.open:
-                # Pages that were read in the meantime are equal to the statement at the end.
+                # The pages that were read during the run are equal to the statement at the end.
                 shown, cursor = self.open[name]
                 assert shown + await self.pages(name, 3, cursor) == whole
             stored = await self.pages(name, self.random.randint(1, 7), level="entries")

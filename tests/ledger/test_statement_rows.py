@@ -1,4 +1,4 @@
-"""Each statement on the account database on rows that distinguish its conditions: see `test_statement_rows.txt`."""
+"""SQL files of the ledger, on rows that distinguish each condition of a file: see `test_statement_rows.txt`."""
 
 from pathlib import Path
 

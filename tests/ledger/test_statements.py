@@ -1,4 +1,4 @@
-"""Statements of accounts: complete up to a time, and verified before they are returned."""
+"""Account statements: complete up to a time, and verified before they are returned."""
 
 import asyncio
 from typing import Any
@@ -37,7 +37,7 @@ async def statement(
 
 
 async def split_account(ledger: Ledger) -> Account:
-    """Open an account with a debit over two slots: lines 100, 50, -120, 5; its neighbour has one line."""
+    """Open an account with the lines 100, 50, -120 (taken from two slots) and 5, and another account with one line."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     await ledger.account("neighbour", balance=7)
     assert posted(await ledger.post_one(transfer(bank, m, 100)))
@@ -115,7 +115,7 @@ async def test_a_statement_that_was_edited_is_not_shown_and_the_neighbours_is(le
     "edit", ["key_version = 99", "created_at = 'infinity'", "created_at = '4000-01-01 BC'", "owner = 'another'"]
 )
 async def test_an_account_that_was_edited_hides_no_line_of_another_one(ledger: Ledger, edit: str) -> None:
-    """The edited account is on the other side of two of the three lines."""
+    """The edited account is the counter account of two of the three lines."""
     m = await ledger.account("m", balance=10)
     edited, whole = await ledger.account("edited"), await ledger.account("whole")
     assert codes(await ledger.post(*[transfer(m, other, 1) for other in (edited, whole, edited)])) == ["posted"] * 3
@@ -126,7 +126,7 @@ async def test_an_account_that_was_edited_hides_no_line_of_another_one(ledger: L
 
 
 async def test_nothing_is_inserted_before_what_a_page_showed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that was decided for an earlier time, and is written after a page, gets a later one."""
+    """A batch that was decided before a page was read, and is written after it, gets a later time."""
     bank, a = await ledger.account("bank", "bank"), await ledger.account("a")
     now = clock.now_us()
     monkeypatch.setattr(clock, "now_us", lambda: now)
@@ -148,7 +148,7 @@ async def test_nothing_is_inserted_before_what_a_page_showed(ledger: Ledger, mon
 async def test_a_statement_that_raises_no_mark_gets_lines_before_what_it_showed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broken twin raises no mark."""
+    """The broken twin does not raise the statement mark."""
 
     async def settle_nothing(*_: object) -> None:
         pass
@@ -170,7 +170,10 @@ DAY_US = 24 * 3600 * 1_000_000
 async def of_a_wrong_clock(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Account, list[StatementEntry], int]:
-    """Open a split account with one line of a clock that was 40 days ahead; return it, its statement, and the present."""
+    """Open a split account with one line whose time is 40 days ahead.
+
+    Return the account, its statement, and the current time.
+    """
     m = await split_account(ledger)
     other = await ledger.account("other", balance=9)
     now, before = clock.now_us(), await statement(ledger, m)
@@ -203,7 +206,7 @@ async def test_an_entry_of_a_clock_that_was_ahead_gives_its_time_to_no_other_acc
 async def test_without_a_bound_one_entry_dates_the_whole_ledger(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broken twin has no bound."""
+    """The broken twin has no maximum of the statement mark: one entry then determines the time of all later batches."""
     monkeypatch.setattr(journal, "AHEAD_MAX_US", 400 * DAY_US)
     _, page, now = await of_a_wrong_clock(ledger, monkeypatch)
     assert [line.amount for line in page] == [100, 50, 120, 5, 3]
@@ -211,7 +214,7 @@ async def test_without_a_bound_one_entry_dates_the_whole_ledger(
 
 
 class Counting:
-    """A reader that counts its reads of each statement."""
+    """A reader that counts the calls of each query."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
@@ -254,7 +257,7 @@ async def test_a_batch_that_never_ends_is_waited_for_a_bounded_time(
 
 
 async def raise_mark(ledger: Ledger, upto_us: int) -> None:
-    """Raise the mark as a statement with an entry of that time does."""
+    """Raise the statement mark, as reading a statement with an entry of that time does."""
     async with ledger.reading() as reader:
         await reader.fetch(SQL["raise_statement_mark"], upto_us)
 
@@ -267,7 +270,7 @@ def time_of(arguments: tuple[Any, ...]) -> int:
 async def test_a_batch_that_waited_for_a_lock_gets_the_time_after_the_wait(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise each statement read during a wait would cost the batch another attempt, and another wait."""
+    """Otherwise a statement that is read during the wait would cost the batch another attempt, and another wait."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     ledger.lock_always()
     attempts: list[object] = []

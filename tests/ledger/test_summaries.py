@@ -1,4 +1,4 @@
-"""The summary of a batch on a platform account's slot: one entry for any number of vouchers, with all details."""
+"""Summaries on platform accounts: one entry for all vouchers of a batch on a slot, from which all lines can be read."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ Shown = list[tuple[object, ...]]
 async def statement(
     ledger: Ledger, account: Account, limit: int = 1000, *, level: str = "vouchers"
 ) -> list[StatementEntry]:
-    """Return all pages."""
+    """Return the lines of all pages of a statement."""
     found: list[StatementEntry] = []
     cursor = None
     while True:
@@ -35,7 +35,7 @@ async def statement(
 
 
 async def busy_bank(ledger: Ledger) -> tuple[Account, list[tuple[object, int]]]:
-    """Debit and credit a bank in three batches; return it with `(voucher id, signed amount)` of each line."""
+    """Debit and credit a bank account in three batches. Return it, and `(voucher id, signed amount)` of each line."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m", balance=1000)
     batches = [
         [transfer(bank, m, 10), transfer(bank, m, 20), transfer(m, bank, 5)],
@@ -131,7 +131,7 @@ async def test_without_summaries_each_line_has_an_entry(ledger: Ledger) -> None:
 async def test_a_summary_that_names_the_wrong_vouchers_is_found(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """The broken twin: balances, chains and MACs are right, and the vouchers behind them are wrong."""
+    """The broken twin: balances, chains and MACs are right, but the summary lists wrong vouchers."""
     real = entries.write_later
 
     def careless(batch: Batch, s: object, module: str, ids: list, *more: object) -> None:
@@ -147,7 +147,7 @@ async def test_a_summary_that_names_the_wrong_vouchers_is_found(
 
 
 async def test_a_summary_that_is_forgotten_is_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broken twin: lines change the balance without a journal entry."""
+    """The broken twin: lines change the balance, but no entry is written."""
     monkeypatch.setattr(rules, "write_summaries", lambda batch: None)
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     await ledger.post(transfer(bank, m, 1), transfer(bank, m, 2))
@@ -156,7 +156,7 @@ async def test_a_summary_that_is_forgotten_is_found(ledger: Ledger, monkeypatch:
 
 
 async def test_pages_may_end_within_summaries_of_several_slots(ledger: Ledger) -> None:
-    """The page waits for another slot's summary with an earlier time, which appears in its place."""
+    """A batch with an earlier time is still being written on another slot. Its lines are shown in the right place."""
     bank, m = await ledger.account("bank", "bank"), await ledger.account("m")
     late = Halfway(await ledger.worker(1))
     await late.write(*(transfer(bank, m, amount) for amount in (100, 200, 300)))

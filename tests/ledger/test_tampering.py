@@ -1,4 +1,4 @@
-"""Rows that were edited by SQL: refused at the next use, frozen, kept as evidence."""
+"""Rows of the ledger that were edited by SQL: the next use is refused, the account is frozen, the row is evidence."""
 
 import json
 
@@ -52,7 +52,7 @@ async def test_a_sub_account_that_was_edited_is_refused_frozen_and_kept_as_evide
     evidence = json.loads(finding["evidence"])
     assert evidence[edited] == (found[edited].hex() if isinstance(found[edited], bytes) else found[edited])
     assert evidence["mac"] == found["mac"].hex()
-    # The old value does not unfreeze the account: the row is frozen now, and its MAC covers that.
+    # Restoring the old value does not unfreeze the account: the row is frozen now, and the MAC covers its status.
     await ledger.tamper(
         f"UPDATE ledger.sub_accounts SET {edited} = $2 WHERE account_number = $1", a.number, old[edited]
     )
@@ -198,7 +198,7 @@ async def test_a_voucher_that_was_edited_is_not_returned_to_a_retry(ledger: Ledg
     outcomes = await ledger.post(transfer(a, b, 1), transfer(a, b, 1, id_=old.id, reference="r"), transfer(a, b, 1))
     assert codes(outcomes) == ["posted", "account-frozen", "posted"]
     assert await ledger.posted(b) == 3
-    # An earlier attempt may have been committed, and was, so no outcome is a refusal.
+    # An earlier attempt may have been committed (and was), so no outcome is a refusal.
     again = [transfer(a, b, 1, id_=old.id, reference="r")]
     answers = await post_vouchers(ledger.session, ledger.books, again, sent_before=True, locked=True)
     assert codes(answers) == ["OutcomeUnknown"]

@@ -1,4 +1,4 @@
-"""Several workers on one ledger, and several shards: no deadlock, no overtaking, and slots of their own."""
+"""Several workers and several shards: no deadlock, no lost update, and different slots for different workers."""
 
 import pytest
 
@@ -30,7 +30,7 @@ async def test_a_worker_that_waited_decides_over_what_the_other_left(ledger: Led
 
 
 async def test_a_worker_that_had_read_decides_again_over_what_the_other_left(ledger: Ledger) -> None:
-    """The worker read without a lock, and its write waits."""
+    """The worker has read without a lock, and its write waits for the other worker."""
     a, b, c = [await ledger.account(f"m:{i}", balance=10) for i in range(3)]
     other = await ledger.worker(1)
     async with overtaken(ledger, transfer(a, b, 10), other, transfer(a, c, 10)) as outcomes:
@@ -54,7 +54,7 @@ async def test_opposite_transfers_do_not_deadlock(ledger: Ledger, postgres) -> N
 
 
 async def test_the_same_new_ids_in_opposite_orders_do_not_deadlock(ledger: Ledger, postgres) -> None:
-    """Each worker uses slots of its own: only the ids can make them wait for each other."""
+    """The workers use different slots, so that only the ids can make them wait for each other."""
     bank, fees = await ledger.account("bank", "bank"), await ledger.account("fees", "fee_income")
     other = await ledger.worker(1)
     logged = len(postgres.log.read_bytes())

@@ -1,4 +1,4 @@
-"""A stop and a replacement under load: requests are finished; no connection ends without an announcement."""
+"""Stops and replacements of workers under load: requests are completed, and each connection end is announced."""
 
 import asyncio
 import contextlib
@@ -145,7 +145,7 @@ async def test_a_stop_under_load_cuts_no_request(running: RunningService, which:
     code = await running.stop()
     await clients.stop()
     assert (code, clients.cut) == (0, [])
-    # Each client lost its connection by the header of a response, and not by a cut.
+    # Each connection ended after a response with `Connection: close`, and none was cut.
     assert clients.closed_by_answer >= CLIENTS - 2, clients.statuses
     assert clients.statuses[500] == 0
     assert clients.statuses[201] > 100
@@ -195,7 +195,7 @@ async def test_an_idle_connection_is_closed_and_one_with_half_a_request_is_answe
 
 
 async def test_a_stopped_worker_gives_its_leases_back(running: RunningService) -> None:
-    """Another process can then take over immediately, and not after the lease has expired."""
+    """Another process can then take the lease immediately, before the lease expires."""
     import asyncpg
 
     connection = await asyncpg.connect(running.dsn)
@@ -218,7 +218,10 @@ async def test_a_stopped_worker_gives_its_leases_back(running: RunningService) -
 
 
 def lost_while_draining(log: str) -> list[str]:
-    """Return the leases that stopped workers lost. On a busy machine a working one may lose that of `buffer_folder`."""
+    """Return the leases that stopped workers lost.
+
+    The lease of `buffer_folder` is not counted for running workers, which may lose it on a busy machine.
+    """
     draining: set[str] = set()
     lost = []
     for line in log.splitlines():

@@ -1,4 +1,4 @@
-"""The meaning of a database error, class by class: nothing was written, or it may have been. And a full disk."""
+"""Database errors: for each class, whether nothing was written or the outcome is unknown. Also a full disk."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ END $$;
 CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON {table} {when} FOR EACH ROW EXECUTE FUNCTION fail();
 """
 AT_ONCE, AT_COMMIT = "NOT DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"
-# SQLSTATE, and the result of a caller of the account service when each attempt ends with it.
+# (SQLSTATE, fault that a caller of the account service gets if each attempt ends with it)
 CLASSES = [
     ("53100", Unavailable),  # disk full
     ("53200", Unavailable),  # out of memory
@@ -78,7 +78,7 @@ async def test_an_error_before_the_commit_is_never_an_unknown_outcome(
     for locked in (False, True):
         answers = await post_vouchers(ledger.session, ledger.books, commands, locked=locked)
         if when is AT_COMMIT and code in ("53200", "53400"):
-            # Such an error of COMMIT AND CHAIN may belong to the next transaction.
+            # Such an error of COMMIT AND CHAIN may be raised when the next transaction begins, after the commit.
             assert {type(answer) for answer in answers} == {OutcomeUnknown}
         else:
             assert {type(answer) for answer in answers} == {expected}
@@ -91,15 +91,13 @@ async def test_an_error_before_the_commit_is_never_an_unknown_outcome(
 async def test_a_shutdown_in_the_middle_is_an_unknown_outcome_where_it_could_be_one(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server ends the connection during a write: a client cannot know whether a self-committing statement took
-    effect.
-    """
+    """The server ends the connection during a write. If the query commits itself, the outcome is unknown."""
     monkeypatch.setattr(posting, "RETRY_FOR_S", -1.0)
     bank, shop = await ledger.account("bank:a", "bank"), await ledger.account("shop")
     command = transfer(bank, shop, 5)
     await fails(ledger.dsn, "FATAL", "ledger.vouchers", AT_ONCE)
     assert {type(a) for a in await post_vouchers(ledger.session, ledger.books, [command])} == {OutcomeUnknown}
-    # Under locks the commit is a statement of its own, which was never sent.
+    # Under locks the commit is a separate query, which was never sent.
     answers = await post_vouchers(ledger.session, ledger.books, [command], locked=True)
     assert {type(a) for a in answers} == {Unavailable}
     await works(ledger.dsn, "ledger.vouchers")
@@ -143,7 +141,7 @@ async def test_an_order_that_was_rolled_back_is_answered_as_not_kept(
         await fails(fund_database, code, "fund.orders", when)
         answer = await worker.ask(kind, **more)
         assert isinstance(answer, OrderFault), answer
-        # The commit of an order that is inserted under locks is a statement of its own.
+        # If an order is inserted under locks, the commit is a separate query.
         assert answer.undone is (kind == "refund" if undone is None else undone)
         await works(fund_database, "fund.orders")
         answer = await worker.ask(kind, **more)

@@ -1,4 +1,4 @@
-"""A process id in a file is no identity: a start only ever stops this data directory's own Postgres."""
+"""Process ids in left-over files: a start stops a process only if it is the Postgres of this data directory."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ def data_dir() -> Iterator[Path]:
 
 
 def innocent(user: int | None) -> "subprocess.Popen[bytes]":
-    """Start a process of the user that Postgres runs as; SIGINT and SIGTERM end it."""
+    """Start a process that is no Postgres, as the user of Postgres. SIGINT and SIGTERM end it."""
     return subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, user=user, start_new_session=True)
 
 
@@ -137,7 +137,7 @@ def test_the_file_is_not_followed_through_a_link(tmp_path: Path) -> None:
 
 
 async def test_what_is_stopped_has_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names a postmaster that ignores both signals, and the start ends."""
+    """If a Postgres ignores both signals, the start ends with a message that names the process."""
     from fundledger.app.host.postgres import left_over
 
     monkeypatch.setattr(left_over, "STOP_S", 0.1)

@@ -1,4 +1,4 @@
-"""The reader of the log stops reading: both services continue, and report afterwards the number of dropped lines."""
+"""A reader of the log that stops reading: both services continue, and report the number of dropped lines afterwards."""
 
 import asyncio
 import fcntl

@@ -24,7 +24,7 @@ SECRET = "whsec-7f3b51d2c0a94e6f"
 
 
 class Quick(EmbeddedPostgres):
-    """A Postgres that does not wait for the disk; a statement of 0.2 s is slow."""
+    """A Postgres that does not wait for the disk, and logs statements that take more than 0.2 s as slow."""
 
     def _options(self, folder: Path) -> dict[str, str]:
         return {**super()._options(folder), "fsync": "off", "log_min_duration_statement": "200ms"}
@@ -73,7 +73,7 @@ def test_binaries_in_a_private_folder_are_copied_to_where_their_user_reaches_the
     copies = Path(tempfile.mkdtemp(dir="/var/lib")) / "copies"
     copies.parent.chmod(0o755)
     monkeypatch.setattr(system_user, "COPIES", copies)
-    # The umask of `serve`.
+    # `serve` sets this umask.
     umask = os.umask(0o077)
     try:
         found = system_user.binaries_for(server._user, private_home)
@@ -179,7 +179,7 @@ def test_the_modes_of_files_that_were_made_wider_are_mended(tmp_path: Path) -> N
 @AS_ROOT
 @pytest.mark.parametrize("size", ["24m", "120m"])
 async def test_too_little_room_at_the_first_start_is_one_line_and_writes_nothing(folder: Path, size: str) -> None:
-    """The data directory is on a small file system in memory."""
+    """The data directory of the test is on a small file system in memory."""
     small = folder / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "none", small], check=False)
@@ -203,7 +203,7 @@ async def test_too_little_room_at_the_first_start_is_one_line_and_writes_nothing
 async def test_without_shared_memory_a_directory_that_served_before_serves(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`/dev/shm` is full, read-only or missing: it is checked at each start, and not only at the first one."""
+    """`/dev/shm` is full, read-only or missing. It is checked at each start, not only at the first one."""
     server = Quick(folder, memory_mb=128)
     await server.start()
     await server.stop()

@@ -1,4 +1,4 @@
-"""`serve` on unusual machines: odd paths, odd umasks, signals, closed terminals, and inherited state of its children."""
+"""`serve` on unusual machines: paths, umasks, signals, closed terminals, and state that its child processes inherit."""
 
 import asyncio
 import os
@@ -60,7 +60,7 @@ async def test_what_serve_makes_is_private_and_its_children_inherit_no_secret(um
                 assert "DSN" not in shown
         holding = [service.process.pid, *service.worker_pids(), *service.fund_pids(), *service.jobs_pids()]
         for pid in holding:
-            # These files belong to root if the process forbids reads of its memory, whichever user runs it.
+            # These files belong to root, whichever user runs the process, if the process forbids reads of its memory.
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
         assert (await service.verify())["ok"]
         assert await service.stop() == 0

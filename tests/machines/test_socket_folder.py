@@ -144,7 +144,7 @@ def test_a_path_that_means_something_else_in_a_syntax_is_passed_on_in_none(data_
     odd.mkdir()
     folder = run_dir(odd)
     assert fits(folder)
-    # As a DSN, as a URL of Redis, and as a socket.
+    # The folder is usable in a DSN, in a Redis URL, and for a socket.
     assert parse_qs(urlsplit(f"postgresql://u:p@/d?host={folder}").query)["host"] == [str(folder)]
     assert urlsplit(f"unix://{folder}/valkey.sock").path == f"{folder}/valkey.sock"
     with socket.socket(socket.AF_UNIX) as listener:

@@ -1,4 +1,4 @@
-"""A Postgres that cannot start states the reason and is not retried; one that cannot start yet is waited for."""
+"""Starts of Postgres: if it cannot start, the reason is reported without retries. If it is not ready, `serve` waits."""
 
 import asyncio
 import os

@@ -1,6 +1,6 @@
 """Mutation tests, `python -m tests.mutants`: make mutants, run the tests of their targets, and print the score.
 
-Exit codes: 0, every area has its least score; 1, an area does not, or accepted.toml names a mutant that does not exist.
+Exit code 0: every area has its minimum score. Exit code 1: an area has not, or accepted.toml has an unknown mutant.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Changes a process that has imported all modules as if it had imported the mutant."""
+"""Installation of mutants in a process that has already imported all modules."""
 
 import gc
 import sys
@@ -20,12 +20,12 @@ def _load_and_keep(package: str) -> dict[str, str]:
 
 
 def watch_statements() -> None:
-    """Record the dictionaries of statements; call this before modules load them."""
+    """Record the dictionaries of SQL files. Call it before modules load them."""
     fundledger.database.statements.load = _load_and_keep
 
 
 def install(root: Path, file: str, source: str, where: str) -> bool:
-    """Install a mutant; return whether that was possible. If not, a new process has to import the mutant."""
+    """Install a mutant. Return False if that is not possible: a new process then has to import the mutant."""
     if file.endswith(".sql"):
         return _install_statement(file, (root / file).read_text(), source)
     return bool(where) and _install_function(str(root / file), source, where)

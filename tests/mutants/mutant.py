@@ -20,7 +20,7 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """Return a key that is stable while other lines of the file change. `number` counts mutants with the same text."""
+        """Return a key that does not change with other lines. `number` distinguishes mutants with the same text."""
         return f"{self.file} | {self.operator} | {self.mutated}" + (f" #{self.number}" if self.number > 1 else "")
 
 
@@ -36,9 +36,7 @@ class Edit:
 
 
 def applied(file: str, source: str, edits: list[Edit]) -> list[Mutant]:
-    """Return the mutants of a file in the order of their places, without duplicates and without edits that change
-    nothing.
-    """
+    """Return the mutants of a file, ordered by place. Duplicates and edits that change nothing are left out."""
     seen = {source}
     counted: dict[tuple[str, str], int] = {}
     mutants = []

@@ -30,7 +30,7 @@ RUN = json.loads(os.environ["MUTATION_RUN"])
 CANNOT = 71
 """The exit code of a process that cannot become the mutant."""
 MEMORY_MAX = 4 << 30
-"""The memory limit of a mutant's process, in bytes: an endless loop must not use up the memory of the machine."""
+"""The memory limit (bytes) of a process with a mutant, because an endless loop could use up all memory."""
 inplace.watch_statements()
 _made: list[str] = []
 
@@ -76,7 +76,7 @@ class Plugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Serve commands, if there are any; only forks return from that, and run their tests."""
+        """Serve commands if the settings have a pipe for them. Only forks return from serving, and run their tests."""
         if "commands" in RUN:
             self._serve(session)
         if RUN.get("watched") is not None:
@@ -167,7 +167,7 @@ def shared_databases() -> object:
             return await super().new_fund()
 
         async def standing(self, layout: Layout | None = ONE_SHARD) -> str:
-            """Return one database for all processes: each rolls back its changes."""
+            """Return one database for all processes, each of which rolls back its changes."""
             template = f"template_{layout.shards}_{layout.platform_slots}" if layout else "template_fund"
             name = f"standing_{template}"
             connection = await asyncpg.connect(self.dsn("postgres"))
@@ -198,7 +198,7 @@ def shared_databases() -> object:
             return self.dsn(name)
 
         async def drop(self, dsn: str) -> None:
-            """Do nothing: the run drops the databases at its end, since a drop takes a tenth of a test's time."""
+            """Do nothing. The run drops all databases at the end: a drop takes a tenth of the time of a test."""
 
     return Shared()
 

@@ -1,4 +1,4 @@
-"""Waits for forked processes."""
+"""Forked processes of a mutation run: waiting for them with a time-out."""
 
 import contextlib
 import os
@@ -7,7 +7,10 @@ import signal
 
 
 def wait(pid: int, timeout_s: float) -> int | None:
-    """Return the exit code, None if the process had to be killed. It leads a process group, which ends with it."""
+    """Wait for a process. Return its exit code, or None if it had to be killed after the time-out.
+
+    The process leads a process group, which is killed with it.
+    """
     poll = select.poll()
     process = os.pidfd_open(pid)
     try:

@@ -129,7 +129,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _may_be_dropped(node: ast.AST) -> bool:
-    """Return whether the function still runs without a statement: a call, or a change of existing state."""
+    """Return whether the function still runs without this statement: a call, or a change of existing state."""
     if isinstance(node, ast.Expr):
         value = node.value.value if isinstance(node.value, ast.Await) else node.value
         return isinstance(value, ast.Call)

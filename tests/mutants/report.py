@@ -43,7 +43,7 @@ class Report:
 def report_of(
     mutants: Iterable[Mutant], results: dict[str, Result], accepted: dict[str, str], targets: Targets
 ) -> Report:
-    """Return the report. `results` are by key; a mutant without one was not run. Only chosen files count."""
+    """Return the report of the chosen files. `results` are by key of mutant; a mutant without a result was not run."""
     files: dict[str, Count] = {}
     areas: dict[str, Count] = {}
     survivors: list[str] = []

@@ -49,22 +49,21 @@ LIBRARIES = (
     "uvloop",
 )
 CANNOT = 71
-"""Equal to that of plugin.py, which only a process that runs tests can import."""
+"""The exit code `CANNOT` of plugin.py, which this process cannot import."""
 TEST_TIMEOUT_S = 60
 TESTS_MAX = 60
-"""The maximum of tests for a mutant of a statement, the fastest first. If they all pass, the mutant survives: slower
-tests reach more statements. A mutant of Python gets all tests of its target, which are fast.
+"""Maximum number of tests for a mutant of an SQL file, the fastest first. If all of them pass, the mutant survives. A
+mutant of Python gets all tests of its target, which are fast.
 """
 OVERTIME_S = 12
-"""Seconds beyond the time without the mutant (and beyond five times that time) after which a mutant counts as a hang.
-"""
+"""Seconds in addition to five times the time without the mutant. After that time, a mutant counts as a hang."""
 BASELINE_TIMEOUT_S = 3600
 SLOW_S = 120
 
 
 @dataclasses.dataclass
 class Result:
-    """The result of a mutant. `by`: the failed test, or the reason why there is none."""
+    """The result of a mutant. `by`: the test that failed, or the reason why no test failed."""
 
     status: Status
     by: str = ""
@@ -73,12 +72,15 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """The reach of each test without a mutant: `{test: (seconds, statements and functions)}`, for tests that passed."""
+    """The code that each test reaches without a mutant: `{test: (seconds, statements and functions)}`.
+
+    It contains only tests that passed.
+    """
 
     tests: dict[str, tuple[float, frozenset[str]]]
 
     def tests_of(self, mutant: Mutant, files: list[str]) -> list[str]:
-        """Return the tests of these files or folders that ran the mutated code, the fastest first."""
+        """Return the tests of these files or folders that reach the mutated code, the fastest first."""
         wanted = f"{mutant.file}:{mutant.where}" if mutant.where else mutant.file
         found = []
         for test, (seconds, reached) in self.tests.items():
@@ -138,7 +140,7 @@ class Run:
 
     @contextlib.contextmanager
     def group(self, tests: list[str]) -> Iterator["Group"]:
-        """Start a process that has collected these test files, or folders, and is forked for each mutant."""
+        """Start a process that collects these test files or folders, and forks for each mutant."""
         present = [test for test in tests if (self.tree / test).exists()]
         theirs, commands = os.pipe()
         answers, their_answers = os.pipe()
@@ -153,7 +155,7 @@ class Run:
     def mutant(
         self, group: "Group", mutant: Mutant, tests: list[str], seconds: float, slow: Sequence[str] = ()
     ) -> Result:
-        """Run tests of `seconds` against a mutant until one fails; then the slow test files."""
+        """Run the tests in `seconds` against a mutant until one fails. If none does, run the slow test files."""
         result = self._judged(group, mutant, tests, seconds) if tests else Result("survived", "no test reaches it")
         if result.status == "survived" and slow:
             later = self._judged(None, mutant, list(slow), SLOW_S)
@@ -192,7 +194,7 @@ class Run:
 
     @contextlib.contextmanager
     def process(self) -> Iterator[dict[str, Any]]:
-        """Yield the settings of one process that runs tests; afterwards remove its databases from the server."""
+        """Yield the settings of one process that runs tests. Remove its databases from the server afterwards."""
         self._result.unlink(missing_ok=True)
         self._made += 1
         prefix = f"m{self._made}"
@@ -212,7 +214,7 @@ class Run:
     def _fork(
         self, tests: list[str], settings: dict[str, Any], kept: tuple[int, ...] = (), closed: tuple[int, ...] = ()
     ) -> int:
-        """Start a process that runs tests. `kept`: descriptors for it alone; `closed`: those for this process alone."""
+        """Start a process that runs tests. `kept`: descriptors that it inherits; `closed`: those that it closes."""
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
@@ -265,7 +267,7 @@ class Run:
             await connection.close()
 
     def invalid(self, mutants: Iterable[Mutant]) -> set[str]:
-        """Return the keys of statements that Postgres cannot prepare although it can prepare the original."""
+        """Return the keys of mutants that Postgres cannot prepare although it can prepare the original."""
         return asyncio.run(self._invalid([mutant for mutant in mutants if mutant.file.endswith(".sql")]))
 
     async def _invalid(self, mutants: list[Mutant]) -> set[str]:
@@ -299,7 +301,7 @@ async def _prepares(connection: "asyncpg.Connection[asyncpg.Record]", statement:
 
 
 class Group:
-    """A process that has collected tests. Each run of some of them is a fork of it."""
+    """A process that has collected tests. Each run of tests is a fork of the process."""
 
     def __init__(self, run: Run, commands: TextIO, answers: TextIO) -> None:
         self._run = run
@@ -323,7 +325,7 @@ class Group:
         )
 
     def run(self, tests: list[str], timeout_s: float, mutant: Mutant) -> tuple[int | None, dict[str, Any]]:
-        """Run tests; return `(pytest's exit code, None on a time-out; the records of the tests)`."""
+        """Run tests. Return `(exit code of pytest or None after a time-out, records of the tests)`."""
         limits = {test: min(TEST_TIMEOUT_S, 5 + 20 * self._seconds.get(test, TEST_TIMEOUT_S)) for test in tests}
         command = {"file": mutant.file, "source": mutant.source, "where": mutant.where, "tests": limits}
         with self._run.process() as settings:

@@ -25,15 +25,15 @@ PYTHON = (
     "fundledger/ratelimit/quota/gcra.py",
 )
 NOT_MUTATED = ("benchmarks/", "fundledger/fund/channels/sql/simulator_")
-"""Benchmarks, and the simulated bank, whose statements are SQLite's: no money depends on them."""
+"""Files without mutants: benchmarks, and the SQL files of the simulated bank (SQLite). No money depends on them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
     """The contents of targets.toml.
 
-    `areas`: `{name: (prefixes, least score)}`. `tests`: `[(prefix, test files and folders)]`; the first matching prefix
-    counts. `slow`: likewise, for mutants that survive `tests`.
+    `areas`: `{name: (prefixes, minimum score)}`. `tests`: `[(prefix, test files and folders)]`, of which the first prefix
+    that matches applies. `slow`: the same for the mutants that survive `tests`.
     """
 
     areas: dict[str, tuple[list[str], float]]

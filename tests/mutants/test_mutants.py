@@ -1,4 +1,4 @@
-"""The mutation tool itself: the mutants that it makes, and its distinction of killed ones and survivors."""
+"""The mutation tool: the mutants that it makes, and how it distinguishes killed mutants from survivors."""
 
 import json
 import shutil
@@ -190,7 +190,7 @@ LAID_OVER = {
     ),
     "tests/mutants/accepted.toml": "",
 }
-"""Additions to a copy of the project: a statement and a rule whose tests have one gap each (the order, and zero)."""
+"""Additions to a copy of the project: an SQL file without a test of the order, and a rule without a test of zero."""
 
 
 def test_a_killed_mutant_is_distinguished_from_a_survivor(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_killed_mutant_is_distinguished_from_a_survivor(tmp_path: Path) -> Non
 
 
 def test_each_statement_with_a_condition_has_rows() -> None:
-    """Each statement has a case in a file of rows, or a reason here."""
+    """Each SQL file has a case in a file of rows, or is listed here with a reason."""
     cases = [ROOT / name for name in ROWS]
     with_rows = {block.statement for path in cases for block in read_cases(path)[1]}
     found = {

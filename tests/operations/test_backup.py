@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/back-up-and-restore.md, run literally, as root and as an ordinary user."""
+"""The commands of docs/how-to/back-up-and-restore.md, run as they are printed, as root and as an ordinary user."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ RESTORE = ("restore 1: files", "restore 2: owners", "restore 3: proof")
 
 
 def blocks() -> dict[str, str]:
-    """Return the commands of the page by their first line, a comment."""
+    """Return the blocks of commands of the page, by their first line, which is a comment."""
     found = re.findall(r"^ *```sh\n( *)# ([a-z]+ ?[^\n]*)\n(.*?)^ *```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     return {name: re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, name, text in found}
 
@@ -58,7 +58,7 @@ class Place:
         )
 
     async def follow(self, *names: str) -> str:
-        """Run blocks of the page one after the other, in one shell that ends at the first failure."""
+        """Run blocks of the page in order, in one shell that ends at the first failure."""
         commands = "".join(blocks()[name] for name in names)
         done = await asyncio.to_thread(self._run, commands)
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
@@ -114,7 +114,7 @@ class Place:
         return dict(json.loads(done.stdout))
 
     async def pay(self) -> None:
-        """Open one more account with money at the running service."""
+        """Open another account at the running service, and pay money to it."""
         token = (self.data / "dev-token").read_text().strip()
         async with Client(f"http://127.0.0.1:{self.ports[0]}", token) as client:
             await client.merchant(10)

@@ -1,4 +1,4 @@
-"""A day is summed once, when its orders can no longer change."""
+"""Day ends: the sums of a day are written once, when the orders of the day can no longer change."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 async def nobody_else(connection: Any) -> None:
-    """Keep the lease."""
+    """Do nothing: no other process takes the lease."""
 
 
 @pytest.fixture

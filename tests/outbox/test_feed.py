@@ -1,4 +1,4 @@
-"""Readers of an outbox miss nothing: neither late commits, nor events from the time of an absence."""
+"""Readers of an outbox miss no event, neither of a late commit nor of a time at which they did not read."""
 
 import asyncio
 import itertools
@@ -55,7 +55,7 @@ async def test_every_statement_can_be_prepared_and_says_what_it_does(pool: Pool,
 
 
 async def late_and_early(pool: Pool) -> tuple[asyncpg.Connection, object, int, int]:
-    """Open two transactions: the one that drew its seq first is still open."""
+    """Insert events in two transactions. The one with the lower seq is still open; the other one is committed."""
     late = await pool.acquire()
     transaction = late.transaction()
     await transaction.start()
@@ -78,7 +78,7 @@ async def test_what_commits_late_is_not_skipped(pool: Pool, feed: Feed) -> None:
 
 
 async def test_a_naive_reader_loses_it(pool: Pool) -> None:
-    """The broken twin: it treats the visible rows as all rows."""
+    """The broken twin of the reader: it assumes that all rows below the last visible one are visible."""
     late, transaction, first, second = await late_and_early(pool)
     read = await pool.fetch(FUND_SQL["read_events"], 0, 2**62, 100)
     assert [row["event_seq"] for row in read] == [second]
@@ -91,7 +91,7 @@ async def test_a_naive_reader_loses_it(pool: Pool) -> None:
 async def test_the_end_of_a_snapshot_is_no_bound_for_those_who_run(
     pool: Pool, line: VisibilityWatermark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broken twin: its bound is the id after the last one that has ended; the only open transaction is beyond."""
+    """The broken twin: its bound is the id after the last ended transaction. The open transaction has a higher id."""
     careless = horizon.SQL["sample_fund"].replace(
         "pg_current_xact_id()::text", "pg_snapshot_xmax(pg_current_snapshot())::text"
     )
@@ -115,7 +115,7 @@ async def test_an_open_transaction_is_waited_for_with_our_bound(pool: Pool, line
 
 
 async def test_a_transaction_has_its_id_before_it_draws_a_seq(pool: Pool) -> None:
-    """An identity column draws first: the transaction of a row might have no id yet when a reader asks for the bound."""
+    """An identity column draws the seq first: the transaction might have no id yet when a reader reads the bound."""
     async with pool.acquire() as connection, connection.transaction():
         drawn = await connection.fetchrow(
             """SELECT pg_current_xact_id_if_assigned() AS before, pg_get_expr(adbin, adrelid) AS expression

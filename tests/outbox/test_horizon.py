@@ -1,4 +1,4 @@
-"""The events of an outbox are durable: a reader must not see an event that a crash can undo."""
+"""Durability of outbox events: a reader gets no event that a crash can undo."""
 
 import asyncpg
 import pytest
@@ -8,13 +8,13 @@ from tests.support.orders import an_order
 from tests.support.waiting import eventually
 
 TIMES = 20
-"""The WAL writer flushes every 200 ms, so a single check could succeed by luck."""
+"""Number of checks. One is not enough: the WAL writer flushes every 200 ms, so it could succeed by chance."""
 LSN = "SELECT (pg_current_wal_{}_lsn() - '0/0'::pg_lsn)::bigint"
 
 
 @pytest.mark.parametrize("durable", ["on", "off"])
 async def test_a_commit_is_in_the_log_on_disk_before_its_events_are_reported(fund_database: str, durable: str) -> None:
-    """The fund service records outcomes without a wait for the disk."""
+    """The fund service commits outcomes without waiting for the disk."""
     horizon = VisibilityWatermark(fund_database, FUND, "tests")
     writer = await asyncpg.connect(fund_database, server_settings={"synchronous_commit": durable})
     reader = await asyncpg.connect(fund_database)

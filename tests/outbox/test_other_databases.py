@@ -1,4 +1,4 @@
-"""A feed waits for the transactions of its own database, also prepared ones, and for no others."""
+"""Feeds on a server with several databases: a feed waits for transactions of its database only, also prepared ones."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ async def line(dsns: tuple[str, str]) -> AsyncIterator[VisibilityWatermark]:
 
 @contextlib.asynccontextmanager
 async def open_elsewhere(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """Open a transaction that has written in another database, and does not end."""
+    """Open a transaction that has written in another database, and keep it open."""
     connection = await asyncpg.connect(dsn)
     transaction = connection.transaction()
     await transaction.start()
@@ -152,10 +152,9 @@ async def test_without_one_of_the_two_lists_a_late_commit_would_be_lost(
 async def test_what_moves_from_a_connection_to_the_prepared_ones_is_never_missed(
     pool: Pool, dsns: tuple[str, str]
 ) -> None:
-    """Writers commit, roll back, prepare, and end prepared transactions, at random moments, beside an open transaction
-    of another database.
+    """Writers commit, roll back, prepare, and end prepared transactions at random moments.
 
-    No row appears behind a mark that a reader has passed.
+    A transaction of another database is open meanwhile. No row appears below a watermark that a reader has got.
     """
     chance = random.Random(20)
     seen: set[int] = set()
@@ -230,7 +229,10 @@ class Between(VisibilityWatermark):
 async def test_the_order_of_the_two_lists_matters(
     pool: Pool, dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch, reversed_: bool
 ) -> None:
-    """A transaction is prepared between the two reads. In the opposite order, the broken twin, it is in neither list."""
+    """A transaction is prepared between the two reads.
+
+    The broken twin reads the lists in the opposite order, and the transaction is in neither of them.
+    """
     if reversed_:
         running, prepared = horizon.SQL["running"], horizon.SQL["prepared"]
         monkeypatch.setitem(horizon.SQL, "running", prepared)
@@ -254,7 +256,7 @@ async def test_the_order_of_the_two_lists_matters(
 async def test_nothing_is_reported_that_a_crash_could_undo(
     pool: Pool, line: VisibilityWatermark, dsns: tuple[str, str]
 ) -> None:
-    """The commit did not wait for the disk: its record is flushed before `safe` moves."""
+    """A commit did not wait for the disk. Its WAL record is flushed before the watermark passes it."""
     async with open_elsewhere(dsns[1]), pool.acquire() as connection:
         for _ in range(20):
             await connection.execute("SET synchronous_commit = off")

@@ -1,4 +1,4 @@
-"""Each statement of the outbox and of background jobs on rows that distinguish its conditions: see
+"""SQL files of the outbox and of background jobs, on rows that distinguish each condition of a file: see
 `test_statement_rows.txt`.
 """
 

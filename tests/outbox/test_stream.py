@@ -1,4 +1,4 @@
-"""The stream: each event once, in order, whatever fails: the publisher or Redis."""
+"""The Redis stream of events: it has each event once, in order, also if the publisher or Redis fails."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,7 +21,7 @@ class Away(Exception):
 
 
 async def nobody_else(connection: Any) -> None:
-    """Keep the lease."""
+    """Do nothing: no other process takes the lease."""
 
 
 async def dies(connection: Any) -> None:

@@ -49,7 +49,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 
 async def nobody_else(connection: Any) -> None:
-    """Keep the lease."""
+    """Do nothing: no other process takes the lease."""
 
 
 async def deliver(deliverer: Deliverer) -> None:
@@ -263,7 +263,7 @@ async def test_redirects_are_not_followed_and_gone_is_gone(
 async def test_what_was_sent_by_one_whose_lease_is_lost_is_sent_again(
     pool: Pool, hooks: Webhooks, deliverer: Deliverer, endpoint: Endpoint
 ) -> None:
-    """Delivery is at least once: a delivery that cannot be recorded counts as not done."""
+    """Delivery is at least once: a delivery that cannot be recorded is repeated."""
     await added(hooks, endpoint)
     told = await orders(pool, 1)
     await deliverer._fan_out(nobody_else)
@@ -370,7 +370,7 @@ def test_each_network_that_is_not_called_is_refused_at_both_ends_when_it_is_reso
 async def test_a_name_that_leads_inside_is_not_called(
     fund_database: str, pool: Pool, hooks: Webhooks, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name was harmless when it was registered."""
+    """When the endpoint was registered, its host name did not resolve to an internal address."""
     port = endpoint.url.rpartition(":")[2].partition("/")[0]
     webhook = await hooks.add("m1", f"https://localhost:{port}/hook", None, "tests")
     assert webhook is not None

@@ -1,4 +1,4 @@
-"""Webhooks are fair: neither slow merchants nor a shared receiver delay another merchant's events."""
+"""Fairness of webhooks: neither slow merchants nor a shared receiver delay the events of another merchant."""
 
 from uuid import uuid4
 
@@ -74,7 +74,7 @@ async def test_an_honest_merchant_is_served_at_a_receiver_where_others_are_slow(
 async def test_each_attempt_that_timed_out_was_sent(
     pool: Pool, hooks: Webhooks, deliverer: Deliverer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time-out of an attempt begins when it has its place at the receiver."""
+    """The time-out of an attempt begins when the attempt is sent, not while it waits for a connection slot."""
     monkeypatch.setattr(deliveries, "TIMEOUT_S", 1.0)
     async with Endpoint() as slow:
         slow.go_on.clear()

@@ -1,4 +1,4 @@
-"""The script and the arithmetic agree, bit for bit, on random sequences, with the test's clock."""
+"""`decide.lua` and `gcra.decide` have the same results, bit for bit, for random sequences on the test's clock."""
 
 import random
 from importlib.resources import files
@@ -19,7 +19,7 @@ LIFE = ", 'PX', string.format('%.0f', ttl_ms)"
 
 
 def with_the_clock_of_a_test() -> str:
-    """Return the script with `now` as its last argument, and without expiry by the server's own clock."""
+    """Return the script changed so that `now` is its last argument, and keys do not expire by the server's clock."""
     assert SOURCE.count(CLOCK) == 1
     assert SOURCE.count(LIFE) == 1
     return SOURCE.replace(CLOCK, "local now = tonumber(ARGV[#ARGV])").replace(LIFE, "")
@@ -45,7 +45,7 @@ def an_ask(pick: random.Random, rate: Rate) -> Ask:
 
 
 class Pair:
-    """The same buckets twice: in Valkey, and in a dict."""
+    """The same buckets in Valkey and in a dict."""
 
     def __init__(self, pick: random.Random) -> None:
         self.pick = pick
@@ -56,7 +56,7 @@ class Pair:
         self.back = EPOCH_US + 30_000_000
 
     def next(self) -> tuple[list[str], list[object], list[int]]:
-        """Return keys, arguments, and the expected reply."""
+        """Return the keys and arguments of the next random call, and the expected reply."""
         pick = self.pick
         self.now += int(10 ** pick.uniform(0, 6.5)) - (500_000 if pick.random() < 0.01 else 0)
         self.now -= 3_600_000_000 if pick.random() < 0.0005 else 0

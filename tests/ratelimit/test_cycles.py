@@ -1,4 +1,4 @@
-"""Requests leave nothing to the garbage collector, also while the store does not answer: a collection stops the worker."""
+"""Requests create no reference cycles, also while the store does not answer: a garbage collection stops the worker."""
 
 import asyncio
 import collections
@@ -17,7 +17,7 @@ from tests.support.valkey import OwnValkey
 
 REQUESTS = 400
 FEW = 0.5
-"""Objects a request: timers of the client's library leave some now and then."""
+"""Number of objects in cycles for each request that is accepted, because timers of the Redis library leave some."""
 
 
 async def objects_in_cycles(work: Callable[[], Awaitable[Any]]) -> collections.Counter[str]:
@@ -92,7 +92,7 @@ async def test_readers_of_events_leave_no_cycles_when_the_database_is_away(monke
 
 
 async def test_the_count_notices_a_cycle() -> None:
-    """The broken twin: a future that fails with an exception, and is awaited in the frame that keeps it."""
+    """The broken twin: a future fails with an exception, and the frame that awaits it also refers to it."""
 
     async def one() -> None:
         future = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The local quota while the store is down: all workers together stay within the limit, and none is left without quota."""
+"""Local quotas while the store is unavailable: all workers together stay within the limit, and each has a quota."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def a_bucket(of: Policy) -> Bucket:
 def admitted(
     bucket: Bucket, workers: int, us: range, api_class: ApiClass = ApiClass.PAYMENT, cost: int = 1
 ) -> list[int]:
-    """Return the moments of admission of a caller that asks at each moment of `us`."""
+    """Return the times at which requests are admitted, if a caller sends one at each time in `us`."""
     return [now for now in us if fallback.take([(bucket, cost)], api_class, workers, 1, now)[0]]
 
 
@@ -94,7 +94,7 @@ def test_what_costs_more_than_the_share_passes_a_full_one_and_is_missing_for_so_
     assert batch[0]
     assert not admitted(bucket, 1, range(START_US, START_US + 2_000_000, 1000))
     after = admitted(bucket, 1, range(START_US, START_US + 4_000_000, 1000))
-    # Of 30 tokens at 10 a second, 10 were there: the next one is available 2.1 s later.
+    # 10 tokens of the 30 were available, and 10 are refilled in a second. The next one is available after 2.1 s.
     assert after[0] == START_US + 2_100_000
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of limits: the bound holds in every window, and no token is lost below it."""
+"""`gcra.decide`: no window exceeds the bound, and no token below the bound is lost."""
 
 import math
 import random
@@ -28,7 +28,7 @@ RATES = [
 
 
 def admitted(rate: Rate, arrivals: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return `(when us, cost)` of the admitted arrivals."""
+    """Return `(time us, cost)` of the admitted arrivals."""
     state: State | None = None
     let_in = []
     for now, cost in arrivals:
@@ -40,7 +40,7 @@ def admitted(rate: Rate, arrivals: list[tuple[int, int]]) -> list[tuple[int, int
 
 
 def excess(rate: Rate, let_in: list[tuple[int, int]]) -> int:
-    """Return the excess of the worst window W over floor(r W) + b, in 1 / tokens us; at most 0 if the bound holds."""
+    """Return the maximum excess of a window W over floor(r W) + b, in 1 / tokens us; at most 0 if the bound holds."""
     worst, lowest, total = -rate.burst * rate.period_us, 0, 0
     for i, (now, cost) in enumerate(let_in):
         at = (now - EPOCH_US) * rate.tokens
@@ -84,7 +84,7 @@ def test_the_bound_is_seen_to_break(twin: str) -> None:
 
 @pytest.mark.parametrize("rate", RATES, ids=lambda rate: f"{rate.per_second:g}/s")
 def test_who_asks_all_the_time_gets_the_whole_rate(rate: Rate) -> None:
-    # A burst of 1 saves nothing until the next request.
+    # With a burst of 1, no token can be saved for the next request.
     rate = Rate(rate.tokens, rate.period_us, rate.burst + 1, rate.ceiling + 2)
     step_us = max(1, int(rate.period_us / rate.tokens / 7))
     arrivals = [(EPOCH_US + i * step_us, 1) for i in range(70_00)]
@@ -157,12 +157,13 @@ def test_what_was_spent_unasked_is_charged_even_beyond_the_burst() -> None:
 # --- The same bucket in fractions of a token --------------------------------------------------------------------------
 
 TENTH, AWAY_US = Fraction(1, 10), 10_000_000
-"""After a loss of the store a tenth of the burst is left, at least one token; after an outage, ten seconds are spent.
+"""After a loss of the store's data, this part of the burst is left (at least one token). After an outage, the tokens of
+this time count as spent.
 """
 
 
 class Bucket:
-    """A bucket in exact fractions of missing tokens, written independently of `decide`."""
+    """A model of a bucket, independent of `decide`: the missing tokens as an exact fraction."""
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
@@ -195,8 +196,8 @@ class Bucket:
 
 
 def a_moment(pick: random.Random) -> tuple[list[Ask], list[State | None], int, int, int]:
-    """Return a random case: small numbers reach every edge; with a period of seconds, ten seconds are less than a
-    burst.
+    """Return a random case. Small numbers reach every boundary. With a period of seconds, the tokens of ten seconds are
+    fewer than the burst.
     """
     now = EPOCH_US
     asks: list[Ask] = []
@@ -257,7 +258,7 @@ def test_an_ask_of_nothing_is_admitted_when_a_bucket_is_empty_and_charges_nothin
 
 
 def test_lua_adds_the_largest_load_and_the_largest_charge_exactly() -> None:
-    """Numbers in Lua are doubles; both values are at most `EXACT_MAX`, and are added before the ceiling applies."""
+    """Lua computes in doubles. Both values are at most `EXACT_MAX`, and are added before the ceiling applies."""
     assert 2**sys.float_info.mant_dig == 2 * EXACT_MAX
 
 

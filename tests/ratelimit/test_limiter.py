@@ -1,4 +1,4 @@
-"""Several workers with leases and overdraft tokens, on a clock of the test: the bound, admissions, and refunds."""
+"""The rate limiter with several workers, leases and overdraft tokens, on a clock of the test."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ def a_policy(rate: float, burst: int, more: str = "") -> str:
 
 
 class World:
-    """The shared state of all workers: time, and buckets, decided by the arithmetic that equals the script."""
+    """The state that all workers share: the time, and the buckets of the store, decided by `gcra.decide`."""
 
     def __init__(self) -> None:
         self.now = START_S
@@ -85,7 +85,7 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Fleet:
-    """Several workers; each settles every 5 ms, and as soon as it was asked to."""
+    """Several workers. Each settles every 5 ms, and immediately if a lease runs out."""
 
     def __init__(self, text: str, count: int, kind: type[Limiter] = Limiter) -> None:
         self.world = World()
@@ -115,9 +115,9 @@ class Fleet:
 
 
 def worst_excess(fleet: Fleet, let_in: list[float], count: int) -> float:
-    """Return the tokens beyond floor(r W) + b + N B in the worst window W; at most 0 if there are none.
+    """Return the maximum excess of a window W over floor(r W) + b + N B, in tokens. It is at most 0 if the bound holds.
 
-    A window from the i-th to the j-th has j - i + 1 of them, so one pass finds the worst.
+    A window from the i-th to the j-th admission has j - i + 1 admissions, so one pass finds the maximum.
     """
     rate = fleet.policy.rate
     allowed = rate.burst + count * fleet.policy.leased(count)
@@ -134,7 +134,7 @@ def a_run(pick: random.Random, kind: type[Limiter] = Limiter) -> tuple[Fleet, li
     count = pick.randint(1, 4)
     fleet = Fleet(a_policy(rate, burst), count, kind)
     let_in: list[float] = []
-    # The hundreds of requests are floods, traffic at about the rate, or pauses.
+    # Each hundred requests are a flood, traffic at about the rate, or nearly a pause.
     pace = [pick.choice((0.0, 0.2, 0.2, 2.0, 10.0)) / rate for _ in range(8)]
     gaps = (pace[i // 100] * pick.random() for i in range(800))
     for at in accumulate(gaps, initial=START_S):
@@ -157,7 +157,7 @@ def test_no_window_holds_more_than_rate_burst_and_what_workers_may_hold() -> Non
 
 
 class Generous(Limiter):
-    """A twin that takes a lease without a request."""
+    """A broken twin: takes a lease without a call to the store."""
 
     async def settle(self) -> None:
         await super().settle()
@@ -285,7 +285,7 @@ def test_utilization_is_demand_with_what_was_refused(more: str, offered: float, 
     fleet = Fleet(a_policy(rate, 20, more), 1)
     limiter = fleet.workers[0]
     limiter.store.breaker.open = away
-    # The windows of 10 s are complete; the first one has the burst.
+    # Only complete windows of 10 s are reported. The first one also has the burst.
     for i in range(int(25 * rate * offered)):
         fleet.go_to(START_S + i / (rate * offered))
         fleet.asks(0)
@@ -330,7 +330,7 @@ def test_many_keys_stay_in_bounded_memory_and_none_that_owes_is_forgotten() -> N
 
 @contextlib.asynccontextmanager
 async def a_worker(url: str, text: str, name: str, workers: int) -> AsyncIterator[Limiter]:
-    # The deadline is not the subject here.
+    # A long deadline, because this test is not about deadlines.
     store = Store(url, name, Limits(), workers, deadline_s=10.0)
     limiter = Limiter(parse(text), store, Limits())
     tasks = [asyncio.create_task(store.run()), asyncio.create_task(limiter.run())]
@@ -379,7 +379,7 @@ def test_a_batch_over_many_accounts_asks_in_parts_and_is_charged_all_or_none() -
     asked = fleet.world.asked
     assert at_once(limiter.ask(matched, 300, fleet.world.now, charges)) is None
     assert fleet.world.asked - asked == 5
-    # The last account has one token left: the second batch passes, the third is rejected by it and charges no account.
+    # The last account has one token left: the second batch is admitted. The third is rejected and charges no account.
     assert at_once(limiter.ask(matched, 300, fleet.world.now, charges[-1:])) is None
     assert at_once(limiter.ask(matched, 300, fleet.world.now, charges)) is not None
     fleet.go_to(fleet.world.now + 0.1)

@@ -1,4 +1,4 @@
-"""The limiter while the store answers too late, and requests that cost more than a lease."""
+"""The rate limiter while the store answers too late, and for requests that cost more than a lease."""
 
 import random
 
@@ -15,11 +15,11 @@ from tests.ratelimit.test_limiter import START_S, Fleet, Near, World, a_policy, 
 MERCHANTS = 2_000
 TICK_S = 0.005
 A_TICK = 50
-"""Payments in one tick: twice as many as the store can answer."""
+"""Number of payments in one tick, twice the number that the store can answer."""
 
 
 class Busy(Near):
-    """The store of a worker with a busy event loop: after a tick with more than 25 requests, no answer is in time."""
+    """The store of a worker with a busy event loop: after a tick with more than 25 calls, all replies are late."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world, 2)
@@ -68,7 +68,7 @@ class Loaded:
         return sum(count for key, count in decided.items() if key.endswith("fallback"))
 
     def after_a_list(self) -> None:
-        """Bring all buckets into the state after a list: decided by local quota, without overdraft tokens."""
+        """Bring all buckets into the state after a large list: local quota, and no overdraft tokens."""
         self.ticks(0.1)
         for number in range(MERCHANTS):
             bucket = self.limiter.match("c", ApiClass.PAYMENT, f"m:{number}", None).buckets[0]

@@ -1,6 +1,6 @@
-"""A shedder in front of a server with group commit, in virtual time: the shares of classes and merchants.
+"""The load shedder in front of a server with group commit, in virtual time: throughput, classes and merchants.
 
-Each check is also run with broken twins: a check that catches none of them proves nothing.
+Each check is also run with broken twins of the shedder. A check that detects none of them would prove nothing.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.support.load import Account, Server, Source, jain, run
 
 TARGET_S = 0.1
 SERVER = Server()
-"""About 1000/s, of which 100 are in flight at the target; `concurrency_max` is four times that."""
+"""A server for about 1000 requests/s. At the target latency 100 are in flight; `concurrency_max` is four times that."""
 SETTLED_S = 5.0
 
 
@@ -65,7 +65,10 @@ def twice_the_load_is_borne() -> None:
 
 
 def five_times_the_load_is_borne() -> None:
-    """Send five times the load, a third of it critical, which alone is too much; require throughput at a latency."""
+    """Send five times the load. A third of it is critical, which alone exceeds the capacity.
+
+    Require a minimum throughput and a maximum latency.
+    """
     accounts = run(shedder(), SERVER, mix(5.0), until=20.0, since=SETTLED_S)
     assert goodput(accounts, 20.0 - SETTLED_S) >= 0.8
     assert p99(accounts) <= 1.5 * TARGET_S
@@ -96,7 +99,7 @@ def equal_merchants_get_the_same() -> None:
 def watched(
     sources: list[Source], until: float, server: Server = SERVER, load: Callable[[float], float] = lambda _: 1.0
 ) -> list[tuple[float, int, dict[str, int]]]:
-    """Return (now, level, limits) once a second, which is the fastest change of a level."""
+    """Return (now, level, limits) once a second. The level changes at most once a second."""
     tried = shedder()
     log: list[tuple[float, int, dict[str, int]]] = []
 
@@ -121,7 +124,7 @@ def a_slow_database_is_felt_and_forgotten() -> None:
 
 
 def a_database_that_stays_slow_is_used_nevertheless() -> None:
-    """Add 100 ms to each commit from 5 s on: there is no queue, and a lower limit would not make it faster."""
+    """Add 100 ms to each commit from 5 s on. There is no queue, so a lower limit would not make answers faster."""
     sources = [Source(ApiClass.PAYMENT, 400), Source(ApiClass.REFUND, 50)]
     accounts = run(shedder(), Server(slow=lambda now: 0.1 if now >= 5 else 0.0), sources, until=50.0, since=35.0)
     assert accounts[0].success() >= 0.8
@@ -161,7 +164,7 @@ def throughput_keeps_still_with_too_much_to_do() -> None:
 
 
 def a_fifth_is_left_to_critical_classes() -> None:
-    """Reserve a fifth for critical classes, however far the limits of the others have grown."""
+    """Require a fifth of the throughput for critical classes, however far other limits have been raised."""
     tried = shedder()
     others = [c for c in ApiClass if c not in CRITICAL]
     for n in range(100):
@@ -177,7 +180,7 @@ def a_fifth_is_left_to_critical_classes() -> None:
 
 
 QUICK = Server(each_s=0.0001)
-"""About 7700/s: by default the limit of a worker is less than the server completes within the target."""
+"""A server for about 7700 requests/s. It completes more within the target than the default limit of a worker."""
 READS = [Source(ApiClass.QUERY, 450, own_s=0.02)]
 EVEN = [Source(api_class, 500 / len(RANKS)) for api_class in RANKS]
 
@@ -191,7 +194,7 @@ def twice_the_load_is_borne_by_default(server: Server) -> None:
 
 
 def a_burst_is_let_in_by_default() -> None:
-    """Send 300 requests at one moment, once a second, to an idle worker that answers in batches of 100."""
+    """Once a second, send 300 requests concurrently to an idle worker that answers in batches of 100."""
     for api_class in ApiClass:
         tried = by_default()
         for n in range(200):
@@ -203,7 +206,7 @@ def a_burst_is_let_in_by_default() -> None:
 
 
 def a_pause_of_the_database_is_no_overload_by_default(server: Server, sources: list[Source]) -> None:
-    """Pause the database for 800 ms, each ten seconds."""
+    """Pause the database for 800 ms every ten seconds."""
     slow = Server(server.commit_s, server.each_s, slow=lambda now: 0.8 if 5.0 <= now % 10 < 5.05 else 0.0)
     accounts = run(by_default(), slow, sources, until=40.0)
     assert max(max(account.seconds) for account in accounts) > 0.7
@@ -211,7 +214,7 @@ def a_pause_of_the_database_is_no_overload_by_default(server: Server, sources: l
 
 
 def who_hangs_costs_the_others_nothing(api_class: ApiClass, count: int, sources: list[Source]) -> None:
-    """Let some requests hang from 1 s to 61 s, because their clients do not send the rest; the others have short waits."""
+    """Let some requests hang from 1 s to 61 s, because their clients do not send the rest. Other waits stay short."""
     tried = by_default()
     levels = set()
     turns = [1.0, 61.0]
@@ -291,7 +294,7 @@ def no_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def baseline_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the baseline follow the latency like a long-term average: overload becomes normal after a while."""
+    """Let the baseline follow the latency as a long-term average, so that overload becomes normal."""
     close = concurrency.ConcurrencyLimiter.close
 
     def followed(
@@ -312,7 +315,7 @@ def no_fairness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_lent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit every merchant to the minimum share, whatever is free."""
+    """Limit every merchant to the minimum share, also if capacity is free."""
     monkeypatch.setattr("fundledger.ratelimit.shedding.fairness.LENT", 0.0)
     monkeypatch.setattr(Shares, "is_spent", lambda self, merchant, _: self._held.get(merchant, 0) >= 1)
 
@@ -339,7 +342,7 @@ def never_grown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def restored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Treat every latency below overload as calm, and restore a class to its initial limit."""
+    """Treat every latency below the target as calm, and reopen a class with its initial limit."""
     monkeypatch.setattr(door, "LOWER_S", 0.5)
     monkeypatch.setattr(door, "RELAPSE_S", 0.0)
     monkeypatch.setattr(concurrency.ConcurrencyLimiter, "reopen", lambda self: self._set(200))
@@ -347,7 +350,7 @@ def restored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def who_hangs_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the wait of the oldest request as a latency, even if no others wait."""
+    """Use the wait of the oldest request as the latency, also if no other requests wait."""
 
     def window(self: concurrency.Silence, now: float, _: float) -> float:
         if any(limiter.answered() for limiter in self._limiters) or not any(

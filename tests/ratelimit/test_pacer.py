@@ -1,4 +1,4 @@
-"""The pacer: turns come one by one and evenly; a caller without a timely turn is rejected, and none is counted twice."""
+"""The pacer: turns are evenly spaced and single. A caller that gets no turn in time is rejected and counted once."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The policies file: a valid file has exactly the stated meaning, an invalid one is refused as a whole, with the place."""
+"""The policies file: the meaning of a valid file, and errors of an invalid one, which is rejected as a whole."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""The rules by which a worker sheds requests, one by one."""
+"""The rules of the load shedder, one at a time: admission, idle workers, limits, queueing, level, fair shares."""
 
 import math
 from itertools import pairwise
@@ -18,7 +18,7 @@ REFUND, PAYMENT, QUERY, BATCH = ApiClass.REFUND, ApiClass.PAYMENT, ApiClass.QUER
 
 
 def window(shedder: Shedder, now: float, seconds: dict[ApiClass, float], count: int = 20, lag_s: float = 0.0) -> None:
-    """Admit as many of `count` requests of each class as possible, concurrently, and end them all before the tick."""
+    """Send `count` concurrent requests of each class, end those that are admitted, and call `tick`."""
     let_in = [c for c in seconds for _ in range(count) if shedder.enter(c, None, now) is None]
     for api_class in let_in:
         shedder.leave(api_class, None, seconds[api_class])
@@ -123,9 +123,7 @@ def test_a_class_that_was_rejected_for_its_deadline_is_admitted_again_without_a_
 @pytest.mark.parametrize("late", [1, 3, 9, 30])
 @pytest.mark.parametrize("hanging", [0, 1, 30])
 def test_a_few_late_requests_do_not_shut_their_class_to_all_who_have_a_deadline(late: int, hanging: int) -> None:
-    """The late requests took 2 s. With that latency all later requests would wait for 3 s, more than half of their
-    deadline.
-    """
+    """The late requests took 2 s. If that stayed the expected wait, every later request (deadline 3 s) was rejected."""
     shedder = Shedder(1.0)
     shedder.tick(0.0, 0.0)
     assert {shedder.enter(REFUND, None, 0.0) for _ in range(hanging + late)} == {None}
@@ -149,11 +147,11 @@ HICCUPS = {
     "a late loop": [(0.1, 2.0)] * 50,
     "a machine that stands still each second": [(1.6, 1.5), *[(0.1, 0.0)] * 10] * 20,
 }
-"""Windows: (seconds since the one before, lag of the event loop in seconds)."""
+"""Windows, each as (seconds since the previous one, lag of the event loop in seconds)."""
 
 
 def idle_worker(name: str, api_class: ApiClass, together: int) -> list[str | None]:
-    """Send a few concurrent requests in each window, each as long as the lag of the loop; return their rejections."""
+    """Send a few concurrent requests in each window, each as long as the lag of the loop. Return the rejections."""
     shedder = Shedder(1.0)
     now = 0.0
     shedder.tick(now, 0.0)
@@ -205,7 +203,7 @@ def test_after_too_much_a_request_that_is_alone_is_admitted_at_every_level() -> 
 
 @pytest.mark.parametrize("early_rejection", [True, False])
 def test_what_is_turned_away_is_load_though_it_is_not_in_flight(early_rejection: bool) -> None:
-    """A flood that makes the loop late keeps the level up."""
+    """The level does not fall while a flood of rejected requests makes the event loop late."""
     shedder = Shedder(concurrency_max=400)
     for n in range(100):
         window(shedder, n / 10, {REFUND: 0.001}, lag_s=0.5)
@@ -301,7 +299,7 @@ def test_a_server_that_answers_no_request_is_noticed() -> None:
 def test_a_database_that_stands_still_is_noticed_at_five_requests_a_second(
     classes: list[ApiClass], fails_after: int | None
 ) -> None:
-    """The requests fail after 4 s, or wait permanently."""
+    """The requests fail after 4 s, or never end."""
     shedder = Shedder(1.0)
     before = limits(shedder)[classes[0]]
     inside: list[tuple[int, ApiClass]] = []
@@ -445,7 +443,7 @@ def test_the_level_rises_by_one_a_second_and_falls_by_one_in_five() -> None:
 def test_who_is_let_in_too_early_once_waits_longer_the_next_time(
     patience: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Overload returns at each admission. The twin without patience flaps."""
+    """Overload returns each time the level falls. In the broken twin, the level changes back and forth."""
     monkeypatch.setattr("fundledger.ratelimit.shedding.level.RELAPSE_S", patience)
     door = ShedLevel(LOWEST)
     changed = [n / 10 for n in range(6000) if door.tick(n / 10, stuck=door.level == 0, calm=door.level == 1)]

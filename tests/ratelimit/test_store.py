@@ -1,6 +1,6 @@
 """The client of the store, against a real Valkey that is flushed, paused, killed, full, or missing.
 
-Tests that are not about deadlines have long ones, so that a slow machine changes nothing.
+Tests that are not about deadlines use long deadlines, so that they also pass on a slow machine.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ async def emptied(url: str) -> None:
 
 
 async def remembers_from_the_start(url: str) -> None:
-    """Wait for the first worker's record of the start: buckets begin full."""
+    """Wait until the first worker has initialised the store, so that buckets start full."""
     async with asking(url) as redis:
 
         async def said() -> bool:
@@ -68,7 +68,7 @@ async def remembers_from_the_start(url: str) -> None:
 
 
 async def take(store: Store, key: str, burst: int, least: int = 1, most: int = 1) -> tuple[int, int]:
-    """Return `(granted, remaining)` of a bucket that refills by a token a day."""
+    """Request tokens of a bucket that refills by one token a day. Return `(granted, remaining)`."""
     reply = await store.decide([key], [1, DAY_US // 100, burst, 2 * burst, 0, least, most, 0], lambda _: None)
     return reply[1], reply[2]
 
@@ -229,7 +229,7 @@ async def test_ten_thousand_cancellations_mix_up_no_reply_leak_no_connection_and
         done = False
 
         async def others() -> int:
-            """Ask buckets whose burst identifies the reply."""
+            """Request tokens of buckets that each have a different burst, which identifies the reply."""
             asked = 0
             while not done:
                 asked += 1
@@ -262,7 +262,7 @@ async def test_ten_thousand_cancellations_mix_up_no_reply_leak_no_connection_and
 
 
 def wrong_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Swap the replies on a connection."""
+    """Let two replies on a connection be exchanged."""
     real = Store._pipeline
 
     async def swapped(self: Store, calls: list[Call]) -> list[Any]:
@@ -333,7 +333,7 @@ async def test_a_store_that_is_stopped_is_away_and_marked_when_it_is_back_after_
 
 
 async def test_it_is_looked_for_however_it_was_found_to_be_away(valkey: str) -> None:
-    """The store is probed also without requests: the probing task may be asleep."""
+    """The store is also probed while no request arrives, because the task that probes it is woken."""
     await emptied(valkey)
     async with running(valkey) as store:
         await eventually(lambda: "heartbeat ok" in store._counts.store_calls, "it is there")
@@ -489,7 +489,7 @@ async def test_whatever_becomes_of_the_store_a_spent_bucket_stays_spent_and_anot
 
 
 async def test_scripts_and_counts_survive_a_store_that_comes_and_goes() -> None:
-    """The store is paused and resumed many times under load: no admission is lost, by store or local quota."""
+    """The store is paused and resumed many times under load. No admission by the store or by local quota is lost."""
     async with OwnValkey() as own, limiting(own.url, POLICY.replace('"1/h"', "1000")) as limiter:
         await remembers_from_the_start(own.url)
         asked = 0

@@ -1,4 +1,4 @@
-"""Each check of a verification has been seen to fail: right books, with one fault made behind their guards."""
+"""The checks of `verify`: each one fails on books that verify except for one fault, made while the guards are off."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ GUARDED = ("vouchers", "entries", "account_events", "integrity_findings", "outbo
 
 @pytest.fixture
 async def used(ledger: Ledger) -> AsyncIterator[Ledger]:
-    """Return a ledger with each kind of row, which verifies."""
+    """Return a ledger that verifies and has a row of each kind."""
     a, b = await ledger.account("m:1", balance=1000), await ledger.account("m:2", metadata='{"k":1}')
     payments: list[Voucher] = [transfer(a, b, amount, reference=f"order {amount}") for amount in (10, 20, 30)]
     for payment in payments:
@@ -41,7 +41,7 @@ async def used(ledger: Ledger) -> AsyncIterator[Ledger]:
 
 
 async def corrupt(ledger: Ledger, statement: str) -> None:
-    """Execute a statement as a superuser: triggers are disabled, and enabled again."""
+    """Execute a statement as a superuser while the triggers are disabled. Enable them again."""
     async with ledger.connection.transaction():
         for table in GUARDED:
             await ledger.connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
@@ -270,7 +270,7 @@ async def test_a_guard_that_is_not_in_force_is_a_finding(used: Ledger, statement
 
 
 async def test_verification_while_payments_go_on_sees_one_moment(used: Ledger) -> None:
-    """Writes that commit in the meantime are not half visible."""
+    """Writes that commit during the verification are either completely visible or not at all."""
     a = (await used.open("m:1")).view.account
     b = (await used.open("bank:funding:CNY", "bank")).view.account
     stop = asyncio.Event()
@@ -347,7 +347,7 @@ async def test_the_command_prints_one_object_and_ends_with_0_or_1(used: Ledger, 
 
 
 async def unproved(status: int, cwd: Path, **environment: str) -> str:
-    """Return the error of a command that proves nothing: the same line for people, and one object for programs."""
+    """Return the error of a command that ends without a proof. Its line and its JSON object must have the same text."""
     environment = {f"FUNDLEDGER_{name}": value for name, value in environment.items()}
     done = await run("verify", "--json", env=environment, cwd=cwd)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("fundledger: database")]

@@ -1,4 +1,4 @@
-"""A guard is defined by its effect, not by its name: each way to disable one under its name is a finding."""
+"""Definitions of guards: each way to disable a guard while its name remains is a finding."""
 
 from collections.abc import AsyncIterator
 
@@ -322,7 +322,7 @@ async def test_a_migration_that_was_not_applied_is_named(postgres: Databases, ke
 
 
 async def test_another_postgres_may_print_a_definition_in_another_form(opened: dict[str, Connection]) -> None:
-    """Casts, blanks and parentheses are form; operands of a comparison are not."""
+    """Differences in casts, blanks and parentheses are ignored. Different operands of a comparison are a finding."""
     expected = read_manifest("ledger")
     name = "constraint ledger.hot_accounts.hot_accounts_state"
     as_printed = {
@@ -338,7 +338,7 @@ async def test_another_postgres_may_print_a_definition_in_another_form(opened: d
 
 
 async def test_a_server_whose_triggers_are_off_is_named(database: str) -> None:
-    """The setting comes from the configuration of the server: a connection has it before its first statement."""
+    """The setting is in the configuration of the server, so that a connection has it from the beginning."""
     connection = await asyncpg.connect(database, server_settings={"session_replication_role": "replica"})
     check = await told(connection, "ledger")
     await connection.close()

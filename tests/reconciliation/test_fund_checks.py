@@ -1,4 +1,4 @@
-"""Each difference between the fund service and the ledger has been seen to be found: one fault in books that verify."""
+"""The checks of the fund service against the ledger: each finds one fault in books that verify otherwise."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -42,7 +42,7 @@ def name_of(dsn: str) -> str:
 
 @pytest.fixture(scope="module")
 async def templates(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, str]]:
-    """Return the names of a fund database and a ledger that verify; every test gets copies."""
+    """Return the names of a fund database and an account database that verify. Every test gets copies of them."""
     fund_dsn = await postgres.empty()
     async with postgres.a_database() as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
@@ -61,7 +61,7 @@ class Books(FundWorld):
     fund_dsn: str
 
     async def check(self, between: Callable[[], Any] | None = None) -> tuple[list[Check], Fund]:
-        """Run the checks; `between` runs after the fund service was read, and before the ledger is."""
+        """Run the checks. `between` is called after the fund database was read and before the ledger is read."""
         async with snapshot(self.fund_dsn) as fund:
             if between is not None:
                 await between()
@@ -69,7 +69,7 @@ class Books(FundWorld):
                 return await check_fund(fund, later, account)
 
     async def check_with(self, *statements: str, ledger: str | None = None) -> list[str]:
-        """Make a fault, return the findings, and roll back."""
+        """Execute statements that make a fault, return the findings, and roll back."""
         account = self.ledger.connection
         in_fund, in_ledger = self.fund.transaction(), account.transaction()
         await in_fund.start()
@@ -87,7 +87,7 @@ class Books(FundWorld):
             await in_fund.rollback()
 
     async def corrupt(self, statement: str) -> list[str]:
-        """Execute a statement with triggers disabled, and enable them again."""
+        """Execute a statement while triggers are disabled. Return the findings."""
         aside = [f"ALTER TABLE fund.{table} DISABLE TRIGGER ALL" for table in TABLES]
         back = [
             f"ALTER TABLE fund.{table} ENABLE ALWAYS TRIGGER {table}_{trigger}"
@@ -124,7 +124,7 @@ async def books(postgres: Databases, templates: tuple[str, str], keys: FileKeys)
 
 
 def lines(checks: list[Check]) -> list[str]:
-    """Return the findings except MACs, which cover almost every fault here: these tests are about the other checks."""
+    """Return the findings, except those of MACs. Almost every fault here also changes a MAC's content."""
     return [
         f"{c.name}: {f.subject}: expected {f.expected}, found {f.actual}"
         for c in checks
@@ -494,7 +494,7 @@ R1_VOUCHER = voucher_id(order_id("refund", "m", "r1"))
 
 
 async def test_a_voucher_that_is_gone_is_reported(right: Books):
-    """A refusal takes the place of the ledger's voucher."""
+    """The voucher is replaced in the ledger by a refusal."""
     (line,) = await right.check_with(ledger=f"UPDATE ledger.vouchers SET refusal = '{{}}' WHERE id = '{R1_VOUCHER}'")
     assert re.match(rf"{EQUAL}: order .*\(refund r1 of m\): expected voucher {R1_VOUCHER} is posted", line)
 
@@ -538,7 +538,7 @@ async def test_an_adjustment_that_was_posted_without_approval_is_reported(books:
 
 
 async def test_vouchers_of_others_are_theirs(books: Books):
-    """Another module may use any text as a reference, and reverse its own vouchers."""
+    """Vouchers of other modules are no findings: they may have any reference, and reverse each other."""
     entries = [Entry("bank:c", "debit", 3), Entry("merchant:m:available", "credit", 3)]
     for k, type_ in enumerate(("transfer", "top_up", "pay", "refund", "withdraw_paid")):
         id_ = order_id("other", "m", str(k))
@@ -587,12 +587,12 @@ async def test_what_happens_between_the_snapshots_is_no_finding_because_it_is_lo
             checks, totals = await check_fund(fund, later, account)
             assert lines(checks) == []
             assert totals.by_kind["payment"].vouchers == 5
-            # The broken twin looks again at its first snapshot.
+            # The broken twin reads orders again in its first snapshot.
             checks, _ = await check_fund(fund, fund, account)
             told = lines(checks)
             assert len([line for line in told if "an order of the fund service that posts it" in line]) == 3
             assert len([line for line in told if "expected no voucher, the order is created" in line]) == 1
-            # Another twin never looks again: it also does not know that the order was approved.
+            # Another broken twin never reads orders again, so it does not find that the order was approved meanwhile.
             monkeypatch.setattr("fundledger.reconciliation.fund.vouchers._steps_by_now", lambda _: [])
             checks, _ = await check_fund(fund, later, account)
             assert len(lines(checks)) == 4
@@ -610,7 +610,7 @@ async def test_an_order_that_came_late_is_compared_all_the_same(books: Books):
 
 
 async def test_an_order_that_is_posted_after_the_ledger_was_read_is_no_finding(books: Books):
-    """In the opposite order, it would be a finding: therefore the fund service is read first."""
+    """If the ledger was read first, the order would be a finding. Therefore the fund database is read first."""
     late = an_order(Kind.PAYMENT, "late", 12, posted_at=AT + timedelta(days=1))
     async with snapshot(books.ledger.dsn) as account:
         await books.post(late)

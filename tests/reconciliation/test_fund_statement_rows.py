@@ -1,4 +1,4 @@
-"""Each statement that proves the fund on right rows and on wrong ones: see `test_fund_statement_rows.txt`."""
+"""SQL files that prove the fund service, on right rows and on wrong ones: see `test_fund_statement_rows.txt`."""
 
 from pathlib import Path
 

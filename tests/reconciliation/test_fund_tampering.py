@@ -1,4 +1,4 @@
-"""No row of the fund database can blind a verification: each edit is a finding, and no other finding is lost."""
+"""Edited rows of the fund database: each edit is a finding, and it hides no other finding of `verify`."""
 
 from collections.abc import AsyncIterator
 
@@ -108,7 +108,7 @@ EDITS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture(scope="module")
 async def templates(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, str]]:
-    """Return the names of both databases, which verify, without guards against edits of the fund's."""
+    """Return the names of both databases, which verify. The guards of the fund database against edits are removed."""
     fund_dsn = await postgres.empty()
     async with postgres.a_database() as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
@@ -150,7 +150,7 @@ STANDING = (
     f"UPDATE fund.orders SET channel = 'x' WHERE id = '{order_id(Kind.PAYMENT, 'u', 'p6')}';"
     f" UPDATE fund.payments SET fee_returned = 0 WHERE order_id = '{P1}'"
 )
-"""Faults beside each edit, one for each database's checks: these findings must remain."""
+"""Two other faults, one for the checks of each database. Their findings must be reported beside each edit."""
 
 
 @pytest.mark.parametrize("what", EDITS)

@@ -1,4 +1,4 @@
-"""Each statement that proves the ledger on right rows and on wrong ones: see `test_statement_rows.txt`."""
+"""SQL files that prove the ledger, on right rows and on wrong ones: see `test_statement_rows.txt`."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""No row can blind a verification: any edit of a row is a finding, and no other finding is lost.
+"""Edited rows of the ledger: any edit of a row is a finding, and it hides no other finding of `verify`.
 
-Each edit is made behind the guards: constraints and triggers are removed, the row is changed, triggers are restored.
+For each edit, constraints and triggers are removed, the row is changed, and the triggers are restored.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.support.tampering import errors_of, findings_of, unguarded
 
 
 class History(NamedTuple):
-    """A ledger with each kind of row that verifies, and the names of its rows."""
+    """The names of the rows of a ledger that verifies and has a row of each kind."""
 
     ledger: Ledger
     numbers: dict[str, int]
@@ -64,7 +64,7 @@ async def fill(ledger: Ledger) -> History:
 
 @pytest.fixture(scope="module")
 async def template(postgres: Databases, keys: FileKeys) -> AsyncIterator[tuple[str, History]]:
-    """Return the name of a database with a history and without guards against edits; each test gets a copy."""
+    """Return the name of a database with a history and without guards against edits. Each test gets a copy."""
     async with postgres.a_database() as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
         history = await fill(ledger)
@@ -303,7 +303,7 @@ UNREADABLE |= {
 }
 WHICH = "fundledger: database: FUNDLEDGER_ACCOUNT_DSN\n"
 STANDING = "UPDATE ledger.sub_accounts SET posted = posted + 5 WHERE account_number = {modd}"
-"""A fault beside each edit: its finding must remain."""
+"""Another fault. Its finding must be reported beside each edit."""
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
@@ -323,7 +323,7 @@ async def test_a_row_that_was_edited_is_named_and_hides_nothing_else(edited: Edi
 
 
 async def test_text_that_is_none_is_a_finding_of_its_row(edited: Edited) -> None:
-    """A superuser can write bytes that are no UTF-8 into a text."""
+    """A superuser can write bytes that are not UTF-8 into a column of type text."""
     await edited.edit("CREATE CAST (bytea AS text) WITHOUT FUNCTION")
     for statement in (
         M1.format("owner = ('\\xff00'::bytea)::text"),

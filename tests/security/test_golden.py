@@ -1,7 +1,7 @@
 """Pinned MACs and digests: rows of an earlier release verify with this one.
 
-A tag that differs means that no existing row of its kind verifies any more. It is never renewed: a change of the fields
-under a MAC is a new layout, with a new tag beside the old one.
+If a MAC differs from the pinned one, no existing row of this kind verifies any more. A pinned MAC is therefore never
+renewed. If the fields under a MAC change, that is a new layout, with a new pinned MAC beside the old one.
 """
 
 import uuid

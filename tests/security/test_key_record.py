@@ -1,4 +1,4 @@
-"""The keys of a database: it accepts no other keys, and they are created once, with its schema."""
+"""The key record of a database: no other keys are accepted, and keys are created once, with the schema."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +17,7 @@ MESSAGE = b"a row"
 
 
 def folder_of(path: Path, **keys: int) -> Path:
-    """Create a folder with these keys: `mac_1=0xA1`, 32 bytes of it."""
+    """Create a folder with these keys: `mac_1=0xA1` is key 1 with 32 bytes of value 0xA1."""
     folder = path / "keys"
     folder.mkdir(mode=0o700)
     for name, fill in keys.items():
@@ -32,7 +32,7 @@ def row(key: MacKey) -> tuple[bytes, bytes]:
 
 
 def test_a_fingerprint_is_stable_and_distinguishes_keys() -> None:
-    """Databases contain fingerprints: with another algorithm every key would be reported as the wrong one."""
+    """Databases contain fingerprints. With another algorithm, every key would be reported as the wrong one."""
     assert fingerprint(FIRST) == FIRST.tag(b"finger_1").hex()[:16]
     assert fingerprint(FIRST) == "3444372487708d65"
     assert len({fingerprint(MacKey(1, bytes([fill]) * 32)) for fill in range(50)}) == 50
@@ -139,7 +139,7 @@ async def test_a_key_that_is_new_is_recorded_beside_the_others(connection, tmp_p
 
 
 async def test_a_database_with_rows_and_an_empty_folder_gets_no_new_key(connection, tmp_path: Path) -> None:
-    """The rows verify with no key, though none could be read: a new key would hide that the old one is missing."""
+    """No row can be read, so that no key can be checked. A new key would hide that the old one is missing."""
     record = KeyRecord("fund database", folder_of(tmp_path), SQL)
     with pytest.raises(KeyFault, match="does not contain it"):
         await record.settle(connection, {}, {1: []})

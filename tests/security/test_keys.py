@@ -115,7 +115,7 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path, bad: int) -> No
 
 
 def test_an_empty_token_is_no_token(tmp_path: Path) -> None:
-    """A crash between the creation of the file and the write would leave this file."""
+    """A crash between the creation of the file and the write would leave an empty file."""
     path = tmp_path / "dev-token"
     path.touch(mode=0o600)
     with contextlib.suppress(KeyFault):
@@ -162,7 +162,7 @@ def test_tokens_are_kept_as_hashes(tmp_path: Path) -> None:
 def test_a_file_is_durable_before_it_has_its_name_and_the_name_before_it_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that is lost in a crash after rows were MACed with it is lost permanently."""
+    """If a key is lost in a crash after rows got MACs with it, these rows can never be verified again."""
     path, done = tmp_path / "mac-1.key", []
 
     def noted(name: str) -> None:

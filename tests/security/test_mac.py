@@ -1,4 +1,4 @@
-"""MACs: the fast one equals the standard library's, and no two contents have one encoding."""
+"""MACs: the fast implementation equals the standard library, and no two contents have the same encoding."""
 
 import hmac
 import itertools
@@ -86,7 +86,7 @@ FIELDS: dict[str, tuple[Callable[..., bytes], tuple[st.SearchStrategy, ...]]] = 
 @pytest.mark.parametrize("kind", FIELDS)
 @given(data=st.data())
 def test_two_contents_of_a_kind_never_have_one_encoding(kind: str, data: st.DataObject) -> None:
-    """The pairs include values that move from one field to the next."""
+    """The pairs include contents in which a part of one field is moved to the next field."""
     encode, fields = FIELDS[kind]
     first = list(data.draw(st.tuples(*fields)))
     second = list(first)
@@ -180,7 +180,7 @@ def test_a_voucher_has_each_field_at_its_place_whichever_others_it_has(
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 300])
 def test_a_summary_says_how_many_vouchers_it_has(count: int) -> None:
-    """Otherwise the module after the ids could be read as one of them."""
+    """Without the number, the module after the ids could be read as another id."""
     ids = bytes(range(16)) * count
     fields = (1, 0, 7, ids, 500, 900, 700_000, 12, canonical.GENESIS, 1)
     fixed = struct.pack("<qiqqqiq32sHI", 1, 0, 7, 500, 900, 700_000, 12, bytes(32), 1, count)

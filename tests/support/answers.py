@@ -8,7 +8,7 @@ from tests.support.client import Answer
 
 
 def is_problem(answer: Answer, status: int, problem: str) -> bool:
-    """Assert that a response is a refusal in the form that RFC 9457 and the contract require."""
+    """Assert that a response is a problem in the form that RFC 9457 and the contract require."""
     assert answer.headers["Content-Type"] == "application/problem+json", answer
     assert answer.json["status"] == answer.status == status, answer
     assert answer.problem == problem, answer
@@ -17,7 +17,7 @@ def is_problem(answer: Answer, status: int, problem: str) -> bool:
 
 
 def refusal_of(answer: Answer) -> dict[str, Any]:
-    """Return the members of a problem that a replay also has: all except those of this one request."""
+    """Return the members of a problem that a replay also has. Members about a single request are left out."""
     assert answer.json["request_id"] == answer.headers["Request-Id"]
     return {name: value for name, value in answer.json.items() if name not in ("request_id", "documentation")}
 

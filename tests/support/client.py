@@ -1,4 +1,4 @@
-"""A client that knows only the contract: JSON over HTTP with a bearer token."""
+"""A client for tests, independent of the code of the service: JSON over HTTP with a bearer token."""
 
 import io
 import json as json_
@@ -14,9 +14,9 @@ from yarl import URL
 from tests.support.waiting import as_asked
 
 SHED = "the service is overloaded"
-"""Part of the detail of each 503 of a shedder, also where the fund service passes on a 503 of the account service.
+"""Text in the detail of each 503 of a load shedder, also if the fund service passes on a 503 of the account service.
 
-A request that is answered so has had no effect. On a busy machine any request may be answered so.
+Such a request has had no effect. On a busy machine any request may get this answer.
 """
 PATIENCE_S = 30.0
 DEADLINE = "X-Request-Timeout-Ms"
@@ -51,8 +51,8 @@ class Answer(NamedTuple):
 class Client:
     """A connection to a service. `post` and `get` take a path as it is sent; they do not escape it again.
 
-    A request that is shed is sent again after `Retry-After`, with the same bytes, for PATIENCE_S in all. A request that
-    sets its own deadline is not sent again; without `patient`, which tests of shedding set to false, no request is.
+    A request that is shed is sent again after `Retry-After`, with the same bytes, for at most PATIENCE_S in total. A
+    request that sets a deadline is not sent again. With `patient` False, no request is sent again.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Client:
     async def open_account(
         self, id_: str, type_: str = "merchant_available", owner: str | None = None, currency: str = "CNY"
     ) -> str:
-        """Open the account unless the same account exists; return its id."""
+        """Open an account unless the same account exists. Return its id."""
         members = {"id": id_, "owner": owner or id_.rpartition(":")[0] or id_, "type": type_, "currency": currency}
         answer = await self.post("/v1/accounts", members)
         assert answer.status in (200, 201), answer

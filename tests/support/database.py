@@ -60,8 +60,9 @@ class Databases:
         return await self.empty(self._fund_template)
 
     async def standing(self, layout: Layout | None = ONE_SHARD) -> str:
-        """Return the DSN of a database for tests that roll back all their changes; with None, of a fund database. Do
-        not drop it.
+        """Return the DSN of a database for tests that roll back all their changes. The caller must not drop it.
+
+        With None, it is a fund database.
         """
         key = f"standing_{layout.shards}_{layout.platform_slots}" if layout else "standing_fund"
         if key not in self._standing:
@@ -89,7 +90,7 @@ class Databases:
             await self.drop(dsn)
 
     async def open(self) -> None:
-        """Keep a connection for `new` and `drop` in this event loop: it costs as much as a third of a database."""
+        """Keep a connection for `new` and `drop`. A new connection costs a third of the time of a new database."""
         self._kept = asyncio.get_running_loop(), await asyncpg.connect(self.dsn("postgres"))
         # The rounds of `scram_iterations` are stored with a password.
         password = self.server._password_file.read_text().strip()
@@ -100,7 +101,7 @@ class Databases:
             await self._kept[1].close()
 
     async def _execute(self, statement: str) -> None:
-        # A state machine has an event loop of its own.
+        # The connection belongs to one event loop. A state machine of hypothesis has another one.
         if self._kept and self._kept[0] is asyncio.get_running_loop():
             async with self._one_at_a_time:
                 await self._kept[1].execute(statement)

@@ -19,12 +19,12 @@ FOLDER = Path(__file__).parents[2] / "fundledger" / "reconciliation" / "expected
 
 
 def text_of(manifest: Manifest) -> str:
-    """Render a manifest with one object a line, so that two changes of it can be merged."""
+    """Return a manifest as text with one object in each line, so that two changes of it can be merged."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode() + "\n"
 
 
 async def printed(postgres: Databases) -> dict[str, Manifest]:
-    """Return the manifests of databases that have been migrated and nothing else."""
+    """Return the manifests of newly migrated databases."""
     manifests = {}
     for name, schemas in (("ledger", LEDGER), ("fund", FUND)):
         dsn = await postgres.empty()

@@ -43,7 +43,7 @@ class Endpoint:
 
 
 def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
-    """Return whether a signature is valid by Standard Webhooks; it needs only the secret."""
+    """Return whether the signature of a webhook is valid according to Standard Webhooks."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()

@@ -14,7 +14,7 @@ FOREIGN = "an order of the fund service that posts it"
 
 
 async def check_fund(fund: Connection, later: Connection, account: Connection) -> tuple[list[Check], Fund]:
-    """Run the checks of the fund service alone. `fund` and `account` are in transactions, `later` is not."""
+    """Run only the checks of the fund service. `fund` and `account` are in transactions, `later` is not."""
     proof = Proof()
     await prove(proof, fund, later, account, account_names(account), KEYS)
     assert proof.report.fund is not None
@@ -24,8 +24,8 @@ async def check_fund(fund: Connection, later: Connection, account: Connection) -
 async def check_shared(fund_dsn: str, account_dsn: str, salt: str) -> tuple[list[Check], Fund]:
     """Run the checks of the fund service, without the findings of other tests.
 
-    Vouchers without an order count only if an account of theirs has `salt` in its name: the others belong to other
-    tests. All findings are kept, so that those of other tests do not displace them.
+    A voucher without an order is a finding only if one of its accounts has `salt` in its name. Otherwise it belongs to
+    another test. The number of findings is not limited, so that findings of other tests cannot displace any.
     """
     async with snapshot(fund_dsn) as fund, snapshot(account_dsn) as account, connected(fund_dsn) as later:
         with patch.object(report, "FINDINGS_MAX", sys.maxsize):
@@ -36,7 +36,7 @@ async def check_shared(fund_dsn: str, account_dsn: str, salt: str) -> tuple[list
 
 
 async def prove_fund(fund_dsn: str, account_dsn: str, salt: str) -> Fund:
-    """Fail the calling test unless all orders verify. See `check_shared`."""
+    """Fail the calling test unless all orders verify. Findings of other tests are ignored, by `salt`."""
     checks, totals = await check_shared(fund_dsn, account_dsn, salt)
     told = [
         f"{check.name}: {finding.subject}: expected {finding.expected}, found {finding.actual}"

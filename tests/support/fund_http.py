@@ -1,4 +1,4 @@
-"""The fund service over HTTP in this process: on a fund database, beside a running account service."""
+"""A fund service over HTTP in the process of the test, with a fund database and a running account service."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ async def a_fund_service(
 
 
 class FundClient(Client):
-    """A client of the fund service. `salt` keeps ids apart from those of other tests."""
+    """A client of the fund service. `salt` is a part of all ids, which other tests therefore do not use."""
 
     def __init__(self, base_url: str, token: str = TOKEN) -> None:
         super().__init__(base_url, token)

@@ -11,7 +11,7 @@ from typing import Any
 from fundledger.fund.model.order import Kind
 
 LAST_ATTEMPT = 3
-"""The last attempt of a chargeback, in which the merchant owes the whole amount."""
+"""The number of the last attempt of a chargeback. In this attempt the whole amount becomes a debt."""
 OWN = ("available", "pending", "receivable")
 
 
@@ -59,7 +59,7 @@ class Shop:
 
 @dataclass(eq=False)
 class Asked:
-    """An order. `outcome`: the account service's result for the voucher of the present attempt, received or not."""
+    """An order. `outcome`: the result of the current attempt's voucher in the ledger, also if the answer was lost."""
 
     kind: Kind
     shop: Shop | None
@@ -88,7 +88,7 @@ class Asked:
         return str(self.members["order_no"])
 
     def moves(self) -> dict[str, int]:
-        """Return the changes of the merchant's accounts by the voucher, and 0 if it touches an account of the bank."""
+        """Return the changes of the merchant's accounts by the voucher. `bank` is 0 if it has a line on a bank account."""
         n, fee = self.amount, self.fee
         if self.kind is Kind.PAYMENT:
             found = {"pending": n} if self.settle == "later" else {"available": n - fee}
@@ -120,7 +120,7 @@ class Model:
         self.orders: dict[tuple[Kind, str, str], Asked] = {}
         self.now: Callable[[], datetime] | None = None
         self.frozen: set[str] = set()
-        """Frozen accounts, by name within the merchant, or `bank`; they take neither debits nor credits."""
+        """Accounts that accept no debits and no credits: names of the merchant's accounts, or `bank`."""
 
     def payments(self, shop: Shop) -> list[Asked]:
         return [o for o in self.orders.values() if o.kind is Kind.PAYMENT and o.shop is shop]
@@ -128,7 +128,7 @@ class Model:
     # --- Before an order is written ---
 
     def reserve(self, order: Asked) -> str | None:
-        """Reserve the amounts of the order; return the code of the refusal, or None."""
+        """Reserve the amounts of the order. Return the code of the refusal, or None."""
         code = {
             Kind.REFUND: self._refund,
             Kind.CHARGEBACK: self._charge_back,
@@ -237,8 +237,9 @@ class Model:
     # --- The account service ---
 
     def post(self, order: Asked, available: int | None = None) -> str:
-        """Post the voucher of an order, once. `available`: the merchant's balance at that moment, if not the present
-        one.
+        """Post the voucher of an order, once.
+
+        `available`: the available balance of the merchant at that time, if it differs from the current one.
         """
         if order.outcome is None:
             moves = order.moves()

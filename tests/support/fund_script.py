@@ -1,4 +1,4 @@
-"""A fund service beside a running account service whose responses follow a script, call by call.
+"""A fund service with a running account service, whose response to each call is determined by a script.
 
 A call is answered normally; refused (frozen accounts); refused for a permanent reason; lost before or after the voucher
 is posted; answered with status 503 for each voucher; or not answered until the fund worker is killed.
@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 
 class ScriptedAccounts(AccountService):
-    """The account service as the fund service sees it. `how`: the responses of the next calls that post.
+    """The client of the account service that the fund service uses. `how`: the responses to the next calls that post.
 
-    Reads are answered normally; `on_look` runs after each of them. With a `clock`, a voucher has its time.
+    Reads are answered normally, and `on_look` is called after each of them. With `clock`, vouchers get its time.
     """
 
     how = HEARD
@@ -78,7 +78,7 @@ class ScriptedAccounts(AccountService):
     async def _scripted(self, call: Callable[[], Awaitable[T]]) -> T:
         if self.how == BEFORE:
             raise OutcomeUnknown("the request is lost")
-        # A caller that gives up does not cancel the call that it made.
+        # Cancelling the caller does not cancel the call.
         task = asyncio.ensure_future(call())
         self._arriving.add(task)
         task.add_done_callback(self._arrived)
@@ -98,7 +98,7 @@ class ScriptedAccounts(AccountService):
             task.exception()  # marks the exception as retrieved
 
     async def arrived(self) -> None:
-        """Wait until the account service has received all calls."""
+        """Wait until the account service has processed all calls."""
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
 
@@ -117,8 +117,9 @@ class ScriptedWorker(FundWorker):
         return self.at
 
     async def run(self, asked: Awaitable[T], how: str) -> T | None:
-        """Run an order while the account service responds as scripted. With None, the worker is killed and another one
-        continues.
+        """Run an order while the account service responds as `how` says.
+
+        Return None if the worker was killed meanwhile; another worker then continues.
         """
         self.accounts.how, self.batcher._wait_s = how, WAIT_S if how in (HEARD, STOP, STUCK) else LOST_WAIT_S
         self.accounts.hangs.clear()

@@ -1,4 +1,4 @@
-"""A worker of the fund service in this process: on a fund database, beside a running account service."""
+"""A fund worker in the process of the test, with a fund database and a running account service."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -27,8 +27,9 @@ def request_of(kind: str, **members: Any) -> Request:
 
 
 class FundWorker:
-    """A fund worker without HTTP. Several on one database act as separate workers. `salt` keeps ids apart from those of
-    other tests.
+    """A fund worker without HTTP. Several objects on one database act as separate workers.
+
+    `salt` is a part of all ids, which other tests therefore do not use.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class FundWorker:
         self._settings = {"batch_max": 500, "wait_s": wait_s, "due_s": due_s}
 
     def now(self) -> datetime:
-        """Return the time of new orders: the present, `days_back` days earlier."""
+        """Return the time of new orders, which is `days_back` days before the current time."""
         return datetime.now(UTC) - timedelta(days=self.days_back)
 
     async def __aenter__(self) -> Self:
@@ -52,7 +53,7 @@ class FundWorker:
         return self
 
     async def start_worker(self) -> None:
-        """Build the parts of one worker; an earlier worker is dropped."""
+        """Create the objects of a new worker. An earlier worker is dropped."""
         self.macs = await open_macs(self.pool, KEYS)
         self.merchants = Merchants(self.pool, self.gateway, self.macs, now=self.now)
         await self.merchants.look()
@@ -66,7 +67,7 @@ class FundWorker:
         await self.pool.close()
 
     async def merchant(self, name: str = "m", currency: str = "CNY", fee: Fee | None = None, **more: Any) -> str:
-        """Create a merchant unless it exists; return its id."""
+        """Create a merchant unless it exists. Return its id."""
         id_ = f"{name}-{self.salt}"
         created = await self.merchants.create(
             MerchantRequest(id=id_, name=name, currency=currency, fee=fee, **more), MODULE

@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 
 class Halfway:
-    """The work of `post_vouchers` in one round, without its commit."""
+    """One attempt of `post_vouchers`, whose commit is a separate call."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -39,10 +39,10 @@ async def is_waiting_for_a_lock(ledger: Ledger) -> bool:
 
 @contextlib.asynccontextmanager
 async def overtaken(first: Ledger, ours: Command, second: Ledger, theirs: Command) -> AsyncIterator[list]:
-    """Let one worker overtake another: `first` writes `ours` without a commit, `second` posts `theirs` and waits,
-    `first` commits.
+    """Let two workers post concurrently, in this sequence.
 
-    Yields a list with both outcomes.
+    `first` writes `ours` and does not commit. `second` posts `theirs` and waits for a lock. `first` commits. Yields a
+    list with both outcomes.
     """
     halfway = Halfway(first)
     outcomes = await halfway.write(ours)

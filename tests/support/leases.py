@@ -1,4 +1,4 @@
-"""Leases of background jobs: taken, expired, and held by an owner whose pool is late."""
+"""Job leases for tests: take a lease, let all expire, write under a lease, and delay the answer to a query."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ Pool = asyncpg.Pool
 
 
 async def take_lease(pool: Pool, name: str, holder: str = "test", lease_s: float = 60.0) -> Lease:
-    """Take the lease of a job that no process has. This process never considers it ended."""
+    """Take the lease of a job that no process has. In this process the lease never ends by time."""
     await pool.execute(SQL["know"], [name], [60.0])
     ((_, fence),) = await pool.fetch(SQL["take"], [name], [lease_s], holder)
     return Lease(name, fence, math.inf)
@@ -48,7 +48,7 @@ async def running(*runners: JobRunner) -> AsyncIterator[list["asyncio.Task[None]
 
 
 class Late:
-    """A pool that executes one statement and returns its result only after `let_go`."""
+    """A pool that delays the result of one query until `let_go` is set. The query itself is executed immediately."""
 
     def __init__(self, pool: Pool, statement: str, after: Callable[[], bool] = lambda: True) -> None:
         self._pool = pool

@@ -34,8 +34,8 @@ Line = tuple[Account, int]
 class Ledger:
     """The ledger as one worker uses it: a posting session, a connection for reads, a write cache.
 
-    `connection` belongs to the test. Work beside the test gets a `pool` or a `reading` of its own, since two concurrent
-    statements on one connection are an error.
+    Only the test uses `connection`. Concurrent work uses `pool` or `reading`, because two concurrent queries on one
+    connection are an error.
     """
 
     def __init__(self, dsn: str, keys: Keys, layout: Layout, ordinal: int = 0) -> None:
@@ -61,7 +61,7 @@ class Ledger:
 
     @asynccontextmanager
     async def reading(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-        """Open another connection for reads beside the use of `connection`."""
+        """Open another connection for reads that are concurrent with queries on `connection`."""
         connection = await asyncpg.connect(self.dsn)
         try:
             yield connection
@@ -69,11 +69,11 @@ class Ledger:
             await connection.close()
 
     def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
-        """Open a pool for work beside the test, such as a service or a background job."""
+        """Open a pool for concurrent work, such as a service or a background job."""
         return asyncpg.create_pool(self.dsn, min_size=1, max_size=4)
 
     async def worker(self, ordinal: int) -> "Ledger":
-        """Open another worker on the same ledger; it is closed with this one."""
+        """Open another worker on the same ledger. It is closed with this one."""
         worker = await Ledger(self.dsn, self.keys, self.layout, ordinal).start()
         self._workers.append(worker)
         return worker
@@ -162,7 +162,7 @@ class Ledger:
         }
 
     async def tamper(self, statement: str, *arguments: object) -> None:
-        """Change rows behind the ledger's back."""
+        """Change rows by SQL, without the ledger. Fail if an UPDATE changes no row."""
         done = await self.connection.execute(statement, *arguments)
         assert done != "UPDATE 0", "the tampering missed"
 
@@ -171,7 +171,7 @@ class Ledger:
 
 
 async def together(*posts: Any) -> list[Any]:
-    """Await all of them concurrently."""
+    """Await several awaitables concurrently. Return their results in order."""
     return list(await asyncio.gather(*posts))
 
 
@@ -184,7 +184,7 @@ def posted(outcome: Outcome | Fault) -> bool:
 
 
 def code(outcome: Outcome | Fault) -> str:
-    """Return an outcome as one word: the refusal's code, `posted`, or the name of the fault."""
+    """Return an outcome as one word: the code of the refusal, `posted`, or the name of the fault."""
     if isinstance(outcome, Fault):
         return type(outcome).__name__
     return "posted" if outcome.refusal is None else str(outcome.refusal.code)
@@ -202,9 +202,10 @@ def voucher(
     unknown: str | None = None,
     module: str = "dev",
 ) -> Voucher:
-    """Return a voucher as the service makes it from a body. A line is `(account, signed amount)`; a credit is positive.
+    """Return the voucher that the service would create from the body of a request.
 
-    `hold_id` without `hold` names a hold that does not exist, as if it had been placed on the first line's account.
+    A line is `(account, signed amount)`; a credit is positive. `hold_id` without `hold` is the id of a hold that does
+    not exist, as if it had been placed on the account of the first line.
     """
     asked = [(account.id, amount) for account, amount in lines] + ([(unknown, 0)] if unknown else [])
     held = hold.id if hold is not None else hold_id

@@ -1,7 +1,7 @@
-"""Limits over HTTP, for callers and operators: a running service with policies of its own, and its responses.
+"""A running service with limits for tests, and checks of its responses.
 
-On a slow machine workers may treat the store as unavailable for a moment. A test that counts tokens is therefore
-`undisturbed`: if it fails during such a moment, it is repeated with new merchants.
+On a slow machine, workers may treat the store as unavailable for a moment. Tests that count tokens are therefore marked
+`undisturbed`: a test that fails during such a moment is repeated with new merchants.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 IANA = "https://iana.org/assignments/http-problem-types#"
 TRANSIT = "payout_transit:CNY"
 PAYS = 3
-"""The burst of payments of a merchant; another token comes every ten seconds."""
+"""The burst of payments of a merchant. Another token is refilled every ten seconds."""
 LIMITS = """
 version = 3
 
@@ -74,7 +74,7 @@ assert f"burst = {PAYS}\n" in LIMITS
 
 
 def items_of(header: str) -> list[tuple[str, dict[str, int]]]:
-    """Parse a structured-field list (RFC 9651) of strings with whole numbers as parameters; reject anything else."""
+    """Parse a structured-field list (RFC 9651) of strings with integers as parameters. Raise for anything else."""
     found, at = [], 0
     item, parameter = (
         re.compile(r'"((?:[^"\\\x00-\x1f\x7f]|\\["\\])*)"'),
@@ -97,7 +97,7 @@ def items_of(header: str) -> list[tuple[str, dict[str, int]]]:
 
 
 def says_where_one_stands(headers: Any, *policies: str) -> dict[str, int]:
-    """Return the parameters of `RateLimit`, after a check of both headers against the draft."""
+    """Check both rate-limit headers against the draft. Return the parameters of `RateLimit`."""
     told = items_of(headers["RateLimit-Policy"])
     assert [name for name, _ in told] == list(policies)
     assert all(set(p) == {"q", "w"} and p["q"] >= 0 and p["w"] > 0 for _, p in told)
@@ -109,7 +109,7 @@ def says_where_one_stands(headers: Any, *policies: str) -> dict[str, int]:
 
 
 def is_denied(answer: Answer, policy: str) -> int:
-    """Assert that a response is a complete 429; return the seconds of its Retry-After."""
+    """Assert that a response is a complete 429. Return the seconds of its Retry-After."""
     assert answer.status == 429, answer
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json
@@ -153,10 +153,10 @@ class Limited:
         self.service = service
         self.file = file
         self._calm_at = -1.0
-        """Failures of the store when the quotas were last untouched."""
+        """Number of failed store calls when all quotas were last complete."""
 
     def one(self) -> Client:
-        """Open a client with one connection, to one worker."""
+        """Open a client with a single connection, which one worker serves."""
         return Client(self.service.base_url, self.service.token, connections=1)
 
     async def change(self, text: str) -> None:
@@ -259,7 +259,7 @@ async def a_limited_service(**environment: str) -> AsyncIterator[Limited]:
 
 
 async def funded(client: Client, balance: int = 1000) -> str:
-    """Open an account of a new merchant, with money that no policy counted."""
+    """Open an account of a new merchant, and pay money to it by a voucher that no policy counts."""
     account = await client.merchant()
     await client.open_account(TRANSIT, "payout_transit", "platform")
     assert (await client.post("/v1/vouchers", fund(account, balance))).status == 201

@@ -1,4 +1,4 @@
-"""A worker and its database in virtual time: Poisson arrivals, a shedder, and a server that commits in groups."""
+"""Simulation of a worker and its database in virtual time: random arrivals, load shedder, server with group commit."""
 
 import random
 from collections.abc import Callable
@@ -21,8 +21,9 @@ class Admits(Protocol):
 
 @dataclass(frozen=True)
 class Server:
-    """A server with group commit: n requests take `commit_s + n * each_s`; meanwhile the next batch gathers, up to
-    `batch_max`.
+    """A server with group commit. A batch of n requests takes `commit_s + n * each_s`.
+
+    The requests that arrive meanwhile are the next batch, at most `batch_max`.
     """
 
     commit_s: float = 0.003
@@ -66,8 +67,9 @@ def run(
     each_tick: Callable[[float], None] = lambda _: None,
     seed: int = 1,
 ) -> list[Account]:
-    """Simulate the sources; `accounts[i]` is for `sources[i]`. `load(now)`, at most 1, is the part of the rates that is
-    offered.
+    """Simulate the sources. `accounts[i]` is the result of `sources[i]`.
+
+    `load(now)` is the part of the rates that is sent at that time, at most 1.
     """
     chance = random.Random(seed)
     accounts = [Account() for _ in sources]

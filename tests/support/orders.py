@@ -31,9 +31,9 @@ async def an_order(
     posted_at: datetime | None = None,
     told: bool = True,
 ) -> int:
-    """Insert an order, take it to this state, and insert the event of this state; return the event's seq.
+    """Insert an order, change it to this state, and insert the event of this state. Return the seq of the event.
 
-    The triggers stay in force: to put them aside would wait for each transaction that writes orders.
+    The triggers are not disabled, because disabling them would wait for each transaction that writes orders.
     """
     id_ = uuid.uuid4()
     posted_at = posted_at or datetime.now(UTC)

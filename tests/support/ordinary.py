@@ -1,4 +1,4 @@
-"""A way to run `fundledger` as an ordinary user, also where the tests run as root."""
+"""Commands as an ordinary user, also if the tests run as root."""
 
 import os
 import pwd
@@ -39,7 +39,7 @@ class User(NamedTuple):
 
 
 def this_user(folder: Path) -> User:
-    """Return the user of the tests, root or not; the command is installed in `folder`."""
+    """Return the user of the tests, root or not. Install the command `fundledger` in `folder`."""
     return User(None, None, _tools(folder, Path(sys.executable)))
 
 

@@ -12,9 +12,9 @@ from fundledger.ledger.store.session import SETTINGS
 async def plan_of(
     connection: "asyncpg.Connection[asyncpg.Record]", statement: str, *, like_a_lane: bool
 ) -> dict[str, Any]:
-    """Return the generic plan, which a prepared statement gets for any parameters.
+    """Return the generic plan of a statement, which does not depend on its parameters.
 
-    `like_a_lane`: with the settings of a posting session; otherwise with those of the server.
+    `like_a_lane`: plan with the settings of a posting session, otherwise with those of the server.
     """
     async with connection.transaction():
         for name, value in SETTINGS.items() if like_a_lane else ():

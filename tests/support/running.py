@@ -1,4 +1,4 @@
-"""A running `fundledger serve`, started as by a newcomer: own data directory, own port, own environment."""
+"""A running `fundledger serve` with its own data directory, port and environment."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ START_S = 90.0
 STOP_S = 90.0
 MEMORY = "/dev/shm"
 MEMORY_BYTES_MIN = 4 << 30
-"""Free memory that a data directory in memory needs; the largest service of a test takes less."""
+"""Free memory (bytes) that is required for a data directory in memory. The largest service of a test uses less."""
 
 WORKER = "fundledger.app.account.server"
 FUND_WORKER = "fundledger.app.fund.server"
@@ -32,8 +32,8 @@ SIMULATOR = "fundledger.fund.channels.simulator"
 MODULES = (WORKER, FUND_WORKER, JOBS, SIMULATOR)
 
 PORTS = 20000
-"""The first of the ports of the tests. They are below the range that the kernel gives to connections, so that no
-connection takes a port between its choice and its use.
+"""The first port for tests. The ports are below the range that the kernel uses for outgoing connections, so that no
+connection takes a port after it was chosen.
 """
 PORTS_OF_RUNNER = 1500
 _ports = itertools.cycle(range(PORTS_OF_RUNNER))
@@ -51,10 +51,10 @@ def free_port() -> int:
 
 
 def short_folder() -> Path:
-    """Create a folder whose path is short enough for a unix socket and that the embedded Postgres may pass through.
+    """Create a folder whose path is short enough for a unix socket, and which the user of Postgres may enter.
 
-    It is in memory where there is room: a new database is 300 files, which take ten times as long on a disk as the test
-    itself.
+    It is in memory if there is enough room: a new database is 300 files, which on a disk take ten times as long as the
+    test itself.
     """
     folder = Path(tempfile.mkdtemp(prefix="fl-", dir=_place()))
     folder.chmod(0o711)
@@ -139,8 +139,9 @@ class RunningService:
 
     @property
     def fund_token(self) -> str:
-        """Return the token of the fund service's module; if that service does not run here, create the token before the
-        start.
+        """Return the access token of the module `fund`.
+
+        If the fund service does not run here, create the token; call this before `start`.
         """
         path = self.data_dir / "fund-token"
         if self.process is None:
@@ -157,7 +158,7 @@ class RunningService:
         return self.environment.get("FUNDLEDGER_FUND_DSN") or (self.data_dir / "fund-dsn").read_text().strip()
 
     async def start(self, within_s: float = START_S) -> Self:
-        """Start, and wait until every worker serves."""
+        """Start the service, and wait until every worker accepts requests."""
         assert not self.is_running()
         self.log.write_bytes(b"")
         with self.log.open("ab") as log:
@@ -186,7 +187,7 @@ class RunningService:
         return self.process is not None and self.process.poll() is None
 
     async def ended(self, within_s: float = STOP_S) -> int:
-        """Wait for the supervisor to end unasked; return its exit status."""
+        """Wait until the supervisor ends without a signal of the test. Return its exit status."""
         process = self.process
         assert process is not None
         await eventually(lambda: process.poll() is not None, "the service ends", within_s)
@@ -194,7 +195,7 @@ class RunningService:
         return process.returncode
 
     async def stop(self, within_s: float = STOP_S) -> int:
-        """Send SIGTERM, as an operator does; return the exit status."""
+        """Send SIGTERM, and wait for the end. Return the exit status."""
         process = self.process
         assert process is not None
         if process.poll() is None:
@@ -244,9 +245,7 @@ class RunningService:
         return next((pid for pid, command in self._processes() if "valkey-server" in command and mark in command), None)
 
     def kill_everything(self) -> None:
-        """Send SIGKILL to all processes, Valkey with its supervisor: the effect of a power failure, except for the
-        disk.
-        """
+        """Send SIGKILL to all processes, also Valkey: the effect of a power failure without lost disk writes."""
         pids = self._served_by()
         if self.process is not None:
             self.process.kill()
@@ -259,7 +258,7 @@ class RunningService:
         return self._pids_of(*MODULES)
 
     async def remove(self) -> None:
-        """Stop, and delete the data."""
+        """Stop the service, and delete its data."""
         if self.is_running():
             await self.stop()
         self.kill_everything()
@@ -295,9 +294,9 @@ class RunningService:
 
 
 def clean_environment(overrides: Mapping[str, str | None]) -> dict[str, str]:
-    """Return this process's environment without its settings of the service, then `overrides`.
+    """Return the environment of this process without settings of the service, changed by `overrides`.
 
-    A process reads no certificates: aiohttp loads those of the machine twice at each start, which takes 40 ms.
+    Certificates are disabled: aiohttp would load those of the machine twice at each start, which takes 40 ms.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
     inherited["SSL_CERT_FILE"] = os.devnull
@@ -307,7 +306,7 @@ def clean_environment(overrides: Mapping[str, str | None]) -> dict[str, str]:
 async def run(
     *arguments: str, env: Mapping[str, str | None], cwd: Path, within_s: float = 120.0
 ) -> "subprocess.CompletedProcess[str]":
-    """Run one `fundledger` command to its end."""
+    """Run one `fundledger` command, and wait for its end."""
     return await asyncio.to_thread(
         subprocess.run,
         [str(COMMAND), *arguments],

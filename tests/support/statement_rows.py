@@ -122,8 +122,10 @@ class StatementRows:
         return found
 
     async def run_held(self, block: Block, other: "asyncpg.Connection[asyncpg.Record]") -> list[list[str]]:
-        """Run one call while another connection interferes: the given rows are committed, and the other connection
-        either locks the rows that `held` names, or executes `meanwhile` and commits when the statement waits for it.
+        """Run one call of a statement while another connection interferes.
+
+        The given rows are committed. The other connection either locks the rows that `held` names, or executes
+        `meanwhile` and commits after the statement has begun to wait.
         """
         now = await self.connection.fetchval("SELECT now()")
         pid = self.connection.get_server_pid()
@@ -218,7 +220,7 @@ class StatementRows:
 
 
 def _counted(lines: list[str]) -> list[str]:
-    """Join many identical lines, as of a limit, into one."""
+    """Join many identical lines into one line with their number."""
     groups = [(line, len(list(of))) for line, of in itertools.groupby(lines)]
     return [part for line, n in groups for part in ([f"{line} ({n} times)"] if n > 9 else [line] * n)]
 

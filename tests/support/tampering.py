@@ -1,4 +1,4 @@
-"""Shared parts of the tests of tampering: schemas without guards, and the findings of a report."""
+"""Helpers for tests of tampering: schemas without guards, and the findings of a report."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ def unguarded(schema: str) -> str:
 
 @contextlib.asynccontextmanager
 async def any_state(fund: Any) -> AsyncIterator[Any]:
-    """Open a transaction in which an order may get any state. The triggers are in force again after it.
+    """Open a transaction in which an order may get any state. The triggers are enabled again at its end.
 
     `fund`: a connection to a fund database, or a pool.
     """

@@ -61,7 +61,7 @@ class OwnValkey:
 
 @asynccontextmanager
 async def a_redis(password: str = "") -> AsyncIterator[str]:
-    """Return the URL of Debian's Redis on a TCP port of this machine: a server that the service did not start."""
+    """Start the installed Redis on a TCP port of this machine, as an external store. Return its URL."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("redis-server is missing: apt-get install redis-server")

@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 EVERY_S = 0.02
 SHARE = 0.1
-"""The most of the processor that a condition takes which reads every process of the machine, say."""
+"""Maximum share of CPU time for polling. It applies to expensive conditions, such as one that reads all processes."""
 
 
 class NeverHappened(AssertionError):
@@ -34,5 +34,5 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], what: str, withi
 
 
 async def as_asked(seconds: float) -> None:
-    """Wait as long as a service asks a client to, before the same request is sent again."""
+    """Wait for the time after which a service has asked the client to send the request again."""
     await asyncio.sleep(seconds)

@@ -20,7 +20,7 @@ KEY = MacKey(1, bytes(range(32)))
 
 
 class World:
-    """A batch that has read everything, and its accounts by id."""
+    """A batch that has read all sub-accounts of its accounts, and the accounts by id."""
 
     def __init__(self) -> None:
         self.batch = Batch(7, 0, KEY, NOW_US, date(2026, 1, 1))
@@ -56,8 +56,8 @@ class World:
     ) -> Account:
         """Add a merchant's account with several slots.
 
-        Each slot is `(posted in its normal direction, held, status)`. `known_slots`: the number of slots that the
-        worker knows of.
+        Each slot is `(posted in the normal direction, held, status)`. `known_slots`: the number of slots in the cache
+        of the worker.
         """
         kind = CHART[type_]
         number = len(self.accounts) + 1

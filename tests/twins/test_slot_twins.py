@@ -21,7 +21,7 @@ Check = Callable[[Ledger], Awaitable[None]]
 
 
 def one_slot_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse when the first slot lacks money, as with `SKIP LOCKED`: no other slot is read."""
+    """Refuse a debit when the preferred slot has insufficient funds, without reading other slots."""
     monkeypatch.setattr(rules, "spread", lambda *_: None)
 
 
@@ -39,7 +39,7 @@ def one_slot_is_taken_from_beyond_what_it_has(monkeypatch: pytest.MonkeyPatch) -
 
 
 def moved_without_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Move money between slots without entries, as a bare UPDATE would."""
+    """Move money between slots without writing entries, as a plain UPDATE would."""
 
     def bare(batch: Batch, account: Account, moves: list[tuple[SubAccount, SubAccount, int]]) -> None:
         for giver, taker, amount in moves:

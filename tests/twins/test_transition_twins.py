@@ -1,4 +1,4 @@
-"""Broken twins of the guards of order states: what the tests of transitions notice."""
+"""Broken twins of the guards of order states, and the tests of transitions that detect them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 

@@ -1,7 +1,7 @@
-"""Twins: variants of the ledger with one part removed, and the check that notices.
+"""Twins: variants of the ledger with one guard removed, each with the test that detects it.
 
-A guard that has never been seen to fail proves nothing. Each twin is broken in one place; the check beside it is the
-function that guards that place elsewhere in the suite. It must pass on the real ledger and fail on the twin.
+A test that was never seen to fail proves nothing. Each twin is broken at one place. Its check is a test function of the
+suite that covers this place. The check must pass on the real ledger and fail on the twin.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ CAUGHT = (AssertionError, asyncpg.PostgresError)
 
 
 class Twin(NamedTuple):
-    """A variant. `broken` is the removed part; `check` is the check that notices."""
+    """A broken variant. `broken` removes a guard; `check` is the test that detects it."""
 
     broken: str
     check: str
@@ -72,7 +72,7 @@ def without_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_compare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write without a comparison of the rows with those of the decision."""
+    """Write a batch without comparing the stored rows with those of the decision."""
     pretended = (
         "AND $38::bigint[] || $39::bigint[] || $40::bigint[] IS NOT NULL"
         " AND $41::smallint[] IS NOT NULL AND $42::bytea IS NOT NULL\n    RETURNING 1"
@@ -86,8 +86,9 @@ async def lock_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def compare_removed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the comparison: decisions then rest on old rows. The journal's key and the floor are removed too, since
-    the key would catch it.
+    """Remove the comparison, so that decisions are made upon old rows.
+
+    The primary key of the journal and the floor are removed as well, because they would detect the error.
     """
     without_compare(monkeypatch)
     await drop(ledger, "entries", "entries_pkey")
@@ -235,7 +236,7 @@ async def evidence_not_kept(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def answer_before_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer a buffered credit after its decision, before it is written."""
+    """Answer a buffered credit after it was decided and before it is written."""
 
     async def eager(
         session: Any, books: Any, commands: Sequence[Any], on_sent: Callable[[bool], None], **more: Any
@@ -259,7 +260,7 @@ class Meter:
 
 
 async def nothing_acknowledged_is_lost(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Break the connection at the commit, without a reconnect: a caller that received `posted` must find its voucher."""
+    """Break the connection at the commit, without a retry. A caller that received `posted` must find its voucher."""
     a, b = await ledger.account("m:1", balance=100), await ledger.account("m:2")
     real, real_open = asyncpg.Connection.execute, ledger.session.open
     ledger.session.memory = WriteCache(0)  # so that every batch has a commit of its own to cut
@@ -329,7 +330,7 @@ async def vouchers_sum_to_zero(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) 
 
 
 def check_of(test: Callable[..., Awaitable[None]], **arguments: Any) -> Check:
-    """Return a test of the suite as a check: with the ledger, and its other fixtures."""
+    """Return a test of the suite as a check, with values for its fixtures other than the ledger."""
     wanted = test.__code__.co_varnames[: test.__code__.co_argcount]
 
     @functools.wraps(test)
@@ -453,7 +454,7 @@ TWINS = [
 
 @pytest.fixture
 async def another(postgres: Databases, keys: FileKeys) -> AsyncIterator[Ledger]:
-    """Open a second ledger, which stays intact while the first one is broken."""
+    """Open a second ledger, which is not broken."""
     async with postgres.a_database(ONE_SHARD) as dsn:
         ledger = await Ledger(dsn, keys, ONE_SHARD).start()
         yield ledger

@@ -1,6 +1,6 @@
-"""Breaks a `serve` with this folder in PYTHONPATH, or its workers, in the way that PYTHON_BROKEN names.
+"""Breaks a `serve` that is started with this folder in PYTHONPATH, or the workers of it. PYTHON_BROKEN names the fault.
 
-A drill that passes proves something only if it fails on these.
+The chaos tests have to fail with each of these faults. Otherwise they would prove nothing.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def answer_before_commit():
     from fundledger.ledger.store import session
 
     open_ = session.Session.open
-    # A batch that is written from the cache has no COMMIT that could be early.
+    # A batch that is decided from the write cache commits itself, without a COMMIT that could be reported early.
     session.WriteCache.recall = lambda self, *arguments: None
 
     async def open_early(self):

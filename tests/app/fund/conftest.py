@@ -1,4 +1,4 @@
-"""One fund service for all tests of this folder that only send it requests."""
+"""Fixtures of the tests in this folder: one fund service that the tests share."""
 
 from collections.abc import AsyncIterator
 

@@ -1,5 +1,5 @@
-"""Admission of the fund service: its counts, the merchants that it charges, and its responses while a dependency is
-down.
+"""Admission in the fund service: its counters, the merchants that are charged, and responses while a dependency is
+unavailable.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ async def test_a_merchant_has_one_quota_over_all_kinds_and_repeats_cost_nothing(
     assert (await client.post("/v1/refunds", refund)).status == 429
     batch = {"payments": [client.payment(merchant, "7", 10)]}
     assert (await client.post("/v1/payments/batch", batch)).status == 429
-    # A replay is answered from the record, although the quota is used up; without the look-up it would be refused.
+    # A replay is answered from the record although the quota is used up. Without the look-up it would be refused.
     assert (await client.post("/v1/payments", sent[0])).is_replay
     other = await client.shop("other")
     assert (await client.paid(other, "1", 10)).status == 201
@@ -215,7 +215,7 @@ async def test_without_a_database_it_is_not_ready_and_nothing_is_a_server_error_
         assert is_problem(await client.get("/readyz"), 503, "no-database")
         for path in (f"/v1/payments?merchant={merchant}", "/v1/merchants"):
             assert is_problem(await client.get(path), 503, "unavailable")
-        # No connection was available, so no statement was sent.
+        # No connection to the database was available, so no query was sent.
         answer = await client.paid(merchant, "1", 5)
         assert is_problem(answer, 503, "unavailable")
     await postgres.drop(dsn)

@@ -15,7 +15,7 @@ from tests.support.fund_ids import order_id
 
 
 class Scene(NamedTuple):
-    """Two merchants: one was paid 1,000 as `paid`, the other 1,000 as `foreign`."""
+    """Two merchants, each with a payment of 1,000: order `paid` of the first, order `foreign` of the other."""
 
     fund: FundClient
     merchant: str
@@ -94,9 +94,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
 
 
 BY_THE_ACCOUNT_SERVICE = {"insufficient-funds"}
-"""Refusals by the account service, after the order was inserted as `posting`: a replay returns the order with its
-problem.
-"""
+"""Refusals by the account service, after the order was inserted as `posting`. A replay returns it with its problem."""
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -107,7 +105,7 @@ async def test_what_cannot_be_has_its_problem_and_moves_nothing(scene: Scene, ca
     for _ in range(2):
         answer = await fund.post(f"/v1/{path}", sent)
         if answer.is_replay:
-            # The account service refused it: the order exists and stays refused.
+            # The account service has refused the order: the order exists and stays refused.
             assert (answer.status, answer.json["state"]) == (200, "refused")
             assert code in BY_THE_ACCOUNT_SERVICE
             assert answer.json["problem"]["type"].endswith(f":{code}")

@@ -1,4 +1,4 @@
-"""Currencies of the fund service: each request that names one is refused when ISO 4217 does not have it."""
+"""Currencies in the fund service: each request with a currency is refused if ISO 4217 does not have the currency."""
 
 from typing import Any
 

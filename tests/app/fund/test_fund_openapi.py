@@ -28,7 +28,7 @@ SCHEMAS = DOCUMENT["components"]["schemas"]
 
 
 def in_requests(names: set[str]) -> set[str]:
-    """Return these names of schemas, and the names of those in them."""
+    """Return the names of these schemas, and of all schemas to which they refer."""
     inner = set(re.findall(f'"{REF}([^"]*)"', json.dumps([SCHEMAS[name] for name in names])))
     return names if inner <= names else in_requests(names | inner)
 
@@ -83,7 +83,7 @@ async def test_the_document_and_its_page_are_served(fund: FundClient) -> None:
 
 
 def closed() -> dict[str, Any]:
-    """Close the response schemas: a client has to accept unknown members, this test does not."""
+    """Return the document with response schemas that allow no unknown members, so that the test finds such members."""
     copy: dict[str, Any] = json.loads(json.dumps(DOCUMENT))
     for name in ANSWERS:
         copy["components"]["schemas"][name].setdefault("additionalProperties", False)
@@ -96,7 +96,7 @@ def validator(schema: dict[str, Any]) -> Any:
 
 
 async def test_the_examples_in_their_order_are_answered_as_documented(fund: FundClient) -> None:
-    """The merchant and the orders of the examples belong to this test alone."""
+    """Only this test uses the merchant and the orders of the examples."""
     ids: dict[str, str] = {}
 
     def ours(text: str) -> str:
@@ -166,7 +166,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 async def shop(platform: RunningService) -> AsyncIterator[Shop]:
-    """Create a merchant with a balance for the requests, in a process of its own: schemathesis blocks this one."""
+    """Create a merchant with a balance, in a service that runs in another process: schemathesis blocks this one."""
     async with FundClient(platform.fund_url, platform.token) as client:
         merchant = await client.shop(balance=1 << 40)
         payment = await client.paid(merchant, "paid", 1 << 40)
@@ -178,7 +178,7 @@ def no_input_is_a_server_error(context: CheckContext, response: schemathesis.Res
 
 
 def name_known_objects(case: schemathesis.Case, shop: Shop) -> None:
-    """Let a valid request name existing objects more often than at random."""
+    """Replace random names in a valid request by names of existing objects, in most cases."""
     if (case.headers or {}).get(TIMEOUT_HEADER) is not None:
         case.headers[TIMEOUT_HEADER] = "60000"
     if case.meta is None or not case.meta.generation.mode.is_positive:
