@@ -11,8 +11,8 @@ from fundledger.security.keys import Keys
 class Books(msgspec.Struct):
     """The posting context of one worker.
 
-    - `ordinal`: the number of the worker, which determines the slots that it prefers
-    - `summarises`: a batch writes one summary for all its lines on a sub-account of a platform account and one module
+    - `ordinal`: the number of the worker; it determines the slots that the worker prefers
+    - `summarises`: for each sub-account of a platform account and each module, a batch writes one summary for all lines
     - `buffering`: credits of buffered accounts are written to the buffer; False while the backlog is too large, which
       makes the worker post these credits directly
     """

@@ -130,7 +130,7 @@ async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) 
 
 
 async def _read(session: Session, books: Books, recalled: Recalled) -> bool:
-    """Read and verify the sub-accounts that the cache does not have. Return whether all of them exist and verify."""
+    """Read and verify the sub-accounts that are not in the cache. Return whether all of them exist and verify."""
     batch, places, shard = recalled.batch, sorted(recalled.unread), recalled.shard
     statement = await session.reading()
     rows = await statement.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places])

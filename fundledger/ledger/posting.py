@@ -1,7 +1,7 @@
 """Posting of the ledger: read the rows of a batch, decide the commands, and write the result, in one transaction.
 
-`post_vouchers` is the only writer of balances. Every other operation that changes a balance or a status (holds,
-captures, reversals, freezing) is a command of the same batch.
+`post_vouchers` is the only function that writes balances. Every operation that changes a balance or a status (posting,
+placing a hold, capture, reversal, freezing) is a command in a batch.
 """
 
 import asyncio
@@ -47,11 +47,11 @@ APART: Final = frozenset({SetStatus, SetPolicy})
 NARROW: Final[Mapping[int, int]] = MappingProxyType({})
 CONFLICT_ATTEMPTS: Final = 5
 LONG: Final = 4_000
-"""Number of entries. While a larger batch is written, the event loop runs other tasks between the steps."""
+"""Number of entries. While a batch with more entries is written, the event loop runs other tasks between the steps."""
 NOT_BUFFERING: Final = "FL002"
 EXCLUSIVE: Final = SQL["lock_sub_accounts"].replace("FOR NO KEY UPDATE", "FOR UPDATE")
 RETRY_FOR_S: Final = 20.0
-"""Time for which a batch is retried while the database is unreachable. After it the callers get a fault."""
+"""Time for which a batch is retried while the database is unreachable. After that time the callers get a fault."""
 
 
 class SubAccountMissing(Exception):
@@ -78,15 +78,16 @@ async def post_vouchers(
     If the connection breaks, also during the commit, the same batch is posted again. Each id is posted at most once, so
     the second attempt returns the true outcomes. A retry with the same ids is always safe.
 
-    `on_sent`: called when the writes are about to be sent; with True, the next batch may be prepared meanwhile.
+    `on_sent`: called when the writes are about to be sent. The argument is True if the next batch may be prepared
+      while this one is written.
     `sent_before`: an earlier attempt at these commands may have been committed.
-    `prepared`: the batch that `prepare` returned for these commands, to be passed once the previous batch has ended.
+    `prepared`: the result of `prepare` for these commands. Pass it only after the previous batch has ended.
     `early`: if the batch is posted under locks, it commits without waiting for the disk and sets `session.unflushed`.
       The caller then answers no command before a flush that began after this function returned.
     `locked`: skip the optimistic path; required while another batch of this session is being prepared.
 
-    Cancelling the caller does not withdraw a batch that was sent. With a FencedSession, raises LeaseLost if the lease
-    has been lost.
+    Cancelling the caller does not withdraw a batch that was sent. Raises LeaseLost if `session` is a
+    FencedSession whose lease has been lost.
     """
     if prepared is None and len(commands) > 1 and any(type(command) in APART for command in commands):
         return await _post_apart(session, books, commands, sent_before)
@@ -100,7 +101,7 @@ async def post_vouchers(
         if written is Written.YES:
             return list(prepared.outcomes)
         sent_commit = sent_commit or written is Written.UNKNOWN
-        # This batch was not written, so the result that it would have had is no basis for preparing another batch.
+        # This batch was not written, so no other batch may be prepared from its result.
         on_sent(False)
     return await _post_locked(session, books, commands, number, sent_commit, on_sent, early)
 
@@ -109,7 +110,7 @@ async def _post_apart(session: Session, books: Books, commands: Sequence[Command
     """Post each change of an account's status or policy in a batch of its own.
 
     Such a change waits for the transactions that are buffering credits of the account. These transactions may in turn
-    be waiting for the lock of another account, which a larger batch could hold: a deadlock.
+    be waiting for the lock of another account. A batch with more commands could hold that lock: a deadlock.
     """
     answers: list[Outcome | Fault] = []
     for apart, several in itertools.groupby(commands, key=lambda command: type(command) in APART):
@@ -139,7 +140,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             if batch.has_writes():
                 await _write(connection, session, books, batch, early)
                 placed |= batch.new_holds
-                # Only now, because other writers wait while this process works between the lock and the commit.
+                # Not called earlier: other writers wait while this process works between the lock and the commit.
                 on_sent(False)
                 session.unflushed = session.unflushed or early
                 began = time.perf_counter()
@@ -225,7 +226,7 @@ async def _halve(
             return [refused(commands[0], alone) if isinstance(alone, Refusal) else alone]
         return [OutcomeUnknown(alone.detail if isinstance(alone, Refusal) else str(alone))]
     middle = len(commands) // 2
-    # Under locks, because the write cache may contain the result of a batch that is prepared but not written.
+    # Post under locks, because the write cache may contain the result of a batch that is prepared but not written.
     first = await _post_locked(session, books, commands[:middle], secrets.randbits(62), sent, nothing, early=False)
     rest = await _post_locked(session, books, commands[middle:], secrets.randbits(62), sent, nothing, early=False)
     return first + rest
@@ -241,7 +242,7 @@ async def _decide(
 ) -> tuple[Batch, list[Outcome]]:
     """Lock, read and decide. If one slot of an account was not enough, repeat with all slots of the account.
 
-    `known[number]`: read this account's slots, at least so many, in the first attempt already.
+    `known[number]`: the minimum number of slots of this account to read in the first attempt.
     """
     wide = dict(known)
     to_drain: set[int] = set()
@@ -321,7 +322,7 @@ async def _read(
 
 
 async def _let_others_work(batch: Batch) -> None:
-    """Let the event loop run other tasks if the batch is long, for example an atomic one of 5,000 vouchers."""
+    """Let the event loop run other tasks if the batch has many entries, such as an atomic group of 5,000 vouchers."""
     if len(batch.entries) > LONG:
         await asyncio.sleep(0)
 

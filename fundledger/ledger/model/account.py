@@ -1,4 +1,4 @@
-"""Model of accounts in the ledger: the cached part of an account, and a sub-account as a batch changes it."""
+"""Model of accounts in the ledger: the part of an account that workers cache, and a sub-account in a batch."""
 
 import hashlib
 from enum import IntEnum
@@ -62,10 +62,11 @@ class SubAccount:
 
     - `posted`: signed, credit positive
     - `written`: this batch has changed the row
-    - `stored`: the row as read (posted, held, version, status, MAC); the write fails if it has changed meanwhile
+    - `stored`: posted, held, version, status and MAC as last read or committed; a write of a row that has changed since
+      then fails
     - `slots`: the number of existing slots; valid on slot 0 of a merchant's account only
     - `buffered`: whether credits may be buffered; valid on slot 0 of a merchant's account only
-    - `suspect`: the row did not match its MAC, now or earlier; it is frozen, kept as found and never written
+    - `suspect`: the row did not match its MAC at this read or an earlier one; the row is frozen and never written
     """
 
     __slots__ = (

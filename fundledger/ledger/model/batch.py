@@ -38,7 +38,7 @@ class Resplit:
     """A command to spread a merchant's account over its first `slots` sub-accounts.
 
     Missing slots are opened. The slots from number `slots` on are emptied into slot 0 and merged. A slot with open
-    holds keeps the held amount and is not merged; a later command merges it.
+    holds cannot be merged yet, because the held amount stays in the slot. A later command merges it.
     """
 
     __slots__ = ("account", "module", "reason", "slots")
@@ -60,7 +60,10 @@ class Rebalance:
 
 
 class Drain:
-    """A command to drain the buffer of an account: all rows, or the `rows_max` oldest and the rest of their batches."""
+    """A command to drain the buffer of an account: all rows, or the `rows_max` oldest rows.
+
+    A batch is drained completely, even if that exceeds `rows_max`.
+    """
 
     __slots__ = ("account", "rows_max")
 
@@ -100,9 +103,9 @@ Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Re
 
 
 Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None, str | None]
-"""Fields: shard, account number, slot, seq, voucher id (of a summary: the id for each line), signed amount, balance
-after, MAC, accounting date, and module of the vouchers. The accounting date is None if it is the date of the batch. The
-module is None for credits that were buffered before modules were recorded.
+"""Fields: shard, account number, slot, seq, voucher id (of a summary: a list with the id for each line), signed amount,
+balance after, MAC, accounting date, and module of the vouchers. The accounting date is None if it is the date of the
+batch. The module is None for credits that were buffered before modules were recorded.
 """
 
 
@@ -138,16 +141,18 @@ class Batch:
     outcomes are void.
 
     - `mine`, `my_holds`: vouchers and holds that an earlier attempt at this batch may have committed
-    - `narrow`: accounts of which more slots are needed than were read, each with the minimum number of slots
-    - `opened`: new slots; `resized`: the slots 0 that record the new number of slots; `routes`: the Resplit commands
+    - `narrow[number]`: too few slots of this account were read; the value is the minimum number of slots to read
+    - `opened`: new slots; `resized`: slot 0 of each account that gets new slots; `routes`: the Resplit commands
     - `standing`: the version and MAC that each written sub-account gets
-    - `summaries`: lines on platform accounts that have no entry yet, if the batch `summarises` them
+    - `summarises`: the entries of lines on platform accounts are written at the end of the batch
+    - `summaries`: if `summarises`, the lines on platform accounts for which no entry was written yet
     - `deferred`: slot 0 of each account whose credits are buffered
     - `buffered`: the buffered credits of this batch (account number, voucher, amount)
     - `backlog`: the buffered credits of an account, read under its lock
     - `to_drain`: accounts whose buffered credits were not read but are needed
     - `drained`: the buffered rows that are posted; `policies`: the SetPolicy commands
-    - `counts`: entries that are not exactly one statement line: shard, account number, slot, seq, lines beyond one
+    - `counts`: `(shard, account number, slot, seq, number of lines minus one)` of each entry that is not exactly one
+      statement line
     """
 
     __slots__ = (

@@ -48,7 +48,7 @@ class Hold(msgspec.Struct):
 
 
 def hold_digest(id_: str, account_id: str, amount: int, expires_at_us: int) -> bytes:
-    """Return the SHA-256 of a request. Two requests with one id are the same if and only if the digests are equal."""
+    """Return the SHA-256 of a hold request. Requests with one id are the same if and only if the digests are equal."""
     return hashlib.sha256(f"hold/1\n{id_}\n{account_id}\n{amount}\n{expires_at_us}".encode()).digest()
 
 
@@ -68,9 +68,10 @@ class PlaceHold:
 
 
 class EndHold:
-    """A command to end a hold of `module`, which is on `slot`.
+    """A command to end the hold `id_` of `module`, which was placed on slot `slot` of the account.
 
-    The hold is released. With `expire`, it is ended as expired if its time is over, and otherwise left open.
+    Without `expire`, the hold is released. With `expire`, the hold is ended as expired if its expiry time has passed,
+    and is not changed otherwise.
     """
 
     __slots__ = ("account", "expire", "id", "key", "slot")

@@ -27,7 +27,8 @@ class Voucher:
     - `imbalance`: the sum of the amounts
     - `unknown`: the first account that does not exist; such a voucher has no lines
     - `hold`: the hold that the voucher captures, on the sub-account `hold_place` of shard `hold_shard`
-    - `reverses`: the voucher that this voucher reverses; id, hold and reversed voucher all belong to `module`
+    - `reverses`: the id of the voucher that this voucher reverses
+    - `module`: the module to which the voucher, its hold and the reversed voucher belong
     - `shard`: the shard of the first non-platform account
     - `places`: cached by `batch.places_of`
     """

@@ -12,9 +12,9 @@ NOT_READ: Final = Refusal(
 
 
 def status_refusal(sub_account: SubAccount, amount: int) -> Refusal | None:
-    """Return the refusal of a line of `amount` (negative: a debit) by a sub-account that is not open.
+    """Return the refusal of a line on a sub-account that is not open. Return None if the status allows the line.
 
-    Return None if the status allows the line.
+    `amount` is the signed amount of the line; a debit is negative.
     """
     account_id = sub_account.account.id
     if sub_account.status == Status.CLOSED:

@@ -43,7 +43,7 @@ def defer(
 
 
 def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[BufferedCredit]) -> str | None:
-    """Return a description of the first row of an account that does not verify or is missing, or None.
+    """Check the buffered rows of an account. Describe the first row that does not verify or is missing; None if all do.
 
     `rows` are all buffered rows of the account, in order. Raises KeyFault.
     """

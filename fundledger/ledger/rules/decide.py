@@ -34,9 +34,9 @@ from fundledger.ledger.rules.status import set_policy, set_status
 def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
     """Return `outcomes[i]` for `commands[i]`. The rows to write are left in the batch.
 
-    The batch must contain the sub-accounts that the commands prefer. If more slots of an account are needed, the
-    account is added to `batch.narrow`. If its buffered credits are needed, it is added to `batch.to_drain`. In both
-    cases all outcomes are void.
+    The batch must contain the sub-accounts that the worker prefers for the commands. An account of which more slots are
+    needed is added to `batch.narrow`. An account whose buffered credits are needed is added to `batch.to_drain`. In
+    both cases all outcomes are void.
     """
     outcomes = []
     if batch.backlog:
@@ -128,8 +128,8 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
 def _touched(batch: Batch, voucher: Voucher, hold: Hold | None) -> list[SubAccount]:
     """Return the sub-account of each line.
 
-    It is the slot that the worker prefers, or slot 0 if that slot is merged or missing. A capture uses the slot of the
-    hold. The result has fewer elements than lines if slot 0 is needed and was not read.
+    It is the slot that the worker prefers, or slot 0 if the preferred slot is merged or missing. A capture uses the
+    slot of the hold. If slot 0 is needed but was not read, the result has fewer elements than the voucher has lines.
     """
     touched = []
     deferred = batch.deferred
@@ -165,8 +165,8 @@ def _why_not(
 ) -> Refusal | SubAccount | None:
     """Check status, agreement and funds. Return None if the voucher can be posted.
 
-    Return a refusal if it cannot. Return a sub-account if its funds are insufficient and those of other slots may
-    suffice.
+    Return a refusal if it cannot. Return a sub-account if its own funds are insufficient and other slots of the account
+    may have enough.
     """
     lines = voucher.lines
     if len(touched) < len(lines):
@@ -200,7 +200,7 @@ def _funds_refusal(
     """Check the net effect of all lines on each sub-account. The amount of a captured hold counts as available.
 
     Return a refusal if a balance would leave the supported range. Return the first sub-account that would fall below
-    its floor: the funds of other slots may suffice. Otherwise return None.
+    its floor, because the funds of other slots may suffice. Otherwise return None.
     """
     if len(lines) == 2 and touched[0] is not touched[1]:
         net = {0: lines[0][1], 1: lines[1][1]}

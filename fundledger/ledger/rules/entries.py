@@ -20,7 +20,7 @@ from fundledger.security import canonical
 
 
 class _NoLine:
-    """Counts for entries of which none is a statement line: each is one line fewer than an ordinary entry."""
+    """Line counts of a voucher that has entries but no statement lines: -1 (no line minus one) for each entry."""
 
     def get(self, _: int) -> int:
         return -1
@@ -32,11 +32,11 @@ NO_LINE: Final = _NoLine()
 def lines_of_parts(
     touched: Sequence[SubAccount], parts: Sequence[tuple[Account, int]], lines: Sequence[tuple[Account, int]]
 ) -> dict[int, int]:
-    """Return the index of each part that is not exactly one statement line, with its number of lines minus one.
+    """Return the number of lines minus one, by index, of each part that is not exactly one statement line.
 
     `parts` are the lines of a voucher after amounts were taken from several slots. If the parts of an account lie on
-    several slots, all lines of the account are shown at the last part, in the order of slot and position. The balance
-    of the statement therefore never falls below the sum of the slots.
+    several slots, all lines of the account are shown at the part with the highest slot, or at the last of several on
+    that slot. The balance of the statement therefore never falls below the sum of the slots.
     """
     found: dict[int, int] = {}
     for number in {account.number for account, _ in parts}:
@@ -110,7 +110,7 @@ def write_later(
     balance_after: int,
     accounting_date: date | None = None,
 ) -> None:
-    """Write one entry for one line of each of these vouchers. `s.posted` already contains the amounts.
+    """Write one entry for several lines, one for each element of `voucher_ids`. `s.posted` already contains them.
 
     The entry is a summary unless there is only one line. `module` is None for vouchers that were buffered before
     modules were recorded.

@@ -55,9 +55,9 @@ def first_open(batch: Batch, account: Account) -> SubAccount | None:
 
 
 def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
-    """Return a refusal if the status of one of the account's slots does not allow to take funds from it.
+    """Return a refusal if the status of a slot forbids taking funds from the slot.
 
-    This refusal takes precedence over one for insufficient funds.
+    This refusal takes precedence over a refusal for insufficient funds.
     """
     for slot in slots:
         if slot.status not in (Status.OPEN, Status.MERGED):
@@ -71,7 +71,8 @@ def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
 def _lacking(batch: Batch, short: SubAccount) -> Refusal:
     """Return the refusal for insufficient funds.
 
-    If buffered credits of the account may exist and were not read yet, add the account to `batch.to_drain` instead.
+    If the account may have buffered credits that were not read yet, add the account to `batch.to_drain`. The refusal is
+    then void.
     """
     number = short.account.number
     if batch.sub_accounts[number << 16].buffered and number not in batch.backlog:
@@ -83,10 +84,10 @@ def _lacking(batch: Batch, short: SubAccount) -> Refusal:
 def spread(
     batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]] | Refusal:
-    """Take the amount that `short` lacks from the other slots of the account, the slot with most available first.
+    """Take the amount that `short` lacks from the other slots of the account, the highest available amount first.
 
-    Return the new sub-accounts and lines of the voucher. Return a refusal if all slots together lack the amount. The
-    refusal is void if not all slots were read.
+    Return the new sub-accounts and lines of the voucher. Return a refusal if all slots together do not have the amount.
+    The refusal is void if not all slots were read.
     """
     account, normal = short.account, short.account.type.normal
     slots = all_slots(batch, account)
@@ -128,7 +129,7 @@ def spread(
 
 
 def _open_more(batch: Batch, slots: list[SubAccount], wanted: int) -> None:
-    """Reopen merged slots, and open new ones behind the existing slots."""
+    """Open all slots below number `wanted`: reopen merged slots, and add missing slots."""
     first = slots[0]
     account = first.account
     for slot in slots[:wanted]:
@@ -162,9 +163,10 @@ def _open_more(batch: Batch, slots: list[SubAccount], wanted: int) -> None:
 
 
 def _close_behind(slots: list[SubAccount], wanted: int) -> list[tuple[SubAccount, SubAccount, int]]:
-    """Merge the slots from number `wanted` on. Return the moves that empty them, as (from, to, amount).
+    """Merge the slots from number `wanted` on. Return the amounts to move, as (from, to, amount).
 
-    A slot with a negative available amount gets the missing amount from slot 0. A slot with holds is not merged.
+    The available amount of each slot moves to slot 0. A slot with a negative available amount gets the missing amount
+    from slot 0. A slot with holds is not merged yet, because the held amount stays in the slot.
     """
     moves = []
     for slot in slots[wanted:]:
@@ -181,7 +183,7 @@ def _close_behind(slots: list[SubAccount], wanted: int) -> list[tuple[SubAccount
 
 
 def _level(slots: Sequence[SubAccount]) -> list[tuple[SubAccount, SubAccount, int]]:
-    """Return the moves (from, to, amount) that make the available amounts equal, up to one minor unit."""
+    """Return the amounts to move, as (from, to, amount), so that available amounts differ by at most one minor unit."""
     share, rest = divmod(sum(slot.available for slot in slots), len(slots))
     wanted = {slot: share + (i < rest) for i, slot in enumerate(slots)}
     rich = [slot for slot in slots if slot.available > wanted[slot]]
@@ -227,9 +229,9 @@ def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Rec
 
 
 def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
-    """Move the amount that slot `short` lacks for a hold of `amount` to that slot, by a voucher.
+    """Move funds from other slots to slot `short`, by a voucher, until `amount` is available for a hold.
 
-    Return a refusal if the account lacks the amount or must not be debited.
+    Return a refusal if the account does not have the amount or must not be debited.
     """
     slots = all_slots(batch, short.account)
     if slots is None:

@@ -8,9 +8,9 @@ from fundledger.ledger.rules.slots import all_slots
 
 
 def set_status(batch: Batch, request: SetStatus) -> Outcome:
-    """Change an account's status. All sub-accounts of the account are locked, in every shard."""
+    """Change an account's status. The caller has locked all sub-accounts of the account, in every shard."""
     account = request.account
-    # For an integrity freeze, the caller has read which slots exist. The number in slot 0 may have been tampered with.
+    # For an integrity freeze, the caller has read all existing slots: the number in slot 0 may have been tampered with.
     believed = request.status != Status.FROZEN_INTEGRITY and not account.type.platform
     if believed and all_slots(batch, account) is None:
         return Outcome(refusal=NOT_READ)
@@ -42,7 +42,7 @@ def set_status(batch: Batch, request: SetStatus) -> Outcome:
 
 
 def set_policy(batch: Batch, request: SetPolicy) -> Outcome:
-    """Change an account's buffering policy. Slot 0 is locked FOR UPDATE, and the buffer of the account is drained."""
+    """Change an account's buffering policy. The caller has locked slot 0 FOR UPDATE and drained the buffer."""
     first = batch.sub_accounts[request.account.number << 16]
     if first.status in (Status.CLOSED, Status.FROZEN_INTEGRITY):
         return Outcome(refusal=status_refusal(first, 0))

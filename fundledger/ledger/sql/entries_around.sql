@@ -1,4 +1,4 @@
--- Read the entry with a given seq of each sub-account, and its neighbours.
+-- For each sub-account, read the entry with a given seq, the entry before it and the entry after it.
 -- $1 account number; $2 shards, $3 slots, $4 seqs (aligned). Rows: at most three per sub-account, by slot and seq. Locks: none.
 SELECT k.shard, e.slot, e.seq, e.voucher_id, e.vouchers, e.amount, e.balance_after, e.accounting_date, e.posted_at,
        e.key_version, e.mac, e.module, e.account_number

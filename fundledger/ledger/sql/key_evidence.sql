@@ -1,4 +1,4 @@
--- Read the numbers of the first accounts of each key version, in a ledger that has no key fingerprints.
+-- Read the account numbers of the first accounts of each key version. Used for a ledger without key fingerprints.
 -- Rows: at most 20 per version. Locks: none. Scans all accounts.
 SELECT f.number
 FROM (SELECT a.number, row_number() OVER (PARTITION BY a.key_version ORDER BY a.number) AS nth FROM ledger.accounts a) f

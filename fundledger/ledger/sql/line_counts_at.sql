@@ -1,4 +1,4 @@
--- Read the number of statement lines minus the number of entries of each sub-account, up to and including a given seq.
+-- For each sub-account, read the number of statement lines minus the number of entries, up to and including a given seq.
 -- $1 account number; $2 slots, $3 seqs (aligned). Rows: one per sub-account, in the order given. Locks: none.
 SELECT coalesce((
     SELECT c.extra FROM ledger.line_counts c

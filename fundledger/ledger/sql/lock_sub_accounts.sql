@@ -1,7 +1,7 @@
--- Lock and read the sub-accounts of a batch in one shard. `used` are the voucher ids of the batch that exist already.
+-- Lock and read the sub-accounts of a batch in one shard. `used`: the ids in $4 for which a voucher exists already.
 -- $1 shard; $2 account numbers, $3 slots (aligned); $4 voucher ids of the whole batch.
--- Rows: one per sub-account; `used` is the same array in each. Locks: these rows, until the transaction ends. A transaction
--- that buffers credits takes a shared key lock on slot 0, which does not conflict with this lock.
+-- Rows: one per sub-account; `used` is the same array in each row. Locks: the sub-accounts, until the transaction ends.
+-- A transaction that buffers credits takes a shared key lock on slot 0. The two locks do not conflict.
 SELECT s.account_number, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version,
        s.last_entry_mac, s.mac, s.slots, s.buffered, s.suspect,
        (SELECT array_agg(v.id) FROM ledger.vouchers v WHERE v.id = ANY ($4::uuid[])) AS used

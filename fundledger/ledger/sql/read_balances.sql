@@ -1,7 +1,7 @@
 -- Read an account's sub-accounts, each with its last entry, and the account's buffered credits. It is one query, so that a
 -- credit that is drained meanwhile is neither missed nor counted twice. $1 account number.
--- Rows: one per sub-account, in all shards, ordered by slot; then one per buffered credit. A buffered credit has shard NULL,
--- and its number, batch, `of` and amount in the columns slot, held, seq and posted. Locks: none.
+-- Rows: one per sub-account, in all shards, ordered by slot; then one per buffered credit. In the row of a buffered
+-- credit, shard is NULL, slot is the number, held is the batch, seq is `of`, and posted is the amount. Locks: none.
 (
     SELECT s.shard, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version, s.last_entry_mac,
            s.mac, s.slots, s.buffered, s.normal, s.bounded, s.suspect, j.seq AS journal_seq, j.mac AS journal_mac, NULL::uuid AS voucher_id,

@@ -1,5 +1,5 @@
 -- Read the sub-accounts and buffered credits of several accounts, in one query.
--- $1 account numbers. Rows: those of read_balances.sql for each account, with the account number. Locks: none.
+-- $1 account numbers. Rows: the rows of read_balances.sql for each account, with the account number. Locks: none.
 SELECT k.number AS account_number, r.*
 FROM unnest($1::bigint[]) AS k (number)
 CROSS JOIN LATERAL (

@@ -1,11 +1,11 @@
 -- Write the part of a batch in one shard: vouchers, new balances, entries. No other query changes a balance.
 -- Atomic: if a sub-account has changed since the batch was decided, the query fails (FL001). It also fails if the time of
 -- the batch is not after the statement mark (FL003).
--- Columns are arrays of fixed-width elements, or bytes in pieces of 32. Both are read by position, which costs a quarter less
+-- Columns are arrays of fixed-width elements, or bytes in pieces of 32. Both kinds are read by position, which costs a quarter less
 -- (measured) than one unnest per column. Columns that are mostly null are empty when all values are null.
 -- $1 shard, $2 batch, $3 accounting date, $4 posted_at, $5 posted_at in microseconds, $6 key version;
 -- vouchers: $7 how many, $8 ids (followed by ids that only entries refer to), $9 the types that occur, $10 index into $9, empty
--- if there is one type only, $11 digests, $12 lines, flat, $13 end of each voucher's lines, empty if each has two,
+-- if there is one type only, $11 digests, $12 lines, flat, $13 end of each voucher's lines, empty if each has two lines,
 -- $14 MACs, $15 references, $16 metadata, $17 holds, $18 reversed vouchers, $19 refusals;
 -- sub-accounts: $20 how many, $21 account numbers, $22 slots, $23 posted, $24 held, $25 versions, $26 seqs,
 -- $27 statuses, $28 MACs of the last entry, $29 MACs; values before: $38 posted, $39 held, $40 versions, $41 statuses, $42 MACs;
@@ -14,7 +14,7 @@
 -- $48 whether credits may be buffered, aligned with $21, empty unless a policy changes;
 -- entries: $30 how many, summaries first, $31 account numbers, $32 slots, empty if all are 0, $33 seqs, $34 index into $8
 -- (0: a summary), $35 amounts, $36 balances, $37 MACs; $45 indexes into $8 of the vouchers of summaries, flat, $46 end of each
--- summary in $45, $47 accounting dates that are not $3; each empty if there are none;
+-- summary in $45 (both empty if there are no summaries), $47 accounting dates, NULL if the date is $3 (empty if all are NULL);
 -- order of events in the outbox: $49 indexes into $8 in the order of decisions, empty if that is the order of $8;
 -- entries that are not exactly one statement line (aligned): $50 account numbers, $51 slots, $52 seqs, $53 number of lines
 -- minus number of entries, summed over this entry and the previous ones of this batch on the same slot;
@@ -75,7 +75,7 @@ WITH new_vouchers AS (
            CASE WHEN cardinality($55::integer[]) = 0 THEN $54::text[]
                 WHEN cardinality($49::integer[]) = 0 THEN ARRAY(SELECT ($54::text[])[m] FROM unnest(($55::integer[])[1:$7::integer]) AS m)
                 ELSE ARRAY(SELECT ($54::text[])[($55::integer[])[i]] FROM unnest($49::integer[]) WITH ORDINALITY AS d (i, n) ORDER BY n) END
-    -- Events are written after the balances, while these are locked. So events have the order of the changes.
+    -- An event is written after the balances, while the sub-accounts are locked. Events therefore have the order of the changes.
     FROM (SELECT count(*) AS written FROM new_balances) AS locked
     WHERE $7::integer > 0 AND locked.written >= 0
 )

@@ -1,7 +1,7 @@
--- Insert buffered credits; fails (FL002) if one of the accounts no longer takes them.
--- $1 batch, $2 accounting date, $3 posted_at, $4 key version; one element per credit (aligned): $5 account numbers, $6 number of
--- the credit among the credits of its account in this batch, $7 how many these are, $8 voucher ids, $9 amounts, $10 MACs,
--- $11 modules; one element per account (aligned): $12 account numbers, $13 shards.
+-- Insert buffered credits; fails (FL002) if one of the accounts no longer takes buffered credits.
+-- $1 batch, $2 accounting date, $3 posted_at, $4 key version; one element per credit (aligned): $5 account numbers, $6 position of
+-- the credit (from 1) among the credits of its account in this batch, $7 number of credits of its account in this batch,
+-- $8 voucher ids, $9 amounts, $10 MACs, $11 modules; one element per account (aligned): $12 account numbers, $13 shards.
 -- Rows: one. Locks: a shared key lock on slot 0 of each account, until the transaction ends; writes of balances do not wait for it.
 WITH buffering AS (
     SELECT s.account_number FROM unnest($12::bigint[], $13::integer[]) AS k (account_number, shard)

@@ -1,4 +1,5 @@
--- Change the number of slots of an account to which workers post, and record the reason. No change if the number is the same.
+-- Change the number of slots to which workers post for an account, and record the reason. If the slot map has this number
+-- already, the slot map is not changed and no reason is recorded.
 -- $1 account number, $2 slots, $3 reason, $4 module, $5 key version, $6 MAC of the account with these slots (layout 2).
 -- Rows: none. Locks: the account and its row of the slot map; the caller has locked the account's sub-accounts.
 WITH route AS (
