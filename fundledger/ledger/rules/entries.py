@@ -110,10 +110,10 @@ def write_later(
     balance_after: int,
     accounting_date: date | None = None,
 ) -> None:
-    """Write one entry for several lines, one for each element of `voucher_ids`. `s.posted` already contains them.
+    """Write one entry that stands for one line of each voucher in `voucher_ids`.
 
-    The entry is a summary unless there is only one line. `module` is None for vouchers that were buffered before
-    modules were recorded.
+    `s.posted` already contains the amounts. The entry is a summary unless there is only one line. `module` is None for
+    vouchers that were buffered before modules were recorded.
     """
     alone = len(voucher_ids) == 1
     s.seq += 1

@@ -69,7 +69,7 @@ def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
 
 
 def _lacking(batch: Batch, short: SubAccount) -> Refusal:
-    """Return the refusal for insufficient funds.
+    """Return the refusal of a command for insufficient funds.
 
     If the account may have buffered credits that were not read yet, add the account to `batch.to_drain`. The refusal is
     then void.

@@ -1,4 +1,4 @@
-"""Cursors of ledger statements. A cursor is the end of a page with a MAC, so that only issued cursors are accepted."""
+"""Cursors of ledger statements. A cursor is the end of a page. Its MAC proves that the ledger has issued it."""
 
 import base64
 import binascii
@@ -20,9 +20,10 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
     """The end of a page.
 
     - `after[slot]`: the last seq that was read
-    - `parts`: slots whose next entry stands for several lines, some of which were shown; for each slot the number of
-      the lines shown, and for a summary their sum
-    - `ahead`: the sum of the lines shown minus the sum of the entries read; not 0 between the parts of a line
+    - `parts`: `(slot, count, sum)` of each slot whose next entry has several lines of which some were shown: `count`
+      lines were shown; `sum` is the sum of their amounts for a summary, otherwise 0
+    - `ahead`: the sum of the lines shown minus the sum of the entries read; not 0 if the page ends within a summary, or
+      between the entries of a line that was taken from several slots
     """
 
     from_us: int | None

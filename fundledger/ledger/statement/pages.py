@@ -1,9 +1,9 @@
 """Pages of ledger statements, read from the journal.
 
 A statement has one line for each line of a voucher on the account, even if the amount was taken from several slots.
-Moves between slots of the account are not lines. The lines are ordered by (posted_at, slot, seq of the entry), and
-this order does not change after a line was shown (see `settled`). The `seq` of a line is its number in the statement,
-and its `balance_after` is the balance of the whole account.
+A voucher that only moves amounts between slots of the account has no line. The lines are ordered by (posted_at, slot,
+seq of the entry), and this order does not change after a line was shown (see `settled`). The `seq` of a line is its
+number in the statement, and its `balance_after` is the balance of the whole account.
 
 The level `entries` shows the stored entries instead of lines. These are ordinary entries, the parts of a line that was
 taken from several slots, moves between slots, and summaries.
@@ -12,7 +12,7 @@ Each entry is verified before it is shown:
 
 - it matches its MAC, which covers the MAC of the entry before, and no entry is missing between the two
 - the lines of a summary add up to the amount of the summary
-- after all entries of one time, the sum of the lines equals the sum of the entries
+- when all entries with the same time were read, the sum of their lines equals the sum of the entries
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from fundledger.security.keys import Keys
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 CHUNK_MIN: Final = 16
 LOOKED_MAX: Final = 5000
-"""Maximum number of entries read for a page. If most of them are moves between slots, the page is short."""
+"""Maximum number of entries read for a page. If most of them only move amounts between slots, the page is short."""
 LINES, ENTRIES = "vouchers", "entries"
 US_MIN = clock.us(datetime(1, 1, 1, tzinfo=UTC))
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -86,8 +86,8 @@ async def read_statement(
     """Return a page of at most `limit` lines, oldest first, and the cursor of the next page.
 
     The cursor is None on the last page. A page may be short or empty although more pages follow. `from_` and `to` are
-    inclusive bounds of `posted_at`. Raises BadCursor, Tampered, Unavailable; a retry is safe. Takes no lock for which a
-    writer waits.
+    inclusive bounds of `posted_at`. Raises BadCursor, Tampered, Unavailable; a retry is safe. No writer waits for this
+    function.
     """
     keys = directory.keys
     position = None if cursor is None else cursors.decode(keys, account, cursor)
@@ -107,7 +107,8 @@ async def read_statement(
     more = await _fill(reader, directory, page, sub_accounts, until)
     if not more:
         return page.entries, None
-    # Raises Tampered unless the entries after the page exist and verify: none was removed at the end of the page.
+    # Raises Tampered unless the entries after the page exist and verify. So no entry was removed at the end of the
+    # page.
     await read_positions(reader, keys, account, sub_accounts, page.after())
     bounds = [None if bound is None else clock.us(bound) for bound in (from_, to)]
     return page.entries, cursors.encode(keys, account, page.cursor(*bounds))
@@ -295,13 +296,13 @@ class _Page:
         return True
 
     def _hide(self, row: asyncpg.Record) -> bool:
-        """Skip an entry without a line: a move between slots, or a part of a line that is shown at the last part."""
+        """Skip an entry without lines: it moves an amount between slots, or its line is shown at another entry."""
         self._stored += row["amount"]
         self._ahead -= row["amount"]
         return True
 
     def _add_spread(self, row: asyncpg.Record, lines: int) -> bool:
-        """Show all lines of a voucher on this account, with the last part of the lines that lie on several slots."""
+        """Show all lines of a voucher on this account. `row` is the last of the entries into which they were split."""
         if self._room() == 0:
             return False
         source = self._source(row, row["voucher_id"])

@@ -92,7 +92,7 @@ async def positions_at(
     seqs = [min(row["seq"], of["seq"]) for row, of in zip(found, sub_accounts, strict=True)]
     positions = await read_positions(reader, keys, account, sub_accounts, seqs)
     for position in positions:
-        # The search for `seqs` has read the times of entries that are not verified.
+        # The search for `seqs` has read times that were not verified. Check the verified times.
         if (position.entry is not None and position.entry["posted_at"] > at) or (
             position.next is not None and position.next["posted_at"] <= at
         ):

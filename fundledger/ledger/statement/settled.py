@@ -8,7 +8,7 @@ with a later time on another slot. Without settlement, a line could appear befor
 1. Raise the statement mark of the ledger to the time of the last visible entry. From now on the database rejects each
    batch with this time or an earlier one (FL003), and the batch is decided again with a later time.
 2. Wait for the transactions that may have written entries before the mark was raised. Each of them has a transaction
-   id, and holds a lock on the table of entries, taken before it read the mark, until it commits.
+   id, and has locked the table of entries before it read the mark. It keeps the lock until it commits.
 3. All entries up to the mark are now visible, permanently.
 
 A statement of one slot needs no settlement: its entries are in the order of their times.

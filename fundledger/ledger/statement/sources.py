@@ -16,10 +16,10 @@ from fundledger.ledger.store.records import Name, is_wanted, names_of, voucher_m
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A voucher from the side of one account.
+    """A voucher from the perspective of one account.
 
     `amounts` are the signed amounts of the account's lines, in the order of the voucher. `credited` and `debited` are
-    the ids of the other accounts.
+    the ids of the other accounts that the voucher credits or debits.
     """
 
     id: UUID

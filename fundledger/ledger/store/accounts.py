@@ -69,9 +69,10 @@ class AccountView(msgspec.Struct):
 
 
 class Opened(msgspec.Struct):
-    """The answer to one request.
+    """The answer to one request to open an account.
 
-    `created`: the request opened the account. `same`: owner, type, currency and metadata are those of the request.
+    `created`: the request opened the account. `same`: the account has the owner, type, currency and metadata of the
+    request.
     """
 
     view: AccountView
@@ -95,8 +96,8 @@ async def open_accounts(
 ) -> list[Opened]:
     """Open accounts in one transaction. `answers[i]` answers `requests[i]`.
 
-    A retry is safe, because an id is opened only once. If two requests have one id, the first opens the account and the
-    second is compared with the account.
+    A retry is safe, because each id is opened at most once. If two requests have the same id, the first opens the
+    account, and the second is compared with it.
     """
     # Sorted, so that two batches with the same new ids cannot deadlock.
     unique = sorted({request.id: request for request in reversed(requests)}.values(), key=lambda request: request.id)
@@ -210,8 +211,8 @@ async def read_accounts_apart(
 ) -> tuple[list[AccountView], list[str]]:
     """Return the accounts that exist among these ids, and the ids of existing accounts that do not verify.
 
-    Both are in the order of `account_ids`. Runs two queries. If a row has a value that cannot be decoded, runs two
-    queries for each account, so that the other accounts are still returned.
+    Both lists are in the order of `account_ids`. Runs two queries. If a row has a value that cannot be decoded, runs
+    two queries for each account, so that the other accounts are still returned.
     """
     try:
         rows = {row["id"]: row for row in await reader.fetch(SQL["accounts_by_id"], account_ids)}
@@ -280,7 +281,7 @@ def _view(account: Account, row: asyncpg.Record, held: "Held") -> AccountView:
 
 
 class AccountFilter(msgspec.Struct, frozen=True):
-    """A filter of account lists; None matches all."""
+    """A filter of account lists. A field that is None matches all accounts."""
 
     owner: str | None = None
     type: str | None = None
@@ -325,7 +326,7 @@ class Held(msgspec.Struct, frozen=True):
 async def read_verified(reader: Reader, keys: Keys, account: Account, layout: Layout) -> Held:
     """Read all rows of an account in one query, and verify them. Raises Tampered.
 
-    The work grows with the number of the account's buffered credits, which are drained several times a second.
+    The work grows with the number of buffered credits of the account. They are drained several times a second.
     """
     return held_of(keys, account, layout, await fetch_of(reader, account, "read_balances"))
 

@@ -27,8 +27,8 @@ async def read_deferred(
 ) -> list[Account]:
     """Add each account whose credits this batch buffers to `batch.deferred`. Return the other accounts.
 
-    `known` is a cache of slots 0 of accounts that take buffered credits. Locks nothing, because the write fails if an
-    account has changed. Raises KeyFault, asyncpg errors.
+    `known[number]` is the cached slot 0 of an account that takes buffered credits. Locks nothing, because the write
+    fails if an account has changed. Raises KeyFault, asyncpg errors.
     """
     if len(known) > KNOWN_MAX:
         known.clear()
@@ -58,7 +58,7 @@ async def read_deferred(
 
 
 async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
-    """Insert the buffered credits. Fails with SQLSTATE FL002 if an account no longer takes them."""
+    """Insert the buffered credits. Fails with SQLSTATE FL002 if an account no longer takes buffered credits."""
     of: dict[int, int] = {}
     for number, _, _ in batch.buffered:
         of[number] = of.get(number, 0) + 1
@@ -104,8 +104,8 @@ async def read_backlog(
 ) -> None:
     """Read and verify the buffered credits of these accounts. The caller has locked slot 0 of each. Raises KeyFault.
 
-    `rows_max`: number of the oldest rows to read of each account, None for all. The batch that contains the last of
-    them is read completely.
+    `rows_max`: maximum number of rows to read for each account, oldest first; None for all. A batch is read completely,
+    even if that exceeds `rows_max`.
     """
     wanted = list(numbers)
     batch.backlog = {number: [] for number in wanted}

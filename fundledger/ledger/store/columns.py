@@ -111,7 +111,7 @@ def _sparse(column: list[Any]) -> list[Any]:
 
 
 def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[list[Any], list[Any]]:
-    """Return the columns of the new rows, in lock order, and the columns of the rows as they must still be stored."""
+    """Return the columns of the new rows, and of the old values that the write compares. Both are in lock order."""
     key = batch.key
     rows = []
     for s in sorted(sub_accounts, key=_order):
@@ -158,8 +158,8 @@ def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]
     """Return the columns of all entries, summaries first, and three further columns.
 
     `places` maps each voucher to its index in the parameter of voucher ids, from 1. A voucher of another shard that has
-    an entry in this shard is appended. The further columns are: the indexes of the vouchers of all summaries, the end
-    of each summary in that column, and the accounting dates of all entries.
+    an entry in this shard is appended to `places`. The further columns are: the indexes of the vouchers of all
+    summaries, the end of each summary in that column, and the accounting dates of all entries.
     """
     summaries = [entry for entry in entries if type(entry[4]) is list]
     if summaries:
@@ -182,7 +182,8 @@ def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]
 def _counts(batch: Batch, shard: int) -> list[Any]:
     """Return the columns of the entries that are not exactly one statement line.
 
-    The last column is the running number of lines beyond one line for each entry, on the entry's slot in this batch.
+    The last column is the number of lines minus the number of entries, summed over this entry and the previous ones of
+    this batch on the same slot.
     """
     if not batch.counts:
         return [(), (), (), ()]

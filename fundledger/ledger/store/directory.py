@@ -39,7 +39,8 @@ class Directory:
 
     The cache has two generations. An account that is found in the old generation moves to the young one. When the young
     generation is full, it becomes the old one, and the previous old one is dropped. `shards` is the number of shards of
-    the ledger. If it is given, a row with the wrong shard does not verify, also if its MAC does not cover the shard.
+    the ledger. If `shards` is given, a row with the wrong shard never verifies, even if its MAC does not cover the
+    shard.
     """
 
     def __init__(self, keys: Keys, generation: int = 1 << 17, shards: int | None = None) -> None:
@@ -99,7 +100,7 @@ class Directory:
         )
 
     def _is_placed(self, row: asyncpg.Record) -> bool:
-        """Return whether the account is in its owner's shard, which a MAC of layout 1 does not cover."""
+        """Return whether the account is in its owner's shard. A MAC of layout 1 does not cover the shard."""
         return self.shards is None or row["shard"] == shard_of(row["owner"], self.shards)
 
     def remember(self, account: Account) -> None:
@@ -129,7 +130,7 @@ def message_of(row: asyncpg.Record) -> bytes:
 
 
 def account_message(row: asyncpg.Record, layout: int, slots: int, buffered: bool, key_version: int) -> bytes:
-    """Return the content that a MAC of this layout covers, for an account's row with other `slots` and `buffered`."""
+    """Return the content that a MAC of this layout covers. `slots` and `buffered` replace the values of the row."""
     created_at_us = clock.us(row["created_at"])
     if layout == 1:
         return canonical.account(

@@ -3,7 +3,7 @@
 The MAC of a row covers the MAC of the previous row. The head of the chain records the number of rows and the last MAC,
 and has a MAC itself. `verify` therefore finds each row that was edited, removed or inserted, also at the end of the
 chain. A transaction that adds a row locks the head until the transaction ends. The heads are locked after all other
-rows, the head of the findings before the head of the events.
+rows: first the head of the findings, then the head of the events.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class ChainBroken(Exception):
 class Found(msgspec.Struct, frozen=True):
     """A finding: a row that did not verify, as JSON in `row`.
 
-    Without `subject`, it is the row of a sub-account. With `subject`, it is the row that `kind` and `subject` name.
+    Without `subject`, the row is a sub-account. With `subject`, the row is identified by `kind` and `subject`.
     """
 
     row: str
@@ -187,7 +187,7 @@ def finding_message(row: asyncpg.Record, previous_mac: bytes) -> bytes:
 
 
 async def chain_old(connection: "Connection[asyncpg.Record]", keys: Keys, name: str, at_most: int) -> int:
-    """Add at most `at_most` rows that were written before chains existed to the chain, oldest first.
+    """Add to the chain at most `at_most` rows that were written before chains existed, oldest first.
 
     The content of the rows stays unchanged. Return how many rows were added. A retry is safe. Raises ChainBroken,
     KeyFault. Locks the head of the chain.

@@ -24,7 +24,7 @@ from fundledger.security import canonical
 from fundledger.security.keys import KeyFault, Keys
 
 UNREADABLE: Final = (KeyFault, struct.error, OverflowError, ValueError, TypeError)
-"""Errors that rows cause which the ledger never writes: an unknown key, a value outside the range of its field."""
+"""Errors caused by an unknown key, or by values that the ledger never writes, such as one outside its field's range."""
 
 
 class Tampered(BooksTampered):
@@ -96,7 +96,7 @@ def sub_account_message(account: Account, row: asyncpg.Record) -> bytes:
 
 
 def check_sub_accounts(keys: Keys, account: Account, layout: Places, rows: Sequence[asyncpg.Record]) -> None:
-    """Verify that each row is a sub-account of the account as it was written, and that none is missing.
+    """Verify that each row belongs to the account and is unchanged, and that no sub-account is missing.
 
     Besides the columns of the sub-account, each row has `journal_seq` and `journal_mac`, which are the seq and MAC of
     the last entry in the journal. Raises Tampered.
@@ -131,7 +131,7 @@ def _expected(account: Account, layout: Places, found: dict[tuple[int, int], asy
 
 
 def check_buffered(keys: Keys, account: Account, rows: Sequence[BufferedCredit]) -> None:
-    """Verify that the buffered credits match their MACs and that none of them is missing. Raises Tampered."""
+    """Verify that each buffered credit matches its MAC, and that no buffered credit is missing. Raises Tampered."""
     try:
         wrong = what_is_wrong(keys, account.number, rows)
     except UNREADABLE as error:

@@ -52,10 +52,10 @@ async def settle_keys(connection: Connection, folder: Path) -> FileKeys:
 
 
 async def read_evidence(connection: Connection) -> Evidence:
-    """Return rows by which keys without a record can be checked: `found[version]` are contents with their MACs.
+    """Return rows by which keys without a record can be checked: `found[version]` is a list of `(content, MAC)`.
 
-    The rows are the first accounts of each key version. A version that only sub-accounts use has an empty list. Scans
-    all accounts and sub-accounts.
+    The rows are the first accounts of each key version. A version that occurs only in sub-accounts has an empty list.
+    Scans all accounts and sub-accounts.
     """
     found: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
     for row in await connection.fetch(SQL["key_versions"]):

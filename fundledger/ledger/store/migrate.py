@@ -23,7 +23,7 @@ async def migrate(
       if no row was ever written with a key.
 
     Raises KeyFault when a key is missing or differs. Raises SchemaFault when the database is newer than this version,
-    or when an applied migration was changed. Nothing is changed after either.
+    or when an applied migration was changed. In both cases nothing is changed.
     """
     async with connection.transaction():
         done = await migrations.apply(connection, PACKAGE, SQL)

@@ -27,7 +27,7 @@ class Plan:
     """The rows that a list of commands needs.
 
     - `places[shard]`: the sub-accounts to lock, as returned by `place_of`
-    - `deferred`: accounts that are not locked, because they are only credited and the credits may be buffered
+    - `deferred`: accounts that are not locked, because all their lines are credits that may be buffered
     - `to_drain`: accounts whose buffered credits are drained before the first command
     - `exclusive`: the lock also blocks transactions that buffer credits
     - `vouchers`, `holds`, `reverses`: keys of module and id; `voucher_ids` are the ids in `vouchers`
@@ -52,7 +52,7 @@ class Plan:
         wide: Mapping[int, int],
         to_drain: AbstractSet[int] = frozenset(),
     ) -> None:
-        """Plan the commands. `wide`: accounts of which all slots are read, each with the minimum number of slots."""
+        """Plan the commands. `wide[number]`: all slots of this account are read, at least the given number of slots."""
         self.deferred: dict[int, tuple[Account, int]] = {}
         self.to_drain = set(to_drain)
         self.exclusive = False
@@ -138,7 +138,7 @@ class Plan:
     def allows_missing(self, shard: int, found: set[int], wide: Mapping[int, int]) -> bool:
         """Return whether the rows that were not found may be missing.
 
-        Only slots that a worker prefers on a merchant's account may be missing: the cached number of slots may be
+        Only a preferred slot of a merchant's account may be missing, because the cached number of slots may be
         outdated.
         """
         for place in self.places[shard] - found:
@@ -149,6 +149,6 @@ class Plan:
 
 
 def rows_max_of(commands: Sequence[Command]) -> int | None:
-    """Return how many rows of each buffer are enough, None for all: only drains may leave rows in a buffer."""
+    """Return how many rows to read from each buffer, None for all. Only Drain commands may leave rows in a buffer."""
     bounds = [command.rows_max if type(command) is Drain else None for command in commands]
     return None if None in bounds else max(bound for bound in bounds if bound is not None)

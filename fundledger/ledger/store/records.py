@@ -32,7 +32,7 @@ The module is None in rows from the time when all modules shared one space of id
 """
 _log = logging.getLogger(__name__)
 UNREADABLE: Final = (ValueError, TypeError, OverflowError, AttributeError, struct.error)
-"""Errors that rows cause with values that the ledger never writes: an infinite time, lines that are not pairs."""
+"""Errors caused by values that the ledger never writes, such as an infinite time, or lines that are not pairs."""
 
 
 class VoucherTampered(RecordTampered):
@@ -48,7 +48,7 @@ async def read_records(
 ) -> list[tuple[Record, UUID | None]]:
     """Return the vouchers that exist among these names, each with the id of the voucher that reverses it, or None.
 
-    A name without a module is the voucher that had this id when all modules shared one space of ids. Raises
+    A name without a module refers to a voucher from the time when all modules shared one space of ids. Raises
     AccountTampered, VoucherTampered, KeyFault.
     """
     rows = [row for row in await _rows(reader, wanted) if is_wanted(row, wanted)]
@@ -58,7 +58,7 @@ async def read_records(
 
 
 async def read_each(reader: Reader, directory: Directory, wanted: Collection[Name]) -> dict[Name, Record | None]:
-    """Return the vouchers that exist among these names. A voucher that does not verify is None, and is logged."""
+    """Return the vouchers that exist among these names. The value is None, and logged, if a voucher does not verify."""
     rows = [row for row in await _rows(reader, wanted) if is_wanted(row, wanted)]
     numbers = sorted({number for row in rows for number in row["lines"][::2] if number is not None})
     accounts: dict[int, Account] = {}
@@ -138,7 +138,7 @@ def _agrees_with_digest(record: Record) -> bool:
 
 
 def module_before(reference: str | None) -> str:
-    """Return the module that migration 12 assigned to a voucher with this reference, posted before it had a module."""
+    """Return the module that migration 12 assigned to old vouchers with this reference, which had no module before."""
     return "fund" if reference is not None and _FUND_BEFORE.fullmatch(reference) else "dev"
 
 

@@ -1,4 +1,4 @@
-"""Database sessions of the ledger's store. A session is the connections of one lane, with their prepared queries.
+"""Database sessions of the ledger's store. A session consists of the connections and prepared queries of one lane.
 
 A connection that has failed is opened again when it is needed.
 
@@ -7,7 +7,8 @@ therefore three queries: lock and read, write, commit. Between batches the conne
 no snapshot, no locks and no transaction id.
 
 The optimistic path has two other connections, one to read without locks and one to write. Each query on them is a
-transaction of its own. There are two because the rows of the next batch are read while the previous batch is written.
+transaction of its own. There are two connections, because the rows of the next batch are read while the previous batch
+is written.
 """
 
 import socket
@@ -25,7 +26,8 @@ from fundledger.ledger.store.write_cache import WriteCache
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Statement: TypeAlias = "PreparedStatement[asyncpg.Record]"
 Commits: TypeAlias = deque[tuple[str, float]]
-"""Kind and duration (s) of each commit. `commit`: a separate query; `write`: a write that commits itself; `flush`."""
+"""Kind and duration (s) of each commit. The kinds are: `commit`, a COMMIT after a write; `write`, a write that is a
+transaction of its own; `flush`, a flush of the WAL."""
 
 SETTINGS = {
     # The queries of a lane access rows by key only. Without statistics, as on a new table, the planner would choose a
@@ -63,9 +65,9 @@ class Session:
     """The database connections of a lane. One batch at a time uses them.
 
     - `memory`: the write cache
-    - `widened`: the number of batches that needed more than one slot, by account number
-    - `unflushed`: a commit may not be durable yet; the caller resets it
-    - `buffering`: cached slots 0 of accounts that take buffered credits
+    - `widened[number]`: the number of batches that needed more than one slot of this account
+    - `unflushed`: a commit may not be durable yet; the caller resets this flag
+    - `buffering[number]`: the cached slot 0 of this account, which takes buffered credits
     - `commits`: receives the kind and duration of each commit
     """
 
@@ -127,7 +129,7 @@ class Session:
             self.drop()
 
     def drop(self) -> None:
-        """Terminate the connections, so that a transaction that was not committed is not committed later."""
+        """Terminate the connections, so that an open transaction cannot be committed later."""
         for connection in (self._locking, self._unlocked, self._reading):
             if connection is not None:
                 connection.terminate()
@@ -155,7 +157,7 @@ class FencedSession(Session):
     async def open(self) -> Connection:
         """Return the locking connection, in a transaction that has checked the lease. Raises LeaseLost, asyncpg errors.
 
-        The transaction keeps a lock on the lease until it ends.
+        The lease stays locked until the transaction ends.
         """
         connection = await super().open()
         await self.lease.hold(connection)

@@ -84,7 +84,7 @@ async def _account(connection: "asyncpg.Connection[asyncpg.Record]", number: int
 
 
 async def read_routes(reader: Reader) -> list[Route]:
-    """Return the slot map: one row for each account that was ever split or changed its buffering policy."""
+    """Return the slot map: one row for each account that was ever split or whose policy ever changed."""
     rows = await reader.fetch(SQL["read_routes"])
     return [Route(row["account_number"], row["slots"], row["buffered"], row["epoch"]) for row in rows]
 

@@ -43,7 +43,7 @@ def _check_module(row: asyncpg.Record) -> None:
 
 
 class Sweep:
-    """A sweep in progress, with its position in each table. A row that does not verify is skipped until `begin`.
+    """A sweep in progress, with its position in each table. Rows that do not verify are skipped until `begin`.
 
     `step` raises asyncpg errors, ChainBroken, and KeyFault when there is no key at all. A retry is safe.
     """
@@ -211,7 +211,8 @@ def _decoding(error: Exception) -> None:
 def _subject(kind: str, key: tuple[Any, ...]) -> str:
     """Return the subject of a finding about the row with this key.
 
-    It is the subject that `_differs` records, except for an account: the id of an account cannot be read here.
+    For a voucher or hold, it is the subject that `_differs` records. For an account it is the number, because the id
+    cannot be read here.
     """
     return f"number {key[0]}" if kind == "account" else f"{key[1]} {key[0]}"
 

@@ -1,15 +1,15 @@
 """Write cache of the ledger's store: the sub-accounts that a lane wrote last, so that a batch need not lock them first.
 
 A batch of plain vouchers is decided from cached sub-accounts and from rows that were just read without a lock. One
-query writes the batch. The query fails as a whole if posted, held, version, status or MAC of any row has changed. A row
-that another worker wrote, or that was edited by hand, is therefore never the basis of a committed batch: the batch is
-decided again after its rows were locked, read and verified. The optimistic path returns no refusals and no replays. A
-batch with a refusal or a replay is decided again under locks.
+query writes the batch. The query fails as a whole if posted, held, version, status or MAC of any row has changed,
+because another worker wrote the row or it was edited by hand. The batch is then decided again, after its rows were
+locked, read and verified. The optimistic path returns no refusals and no replays. A batch with a refusal or a replay is
+decided again under locks.
 
-A cached row is used without reading it after one read has found the row as this lane wrote it. If the cached row turns
-out to be outdated later, two such reads are required, then four, and so on. A row that changed between reading and
-writing is locked for the next two batches, then four, and so on. An account that several workers write concurrently
-therefore stays on the locked path, where queries wait for each other instead of failing.
+Once a read has found a row as this lane wrote it, the cached row is used without further reads. If the cached row later
+turns out to be outdated, two such reads are required. A row that changed between reading and writing is locked for the
+next two batches. Both numbers double each time, up to 64. An account that several workers write concurrently therefore
+stays on the locked path, where queries wait for each other instead of failing.
 """
 
 from collections.abc import Sequence
@@ -44,11 +44,12 @@ class Recalled(msgspec.Struct, frozen=True, gc=False):
 class WriteCache:
     """A cache of at most `2 * generation` sub-accounts. With `generation` 0, nothing is cached.
 
-    As in the account directory, a full young generation becomes the old one, which is then dropped.
+    As in the account directory, there are two generations: a full young generation becomes the old one, and the
+    previous old one is dropped.
 
     The order of calls for a batch is `recall`, `expect`, and then `succeed` or `fail`. Between `expect` and the last
-    call the batch is in the database, and the next batch may be recalled: it gets the state that the first batch will
-    leave. A batch that is recalled but not sent ends with `disappoint` or `forget`.
+    call the batch is in the database. The next batch may be recalled in this time, with the state that the first batch
+    will leave. A batch that is recalled but not sent ends with `disappoint` or `forget`.
     """
 
     def __init__(self, generation: int = 1 << 15) -> None:
@@ -69,7 +70,7 @@ class WriteCache:
     def recall(
         self, commands: Sequence[Command], number: int, ordinal: int, key: MacKey, calendar: clock.AccountingCalendar
     ) -> Recalled | None:
-        """Return a batch in which the commands can be decided without locks. Return None if they require locks."""
+        """Return a batch in which the commands can be decided without locks. Return None if locks are required."""
         if self._pause > 0:
             self._pause -= 1
             return None
@@ -125,7 +126,7 @@ class WriteCache:
         return sub_account
 
     def compare(self, place: int, read: SubAccount, *, locked: bool = True) -> None:
-        """Compare a row that was read with the cache, and update how often it has to be read or locked.
+        """Compare a cached row to `read`, the current row. Update how often the row has to be read or locked.
 
         `locked`: the row was read under a lock.
         """
@@ -186,7 +187,7 @@ class WriteCache:
     def fail(self, recalled: Recalled, *, refused: bool = False) -> None:
         """Discard the result of a batch that was not committed, or whose outcome is unknown.
 
-        Increases `failures`. A batch that was prepared before, from this result, is therefore not sent.
+        Increases `failures`. A batch that was already prepared from this result is therefore not sent.
         """
         self.failures += 1
         self._doubt(recalled, self._stood, refused)
@@ -194,11 +195,11 @@ class WriteCache:
         self._stood = {}
 
     def disappoint(self, recalled: Recalled, *, refused: bool = False) -> None:
-        """Remove the sub-accounts of a batch that was decided but not sent from the cache.
+        """Remove from the cache the sub-accounts of a batch that was decided but not sent.
 
         The next read of each row determines whether the cached row was outdated. `refused`: the batch was not sent
-        because a command was refused or is a replay. `recall` then returns None for the next batch, and for more
-        batches (at most 15) if that happens repeatedly.
+        because a command was refused or is a replay. `recall` then returns None for the next batch. If refusals or
+        replays happen repeatedly, it returns None for up to 15 batches.
         """
         self._doubt(recalled, {}, refused)
 
@@ -211,7 +212,7 @@ class WriteCache:
             self._pause = (1 << self._refusals) - 1
 
     def forget(self, recalled: Recalled) -> None:
-        """Remove the sub-accounts of a batch from the cache. They were changed when the batch was decided."""
+        """Remove the sub-accounts of a batch from the cache, because deciding the batch has changed them."""
         for place in recalled.batch.sub_accounts:
             self._young.pop(place, None)
             self._old.pop(place, None)
