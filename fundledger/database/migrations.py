@@ -26,9 +26,9 @@ async def apply(
 ) -> list[str]:
     """Bring a schema up to date. Return the names of the migrations that were applied.
 
-    Call it in a transaction, which holds the migration lock from then on. `statements` are the package's queries
-    `migration_lock`, `migration_table`, `migrations_applied` and `migration_record`. Raises SchemaFault if the database
-    is newer than this version, or if an applied migration was changed.
+    Call it in a transaction. The transaction then holds the migration lock until it ends. `statements` are the
+    package's queries `migration_lock`, `migration_table`, `migrations_applied` and `migration_record`. Raises
+    SchemaFault if the database is newer than this version, or if an applied migration was changed.
     """
     await connection.execute(statements["migration_lock"], _LOCK)
     await connection.execute(statements["migration_table"])

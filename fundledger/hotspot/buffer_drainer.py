@@ -3,7 +3,7 @@
 The backlog is the number of buffered credits and the age of the oldest one. The lease owner reads the backlog several
 times a second, and drains it account by account. In addition, each worker reads the backlog once a second
 (`hotspot.follower`). While the backlog is too large or too old, the worker posts credits directly instead of buffering
-them. It buffers again when the backlog is below half of the limits. If the lease owner dies, the next lease owner
+them. It buffers again when number and age are at most half of the limits. If the lease owner dies, the next lease owner
 drains the remaining credits within a second.
 """
 
@@ -33,8 +33,8 @@ drains within a second."""
 ALARM_S: Final = 30.0
 ACCOUNTS_AT_ONCE: Final = 50
 ROWS_AT_ONCE: Final = 10_000
-"""About the maximum number of credits in one transaction. The event loop of a worker cannot renew the lease while it
-verifies them: 10,000 take 40 to 80 ms."""
+"""Approximate maximum number of credits in one transaction. Verifying 10,000 credits takes 40 to 80 ms. The event loop
+cannot renew the lease in this time."""
 LAGS: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30, 60)
 """Upper bounds (s) of the histogram of the time between acceptance and draining of a credit."""
 _log = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ class Drained(msgspec.Struct):
 class BufferDrainer:
     """The buffer drainer of one process.
 
-    With more than `rows_max` buffered credits, or with a credit older than `lag_max_s`, the worker of this process
-    posts credits directly.
+    The worker of this process posts credits directly while there are more than `rows_max` buffered credits, or while
+    the oldest one is older than `lag_max_s`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class BufferDrainer:
         return Ran(drained, self.counted.lag_s, more)
 
     def stop(self) -> None:
-        """Drop the connections, and forget which accounts could not be drained: the next lease owner retries them."""
+        """Drop the connections, and forget which accounts could not be drained, so that they are retried."""
         self._stuck.clear()
         self._session.drop()
 
@@ -168,7 +168,7 @@ class BufferDrainer:
 
 
 def _groups(waiting: Sequence[Waiting]) -> Iterator[list[int]]:
-    """Yield account numbers: those that are drained in one transaction."""
+    """Yield groups of account numbers. Each group is drained in one transaction."""
     group: list[int] = []
     rows = 0
     for w in waiting:

@@ -28,7 +28,7 @@ class Heat(StrEnum):
 class Thresholds(msgspec.Struct, frozen=True):
     """Thresholds of utilisation for promotion and demotion, and the seconds for which each must hold.
 
-    `share_min` is the share of all arrivals that promotion requires in addition.
+    For promotion, an account must also have at least the part `share_min` of all arrivals.
     """
 
     promote: float = 0.5
@@ -39,7 +39,7 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 
 class Temperature(msgspec.Struct, frozen=True):
-    """The heat of one account, the time since which it has it (seconds on the caller's clock), and its utilisation."""
+    """The heat of one account, the time (seconds on the caller's clock) at which it began, and the utilisation."""
 
     heat: Heat
     since: float

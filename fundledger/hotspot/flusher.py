@@ -1,11 +1,11 @@
 """Early lock release for hot accounts: batches commit without waiting for the disk and are answered after a flush.
 
 A batch that commits with `synchronous_commit=off` releases its row locks immediately. The flusher makes synchronous
-commits on its own connections. There are several, because commits that arrive while the disk is busy share the next
-write. The write-ahead log is ordered: when a synchronous commit is durable (also on a synchronous standby, if there is
-one), every earlier commit of any worker is durable too. A batch is answered only after such a flush. If the server
-crashes before the flush, the batch may be lost, but it has not been answered. No answered batch can depend on a lost
-batch (ADR 0013).
+commits on its own connections. There are several connections, because commits that arrive while the disk is busy
+share the next write. The write-ahead log is ordered: when a synchronous commit is durable (also on a synchronous
+standby, if there is one), every earlier commit of any worker is durable too. A batch is answered only after such a
+flush. If the server crashes before the flush, the batch may be lost, but it has not been answered. No answered batch
+can depend on a lost batch (ADR 0013).
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Flusher:
         self._flushing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Open the connections. Later flushes do not cover commits that were made before."""
+        """Open the connections. A flush does not cover commits that were made before they were open."""
         for connection in self._all:
             await connection.open()
 
@@ -95,8 +95,8 @@ class Flusher:
 class _Connection:
     """A connection that flushes the WAL.
 
-    A flush covers only commits that were made while the connection was open. A server that has restarted meanwhile may
-    have lost earlier commits, and so may a standby that has taken over. Both still flush successfully.
+    A flush covers only commits that were made while the connection was open. If the server has restarted meanwhile, or
+    a standby has taken over, earlier commits may be lost although a flush succeeds.
     """
 
     def __init__(self, dsn: str, name: str) -> None:

@@ -20,10 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """The follower of one worker. Every worker runs a follower; one process runs the rebalancer and buffer drainer.
+    """The follower of one worker. Every worker runs one.
 
-    `sessions` are the sessions of the worker's lanes. `follow` reads and resets their counts of batches that needed
-    more than one slot.
+    The rebalancer and the buffer drainer each run in one process at a time.
+
+    `sessions` are the sessions of the worker's lanes. `follow` reads and resets `widened` of each session.
     """
 
     def __init__(

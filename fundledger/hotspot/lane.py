@@ -1,10 +1,10 @@
 """Group commit for hot accounts: one command queue per shard and worker, posted batch by batch.
 
 While a batch is in the database, further commands wait in the queue, and the callers of the previous batch are
-answered. As soon as the number of waiting commands equals that of the batch being written, they become the next batch,
-which is decided while the first is written (ADR 0011). Otherwise the waiting commands become the next batch when the
-first has ended. There is no timer. At low load a batch is one command, and its latency is one transaction. Under load a
-batch consists of the commands that arrived during one transaction.
+answered. As soon as the queue is as long as the batch in the database, the queued commands become the next batch. It is
+decided while the first batch is written (ADR 0011). Otherwise the waiting commands become the next batch when the first
+has ended. There is no timer. At low load a batch is one command, and its latency is that of one transaction. Under load
+a batch consists of the commands that arrived during one transaction.
 
 If the process dies, the commands in the queue have not been answered. A retry with the same id returns the true
 outcome.
@@ -47,13 +47,13 @@ LATE_S = 0.005
 
 LINES_MAX = 4_000
 """Maximum number of voucher lines in a batch, because deciding and encoding block the event loop for 5 us a line. Each
-METADATA_BYTES of metadata count as a line. A single command may exceed the maximum.
+METADATA_BYTES of metadata count as one line. A single command may exceed the maximum.
 """
 METADATA_BYTES = 512
 FEW = 50
-"""A number of vouchers that never exceed LINES_MAX, because a voucher has at most 64 lines and 4 KB of metadata."""
+"""So many vouchers never exceed LINES_MAX, because a voucher has at most 64 lines and 4 KB of metadata."""
 FLUSH_ATTEMPTS = 5
-"""Maximum number of failed flushes of a batch. After it the callers get OutcomeUnknown."""
+"""Maximum number of failed flushes of a batch. After the last one the callers get OutcomeUnknown."""
 
 
 class LaneFull(Unavailable):
@@ -213,9 +213,9 @@ class Lane:
         flusher.after(then)
 
     async def _post_again(self, batch: "_Unflushed") -> None:
-        """Post a batch again of which it is unknown whether it is durable.
+        """Post again a batch that may have been lost, because its flush failed.
 
-        Each id is posted at most once, so the second attempt returns the true outcomes. Its outcomes are answered after
+        Each id is posted at most once, so the second attempt returns the true outcomes. They are delivered after
         another flush.
         """
         commands = [command for command, _, _ in batch.items]

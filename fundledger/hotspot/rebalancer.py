@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 class Counted(msgspec.Struct):
     """Counters of a process since its start. `widened`: batches that needed more than one slot of an account.
 
-    `heat` is the current number of accounts by heat. It is empty unless this process is the lease owner.
+    `heat` maps each heat to the current number of accounts. It is empty unless this process is the lease owner.
     """
 
     splits: int = 0
@@ -95,13 +95,13 @@ class Rebalancer:
                 for row in await self._pool.fetch(SQL["read_hot_accounts"])
             }
         await self._decide(at, temperatures)
-        # The heat is kept only after success, and read from the database otherwise: after a crash the database may lack
-        # heat that was recorded before.
+        # The heat is cached only after success. After a failure the next run reads the heat from the database, which
+        # may have lost recorded heat in a crash.
         self._temperatures = temperatures
         return Ran(self.counted.transitions - before)
 
     def stop(self) -> None:
-        """Drop the connections and the cached heat. The next lease owner may change the recorded heat."""
+        """Drop the connections and the cached heat, because the next lease owner may change the recorded heat."""
         self._temperatures = None
         self._unbalanced.clear()
         self.counted.heat = {}
@@ -135,7 +135,7 @@ class Rebalancer:
     async def _act(
         self, number: int, before: Temperature, after: Temperature, signal: Signal, have: int, wanted: int
     ) -> bool:
-        """Split, merge or rebalance an account as its heat requires. Return False when that failed."""
+        """Split, merge or rebalance an account as its heat requires. Return False if the action failed."""
         changed: bool | None = False
         unbalanced = signal.widened > 0 or number in self._unbalanced
         self._unbalanced.discard(number)
@@ -151,7 +151,7 @@ class Rebalancer:
             changed = await self._post(number, 0, "")
             self.counted.rebalances += bool(changed)
             if changed is None:
-                # The next run must retry. The reports that it reads cover another second.
+                # Remembered, because the reports of the next run cover another second and may not show the imbalance.
                 self._unbalanced.add(number)
         return changed is not None
 
@@ -177,7 +177,7 @@ class Rebalancer:
             return await connection.fetchval(SQL[statement], *arguments)
 
     async def _finish_merges(self) -> None:
-        """Merge the slots that could not be merged with their account because of a hold, and have no hold now."""
+        """Merge the slots that could not be merged earlier because of a hold, and that have no hold now."""
         for row in await self._pool.fetch(SQL["unmerged_slots"]):
             await self._post(row["account_number"], row["slots"], "a hold ended")
 

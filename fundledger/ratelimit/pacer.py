@@ -1,4 +1,4 @@
-"""Rate pacing of background work, such as jobs, optional reads and outgoing calls. Requests do not wait for it."""
+"""Rate pacing of background work, such as jobs, optional reads and outgoing calls. Requests never wait for a pacer."""
 
 import asyncio
 from typing import Final
@@ -33,8 +33,8 @@ class Pacer:
             raise TooMuch(f"{self.waiting} are waiting")
         self.waiting += 1
         try:
-            # The lock admits one waiter at a time, in order of arrival. Alone, aiolimiter wakes several waiters in any
-            # order when its timer is late.
+            # The lock admits one waiter at a time, in order of arrival. Without the lock, aiolimiter wakes several
+            # waiters in any order when its timer is late.
             async with asyncio.timeout(self._turn_s), self._next:
                 await self._limiter.acquire()
         except TimeoutError:

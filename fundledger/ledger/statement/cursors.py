@@ -20,8 +20,8 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
     """The end of a page.
 
     - `after[slot]`: the last seq that was read
-    - `parts`: `(slot, count, sum)` of each slot whose next entry has several lines of which some were shown: `count`
-      lines were shown; `sum` is the sum of their amounts for a summary, otherwise 0
+    - `parts`: `(slot, count, sum)` for each slot whose next entry was shown in part: `count` is the number of lines
+      shown, and `sum` is their sum (only for a summary, otherwise 0)
     - `ahead`: the sum of the lines shown minus the sum of the entries read; not 0 if the page ends within a summary, or
       between the entries of a line that was taken from several slots
     """

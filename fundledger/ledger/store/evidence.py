@@ -30,7 +30,7 @@ class ChainBroken(Exception):
 class Found(msgspec.Struct, frozen=True):
     """A finding: a row that did not verify, as JSON in `row`.
 
-    Without `subject`, the row is a sub-account. With `subject`, the row is identified by `kind` and `subject`.
+    Without `subject`, the row is from `sub_accounts`. With `subject`, the row is identified by `kind` and `subject`.
     """
 
     row: str

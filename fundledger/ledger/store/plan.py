@@ -52,7 +52,7 @@ class Plan:
         wide: Mapping[int, int],
         to_drain: AbstractSet[int] = frozenset(),
     ) -> None:
-        """Plan the commands. `wide[number]`: all slots of this account are read, at least the given number of slots."""
+        """Plan the commands. `wide[number]`: read all slots of this account, and at least so many."""
         self.deferred: dict[int, tuple[Account, int]] = {}
         self.to_drain = set(to_drain)
         self.exclusive = False

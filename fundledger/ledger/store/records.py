@@ -138,7 +138,7 @@ def _agrees_with_digest(record: Record) -> bool:
 
 
 def module_before(reference: str | None) -> str:
-    """Return the module that migration 12 assigned to old vouchers with this reference, which had no module before."""
+    """Return the module that migration 12 assigned to the existing vouchers with this reference."""
     return "fund" if reference is not None and _FUND_BEFORE.fullmatch(reference) else "dev"
 
 

@@ -7,7 +7,7 @@ from fundledger.ratelimit.quota.gcra import State
 from fundledger.ratelimit.quota.policies import Policy
 
 LEASE_S: Final = 0.25
-"""Lifetime of a lease. Unspent tokens are returned to the store after it."""
+"""Lifetime of a lease. After this time, unspent tokens are returned to the store."""
 LOW_WATER: Final = 0.2
 SPACE: Final = "fundledger"
 """Default key prefix in the store. Each service has its own prefix. A request that passes two services is charged once
@@ -39,8 +39,8 @@ class Bucket:
 
     Half of `leased` may be held (`tokens`): the store has deducted these tokens before they are spent. A quarter may be
     spent as overdraft tokens (`debt`), which are charged in the store within milliseconds. In any window, all N workers
-    together therefore admit at most N * leased tokens more than the rate and the burst. These are tokens that were
-    deducted before the window and spent in it, tokens spent in the window and not yet charged, and tokens charged
+    together therefore admit at most N * leased tokens more than the rate and the burst allow. These are tokens that
+    were deducted before the window and spent in it, tokens spent in the window and not yet charged, and tokens charged
     beyond the burst.
 
     - `asking`, `charging`: tokens and debt that a running call to the store requests and charges
@@ -137,7 +137,7 @@ class Bucket:
         self.debt += cost - held
 
     def give_back(self, cost: int) -> None:
-        """Return tokens that were taken and not used. The debt becomes negative if they are already charged."""
+        """Return tokens that were taken and not used. The debt becomes negative if the tokens are charged."""
         self.debt -= cost
         self.denied_until = 0.0
 

@@ -22,8 +22,8 @@ class Buckets:
     """Cache of buckets and of matched policies, in two generations.
 
     An element that is used moves from the old generation to the young one. A full young generation becomes the old one,
-    and the previous old one is dropped, except buckets with debt or a local quota. So a dropped bucket that is created
-    again later is the same as before.
+    and the previous old one is dropped, except buckets with debt or a local quota. If a dropped bucket
+    is created again later, it therefore has the same state as before.
 
     `admitted` are the admission counters of the matched policies. `clock` returns monotonic seconds. `space` is the key
     prefix in the store.
@@ -98,7 +98,8 @@ class Buckets:
             # Buckets with debt, or with a local quota that is not full, must be kept.
             in_use = [(name, bucket) for name, bucket in self._old.items() if self._is_in_use(bucket)]
             self._old, self._young = {**dict(in_use[-IN_USE_MAX:]), **self._young}, {}
-            # A cached match refers to buckets. It would still spend tokens of a dropped bucket after a new one exists.
+            # Cached matches are dropped too. Otherwise they would spend tokens of a dropped bucket while a new one
+            # exists.
             self._matches, self._old_matches = {}, {}
         self._young[name] = bucket
         return bucket

@@ -1,8 +1,8 @@
 """Local quotas of the rate limiter, used while the store is unavailable.
 
 N is the number of live workers at the store's last reply. Each worker admits at most 1/N of the rate and of the burst,
-by the same GCRA on its own clock. The local quota of a bucket starts with the estimated tokens of the bucket at the
-last reply. Classes that move money get the full local quota, reads half of it. Requests of the class `admin` are
+by the same GCRA on its own clock. The local quota of a bucket starts with 1/N of the tokens that the bucket is
+estimated to have. Classes that move money get the full local quota, reads half of it. Requests of the class `admin` are
 refused: otherwise attempts to guess keys would not be counted.
 """
 

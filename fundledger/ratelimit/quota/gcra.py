@@ -41,8 +41,8 @@ class Rate(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True):
     """Request for tokens of one bucket.
 
-    `debt` tokens are charged in any case, or returned if negative. Then `least` to `most` tokens are granted, or none.
-    `shadow`: the request is admitted also if this bucket has fewer than `least` tokens.
+    `debt` tokens are charged in any case, or returned if `debt` is negative. Then `least` to `most` tokens are granted,
+    or none. `shadow`: the request is admitted also if this bucket has fewer than `least` tokens.
     """
 
     rate: Rate

@@ -45,9 +45,9 @@ class Leases:
         self._counts.lease_tokens[key] = self._counts.lease_tokens.get(key, 0) + tokens
 
     def settle_counts(self, policies: list[str]) -> None:
-        """Update the counters of spent tokens: those that were granted and are not held, returned or expired.
+        """Update the counters of spent tokens.
 
-        A counter never falls.
+        Spent tokens are granted tokens that are not held, returned or expired. A counter never falls.
         """
         held: dict[str, int] = {}
         for bucket in self._holding:

@@ -25,7 +25,7 @@ from fundledger.ratelimit.stats import Limits, Times
 
 SETTLE_S: Final = 0.02
 EAGER: Final = 8
-"""Number of overdraft tokens. A bucket of which so many were spent since the last settlement gets a lease."""
+"""A bucket gets a lease if at least so many of its overdraft tokens were spent since the last settlement."""
 KEYS_AT_ONCE: Final = 64
 """Maximum number of buckets in one script. With so many, the script takes about as long as a round trip."""
 SETTLED_S: Final = 0.25
@@ -33,7 +33,7 @@ SETTLED_S: Final = 0.25
 PATIENT_S: Final = 0.05
 """Deadline of the second store call for a request that the local quota would refuse although the store is available."""
 LOCAL_S: Final = 0.1
-"""Time after a late reply of the store in which requests are decided by the local quota if all policies are leased."""
+"""For this time after a late reply of the store, a request is decided by the local quota if its policies are leased."""
 LOCAL_SHOWN_S: Final = 1.0
 LEASE_COSTS: Final = 4
 """A request that costs more than 1 / LEASE_COSTS of a lease gets no lease, which would take other workers' tokens."""
@@ -108,9 +108,9 @@ class Limiter:
     ) -> Denied | None:
         """Decide a request, by the store if local state does not suffice.
 
-        Return None if the request is admitted and charged, and otherwise the refusal. One store call is for all
-        policies and takes at most 5 ms. `charges` replace the charge of `cost` tokens for each bucket; a batch of
-        several merchants needs them. If the caller is cancelled, at most the cost of this request is charged.
+        Return None if the request is admitted and charged, and otherwise the refusal. One store call covers all
+        policies and takes at most 5 ms. Each bucket is charged `cost` tokens, unless `charges` is given (for a batch
+        with several merchants). If the caller is cancelled, at most the cost of this request is charged.
         """
         charges = matched.charges(cost) if charges is None else charges
         for _ in range(CLOSED_ATTEMPTS if matched.api_class in fallback.CLOSED else 1):
@@ -272,7 +272,7 @@ class Limiter:
             await self.settle()
 
     async def settle(self) -> None:
-        """Charge debt, refill leases and return unspent tokens, of all buckets that need it now."""
+        """Charge debt, refill leases and return unspent tokens, for all buckets that need one of these now."""
         self._expire(self._clock())
         dirty, self._dirty = self._dirty, []
         for at in range(0, len(dirty), KEYS_AT_ONCE):

@@ -26,7 +26,7 @@ class Denied(msgspec.Struct, frozen=True):
     """Refusal by a policy.
 
     - `source`: what the decision was made from: lease, strict, denycache or fallback
-    - `retry_s`: seconds after which a retry can succeed; an earlier one is refused
+    - `retry_s`: seconds after which a retry can succeed; an earlier retry is refused
     - `closed`: the request is refused because the store is unavailable and requests of this class must be counted
     """
 
@@ -47,8 +47,8 @@ class MatchedPolicies:
     """Buckets of the policies that match one caller, class, merchant and account; the most general first.
 
     - `admitted[0]`: the number of admissions; shared by all instances with the same `allow_key`
-    - `counted`: False if the request is a part of another request, which is counted instead; it has no `admitted` then
-    - `headers`, `raw`: RateLimit headers by name and as encoded bytes, which `current` caches
+    - `counted`: False if the request is a part of another request; only the other request is counted then
+    - `headers`, `raw`: RateLimit headers by name and as encoded bytes; a cache of the last result of `current`
     - `valid_until`: the time (monotonic seconds) until which these headers are used
     """
 
@@ -99,7 +99,7 @@ class MatchedPolicies:
         return self.headers
 
     def refused(self, now: float, wait_s: int, policy: Policy | None, cost: int) -> RateLimitHeaders | None:
-        """Return the headers for a request of `cost` tokens that was refused by `policy`, or for another reason (None).
+        """Return the headers for a refused request of `cost` tokens. `policy` is None if no policy refused the request.
 
         `t` is at most `wait_s`, the value of `Retry-After`. Return None if no policy matches.
         """
@@ -142,7 +142,8 @@ def _headers_of(policies: str, of: Policy, left: int, seconds: int) -> RateLimit
 def quota_of(policy: Policy) -> str:
     """Return `q=..;w=..` for the header RateLimit-Policy.
 
-    `w` is the time in which the burst is refilled, in whole seconds. `q` is the number of tokens of that time.
+    `w` is the time in which the burst is refilled, in whole seconds. `q` is the number of tokens that are refilled
+    in that time.
     """
     rate = policy.rate
     seconds = max(1, math.ceil(rate.burst / rate.per_second))

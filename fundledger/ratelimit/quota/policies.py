@@ -1,4 +1,4 @@
-"""Rate limit policies, and their TOML file. The file is accepted or rejected as a whole, with an error of one line.
+"""Rate limit policies, and their TOML file. The file is accepted or rejected as a whole.
 
 For each kind of key (global, class, caller, merchant, account), the first policy in the file that matches a request
 applies. At most five policies therefore apply to a request. For a `strict` policy, a worker calls the store for each
@@ -22,7 +22,7 @@ from fundledger.ratelimit.quota.gcra import EXACT_MAX, Rate
 LEASED_SHARE: Final = Fraction(1, 20)
 """Part of (burst + tokens of one second) that all workers together may hold or overdraw before they call the store."""
 LEASED_MIN: Final = 4
-"""Minimum number of tokens that one worker may hold. If it would be smaller, the policy is strict."""
+"""Minimum number of tokens that one worker may hold. If the number would be smaller, the policy is strict."""
 RATE_MAX: Final = 1_000_000
 _PER: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _TYPE = re.compile(r"[a-z_]{1,32}\Z")
@@ -63,9 +63,9 @@ class _FileBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """One policy. It matches requests of these `classes` with one of the keys in `only`; None matches all.
+    """One policy. It matches requests with a class in `classes` and a key in `only`; None means all classes or keys.
 
-    `leased_max` is the number of tokens that all workers together may hold; 0 for a strict policy.
+    `leased_max` is the number of tokens that all workers together may hold or overdraw; 0 for a strict policy.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Policy(msgspec.Struct, frozen=True):
         return (self.classes is None or api_class in self.classes) and (self.only is None or key in self.only)
 
     def leased(self, workers: int) -> int:
-        """Return the tokens that each of `workers` workers may hold; 0 if it has to call the store for each request."""
+        """Return how many tokens each of `workers` workers may hold or overdraw. If 0, each request calls the store."""
         share = self.leased_max // max(1, workers)
         return share if share >= LEASED_MIN else 0
 
@@ -88,7 +88,7 @@ class Policy(msgspec.Struct, frozen=True):
 class Policies(msgspec.Struct, frozen=True):
     """The policies of a file. `version` is the file's version number and the first eight hex digits of its SHA-256.
 
-    `types` is a table from voucher type to class, which files of earlier releases have. It has no effect.
+    `types` maps voucher types to classes. Files of earlier releases contain this table. It has no effect.
     """
 
     version: str
@@ -122,7 +122,8 @@ def parse(text: str, *, shadow: bool = False) -> Policies:
     except msgspec.ValidationError as error:
         raise BadPolicies(str(error).replace("`$.", "`").replace(" - at `$`", "")) from None
     except (ValueError, RecursionError) as error:
-        # TOMLDecodeError is a ValueError. The others are raised for thousands of digits, or of nested brackets.
+        # TOMLDecodeError is a ValueError. A number of thousands of digits raises another ValueError, and thousands of
+        # nested brackets raise RecursionError.
         raise BadPolicies(f"this is not TOML: {error}") from None
     policies = [_policy(one, shadow) for one in body.policy]
     _refuse_twice([policy.name for policy in policies])

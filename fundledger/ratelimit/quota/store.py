@@ -24,10 +24,10 @@ from fundledger.ratelimit.stats import Limits, Times
 
 DEADLINE_S: Final = 0.005
 ROUND_TRIP_S: Final = 0.05
-"""Timeout of a round trip, unless ten deadlines are longer. After it the connection is dropped."""
+"""Timeout of a round trip, or ten deadlines if they are longer. After the timeout the connection is dropped."""
 SHORT_S: Final = 1.0
-"""Duration of an outage. After a shorter one, the tokens spent meanwhile are charged in the store. After a longer one,
-buckets also start nearly empty (`mark.lua`)."""
+"""Duration of an outage. After a shorter outage, the tokens spent meanwhile are charged in the store. After a longer
+outage, buckets also start nearly empty (`mark.lua`)."""
 FAILURES_IN_ROW: Final = 3
 SILENT_S: Final = 0.1
 """Minimum duration of failures before the breaker opens. A machine that is busy for milliseconds does not open it."""
@@ -70,8 +70,8 @@ class StoreAway(Exception):
 class Breaker:
     """Circuit breaker. While it is open, the store counts as unavailable; a probe that succeeds closes it.
 
-    It opens after three failed round trips in a row that extend over `SILENT_S`. It also opens if more than a fifth of
-    the round trips of one second fail.
+    It opens after three failed round trips in a row that extend over at least `SILENT_S`. It also opens if more than a
+    fifth of the round trips of one second fail.
     """
 
     def __init__(self) -> None:
@@ -112,8 +112,8 @@ class Store:
     """Store connection of one worker. `name` is unique among all workers.
 
     `workers` is the number of live workers at the last heartbeat, and at least the number given at construction.
-    `outages` counts outages of the store. The caller runs `run` as a task, which `call` needs. Cancelling a `call` does
-    not withdraw it from the store.
+    `outages` counts outages of the store. The caller must run `run` as a task, because `run` sends the calls.
+    Cancelling a `call` does not withdraw it from the store.
     """
 
     def __init__(
@@ -284,14 +284,14 @@ class Store:
                 replies = await self._round_trip(calls)
         except (RedisError, OSError, TimeoutError) as error:
             await self._drop_connection()
-            # Without the traceback, which refers to this frame: see _NoReply.
+            # A new exception, because the traceback of `error` refers to this frame: see _NoReply.
             replies = [StoreAway(str(error))] * len(calls)
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, BaseException) and not call[3].done():
                 self._failed(call[0], "error")
             _end(call, reply)
         if isinstance(replies[0], BaseException):
-            # The failure is also recorded if every waiting call has timed out before.
+            # Record the failure here too. The loop above records it only if a call was still waiting.
             self._failed("connection", "error")
         if self._failed_trip != self._trip:
             self.breaker.succeeded(time.monotonic())
@@ -347,7 +347,7 @@ class Store:
             self.workers = max(1, self._siblings, workers)
 
     async def _meet(self) -> None:
-        """Initialise the store on first contact. A new store gets the loss time 0, so that its buckets start full."""
+        """Initialise the store on first contact. The last loss of data is set to time 0, so buckets start full."""
         await self._redis.set(self._since, 0, nx=True)
         self._met = True
 

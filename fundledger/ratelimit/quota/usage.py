@@ -1,4 +1,4 @@
-"""Utilization of rate limits: the busiest key of each policy, with the tokens requested in relation to the limit."""
+"""Utilization of rate limits: the busiest key of each policy, with the requested tokens divided by the limit."""
 
 from typing import Final
 
@@ -30,5 +30,5 @@ class Usage:
             self._busiest[name] = {bucket.name: share}
 
     def top(self, now: float) -> dict[str, dict[str, float]]:
-        """Return the busiest key of each policy in the last complete window, with its requested part of the limit."""
+        """Return the busiest key of each policy in the last complete window, with its requested tokens / limit."""
         return self._last if int(now / WINDOW_S) <= self._window + 1 else {}

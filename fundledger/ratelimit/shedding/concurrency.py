@@ -17,9 +17,9 @@ from fundledger.ratelimit.shedding.fairness import Shares
 
 LIMIT_MIN: Final = 2
 SAMPLES_MIN: Final = 10
-"""Minimum number of ended requests for a mean latency. A window lasts until it has so many."""
+"""Minimum number of ended requests for a mean latency. A window lasts until so many requests have ended."""
 CUT: Final = 0.9
-"""Maximum factor of a lowered limit: it is lowered at least by a tenth."""
+"""Maximum factor by which a limit is lowered: the limit falls by at least a tenth."""
 GROWTH: Final = 25
 """A limit is raised by 1 / GROWTH of its value (4 %), and at least by 1."""
 QUIET: Final = 8
@@ -34,15 +34,15 @@ the target must therefore exceed the latency without a queue."""
 TARGETS: Final = 5
 """Maximum target as a multiple of the configured target, however slow the database is (exception: see `close`)."""
 DROPPED_TARGETS: Final = 10
-"""Latency, as a multiple of the target, with which a dropped request is counted: one in ten is overload."""
+"""A dropped request counts with this multiple of the target as latency, so that one in ten counts as overload."""
 RATE: Final = 0.3
 """Weight of the last window in the average rate. The average is needed because a window has zero to two batches."""
 FORGET: Final = 0.8
 """Factor of the recent latency after each window without answers."""
 ALONE_S: Final = 1.0
-"""Time without arrivals (at least the target) after which missing answers are ignored: a queue needs arrivals."""
+"""After this time without arrivals (or the target latency, if longer), missing answers are ignored: no queue forms."""
 SLOW: Final = 0.5
-"""Minimum part of the latency without queueing that raises a baseline. Smaller values are noise of the rates."""
+"""A baseline is raised only if at least this part of the latency is not queueing. A smaller part is noise."""
 
 
 class ConcurrencyLimiter:
@@ -114,8 +114,9 @@ class ConcurrencyLimiter:
 
         `silent_s`: see `Silence`. `lag_s`: event loop lag.
 
-        The new target is BASELINES times the baseline, at least `target_s`, and at most TARGETS times `target_s` or
-        BASELINES_MIN baselines, whichever is more. Otherwise a class that always takes seconds would count as overload.
+        The new target is BASELINES times the baseline, but at least `target_s`. Its maximum is TARGETS times
+        `target_s`, or BASELINES_MIN times the baseline if that is more. Without the second maximum, a class whose
+        requests always take seconds would always be overloaded.
         """
         ended, answered, self.used = self.ended, self.answered(), self.in_flight_max
         self.mean_s = None
@@ -155,7 +156,7 @@ class ConcurrencyLimiter:
     def is_calm(self) -> bool:
         """Return whether the last mean latency was below half of the target.
 
-        Also True if since then no request was in flight, or only requests that hang.
+        Also return True if since then no request was in flight, or only requests that hang.
         """
         return self._calm
 

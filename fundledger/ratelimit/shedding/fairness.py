@@ -5,12 +5,12 @@ from typing import Final
 SHARE_MIN: Final = 2
 """Minimum share in requests: one in the current batch and one waiting for the next."""
 SPREADS: Final = 2.5
-"""Tolerance above the share, in standard deviations. The deviation of random arrivals is the root of their mean."""
+"""Tolerance above the share, in standard deviations. Random arrivals deviate by the square root of the mean."""
 LENT: Final = 0.6
 """Part of the limit up to which requests are admitted without a check of shares. The rest is left for merchants within
 their share."""
 LENT_AGAIN: Final = 0.001
-"""Increase of that part with each window. The part is set to 0 when a request is rejected because the class is full."""
+"""Increase of the part `lent` with each window. `lent` is set to 0 if a request was rejected at the limit."""
 
 
 class Shares:
@@ -41,10 +41,10 @@ class Shares:
     def is_spent(self, merchant: str, limit: int) -> bool:
         """Return whether a merchant has more requests in flight than its fair share of the limit, with some tolerance.
 
-        The fair share is the limit divided by the number of active merchants: the highest number of merchants that had
-        requests in flight at one moment of this window or the last one. The current number would be wrong: just after a
-        batch was answered, few merchants have requests in flight, and the next one would get the whole limit. Call it
-        only if more than `lent` of the limit is used.
+        The fair share is the limit divided by the number of active merchants. This number is the highest number of
+        merchants with requests in flight at any one moment of this window or the last one. The current number would be
+        wrong: just after a batch was answered, few merchants have requests in flight, and the next merchant would get
+        the whole limit. Call it only if the requests in flight are at least the limit multiplied by `lent`.
         """
         count = self._held.get(merchant, 0)
         share = max(SHARE_MIN, limit / max(self._active, self._peak))

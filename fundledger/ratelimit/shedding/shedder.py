@@ -20,15 +20,16 @@ from fundledger.ratelimit.stats import Shed
 
 WINDOW_S: Final = 0.1
 ROOM: Final = (1.0, 0.8, 0.75, 0.7, 0.65, 0.6)
-"""A request is admitted while less than this part of `concurrency_max` is in flight, by rank. Throughput is shared in
-proportion to the requests in flight. The critical classes (rank 0) therefore always have a fifth of it."""
+"""Part of `concurrency_max`, by rank. A request is admitted while fewer requests are in flight in the worker.
+Throughput is shared in proportion to the requests in flight. The critical classes (rank 0) therefore always have at
+least a fifth of the throughput."""
 LANES: Final = CRITICAL | {ApiClass.PAYMENT}
 """Classes whose requests share the lanes. A queue in the lanes shows only in the sum of these classes."""
 HELPLESS_S: Final = 1.0
-"""Time of overload in which no lower rank could be throttled further. After it the critical classes are throttled."""
+"""If no lower rank can be throttled further, the critical classes are throttled after this time of overload."""
 HELPLESS_LATENCIES: Final = 3
-"""The same minimum as a multiple of the latency. Requests that were admitted earlier need one latency to end, and the
-requests queued behind them another one."""
+"""The same time as a multiple of the latency; the longer of the two applies. Requests that were admitted earlier need
+one latency to end, and the requests queued behind them another one."""
 LOWEST: Final = max(RANKS.values())
 IDLE: Final = 8
 """A worker with at most so many requests in flight has no queue. If it is slow, the machine or the database is slow."""
