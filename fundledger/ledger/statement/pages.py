@@ -107,8 +107,7 @@ async def read_statement(
     more = await _fill(reader, directory, page, sub_accounts, until)
     if not more:
         return page.entries, None
-    # Raises Tampered unless the entries after the page exist and verify. So no entry was removed at the end of the
-    # page.
+    # Raises Tampered unless the next entries exist and verify. So no entry was removed at the end of the page.
     await read_positions(reader, keys, account, sub_accounts, page.after())
     bounds = [None if bound is None else clock.us(bound) for bound in (from_, to)]
     return page.entries, cursors.encode(keys, account, page.cursor(*bounds))
