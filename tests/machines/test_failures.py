@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
-from unittest.mock import AsyncMock, MagicMock
 
 import asyncpg
 import pytest
@@ -179,10 +178,13 @@ async def test_a_write_that_is_slow_is_no_failure(pool: asyncpg.Pool, monkeypatc
     await asyncio.gather(asked._write, return_exceptions=True)
 
 
-async def test_a_disk_that_is_too_full_to_open_a_connection_takes_no_writes() -> None:
-    """A pool opens a connection for the write if its only one is reading."""
-    full = asyncpg.PostgresError.new({"S": "FATAL", "V": "FATAL", "C": "53100", "M": "could not write init file"})
-    pool = MagicMock(fetchval=AsyncMock(return_value=1), acquire=MagicMock(side_effect=full))
+async def test_a_disk_that_is_too_full_to_open_a_connection_takes_no_writes(pool: asyncpg.Pool) -> None:
+    """Postgres ends a new connection with this error, for example if it cannot write the cache file of the catalog."""
+    await pool.execute("""
+        CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'could not write init file' USING ERRCODE = 'disk_full'; END $$;
+        CREATE EVENT TRIGGER refuse ON login EXECUTE FUNCTION public.refuse();
+    """)
     assert await Readiness(pool).why_not(5.0) == "the database takes no writes: DiskFullError"
 
 
