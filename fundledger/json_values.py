@@ -1,4 +1,4 @@
-"""JSON values of answers and events, in a form that no client misreads: UTC times, integers beyond 2^53 also as text.
+"""JSON values that all packages share, in a form that no client misreads: UTC times, integers beyond 2^53 also as text.
 
 The types carry their OpenAPI schemas. An answer is a struct of them, so that its schema follows from its type.
 """

@@ -60,7 +60,7 @@ class Progress(msgspec.Struct):
 
 
 def progress_of(row: Any) -> Progress:
-    """Return the progress of a row with the columns of fund.payments."""
+    """Return the progress that a row of fund.payments contains."""
     return Progress(*(row[name] for name in Progress.__struct_fields__))
 
 

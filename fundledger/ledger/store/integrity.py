@@ -98,8 +98,8 @@ def sub_account_message(account: Account, row: asyncpg.Record) -> bytes:
 def check_sub_accounts(keys: Keys, account: Account, layout: Places, rows: Sequence[asyncpg.Record]) -> None:
     """Verify that each row belongs to the account and is unchanged, and that no sub-account is missing.
 
-    Besides the columns of the sub-account, each row has `journal_seq` and `journal_mac`, which are the seq and MAC of
-    the last entry in the journal. Raises Tampered.
+    Besides the columns of the sub-account, each row has `journal_seq` and `journal_mac`, the seq and MAC of
+    its last entry in the journal. Raises Tampered.
     """
     found = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Identity of the databases of a data directory: comparison of their ids and keys with the stored ones.
+"""Identity of the Postgres databases of a data directory: comparison of their ids and keys with the stored ones.
 
 If the data directory was used with a database before, an empty or different database is refused. It is never
 initialised silently.

@@ -78,7 +78,7 @@ ACCOUNT: Final = Source[Snapshot](nothing, worker_socket, supervisor_socket, {ME
 
 
 class _Worker(Generic[T]):
-    """The successive processes of the worker with one ordinal.
+    """One worker ordinal: its first process, and each process that replaces it after a restart.
 
     `before`: sum over the ended processes. `last`: last snapshot of the current process. `life`: number of ended
     processes. `answers`: whether the last poll was answered.

@@ -1,4 +1,4 @@
-"""CSV cells of HTTP answers, written so that a spreadsheet shows them as text and does not run them as formulas."""
+"""CSV bodies of HTTP answers. A spreadsheet shows the cells as text, and does not run them as formulas."""
 
 from typing import Final
 
