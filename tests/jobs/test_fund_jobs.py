@@ -89,7 +89,7 @@ async def test_a_worker_reports_background_jobs_that_no_process_runs(fund_databa
         await connection.close()
     async with a_fund_service(fund_database, tmp_path, None) as (service, _):
         overdue = {"payouts": 1, "webhooks": 0}
-        await eventually(lambda: service.snapshot().jobs.overdue == overdue, "it is told")
+        await eventually(lambda: service.snapshot().jobs.overdue == overdue, "it is reported")
         assert service.runner.holds() == []
         told = service.snapshot().jobs.last_success["payouts"]
         assert told < datetime.now(UTC).timestamp() - 60

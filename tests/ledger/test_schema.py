@@ -158,7 +158,7 @@ async def test_a_plan_without_its_index_is_caught(filled: Ledger) -> None:
         await transaction.rollback()
 
 
-@pytest.mark.parametrize("name", ["lock_sub_accounts", "write_batch"])
+@pytest.mark.parametrize("name", ["lock_sub_accounts", "write_batch", "read_buffered", "delete_drained"])
 async def test_a_lane_does_not_scan_tables_that_were_never_analysed(ledger: Ledger, name: str) -> None:
     """A new ledger has no statistics, and a lane keeps the plans of its queries while the tables grow."""
     plan = await plan_of(ledger.connection, STATEMENTS[f"ledger/{name}"], like_a_lane=True)
