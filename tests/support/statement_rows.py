@@ -91,7 +91,7 @@ class StatementRows:
         self._tables: dict[str, Table] = {}
 
     async def start(self) -> "StatementRows":
-        # Rows come in insertion order unless the statement requests another: no index sorts them.
+        # No index sorts the rows of a statement that does not request an order.
         await self.connection.execute(
             "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SET TimeZone = 'UTC'"
         )
@@ -107,7 +107,17 @@ class StatementRows:
         return self
 
     async def run(self, block: Block) -> list[list[str]]:
-        """Return the outcome of each call, in the format of a file of cases."""
+        """Return the outcome of each call, in the format of a file of cases.
+
+        The given rows are inserted in their order and then, after a rollback, in the reverse order. The outcome has to
+        be the same, because a server stores rows in any order.
+        """
+        found = await self._run(block, backwards=False)
+        if block.given[1:]:
+            assert await self._run(block, backwards=True) == found, "depends on the stored order of rows"
+        return found
+
+    async def _run(self, block: Block, backwards: bool) -> list[list[str]]:
         found: list[list[str]] = []
         for call in block.calls:
             if call.again:
@@ -117,7 +127,7 @@ class StatementRows:
                 now = await self.connection.fetchval("SELECT now()")
                 for command in block.setup:
                     await self.connection.execute(command)
-                await self._give(block.given, now)
+                await self._give(block.given, now, backwards)
                 found += [await self._call(block, of, now) for of in chain]
         return found
 
@@ -165,14 +175,19 @@ class StatementRows:
     def _table(self, name: str) -> Table:
         return next(table for full, table in self._tables.items() if name in (full, full.partition(".")[2]))
 
-    async def _give(self, lines: list[str], now: dt.datetime) -> None:
-        """Insert the given rows. An order may be given in any state."""
+    async def _give(self, lines: list[str], now: dt.datetime, backwards: bool = False) -> None:
+        """Insert the given rows. An order may be given in any state. Backwards, no foreign key is enforced."""
         orders = any("orders" in line.split()[:2] for line in lines)
         async with any_state(self.connection) if orders else contextlib.nullcontext():
-            await self._insert(lines, now)
+            numbered = list(enumerate(_repeated(lines), 1))
+            if not backwards:
+                return await self._insert(numbered, now)
+            await self.connection.execute("SET LOCAL session_replication_role = replica")
+            await self._insert(numbered[::-1], now)
+            await self.connection.execute("SET LOCAL session_replication_role = origin")
 
-    async def _insert(self, lines: list[str], now: dt.datetime) -> None:
-        for number, line in enumerate(_repeated(lines), 1):
+    async def _insert(self, numbered: list[tuple[int, str]], now: dt.datetime) -> None:
+        for number, line in numbered:
             name, *words = shlex.split(line)
             table = self._table(name)
             values = dict(self._defaults.get(name, {}))

@@ -21,6 +21,6 @@ WITH next AS (
 ), told AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT s.id, s.merchant, 'withdrawal', 'sent', json_build_object('channel', $1::text), clock_timestamp()
-    FROM sent s
+    FROM sent s ORDER BY s.seq
 )
 SELECT s.id AS order_id, s.amount, s.currency, 0 AS asked, NULL::text AS channel_ref FROM sent s ORDER BY s.seq
