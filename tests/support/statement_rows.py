@@ -117,7 +117,7 @@ class StatementRows:
             assert await self._run(block, backwards=True) == found, "depends on the stored order of rows"
         return found
 
-    async def _run(self, block: Block, backwards: bool) -> list[list[str]]:
+    async def _run(self, block: Block, *, backwards: bool) -> list[list[str]]:
         found: list[list[str]] = []
         for call in block.calls:
             if call.again:
@@ -127,7 +127,7 @@ class StatementRows:
                 now = await self.connection.fetchval("SELECT now()")
                 for command in block.setup:
                     await self.connection.execute(command)
-                await self._give(block.given, now, backwards)
+                await self._give(block.given, now, backwards=backwards)
                 found += [await self._call(block, of, now) for of in chain]
         return found
 
@@ -175,15 +175,14 @@ class StatementRows:
     def _table(self, name: str) -> Table:
         return next(table for full, table in self._tables.items() if name in (full, full.partition(".")[2]))
 
-    async def _give(self, lines: list[str], now: dt.datetime, backwards: bool = False) -> None:
+    async def _give(self, lines: list[str], now: dt.datetime, *, backwards: bool = False) -> None:
         """Insert the given rows. An order may be given in any state. Backwards, no foreign key is enforced."""
         orders = any("orders" in line.split()[:2] for line in lines)
         async with any_state(self.connection) if orders else contextlib.nullcontext():
             numbered = list(enumerate(_repeated(lines), 1))
-            if not backwards:
-                return await self._insert(numbered, now)
-            await self.connection.execute("SET LOCAL session_replication_role = replica")
-            await self._insert(numbered[::-1], now)
+            if backwards:
+                await self.connection.execute("SET LOCAL session_replication_role = replica")
+            await self._insert(numbered[::-1] if backwards else numbered, now)
             await self.connection.execute("SET LOCAL session_replication_role = origin")
 
     async def _insert(self, numbered: list[tuple[int, str]], now: dt.datetime) -> None:
