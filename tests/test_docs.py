@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import pytest
 
+from fundledger.app.account.answers.problems import ADVICE
 from fundledger.app.account.exposition import render
 from fundledger.app.account.metrics import Snapshot
 from fundledger.app.account.openapi.document import problems
-from fundledger.app.account.problems import ADVICE
 from fundledger.app.commands import cli
 from fundledger.app.fund import exposition as fund_exposition
-from fundledger.app.fund import problems as fund_problems
-from fundledger.app.fund.kinds import KINDS
+from fundledger.app.fund.answers import problems as fund_problems
 from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
+from fundledger.app.fund.routes.kinds import KINDS
 from fundledger.app.http.metrics.exposition import replacements
 from fundledger.fund.model.order import Kind
 from fundledger.fund.model.transitions import FIRST, TRANSITIONS

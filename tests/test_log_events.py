@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "log-events.md"
 LEVELS = ["debug", "info", "warning", "error", "critical"]
 METHODS = {level: level for level in LEVELS} | {"exception": "error"}
-LOGS = "fundledger/app/output/logs.py"
+LOGS = "fundledger/app/console/logs.py"
 """The module that configures loggers. It creates log records directly, by `_record(level, message, extra)`."""
 NOT_SHOWN = {"event", "once"}
 

@@ -15,9 +15,9 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS, CheckContext, load_all_checks
 
-from fundledger.app.account import bodies
+from fundledger.app.account.answers.problems import REFUSALS
 from fundledger.app.account.openapi.examples import BANK, HOLD, MERCHANT, OTHER_VOUCHER, VOUCHER
-from fundledger.app.account.problems import REFUSALS
+from fundledger.app.account.requests import bodies
 from fundledger.app.account.routes import PAGES, ROUTES
 from fundledger.app.http.openapi import docs_page
 from fundledger.app.http.problems import IANA, URN, BadRequest

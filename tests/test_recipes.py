@@ -15,13 +15,13 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from fundledger.app.account.jobs import NAMES as ACCOUNT_NAMES
-from fundledger.app.account.problems import ADVICE, REFUSALS
+from fundledger.app.account.answers.problems import ADVICE, REFUSALS
+from fundledger.app.account.jobs.table import NAMES as ACCOUNT_NAMES
 from fundledger.app.account.routes import ROUTES
-from fundledger.app.fund import problems as fund_problems
+from fundledger.app.fund.answers import problems as fund_problems
 from fundledger.app.fund.jobs import jobs_of
-from fundledger.app.fund.kinds import KINDS
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
+from fundledger.app.fund.routes.kinds import KINDS
 from fundledger.app.http.problems import POSTING, POSTING_ADVICE
 from fundledger.app.http.routing import Route
 from fundledger.client import fund_types

@@ -5,7 +5,7 @@ from typing import Final
 
 
 class ApiClass(StrEnum):
-    """Request classes, the most important first. The class of a voucher is derived in `app/account/moved.py`."""
+    """Request classes, the most important first. A voucher: see `app/account/requests/charged_accounts.py`."""
 
     REFUND = "refund"
     WITHDRAW = "withdraw"

@@ -15,7 +15,7 @@ import pytest
 from multidict import CIMultiDict
 from prometheus_client.parser import text_string_to_metric_families
 
-from fundledger.app.account import accounts, holds, vouchers
+from fundledger.app.account.handlers import accounts, holds, vouchers
 from fundledger.app.account.server import build
 from fundledger.app.account.service import Service
 from fundledger.app.http.admission.admission import Admission

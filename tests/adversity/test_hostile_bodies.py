@@ -15,8 +15,8 @@ import pytest
 from multidict import CIMultiDict
 
 from benchmarks.hostile_bodies import bodies
-from fundledger.app.account import bodies as bodies_of_account
 from fundledger.app.account import routes as account_routes
+from fundledger.app.account.requests import bodies as bodies_of_account
 from fundledger.app.fund import routes as fund_routes
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.bodies import decoding

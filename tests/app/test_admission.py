@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.account.moved import moved
+from fundledger.app.account.requests.charged_accounts import class_and_accounts
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.admission.hot_keys import HotKeys
@@ -59,7 +59,7 @@ def an_admission(api_class: ApiClass = ApiClass.BATCH) -> Admission:
 
 
 def moves(debited: Account, credited: Account) -> tuple[ApiClass, Sequence[Account]]:
-    return moved([(credited, 5), (debited, -5)])
+    return class_and_accounts([(credited, 5), (debited, -5)])
 
 
 async def test_a_rejected_batch_gets_the_wait_of_the_bucket_that_rejected_it_and_not_of_its_whole_price() -> None:

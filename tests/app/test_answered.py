@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fundledger.app.account import vouchers
+from fundledger.app.account.handlers import vouchers
 from fundledger.app.account.routes import ROUTES
 from fundledger.app.http import routing
 from fundledger.app.http.admission.controller import AdmissionController

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fundledger.app.account import expiry as expiry_module
-from fundledger.app.account.expiry import Expiry
+from fundledger.app.account.jobs import expiry as expiry_module
+from fundledger.app.account.jobs.expiry import Expiry
 from fundledger.jobs import runner as runner_module
 from fundledger.jobs.job import Lease, Ran
 from fundledger.jobs.runner import JobRunner

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from fundledger.app.account import holds, vouchers
+from fundledger.app.account.handlers import holds, vouchers
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.controller import AdmissionController
 from fundledger.app.http.problems import BadRequest

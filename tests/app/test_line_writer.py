@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.output.line_writer import BYTES_MAX, CRITICAL_BYTES_MAX, SERIOUS_BYTES_MAX, LineWriter
+from fundledger.app.console.line_writer import BYTES_MAX, CRITICAL_BYTES_MAX, SERIOUS_BYTES_MAX, LineWriter
 from tests.support.waiting import eventually
 
 LINE = "x" * 999
@@ -110,8 +110,8 @@ def program(code: str, **streams: Any) -> "subprocess.Popen[bytes]":
 
 LOGS = """
 import logging, sys
-from fundledger.app.output.logs import configure_logs, dropped_lines
-from fundledger.app.output.terminal import complain, say
+from fundledger.app.console.logs import configure_logs, dropped_lines
+from fundledger.app.console.terminal import complain, say
 configure_logs("info", {"worker": 0})
 say("a banner")
 for number in range(COUNT):

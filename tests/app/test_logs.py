@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fundledger.app.output.logs import REMEMBERED_MAX, Format, JsonLines, Once, configure_logs
+from fundledger.app.console.logs import REMEMBERED_MAX, Format, JsonLines, Once, configure_logs
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.account.vouchers import _fault_of as account_fault_of
-from fundledger.app.fund.problems import fault_of as fund_fault_of
+from fundledger.app.account.handlers.vouchers import _fault_of as account_fault_of
+from fundledger.app.fund.answers.problems import fault_of as fund_fault_of
 from fundledger.app.http.admission.admission import Admission, Owned
 from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
 from fundledger.app.http.problems import BadRequest, malformed

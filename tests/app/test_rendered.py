@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from fundledger.app.account import answers, render
+from fundledger.app.account.answers import render
+from fundledger.app.account.answers import structs as answers
 from fundledger.ledger.model.account import Account
 from fundledger.ledger.model.chart import CHART
 from fundledger.ledger.model.refusal import Code, Refusal

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.account import vouchers
+from fundledger.app.account.handlers import vouchers
 from fundledger.app.account.service import FUND_MODULE
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.controller import AdmissionController

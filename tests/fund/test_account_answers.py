@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.account.problems import REFUSALS
+from fundledger.app.account.answers.problems import REFUSALS
 from fundledger.app.http.openapi.problems import OTHERS
 from fundledger.app.http.problems import POSTING
 from fundledger.client.account_service import AccountService

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from fundledger.app.fund.statements import post_statement
+from fundledger.app.fund.handlers.statements import post_statement
 from fundledger.app.http.problems import BadRequest
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply

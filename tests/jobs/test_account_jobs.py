@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fundledger.app.account.expiry import Expiry
-from fundledger.app.account.jobs import NAMES
+from fundledger.app.account.jobs.expiry import Expiry
+from fundledger.app.account.jobs.table import NAMES
 from fundledger.app.commands.jobs import run_job
 from fundledger.app.host.postgres.databases import migrate_account
 from fundledger.hotspot.buffer_drainer import BufferDrainer

@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from fundledger.app.account import render
+from fundledger.app.account.answers import render
 from fundledger.ledger.model import clock
 from fundledger.ledger.model.account import BALANCE_MAX, Account
 from fundledger.ledger.model.batch import Rebalance, Resplit, SetPolicy

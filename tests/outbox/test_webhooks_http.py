@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from fundledger.app.fund import webhooks
+from fundledger.app.fund.handlers import webhooks
 from fundledger.app.http.problems import BadRequest
 from fundledger.app.http.routing import Call
 from fundledger.client import AccountService

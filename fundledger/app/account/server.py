@@ -9,9 +9,9 @@ from pathlib import Path
 
 import asyncpg
 
-from fundledger.app.account import events, vouchers
 from fundledger.app.account.config import AccountWorkerConfig
-from fundledger.app.account.jobs import jobs_of, open_books, open_context
+from fundledger.app.account.handlers import events, vouchers
+from fundledger.app.account.jobs.table import jobs_of, open_books, open_context
 from fundledger.app.account.metrics import Metrics
 from fundledger.app.account.routes import PAGES, ROUTES
 from fundledger.app.account.service import Service

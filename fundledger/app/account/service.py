@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import asyncpg
 import msgspec
 
-from fundledger.app.account.jobs import Context
+from fundledger.app.account.jobs.table import Context
 from fundledger.app.account.metrics import Metrics, Snapshot
 from fundledger.app.http.problems import unverified
 from fundledger.app.http.wire.reply import Reply

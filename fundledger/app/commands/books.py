@@ -8,10 +8,10 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
+from fundledger.app.console.terminal import complain
 from fundledger.app.host.postgres.databases import NoLedger, databases, migrate_account, migrate_fund
 from fundledger.app.host.postgres.identity import ACCOUNT, FUND, OtherDatabase, expect_own, keys_folder
 from fundledger.app.host.preflight import CannotServe
-from fundledger.app.output.terminal import complain
 from fundledger.database.migrations import SchemaFault
 from fundledger.fund.store.migrate import fund_keys
 from fundledger.ledger.store.directory import account_verifies

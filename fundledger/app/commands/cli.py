@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fundledger
-from fundledger.app.output.terminal import complain, open_standard_files
+from fundledger.app.console.terminal import complain, open_standard_files
 from fundledger.build import this_build, version_line
 from fundledger.security.process_memory import forbid_core_dumps, hide_memory
 from fundledger.settings import BadSetting, Settings, read_settings, sources
@@ -45,8 +45,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from fundledger.app.console.logs import configure_logs
     from fundledger.app.host.supervisor import Supervisor
-    from fundledger.app.output.logs import configure_logs
 
     settings = _settings(options)
     if settings.profile == "prod":

@@ -4,7 +4,7 @@ import json
 
 import asyncpg
 
-from fundledger.app.account.jobs import open_books
+from fundledger.app.account.jobs.table import open_books
 from fundledger.app.host.postgres.databases import database
 from fundledger.app.host.preflight import CannotServe
 from fundledger.database.migrations import SchemaFault

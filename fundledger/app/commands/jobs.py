@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import asyncpg
 import msgspec
 
-from fundledger.app.account.jobs import NAMES, jobs_of, open_books, open_context
+from fundledger.app.account.jobs.table import NAMES, jobs_of, open_books, open_context
 from fundledger.app.host.postgres.databases import databases
 from fundledger.app.host.preflight import CannotServe
 from fundledger.app.host.valkey import EmbeddedValkey

@@ -20,10 +20,10 @@ import msgspec
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from fundledger.app.console.logs import Format, dropped_lines
 from fundledger.app.fund.config import FundProcessConfig
 from fundledger.app.http.process import LogOptions, run_process
 from fundledger.app.http.sockets import answer_with, jobs_socket
-from fundledger.app.output.logs import Format, dropped_lines
 from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.batcher import OrderBatcher

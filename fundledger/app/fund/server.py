@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fundledger.app.fund.config import FundProcessConfig
-from fundledger.app.fund.orders import FAST_PATH
+from fundledger.app.fund.handlers.orders import FAST_PATH
 from fundledger.app.fund.routes import PAGES, ROUTES
 from fundledger.app.fund.service import SPACE, FundService
 from fundledger.app.http.admission.limiter import build_limiter

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
+from fundledger.app.console.terminal import say
 from fundledger.app.fund.channel_tokens import channel_tokens, make_simulator_token
 from fundledger.app.host.banner import Running, banner
 from fundledger.app.host.log_file import LogFile
@@ -25,7 +26,6 @@ from fundledger.app.host.valkey import EmbeddedValkey, ValkeyFault
 from fundledger.app.http.admission.policies import read_policies
 from fundledger.app.http.sockets import remove_left_over
 from fundledger.app.http.wire.connections import raise_descriptor_limit
-from fundledger.app.output.terminal import say
 from fundledger.database.migrations import SchemaFault
 from fundledger.security.keys import KeyFault
 from fundledger.security.tokens import module_token, read_token

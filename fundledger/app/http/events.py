@@ -54,8 +54,8 @@ async def get_events(service: Publisher, call: Call) -> Reply:
     A request that waits for events does not count against the concurrency limit and does not delay shutdown. If too
     many requests of one caller wait, the next is answered 429. Raises BadRequest (400), Unavailable.
     """
-    after = number(call.query.get("after"), "after", 0, 0, AFTER_MAX)
-    limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+    after = number(call.query, "after", 0, 0, AFTER_MAX)
+    limit = number(call.query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
     wait_s = _seconds(call.query.get("wait_s", "0"))
     rejection = await service.controller.admit(call.admission, ())
     if rejection is not None:

@@ -22,13 +22,13 @@ import uvloop
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from fundledger.app.console.logs import Format, configure_logs
 from fundledger.app.http.metrics.counters import Answered
 from fundledger.app.http.routing import Router, answer
 from fundledger.app.http.sockets import answer_with
 from fundledger.app.http.wire.draining import finish_connections
 from fundledger.app.http.wire.protocol import KEEPALIVE_S, FastPath, PaymentProtocol
 from fundledger.app.http.worker import Worker
-from fundledger.app.output.logs import Format, configure_logs
 from fundledger.security.keys import KeyFault
 
 CANNOT_START: Final = (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError)

@@ -1,10 +1,13 @@
 """Values of the query parameters of an HTTP request."""
 
+from collections.abc import Mapping
+
 from fundledger.app.http.problems import malformed
 
 
-def number(text: str | None, name: str, default: int, least: int, most: int) -> int:
-    """Parse an integer query parameter; None gives `default`. Raises BadRequest (400)."""
+def number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """Return an integer query parameter, `default` if it is absent. Raises BadRequest (400) if it is out of range."""
+    text = query.get(name)
     if text is None:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:

@@ -4,12 +4,12 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from fundledger.app.console.logs import dropped_lines
 from fundledger.app.http.metrics.counters import Answered, Pool
 from fundledger.app.http.routing import Call
 from fundledger.app.http.sockets import HOT_KEYS, METRICS, ask
 from fundledger.app.http.wire.reply import Reply
 from fundledger.app.http.worker import Worker
-from fundledger.app.output.logs import dropped_lines
 
 CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 

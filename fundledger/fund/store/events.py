@@ -6,9 +6,9 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from fundledger.fund.model import order_json
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.transitions import ENDED, POSTED
-from fundledger.fund.store import order_json
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
 from fundledger.fund.store.queries import SQL

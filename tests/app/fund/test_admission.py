@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fundledger.app.fund import orders
-from fundledger.app.fund.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.exposition import render
+from fundledger.app.fund.handlers import orders
 from fundledger.app.fund.metrics import FundSnapshot
+from fundledger.app.fund.requests.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.service import SPACE, FundService
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.payment_path import PaymentPath

@@ -13,7 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS, CheckContext, load_all_checks
 
-from fundledger.app.fund.problems import ADVICE, REFUSALS
+from fundledger.app.fund.answers.problems import ADVICE, REFUSALS
 from fundledger.app.fund.routes import PAGES, ROUTES
 from fundledger.app.http.openapi import docs_page
 from fundledger.app.http.problems import IANA, URN

@@ -3,9 +3,9 @@
 import textwrap
 from typing import Final
 
-from fundledger.app.account.answers import Event
+from fundledger.app.account.answers.problems import ADVICE, REFUSALS
+from fundledger.app.account.answers.structs import Event
 from fundledger.app.account.openapi.examples import EXAMPLES
-from fundledger.app.account.problems import ADVICE, REFUSALS
 from fundledger.app.http.openapi.document import About
 from fundledger.app.http.openapi.problems import OTHERS, ProblemType
 from fundledger.app.http.openapi.types import SERVICE_TAG

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from msgspec import Raw
 
-from fundledger.app.account import answers
-from fundledger.app.account.problems import refusal_members
+from fundledger.app.account.answers import structs as answers
+from fundledger.app.account.answers.problems import refusal_members
 from fundledger.app.http.events import Events
 from fundledger.app.http.service_routes import HOT_KEYS_EXAMPLE, SERVICE_EXAMPLES
 from fundledger.app.http.wire.reply import encode

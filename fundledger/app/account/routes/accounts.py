@@ -1,10 +1,11 @@
-"""Routes of the account service for accounts: method, path, class, OpenAPI operation. `../accounts.py` handles them."""
+"""Routes of the account service for accounts, handled by `handlers/accounts.py`: method, path, OpenAPI operation."""
 
 from typing import Annotated, Final
 
-from fundledger.app.account import accounts, answers
-from fundledger.app.account.bodies import AccountBody, FreezeBody, PolicyBody, ReasonBody
+from fundledger.app.account.answers import structs as answers
+from fundledger.app.account.handlers import accounts
 from fundledger.app.account.openapi.examples import MERCHANT
+from fundledger.app.account.requests.bodies import AccountBody, FreezeBody, PolicyBody, ReasonBody
 from fundledger.app.account.routes.refusals import STATUS, TAMPERED, refused
 from fundledger.app.account.service import Service
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, count, no_such, path, query, shown

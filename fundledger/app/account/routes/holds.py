@@ -1,10 +1,11 @@
-"""Routes of the account service for holds: method, path, class, OpenAPI operation. `../holds.py` handles them."""
+"""Routes of the account service for holds, handled by `handlers/holds.py`: method, path, OpenAPI operation."""
 
 from typing import Final
 
-from fundledger.app.account import answers, holds
-from fundledger.app.account.bodies import CaptureBody, HoldBody, ReasonBody
+from fundledger.app.account.answers import structs as answers
+from fundledger.app.account.handlers import holds
 from fundledger.app.account.openapi.examples import CAPTURE, HOLD, MERCHANT, moves
+from fundledger.app.account.requests.bodies import CaptureBody, HoldBody, ReasonBody
 from fundledger.app.account.routes.refusals import POSTING, STATUS, UNBALANCED, refused, refused_for_ever, replayed
 from fundledger.app.account.service import Service
 from fundledger.app.http.openapi.types import Answer, no_such, path, shown

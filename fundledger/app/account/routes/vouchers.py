@@ -1,10 +1,11 @@
-"""Routes of the account service for vouchers: method, path, class, OpenAPI operation. `../vouchers.py` handles them."""
+"""Routes of the account service for vouchers, handled by `handlers/vouchers.py`: method, path, OpenAPI operation."""
 
 from typing import Final
 
-from fundledger.app.account import answers, vouchers
-from fundledger.app.account.bodies import BatchBody, ReverseBody, VoucherBody
+from fundledger.app.account.answers import structs as answers
+from fundledger.app.account.handlers import vouchers
 from fundledger.app.account.openapi.examples import OTHER_VOUCHER, REVERSAL, VOUCHER, moves
+from fundledger.app.account.requests.bodies import BatchBody, ReverseBody, VoucherBody
 from fundledger.app.account.routes.refusals import (
     FUNDS,
     POSTING,

@@ -3,14 +3,14 @@
 import textwrap
 from typing import Final
 
-from fundledger.app.fund.problems import ADVICE, REFUSALS
+from fundledger.app.fund.answers.problems import ADVICE, REFUSALS
 from fundledger.app.http.openapi.document import About
 from fundledger.app.http.openapi.problems import OTHERS, ProblemType
 from fundledger.app.http.openapi.types import SERVICE_TAG
 from fundledger.app.http.problems import POSTING, POSTING_ADVICE
 from fundledger.app.http.service_routes import SERVICE_EXAMPLES
+from fundledger.fund.model.order_json import Event
 from fundledger.fund.model.refusal import Code
-from fundledger.fund.store.order_json import Event
 
 _DESCRIPTION: Final = textwrap.dedent("""
     Orders of merchants: payments, refunds, settlements, withdrawals and corrections. Each order posts a voucher in the

@@ -6,7 +6,7 @@ in `app/fund/`, mostly in the module of the same name. The handler of the event 
 
 from typing import Final
 
-from fundledger.app.fund.limits import get_limits
+from fundledger.app.fund.handlers.limits import get_limits
 from fundledger.app.fund.openapi.document import ABOUT
 from fundledger.app.fund.routes import events, merchants, orders, statements, webhooks
 from fundledger.app.fund.service import FundService

@@ -1,10 +1,11 @@
-"""Routes of the fund service for merchants: method, path, class, OpenAPI operation. `../merchants.py` handles them."""
+"""Routes of the fund service for merchants, handled by `handlers/merchants.py`: method, path, OpenAPI operation."""
 
 from typing import Final
 
-from fundledger.app.fund import answers, merchants
-from fundledger.app.fund.bodies import FeeRuleBody
-from fundledger.app.fund.kinds import MERCHANT
+from fundledger.app.fund.answers import structs as answers
+from fundledger.app.fund.handlers import merchants
+from fundledger.app.fund.requests.bodies import FeeRuleBody
+from fundledger.app.fund.routes.kinds import MERCHANT
 from fundledger.app.fund.routes.orders import page
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, no_such, path, shown

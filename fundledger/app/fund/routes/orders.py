@@ -1,15 +1,16 @@
 """Routes of the fund service for orders: method, path, class, OpenAPI operation.
 
-Each kind has the routes of `_of`; some kinds have further routes. `../orders.py` handles posting and reading,
-`../withdrawals.py` the later steps of an order.
+Each kind has the routes of `_of`; some kinds have further routes. `handlers/orders.py` handles posting and reading,
+`handlers/withdrawals.py` the later steps of an order.
 """
 
 from collections.abc import Iterator
 from typing import Annotated, Final
 
-from fundledger.app.fund import answers, orders, withdrawals
-from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, PaymentsBody, RetryBody
-from fundledger.app.fund.kinds import KINDS, MERCHANT
+from fundledger.app.fund.answers import structs as answers
+from fundledger.app.fund.handlers import orders, withdrawals
+from fundledger.app.fund.requests.bodies import ApproveBody, BouncedBody, PaidBody, PaymentsBody, RetryBody
+from fundledger.app.fund.routes.kinds import KINDS, MERCHANT
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, Parameter, count, no_such, path, query, shown
 from fundledger.app.http.problems import PROBLEM_TYPE
@@ -17,9 +18,9 @@ from fundledger.app.http.routing import BATCH_BODY_BYTES_MAX, Route
 from fundledger.app.http.wire.reply import JSON
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.refusal import Code
 from fundledger.fund.model.requests import REQUESTS, MerchantId, OrderNo
-from fundledger.fund.store.order_json import Order, StateName
 from fundledger.json_values import Uuid, about
 from fundledger.ratelimit.classes import ApiClass
 

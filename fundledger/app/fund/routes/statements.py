@@ -1,8 +1,8 @@
-"""Route of the fund service for bank statements: path, class, OpenAPI operation. `../statements.py` handles it."""
+"""Route of the fund service for bank statements, handled by `handlers/statements.py`: path, OpenAPI operation."""
 
 from typing import Final
 
-from fundledger.app.fund import statements
+from fundledger.app.fund.handlers import statements
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, shown
 from fundledger.app.http.routing import BATCH_BODY_BYTES_MAX, Route

@@ -1,12 +1,13 @@
-"""Routes of the fund service for webhooks: method, path, class, OpenAPI operation. `../webhooks.py` handles them."""
+"""Routes of the fund service for webhooks, handled by `handlers/webhooks.py`: method, path, OpenAPI operation."""
 
 from typing import Annotated, Final
 
 import msgspec
 
-from fundledger.app.fund import answers, webhooks
-from fundledger.app.fund.bodies import DisableBody, RedeliverBody, WebhookBody
-from fundledger.app.fund.kinds import MERCHANT
+from fundledger.app.fund.answers import structs as answers
+from fundledger.app.fund.handlers import webhooks
+from fundledger.app.fund.requests.bodies import DisableBody, RedeliverBody, WebhookBody
+from fundledger.app.fund.routes.kinds import MERCHANT
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import Answer, count, no_such, path, query, shown
 from fundledger.app.http.routing import Route

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import asyncpg
 
+from fundledger.app.console.terminal import complain
 from fundledger.app.host.postgres.identity import ACCOUNT, FUND, expect_keys, expect_own, keys_folder, remember_own
 from fundledger.app.host.postgres.own_server import own_socket_folder
 from fundledger.app.host.postgres.server import DATABASE, FUND_DATABASE, EmbeddedPostgres, PostgresFault, dsn_of
 from fundledger.app.host.preflight import CannotServe, lock
-from fundledger.app.output.terminal import complain
 from fundledger.fund.store.migrate import migrate as migrate_orders
 from fundledger.ledger.store.accounts import Layout
 from fundledger.ledger.store.migrate import migrate as migrate_ledger

@@ -1,12 +1,12 @@
 """HTTP handlers of the account service for holds. `routes/holds.py` declares the routes that call them."""
 
-from fundledger.app.account import render
-from fundledger.app.account.bodies import CaptureBody, HoldBody, ReasonBody, account_id
-from fundledger.app.account.moved import moved
-from fundledger.app.account.problems import refused
+from fundledger.app.account.answers import render
+from fundledger.app.account.answers.problems import refused
+from fundledger.app.account.handlers.vouchers import to_reply
+from fundledger.app.account.requests.bodies import CaptureBody, HoldBody, ReasonBody, account_id
+from fundledger.app.account.requests.charged_accounts import class_and_accounts
+from fundledger.app.account.requests.vouchers import accounts_of, prepare
 from fundledger.app.account.service import Service
-from fundledger.app.account.voucher_bodies import accounts_of, prepare
-from fundledger.app.account.vouchers import to_reply
 from fundledger.app.http.bodies.decoding import decoder, instant
 from fundledger.app.http.problems import faulted, not_found
 from fundledger.app.http.routing import Call
@@ -90,7 +90,7 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     place = (hold.account.number << 16) + hold.slot
     held = {"hold": hold.id, "hold_shard": hold.account.shard, "hold_place": place}
     voucher = (await prepare(service, call.module, [body.voucher], ids, **held))[0]
-    api_class, accounts = moved(voucher.lines)
+    api_class, accounts = class_and_accounts(voucher.lines)
     if api_class is ApiClass.WITHDRAW or any(account.number != hold.account.number for account in accounts):
         # The route has the class of a payment from the held account. This voucher also charges other accounts, or is a
         # withdrawal.

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from fundledger.app.output.line_writer import LineWriter
-from fundledger.app.output.terminal import ERROR, is_standard, writer_of
+from fundledger.app.console.line_writer import LineWriter
+from fundledger.app.console.terminal import ERROR, is_standard, writer_of
 
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "once"}
 REPEAT_S: Final = 3600.0

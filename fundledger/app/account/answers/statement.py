@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fundledger.app.account import answers
+from fundledger.app.account.answers import structs as answers
 from fundledger.app.http.bodies.spreadsheet import cell
 from fundledger.app.http.wire.reply import encode
 from fundledger.json_values import time_text

@@ -4,7 +4,8 @@ from typing import Final
 
 import asyncpg
 
-from fundledger.app.account import answers, render
+from fundledger.app.account.answers import render
+from fundledger.app.account.answers import structs as answers
 from fundledger.app.http.wire.reply import encode
 from fundledger.database.statements import load
 from fundledger.ledger.model import clock

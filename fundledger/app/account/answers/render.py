@@ -11,9 +11,9 @@ import msgspec
 from asyncpg.pgproto.pgproto import UUID
 from msgspec import UNSET
 
-from fundledger.app.account import answers
-from fundledger.app.account.answers import STATUS_NAMES
-from fundledger.app.account.problems import refusal_members
+from fundledger.app.account.answers import structs as answers
+from fundledger.app.account.answers.problems import refusal_members
+from fundledger.app.account.answers.structs import STATUS_NAMES
 from fundledger.app.http.wire.reply import encode
 from fundledger.json_values import Balance, time_text
 from fundledger.ledger.model import clock

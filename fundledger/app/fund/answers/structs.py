@@ -1,6 +1,6 @@
 """Answers of the fund service. The OpenAPI document takes their schemas from these types.
 
-The types of orders and events are in `fund.store.order_json`. The type of a statement report is in
+The types of orders and events are in `fund.model.order_json`. The type of a statement report is in
 `fund.statements.imports`.
 """
 
@@ -10,8 +10,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fundledger.app.http.problems import Problem
+from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.requests import Amount, BasisPoints, Calendar, MerchantId, OrderNo, Part
-from fundledger.fund.store.order_json import Order, StateName
 from fundledger.json_values import Balance, CurrencyCode, Instant, Uuid, about, encoded
 
 NextCursor = Annotated[str | None, about("send this as `cursor` for the next page; null on the last page")]

@@ -1,17 +1,19 @@
 """HTTP handlers of the fund service for webhooks. `routes/webhooks.py` declares the routes that call them."""
 
-import re
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
-from fundledger.app.fund import answers, render
-from fundledger.app.fund.bodies import DisableBody, RedeliverBody, WebhookBody
-from fundledger.app.fund.problems import refused, unverified_items
+from fundledger.app.fund.answers import render
+from fundledger.app.fund.answers import structs as answers
+from fundledger.app.fund.answers.problems import refused, unverified_items
+from fundledger.app.fund.requests.bodies import DisableBody, RedeliverBody, WebhookBody
+from fundledger.app.fund.requests.lookup import merchant_id
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.decoding import decoder, uuid_reader
 from fundledger.app.http.problems import cut, malformed, not_found
+from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.fund.model.order import Kind, State
@@ -25,7 +27,6 @@ DEAD_MAX: Final = 100
 SEQ_MAX: Final = (1 << 53) - 1
 
 
-_is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _decode_webhook = decoder(WebhookBody)
 _decode_disable = decoder(DisableBody)
 _decode_redeliver = decoder(RedeliverBody)
@@ -57,8 +58,8 @@ async def create_webhook(service: FundService, call: Call) -> Reply:
 async def list_webhooks(service: FundService, call: Call) -> Reply:
     """Handle `GET /v1/webhooks?merchant=`: the endpoints of one merchant, or of all."""
     merchant = call.query.get("merchant")
-    if merchant is not None and not _is_merchant(merchant):
-        raise malformed("merchant must be 1 to 64 characters of [A-Za-z0-9_.-]", field="merchant")
+    if merchant is not None:
+        merchant_id(merchant, "merchant")
     found, bad = await service.reading(lambda: Webhooks(service.pool, service.macs).of(merchant))
     return Reply(200, encode(answers.Webhooks([_shown(one) for one in found], unverified_items("webhook", bad))))
 
@@ -74,7 +75,7 @@ async def disable_webhook(service: FundService, call: Call) -> Reply:
 
 async def list_dead(service: FundService, call: Call) -> Reply:
     """Handle `GET /v1/webhooks/{id}/dead?after=&limit=`: events whose delivery was given up, in order."""
-    after, limit = _whole(call, "after", 0, 0, SEQ_MAX), _whole(call, "limit", DEAD_MAX, 1, DEAD_MAX)
+    after, limit = number(call.query, "after", 0, 0, SEQ_MAX), number(call.query, "limit", DEAD_MAX, 1, DEAD_MAX)
     webhooks, id_ = await _found(service, call)
     dead = await service.reading(lambda: webhooks.dead(id_, after, limit))
     following = dead[-1].seq if len(dead) == limit else None
@@ -98,15 +99,6 @@ async def _found(service: FundService, call: Call) -> tuple[Webhooks, UUID]:
 
 def _id(call: Call) -> UUID:
     return UUID(str(_read_id(call.parameters["id"])))
-
-
-def _whole(call: Call, name: str, default: int, least: int, most: int) -> int:
-    text = call.query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 16 or not least <= int(text) <= most:
-        raise malformed(f"{name} must be an integer from {least} to {most}", field=name)
-    return int(text)
 
 
 def _shown(webhook: Webhook) -> answers.Webhook:

@@ -9,12 +9,12 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from fundledger.app.fund import render
-from fundledger.app.fund.answers import PaymentResult
-from fundledger.app.fund.bodies import PaymentsBody
-from fundledger.app.fund.charged_account import ChargedAccount, charged_account
-from fundledger.app.fund.lookup import found, verified, verifies
-from fundledger.app.fund.problems import fault_of, gone, refused, unverified_items
+from fundledger.app.fund.answers import render
+from fundledger.app.fund.answers.problems import fault_of, gone, refused, unverified_items
+from fundledger.app.fund.answers.structs import PaymentResult
+from fundledger.app.fund.requests.bodies import PaymentsBody
+from fundledger.app.fund.requests.charged_account import ChargedAccount, charged_account
+from fundledger.app.fund.requests.lookup import found, merchant_id, verified, verifies
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
@@ -40,7 +40,6 @@ LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 500
 SEQ_MAX: Final = (1 << 63) - 1
 _REPLAY: Final = {"Idempotent-Replay": "true"}
-_is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _is_order_no = re.compile(r"[A-Za-z0-9:_./-]{1,64}\Z").match
 _decode_payment = decoder(Payment, quotes_of_flat)
 _decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_decoder(Payment, quotes_of_flat))
@@ -183,9 +182,7 @@ def listing(kind: Kind) -> Handler:
         query, admission = call.query, call.admission
         one = "order_no" in query
         admission.api_class = ApiClass.QUERY if one else ApiClass.LIST
-        merchant = query.get("merchant", PLATFORM if RULES[kind].of_platform else "")
-        if not _is_merchant(merchant):
-            raise malformed("merchant must be 1 to 64 characters of [A-Za-z0-9_.-]", field="merchant")
+        merchant = merchant_id(query.get("merchant", PLATFORM if RULES[kind].of_platform else ""), "merchant")
         remembered = service.merchants.remembered(merchant)
         no = await service.controller.admit(admission, () if remembered is None else (charged_account(merchant),))
         if no is not None:
@@ -210,8 +207,8 @@ def listing(kind: Kind) -> Handler:
 
 async def _page(service: FundService, kind: Kind, merchant: str, call: Call) -> Reply:
     query = call.query
-    limit = number(query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
-    after = number(query.get("cursor"), "cursor", 0, 0, SEQ_MAX)
+    limit = number(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+    after = number(query, "cursor", 0, 0, SEQ_MAX)
     try:
         state = State(query["state"]) if "state" in query else None
     except ValueError:

@@ -20,7 +20,7 @@ where 0 is the debited account, 1 is the credited account, and None means that n
 """
 
 
-def moved(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
+def class_and_accounts(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
     """Return the class of a voucher and the charged accounts, ordered by descending net amount.
 
     Only the net change of an account counts: a line and its opposite cancel out.

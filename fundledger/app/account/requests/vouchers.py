@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fundledger.app.account.bodies import VoucherBody, account_id, voucher_id, voucher_type
+from fundledger.app.account.requests.bodies import VoucherBody, account_id, voucher_id, voucher_type
 from fundledger.app.account.service import Service
 from fundledger.app.http.bodies.batch_decoding import LoopTurn, at
 from fundledger.app.http.bodies.decoding import metadata

@@ -1,5 +1,6 @@
-"""Look-up of the order in the path of a fund service request. The kind and the MAC of the order are checked."""
+"""Ids in the path and the query of a fund service request, and look-up of the order, whose kind and MAC are checked."""
 
+import re
 from uuid import UUID
 
 from fundledger.app.fund.service import FundService
@@ -7,6 +8,15 @@ from fundledger.app.http.problems import UNVERIFIED, BadRequest, malformed, not_
 from fundledger.fund.model.order import Kind, Order
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.orders import read_order
+
+_is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
+
+
+def merchant_id(text: str, field: str) -> str:
+    """Return the id of a merchant. Raises BadRequest (400) that names the field."""
+    if not _is_merchant(text):
+        raise malformed(f"{field} must be a merchant id: 1 to 64 characters of [A-Za-z0-9_.-]", field=field)
+    return text
 
 
 def uuid_of(text: str) -> UUID:

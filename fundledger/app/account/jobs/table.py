@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import msgspec
 
-from fundledger.app.account.expiry import HOLD_EXPIRY, Expiry
-from fundledger.app.account.sweep import MAC_SWEEP, Sweeper
+from fundledger.app.account.jobs.expiry import HOLD_EXPIRY, Expiry
+from fundledger.app.account.jobs.sweep import MAC_SWEEP, Sweeper
 from fundledger.hotspot.buffer_drainer import BUFFER_DRAINER, BufferDrainer
 from fundledger.hotspot.detector import Thresholds
 from fundledger.hotspot.rebalancer import REBALANCER, Rebalancer

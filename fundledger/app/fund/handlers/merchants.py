@@ -1,16 +1,17 @@
 """HTTP handlers of the fund service for merchants. `routes/merchants.py` declares the routes that call them."""
 
-import re
 from typing import Final
 
-from fundledger.app.fund import answers, render
-from fundledger.app.fund.bodies import FeeRuleBody
-from fundledger.app.fund.charged_account import ChargedAccount, charged_account
-from fundledger.app.fund.orders import SEQ_MAX
-from fundledger.app.fund.problems import gone, refused, unverified_items
+from fundledger.app.fund.answers import render
+from fundledger.app.fund.answers import structs as answers
+from fundledger.app.fund.answers.problems import gone, refused, unverified_items
+from fundledger.app.fund.handlers.orders import SEQ_MAX
+from fundledger.app.fund.requests.bodies import FeeRuleBody
+from fundledger.app.fund.requests.charged_account import ChargedAccount, charged_account
+from fundledger.app.fund.requests.lookup import merchant_id
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.decoding import decoder, known_currency
-from fundledger.app.http.problems import BadRequest, malformed, not_found, unverified
+from fundledger.app.http.problems import BadRequest, not_found, unverified
 from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
@@ -24,7 +25,6 @@ from fundledger.fund.model.requests import Fee, MerchantRequest
 
 _decode_merchant = decoder(MerchantRequest)
 _decode_fee = decoder(FeeRuleBody)
-_is_merchant = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 LIMIT_DEFAULT: Final = 20
 LIMIT_MAX: Final = 100
 
@@ -55,8 +55,8 @@ async def get_merchant(service: FundService, call: Call) -> Reply:
 
 async def list_merchants(service: FundService, call: Call) -> Reply:
     """Handle `GET /v1/merchants`: a page of merchants, oldest first, without balances."""
-    limit = number(call.query.get("limit"), "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
-    after = number(call.query.get("cursor"), "cursor", 0, 0, SEQ_MAX)
+    limit = number(call.query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+    after = number(call.query, "cursor", 0, 0, SEQ_MAX)
     ids = await service.reading(lambda: service.merchants.list_ids(after, limit + 1))
     shown, bad = [], []
     for _, id_ in ids[:limit]:
@@ -90,9 +90,7 @@ async def add_fee(service: FundService, call: Call) -> Reply:
 
 async def _found(service: FundService, call: Call) -> Merchant:
     """Read the merchant in the path. Raises BadRequest (400, 404), Unavailable."""
-    id_ = call.parameters["id"]
-    if not _is_merchant(id_):
-        raise malformed("a merchant id must be 1 to 64 characters of [A-Za-z0-9_.-]", field="id")
+    id_ = merchant_id(call.parameters["id"], "id")
     # The cache is not used here: it would hide a later change of the row.
     merchant = await service.reading(lambda: service.merchants.read(id_))
     if merchant is None:

@@ -1,6 +1,4 @@
-"""JSON of stored fund orders and of their events. It is in the store because events.py encodes events when it reads
-them; HTTP answers, the feed and webhooks have the same JSON.
-"""
+"""JSON of fund orders and of their events: the same in HTTP answers, in the event feed and in webhooks."""
 
 from typing import Annotated
 

@@ -7,9 +7,10 @@ from typing import Final
 from asyncpg.pgproto.pgproto import UUID
 from msgspec import UNSET
 
-from fundledger.app.account import render
-from fundledger.app.account.answers import BatchResult
-from fundledger.app.account.bodies import (
+from fundledger.app.account.answers import render
+from fundledger.app.account.answers.problems import refusal_members, refused
+from fundledger.app.account.answers.structs import BatchResult
+from fundledger.app.account.requests.bodies import (
     ATOMIC_ENTRIES_MAX,
     BATCH_MAX,
     BatchBody,
@@ -19,10 +20,9 @@ from fundledger.app.account.bodies import (
     quotes_of_voucher,
     voucher_id,
 )
-from fundledger.app.account.moved import moved
-from fundledger.app.account.problems import refusal_members, refused
+from fundledger.app.account.requests.charged_accounts import class_and_accounts
+from fundledger.app.account.requests.vouchers import accounts_of, prepare, to_voucher
 from fundledger.app.account.service import Service
-from fundledger.app.account.voucher_bodies import accounts_of, prepare, to_voucher
 from fundledger.app.http.admission.admission import Admission
 from fundledger.app.http.admission.payment_path import Outcomes, PaymentPath, reply_to_batch
 from fundledger.app.http.bodies.batch_decoding import decoder_of_many, item_decoder
@@ -75,7 +75,7 @@ class VoucherPath(PaymentPath[Service, VoucherBody, Outcome | Fault]):
         voucher = self.voucher = self.voucher or to_voucher(content, admission.module, service.directory.get)
         if voucher is None:
             return None
-        api_class, accounts = moved(voucher.lines)
+        api_class, accounts = class_and_accounts(voucher.lines)
         if not service.controller.recognise(admission):
             admission.api_class = api_class
         return accounts
@@ -109,7 +109,7 @@ async def post_batch(service: Service, call: Call) -> Reply:
             return no
     vouchers = await prepare(service, call.module, bodies, ids)
     no = await service.controller.ask_many(
-        call.admission, (moved(voucher.lines) for voucher in vouchers), len(vouchers)
+        call.admission, (class_and_accounts(voucher.lines) for voucher in vouchers), len(vouchers)
     )
     if no is not None:
         return no
@@ -145,7 +145,7 @@ def _result(service: Service, admission: Admission, voucher: Voucher, outcome: O
         service.metrics.outcome("fault")
         return BatchResult(voucher.id, "refused", problem=fault_members(outcome))
     if outcome.replay:
-        service.controller.refund_one(admission, *moved(voucher.lines))
+        service.controller.refund_one(admission, *class_and_accounts(voucher.lines))
     if outcome.refusal is not None:
         service.metrics.outcome("replayed" if outcome.replay else outcome.refusal.code)
         return BatchResult(voucher.id, "refused", problem=refusal_members(outcome.refusal))
@@ -187,7 +187,7 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     found = await _record(service, call, original_id)
     original = None if found is None else found[0]
     lines = [] if original is None else [(account, -amount) for account, amount in original.lines]
-    api_class, accounts = moved(lines)
+    api_class, accounts = class_and_accounts(lines)
     # The route is charged as a refund. A reversal that moves money out is charged as a withdrawal, too.
     no = await service.controller.admit(
         call.admission, accounts, also=api_class if api_class is ApiClass.WITHDRAW else None

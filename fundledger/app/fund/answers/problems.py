@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from fundledger.app.fund.answers import Unverified
+from fundledger.app.fund.answers.structs import Unverified
 from fundledger.app.http.problems import PROBLEM_TYPE, UNVERIFIED, URN, Problem, faulted, unverified
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Fault, OutcomeUnknown, Unavailable

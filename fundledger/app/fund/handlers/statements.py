@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fundledger.app.fund.problems import gone, refused
+from fundledger.app.fund.answers.problems import gone, refused
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.batch_decoding import decoder_of_many, item_decoder
 from fundledger.app.http.bodies.decoding import known_currency, quotes_of_flat

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from fundledger.app.account.moved import moved
+from fundledger.app.account.requests.charged_accounts import class_and_accounts
 from fundledger.ledger.model.account import Account
 from fundledger.ledger.model.chart import CHART
 from fundledger.ratelimit.classes import ApiClass
@@ -64,7 +64,7 @@ def lines_of(amounts: Amounts) -> list[tuple[Account, int]]:
 def test_class_and_accounts_follow_from_what_moves_in_whatever_order(case: str) -> None:
     amounts, api_class, charged = CASES[case]
     for order in itertools.permutations(amounts):
-        found, accounts = moved(lines_of(list(order)))
+        found, accounts = class_and_accounts(lines_of(list(order)))
         assert (found, [account.id for account in accounts]) == (api_class, charged), order
 
 
@@ -74,7 +74,7 @@ def test_a_line_and_its_opposite_change_nothing(case: str, decoy: str) -> None:
     amounts, api_class, charged = CASES[case]
     opposite = [(decoy, -1), (decoy, 1)]
     for order in ([*opposite, *amounts], [opposite[1], *amounts, opposite[0]], [*amounts, *opposite]):
-        found, accounts = moved(lines_of(order))
+        found, accounts = class_and_accounts(lines_of(order))
         assert (found, [account.id for account in accounts]) == (api_class, charged), order
 
 
@@ -85,13 +85,13 @@ def test_two_accounts_are_what_they_are_beside_others(debited: str, credited: st
     if debited == credited or "nobody" in (debited, credited):
         return
     two = [(debited, -5), (credited, 5)]
-    among = moved(lines_of([("nobody", -1), *two, ("nobody", 1)]))
+    among = class_and_accounts(lines_of([("nobody", -1), *two, ("nobody", 1)]))
     for lines in (two, two, two[::-1], two):
-        api_class, accounts = moved(lines_of(lines))
+        api_class, accounts = class_and_accounts(lines_of(lines))
         assert (api_class, list(accounts)) == (among[0], list(among[1]))
 
 
 def test_what_cancels_out_charges_no_account() -> None:
-    assert moved(lines_of([("a", -5), ("bank", 3), ("a", 5), ("bank", -3)])) == (PAYMENT, [])
-    found, accounts = moved(lines_of([("a", -5), ("a", 2), ("bank", 3)]))
+    assert class_and_accounts(lines_of([("a", -5), ("bank", 3), ("a", 5), ("bank", -3)])) == (PAYMENT, [])
+    found, accounts = class_and_accounts(lines_of([("a", -5), ("a", 2), ("bank", 3)]))
     assert (found, [account.id for account in accounts]) == (WITHDRAW, ["a"])

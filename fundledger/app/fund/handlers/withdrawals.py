@@ -5,10 +5,10 @@
 
 from collections.abc import Awaitable, Callable
 
-from fundledger.app.fund.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
-from fundledger.app.fund.charged_account import charged_account
-from fundledger.app.fund.lookup import find, no_order, uuid_of
-from fundledger.app.fund.orders import Handler, to_reply
+from fundledger.app.fund.handlers.orders import Handler, to_reply
+from fundledger.app.fund.requests.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
+from fundledger.app.fund.requests.charged_account import charged_account
+from fundledger.app.fund.requests.lookup import find, no_order, uuid_of
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.decoding import decoder, quotes_of_flat
 from fundledger.app.http.problems import not_found

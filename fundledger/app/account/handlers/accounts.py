@@ -8,13 +8,15 @@ from typing import Final
 
 import msgspec
 
-from fundledger.app.account import answers, render, statement
-from fundledger.app.account.bodies import AccountBody, FreezeBody, PolicyBody, ReasonBody, account_id
-from fundledger.app.account.problems import refused
+from fundledger.app.account.answers import render, statement
+from fundledger.app.account.answers import structs as answers
+from fundledger.app.account.answers.problems import refused
+from fundledger.app.account.requests.bodies import AccountBody, FreezeBody, PolicyBody, ReasonBody, account_id
 from fundledger.app.account.service import Service
 from fundledger.app.http.bodies.decoding import decoder, instant, known_currency, metadata
 from fundledger.app.http.bodies.spreadsheet import cell
 from fundledger.app.http.problems import BadRequest, faulted, malformed, not_found
+from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Fault
@@ -109,7 +111,7 @@ async def list_accounts(service: Service, call: Call) -> Reply:
     is null.
     """
     query = call.query
-    limit = _limit(query.get("limit"), LIST_DEFAULT, LIST_MAX)
+    limit = number(query, "limit", LIST_DEFAULT, 1, LIST_MAX)
     owner = account_id(query["owner"], "owner") if "owner" in query else None
     after = account_id(query["cursor"], "cursor") if "cursor" in query else ""
     type_, status = (_one_of(query.get(name), name, names) for name, names in (("type", CHART), ("status", _STATUSES)))
@@ -189,7 +191,7 @@ async def get_balance(service: Service, call: Call) -> Reply:
 async def get_entries(service: Service, call: Call) -> Reply:
     """Handle `GET /v1/accounts/{id}/entries`: one page of the statement, oldest entry first; JSON or CSV."""
     query = call.query
-    limit = _limit(query.get("limit"), LIMIT_DEFAULT, LIMIT_MAX)
+    limit = number(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
     from_ = instant(query["from"], "from") if "from" in query else None
     to = instant(query["to"], "to") if "to" in query else None
     level = query.get("level", LINES)
@@ -215,14 +217,6 @@ async def get_entries(service: Service, call: Call) -> Reply:
     if "text/csv" in call.headers.get("Accept", ""):
         return Reply(200, statement.as_csv(account, lines), CSV, {"X-Next-Cursor": cursor} if cursor else {})
     return Reply(200, statement.as_json(account, lines, cursor))
-
-
-def _limit(text: str | None, default: int, most: int) -> int:
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
-        raise malformed(f"limit is a whole number from 1 to {most}", field="limit")
-    return int(text)
 
 
 async def _set_status(service: Service, call: Call, status: Status, reason: str) -> Reply:

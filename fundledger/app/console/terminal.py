@@ -10,7 +10,7 @@ import sys
 from functools import cache
 from typing import Final, TextIO
 
-from fundledger.app.output.line_writer import LineWriter
+from fundledger.app.console.line_writer import LineWriter
 
 OUT: Final = 1
 ERROR: Final = 2

@@ -1,6 +1,6 @@
 """Conversion of orders, their history, merchants and fee rules to HTTP answers of the fund service.
 
-The JSON of a single order is defined in `fund/store/order_json.py`, because the event feed and the webhooks of
+The JSON of a single order is defined in `fund/model/order_json.py`, because the event feed and the webhooks of
 `fundledger.fund` contain it, too. Everything that only HTTP answers contain is here.
 """
 
@@ -11,14 +11,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fundledger.app.fund import answers
+from fundledger.app.fund.answers import structs as answers
 from fundledger.app.http.wire.reply import encode
 from fundledger.client.types import Account
 from fundledger.fund.model import accounts
 from fundledger.fund.model.fees import FeeRule, choose
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import Order
-from fundledger.fund.store.order_json import published
+from fundledger.fund.model.order_json import published
 from fundledger.fund.store.orders import Step
 from fundledger.json_values import Balance, time_text
 

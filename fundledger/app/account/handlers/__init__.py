@@ -1,0 +1,1 @@
+"""HTTP handlers of the account service: accounts, holds, vouchers, and the event feed."""

@@ -1,0 +1,1 @@
+"""HTTP handlers of the fund service: orders, withdrawals, merchants, bank statements, webhooks, limits."""
