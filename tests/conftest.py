@@ -1,5 +1,6 @@
 """Fixtures of all tests: a Postgres, a database, a ledger, a Valkey, running services."""
 
+import gc
 import json
 import re
 import shutil
@@ -119,6 +120,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, line in report.user_properties:
             if name == ADVERSITY:
                 terminalreporter.write_line(f"{ADVERSITY}: {line}")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the collected tests from garbage collection. They last to the end, and each full collection reads them."""
+    gc.collect()
+    gc.freeze()
 
 
 def layout_of(request: pytest.FixtureRequest) -> Layout:

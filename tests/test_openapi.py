@@ -23,6 +23,7 @@ from fundledger.app.http.openapi import docs_page
 from fundledger.app.http.problems import IANA, URN, BadRequest
 from fundledger.app.http.routing import TIMEOUT_HEADER
 from tests.support.client import Answer, Client
+from tests.support.length import unless_long
 from tests.support.running import RunningService
 from tests.support.waiting import eventually
 
@@ -352,7 +353,7 @@ def let_it_balance(voucher: dict[str, Any]) -> None:
 
 @SCHEMA.parametrize()
 @settings(
-    max_examples=40,
+    max_examples=unless_long(16, 40),
     derandomize=True,
     deadline=None,
     database=None,

@@ -186,7 +186,7 @@ def breaks(*_: object, **__: object) -> None:
 
 
 @both_ways
-@pytest.mark.parametrize("where", ["refused", "to_voucher", "moved"])
+@pytest.mark.parametrize("where", ["refused", "to_voucher", "class_and_accounts"])
 async def test_a_bug_is_an_answer_and_the_connection_goes_on(
     service: Service,
     headers: dict[str, str],
