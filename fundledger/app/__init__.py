@@ -1,6 +1,7 @@
-"""Everything that runs: HTTP services, their processes, and the command line."""
+"""The running programs of fundledger (package `app`): HTTP services, their host processes, and the command line."""
 
 import gc
 
-# This comes before the other imports of a process. They create a hundred thousand objects and no garbage.
+# The threshold is raised before a process imports its other modules. These imports create a hundred thousand objects
+# and no garbage.
 gc.set_threshold(200_000, 20, 100)

@@ -34,7 +34,7 @@ QUERY: Final = (
 class Events(msgspec.Struct):
     """A page of events."""
 
-    # The feed has encoded each event once for all its readers.
+    # The feed has encoded each event once for all readers of the feed.
     events: Annotated[list[Annotated[msgspec.Raw, encoded("Event")]], about("ordered by `seq`")]
     next: Annotated[Seq, about("send it as `after` for the next page, also if this page is empty")]
 
@@ -49,10 +49,11 @@ class Publisher(Served, Protocol):
 
 
 async def get_events(service: Publisher, call: Call) -> Reply:
-    """Handle `GET /v1/events`. Its route has `enters`, so that a malformed query is rejected before admission.
+    """Handle `GET /v1/events`: return a page of events, or wait for the next event.
 
-    A request that waits for events does not count against the concurrency limit and does not delay shutdown. If too
-    many requests of one caller wait, the next is answered 429. Raises BadRequest (400), Unavailable.
+    The handler calls the admission controller itself, so that a malformed query is rejected before admission. A request
+    that waits for events does not count against the concurrency limit and does not delay shutdown. If too many requests
+    of one caller wait, the next request of that caller is answered 429. Raises BadRequest (400), Unavailable.
     """
     after = number(call.query, "after", 0, 0, AFTER_MAX)
     limit = number(call.query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)

@@ -22,13 +22,13 @@ class Ready(msgspec.Struct):
 
 
 async def healthz(service: Worker, call: Call) -> Reply:
-    """Handle `GET /healthz`: 200 while the process runs."""
+    """Handle `GET /healthz`: 200 as long as the process runs."""
     del service, call
     return Reply(200, encode(Alive("alive")))
 
 
 async def readyz(service: Worker, call: Call) -> Reply:
-    """Handle `GET /readyz`: 503 while the worker drains, or while the database accepts no reads or no writes."""
+    """Handle `GET /readyz`: 503 while the worker drains or the database rejects reads or writes, otherwise 200."""
     del call
     if service.draining:
         return problem(

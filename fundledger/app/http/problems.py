@@ -25,8 +25,8 @@ POSTING: Final[dict[str, tuple[int, str]]] = {
     "balance-out-of-range": (422, "The balance would leave the exact range"),
     "insufficient-funds": (422, "The account has not enough available"),
 }
-"""Status and title of the final refusals that both services return. The account service decides each; the fund service
-returns it with the order that was refused.
+"""Status and title of the final refusals that both services return. The account service decides each of these refusals.
+The fund service returns the refusal together with the refused order.
 """
 POSTING_ADVICE: Final[dict[str, str]] = {
     "account-closed": "Use another account. A closed account stays closed.",
@@ -83,7 +83,7 @@ class ReducedCapacity(msgspec.Struct):
 
 
 class BadRequest(Exception):
-    """A request that is answered with a problem before its handler decides anything."""
+    """Rejection of a request: the problem with which it is answered before its handler decides anything."""
 
     def __init__(
         self,
@@ -102,18 +102,18 @@ class BadRequest(Exception):
 
 
 ECHOED_MAX: Final = 64
-"""Maximum length of a caller's name or value in an answer, in characters."""
+"""Maximum length, in characters, of a name or value that a caller sent and an answer repeats."""
 DETAIL_MAX: Final = 300
 FIELD_MAX: Final = 200
 
 
 def cut(text: str, length: int = ECHOED_MAX) -> str:
-    """Return at most `length` characters of an external text. An ellipsis replaces the rest."""
+    """Return an external text in at most `length` characters. If the text is longer, an ellipsis replaces its end."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def malformed(detail: str, field: str | None = None) -> BadRequest:
-    """Return a 400. Long texts of `detail` and `field` are cut, so that no answer grows with its request."""
+    """Return the rejection (400) of a malformed request. Long texts are cut, so that the answer is bounded."""
     where = UNSET if field is None else cut(field, FIELD_MAX)
     return BadRequest(400, "malformed", "The request is malformed", cut(detail, DETAIL_MAX), field=where)
 
@@ -137,7 +137,7 @@ def problem(
 
 
 def fault_members(fault: Fault) -> Problem:
-    """Return the problem of a fault."""
+    """Return the problem with which a fault is reported."""
     if isinstance(fault, GuardHit):
         return Problem(URN + "internal-error", "Internal error", 500, str(fault))
     if isinstance(fault, OutcomeUnknown):
@@ -155,7 +155,7 @@ def faulted(fault: Fault) -> Reply:
 
 
 def integrity(found: BooksTampered) -> Reply:
-    """Return the 500 for rows that fail verification. The detail names the account, but contains no amounts."""
+    """Return the reply (500) for rows that fail verification. The detail names the account but contains no amounts."""
     detail = f"{found}; its figures are withheld until an operator has examined it"
     return unverified(detail, account=found.account_id)
 
@@ -165,9 +165,9 @@ def unverified(detail: str, account: str | UnsetType = UNSET) -> Reply:
 
 
 def failed(error: Exception, request_id: str) -> Reply:
-    """Return the answer to an exception: a rejected request, a fault, a row that does not match its MAC, or a bug.
+    """Return the answer for an exception: a rejected request, a fault, a row that does not match its MAC, or a bug.
 
-    The answer names a row that does not match its MAC. Such a row and a bug are logged.
+    If a row does not match its MAC, the answer names the row. Such rows and bugs are logged.
     """
     if isinstance(error, BadRequest):
         return error.reply

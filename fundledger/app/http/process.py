@@ -2,7 +2,7 @@
 
 The supervisor writes the configuration as one line of JSON to the process's standard input and keeps the input open.
 The end of the input means that the supervisor has ended. On SIGTERM the process finishes its accepted requests and
-ends. SIGINT and SIGHUP are ignored: a terminal sends them to all processes, and the supervisor handles them.
+ends. SIGINT and SIGHUP are ignored: a terminal sends both signals to all processes, and the supervisor handles both.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ CANNOT_START: Final = (OSError, KeyFault, asyncpg.PostgresError, asyncpg.Interfa
 CONFIG_BYTES_MAX: Final = 1 << 20
 BACKLOG: Final = 1024
 END_S: Final = 5.0
-"""Time limit in seconds for background tasks to end, and then again for database connections to close."""
+"""Time limit in seconds for the end of background tasks. The closing of database connections has the same limit."""
 _log = logging.getLogger(__name__)
 C = TypeVar("C")
 S = TypeVar("S", bound=Worker)
 
 
 class LogOptions(msgspec.Struct, frozen=True):
-    """Log configuration of a process. Each line contains `name`."""
+    """Log configuration of a process. `name`: the name of the process, which each log line contains."""
 
     name: str
     level: str
@@ -56,8 +56,8 @@ def run_process(
 ) -> None:
     """Read a configuration of `type_` from standard input, and run `serve` with two arguments.
 
-    They are the configuration, and an event that is set when the process must end. A fault of the database, of keys or
-    of the operating system is logged in one line and ends the process with status 1.
+    The first argument is the configuration. The second is an event that is set when the process must end. A fault of
+    the database, of keys or of the operating system is logged in one line and ends the process with status 1.
     """
 
     async def run() -> None:
@@ -80,7 +80,7 @@ def run_process(
 
 @contextlib.asynccontextmanager
 async def _stop_event(lifeline: asyncio.StreamReader) -> AsyncIterator[asyncio.Event]:
-    """Yield the event that is set by SIGTERM or by the end of the supervisor."""
+    """Yield an event that is set on SIGTERM, or when the supervisor has ended."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -100,7 +100,7 @@ async def _stop_event(lifeline: asyncio.StreamReader) -> AsyncIterator[asyncio.E
 
 
 def freeze_memory() -> None:
-    """Exclude the objects made at the start from garbage collection."""
+    """Exclude all existing objects from garbage collection. Call this function when a process has started."""
     gc.collect()
     gc.freeze()
 
@@ -126,8 +126,8 @@ async def serving(
 ) -> AsyncIterator[None]:
     """Serve HTTP on a bound socket. On exit, answer the accepted requests and close the service.
 
-    Answering is limited to `drain_s` of the settings. `jobs` are background tasks that end before the service is
-    closed; the caller cancels them.
+    Answering takes at most `drain_s` seconds (a setting). `jobs`: background tasks, which the caller cancels. The
+    service is closed after these tasks have ended.
     """
     loop = asyncio.get_running_loop()
 
@@ -150,7 +150,7 @@ async def serving(
     watching = loop.create_task(service.watch())
     service.lag.start()
     server = await loop.create_server(protocol, sock=listener, backlog=BACKLOG)
-    # For the supervisor, an answer on this socket proves that the worker serves. So the port is opened first.
+    # To the supervisor, an answer on this socket proves that the worker serves. So the HTTP port is opened before it.
     reporting = await answer_with(service.socket_path(), snapshot)
     try:
         yield
@@ -165,7 +165,7 @@ async def serving(
         service.lag.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S):
-                # Jobs release their leases over the connections that are closed next.
+                # Jobs release their leases over the database connections that `close` closes next.
                 await asyncio.wait([watching, *jobs])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S):

@@ -6,7 +6,10 @@ from fundledger.app.http.problems import malformed
 
 
 def number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    """Return an integer query parameter, `default` if it is absent. Raises BadRequest (400) if it is out of range."""
+    """Return an integer query parameter, or `default` if the parameter is absent.
+
+    Raises BadRequest (400) if the value is not an integer from `least` to `most`.
+    """
     text = query.get(name)
     if text is None:
         return default

@@ -17,11 +17,12 @@ _AWAY: Final = (*PASSING, asyncpg.PostgresError, asyncpg.InterfaceError, Timeout
 
 
 class Readiness:
-    """Probes of the database, made on request. At most one read and one write are in progress, for all callers.
+    """Probes of the database, made on request. All callers share at most one read and one write in progress.
 
-    Cancelling a statement would wait for the server, so none is cancelled. A write is tried at most once per
-    WRITE_EVERY_S. It writes 2 MB to a temporary file, which needs free disk space like a growing table, and flushes a
-    WAL record. Only an error makes the worker unready. A slow write means that the disk is busy, not that it is full.
+    No statement is cancelled, because cancelling a statement would wait for the server. The write is tried at most once
+    in WRITE_EVERY_S seconds. It puts 2 MB into a temporary file and flushes a WAL record. Like a growing table, the
+    temporary file needs free disk space. A failed write makes the worker unready. A slow write does not, because it
+    means that the disk is busy, not that the disk is full.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
@@ -32,7 +33,7 @@ class Readiness:
         self._cannot_write: str | None = None
 
     async def why_not(self, within_s: float) -> str | None:
-        """Return why no request should be sent to the worker, or None. Returns within `within_s` seconds."""
+        """Return the reason why the worker is not ready, or None if it is ready. Returns within `within_s` seconds."""
         read = self._read = self._running_or_new(self._read, self._try_read)
         write = self._write
         if write is None or (write.done() and time.monotonic() - self._wrote_at > WRITE_EVERY_S):
@@ -63,13 +64,13 @@ class Readiness:
                 read_only = await connection.fetchval(SQL["try_to_write"])
             self._cannot_write = "the database takes no writes: it is read only" if read_only else None
         except asyncpg.PostgresError as error:
-            # An error that ends the connection or passes in a moment does not show that writes fail.
+            # If an error ends the connection or passes in a moment, it does not show that writes fail.
             counts = severity(error) == "ERROR" and not isinstance(error, _MOMENTARY)
-            # A full disk may also prevent a connection from being opened, while the open ones read.
+            # A full disk may also prevent new connections, while open connections still read.
             counts = counts or isinstance(error, asyncpg.DiskFullError)
             self._cannot_write = f"the database takes no writes: {type(error).__name__}" if counts else None
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError):
-            # The read reports these errors.
+            # The read probe reports these errors.
             self._cannot_write = None
         self._wrote_at = time.monotonic()
         return self._cannot_write

@@ -48,14 +48,14 @@ class Route(msgspec.Struct, Generic[S_contra], frozen=True):
     """One route with its OpenAPI operation. `template`: a path in which a segment `{name}` is a parameter.
 
     A route without `api_class` is public: it needs no API token, has no quota, and is never shed. A request of a public
-    route counts as `cost` unauthenticated requests of its address; a health check costs 0.
+    route counts as `cost` unauthenticated requests of the client address. A health check costs 0.
 
-    `enters`: the handler calls the admission controller itself, after it has found the account. `by_body`: the class
-    depends on the body, so no request is rejected before its body is read. `whose` returns the account in the path, or
-    None if the account is not known; the policies of this account apply, too.
+    `enters`: the handler calls the admission controller itself, after it has found the account. `by_body`: the API
+    class depends on the body, so no request is rejected before its body is read. `whose` returns the account in the
+    path, or None if the worker has not cached the account. The policies of the returned account apply, too.
 
-    `id`, `tag`, `summary` and `description` are those of the operation. `answers`: by status, without the standard
-    answers of `openapi/document.py`. `body`: the type of the body, with an example.
+    `id`, `tag`, `summary` and `description` are members of the OpenAPI operation. `answers`: the answers by status,
+    without the standard answers, which `openapi/document.py` adds. `body`: the type of the body, and an example.
     """
 
     method: str
@@ -77,13 +77,13 @@ class Route(msgspec.Struct, Generic[S_contra], frozen=True):
     query: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Set `query`, the names of the query parameters."""
+        """Set `query` to the names of the query parameters."""
         names = frozenset(one.name for one in self.parameters if one.place == "query")
         msgspec.structs.force_setattr(self, "query", names)
 
 
 class Router(Generic[S]):
-    """The routes of a service. A route is found by the number of segments of a path, and by its fixed segments."""
+    """The routes of a service. A path matches a route with as many segments and with the same fixed segments."""
 
     def __init__(self, routes: list[Route[S]]) -> None:
         self.routes = routes
@@ -93,7 +93,7 @@ class Router(Generic[S]):
             self._by_length.setdefault(len(segments), []).append((segments, route))
 
     def find(self, method: str, path: str) -> tuple[Route[S], dict[str, str]]:
-        """Return the route and its path parameters. Raises BadRequest: 404, or 405 with the allowed methods."""
+        """Return a request's route and path parameters. Raises BadRequest: 404, or 405 with the allowed methods."""
         segments = path.split("/")
         allowed = set()
         for template, route in self._by_length.get(len(segments), ()):
@@ -121,7 +121,7 @@ def _match(template: list[str], segments: list[str]) -> dict[str, str] | None:
 
 
 def unsupported_media(headers: MultiMapping[str]) -> BadRequest | None:
-    """Return the 415 for a body that these headers announce as compressed or as not JSON, else None."""
+    """Return the rejection (415) if the headers announce a body that is compressed or not JSON, else None."""
     for encoding in headers.getall(hdrs.CONTENT_ENCODING, ()):
         if encoding.strip().lower() != "identity":
             return _unsupported("send the body uncompressed, without Content-Encoding")
@@ -146,7 +146,7 @@ def too_large(limit: int) -> BadRequest:
 
 
 async def answer(service: S, router: Router[S], request: BaseRequest) -> web.StreamResponse:
-    """Handle a request for aiohttp. It receives every request that does not take the fast path of `wire.protocol`."""
+    """Answer a request for aiohttp. Requests that take the fast path (`wire.protocol`) do not reach this function."""
     started = time.monotonic()
     label, method = "unmatched", request.method
     admission = Admission("", started, None, ApiClass.PAYMENT)
@@ -164,7 +164,7 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
         service.answered(label, 499, time.monotonic() - started, method)
         if isinstance(gone, asyncio.CancelledError):
             raise
-        # The connection is lost: the response will not arrive.
+        # The connection is lost, so the response will not arrive.
         service.aborted(label)
         return to_response(malformed("the connection was lost").reply)
     except Exception as error:
@@ -189,14 +189,17 @@ async def answer(service: S, router: Router[S], request: BaseRequest) -> web.Str
 
 
 def _found(router: Router[S], request: BaseRequest) -> tuple[Route[S], dict[str, str]]:
-    """Return the result of `Router.find`. Raises BadRequest for HTTP/0.9, whose answers would have no head."""
+    """Return the route of a request and the path parameters.
+
+    Raises BadRequest: 404, 405, or 400 for HTTP/0.9, whose answers would have no headers.
+    """
     if request.version < HttpVersion10:
         raise malformed("use HTTP/1.0 or HTTP/1.1")
     return router.find(request.method, request.path)
 
 
 def charged(service: Served, admission: Admission, reply: Reply) -> Reply:
-    """Charge the caller for a request that was rejected before it was charged. Return its answer: `reply`, or a 429."""
+    """Charge the caller for a request that was rejected uncharged. Return its answer: `reply`, or a 429."""
     if reply.status not in REFUSED_UNSEEN:
         return reply
     answer = service.controller.charge_refused(admission, reply)
@@ -207,7 +210,7 @@ def charged(service: Served, admission: Admission, reply: Reply) -> Reply:
 
 
 def _charge_unmatched(service: Served, request: BaseRequest, reply: Reply) -> Reply:
-    """Charge the caller for a request that matches no route. Its answer has no rate-limit headers."""
+    """Charge a request without a route to its caller, or to its address if it has no valid token. Return its answer."""
     module = service.module(request.headers.get(hdrs.AUTHORIZATION))
     if module is None:
         wait_s = service.peers.wait_s(peer_of(request.transport), 1)
@@ -268,7 +271,7 @@ async def _serve(
             await _send_continue(request)
         body = await _read(request, route.body_bytes_max, service.bodies, under_way)
         await service.bodies.turn(under_way)
-        # The latency excludes the time in which the body arrives and waits for earlier bodies of the caller.
+        # The measured latency begins here: after the arrival of the body and the wait for earlier bodies of the caller.
         now = time.monotonic()
         if admission.budget_s is not None:
             admission.budget_s -= now - admission.started
@@ -292,7 +295,10 @@ async def _serve(
 
 
 def budget_of(headers: MultiMapping[str]) -> float | None:
-    """Return the seconds that the caller waits, from the header `X-Request-Timeout-Ms`. Raises BadRequest (400)."""
+    """Return how many seconds the caller waits, None if the header `X-Request-Timeout-Ms` is absent.
+
+    Raises BadRequest (400).
+    """
     text = headers.get(_TIMEOUT_HEADER)
     if text is None:
         return None
@@ -312,7 +318,10 @@ async def _send_continue(request: BaseRequest) -> None:
 
 
 async def _read(request: BaseRequest, limit: int, bodies: BodiesUnderWay, under_way: Body) -> bytes:
-    """Read a body. Raises BadRequest: 413, 503 if there is no memory for it, 408 if it takes longer than BODY_S."""
+    """Read the body of a request.
+
+    Raises BadRequest: 413 beyond `limit` bytes, 503 if there is no memory for the body, 408 after BODY_S seconds.
+    """
     chunks = []
     size = 0
     try:

@@ -32,7 +32,10 @@ HOT_KEYS: Final[Route[Worker]] = Route(
 
 
 def service_routes(pages: Pages, get_limits: Callable[[W, Call], Awaitable[Reply]]) -> list[Route[W]]:
-    """Return the common routes for one service. `pages`: the OpenAPI document of the service and its HTML page."""
+    """Return, for one service, the routes that both services have.
+
+    `pages`: the OpenAPI document of the service, and the HTML page of that document.
+    """
     return [
         Route(
             "GET",

@@ -1,8 +1,9 @@
 """Unix sockets between HTTP workers and their supervisor, in the run directory: paths and wire format.
 
-A worker of either service, and a process of background jobs, answers each connection with its snapshot as JSON and
-closes it. The answer also proves to the supervisor that the process serves. The supervisor reads one line, the name of
-a page. It answers with the length of the page and its bytes, so that a truncated page is detected.
+Workers and background job processes answer each connection with a snapshot of their metrics as JSON, and close the
+connection. The answer also proves to the supervisor that the process serves. On its own socket, the supervisor reads
+one line, the name of a page. It answers with the length of the page and the bytes of the page, so that a truncated page
+is detected.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from fundledger.faults import Unavailable
 METRICS: Final = b"metrics\n"
 HOT_KEYS: Final = b"hotkeys\n"
 ANSWER_S: Final = 3.0
-"""Time limit in seconds for an answer of the supervisor. It is longer than the supervisor waits for workers."""
+"""Time limit in seconds for an answer of the supervisor. The supervisor waits for workers for a shorter time."""
 _LENGTH = 4
 
 
@@ -44,14 +45,14 @@ def fund_supervisor_socket(run_dir: Path) -> Path:
 
 
 def remove_left_over(run_dir: Path) -> None:
-    """Remove the sockets of processes that have ended."""
+    """Remove the sockets that processes of an earlier run have left. Call before processes are started."""
     for pattern in ("worker-*.sock", "fund-*.sock", "jobs-*.sock"):
         for left in run_dir.glob(pattern):
             left.unlink()
 
 
 async def answer_with(path: Path, snapshot: Callable[[], msgspec.Struct]) -> asyncio.Server:
-    """Answer each connection to the socket of this process with its snapshot, until the server is closed."""
+    """Answer each connection to the socket `path` with the result of `snapshot`. The caller closes the server."""
 
     async def report(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         del reader

@@ -29,7 +29,7 @@ from fundledger.settings import Settings
 
 T = TypeVar("T")
 AWAY: Final = (*PASSING, asyncpg.TransactionRollbackError)
-"""Errors of a read or a small write that may succeed later: the database is unreachable, or the transaction failed."""
+"""Errors after which a read or a small write may succeed later: an unreachable database, or a failed transaction."""
 _log = logging.getLogger("fundledger.requests")
 
 
@@ -45,7 +45,7 @@ class Served(Protocol):
     replays: Replays
 
     def module(self, authorization: str | None) -> str | None:
-        """Return the module that sent a request, None if there is no valid token."""
+        """Return the module to which the token in an `Authorization` header belongs, None without a valid token."""
 
     def answered(
         self,
@@ -57,13 +57,13 @@ class Served(Protocol):
         shed: bool = False,
         request_id: str = "",
     ) -> None:
-        """Count an answer."""
+        """Count an answer in the metrics of this worker."""
 
     def aborted(self, route: str) -> None:
         """Log that a client closed its connection before its request was read."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start work that a drain waits for."""
+        """Start a background task. A drain waits until the task has ended."""
 
 
 class Worker:
@@ -109,7 +109,10 @@ class Worker:
         self.replays = Replays(pool, known)
 
     def module(self, authorization: str | None) -> str | None:
-        """Return the module that sent a request, None if there is no valid API token. Caches valid headers."""
+        """Return the module to which the API token in an `Authorization` header belongs, None without a valid token.
+
+        Valid headers are cached.
+        """
         if authorization is None:
             return None
         module = self._modules.get(authorization)
@@ -156,7 +159,7 @@ class Worker:
         return supervisor_socket(self.run_dir)
 
     async def watch(self) -> None:
-        """Run the background tasks of the limiter and the shedder permanently. Cancelling ends them."""
+        """Run the background tasks of the limiter and of the shedder, until cancelled."""
         limiter = self.controller.limiter
         async with asyncio.TaskGroup() as group:
             group.create_task(again(self._shed))
@@ -189,7 +192,7 @@ class Worker:
             await asyncio.wait(self._tasks)
 
     async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Run a read. Raises Unavailable, a fault that the caller may retry, if the database cannot be reached."""
+        """Run a read and return its result. Raises Unavailable if the database cannot be reached; a retry is safe."""
         try:
             return await read()
         except (*AWAY, TimeoutError) as error:
@@ -201,7 +204,7 @@ class Worker:
 
 
 async def again(work: Callable[[], Awaitable[None]]) -> None:
-    """Run work that never ends. Restart it after an unexpected exception, so that no background task stays stopped."""
+    """Run work that never ends. After an unexpected exception, run the work again, so that no background task stops."""
     while True:
         try:
             await work()

@@ -15,7 +15,10 @@ CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 
 
 async def get_metrics(service: Worker, call: Call) -> Reply:
-    """Handle `GET /metrics`: return the supervisor's page, which is the same at every worker. Raises Unavailable."""
+    """Handle `GET /metrics`: return the metrics of all workers, in a page that the supervisor renders.
+
+    Raises Unavailable.
+    """
     del call
     return Reply(200, await ask(service.supervisor_path(), METRICS), CONTENT_TYPE)
 
@@ -27,7 +30,7 @@ async def get_hot_keys(service: Worker, call: Call) -> Reply:
 
 
 def set_gauges(service: Worker, now: Answered) -> None:
-    """Set the gauges that workers of both services have."""
+    """Set the gauges that the workers of both services have, in the snapshot `now`."""
     now.rss_bytes = _rss()
     now.log_lines_dropped = dropped_lines()
     now.connections = len(service.connections)

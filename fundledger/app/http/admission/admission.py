@@ -9,9 +9,9 @@ from fundledger.ratelimit.quota.matched import MatchedPolicies, RateLimitHeaders
 REFUSED_UNSEEN: Final = frozenset({400, 404, 405, 413, 415, 417})
 """Statuses with which a request may be rejected before it is charged."""
 UNLIMITED: Final = MatchedPolicies([], ApiClass.PAYMENT, {})
-"""Matched policies of a request before the policies are looked up."""
+"""Value of `Admission.matched` before the policies of the request are looked up."""
 TRUSTED: Final = MatchedPolicies([], ApiClass.CONFIRM, {})
-"""Matched policies of the trusted module: none, because this module limits its own callers."""
+"""Value of `Admission.matched` for the trusted module: no policies, because this module limits its own callers."""
 
 
 class Owned(Protocol):
@@ -27,15 +27,15 @@ class Owned(Protocol):
 class Admission:
     """Admission state of one request.
 
-    `started`: monotonic time (s) at which the whole request had been read. `budget_s`: how long the caller waits from
-    `started` on, None if the caller did not state it. `request_id`: empty until the headers are read.
+    `started`: monotonic time (s) at which the whole request had been read. `budget_s`: how many seconds the
+    caller waits after `started`, None if the caller did not state it. `request_id`: empty until the headers are read.
 
     `merchant`: owner of the first charged account, None if not known. `charged`: number of tokens that were charged to
     each bucket of `matched`. `charges`: further tokens that were charged, by bucket (for a batch, for several accounts,
     or before a look-up). `due`: if not None, the charges that `ask` has to make instead of charging `matched`.
 
     `inside`: the request is in flight. `shed`: the request was rejected because capacity is exhausted. `seen`: the
-    caller is counted among the hot keys. `refused`: the rate-limit headers of a rejected request.
+    caller has been counted among the hot keys. `refused`: the rate-limit headers of a rejected request.
     """
 
     __slots__ = (

@@ -1,11 +1,11 @@
-"""Admission controller of an HTTP worker: first the caller's quotas (429), then the worker's own capacity (503).
+"""Admission controller of an HTTP worker: checks the caller's quotas (429), then the worker's own capacity (503).
 
 An admitted request is in flight until `leave` is called for it. Every answer of a limited route has headers with the
 caller's rate-limit status. Every rejection names the policy, the source of the decision and the version of the
 policies. A rejection is returned as a reply, not raised.
 
-429: RFC 6585; `Retry-After`: RFC 9110, 10.2.3; problems: RFC 9457, with the types that
-draft-ietf-httpapi-ratelimit-headers-11 registers. ADR 16, ADR 17.
+Sources: RFC 6585 (status 429), RFC 9110, 10.2.3 (`Retry-After`), RFC 9457 (problems),
+draft-ietf-httpapi-ratelimit-headers-11 (types of these problems), ADR 16, ADR 17.
 """
 
 import math
@@ -29,12 +29,12 @@ JITTER: Final = 0.2
 
 
 class AdmissionController:
-    """The admission controller of one worker. Without a limiter there are no quotas.
+    """The admission controller of one worker. If `limiter` is None, there are no quotas.
 
-    `leave` must be called for every admitted request.
+    Call `leave` for every admitted request.
 
-    `trusted`: the module that limits its own callers. No policies apply to this module. Before it sends a request, it
-    has stored the intent. So its writes have the class `confirm`, which is shed last.
+    `trusted`: the module that limits its own callers, so no policies apply to it. The trusted module stores its intent
+    before it sends a write. So its writes have the class `confirm`, which is shed last.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class AdmissionController:
     def enter(
         self, admission: Admission, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
     ) -> Reply | Pending | None:
-        """Admit or reject a request. None: admitted. Reply: rejected, with this answer. Pending: await `ask`.
+        """Admit or reject a request. Return None if admitted, the answer if rejected, Pending if `ask` must be awaited.
 
         Never waits. `cost` tokens are charged to each bucket that applies to `accounts` and the class of the request.
         `also`: a second class whose buckets are charged, too. Tokens that `charge_caller` has charged are not charged
@@ -125,7 +125,7 @@ class AdmissionController:
         return [(bucket, n) for bucket, n in costs.items() if n]
 
     async def charge_caller(self, admission: Admission, cost: int = 1) -> Reply | None:
-        """Charge the caller of a request before the database is read for it. None: the read is admitted.
+        """Charge the caller before a read of the database. Return None if the read may be made, else the answer.
 
         Call `enter`, `admit` or `ask_many` afterwards, even if the read finds nothing. That call admits the request,
         counts the decision and charges the accounts. Cancelling may leave the request charged.
@@ -146,7 +146,7 @@ class AdmissionController:
         return None
 
     async def ask(self, admission: Admission, cost: int = 1) -> Reply | None:
-        """Admit or reject a request for which `enter` returned Pending. None: admitted.
+        """Admit or reject a request for which `enter` returned Pending. Return None if admitted, else the answer.
 
         Waits for the rate-limit store, but not longer than the time limit of a store call. Cancelling admits nothing,
         and may leave the request charged.
@@ -167,7 +167,7 @@ class AdmissionController:
     async def admit(
         self, admission: Admission, accounts: Sequence[Owned], cost: int = 1, also: ApiClass | None = None
     ) -> Reply | None:
-        """Admit or reject a request: call `enter`, then `ask` if `enter` returned Pending. None: admitted.
+        """Call `enter` for a request, then `ask` if `enter` returned Pending. Return None if admitted, else the answer.
 
         Cancelling admits nothing, and may leave the request charged.
         """
@@ -175,7 +175,7 @@ class AdmissionController:
         return await self.ask(admission, cost) if isinstance(answer, Pending) else answer
 
     def enter_uncharged(self, admission: Admission, now: float) -> Reply | None:
-        """Admit a request if the worker has capacity and the caller still waits. Charge nothing. None: admitted.
+        """Admit a request without a charge if there is capacity and the caller still waits: return None, else the answer.
 
         If the request is rejected, its charges are refunded. `now` in monotonic seconds.
         """
@@ -191,10 +191,10 @@ class AdmissionController:
         return None
 
     def early_rejection(self, admission: Admission) -> Reply | None:
-        """Reject a request early, before its body or the database is read. None: the request may proceed.
+        """Reject a request before its body or the database is read. Return the answer, None if it is not rejected yet.
 
-        Rejects a request whose class is excluded by the load-shed level. Also rejects the request of a caller that has
-        used up a quota, if this worker has cached that. Makes no call to the store and charges nothing.
+        A request is rejected if the load-shed level excludes its class. It is also rejected if this worker has cached
+        that a quota of the caller is used up. Makes no call to the store and charges nothing.
         """
         if self.shedder.is_shut(admission.api_class):
             admission.shed = True
@@ -214,10 +214,10 @@ class AdmissionController:
         return None
 
     def charge_refused(self, admission: Admission, reply: Reply) -> Reply | Pending:
-        """Charge the caller one token for a request that was rejected uncharged: malformed, or without a result.
+        """Charge the caller one token for a request that was rejected uncharged, such as a malformed request.
 
-        Return the answer: `reply`, or a 429 if the quota is used up. If Pending is returned, answer with `reply` and
-        run `charge_later`, which calls the store. Never waits.
+        Return the answer: `reply`, or a 429 if the quota is used up. After Pending, the caller of this method answers
+        with `reply` and runs `charge_later`, which calls the store. Never waits.
         """
         limiter = self.limiter
         if (
@@ -254,7 +254,7 @@ class AdmissionController:
         return matched
 
     def refund(self, admission: Admission) -> None:
-        """Refund all charges of a request that is a replay, or for which nothing was done."""
+        """Refund all charges of a request. The request is a replay, or nothing was done for it."""
         if self.limiter is None:
             return
         if admission.charges:
@@ -264,7 +264,7 @@ class AdmissionController:
         admission.charges, admission.charged = (), 0
 
     def leave(self, admission: Admission, now: float, reply: Reply | None = None) -> None:
-        """End a request that has been answered, or whose connection was lost. Refund it if `reply` is NothingDone."""
+        """End a request after its answer or the loss of its connection. Refund its charges if `reply` is NothingDone."""
         dropped = reply is not None and reply.status >= 500
         if dropped and type(reply) is NothingDone:
             self.refund(admission)
@@ -275,11 +275,11 @@ class AdmissionController:
     async def ask_many(
         self, admission: Admission, items: Iterable[tuple[ApiClass, Sequence[Owned]]], count: int
     ) -> Reply | None:
-        """Admit or reject a batch of `count` items as a whole. None: admitted.
+        """Admit or reject a batch of `count` items as a whole. Return None if admitted, else the answer.
 
-        For each item, one token is charged to each bucket of a single request for that item, and one to each bucket of
-        the class `batch`. For the trusted module `items` is not read, because no policies apply. Cancelling admits
-        nothing, and may leave the batch charged.
+        For each item, one token is charged to each bucket of a single request for that item, and to each bucket of the
+        class `batch`. A bucket of both kinds is charged once. For the trusted module `items` is not read, because no
+        policies apply. Cancelling admits nothing, and may leave the batch charged.
         """
         if admission.matched is TRUSTED:
             self.hot_keys.seen("caller", admission.module, count)
@@ -315,7 +315,7 @@ class AdmissionController:
     def _buckets_of(
         limiter: Limiter, admission: Admission, api_class: ApiClass, accounts: Sequence[Owned]
     ) -> Iterable[Bucket]:
-        """Return the buckets that one item is charged to, each once."""
+        """Return the buckets that one item is charged to. No bucket is returned twice."""
         if len(accounts) == 1:
             return limiter.match(admission.module, api_class, accounts[0].owner, accounts[0].id).buckets
         buckets = dict.fromkeys(limiter.match(admission.module, api_class, None, None).buckets)
@@ -371,7 +371,7 @@ class AdmissionController:
 
     def _shed(self, admission: Admission, reason: str) -> Reply:
         wait_s = self.shedder.retry_after_s(admission.api_class)
-        wait_s = math.ceil(wait_s * (1 + random.random() * JITTER))  # noqa: S311 - as above
+        wait_s = math.ceil(wait_s * (1 + random.random() * JITTER))  # noqa: S311 - spreads retries
         admission.refused = admission.matched.refused(time.monotonic(), wait_s, None, 0)
         version = self.limiter.policies.version if self.limiter is not None else ""
         headers = {"Retry-After": str(wait_s), "X-Limit-Decision": f"{reason};shedder;{version}"}

@@ -1,4 +1,4 @@
-"""Handler of `GET /debug/limits`: the policies that apply to an HTTP request, and the use of each."""
+"""Admission of HTTP requests: handler of `GET /debug/limits`, with the policies of a request and the use of each."""
 
 import re
 import time
@@ -43,10 +43,11 @@ class Limits(msgspec.Struct, kw_only=True):
 
 
 async def get_limits(service: Served, call: Call) -> Reply:
-    """Return the policies that apply to the described request, how much of each is used, and the source of that number.
+    """Handle `GET /debug/limits`: return the policies that apply to the request that the query describes.
 
-    Reads the store and charges the caller one query. While the store is unreachable, the numbers that this worker read
-    last are returned. Raises BadRequest (400).
+    For each policy the answer has the used part of the limit, and the source of this number. The numbers are read from
+    the rate-limit store. While the store is unreachable, the numbers that this worker read last are returned. The call
+    is charged to the caller as one query. Raises BadRequest (400).
     """
     query = call.query
     try:

@@ -1,9 +1,9 @@
-"""Hot keys of an HTTP worker: the most frequent callers, merchants and accounts of each second, in fixed memory.
+"""Admission of HTTP requests: hot keys, the most frequent callers, merchants and accounts of each second.
 
-There is one Space-Saving summary (`fundledger/heavy_hitters.py`) for each kind of key. The last whole second is
-reported. All workers of a machine share the monotonic clock, so the counts of one second can be added up over workers.
-The keys are sent to the supervisor and returned by `GET /debug/hotkeys`. Labels of metrics contain the rank of a key,
-not the key.
+There is one Space-Saving summary (`fundledger/heavy_hitters.py`) for each kind of key, so the memory is
+fixed. The counts of the last whole second are reported. All workers of a machine share the monotonic clock, so the
+counts of one second can be added up over workers. The keys are sent to the supervisor and returned by
+`GET /debug/hotkeys`. Labels of metrics contain the rank of a key, not the key.
 """
 
 import heapq
@@ -52,7 +52,7 @@ class HotKeys:
         self._begin()
 
     def payment(self, merchant: str, account: str, caller: str) -> None:
-        """Count the three keys of a request that moves money from or to one account, faster than `seen` would."""
+        """Count the three keys of a request that moves money of one account. Faster than three calls of `seen`."""
         now = self._clock()
         if now >= self._ends:
             self._turn(now)
@@ -66,7 +66,7 @@ class HotKeys:
                 tops[kind].add(key, 1)
 
     def seen(self, kind: str, key: str, weight: int = 1) -> None:
-        """Count a key of one of KINDS. The cost does not depend on the number of keys."""
+        """Count a key. `kind` is one of KINDS. The cost does not depend on the number of keys."""
         now = self._clock()
         if now >= self._ends:
             self._turn(now)
@@ -79,9 +79,9 @@ class HotKeys:
             top.add(key, weight)
 
     def top(self, kind: str, n: int) -> list[Hot]:
-        """Return the `n` most frequent keys of the last whole second.
+        """Return the `n` most frequent keys of a kind in the last whole second.
 
-        A rate is too high by at most 1/128 of the rate of all keys.
+        A rate may be too high, by at most 1/128 of the rate of all keys of the kind.
         """
         return self.last()[kind].top(n)
 

@@ -1,7 +1,7 @@
-"""Construction of the rate limiter of an HTTP worker, and reloading of its policies file while the worker serves.
+"""Rate limiter for the admission of HTTP requests: construction, and reloading of its policies file while serving.
 
-These functions are not in `policies.py`, because the supervisor imports that module but not the limiter and its Redis
-client.
+These functions are not in `policies.py`, because the supervisor imports `policies.py` and must not load the limiter and
+its Redis client.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ _log = logging.getLogger(__name__)
 def build_limiter(
     settings: Settings, redis_url: str, name: str, workers: int | None = None, space: str = SPACE
 ) -> Limiter | None:
-    """Return the limiter of a worker, None if limits are off. Raises BadSetting.
+    """Return the limiter of a worker, None if limits are off or `redis_url` is empty. Raises BadSetting.
 
-    `name` identifies this worker among all workers that use the store. `space`: prefix of the buckets. `workers`: the
-    number of workers with this prefix that are assumed to be alive at first. Does not connect: the store need not be
+    `name` identifies this worker among all workers that use the store. `space`: prefix of the buckets. `workers`: how
+    many workers with this prefix are assumed to be alive at first. Does not connect, so the store need not be
     reachable.
     """
     if settings.ratelimit == "off" or not redis_url:
@@ -59,12 +59,12 @@ def build_limiter(
 
 
 async def watch_policies(settings: Settings, limiter: Limiter) -> None:
-    """Load the policies within a second of each change of the file, until cancelled.
+    """Watch the policies file until cancelled. When the file has changed, load its policies within a second.
 
-    An invalid or missing file is counted and logged, and changes nothing.
+    If the file is invalid or missing, the failure is counted and logged, and the policies stay unchanged.
     """
     path = policies_path(settings)
-    # No file has this stamp, so the first round reads the file: it may have changed since `build_limiter` read it.
+    # No file has this stamp, so the first round reads the file. It may have changed since `build_limiter` read it.
     seen = (-1, 0, 0)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

@@ -1,7 +1,7 @@
-"""Path of a payment through an HTTP worker: decode, admit, queue, answer. Each service subclasses `PaymentPath`.
+"""Admission path of a payment in an HTTP worker: decode, admit, queue, answer. Each service subclasses `PaymentPath`.
 
-A batch of payments is admitted by `AdmissionController.ask_many`. Its outcomes are collected by `Outcomes`, and its
-reply is built by `reply_to_batch`, for both services.
+For both services, `AdmissionController.ask_many` admits a batch of payments, `Outcomes` collects the outcomes of the
+batch, and `reply_to_batch` builds the reply.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
     to_reply: Callable[[S, Admission, Out], Reply]
 
     def resolve(self, content: Content) -> Sequence[Owned] | None:
-        """Return the accounts to charge, or None if `look_up` has to read them first. Raises BadRequest.
+        """Return the accounts to charge, or None if `look_up` has to read these accounts first. Raises BadRequest.
 
-        The payment is kept for `queue`.
+        The payment is stored in this object for `queue`.
         """
         raise NotImplementedError
 
@@ -99,7 +99,8 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
     async def _admit(self, content: Content, no: Reply | Pending | None, is_resolved: bool) -> Reply | None:
         """Finish an admission that has to wait: read accounts, ask the rate-limit store, look up a replay.
 
-        None: admitted. `no`: the decision so far. A replay is admitted even if the quota is used up.
+        Return None if the payment is admitted, else the answer. `no`: the decision so far. A replay is admitted even if
+        the quota is used up.
         """
         controller, admission = self.service.controller, self.admission
         if no is None:
@@ -107,7 +108,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
             if no is None:
                 await self.look_up(content)
                 is_resolved = True
-                # An account that is still not found does not exist.
+                # After the look-up, an account that is not found does not exist.
                 no = controller.enter(admission, self.resolve(content) or ())
         reply = await controller.ask(admission) if isinstance(no, Pending) else no
         if reply is None or not self._may_be_replay(reply) or not await self.is_recorded(content):
@@ -122,7 +123,7 @@ class PaymentPath(msgspec.Struct, Generic[S, Content, Out], eq=False):
 
     @classmethod
     async def handle(cls, service: S, call: Call, **fields: Any) -> Reply:
-        """Handle a request that did not take the fast path of `wire.protocol`. `fields`: further fields of the path."""
+        """Answer a request that did not take the fast path (`wire.protocol`). `fields`: further fields of the class."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         def answer(reply: Reply) -> None:
@@ -148,7 +149,7 @@ class Outcomes(Generic[Out]):
             self._all.set_result(None)
 
     async def wait(self) -> list[Out]:
-        """Wait until each outcome is known. Cancelling withdraws no item."""
+        """Wait until each outcome is known, and return all. Cancelling the wait withdraws no item."""
         await self._all
         return [self._known[i] for i in range(self._count)]
 
@@ -161,13 +162,13 @@ async def reply_to_batch(
 ) -> Reply:
     """Return the reply for a batch: `results[i]` is `result(items[i], outcomes[i])`.
 
-    `fault_of` returns the fault of an outcome if the item may be sent again, else None. If there is such a fault, the
+    `fault_of(outcome)` returns the fault if the item may be sent again, else None. If an outcome has such a fault, the
     whole batch is answered 503.
     """
     faults = [fault for fault in map(fault_of, outcomes) if fault is not None]
     if faults:
         is_undone = len(faults) == len(outcomes) and all(isinstance(fault, Unavailable) for fault in faults)
-        # Part of the batch may have committed: report no item as refused. A retry reports the true outcomes.
+        # Part of the batch may have committed, so no item is reported as refused. A retry returns the true outcomes.
         return faulted(faults[0] if is_undone else OutcomeUnknown())
     results = []
     turn = LoopTurn()

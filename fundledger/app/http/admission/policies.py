@@ -1,4 +1,4 @@
-"""Rate-limit policies file of an installation: its path, creation and reading, and the copy of the last valid one."""
+"""Policies file for the admission of HTTP requests: path, creation, reading, and a copy of the last valid policies."""
 
 import logging
 import os
@@ -12,18 +12,18 @@ from fundledger.settings import PREFIX, BadSetting, Settings
 
 TYPES_IGNORED: Final = "no longer used: the class of a voucher follows from its accounts; the table may be removed"
 _MADE_AT_FIRST_START: Final = ("ledger-id", "postgres")
-"""Files that a data directory has after its first start."""
+"""Names of files that a data directory contains after the first start of `serve`."""
 _is_id = re.compile(ID_PATTERN).match
 _log = logging.getLogger(__name__)
 
 
 def policies_path(settings: Settings) -> Path:
-    """Return the path of the policies file: that of the setting, else `limits.toml` in the data directory."""
+    """Return the path of the policies file: the setting if it is set, else `limits.toml` in the data directory."""
     return settings.ratelimit_file or settings.data_dir / "limits.toml"
 
 
 def read_policies(settings: Settings) -> Policies:
-    """Return the policies of the file, which is created if the data directory has none. Raises BadSetting."""
+    """Return the policies of the policies file. Create the file in the data directory if missing. Raises BadSetting."""
     path = policies_path(settings)
     try:
         if settings.ratelimit_file is None and not path.exists():
@@ -40,7 +40,7 @@ def read_policies(settings: Settings) -> Policies:
 
 
 def _make(settings: Settings, path: Path) -> None:
-    """Create the policies file from the limits last in force, if known, else from the default limits. Raises OSError.
+    """Create the policies file from the policies accepted last, else from the default limits. Raises OSError.
 
     Logs a warning if the data directory was used before.
     """
@@ -71,7 +71,7 @@ def accepted_path(settings: Settings) -> Path:
 
 
 def save_accepted(settings: Settings, text: str) -> None:
-    """Save the policies accepted last, for workers that start later. A failure to save is only logged."""
+    """Save a copy of accepted policies, for workers that start later. A failure is logged and not raised."""
     mine = settings.data_dir / f"limits.accepted.{os.getpid()}"
     try:
         mine.write_text(text)

@@ -1,6 +1,6 @@
-"""Look-up of replays among HTTP requests whose quota is used up. A request that was recorded before costs nothing.
+"""Admission of HTTP replays although the quota is used up: look-up of recorded ids. A replay costs no tokens.
 
-Many rejected requests must not cause many reads. So all waiting ids are looked up together, a few times a second.
+Many rejected requests must not cause many reads. So all waiting ids are looked up together, READS_PER_S times a second.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from fundledger.ratelimit.pacer import Pacer, TooMuch
 READS_PER_S: Final = 20
 IDS_AT_ONCE: Final = 64
 WAIT_S: Final = 0.1 + 1 / READS_PER_S
-"""Maximum wait for a look-up, in seconds: the longest time until the next read begins, plus 0.1."""
+"""Maximum wait for a look-up, in seconds: the longest time until the next read begins, plus 0.1 for the read."""
 _log = logging.getLogger(__name__)
 _AWAY: Final = (
     TooMuch,
@@ -30,8 +30,8 @@ _AWAY: Final = (
 class Replays:
     """Replay look-ups of one worker: at most `READS_PER_S` reads a second, each of at most `IDS_AT_ONCE` ids.
 
-    Further ids are not looked up. `known`: the SQL that returns the recorded ids among the ids `$1`. It also returns
-    the `module` of each id if every module has its own ids.
+    Ids beyond this number are not looked up. `known`: the SQL that returns the recorded ids among the ids `$1`. If
+    every module has its own ids, the SQL also returns the `module` of each id.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", known: str) -> None:
@@ -47,8 +47,8 @@ class Replays:
 
     async def known(self, id_: UUID, module: str | None = None) -> bool:
         """Return whether this id is recorded, as posted or as refused. `module`: None if all modules share the ids.
-        Also False if the id cannot be looked up: there is no room, or the database does not answer within `WAIT_S`.
-        Never raises. Cancelling does not end the read, for which other callers may wait.
+        Return False, too, if there is no room for the id, or if the database does not answer within WAIT_S seconds.
+        Never raises. Cancelling does not end the read, because other callers may wait for the same read.
         """
         if not self.has_room():
             return False
@@ -58,7 +58,7 @@ class Replays:
             future = self._asked[key] = asyncio.get_running_loop().create_future()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._read())
-        # A read that hangs is not cancelled: cancelling would wait for the server, too.
+        # A read that hangs is not cancelled, because cancelling would wait for the server, too.
         await asyncio.wait([future], timeout=WAIT_S)
         return future.done() and future.result()
 
@@ -76,7 +76,7 @@ class Replays:
             except Exception:
                 _log.exception("replays could not be looked up", extra={"event": "replay_lookup_failed"})
             finally:
-                # Answer the waiting callers after any error, too: no other read would answer them.
+                # The waiting callers are answered after any error, too, because no other read would answer them.
                 if not asked:
                     asked, self._asked = self._asked, {}
                 for key, future in asked.items():

@@ -1,7 +1,7 @@
-"""Decoding of HTTP request bodies with many items, up to 8 MB: one pass finds the items, each is decoded alone.
+"""Decoding of HTTP request bodies with many items, up to 8 MB: one pass finds the items, then each is decoded alone.
 
 The bounds of a single request apply to each item. Other requests are served between items, so a valid body of 8 MB does
-not block the loop for longer than one of 64 KB. An invalid body is rejected at its first invalid item.
+not block the loop for longer than a body of 64 KB. An invalid body is rejected at its first invalid item.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ def decoder_of_many(
     """Return a decoder of bodies of `type_`. The member `field` of such a body is a list of 1 to `items_max` items.
 
     The decoder returns an object with the other members, and the list of items. `decode_item(raw, where)` decodes one
-    item of at most BODY_BYTES_MAX bytes. The decoder raises BadRequest (400), which names the position of the item. It
-    may be cancelled.
+    item of at most BODY_BYTES_MAX bytes. If an item is invalid, the decoder raises BadRequest (400), which names the
+    position of the item. The decoder may be cancelled.
     """
     decode_unread = msgspec.json.Decoder(_unread(type_)).decode
     decode_outer = msgspec.json.Decoder(_outer(type_, field)).decode
@@ -81,7 +81,7 @@ def decoder_of_many(
 
 
 def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes, str], T]:
-    """Return a `decode_item` for `decoder_of_many`. `quotes`: see `decoder`."""
+    """Return the argument `decode_item` of `decoder_of_many`, for items of `type_`. `quotes` is that of `decoder`."""
     decode_ = msgspec.json.Decoder(type_).decode
 
     def decode(raw: bytes, where: str) -> T:
@@ -97,7 +97,7 @@ def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes,
 
 
 def _unread(type_: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """Return a type with the members of `type_`, all of which stay encoded."""
+    """Return a struct type with the members of `type_`. Its decoder leaves the value of each member encoded."""
     fields: list[Any] = []
     for member in msgspec.structs.fields(type_):
         kind = msgspec.Raw if member.required else msgspec.Raw | msgspec.UnsetType
@@ -126,7 +126,7 @@ def _separate(unread: msgspec.Struct, field: str) -> tuple[bytes, bytes]:
 
 
 def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
-    """Return a type with the members of `type_`, of which only `field` stays encoded."""
+    """Return a struct type with the members of `type_`. Its decoder leaves only the value of `field` encoded."""
     fields: list[Any] = []
     for member in msgspec.structs.fields(type_):
         kind = msgspec.Raw if member.name == field else member.type
@@ -135,7 +135,7 @@ def _outer(type_: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
 
 
 def _items(items_max: int) -> type[msgspec.Struct]:
-    """Return the type of an array of at most `items_max` items that stay encoded.
+    """Return the type of an array of at most `items_max` items. Its decoder leaves the items encoded.
 
     Decoding fails at the first excess item, so only a bounded part of a long list is read.
     """
@@ -157,7 +157,7 @@ def _refuse_duplicate_keys(body: bytes, type_: type[msgspec.Struct]) -> None:
 
 
 def at(bad: BadRequest, where: str) -> BadRequest:
-    """Return the error of one item, with the position `where` of the item added to `field` of the problem."""
+    """Return the error of an item with a changed member `field`: the position `where` of the item is put before it."""
     members = msgspec.json.decode(bad.reply.body)
     field = f"{where}.{members['field']}" if "field" in members else where
     return BadRequest(bad.status, "malformed", members["title"], members["detail"], field=field)

@@ -1,4 +1,4 @@
-"""CSV bodies of HTTP answers. A spreadsheet shows the cells as text, and does not run them as formulas."""
+"""CSV bodies of HTTP answers: a spreadsheet shows the cells as text, and runs no cell as a formula."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def cell(value: object) -> object:
-    """Return the value of a cell. An apostrophe precedes text that a spreadsheet would take for a formula.
+    """Return the content of a cell for a value. If the value is a text that looks like a formula, prefix an apostrophe.
 
     Source: OWASP, "CSV Injection".
     """

@@ -1,10 +1,10 @@
 """Counters and histograms of an HTTP worker of either service, and their sum over workers.
 
-They are cheap enough to be updated for each request.
+The counters are cheap enough to be updated for each request.
 
-Each service adds its own counters (`app/account/metrics.py`, `app/fund/metrics.py`). A snapshot is plain JSON. The
-supervisor fetches one from each worker (`app/host/processes/scrape.py`) and renders the sum for Prometheus
-(`exposition.py`).
+Each service adds its own counters (`app/account/metrics.py`, `app/fund/metrics.py`). A snapshot of the counters is plain
+JSON. The supervisor fetches a snapshot from each worker (`app/host/processes/scrape.py`), and renders the sum of all
+snapshots for Prometheus (`exposition.py`).
 """
 
 import os
@@ -26,12 +26,12 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 METHODS: Final = frozenset({"GET", "POST", "HEAD"})
 OTHER: Final = "other"
 MODES: Final = ("off", "normal", "shadow", "local", "fallback")
-"""Modes of the limiter. The sum of several workers has the mode that comes last here."""
+"""Modes of the limiter. If the modes of the workers differ, their sum has the mode that comes last in this tuple."""
 
 
 class Histogram(msgspec.Struct):
-    """A histogram. `counts[i]` observations are in `(bounds[i-1], bounds[i]]`; the last count is of those above all
-    bounds.
+    """A histogram. `counts[i]` is the number of observations in `(bounds[i-1], bounds[i]]`. The last count is the number
+    of observations above all bounds.
     """
 
     counts: list[int]
@@ -51,7 +51,7 @@ def histogram(bounds: Sequence[float]) -> Histogram:
 
 
 class Pool(msgspec.Struct):
-    """Gauges: the connections for reads by state, and the reads that wait for a connection."""
+    """Gauges of the connection pool for reads: connections by state, and reads that wait for a connection."""
 
     idle: int = 0
     busy: int = 0
@@ -66,8 +66,8 @@ class Pool(msgspec.Struct):
 class Answered(msgspec.Struct):
     """The counters of a worker of either service since it started, and its current gauges.
 
-    `worker` identifies the process and is never reused. A key of several labels has blanks between them. The comment of
-    the field gives their order.
+    `worker` identifies the process and is never reused. If a key consists of several labels, blanks separate the
+    labels. The comment of the field gives the order of the labels.
     """
 
     worker: str = ""
@@ -107,7 +107,7 @@ class Answered(msgspec.Struct):
         self.log_lines_dropped += other.log_lines_dropped
 
     def forget_gauges(self) -> None:
-        """Reset the gauges and keep the counters, because the worker has ended or does not answer."""
+        """Reset the gauges and keep the counters. The worker has ended or does not answer."""
         self.rss_bytes = self.workers = self.connections = self.body_bytes = 0
         self.feed_lag_s = 0.0
         self.pool = Pool()
@@ -140,7 +140,7 @@ def _add_limits(mine: Limits, theirs: Limits) -> None:
     _add_times(mine.decision_s, theirs.decision_s)
     _add_times(mine.store_s, theirs.store_s)
     mine.reload_failures += theirs.reload_failures
-    # All workers read one file. During a reload either version is correct.
+    # All workers read one policies file. While workers reload the file, either of two versions is correct.
     mine.policies = theirs.policies or mine.policies
     mine.version = theirs.version or mine.version
     for policy, busiest in theirs.utilization.items():
@@ -165,7 +165,7 @@ def this_worker() -> str:
 
 
 class Requests:
-    """The requests of this worker, counted in `counted`."""
+    """Counter of the requests of this worker. The counts are in `counted`."""
 
     def __init__(self, counted: Answered) -> None:
         self.counted = counted

@@ -17,11 +17,11 @@ from fundledger.jobs.watch import Counted as JobsCounted
 from fundledger.ratelimit.stats import DECISION_S, Limits, Shed, Times
 
 RANKS: Final = 10
-"""Number of the most frequent keys of each kind on the page. The page has their rates and shares, not their names."""
+"""Number of hot keys of each kind on the metrics page. The page has the rate and share of a hot key, not its name."""
 
 
 def replacements(counted: Mapping[str, int]) -> bytes:
-    """Return the part of the page with the counts of replaced processes, which the supervisor keeps."""
+    """Return the part of the metrics page with the counts of replaced processes. The supervisor keeps these counts."""
     help_ = "Restarted processes, by the reason why the previous one ended."
     return page([counters("worker_replaced", help_, ("process", "reason"), counted)])
 
@@ -35,14 +35,14 @@ class _Rendered(Collector):
 
 
 def page(families: Iterable[Metric]) -> bytes:
-    """Render families in the Prometheus text format."""
+    """Render metric families in the Prometheus text format."""
     registry = CollectorRegistry()
     registry.register(_Rendered(families))
     return generate_latest(registry)
 
 
 def answered(s: Answered, prefix: str = "") -> Iterable[Metric]:
-    """Return the metrics that both services have. All names except those of background jobs begin with `prefix`."""
+    """Return the metrics that both services have. Names begin with `prefix`, except names of background job metrics."""
     yield from _requests(s, prefix)
     yield from _limits(s.limits, prefix)
     yield from _shedding(s.shed, prefix)

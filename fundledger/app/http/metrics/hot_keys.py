@@ -1,4 +1,4 @@
-"""Types of the answer to `GET /debug/hotkeys`, which the supervisor builds from the snapshots of all workers."""
+"""Hot-key metrics of HTTP workers: types of the answer to `GET /debug/hotkeys`, which the supervisor builds."""
 
 from typing import Annotated
 

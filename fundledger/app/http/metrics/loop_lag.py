@@ -1,4 +1,4 @@
-"""Event-loop lag of an HTTP worker, measured by how late a repeated timer fires."""
+"""Metric of an HTTP worker: event-loop lag, measured as the delay with which a repeated timer fires."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ class LoopLag:
 
     def start(self) -> None:
         """Start measuring the running loop, until `stop`."""
-        # The loop's own clock is not used, because that of uvloop does not advance while the loop is busy.
+        # `loop.time` is not used, because the clock of uvloop does not advance while the loop is busy.
         self._due = time.monotonic() + EVERY_S
         self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._fired)
 

@@ -45,7 +45,7 @@ nav li{padding:.15rem 0}
 
 
 def render(document: Mapping[str, Any], base: str, token_file: Path) -> str:
-    """Return the page. Its examples call the service at `base` with the token in `token_file`."""
+    """Return the HTML page of a document. Its examples call the service at `base` with the token in `token_file`."""
     info = document["info"]
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -130,7 +130,7 @@ def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
 
 
 def _example_of_answer(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str | None:
-    """Return the example of the schema of the first successful answer, None if it has none."""
+    """Return the example answer of an operation: from the schema of its 201 or 200. None if the schema has no example."""
     answer = operation["responses"].get("201") or operation["responses"]["200"]
     reference = answer["content"].get("application/json", {}).get("schema", {}).get("$ref", "")
     schema = document["components"]["schemas"].get(reference.rpartition("/")[2], {})
@@ -167,7 +167,7 @@ def _schema(name: str, schema: Mapping[str, Any]) -> str:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """Return the type of a value in one line."""
+    """Return the type that a schema defines, as one line of HTML."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href=#schema-{name}>{name}</a>"
@@ -236,5 +236,5 @@ def _code(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return plain text as HTML, with `code` and line breaks."""
+    """Convert plain text to HTML: text in backticks becomes `<code>`, and line breaks are kept."""
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text)).replace("\n", "<br>")

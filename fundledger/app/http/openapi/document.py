@@ -74,10 +74,10 @@ _HEADERS: dict[str, Schema] = {
 
 
 class About(msgspec.Struct, frozen=True):
-    """Description of one service. `tags`: descriptions by name. `examples`: at most one answer of each type.
+    """Description of one service. `tags`: description of each tag, by name. `examples`: at most one answer of each type.
 
-    `embedded`: types of values that answers contain as JSON that was encoded before. `port` returns the port of the
-    service from the settings.
+    `embedded`: types of values that answers contain as already encoded JSON. `port(settings)` returns the port of the
+    service.
     """
 
     title: str
@@ -91,7 +91,7 @@ class About(msgspec.Struct, frozen=True):
 
 
 class Page:
-    """A page that is constant for the life of the process, with its compressed form and its entity tag."""
+    """A page that does not change while the process runs, with its compressed form and its entity tag."""
 
     def __init__(self, body: bytes, content_type: str, headers: dict[str, str]) -> None:
         self._body = body
@@ -118,10 +118,10 @@ def _reads_gzip(accepted: str) -> bool:
 
 
 class Pages:
-    """The document of one service and its page, with the handlers of `GET /openapi.json` and `GET /docs`.
+    """The OpenAPI document of one service and its HTML page, with the handlers of `GET /openapi.json` and `GET /docs`.
 
-    `routes` returns all routes. It is called later, because some of these routes need this object. A worker builds both
-    pages before it serves.
+    `routes()` returns all routes of the service. The constructor does not call it, because some of these routes need
+    this object. A worker builds both pages before it serves.
     """
 
     def __init__(self, about: About, routes: Callable[[], Sequence[Route[Any]]]) -> None:
@@ -134,7 +134,7 @@ class Pages:
         return document_of(self.about, self._routes())
 
     def make(self, settings: Settings) -> tuple[Page, Page]:
-        """Build both pages, once. The examples of the page call the service of these settings."""
+        """Return both pages; the first call builds them. Examples call the service at the address in `settings`."""
         if self._made is None:
             document = self.document()
             base = url_of(settings.host, self.about.port(settings))
@@ -240,9 +240,9 @@ def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
 
 
 def _all_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return the standard answers and the route's own, by status. For a status of both, the problem types are merged.
+    """Return the standard answers and the own answers of a route, by status. Problem types of one status are merged.
 
-    Every answer of a limited route has the rate-limit headers, except the 401: it has no known caller.
+    Every answer of a limited route has the rate-limit headers, except the 401, because its caller is unknown.
     """
     found = _standard_answers(route)
     for status, own in route.answers.items():
@@ -257,7 +257,7 @@ def _all_answers(route: Route[Any]) -> dict[int, Answer]:
 
 
 def _standard_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return the answers that each route of the same kind can give: public or limited, GET or POST."""
+    """Return the answers that every route of the same kind has. The kind: public or limited, GET or POST."""
     found = {400: Answer("The request is malformed.", problems=("malformed",))}
     if route.api_class is None:
         found[500] = Answer("An internal error, which was logged.", problems=("internal-error",))

@@ -8,7 +8,7 @@ from fundledger.app.http.problems import IANA, UNVERIFIED, URN
 
 
 class ProblemType(msgspec.Struct, frozen=True):
-    """One problem type: `prefix` + `name`. `final`: whether such a problem is final for the id; None without an id."""
+    """The problem type `prefix` + `name`. `final`: whether the problem is final for the id; None if there is no id."""
 
     name: str
     status: int
@@ -99,4 +99,4 @@ OTHERS: Final = (
         "Only from `/readyz`: the database does not answer this worker, or takes no writes.",
     ),
 )
-"""Problem types in ascending order of status. Each ends a request before it is decided, or reports a failure."""
+"""Problem types in ascending order of status. Each problem ends a request before its decision, or reports a failure."""

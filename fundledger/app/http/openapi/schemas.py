@@ -22,8 +22,8 @@ class Schemas:
     def of(self, type_: Any) -> Schema:
         """Return the schema of a type: a reference for a struct, `oneOf` for a tuple of types.
 
-        Enumerations are inlined: two enumerations with one value in common would make generated Go code declare one
-        constant twice.
+        Enumerations are inlined. Otherwise generated Go code would declare a constant twice, if two enumerations have a
+        value in common.
         """
         if isinstance(type_, tuple):
             return {"oneOf": [self.of(one) for one in type_]}
@@ -46,7 +46,7 @@ class Schemas:
         return referred
 
     def all(self) -> dict[str, Schema]:
-        """Return the schemas of all structs that were needed, with their examples, in the order of their names."""
+        """Return the schemas of all structs that `of` was called for, with examples, in alphabetical order."""
         for name, example in self._examples.items():
             self._found[name]["examples"] = [msgspec.json.decode(msgspec.json.encode(example))]
         return dict(sorted(self._found.items()))
@@ -55,8 +55,9 @@ class Schemas:
 def _tidied(schema: Any, enums: dict[str, Schema]) -> Any:
     r"""Return a schema as generators of clients need it.
 
-    A pattern ends with `$` (ECMA 262), not with `\Z`. A member that may be null declares it in its type. An enumeration
-    has a type. An integer that may not fit 32 bits has the format `int64`: without it generated Go truncates.
+    A pattern ends with `$` (ECMA 262), not with `\Z`. A member that may be null has `null` among its types. An
+    enumeration has a type. An integer that may need more than 32 bits has the format `int64`, because generated Go code
+    truncates it otherwise.
     """
     if isinstance(schema, list):
         return [_tidied(item, enums) for item in schema]
@@ -85,7 +86,7 @@ def _tidied(schema: Any, enums: dict[str, Schema]) -> Any:
 
 
 def _describe_texts(members: dict[str, Schema]) -> None:
-    """Describe the members of an `Exact` struct that are amounts as text."""
+    """Add a description to each member of an `Exact` struct that is an amount as text."""
     for name, member in members.items():
         amount = name.removesuffix("_text")
         if amount != name:

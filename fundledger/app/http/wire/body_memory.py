@@ -1,4 +1,4 @@
-"""Limits of an HTTP worker for request bodies: memory, in total and for each caller, and decoding of long bodies."""
+"""HTTP wire level: limits on the memory of request bodies, and on the decoding of long bodies of one caller."""
 
 import asyncio
 import ctypes
@@ -17,15 +17,15 @@ byte and cannot be interrupted. So one caller blocks the loop for at most a twen
 1 % of the short requests.
 """
 LONG_BYTES_AT_ONCE: Final = 128_000_000
-"""Bytes of long bodies that one caller may send at any rate before decoding waits."""
+"""Number of bytes in long bodies that one caller may send at any rate. After that, decoding of its long bodies waits."""
 
 
 class BodiesUnderWay:
-    """Memory of request bodies in progress, counted as bytes arrive.
+    """Memory of request bodies in progress, counted while the bytes arrive. `most`: the limit in bytes.
 
-    The first BODY_BYTES_MAX bytes of each body may use all of the `most` bytes. Further bytes are accepted up to half
-    of `most` in total, and up to a quarter of `most` for each caller. So long bodies never exclude short bodies, and
-    one caller never excludes others.
+    The first BODY_BYTES_MAX bytes of each body may use the whole limit. Further bytes are accepted up to half of the
+    limit in total, and up to a quarter of the limit for each caller. So long bodies never exclude short bodies, and one
+    caller never excludes other callers.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class BodiesUnderWay:
         self._trimming = False
 
     def take(self, body: "Body", size: int) -> None:
-        """Count `size` more bytes of a body. Raises BadRequest (503)."""
+        """Count `size` more bytes of a body. Raises BadRequest (503) beyond a limit."""
         of_caller = self._long.get(body.caller, 0)
         is_long = body.size + size > BODY_BYTES_MAX
         if self.bytes + size > (self.most // 2 if is_long else self.most):
@@ -62,7 +62,7 @@ class BodiesUnderWay:
 
         The wait is bounded, because the memory for long bodies of one caller is bounded. Cancelling the wait does not
         release the bytes.
-        Source of the arithmetic: GCRA, see `ratelimit.gcra`.
+        Source of the arithmetic: GCRA, see `ratelimit/quota/gcra.py`.
         """
         if body.long:
             now = self._clock()
@@ -73,7 +73,7 @@ class BodiesUnderWay:
                 await self._sleep(wait_s)
 
     def give_back(self, body: "Body") -> None:
-        """Release the bytes of a request that has ended, with any outcome."""
+        """Release the bytes of a request that has ended, whatever its outcome."""
         self.bytes -= body.size
         if body.long:
             left = self._long[body.caller] - body.long
@@ -88,7 +88,7 @@ class BodiesUnderWay:
         body.size = body.long = 0
 
     def _trim(self) -> None:
-        """Return freed memory to the operating system: the allocator keeps memory of bodies that arrived in pieces."""
+        """Return freed memory to the operating system. The allocator would keep memory of bodies that arrived in pieces."""
         self._trimming = False
         self._since_trim = 0
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -97,7 +97,7 @@ class BodiesUnderWay:
 
 
 class Body:
-    """Number of bytes read of one request's body. `long`: how many of these bytes count as bytes of a long body."""
+    """Bytes read of one request body. `size`: their number. `long`: how many of them count as bytes of a long body."""
 
     __slots__ = ("caller", "long", "size")
 
@@ -107,6 +107,6 @@ class Body:
 
 
 def no_room() -> BadRequest:
-    """Return a 503: nothing was done, the same request may be sent again."""
+    """Return the rejection (503) of a body beyond a limit. Nothing was done, and the request may be sent again."""
     detail = "too many request bodies are in progress; nothing was written, the same request may be sent again"
     return BadRequest(503, "unavailable", "Service temporarily unavailable", detail, headers={"Retry-After": "1"})

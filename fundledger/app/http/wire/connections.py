@@ -1,8 +1,8 @@
-"""Limits on the client connections of an HTTP worker, in total and for each peer. Idle connections make room for new.
+"""HTTP wire level: limits on the client connections of a worker, in total and for each peer.
 
-A worker reserves descriptors for its database, its store, its sockets and its log. So it accepts fewer connections than
-it has descriptors. At the limit, the connections that have been idle longest are closed. If none is idle, the new
-connection is answered 503 and closed.
+A worker reserves file descriptors for its database, its store, its sockets and its log. So it accepts fewer connections than
+it has descriptors. At the limit, the connections that have been idle longest are closed, so that a new connection has
+room. If no connection is idle, the new connection is answered 503 and closed.
 """
 
 import logging
@@ -10,12 +10,12 @@ import resource
 from typing import Final, Protocol
 
 DESCRIPTORS_KEPT: Final = 128
-"""Number of descriptors reserved in addition to one per database connection. They are for the log and for sockets to
-the store, the supervisor and the other service.
+"""Number of file descriptors that are reserved for the log and for sockets to the store, the supervisor and the other
+service. One more descriptor is reserved for each database connection.
 """
 CONNECTIONS_MIN: Final = 16
 AT_ONCE: Final = 64
-"""At the limit, one in this many idle connections is closed. So one scan of all connections makes room for many new
+"""At the limit, one in AT_ONCE idle connections is closed. So one scan of all connections makes room for many new
 connections.
 """
 IDLE: Final = "idle"
@@ -34,7 +34,7 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The open connections. `closed` counts those closed to make room (IDLE) and those not accepted (REFUSED)."""
+    """The open connections. `closed` counts connections closed to make room (IDLE) and connections refused (REFUSED)."""
 
     def __init__(self, most: int, of_a_peer: int) -> None:
         self.most = most
@@ -47,7 +47,7 @@ class Connections:
         return len(self._open)
 
     def opened(self, connection: Connection, peer: str) -> bool:
-        """Count a new connection, and close idle ones if a limit is met. Return False if there is no room."""
+        """Count a new connection. At a limit, close idle connections first. Return False if there is still no room."""
         if self._peers.get(peer, 0) >= self.of_a_peer:
             self._close_idle(peer)
         elif len(self._open) >= self.most:
@@ -68,7 +68,7 @@ class Connections:
                 del self._peers[peer]
 
     def _close_idle(self, peer: str | None) -> None:
-        """Close the connections of one peer, or of all peers, that have been idle for longest."""
+        """Close the connections that have been idle for longest: of one peer, or of all peers if `peer` is None."""
         idle = []
         for connection, whose in self._open.items():
             since = connection.idle_since() if peer is None or whose == peer else None
@@ -93,7 +93,7 @@ def raise_descriptor_limit() -> None:
 
 
 def connections_for(wanted: int, database_connections: int) -> int:
-    """Return the maximum number of client connections of a worker: `wanted`, or fewer if it lacks file descriptors."""
+    """Return the maximum number of client connections of a worker: `wanted`, or fewer if file descriptors are lacking."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

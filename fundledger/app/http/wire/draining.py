@@ -1,10 +1,10 @@
-"""Draining of an HTTP worker's connections when the worker stops: requests that arrive are still answered.
+"""HTTP wire level: draining of connections when a worker stops. Requests that still arrive are answered.
 
 1. The connections in the queue of the listening socket are accepted, then the socket is closed. From then on, other
    workers get the new connections of the port.
 2. Each further answer has `Connection: close`, and the connection ends after the answer.
 3. A connection that has been silent for SILENT_S is closed. If its client sends a request at that moment, the request
-   is lost. HTTP/1.1 cannot prevent this. It is less probable, the longer the connection has been silent.
+   is lost. HTTP/1.1 cannot prevent this loss. The longer the connection has been silent, the less probable the loss is.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ async def finish_connections(
 
 
 def _accepted(listener: socket.socket) -> Iterable[socket.socket]:
-    """Yield the connections in the queue of the listening socket: closing the socket would reset them."""
+    """Accept the connections in the queue of the listening socket. Closing the socket would reset these connections."""
     while True:
         try:
             one, _ = listener.accept()

@@ -1,4 +1,4 @@
-"""Limit on HTTP requests without a valid token, per client address and worker.
+"""HTTP wire level: limit on requests without a valid token, per client address and worker.
 
 Each address has a leaky bucket (GCRA) in memory. All callers behind a proxy have the address of the proxy. Therefore
 requests with a valid token and health checks are not counted.
@@ -28,7 +28,7 @@ def peer_of(transport: asyncio.BaseTransport | None) -> str:
 
 
 class Peers:
-    """The buckets of all addresses. `per_s`: mean requests per second of an address; a burst may have twice that."""
+    """The buckets of all addresses. `per_s`: mean number of requests of an address in a second. A burst may be twice that."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._each_s = 1 / per_s
@@ -50,7 +50,7 @@ class Peers:
         return 0.0
 
     def _forget(self, now: float) -> None:
-        """Remove addresses with a full allowance; remove all addresses when there are too many."""
+        """Remove the addresses whose bucket is full again. If too many addresses remain, remove all."""
         self._until = {peer: until for peer, until in self._until.items() if until > now}
         if len(self._until) >= PEERS_MAX:
             self._until = {}

@@ -1,6 +1,6 @@
 """HTTP protocol of a client connection, with a fast path for payments that needs no task, future or request object.
 
-One POST of each service takes the fast path. aiohttp parses every request and serves all others. A payment that arrives
+One POST of each service takes the fast path. aiohttp parses every request and serves the other requests. A payment that arrives
 whole on an idle kept-alive connection is taken from the parsed messages before aiohttp's handler loop is woken. Its
 answer is written when its batch has been committed. Any other payment (a body in pieces, `Connection: close`,
 pipelining behind another request) takes the ordinary path and gets the same answer. `docs/adr/0003` has the numbers;
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def no_room() -> BadRequest:
-    """Return the 503 of a connection beyond the limit."""
+    """Return the rejection (503) of a connection beyond the limit."""
     return BadRequest(503, "unavailable", "Service temporarily unavailable", NO_ROOM, headers={"Retry-After": "1"})
 
 
@@ -83,10 +83,10 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             self.force_close()
 
     def close_if_silent(self, since: float, for_s: float) -> bool:
-        """Close a silent connection of a service that drains. Return whether it is closed.
+        """Close this connection if it is silent while the service drains. Return whether the connection is closed.
 
-        The connection stays open while a request is in progress. It also stays open until `for_s` seconds have passed
-        since data arrived, and since the drain began (`since`).
+        The connection stays open while a request is in progress. It also stays open for `for_s` seconds after data has
+        arrived, and for `for_s` seconds after the time `since`, when the drain began.
         """
         transport, waiter = self.transport, self._waiter
         if transport is None or transport.is_closing():
@@ -104,7 +104,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
     def idle_since(self) -> float | None:
         """Return a time that orders connections by their last use. Return None while a request is in progress.
 
-        A connection also counts as idle if its client has sent only a part of a request, or reads no answer.
+        A connection also counts as idle if its client has sent only a part of a request, or does not read the answer.
         """
         if self._paying or self._messages or self._current_request is not None:
             return None
@@ -130,7 +130,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
     ) -> web.StreamResponse:
         """Answer invalid HTTP like any other malformed request, without a log line.
 
-        The parser's message contains lines of the request, which may contain credentials. So a fixed text is sent.
+        The parser's message repeats lines of the request. These lines may contain credentials, so a fixed text is sent.
         """
         if status == 400 and request.writer.output_size == 0:
             is_long = isinstance(exc, LineTooLong)
@@ -142,13 +142,13 @@ class PaymentProtocol(RequestHandler, Generic[S]):
         return super().handle_error(request, status, exc, message)
 
     def _process_keepalive(self) -> None:
-        """Close an idle connection. With a payment in flight it is not idle, although its handler sleeps."""
+        """Close the connection if it is idle. During a payment it is not idle, although its handler loop sleeps."""
         if self._paying:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
     def _next(self) -> None:
-        """Serve the first waiting message, on the fast path or by waking the handler loop. The next one waits."""
+        """Serve the first waiting message, on the fast path or by waking the handler loop. Later messages wait."""
         messages, waiter = self._messages, self._waiter
         if self._paying or not messages or waiter is None or waiter.done():
             return
@@ -165,7 +165,7 @@ class PaymentProtocol(RequestHandler, Generic[S]):
             and not self._service.draining
             and hdrs.EXPECT not in message.headers
         ):
-            # Set before the body is read, because reading resumes the transport, which may call `data_received`.
+            # Set before the body is read: reading resumes the transport, and the transport may call `data_received`.
             self._paying = True
             messages.popleft()
             assert self._parser is not None

@@ -1,4 +1,4 @@
-"""HTTP replies of both services: status, body and headers, before they are written to a connection."""
+"""HTTP wire level: replies of both services (status, body, headers), before they are written to a connection."""
 
 import time
 from email.utils import formatdate
@@ -36,7 +36,7 @@ class Reply:
 
 
 class NothingDone(Reply):
-    """The answer to a request for which nothing was done because of a fault. The request is refunded."""
+    """The answer to a request for which nothing was done because of a fault. The charges of the request are refunded."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ def _head(status: int, content_type: str) -> bytes:
 
 
 def _date_line() -> bytes:
-    global _date  # noqa: PLW0603 - one formatted second, kept for that second
+    global _date  # noqa: PLW0603 - the formatted time, cached for a second
     now = int(time.time())
     if _date[0] != now:
         _date = (now, f"Date: {formatdate(now, usegmt=True)}\r\n".encode())

@@ -1,4 +1,4 @@
-"""Request id of HTTP requests: from the caller or generated; in each answer, in the log and in problem bodies."""
+"""HTTP wire level: the request id, sent by the caller or generated. Answers, log lines and problems contain it."""
 
 import itertools
 import re
@@ -25,7 +25,7 @@ def new_request_id() -> str:
 
 
 def request_id_of(headers: MultiMapping[str]) -> str:
-    """Return the id that the caller sent, or a new one. Raises BadRequest (400) for an id of another form."""
+    """Return the id that the caller sent, or a new id. Raises BadRequest (400) for characters or a length not allowed."""
     sent = headers.get(_HEADER)
     if sent is None:
         return new_request_id()
@@ -35,9 +35,10 @@ def request_id_of(headers: MultiMapping[str]) -> str:
 
 
 def stamped(reply: Reply, request_id: str) -> Reply:
-    """Return the reply. A problem gets `request_id`, and `documentation`: the place in `/docs` that explains its type.
+    """Return the reply. If it is a problem, add the members `request_id` and `documentation`.
 
-    A problem that is stored, or that is an item of a list, has neither: it belongs to more than one request.
+    `documentation` is the place in `/docs` that explains the problem type. Stored problems and problems in lists get
+    neither member, because such a problem belongs to more than one request.
     """
     if reply.content_type != PROBLEM_TYPE or not reply.body.startswith(_TYPE):
         return reply
