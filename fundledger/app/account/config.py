@@ -6,7 +6,7 @@ import msgspec
 class AccountWorkerConfig(msgspec.Struct, frozen=True):
     """Configuration of one worker, sent as one line of JSON.
 
-    `settings`: all settings as JSON. `modules`: the name of the module that each API token belongs to, by API token.
+    `settings`: all settings as JSON. `modules`: by API token, the name of the module to which the token belongs.
     """
 
     ordinal: int

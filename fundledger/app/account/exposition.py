@@ -20,7 +20,7 @@ from fundledger.hotspot.buffer_drainer import LAGS
 
 
 def render(snapshot: Snapshot) -> bytes:
-    """Render a snapshot in the Prometheus text format."""
+    """Render a snapshot of the account service's metrics in the Prometheus text format."""
     return page([*answered(snapshot), *_posting(snapshot), *_accounts(snapshot)])
 
 

@@ -21,7 +21,7 @@ from fundledger.ledger.store.session import Commits
 
 
 class Snapshot(Answered):
-    """All counters and gauges of one worker of the account service. A key of several labels has blanks between them."""
+    """All counters and gauges of one worker of the account service. Blanks separate the labels of a key."""
 
     outcomes: dict[str, int] = msgspec.field(default_factory=dict)
     batch_size: Histogram = msgspec.field(default_factory=lambda: histogram(SIZES))

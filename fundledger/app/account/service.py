@@ -119,7 +119,7 @@ class Service(Worker):
         raise found
 
     async def record(self, found: Tampered) -> None:
-        """Store a finding and log it. A finding that repeated reads make is logged once."""
+        """Store a finding and log it. If repeated reads make the same finding, it is logged once."""
         extra = {"event": "integrity_finding", "account": found.account_id, "once": str(found)}
         _log.critical("rows do not verify and are withheld: %s", found, extra=extra)
         async with self.pool.acquire() as connection:

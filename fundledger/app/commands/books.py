@@ -32,7 +32,7 @@ async def run_verify(read: Callable[[], Settings], as_json: bool) -> int:
     """Print the report of a verification. `read` returns the settings.
 
     Return 0 if all checks pass, 1 on any finding, 2 if the configuration names no ledger, 3 if the verification could
-    not be completed. With `as_json`, standard output is one object in each case. If the verification could not be
+    not be completed. With `as_json`, standard output is one JSON object in each case. If the verification could not be
     completed, the object has an `error` and the checks made so far.
     """
     watched = sys.stderr.isatty() and not as_json
@@ -87,8 +87,8 @@ async def _verified(settings: Settings, progress: Progress) -> Report:
 async def _key_faults(connection: Connection, folder: Path, which: str, check: Check) -> list[str]:
     """Compare the keys in a folder with the fingerprints in a database. Return the faults.
 
-    A missing or different key is a fault, with one exception: if a key of the account database still verifies rows, its
-    fingerprint in the database must have changed. This is a finding of `check`.
+    A missing or different key is a fault, with one exception. If no key is missing and a key of the account database
+    still verifies rows, a fingerprint in the database must have changed. This change is a finding of `check`.
     """
     record = ledger_keys(folder) if which == ACCOUNT else fund_keys(folder)
     try:
@@ -127,7 +127,7 @@ def _where(error: Exception) -> str:
 
 
 def text(report: Report) -> str:
-    """Return the report as a table, with findings below their check."""
+    """Return the report as a table, with the findings of a check below the check."""
     lines = []
     for check in report.checks:
         lines.append(
@@ -149,7 +149,7 @@ def text(report: Report) -> str:
 
 
 def _fund_lines(fund: Fund | None) -> list[str]:
-    """Return one line per kind with the totals of its orders and their vouchers."""
+    """Return one line per kind of order, with the totals of its orders and of their vouchers."""
     if fund is None:
         return []
     return [

@@ -1,4 +1,4 @@
-"""CLI command `fundledger ratelimit check FILE`: print the policies of a file, or its first error."""
+"""CLI command `fundledger ratelimit check FILE`: print the policies of a limits file, or the first error."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from fundledger.settings import BadSetting
 
 
 def check_policies(path: Path, workers: int) -> int:
-    """Print the policies of a file and return 0, or print its first error and return 1.
+    """Print the policies of a limits file and return 0. If the file is invalid, print its first error and return 1.
 
     Raises BadSetting if the file cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Scenario of `fundledger demo`: one day of a small platform, over HTTP to both services and the simulated bank."""
+"""Scenario of the CLI command `fundledger demo`: a day of a small platform, over HTTP to services and bank."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ ENDS_S: Final = 60.0
 
 
 class Day:
-    """Demo scenario: `rate` payments per second for `seconds`, then one step at a time, each printed."""
+    """Demo scenario: `rate` payments per second for `seconds`, then further steps. Each step is printed."""
 
     def __init__(
         self, accounts: AccountService, fund: FundService, bank: str, bank_token: str, seconds: int, rate: int
@@ -117,7 +117,7 @@ class Day:
         await self._notify_bank([(order.channel_ref or "", order.amount) for order in self.paid])
 
     async def _refund(self) -> None:
-        # Payments of the merchant `returns` are not refunded: one of them is charged back later, in full.
+        # Payments of the merchant `returns` are not refunded, because one of them is charged back in full later.
         some = self._random.sample([order for order in self.paid if order.merchant != "returns"], 20)
         refunds = []
         for i, order in enumerate(some):
@@ -162,7 +162,7 @@ class Day:
         return order
 
     async def _charge_back(self) -> None:
-        """Charge a payment back after the merchant has withdrawn nearly all. The merchant then owes the rest."""
+        """Charge a payment back after the merchant has withdrawn nearly all money. The merchant then owes the rest."""
         payment = next(order for order in self.paid if order.merchant == "returns" and order.state == "posted")
         balance = await self._available("returns")
         await self._ended(await self._fund.withdraw("returns", self._number("out"), balance - 100 - 5, CHANNEL))

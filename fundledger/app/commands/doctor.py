@@ -33,8 +33,8 @@ SQL = load("fundledger.app.commands")
 REDIS_MIN = 6
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 SERVER = ("Postgres", *DURABLE)
-"""Checks of a database server. For the server of the fund database, they are printed only if that database has a DSN of
-its own.
+"""Names of the checks of a database server. For the fund database, these checks are printed only if that database has a
+DSN of its own.
 """
 SECRET_FILES = ("dev-token", "fund-token", "simulator-token", "account-dsn", "fund-dsn")
 ANSWER_S = 3.0
@@ -87,7 +87,8 @@ def _python() -> Symptom:
 def _has_profile_guided_optimisation() -> bool:
     """Return whether the build record of the interpreter shows profile-guided optimisation.
 
-    Debian builds with this optimisation, but removes the option from the record. So a compiler flag is checked, too.
+    Debian builds Python with this optimisation, but removes the option from the record. So a compiler flag is also
+    checked.
     """
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return "--enable-optimizations" in arguments or sysconfig.get_config_var("PGO_PROF_USE_FLAG") == ""
@@ -126,7 +127,7 @@ def _data_dir(settings: Settings) -> list[Symptom]:
 
 
 def _shared_memory() -> Symptom:
-    """Report the free shared memory. It never fails: Postgres uses files in the data directory instead."""
+    """Report the free shared memory. This check never fails, because Postgres can use files instead."""
     room = room_mb()
     found = f"{room} MB in /dev/shm"
     return Symptom("shared memory", True, found if room >= NEEDED_MB else f"{found}: files are used instead")

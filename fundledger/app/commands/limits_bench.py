@@ -23,7 +23,7 @@ _ONE: Final = '[[policy]]\nname = "{name}"\nkey = "{key}"\nrate = 1000000\nburst
 
 
 def run_bench(settings: Settings) -> int:
-    """Print rates and percentiles. Uses `FUNDLEDGER_REDIS_URL` if set, otherwise a temporary Valkey."""
+    """Measure decisions and print rates and percentiles. Uses `FUNDLEDGER_REDIS_URL` if set, or a temporary Valkey."""
     uvloop.run(_bench(settings.redis_url))
     return 0
 

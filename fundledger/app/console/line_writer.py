@@ -1,6 +1,6 @@
-"""Writer of output lines in a separate thread, for standard output and standard error.
+"""Writer of console lines in a separate thread, for standard output and standard error.
 
-A pipe whose reader has stopped, or a suspended terminal, delays neither a request nor the end of the process.
+Neither a request nor the end of the process waits for a suspended terminal, or for a pipe whose reader has stopped.
 """
 
 import logging
@@ -16,8 +16,8 @@ FLUSH_S: Final = 2.0
 """Maximum time in seconds for which the end of a process waits for unwritten lines."""
 REPORT_EVERY_S: Final = 10.0
 BYTES_MAX: Final = 1 << 20
-"""Maximum number of bytes that wait for the thread when a line below level warning is queued. Beyond it, the line is
-dropped.
+"""Maximum number of bytes that may wait for the thread when a line below level warning is queued. If more bytes would
+wait, the line is dropped.
 """
 SERIOUS_BYTES_MAX: Final = 2 << 20
 CRITICAL_BYTES_MAX: Final = 4 << 20
@@ -30,11 +30,11 @@ Report = Callable[[int], str]
 
 
 class LineWriter:
-    """A writer of lines to a descriptor, in order, each in one call if the descriptor accepts it.
+    """A writer of lines to a file descriptor, in order. A line is written in one call if the descriptor accepts that.
 
     `write` never blocks. If too many bytes wait, a line is dropped and counted in `dropped`. When the descriptor
-    accepts lines again, the line that `report` returns for the number of dropped lines is written. A line that cannot
-    be written (the reader is gone) is dropped as well.
+    accepts lines again, `report` is called with the number of dropped lines, and its result is written. A line that
+    cannot be written, because the reader is gone, is dropped as well.
     """
 
     def __init__(self, descriptor: int, report: Report | None = None) -> None:
@@ -66,9 +66,9 @@ class LineWriter:
             self._changed.notify_all()
 
     def flush(self, within_s: float = FLUSH_S) -> bool:
-        """Wait until all lines are written, for at most `within_s`. Return whether they are.
+        """Wait until all lines are written, for at most `within_s` seconds. Return whether all are written.
 
-        If the last call waited in vain and no line was written since, the call does not wait.
+        If the last call waited in vain and no line has been written since then, this call does not wait.
         """
         with self._changed:
             if self._written == self._gave_up_at:
@@ -124,7 +124,7 @@ def _room(level: int) -> int:
 
 
 def _write(descriptor: int, line: bytes) -> bool:
-    """Write a line, for as long as that takes. Return whether it was written as a whole."""
+    """Write a line, however long that takes. Return whether the whole line was written."""
     while line:
         try:
             line = line[os.write(descriptor, line) :]

@@ -1,4 +1,4 @@
-"""Structured log output on standard error: one JSON object a line, or text lines on a terminal."""
+"""Console log output on standard error: one JSON object a line, or text lines on a terminal."""
 
 import json
 import logging
@@ -39,8 +39,8 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A formatter of text lines: local time of day, the level unless it is info, the message, then `name=value` of the
-    same fields.
+    """A formatter of text lines: local time of day, the level unless it is info, the message, then `name=value` for
+    each field that JsonLines writes.
     """
 
     def __init__(self, always: dict[str, Any]) -> None:
@@ -67,11 +67,11 @@ def _shown(value: object) -> str:
 
 
 class Once(logging.Filter):
-    """A filter that suppresses repeated records. It concerns records that have a value `once` in their `extra`.
+    """A filter that suppresses repeated records. It applies only to records that have a value `once` in their `extra`.
 
-    A record passes if its value is new, and again after REPEAT_S seconds, then with `repeated`: the number of
-    suppressed records. For example, a row that fails verification is found at each read, but one line is enough. If the
-    log level is debug, the suppressed records pass with level debug.
+    A record passes if its value is new, and again after REPEAT_S seconds. The later record has the number of suppressed
+    records as `repeated`. For example, a row that fails verification is found at each read, but one line is enough. If
+    the log level is debug, suppressed records pass with level debug.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -99,8 +99,8 @@ class Once(logging.Filter):
 
 
 class _Lines(logging.Handler):
-    """A handler that passes records as lines to a writer. `flush`, called at the end of the process, waits a bounded
-    time.
+    """A handler that passes records as lines to a writer. `flush` is called at the end of the process, and waits at
+    most FLUSH_S seconds.
     """
 
     def __init__(self, writer: LineWriter) -> None:

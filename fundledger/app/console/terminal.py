@@ -1,7 +1,7 @@
-"""Terminal output: messages for a person, and the writers of log lines.
+"""Console messages for a person at a terminal, and the writers of standard output and standard error.
 
-A terminal that was closed or suspended, or a pipe whose reader has ended or stopped, neither ends nor delays the
-process.
+A closed or suspended terminal neither ends nor delays the process. The same holds for a pipe whose reader has ended or
+stopped.
 """
 
 import atexit
@@ -19,14 +19,14 @@ _STANDARD = (0, OUT, ERROR)
 
 @cache
 def writer_of(descriptor: int) -> LineWriter:
-    """Return the only writer of standard output or standard error in this process. It is flushed at the end."""
+    """Return this process's only writer of standard output or standard error. The end of the process flushes it."""
     writer = LineWriter(descriptor)
     atexit.register(writer.flush)
     return writer
 
 
 def is_standard(stream: TextIO | None, original: TextIO | None) -> bool:
-    """Return whether a stream is the one that the process began with, and not a replacement."""
+    """Return whether a stream is the original stream of the process, and not a replacement."""
     return stream is not None and stream is original
 
 
@@ -48,7 +48,7 @@ def complain(text: str) -> None:
 
 
 def open_standard_files() -> None:
-    """Open standard input, output and error, where the caller closed them, on the null device.
+    """Open the null device as standard input, output or error, wherever the caller has closed that file.
 
     Otherwise the next opened file would get the number of a closed one, and would receive the output of children.
     """
@@ -64,7 +64,7 @@ def _print(text: str, stream: TextIO | None, descriptor: int) -> None:
     try:
         print(text, file=stream, flush=True)
     except (OSError, ValueError):
-        # Otherwise the interpreter would write again when it ends, and would exit with status 120.
+        # The null device replaces the stream. Otherwise the interpreter writes again at its end and exits with 120.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, descriptor)
         os.close(null)

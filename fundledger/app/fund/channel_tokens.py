@@ -12,7 +12,7 @@ def simulator_token_file(settings: Settings) -> Path:
 
 
 def make_simulator_token(settings: Settings) -> None:
-    """Create the simulator's token if a simulator is used and has none. Raises KeyFault, as `read_token` does."""
+    """Create the simulator's token if a simulator is used and the token is missing. Raises KeyFault (`read_token`)."""
     if settings.fund == "on" and not settings.channels:
         module_token(simulator_token_file(settings), SIMULATOR)
 
@@ -20,8 +20,8 @@ def make_simulator_token(settings: Settings) -> None:
 def channel_tokens(settings: Settings) -> dict[str, str]:
     """Return the tokens by channel name. Raises KeyFault, as `read_token` does.
 
-    If channels are configured, these are the tokens of the channels that have a file `channel-NAME-token`. Otherwise it
-    is the token of the simulator.
+    If channels are configured, the result has the token of each channel with a file `channel-NAME-token`. Otherwise the
+    result has the token of the simulator.
     """
     if not settings.channels:
         token = read_token(simulator_token_file(settings))

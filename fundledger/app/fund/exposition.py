@@ -1,4 +1,4 @@
-"""Prometheus exposition of the fund service's metrics."""
+"""Prometheus text format of a metrics snapshot of the fund service."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -19,7 +19,7 @@ def families(snapshot: FundSnapshot) -> Iterable[Metric]:
 
 
 def render(snapshot: FundSnapshot) -> bytes:
-    """Render a snapshot in the Prometheus text format."""
+    """Render a snapshot of the fund service's metrics in the Prometheus text format."""
     return page(families(snapshot))
 
 

@@ -113,7 +113,7 @@ def jobs_of(context: Context) -> list[Job]:
 
 
 def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) -> Callable[[Lease], Awaitable[Ran]]:
-    """Return the run function for work that returns `(done, lag_s)` and processes at most `at_once` items a call."""
+    """Return the run function of a job. `some` processes up to `at_once` items a call, and returns `(done, lag_s)`."""
 
     async def run(lease: Lease) -> Ran:
         lease.check()

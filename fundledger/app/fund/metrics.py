@@ -17,7 +17,7 @@ from fundledger.fund.stats import Counted
 
 
 class FundSnapshot(Answered):
-    """All counters and gauges of one worker of the fund service. A key of several labels has blanks between them.
+    """All counters and gauges of one worker of the fund service. Blanks separate the labels of a key.
 
     `outstanding`: number of orders of all workers that are inserted as `posting` and have no recorded outcome.
     `outstanding_age_s`: the age of the oldest of these orders, in seconds.

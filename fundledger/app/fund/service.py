@@ -32,7 +32,7 @@ from fundledger.settings import Settings
 
 SQL: Final = load("fundledger.app.fund")
 SPACE: Final = "fundledger-fund"
-"""Prefix of this service's buckets in the limiter's store. Each service charges a payment once to its own buckets."""
+"""Prefix of the fund service's buckets in the rate-limit store. Each service charges a payment to its own buckets."""
 LOOK_EVERY_S: Final = 5.0
 Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class MeasuredGateway(AccountGateway):
 
 
 class FundService(Worker):
-    """One worker of the fund service. Call `open` before it serves, and `close` afterwards, in the same event loop."""
+    """One worker of the fund service. Call `open` before and `close` after serving, in the same event loop."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class FundService(Worker):
         self.ids = ids
         self.posting = Posting(pool, self.gateway, ids, macs)
         self.batcher = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
-        # This runner has no jobs. It reports overdue jobs even if no background job process runs any more.
+        # This runner runs no jobs. It reports overdue jobs even if no background job process runs any more.
         self.runner = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
 
@@ -120,7 +120,8 @@ class FundService(Worker):
     async def watch(self) -> None:
         """Run the background tasks of each worker (`Worker.watch`) and those of the fund service.
 
-        The latter read new fee rules, count outstanding orders, report overdue jobs and store findings.
+        The tasks of the fund service read new fee rules, count outstanding orders, report overdue jobs and store
+        findings.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(super().watch())

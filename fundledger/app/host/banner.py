@@ -1,4 +1,4 @@
-"""Banner that `serve` prints when it is ready: addresses, token files, databases, example requests."""
+"""Host of the services: the banner that `serve` prints when it is ready, with addresses, files and example requests."""
 
 from typing import NamedTuple
 

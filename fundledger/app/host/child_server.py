@@ -1,4 +1,4 @@
-"""Base class of the embedded servers: launch, readiness, end and log file of a child process of `serve`."""
+"""Base class of the servers that the host embeds (Postgres, Valkey): launch, readiness, end and log file."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ class ChildServer:
         return await self._process.wait()
 
     async def _spawn(self, *command: str | Path, parent_gone: signal.Signals, **options: Any) -> None:
-        """Launch the server; the kernel sends it `parent_gone` when this process ends. Raises OSError.
+        """Launch the server. The kernel sends the signal `parent_gone` to it when this process ends. Raises OSError.
 
         `options`: further arguments of `create_subprocess_exec`.
         """
@@ -54,8 +54,8 @@ class ChildServer:
     ) -> bool:
         """Wait until the server is ready and return True. Return False if it ends first, or at `give_up_at`.
 
-        `give_up_at` is a time of the event loop. `is_ready` is called every `every_s` seconds. It gets the timeout, and
-        may postpone it. At `give_up_at` a running call is cancelled.
+        `give_up_at` is a time of the event loop. `is_ready` is called every `every_s` seconds. `is_ready` gets the
+        timeout, and may postpone it. At `give_up_at` a running call is cancelled.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(give_up_at) as limit:
@@ -68,7 +68,7 @@ class ChildServer:
     async def _end(
         self, first: signal.Signals, within_s: float | None = None, last: signal.Signals = signal.SIGKILL
     ) -> None:
-        """End the server and wait for its end: send `first`, and after `within_s` send `last` if it still runs."""
+        """Send `first` and wait for the end of the server. If it still runs after `within_s` seconds, send `last`."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.send_signal(first)

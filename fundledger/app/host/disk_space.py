@@ -1,4 +1,4 @@
-"""Disk space check for a new data directory of the embedded Postgres, made before anything is written."""
+"""Start-up check of the host: disk space for a new data directory of the embedded Postgres."""
 
 import os
 import shutil
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 FIRST_START_MB: Final = 256
-"""Space for a first start with shared memory of at most `postgres.SMALL_MB`: databases, write-ahead log and initdb."""
+"""Disk space that a first start needs for databases, log and initdb, if shared memory is at most SMALL_MB."""
 FIRST_START_LARGE_MB: Final = 1024
-"""Space for a first start with more shared memory, for which write-ahead log files are preallocated."""
+"""Disk space that a first start needs with more shared memory. Write-ahead log files are then preallocated."""
 
 
 class NoRoom(Exception):

@@ -1,4 +1,4 @@
-"""Log files of the embedded Postgres and Valkey: mode 0600, bounded size."""
+"""Log files of the servers that the host embeds (Postgres, Valkey): mode 0600, bounded size."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ BYTES_MAX: Final = 16 << 20
 class LogFile:
     """A file that a child process appends to, and its predecessor `NAME.1`.
 
-    Their total size is at most twice `bytes_max`, plus the bytes written between two calls of `bound`.
+    The total size of both files is at most twice `bytes_max`, plus the bytes written between two calls of `bound`.
     """
 
     def __init__(self, path: Path, bytes_max: int = BYTES_MAX) -> None:

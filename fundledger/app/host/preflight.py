@@ -1,4 +1,4 @@
-"""Start-up checks of `serve`: lock of the data directory, free ports, secret files."""
+"""Start-up checks of the host of the services: lock of the data directory, free ports, secret files."""
 
 import asyncio
 import fcntl
@@ -38,11 +38,11 @@ def lock(data_dir: Path) -> Any:
 
 
 def _make(data_dir: Path) -> None:
-    """Create the data directory. Raises OSError, and CannotServe if all users may write to an existing one."""
+    """Create the data directory. Raises OSError, and CannotServe if all users may write to an existing directory."""
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     try:
         data_dir.mkdir()
-        # `chmod` ignores the umask: the system user of Postgres must be able to traverse this folder.
+        # `chmod` ignores the umask. The system user of Postgres must be able to traverse this folder.
         data_dir.chmod(0o711)
     except FileExistsError:
         mode = stat.S_IMODE(data_dir.stat().st_mode)
@@ -52,7 +52,7 @@ def _make(data_dir: Path) -> None:
 
 
 async def wait_for_port(host: str, port: int, setting: str) -> None:
-    """Wait until the port is free. Workers share their port, so only this check detects another service on it.
+    """Wait until the port is free. Workers share their port, so only this check detects another service on the port.
 
     `setting`: name of the setting to change. Raises CannotServe.
     """

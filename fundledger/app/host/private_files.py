@@ -1,4 +1,4 @@
-"""File modes of the data directory. At the start of `serve`, access by other users is removed from private files."""
+"""Start-up step of the host: other users lose access to private files of the data directory."""
 
 import contextlib
 import os

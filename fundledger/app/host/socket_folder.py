@@ -1,4 +1,4 @@
-"""Folders for unix sockets: in the data directory, or private temporary folders whose paths are recorded in it.
+"""Folders of the host for unix sockets: in the data directory, or private temporary folders recorded there.
 
 The path of a socket has at most 107 bytes. It is used in syntaxes in which commas, spaces and `%` are special (a list
 of host names, a URL, a command line). If the path of the data directory is too long or has special characters,

@@ -1,4 +1,4 @@
-"""Supervisor of `fundledger serve`: starts, restarts and stops the databases and the processes of both services."""
+"""Host supervisor (`fundledger serve`): starts, restarts and stops the databases and the processes of both services."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ class Supervisor:
         raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # SIGHUP stays ignored under `nohup`. SIGINT is always handled: a shell lets a command with `&` ignore it.
+            # SIGHUP stays ignored under `nohup`. SIGINT is handled even if a shell has set it to ignored, as for `&`.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stopping.set)
         try:
@@ -60,7 +60,7 @@ class Supervisor:
         except (KeyFault, PostgresFault, SchemaFault) as fault:
             raise CannotServe(str(fault)) from None
         except (OSError, asyncpg.PostgresError) as error:
-            # A fault of the environment: a full disk, a missing permission. Later faults are handled where they occur.
+            # The cause is outside: a full disk, a missing permission. Later faults are handled where they occur.
             raise CannotServe(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
     async def _serve(self, ending: contextlib.AsyncExitStack) -> None:
@@ -139,7 +139,7 @@ class Supervisor:
         done = await migrate_account(dsns.account, settings)
         if dsns.fund is not None:
             done += await migrate_fund(dsns.fund, settings)
-        # The DSN files are for the operator's tools; the services use roles with fewer rights.
+        # The DSN files are for the operator's tools. The services use roles with fewer rights.
         if not settings.account_dsn:
             dsns = dsns._replace(account=await service_dsn(dsns.account, ACCOUNT))
         if own_fund and dsns.fund is not None:
@@ -171,7 +171,7 @@ class Supervisor:
             await self._postgres.start()
 
     async def _keep_valkey(self, valkey: EmbeddedValkey) -> None:
-        """Start Valkey, and restart it when it died. Workers do not wait for it: they use local quotas meanwhile."""
+        """Start Valkey, and restart it when it has died. Workers use local quotas until Valkey answers."""
         loop = asyncio.get_running_loop()
         pause = 0.0
         while not self._stopping.is_set():
@@ -228,7 +228,7 @@ def _token(folder: Path, module: str, *, new: bool) -> str:
 
 
 async def _unless(over: "asyncio.Task[None]", doing: Coroutine[Any, Any, T]) -> T | None:
-    """Return the result of `doing`, or None if `over` finishes first; `doing` is then cancelled."""
+    """Return the result of `doing`. If `over` finishes first, cancel `doing` and return None."""
     task = asyncio.create_task(doing)
     await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
     if task.done():

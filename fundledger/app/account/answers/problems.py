@@ -1,4 +1,4 @@
-"""Ledger refusals as problems of the account service (RFC 9457): status, title and remedy of each."""
+"""Answers of the account service to refused requests: the problem (RFC 9457) of each refusal, with a remedy."""
 
 from typing import Final
 

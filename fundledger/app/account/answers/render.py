@@ -1,4 +1,4 @@
-"""Conversion of ledger records (vouchers, holds, accounts) to answers of the account service.
+"""Answers of the account service: conversion of ledger records (vouchers, holds, accounts) to JSON.
 
 Equal records give equal bytes, so a replay returns the bytes of the first answer.
 """
@@ -32,7 +32,7 @@ def instant(us: int) -> str:
 
     The last text is cached, because all vouchers of a batch have the same time.
     """
-    global _last_instant  # noqa: PLW0603 - see above
+    global _last_instant  # noqa: PLW0603 - the cache of the last text
     if _last_instant[0] != us:
         _last_instant = (us, time_text(clock.moment(us)))
     return _last_instant[1]
@@ -68,9 +68,9 @@ def voucher(record: Record) -> bytes:
 def _status(record: Record) -> str:
     """Return the JSON members from `status` to `module`.
 
-    The last text is cached, because the vouchers of a batch have the same time and mostly the same module.
+    The last text is cached, because all vouchers of a batch have the same time and most have the same module.
     """
-    global _last_status  # noqa: PLW0603 - see above
+    global _last_status  # noqa: PLW0603 - the cache of the last text
     us, date_, module, members = _last_status
     if us != record.posted_at_us or module != record.module or date_ != record.accounting_date:
         us, date_, module = record.posted_at_us, record.accounting_date, record.module

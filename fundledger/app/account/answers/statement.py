@@ -1,4 +1,4 @@
-"""Conversion of a page of an account's statement to JSON and to CSV."""
+"""Answers of the account service: conversion of a page of an account's statement to JSON and to CSV."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def as_csv(account: Account, lines: Sequence[StatementEntry]) -> bytes:
 
 
 def _entry(account: Account, line: StatementEntry) -> answers.StatementEntry:
-    """Return the answer for a line. `counter_account` is null if the other side has several accounts, or none."""
+    """Return the answer for one line. `counter_account` is null unless the other side has exactly one account."""
     source = line.source
     others = [] if source is None else source.counter_accounts(line.side)
     order = _of_order(None if source is None else source.metadata)

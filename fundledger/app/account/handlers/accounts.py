@@ -62,7 +62,7 @@ async def open_account(service: Service, call: Call) -> Reply:
 
 
 def _may_be_buffered(type_: AccountType) -> None:
-    """Raise BadRequest (400) unless credits of the type can be buffered."""
+    """Raise BadRequest (400) unless credits of accounts of this type can be buffered."""
     if type_.platform or type_.normal < 0:
         raise malformed(
             f"credits of a {type_.name} account cannot be buffered; use a merchant account", field="posting"
@@ -116,7 +116,7 @@ async def list_accounts(service: Service, call: Call) -> Reply:
     after = account_id(query["cursor"], "cursor") if "cursor" in query else ""
     type_, status = (_one_of(query.get(name), name, names) for name, names in (("type", CHART), ("status", _STATUSES)))
     currency = query.get("currency")
-    # Codes outside ISO 4217 are accepted here: accounts that were opened before codes were checked may have them.
+    # Codes outside ISO 4217 are accepted here, because accounts from before the check of codes may have such a code.
     if currency is not None and not _is_currency(currency):
         raise malformed("a currency is three capital letters, such as CNY", field="currency")
     wanted = AccountFilter(owner, type_, currency)
@@ -150,13 +150,13 @@ def _csv_of_accounts(accounts: list[answers.Account]) -> bytes:
 
 
 async def get_account(service: Service, call: Call) -> Reply:
-    """Handle `GET /v1/accounts/{id}`."""
+    """Handle `GET /v1/accounts/{id}`: one account with its current balance."""
     account = await _account_to_read(service, call)
     return await _shown(service, account)
 
 
 async def _account_to_read(service: Service, call: Call) -> Account:
-    """Return the account in the path. If the record of the account does not verify, store a finding.
+    """Return the account in the path. If the stored account does not match its MAC, store a finding.
 
     Raises BadRequest (404), Tampered, Unavailable.
     """
@@ -241,17 +241,17 @@ async def freeze(service: Service, call: Call) -> Reply:
 
 
 async def unfreeze(service: Service, call: Call) -> Reply:
-    """Handle `POST /v1/accounts/{id}/unfreeze`."""
+    """Handle `POST /v1/accounts/{id}/unfreeze`: allow entries again."""
     return await _set_status(service, call, Status.OPEN, _decode_reason(call.body).reason)
 
 
 async def close(service: Service, call: Call) -> Reply:
-    """Handle `POST /v1/accounts/{id}/close`: close permanently. Requires a balance of 0 and no holds."""
+    """Handle `POST /v1/accounts/{id}/close`: close the account permanently. Requires a balance of 0 and no holds."""
     return await _set_status(service, call, Status.CLOSED, _decode_reason(call.body).reason)
 
 
 async def set_policy(service: Service, call: Call) -> Reply:
-    """Handle `POST /v1/accounts/{id}/policy`: post credits directly, or buffer them."""
+    """Handle `POST /v1/accounts/{id}/policy`: set whether credits of the account are posted directly or buffered."""
     body = _decode_policy(call.body)
     account = await _account(service, call)
     buffered = body.posting == "buffered"
@@ -259,7 +259,7 @@ async def set_policy(service: Service, call: Call) -> Reply:
         _may_be_buffered(account.type)
     reply = await _ask(service, account, SetPolicy(account, buffered, body.reason, call.module))
     if reply.status == 200:
-        # The policy takes effect in this worker immediately, in the other workers within a second.
+        # The policy takes effect in this worker immediately, and in the other workers within a second.
         known = service.directory.get(account.id) or account
         service.directory.remember(msgspec.structs.replace(known, buffered=buffered))
     return reply

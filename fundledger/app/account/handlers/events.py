@@ -1,4 +1,4 @@
-"""The event feed of the account service: returns the vouchers after a given position, in order."""
+"""Event feed for the HTTP handlers of the account service: returns the vouchers after a given position, in order."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ UNVERIFIED: Final = "voucher.unverified"
 
 
 def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Directory, name: str) -> Feed:
-    """Return the feed of one worker.
+    """Return the event feed of one worker.
 
     A voucher that does not verify becomes an event without content. Later vouchers are still returned.
     """
@@ -40,7 +40,7 @@ def account_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", directory: Dire
 def _event(row: asyncpg.Record, record: Record | None) -> Event:
     """Return the event of a voucher. `record` is None if the voucher does not verify.
 
-    The event never names a later reversal of the voucher: the reversal has an event of its own.
+    The event never names a later reversal of the voucher, because the reversal has an event of its own.
     """
     seq, id_, at = row["event"], row["id"], render.instant(clock.us(row["at"]))
     if record is None:

@@ -29,7 +29,7 @@ async def place_hold(service: Service, call: Call) -> Reply:
     body = _decode_hold(call.body)
     expires_at_us = 0 if body.expires_at is None else clock.us(instant(body.expires_at, "expires_at"))
     if body.expires_at is not None and expires_at_us <= 0:
-        expires_at_us = 1  # a time in the past: 0 would mean "never"
+        expires_at_us = 1  # a time in the past, because 0 would mean "never"
     account = service.directory.get(body.account)
     if account is None:
         no = await service.controller.charge_caller(call.admission)
@@ -55,7 +55,7 @@ async def place_hold(service: Service, call: Call) -> Reply:
 
 
 async def _find(service: Service, call: Call, id_: str) -> Hold | None:
-    """Return a hold of the calling module in its current state. Holds of other modules are not found."""
+    """Return a hold of the calling module in its current state, None if that module has no such hold."""
     return await service.reading_durable(lambda: _read(service, call, id_))
 
 
@@ -65,7 +65,7 @@ async def _read(service: Service, call: Call, id_: str) -> Hold | None:
 
 
 async def get_hold(service: Service, call: Call) -> Reply:
-    """Handle `GET /v1/holds/{id}`."""
+    """Handle `GET /v1/holds/{id}`: one hold in its current state."""
     id_ = account_id(call.parameters["id"], "id")
     try:
         hold = await service.reading_verified(lambda: _read(service, call, id_))
@@ -92,8 +92,8 @@ async def capture_hold(service: Service, call: Call) -> Reply:
     voucher = (await prepare(service, call.module, [body.voucher], ids, **held))[0]
     api_class, accounts = class_and_accounts(voucher.lines)
     if api_class is ApiClass.WITHDRAW or any(account.number != hold.account.number for account in accounts):
-        # The route has the class of a payment from the held account. This voucher also charges other accounts, or is a
-        # withdrawal.
+        # The class of the route is that of a payment from the held account. The class is replaced, because this voucher
+        # is a withdrawal or charges other accounts, too.
         call.admission.api_class = api_class
     no = await service.controller.admit(call.admission, accounts or (hold.account,))
     if no is not None:

@@ -155,7 +155,7 @@ def _result(service: Service, admission: Admission, voucher: Voucher, outcome: O
 
 
 async def _record(service: Service, call: Call, id_: UUID) -> tuple[Record, UUID | None] | None:
-    """Return a voucher of the calling module and the id of its reversal. Vouchers of other modules are not found."""
+    """Return a voucher of the calling module and the id of its reversal, None if that module has no such voucher."""
     return await service.reading_durable(lambda: _read(service, call, id_))
 
 
@@ -165,7 +165,7 @@ async def _read(service: Service, call: Call, id_: UUID) -> tuple[Record, UUID |
 
 
 async def get_voucher(service: Service, call: Call) -> Reply:
-    """Handle `GET /v1/vouchers/{id}`."""
+    """Handle `GET /v1/vouchers/{id}`: one voucher, and the id of its reversal if there is one."""
     id_ = voucher_id(call.parameters["id"])
     try:
         found = await service.reading_verified(lambda: _read(service, call, id_))
@@ -188,7 +188,7 @@ async def reverse_voucher(service: Service, call: Call) -> Reply:
     original = None if found is None else found[0]
     lines = [] if original is None else [(account, -amount) for account, amount in original.lines]
     api_class, accounts = class_and_accounts(lines)
-    # The route is charged as a refund. A reversal that moves money out is charged as a withdrawal, too.
+    # A reversal is charged as a refund. If it moves money out of the platform, it is charged as a withdrawal, too.
     no = await service.controller.admit(
         call.admission, accounts, also=api_class if api_class is ApiClass.WITHDRAW else None
     )

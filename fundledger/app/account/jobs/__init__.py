@@ -1,1 +1,1 @@
-"""Background jobs of the account service, and the table of them."""
+"""Background jobs of the account service, and the table of these jobs."""

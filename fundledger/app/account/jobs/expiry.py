@@ -47,7 +47,7 @@ class Expiry:
     async def run(self, lease: Lease) -> Ran:
         """Run one round. Raises LeaseLost, asyncpg errors, TooMuch. Retrying is always safe.
 
-        The lag is 0 if no expired hold remains. Otherwise it is the time since the earliest expiry of this round.
+        The lag is 0 if no expired hold remains. Otherwise the lag is the time since the earliest expiry of this round.
         """
         self._session.lease = lease
         self._rounds += 1

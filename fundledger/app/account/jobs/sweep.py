@@ -1,4 +1,4 @@
-"""Background job of the account service that rewrites MACs of an earlier layout in the current one."""
+"""Background job of the account service that replaces MACs of an earlier layout by MACs of the current layout."""
 
 from typing import Final
 

@@ -23,8 +23,8 @@ from fundledger.settings import Settings
 
 NAMES: Final = (HOLD_EXPIRY, MAC_SWEEP, REBALANCER, BUFFER_DRAINER)
 CONNECTIONS: Final = len(NAMES) + 2
-"""Number of database connections: one for each job, one for the leases, one for the follower of hot accounts. So none
-of them waits for a connection.
+"""Number of database connections: one for each job, one for the leases, one for the follower of hot accounts. So no
+job waits for a connection.
 """
 
 

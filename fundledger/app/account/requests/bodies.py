@@ -125,7 +125,7 @@ def decode_voucher(body: bytes) -> VoucherBody:
 
 
 def quotes_of_voucher(voucher: VoucherBody) -> int:
-    """Return the number of quotation marks that the body of this voucher has without duplicate keys and escapes."""
+    """Return how many quotation marks the body of this voucher has if it has no duplicate keys and no escapes."""
     quotes = 10 + 10 * len(voucher.entries)
     if voucher.reference is not None:
         quotes += 4
@@ -137,7 +137,7 @@ def quotes_of_voucher(voucher: VoucherBody) -> int:
 
 
 def account_id(text: str, field: str) -> str:
-    """Return the text if it is a valid account or hold id. Raises BadRequest (400)."""
+    """Return the text if it is a valid id of an account or hold. Raises BadRequest (400)."""
     if not _is_id(text):
         raise malformed("an account id has 1 to 128 of [A-Za-z0-9:_.-]", field=field)
     return text

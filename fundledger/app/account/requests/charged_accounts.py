@@ -1,6 +1,6 @@
-"""Pure function of the account service that derives a voucher's rate-limit class and charged accounts from its lines.
+"""Requests of the account service: the rate-limit class and the charged accounts of a voucher, from its lines.
 
-The voucher's type and the order of its lines have no effect.
+The type of a voucher and the order of its lines have no effect.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def class_and_accounts(lines: Lines) -> tuple[ApiClass, Sequence[Account]]:
     | transit only | any | confirm | the merchant accounts credited |
     | any other | any other | payment | the merchant accounts debited; if none, the merchant accounts credited |
 
-    A voucher without lines is a payment that charges no account. So is a voucher whose lines cancel out.
+    A voucher has the class payment and charges no account if it has no lines, or if its lines cancel out.
     """
     if len(lines) == 2:
         # A shortcut for nearly every voucher. It takes a sixth of the time of the general rule (measured).

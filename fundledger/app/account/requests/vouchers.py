@@ -1,4 +1,4 @@
-"""Conversion of voucher request bodies to ledger vouchers, with account look-up."""
+"""Requests of the account service: conversion of voucher bodies to ledger vouchers, with account look-up."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -79,12 +79,12 @@ async def accounts_of(bodies: Sequence[VoucherBody]) -> set[str]:
 async def prepare(
     service: Service, module: str, bodies: Sequence[VoucherBody], ids: set[str], **hold: Any
 ) -> list[Voucher]:
-    """Return the vouchers for the bodies. `ids`: the ids of all accounts in the bodies. At most one query is made.
+    """Return the vouchers for the bodies. `ids`: the ids of all accounts in the bodies. Makes at most one query.
     Raises BadRequest, Unavailable.
     """
     turn = LoopTurn()
     if any(service.directory.get(id_) is None for id_ in ids):
-        # Reject malformed bodies before querying the database.
+        # Malformed bodies are rejected before the database is queried.
         for i, body in enumerate(bodies):
             try:
                 metadata(body.metadata)

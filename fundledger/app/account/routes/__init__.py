@@ -1,7 +1,7 @@
 """Route table of the account service, and the OpenAPI document that is built from the routes.
 
 Each module of this folder declares routes: method, path, class and OpenAPI operation. The handlers of these routes are
-in the module of the same name in `app/account/`. The handler of the event feed is in `app/http/events.py`.
+in the module of the same name in `app/account/handlers/`. The handler of the event feed is in `app/http/events.py`.
 """
 
 from typing import Final

@@ -122,8 +122,8 @@ ROUTES: Final[list[Route[Service]]] = [
         (_ID, query("at", Instant, "the time; without it, the current balance")),
         whose=accounts.whose,
     ),
-    # A freeze has the class of a withdrawal, because it is as urgent. No account is charged for it, so it is admitted
-    # even if the quota of the account is exhausted or the rate-limit store is unavailable.
+    # A freeze has the class of a withdrawal, because both are equally urgent. No account is charged for a freeze. So a
+    # freeze is admitted even if the quota of the account is exhausted or the rate-limit store is unavailable.
     Route(
         "POST",
         "/v1/accounts/{id}/freeze",

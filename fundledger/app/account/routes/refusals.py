@@ -1,4 +1,4 @@
-"""OpenAPI answers for replays and refusals of the account service, and groups of refusal codes that routes share."""
+"""Routes of the account service: OpenAPI answers for replays and refusals, and shared groups of refusal codes."""
 
 from typing import Any, Final
 

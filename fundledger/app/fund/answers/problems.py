@@ -1,4 +1,4 @@
-"""Refusals of the fund service as problems (RFC 9457): status, title and advice for each code."""
+"""Answers of the fund service to refused requests: the problem (RFC 9457) of each refusal, with advice."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -74,7 +74,7 @@ def refused(refusal: Refusal) -> Reply:
 
 
 def unverified_items(kind: str, keys: Sequence[object]) -> list[Unverified] | UnsetType:
-    """Return the member `unverified` of a page: the records omitted because they do not match their MAC."""
+    """Return the member `unverified` of a page. It lists records that are omitted because their MAC is wrong."""
     if not keys:
         return UNSET
     type_, found = URN + "integrity", [(str(key), f"{kind} {key} does not match its MAC") for key in keys]
@@ -84,8 +84,8 @@ def unverified_items(kind: str, keys: Sequence[object]) -> list[Unverified] | Un
 def gone(away: OrderFault) -> Reply:
     """Return the reply for an order whose request ended with a fault.
 
-    503 if nothing was stored, 503 `outcome-unknown` if it is uncertain whether the order was stored, 500 if a row does
-    not match its MAC. After a 503 a retry is safe.
+    The status is 503 if nothing was stored. It is 503 with `outcome-unknown` if it is uncertain whether the order was
+    stored. It is 500 if a row does not match its MAC. After a 503 a retry is safe.
     """
     fault = fault_of(away)
     return unverified(away.detail) if fault is None else faulted(fault)

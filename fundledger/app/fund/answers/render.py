@@ -1,4 +1,4 @@
-"""Conversion of orders, their history, merchants and fee rules to HTTP answers of the fund service.
+"""Answers of the fund service: conversion of orders, histories of orders, merchants and fee rules to JSON.
 
 The JSON of a single order is defined in `fund/model/order_json.py`, because the event feed and the webhooks of
 `fundledger.fund` contain it, too. Everything that only HTTP answers contain is here.
@@ -77,7 +77,7 @@ def merchant(merchant_: Merchant, balances: Mapping[str, Account] | None = None)
 
 
 def _fee_now(merchant: Merchant) -> answers.FeeNow | None:
-    """Return the current fee of a payment through a channel without its own rule."""
+    """Return the current fee of a payment through a channel that has no fee rule of its own."""
     rule = choose(merchant.fee_rules, merchant.id, "payment", None, datetime.now(UTC))
     return None if rule is None else answers.FeeNow(rule.basis_points, rule.fixed, rule.minimum, rule.maximum)
 

@@ -49,7 +49,7 @@ async def create_merchant(service: FundService, call: Call) -> Reply:
 
 
 async def get_merchant(service: FundService, call: Call) -> Reply:
-    """Handle `GET /v1/merchants/{id}`."""
+    """Handle `GET /v1/merchants/{id}`: one merchant with the balances of its accounts."""
     return await _shown(service, await _found(service, call), 200)
 
 
@@ -91,7 +91,7 @@ async def add_fee(service: FundService, call: Call) -> Reply:
 async def _found(service: FundService, call: Call) -> Merchant:
     """Read the merchant in the path. Raises BadRequest (400, 404), Unavailable."""
     id_ = merchant_id(call.parameters["id"], "id")
-    # The cache is not used here: it would hide a later change of the row.
+    # The cache is not used here, because the cache would hide a later change of the row.
     merchant = await service.reading(lambda: service.merchants.read(id_))
     if merchant is None:
         raise not_found(f"merchant {id_}")

@@ -35,7 +35,7 @@ from fundledger.ratelimit.classes import ApiClass
 
 Handler = Callable[[FundService, Call], Awaitable[Reply]]
 UNCERTAIN: Final = frozenset({State.POSTING, State.STUCK})
-"""States in which the outcome of the next step is not known yet. The response is 202."""
+"""States in which the outcome of the next step is not known yet. An order in such a state is answered 202."""
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 500
 SEQ_MAX: Final = (1 << 63) - 1
@@ -116,8 +116,8 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     for i, payment in enumerate(payments):
         known_currency(payment.currency, f"payments[{i}].currency")
     known = service.merchants.remembered
-    # The limits of a merchant are charged only if the merchant is cached. The order batcher loads other merchants after
-    # admission.
+    # A payment is charged to the limits of its merchant only if the merchant is cached. The order batcher loads other
+    # merchants after admission.
     items = [(p, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
     no = await service.controller.ask_many(
         call.admission, ((ApiClass.PAYMENT, charged) for _, charged in items), len(items)
@@ -157,7 +157,7 @@ def _result(
 
 
 def getting(kind: Kind) -> Handler:
-    """Return the handler of `GET /v1/{kind}/{id}`."""
+    """Return the handler of `GET /v1/{kind}/{id}`, which returns one order."""
 
     async def get(service: FundService, call: Call) -> Reply:
         return Reply(200, render.order(await found(service, kind, call.parameters["id"])))
@@ -189,7 +189,7 @@ def listing(kind: Kind) -> Handler:
             return no
         if not one:
             return await _page(service, kind, merchant, call)
-        # `limit` is accepted: it has a default, so a generated client may send it with each request.
+        # `limit` is accepted and ignored. It has a default, so a generated client may send it with each request.
         for name in ("state", "cursor"):
             if name in query:
                 raise malformed(f"{name} cannot be combined with order_no", field=name)

@@ -83,7 +83,10 @@ async def list_dead(service: FundService, call: Call) -> Reply:
 
 
 async def redeliver(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/webhooks/{id}/redeliver`: restart deliveries that were given up, all if the body is empty."""
+    """Handle `POST /v1/webhooks/{id}/redeliver`: restart deliveries that were given up.
+
+    If the body is empty, all such deliveries of the endpoint are restarted.
+    """
     seqs = _decode_redeliver(call.body).seqs
     webhooks, id_ = await _found(service, call)
     return Reply(200, encode(answers.Redelivered(await service.reading(lambda: webhooks.redeliver(id_, seqs)))))

@@ -42,7 +42,7 @@ _TAGS: Final = {
 
 def problems() -> list[ProblemType]:
     """Return the problem types: the refusals of the fund service, those of the account service, then all others."""
-    # These refusals are never final: no order is stored for them, so no outcome is recorded.
+    # These refusals are never final: no order is stored for a refused request, so no outcome is recorded.
     own = [ProblemType(str(code), *REFUSALS[code], ADVICE[code], final=False) for code in Code]
     passed_on = [ProblemType(name, *row, POSTING_ADVICE[name], final=True) for name, row in POSTING.items()]
     return [*own, *passed_on, *OTHERS]

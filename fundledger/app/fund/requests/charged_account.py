@@ -1,4 +1,4 @@
-"""The merchant account to which the fund service charges the rate limits of an order."""
+"""Requests of the fund service: the merchant account to which the rate limits of an order are charged."""
 
 import msgspec
 
@@ -13,5 +13,5 @@ class ChargedAccount(msgspec.Struct, frozen=True):
 
 
 def charged_account(merchant: str) -> ChargedAccount:
-    """Return the merchant's available account, with id and owner as the account service names them."""
+    """Return the merchant's available account, with the id and owner that the account has in the account service."""
     return ChargedAccount(accounts.available(merchant), f"merchant:{merchant}")

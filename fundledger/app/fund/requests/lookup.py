@@ -1,4 +1,4 @@
-"""Ids in the path and the query of a fund service request, and look-up of the order, whose kind and MAC are checked."""
+"""Requests of the fund service: ids in path and query, and look-up of an order with a check of its kind and MAC."""
 
 import re
 from uuid import UUID

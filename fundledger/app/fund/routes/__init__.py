@@ -1,7 +1,7 @@
 """Route table of the fund service, and the OpenAPI document that is built from the routes.
 
 Each module of this folder declares routes: method, path, class and OpenAPI operation. The handlers of these routes are
-in `app/fund/`, mostly in the module of the same name. The handler of the event feed is in `app/http/events.py`.
+in `app/fund/handlers/`, mostly in the module of the same name. The event feed is handled by `app/http/events.py`.
 """
 
 from typing import Final

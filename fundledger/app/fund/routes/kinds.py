@@ -1,4 +1,4 @@
-"""HTTP path, API class and OpenAPI texts of each kind of order. `routes/orders.py` builds routes from this table."""
+"""Routes of the fund service: HTTP path, API class and OpenAPI texts of each kind of order, for `routes/orders.py`."""
 
 from typing import Any, Final, NamedTuple
 
@@ -8,7 +8,7 @@ from fundledger.ratelimit.classes import ApiClass
 
 
 class KindApi(NamedTuple):
-    """One kind of order. `collection`: path segment after `/v1/`. `api_class`, `summary`, `example`: those of the POST.
+    """One kind of order. `collection`: path segment after `/v1/`. `api_class`, `summary`, `example` describe the POST.
 
     `refusals`: codes that the POST can return in addition to the codes that every kind has.
     """
@@ -21,7 +21,7 @@ class KindApi(NamedTuple):
 
 
 MERCHANT: Final = "10001"
-"""The merchant of the examples."""
+"""Id of the merchant in the examples."""
 _NAMED: Final = {"merchant": MERCHANT, "order_no": "2026-0001"}
 _PAYMENT: Final = (Code.PAYMENT_NOT_FOUND, Code.PAYMENT_NOT_POSTED, Code.ORDER_ALREADY_REVERSED)
 KINDS: Final[dict[Kind, KindApi]] = {

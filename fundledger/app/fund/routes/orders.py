@@ -1,7 +1,7 @@
 """Routes of the fund service for orders: method, path, class, OpenAPI operation.
 
-Each kind has the routes of `_of`; some kinds have further routes. `handlers/orders.py` handles posting and reading,
-`handlers/withdrawals.py` the later steps of an order.
+Each kind of order has the routes that `_of` returns. Some kinds have further routes. `handlers/orders.py` handles
+posting and reading. `handlers/withdrawals.py` handles the later steps of an order.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def page(default: int, most: int, items: str) -> tuple[Parameter, Parameter]:
 
 
 def _taken(codes: tuple[str, ...]) -> dict[int, Answer]:
-    """Return the responses of an operation that advances an order."""
+    """Return the responses, by status, of an operation that advances an order."""
     order, repeat = {JSON: Order}, {"Idempotent-Replay": False}
     return {
         200: Answer("The step is complete, now or by an earlier request: the current order.", order, repeat),

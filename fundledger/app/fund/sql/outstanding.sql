@@ -1,4 +1,4 @@
--- Orders that are inserted as `posting` and have no recorded outcome, and stuck orders.
+-- Count the orders in state `posting`, which have no recorded outcome, and the stuck orders.
 -- Rows: one: orders (count), age_s (age of the oldest, seconds), stuck (count).
 -- Locks: none.
 SELECT count(*) AS orders, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age_s,

@@ -1,4 +1,4 @@
-"""The account and fund databases of an installation: lookup, identity check, migration."""
+"""The account and fund databases, on the embedded Postgres or by DSN: look-up, identity check, migration."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -38,8 +38,8 @@ async def databases(settings: Settings, *, make_fund: bool = False, any_database
     A database with a configured DSN is used. Otherwise the database of a running `serve` is used. If no `serve` runs,
     the embedded server is started, and stopped on exit.
     `make_fund`: create the embedded fund database if it is missing; a missing schema is not an error.
-    `any_database`: do not check that each database belongs to this data directory and that its keys are present; the
-    caller checks. Raises CannotServe.
+    `any_database`: check neither that each database belongs to this data directory, nor that its keys are present. The
+    caller checks both. Raises CannotServe.
     """
     wanted = settings.fund == "on"
     account, fund = settings.account_dsn, settings.fund_dsn if wanted else ""
@@ -89,7 +89,7 @@ async def database(settings: Settings) -> AsyncIterator[str]:
 async def migrate_account(dsn: str, settings: Settings) -> list[str]:
     """Migrate the account database and return the applied migrations.
 
-    Raises BadSetting if the numbers of shards or slots in the settings differ from those of the ledger, and
+    Raises BadSetting if the number of shards or slots in the settings differs from that of the ledger. Also raises
     SchemaFault, KeyFault, CannotServe.
     """
     folder = settings.data_dir
@@ -142,7 +142,7 @@ async def _connected(dsn: str, which: str) -> AsyncIterator["asyncpg.Connection[
 
 
 def _say(settings: Settings, dsns: Dsns, own: str) -> None:
-    """Print one line with the databases on standard error: standard output may be read by a program."""
+    """Print one line with the databases. It goes to standard error, because a program may read standard output."""
     places = {"account": "FUNDLEDGER_ACCOUNT_DSN" if settings.account_dsn else own}
     if dsns.fund is not None:
         places["fund"] = "FUNDLEDGER_FUND_DSN" if settings.fund_dsn else own
@@ -153,7 +153,7 @@ def _say(settings: Settings, dsns: Dsns, own: str) -> None:
 
 
 async def _running(data_dir: Path, database: str, folder: Path) -> str:
-    """Return the DSN of a database of the server that listens in `folder`, empty if the database does not answer."""
+    """Return the DSN of a database on the server with its socket in `folder`, empty if the database does not answer."""
     try:
         dsn = dsn_of(data_dir, database, folder)
     except OSError as error:

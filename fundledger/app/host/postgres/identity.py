@@ -1,7 +1,7 @@
 """Identity of the Postgres databases of a data directory: comparison of their ids and keys with the stored ones.
 
-If the data directory was used with a database before, an empty or different database is refused. It is never
-initialised silently.
+If the data directory was used with a database before, an empty or different database is refused. Such a database is
+never initialised silently.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def keys_folder(data_dir: Path, which: str) -> Path:
 
 
 async def expect_own(connection: Connection, data_dir: Path, which: str) -> None:
-    """Compare the id of a database with the one stored in the data directory, if any. Writes nothing.
+    """Compare the id of a database with the id stored in the data directory, if one is stored. Writes nothing.
 
     Must not be called in a transaction. Raises OtherDatabase.
     """
@@ -75,7 +75,7 @@ async def expect_keys(connection: Connection, data_dir: Path, which: str) -> Non
 
 
 async def _id_of(connection: Connection, which: str) -> str | None:
-    """Return the id of a database. None if it has no schema, or a schema of a version that had no ids."""
+    """Return the id of a database, None if it has no schema or a schema from before ids were introduced."""
     try:
         found = await connection.fetchval(SQL["ledger_id" if which == ACCOUNT else "fund_id"])
     except _MISSING:

@@ -19,7 +19,7 @@ _LOOK_EVERY_S: Final = 0.05
 
 
 async def stop_left_over(home: Path) -> int | None:
-    """Stop the postmasters whose data directory is `home`. Return the id of one that does not end, else None."""
+    """Stop all postmasters with the data directory `home`. Return the id of one that does not end, or None."""
     for pid in postmasters(home):
         if not await _stop(pid, home):
             return pid

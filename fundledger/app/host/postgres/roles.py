@@ -21,7 +21,7 @@ SQL = load("fundledger.app.host")
 async def service_dsn(dsn: str, which: str) -> str:
     """Return the DSN of a service's role for a migrated database of the embedded server.
 
-    `dsn` is that of the superuser. Creates or updates the role and its rights. Raises OSError, asyncpg errors.
+    `dsn`: the DSN of the superuser. Creates or updates the role and its rights. Raises OSError, asyncpg errors.
     """
     role, password = ROLES[which], secrets.token_hex(24)
     connection = await asyncpg.connect(dsn, timeout=10)

@@ -40,9 +40,9 @@ START_S = 60.0
 RECOVER_S = 600.0
 """Time in seconds to wait for a server that reports crash recovery."""
 _SERVED = {DATABASE: "account-dsn", FUND_DATABASE: "fund-dsn"}
-"""By database, the file in the data directory that exists if an earlier `serve` has used the database."""
+"""By database, the name of a file that the data directory has if an earlier `serve` has used the database."""
 SMALL_MB = 512
-"""Maximum shared memory of a server for tests. For such a server, write-ahead log files are not preallocated."""
+"""Maximum shared memory, in MB, of a server for tests. Such a server preallocates no write-ahead log files."""
 
 
 class PostgresFault(Exception):
@@ -52,7 +52,7 @@ class PostgresFault(Exception):
 class EmbeddedPostgres(ChildServer):
     """A Postgres server on `DATA_DIR/postgres`. `start` may be called again after the server died.
 
-    It contains the account database and, with `fund`, the fund database.
+    The server has the account database and, if `fund` is true, the fund database.
     """
 
     def __init__(self, data_dir: Path, memory_mb: int, *, fund: bool = False) -> None:
@@ -82,8 +82,8 @@ class EmbeddedPostgres(ChildServer):
     async def start(self) -> None:
         """Start the server and wait until it answers. Raises PostgresFault.
 
-        A data directory that an earlier `serve` has used is never initialised again: if its database files are missing,
-        for example because a volume is not mounted, this is reported as a fault.
+        A data directory that an earlier `serve` has used is never initialised again. If its database files are missing,
+        for example because a volume is not mounted, PostgresFault is raised.
         """
         await self.version()
         new = not (self._home / "PG_VERSION").exists()
@@ -114,7 +114,7 @@ class EmbeddedPostgres(ChildServer):
         await self._create_databases(new and self._memory_mb > SMALL_MB)
 
     async def stop(self) -> None:
-        """Shut down fast: transactions in flight are rolled back, committed ones are on disk."""
+        """Shut down fast: transactions in flight are rolled back, committed transactions are on disk."""
         await self._end(signal.SIGINT, 60, signal.SIGQUIT)
 
     def _dsn(self, database: str) -> str:
@@ -143,7 +143,7 @@ class EmbeddedPostgres(ChildServer):
     async def _initialise(self) -> None:
         if not self._password_file.exists():
             write_new(self._password_file, secrets.token_hex(24) + "\n")
-        # PG_VERSION is missing, so these files are from an interrupted initdb.
+        # The file PG_VERSION is missing, so the existing files are from an interrupted initdb.
         if self._home.exists():
             shutil.rmtree(self._home)
         self._home.mkdir(mode=0o700)
@@ -267,7 +267,7 @@ class EmbeddedPostgres(ChildServer):
                     "backup"
                 ) from None
             except asyncpg.CannotConnectNowError:
-                # Crash recovery: its duration depends on the log to be replayed.
+                # The time limit is postponed: crash recovery takes longer if more log has to be replayed.
                 if not limit.expired():
                     limit.reschedule(max(limit.when() or 0.0, min(recovers_until, loop.time() + START_S)))
                 return False

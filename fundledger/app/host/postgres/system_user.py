@@ -95,7 +95,7 @@ class Reached:
 
 
 def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
-    """Return a `bin` folder whose programs the user can run: that of the installation `home`, or that of a copy.
+    """Return a `bin` folder with programs that the user can run, in the installation `home` or in a copy of it.
     Raises OSError if a copy is needed and cannot be made.
     """
     if reaches(user, home / "bin" / "postgres"):
@@ -119,7 +119,7 @@ def binaries_for(user: pwd.struct_passwd | None, home: Path) -> Path:
 
 
 def _copy(home: Path, copy: Path) -> None:
-    """Copy the needed files of an installation, and the libraries next to its package. Paths below `copy` are kept."""
+    """Copy the needed files of an installation, and the libraries next to its package. Relative paths are kept."""
     package = home.parent
     libraries = package.with_name(f"{package.name}.libs")
     needed = [home / name for name in _NEEDED] + ([libraries] if libraries.is_dir() else [])

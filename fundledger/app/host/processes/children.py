@@ -29,7 +29,7 @@ _libc: Final = ctypes.CDLL(None)
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child process: a subset of this one, without addresses, passwords and keys."""
+    """Return the environment for a child process: a part of this process's, without addresses, passwords and keys."""
     return {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
 
 

@@ -89,10 +89,10 @@ class ProcessGroup:
         self._restarters = [asyncio.create_task(self._keep(ordinal)) for ordinal in range(self._size)]
 
     async def serves(self, within_s: float, tries: int | None = None) -> bool:
-        """Wait until each process has served once, and return True.
+        """Wait until each process has served once, then return True.
 
-        Return False after `within_s`, or when one process died early `tries` times in a row. Processes are restarted
-        after that, too. May be cancelled.
+        Return False after `within_s`, or when one process died early `tries` times in a row. Dead processes
+        are restarted even after False was returned. May be cancelled.
         """
         self._tries = tries
         self._given_up.clear()
@@ -192,7 +192,7 @@ class ProcessGroup:
                 return
 
     async def _watch(self, ordinal: int, process: asyncio.subprocess.Process) -> None:
-        """Kill a process that has served and does not answer any more, unless the group is being stopped."""
+        """Kill a process that has served but no longer answers, unless the group is being stopped."""
         await self._until_it_serves(ordinal)
         place, within_s = self._spec.place(ordinal), self._spec.unresponsive_s
         if within_s is None or not isinstance(place, Path):
@@ -231,7 +231,7 @@ async def _answers(place: Path, within_s: float) -> bool:
                     reader, writer = await asyncio.open_unix_connection(str(place))
                 except (ConnectionRefusedError, FileNotFoundError):
                     return True
-                except OSError:  # its backlog is full
+                except OSError:  # the backlog of the socket is full
                     await asyncio.sleep(LOOK_EVERY_S)
                     continue
                 try:

@@ -24,7 +24,7 @@ FUND_TRIES: Final = 3
 WORKER: Final = "worker"
 FUND_WORKER: Final = "fund_worker"
 JOBS: Final = "daemons"
-"""Names of the kinds of processes in the metric of replacements."""
+"""WORKER, FUND_WORKER and JOBS are names of kinds of processes in the metric of replaced processes."""
 END_S: Final = 10.0
 """Time in seconds in which a process has to end after it has drained."""
 
@@ -40,7 +40,7 @@ class Known(NamedTuple):
     api_token: str
 
     def shown_settings(self) -> str:
-        """Return all settings as JSON without the DSNs: each process gets only the DSN that it uses, separately."""
+        """Return all settings as JSON without the DSNs. Each process gets separately only the DSN that it uses."""
         return self.settings.model_copy(update={"account_dsn": "", "fund_dsn": ""}).model_dump_json()
 
 
@@ -54,7 +54,7 @@ class AccountProcesses:
 
         def line(ordinal: int) -> bytes:
             settings = known.shown_settings()
-            # The token of a fund service on another host is valid, too.
+            # If the fund service runs on another host, its token is valid, too.
             fund_token = known.fund_token or read_token(known.settings.data_dir / "fund-token")
             modules = {known.api_token: "dev"} | ({fund_token: "fund"} if fund_token else {})
             config = AccountWorkerConfig(
@@ -138,7 +138,7 @@ class FundProcesses:
         )
 
     async def start(self) -> bool:
-        """Start all processes. Return whether all serve; failed processes are restarted. Raises OSError."""
+        """Start all processes. Return whether all serve. Processes that fail are restarted. Raises OSError."""
         await self.scraper.open()
         groups = (self._simulator, self._workers, self._jobs)
         for group in groups:

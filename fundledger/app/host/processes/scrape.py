@@ -1,7 +1,7 @@
 """Metrics of all worker processes, collected and summed by the supervisor, which outlives them.
 
 When the process of a worker ends, its counters are lost, and the next process starts at zero. So the supervisor keeps
-the last snapshot of the ended process, and adds it to the snapshots of the next ones: no counter decreases. Counts
+the last snapshot of the ended process, and adds it to the snapshots of later processes: no counter decreases. Counts
 after the last snapshot are lost. All workers are polled once a second. They are also polled for each page, at most ten
 times a second, so that a page contains everything that was counted before the page was requested.
 """
@@ -49,7 +49,8 @@ class Source(NamedTuple, Generic[T]):
     """The metrics source of one service.
 
     `nothing()` returns the snapshot of no workers. `socket(run_dir, ordinal)` is the socket of a worker,
-    `answers_at(run_dir)` that of the supervisor. `answers` maps a request line to the function that renders its page.
+    `answers_at(run_dir)` is the socket of the supervisor. `answers` maps a request line to the function that renders
+    the requested page.
     """
 
     nothing: Callable[[], T]
@@ -149,7 +150,7 @@ def _copy(snapshot: T) -> T:
 
 
 class Scraper(Generic[T]):
-    """Poller of the workers, in the supervisor. From `open` to `close` it serves their sum on a socket in `run_dir`."""
+    """The supervisor's poller of the workers. From `open` to `close` it serves their sum on a socket in `run_dir`."""
 
     def __init__(self, run_dir: Path, workers: int, source: Source[T], processes: Sequence[str] = ()) -> None:
         """Create a scraper. `processes`: the kinds of processes whose replacements are counted."""

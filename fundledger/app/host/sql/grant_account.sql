@@ -1,5 +1,6 @@
--- Grant the account service its rights in its database: it owns no table, and cannot delete from the journal.
--- It may read other roles' transactions in pg_stat_activity: the event feed waits for their end. Rows: none. Locks: of grants.
+-- Grant the role of the account service its rights in the account database. The role owns no table, and cannot delete from
+-- the journal. The role may read transactions of other roles in pg_stat_activity, because the event feed waits for the end
+-- of these transactions. Rows: none. Locks: those of GRANT.
 DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());

@@ -1,4 +1,5 @@
--- Grant the fund service its rights in its database, as in grant_account.sql. Rows: none. Locks: of grants.
+-- Grant the role of the fund service its rights in the fund database. The role owns no table. The role may read
+-- transactions of other roles in pg_stat_activity, for the reason in grant_account.sql. Rows: none. Locks: those of GRANT.
 DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());

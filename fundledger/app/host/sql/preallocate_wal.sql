@@ -1,5 +1,5 @@
--- Preallocate write-ahead log files, which the next checkpoint recycles. If such a file were created during a commit,
--- it would delay the batch by some 50 ms. Rows: none. Locks: none.
+-- Preallocate write-ahead log files, which the next checkpoint recycles. If a commit had to create a log file, its batch
+-- would be delayed by some 50 ms. Rows: none. Locks: none.
 DO $$
 BEGIN
     FOR i IN 1..32 LOOP

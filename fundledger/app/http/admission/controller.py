@@ -175,7 +175,7 @@ class AdmissionController:
         return await self.ask(admission, cost) if isinstance(answer, Pending) else answer
 
     def enter_uncharged(self, admission: Admission, now: float) -> Reply | None:
-        """Admit a request without a charge if there is capacity and the caller still waits: return None, else the answer.
+        """Admit a request without a charge, if there is capacity and the caller waits. Return None, else the answer.
 
         If the request is rejected, its charges are refunded. `now` in monotonic seconds.
         """
@@ -264,7 +264,7 @@ class AdmissionController:
         admission.charges, admission.charged = (), 0
 
     def leave(self, admission: Admission, now: float, reply: Reply | None = None) -> None:
-        """End a request after its answer or the loss of its connection. Refund its charges if `reply` is NothingDone."""
+        """End a request after its answer or the loss of its connection. Refund charges if `reply` is NothingDone."""
         dropped = reply is not None and reply.status >= 500
         if dropped and type(reply) is NothingDone:
             self.refund(admission)

@@ -101,7 +101,7 @@ def _too_much_metadata() -> BadRequest:
 
 
 def refuse_duplicate_keys(body: bytes) -> None:
-    """Raise BadRequest (400) for duplicate keys. The body must be short: each object of the body costs a Python call."""
+    """Raise BadRequest (400) for duplicate keys. The body must be short: each object in it costs a Python call."""
     assert len(body) <= BODY_BYTES_MAX
     try:
         json.loads(body, object_pairs_hook=_once)

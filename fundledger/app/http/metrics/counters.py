@@ -2,7 +2,7 @@
 
 The counters are cheap enough to be updated for each request.
 
-Each service adds its own counters (`app/account/metrics.py`, `app/fund/metrics.py`). A snapshot of the counters is plain
+Each service adds its own counters (`app/account/metrics.py`, `app/fund/metrics.py`). A snapshot of the counters is
 JSON. The supervisor fetches a snapshot from each worker (`app/host/processes/scrape.py`), and renders the sum of all
 snapshots for Prometheus (`exposition.py`).
 """
@@ -30,8 +30,8 @@ MODES: Final = ("off", "normal", "shadow", "local", "fallback")
 
 
 class Histogram(msgspec.Struct):
-    """A histogram. `counts[i]` is the number of observations in `(bounds[i-1], bounds[i]]`. The last count is the number
-    of observations above all bounds.
+    """A histogram. `counts[i]` is the number of observations in `(bounds[i-1], bounds[i]]`. The last count is the
+    number of observations above all bounds.
     """
 
     counts: list[int]

@@ -130,7 +130,7 @@ def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
 
 
 def _example_of_answer(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str | None:
-    """Return the example answer of an operation: from the schema of its 201 or 200. None if the schema has no example."""
+    """Return the example in the schema of the 201 or 200 of an operation, None if the schema has no example."""
     answer = operation["responses"].get("201") or operation["responses"]["200"]
     reference = answer["content"].get("application/json", {}).get("schema", {}).get("$ref", "")
     schema = document["components"]["schemas"].get(reference.rpartition("/")[2], {})

@@ -74,7 +74,7 @@ _HEADERS: dict[str, Schema] = {
 
 
 class About(msgspec.Struct, frozen=True):
-    """Description of one service. `tags`: description of each tag, by name. `examples`: at most one answer of each type.
+    """Description of one service. `tags`: the description of each tag. `examples`: at most one answer of each type.
 
     `embedded`: types of values that answers contain as already encoded JSON. `port(settings)` returns the port of the
     service.

@@ -24,8 +24,8 @@ class Parameter(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """One answer of a route.
 
-    `media`: the type of the body, by media type; if empty, the body is a problem. `headers`: by header name, whether the
-    header is always sent. `problems`: names of problem types.
+    `media`: the type of the body, by media type; if empty, the body is a problem. `headers`: by header name, whether
+    the header is always sent. `problems`: names of problem types.
     """
 
     description: str

@@ -1,2 +1,2 @@
--- Limit memory, so that the next statement of this transaction writes a temporary file. Rows: none. Locks: none.
+-- Limit the working memory of this transaction, so that its next statement writes a temporary file. Rows: none. Locks: none.
 SET LOCAL work_mem = '64kB'

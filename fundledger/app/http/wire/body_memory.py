@@ -17,7 +17,7 @@ byte and cannot be interrupted. So one caller blocks the loop for at most a twen
 1 % of the short requests.
 """
 LONG_BYTES_AT_ONCE: Final = 128_000_000
-"""Number of bytes in long bodies that one caller may send at any rate. After that, decoding of its long bodies waits."""
+"""Number of bytes in long bodies that one caller may send at any rate. After them, decoding waits."""
 
 
 class BodiesUnderWay:
@@ -88,7 +88,7 @@ class BodiesUnderWay:
         body.size = body.long = 0
 
     def _trim(self) -> None:
-        """Return freed memory to the operating system. The allocator would keep memory of bodies that arrived in pieces."""
+        """Return freed memory to the operating system. The allocator keeps memory of bodies that arrived in pieces."""
         self._trimming = False
         self._since_trim = 0
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,8 +1,8 @@
 """HTTP wire level: limits on the client connections of a worker, in total and for each peer.
 
-A worker reserves file descriptors for its database, its store, its sockets and its log. So it accepts fewer connections than
-it has descriptors. At the limit, the connections that have been idle longest are closed, so that a new connection has
-room. If no connection is idle, the new connection is answered 503 and closed.
+A worker reserves file descriptors for its database, its store, its sockets and its log. So it accepts fewer connections
+than it has descriptors. At the limit, the connections that have been idle longest are closed, so that a new connection
+has room. If no connection is idle, the new connection is answered 503 and closed.
 """
 
 import logging
@@ -34,7 +34,7 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The open connections. `closed` counts connections closed to make room (IDLE) and connections refused (REFUSED)."""
+    """The open connections. `closed` counts connections closed to make room (IDLE) or not accepted (REFUSED)."""
 
     def __init__(self, most: int, of_a_peer: int) -> None:
         self.most = most
@@ -93,7 +93,7 @@ def raise_descriptor_limit() -> None:
 
 
 def connections_for(wanted: int, database_connections: int) -> int:
-    """Return the maximum number of client connections of a worker: `wanted`, or fewer if file descriptors are lacking."""
+    """Return the maximum number of client connections of a worker: `wanted`, or fewer if descriptors are lacking."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

@@ -28,7 +28,7 @@ def peer_of(transport: asyncio.BaseTransport | None) -> str:
 
 
 class Peers:
-    """The buckets of all addresses. `per_s`: mean number of requests of an address in a second. A burst may be twice that."""
+    """The buckets of all addresses. `per_s`: mean requests per second of an address. A burst may be twice as many."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._each_s = 1 / per_s

@@ -1,10 +1,10 @@
 """HTTP protocol of a client connection, with a fast path for payments that needs no task, future or request object.
 
-One POST of each service takes the fast path. aiohttp parses every request and serves the other requests. A payment that arrives
-whole on an idle kept-alive connection is taken from the parsed messages before aiohttp's handler loop is woken. Its
-answer is written when its batch has been committed. Any other payment (a body in pieces, `Connection: close`,
-pipelining behind another request) takes the ordinary path and gets the same answer. `docs/adr/0003` has the numbers;
-tests/app/test_protocol.py compares the two paths.
+One POST of each service takes the fast path. aiohttp parses every request and serves the other requests. A payment
+that arrives whole on an idle kept-alive connection is taken from the parsed messages before aiohttp's handler loop is
+woken. Its answer is written when its batch has been committed. Any other payment (for example, with a body in pieces,
+with `Connection: close`, or pipelined behind another request) takes the ordinary path and gets the same answer.
+`docs/adr/0003` has the numbers; tests/app/test_protocol.py compares the two paths.
 """
 
 import asyncio

@@ -36,7 +36,7 @@ class Reply:
 
 
 class NothingDone(Reply):
-    """The answer to a request for which nothing was done because of a fault. The charges of the request are refunded."""
+    """The answer to a request for which nothing was done because of a fault. Its charges are refunded."""
 
     __slots__ = ()
 

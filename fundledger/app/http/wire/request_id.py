@@ -25,7 +25,7 @@ def new_request_id() -> str:
 
 
 def request_id_of(headers: MultiMapping[str]) -> str:
-    """Return the id that the caller sent, or a new id. Raises BadRequest (400) for characters or a length not allowed."""
+    """Return the id that the caller sent, or a new id. Raises BadRequest (400) for an id of a wrong form."""
     sent = headers.get(_HEADER)
     if sent is None:
         return new_request_id()
