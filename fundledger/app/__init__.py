@@ -2,6 +2,6 @@
 
 import gc
 
-# The threshold is raised before a process imports its other modules. These imports create a hundred thousand objects
-# and no garbage.
+# The threshold of garbage collection is raised before a process imports its other modules. The imports create a hundred
+# thousand objects and no garbage.
 gc.set_threshold(200_000, 20, 100)

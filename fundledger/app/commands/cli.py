@@ -54,7 +54,7 @@ def _serve(options: argparse.Namespace) -> int:
             "FUNDLEDGER_PROFILE='prod': requires TLS and signed requests, which this version lacks; accepted: dev"
         )
     configure_logs(settings.log_level, {}, settings.log_format)
-    # Files created from here on, also by child processes, are accessible to this user only.
+    # Files created from here on, also by child processes, are accessible only to this user.
     os.umask(0o077)
     hide_memory()
     asyncio.run(Supervisor(settings).run())

@@ -71,7 +71,7 @@ class Day:
         return Payment(merchant, number, self._random.randint(4_000, 20_000), "CNY", CHANNEL, f"bank-{number}", settle)
 
     async def _pay(self) -> None:
-        """Post payments, one per request. Half of them go to one merchant."""
+        """Post payments, one per request. Half of the payments go to one merchant."""
         began = time.monotonic()
         running: set[asyncio.Task[None]] = set()
         sent = 0
@@ -162,7 +162,7 @@ class Day:
         return order
 
     async def _charge_back(self) -> None:
-        """Charge a payment back after the merchant has withdrawn nearly all money. The merchant then owes the rest."""
+        """Charge a payment back after the merchant has withdrawn nearly all its money. The merchant owes the rest."""
         payment = next(order for order in self.paid if order.merchant == "returns" and order.state == "posted")
         balance = await self._available("returns")
         await self._ended(await self._fund.withdraw("returns", self._number("out"), balance - 100 - 5, CHANNEL))

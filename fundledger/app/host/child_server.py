@@ -33,7 +33,7 @@ class ChildServer:
         return await self._process.wait()
 
     async def _spawn(self, *command: str | Path, parent_gone: signal.Signals, **options: Any) -> None:
-        """Launch the server. The kernel sends the signal `parent_gone` to it when this process ends. Raises OSError.
+        """Launch the server. When this process ends, the kernel sends `parent_gone` to the server. Raises OSError.
 
         `options`: further arguments of `create_subprocess_exec`.
         """

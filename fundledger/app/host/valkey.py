@@ -54,7 +54,7 @@ class EmbeddedValkey(ChildServer):
 
     @property
     def url(self) -> str:
-        """Return the URL. It is known before the first start, and every start uses the same URL."""
+        """Return the URL of the server. The URL is known before the first start, and does not change."""
         return f"unix://{quote(str(self.socket_path))}"
 
     async def start(self) -> None:

@@ -40,7 +40,7 @@ class Events(msgspec.Struct):
 
 
 class Publisher(Served, Protocol):
-    """A worker that publishes events. Its feed reads and renders them."""
+    """A worker that publishes events. The feed of the worker reads and renders the events."""
 
     feed: Feed
 

@@ -1,4 +1,4 @@
-"""Handler of `GET /` of an HTTP service: links to its documentation, as HTML or as JSON."""
+"""Handler of `GET /` of an HTTP service: links to the documentation, as HTML or as JSON."""
 
 from collections.abc import Awaitable, Callable
 from html import escape

@@ -83,7 +83,7 @@ class ReducedCapacity(msgspec.Struct):
 
 
 class BadRequest(Exception):
-    """Rejection of a request: the problem with which it is answered before its handler decides anything."""
+    """Rejection of a request, answered with a problem before the handler of the request decides anything."""
 
     def __init__(
         self,

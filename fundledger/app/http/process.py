@@ -150,7 +150,7 @@ async def serving(
     watching = loop.create_task(service.watch())
     service.lag.start()
     server = await loop.create_server(protocol, sock=listener, backlog=BACKLOG)
-    # To the supervisor, an answer on this socket proves that the worker serves. So the HTTP port is opened before it.
+    # An answer on this socket proves to the supervisor that the worker serves. So the HTTP port is already open.
     reporting = await answer_with(service.socket_path(), snapshot)
     try:
         yield

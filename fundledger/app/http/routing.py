@@ -34,7 +34,7 @@ S_contra = TypeVar("S_contra", bound=Served, contravariant=True)
 
 
 class Call(msgspec.Struct):
-    """An authenticated request. `parameters`: the values in the path, by the names in the route's template."""
+    """An authenticated request. `parameters`: values in the path, by the parameter names of the route."""
 
     module: str
     parameters: dict[str, str]

@@ -39,7 +39,7 @@ class Expiry:
         self._rounds = 0
         self._pacer = Pacer(ROUNDS_PER_S)
         self.stuck: set[int] = set()
-        """Accounts whose holds cannot be ended. They do not block other accounts."""
+        """Accounts whose holds cannot be ended. Such accounts do not block other accounts."""
 
     def job(self) -> Job:
         return Job(HOLD_EXPIRY, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self._session.drop)

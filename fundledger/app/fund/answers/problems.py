@@ -74,7 +74,7 @@ def refused(refusal: Refusal) -> Reply:
 
 
 def unverified_items(kind: str, keys: Sequence[object]) -> list[Unverified] | UnsetType:
-    """Return the member `unverified` of a page. It lists records that are omitted because their MAC is wrong."""
+    """Return the member `unverified` of a page. It lists the omitted records, which do not match their MAC."""
     if not keys:
         return UNSET
     type_, found = URN + "integrity", [(str(key), f"{kind} {key} does not match its MAC") for key in keys]

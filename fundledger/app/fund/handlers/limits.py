@@ -1,4 +1,4 @@
-"""HTTP handler of the fund service for `GET /debug/limits`. It also accepts a merchant id without its prefix."""
+"""HTTP handler of the fund service for `GET /debug/limits`. The merchant id may lack its prefix."""
 
 import msgspec
 

@@ -189,7 +189,7 @@ def listing(kind: Kind) -> Handler:
             return no
         if not one:
             return await _page(service, kind, merchant, call)
-        # `limit` is accepted and ignored. It has a default, so a generated client may send it with each request.
+        # `limit` is accepted and ignored, because a generated client may send the default of `limit` with each request.
         for name in ("state", "cursor"):
             if name in query:
                 raise malformed(f"{name} cannot be combined with order_no", field=name)

@@ -142,7 +142,7 @@ async def _connected(dsn: str, which: str) -> AsyncIterator["asyncpg.Connection[
 
 
 def _say(settings: Settings, dsns: Dsns, own: str) -> None:
-    """Print one line with the databases. It goes to standard error, because a program may read standard output."""
+    """Print one line with the databases on standard error, because a program may read standard output."""
     places = {"account": "FUNDLEDGER_ACCOUNT_DSN" if settings.account_dsn else own}
     if dsns.fund is not None:
         places["fund"] = "FUNDLEDGER_FUND_DSN" if settings.fund_dsn else own

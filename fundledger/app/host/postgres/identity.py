@@ -1,4 +1,4 @@
-"""Identity of the Postgres databases of a data directory: comparison of their ids and keys with the stored ones.
+"""Identity of Postgres databases: comparison of their ids and keys with the files in the data directory.
 
 If the data directory was used with a database before, an empty or different database is refused. Such a database is
 never initialised silently.

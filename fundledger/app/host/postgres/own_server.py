@@ -21,7 +21,7 @@ _CONNECT_S: Final = 5.0
 
 
 def own_socket_folder(data_dir: Path) -> Path | None:
-    """Return the folder of the socket on which the Postgres of this data directory listens, None if it does not.
+    """Return the folder of the socket on which the Postgres of this data directory listens, None if none listens.
 
     Sends nothing. Raises CannotServe if another process listens there, or if this user has no access.
     """

@@ -231,7 +231,7 @@ class EmbeddedPostgres(ChildServer):
             "fsync": "on",
             "full_page_writes": "on",
             "wal_buffers": "64MB",
-            # Limits recovery after a crash to some ten seconds instead of minutes.
+            # This size limits recovery after a crash to some ten seconds. With more log, recovery would take minutes.
             "max_wal_size": "4GB",
             "min_wal_size": "512MB" if self._memory_mb > SMALL_MB else "80MB",
             "checkpoint_timeout": "10min",

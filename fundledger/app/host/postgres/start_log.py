@@ -68,7 +68,7 @@ def last_fatal(log: Path, since: int) -> str:
 
 
 def passes(reason: str) -> bool:
-    """Return whether the cause may disappear, so that a retry may succeed.
+    """Return whether the cause of a failed start may disappear, so that a retry may succeed.
 
     An example: processes of a killed server hold the shared memory of that server until they end.
     """
@@ -76,7 +76,7 @@ def passes(reason: str) -> bool:
 
 
 def advice(reason: str, data_dir: Path, log: Path) -> str:
-    """Return the remedy for a reason."""
+    """Return the remedy for the reason of a failed start."""
     home = data_dir / "postgres"
     try:
         made = (home / "PG_VERSION").read_text().strip()
@@ -106,7 +106,7 @@ def foreign_file(home: Path, owner: int) -> str | None:
 
 
 def name_of(uid: int) -> str:
-    """Return the name of a user, or its number if it has none."""
+    """Return the name of a user, or its number if the user has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -71,7 +71,7 @@ def reaches(user: pwd.struct_passwd | None, path: Path) -> bool:
 
 
 class Reached:
-    """Paths by which the system user opens directories, valid from construction to `close`.
+    """Paths by which the system user opens directories, valid until `close`.
 
     `paths[i]` is the path to use for `directories[i]`. It is either the directory's own path, or a path through an open
     descriptor. Postgres must inherit all `descriptors`.

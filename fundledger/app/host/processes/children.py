@@ -29,12 +29,12 @@ _libc: Final = ctypes.CDLL(None)
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for a child process: a part of this process's, without addresses, passwords and keys."""
+    """Return the environment for a child process: variables of this process, but no addresses, passwords or keys."""
     return {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
 
 
 def end_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Return a `preexec_fn`. It asks the kernel to send the signal `number` to the child when the parent has ended.
+    """Return a `preexec_fn` that asks the kernel to send `number`, a signal, to the child when the parent has ended.
 
     The function runs after the change of user, because the kernel clears this request at that change.
     """

@@ -68,7 +68,7 @@ class ProcessSpec(NamedTuple):
 
 
 class ProcessGroup:
-    """A group of `size` processes, numbered from 0. They run from `start` to `stop`. No failure of a process raises."""
+    """A group of `size` processes, numbered from 0, that run from `start` to `stop`. No failure of one raises."""
 
     def __init__(self, spec: ProcessSpec, size: int) -> None:
         self._spec = spec

@@ -146,7 +146,7 @@ class FundProcesses:
         return all(await asyncio.gather(*(group.serves(START_S, FUND_TRIES) for group in groups)))
 
     async def stop(self) -> None:
-        """Drain and stop the workers and background jobs. They may still send requests to the simulator meanwhile."""
+        """Drain and stop workers and background jobs. The simulator still runs, because these processes may use it."""
         within_s = self._drain_s + END_S
         await asyncio.gather(self._workers.stop(within_s), self._jobs.stop(within_s))
         await self.scraper.close()

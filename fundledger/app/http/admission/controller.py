@@ -33,7 +33,7 @@ class AdmissionController:
 
     Call `leave` for every admitted request.
 
-    `trusted`: the module that limits its own callers, so no policies apply to it. The trusted module stores its intent
+    `trusted`: the module that limits its own callers, so no policies apply to this module. It stores its intent
     before it sends a write. So its writes have the class `confirm`, which is shed last.
     """
 
@@ -175,9 +175,10 @@ class AdmissionController:
         return await self.ask(admission, cost) if isinstance(answer, Pending) else answer
 
     def enter_uncharged(self, admission: Admission, now: float) -> Reply | None:
-        """Admit a request without a charge, if there is capacity and the caller waits. Return None, else the answer.
+        """Admit or reject a request without a new charge. Return None if admitted, else the answer.
 
-        If the request is rejected, its charges are refunded. `now` in monotonic seconds.
+        A request is rejected if the worker has no capacity, or if the caller no longer waits. The charges of a rejected
+        request are refunded. `now`: monotonic time in seconds.
         """
         budget_s = admission.budget_s
         if budget_s is not None:
@@ -191,7 +192,7 @@ class AdmissionController:
         return None
 
     def early_rejection(self, admission: Admission) -> Reply | None:
-        """Reject a request before its body or the database is read. Return the answer, None if it is not rejected yet.
+        """Reject a request before its body or the database is read. Return the answer, or None if it may proceed.
 
         A request is rejected if the load-shed level excludes its class. It is also rejected if this worker has cached
         that a quota of the caller is used up. Makes no call to the store and charges nothing.
@@ -254,7 +255,7 @@ class AdmissionController:
         return matched
 
     def refund(self, admission: Admission) -> None:
-        """Refund all charges of a request. The request is a replay, or nothing was done for it."""
+        """Refund all charges of a request. Called for a replay, and for a request for which nothing was done."""
         if self.limiter is None:
             return
         if admission.charges:
@@ -324,20 +325,20 @@ class AdmissionController:
         return buckets
 
     def refund_one(self, admission: Admission, api_class: ApiClass, accounts: Sequence[Owned]) -> None:
-        """Refund the tokens of one item that is a replay in a batch, including those of the class `batch`."""
+        """Refund the tokens of an item of a batch, including tokens of the class `batch`. Called for a replay."""
         if self.limiter is not None and admission.matched is not TRUSTED:
             alone = self._buckets_of(self.limiter, admission, api_class, accounts)
             buckets = dict.fromkeys((*admission.matched.buckets, *alone))
             self.limiter.give_back_charges([(bucket, 1) for bucket in buckets])
 
     def too_many_wait(self) -> Reply:
-        """Return the 429 for a caller that has the maximum number of long polls at this worker."""
+        """Return the answer (429) to a caller that has the maximum number of long polls at this worker."""
         return self._of_worker(
             "waiting", "this caller has the maximum number of waiting requests for events at this worker", 1.0
         )
 
     def too_many_of_peer(self, wait_s: float) -> Reply:
-        """Return the 429 for an address that sends too many requests without a valid token."""
+        """Return the answer (429) to an address that sends too many requests without a valid token."""
         return self._of_worker(
             "unauthenticated", "too many requests without a valid token come from this address", wait_s
         )

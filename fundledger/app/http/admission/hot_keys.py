@@ -26,7 +26,7 @@ Hot = tuple[str, float, float]
 
 
 class Window(msgspec.Struct):
-    """Counts of one kind of key in one second: the total weight of all keys, and the weights of the most frequent."""
+    """Counts of one kind of key in one second: total weight of all keys, and weights of the most frequent keys."""
 
     total: int = 0
     counts: dict[str, int] = {}

@@ -64,7 +64,7 @@ async def watch_policies(settings: Settings, limiter: Limiter) -> None:
     If the file is invalid or missing, the failure is counted and logged, and the policies stay unchanged.
     """
     path = policies_path(settings)
-    # No file has this stamp, so the first round reads the file. It may have changed since `build_limiter` read it.
+    # No file has this stamp, so the first round reads the file: the file may have changed since `build_limiter`.
     seen = (-1, 0, 0)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def policies_path(settings: Settings) -> Path:
-    """Return the path of the policies file: the setting if it is set, else `limits.toml` in the data directory."""
+    """Return the path of the policies file: FUNDLEDGER_RATELIMIT_FILE, else `limits.toml` in the data directory."""
     return settings.ratelimit_file or settings.data_dir / "limits.toml"
 
 

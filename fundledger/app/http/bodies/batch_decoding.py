@@ -81,7 +81,7 @@ def decoder_of_many(
 
 
 def item_decoder(type_: type[T], quotes: Callable[[T], int]) -> Callable[[bytes, str], T]:
-    """Return the argument `decode_item` of `decoder_of_many`, for items of `type_`. `quotes` is that of `decoder`."""
+    """Return the argument `decode_item` of `decoder_of_many`, for items of `type_`. `decoder` explains `quotes`."""
     decode_ = msgspec.json.Decoder(type_).decode
 
     def decode(raw: bytes, where: str) -> T:

@@ -64,7 +64,7 @@ class Pool(msgspec.Struct):
 
 
 class Answered(msgspec.Struct):
-    """The counters of a worker of either service since it started, and its current gauges.
+    """Counters of a worker of either service since the start of the worker, and current values of its gauges.
 
     `worker` identifies the process and is never reused. If a key consists of several labels, blanks separate the
     labels. The comment of the field gives the order of the labels.
@@ -107,7 +107,7 @@ class Answered(msgspec.Struct):
         self.log_lines_dropped += other.log_lines_dropped
 
     def forget_gauges(self) -> None:
-        """Reset the gauges and keep the counters. The worker has ended or does not answer."""
+        """Reset the gauges and keep the counters. Called when the worker has ended or does not answer."""
         self.rss_bytes = self.workers = self.connections = self.body_bytes = 0
         self.feed_lag_s = 0.0
         self.pool = Pool()

@@ -240,7 +240,7 @@ def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
 
 
 def _all_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return the standard answers and the own answers of a route, by status. Problem types of one status are merged.
+    """Return the standard answers and the declared answers of a route, by status. Problems of one status are merged.
 
     Every answer of a limited route has the rate-limit headers, except the 401, because its caller is unknown.
     """
@@ -257,7 +257,7 @@ def _all_answers(route: Route[Any]) -> dict[int, Answer]:
 
 
 def _standard_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return the answers that every route of the same kind has. The kind: public or limited, GET or POST."""
+    """Return the answers that depend only on two facts: is the route public or limited, and is it a GET or a POST."""
     found = {400: Answer("The request is malformed.", problems=("malformed",))}
     if route.api_class is None:
         found[500] = Answer("An internal error, which was logged.", problems=("internal-error",))

@@ -86,7 +86,7 @@ def _tidied(schema: Any, enums: dict[str, Schema]) -> Any:
 
 
 def _describe_texts(members: dict[str, Schema]) -> None:
-    """Add a description to each member of an `Exact` struct that is an amount as text."""
+    """Add a description to each member that is an amount as text. Only `Exact` structs have such members."""
     for name, member in members.items():
         amount = name.removesuffix("_text")
         if amount != name:
