@@ -50,7 +50,7 @@ def complain(text: str) -> None:
 def open_standard_files() -> None:
     """Open the null device as standard input, output or error, wherever the caller has closed that file.
 
-    Otherwise the next opened file would get the number of a closed one, and would receive the output of children.
+    Otherwise the next opened file would get the number of a closed file, and would receive the output of children.
     """
     for number in _STANDARD:
         try:

@@ -9,9 +9,9 @@ class FundProcessConfig(msgspec.Struct, frozen=True):
     The input stays open as long as the supervisor lives.
 
     `settings`: all settings as JSON. `fund_dsn`, `redis_url`, `account_url` and `channels` are the effective values:
-    if a setting is empty, the supervisor has chosen it. `token`: the API token that the fund service sends to the
-    account service. `channel_tokens`: bearer tokens by channel name, for each channel that has a token. `api_token`:
-    the API token that callers send to the fund service, empty for a process without callers.
+    if a setting is empty, the supervisor has chosen its value. `token`: the API token that the fund service sends to
+    the account service. `channel_tokens`: bearer tokens by channel name, for each channel that has a token.
+    `api_token`: the API token that callers send to the fund service, empty for a process without callers.
     """
 
     ordinal: int

@@ -199,7 +199,7 @@ def _found(router: Router[S], request: BaseRequest) -> tuple[Route[S], dict[str,
 
 
 def charged(service: Served, admission: Admission, reply: Reply) -> Reply:
-    """Charge the caller for a request that was rejected uncharged. Return its answer: `reply`, or a 429."""
+    """Charge the caller for a request that was rejected uncharged. Return the answer: `reply`, or a 429."""
     if reply.status not in REFUSED_UNSEEN:
         return reply
     answer = service.controller.charge_refused(admission, reply)

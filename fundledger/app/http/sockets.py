@@ -2,8 +2,8 @@
 
 Workers and background job processes answer each connection with a snapshot of their metrics as JSON, and close the
 connection. The answer also proves to the supervisor that the process serves. On its own socket, the supervisor reads
-one line, the name of a page. It answers with the length of the page and the bytes of the page, so that a truncated page
-is detected.
+one line, the name of a page. The supervisor answers with the length of the page and the bytes of the page, so that a
+truncated page is detected.
 """
 
 import asyncio

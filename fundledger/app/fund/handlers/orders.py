@@ -109,8 +109,8 @@ def posting(kind: Kind) -> Handler:
 async def post_payments(service: FundService, call: Call) -> Reply:
     """Handle `POST /v1/payments/batch`: `results[i]` answers `payments[i]`.
 
-    Each payment is posted independently. If two payments of the batch have the same order number, the second is a
-    replay of the first. If their contents differ, the second is refused.
+    Each payment is posted independently. If two payments of the batch have the same order number and
+    content, the second is a replay of the first. If only their order numbers are equal, the second is refused.
     """
     _, payments = await _decode_payments(call.body)
     for i, payment in enumerate(payments):

@@ -56,7 +56,7 @@ async def create_webhook(service: FundService, call: Call) -> Reply:
 
 
 async def list_webhooks(service: FundService, call: Call) -> Reply:
-    """Handle `GET /v1/webhooks?merchant=`: the endpoints of one merchant, or of all."""
+    """Handle `GET /v1/webhooks?merchant=`: the endpoints of one merchant, or of all merchants."""
     merchant = call.query.get("merchant")
     if merchant is not None:
         merchant_id(merchant, "merchant")

@@ -58,7 +58,7 @@ def verifies(service: FundService, order: Order) -> bool:
 
 
 async def find(service: FundService, kind: Kind, id_: UUID) -> Order | None:
-    """Return the order of this kind that has this id, unverified, or None. Raises Unavailable."""
+    """Return the order of this kind with this id, or None. The MAC of the order is not checked. Raises Unavailable."""
     order = await service.reading(lambda: read_order(service.pool, id_))
     return None if order is None or order.kind is not kind else order
 

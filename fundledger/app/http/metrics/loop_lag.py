@@ -9,7 +9,7 @@ from fundledger.app.http.metrics.counters import LAG_S, Histogram
 
 EVERY_S: Final = 0.02
 RECENT: Final = 5
-"""Number of timers that `recent_s` covers. Together they take 100 ms."""
+"""Number of timers that `recent_s` covers. Together these timers take 100 ms."""
 
 
 class LoopLag:

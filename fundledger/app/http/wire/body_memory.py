@@ -17,7 +17,7 @@ byte and cannot be interrupted. So one caller blocks the loop for at most a twen
 1 % of the short requests.
 """
 LONG_BYTES_AT_ONCE: Final = 128_000_000
-"""Number of bytes in long bodies that one caller may send at any rate. After them, decoding waits."""
+"""Number of bytes in long bodies that one caller may send at any rate. Beyond this number, decoding waits."""
 
 
 class BodiesUnderWay:
