@@ -40,7 +40,7 @@ def as_csv(account: Account, lines: Sequence[StatementEntry]) -> bytes:
 
 
 def _entry(account: Account, line: StatementEntry) -> answers.StatementEntry:
-    """Return the answer for one line of a statement. `counter_account` is null unless the other side has one account."""
+    """Return the answer for a line of a statement. `counter_account` is null unless the other side has one account."""
     source = line.source
     others = [] if source is None else source.counter_accounts(line.side)
     order = _of_order(None if source is None else source.metadata)

@@ -56,7 +56,7 @@ async def finish_connections(
 
 
 def _accepted(listener: socket.socket) -> Iterable[socket.socket]:
-    """Accept and yield the queued connections of the listening socket. Closing the socket would reset these connections."""
+    """Accept and yield the queued connections of the listening socket. Closing the socket would reset them."""
     while True:
         try:
             one, _ = listener.accept()
