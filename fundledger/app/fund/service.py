@@ -32,7 +32,7 @@ from fundledger.settings import Settings
 
 SQL: Final = load("fundledger.app.fund")
 SPACE: Final = "fundledger-fund"
-"""Prefix of the fund service's buckets in the rate-limit store. Each service charges a payment to its own buckets."""
+"""Prefix of the fund service's buckets in the rate-limit store. The buckets of the account service are separate."""
 LOOK_EVERY_S: Final = 5.0
 Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
