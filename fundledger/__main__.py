@@ -1,4 +1,4 @@
-"""Entry point of `python -m fundledger`: the command line."""
+"""Entry point of `python -m fundledger`: runs the command line of the package."""
 
 from fundledger.app.commands.cli import main
 

@@ -1,4 +1,4 @@
-"""Build information of the installed package: its version and the Git commit of the checkout."""
+"""Build information of fundledger: the version of the installed package, and the Git commit of its checkout."""
 
 import re
 import sys
@@ -13,7 +13,10 @@ _GIT = Path(__file__).parents[1] / ".git"
 
 
 class Build(msgspec.Struct, frozen=True):
-    """Version of the package, and its commit: `unknown` where the package was installed without its repository."""
+    """Version and Git commit of the package.
+
+    The commit is `unknown` if the package was installed without its repository.
+    """
 
     version: str
     commit: str
@@ -31,7 +34,10 @@ def this_build() -> Build:
 
 
 def commit_of(git: Path) -> str | None:
-    """Return the first 12 digits of the commit that a `.git` folder has checked out, or None. Git is not called."""
+    """Return the first 12 digits of the checked-out commit, read from a `.git` folder without running Git.
+
+    Return None if the commit cannot be found.
+    """
     try:
         head = (git / "HEAD").read_text().strip()
         name = head.removeprefix("ref: ")

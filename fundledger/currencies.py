@@ -1,7 +1,7 @@
-"""ISO 4217 currencies of amounts, with the number of digits of their minor unit.
+"""ISO 4217 currencies of fundledger's amounts, each with the number of decimal places of its minor unit.
 
 Source: the list of active codes (list one) that the maintenance agency published on 2026-01-01. Codes without a minor
-unit (gold, special drawing rights, test codes) are left out: an amount is a whole number of minor units.
+unit (gold, special drawing rights, test codes) are left out, because an amount is a whole number of minor units.
 """
 
 from typing import Final
@@ -22,4 +22,5 @@ _CODES_BY_EXPONENT: Final = {
 EXPONENTS: Final[dict[str, int]] = {
     code: exponent for exponent, codes in _CODES_BY_EXPONENT.items() for code in codes.split()
 }
-"""Decimal places of the minor unit, by code. 100 minor units of CNY (2) are 1.00, 100 of JPY (0) are 100."""
+"""Number of decimal places by currency code. CNY has 2: 100 minor units are 1.00. JPY has 0: 100 minor units are
+100."""

@@ -1,17 +1,17 @@
-"""Faults of the services, and errors for stored rows that do not match their MACs.
+"""Faults of the fundledger services, and errors for stored rows that do not match their MACs.
 
-A retry after a fault has no second effect, because an id takes effect only once, permanently.
+A retry after a fault has no second effect, because each id takes effect at most once.
 """
 
 
 class Fault(Exception):
-    """A failure. `retry_is_safe` says whether the same request may be sent again."""
+    """A technical failure of a request. `retry_is_safe` says whether the caller may send the same request again."""
 
     retry_is_safe = True
 
 
 class Unavailable(Fault):
-    """A fault before anything was written: the database cannot be reached, or a queue is full."""
+    """A fault before anything was written, for example because the database cannot be reached or a queue is full."""
 
 
 class OutcomeUnknown(Fault):
@@ -22,23 +22,23 @@ class OutcomeUnknown(Fault):
 
 
 class GuardHit(Fault):
-    """A bug: a guard of the database rejected a change that the rules allowed. Nothing was written for the item."""
+    """A bug: a guard of the database rejected a change that the rules allowed. Nothing was written for the command."""
 
     retry_is_safe = False
 
 
 class RecordTampered(Exception):
-    """A record of an account, a voucher or a hold that does not match its MAC.
+    """An error: the stored record of an account, a voucher or a hold does not match its MAC.
 
-    A request that needs the record is refused like one on a frozen account, until an operator has examined it.
+    Until an operator has examined the record, each request that needs it is refused as if the account were frozen.
     """
 
 
 class BooksTampered(Exception):
-    """Rows of the account `account_id` fail verification. No figure of the account is returned.
+    """An error: rows of the account `account_id` do not match their MACs. No amount of the account is returned.
 
-    The read that found the rows logs and stores the finding, so the finding is not logged again when the request is
-    answered. A retry does not help. Other accounts are not affected.
+    The code that found the rows also logs and stores a finding. The code that answers the request does not log the
+    finding again. A retry does not help. Other accounts are not affected.
     """
 
     account_id: str

@@ -1,8 +1,8 @@
-"""A Space-Saving summary: the most frequent keys of a stream, in bounded memory.
+"""Heavy hitters, for all packages of fundledger: the most frequent keys of a stream, counted in bounded memory.
 
-Source: Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005. In a
-stream of total weight N, each key with a weight of more than N / capacity is in the summary. The count of a key is too
-high by at most N / capacity.
+Source: Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005. The
+algorithm is called Space-Saving. In a stream of total weight N, each key with a weight of more than N / capacity has a
+count. The count is too high by at most N / capacity.
 """
 
 import heapq
@@ -14,17 +14,18 @@ K = TypeVar("K", int, str)
 class SpaceSaving(Generic[K]):
     """The most frequent keys of a stream, at most `capacity` of them.
 
-    `counts[key]` is at least the total weight of a key that is in the summary.
+    `counts[key]` is at least the total weight that was added for the key since the key was last inserted.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        # Each key once, with its count when it was inserted or last inspected: a lower bound of its current count.
+        # One pair for each key. The count in the pair was read when the key was inserted or last inspected. It is a
+        # lower bound of the key's current count.
         self._heap: list[tuple[int, K]] = []
         self.counts: dict[K, int] = {}
 
     def add(self, key: K, weight: int) -> K | None:
-        """Count `key` with `weight`. Return the key that was evicted to make room, if any."""
+        """Add `weight` to the count of `key`. Return the key that was evicted to make room, or None."""
         counts = self.counts
         if key in counts:
             counts[key] += weight

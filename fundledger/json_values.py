@@ -1,6 +1,7 @@
-"""JSON values that all packages share, in a form that no client misreads: UTC times, integers beyond 2^53 also as text.
+"""JSON values that all packages of fundledger share: times are in UTC, and large integers are also sent as text.
 
-The types carry their OpenAPI schemas. An answer is a struct of them, so that its schema follows from its type.
+Each type contains its OpenAPI schema. An answer is a struct of such types, so the schema of the answer follows from its
+type. An integer beyond 2^53 is also sent as text, because many clients read a JSON number as a double.
 """
 
 from datetime import UTC, datetime
@@ -16,12 +17,12 @@ ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
 
 
 def about(description: str = "", **members: Any) -> msgspec.Meta:
-    """Return the description of a member and further members of its schema. Decoding does not check them."""
+    """Return schema metadata for a member of a struct. When a body is decoded, the metadata is not checked."""
     return msgspec.Meta(description=description or None, extra_json_schema=members)
 
 
 def encoded(name: str, description: str = "") -> msgspec.Meta:
-    """Return the schema of a value that is encoded already: a reference to the answer type with this name."""
+    """Return schema metadata for a member whose value is already encoded JSON: a reference to the answer type `name`."""
     return about(description, **{"$ref": REF + name})
 
 
@@ -29,7 +30,7 @@ Id = Annotated[str, about("1 to 128 of `[A-Za-z0-9:_.-]`", pattern=ID_PATTERN)]
 _UUID: Final = about(format="uuid", pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 Uuid = Annotated[UUID, _UUID]
 UuidText = Annotated[str, _UUID]
-"""A UUID that stays text when a body is decoded; a function parses it later."""
+"""A UUID that is kept as text when a body is decoded, and parsed later."""
 Instant = Annotated[str, about(format="date-time")]
 CurrencyCode = Annotated[str, about(pattern="^[A-Z]{3}$")]
 Amount = Annotated[int, about("in minor units", minimum=1)]

@@ -1,4 +1,4 @@
-"""Database migrations: apply numbered SQL files in order, each of them once, in one transaction with their records."""
+"""Database migrations: apply numbered SQL files in order, each file once, and record them in the same transaction."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-_LOCK: Final = 0x66756E64  # "fund": one migrator at a time
+_LOCK: Final = 0x66756E64  # the bytes of "fund"; the lock allows one migrator at a time
 
 
 class SchemaFault(Exception):
@@ -15,7 +15,7 @@ class SchemaFault(Exception):
 
 
 def migrations(package: str) -> list[tuple[int, str, str]]:
-    """Return `(number, name, sql)` of each file in a package's `migrations/` folder, ordered by number."""
+    """Return `(number, name, sql)` of each SQL file in the `migrations/` folder of a package, ordered by number."""
     folder = files(package) / "migrations"
     found = [(path.name, path.read_text()) for path in folder.iterdir() if path.name.endswith(".sql")]
     return sorted((int(name[:4]), name, sql) for name, sql in found)
@@ -26,7 +26,7 @@ async def apply(
 ) -> list[str]:
     """Bring a schema up to date. Return the names of the migrations that were applied.
 
-    Call it in a transaction. The transaction then holds the migration lock until it ends. `statements` are the
+    The caller has begun a transaction. The transaction holds the migration lock until it ends. `statements` are the
     package's queries `migration_lock`, `migration_table`, `migrations_applied` and `migration_record`. Raises
     SchemaFault if the database is newer than this version, or if an applied migration was changed.
     """

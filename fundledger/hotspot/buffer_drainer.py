@@ -1,10 +1,10 @@
-"""Buffer drainer of hot accounts: the background job that posts buffered credits by ordinary batches of the ledger.
+"""Buffer drainer of hot accounts: the background job that posts buffered credits in ordinary ledger batches.
 
 The backlog is the number of buffered credits and the age of the oldest one. The lease owner reads the backlog several
-times a second, and drains it account by account. In addition, each worker reads the backlog once a second
-(`hotspot.follower`). While the backlog is too large or too old, the worker posts credits directly instead of buffering
-them. It buffers again when number and age are at most half of the limits. If the lease owner dies, the next lease owner
-drains the remaining credits within a second.
+times a second, and drains the accounts with the oldest credits first. In addition, each worker reads the backlog once a
+second (`hotspot.follower`). While the backlog is too large or too old, the worker posts credits directly instead of
+buffering them. The worker buffers credits again when the number is at most half of its limit and the age is at most
+half of its limit. If the lease owner dies, the next lease owner drains the remaining credits within a second.
 """
 
 import logging
@@ -28,20 +28,21 @@ from fundledger.security.keys import KeyFault
 BUFFER_DRAINER: Final = "buffer_folder"
 EVERY_S: Final = 0.1
 LEASE_S: Final = 0.8
-"""Duration of a job lease. It is renewed four times in this duration. After the lease owner has died, another process
-drains within a second."""
+"""Duration (s) of the job lease. The lease owner renews the lease four times in this duration. If the lease owner dies,
+another process drains the buffer within a second."""
 ALARM_S: Final = 30.0
 ACCOUNTS_AT_ONCE: Final = 50
 ROWS_AT_ONCE: Final = 10_000
-"""Approximate maximum number of credits in one transaction. Verifying 10,000 credits takes 40 to 80 ms. The event loop
-cannot renew the lease in this time."""
+"""Approximate maximum number of credits in one transaction. Verifying 10,000 credits takes 40 to 80 ms. During this
+time the event loop cannot renew the lease."""
 LAGS: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30, 60)
-"""Upper bounds (s) of the histogram of the time between acceptance and draining of a credit."""
+"""Upper bounds (s) of the histogram of waits. A wait is the time from the acceptance of a credit until it is
+drained."""
 _log = logging.getLogger(__name__)
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """The backlog of one account: number of buffered credits, and time (us) at which the oldest was accepted."""
+    """The backlog of one account: the number of buffered credits, and the time (us) at which the oldest was accepted."""
 
     account_number: int
     rows: int
@@ -51,10 +52,11 @@ class Waiting(msgspec.Struct, frozen=True):
 class Drained(msgspec.Struct):
     """Counters of a process since its start, and the current backlog.
 
-    - `drains`: drains of an account; `drained`: credits that were drained
-    - `rows`, `lag_s`: the number of buffered credits, and the age of the oldest one
+    - `drains`: the number of times that an account was drained; `drained`: the number of drained credits
+    - `rows`, `lag_s`: the current number of buffered credits, and the age of the oldest credit
     - `direct`: 1 while the worker posts credits directly because of the backlog
-    - `waits[i]`: drained credits that waited at most `LAGS[i]`; the last element counts those that waited longer
+    - `waits[i]`: the number of drained credits that waited at most `LAGS[i]` and longer than the bound before; the last
+      element counts all longer waits
     - `waited_s`: the sum of all waits
     """
 
@@ -67,7 +69,10 @@ class Drained(msgspec.Struct):
     waited_s: float = 0.0
 
     def add(self, other: "Drained") -> None:
-        """Add the counters of another worker. The backlog is not added, because all workers read the same buffer."""
+        """Add the counters of another worker.
+
+        Of the backlogs the larger is kept, because all workers read the same buffer.
+        """
         self.drains += other.drains
         self.drained += other.drained
         self.rows = max(self.rows, other.rows)
@@ -81,7 +86,7 @@ class BufferDrainer:
     """The buffer drainer of one process.
 
     The worker of this process posts credits directly while there are more than `rows_max` buffered credits, or while
-    the oldest one is older than `lag_max_s`.
+    the oldest credit is older than `lag_max_s`.
     """
 
     def __init__(
@@ -109,12 +114,12 @@ class BufferDrainer:
         return Ran(drained, self.counted.lag_s, more)
 
     def stop(self) -> None:
-        """Drop the connections, and forget which accounts could not be drained, so that they are retried."""
+        """Drop the connections. Clear the set of accounts that could not be drained, so that a later run retries them."""
         self._stuck.clear()
         self._session.drop()
 
     async def read_backlog(self) -> list[Waiting]:
-        """Return the backlog, and set whether this worker buffers credits. Raises asyncpg errors."""
+        """Return the backlog of each account. Start or stop buffering in this worker as needed. Raises asyncpg errors."""
         rows = await self._pool.fetch(SQL["backlog"])
         waiting = [Waiting(row["account_number"], row["waiting"], clock.us(row["oldest"])) for row in rows]
         waiting = [w for w in waiting if w.account_number not in self._stuck]
@@ -144,7 +149,7 @@ class BufferDrainer:
                 try:
                     found = await self._books.directory.by_number(self._pool, [number])
                 except (AccountTampered, KeyFault) as error:
-                    # The credits of other accounts are drained. This account is retried under the next lease.
+                    # The credits of the other accounts are still drained. This account is retried under the next lease.
                     self._stuck.add(number)
                     extra = {"event": "integrity_finding", "account_number": number, "once": f"drain {error}"}
                     _log.critical("buffered credits of an account are not drained: %s", error, extra=extra)

@@ -1,13 +1,15 @@
-"""Detection of hot accounts: pure functions of the load reports of all workers and of the time.
+"""Detection of hot accounts: pure functions of the time and of all workers' load reports.
 
-The signal is the utilisation of an account: the share of time in which a batch with the account is in a database
-transaction, summed over all workers. At a utilisation near 1, batches with the account wait for each other. In large
-batches every account has a high utilisation. A hot account must therefore also have a minimum share of the arrivals.
+The signal is the utilisation of an account: the share of time in which a batch that contains the account is in a
+database transaction, summed over all workers. At a utilisation near 1, the batches that contain the account wait for
+each other. If batches are large, every account in them has a high utilisation. A hot account must therefore also have a
+minimum share of the arrivals.
 
     cold -> warming -> hot -> cooling -> cold
 
-The threshold for promotion (to hot) is higher than the one for demotion (to cold), and each must hold for some time.
-Both prevent that an account changes between hot and cold repeatedly.
+An account becomes hot after its utilisation has been high for some time, and cold after it has been low for some time.
+The threshold for hot is higher than the threshold for cold. The two times and the gap between the thresholds prevent
+repeated changes between hot and cold.
 """
 
 from collections.abc import Sequence
@@ -26,9 +28,11 @@ class Heat(StrEnum):
 
 
 class Thresholds(msgspec.Struct, frozen=True):
-    """Thresholds of utilisation for promotion and demotion, and the seconds for which each must hold.
+    """Conditions under which an account becomes hot (promotion) or cold (demotion).
 
-    For promotion, an account must also have at least the part `share_min` of all arrivals.
+    - `promote`, `promote_s`: for promotion, the utilisation must be at least `promote` for `promote_s` seconds
+    - `demote`, `demote_s`: for demotion, the utilisation must be below `demote` for `demote_s` seconds
+    - `share_min`: the fraction of all arrivals that an account must also have for promotion
     """
 
     promote: float = 0.5
@@ -39,7 +43,7 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 
 class Temperature(msgspec.Struct, frozen=True):
-    """The heat of one account, the time (seconds on the caller's clock) at which it began, and the utilisation."""
+    """The heat and the utilisation of one account. The heat began at `since`, in seconds on the caller's clock."""
 
     heat: Heat
     since: float
@@ -47,7 +51,10 @@ class Temperature(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct):
-    """The load of one account, summed over all workers. `share`: the account's part of all arrivals."""
+    """The load of one account, summed over all workers.
+
+    `share`: the account's fraction of all arrivals. `widened`: the number of batches that needed more than one slot.
+    """
 
     utilisation: float = 0.0
     share: float = 0.0
@@ -58,7 +65,7 @@ COLD = Temperature(Heat.COLD, 0.0)
 
 
 def merge(reports: Sequence[Report]) -> dict[int, Signal]:
-    """Return the sum of all workers' reports, by account number."""
+    """Add up the reports of all workers. Return the load of each account, by account number."""
     arrivals = sum(report.arrivals / report.seconds for report in reports if report.seconds > 0)
     signals: dict[int, Signal] = {}
     for report in reports:
@@ -73,7 +80,7 @@ def merge(reports: Sequence[Report]) -> dict[int, Signal]:
 
 
 def step(now: Temperature, signal: Signal, at: float, thresholds: Thresholds) -> Temperature:
-    """Return the heat of an account after one more observation."""
+    """Return the heat of an account after one more observation, made at the time `at`."""
     up = signal.utilisation >= thresholds.promote and signal.share >= thresholds.share_min
     down = signal.utilisation < thresholds.demote
     heat, since = now.heat, now.since

@@ -1,4 +1,4 @@
-"""Direct posting to hot accounts without group commit, for comparison (`FUNDLEDGER_POSTING=direct`)."""
+"""Direct posting to hot accounts: each command is its own transaction, for comparison (`FUNDLEDGER_POSTING=direct`)."""
 
 import asyncio
 import logging
@@ -16,7 +16,10 @@ CONNECTIONS = 16
 
 
 class Direct:
-    """A replacement of Lane with the same guarantees. Each command is one transaction, on one of `sessions`."""
+    """A replacement for Lane with the same guarantees.
+
+    Each command is posted in its own transaction on one of `sessions`.
+    """
 
     def __init__(self, sessions: Sequence[Session], books: Books, meter: Meter, depth_max: int) -> None:
         self._free: asyncio.LifoQueue[Session] = asyncio.LifoQueue()

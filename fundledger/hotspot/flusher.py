@@ -1,11 +1,11 @@
 """Early lock release for hot accounts: batches commit without waiting for the disk and are answered after a flush.
 
 A batch that commits with `synchronous_commit=off` releases its row locks immediately. The flusher makes synchronous
-commits on its own connections. There are several connections, because commits that arrive while the disk is busy
-share the next write. The write-ahead log is ordered: when a synchronous commit is durable (also on a synchronous
-standby, if there is one), every earlier commit of any worker is durable too. A batch is answered only after such a
-flush. If the server crashes before the flush, the batch may be lost, but it has not been answered. No answered batch
-can depend on a lost batch (ADR 0013).
+commits, called flushes, on its own connections. There are several connections, because commits that arrive while the
+disk is busy share the next write. The write-ahead log is ordered: when a synchronous commit is durable, every earlier
+commit of any worker is durable too. If there is a synchronous standby, this is also true of the standby. A batch is
+answered only after a flush. If the server crashes before the flush, the batch may be lost, but it has not been
+answered. No answered batch can depend on a lost batch (ADR 0013).
 """
 
 import asyncio
@@ -26,13 +26,17 @@ SQL: Final = load("fundledger.hotspot")
 CONNECTIONS: Final = 3
 FLUSH_S: Final = 60.0
 Then = Callable[[bool], None]
-"""Callback, called once: with True when all earlier commits are durable, with False when that is unknown."""
+"""Callback that is called once, with True if all earlier commits are durable, or with False if their state is
+unknown."""
 
 _log = logging.getLogger(__name__)
 
 
 class Flusher:
-    """The WAL flusher for all lanes of a worker. It appends the duration of each flush to `commits`."""
+    """The WAL flusher for all lanes of a worker.
+
+    The flusher appends the duration of each successful flush to `commits`.
+    """
 
     def __init__(self, dsn: str, name: str, commits: Commits | None = None) -> None:
         self._commits: Commits = deque(maxlen=0) if commits is None else commits
@@ -42,19 +46,19 @@ class Flusher:
         self._flushing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Open the connections. A flush does not cover commits that were made before they were open."""
+        """Open the connections. A flush covers only commits that were made while its connection was open."""
         for connection in self._all:
             await connection.open()
 
     def after(self, then: Then) -> None:
-        """Call `then(True)` when all commits made until now are durable, or `then(False)` when that is unknown."""
+        """Call `then(True)` when all commits made until now are durable, or `then(False)` if their state is unknown."""
         self._waiting.append(then)
         if self._idle and len(self._waiting) == 1:
-            # Deferred, so that one flush covers all commits of this iteration of the event loop.
+            # The flush is deferred, so that it covers all commits of this iteration of the event loop.
             asyncio.get_running_loop().call_soon(self._start)
 
     async def flush(self) -> bool:
-        """Wait until all commits made until now are durable. Return False when that is unknown."""
+        """Wait until all commits made until now are durable, and return True. Return False if their state is unknown."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def then(durable: bool) -> None:
@@ -95,8 +99,8 @@ class Flusher:
 class _Connection:
     """A connection that flushes the WAL.
 
-    A flush covers only commits that were made while the connection was open. If the server has restarted meanwhile, or
-    a standby has taken over, earlier commits may be lost although a flush succeeds.
+    A flush covers only commits that were made while the connection was open. After a restart of the server or a
+    failover to a standby, earlier commits may be lost although a flush succeeds.
     """
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -111,7 +115,7 @@ class _Connection:
         self._statement = await self._connection.prepare(SQL["flush"])
 
     async def flush(self) -> bool:
-        """Flush. Return True if all earlier commits are durable, False if that is unknown. Never raises."""
+        """Flush the WAL. Return True if all earlier commits are durable, False if their state is unknown. Never raises."""
         try:
             if self._statement is None or self._connection is None or self._connection.is_closed():
                 await self.open()

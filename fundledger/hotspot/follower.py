@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 class Follower:
     """The follower of one worker. Every worker runs one.
 
-    The rebalancer and the buffer drainer each run in one process at a time.
+    In contrast, only one process at a time runs the rebalancer, and only one runs the buffer drainer.
 
     `sessions` are the sessions of the worker's lanes. `follow` reads and resets `widened` of each session.
     """

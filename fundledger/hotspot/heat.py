@@ -1,7 +1,8 @@
 """Heavy-hitter sampler of hot accounts: the accounts to which a worker posts most, with their load, in bounded memory.
 
-Arrivals are counted by the Space-Saving algorithm (`fundledger/heavy_hitters.py`). In a batch of more than SAMPLE
-commands only every n-th command is counted, with weight n.
+Arrivals are counted by the Space-Saving algorithm (`fundledger/heavy_hitters.py`). If a batch has more than SAMPLE
+commands, only every n-th command is counted, with weight n. The number n is chosen so that at most SAMPLE commands are
+counted.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class Warm(msgspec.Struct, array_like=True, frozen=True):
     """The load of one account in one report of one worker.
 
     - `arrivals`: number of voucher lines on the account
-    - `busy_s`: total duration of the batches with the account
+    - `busy_s`: total duration (s) of the batches that contain the account
     - `widened`: number of batches that needed more than one slot of the account
     """
 

@@ -1,12 +1,13 @@
 """Group commit for hot accounts: one command queue per shard and worker, posted batch by batch.
 
 While a batch is in the database, further commands wait in the queue, and the callers of the previous batch are
-answered. As soon as the queue is as long as the batch in the database, the queued commands become the next batch. It is
-decided while the first batch is written (ADR 0011). Otherwise the waiting commands become the next batch when the first
-has ended. There is no timer. At low load a batch is one command, and its latency is that of one transaction. Under load
-a batch consists of the commands that arrived during one transaction.
+answered. As soon as the queue is as long as the batch in the database, the queued commands become the next batch. The
+next batch is then decided while the current batch is written (ADR 0011). If the queue stays shorter, the queued
+commands become the next batch after the current batch has ended. No timer delays a batch. At low load a batch is one
+command, and its latency is that of one transaction. Under load a batch consists of the commands that arrived during one
+transaction.
 
-If the process dies, the commands in the queue have not been answered. A retry with the same id returns the true
+If the process dies, the callers of unanswered commands get no answer. A retry with the same id returns the true
 outcome.
 """
 
@@ -42,18 +43,19 @@ Item = tuple[Command, Answer, int]
 
 CRASHED = "internal error: the outcome may be unknown; a retry with the same id returns it"
 LATE_S = 0.005
-"""Maximum delay of the answers of a committed batch. They are delayed until the next batch is sent to the database."""
+"""Maximum delay (s) of the answers of a committed batch. The answers wait until the next batch is sent to the
+database."""
 
 
 LINES_MAX = 4_000
-"""Maximum number of voucher lines in a batch, because deciding and encoding block the event loop for 5 us a line. Each
-METADATA_BYTES of metadata count as one line. A single command may exceed the maximum.
+"""Maximum number of voucher lines in a batch. The number is limited, because deciding and encoding a line blocks the
+event loop for 5 us. METADATA_BYTES bytes of metadata count as one line. A single command may exceed the maximum.
 """
 METADATA_BYTES = 512
 FEW = 50
-"""So many vouchers never exceed LINES_MAX, because a voucher has at most 64 lines and 4 KB of metadata."""
+"""FEW vouchers never exceed LINES_MAX, because a voucher has at most 64 lines and 4 KB of metadata."""
 FLUSH_ATTEMPTS = 5
-"""Maximum number of failed flushes of a batch. After the last one the callers get OutcomeUnknown."""
+"""Maximum number of failed flushes of a batch. After the last failed flush the callers get OutcomeUnknown."""
 
 
 class LaneFull(Unavailable):
@@ -123,7 +125,7 @@ class Lane:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def post(self, command: Command, answer: Answer, index: int = 0) -> None:
-        """Accept a command. `answer(index, outcome)` is called after the commit. Raises LaneFull."""
+        """Accept a command. `answer(index, outcome)` is called once, after the commit is durable. Raises LaneFull."""
         if len(self._queue) + self._unflushed_items >= self._depth_max:
             raise LaneFull("too many vouchers are waiting")
         self._queue.append((command, answer, index))
@@ -213,10 +215,10 @@ class Lane:
         flusher.after(then)
 
     async def _post_again(self, batch: "_Unflushed") -> None:
-        """Post again a batch that may have been lost, because its flush failed.
+        """Post a batch a second time. Its flush failed, so the first commit may have been lost.
 
-        Each id is posted at most once, so the second attempt returns the true outcomes. They are delivered after
-        another flush.
+        Each id is posted at most once, so the second attempt returns the true outcomes. The outcomes are delivered
+        after another flush.
         """
         commands = [command for command, _, _ in batch.items]
         if batch.attempts >= FLUSH_ATTEMPTS:
@@ -243,8 +245,8 @@ class Lane:
             return [OutcomeUnknown(CRASHED)] * len(commands)
 
     def _sent(self, may_prepare: bool) -> None:
-        # The callers of the previous batch are answered while the database writes this batch. That gives 1.3 times the
-        # throughput (measured) of answering before the batch is sent.
+        # The callers of the previous batch are answered while the database writes this batch. Measured: the throughput
+        # is 1.3 times that of a lane that answers the callers before it sends the batch.
         self._may_prepare = may_prepare
         asyncio.get_running_loop().call_soon(self._while_written)
 
@@ -254,7 +256,10 @@ class Lane:
             self._prepare_next()
 
     def _prepare_next(self) -> None:
-        """Begin to decide the next batch while this one is written. The caller checks that enough commands wait."""
+        """Begin to decide the next batch while the current batch is written.
+
+        The caller has checked the length of the queue.
+        """
         if not self._may_prepare or not self._queue:
             return
         self._may_prepare = False
@@ -340,7 +345,8 @@ def _is_read(outcome: Outcome | Fault) -> bool:
 def _is_no_repeat(before: Outcome | Fault, now: Outcome | Fault) -> None:
     """Clear `now.replay` if the first attempt at the same command was no replay.
 
-    The second attempt finds the record that the first attempt has written. The caller has not got that outcome yet.
+    The second attempt reports a replay, because it finds the record that the first attempt has written. For the caller
+    the outcome is new, because the first attempt was not answered.
     """
     if isinstance(before, Outcome) and isinstance(now, Outcome):
         now.replay = now.replay and before.replay

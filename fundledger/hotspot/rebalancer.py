@@ -42,9 +42,10 @@ _log = logging.getLogger(__name__)
 
 
 class Counted(msgspec.Struct):
-    """Counters of a process since its start. `widened`: batches that needed more than one slot of an account.
+    """Counters of a process since its start.
 
-    `heat` maps each heat to the current number of accounts. It is empty unless this process is the lease owner.
+    `widened`: the number of batches that needed more than one slot of an account. `heat` maps each heat to the current
+    number of accounts; the map is empty unless this process is the lease owner.
     """
 
     splits: int = 0
@@ -58,7 +59,7 @@ class Counted(msgspec.Struct):
 class Rebalancer:
     """The rebalancer of one process.
 
-    With `acts` False, the heat of accounts is recorded, but no account is split, merged or rebalanced.
+    If `acts` is False, the heat of accounts is recorded, but no account is split, merged or rebalanced.
     """
 
     def __init__(
@@ -77,11 +78,14 @@ class Rebalancer:
         return Job(REBALANCER, self.run, EVERY_S, alarm_after_s=ALARM_S, ended=self.stop)
 
     async def run(self, lease: Lease) -> Ran:
-        """Set the heat of all accounts, and act on it. Raises LeaseLost, asyncpg errors. A retry is always safe."""
+        """Set the heat of all accounts, and split, merge or rebalance them. Raises LeaseLost, asyncpg errors.
+
+        A retry is always safe.
+        """
         return await self.run_at(time.time(), lease)
 
     async def run_at(self, at: float, lease: Lease) -> Ran:
-        """Set the heat of all accounts at the time `at`, and act on it.
+        """Set the heat of all accounts at the time `at`, and split, merge or rebalance them accordingly.
 
         `at` is in seconds since 1970, and must not decrease while the same lease owner runs the job.
         """
@@ -95,8 +99,8 @@ class Rebalancer:
                 for row in await self._pool.fetch(SQL["read_hot_accounts"])
             }
         await self._decide(at, temperatures)
-        # The heat is cached only after success. After a failure the next run reads the heat from the database, which
-        # may have lost recorded heat in a crash.
+        # The heat is cached only after success. After a failed run the next run reads the heat from the database,
+        # because a crash of the database may have undone recorded changes of heat.
         self._temperatures = temperatures
         return Ran(self.counted.transitions - before)
 
@@ -118,7 +122,7 @@ class Rebalancer:
             before = temperatures.get(number, COLD)
             after = step(before, signal, at, self._thresholds)
             if self._acts and not await self._act(number, before, after, signal, slots.get(number, 1), wanted):
-                # The heat stays as it was, so that the next run, a second later, retries the action.
+                # The heat is left unchanged, so that the next run, a second later, retries the action.
                 after = msgspec.structs.replace(before, utilisation=after.utilisation)
             if after.heat is not before.heat:
                 await self._changed(number, before, after)
@@ -151,7 +155,8 @@ class Rebalancer:
             changed = await self._post(number, 0, "")
             self.counted.rebalances += bool(changed)
             if changed is None:
-                # Remembered, because the reports of the next run cover another second and may not show the imbalance.
+                # The account is remembered, because the reports of the next run cover another second and may not show
+                # the imbalance.
                 self._unbalanced.add(number)
         return changed is not None
 
@@ -171,18 +176,18 @@ class Rebalancer:
         _log.info("account heat changed", extra=extra)
 
     async def _write(self, statement: str, *arguments: object) -> Any:
-        """Run a query in a transaction that holds the lease. Return the first value of the result."""
+        """Run a query in a transaction that holds the job lease. Return the first value of the result."""
         async with self._pool.acquire() as connection, connection.transaction():
             await self._session.lease.hold(connection)  # type: ignore[arg-type]
             return await connection.fetchval(SQL[statement], *arguments)
 
     async def _finish_merges(self) -> None:
-        """Merge the slots that could not be merged earlier because of a hold, and that have no hold now."""
+        """Merge each slot whose merge was prevented by a hold that has ended."""
         for row in await self._pool.fetch(SQL["unmerged_slots"]):
             await self._post(row["account_number"], row["slots"], "a hold ended")
 
     async def _post(self, number: int, slots: int, reason: str) -> bool | None:
-        """Split or merge an account to `slots` slots. If `slots` is 0, rebalance it.
+        """Split or merge an account to `slots` slots. If `slots` is 0, rebalance the account.
 
         Return whether anything changed, or None if the action failed. A failure is logged, and the next run retries.
         """

@@ -1,1 +1,1 @@
-"""Ledger: accounts, vouchers, holds, and posting. Independent of HTTP, Redis and the hotspot package."""
+"""Ledger: accounts, vouchers, holds, and posting. The package imports nothing of HTTP, Redis or `hotspot`."""

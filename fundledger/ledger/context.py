@@ -12,9 +12,10 @@ class Books(msgspec.Struct):
     """The posting context of one worker.
 
     - `ordinal`: the number of the worker; it determines the slots that the worker prefers
-    - `summarises`: for each sub-account of a platform account and each module, a batch writes one summary for all lines
-    - `buffering`: credits of buffered accounts are written to the buffer; False while the backlog is too large, which
-      makes the worker post these credits directly
+    - `summarises`: True if a batch writes one summary for all lines of one module on one sub-account of a platform
+      account
+    - `buffering`: True if the worker writes credits of buffered accounts to the buffer; while the backlog is too large,
+      `buffering` is False, and the worker posts these credits directly
     """
 
     keys: Keys

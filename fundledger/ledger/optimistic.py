@@ -1,8 +1,9 @@
-"""Optimistic path of the ledger: decide a batch without locks, write it only if its rows are unchanged (ADR 0010).
+"""Optimistic path of the ledger: decide a batch without locks, and write it only if its rows are unchanged (ADR 0010).
 
 A batch is decided from the lane's write cache and from reads without locks. A batch may be prepared while the previous
-batch is still being written (ADR 0011). It is then decided from the state that the previous batch will leave, and sent
-only if the previous batch was committed. Otherwise the prepared batch is discarded and decided again.
+batch is still being written (ADR 0011). The prepared batch is decided from the state that the previous batch will
+leave. It is sent only if the previous batch was committed. Otherwise it is discarded, and its commands are decided
+again.
 """
 
 import logging
@@ -31,11 +32,11 @@ OnSent: TypeAlias = Callable[[bool], None]
 
 
 def nothing(_: bool) -> None:
-    """Ignore that a batch was sent: the default of `on_sent`."""
+    """Do nothing: the default of `on_sent`, the callback that is called when a batch is sent."""
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """A batch that is decided but not sent. `outcomes[i]` is the outcome of the i-th command, if the batch commits."""
+    """A batch that is decided but not sent. If the batch is committed, `outcomes[i]` is the outcome of command i."""
 
     recalled: Recalled
     arguments: list[Any]
@@ -79,7 +80,8 @@ async def prepare(session: Session, books: Books, commands: Sequence[Command]) -
         memory.disappoint(recalled)
         return None
     except Exception:
-        # A bug. The cached rows were changed by the decision: discard them. The locked path finds the failing command.
+        # A bug. The decision may have changed the cached rows, so they are discarded. The locked path finds the failing
+        # command.
         _log.critical("preparing a batch failed", exc_info=True, extra={"event": "prepare_failed"})
         memory.disappoint(recalled)
         return None
@@ -130,7 +132,10 @@ async def write_prepared(session: Session, prepared: Prepared, on_sent: OnSent) 
 
 
 async def _read(session: Session, books: Books, recalled: Recalled) -> bool:
-    """Read and verify the sub-accounts that are not in the cache. Return whether all of them exist and verify."""
+    """Read and verify the sub-accounts that are not in the cache.
+
+    Return True if all of them exist and match their MACs.
+    """
     batch, places, shard = recalled.batch, sorted(recalled.unread), recalled.shard
     statement = await session.reading()
     rows = await statement.fetch(shard, [p >> 16 for p in places], [p & 0xFFFF for p in places])

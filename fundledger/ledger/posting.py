@@ -51,7 +51,7 @@ LONG: Final = 4_000
 NOT_BUFFERING: Final = "FL002"
 EXCLUSIVE: Final = SQL["lock_sub_accounts"].replace("FOR NO KEY UPDATE", "FOR UPDATE")
 RETRY_FOR_S: Final = 20.0
-"""Time for which a batch is retried while the database is unreachable. After that time the callers get a fault."""
+"""Time (s) for which a batch is retried while the database is unreachable. After that time the callers get a fault."""
 
 
 class SubAccountMissing(Exception):
@@ -68,21 +68,21 @@ async def post_vouchers(
     early: bool = False,
     locked: bool = False,
 ) -> list[Outcome | Fault]:
-    """Post a batch. `answers[i]` is the outcome of `commands[i]`, or the fault that prevented an outcome.
+    """Post a batch. Element i of the result is the outcome of `commands[i]`, or the fault that prevented an outcome.
 
     The batch is one transaction, committed before this function returns. All its sub-accounts are locked in the order
     of shard, account and slot, so that batches cannot deadlock. The refusal of one command does not affect the others.
-    A batch that fails as a whole is read and decided again. If it fails again, each half is posted separately, and so
-    on until the failing command is alone.
+    After a conflict the batch is read and decided again. If conflicts or another error persist, each half is posted
+    separately, and so on until the failing command is alone.
 
-    If the connection breaks, also during the commit, the same batch is posted again. Each id is posted at most once, so
+    If the connection breaks, even during the commit, the same batch is posted again. Each id is posted at most once, so
     the second attempt returns the true outcomes. A retry with the same ids is always safe.
 
     `on_sent`: called before the writes are sent, with True if the next batch may be prepared while they are written.
     `sent_before`: an earlier attempt at these commands may have been committed.
     `prepared`: the result of `prepare` for these commands. Pass it only after the previous batch has ended.
     `early`: if the batch is posted under locks, it commits without waiting for the disk and sets `session.unflushed`.
-      The caller then answers no command before a flush that began after this function returned.
+      The caller must answer no command before a flush that begins after this function has returned.
     `locked`: skip the optimistic path; required while another batch of this session is being prepared.
 
     Cancelling the caller does not withdraw a batch that was sent. Raises LeaseLost if `session` is a
@@ -109,7 +109,7 @@ async def _post_apart(session: Session, books: Books, commands: Sequence[Command
     """Post each change of an account's status or policy in a batch of its own.
 
     Such a change waits for the transactions that are buffering credits of the account. These transactions may in turn
-    be waiting for the lock of another account. A batch with more commands could hold that lock: a deadlock.
+    be waiting for the lock of another account. A batch with more commands could hold that lock and cause a deadlock.
     """
     answers: list[Outcome | Fault] = []
     for apart, several in itertools.groupby(commands, key=lambda command: type(command) in APART):
@@ -127,7 +127,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
     on_sent: OnSent,
     early: bool,
 ) -> list[Outcome | Fault]:
-    """Lock, read, decide, write and commit; repeat after a conflict. `sent_commit`: an attempt may have committed."""
+    """Post a batch under locks; repeat after a conflict. `sent_commit`: an earlier attempt may have committed."""
     conflicts = 0
     placed: set[HoldKey] = set()
     gives_up_at = asyncio.get_running_loop().time() + RETRY_FOR_S
@@ -139,7 +139,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
             if batch.has_writes():
                 await _write(connection, session, books, batch, early)
                 placed |= batch.new_holds
-                # Not called earlier: other writers wait while this process works between the lock and the commit.
+                # `on_sent` is not called earlier, because other writers wait for the locks until the commit.
                 on_sent(False)
                 session.unflushed = session.unflushed or early
                 began = time.perf_counter()
@@ -192,7 +192,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
                 conflicts += 1
                 continue
             if session.memory.is_too_early(error):
-                # Each concurrent read of an account's statement can cause this. However often it happens, it is no bug.
+                # Each concurrent read of a statement can cause this error, which is no bug even if it occurs often.
                 if asyncio.get_running_loop().time() <= gives_up_at:
                     continue
                 overtaken = Unavailable("concurrent reads of statements kept the batch from being written")
@@ -239,7 +239,7 @@ async def _decide(
     placed: AbstractSet[HoldKey] = frozenset(),
     known: Mapping[int, int] = NARROW,
 ) -> tuple[Batch, list[Outcome]]:
-    """Lock, read and decide. If one slot of an account was not enough, repeat with all slots of the account.
+    """Lock, read and decide a batch. If one slot of an account is not enough, repeat with all slots of the account.
 
     `known[number]`: the minimum number of slots of this account to read in the first attempt.
     """
@@ -296,7 +296,7 @@ async def _read(
         if account is None:
             account = (await books.directory.by_number(connection, [row[0]]))[row[0]]
         take(batch, books, account, shard, row)
-    # Statements may have been read during the wait for the locks. The time of this batch must be later than theirs.
+    # The statement mark may have been raised during the wait for locks. The time of this batch must be after the mark.
     now = max(now, clock.now_us())
     for place, sub_account in batch.sub_accounts.items():
         session.memory.compare(place, sub_account)
@@ -321,7 +321,7 @@ async def _read(
 
 
 async def _let_others_work(batch: Batch) -> None:
-    """Let the event loop run other tasks if the batch has many entries, such as an atomic group of 5,000 vouchers."""
+    """Let the event loop run other tasks if the batch has more than LONG entries."""
     if len(batch.entries) > LONG:
         await asyncio.sleep(0)
 
@@ -363,8 +363,8 @@ async def _write(
 async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> None:
     """Freeze each account with a row that did not verify, in a separate transaction. Keep the row as evidence.
 
-    Until this succeeds, every read refuses the rows that did not verify. A failure is logged, and the next batch that
-    reads such a row freezes the account.
+    Until the freeze succeeds, each command that needs such a row is refused. A failure is logged. The next batch that
+    reads such a row tries to freeze the account again.
     """
     accounts = {s.account.number: s.account for s in (tampered.sub_accounts[place] for place in tampered.tampered)}
     ids = [account.id for account in accounts.values()]
@@ -383,7 +383,7 @@ async def _freeze_tampered(session: Session, books: Books, tampered: Batch) -> N
         rows: list[tuple[SubAccount, str]] = []
         for place, row in {**tampered.tampered, **batch.tampered}.items():
             s = batch.sub_accounts.get(place) or tampered.sub_accounts[place]
-            # The other rows are marked as suspect by now: another worker has found and recorded them.
+            # The other rows are already marked as suspect, because another worker has found and recorded them.
             if place in batch.tampered or not s.suspect or place not in batch.sub_accounts:
                 rows.append((s, row))
         findings = [Found(row, shard=s.shard, account_number=s.account.number, slot=s.slot) for s, row in rows]

@@ -1,5 +1,5 @@
--- Read the number of buffered credits of each account, and when the oldest was accepted. Accounts with an integrity freeze are
--- excluded: their buffered credits are kept as evidence.
+-- Read the number of buffered credits of each account, and the time at which the oldest was accepted. Accounts with an integrity
+-- freeze are excluded, because their buffered credits are kept as evidence.
 -- Rows: one per account. Locks: none.
 SELECT b.account_number, count(*) AS waiting, min(b.posted_at) AS oldest FROM ledger.buffered_entries b
 GROUP BY b.account_number

@@ -8,7 +8,7 @@ import msgspec
 from fundledger.ledger.model.chart import AccountType
 
 BALANCE_MAX = 1 << 62
-"""Maximum absolute balance of a sub-account, far below the overflow of BIGINT."""
+"""Maximum absolute balance of a sub-account in minor units. It is far below the maximum of BIGINT."""
 
 
 class Status(IntEnum):
@@ -29,9 +29,9 @@ class Status(IntEnum):
 class Account(msgspec.Struct, frozen=True, gc=False):
     """The cached part of an account.
 
-    Two fields can change. `slots` is the number of sub-accounts per shard to which workers post. `buffered` is whether
-    the credits of the account are buffered. For a merchant's account the cached values may be out of date. The
-    authoritative values are in slot 0: see SubAccount.
+    Only the fields `slots` and `buffered` can change. `slots` is the number of sub-accounts per shard to which workers
+    post. `buffered` says whether the credits of the account are buffered. For a merchant's account the cached values
+    may be out of date. The authoritative values are in slot 0: see SubAccount.
     """
 
     number: int
@@ -61,12 +61,13 @@ class SubAccount:
     """A row of `sub_accounts`, changed in memory by `rules.decide` and written once per batch.
 
     - `posted`: signed, credit positive
-    - `written`: this batch has changed the row
-    - `stored`: posted, held, version, status and MAC as last read or committed; a write of a row that has changed since
-      then fails
+    - `written`: True if this batch has changed the row
+    - `stored`: posted, held, version, status and MAC as last read or committed; if the stored row has changed since
+      then, the write of the batch fails
     - `slots`: the number of existing slots; valid on slot 0 of a merchant's account only
     - `buffered`: whether credits may be buffered; valid on slot 0 of a merchant's account only
-    - `suspect`: the row did not match its MAC at this read or an earlier one; the row is frozen and never written
+    - `suspect`: True if the row did not match its MAC at this read or an earlier one; such a row is frozen and never
+      written
     """
 
     __slots__ = (

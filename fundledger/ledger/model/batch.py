@@ -37,8 +37,9 @@ class SetStatus:
 class Resplit:
     """A command to spread a merchant's account over its first `slots` sub-accounts.
 
-    Missing slots are opened. The slots from number `slots` on are emptied into slot 0 and merged. A slot with open
-    holds cannot be merged yet, because the held amount stays in the slot. A later command merges it.
+    Missing slots are opened. Each slot with a number of `slots` or higher is emptied into slot 0 and merged. A slot
+    with open holds cannot be merged yet, because the held amount stays in the slot. After the holds have ended, a later
+    command merges the slot.
     """
 
     __slots__ = ("account", "module", "reason", "slots")
@@ -51,7 +52,7 @@ class Resplit:
 
 
 class Rebalance:
-    """A command to make the available amounts of an account's slots equal, by an ordinary voucher."""
+    """A command to post an ordinary voucher that makes the available amounts of an account's slots equal."""
 
     __slots__ = ("account",)
 
@@ -62,7 +63,7 @@ class Rebalance:
 class Drain:
     """A command to drain the buffer of an account: all rows, or the `rows_max` oldest rows.
 
-    A batch is drained completely, even if that exceeds `rows_max`.
+    All rows of one batch are drained together, even if their number exceeds `rows_max`.
     """
 
     __slots__ = ("account", "rows_max")
@@ -85,7 +86,11 @@ class SetPolicy:
 
 
 class BufferedCredit(msgspec.Struct, frozen=True, gc=False):
-    """A row of `buffered_entries`. It is row `number` of the `of` rows that its batch wrote for the account."""
+    """A buffered credit, as stored in `buffered_entries`.
+
+    The batch `batch` wrote `of` such rows for the account. This row is number `number` of these rows, counted from
+    1.
+    """
 
     batch: int
     number: int
@@ -103,17 +108,17 @@ Command = Voucher | AtomicGroup | PlaceHold | EndHold | SetStatus | Resplit | Re
 
 
 Entry = tuple[int, int, int, int, UUID | list[UUID], int, int, bytes, date | None, str | None]
-"""Fields: shard, account number, slot, seq, voucher id (of a summary: a list with the id for each line), signed amount,
-balance after, MAC, accounting date, and module of the vouchers. The accounting date is None if it is the date of the
-batch. The module is None for credits that were buffered before modules were recorded.
+"""Fields: shard, account number, slot, seq, voucher id (for a summary: a list with one id for each line), signed
+amount, balance after, MAC, accounting date, and module of the vouchers. The accounting date is None if the entry has
+the accounting date of the batch. The module is None for credits that were buffered before modules were recorded.
 """
 
 
 class Outcome(msgspec.Struct, gc=False):
     """The posting result of one command: a record or hold, or a refusal.
 
-    - `record`: also present with a final refusal
-    - `replay`: an earlier request with this id had the same outcome
+    - `record`: the voucher's record; also present if the refusal is final
+    - `replay`: True if an earlier request with this id had the same outcome
     - `parts[i]`: the outcome of the i-th voucher of an atomic group
     - `drained`: the times (us) at which the drained credits were accepted
     """
@@ -127,7 +132,10 @@ class Outcome(msgspec.Struct, gc=False):
 
 
 def refused(command: Command, refusal: Refusal) -> Outcome:
-    """Return the outcome of a command that is refused. Each voucher of an atomic group gets the refusal."""
+    """Return the outcome of a refused command.
+
+    If the command is an atomic group, each of its vouchers gets the refusal.
+    """
     if type(command) is AtomicGroup:
         return Outcome(parts=[Outcome(refusal=refusal) for _ in command.vouchers])
     return Outcome(refusal=refusal)
@@ -137,22 +145,22 @@ class Batch:
     """The state of one transaction: the rows that were read, and the rows to write.
 
     `sub_accounts` is keyed by `place_of`. Each sub-account is either locked until the transaction ends, or compared
-    with the stored row when it is written. Vouchers and holds are keyed by module and id. If `narrow` is not empty, the
-    outcomes are void.
+    with the stored row when the batch is written. Vouchers and holds are keyed by module and id. If `narrow` or
+    `to_drain` is not empty, the outcomes are void.
 
     - `mine`, `my_holds`: vouchers and holds that an earlier attempt at this batch may have committed
     - `narrow[number]`: too few slots of this account were read; the value is the minimum number of slots to read
     - `opened`: new slots; `resized`: slot 0 of each account that gets new slots; `routes`: the Resplit commands
     - `standing`: the version and MAC that each written sub-account gets
-    - `summarises`: the entries of lines on platform accounts are written at the end of the batch
-    - `summaries`: if `summarises`, the lines on platform accounts for which no entry was written yet
+    - `summarises`: True if entries for lines on platform accounts are written at the end of the batch
+    - `summaries`: the lines on platform accounts whose entries are not written yet; empty unless `summarises` is True
     - `deferred`: slot 0 of each account whose credits are buffered
     - `buffered`: the buffered credits of this batch (account number, voucher, amount)
-    - `backlog`: the buffered credits of an account, read under its lock
+    - `backlog`: the buffered credits of each account, read while slot 0 of the account was locked
     - `to_drain`: accounts whose buffered credits were not read but are needed
-    - `drained`: the buffered rows that are posted; `policies`: the SetPolicy commands
-    - `counts`: `(shard, account number, slot, seq, number of lines minus one)` of each entry that is not exactly one
-      statement line
+    - `drained`: the buffered rows that this batch posts; `policies`: the SetPolicy commands
+    - `counts`: `(shard, account number, slot, seq, number of statement lines minus one)` for each entry that is not
+      exactly one statement line
     """
 
     __slots__ = (
@@ -246,14 +254,17 @@ class Batch:
 
 
 def place_of(account: Account, shard: int, ordinal: int) -> int:
-    """Return the key of the sub-account that a worker prefers in a shard: account number << 16, plus slot."""
+    """Return the key of the sub-account to which the worker `ordinal` prefers to post in a shard.
+
+    The key is `(account number << 16) + slot`.
+    """
     if account.type.platform:
         return (account.number << 16) + shard * account.slots + ordinal % account.slots
     return account.number << 16 if account.slots == 1 else (account.number << 16) + ordinal % account.slots
 
 
 def places_of(voucher: Voucher, ordinal: int) -> list[int]:
-    """Return `place_of` for each line. The result is cached in the voucher, because each batch needs it twice."""
+    """Return `place_of` for each line. Each batch needs the result twice, so it is cached in the voucher."""
     places = voucher.places
     if places is None:
         home = voucher.shard

@@ -1,4 +1,4 @@
-"""Model of the chart of accounts in the ledger: the account types, their normal sides, and which may be negative."""
+"""Model of the chart of accounts in the ledger: the account types, and which of them may have a negative balance."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +8,10 @@ Side = Literal["debit", "credit"]
 
 @dataclass(frozen=True, slots=True)
 class AccountType:
-    """An account type.
+    """A type of account in the chart of accounts.
 
-    `normal` is 1 if credits increase the balance, -1 if debits do. The available amount of a `bounded` account is never
-    negative. A `platform` account has sub-accounts in every shard from its creation, and takes no holds.
+    `normal` is 1 if credits increase the balance, -1 if debits increase it. The available amount of a `bounded` account
+    is never negative. A `platform` account takes no holds, and has sub-accounts in every shard from its creation.
     """
 
     name: str

@@ -35,7 +35,7 @@ class AccountingCalendar:
         self._date = date.min
 
     def date_of(self, us_: int) -> date:
-        # Cached for one minute: cuts and changes of the zone's offset fall on whole minutes.
+        # The date is cached for one minute, because cuts and changes of the zone's offset fall on whole minutes.
         if not self._from_us <= us_ < self._until_us:
             self._from_us = us_ - us_ % 60_000_000
             self._until_us = self._from_us + 60_000_000

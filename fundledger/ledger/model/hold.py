@@ -1,4 +1,4 @@
-"""Model of holds in the ledger: an amount set aside on one sub-account until it is captured, released or expires."""
+"""Model of holds in the ledger: an amount of a sub-account that is set aside until capture, release or expiry."""
 
 import hashlib
 from enum import IntEnum
@@ -48,12 +48,15 @@ class Hold(msgspec.Struct):
 
 
 def hold_digest(id_: str, account_id: str, amount: int, expires_at_us: int) -> bytes:
-    """Return the SHA-256 of a hold request. Requests with one id are the same if and only if the digests are equal."""
+    """Return the SHA-256 of a hold request.
+
+    Two requests with one id are the same if and only if their digests are equal.
+    """
     return hashlib.sha256(f"hold/1\n{id_}\n{account_id}\n{amount}\n{expires_at_us}".encode()).digest()
 
 
 class PlaceHold:
-    """A command to set an amount aside."""
+    """A command to set an amount of an account aside."""
 
     __slots__ = ("account", "amount", "digest", "expires_at_us", "id", "key", "module")
 
@@ -70,8 +73,8 @@ class PlaceHold:
 class EndHold:
     """A command to end the hold `id_` of `module`, which was placed on slot `slot` of the account.
 
-    Without `expire`, the hold is released. With `expire`, the hold is ended as expired if its expiry time has passed,
-    and is not changed otherwise.
+    If `expire` is False, the hold is released. If `expire` is True, a hold whose expiry time has passed is ended as
+    expired. A hold whose expiry time has not passed is then left unchanged.
     """
 
     __slots__ = ("account", "expire", "id", "key", "slot")

@@ -7,9 +7,9 @@ import msgspec
 
 
 class Code(StrEnum):
-    """Refusal codes in the order in which they are checked.
+    """Refusal codes, in the order in which the rules check their conditions.
 
-    The groups are: replay, shape, existence, status, agreement, funds, and refusals of a whole atomic batch.
+    The groups are: replay, shape, existence, status, agreement, funds, and the refusal of a whole atomic batch.
     """
 
     VOUCHER_ID_REUSED = "voucher-id-reused"
@@ -55,8 +55,9 @@ FINAL: Final = frozenset(
         Code.INSUFFICIENT_FUNDS,
     }
 )
-"""Refusals that depend on state. Each is recorded with the id of the request, so that a late retry cannot move money
-after the caller got a refusal. After other refusals the id can be used again."""
+"""Codes of final refusals, which depend on the state of the books. A final refusal is recorded with the id of the
+request, so that a late retry cannot move money after the caller has got a refusal. After any other refusal the id can
+be used again."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

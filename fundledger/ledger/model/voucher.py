@@ -24,13 +24,14 @@ class Voucher:
     """A command to move money.
 
     - `lines[i]`: `(account, signed amount)`, credit positive, in the order of the request
-    - `imbalance`: the sum of the amounts
-    - `unknown`: the first account that does not exist; such a voucher has no lines
-    - `hold`: the hold that the voucher captures, on the sub-account `hold_place` of shard `hold_shard`
+    - `imbalance`: the sum of the signed amounts; 0 if the voucher is balanced
+    - `unknown`: the id of the first account that does not exist; a voucher with such an account has no lines
+    - `hold`: the id of the hold that the voucher captures; the hold is on the sub-account `hold_place` of shard
+      `hold_shard`
     - `reverses`: the id of the voucher that this voucher reverses
     - `module`: the module to which the voucher, its hold and the reversed voucher belong
-    - `shard`: the shard of the first non-platform account
-    - `places`: cached by `batch.places_of`
+    - `shard`: the shard of the first non-platform account, or of the first account if all are platform accounts
+    - `places`: the cached result of `batch.places_of`, None before the first call
     """
 
     __slots__ = (
@@ -94,7 +95,10 @@ def _home(lines: Sequence[tuple[Account, int]]) -> int:
 
 
 class Record(msgspec.Struct, gc=False):
-    """A voucher as stored: posted, or refused permanently. `lines[i]`: `(account, signed amount)`, credit positive."""
+    """A voucher as stored: posted, or refused with a final refusal.
+
+    `lines[i]`: `(account, signed amount)`, credit positive.
+    """
 
     id: UUID
     type: str
@@ -123,10 +127,12 @@ def digest_of(
     hold: str | None,
     reverses: UUID | None,
 ) -> bytes:
-    """Return the SHA-256 of a request. Two requests with one id are the same if and only if the digests are equal.
+    """Return the SHA-256 of a voucher request.
 
-    The encoding is unambiguous: types and ids cannot contain newlines, and the free text comes last, after the length
-    of its first part.
+    Two requests with one id are the same if and only if their digests are equal.
+
+    The encoding is unambiguous. Types and ids cannot contain newlines. The free text (reference and metadata) comes
+    last, after the length of the reference.
     """
     lines = "\n".join([f"{account}\n{amount}" for account, amount in entries])
     text = f"voucher/1\n{type_}\n{len(entries)}\n{lines}"

@@ -8,7 +8,7 @@ from fundledger.ledger.model.refusal import Code, Refusal
 NOT_READ: Final = Refusal(
     Code.ACCOUNT_NOT_FOUND, "not all slots were read; the batch is decided again with all of them"
 )
-"""Placeholder that is never returned to a caller, because the outcomes of the batch are void: see `Batch.narrow`."""
+"""Placeholder in a batch whose outcomes are void (see `Batch.narrow`). It is never returned to a caller."""
 
 
 def status_refusal(sub_account: SubAccount, amount: int) -> Refusal | None:

@@ -1,12 +1,13 @@
-"""Rules of the ledger for buffered posting: credits are stored in a buffer instead of waiting for the account's row.
+"""Rules of the ledger for buffered posting: store credits in a buffer, without a wait for the account's row.
 
 A credit of a buffered account is written to `buffered_entries` in the transaction of its voucher, and counts as pending
-immediately. The credits are drained later, into slot 0 of the account: under the lock of slot 0, one transaction writes
-an entry with the sum of the buffered rows, and deletes these rows. Each row is therefore posted exactly once, also
-after a crash. There is no watermark, so a row that is committed late is not missed.
+immediately. A later transaction drains the credits into slot 0 of the account. Under the lock of slot 0, the
+transaction writes an entry with the sum of the buffered rows, and deletes these rows. Each row is therefore posted
+exactly once, even after a crash. Draining reads all rows and uses no watermark, so a row that is committed late is not
+missed.
 
 A transaction that buffers a credit takes FOR KEY SHARE on slot 0. This lock does not block writes of the balance. It
-blocks a freeze, a close and a change of policy, which lock the row FOR UPDATE.
+blocks a freeze, a close and a change of policy, all of which lock slot 0 FOR UPDATE.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def defer(
 
 
 def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[BufferedCredit]) -> str | None:
-    """Check the buffered rows of an account. Describe the first row that does not verify or is missing; None if all do.
+    """Check the buffered rows of an account. Return a description of the first wrong or missing row, or None.
 
     `rows` are all buffered rows of the account, in order. Raises KeyFault.
     """
@@ -62,7 +63,7 @@ def what_is_wrong(keys: Keys, account_number: int, rows: Sequence[BufferedCredit
 
 
 def message_of(account_number: int, row: BufferedCredit) -> bytes:
-    """Return the content that the MAC of a buffered row covers."""
+    """Return the content that the MAC of the buffered row covers."""
     fields = (
         account_number,
         row.batch,
@@ -80,7 +81,7 @@ def message_of(account_number: int, row: BufferedCredit) -> bytes:
 def drain(batch: Batch) -> None:
     """Post the buffered rows in `batch.backlog`. Call it before the first command is decided.
 
-    Writes one entry for each module and each accounting date on which credits were accepted.
+    Writes one entry for each pair of module and accounting date among the rows.
     """
     for number, rows in batch.backlog.items():
         first = batch.sub_accounts[number << 16]

@@ -1,8 +1,8 @@
-"""Rules of the ledger: decide commands by pure functions of the rows that a transaction has locked and read.
+"""Rules of the ledger: decide commands by pure functions of the rows that were read for a batch.
 
-The functions use no await, no connection and no clock. Each command is decided upon the state that the previous
-commands have left. The checks have the order of `refusal.Code`: replay, shape, existence, status, agreement, funds. A
-refused command moves no money. A final refusal is recorded.
+The functions use no await, no connection and no clock. Each command is decided from the state that the previous
+commands of the batch have left. The checks are in the order of `refusal.Code`: replay, shape, existence, status,
+agreement, funds. A refused command moves no money. A final refusal is recorded.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ from fundledger.ledger.rules.status import set_policy, set_status
 
 
 def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
-    """Return `outcomes[i]` for `commands[i]`. The rows to write are left in the batch.
+    """Return the outcome of each `commands[i]` at the index i. The rows to write are added to the batch.
 
-    The batch must contain the sub-accounts that the worker prefers for the commands. An account of which more slots are
-    needed is added to `batch.narrow`. An account whose buffered credits are needed is added to `batch.to_drain`. In
-    both cases all outcomes are void.
+    The batch must contain the sub-accounts that the worker prefers for the commands. If more slots of an account are
+    needed, the account is added to `batch.narrow`. If its buffered credits are needed, the account is added to
+    `batch.to_drain`. In both cases all outcomes are void.
     """
     outcomes = []
     if batch.backlog:
@@ -128,8 +128,9 @@ def _post(batch: Batch, voucher: Voucher) -> Outcome:
 def _touched(batch: Batch, voucher: Voucher, hold: Hold | None) -> list[SubAccount]:
     """Return the sub-account of each line.
 
-    It is the slot that the worker prefers, or slot 0 if the preferred slot is merged or missing. A capture uses the
-    slot of the hold. If slot 0 is needed but was not read, the result has fewer elements than the voucher has lines.
+    The sub-account is the slot that the worker prefers, or slot 0 if the preferred slot is merged or missing. A capture
+    uses the slot of the hold. If slot 0 is needed but was not read, the result has fewer elements than the voucher has
+    lines.
     """
     touched = []
     deferred = batch.deferred
@@ -334,7 +335,7 @@ def _hold_status_refusal(hold: Hold, now_us: int) -> Refusal | None:
 
 
 def _integrity_refusal(batch: Batch, hold: Hold) -> Refusal | None:
-    """Return a refusal if the row of the hold's sub-account did not verify: such a row is not written."""
+    """Return a refusal if the row of the hold's sub-account did not match its MAC. Such a row must not be written."""
     sub_account = batch.sub_accounts[(hold.account.number << 16) + hold.slot]
     return status_refusal(sub_account, 0) if sub_account.status == Status.FROZEN_INTEGRITY else None
 

@@ -20,7 +20,7 @@ from fundledger.security import canonical
 
 
 class _NoLine:
-    """Line counts of a voucher that has entries but no statement lines: -1 (no line minus one) for each entry."""
+    """Line counts of a voucher that has entries but no statement lines: -1 (0 lines minus 1) for each entry."""
 
     def get(self, _: int) -> int:
         return -1
@@ -32,11 +32,11 @@ NO_LINE: Final = _NoLine()
 def lines_of_parts(
     touched: Sequence[SubAccount], parts: Sequence[tuple[Account, int]], lines: Sequence[tuple[Account, int]]
 ) -> dict[int, int]:
-    """Return the number of lines minus one, by index, of each part that is not exactly one statement line.
+    """Return the number of statement lines minus one for each part that is not exactly one line, by index of the part.
 
-    `parts` are the lines of a voucher after amounts were taken from several slots. If the parts of an account lie on
-    several slots, all lines of the account are shown at the part with the highest slot, or at the last of several on
-    that slot. The balance of the statement therefore never falls below the sum of the slots.
+    `parts` are the lines of a voucher after amounts were taken from several slots. If the parts of an account are on
+    several slots, all lines of the account are shown at the last part on the highest slot. The balance in the statement
+    therefore never falls below the sum of the slots.
     """
     found: dict[int, int] = {}
     for number in {account.number for account, _ in parts}:
@@ -55,9 +55,10 @@ def write_entries(
     lines: Sequence[tuple[Account, int]],
     counts: dict[int, int] | _NoLine | None = None,
 ) -> None:
-    """Write the entries of a voucher. `touched[i]` is the sub-account of `lines[i]`; `lines_of_parts` returns `counts`.
+    """Write the entries of a voucher. `touched[i]` is the sub-account of `lines[i]`.
 
-    A line on a platform account is added to `batch.summaries` instead, if the batch writes summaries.
+    `counts` is the result of `lines_of_parts`, or None if each entry is one statement line. If the batch writes
+    summaries, a line on a platform account is added to `batch.summaries` instead.
     """
     module, voucher_id = voucher
     tag, key_version = batch.key.tag, batch.key.version
@@ -92,7 +93,7 @@ def write_summaries(batch: Batch) -> None:
         by_module: dict[str, list[tuple[Key, int]]] = {}
         for line in lines:
             by_module.setdefault(line[0][0], []).append(line)
-        # The balance contains all lines already.
+        # `s.posted` already contains the amounts of all lines.
         balance = s.posted - sum(amount for _, amount in lines)
         for module, of_module in by_module.items():
             amount = sum(amount for _, amount in of_module)
@@ -145,7 +146,7 @@ def _message(module: str | None, alone: bool, fields: tuple[Any, ...]) -> bytes:
 
 
 def message_of(row: asyncpg.Record, previous_mac: bytes) -> bytes:
-    """Return the content that the MAC of an entry's row covers."""
+    """Return the content that the MAC of an entry covers."""
     summed: list[UUID] | None = row["vouchers"]
     ids = row["voucher_id"].bytes if summed is None else b"".join([id_.bytes for id_ in summed])
     fields = (

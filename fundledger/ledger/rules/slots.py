@@ -1,7 +1,7 @@
 """Rules of the ledger for slots: take missing funds from other slots, and split, merge and rebalance an account.
 
 A command is refused for insufficient funds only after all slots of the account were locked and read. The number of
-slots is recorded on slot 0. A transaction that opens more slots locks slot 0.
+slots of an account is recorded on slot 0. A transaction that opens more slots locks slot 0.
 """
 
 import hashlib
@@ -36,7 +36,8 @@ def all_slots(batch: Batch, account: Account) -> list[SubAccount] | None:
         return None
     slots = [batch.sub_accounts.get(base + slot) for slot in range(first.slots)]
     found = [slot for slot in slots if slot is not None]
-    # If slot 0 did not verify, its number of slots may be wrong. The status of slot 0 then refuses the command.
+    # If slot 0 did not verify, its number of slots may be wrong. The command is then refused because of the status of
+    # slot 0.
     if len(found) < first.slots and first.status != Status.FROZEN_INTEGRITY:
         batch.narrow[account.number] = first.slots
         return None
@@ -61,7 +62,7 @@ def _unusable(slots: Sequence[SubAccount]) -> Refusal | None:
     """
     for slot in slots:
         if slot.status not in (Status.OPEN, Status.MERGED):
-            # Taking is a debit of a liability account and a credit of an asset account.
+            # Taking funds is a debit of a liability account, or a credit of an asset account.
             refusal = status_refusal(slot, -slot.account.type.normal)
             if refusal is not None:
                 return refusal
@@ -84,7 +85,7 @@ def _lacking(batch: Batch, short: SubAccount) -> Refusal:
 def spread(
     batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]] | Refusal:
-    """Take the amount that `short` lacks from the other slots of the account, the highest available amount first.
+    """Take the amount that `short` lacks from other slots of the account, in descending order of available amounts.
 
     Return the new sub-accounts and lines of the voucher. Return a refusal if all slots together do not have the amount.
     The refusal is void if not all slots were read.
@@ -163,7 +164,7 @@ def _open_more(batch: Batch, slots: list[SubAccount], wanted: int) -> None:
 
 
 def _close_behind(slots: list[SubAccount], wanted: int) -> list[tuple[SubAccount, SubAccount, int]]:
-    """Merge the slots from number `wanted` on. Return the amounts to move, as (from, to, amount).
+    """Merge each slot with a number of `wanted` or higher. Return the amounts to move, as (from, to, amount).
 
     The available amount of each slot moves to slot 0. A slot with a negative available amount gets the missing amount
     from slot 0. A slot with holds is not merged yet, because the held amount stays in the slot.
@@ -231,7 +232,7 @@ def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Rec
 def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
     """Move funds from other slots to slot `short`, by a voucher, until `amount` is available for a hold.
 
-    Return a refusal if the account does not have the amount or must not be debited.
+    Return a refusal if the account does not have the amount, or if the status of a slot forbids the move.
     """
     slots = all_slots(batch, short.account)
     if slots is None:
@@ -281,7 +282,7 @@ def resplit(batch: Batch, request: Resplit) -> Outcome:
 
 
 def rebalance(batch: Batch, request: Rebalance) -> Outcome:
-    """Make the available amounts of all open slots equal. Held amounts stay where they are."""
+    """Make the available amounts of all open slots equal. Held amounts stay on their slots."""
     account = request.account
     slots = all_slots(batch, account)
     if slots is None:

@@ -10,7 +10,7 @@ from fundledger.ledger.rules.slots import all_slots
 def set_status(batch: Batch, request: SetStatus) -> Outcome:
     """Change an account's status. The caller has locked all sub-accounts of the account, in every shard."""
     account = request.account
-    # For an integrity freeze, the caller has read all existing slots: the number in slot 0 may have been tampered with.
+    # For an integrity freeze the caller has read all existing slots, because the number in slot 0 may be tampered with.
     believed = request.status != Status.FROZEN_INTEGRITY and not account.type.platform
     if believed and all_slots(batch, account) is None:
         return Outcome(refusal=NOT_READ)
