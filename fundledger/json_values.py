@@ -22,7 +22,7 @@ def about(description: str = "", **members: Any) -> msgspec.Meta:
 
 
 def encoded(name: str, description: str = "") -> msgspec.Meta:
-    """Return schema metadata for a member whose value is already encoded JSON: a reference to the answer type `name`."""
+    """Return schema metadata for a member whose value is already JSON: a reference to the answer type `name`."""
     return about(description, **{"$ref": REF + name})
 
 

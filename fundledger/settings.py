@@ -1,4 +1,7 @@
-"""Settings: from the environment (`FUNDLEDGER_*`), else `fundledger.toml`, else defaults. They are read only here."""
+"""Settings of fundledger: from the environment (`FUNDLEDGER_*`), else from `fundledger.toml`, else the defaults.
+
+No other module reads the environment or the file for settings.
+"""
 
 import difflib
 import os
@@ -18,7 +21,7 @@ TOML = Path("fundledger.toml")
 SECRET = ("account_dsn", "fund_dsn")
 SIMULATOR = "simulator"
 SIMULATOR_TOKEN = "simulator-token"  # noqa: S105 - the name of a file
-"""File in the data directory with the token of the simulator that `serve` starts."""
+"""Name of a file in the data directory. The file contains the token of the simulator that `serve` starts."""
 DATA_DIR_BYTES_MAX = 800
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -233,7 +236,7 @@ class Settings(BaseSettings):
         return text.strip()
 
     def channel_urls(self) -> dict[str, str]:
-        """Return the URL of each channel by its name. If none is configured, return that of the simulator."""
+        """Return the URL of each channel by its name. If no channel is configured, return the URL of the simulator."""
         pairs = [item.strip().partition("=") for item in self.channels.split(",") if item.strip()]
         found = {name: url.rstrip("/") for name, _, url in pairs}
         if found:
@@ -255,7 +258,7 @@ class Settings(BaseSettings):
 def read_settings(**overrides: Any) -> Settings:
     """Return the effective settings. Raises BadSetting.
 
-    `overrides` come from the command line; those that are None are ignored.
+    `overrides` are the settings from the command line. Overrides that are None are ignored.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     _refuse_unknown()
@@ -303,7 +306,7 @@ def _refuse_shared_ports(settings: Settings) -> None:
 
 
 def _is_place(url: str, *, port_needed: bool) -> bool:
-    """Return whether the text is http(s)://HOST:PORT and nothing more: the service adds paths and credentials."""
+    """Return whether the text is http(s)://HOST:PORT without a path or credentials, which the service adds."""
     try:
         parts = urlsplit(url)
         port = parts.port

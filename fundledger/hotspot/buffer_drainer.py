@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """The backlog of one account: the number of buffered credits, and the time (us) at which the oldest was accepted."""
+    """The backlog of one account: the number of buffered credits, and the time (us) when the oldest was accepted."""
 
     account_number: int
     rows: int
@@ -114,12 +114,18 @@ class BufferDrainer:
         return Ran(drained, self.counted.lag_s, more)
 
     def stop(self) -> None:
-        """Drop the connections. Clear the set of accounts that could not be drained, so that a later run retries them."""
+        """Drop the connections.
+
+        Clear the set of accounts that could not be drained, so that a later run retries them.
+        """
         self._stuck.clear()
         self._session.drop()
 
     async def read_backlog(self) -> list[Waiting]:
-        """Return the backlog of each account. Start or stop buffering in this worker as needed. Raises asyncpg errors."""
+        """Return the backlog of each account. Start or stop buffering in this worker as needed.
+
+        Raises asyncpg errors.
+        """
         rows = await self._pool.fetch(SQL["backlog"])
         waiting = [Waiting(row["account_number"], row["waiting"], clock.us(row["oldest"])) for row in rows]
         waiting = [w for w in waiting if w.account_number not in self._stuck]

@@ -58,7 +58,7 @@ class Flusher:
             asyncio.get_running_loop().call_soon(self._start)
 
     async def flush(self) -> bool:
-        """Wait until all commits made until now are durable, and return True. Return False if their state is unknown."""
+        """Wait until all commits made until now are durable. Return True, or False if their state is unknown."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def then(durable: bool) -> None:
@@ -115,7 +115,7 @@ class _Connection:
         self._statement = await self._connection.prepare(SQL["flush"])
 
     async def flush(self) -> bool:
-        """Flush the WAL. Return True if all earlier commits are durable, False if their state is unknown. Never raises."""
+        """Flush the WAL. Return True if all earlier commits are durable, False if that is unknown. Never raises."""
         try:
             if self._statement is None or self._connection is None or self._connection.is_closed():
                 await self.open()

@@ -5,7 +5,10 @@ from typing import Final
 
 
 class ApiClass(StrEnum):
-    """Request classes, the most important first. A voucher: see `app/account/requests/charged_accounts.py`."""
+    """Request classes, the most important first.
+
+    For the class of a voucher, see `app/account/requests/charged_accounts.py`.
+    """
 
     REFUND = "refund"
     WITHDRAW = "withdraw"

@@ -28,7 +28,7 @@ class Pacer:
         self.waiting = 0
 
     async def turn(self) -> None:
-        """Wait for a turn. Raises TooMuch. If the caller is cancelled, its place in the queue is free again."""
+        """Wait for a turn. Raises TooMuch. If the caller is cancelled, its place in the queue becomes free."""
         if self.waiting >= self._waiters_max:
             raise TooMuch(f"{self.waiting} are waiting")
         self.waiting += 1

@@ -1,6 +1,6 @@
 """Counters of one worker's rate limiter and load shedder, cheap to update and sent to the supervisor unchanged.
 
-A key of a dict is one label or several, joined by a blank. The comment of the field names them in order.
+A key of a dict is one label, or several labels joined by blanks. The comment of the field names the labels in order.
 """
 
 from bisect import bisect_left
@@ -15,9 +15,9 @@ DECISION_S: Final = (
 
 
 class Times(msgspec.Struct):
-    """Histogram of durations. `counts[i]` is the number of durations in the bucket that ends at `DECISION_S[i]`.
+    """Histogram of durations. `counts[i]` is the number of durations in the interval that ends at `DECISION_S[i]`.
 
-    The last count is for longer durations. `total` is the sum in seconds.
+    The last count is for longer durations. `total` is the sum of all durations in seconds.
     """
 
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(DECISION_S) + 1))

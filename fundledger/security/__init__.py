@@ -1,1 +1,1 @@
-"""Security: MAC keys, row MACs and bearer tokens. Imports no other package of the project."""
+"""Security: MAC keys, row MACs and bearer tokens. The package imports no other package of fundledger."""

@@ -1,12 +1,13 @@
-"""Canonical encodings of ledger rows: the bytes that their MACs cover.
+"""Canonical encodings for row MACs: for each kind of ledger row, the message (bytes) that the MAC of the row covers.
 
-Every message starts with an eight-byte domain tag that contains the version of its layout, so the encoding of one kind
-of row can never be read as another's. Fixed-width fields are little-endian without padding. Each field of variable
-length is preceded by its length. Times are microseconds since 1970 (UTC), dates are proleptic ordinals.
+Every message starts with an eight-byte domain tag that contains the version of its layout, so the message of one kind
+of row can never be read as the message of another kind. Fixed-width fields are little-endian without padding. Each
+field of variable length is preceded by its length. Times are microseconds since 1970 (UTC), dates are proleptic
+ordinals.
 
 The column `layout` of a row is the version of its MAC. Layout 2 adds to layout 1: the module; the type and free text of
 a voucher; the digest and voucher of a hold; the shard, slots and buffering of an account. Entries and buffered credits
-have no such column: rows without a module have layout 1 (ADR 0027).
+have no such column: for these rows, a row without a module has layout 1 (ADR 0027).
 """
 
 import struct
@@ -37,7 +38,8 @@ _HEAD = struct.Struct("<8sq32sH").pack
 _LENGTH = struct.Struct("<I").pack
 _NOTHING = b"\xff\xff\xff\xff"
 _NO_TEXTS = _NOTHING * 3 + b"\0" + _NOTHING
-"""Encoding of five fields of a voucher that has none of them: reference, metadata, hold, reversed voucher, refusal."""
+"""Encoding of the optional fields of a voucher without any of them: reference, metadata, hold, reversed voucher,
+refusal."""
 
 
 sub_account = partial(_SUB_ACCOUNT, b"subacct1")
@@ -46,9 +48,9 @@ MAC of the last entry, key version."""
 
 
 def first_of(slots: int, buffered: bool, message: bytes) -> bytes:
-    """Return the message of a first slot, extended by the account's number of slots and its buffering (yes or no).
+    """Return the message of a slot 0, extended by the account's number of slots and its buffering (yes or no).
 
-    With one slot and without buffering the message is unchanged.
+    If the account has one slot and no buffering, the message is unchanged.
     """
     return message if slots == 1 and not buffered else message + (slots | buffered << 16).to_bytes(4, "little")
 
@@ -65,16 +67,19 @@ posted_at_us, MAC of the previous entry, key version."""
 
 
 entry_2_fixed = partial(_ENTRY, b"entry__2")
-"""The fields of `entry`, before the module (`module_of`) of a MAC of layout 2."""
+"""The fixed part of an entry's message of layout 2, with the fields of `entry`. The module (`module_of`) follows."""
 
 
 def entry_2(module: str, *fields: object) -> bytes:
-    """Return the message of an entry of this module; the other fields are those of `entry`."""
+    """Return the message of an entry of layout 2. `module` is its module; `fields` are the fields of `entry`."""
     return _ENTRY(b"entry__2", *fields) + _kept(module)
 
 
 def buffered_2(module: str, *fields: object) -> bytes:
-    """Return the message of a buffered credit of this module; the other fields are those of `buffered`."""
+    """Return the message of a buffered credit of layout 2.
+
+    `module` is the credit's module; `fields` are those of `buffered`.
+    """
     return _BUFFERED(b"buffer_2", *fields) + _kept(module)
 
 
@@ -90,7 +95,7 @@ def summary(
     previous_mac: bytes,
     key_version: int,
 ) -> bytes:
-    """Return the message of an entry that summarizes a line of each of these vouchers (ids of 16 bytes each)."""
+    """Return the message of a summary of layout 1. `voucher_ids` has 16 bytes for each line of the summary."""
     fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
     return _SUMMARY(b"summary1", *fixed, len(voucher_ids) // 16) + voucher_ids
 
@@ -108,13 +113,16 @@ def summary_2(
     previous_mac: bytes,
     key_version: int,
 ) -> bytes:
-    """Return the message of a summary entry whose vouchers are all of this module; see `summary`."""
+    """Return the message of a summary of layout 2.
+
+    All its vouchers have the module `module`; for the rest see `summary`.
+    """
     fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
     return _SUMMARY(b"summary2", *fixed, len(voucher_ids) // 16) + voucher_ids + _kept(module)
 
 
 def _text(text: str | None) -> bytes:
-    """Return a text after its length; None and an empty text differ."""
+    """Return the encoding of a text: its length, then the text. The encodings of None and of an empty text differ."""
     if text is None:
         return _NOTHING
     encoded = text.encode()
@@ -143,7 +151,7 @@ def voucher(
 ) -> bytes:
     """Return the message of a voucher of layout 1.
 
-    `lines` is flat: account number, signed amount, ...; `digest` covers the content of the request.
+    `lines` is a flat list: account number, signed amount, account number, and so on. `digest` covers the request.
     """
     packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
     refused = b"" if refusal is None else refusal.encode()
@@ -175,8 +183,8 @@ def voucher_2(
 ) -> bytes:
     """Return the message of a voucher of layout 2.
 
-    `lines` as in `voucher`; `reverses` is an id (16 bytes); `shared_id`: the voucher was recorded when all modules
-    shared one id space.
+    `lines` is a flat list, as in `voucher`. `reverses` is the id (16 bytes) of the reversed voucher. `shared_id`: True
+    if the voucher was recorded when all modules shared one id space.
     """
     packed = _PAIR(*lines) if len(lines) == 4 else struct.pack(f"<{len(lines)}q", *lines)
     if reference is None and metadata is None and hold_id is None and reverses is None and refusal is None:
@@ -234,7 +242,7 @@ def account_2(
     metadata: str | None,
     key_version: int,
 ) -> bytes:
-    """Return the message of an account of layout 2. `module` is None if the account is older than modules."""
+    """Return the message of an account of layout 2. `module` is None for the oldest accounts."""
     fixed = _ACCOUNT_2(b"account2", number, shard, slots, buffered, created_at_us, key_version)
     return fixed + b"".join([_text(text) for text in (id_, module, owner, type_, currency, metadata)])
 
@@ -291,7 +299,7 @@ def hold_2(
     refusal: str | None,
     key_version: int,
 ) -> bytes:
-    """Return the message of a hold of layout 2. `voucher_id` is the id of its capture (16 bytes)."""
+    """Return the message of a hold of layout 2. `voucher_id`: the voucher (16 bytes) that captured the hold."""
     fixed = (shard, account_number, slot, amount, captured, status, created_at_us, expires_at_us, ended_at_us)
     return b"".join(
         (

@@ -1,4 +1,4 @@
-"""Fingerprints of the MAC keys that a database was written with, stored in that database.
+"""Key record: the fingerprints of the MAC keys with which a database was written, stored in that database.
 
 Keys are created only together with the schema. A database whose keys are missing or different is not used. The queries
 `key_fingerprints` and `record_key_fingerprint` are in the package that has the schema.
@@ -14,13 +14,13 @@ from fundledger.security.keys import FileKeys, KeyFault, make_keys, read_keys
 from fundledger.security.mac import MacKey
 
 Evidence = Mapping[int, Sequence[tuple[bytes, bytes]]]
-"""`(message, MAC)` of some rows by key version. An empty sequence: rows use the key, but none was read."""
+"""`(message, MAC)` of some rows by key version. If the sequence is empty, rows use the key, but none was read."""
 UNCHANGED: Final = "nothing was changed"
 _DOMAIN: Final = b"finger_1"
 
 
 def fingerprint(key: MacKey) -> str:
-    """Return 16 hexadecimal digits that identify a key without revealing it: a truncated HMAC of a constant."""
+    """Return 16 hexadecimal digits that identify a key without revealing the key: a truncated HMAC of a constant."""
     return key.tag(_DOMAIN)[:8].hex()
 
 
@@ -32,9 +32,9 @@ class KeyRecord(NamedTuple):
     statements: Mapping[str, str]
 
     async def recorded(self, connection: "asyncpg.Connection[asyncpg.Record]") -> dict[int, str]:
-        """Return the fingerprints by key version; empty if the schema is older than fingerprints.
+        """Return the fingerprints by key version. The result is empty if the schema is older than fingerprints.
 
-        Call it outside of a transaction, or when the schema is up to date.
+        Call this method outside of a transaction, or when the schema is up to date.
         """
         try:
             rows = await connection.fetch(self.statements["key_fingerprints"])
@@ -45,8 +45,8 @@ class KeyRecord(NamedTuple):
     def check(self, recorded: Mapping[int, str], evidence: Evidence) -> None:
         """Compare the keys in the folder with the database. Writes nothing.
 
-        Raises KeyFault if a recorded or used key is missing or different. A key without a fingerprint is accepted if
-        one of its rows verifies: `fundledger verify` finds single rows that were tampered with.
+        Raises KeyFault if a recorded or used key is missing or different. A key without a fingerprint is accepted if at
+        least one of its rows verifies. Single rows that were tampered with are found by `fundledger verify` instead.
         """
         found = read_keys(self.folder)
         for version, mark in sorted(recorded.items()):
@@ -70,9 +70,9 @@ class KeyRecord(NamedTuple):
     async def settle(
         self, connection: "asyncpg.Connection[asyncpg.Record]", recorded: Mapping[int, str], evidence: Evidence
     ) -> FileKeys:
-        """Check the keys, record new ones, and create the first key if the database was never written with one.
+        """Check the keys, record new keys, and create the first key if the database was never written with a key.
 
-        Call it in the transaction that brings the schema up to date. Raises KeyFault.
+        Call this method in the transaction that brings the schema up to date. Raises KeyFault.
         """
         self.check(recorded, evidence)
         keys = make_keys(self.folder) if not (recorded or evidence) else FileKeys(self.folder)

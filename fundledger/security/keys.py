@@ -17,7 +17,7 @@ SECRET_BYTES = 32
 
 
 class KeyFault(Exception):
-    """A key is missing or not safe to use. A deployment error: never a reason to freeze an account."""
+    """A key is missing or not safe to use. This is a deployment error, and never a reason to freeze an account."""
 
 
 class Keys(Protocol):
@@ -34,10 +34,10 @@ class Keys(Protocol):
 
 
 class FileKeys:
-    """Keys that are read once from a directory. The directory is not changed (see `make_keys`). `versions`: read only
-    these versions; empty for all.
+    """Keys that are read once from a directory. The directory is not changed.
 
-    Raises KeyFault if there is no key, or if a key file is readable by others or malformed.
+    Only the keys in `versions` are used; if `versions` is empty, all keys are used. Raises KeyFault if there is no key,
+    or if a key file is readable by others or malformed.
     """
 
     def __init__(self, directory: Path, versions: Collection[int] = ()) -> None:
@@ -58,7 +58,7 @@ class FileKeys:
 
 
 def read_keys(directory: Path) -> dict[int, MacKey]:
-    """Return the keys in a directory by version; none if it is missing or empty. Raises KeyFault."""
+    """Return the keys in a directory by version. The result is empty if there is no such directory. Raises KeyFault."""
     found: dict[int, MacKey] = {}
     for path in directory.glob("mac-*.key"):
         version = path.stem.removeprefix("mac-")
@@ -69,9 +69,9 @@ def read_keys(directory: Path) -> dict[int, MacKey]:
 
 
 def make_keys(directory: Path) -> FileKeys:
-    """Return the keys in a directory, after creating a first one if there is none. For a new schema only.
+    """Return the keys in a directory. If there is none, first create a key.
 
-    Raises KeyFault.
+    Call this function only for a new schema. Raises KeyFault.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not read_keys(directory):
@@ -93,7 +93,7 @@ def read_secret(path: Path) -> bytes:
 
 
 def make_secret(path: Path) -> bytes:
-    """Write 32 random bytes in hex to a new file and return them; see `write_new`."""
+    """Write 32 random bytes in hex to a new file, and return the bytes. Raises FileExistsError."""
     secret = secrets.token_bytes(SECRET_BYTES)
     write_new(path, secret.hex() + "\n")
     return secret

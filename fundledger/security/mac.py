@@ -1,5 +1,6 @@
-"""HMAC-SHA256 (RFC 2104) under a MAC key. The two hash states after the padded key are computed once; for each tag they
-are copied.
+"""MAC of a message under one MAC key: HMAC-SHA256 (RFC 2104).
+
+The two hash states after the padded key are computed once, and are copied for each MAC.
 """
 
 import hashlib
@@ -35,5 +36,5 @@ class MacKey:
         return outer.digest()
 
     def matches(self, message: bytes, mac: bytes) -> bool:
-        """Whether this is the MAC of the message, compared in constant time."""
+        """Return whether `mac` is the MAC of the message. The comparison takes constant time."""
         return hmac.compare_digest(self.tag(message), mac)

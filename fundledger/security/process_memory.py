@@ -15,7 +15,7 @@ def forbid_core_dumps() -> None:
 def hide_memory() -> None:
     """Forbid core dumps, and reads of this process's memory by other processes of the same user.
 
-    Root can still read it: docs/reference/processes.md.
+    Root can still read the memory: see docs/reference/processes.md.
     """
     forbid_core_dumps()
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

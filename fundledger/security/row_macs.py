@@ -1,7 +1,7 @@
 """MACs of database rows: one message layout for all kinds of rows, distinguished by a tag with a layout version.
 
-The message is a MessagePack array: the tag, the key version, the fields in a fixed order. Each element encodes its type
-and length. The key is derived for its purpose from a key of the installation.
+The message is a MessagePack array of the tag, the key version, and the fields in a fixed order. The encoding of each
+element contains its type and length. The MAC key is derived from a key of the installation, for one purpose.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def microseconds(moment: datetime | None) -> int | None:
-    """Return microseconds since 1970 (UTC), None for None."""
+    """Return the microseconds from 1970 (UTC) to a moment, or None if the moment is None."""
     return None if moment is None else (moment - _EPOCH) // _US
 
 
 class RowMacs:
-    """MACs of rows under derived keys; `purpose` separates these keys from keys that are derived for other purposes.
-    Safe for concurrent use.
+    """MACs of rows under derived keys. Safe for concurrent use.
+
+    Keys with different `purpose` are independent, although they are derived from the same key.
     """
 
     def __init__(self, keys: Keys, purpose: bytes) -> None:
@@ -55,7 +56,7 @@ class RowMacs:
         return version, self.key(version).tag(_encode((kind, version, *fields)))
 
     def matches(self, kind: bytes, fields: tuple[object, ...], version: int | None, mac: bytes | None) -> bool:
-        """Whether a row matches its MAC. False for a row without a MAC and for an unknown key."""
+        """Return whether a row matches its MAC. The result is False for a row without a MAC, and for an unknown key."""
         if not version or not mac:
             return False
         try:
@@ -64,9 +65,9 @@ class RowMacs:
             return False
 
     def agree(self, kind: bytes, fields_of: Callable[[Any], tuple[object, ...]], row: Any) -> bool:
-        """Whether a row matches the MAC in its columns `mac_key` and `mac`, over `fields_of(row)`.
+        """Return whether the fields `fields_of(row)` match the MAC in the columns `mac_key` and `mac` of the row.
 
-        False if `fields_of` raises.
+        The result is False if `fields_of` raises an exception.
         """
         try:
             fields = fields_of(row)

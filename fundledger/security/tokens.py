@@ -8,7 +8,10 @@ from fundledger.security.keys import KeyFault, write_new
 
 
 def read_token(path: Path) -> str | None:
-    """Return the token in a file, None if there is no file. Raises KeyFault if it is readable by others or empty."""
+    """Return the token in a file, or None if there is no file.
+
+    Raises KeyFault if the file is readable by others or empty.
+    """
     if not path.exists():
         return None
     if path.stat().st_mode & 0o077:
@@ -20,7 +23,10 @@ def read_token(path: Path) -> str | None:
 
 
 def module_token(path: Path, module: str) -> str:
-    """Return the token of a module, after creating its file (mode 0600) if it is missing. Raises KeyFault."""
+    """Return the token of a module. If its file is missing, first create the file (mode 0600) with a new token.
+
+    Raises KeyFault.
+    """
     found = read_token(path)
     if found is not None:
         return found
@@ -30,18 +36,24 @@ def module_token(path: Path, module: str) -> str:
 
 
 class Tokens:
-    """Modules by bearer token. Lookup is by hash, so that its time does not depend on a prefix of the secret."""
+    """Modules by bearer token.
+
+    Tokens are looked up by hash, so that the time does not depend on a prefix of the secret.
+    """
 
     def __init__(self, modules_by_hash: dict[bytes, str]) -> None:
         self._modules = modules_by_hash
 
     @classmethod
     def of(cls, tokens: dict[str, str]) -> "Tokens":
-        """Build from `{token: module}`."""
+        """Return the modules by token for `tokens`, which maps each token to its module."""
         return cls({hashlib.sha256(token.encode()).digest(): module for token, module in tokens.items()})
 
     def module(self, authorization: str | None) -> str | None:
-        """Return the module of this `Authorization` header, None if it is unknown or malformed."""
+        """Return the module of the token in an `Authorization` header.
+
+        Return None if the token is unknown or malformed.
+        """
         if authorization is None or authorization[:7].lower() != "bearer ":
             return None
         token = authorization[7:].strip()

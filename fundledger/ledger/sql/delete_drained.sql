@@ -1,4 +1,4 @@
--- Delete the buffered credits that this transaction posts; fails (FL001) if one of them is missing.
+-- Delete the buffered credits that this transaction posts. The query fails (FL001) if one of the credits is missing.
 -- $1 account numbers, $2 batches (aligned), $3 number of buffered credits. Rows: one.
 -- Locks: the buffered credits; the caller has locked slot 0 of each account.
 WITH drained AS (

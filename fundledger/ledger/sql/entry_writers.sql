@@ -1,6 +1,7 @@
 -- Read the ids (32 bits) of open transactions that may have written entries. A transaction without an id has written nothing
 -- yet, and will read the statement mark after this query.
--- Rows: one per id. Locks: none. Reading pg_locks takes all lock manager latches of the server, so run this query once per wait.
+-- Rows: one per id. Locks: none. Reading pg_locks takes all lock manager latches of the server, so run this query only once for
+-- each wait.
 SELECT unnest(array_agg(l.transactionid::text::bigint) FILTER (WHERE l.locktype = 'transactionid')) AS id
 FROM pg_locks l
 WHERE l.granted AND l.pid <> pg_backend_pid() AND (

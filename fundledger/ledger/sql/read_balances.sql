@@ -1,5 +1,5 @@
--- Read an account's sub-accounts, each with its last entry, and the account's buffered credits. It is one query, so that a
--- credit that is drained meanwhile is neither missed nor counted twice. $1 account number.
+-- Read an account's sub-accounts, each with its last entry, and the account's buffered credits. All rows are read by one query,
+-- so that a credit that is drained meanwhile is neither missed nor counted twice. $1 account number.
 -- Rows: one per sub-account, in all shards, ordered by slot; then one per buffered credit. In the row of a buffered
 -- credit, shard is NULL, slot is the number, held is the batch, seq is `of`, and posted is the amount. Locks: none.
 (

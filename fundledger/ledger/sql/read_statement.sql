@@ -1,5 +1,5 @@
--- Read a page of an account's entries on all sub-accounts, oldest first. `extra` is NULL for an entry that is exactly one
--- line. Otherwise it is the number of lines minus the number of entries of the sub-account, up to and including this entry.
+-- Read a page of an account's entries on all sub-accounts, oldest first. `extra` is NULL for an entry that is exactly one line.
+-- Otherwise `extra` is the number of lines minus the number of entries of the sub-account, up to and including this entry.
 -- $1 account number; $2 shards, $3 slots, $4 seq after which to read, $5 last seq to read (aligned); $6 maximum number of rows.
 -- Rows: at most $6. Locks: none.
 SELECT e.*, c.extra

@@ -1,4 +1,5 @@
--- Read sub-accounts of one shard without a lock. The query that writes the sub-accounts fails if one has changed meanwhile.
+-- Read sub-accounts of one shard without a lock. The query that writes the sub-accounts fails if one of them has changed
+-- meanwhile.
 -- $1 shard; $2 account numbers, $3 slots (aligned). Rows: one per sub-account. Locks: none.
 SELECT s.account_number, s.slot, s.posted, s.held, s.version, s.seq, s.posted_at_us, s.status, s.key_version,
        s.last_entry_mac, s.mac, s.slots, s.buffered, s.suspect

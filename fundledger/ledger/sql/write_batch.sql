@@ -1,8 +1,8 @@
 -- Write the part of a batch in one shard: vouchers, new balances, entries. No other query changes a balance.
--- Atomic: if a sub-account has changed since the batch was decided, the query fails (FL001). It also fails if the time of
--- the batch is not after the statement mark (FL003).
--- Columns are arrays of fixed-width elements, or bytes in pieces of 32. Both kinds are read by position, which costs a quarter less
--- (measured) than one unnest per column. Columns that are mostly null are empty when all values are null.
+-- Atomic: if a sub-account has changed since the batch was decided, the query fails (FL001). It also fails if the time of the
+-- batch is not after the statement mark (FL003). Columns are arrays of fixed-width elements, or byte strings in pieces of 32
+-- bytes. Both kinds are read by position. Measured: that costs a quarter less than one unnest per column. A column that is mostly
+-- null is empty if all its values are null.
 -- $1 shard, $2 batch, $3 accounting date, $4 posted_at, $5 posted_at in microseconds, $6 key version;
 -- vouchers: $7 how many, $8 ids (followed by ids that only entries refer to), $9 the types that occur, $10 index into $9, empty
 -- if there is one type only, $11 digests, $12 lines, flat, $13 end of each voucher's lines, empty if each has two lines,

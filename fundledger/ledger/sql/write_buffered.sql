@@ -1,4 +1,4 @@
--- Insert buffered credits; fails (FL002) if one of the accounts no longer takes buffered credits.
+-- Insert buffered credits. The query fails (FL002) if one of the accounts no longer takes buffered credits.
 -- $1 batch, $2 accounting date, $3 posted_at, $4 key version; one element per credit (aligned): $5 account numbers, $6 position of
 -- the credit (from 1) among the credits of its account in this batch, $7 number of credits of its account in this batch,
 -- $8 voucher ids, $9 amounts, $10 MACs, $11 modules; one element per account (aligned): $12 account numbers, $13 shards.

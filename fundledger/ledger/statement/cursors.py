@@ -1,4 +1,7 @@
-"""Cursors of ledger statements. A cursor is the end of a page. Its MAC proves that the ledger has issued it."""
+"""Cursors of ledger statements. A cursor is the position at the end of a page.
+
+Its MAC proves that the ledger issued it.
+"""
 
 import base64
 import binascii
@@ -19,11 +22,11 @@ class BadCursor(Exception):
 class Cursor(msgspec.Struct, array_like=True, frozen=True):
     """The end of a page.
 
-    - `after[slot]`: the last seq that was read
-    - `parts`: `(slot, count, sum)` for each slot whose next entry was shown in part: `count` is the number of lines
-      shown, and `sum` is their sum (only for a summary, otherwise 0)
-    - `ahead`: the sum of the lines shown minus the sum of the entries read; not 0 if the page ends within a summary, or
-      between the entries of a line that was taken from several slots
+    - `after[slot]`: the last seq that was read on the slot
+    - `parts`: `(slot, count, sum)` for each slot on which only some lines of the next entry were shown; `count` is the
+      number of these lines; `sum` is their sum if the entry is a summary, otherwise 0
+    - `ahead`: the sum of the shown lines minus the sum of the entries that were read; it differs from 0 if the page
+      ends within a summary, or between the entries of a line that was taken from several slots
     """
 
     from_us: int | None
@@ -42,7 +45,7 @@ def encode(keys: Keys, account: Account, cursor: Cursor) -> str:
 
 
 def decode(keys: Keys, account: Account, text: str) -> Cursor:
-    """Verify and decode a cursor. Raises BadCursor."""
+    """Verify and decode a cursor. Raises BadCursor if the MAC of the cursor does not match."""
     try:
         token = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         key = keys.by_version(int.from_bytes(token[:2], "little"))

@@ -10,7 +10,7 @@ taken from several slots, moves between slots, and summaries.
 
 Each entry is verified before it is shown:
 
-- it matches its MAC, which covers the MAC of the entry before, and no entry is missing between the two
+- the entry matches its MAC, which covers the MAC of the previous entry; no entry between the two is missing
 - the lines of a summary add up to the amount of the summary
 - when all entries with the same time were read, the sum of their lines equals the sum of the entries
 """
@@ -39,7 +39,7 @@ from fundledger.security.keys import Keys
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 CHUNK_MIN: Final = 16
 LOOKED_MAX: Final = 5000
-"""Maximum number of entries read for a page. If most of them only move amounts between slots, the page is short."""
+"""Maximum number of entries read for a page. If most entries only move amounts between slots, the page is short."""
 LINES, ENTRIES = "vouchers", "entries"
 US_MIN = clock.us(datetime(1, 1, 1, tzinfo=UTC))
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -107,7 +107,7 @@ async def read_statement(
     more = await _fill(reader, directory, page, sub_accounts, until)
     if not more:
         return page.entries, None
-    # Raises Tampered unless the next entries exist and verify. So no entry was removed at the end of the page.
+    # This raises Tampered unless the next entries exist and verify: no entry was removed at the end of the page.
     await read_positions(reader, keys, account, sub_accounts, page.after())
     bounds = [None if bound is None else clock.us(bound) for bound in (from_, to)]
     return page.entries, cursors.encode(keys, account, page.cursor(*bounds))
@@ -116,9 +116,9 @@ async def read_statement(
 async def _complete(
     reader: Reader, keys: Keys, account: Account, layout: Layout, to: datetime | None
 ) -> tuple[list[asyncpg.Record], datetime | None]:
-    """Return the verified sub-accounts, and the time up to which their entries are shown, None for all entries.
+    """Return the verified sub-accounts, and the time up to which entries are shown (None: all entries).
 
-    That time is at most AHEAD_MAX_US from now.
+    For an account with several slots, the time is at most AHEAD_MAX_US from now.
     """
     sub_accounts = (await read_verified(reader, keys, account, layout)).sub_accounts
     if len(sub_accounts) == 1:
@@ -138,7 +138,7 @@ async def _starts(
     position: Cursor | None,
     from_: datetime | None,
 ) -> list[Position]:
-    """Return where the page begins on each sub-account. Slots opened since the last page begin with the period."""
+    """Return the start of the page on each sub-account: for a newly opened slot, the start of the period."""
     bound = from_ is not None and clock.us(from_) > US_MIN
     if bound:
         assert from_ is not None
@@ -180,7 +180,7 @@ async def _fill(
 
 
 class _Page:
-    """A page that is being filled, row by row. `add` returns False if the lines of a row do not all fit."""
+    """A page that is being filled, row by row. `add` returns False if not all lines of a row fit on the page."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _Page:
         self._time: datetime | None = None
 
     def after(self) -> list[int]:
-        """Return the last seq that was read of each slot, in the order of slots."""
+        """Return the last seq that was read on each slot, in the order of slots."""
         return list(self._read.values())
 
     def cursor(self, from_us: int | None, to_us: int | None) -> Cursor:
@@ -217,7 +217,7 @@ class _Page:
         return Cursor(from_us, to_us, self._level, self.after(), parts, self._ahead)
 
     def verify(self, keys: Keys, rows: Sequence[asyncpg.Record]) -> None:
-        """Verify each entry, and that it follows the previous entry of its slot. Raises Tampered."""
+        """Verify the MAC of each entry, and that the entry follows the previous entry of its slot. Raises Tampered."""
         self._verified, macs, balances = dict(self._read), dict(self._macs), dict(self._balances)
         for row in rows:
             slot, seq = row["slot"], row["seq"]
@@ -301,7 +301,7 @@ class _Page:
         return True
 
     def _add_spread(self, row: asyncpg.Record, lines: int) -> bool:
-        """Show all lines of a voucher on this account. `row` is the last of the entries into which they were split."""
+        """Show all lines of a voucher on this account. `row` is the last entry into which the lines were split."""
         if self._room() == 0:
             return False
         source = self._source(row, row["voucher_id"])
@@ -383,7 +383,7 @@ class _Page:
         return source
 
     def _adds_up(self) -> None:
-        """Verify that the lines add up to the entries. Call it after all entries of one time. Raises Tampered."""
+        """Verify that the lines add up to the entries. Call it after all entries with one time. Raises Tampered."""
         if self._ahead != 0:
             wrong = f"the lines differ from the slots by {self._ahead}"
             raise Tampered(self.account, next(iter(self._shards.values())), 0, wrong)

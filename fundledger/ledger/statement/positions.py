@@ -56,8 +56,8 @@ async def read_positions(
 ) -> list[Position]:
     """Return the position of each `sub_accounts[i]` after its entry `seqs[i]`. Raises Tampered.
 
-    `seqs[i]` is at most the last seq of the sub-account. The entry and the next one are each verified, including the
-    MAC of the entry before.
+    `seqs[i]` is at most the last seq of the sub-account. The entry at the position and the next entry are verified. The
+    MAC of each also covers the MAC of the entry before it.
     """
     shards, slots = [row["shard"] for row in sub_accounts], [row["slot"] for row in sub_accounts]
     rows = await fetch_of(reader, account, "entries_around", shards, slots, seqs)

@@ -1,17 +1,19 @@
-"""Settlement of ledger statements: make the statement of an account with several slots complete up to a time.
+"""Completeness of ledger statements: make the statement of an account with several slots complete up to a time.
 
 An entry gets its time before its transaction commits. An entry on one slot can therefore become visible after an entry
-with a later time on another slot. Without settlement, a line could appear before lines that a caller has read already.
+with a later time on another slot. Without further steps, a line could later appear before lines that a caller has
+already read.
 
 `settle` takes three steps:
 
 1. Raise the statement mark of the ledger to the time of the last visible entry. From now on the database rejects each
    batch with this time or an earlier one (FL003), and the batch is decided again with a later time.
-2. Wait for the transactions that may have written entries before the mark was raised. Each of them has a transaction
-   id, and has locked the table of entries before it read the mark. It keeps the lock until it commits.
+2. Wait for the transactions that may have written entries before the mark was raised. Each such transaction has a
+   transaction id, and has locked the table of entries before it read the mark. The transaction keeps the lock until it
+   commits.
 3. All entries up to the mark are now visible, permanently.
 
-A statement of one slot needs no settlement: its entries are in the order of their times.
+The statement of an account with one slot needs no such steps, because its entries are in the order of their times.
 """
 
 import asyncio
@@ -22,15 +24,15 @@ from fundledger.ledger.store.directory import Reader
 from fundledger.ledger.store.queries import SQL
 
 AHEAD_MAX_US: Final = 24 * 3600 * 1_000_000
-"""Maximum time by which the statement mark may be ahead of the clock.
+"""Maximum time (us) by which the statement mark may be ahead of the clock.
 
-All accounts share one mark, and each later batch gets a time after the mark. An entry that a wrong clock has dated
-beyond this maximum is not shown before its time is within the maximum.
+All accounts share one mark, and each later batch gets a time after the mark. A wrong clock may have given an entry a
+time beyond this maximum. Such an entry is shown only after its time has come within the maximum.
 """
 PAUSE_S: Final = 0.002
 PAUSE_S_MAX: Final = 0.032
 WITHIN_S: Final = 2.0
-"""Maximum wait, longer than any batch takes. A worker that is stuck for longer is replaced by its supervisor."""
+"""Maximum wait (s), longer than any batch takes. A worker that is stuck for longer is replaced by its supervisor."""
 
 
 async def settle(reader: Reader, upto_us: int) -> None:

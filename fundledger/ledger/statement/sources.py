@@ -38,9 +38,10 @@ class Source(msgspec.Struct, frozen=True):
 async def read_sources(
     reader: Reader, directory: Directory, account: Account, wanted: Sequence[Name]
 ) -> dict[Name, Source]:
-    """Return the vouchers that exist among `wanted`, by their names in the journal. Raises Tampered.
+    """Return a source for each voucher in `wanted` that exists, by its name in the journal. Raises Tampered.
 
-    If the record of another account of a voucher does not verify, that account is left out of `credited` and `debited`.
+    If the record of another account of the voucher does not verify, that account is left out of `credited` and
+    `debited`.
     """
     if not wanted:
         return {}

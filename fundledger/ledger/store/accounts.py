@@ -32,7 +32,7 @@ from fundledger.security.keys import Keys
 class NewAccount(msgspec.Struct, frozen=True):
     """A request of `module` to open an account.
 
-    `metadata` is a JSON object as text. `buffered`: the credits of the account will be buffered.
+    `metadata` is a JSON object as text. `buffered`: True if the credits of the account shall be buffered.
     """
 
     id: str
@@ -71,8 +71,8 @@ class AccountView(msgspec.Struct):
 class Opened(msgspec.Struct):
     """The answer to one request to open an account.
 
-    `created`: the request opened the account. `same`: the account has the owner, type, currency and metadata of the
-    request.
+    `created`: True if this request opened the account. `same`: True if the account has the owner, type, currency and
+    metadata of the request.
     """
 
     view: AccountView
@@ -94,12 +94,12 @@ async def open_accounts(
     layout: Layout,
     requests: Sequence[NewAccount],
 ) -> list[Opened]:
-    """Open accounts in one transaction. `answers[i]` answers `requests[i]`.
+    """Open accounts in one transaction. Element i of the result answers `requests[i]`.
 
-    A retry is safe, because each id is opened at most once. If two requests have the same id, the first opens the
-    account, and the second is compared with it.
+    A retry is safe, because each id is opened at most once. If two requests have the same id, the first request opens
+    the account, and the second request is only compared with the account.
     """
-    # Sorted, so that two batches with the same new ids cannot deadlock.
+    # The requests are sorted, so that two transactions with the same new ids cannot deadlock.
     unique = sorted({request.id: request for request in reversed(requests)}.values(), key=lambda request: request.id)
     async with connection.transaction():
         numbers = [row["number"] for row in await connection.fetch(SQL["reserve_account_numbers"], len(unique))]
@@ -209,10 +209,10 @@ async def read_accounts(
 async def read_accounts_apart(
     reader: Reader, directory: Directory, layout: Layout, account_ids: Sequence[str]
 ) -> tuple[list[AccountView], list[str]]:
-    """Return the accounts that exist among these ids, and the ids of existing accounts that do not verify.
+    """Return the accounts that exist among these ids, and the ids of existing accounts whose rows do not verify.
 
-    Both lists are in the order of `account_ids`. Runs two queries. If a row has a value that cannot be decoded, runs
-    two queries for each account, so that the other accounts are still returned.
+    Both lists are in the order of `account_ids`. Normally two queries are run. If a row has a value that cannot be
+    decoded, two queries are run for each account, so that the other accounts are still returned.
     """
     try:
         rows = {row["id"]: row for row in await reader.fetch(SQL["accounts_by_id"], account_ids)}
@@ -289,7 +289,7 @@ class AccountFilter(msgspec.Struct, frozen=True):
 
 
 LOOKED_MAX = 1000
-"""Maximum number of accounts read for a page. It bounds the work for a filter that few accounts match."""
+"""Maximum number of accounts read for a page. The maximum bounds the work if only few accounts match a filter."""
 
 
 async def list_account_ids(
@@ -297,8 +297,8 @@ async def list_account_ids(
 ) -> tuple[list[str], str | None]:
     """Return at most `limit` ids of matching accounts, ascending, and the id after which the next page begins.
 
-    The second member is None on the last page. A page may be short or empty although more pages follow, because at most
-    LOOKED_MAX accounts are read for a page.
+    The second element is None on the last page. A page may be short or empty although more pages follow, because at
+    most LOOKED_MAX accounts are read for a page.
     """
     looked_max = limit + 1 if wanted.type is None and wanted.currency is None else LOOKED_MAX
     arguments: list[object] = [after, looked_max, wanted.type, wanted.currency]
@@ -326,7 +326,8 @@ class Held(msgspec.Struct, frozen=True):
 async def read_verified(reader: Reader, keys: Keys, account: Account, layout: Layout) -> Held:
     """Read all rows of an account in one query, and verify them. Raises Tampered.
 
-    The work grows with the number of buffered credits of the account. They are drained several times a second.
+    The work grows with the number of buffered credits of the account. Buffered credits are drained several times a
+    second.
     """
     return held_of(keys, account, layout, await fetch_of(reader, account, "read_balances"))
 
@@ -355,7 +356,7 @@ def held_of(keys: Keys, account: Account, layout: Layout, rows: Sequence[asyncpg
 
 
 async def balance_at(reader: Reader, keys: Keys, account: Account, layout: Layout, at: datetime) -> tuple[int, int]:
-    """Return `(posted, held)` at the time `at`, in the account's normal direction. Raises Tampered."""
+    """Return `(posted, held)` of an account at the time `at`, in the account's normal direction. Raises Tampered."""
     async with snapshot(reader) as frozen:
         sub_accounts = (await read_verified(frozen, keys, account, layout)).sub_accounts
         positions = await positions_at(frozen, keys, account, sub_accounts, at)

@@ -25,10 +25,10 @@ async def read_deferred(
     accounts: Iterable[Account],
     known: dict[int, SubAccount],
 ) -> list[Account]:
-    """Add each account whose credits this batch buffers to `batch.deferred`. Return the other accounts.
+    """Add to `batch.deferred` each account whose credits this batch buffers. Return the other accounts.
 
-    `known[number]` is the cached slot 0 of an account that takes buffered credits. Locks nothing, because the write
-    fails if an account has changed. Raises KeyFault, asyncpg errors.
+    `known[number]` is the cached slot 0 of an account that takes buffered credits. No row is locked, because the write
+    of the batch fails if an account no longer takes buffered credits. Raises KeyFault, asyncpg errors.
     """
     if len(known) > KNOWN_MAX:
         known.clear()
@@ -50,7 +50,8 @@ async def read_deferred(
             if first.status == Status.OPEN and first.buffered and abs(first.posted) < BALANCE_MAX // 2:
                 batch.deferred[account.number] = known[account.number] = first
             else:
-                # The caller locks and reads the row again. If the row does not verify then, that is a finding.
+                # The caller locks the row and reads it again. If the row does not verify then, the caller records a
+                # finding.
                 batch.tampered.pop(account.number << 16, None)
                 unsuited.append(account)
         unsuited += by_number.values()
@@ -58,7 +59,7 @@ async def read_deferred(
 
 
 async def write_buffered(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
-    """Insert the buffered credits. Fails with SQLSTATE FL002 if an account no longer takes buffered credits."""
+    """Insert the buffered credits of a batch. Fails (SQLSTATE FL002) if an account no longer takes buffered credits."""
     of: dict[int, int] = {}
     for number, _, _ in batch.buffered:
         of[number] = of.get(number, 0) + 1
@@ -104,8 +105,8 @@ async def read_backlog(
 ) -> None:
     """Read and verify the buffered credits of these accounts. The caller has locked slot 0 of each. Raises KeyFault.
 
-    `rows_max`: maximum number of rows to read for each account, oldest first; None for all. A batch is read completely,
-    even if that exceeds `rows_max`.
+    `rows_max`: maximum number of rows to read for each account, oldest first; None for all. All rows of one batch are
+    read, even if their number exceeds `rows_max`.
     """
     wanted = list(numbers)
     batch.backlog = {number: [] for number in wanted}
@@ -113,7 +114,7 @@ async def read_backlog(
         batch.backlog[row["account_number"]].append(buffered_credit(row))
     for number, rows in batch.backlog.items():
         if batch.sub_accounts[number << 16].status == Status.FROZEN_INTEGRITY:
-            # The account was frozen earlier: its buffered credits are kept as evidence and are not drained.
+            # The account was frozen earlier, so its buffered credits are kept as evidence and are not drained.
             continue
         wrong = what_is_wrong(books.keys, number, rows)
         if wrong is not None:
@@ -129,7 +130,7 @@ def buffered_credit(row: Iterable[Any]) -> BufferedCredit:
 
 
 async def delete_drained(connection: "asyncpg.Connection[asyncpg.Record]", batch: Batch) -> None:
-    """Delete the buffered rows that this batch posts. Fails with SQLSTATE FL001 if one of them is missing."""
+    """Delete the buffered rows that this batch posts. Fails with SQLSTATE FL001 if one of these rows is missing."""
     keys = list(dict.fromkeys((number, row.batch) for number, row in batch.drained))
     numbers, batches = [number for number, _ in keys], [of for _, of in keys]
     await connection.execute(SQL["delete_drained"], numbers, batches, len(batch.drained))

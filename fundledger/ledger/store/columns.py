@@ -19,10 +19,10 @@ def parameters(
     entries: Sequence[Entry],
     early: bool = False,
 ) -> list[Any]:
-    """Return the parameters that write one shard of a batch: its vouchers, changed sub-accounts and entries.
+    """Return the parameters of the query that writes the vouchers, sub-accounts and entries of a batch in one shard.
 
-    `early`: the commit does not wait for the disk. Adds each sub-account with its new version and MAC to
-    `batch.standing`.
+    `early`: True if the commit does not wait for the disk. Each sub-account is added to `batch.standing`, with its new
+    version and MAC.
     """
     # Vouchers are written in one global order, so that two batches with the same new ids cannot deadlock.
     decided, vouchers = vouchers, sorted(vouchers, key=_by_id)
@@ -111,7 +111,7 @@ def _sparse(column: list[Any]) -> list[Any]:
 
 
 def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[list[Any], list[Any]]:
-    """Return the columns of the new rows, and of the old values that the write compares. Both are in lock order."""
+    """Return the columns of the new values, and those of the old values for comparison, in lock order."""
     key = batch.key
     rows = []
     for s in sorted(sub_accounts, key=_order):
@@ -141,12 +141,12 @@ def _sub_accounts(batch: Batch, sub_accounts: Sequence[SubAccount]) -> tuple[lis
 
 
 def _slots(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[int]:
-    """Return the numbers of slots, aligned with the sub-accounts; empty if the batch opens no slots."""
+    """Return the number of slots for each sub-account, in lock order. The list is empty if no slots are opened."""
     return [s.slots for s in sorted(sub_accounts, key=_order)] if batch.resized else []
 
 
 def _policies(batch: Batch, sub_accounts: Sequence[SubAccount]) -> list[bool]:
-    """Return the buffering policies, aligned with the sub-accounts; empty if the batch changes no policy."""
+    """Return the buffering policy of each sub-account, in lock order. The list is empty if no policy changes."""
     return [s.buffered for s in sorted(sub_accounts, key=_order)] if batch.policies else []
 
 
@@ -155,7 +155,7 @@ def _order(sub_account: SubAccount) -> tuple[int, int]:
 
 
 def _entries(entries: Sequence[Entry], places: dict[tuple[str | None, Any], int]) -> tuple[list[Any], list[Any]]:
-    """Return the columns of all entries, summaries first, and three further columns.
+    """Return the columns of all entries, with the summaries first, and three further columns.
 
     `places` maps each voucher to its index in the parameter of voucher ids, from 1. A voucher of another shard that has
     an entry in this shard is appended to `places`. The further columns are: the indexes of the vouchers of all

@@ -54,7 +54,7 @@ class Directory:
         return len(self._young) + len(self._old)
 
     def get(self, account_id: str) -> Account | None:
-        """Return an account if it is in the cache, otherwise None."""
+        """Return an account if the account is in the cache, otherwise None."""
         account = self._young.get(account_id)
         if account is None:
             account = self._old.pop(account_id, None)
@@ -117,7 +117,7 @@ def account_verifies(row: asyncpg.Record, keys: Keys) -> bool:
     try:
         return row["type"] in CHART and key.matches(message_of(row), row["mac"])
     except (ValueError, TypeError, OverflowError, struct.error):
-        # A value that the ledger never writes, such as an infinite time.
+        # The row has a value that the ledger never writes, such as an infinite time.
         return False
 
 
@@ -130,7 +130,10 @@ def message_of(row: asyncpg.Record) -> bytes:
 
 
 def account_message(row: asyncpg.Record, layout: int, slots: int, buffered: bool, key_version: int) -> bytes:
-    """Return the content that a MAC of this layout covers. `slots` and `buffered` replace the values of the row."""
+    """Return the content of an account's row that a MAC of this layout covers.
+
+    The parameters `slots` and `buffered` replace the values in the row.
+    """
     created_at_us = clock.us(row["created_at"])
     if layout == 1:
         return canonical.account(

@@ -1,9 +1,9 @@
 """Evidence in the ledger's store: status changes of accounts, and findings. Each of the two tables is a chain.
 
 The MAC of a row covers the MAC of the previous row. The head of the chain records the number of rows and the last MAC,
-and has a MAC itself. `verify` therefore finds each row that was edited, removed or inserted, also at the end of the
-chain. A transaction that adds a row locks the head until the transaction ends. The heads are locked after all other
-rows: first the head of the findings, then the head of the events.
+and has a MAC itself. The command `verify` therefore finds each row that was edited, removed or inserted, even at the
+end of the chain. A transaction that adds a row locks the head until the transaction ends. The heads are locked after
+all other rows: first the head of the findings, then the head of the events.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class ChainBroken(Exception):
 class Found(msgspec.Struct, frozen=True):
     """A finding: a row that did not verify, as JSON in `row`.
 
-    Without `subject`, the row is from `sub_accounts`. With `subject`, the row is identified by `kind` and `subject`.
+    If `subject` is None, the row is from `sub_accounts`. Otherwise `kind` and `subject` identify the row.
     """
 
     row: str
@@ -42,7 +42,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class _Chain:
-    """The head of a chain, which this transaction has locked."""
+    """The head of a chain. The current transaction has locked the head."""
 
     def __init__(self, name: str, seq: int, last_mac: bytes) -> None:
         self.name = name
@@ -58,7 +58,7 @@ async def _locked(connection: "Connection[asyncpg.Record]", name: str, keys: Key
 
 
 def head_verifies(row: asyncpg.Record, keys: Keys) -> bool:
-    """Return whether the head of a chain matches its MAC; an empty chain has no MAC. Raises KeyFault."""
+    """Return whether the head of a chain matches its MAC. The head of an empty chain has no MAC. Raises KeyFault."""
     if row["mac"] is None:
         return bool(row["seq"] == 0 and row["last_mac"] == canonical.GENESIS)
     message = canonical.chain_head(row["name"], row["seq"], row["last_mac"], row["key_version"])
@@ -106,7 +106,7 @@ async def write_events(connection: "Connection[asyncpg.Record]", keys: Keys, eve
 async def write_findings(connection: "Connection[asyncpg.Record]", keys: Keys, findings: Sequence[Found]) -> int:
     """Record findings. Return how many were recorded.
 
-    A finding is not recorded if it has a subject and a finding of this kind and subject exists. Raises ChainBroken,
+    A finding with a subject is not recorded if a finding of the same kind and subject exists. Raises ChainBroken,
     KeyFault. Locks the head of the chain.
     """
     findings = [found for found in findings if not await _is_found(connection, found)]

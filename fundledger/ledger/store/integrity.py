@@ -24,7 +24,7 @@ from fundledger.security import canonical
 from fundledger.security.keys import KeyFault, Keys
 
 UNREADABLE: Final = (KeyFault, struct.error, OverflowError, ValueError, TypeError)
-"""Errors caused by an unknown key, or by values that the ledger never writes, such as one outside its field's range."""
+"""Errors caused by an unknown key, or by a value that the ledger never writes, such as a value that is out of range."""
 
 
 class Tampered(BooksTampered):

@@ -21,7 +21,7 @@ def ledger_keys(folder: Path) -> KeyRecord:
 
 
 async def open_keys(connection: Connection, folder: Path) -> FileKeys:
-    """Return the keys of the ledger to which `connection` is connected. Do not call it in a transaction.
+    """Return the keys of the ledger to which `connection` is connected. Do not call this function in a transaction.
 
     Writes nothing. A key that was added to the folder is used only after the next migration has recorded it. Raises
     KeyFault when a key is missing or differs.
@@ -32,8 +32,8 @@ async def open_keys(connection: Connection, folder: Path) -> FileKeys:
 async def check_keys(connection: Connection, folder: Path) -> Collection[int]:
     """Compare the keys in a folder with the key record in the database. Return the recorded versions.
 
-    The result is empty for a ledger that was created before keys were recorded. Writes nothing. Do not call it in a
-    transaction. Raises KeyFault when a key is missing or differs.
+    The result is empty for a ledger that was created before keys were recorded. Writes nothing. Do not call this
+    function in a transaction. Raises KeyFault when a key is missing or differs.
     """
     record = ledger_keys(folder)
     recorded = await record.recorded(connection)
@@ -42,9 +42,10 @@ async def check_keys(connection: Connection, folder: Path) -> Collection[int]:
 
 
 async def settle_keys(connection: Connection, folder: Path) -> FileKeys:
-    """Check the keys in a folder, record new ones, and create the first key if no row was ever written with a key.
+    """Check the keys in a folder, record new keys, and create the first key if no row was ever written with a key.
 
-    Call it in the transaction that brings the schema up to date. Raises KeyFault when a key is missing or differs.
+    Call this function in the transaction that brings the schema up to date. Raises KeyFault when a key is missing or
+    differs.
     """
     record = ledger_keys(folder)
     recorded = await record.recorded(connection)
@@ -52,7 +53,7 @@ async def settle_keys(connection: Connection, folder: Path) -> FileKeys:
 
 
 async def read_evidence(connection: Connection) -> Evidence:
-    """Return rows by which keys without a record can be checked: `found[version]` is a list of `(content, MAC)`.
+    """Return rows by which keys without a fingerprint can be checked: a list of `(content, MAC)` for each key version.
 
     The rows are the first accounts of each key version. A version that occurs only in sub-accounts has an empty list.
     Scans all accounts and sub-accounts.
@@ -64,7 +65,7 @@ async def read_evidence(connection: Connection) -> Evidence:
     try:
         rows = await connection.fetch(SQL["accounts_by_number"], numbers)
     except asyncpg.UndefinedColumnError:
-        # The schema is not migrated yet: its MACs are of layout 1.
+        # The schema is not migrated yet, so its MACs are of layout 1.
         rows = await connection.fetch(SQL["accounts_of_layout_1"], numbers)
     for row in rows:
         # Rows that cannot be decoded are skipped here; `verify` reports them.

@@ -18,7 +18,7 @@ async def migrate(
 ) -> tuple[Layout, list[str]]:
     """Bring the schema up to date. Return the layout and the names of the migrations that were applied.
 
-    `layout`: the layout of a new ledger; an initialised ledger keeps its own.
+    `layout`: the layout of a new ledger; an initialised ledger keeps its existing layout.
     `keys`: the folder of the ledger's keys. The keys are checked in the same transaction, and the first key is created
       if no row was ever written with a key.
 

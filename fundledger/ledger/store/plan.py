@@ -29,7 +29,7 @@ class Plan:
     - `places[shard]`: the sub-accounts to lock, as returned by `place_of`
     - `deferred`: accounts that are not locked, because all their lines are credits that may be buffered
     - `to_drain`: accounts whose buffered credits are drained before the first command
-    - `exclusive`: the lock also blocks transactions that buffer credits
+    - `exclusive`: True if the lock also has to block transactions that buffer credits
     - `vouchers`, `holds`, `reverses`: keys of module and id; `voucher_ids` are the ids in `vouchers`
     """
 
@@ -52,7 +52,7 @@ class Plan:
         wide: Mapping[int, int],
         to_drain: AbstractSet[int] = frozenset(),
     ) -> None:
-        """Plan the commands. `wide[number]`: read all slots of this account, and at least so many."""
+        """Plan the reads of the commands. `wide[number]`: the number of slots to read of this account."""
         self.deferred: dict[int, tuple[Account, int]] = {}
         self.to_drain = set(to_drain)
         self.exclusive = False
@@ -149,6 +149,9 @@ class Plan:
 
 
 def rows_max_of(commands: Sequence[Command]) -> int | None:
-    """Return how many rows to read from each buffer, None for all. Only Drain commands may leave rows in a buffer."""
+    """Return the maximum number of rows to read from each buffer, or None for all.
+
+    Only Drain may leave rows in a buffer.
+    """
     bounds = [command.rows_max if type(command) is Drain else None for command in commands]
     return None if None in bounds else max(bound for bound in bounds if bound is not None)

@@ -32,7 +32,8 @@ The module is None in rows from the time when all modules shared one space of id
 """
 _log = logging.getLogger(__name__)
 UNREADABLE: Final = (ValueError, TypeError, OverflowError, AttributeError, struct.error)
-"""Errors caused by values that the ledger never writes, such as an infinite time, or lines that are not pairs."""
+"""Errors caused by values that the ledger never writes, such as an infinite time, or voucher lines that are not
+pairs."""
 
 
 class VoucherTampered(RecordTampered):
@@ -58,7 +59,10 @@ async def read_records(
 
 
 async def read_each(reader: Reader, directory: Directory, wanted: Collection[Name]) -> dict[Name, Record | None]:
-    """Return the vouchers that exist among these names. The value is None, and logged, if a voucher does not verify."""
+    """Return the vouchers that exist among these names.
+
+    If a voucher does not verify, log it, and return None as its value.
+    """
     rows = [row for row in await _rows(reader, wanted) if is_wanted(row, wanted)]
     numbers = sorted({number for row in rows for number in row["lines"][::2] if number is not None})
     accounts: dict[int, Account] = {}
@@ -95,7 +99,7 @@ def is_wanted(row: asyncpg.Record, wanted: Collection[Name]) -> bool:
 
 
 def record_of(row: asyncpg.Record, accounts: Mapping[int, Account], keys: Keys) -> Record:
-    """Verify a voucher's row and return the voucher. With layout 1, the digest is verified as well as the MAC.
+    """Verify a voucher's row and return the voucher. For a row of layout 1, the digest is verified too.
 
     Raises VoucherTampered, KeyFault.
     """

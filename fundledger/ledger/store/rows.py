@@ -12,8 +12,8 @@ from fundledger.security import canonical
 def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.Record) -> None:
     """Verify a row of `sub_accounts` and add it to the batch. Raises KeyFault.
 
-    A row that does not match its MAC is added as frozen, and to `batch.tampered`. A row that an earlier finding has
-    marked as suspect is added as frozen only, so that it is not reported again.
+    A row that does not match its MAC gets the status FROZEN_INTEGRITY in the batch, and is added to `batch.tampered`
+    too. A row that was marked as suspect earlier only gets the status, so that the row is not reported again.
     """
     (
         number,

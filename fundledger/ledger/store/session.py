@@ -1,14 +1,14 @@
 """Database sessions of the ledger's store. A session consists of the connections and prepared queries of one lane.
 
-A connection that has failed is opened again when it is needed.
+A connection that has failed is opened again when it is next needed.
 
 The locking connection is always inside a transaction: `COMMIT AND CHAIN` begins the next transaction. A batch is
 therefore three queries: lock and read, write, commit. Between batches the connection is idle in a transaction that has
 no snapshot, no locks and no transaction id.
 
 The optimistic path has two other connections, one to read without locks and one to write. Each query on them is a
-transaction of its own. There are two connections, because the rows of the next batch are read while the previous batch
-is written.
+transaction of its own. Reading and writing have separate connections, because the rows of the next batch are read while
+the previous batch is written.
 """
 
 import socket
@@ -54,7 +54,7 @@ ROLLBACK = "ROLLBACK AND CHAIN"
 
 
 async def connect(dsn: str, name: str, command_timeout: float | None = None) -> Connection:
-    """Return a new connection. It detects a failure of the database host within a minute. Raises asyncpg errors."""
+    """Return a new connection, which detects a failure of the database host within a minute. Raises asyncpg errors."""
     settings = {**SETTINGS, "application_name": name}
     connection = await asyncpg.connect(dsn, server_settings=settings, timeout=10, command_timeout=command_timeout)
     _notice_a_dead_peer(connection)
@@ -62,11 +62,11 @@ async def connect(dsn: str, name: str, command_timeout: float | None = None) -> 
 
 
 class Session:
-    """The database connections of a lane. One batch at a time uses them.
+    """The database connections of a lane. One batch at a time is posted on these connections.
 
     - `memory`: the write cache
     - `widened[number]`: the number of batches that needed more than one slot of this account
-    - `unflushed`: a commit may not be durable yet; the caller resets this flag
+    - `unflushed`: True if a commit may not be durable yet; the caller resets this flag
     - `buffering[number]`: the cached slot 0 of this account, which takes buffered credits
     - `commits`: receives the kind and duration of each commit
     """
@@ -120,7 +120,7 @@ class Session:
         return self._locking is None or self._locking.is_closed()
 
     async def rollback(self) -> None:
-        """Roll back the transaction. If that fails, drop the connections."""
+        """Roll back the transaction. If the rollback fails, drop the connections."""
         if self._locking is None:
             return
         try:

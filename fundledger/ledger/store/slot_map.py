@@ -90,7 +90,7 @@ async def read_routes(reader: Reader) -> list[Route]:
 
 
 async def follow(reader: Reader, directory: Directory, known: dict[int, int], routes: Sequence[Route]) -> None:
-    """Update a worker's directory from the slot map. `known` are the epochs that were applied, by account number."""
+    """Update a worker's directory from the slot map. `known` maps account numbers to the epochs that were applied."""
     for route in routes:
         if known.get(route.account_number) == route.epoch:
             continue

@@ -2,7 +2,7 @@
 
 Each row is first verified by its MAC of layout 1, and by its digest. A row that does not verify keeps its MAC, and is
 recorded once as a finding. A row that another transaction changes meanwhile is skipped, because the update compares the
-MAC. A later run converts it.
+MAC. A later run converts the skipped row.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,9 @@ def _check_module(row: asyncpg.Record) -> None:
 
 
 class Sweep:
-    """A sweep in progress, with its position in each table. Rows that do not verify are skipped until `begin`.
+    """A sweep in progress, with its position in each table.
+
+    Rows that do not verify are skipped until `begin` is called.
 
     `step` raises asyncpg errors, ChainBroken, and KeyFault when there is no key at all. A retry is safe.
     """
@@ -81,7 +83,8 @@ class Sweep:
                 return 0, 0
             done = await chain_old(connection, self._keys, name, AT_ONCE)
         except _UNDECODABLE as error:
-            # A chain has no gaps, so it cannot continue until the row is restored. Rows of other kinds are converted.
+            # A chain has no gaps, so it cannot continue until the row is restored. Rows of other kinds are still
+            # converted.
             _decoding(error)
             self._found.append(Found(_evidence_of(error, {}), name, "a row that cannot be read"))
             return 0, 0
@@ -162,7 +165,7 @@ class Sweep:
     def _check_posting(self, row: asyncpg.Record) -> None:
         """Check the number of slots and the buffering policy, which a MAC of layout 1 does not cover.
 
-        They are compared with the slot map and slot 0. Raises AccountTampered.
+        Both values are compared with the slot map and slot 0. Raises AccountTampered.
         """
         due = (row["route_slots"] or 1, row["first_buffered"])
         if CHART[row["type"]].platform:
@@ -211,8 +214,8 @@ def _decoding(error: Exception) -> None:
 def _subject(kind: str, key: tuple[Any, ...]) -> str:
     """Return the subject of a finding about the row with this key.
 
-    For a voucher or hold, it is the subject that `_differs` records. For an account it is the number, because the id
-    cannot be read here.
+    For a voucher or a hold, the subject is the same as in `_differs`. For an account, the subject is the account
+    number, because the id cannot be read here.
     """
     return f"number {key[0]}" if kind == "account" else f"{key[1]} {key[0]}"
 

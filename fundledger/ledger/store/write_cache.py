@@ -6,10 +6,11 @@ because another worker wrote the row or it was edited by hand. The batch is then
 locked, read and verified. The optimistic path returns no refusals and no replays. A batch with a refusal or a replay is
 decided again under locks.
 
-Once a read has found a row as this lane wrote it, the cached row is used without further reads. If the cached row later
-turns out to be outdated, two such reads are required. A row that changed between reading and writing is locked for the
-next two batches. Both numbers double each time, up to 64. An account that several workers write concurrently therefore
-stays on the locked path, where queries wait for each other instead of failing.
+After a read has found a row unchanged since this lane wrote it, the cached row is used without further reads. After a
+cached row was found to be outdated, two such reads are required. A row that changed between the read and the write of a
+batch is locked for the next two batches. With each repetition the number of reads or batches doubles, up to 64. An
+account that several workers write concurrently therefore stays on the locked path, where queries wait for each other
+instead of failing.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class Recalled(msgspec.Struct, frozen=True, gc=False):
 
 
 class WriteCache:
-    """A cache of at most `2 * generation` sub-accounts. With `generation` 0, nothing is cached.
+    """A cache of at most `2 * generation` sub-accounts. If `generation` is 0, nothing is cached.
 
     As in the account directory, there are two generations: a full young generation becomes the old one, and the
     previous old one is dropped.
@@ -70,7 +71,10 @@ class WriteCache:
     def recall(
         self, commands: Sequence[Command], number: int, ordinal: int, key: MacKey, calendar: clock.AccountingCalendar
     ) -> Recalled | None:
-        """Return a batch in which the commands can be decided without locks. Return None if locks are required."""
+        """Return a batch of cached rows in which the commands can be decided without locks.
+
+        Return None if locks are required.
+        """
         if self._pause > 0:
             self._pause -= 1
             return None
@@ -108,7 +112,7 @@ class WriteCache:
     def is_too_early(self, error: asyncpg.PostgresError) -> bool:
         """Return whether a batch was rejected because its time is not after the statement mark.
 
-        If so, later batches get a time after the mark, also if the clock stands still or was set back.
+        If so, later batches get a time after the mark, even if the clock stands still or was set back.
         """
         if error.sqlstate != TOO_EARLY:
             return False
@@ -126,9 +130,11 @@ class WriteCache:
         return sub_account
 
     def compare(self, place: int, read: SubAccount, *, locked: bool = True) -> None:
-        """Compare a cached row to `read`, the current row. Update how often the row has to be read or locked.
+        """Compare a cached row with the current row `read`.
 
-        `locked`: the row was read under a lock.
+        Update the number of batches that must read or lock the row.
+
+        `locked`: True if the row was read under a lock.
         """
         if self._generation == 0:
             return
@@ -199,7 +205,7 @@ class WriteCache:
 
         The next read of each row determines whether the cached row was outdated. `refused`: the batch was not sent
         because a command was refused or is a replay. `recall` then returns None for the next batch. If refusals or
-        replays happen repeatedly, it returns None for up to 15 batches.
+        replays happen repeatedly, `recall` returns None for up to 15 batches.
         """
         self._doubt(recalled, {}, refused)
 

@@ -7,22 +7,23 @@ from fundledger.ratelimit.quota.gcra import State
 from fundledger.ratelimit.quota.policies import Policy
 
 LEASE_S: Final = 0.25
-"""Lifetime of a lease. After this time, unspent tokens are returned to the store."""
+"""Lifetime (s) of a lease. After this time, unspent tokens are returned to the store, or expire if they are few."""
 LOW_WATER: Final = 0.2
 SPACE: Final = "fundledger"
-"""Default key prefix in the store. Each service has its own prefix. A request that passes two services is charged once
-by each of them."""
+"""Default key prefix in the store. Each service has its own prefix. A request that passes through two services is
+charged once by each service."""
 
 
 REMEMBER_S: Final = 1.0
-"""Maximum time for which a refusal is cached, because other workers may return tokens meanwhile."""
+"""Maximum time (s) for which a refusal is cached. The time is limited, because other workers may return tokens
+meanwhile."""
 
 
 class Share:
     """Local quota of one worker for one bucket during one outage of the store.
 
-    It is a fraction 1 / `of` of the bucket, with a GCRA state of its own. `spent` counts the tokens taken from the
-    local quota.
+    The local quota is the fraction 1 / `of` of the bucket, and has its own GCRA state. `spent` counts the tokens taken
+    from the local quota.
     """
 
     __slots__ = ("of", "outage", "spent", "state")
@@ -39,12 +40,12 @@ class Bucket:
 
     Half of `leased` may be held (`tokens`): the store has deducted these tokens before they are spent. A quarter may be
     spent as overdraft tokens (`debt`), which are charged in the store within milliseconds. In any window, all N workers
-    together therefore admit at most N * leased tokens more than the rate and the burst allow. These are tokens that
-    were deducted before the window and spent in it, tokens spent in the window and not yet charged, and tokens charged
-    beyond the burst.
+    together therefore admit at most N * leased tokens more than the rate and the burst allow. This surplus consists of
+    tokens that were deducted before the window and spent in it, tokens that were spent in the window and are not
+    charged yet, and tokens that were charged beyond the burst.
 
-    - `asking`, `charging`: tokens and debt that a running call to the store requests and charges
-    - `on_credit`: overdraft tokens may be spent, because the bucket was not nearly empty at the store's last reply
+    - `asking`: the tokens that running calls to the store request; `charging`: the debt that these calls charge
+    - `on_credit`: True if overdraft tokens may be spent; False if the bucket was nearly empty at the store's last reply
     - `share`: the local quota while the store is unavailable
 
     Times are monotonic seconds.
@@ -137,7 +138,7 @@ class Bucket:
         self.debt += cost - held
 
     def give_back(self, cost: int) -> None:
-        """Return tokens that were taken and not used. The debt becomes negative if the tokens are charged."""
+        """Return tokens that were taken and not used. The debt becomes negative if the tokens are already charged."""
         self.debt -= cost
         self.denied_until = 0.0
 
@@ -157,7 +158,7 @@ class Bucket:
     def refused(self, cost: int, retry_us: int, now: float) -> None:
         """Cache a refusal until its retry time.
 
-        A minimum pause prevents that the store is called for each single token that is refilled.
+        Without the minimum pause, the store would be called for each single token that is refilled.
         """
         pause_us = min(5_000, self.hold * self.policy.rate.period_us // (4 * self.policy.rate.tokens))
         self.retry_at = now + max(retry_us, pause_us) / 1e6
@@ -166,7 +167,7 @@ class Bucket:
         self.on_credit = False
 
     def room(self, now: float) -> int:
-        """Return how many tokens to lease in addition to the tokens that are held or already requested."""
+        """Return the number of tokens to lease in addition to the tokens that are held or already requested."""
         return max(0, self.want - self.asking - (self.tokens if now < self.expires else 0))
 
     def left(self, now: float) -> int:

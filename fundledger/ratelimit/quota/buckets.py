@@ -1,4 +1,4 @@
-"""Cache of rate limits in one worker: buckets, and the matched policies of requests. Its memory is bounded."""
+"""Cache of rate limits in one worker: buckets, and the matched policies of requests. The memory is bounded."""
 
 from collections.abc import Callable
 from typing import Final
@@ -11,8 +11,8 @@ from fundledger.ratelimit.quota.policies import Kind, Policies, Policy
 REMEMBERED: Final = 1 << 15
 """Maximum number of buckets, and of matched policies, in each of the two generations of the cache."""
 IN_USE_MAX: Final = 4 * REMEMBERED
-"""Maximum number of buckets with debt or a local quota. If there are more (a long outage with a flood of keys), the
-oldest are dropped."""
+"""Maximum number of buckets with debt or a local quota. If there are more, as in a long outage with a flood of keys,
+the oldest buckets are dropped."""
 
 _Request = tuple[str, ApiClass, str | None, str | None]
 """`(caller, class, merchant, account)`."""
@@ -22,8 +22,8 @@ class Buckets:
     """Cache of buckets and of matched policies, in two generations.
 
     An element that is used moves from the old generation to the young one. A full young generation becomes the old one,
-    and the previous old one is dropped, except buckets with debt or a local quota. If a dropped bucket
-    is created again later, it therefore has the same state as before.
+    and the previous old one is dropped. Buckets with debt or a local quota are kept. If a dropped bucket is created
+    again later, the new bucket therefore has the same state.
 
     `admitted` are the admission counters of the matched policies. `clock` returns monotonic seconds. `space` is the key
     prefix in the store.
@@ -77,7 +77,7 @@ class Buckets:
         return [*self._young.values(), *self._old.values()]
 
     def replace(self, policies: Policies, workers: int) -> None:
-        """Replace the policies. A bucket keeps debt and local quota if there is still a policy of its name and kind."""
+        """Replace the policies. A bucket keeps debt and local quota if a policy of the same name and kind exists."""
         by_name = {policy.name: policy for policy in policies.all()}
         kept: dict[str, Bucket] = {}
         for bucket in self.all():
@@ -98,8 +98,8 @@ class Buckets:
             # Buckets with debt, or with a local quota that is not full, must be kept.
             in_use = [(name, bucket) for name, bucket in self._old.items() if self._is_in_use(bucket)]
             self._old, self._young = {**dict(in_use[-IN_USE_MAX:]), **self._young}, {}
-            # Cached matches are dropped too. Otherwise they would spend tokens of a dropped bucket while a new one
-            # exists.
+            # Cached matches are dropped too. Otherwise requests would spend tokens of a dropped bucket while a new
+            # bucket with the same key exists.
             self._matches, self._old_matches = {}, {}
         self._young[name] = bucket
         return bucket

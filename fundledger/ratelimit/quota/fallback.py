@@ -2,8 +2,8 @@
 
 N is the number of live workers at the store's last reply. Each worker admits at most 1/N of the rate and of the burst,
 by the same GCRA on its own clock. The local quota of a bucket starts with 1/N of the tokens that the bucket is
-estimated to have. Classes that move money get the full local quota, reads half of it. Requests of the class `admin` are
-refused: otherwise attempts to guess keys would not be counted.
+estimated to have. Classes that move money get the full local quota, and reads get half of it. Requests of the class
+`admin` are refused, because attempts to guess keys would otherwise not be counted.
 """
 
 from typing import Final
@@ -21,11 +21,12 @@ COST_MAX: Final = 10_000
 FRACTION: Final = 1000
 """Local quotas are counted in thousandths of a token, so that a small burst can be divided among workers."""
 _LONG_AGO_US: Final = -(1 << 60)
-"""`since` and `back` for `gcra.decide`: the state of a worker is never lost."""
+"""Value of `since` and `back` for `gcra.decide`. It is in the distant past, because a worker never loses its own
+state."""
 
 
 def share_of(rate: Rate, workers: int) -> Rate:
-    """Return 1/N of a rate, in thousandths of tokens, with a burst of at least one token."""
+    """Return the rate divided by `workers`, in thousandths of tokens, with a burst of at least one token."""
     burst = max(FRACTION, rate.burst * FRACTION // workers)
     return Rate(rate.tokens * FRACTION, rate.period_us * workers, burst, burst + COST_MAX * FRACTION)
 
@@ -65,7 +66,7 @@ def take(charges: Charges, api_class: ApiClass, workers: int, outage: int, now_u
 def rejoin(bucket: Bucket, now_us: int) -> None:
     """End the local quota of a bucket after an outage.
 
-    The tokens that were spent and are not refilled become debt, which is charged in the store.
+    The tokens that were spent and are not refilled yet become debt, which is charged in the store.
     """
     share = bucket.share
     if share is None:

@@ -1,9 +1,9 @@
 """Generic cell rate algorithm (GCRA) of the rate limiter, in integers.
 
-A rate is `tokens` in `period_us`. The only state of a bucket is the instant at which the bucket will be full. The
-instant is stored in whole microseconds plus `frac / tokens` of a microsecond, so that every fractional rate is exact.
-`load` is the time until that instant in units of `1 / tokens` us. One token is a load of `period_us`, and an empty
-bucket has a load of `burst * period_us`.
+A rate is a number of tokens (`tokens`) in a time (`period_us`). The only state of a bucket is the instant at which the
+bucket will be full. The instant is stored in whole microseconds plus `frac / tokens` of a microsecond, so that every
+fractional rate is exact. `load` is the time until that instant, in units of `1 / tokens` us. One token is a load of
+`period_us`, and an empty bucket has a load of `burst * period_us`.
 
 In any window of W us, at most `W * tokens // period_us + burst` tokens are granted. `decide.lua` computes the same
 results bit for bit (tests/ratelimit/test_conformance.py). Source: ITU-T I.371 (GCRA, virtual scheduling).
@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 EXACT_MAX: Final = 1 << 52
-"""Maximum of all numbers. Lua computes in doubles, which represent integers exactly only up to 2^53."""
+"""Maximum of all numbers in a decision. Lua computes in doubles, which represent integers exactly only up to 2^53."""
 AWAY_S: Final = 10
 KEPT: Final = 10
 """After a loss of data or an outage of the store, a bucket has at least `burst / KEPT` tokens."""
@@ -42,7 +42,7 @@ class Ask(msgspec.Struct, frozen=True):
     """Request for tokens of one bucket.
 
     `debt` tokens are charged in any case, or returned if `debt` is negative. Then `least` to `most` tokens are granted,
-    or none. `shadow`: the request is admitted also if this bucket has fewer than `least` tokens.
+    or none. If `shadow` is True, the request is admitted even if this bucket has fewer than `least` tokens.
     """
 
     rate: Rate
@@ -105,8 +105,8 @@ def decide(
 ) -> tuple[bool, list[Grant], list[State | None]]:
     """Decide a request for tokens of several buckets: all of them grant their tokens, or none does.
 
-    Return `(admitted, grants, states)`. `grants[i]` is the result for `asks[i]`, and `states[i]` the new state of its
-    bucket, None if it is unchanged.
+    Return `(admitted, grants, states)`. `grants[i]` is the result for `asks[i]`. `states[i]` is the new state of the
+    bucket, or None if the state is unchanged.
     """
     loads = [
         min(max(0, load_of(ask.rate, state, since, back, now) + ask.debt * ask.rate.period_us), _most(ask.rate))

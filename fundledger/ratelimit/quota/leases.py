@@ -1,4 +1,4 @@
-"""Leases of rate limit tokens: deducted in the store before a worker spends them, and returned if unspent."""
+"""Leases of rate limit tokens: the store deducts tokens before a worker spends them. Unspent tokens are returned."""
 
 from fundledger.ratelimit.quota.bucket import Bucket
 from fundledger.ratelimit.stats import Limits
@@ -22,7 +22,7 @@ class Leases:
     def expire(self, now: float) -> list[Bucket]:
         """End the leases whose lifetime is over. Return the buckets whose unspent tokens must be returned to the store.
 
-        Tokens are returned if more than half of a lease is left. A smaller rest expires.
+        Tokens are returned if more than half of a lease is left. A smaller number of unspent tokens expires.
         """
         holding, returned = [], []
         for bucket in self._holding:

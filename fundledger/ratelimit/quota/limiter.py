@@ -1,9 +1,9 @@
 """Rate limiter of one worker: decides a request from leased tokens, or by one call to the shared store.
 
 `admit` decides a request immediately if local state suffices: leased tokens, overdraft tokens, or a cached refusal.
-While the store is unavailable, it decides by the local quota. `ask` decides the other requests by one script in the
-store for all matched policies (a large batch: several): all are charged, or none. A refusal is counted once, under the
-policy that refused; an admission once, under the most specific matched policy.
+While the store is unavailable, `admit` decides by the local quota. For other requests, `ask` runs a script in the store
+(several for a large batch): all matched policies are charged, or none. A refusal is counted once, under the policy that
+refused. An admission is counted under the most specific matched policy.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ from fundledger.ratelimit.stats import Limits, Times
 
 SETTLE_S: Final = 0.02
 EAGER: Final = 8
-"""A bucket gets a lease if at least so many of its overdraft tokens were spent since the last settlement."""
+"""A bucket gets a lease if at least EAGER of its overdraft tokens were spent since the last call of `settle`."""
 KEYS_AT_ONCE: Final = 64
-"""Maximum number of buckets in one script. With so many, the script takes about as long as a round trip."""
+"""Maximum number of buckets in one script. With this number, the script takes about as long as a round trip."""
 SETTLED_S: Final = 0.25
-"""Deadline of a store call in a settlement. It is long, because no request waits for it."""
+"""Deadline (s) of a store call in `settle`. The deadline is long, because no request waits for the call."""
 PATIENT_S: Final = 0.05
-"""Deadline of the second store call for a request that the local quota would refuse although the store is available."""
+"""Deadline (s) of the second store call for a request that the local quota refuses while the store is available."""
 LOCAL_S: Final = 0.1
-"""For this time after a late reply of the store, a request is decided by the local quota if its policies are leased."""
+"""For this time (s) after a late reply of the store, requests with only leased policies use the local quota."""
 LOCAL_SHOWN_S: Final = 1.0
 LEASE_COSTS: Final = 4
-"""A request that costs more than 1 / LEASE_COSTS of a lease gets no lease, which would take other workers' tokens."""
+"""A request that costs more than 1 / LEASE_COSTS of a lease gets none: a lease would take other workers' tokens."""
 SAMPLE: Final = 16
 """The duration of one in SAMPLE decisions on leased tokens is measured."""
 CLOSED_ATTEMPTS: Final = 10
@@ -83,7 +83,7 @@ class Limiter:
     def admit(self, matched: MatchedPolicies, cost: int, now: float) -> Denied | Pending | None:
         """Decide a request from local state. Neither waits nor raises.
 
-        Return None if it is admitted and charged, PENDING if the caller has to call `ask`, otherwise the refusal.
+        Return None if the request is admitted and charged, PENDING if `ask` has to be called, otherwise the refusal.
         """
         for bucket in matched.buckets:
             if bucket.tokens < cost or now >= bucket.expires:
@@ -100,13 +100,13 @@ class Limiter:
         return None
 
     def admit_charges(self, matched: MatchedPolicies, charges: Charges, now: float) -> Denied | Pending | None:
-        """Decide a request as `admit` does, with a charge for each bucket instead of one cost for all."""
+        """Decide a request as `admit` does, with a charge for each bucket instead of one cost for all buckets."""
         return self._admit_slowly(matched, charges, now)
 
     async def ask(
         self, matched: MatchedPolicies, cost: int, now: float, charges: Charges | None = None
     ) -> Denied | None:
-        """Decide a request, by the store if local state does not suffice.
+        """Decide a request from local state, or by the store if local state does not suffice.
 
         Return None if the request is admitted and charged, and otherwise the refusal. One store call covers all
         policies and takes at most 5 ms. Each bucket is charged `cost` tokens, unless `charges` is given (for a batch
@@ -138,7 +138,7 @@ class Limiter:
         now: float,
         deadline_s: float | None = None,
     ) -> Denied | None:
-        """Decide a request by the store. Raises StoreAway; a late reply corrects a charge that the store made."""
+        """Decide a request by the store. Raises StoreAway. If the reply arrives late, the charge is corrected then."""
         held: list[tuple[Bucket, int]] = []
         asked = []
         for bucket, cost in charges:
@@ -209,7 +209,7 @@ class Limiter:
                 self._refill(bucket)
 
     def give_back(self, matched: MatchedPolicies, cost: int) -> None:
-        """Return the tokens of an admitted request that was shed, or was a replay.
+        """Return the tokens of an admitted request that was shed afterwards, or was a replay.
 
         Call it at most once for each admission, with at most the cost of the request. While the store is unavailable,
         nothing is returned.
@@ -217,7 +217,7 @@ class Limiter:
         self.give_back_charges(matched.charges(cost))
 
     def give_back_charges(self, charges: Charges) -> None:
-        """Return the tokens of an admitted request as `give_back` does. `charges`: those of the request."""
+        """Return the tokens of an admitted request as `give_back` does. `charges`: the charges of the request."""
         if not self.store.breaker.open:
             self._return([charge for charge in charges if not charge[0].shadowed])
 
@@ -228,7 +228,7 @@ class Limiter:
         return [(reply[i * 4 + 2], reply[i * 4 + 4]) for i in range(len(matched.buckets))]
 
     def replace(self, policies: Policies) -> None:
-        """Replace the policies. Tokens that are held are returned; tokens that were spent are still charged."""
+        """Replace the policies. Held tokens are returned to the store. Spent tokens are still charged."""
         for bucket in self._buckets.all():
             if bucket.tokens:
                 self._leases.count(bucket, "returned", bucket.tokens)
@@ -272,7 +272,7 @@ class Limiter:
             await self.settle()
 
     async def settle(self) -> None:
-        """Charge debt, refill leases and return unspent tokens, for all buckets that need one of these now."""
+        """Charge debt, refill leases and return unspent tokens, for all buckets that are due."""
         self._expire(self._clock())
         dirty, self._dirty = self._dirty, []
         for at in range(0, len(dirty), KEYS_AT_ONCE):
@@ -323,7 +323,7 @@ class Limiter:
         rooms: Sequence[int],
         reply: list[int] | None,
     ) -> None:
-        """Process a store call for which no request waits: hold granted tokens, or restore the debt without a reply."""
+        """Process a late reply to a store call: hold the granted tokens. If `reply` is None, restore the debt."""
         now = self._clock()
         for i, (bucket, _) in enumerate(asked):
             bucket.charging -= debts[i]
@@ -361,7 +361,7 @@ class Limiter:
                 return self._denied(matched, bucket, "fallback", grant.retry_us / 1e6, now)
         for bucket, cost in charges:
             if not is_away and bucket.share is not None:
-                # The store is available and only a reply was late. The request is charged in the store.
+                # The store is available and only a reply was late. The request is therefore charged in the store.
                 bucket.share.spent -= cost
                 bucket.debt += cost
                 if not bucket.dirty:
@@ -387,7 +387,7 @@ class Limiter:
         self._dirty.append(bucket)
 
     def _expire(self, now: float) -> None:
-        """End leases whose lifetime is over, and resize the buckets if the number of workers has changed."""
+        """End the leases whose lifetime is over. Resize the buckets if the number of workers has changed."""
         for bucket in self._leases.expire(now):
             if not bucket.dirty:
                 self._refill(bucket)

@@ -25,7 +25,7 @@ PENDING: Final = Pending()
 class Denied(msgspec.Struct, frozen=True):
     """Refusal by a policy.
 
-    - `source`: what the decision was made from: lease, strict, denycache or fallback
+    - `source`: the basis of the decision: lease, strict, denycache or fallback
     - `retry_s`: seconds after which a retry can succeed; an earlier retry is refused
     - `closed`: the request is refused because the store is unavailable and requests of this class must be counted
     """
@@ -47,7 +47,7 @@ class MatchedPolicies:
     """Buckets of the policies that match one caller, class, merchant and account; the most general first.
 
     - `admitted[0]`: the number of admissions; shared by all instances with the same `allow_key`
-    - `counted`: False if the request is a part of another request; only the other request is counted then
+    - `counted`: False if only the caller is charged so far; the later decision on the whole request is counted instead
     - `headers`, `raw`: RateLimit headers by name and as encoded bytes; a cache of the last result of `current`
     - `valid_until`: the time (monotonic seconds) until which these headers are used
     """
@@ -119,7 +119,7 @@ class MatchedPolicies:
         return _headers_of(header, policy, left, min(wait_s, _more_in(policy, left)))
 
     def _nearest(self, now: float) -> tuple[Bucket | None, int]:
-        """Return the bucket of which the smallest fraction is left, and the number of tokens left in it."""
+        """Return the bucket with the smallest remaining fraction of its burst, and the number of remaining tokens."""
         least, left = None, 0
         share = math.inf
         for bucket in self.buckets:

@@ -20,9 +20,11 @@ from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.gcra import EXACT_MAX, Rate
 
 LEASED_SHARE: Final = Fraction(1, 20)
-"""Part of (burst + tokens of one second) that all workers together may hold or overdraw before they call the store."""
+"""Fraction of (burst + tokens of one second) that all workers together may hold or overdraw without a call to the
+store."""
 LEASED_MIN: Final = 4
-"""Minimum number of tokens that one worker may hold. If the number would be smaller, the policy is strict."""
+"""Minimum number of tokens that one worker may hold or overdraw. If the number would be smaller, the policy is
+strict."""
 RATE_MAX: Final = 1_000_000
 _PER: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _TYPE = re.compile(r"[a-z_]{1,32}\Z")
@@ -80,7 +82,10 @@ class Policy(msgspec.Struct, frozen=True):
         return (self.classes is None or api_class in self.classes) and (self.only is None or key in self.only)
 
     def leased(self, workers: int) -> int:
-        """Return how many tokens each of `workers` workers may hold or overdraw. If 0, each request calls the store."""
+        """Return the number of tokens that each worker may hold or overdraw.
+
+        If 0, the store is called for each request.
+        """
         share = self.leased_max // max(1, workers)
         return share if share >= LEASED_MIN else 0
 
@@ -222,7 +227,7 @@ def _refuse_never_reached(policies: list[Policy]) -> None:
 
 
 def _classes_of(policy: Policy) -> frozenset[str]:
-    """Return the classes that a policy can match. If its key is `class`, `only` is a list of classes, too."""
+    """Return the classes that a policy can match. If the kind of the policy is `class`, `only` also lists classes."""
     classes = frozenset[str](ApiClass if policy.classes is None else policy.classes)
     return classes & policy.only if policy.kind is Kind.CLASS and policy.only is not None else classes
 

@@ -1,7 +1,7 @@
 """Client of the rate limiter's store (Redis or Valkey): pipelined scripts with a deadline and a circuit breaker.
 
-A call returns within `DEADLINE_S` or raises StoreAway. The round trip to the store continues after that, so that no
-unread reply is left on the connection. Each reply contains the nonce of its request.
+A call returns within `DEADLINE_S` or raises StoreAway. The round trip to the store continues after the deadline, so
+that no unread reply is left on the connection. Each reply contains the nonce of its request.
 """
 
 import asyncio
@@ -24,13 +24,15 @@ from fundledger.ratelimit.stats import Limits, Times
 
 DEADLINE_S: Final = 0.005
 ROUND_TRIP_S: Final = 0.05
-"""Timeout of a round trip, or ten deadlines if they are longer. After the timeout the connection is dropped."""
+"""Minimum timeout (s) of a round trip. The timeout is ten deadlines if that is longer. Then the connection is
+dropped."""
 SHORT_S: Final = 1.0
-"""Duration of an outage. After a shorter outage, the tokens spent meanwhile are charged in the store. After a longer
-outage, buckets also start nearly empty (`mark.lua`)."""
+"""Duration (s) of an outage. After a shorter outage, the tokens spent meanwhile are charged in the store. After a
+longer outage, buckets also start nearly empty (`mark.lua`)."""
 FAILURES_IN_ROW: Final = 3
 SILENT_S: Final = 0.1
-"""Minimum duration of failures before the breaker opens. A machine that is busy for milliseconds does not open it."""
+"""Minimum duration (s) of failures before the breaker opens. A machine that is busy for milliseconds does not open
+it."""
 CALLS_MIN: Final = 10
 MISSED_SHARE: Final = 0.2
 PROBE_EVERY_S: Final = (0.1, 0.2)
@@ -70,8 +72,8 @@ class StoreAway(Exception):
 class Breaker:
     """Circuit breaker. While it is open, the store counts as unavailable; a probe that succeeds closes it.
 
-    It opens after three failed round trips in a row that extend over at least `SILENT_S`. It also opens if more than a
-    fifth of the round trips of one second fail.
+    The breaker opens after three failed round trips in a row that extend over at least `SILENT_S`. It also opens if
+    more than a fifth of the round trips of one second fail.
     """
 
     def __init__(self) -> None:
@@ -232,7 +234,7 @@ class Store:
     def _failed(self, op: str, outcome: str) -> None:
         key = f"{op} {outcome}"
         self._counts.store_calls[key] = self._counts.store_calls.get(key, 0) + 1
-        # Many calls may share one round trip. Its failure is counted once.
+        # Many calls may share one round trip. A failed round trip is counted once.
         if self.breaker.open or self._failed_trip == self._trip:
             return
         self._failed_trip = self._trip
@@ -284,7 +286,7 @@ class Store:
                 replies = await self._round_trip(calls)
         except (RedisError, OSError, TimeoutError) as error:
             await self._drop_connection()
-            # A new exception, because the traceback of `error` refers to this frame: see _NoReply.
+            # This is a new exception, because the traceback of `error` refers to this frame: see _NoReply.
             replies = [StoreAway(str(error))] * len(calls)
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, BaseException) and not call[3].done():
@@ -339,8 +341,8 @@ class Store:
     def _heard(self, workers: int) -> None:
         """Record the number of live workers.
 
-        An increase takes effect immediately. A decrease takes effect only after so many heartbeats that each live
-        worker must have sent one.
+        An increase takes effect immediately. A decrease takes effect only after more than WORKER_LIVES_S heartbeats in
+        a row, so that each live worker has sent one.
         """
         self._fewer = 0 if workers >= self.workers else self._fewer + 1
         if workers > self.workers or self._fewer > WORKER_LIVES_S:

@@ -17,7 +17,7 @@ class Usage:
         self._last: dict[str, dict[str, float]] = {}
 
     def demanded(self, bucket: Bucket, tokens: int, now: float) -> None:
-        """Count tokens that a bucket was charged or refused."""
+        """Count tokens that were charged to a bucket, or that were requested of it and refused."""
         window = int(now / WINDOW_S)
         if window != self._window:
             self._last = self._busiest if window == self._window + 1 else {}
@@ -30,5 +30,5 @@ class Usage:
             self._busiest[name] = {bucket.name: share}
 
     def top(self, now: float) -> dict[str, dict[str, float]]:
-        """Return the busiest key of each policy in the last complete window, with its requested tokens / limit."""
+        """Return the busiest key of each policy in the last complete window, with its utilization."""
         return self._last if int(now / WINDOW_S) <= self._window + 1 else {}

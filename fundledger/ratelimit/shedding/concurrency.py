@@ -17,9 +17,9 @@ from fundledger.ratelimit.shedding.fairness import Shares
 
 LIMIT_MIN: Final = 2
 SAMPLES_MIN: Final = 10
-"""Minimum number of ended requests for a mean latency. A window lasts until so many requests have ended."""
+"""Minimum number of ended requests for a mean latency. A window lasts until this many requests have ended."""
 CUT: Final = 0.9
-"""Maximum factor by which a limit is lowered: the limit falls by at least a tenth."""
+"""Maximum factor by which a limit is multiplied when it is lowered: the limit falls by at least a tenth."""
 GROWTH: Final = 25
 """A limit is raised by 1 / GROWTH of its value (4 %), and at least by 1."""
 QUIET: Final = 8
@@ -34,19 +34,22 @@ the target must therefore exceed the latency without a queue."""
 TARGETS: Final = 5
 """Maximum target as a multiple of the configured target, however slow the database is (exception: see `close`)."""
 DROPPED_TARGETS: Final = 10
-"""A dropped request counts with this multiple of the target as latency, so that one in ten counts as overload."""
+"""The latency of a dropped request counts as this multiple of the target. One dropped request in ten is then
+overload."""
 RATE: Final = 0.3
-"""Weight of the last window in the average rate. The average is needed because a window has zero to two batches."""
+"""Weight of the last window in the average rate. An average is needed, because one window has only zero to two
+batches."""
 FORGET: Final = 0.8
-"""Factor of the recent latency after each window without answers."""
+"""Factor by which the recent latency is multiplied after each window without answers."""
 ALONE_S: Final = 1.0
-"""After this time without arrivals (or the target latency, if longer), missing answers are ignored: no queue forms."""
+"""Time (s) without arrivals, or the target latency if that is longer. After this time missing answers are ignored,
+because no queue forms."""
 SLOW: Final = 0.5
 """A baseline is raised only if at least this part of the latency is not queueing. A smaller part is noise."""
 
 
 class ConcurrencyLimiter:
-    """Concurrency limiter of one class: requests in flight, the limit, and the latencies of the current window.
+    """Concurrency limiter of one request class: requests in flight, the limit, and the latencies of the current window.
 
     `mean_s`, `used` and `target_s` are values of the last window. `mean_s` is None if too few requests ended in it.
 
@@ -112,7 +115,7 @@ class ConcurrencyLimiter:
     def close(self, silent_s: float, elapsed_s: float, lag_s: float, target_s: float) -> None:
         """Update the averages and the target. If enough requests ended in the window, also begin a new window.
 
-        `silent_s`: see `Silence`. `lag_s`: event loop lag.
+        `silent_s`: the silence (s) from `Silence.window`. `lag_s`: the event loop lag (s).
 
         The new target is BASELINES times the baseline, but at least `target_s`. Its maximum is TARGETS times
         `target_s`, or BASELINES_MIN times the baseline if that is more. Without the second maximum, a class whose
@@ -156,12 +159,12 @@ class ConcurrencyLimiter:
     def is_calm(self) -> bool:
         """Return whether the last mean latency was below half of the target.
 
-        Also return True if since then no request was in flight, or only requests that hang.
+        Also return True if since then no request was in flight, or if all requests in flight hang.
         """
         return self._calm
 
     def learn(self, part: float) -> None:
-        """Raise the baseline to `part` of the last window's mean latency. `part` is the part that was not queueing."""
+        """Raise the baseline to `part` of the last window's mean latency. `part`: the fraction without queueing."""
         if self.mean_s is not None:
             self._baseline_s = max(self._baseline_s, part * self.mean_s)
 
@@ -210,7 +213,7 @@ class ConcurrencyLimiter:
 
 
 class Silence:
-    """Silence: the time during which requests of classes that share a resource arrived and none was answered.
+    """Silence: the time during which requests arrived and none was answered, over all classes that share a resource.
 
     Silence is counted only with SAMPLES_MIN requests in flight and continuing arrivals. A single request may be waiting
     for its own client, and a burst of simultaneous requests proves nothing. A pause in the arrivals ends the silence.
@@ -246,7 +249,10 @@ class Queueing:
         self._rate = self._in_flight = self._peak = self._peak_rate = 0.0
 
     def window(self, ended: int, total_s: float, elapsed_s: float) -> None:
-        """Update the averages. They extend over about half a second, because a window has zero to two batches."""
+        """Update the averages.
+
+        The averages extend over about half a second, because one window has only zero to two batches.
+        """
         weight = min(1.0, 2 * elapsed_s)
         self._rate += weight * (ended / elapsed_s - self._rate)
         self._in_flight += weight * (total_s / elapsed_s - self._in_flight)

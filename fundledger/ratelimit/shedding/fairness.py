@@ -7,14 +7,17 @@ SHARE_MIN: Final = 2
 SPREADS: Final = 2.5
 """Tolerance above the share, in standard deviations. Random arrivals deviate by the square root of the mean."""
 LENT: Final = 0.6
-"""Part of the limit up to which requests are admitted without a check of shares. The rest is left for merchants within
-their share."""
+"""Part of the limit up to which requests are admitted without a check of shares. The rest of the limit is left for
+merchants within their share."""
 LENT_AGAIN: Final = 0.001
 """Increase of the part `lent` with each window. `lent` is set to 0 if a request was rejected at the limit."""
 
 
 class Shares:
-    """Requests in flight of one class by merchant. Memory is proportional to the requests in flight."""
+    """The number of requests in flight of one class, for each merchant.
+
+    Memory is proportional to the requests in flight.
+    """
 
     __slots__ = ("_active", "_held", "_peak", "lent")
 
@@ -51,7 +54,7 @@ class Shares:
         return count > share and (count - share) ** 2 > SPREADS * SPREADS * share
 
     def window(self, *, was_full: bool) -> None:
-        """End a window. `was_full`: a request was rejected in it because the class was full."""
+        """End a window. `was_full`: True if a request was rejected in the window because the class was full."""
         self.lent = 0.0 if was_full else min(LENT, self.lent + LENT_AGAIN)
         self._active, self._peak = self._peak, max(1, len(self._held))
 

@@ -5,8 +5,8 @@ from typing import Final
 RAISE_S: Final = 1.0
 LOWER_S: Final = 5.0
 RELAPSE_S: Final = 60.0
-"""If the level is raised within this time after it was lowered, it was lowered too early. It is then lowered only after
-RELAPSE_S of calm. A constant load therefore causes at most two changes a minute."""
+"""If the level is raised within this time (s) after it was lowered, it was lowered too early. The next time, the level
+is lowered only after RELAPSE_S of calm. A constant load therefore causes at most two changes a minute."""
 
 
 class ShedLevel:
@@ -39,7 +39,7 @@ class ShedLevel:
     def tick(self, now: float, *, stuck: bool, calm: bool) -> int:
         """Update the level. Return the change: 1, 0 or -1.
 
-        `stuck`: overload continues although the limits of the lowest active rank are at their minimum.
+        `stuck`: True if overload continues although the limits of the lowest active rank are at their minimum.
         """
         self._stuck_since = (now if self._stuck_since is None else self._stuck_since) if stuck else None
         self._calm_since = (now if self._calm_since is None else self._calm_since) if calm else None

@@ -1,7 +1,7 @@
 """Load shedder of one worker: rejects requests of the lowest ranks first, and of merchants beyond their fair share.
 
-It is synchronous and does no I/O. Call `enter` and `leave` around each request, and `tick` about ten times a second.
-See ADR 17.
+The shedder is synchronous and does no I/O. Call `enter` and `leave` around each request, and `tick` about ten times a
+second. See ADR 17.
 """
 
 from typing import Final
@@ -24,15 +24,15 @@ ROOM: Final = (1.0, 0.8, 0.75, 0.7, 0.65, 0.6)
 Throughput is shared in proportion to the requests in flight. The critical classes (rank 0) therefore always have at
 least a fifth of the throughput."""
 LANES: Final = CRITICAL | {ApiClass.PAYMENT}
-"""Classes whose requests share the lanes. A queue in the lanes shows only in the sum of these classes."""
+"""Classes whose requests share the lanes. A queue in the lanes is visible only in the sum of these classes."""
 HELPLESS_S: Final = 1.0
-"""If no lower rank can be throttled further, the critical classes are throttled after this time of overload."""
+"""If no lower rank can be throttled further, the critical classes are throttled after this time (s) of overload."""
 HELPLESS_LATENCIES: Final = 3
 """The same time as a multiple of the latency; the longer of the two applies. Requests that were admitted earlier need
 one latency to end, and the requests queued behind them another one."""
 LOWEST: Final = max(RANKS.values())
 IDLE: Final = 8
-"""A worker with at most so many requests in flight has no queue. If it is slow, the machine or the database is slow."""
+"""A worker with at most IDLE requests in flight has no queue. If it is slow, the machine or the database is slow."""
 
 
 class Shedder:
@@ -195,7 +195,7 @@ class Shedder:
         self._move_level(now, stuck=stuck and max(slow or 0, 1) <= self._rank_max, calm=calm)
 
     def is_shut(self, api_class: ApiClass) -> bool:
-        """Return whether the shed level rejects a request of this class. Count the request as rejected if so.
+        """Return whether the shed level rejects a request of this class. If so, count the request as rejected.
 
         Return False if no other request is in flight.
         """
@@ -206,7 +206,7 @@ class Shedder:
     def retry_after_s(self, api_class: ApiClass) -> int:
         """Return the seconds after which a rejected request should be retried.
 
-        It is 1 plus the shed level, plus the minimum time until the level admits the class again.
+        The result is 1 plus the shed level, plus the minimum time until the level admits the class again.
         """
         return 1 + self._level.level + int(LOWER_S) * max(0, RANKS[api_class] - self._rank_max)
 
@@ -224,7 +224,7 @@ class Shedder:
     def _is_idle(self) -> bool:
         """Return whether at most IDLE requests were in flight in the ending window and none was rejected.
 
-        Rejected requests are checked separately: they use time of the event loop, but are never in flight.
+        Rejected requests are checked separately, because they use time of the event loop but are never in flight.
         """
         before, limiters = self._turned_away, self._limiters.values()
         self._turned_away = self._shut_out + sum([n for limiter in limiters for n in limiter.shed.values()])
@@ -269,8 +269,9 @@ class Shedder:
     def _move_limits(self, throttled: int, *, calm: bool) -> None:
         """Raise the limits of classes that need more, and lower unused limits of the other classes.
 
-        A class needs more if it uses half of its limit, or if its limit is below the initial one. Its limit is raised
-        if the class and all more important ones are calm, or if it is more important than the throttled rank.
+        A class needs more if it uses half of its limit, or if its limit is below the initial one. The limit of such a
+        class is raised if the class and all more important classes are calm, or if the class is more important than the
+        throttled rank.
         """
         room = True
         for limiters in self._by_rank[: self._rank_max + 1]:
@@ -301,7 +302,7 @@ class Shedder:
     def _is_too_much(self) -> bool:
         """Return whether more requests are in flight in the lanes than can end within the target.
 
-        If not, only requests that were admitted earlier are late.
+        If the result is False, only requests that were admitted earlier are late.
         """
         lanes = [limiter for limiter in self._limiters.values() if limiter.api_class in LANES]
         return sum(g.in_flight for g in lanes) > sum(g.rate * g.target_s for g in lanes)
