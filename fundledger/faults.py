@@ -11,7 +11,7 @@ class Fault(Exception):
 
 
 class Unavailable(Fault):
-    """A fault before anything was written, for example because the database cannot be reached or a queue is full."""
+    """A fault that occurred before anything was written: the database cannot be reached, or a queue is full."""
 
 
 class OutcomeUnknown(Fault):

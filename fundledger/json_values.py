@@ -17,7 +17,7 @@ ID_PATTERN: Final = r"^[A-Za-z0-9:_.-]{1,128}\Z"
 
 
 def about(description: str = "", **members: Any) -> msgspec.Meta:
-    """Return schema metadata for a member of a struct. When a body is decoded, the metadata is not checked."""
+    """Return schema metadata for a member of a struct. Decoding does not check a value against the metadata."""
     return msgspec.Meta(description=description or None, extra_json_schema=members)
 
 

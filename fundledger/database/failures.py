@@ -48,7 +48,7 @@ error with such a SQLSTATE and severity ERROR although the server has committed 
 
 
 def was_rolled_back(error: BaseException, *, chained: bool = False) -> bool:
-    """Return whether `error` proves that nothing was committed. The failed query was to commit a transaction.
+    """Return whether `error`, raised by a query that commits, proves that nothing was committed.
 
     `chained`: True if the query was COMMIT AND CHAIN, False if it was COMMIT or a query that is a transaction of its
     own. The result is False for an error that the client raised, such as a lost connection or a timeout.

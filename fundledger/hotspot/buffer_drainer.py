@@ -1,10 +1,10 @@
 """Buffer drainer of hot accounts: the background job that posts buffered credits in ordinary ledger batches.
 
-The backlog is the number of buffered credits and the age of the oldest one. The lease owner reads the backlog several
-times a second, and drains the accounts with the oldest credits first. In addition, each worker reads the backlog once a
-second (`hotspot.follower`). While the backlog is too large or too old, the worker posts credits directly instead of
-buffering them. The worker buffers credits again when the number is at most half of its limit and the age is at most
-half of its limit. If the lease owner dies, the next lease owner drains the remaining credits within a second.
+The backlog is the number of buffered credits and the age of the oldest credit. The lease owner reads the backlog
+several times a second, and drains the accounts with the oldest credits first. In addition, each worker reads the
+backlog once a second (`hotspot.follower`). While the backlog is too large or too old, the worker posts credits directly
+instead of buffering them. The worker buffers credits again when the number and the age are both at most half of their
+limits. If the lease owner dies, the next lease owner drains the remaining credits within a second.
 """
 
 import logging
@@ -71,7 +71,7 @@ class Drained(msgspec.Struct):
     def add(self, other: "Drained") -> None:
         """Add the counters of another worker.
 
-        Of the backlogs the larger is kept, because all workers read the same buffer.
+        Keep the larger backlog, because all workers read the same buffer.
         """
         self.drains += other.drains
         self.drained += other.drained

@@ -7,9 +7,9 @@ minimum share of the arrivals.
 
     cold -> warming -> hot -> cooling -> cold
 
-An account becomes hot after its utilisation has been high for some time, and cold after it has been low for some time.
-The threshold for hot is higher than the threshold for cold. The two times and the gap between the thresholds prevent
-repeated changes between hot and cold.
+An account becomes hot after its utilisation has been high for some time, and cold after its utilisation has been low
+for some time. The threshold for hot is higher than the threshold for cold. The two times and the gap between the
+thresholds prevent repeated changes between hot and cold.
 """
 
 from collections.abc import Sequence

@@ -3,9 +3,9 @@
 A batch that commits with `synchronous_commit=off` releases its row locks immediately. The flusher makes synchronous
 commits, called flushes, on its own connections. There are several connections, because commits that arrive while the
 disk is busy share the next write. The write-ahead log is ordered: when a synchronous commit is durable, every earlier
-commit of any worker is durable too. If there is a synchronous standby, this is also true of the standby. A batch is
-answered only after a flush. If the server crashes before the flush, the batch may be lost, but it has not been
-answered. No answered batch can depend on a lost batch (ADR 0013).
+commit of any worker is durable too. If there is a synchronous standby, these commits are durable there too. A batch is
+answered only after a flush. If the server crashes before the flush, the batch may be lost, but its callers have not
+been answered. No answered batch can depend on a lost batch (ADR 0013).
 """
 
 import asyncio
@@ -115,7 +115,10 @@ class _Connection:
         self._statement = await self._connection.prepare(SQL["flush"])
 
     async def flush(self) -> bool:
-        """Flush the WAL. Return True if all earlier commits are durable, False if that is unknown. Never raises."""
+        """Flush the WAL. Return True if all earlier commits are durable.
+
+        Return False if their state is unknown. Never raises.
+        """
         try:
             if self._statement is None or self._connection is None or self._connection.is_closed():
                 await self.open()

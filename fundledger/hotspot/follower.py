@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """The follower of one worker. Every worker runs one.
+    """The follower of one worker. Every worker runs a follower.
 
     In contrast, only one process at a time runs the rebalancer, and only one runs the buffer drainer.
 

@@ -1,4 +1,4 @@
-"""Heavy-hitter sampler of hot accounts: the accounts to which a worker posts most, with their load, in bounded memory.
+"""Heavy-hitter sampler of hot accounts: tracks the accounts to which a worker posts most, in bounded memory.
 
 Arrivals are counted by the Space-Saving algorithm (`fundledger/heavy_hitters.py`). If a batch has more than SAMPLE
 commands, only every n-th command is counted, with weight n. The number n is chosen so that at most SAMPLE commands are
@@ -41,7 +41,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class HeatSampler:
-    """The heavy-hitter sampler for all lanes of one worker. Each report resets it."""
+    """The heavy-hitter sampler for all lanes of one worker. Each report resets the counters."""
 
     def __init__(self) -> None:
         self._top: SpaceSaving[int] = SpaceSaving(CAPACITY)

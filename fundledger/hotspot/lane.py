@@ -33,7 +33,8 @@ from fundledger.ledger.store.session import Session
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[int, Outcome | Fault], None]
-"""Callback that is called once, after the batch is durable, with the index passed to `post` and the outcome."""
+"""Callback that is called once, when the batch is durable, with the index that was passed to `post`, and the
+outcome."""
 
 PostBatch = Callable[..., Awaitable[list[Outcome | Fault]]]
 """The signature of `post_vouchers`."""
@@ -53,7 +54,7 @@ event loop for 5 us. METADATA_BYTES bytes of metadata count as one line. A singl
 """
 METADATA_BYTES = 512
 FEW = 50
-"""FEW vouchers never exceed LINES_MAX, because a voucher has at most 64 lines and 4 KB of metadata."""
+"""A batch of FEW vouchers never exceeds LINES_MAX, because a voucher has at most 64 lines and 4 KB of metadata."""
 FLUSH_ATTEMPTS = 5
 """Maximum number of failed flushes of a batch. After the last failed flush the callers get OutcomeUnknown."""
 
@@ -343,7 +344,7 @@ def _is_read(outcome: Outcome | Fault) -> bool:
 
 
 def _is_no_repeat(before: Outcome | Fault, now: Outcome | Fault) -> None:
-    """Clear `now.replay` if the first attempt at the same command was no replay.
+    """Clear `now.replay` if the first attempt at the same command did not report a replay.
 
     The second attempt reports a replay, because it finds the record that the first attempt has written. For the caller
     the outcome is new, because the first attempt was not answered.

@@ -1,7 +1,7 @@
 """Rebalancer of hot accounts: the background job that splits hot accounts over slots and merges cold ones.
 
 Every second each worker stores a report of its load in the database and applies the slot map (`hotspot.follower`). The
-rebalancer adds up all reports, sets the heat of each account and acts:
+rebalancer adds up all reports, sets the heat of each account, and takes these actions:
 
 - an account that becomes hot is split over as many slots as there are workers
 - an account that becomes cold is merged

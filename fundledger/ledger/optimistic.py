@@ -2,8 +2,8 @@
 
 A batch is decided from the lane's write cache and from reads without locks. A batch may be prepared while the previous
 batch is still being written (ADR 0011). The prepared batch is decided from the state that the previous batch will
-leave. It is sent only if the previous batch was committed. Otherwise it is discarded, and its commands are decided
-again.
+leave. The prepared batch is sent only if the previous batch was committed. Otherwise the prepared batch is discarded,
+and its commands are decided again.
 """
 
 import logging

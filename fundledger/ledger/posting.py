@@ -155,7 +155,7 @@ async def _post_locked(  # noqa: PLR0915 - one transaction from lock to commit i
         except _CONFLICTS as error:
             await session.rollback()
             if getattr(error, "constraint_name", None) == "entries_pkey":
-                # The row is locked, so this is no race: the row was reset to a state before its last entries.
+                # The row is locked, so a race is impossible: the row was reset to a state before its last entries.
                 extra = {"event": "integrity_finding", "once": str(error)}
                 _log.critical("a sub-account is behind its entries", exc_info=error, extra=extra)
                 behind = Refusal(Code.ACCOUNT_FROZEN, "an account does not agree with its entries")

@@ -115,7 +115,7 @@ def summary_2(
 ) -> bytes:
     """Return the message of a summary of layout 2.
 
-    All its vouchers have the module `module`; for the rest see `summary`.
+    All vouchers of the summary have the module `module`. The other parameters are those of `summary`.
     """
     fixed = (number, slot, seq, amount, balance_after, accounting_date, posted_at_us, previous_mac, key_version)
     return _SUMMARY(b"summary2", *fixed, len(voucher_ids) // 16) + voucher_ids + _kept(module)
@@ -242,7 +242,10 @@ def account_2(
     metadata: str | None,
     key_version: int,
 ) -> bytes:
-    """Return the message of an account of layout 2. `module` is None for the oldest accounts."""
+    """Return the message of an account of layout 2.
+
+    `module` is None for an account that was opened before modules were recorded.
+    """
     fixed = _ACCOUNT_2(b"account2", number, shard, slots, buffered, created_at_us, key_version)
     return fixed + b"".join([_text(text) for text in (id_, module, owner, type_, currency, metadata)])
 

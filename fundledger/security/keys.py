@@ -69,7 +69,7 @@ def read_keys(directory: Path) -> dict[int, MacKey]:
 
 
 def make_keys(directory: Path) -> FileKeys:
-    """Return the keys in a directory. If there is none, first create a key.
+    """Return the keys in a directory. If the directory contains no key, first create a key.
 
     Call this function only for a new schema. Raises KeyFault.
     """

@@ -46,7 +46,7 @@ class Tokens:
 
     @classmethod
     def of(cls, tokens: dict[str, str]) -> "Tokens":
-        """Return the modules by token for `tokens`, which maps each token to its module."""
+        """Return a lookup for `tokens`, a dict that maps each token to its module."""
         return cls({hashlib.sha256(token.encode()).digest(): module for token, module in tokens.items()})
 
     def module(self, authorization: str | None) -> str | None:

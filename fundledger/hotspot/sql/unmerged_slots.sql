@@ -1,4 +1,4 @@
--- Read the accounts that have a slot to merge. Such a slot is open, has no holds, and workers no longer post to it.
+-- Read the accounts that have a slot to merge. Such a slot is open and has no holds, but workers no longer post to it.
 -- Rows: one per account. Locks: none.
 SELECT r.account_number, r.slots FROM ledger.routes r
 WHERE EXISTS (SELECT FROM ledger.sub_accounts s

@@ -63,7 +63,7 @@ class Rebalance:
 class Drain:
     """A command to drain the buffer of an account: all rows, or the `rows_max` oldest rows.
 
-    All rows of one batch are drained together, even if their number exceeds `rows_max`.
+    All rows that one batch wrote are drained together, even if their number exceeds `rows_max`.
     """
 
     __slots__ = ("account", "rows_max")
@@ -88,8 +88,7 @@ class SetPolicy:
 class BufferedCredit(msgspec.Struct, frozen=True, gc=False):
     """A buffered credit, as stored in `buffered_entries`.
 
-    The batch `batch` wrote `of` such rows for the account. This row is number `number` of these rows, counted from
-    1.
+    The batch `batch` wrote `of` such rows for the account, numbered from 1. `number` is the number of this row.
     """
 
     batch: int
@@ -264,7 +263,7 @@ def place_of(account: Account, shard: int, ordinal: int) -> int:
 
 
 def places_of(voucher: Voucher, ordinal: int) -> list[int]:
-    """Return `place_of` for each line. Each batch needs the result twice, so it is cached in the voucher."""
+    """Return `place_of` for each line. The result is cached in the voucher and used twice in each batch."""
     places = voucher.places
     if places is None:
         home = voucher.shard

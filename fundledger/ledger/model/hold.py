@@ -71,7 +71,7 @@ class PlaceHold:
 
 
 class EndHold:
-    """A command to end the hold `id_` of `module`, which was placed on slot `slot` of the account.
+    """A command to end a hold: the hold `id_` of `module`, on slot `slot` of the account.
 
     If `expire` is False, the hold is released. If `expire` is True, a hold whose expiry time has passed is ended as
     expired. A hold whose expiry time has not passed is then left unchanged.

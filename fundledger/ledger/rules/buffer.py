@@ -3,11 +3,11 @@
 A credit of a buffered account is written to `buffered_entries` in the transaction of its voucher, and counts as pending
 immediately. A later transaction drains the credits into slot 0 of the account. Under the lock of slot 0, the
 transaction writes an entry with the sum of the buffered rows, and deletes these rows. Each row is therefore posted
-exactly once, even after a crash. Draining reads all rows and uses no watermark, so a row that is committed late is not
-missed.
+exactly once, even after a crash. A drain uses no watermark. It reads the rows that exist, so a row that is committed
+late is not missed.
 
-A transaction that buffers a credit takes FOR KEY SHARE on slot 0. This lock does not block writes of the balance. It
-blocks a freeze, a close and a change of policy, all of which lock slot 0 FOR UPDATE.
+A transaction that buffers a credit takes FOR KEY SHARE on slot 0. This lock does not block writes of the balance. The
+lock blocks a freeze, a close and a change of policy, all of which lock slot 0 FOR UPDATE.
 """
 
 from collections.abc import Sequence

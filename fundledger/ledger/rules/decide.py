@@ -32,7 +32,7 @@ from fundledger.ledger.rules.status import set_policy, set_status
 
 
 def decide(batch: Batch, commands: Sequence[Command]) -> list[Outcome]:
-    """Return the outcome of each `commands[i]` at the index i. The rows to write are added to the batch.
+    """Return a list in which element i is the outcome of `commands[i]`. The rows to write are added to the batch.
 
     The batch must contain the sub-accounts that the worker prefers for the commands. If more slots of an account are
     needed, the account is added to `batch.narrow`. If its buffered credits are needed, the account is added to
@@ -166,8 +166,8 @@ def _why_not(
 ) -> Refusal | SubAccount | None:
     """Check status, agreement and funds. Return None if the voucher can be posted.
 
-    Return a refusal if it cannot. Return a sub-account if its own funds are insufficient and other slots of the account
-    may have enough.
+    Return a refusal if the voucher cannot be posted. Return a sub-account if its own funds are insufficient and other
+    slots of the account may have enough.
     """
     lines = voucher.lines
     if len(touched) < len(lines):

@@ -85,7 +85,7 @@ def _lacking(batch: Batch, short: SubAccount) -> Refusal:
 def spread(
     batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]] | Refusal:
-    """Take the amount that `short` lacks from other slots of the account, in descending order of available amounts.
+    """Take the amount that `short` lacks from the other slots of the account that have the highest available amounts.
 
     Return the new sub-accounts and lines of the voucher. Return a refusal if all slots together do not have the amount.
     The refusal is void if not all slots were read.
@@ -203,7 +203,7 @@ def _level(slots: Sequence[SubAccount]) -> list[tuple[SubAccount, SubAccount, in
 
 
 def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Record:
-    """Record a voucher that moves amounts between slots of one account. Each amount is a pair of lines."""
+    """Record a voucher that moves amounts between slots of one account. Each amount becomes a pair of lines."""
     # The id depends on the time, because a batch that is decided again keeps its number and may move other amounts.
     seed = b"%d:%d:%d:%d" % (batch.number, batch.posted_at_us, account.number, len(batch.new_vouchers))
     lines = [(account, sign * amount * account.type.normal) for amount in amounts for sign in (-1, 1)]
@@ -230,7 +230,7 @@ def _move_voucher(batch: Batch, account: Account, amounts: Sequence[int]) -> Rec
 
 
 def gather(batch: Batch, short: SubAccount, amount: int) -> Refusal | None:
-    """Move funds from other slots to slot `short`, by a voucher, until `amount` is available for a hold.
+    """Post a voucher that moves funds from other slots to slot `short`, so that `amount` is available for a hold.
 
     Return a refusal if the account does not have the amount, or if the status of a slot forbids the move.
     """

@@ -1,6 +1,7 @@
 -- Read the buffered credits of accounts. The caller has locked slot 0 of each account, so no other transaction drains them.
--- $1 account numbers. $2 maximum number of rows to read for each account, oldest first, NULL for all. All rows of one batch are
--- read, even if their number exceeds $2. Rows: one per buffered credit, by account number, batch and number. Locks: none.
+-- $1 account numbers. $2 maximum number of rows to read for each account, oldest first, NULL for all. All rows that one batch
+-- wrote are read together, even if their number exceeds $2. Rows: one per buffered credit, by account number, batch and number.
+-- Locks: none.
 SELECT b.account_number, b.batch, b.number, b.of, b.voucher_id, b.amount, b.accounting_date, b.posted_at, b.key_version, b.mac,
        b.module
 FROM unnest($1::bigint[]) AS k (account_number)

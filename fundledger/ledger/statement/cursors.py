@@ -1,6 +1,6 @@
 """Cursors of ledger statements. A cursor is the position at the end of a page.
 
-Its MAC proves that the ledger issued it.
+The MAC of a cursor proves that the ledger has issued the cursor.
 """
 
 import base64

@@ -5,8 +5,8 @@ A voucher that only moves amounts between slots of the account has no line. The 
 seq of the entry), and this order does not change after a line was shown (see `settled`). The `seq` of a line is its
 number in the statement, and its `balance_after` is the balance of the whole account.
 
-The level `entries` shows the stored entries instead of lines. These are ordinary entries, the parts of a line that was
-taken from several slots, moves between slots, and summaries.
+The level `entries` shows the stored entries instead of lines. The stored entries are ordinary entries, the parts of a
+line that was taken from several slots, moves between slots, and summaries.
 
 Each entry is verified before it is shown:
 
@@ -107,7 +107,7 @@ async def read_statement(
     more = await _fill(reader, directory, page, sub_accounts, until)
     if not more:
         return page.entries, None
-    # This raises Tampered unless the next entries exist and verify: no entry was removed at the end of the page.
+    # Tampered is raised unless the next entries exist and verify: no entry was removed at the end of the page.
     await read_positions(reader, keys, account, sub_accounts, page.after())
     bounds = [None if bound is None else clock.us(bound) for bound in (from_, to)]
     return page.entries, cursors.encode(keys, account, page.cursor(*bounds))
@@ -383,7 +383,7 @@ class _Page:
         return source
 
     def _adds_up(self) -> None:
-        """Verify that the lines add up to the entries. Call it after all entries with one time. Raises Tampered."""
+        """Verify that the lines add up to the entries. Call it after the last entry of each time. Raises Tampered."""
         if self._ahead != 0:
             wrong = f"the lines differ from the slots by {self._ahead}"
             raise Tampered(self.account, next(iter(self._shards.values())), 0, wrong)

@@ -18,7 +18,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 class Position(msgspec.Struct, frozen=True):
-    """The position of a sub-account between two entries: after `entry` and before `next`.
+    """A position on a sub-account, between two entries: after `entry` and before `next`.
 
     `entry` is None before the first entry, `next` is None after the last one.
     """
@@ -54,7 +54,7 @@ async def snapshot(reader: Reader) -> AsyncIterator[Reader]:
 async def read_positions(
     reader: Reader, keys: Keys, account: Account, sub_accounts: Sequence[asyncpg.Record], seqs: Sequence[int]
 ) -> list[Position]:
-    """Return the position of each `sub_accounts[i]` after its entry `seqs[i]`. Raises Tampered.
+    """Return the position on each `sub_accounts[i]` after the entry with the seq `seqs[i]`. Raises Tampered.
 
     `seqs[i]` is at most the last seq of the sub-account. The entry at the position and the next entry are verified. The
     MAC of each also covers the MAC of the entry before it.
@@ -86,7 +86,7 @@ async def read_positions(
 async def positions_at(
     reader: Reader, keys: Keys, account: Account, sub_accounts: Sequence[asyncpg.Record], at: datetime
 ) -> list[Position]:
-    """Return the position of each sub-account after its last entry at or before `at`. Raises Tampered."""
+    """Return the position on each sub-account after the last entry at or before the time `at`. Raises Tampered."""
     shards, slots = [row["shard"] for row in sub_accounts], [row["slot"] for row in sub_accounts]
     found = await fetch_of(reader, account, "seqs_at", shards, slots, at)
     seqs = [min(row["seq"], of["seq"]) for row, of in zip(found, sub_accounts, strict=True)]

@@ -103,10 +103,12 @@ async def read_backlog(
     numbers: Iterable[int],
     rows_max: int | None = None,
 ) -> None:
-    """Read and verify the buffered credits of these accounts. The caller has locked slot 0 of each. Raises KeyFault.
+    """Read and verify the buffered credits of these accounts. The caller has locked slot 0 of each account.
 
-    `rows_max`: maximum number of rows to read for each account, oldest first; None for all. All rows of one batch are
-    read, even if their number exceeds `rows_max`.
+    Raises KeyFault.
+
+    `rows_max`: maximum number of rows to read for each account, oldest first; None for all. All rows that one batch
+    wrote are read together, even if their number exceeds `rows_max`.
     """
     wanted = list(numbers)
     batch.backlog = {number: [] for number in wanted}

@@ -1,7 +1,7 @@
 """Integrity checks of reads in the ledger's store: each row matches its MAC, and no row of an account is missing.
 
-A row that does not verify ends the read of its account. Reads of other accounts continue. The caller of the read
-records the finding.
+The read of an account ends at the first row that does not verify. Reads of other accounts continue. The caller of the
+read records the finding.
 """
 
 import hashlib

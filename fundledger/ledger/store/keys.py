@@ -68,7 +68,7 @@ async def read_evidence(connection: Connection) -> Evidence:
         # The schema is not migrated yet, so its MACs are of layout 1.
         rows = await connection.fetch(SQL["accounts_of_layout_1"], numbers)
     for row in rows:
-        # Rows that cannot be decoded are skipped here; `verify` reports them.
+        # Rows that cannot be decoded are skipped here. The command `verify` reports such rows.
         with contextlib.suppress(Exception):
             message = message_of(row) if "layout" in row else account_message(row, 1, 1, False, row["key_version"])
             found[row["key_version"]].append((message, row["mac"]))

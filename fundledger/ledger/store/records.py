@@ -61,7 +61,7 @@ async def read_records(
 async def read_each(reader: Reader, directory: Directory, wanted: Collection[Name]) -> dict[Name, Record | None]:
     """Return the vouchers that exist among these names.
 
-    If a voucher does not verify, log it, and return None as its value.
+    If a voucher does not verify, log the failure, and return None as the value of the voucher.
     """
     rows = [row for row in await _rows(reader, wanted) if is_wanted(row, wanted)]
     numbers = sorted({number for row in rows for number in row["lines"][::2] if number is not None})

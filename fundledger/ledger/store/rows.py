@@ -13,7 +13,7 @@ def take(batch: Batch, books: Books, account: Account, shard: int, row: asyncpg.
     """Verify a row of `sub_accounts` and add it to the batch. Raises KeyFault.
 
     A row that does not match its MAC gets the status FROZEN_INTEGRITY in the batch, and is added to `batch.tampered`
-    too. A row that was marked as suspect earlier only gets the status, so that the row is not reported again.
+    too. A row that is already marked as suspect gets only the status, so that the row is not reported again.
     """
     (
         number,

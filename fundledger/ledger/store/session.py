@@ -6,9 +6,9 @@ The locking connection is always inside a transaction: `COMMIT AND CHAIN` begins
 therefore three queries: lock and read, write, commit. Between batches the connection is idle in a transaction that has
 no snapshot, no locks and no transaction id.
 
-The optimistic path has two other connections, one to read without locks and one to write. Each query on them is a
-transaction of its own. Reading and writing have separate connections, because the rows of the next batch are read while
-the previous batch is written.
+The optimistic path has two other connections, one to read without locks and one to write. Each query on these
+connections is a transaction of its own. Reading and writing have separate connections, because the rows of the next
+batch are read while the previous batch is written.
 """
 
 import socket

@@ -98,7 +98,7 @@ async def follow(reader: Reader, directory: Directory, known: dict[int, int], ro
         try:
             account = (await directory.by_number(reader, [route.account_number])).get(route.account_number)
         except (AccountTampered, KeyFault) as error:
-            # It is safe to skip the account, because postings to it are refused.
+            # It is safe to skip the account, because postings to the account are refused.
             extra = {"event": "integrity_finding"}
             _log.critical("a slot map entry is not applied: %s", error, extra=extra)
             continue

@@ -83,7 +83,7 @@ class Sweep:
                 return 0, 0
             done = await chain_old(connection, self._keys, name, AT_ONCE)
         except _UNDECODABLE as error:
-            # A chain has no gaps, so it cannot continue until the row is restored. Rows of other kinds are still
+            # A chain has no gaps, so the chain cannot continue until the row is restored. Rows of other kinds are still
             # converted.
             _decoding(error)
             self._found.append(Found(_evidence_of(error, {}), name, "a row that cannot be read"))

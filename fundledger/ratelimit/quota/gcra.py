@@ -22,7 +22,7 @@ KEPT: Final = 10
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """A rate of `tokens` in `period_us`, with a bucket of `burst` tokens.
+    """A rate of `tokens` tokens in `period_us` microseconds, with a bucket of `burst` tokens.
 
     The deficit of a bucket is the number of tokens that it lacks to be full. `ceiling` is the maximum deficit. A
     deficit can exceed the burst because of overdraft tokens (`debt`), or because the clock was set back.
@@ -41,8 +41,8 @@ class Rate(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True):
     """Request for tokens of one bucket.
 
-    `debt` tokens are charged in any case, or returned if `debt` is negative. Then `least` to `most` tokens are granted,
-    or none. If `shadow` is True, the request is admitted even if this bucket has fewer than `least` tokens.
+    `debt` tokens are charged in any case, or returned if `debt` is negative. Then either `least` to `most` tokens are
+    granted, or none. If `shadow` is True, the request is admitted even if this bucket has fewer than `least` tokens.
     """
 
     rate: Rate
@@ -103,7 +103,7 @@ def is_beyond(rate: Rate, state: State | None, now: int) -> bool:
 def decide(
     asks: Sequence[Ask], states: Sequence[State | None], since: int, back: int, now: int
 ) -> tuple[bool, list[Grant], list[State | None]]:
-    """Decide a request for tokens of several buckets: all of them grant their tokens, or none does.
+    """Decide a request for tokens of several buckets: either all buckets grant their tokens, or none does.
 
     Return `(admitted, grants, states)`. `grants[i]` is the result for `asks[i]`. `states[i]` is the new state of the
     bucket, or None if the state is unchanged.

@@ -93,7 +93,7 @@ class Policy(msgspec.Struct, frozen=True):
 class Policies(msgspec.Struct, frozen=True):
     """The policies of a file. `version` is the file's version number and the first eight hex digits of its SHA-256.
 
-    `types` maps voucher types to classes. Files of earlier releases contain this table. It has no effect.
+    `types` maps voucher types to classes. Files of earlier releases contain this table. The table has no effect.
     """
 
     version: str

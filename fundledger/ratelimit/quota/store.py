@@ -24,11 +24,11 @@ from fundledger.ratelimit.stats import Limits, Times
 
 DEADLINE_S: Final = 0.005
 ROUND_TRIP_S: Final = 0.05
-"""Minimum timeout (s) of a round trip. The timeout is ten deadlines if that is longer. Then the connection is
-dropped."""
+"""Minimum timeout (s) of a round trip. The timeout is ten deadlines if that is longer. After the timeout the connection
+is dropped."""
 SHORT_S: Final = 1.0
-"""Duration (s) of an outage. After a shorter outage, the tokens spent meanwhile are charged in the store. After a
-longer outage, buckets also start nearly empty (`mark.lua`)."""
+"""Threshold (s) for the duration of an outage. After a shorter outage, the tokens spent meanwhile are charged in the
+store. After a longer outage, buckets also start nearly empty (`mark.lua`)."""
 FAILURES_IN_ROW: Final = 3
 SILENT_S: Final = 0.1
 """Minimum duration (s) of failures before the breaker opens. A machine that is busy for milliseconds does not open
@@ -53,9 +53,9 @@ Late = Callable[[list[int] | None], None]
 class _NoReply(NamedTuple):
     """Result of a failed call, with the reason.
 
-    It is a result of the future instead of an exception. The traceback of an exception would refer to the waiting
-    frame, which refers to the future. Such reference cycles, one for each request, made the garbage collector stop a
-    worker for 0.2 s.
+    The failure is set as a result of the future, not as an exception. The traceback of an exception would refer to the
+    waiting frame, which refers to the future. Such reference cycles, one for each request, made the garbage collector
+    stop a worker for 0.2 s.
     """
 
     why: str
@@ -70,7 +70,7 @@ class StoreAway(Exception):
 
 
 class Breaker:
-    """Circuit breaker. While it is open, the store counts as unavailable; a probe that succeeds closes it.
+    """Circuit breaker. While it is open, the store counts as unavailable. A successful probe closes it.
 
     The breaker opens after three failed round trips in a row that extend over at least `SILENT_S`. It also opens if
     more than a fifth of the round trips of one second fail.
@@ -257,7 +257,7 @@ class Store:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send queued calls and heartbeats, and probe the store while it is away, until cancelled."""
+        """Send queued calls and heartbeats, and probe the store while it is unavailable, until cancelled."""
         beating = asyncio.create_task(self._beat())
         try:
             while True:

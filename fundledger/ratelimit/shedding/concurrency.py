@@ -53,8 +53,9 @@ class ConcurrencyLimiter:
 
     `mean_s`, `used` and `target_s` are values of the last window. `mean_s` is None if too few requests ended in it.
 
-    The baseline is an estimate of the latency without queueing. It falls when the mean of a window is lower, and rises
-    only when queueing is excluded. If it rose with the latency, an hour of overload would count as normal.
+    The baseline is an estimate of the latency without queueing. The baseline falls when the mean of a window is lower,
+    and rises only when queueing is excluded. If the baseline rose with the latency, an hour of overload would count as
+    normal.
     """
 
     __slots__ = (
@@ -117,9 +118,9 @@ class ConcurrencyLimiter:
 
         `silent_s`: the silence (s) from `Silence.window`. `lag_s`: the event loop lag (s).
 
-        The new target is BASELINES times the baseline, but at least `target_s`. Its maximum is TARGETS times
-        `target_s`, or BASELINES_MIN times the baseline if that is more. Without the second maximum, a class whose
-        requests always take seconds would always be overloaded.
+        The new target is BASELINES times the baseline, but at least `target_s`. The maximum of the new target is
+        TARGETS times `target_s`, or BASELINES_MIN times the baseline if that is more. Without the second maximum, a
+        class whose requests always take seconds would always be overloaded.
         """
         ended, answered, self.used = self.ended, self.answered(), self.in_flight_max
         self.mean_s = None
@@ -175,8 +176,8 @@ class ConcurrencyLimiter:
     def cut(self, excess: float) -> float:
         """Lower the limit by `excess` requests, and at least by a tenth. Return the reduction.
 
-        If the limit is above its use, the reduction begins at the use. Lowering a limit that is far above its use would
-        have no effect for seconds.
+        If the limit is above `used`, the highest number of requests in flight, the reduction begins at `used`.
+        Without this rule, the reduction of a limit far above `used` would have no effect for seconds.
         """
         before = min(self.limit, self.used)
         self._set(max(LIMIT_MIN, min(self.limit, int(min(CUT * before, before - excess)))))
@@ -186,9 +187,9 @@ class ConcurrencyLimiter:
         self._set(min(self.room, self.limit + max(1, self.limit // GROWTH)))
 
     def settle(self) -> None:
-        """Lower the limit by one step towards 1.5 times its use, but not below the initial limit.
+        """Lower the limit by one step towards 1.5 times `used`, but not below the initial limit.
 
-        This rejects no request.
+        No request is rejected because of the lower limit.
         """
         wanted = max(self.start, self.used * 3 // 2)
         if wanted < self.limit:
@@ -215,8 +216,9 @@ class ConcurrencyLimiter:
 class Silence:
     """Silence: the time during which requests arrived and none was answered, over all classes that share a resource.
 
-    Silence is counted only with SAMPLES_MIN requests in flight and continuing arrivals. A single request may be waiting
-    for its own client, and a burst of simultaneous requests proves nothing. A pause in the arrivals ends the silence.
+    Silence is counted only while at least SAMPLES_MIN requests are in flight and further requests arrive. A single
+    request may be waiting for its own client, and a burst of simultaneous requests proves nothing. A pause in the
+    arrivals ends the silence.
     """
 
     __slots__ = ("_asked_at", "_in_flight", "_limiters", "_since")
@@ -269,7 +271,7 @@ class Queueing:
         self._peak, self._peak_rate = self._in_flight, self._rate
 
     def unqueued(self) -> float | None:
-        """Return the part of the latency that is not queueing, 0 to 1.
+        """Return the part of the latency that is not queueing, as a fraction from 0 to 1.
 
         Return None if there was no peak since `calm`, or if the requests in flight have not halved since the peak.
 

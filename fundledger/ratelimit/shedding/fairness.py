@@ -47,7 +47,8 @@ class Shares:
         The fair share is the limit divided by the number of active merchants. This number is the highest number of
         merchants with requests in flight at any one moment of this window or the last one. The current number would be
         wrong: just after a batch was answered, few merchants have requests in flight, and the next merchant would get
-        the whole limit. Call it only if the requests in flight are at least the limit multiplied by `lent`.
+        the whole limit. Call this method only if the number of requests in flight is at least the limit multiplied by
+        `lent`.
         """
         count = self._held.get(merchant, 0)
         share = max(SHARE_MIN, limit / max(self._active, self._peak))

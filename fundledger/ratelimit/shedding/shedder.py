@@ -104,7 +104,7 @@ class Shedder:
     ) -> str | None:
         """Admit a request, or return the reason for its rejection.
 
-        After None, call `leave` once with the same class and merchant. The reasons are:
+        If the result is None, call `leave` once with the same class and merchant. The reasons are:
 
         - "worker": the shed level rejects the rank, and another request is in flight.
         - "deadline": the remaining time (`budget_s`) is over, or the recent latency exceeds half of it.
@@ -248,7 +248,7 @@ class Shedder:
                 queueing.restart()
             for limiter in self._limiters.values() if min(parts) >= SLOW else ():
                 limiter.learn(min(parts))
-        # A class of the lanes without answers is stalled, because lanes are fast. Its latency is no baseline.
+        # A class of the lanes is stalled if it gets no answers, because lanes are fast. Its latency is no baseline.
         alone = [g for g in over if g.quiet >= QUIET_WINDOWS and (g.window_ended or g.api_class not in LANES)]
         if all(limiter in alone or limiter.is_calm() for limiter in self._limiters.values()):
             for limiter in alone:
