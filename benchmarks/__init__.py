@@ -1,1 +1,3 @@
-"""Benchmarks: load drivers, fault tests, baselines and reports. Black box: imports nothing of the service."""
+"""Benchmarks: load drivers, fault tests, baselines and reports. They use the service from outside and import none of
+it.
+"""

@@ -1,5 +1,5 @@
-"""Benchmark command `fundledger bench`: start the service, measure it beside baselines in the same run, prove its
-books.
+"""Command `fundledger bench`: starts the service, measures the service and baselines in one run, and proves the
+service's books.
 """
 
 import argparse
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    # Raise an exception, so that every started server is stopped.
+    # The exception unwinds the stack, so that every started server is stopped.
     del number, frame
     sys.exit(143)
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    """Return the plan that the command line options request. Raises BenchFault."""
+    """Return the plan that the command line options request. Raises BenchFault if no run can satisfy the options."""
     if options.reference is not None and not options.reference.is_file():
         raise BenchFault(f"--reference {options.reference}: no such file")
     settings = dict(setting.split("=", 1) for setting in options.setting)

@@ -1,4 +1,4 @@
-"""Server process of a benchmark: started in its own process group, and stopped with all its children."""
+"""Server process of a benchmark. The process is started in its own process group, and stopped with all its children."""
 
 import contextlib
 import http.client
@@ -21,8 +21,8 @@ _STEP_S = 0.01
 
 
 class Child:
-    """A server process. Its output is written to `log`. `is_ready` may raise BenchFault while the server is
-    not ready.
+    """A server process, whose output is written to `log`. While the server is not ready, `is_ready` returns False or
+    raises BenchFault.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
-        """Start the server and return the seconds until it was ready. Raises BenchFault."""
+        """Start the server and return the seconds until it was ready. Raises BenchFault if the server does not get
+        ready.
+        """
         started = time.monotonic()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -66,7 +68,9 @@ class Child:
         raise BenchFault(f"{' '.join(self._command[:4])} does not start:\n{tail}")
 
     def stop(self) -> None:
-        """Stop the process group: SIGTERM, then SIGKILL for processes that do not end."""
+        """Stop the process group: send SIGTERM to the server, wait for its end, then send SIGKILL to the remaining
+        processes.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -84,7 +88,7 @@ class Child:
         return self._process.pid
 
     def get(self, path: str, within_s: float = 30) -> bytes:
-        """Return the body of a GET of this server. Raises BenchFault."""
+        """Send a GET to this server and return the body. Raises BenchFault if the status is not 200."""
         return get(self.port, path, within_s)
 
     def _answers(self) -> bool:
@@ -102,7 +106,7 @@ class Child:
 
 
 def get(port: int, path: str, within_s: float = 30, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """Return the body of a GET to a local port. Raises BenchFault if the status is not 200."""
+    """Send a GET to a local port and return the body. Raises BenchFault if the status is not 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=within_s)
     try:
         connection.request("GET", path, headers=dict(headers))
@@ -118,7 +122,7 @@ def get(port: int, path: str, within_s: float = 30, headers: Mapping[str, str] =
 
 
 def answers(path: str) -> Callable[[Child], bool]:
-    """Return a readiness check: a GET of this path returns 200."""
+    """Return a readiness check. It passes if a GET of this path is answered 200."""
     return lambda child: child.get(path) is not None
 
 

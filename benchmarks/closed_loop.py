@@ -1,7 +1,7 @@
 """Closed-loop load driver: every connection sends its next request after the previous response.
 
-A closed loop measures the capacity of the service. It hides stalls, because nothing is sent during a stall: use the
-open loop to measure latencies.
+A closed loop measures the capacity of the service. It sends nothing while the service stalls, so the stall affects few
+latencies: use the open loop to measure latencies.
 """
 
 import time
@@ -16,9 +16,9 @@ ANSWER_S = 60.0
 def closed_loop(
     port: int, requests: Iterator[bytes], connections: int, seconds: float | None = None, vouchers_each: int = 1
 ) -> Run:
-    """Send requests until the time is up or the requests end, then wait for outstanding responses.
+    """Send requests for `seconds` or until `requests` ends, then wait for outstanding responses.
 
-    Raises BenchFault.
+    Raises BenchFault if no response arrives for `ANSWER_S` seconds.
     """
     latencies: list[int] = []
     errors = out = 0

@@ -1,7 +1,7 @@
 """Network-cut test: the connection from the fund service to the account service is cut under load, then restored.
 
-Required: within a minute after the restoration every accepted order is posted or refused, without a retry by its
-caller. No order is posted twice, and no order is stuck.
+Within a minute after the restoration, every accepted order must be posted or refused, without a retry by its caller. No
+order may be posted twice, and no order may be stuck.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ WORDS: Final = {"reset": "connections reset, new ones refused", "swallow": "conn
 class Cut:
     """Result of one cut.
 
-    `first` counts orders by the state in the first response; the state `none` means that the order was not accepted, or
-    that there was no response. `known_s` is the time from the restoration until every accepted order had a known
-    outcome; None if it was longer than `KNOWN_S`.
+    `first` counts orders by the state in the first response. An order in the state `none` was not accepted, or got no
+    response. `known_s` is the time in seconds from the restoration until every accepted order had a known outcome; None
+    if that took longer than `KNOWN_S`.
     """
 
     form: str
@@ -54,7 +54,7 @@ class Cut:
 
 
 def cut(session: Session) -> None:
-    """Run the scenario. Raises BenchFault."""
+    """Run the network-cut test once for each form of cut. Raises BenchFault."""
     seen = []
     for number, form in enumerate(FORMS):
         name = f"cut {form}"
@@ -86,7 +86,7 @@ async def _drill(session: Session, service: FundService, link: Link, form: Form,
             link.heal()
             healed = time.monotonic()
             doubtful = load.count("none", "posting", "created")
-            # The load continues: new orders must succeed while others have no known outcome.
+            # Continue the load: new orders must succeed while earlier orders still have no known outcome.
             await running
         await load.finish(ANSWER_S)
         first = Counter(order.first for order in load.orders)
@@ -123,7 +123,7 @@ async def _drill(session: Session, service: FundService, link: Link, form: Form,
 
 
 def proof_of(load: FundLoad, report: dict[str, Any]) -> Proof:
-    """Return the proof of the books, including the differences that the load found."""
+    """Return the proof of the books. It includes the differences that the load generator found."""
     why = against(report) or ("; ".join(load.found.shown[:5]) or None)
     posted = sum(of["vouchers"] for of in (report.get("fund") or {"by_kind": {}})["by_kind"].values())
     asked = len(load.orders) - load.count("refused")

@@ -1,5 +1,5 @@
-"""Postgres access of the benchmarks, beside the service: bare inserts, databases of reference servers, rows of an old
-ledger.
+"""Direct access of the benchmarks to Postgres: bare inserts, databases for reference servers, and rows that make a
+ledger look old.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def prepare_bare_inserts(dsn: str) -> str:
 
 
 def bare_inserts(dsn: str, seconds: float) -> Run:
-    """Measure transactions with one insert each, on one connection."""
+    """Measure, on one connection, transactions that contain one insert each."""
 
     async def insert() -> Run:
         connection = await asyncpg.connect(dsn)
@@ -76,7 +76,7 @@ def bare_inserts(dsn: str, seconds: float) -> Run:
 
 
 def facts(dsn: str) -> tuple[str, int]:
-    """Return `(version of the server, checkpoints so far)`."""
+    """Return `(version of the server, number of checkpoints so far)`."""
 
     async def read() -> tuple[str, int]:
         connection = await asyncpg.connect(dsn)
@@ -90,7 +90,7 @@ def facts(dsn: str) -> tuple[str, int]:
 
 
 async def moving_orders(dsn: str) -> int:
-    """Return the number of orders of a fund database that are `posting`, or whose end is not posted yet.
+    """Count the orders of a fund database that are `posting`, and the withdrawals whose recorded end is not posted yet.
 
     Raises asyncpg's exceptions, OSError and TimeoutError.
     """

@@ -1,9 +1,11 @@
-"""Chaos test of `fundledger serve`: paced clients, while one random process is killed every few seconds.
+"""Chaos test of `fundledger serve`: clients send requests at a steady pace while a random process is killed every few
+seconds.
 
     python -m benchmarks.drill --minutes 10 --every 20
 
-Every acknowledged voucher must exist exactly once, as acknowledged. Refused vouchers must stay refused. No other
-vouchers may exist, and the books must verify. The test prints a report, and exits with status 1 on any difference.
+Every acknowledged voucher must exist exactly once, with the acknowledged content. Refused vouchers must stay refused.
+No other vouchers may exist, and the books must verify. The test prints a report, and exits with status 1 if there is
+any difference.
 """
 
 import argparse
@@ -36,10 +38,10 @@ PROGRESS_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Parameters of a run. Processes of the `kinds` are killed in random order; each kind is killed once before any
-    kind is killed again.
+    """Parameters of a run.
 
-    The run ends after `seconds`, or after `rounds` kills of each kind.
+    In each round, one process of each of the `kinds` is killed, in random order. The run ends after `seconds`, or after
+    `rounds` rounds if that is earlier.
     """
 
     seconds: float
@@ -58,7 +60,7 @@ class Orders:
 
 @dataclass(slots=True)
 class Kill:
-    """A kill of one process (monotonic s)."""
+    """A kill of one process of a kind, at a time in monotonic seconds."""
 
     kind: str
     at: float
@@ -104,7 +106,7 @@ class Drill:
         return report
 
     async def _settle(self) -> tuple[int, int, dict[str, Any], int | None]:
-        """Compare the books, send requests again, verify the books, and stop the service."""
+        """Compare the books with the responses, send requests again, verify the books, and stop the service."""
         found, books = self._load.found, self._load.books
         try:
             if not self._serve.running():
@@ -118,8 +120,8 @@ class Drill:
             _say("verifying the books")
             verified = await self._serve.verify()
             if count_differences(books, verified):
-                # The repeated requests made accounts hot again: some accounts were rebalanced after their statements
-                # had been read.
+                # The repeated requests made accounts hot again, so some accounts were rebalanced after their statements
+                # # had been read. Read the statements again.
                 async with asyncio.timeout(600):
                     await settled(books, self._load.ask)
                     entries = await compare(books, self._load.ask, found)
@@ -137,8 +139,8 @@ class Drill:
         return entries, repeated, verified, exit_code
 
     def _sample(self) -> list[Sent]:
-        """Return every request that was sent more than once. If these are fewer than `repeats`, add a random sample of
-        the others, up to `repeats` requests in total.
+        """Return every request that was sent more than once. If there are fewer than `repeats` such requests, add
+        randomly chosen other requests, up to `repeats` requests in total.
         """
         sent = self._load.books.sent
         several = [one for one in sent if one.repeated]
@@ -165,7 +167,9 @@ class Drill:
                 waiting.pop()
 
     async def _kill(self, kind: str) -> bool:
-        """Kill one process and wait until the service responds again. Raises ServeFault."""
+        """Kill one process of a kind and wait until the service responds again. Return False if there is no such
+        process. Raises ServeFault if the service does not recover.
+        """
         target = self._serve.target(kind, self._chance)
         if target is None:
             return False
@@ -199,8 +203,8 @@ class Drill:
             )
 
     def _silences(self, end: float) -> dict[str, list[float]]:
-        """Return, for each kill, the longest time without an acknowledgement until the next kill. The keys are the
-        kinds of the killed processes.
+        """Return, by kind of the killed process, one time in seconds for each kill: the longest time without an
+        acknowledgement between this kill and the next kill.
         """
         silences: dict[str, list[float]] = {}
         bounds = [kill.at for kill in self._kills[1:]] + [end]
@@ -265,7 +269,8 @@ class Drill:
 
 
 async def run_drill(orders: Orders) -> dict[str, Any]:
-    """Run the test in a folder of its own. The folder is kept if the caller gave it, or if there are differences."""
+    """Run the test in a folder of its own. The folder is kept if `orders.home` names it, or if there are differences.
+    """
     home = Path(tempfile.mkdtemp(prefix="fundledger-drill-")) if orders.home is None else orders.home
     home.mkdir(parents=True, exist_ok=True)
     report = await Drill(orders, home).run()

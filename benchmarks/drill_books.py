@@ -1,4 +1,5 @@
-"""Books of a chaos test: the responses that its clients received, compared with the final state of the service."""
+"""Books of a chaos test: they record the responses to the clients and compare them with the final state of the service.
+"""
 
 import asyncio
 import hashlib
@@ -27,8 +28,8 @@ Ask = Callable[[str, str, bytes | None], Awaitable[tuple[int, dict[str, str], by
 class Sent:
     """A request with a definite response.
 
-    Every replay must repeat a part of the first definite response: `answer` is the digest of that part. `repeated`: the
-    request was sent more than once before that response.
+    Every replay must repeat a part of the first definite response; `answer` is the digest of that part. `repeated` is
+    True if the request was sent more than once before the first definite response.
     """
 
     kind: str
@@ -41,7 +42,7 @@ class Sent:
 
 @dataclass(slots=True)
 class HoldShown:
-    """An acknowledged hold."""
+    """A hold as it was acknowledged."""
 
     account: str
     amount: int
@@ -49,7 +50,7 @@ class HoldShown:
 
 
 class Differences:
-    """Differences from the required state: counts by kind, and the text of the first ones."""
+    """Differences from the required state: their counts by kind, and the texts of the first differences."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -66,8 +67,8 @@ class Differences:
 
 @dataclass(slots=True)
 class Books:
-    """The accounts, vouchers and holds for which there was a definite response. Amounts are signed, a credit is
-    positive.
+    """The accounts, vouchers and holds for which there was a definite response. The amount of a credit is positive, the
+    amount of a debit is negative.
     """
 
     accounts: dict[str, str] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Books:
     holds: dict[str, HoldShown] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
     moved: set[str] = field(default_factory=set)
-    """Vouchers with which the service rebalanced split accounts."""
+    """Ids of the vouchers with which the service rebalanced split accounts."""
     journal_entries: int = 0
     """Number of vouchers in all statements; 0 until the statements are read."""
 
@@ -97,8 +98,8 @@ class Books:
 def stable_part(kind: str, body: bytes) -> bytes:
     """Return a digest of the part of a response that a replay must repeat.
 
-    For a batch: each item's id, status and problem. For a problem: all but `request_id`, which is unique. For any other
-    response: all bytes.
+    For a batch, this part is the id, status and problem of each item. For a problem, it is every member except
+    `request_id`, which differs between responses. For any other response, it is the whole body.
     """
     if kind == "batch":
         results = msgspec.json.decode(body)["results"]
@@ -114,7 +115,7 @@ def signed(entries: Iterable[dict[str, Any]]) -> Lines:
 
 
 async def settled(books: Books, ask: Ask) -> None:
-    """Wait, at most a minute, until the service's automatic splits, merges and rebalancing end."""
+    """Wait until the service has ended its automatic splits, merges and rebalancing, but at most a minute."""
     before: dict[str, int] = {}
     for _ in range(SETTLE_ROUNDS):
         now = {}
@@ -131,8 +132,7 @@ async def compare(books: Books, ask: Ask, found: Differences, readers: int = 8) 
     """Compare the statement and balance of every account with the acknowledged requests. Return the number of entries
     that were read.
 
-    Together the statements of all accounts are the journal. It must contain each acknowledged voucher exactly once, and
-    no other voucher.
+    The statements of all accounts together must contain each acknowledged voucher exactly once, and no other voucher.
     """
     waiting = list(books.accounts)
     posted, held = books.balances()
@@ -174,8 +174,8 @@ async def _compare_account(
         journal.setdefault(id_, []).append((account, amount))
         if books.types.get(id_, entry["type"]) != entry["type"]:
             found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
-    # Read the entries, too: the statement of an account has no movements between its slots, and a line may be spread
-    # over slots.
+    # Read the entries, too: the lines of a statement show no moves between slots of the account, and do not show from #
+    # which slots the amount of a line was taken.
     async for entry in _statement(ask, account, "&level=entries"):
         books.journal_entries += entry["summary"] or 1
         if entry["type"] == REBALANCE:
@@ -200,7 +200,7 @@ def _signed(entry: dict[str, Any]) -> int:
 
 
 async def _drained_balance(ask: Ask, account: str) -> dict[str, int]:
-    """Return the balance of an account after its buffered credits are drained, or after DRAIN_ROUNDS reads."""
+    """Return the balance of an account once its buffered credits are drained. Give up after DRAIN_ROUNDS reads."""
     for _ in range(DRAIN_ROUNDS):
         _, _, body = await ask("GET", f"/v1/accounts/{account}", None)
         balance: dict[str, int] = msgspec.json.decode(body)["balance"]
@@ -223,7 +223,7 @@ def _compare_journal(books: Books, found: Differences, journal: dict[str, list[t
         if entries is None:
             found.add("lost", f"voucher {id_} was acknowledged and is not in the journal")
         elif _totals(entries) != _totals(lines):
-            # A line of a split account may be several entries; their sum is the line.
+            # On a split account, one line may be stored as several entries, whose sum is the line's amount.
             doubled = _totals(entries) == _totals([*lines, *lines])
             found.add("doubled" if doubled else "altered", f"{id_} has {sorted(entries)}, was {sorted(lines)}")
     for id_ in journal.keys() - books.posted.keys() - books.moved:
@@ -244,7 +244,7 @@ def compare_counts(books: Books, verified: dict[str, Any], found: Differences) -
 
 
 def count_differences(books: Books, verified: dict[str, Any]) -> dict[str, int]:
-    """Return the expected counts that differ from those of `verify`, by name."""
+    """Return, by name, the expected counts that differ from the counts of `verify`."""
     told = {
         "vouchers": len(books.posted) + len(books.refused) + len(books.moved),
         "entries": books.journal_entries,
@@ -254,7 +254,7 @@ def count_differences(books: Books, verified: dict[str, Any]) -> dict[str, int]:
 
 
 async def repeat(sent: Iterable[Sent], ask: Ask, found: Differences, senders: int = 16) -> int:
-    """Send requests again; each must get the same response as before (see `stable_part`). Return the number of
+    """Send requests again, and record a difference if the `stable_part` of a response has changed. Return the number of
     requests.
     """
     waiting = list(sent)

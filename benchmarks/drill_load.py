@@ -1,4 +1,4 @@
-"""Clients of a chaos test: every request has an id and is sent again unchanged until it has a definite response."""
+"""Clients of a chaos test. Every request has an id, and is sent again unchanged until there is a definite response."""
 
 import asyncio
 import itertools
@@ -25,8 +25,8 @@ _encode = msgspec.json.encode
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of requests and responses. `impatient`: first attempts that were aborted. `twice`: requests that were sent
-    twice concurrently.
+    """Counts of requests and responses. `impatient` counts first attempts that a client aborted, `twice` counts
+    requests that a client sent twice concurrently.
     """
 
     requests: int = 0
@@ -44,7 +44,7 @@ class Counters:
 
 
 class Load:
-    """Paced clients of one service, and the record of their responses."""
+    """Clients that send requests to one service at a steady pace, and the record of the responses."""
 
     def __init__(self, url: str, seed: int, clients: int, pace: float, merchants: int) -> None:
         self.books = Books()
@@ -103,7 +103,7 @@ class Load:
             await self._session.close()
 
     async def next_acknowledgement(self, begun_after: float) -> None:
-        """Wait until a request that was sent after this monotonic time has a definite response."""
+        """Wait until a request that was sent after the monotonic time `begun_after` has a definite response."""
         while self._began_of_last < begun_after:
             self._acknowledged.clear()
             await self._acknowledged.wait()
@@ -147,7 +147,7 @@ class Load:
             wait_s = next_at - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            # A client that is late continues at its pace; it does not make up for the delay with a burst.
+            # After a delay, continue at the normal pace: a client does not send the missed requests in a burst.
             next_at = max(next_at, time.monotonic() - 1) + chance.expovariate(self._pace)
             await chance.choices(kinds, weights)[0](chance)
 
@@ -168,7 +168,8 @@ class Load:
         }
 
     def _withdrawal(self, chance: random.Random) -> dict[str, Any]:
-        # Some amounts exceed every balance, to cause refusals. Refusals must be as durable as postings.
+        # Some amounts exceed every balance, to cause refusals: the test checks that refusals are as durable as
+        # postings.
         amount_max = 120_000 if chance.random() < 0.8 else 1_000_000_000
         merchant, amount = self._merchant(chance), chance.randint(100, amount_max)
         entries = [_entry(merchant, "debit", amount), _entry(TRANSIT, "credit", amount)]
@@ -224,7 +225,7 @@ class Load:
         await self._voucher(chance, "reversal", f"/v1/vouchers/{original}/reverse", {"id": id_}, voucher)
 
     async def _look(self, chance: random.Random) -> None:
-        """Check that an acknowledged voucher is immediately visible to every reader."""
+        """Check that a voucher can be read immediately after it was acknowledged."""
         if not self._reversible:
             return
         id_ = chance.choice(self._reversible)
@@ -262,9 +263,9 @@ class Load:
             self.found.add("answer", f"an atomic batch was posted in part: {answer[:300]!r}")
 
     async def _definite(self, chance: random.Random, kind: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Send a request until there is a definite response, or a response that must never occur.
+        """Send a request until there is a definite response, or a response that must never occur. Return that response.
 
-        At random, abort a first attempt early, or send the request twice concurrently.
+        Some requests are chosen at random: their first attempt is aborted early, or they are sent twice concurrently.
         """
         self.counters.requests += 1
         if chance.random() < 0.03:
@@ -324,7 +325,8 @@ class Load:
 
 
 def _posting(account: str) -> str:
-    """Return the posting policy of an account: every third merchant's credits are buffered."""
+    """Return the posting policy of an account: `buffered` for the account of every third merchant, otherwise `direct`.
+    """
     number = account.split(":")[1]
     return "buffered" if number.isdigit() and int(number) % 3 == 0 else "direct"
 

@@ -1,4 +1,4 @@
-"""Processes of one `fundledger serve` in a chaos test: start it, find its processes, kill them."""
+"""Processes of one `fundledger serve` in a chaos test: functions that start it, find its processes and kill them."""
 
 import asyncio
 import os
@@ -21,12 +21,14 @@ KINDS: Final = ("worker", "supervisor", "postgres", "backend", "valkey")
 
 
 class ServeFault(Exception):
-    """`serve` violated a requirement; a defect."""
+    """`fundledger serve` violated a requirement of the test, so it has a defect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, identified by pid and start time, so that another process with the same pid is not mistaken for it."""
+    """A process, identified by pid and start time, because the kernel may give the pid of an ended process to another
+    process.
+    """
 
     pid: int
     started: str
@@ -41,7 +43,7 @@ def process(pid: int) -> Process | None:
 
 
 def children(pid: int) -> list[Process]:
-    """Return the running direct children, in the kernel's order."""
+    """Return the running direct children of a process, in the order in which the kernel lists them."""
     pids: list[int] = []
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -59,7 +61,7 @@ def command_line(pid: int) -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return the start time in ticks since boot; None if the process is gone or a zombie."""
+    """Return the start time of a process in ticks since boot; None if the process has ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -92,7 +94,7 @@ class Serve:
         return (self.data_dir / "dev-token").read_text().strip()
 
     async def start(self) -> None:
-        """Start `serve` and wait until it is ready; restart it if it exits, as a process manager does.
+        """Start `serve` and wait until it is ready. If `serve` exits, start it again, as a process manager does.
 
         Raises ServeFault.
         """
@@ -159,7 +161,7 @@ class Serve:
         return [] if self._process is None else children(self._process.pid)
 
     def target(self, kind: str, chance: random.Random) -> Process | None:
-        """Return a random process of a kind, None if there is none."""
+        """Return a random process of a kind, None if there is no process of this kind."""
         if kind == "supervisor":
             return process(self._process.pid) if self._process is not None else None
         if kind == "postgres":
@@ -170,11 +172,11 @@ class Serve:
         return chance.choice(found) if found else None
 
     def family(self) -> list[Process]:
-        """Return the processes of this `serve` that may outlive their parent."""
+        """Return the processes of this `serve` that may still run after the end of their parent."""
         return [*self._children(), *self.backends()]
 
     async def wait_killed(self) -> None:
-        """Wait for the end of the supervisor after its SIGKILL."""
+        """Wait for the end of the supervisor, to which the caller has sent SIGKILL."""
         assert self._process is not None
         await self._process.wait()
 
@@ -191,7 +193,7 @@ class Serve:
         return code
 
     def kill_all(self) -> None:
-        """Kill all remaining processes."""
+        """Kill all processes of this `serve` that still run."""
         family = self.family()
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
@@ -229,13 +231,13 @@ def program() -> Path:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Poll a condition until it holds; other processes send no notification."""
+    """Poll a condition until it holds. Polling is necessary because other processes send no notification."""
     while not condition():  # noqa: ASYNC110 - no event to wait for
         await asyncio.sleep(0.02)
 
 
 async def gone(family: list[Process]) -> None:
-    """Wait until all processes have ended. Raises ServeFault."""
+    """Wait until all given processes have ended. Raises ServeFault if they do not end in time."""
     try:
         async with asyncio.timeout(GONE_S):
             await until(lambda: not any(member.alive() for member in family))

@@ -1,4 +1,4 @@
-"""Result figures of a benchmark, and the limits (floors) that they are compared with."""
+"""Result figures of a benchmark, and the limits (floors) that the figures have to meet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from benchmarks.runs import OpenRun, Run, ratios
 
 @dataclass(frozen=True)
 class Floor:
-    """Limit of a figure: a maximum with `at_most`, else a minimum."""
+    """Limit of a figure: a maximum if `at_most` is True, otherwise a minimum."""
 
     value: float
     at_most: bool = False
@@ -31,8 +31,8 @@ GROWTH_FLOOR = Floor(1.25, at_most=True)
 
 @dataclass(frozen=True)
 class Figure:
-    """A result. `measured` is the median of the values, `spread` their minimum and maximum. `no_verdict`: why the
-    result is not conclusive.
+    """A result. `measured` is the median of the values, `spread` their minimum and maximum. `no_verdict` is the reason
+    why the result is not conclusive, None if it is.
     """
 
     name: str
@@ -44,15 +44,15 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the limit is met; None without a limit or a verdict."""
+        """Whether the limit is met; None if there is no limit or no verdict."""
         if self.floor is None or self.no_verdict is not None:
             return None
         return self.measured <= self.floor.value if self.floor.at_most else self.measured >= self.floor.value
 
 
 def median_figure(name: str, values: Sequence[float], unit: str, floor: Floor | None, runs: Sequence[Run]) -> Figure:
-    """Return the median of `values`: one for each run, or for each pair of runs. There is no verdict if one of `runs`
-    has errors.
+    """Return the figure for the median of `values`, one for each run or for each pair of runs. If one of `runs` has
+    errors, the figure has no verdict.
     """
     if not values:
         return Figure(name, 0.0, unit, floor, None, "nothing was measured")

@@ -1,8 +1,8 @@
-"""Chaos test of both services: random processes are killed under orders of all kinds.
+"""Chaos test of both services: random processes are killed while clients send orders of all kinds.
 
-Payouts go through a simulator that fails, loses responses and bounces payouts. Required after every order has an
-outcome: the books of both databases are correct, the fund service and the account service agree exactly, and the bank
-has paid the withdrawn amounts.
+A simulator takes the place of the bank: it fails, loses responses and bounces payouts. When every order has an outcome,
+the books of both databases must be correct, the fund service and the account service must agree exactly, and the bank
+must have paid the withdrawn amounts.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ NAME: Final = "fund-kill"
 RATE = 60.0
 EVERY_S = 8.0
 ROUNDS: int | None = None
-"""The number of kills of each kind after which the test ends early; None for no such limit."""
+"""The test ends early after this number of kills of each kind of process. None: there is no such limit."""
 ENDED_S = 900.0
-"""Timeout for the end of all payouts. It is long, because a payout that the channel reports as absent does not fail
-immediately.
+"""Timeout in seconds for the end of all payouts. It is long, because a payout that the channel reports as absent does
+not fail immediately.
 """
 MERCHANTS: Final = 40
 AGAIN_S: Final = 120.0
@@ -46,7 +46,7 @@ SLOW: Final = {
 
 
 def fund_kill(session: Session) -> None:
-    """Run the scenario. Raises BenchFault."""
+    """Run the chaos test of both services. Raises BenchFault."""
     with start_fund_service(session, NAME, 2, {"FUND_WORKERS": "2", "DAEMONS": "2"}) as service:
         asyncio.run(_drill(session, service))
 
@@ -94,8 +94,8 @@ async def _drill(session: Session, service: FundService) -> None:
 async def _kill_until(
     service: FundService, end: float, chance: random.Random, kills: Counter[str], running: "asyncio.Task[None]"
 ) -> None:
-    """Kill random processes; each kind is killed once before any kind is killed again. Raises BenchFault if a killed
-    process is not replaced.
+    """Kill random processes, in rounds of one process of each kind. Raises BenchFault if a killed process is not
+    replaced.
     """
     waiting: list[str] = []
     while (waiting or ROUNDS is None or min(kills[kind] for kind in PROCESSES) < ROUNDS) and not running.done():
@@ -125,7 +125,7 @@ async def _replaced(service: FundService, kind: str, killed: int, wanted: int) -
             raise BenchFault(f"the {kind} that was killed is not replaced after {BACK_S:.0f} s")
         await asyncio.sleep(0.05)
     while kind == "simulator":
-        # A restarted simulator loses its behaviour settings, but not its payouts.
+        # A restarted simulator keeps its payouts but loses the settings of its faults, so set them again.
         with contextlib.suppress(BenchFault):
             await asyncio.to_thread(service.behave, **SLOW)
             return
@@ -135,8 +135,8 @@ async def _replaced(service: FundService, kind: str, killed: int, wanted: int) -
 
 
 def _compare_payouts(load: FundLoad, totals: dict[str, int], under_way: int) -> None:
-    """Compare the bank's payouts with the withdrawals. The bank may have paid more only if a payout has no
-    outcome yet.
+    """Compare the bank's payouts with the withdrawals. The bank may have paid more than the withdrawals only if a
+    payout has no outcome yet.
     """
     paid = load.paid_out()
     if totals["paid_amount"] < paid or (not under_way and totals["paid_amount"] != paid):

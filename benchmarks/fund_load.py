@@ -1,5 +1,5 @@
-"""Load of orders for chaos tests, as front ends send it: orders of all kinds, the responses, and a comparison with the
-final state.
+"""Load generator of chaos tests: it sends orders of all kinds as front ends do, records the responses, and compares
+them with the final state.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ FEE: Final = {"basis_points": 60, "fixed": 0, "minimum": 1}
 WITHDRAWAL_FEE: Final = {"fixed": 100}
 MIX: Final = {"payments": 70, "refunds": 14, "withdrawals": 12, "settlements": 4}
 POSTED: Final = frozenset({"posted", "sent", "paid", "bounced", "unknown"})
-"""States of an order whose voucher is in the ledger."""
+"""States in which the voucher of an order is in the ledger."""
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
@@ -38,8 +38,8 @@ _decode = msgspec.json.decode
 class Asked:
     """An order that was requested; `order_no` identifies it.
 
-    `state` is the last state that the service reported: `none` before the first report, `refused` also if the request
-    was refused and no order was stored. `first` is the state after the first call.
+    `state` is the last state that the service reported. It is `none` before the first report. It is `refused` also if
+    the request was refused and no order was stored. `first` is the state after the first call.
     """
 
     path: str
@@ -65,8 +65,8 @@ class Asked:
 class FundLoad:
     """Orders of `MIX` to one fund service. Not thread-safe.
 
-    `again`: a request without a definite response is sent again until it has one, as front ends do. Otherwise each
-    request is sent once, and the services must complete the order.
+    If `again` is True, a request is sent again until there is a definite response, as front ends do. Otherwise each
+    request is sent once, and the services must complete the order without a retry.
     """
 
     def __init__(self, service: FundService, seed: int, merchants: int, *, again: bool) -> None:
@@ -116,7 +116,7 @@ class FundLoad:
         step.result = self.told()
 
     async def finish(self, within_s: float) -> None:
-        """Wait until the requests that were sent have responses; retries stop after `within_s`."""
+        """Wait until every sent request has a response. After `within_s` seconds no request is retried."""
         if self._tasks:
             _, pending = await asyncio.wait(set(self._tasks), timeout=within_s)
             self._ending.set()
@@ -136,7 +136,7 @@ class FundLoad:
         number = f"{path[0]}{len(self.orders)}"
         if path == "refunds" and self._paid:
             payment = chance.choice(self._paid)
-            # Some amounts exceed the refundable amount; these refunds must be refused.
+            # Some refunds exceed the refundable amount: the service must refuse them.
             body = {"payment_order_no": payment.order_no, "amount": chance.randint(1, payment.body["amount"])}
             return self._asked(path, payment.merchant, number, body)
         merchant = chance.choice(self._merchants)
@@ -192,7 +192,7 @@ class FundLoad:
         order.state = members["state"]
 
     async def _call(self, method: str, path: str, members: dict[str, Any] | None) -> tuple[int, Any]:
-        """Return `(status, body)`; without a response, return `(0, name of the error)`."""
+        """Send a request and return `(status, body)`. If there is no response, return `(0, name of the error)`."""
         assert self._session is not None
         url = f"http://{HOST}:{self._service.fund_port}{path}"
         body = None if members is None else _encode(members)
@@ -205,9 +205,9 @@ class FundLoad:
     # --- Reading ---
 
     async def look(self, orders: Iterable[Asked]) -> bool:
-        """Read the current state of each order. An order that the service does not have keeps its state.
+        """Read the current state of each order. If the service does not have an order, its `state` stays as it is.
 
-        Return whether every read had a response. If a response is missing, the order may exist and be `posting`.
+        Return whether every read had a response. An order whose read had no response may exist and be `posting`.
         """
         waiting = list(orders)
         answered = True
@@ -230,9 +230,9 @@ class FundLoad:
 
     async def known_after(self, within_s: float) -> float | None:
         """Return the seconds until every accepted order has an outcome, None if that takes longer than `within_s`.
-        Sends GET requests only.
 
-        Orders that were never accepted still have no state afterwards; `send_again` sends them again.
+        The method sends only GET requests. Orders that were never accepted keep the state `none`; `send_again` sends
+        them again.
         """
         started = time.monotonic()
         while True:
@@ -245,8 +245,8 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def send_again(self, within_s: float) -> None:
-        """Send again the orders that were never accepted, until each is posted or refused. After `within_s` the others
-        become differences.
+        """Send orders without an outcome again, until each is posted or refused. Each order that has no outcome after
+        `within_s` seconds is recorded as a difference.
         """
         give_up_at = time.monotonic() + within_s
         while waiting := [order for order in self.orders if order.outstanding]:
@@ -259,10 +259,10 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def at_rest(self, within_s: float) -> None:
-        """Wait until every order in the database has an outcome. Orders without one after `within_s` become a
-        difference.
+        """Wait until every order in the database has an outcome. If an order has no outcome after `within_s` seconds, record
+        a difference.
 
-        The database may be unavailable meanwhile.
+        While the database is unavailable, the method retries.
         """
         give_up_at = time.monotonic() + within_s
         while True:
@@ -279,7 +279,9 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def ended(self, within_s: float, step: Step) -> list[Asked]:
-        """Wait until the payout of every withdrawal has an outcome. Return the withdrawals for which it has none."""
+        """Wait until the payout of every withdrawal has an outcome. Return the withdrawals without one after
+        `within_s`.
+        """
         give_up_at = time.monotonic() + within_s
         while True:
             waiting = [order for order in self.orders if order.under_way]
@@ -292,8 +294,8 @@ class FundLoad:
     # --- Proving ---
 
     async def compare(self) -> None:
-        """Compare lists and balances with the orders. Each order must be listed once, in the reported state, and no
-        others may be listed.
+        """Compare the lists and balances of the service with the orders. Each order must be listed once, in the
+        reported state, and no other order may be listed.
         """
         for path in MIX:
             if not any(order.state in POSTED for order in self.orders if order.path == path):
@@ -314,8 +316,8 @@ class FundLoad:
             await self._compare_balance(merchant)
 
     async def _compare_balance(self, merchant: str) -> None:
-        """Compare a merchant's balance with its orders. Compare again while a withdrawal may have ended between the two
-        reads.
+        """Compare a merchant's balance with its orders. If a withdrawal may have ended between the two reads, read and
+        compare again.
         """
         give_up_at = time.monotonic() + TIMEOUT_S
         while True:
@@ -359,7 +361,7 @@ class FundLoad:
         return found
 
     def _balance(self, merchant: str) -> int:
-        """Return the balance that the merchant should have by its orders: available and pending."""
+        """Return the sum of available and pending balance that the merchant should have according to its orders."""
         total = 0
         for order in self.orders:
             if order.merchant == merchant and order.state in POSTED:

@@ -1,5 +1,5 @@
-"""Both services under a benchmark: the fund service's port, the processes, the bank simulator and
-`fundledger verify`.
+"""Both services under a benchmark: access to the fund service's port, the processes, the bank simulator and `fundledger
+verify`.
 """
 
 import json
@@ -27,7 +27,7 @@ PROCESSES: Final = {
     "valkey": "valkey-server",
     "postgres": "/postgres -D",
 }
-"""Part of the command line that identifies each kind of process."""
+"""For each kind of process, the part of the command line that identifies a process of this kind."""
 
 
 class FundService(Service):
@@ -55,7 +55,7 @@ class FundService(Service):
         return super()._is_ready(child) and get(self.fund_port, "/readyz") is not None
 
     def processes(self, kind: str) -> list[int]:
-        """Return the ids of the running processes of a kind in `PROCESSES`."""
+        """Return the process ids of the running processes of a kind (a key of `PROCESSES`)."""
         mark = PROCESSES[kind]
         return [child.pid for child in children(self._child.pid) if mark in command_line(child.pid)]
 
@@ -65,7 +65,7 @@ class FundService(Service):
         return {"Authorization": f"Bearer {token}"}
 
     def behave(self, **behaviour: float) -> None:
-        """Set the faults of the simulator. A setting that is omitted causes no fault. Raises BenchFault."""
+        """Set which faults the simulator causes. It causes no fault whose setting is omitted. Raises BenchFault."""
         body = json.dumps(behaviour).encode()
         url = f"http://{HOST}:{self.simulator_port}/behaviour"
         try:
@@ -78,19 +78,21 @@ class FundService(Service):
             raise BenchFault(f"the simulator does not respond: {error}") from None
 
     def simulator_totals(self) -> dict[str, int]:
-        """Return the outcomes of the requested payouts. Raises BenchFault."""
+        """Return the simulator's totals of the requested payouts, by outcome. Raises BenchFault."""
         totals: dict[str, int] = json.loads(get(self.simulator_port, "/totals", headers=self._simulator_headers))
         return totals
 
     async def moving_orders(self) -> int:
-        """Return the number of orders that are `posting`, or whose end is not posted yet.
+        """Count the orders that are `posting`, and the withdrawals whose recorded end is not posted yet.
 
         Raises asyncpg's exceptions and OSError.
         """
         return await moving_orders((self.data_dir / "fund-dsn").read_text().strip())
 
     def verified(self) -> dict[str, Any]:
-        """Return the report of `fundledger verify --json`, with `exit`. Raises BenchFault if there is no report."""
+        """Return the report of `fundledger verify --json`, and the exit status as `exit`. Raises BenchFault if there is
+        no report.
+        """
         done = self._verify()
         try:
             return {**json.loads(done.stdout), "exit": done.returncode}
@@ -101,8 +103,9 @@ class FundService(Service):
     def prove_orders(self, asked: int, in_flight_max: int) -> Proof:
         """Prove the books, the agreement of both services, and the number of posted orders.
 
-        `asked`: the number of acknowledged orders. `in_flight_max`: the number of orders without a response, which may
-        be posted. Verifies again while orders are in flight, or were posted between the reads of the two databases.
+        `asked` is the number of acknowledged orders. `in_flight_max` is the number of orders without a response, each
+        of which may be posted. The method verifies again if orders are in flight, or if orders were posted between the
+        reads of the two databases.
         """
         give_up_at = time.monotonic() + IN_FLIGHT_S
         while True:
@@ -120,7 +123,7 @@ class FundService(Service):
 
 
 def against(report: Mapping[str, Any]) -> str | None:
-    """Return the errors in a `verify` report of both services as a text, None if there are no errors."""
+    """Return a text with the errors in a `verify` report of both services, None if there are no errors."""
     bad = [check["name"] for check in report.get("checks", []) if not check["ok"]]
     if bad or not report["ok"] or report["exit"]:
         return f"verify found differences: {', '.join(bad)}"

@@ -1,9 +1,9 @@
 """Benchmark of hostile request bodies: `python -m benchmarks.hostile --token-file F [--url U] [--fund-url U]`.
 
-It prints two tables. The first has, for each kind of body, the slowest response of all POST routes, in ms on one
-connection. The second has the p99 of honest payments in three cases: alone; while another process sends valid short
-requests without a pause, on `--attackers` connections; and while that process sends all kinds of hostile bodies. Both
-services must be running.
+Both services must be running. The benchmark prints two tables. The first table shows, for each kind of body, the
+longest response time of all POST routes, in ms on one connection. The second table shows the p99 latency of honest
+payments in three cases: - No other requests are sent. - Another process sends valid short requests without a pause, on
+`--attackers` connections. - That process sends all kinds of hostile bodies instead.
 """
 
 import argparse
@@ -24,11 +24,11 @@ LONG: Final = ("/v1/vouchers/batch", "/v1/payments/batch", "/v1/bank-statements"
 LONG_BYTES: Final = 7_800_000
 SHORT_BYTES: Final = 60_000
 LONG_BYTES_PER_S: Final = 12_000_000
-"""The rate at which one worker admits long bodies of one caller: docs/reference/limits.md."""
+"""The rate at which one worker admits long bodies of one caller; see docs/reference/limits.md."""
 
 
 class Attack(NamedTuple):
-    """One body for one route."""
+    """One hostile body for one route."""
 
     kind: str
     url: str
@@ -50,8 +50,8 @@ def attacks(url: str, document: dict[str, Any]) -> Iterator[Attack]:
 async def took_ms(session: aiohttp.ClientSession, attack: Attack) -> float:
     """Return the shortest of three response times in ms, to exclude delays of a busy machine.
 
-    A long body is sent once, after a pause that is long enough for the worker to admit as many bytes. So the measured
-    time contains no wait for earlier long bodies of the same caller.
+    A long body is sent once only, after a pause in which the worker's budget for long bodies recovers. So the measured
+    time contains no wait that is caused by earlier long bodies of the same caller.
     """
     found: list[float] = []
     is_long = len(attack.body) > SHORT_BYTES * 20
@@ -145,8 +145,8 @@ async def measure(options: argparse.Namespace) -> None:
 async def measure_beside(
     session: aiohttp.ClientSession, headers: dict[str, str], sent: list[Attack], options: argparse.Namespace
 ) -> list[float]:
-    """Return the latencies of honest payments, in ms, while another process sends `sent`. If `sent` is empty, there is
-    no other process.
+    """Return the latencies of honest payments, in ms, while another process sends the requests in `sent`. If `sent` is
+    empty, no other process is started.
     """
     if not sent:
         return await honest(session, options.url, options.seconds)

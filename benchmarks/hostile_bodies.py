@@ -1,5 +1,5 @@
-"""Hostile request bodies, for tests and for the benchmark: each is designed to cost the service much processor time for
-its size.
+"""Hostile request bodies, for tests and for the benchmark. Each body is designed to cost the service much processor
+time in proportion to its size.
 """
 
 import json
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 LOCATION: Final = " - at `$."
-"""The text that the decoder writes before the location of an error. A member name that repeats this text looks like
-many locations.
+"""The text that the decoder writes before the location of an error. If the name of a member repeats this text, code
+that parses the error message finds many locations.
 """
 
 
@@ -92,7 +92,7 @@ def _lists(example: dict[str, Any], size: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of each leaf of a JSON value. Of a list, only the first item is visited."""
+    """Yield the path of each leaf of a JSON value. Only the first item of each list is visited."""
     if isinstance(value, dict):
         for name, member in value.items():
             yield from _leaves(member, (*path, name))
@@ -103,7 +103,7 @@ def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
 
 
 def _open(example: dict[str, Any]) -> bytes:
-    """Return the example without its last brace, and with at least one member."""
+    """Return the JSON text of the example without the closing brace. It has at least one member."""
     return json.dumps(example or {"reason": ""}).encode()[:-1]
 
 
@@ -112,7 +112,7 @@ def _with(example: dict[str, Any], name: str) -> bytes:
 
 
 def _put(example: dict[str, Any], path: tuple[str | int, ...], value: bytes) -> bytes:
-    """Return the example with the JSON `value` at a path."""
+    """Return the JSON text of the example, in which the JSON `value` replaces the value at a path."""
     mark = "@here@"
     copy = json.loads(json.dumps(example))
     at = copy

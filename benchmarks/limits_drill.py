@@ -1,8 +1,8 @@
 """Rate limit test: a merchant sends twice its limit while Valkey is stopped, resumed and killed.
 
-Required: no request fails because of the outage, the limit holds approximately, and normal operation returns within two
-seconds, without a burst. The test then measures the cost of the limiter: it runs the service with and without the
-limiter, in turn.
+No request may fail because of the outage, and the limit must hold approximately. Within two seconds after the outage,
+normal operation must return without a burst. The test then measures the cost of the limiter: it runs the service with
+and without the limiter, in turn.
 """
 
 import os
@@ -58,7 +58,7 @@ mode = "leased"
 
 @dataclass(frozen=True)
 class Outage:
-    """An outage of Valkey; Valkey is available again at `back_ns`. `recovered_s`: seconds from then to normal
+    """An outage of Valkey, which ends at `back_ns`. `recovered_s` is the time in seconds from `back_ns` to normal
     operation; None if the service did not report its mode.
     """
 
@@ -76,7 +76,7 @@ class Outage:
 
 
 def limits(session: Session) -> None:
-    """Run the scenario. Raises BenchFault."""
+    """Run the rate limit test: the outages of Valkey, then the cost of the limiter. Raises BenchFault."""
     outages(session)
     cost(session)
 
@@ -108,8 +108,8 @@ def outages(session: Session) -> None:
 
 
 def cost(session: Session) -> None:
-    """Measure the cost of the limiter in pairs of runs, with and without it: the ratio of the peak rates, and the time
-    that the limiter adds to the p99 at a rate below the peak.
+    """Measure the cost of the limiter in pairs of runs, one run with and one run without the limiter. The results are
+    the ratio of the peak rates, and the time that the limiter adds to the p99 at a rate below the peak.
     """
     file = session.root / "never_reached.toml"
     file.write_text(NEVER_REACHED)
@@ -145,8 +145,8 @@ def cost(session: Session) -> None:
 
 
 def _limiter(session: Session, mode: str, file: Path | None) -> dict[str, str]:
-    """Return the settings for no shedding, no splitting, and the limiter in `mode`. Settings that the installed version
-    does not have are left out.
+    """Return settings that switch shedding and splitting off and set the limiter to `mode`. Settings that the installed
+    version does not have are left out.
     """
     wanted = {"RATELIMIT": mode, "SHEDDING": "off", "SPLITTING": "off"}
     if file is not None:
@@ -199,8 +199,8 @@ def _drive(session: Session, service: Service, pid: int) -> tuple[MixedRun, Watc
 
 
 def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, ends_ns: int) -> Outage:
-    """Return the result of an outage. An outage without a known end has `back_ns` equal to `gone_ns`, and counts as one
-    second.
+    """Return the result of an outage. If the end of the outage is not known, the caller passes `gone_ns` as `back_ns`,
+    and the outage counts as one second long.
     """
     second = 1_000_000_000
     recovered_s = recovery_s(watch.samples, back_ns, ends_ns)
@@ -223,10 +223,11 @@ def _outage(what: str, run: MixedRun, watch: Watch, gone_ns: int, back_ns: int, 
 
 
 def recovery_s(samples: Samples, back_ns: int, ends_ns: int) -> float | None:
-    """Return the seconds from `back_ns` to normal operation: no worker is in fallback for the next `STEADY_S` seconds.
+    """Return the seconds from `back_ns` to normal operation, which begins when no worker is in fallback for `STEADY_S`
+    seconds.
 
-    If normal operation does not begin before `ends_ns`, return the seconds from `back_ns` to `ends_ns`. None if the
-    service did not report its mode.
+    If normal operation does not begin before `ends_ns`, return the seconds from `back_ns` to `ends_ns`. Return None if
+    the service did not report its mode.
     """
     told = [(at, value) for at, value in in_fallback(samples) if back_ns <= at < ends_ns]
     since: int | None = None
@@ -238,7 +239,7 @@ def recovery_s(samples: Samples, back_ns: int, ends_ns: int) -> float | None:
 
 
 def in_fallback(samples: Samples) -> list[tuple[int, bool]]:
-    """Return `(time, whether any worker was in fallback)` of each sample that reports it."""
+    """Return `(time, whether any worker was in fallback)` for each sample that reports the modes of the workers."""
     told = []
     for at, of in samples:
         fallback = [value for key, value in of.items() if key.startswith(MODE) and 'mode="fallback"' in key]

@@ -1,4 +1,4 @@
-"""TCP proxy for network-cut tests. A test can make it reset and refuse connections, or let them hang."""
+"""TCP proxy for network-cut tests. A test can make the proxy reset and refuse connections, or let connections hang."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,11 @@ Form = Literal["reset", "swallow"]
 
 
 class Link:
-    """Proxy from `port` to `target`, both local, on its own thread.
+    """Proxy from the local port `port` to the local port `target`. It runs on its own thread.
 
-    `cut("reset")` resets connections and refuses new ones. `cut("swallow")` lets existing and new connections hang, as
-    lost packets do. `heal` restores the link; swallowed data then arrives late, as after a TCP retransmission.
+    `cut("reset")` resets connections and refuses new connections. `cut("swallow")` lets existing and new connections
+    hang, as a network that loses all packets does. `heal` restores the link; data that was sent meanwhile then arrives
+    late, as after a TCP retransmission.
     """
 
     def __init__(self, target: int) -> None:
@@ -99,7 +100,7 @@ class Link:
             self._writers.add(there)
             await asyncio.gather(self._forward(reader, there), self._forward(answers, writer))
         except (OSError, asyncio.CancelledError):
-            # The link was cut, or one end has closed its connection: both ends are closed below.
+            # The link was cut, or one side has closed its connection. The connections of both sides are closed below.
             pass
         finally:
             for end in (writer, there):

@@ -1,22 +1,23 @@
-r"""Locust load test: paced callers of each class, which honour Retry-After.
+r"""Locust load test: callers of each class send requests at a steady pace, and honour Retry-After.
 
 Run it beside `make serve`:
 
     .venv/bin/locust -f benchmarks/locustfile.py --headless -H http://127.0.0.1:8080 \
         --users 50 --spawn-rate 25 --run-time 1m --html benchmarks-out/locust.html
 
-or `make loadtest`. `--token-file` is the file of the token, `--merchants` the number of merchants (the n-th gets a
-share of n^-1.1), `--pace` the operations per second of one caller. `SHAPE=steps` raises the number of callers from
-`--users` to 8 times `--users`, in four steps; `SHAPE=spike` raises it to 5 times `--users` during the middle third.
+or run `make loadtest`. `--token-file` is the file of the API token, `--merchants` the number of merchants (the share of
+the n-th merchant is n^-1.1), `--pace` the operations per second of one caller. `SHAPE=steps` raises the number of
+callers from `--users` to 8 times `--users`, in four steps. `SHAPE=spike` raises the number of callers to 5 times
+`--users` during the middle third.
 
-Every attempt of an operation has the same id. A response 429 or 503 with Retry-After is not a failure: it has a row of
-its own, such as `POST /v1/vouchers [429]`. The caller waits for the time in Retry-After, and sends the same request
-again (row `[again]`). This retry must be admitted for a caller that is alone on its account (`Alone`). A response 429
-or 503 without Retry-After is a failure. At its end the test prints percentiles in tenths of a millisecond, and the
-admitted requests by policy.
+Every attempt of an operation has the same id. A response 429 or 503 with Retry-After is not a failure: the results
+count it in a separate row, such as `POST /v1/vouchers [429]`. The caller waits for the time in Retry-After, and sends
+the same request again (row `[again]`). If the caller is alone on its account (`Alone`), this retry must be admitted. A
+response 429 or 503 without Retry-After is a failure. At its end the test prints percentiles in tenths of a millisecond,
+and the admitted requests by policy.
 
-Locust is a closed loop, in spite of its pace: a caller that waits for a response sends nothing, so a stall affects only
-as many requests as there are callers. For the latencies of independent callers (an open loop) use
+In spite of the pace, Locust is a closed loop: a caller that waits for a response sends nothing. So a stall of the
+service affects at most one request of each caller. For the latencies of independent callers (an open loop), use
 `fundledger bench --only overload`.
 """
 
@@ -54,7 +55,7 @@ ALONE_TRIES: Final = 200
 ALONE_EVERY_S: Final = 5.0
 RETRY_LATER: Final = (429, 503)
 SHARED: Final = ("caller", "class", "global")
-"""Policies whose keys a caller shares with other callers, even if it is alone on its account."""
+"""Policies whose keys a caller shares with other callers, even if no other caller uses its account."""
 POLICY: Final = re.compile(r'"([^"]+)";q=(\d+)(?:;w=(\d+))?')
 DECISIONS: Final = "fundledger_ratelimit_decisions_total"
 LIMITS: Final = "fundledger_ratelimit_limit_per_second"
@@ -62,13 +63,13 @@ SHAPE: Final = os.environ.get("SHAPE", "")
 
 
 class Seen:
-    """Record of the responses of this process."""
+    """Record of the responses that this process received."""
 
     def __init__(self) -> None:
-        self.policies: dict[str, tuple[int, int]] = {}  # from headers: quota, window s
+        self.policies: dict[str, tuple[int, int]] = {}  # from headers: (quota, window in seconds)
         self.admitted: Counter[int] = Counter()  # by merchant
         self.denied: Counter[str] = Counter()  # by the policy that denied
-        self.alone: Counter[bool] = Counter()  # whether the retry of a caller alone on its account was admitted
+        self.alone: Counter[bool] = Counter()  # retries of `Alone` callers: admitted or not
         self.metrics: dict[str, float] = {}
         self._headers: set[str] = set()
 
@@ -82,7 +83,7 @@ seen = Seen()
 
 
 def finer(response_time: float, coarse: Callable[[float], int] = locust.stats.bucket_response_time) -> float:
-    """Round to tenths of a millisecond below 10 ms, where most responses are; to Locust's own steps above."""
+    """Round a response time in ms: below 10 ms, where most are, to tenths; from 10 ms, to Locust's own steps."""
     return round(response_time, 1) if response_time < 10 else coarse(response_time)
 
 
@@ -103,7 +104,7 @@ def account(number: int) -> str:
 
 
 def voucher(type_: str, number: int, amount: int = 100) -> dict[str, Any]:
-    """Return one operation, with its id."""
+    """Return the body of a voucher with a new id."""
     theirs, ours = ("credit", "debit") if type_ == "pay" else ("debit", "credit")
     entries = [(BANK, ours), (account(number), theirs)]
     return {
@@ -132,7 +133,7 @@ class Plain:
         return told
 
     def open(self, number: int) -> None:
-        """Open an account, which may exist already, and credit it with more than the test debits."""
+        """Open an account unless it exists, and credit the account with more than the test debits."""
         body = {"id": account(number), "owner": f"merchant:locust-{number}", "type": "merchant_available"}
         self.ask("POST", "/v1/accounts", {**body, "currency": "CNY"})
         self.ask("POST", "/v1/vouchers", voucher("pay", number, FUNDS))
@@ -160,7 +161,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
 
 
 class Caller(FastHttpUser):
-    """One caller. `ask` repeats an operation until it has an outcome."""
+    """One caller. `ask` sends the request of an operation again until there is an outcome."""
 
     abstract = True
     network_timeout = 30.0
@@ -275,7 +276,7 @@ class Batcher(Caller):
 
 
 class Alone(Caller):
-    """Caller with an account of its own: its retry after Retry-After must be admitted."""
+    """Caller with an account of its own. If the caller waits for Retry-After, its retry must be admitted."""
 
     fixed_count = 1
     numbers = itertools.count(1_000_000 + os.getpid() % 1000 * 1000)
@@ -316,7 +317,7 @@ class Alone(Caller):
 
 
 class Shape(LoadTestShape):
-    """Load shape: multiples of `--users`, each for an equal part of `--run-time`."""
+    """Load shape: a sequence of multiples of `--users`. Each multiple lasts for an equal part of `--run-time`."""
 
     abstract = True
     use_common_options = True

@@ -1,4 +1,4 @@
-"""Environment of a benchmark: machine, versions, disk speed, processor use of other programs."""
+"""Description of the environment of a benchmark: machine, versions, disk speed, and processor use of other programs."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ def facts(data_root: Path) -> dict[str, Any]:
 
 
 class Processors:
-    """Processor use since construction."""
+    """Processor time that was used since the construction of this object."""
 
     def __init__(self) -> None:
         self._ours = _ours_s()
@@ -41,7 +41,7 @@ class Processors:
         return max(0.0, self.others_s() / max(_processor_s()[1] - self._total, 1e-9))
 
     def others_s(self) -> float:
-        """Return the processor seconds used by neither this process nor its ended children."""
+        """Return the processor seconds of all processes except this process and its ended children."""
         return (_processor_s()[0] - self._busy) - (_ours_s() - self._ours)
 
 
@@ -51,7 +51,7 @@ def _ours_s() -> float:
 
 
 def _processor_s() -> tuple[float, float]:
-    """Return `(busy, all)` seconds of all processors; time stolen by a hypervisor counts as busy."""
+    """Return the `(busy, total)` seconds of all processors together. Time stolen by a hypervisor counts as busy."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle = fields[3] + fields[4]
     ticks = os.sysconf("SC_CLK_TCK")
@@ -67,7 +67,8 @@ def _processor() -> str:
 
 
 def _fdatasync_us(data_root: Path) -> float:
-    """Return the median time of an 8 kB write with fdatasync. If it is below about 20 us, the disk is not durable."""
+    """Return the median time in us of an 8 kB write with fdatasync. Below about 20 us the disk is probably not durable.
+    """
     took = []
     with tempfile.TemporaryFile(dir=data_root) as file:
         for _ in range(_SYNCS):
@@ -87,7 +88,8 @@ def _first_line(*command: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that contains this package, if any; with `+` if files differ from it."""
+    """Return the commit of the checkout of this package, with `+` if files were changed. None if there is no checkout.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
