@@ -121,7 +121,7 @@ class Drill:
             verified = await self._serve.verify()
             if count_differences(books, verified):
                 # The repeated requests made accounts hot again, so some accounts were rebalanced after their statements
-                # # had been read. Read the statements again.
+                # had been read. Read the statements again.
                 async with asyncio.timeout(600):
                     await settled(books, self._load.ask)
                     entries = await compare(books, self._load.ask, found)
@@ -269,8 +269,7 @@ class Drill:
 
 
 async def run_drill(orders: Orders) -> dict[str, Any]:
-    """Run the test in a folder of its own. The folder is kept if `orders.home` names it, or if there are differences.
-    """
+    """Run the test in a folder of its own. Keep the folder if `orders.home` names it, or if there are differences."""
     home = Path(tempfile.mkdtemp(prefix="fundledger-drill-")) if orders.home is None else orders.home
     home.mkdir(parents=True, exist_ok=True)
     report = await Drill(orders, home).run()

@@ -1,5 +1,4 @@
-"""Books of a chaos test: they record the responses to the clients and compare them with the final state of the service.
-"""
+"""Books of a chaos test: they record responses to clients and compare them with the final state of the service."""
 
 import asyncio
 import hashlib
@@ -174,7 +173,7 @@ async def _compare_account(
         journal.setdefault(id_, []).append((account, amount))
         if books.types.get(id_, entry["type"]) != entry["type"]:
             found.add("altered", f"{id_} is of type {entry['type']}, was {books.types[id_]}")
-    # Read the entries, too: the lines of a statement show no moves between slots of the account, and do not show from #
+    # Read the entries, too: the lines of a statement show no moves between slots of the account, and do not show from
     # which slots the amount of a line was taken.
     async for entry in _statement(ask, account, "&level=entries"):
         books.journal_entries += entry["summary"] or 1

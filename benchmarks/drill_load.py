@@ -325,8 +325,7 @@ class Load:
 
 
 def _posting(account: str) -> str:
-    """Return the posting policy of an account: `buffered` for the account of every third merchant, otherwise `direct`.
-    """
+    """Return the posting policy of an account: `buffered` for every third merchant, otherwise `direct`."""
     number = account.split(":")[1]
     return "buffered" if number.isdigit() and int(number) % 3 == 0 else "direct"
 

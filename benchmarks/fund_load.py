@@ -259,7 +259,7 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def at_rest(self, within_s: float) -> None:
-        """Wait until every order in the database has an outcome. If an order has no outcome after `within_s` seconds, record
+        """Wait until every order in the database has an outcome. If an order has none after `within_s` seconds, record
         a difference.
 
         While the database is unavailable, the method retries.

@@ -14,8 +14,7 @@ FEE: Final = '{"basis_points":60,"fixed":0,"minimum":1}'
 
 
 def payments(port: int, token: str, merchants: int, hot: int) -> Traffic:
-    """Return payment requests. One in `hot` of the payments is to merchant 1, the others are spread over all merchants.
-    """
+    """Return payment requests. One in `hot` of them is to merchant 1, the others are spread over all merchants."""
 
     def environment() -> dict[str, str]:
         seed = str(secrets.randbits(30))

@@ -2,8 +2,11 @@
 
 Both services must be running. The benchmark prints two tables. The first table shows, for each kind of body, the
 longest response time of all POST routes, in ms on one connection. The second table shows the p99 latency of honest
-payments in three cases: - No other requests are sent. - Another process sends valid short requests without a pause, on
-`--attackers` connections. - That process sends all kinds of hostile bodies instead.
+payments in three cases:
+
+- No other requests are sent.
+- Another process sends valid short requests without a pause, on `--attackers` connections.
+- That process sends all kinds of hostile bodies instead.
 """
 
 import argparse

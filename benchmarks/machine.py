@@ -67,8 +67,7 @@ def _processor() -> str:
 
 
 def _fdatasync_us(data_root: Path) -> float:
-    """Return the median time in us of an 8 kB write with fdatasync. Below about 20 us the disk is probably not durable.
-    """
+    """Return the median time in us of an 8 kB write with fdatasync. Below about 20 us the disk is not durable."""
     took = []
     with tempfile.TemporaryFile(dir=data_root) as file:
         for _ in range(_SYNCS):
@@ -88,8 +87,7 @@ def _first_line(*command: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout of this package, with `+` if files were changed. None if there is no checkout.
-    """
+    """Return the commit of this checkout, with `+` if files were changed. None if there is no checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,8 +1,13 @@
-"""Benchmark of the mechanisms for hot accounts, alone and combined.
+"""Benchmark of the mechanisms for hot accounts, one after the other and combined.
 
-Each contender is a separate service on the same machine; the contenders are measured in turn. They are: naive (one
-transaction per request); lanes; lanes with split accounts; the latter with buffered credits; with a summarised journal;
-with a summarised journal and early release.
+Each contender is a separate service on the same machine; the contenders are measured in turn:
+
+- naive: one transaction for each request
+- lanes
+- lanes with split accounts
+- lanes with split accounts and buffered credits
+- lanes with split accounts and a summarised journal
+- lanes with split accounts, a summarised journal and early release
 """
 
 import contextlib
@@ -30,7 +35,7 @@ SHAPES: Final = {"hot": "one hot merchant", "zipf": f"Zipf 1.1 over {SPREAD_OVER
 
 
 AT_ONCE: Final = {"SPLITTING": "auto", "HEAT_PROMOTE_S": "0", "HEAT_DEMOTE_S": "3600"}
-"""Settings under which accounts are split automatically and immediately: before the next contender runs."""
+"""Settings that make the service split hot accounts immediately, that is, before the next contender is measured."""
 WORKERS: Final = (1, 2)
 DELAYS_MS: Final = (0, 1, 2, 5)
 MANY_WORKERS: Final = 4
@@ -38,7 +43,7 @@ MANY_WORKERS: Final = 4
 
 @dataclass(frozen=True, eq=False)
 class Mechanism:
-    """A contender: settings in addition to `PLAIN`, and whether the merchants' credits are buffered."""
+    """A contender: its settings in addition to `PLAIN`, and whether it buffers the credits of merchants."""
 
     name: str
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +62,7 @@ ALL: Final = (
 
 
 def mechanisms(session: Session) -> None:
-    """Run the scenario. Raises BenchFault."""
+    """Measure all contenders for each number of workers, commit delay and load. Raises BenchFault."""
     long = session.plan.long
     for workers in WORKERS:
         with contextlib.ExitStack() as stack:
@@ -123,7 +128,7 @@ def _refunds(session: Session, services: Mapping[Mechanism, Service], workers: i
 
 
 def _many_workers(session: Session) -> None:
-    """Compare buffered with direct posting, without splits and early release."""
+    """Compare buffered with direct posting, both without splits and without early release."""
     kinds = (Mechanism("direct"), Mechanism("buffered", buffered=True))
     with contextlib.ExitStack() as stack:
         services = {m: _start(session, stack, m, MANY_WORKERS) for m in kinds}

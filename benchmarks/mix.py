@@ -1,4 +1,4 @@
-"""Mixed requests of all classes for a benchmark, as front ends and reports send them concurrently."""
+"""Generator of mixed requests for a benchmark: requests of all classes, as concurrent front ends send them."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ _CHUNK: Final = 1000
 
 
 class Asking(NamedTuple):
-    """One request; `vouchers` is the number of vouchers posted by a successful response."""
+    """One request. `vouchers` is the number of vouchers that are posted if the request succeeds."""
 
     request: bytes
     kind: str
@@ -25,9 +25,9 @@ class Asking(NamedTuple):
 
 
 class Mix:
-    """Requests for the merchants 1 to `len(weights)`, in proportion to the weights, with unique ids.
+    """Requests with unique ids for the merchants 1 to `len(weights)`, in proportion to the weights.
 
-    The requests announce a timeout of `patience_s`.
+    Each request announces a timeout of `patience_s` seconds.
     """
 
     def __init__(

@@ -1,9 +1,8 @@
-"""Load driver of mixed requests, open or closed loop: it records the outcome of each request, with its class and
-merchant.
+"""Load driver of mixed requests, as an open or a closed loop. It records the outcome of each request, with the class
+and the merchant of the request.
 
-If a request takes too long, its client closes the connection; a later response does not count. As in the plain open
-loop, latency counts from the time at which a request was due, and the driver reports whether it was the bottleneck
-itself.
+If a request takes too long, its client closes the connection, and a later response does not count. Latency counts from
+the time at which a request was due. The driver also reports whether the driver itself was the bottleneck.
 """
 
 import re
@@ -23,7 +22,7 @@ CONNECTIONS_MAX: Final = 4000
 BROKEN: Final = 0
 HUNG_UP: Final = -1
 NEVER_SENT: Final = -2
-"""Status of a request whose client gave up while waiting for a connection."""
+"""Status of a request that was never sent, because its client gave up while it waited for a connection."""
 RETRY_LATER: Final = (429, 503)
 _TYPE = re.compile(rb'"type":"(?:urn:fundledger:problem:|https?://[^"#]*#)?([^"]*)"')
 _GIVEN_UP: Final = {BROKEN: "broken", HUNG_UP: "hung up", NEVER_SENT: "never sent"}
@@ -31,7 +30,7 @@ _WAIT_S: Final = 0.05
 
 
 class Answer(NamedTuple):
-    """Outcome of a request. `status` is an HTTP status or one of the constants above. `due_ns`: `perf_counter_ns`."""
+    """Outcome of a request. `status` is an HTTP status or a constant above. `due_ns` is a `perf_counter_ns`."""
 
     due_ns: int
     took_ns: int
@@ -50,7 +49,7 @@ class MixedRun:
     """Outcomes of the requests due between `began_ns` and `ended_ns`. `problems` counts refusals by status and code,
     such as `503 overloaded`.
 
-    `uncertain` is the number of vouchers that may have been posted without a response.
+    `uncertain` is the number of vouchers that may have been posted although no response was received.
     """
 
     asked_rate: float
@@ -70,7 +69,7 @@ class MixedRun:
 
     @property
     def in_time(self) -> list[Answer]:
-        """Return the successful responses before the end of the run. Later responses do not count in rates."""
+        """Return the successful responses that arrived before the end of the run. Rates exclude later responses."""
         return [answer for answer in self.answers if answer.well and answer.due_ns + answer.took_ns <= self.ended_ns]
 
     @property
@@ -89,7 +88,9 @@ def mixed_loop(
     connections: int = CONNECTIONS_MAX,
     patience_s: float = PATIENCE_S,
 ) -> MixedRun:
-    """Run an open loop with `due` and at most `connections`; without `due`, a closed loop. Raises BenchFault."""
+    """Send requests at the times `due` (open loop), on at most `connections` connections. Without `due`, send each
+    request after a response (closed loop). Raises BenchFault.
+    """
     with Wire(port) as wire:
         return _Loop(wire, askings, due, seconds, rate, connections, patience_s).run()
 
@@ -203,8 +204,8 @@ class _Loop:
         self._run.without_retry_after += status in RETRY_LATER and b"\r\nRetry-After: " not in answer
 
     def _hang_up(self, now: int) -> None:
-        """Close the connections whose requests have timed out. The first sent request is checked first: requests are
-        sent nearly in the order in which they are due.
+        """Close the connections whose requests have timed out. Requests are checked in the order in which they were
+        sent, which is nearly the order in which they time out.
         """
         while self._sent and now - self._sent[0][0] > self._patience_ns:
             due, connection = self._sent.popleft()

@@ -1,4 +1,6 @@
-"""No-op baseline of the benchmarks: the same HTTP server, parsing and response bytes, without posting."""
+"""No-op baseline of the benchmarks: it uses the service's HTTP server and parser and sends the same response bytes, but
+posts nothing.
+"""
 
 import argparse
 import asyncio

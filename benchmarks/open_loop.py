@@ -1,7 +1,7 @@
-"""Open-loop load driver: requests are sent when they are due, independent of earlier responses.
+"""Open-loop load driver: each request is sent when it is due, even if earlier requests have no responses yet.
 
-Latency counts from the time at which a request was due, so that a stall affects every request that was due during the
-stall. The driver reports whether it was the bottleneck itself; if so, the latencies are not conclusive.
+Latency counts from the time at which a request was due. So a stall affects every request that was due during the stall.
+The driver also reports whether the driver itself was the bottleneck; if it was, the latencies are not conclusive.
 """
 
 import random
@@ -39,10 +39,10 @@ def open_loop(
     warm_up_s: float = 0.0,
     connections_max: int = 1000,
 ) -> OpenRun:
-    """Send for `warm_up_s + seconds`; latencies and arrivals count after the warm-up. `rate` is the mean rate of `due`.
+    """Send requests for `warm_up_s + seconds`. Only requests after the warm-up count. `rate` is the mean rate of `due`.
 
-    A request that is due while every connection is busy opens another connection, up to `connections_max`; beyond that
-    number the request waits for a connection. Raises BenchFault.
+    If a request is due while every connection is busy, another connection is opened. If there are `connections_max`
+    connections already, the request waits for a connection. Raises BenchFault.
     """
     with Wire(port) as wire:
         return _Loop(wire, requests, due, warm_up_s, seconds, connections_max).run(rate)
@@ -81,7 +81,7 @@ class _Loop:
             self._send_due(now)
             self._take(max(0.0, (min(self._next, self._ends) - time.perf_counter_ns()) / 1e9))
             now = time.perf_counter_ns()
-        # Requests that became due while the driver was late count as due.
+        # Also count the requests that became due while the driver was late.
         self._send_due(self._ends)
         busy = time.thread_time() - cpu
         elapsed = (now - self._started) / 1e9
@@ -149,8 +149,8 @@ class _Loop:
                 self._idle.append(connection)
 
     def _settle(self, now: int) -> None:
-        """Wait for outstanding responses. For a request that was never sent, the time since it was due counts as its
-        latency, because it has waited at least so long.
+        """Wait for outstanding responses. If a request was never sent, the time since it was due counts as its latency,
+        because the request has waited at least that long.
         """
         give_up_at = now + int(ANSWER_S * 1e9)
         never_sent, self._waiting = self._waiting, deque()
@@ -164,8 +164,8 @@ class _Loop:
 def verdict_against(
     arrivals: int, sent_in_time: int, cpu_share: float, unanswered: int, starved: bool = False
 ) -> str | None:
-    """Return why the latencies of a run are not conclusive, None if they are. `starved`: at times the driver had no
-    free connection.
+    """Return the reason why the latencies of a run are not conclusive, None if they are. `starved` is True if a due
+    request had to wait for a free connection.
     """
     if arrivals == 0:
         return "nothing was due"

@@ -1,4 +1,4 @@
-"""Outcome counts of a set of benchmark requests, and their fairness among merchants."""
+"""Counts of the outcomes of benchmark requests, and the fairness of the outcomes among merchants."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from benchmarks.runs import percentile
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Counts of outcomes. `gave_up`: the client gave up, or the connection broke.
+    """Counts of outcomes. `gave_up` counts requests whose client gave up or whose connection broke.
 
-    Latencies are those of successful responses; None if there were no successful responses.
+    Latencies are those of successful responses, None if there were no successful responses.
     """
 
     offered: int
@@ -45,7 +45,7 @@ def outcomes_of(answers: Iterable[Answer]) -> Outcomes:
 
 
 def jain(shares: Sequence[float]) -> float:
-    """Return Jain's fairness index: 1 if all shares are equal, 1/n if one has all (Jain, Chiu, Hawe 1984)."""
+    """Return Jain's fairness index of n shares (Jain, Chiu, Hawe 1984): 1 if all are equal, 1/n if one has all."""
     squares = sum(share * share for share in shares)
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 

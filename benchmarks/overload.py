@@ -1,9 +1,9 @@
-"""Overload test: measures how the service serves each class above its capacity, and the effect of a greedy merchant on
-others.
+"""Overload test: measures how a service above its capacity answers requests of each class, and how a greedy merchant
+affects the others.
 
-The driver shares the processors with the service. To measure the service and not the machine, the capacity of the
-service is bounded by the database: commits are slowed down, and each has few vouchers. `--unbounded` removes this
-bound; on a small machine the driver is then the bottleneck, and reports it.
+The driver shares the processors with the service. So that the processors are not the bottleneck, the database bounds
+the capacity of the service: commits are slowed down, and each commit has few vouchers. `--unbounded` removes this
+bound. On a small machine the driver is then the bottleneck, and reports it.
 """
 
 import time
@@ -31,25 +31,25 @@ WORKERS: Final = 2
 MERCHANTS: Final = 100
 MULTIPLES: tuple[float, ...] = (0.5, 1, 2, 5, 10)
 CLOSED: Final = (32, 128)
-"""Connections of the closed loops; the best result is the capacity."""
+"""Numbers of connections of the closed loops that measure the capacity. The best result counts."""
 COMMIT_MS: Final = 20
 BATCH_SIZE_MAX: Final = 4
 NEVER_REACHED: Final = "version = 1\n" + "".join(
     f'\n[[policy]]\nname = "{key}"\nkey = "{key}"\nrate = 1000000\nburst = 100000\nmode = "leased"\n'
     for key in ("caller", "merchant", "class", "global")
 )
-"""Policies whose limits are never reached. The limiter must be on, because it determines the classes of requests."""
+"""Policies whose limits are never reached. The limiter must be on, because it determines the class of each request."""
 FLOORS: Final[dict[float, tuple[Floor, Floor | None, Floor | None]]] = {
     2: (Floor(0.9), Floor(0.999), Floor(1.5, at_most=True)),
     5: (Floor(0.8), None, None),
 }
-"""Limits by multiple of the capacity: for the goodput, for the share of successful critical requests, and for their
-p99.
+"""Limits that the results must meet, by load as a multiple of the capacity: for the goodput, for the share of
+successful critical requests, and for the p99 of critical requests.
 """
 FAIR_LOAD: Final = 0.95
 GREEDY: Final = 10
 CALM_S = 10.0
-"""Pause after the steps: the maximum time for shedding to end."""
+"""Pause in seconds after the steps of load. Shedding ends within this time."""
 QUIET_S: Final = 180.0
 LEVEL: Final = "fundledger_shed_level"
 WATCHED: Final = (LEVEL, "fundledger_shed_requests_total", "fundledger_inflight", "fundledger_concurrency_limit")
@@ -60,8 +60,8 @@ ALL: Final = "all"
 class Step:
     """One open-loop run. `classes` includes `all`; `goodput` and `postings` are shares of the peak.
 
-    `jain` is computed over merchants with equal load. `quiet_s`: the time for which the service still worked after the
-    run.
+    `jain` is computed over merchants with equal load. `quiet_s` is the time in seconds until the service had no more
+    work after the run.
     """
 
     name: str
@@ -103,14 +103,14 @@ class Step:
 
 
 def overload(session: Session) -> None:
-    """Run the scenario. Raises BenchFault."""
+    """Run the overload test at each multiple of the capacity. Raises BenchFault."""
     bounded = {} if session.plan.unbounded else {"BATCH_SIZE_MAX": str(BATCH_SIZE_MAX)}
     file = session.root / "never_reached.toml"
     file.write_text(NEVER_REACHED)
-    # If accounts were split during the run, the capacity would change.
+    # Do not split accounts: a split during the run would change the capacity.
     own = {"RATELIMIT": "on", "RATELIMIT_FILE": str(file), "SPLITTING": "off"}
-    # Measure the capacity without shedding: a closed loop would replace shed requests by other requests, and so measure
-    # another mix.
+    # Measure the capacity without shedding. With shedding, a closed loop would replace each shed request by another
+    # request, and so measure another mix of classes.
     with _started(session, "capacity", {**accepted({**own, "SHEDDING": "off"}), **bounded}) as service:
         peak = _peak(session, service)
         session.prove("capacity", service)
@@ -137,7 +137,7 @@ def _started(session: Session, name: str, settings: dict[str, str]) -> Iterator[
 
 
 def fund(service: Service, merchants: int) -> None:
-    """Credit the merchants with funds. Raises BenchFault."""
+    """Credit each merchant with more than it spends in the test. Raises BenchFault."""
     run = closed_loop(service.port, Mix(service.token, [1.0] * merchants, PATIENCE_S).funding(), 1)
     if run.errors:
         raise BenchFault("the merchants could not be funded")
@@ -145,7 +145,7 @@ def fund(service: Service, merchants: int) -> None:
 
 
 def count_mixed(service: Service, run: MixedRun) -> MixedRun:
-    """Record a run's counts for the proof. Refusals because of a quota or of capacity are not errors of the service."""
+    """Record a run's counts for the proof of the books. A refusal because of a quota or of capacity is no error."""
     service.acknowledged += run.acknowledged
     service.in_flight_max += run.uncertain
     service.errors += outcomes_of(run.answers).other
@@ -154,7 +154,9 @@ def count_mixed(service: Service, run: MixedRun) -> MixedRun:
 
 @dataclass(frozen=True)
 class Rates:
-    """Successful requests and postings per second. Reads count only in `requests`, because they need no commits."""
+    """Rates per second of successful requests and of postings. Reads count only in `requests`, because a read needs no
+    commit.
+    """
 
     requests: float
     postings: float
@@ -220,8 +222,8 @@ def _step(session: Session, service: Service, name: str, multiple: float, peak: 
 
 
 def _until_quiet(service: Service) -> float:
-    """Wait until no work is queued, and return the seconds: after a run, requests of clients that gave up may still be
-    executed. Raises BenchFault.
+    """Wait until the service has no queued work, and return the seconds that this took. After a run the service may
+    still execute requests whose clients gave up. Raises BenchFault.
     """
     began = time.monotonic()
     while True:

@@ -1,5 +1,6 @@
--- wrk script: POST /v1/payments of the fund service. Environment: TOKEN; RUN, prefix of the order numbers, unique in each
--- run; SEED; MERCHANTS, number of merchants; HOT, one in HOT payments is to the first merchant.
+-- wrk script: POST /v1/payments of the fund service. Environment variables: TOKEN, API token; RUN, prefix of the order
+-- numbers, different in each run; SEED, of the random numbers; MERCHANTS, number of merchants; HOT, one in HOT payments
+-- is to the first merchant.
 local run = os.getenv("RUN")
 local merchants = tonumber(os.getenv("MERCHANTS"))
 local hot = tonumber(os.getenv("HOT"))

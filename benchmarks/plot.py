@@ -1,4 +1,4 @@
-"""Bar charts of benchmark rates: one group per scenario, one bar per contender, the spread as a line."""
+"""Bar charts of benchmark rates: a group of bars for each scenario, a bar for each contender, a line for its spread."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

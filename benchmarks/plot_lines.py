@@ -15,7 +15,9 @@ MARKS: Final = 5
 def lines(
     title: str, steps: Sequence[str], series: Mapping[str, Sequence[float | None]], unit: str, *, log: bool = False
 ) -> str:
-    """Return an SVG. `series[name][i]` is the value at `steps[i]`; None is left out. `log`: logarithmic scale."""
+    """Return an SVG. `series[name][i]` is the value at `steps[i]`; a value of None is left out. `log` makes the scale
+    of the values logarithmic.
+    """
     values = [value for of in series.values() for value in of if value is not None and (value > 0 or not log)]
     high, low = max(values, default=1.0) or 1.0, min(values, default=1.0) if log else 0.0
     if log:

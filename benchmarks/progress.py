@@ -13,7 +13,7 @@ _BAR = 24
 
 
 class Step:
-    """A step of `seconds`, of `total` parts, or of unknown length. `result` is printed at the end of the step."""
+    """A step that takes `seconds`, has `total` parts, or has an unknown length. At its end `result` is printed."""
 
     def __init__(self, label: str, seconds: float | None, total: int | None) -> None:
         self.label = label
@@ -48,7 +48,7 @@ class Step:
 
 
 class Progress:
-    """A progress bar on a terminal; elsewhere a line every ten seconds and at the end of each step."""
+    """Progress output: a bar on a terminal, otherwise a line every ten seconds and at the end of each step."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream

@@ -1,8 +1,8 @@
-"""Reference server of a benchmark: another, minimal service. The user names its script, and it is measured in the same
-run.
+"""Reference server of a benchmark: another, minimal payment service that is measured in the same run.
 
-It is started as `python SCRIPT MODE --workers N --dsn DSN --port P` with an empty database and creates its own tables.
-Its wrk scripts `pay.lua` and `bulk.lua` are in the same folder; `GET /count` returns the number of posted payments.
+The user names the script of the server. The benchmark starts it as `python SCRIPT MODE --workers N --dsn DSN --port P`
+with an empty database, in which the server creates its own tables. The folder of the script also contains the wrk
+scripts `pay.lua` and `bulk.lua`. `GET /count` returns the number of posted payments.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Refund race test: concurrent refunds of one payment whose sum exceeds the payment."""
+"""Refund race test: concurrent refunds of one payment, which together exceed the payment."""
 
 from typing import Final
 
@@ -17,14 +17,14 @@ ROUNDS = 1000
 AT_ONCE: Final = 100
 AMOUNT: Final = 1000
 PARTS: Final = (7, 13, 30, 77, 250)
-"""Refund amounts; the rounds use them in turn. The payment covers most refunds of the smallest amount, but only a few
-of the largest.
+"""Refund amounts. Each round uses one amount, in turn. The payment covers most refunds of the smallest amount, but only
+a few refunds of the largest amount.
 """
 ANSWER_S: Final = 60.0
 
 
 def refund_race(session: Session) -> None:
-    """Run the scenario. Raises BenchFault."""
+    """Run the refund race test. Raises BenchFault."""
     with start_fund_service(session, NAME, 1, {"FUND_WORKERS": "2"}) as service:
         run = closed_loop(service.fund_port, creating(service.token, 1), 1)
         if run.errors:
@@ -45,8 +45,8 @@ def refund_race(session: Session) -> None:
 
 
 def _rounds(session: Session, service: FundService) -> tuple[int, int, int, dict[str, int]]:
-    """Return `(posted orders, payments refunded by too much, payments refunded by too little, unexpected
-    responses)`.
+    """Return `(number of posted orders, number of payments refunded by too much, number of payments refunded by too
+    little, counts of unexpected responses)`.
     """
     asked = above = short = 0
     others: dict[str, int] = {}
@@ -81,7 +81,7 @@ def _rounds(session: Session, service: FundService) -> tuple[int, int, int, dict
 
 
 def _all(wire: Wire, requests: list[bytes]) -> list[tuple[int, bytes]]:
-    """Send each request on its own connection, all before any response is read. Raises BenchFault."""
+    """Send each request on its own connection, then read the responses. Raises BenchFault."""
     for request in requests:
         wire.send(wire.connect(), request, 1)
     answers: list[tuple[int, bytes]] = []

@@ -23,7 +23,7 @@ def text(session: Session, facts: dict[str, Any]) -> str:
         table(("figure", "measured", "floor", "met"), [_figure_row(figure) for figure in session.figures]),
         table(("books", "vouchers", "acknowledged", "in flight at most", "verify s", "ok"), list(_proof_rows(session))),
     ]
-    # Print each reason once: all figures of a run have the same reason.
+    # Print each reason once, because all figures of a run have the same reason.
     reasons = {f"no verdict on {f.name.rpartition(':')[0]}: {f.no_verdict}": 0 for f in session.figures if f.no_verdict}
     against = [*reasons, *(f"books of {name}: {proof.why}" for name, proof in session.proofs.items() if proof.why)]
     shown = ("cores", "memory_mb", "python", "postgres", "wrk", "fdatasync_p50_us", "load_average_1_min", "commit")

@@ -1,4 +1,4 @@
-"""Results of load driver runs, and the statistics over runs."""
+"""Results of the runs of load drivers, and statistics over several runs."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ class BenchFault(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `errors` counts responses other than 2xx and broken connections.
+    """One run. `errors` counts responses with a status other than 2xx, and broken connections.
 
-    `in_flight_max` is the number of requests that may have been accepted without a counted response.
+    `in_flight_max` is the number of requests that the service may have accepted although no response was counted.
     """
 
     driver: str
@@ -37,10 +37,10 @@ class Run:
 
 @dataclass(frozen=True)
 class OpenRun(Run):
-    """A run of the open-loop driver; latencies count from the time a request was due.
+    """A run of the open-loop driver. Latencies count from the time at which a request was due.
 
-    `late_p99_ms` is the p99 of the driver's own delay, `cpu_share` its use of one processor. `no_verdict` is
-    the reason if the latencies are not conclusive.
+    `late_p99_ms` is the p99 of the driver's own delay, `cpu_share` is the share of one processor that the driver used.
+    `no_verdict` is the reason why the latencies are not conclusive, None if they are.
     """
 
     asked_rate: float = 0.0
@@ -53,11 +53,12 @@ class OpenRun(Run):
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return a percentile by nearest rank: the smallest value that at least `share` of the values do not exceed.
+    """Return the nearest-rank percentile: the smallest of the values that at least `share` (0 to 1) of them do not
+    exceed.
 
     `ordered` is ascending and not empty.
     """
-    # Rounded, because 0.07 * 100 is a little more than 7.
+    # Round, because in floating point 0.07 * 100 is a little more than 7.
     rank = math.ceil(round(share * len(ordered), 6))
     return ordered[max(rank, 1) - 1]
 
@@ -72,7 +73,7 @@ class Latencies(TypedDict):
 
 
 def summary(latencies_ns: Sequence[int]) -> Latencies:
-    """Return the latency percentiles, zeros if nothing was measured."""
+    """Return the percentiles of latencies, all 0 if there are no latencies."""
     ordered = sorted(latencies_ns) or [0]
 
     def ms(share: float) -> float:
@@ -86,5 +87,7 @@ def median_rate(runs: Sequence[Run]) -> float:
 
 
 def ratios(above: Sequence[Run], below: Sequence[Run]) -> list[float]:
-    """Return the ratios of rates, one for each pair of runs. The runs of a pair are adjacent in time."""
+    """Return, for each pair of runs, the rate of the first divided by the rate of the second. The two are adjacent in
+    time.
+    """
     return [a.rate / b.rate for a, b in zip(above, below, strict=True) if b.rate]

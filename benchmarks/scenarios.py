@@ -1,4 +1,4 @@
-"""Benchmark scenarios, grouped by the service instance that they share."""
+"""Benchmark scenarios. Scenarios that use the same service instance stand together."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ FUND: Final[dict[str, Callable[[Session], None]]] = {
     "fund-kill": fund_kill,
     "refund-race": refund_race,
 }
-"""Scenarios with both services."""
+"""Scenarios that run both the account service and the fund service."""
 NAMES = (*ONE_WORKER, "two", "growth", "mechanisms", "overload", "limits", *FUND)
 REFERENCE = "reference"
 REFERENCE_NAIVE = "reference, naive"
@@ -75,7 +75,7 @@ def run_all(session: Session) -> None:
     if session.wants("limits") and (session.plan.long or session.plan.only):
         limits(session)
     for name, scenario in FUND.items():
-        # The end-to-end scenario is part of every run; fault tests run only on request.
+        # The end-to-end scenario is part of every run. Fault tests are run only if the user names them.
         if session.wants(name) and (name == "whole" or name in session.plan.only):
             scenario(session)
 
@@ -105,7 +105,7 @@ def one_worker(session: Session) -> None:
 
 
 def hot(session: Session, service: Service, reference: Reference | None) -> list[Run]:
-    """Measure payments to one merchant, beside all baselines. Return the service's runs."""
+    """Measure payments to one merchant, at the service and at all baselines. Return the runs of the service."""
     scenario = "one hot merchant, 64 connections, 1 worker"
     brief = min(BASELINE_S, session.plan.seconds)
     session.open_accounts(service, 1)
@@ -174,7 +174,9 @@ def bulk(session: Session, service: Service, reference: Reference | None) -> Non
 
 
 def single(session: Session, service: Service, reference: Reference | None) -> None:
-    """Measure a single caller that sends one request at a time, beside bare durable inserts in the same Postgres."""
+    """Measure a single caller that sends one request at a time. As a baseline, measure bare durable inserts in the same
+    Postgres.
+    """
     scenario = "single connection"
     session.open_accounts(service, 1)
     bare = database.prepare_bare_inserts(service.dsn)
@@ -264,8 +266,8 @@ def two_workers(session: Session) -> None:
 
 
 def growth(session: Session) -> None:
-    """Compare the cost of a voucher in an old and a young ledger. The books are not proved, because the inserted rows
-    have no valid MACs.
+    """Compare the cost of a voucher in a ledger with many entries and in a ledger with few. The books are not proved,
+    because the inserted entries have no valid MACs.
     """
     if shutil.disk_usage(session.root).free < GROWN_BYTES:
         session.notes.append(f"growth: skipped, it needs {GROWN_BYTES >> 30} GB of disk")

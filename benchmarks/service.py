@@ -1,4 +1,4 @@
-"""The service under a benchmark, seen from outside: its process, port, token, database and metrics."""
+"""The service under a benchmark, as it is visible from outside: process, port, API token, database and metrics."""
 
 import json
 import os
@@ -25,12 +25,14 @@ SWEEP_SIZE = 1000
 SWEEP_CONNECTIONS = 4
 VERIFY_S = 1800
 FOLLOWED_S = 2.5
-"""The time within which every worker uses a changed policy."""
+"""The time in seconds within which every worker uses the changed posting policy of an account."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Whether the books are consistent and agree with the drivers' counts. `why` is the reason if not."""
+    """Result of a proof: whether the books are consistent and agree with the drivers' counts. If not, `why` is the
+    reason.
+    """
 
     ok: bool
     vouchers: int
@@ -43,7 +45,7 @@ class Proof:
 class Service:
     """`fundledger serve` with its own data directory. `acknowledged` counts the acknowledged vouchers.
 
-    `moves`: True if some vouchers debited several slots, or were posted by the service to rebalance an account.
+    `moves` is True if vouchers may have debited several slots, or may have been posted to rebalance an account.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Service:
         self.moves = False
         self._opened = 0
         data_dir.mkdir(mode=0o711)
-        # Settings in the caller's environment must not affect the measurement.
+        # Remove the settings of the environment, so that they do not affect the measurement.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
         given = {f"FUNDLEDGER_{name}": value for name, value in settings.items()}
         port = free_port() if port is None else port
@@ -98,7 +100,7 @@ class Service:
         return (self.data_dir / "account-dsn").read_text().strip()
 
     def restart(self) -> float:
-        """Restart on the existing data and return the seconds from start to ready."""
+        """Restart the service on the existing data. Return the seconds from start to ready."""
         self._child.stop()
         return self._child.start()
 
@@ -106,11 +108,13 @@ class Service:
         return service_traffic(self.port, self.token, accounts, size, ids, shape)
 
     def has_accounts(self, count: int) -> bool:
-        """Whether `open_accounts` has already opened that many accounts."""
+        """Whether `open_accounts` has already opened at least `count` accounts."""
         return count <= self._opened
 
     def open_accounts(self, count: int, watch: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
-        """Open the accounts of the merchants 1 to `count`; requests pass through `watch`. Raises BenchFault."""
+        """Open the accounts of the merchants 1 to `count`. `watch` wraps the requests to show progress. Raises
+        BenchFault.
+        """
         if self.has_accounts(count):
             return
         requests = watch(opening(self.token, self._opened + 1, count))
@@ -136,8 +140,8 @@ class Service:
         time.sleep(FOLLOWED_S)
 
     def lag_figure(self) -> Figure:
-        """Return the time within which 99 % of the buffered credits were drained: the upper bound of a bucket of the
-        histogram.
+        """Return the figure for the time within which 99 % of the buffered credits were drained. The time is the upper
+        bound of a bucket of the service's histogram.
         """
         text = self.metrics()
         found = re.findall(r'^fundledger_buffered_wait_seconds_bucket\{le="(\S+)"\} (\S+)$', text, re.MULTILINE)
@@ -154,13 +158,13 @@ class Service:
         raise BenchFault("the buffer is not drained")
 
     def count(self, run: Run) -> Run:
-        """Record a driver's counts for the proof."""
+        """Record the counts of a driver's run for the proof of the books. Return the run."""
         self.acknowledged += (run.answered - run.errors) * run.vouchers_each
         self.in_flight_max += run.in_flight_max * run.vouchers_each
         return self.judge(run)
 
     def judge(self, run: Run) -> Run:
-        """Record only a run's errors."""
+        """Record only the number of errors of a run. Return the run."""
         self.errors += run.errors
         return run
 
@@ -169,7 +173,7 @@ class Service:
         return self._child.get("/metrics", within_s).decode()
 
     def worker_memory_mb_max(self) -> float:
-        """Return the peak memory of any running worker."""
+        """Return the peak memory in MB of the running worker with the highest peak."""
         pids = [
             child.pid
             for child in children(self._child.pid)
@@ -178,22 +182,22 @@ class Service:
         return max((_memory_mb_max(pid) for pid in pids), default=0.0)
 
     def valkey_pid(self) -> int | None:
-        """Return the pid of the embedded Valkey, None if there is none."""
+        """Return the pid of the embedded Valkey, None if no Valkey is embedded."""
         found = [child.pid for child in children(self._child.pid) if "valkey-server" in command_line(child.pid)]
         return found[0] if found else None
 
     def worker_memory_mb(self) -> float:
-        """Return the mean resident memory of the workers."""
+        """Return the mean resident memory of the workers in MB."""
         text = self.metrics()
         return _gauge(text, "fundledger_resident_memory_bytes") / _gauge(text, "fundledger_workers") / 1e6
 
     def _is_ready(self, child: Child) -> bool:
-        # Wait for all workers, because they share the port: if only one were ready, it would get all connections.
+        # Wait for all workers. They share the port, so if only one worker were ready, it would get all connections.
         child.get("/readyz")
         return _gauge(child.get("/metrics").decode(), "fundledger_workers") == self.workers
 
     def prove(self) -> Proof:
-        """Run `fundledger verify` beside the running service, and compare its counts with the drivers' counts."""
+        """Run `fundledger verify` while the service runs, and compare its counts with the counts of the drivers."""
         self._drained()
         done = self._verify()
         try:
@@ -212,7 +216,7 @@ class Service:
         elif not self.acknowledged <= vouchers <= self.acknowledged + self.in_flight_max:
             why = f"{vouchers} vouchers, {self.acknowledged} acknowledged and at most {self.in_flight_max} in flight"
         elif entries != 2 * vouchers:
-            # A refused voucher is recorded, but has no entries.
+            # A refused voucher is stored, but has no entries.
             why = f"{entries} entries of {vouchers} vouchers with two lines each"
         return Proof(why is None, vouchers, self.acknowledged, self.in_flight_max, elapsed_s, why)
 
@@ -238,7 +242,7 @@ def _command() -> str:
 
 
 def accepted(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the settings that this version of the service has. Raises BenchFault if it rejects a value."""
+    """Return the settings that this version of the service has. Raises BenchFault if the service rejects a value."""
     known = dict(settings)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FUNDLEDGER_")}
     while True:

@@ -1,4 +1,4 @@
-"""Benchmark session: its plan, the servers that it starts, and its results."""
+"""Benchmark session: the plan, the servers that the session starts, and the results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ SERVICE = "service"
 
 @dataclass(frozen=True)
 class Plan:
-    """Scenarios and durations of a session. `seconds` is the length of one run; a round has one run per contender."""
+    """Scenarios and durations of a session. `seconds` is the length of a run. A round has one run per contender."""
 
     only: frozenset[str]
     long: bool
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Page:
-    """Additional report of a scenario: a text, members of the JSON, and drawings by name."""
+    """Additional report of a scenario: a text, members for the JSON report, and drawings by name."""
 
     name: str
     text: str
@@ -47,8 +47,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the servers that a scenario compares. `run(seconds)` sends load to it once, and counts the acknowledged
-    requests.
+    """One of the servers that a scenario compares. `run(seconds)` sends load to the server once, and counts the
+    acknowledged requests.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether a proof failed, or the service failed a valid request."""
+        """Whether a proof failed, or the service answered a valid request with an error."""
         return any(service.errors for service in self.services) or not all(p.ok for p in self.proofs.values())
 
     def wants(self, *names: str) -> bool:
@@ -82,7 +82,7 @@ class Session:
     def start_service(
         self, name: str, workers: int, posting: str = "lanes", settings: Mapping[str, str] | None = None
     ) -> Service:
-        """Start a service; the caller uses it as a context manager, which stops it. Raises BenchFault."""
+        """Start a service. The caller uses the service as a context manager, which stops it. Raises BenchFault."""
         with self.progress.step(f"start {name}") as step:
             given = {**(settings or {}), **self.plan.settings}
             service = Service(self.root / name.replace(" ", "-"), workers, given, posting)
@@ -91,7 +91,7 @@ class Session:
         return service
 
     def started(self, service: Service) -> None:
-        """Include a service's errors in the session's result."""
+        """Include the errors of a started service in the session's result."""
         self.services.append(service)
         if not self.postgres:
             self.postgres = database.facts(service.dsn)[0]
@@ -99,7 +99,7 @@ class Session:
     def start_reference(self, mode: str, workers: int, beside: Service) -> Reference:
         """Create a reference server with a database in the service's Postgres.
 
-        The caller uses it as a context manager, which starts and stops it.
+        The caller uses the server as a context manager, which starts and stops it.
         """
         assert self.plan.reference is not None
         name = f"reference_{mode}_{workers}"
@@ -126,10 +126,10 @@ class Session:
         return Contender(name, run, self.plan.seconds if seconds is None else seconds)
 
     def alternate(self, scenario: str, contenders: Sequence[Contender], dsn: str | None = None) -> dict[str, list[Run]]:
-        """Warm up all contenders, then run them in turn, in rounds: adjacent runs are compared, because the speed of
-        the machine drifts.
+        """Warm up all contenders, then measure them in rounds of one run each. Return the runs by contender.
 
-        `dsn`: a Postgres server whose checkpoints during the runs are noted in the report.
+        Compare only runs of the same round, because the speed of the machine drifts. `dsn` names a Postgres server; the
+        report notes its checkpoints during the runs.
         """
         checkpoints = database.facts(dsn)[1] if dsn else 0
         for contender in contenders:

@@ -1,4 +1,4 @@
-"""Load driver of a single connection. It uses a blocking socket, which adds the least overhead to the measured time."""
+"""Load driver of a single connection. It uses a blocking socket, which adds least to the measured time."""
 
 import socket
 import time
@@ -9,7 +9,7 @@ from benchmarks.wire import HOST, answer_bytes
 
 
 def single_connection(port: int, requests: Iterator[bytes], seconds: float) -> Run:
-    """Send one request after the other. Raises BenchFault."""
+    """Send requests for `seconds`, each after the response to the previous request. Raises BenchFault."""
     latencies: list[int] = []
     errors = 0
     try:

@@ -13,9 +13,9 @@ VOUCHERS = Path(__file__).with_name("vouchers.lua")
 
 @dataclass(frozen=True)
 class Traffic:
-    """Requests of one kind to one port. wrk uses `script` and `environment`, the project's drivers use `requests`.
+    """Requests of one kind to one port. wrk needs `script` and `environment`, the project's drivers need `requests`.
 
-    Each call of `environment` or `requests` uses fresh ids.
+    Each call of `environment` or `requests` makes new ids.
     """
 
     port: int
@@ -34,7 +34,7 @@ def merchant(number: int) -> str:
 
 
 def fresh_prefix() -> str:
-    """Return a fresh UUID without its last 12 digits."""
+    """Return a new UUID without its last 12 digits."""
     r = secrets.token_hex(12)
     return f"{r[:8]}-{r[8:12]}-7{r[12:15]}-8{r[15:18]}-"
 
@@ -42,9 +42,10 @@ def fresh_prefix() -> str:
 def service_traffic(
     port: int, token: str, accounts: int, size: int = 0, ids: str = "ordered", shape: str = "even"
 ) -> Traffic:
-    """Return payments to merchant 1, or spread over merchants 1 to `accounts`; `size` > 0: in batches of that size.
+    """Return payments that are spread over the merchants 1 to `accounts`. If `size` > 0, they are in batches of `size`.
 
-    `shape`: `even`, `zipf` (the n-th merchant gets a share of n^-1.1), or `refund` (half of the vouchers are refunds).
+    `shape` is `even`, `zipf` (the share of the n-th merchant is n^-1.1), or `refund` (a voucher is a refund with a
+    probability of one half).
     """
 
     def environment() -> dict[str, str]:
@@ -73,7 +74,9 @@ def service_traffic(
 
 
 def reference_traffic(port: int, script: Path, accounts: int, size: int = 0) -> Traffic:
-    """Return the same payments in the format of the reference server, whose wrk scripts are in its folder."""
+    """Return the payments of `service_traffic` in the format of the reference server. The folder of `script` contains
+    the wrk scripts.
+    """
 
     def requests() -> Iterator[bytes]:
         pick = random.Random()

@@ -13,12 +13,12 @@ _LINE = re.compile(r"^(\w+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
 
 
 def series(text: str, prefixes: Sequence[str]) -> dict[str, float]:
-    """Return the values of the series whose names begin with a prefix. The keys have the form `name{labels}`."""
+    """Return the values of the series whose names begin with one of `prefixes`. A key has the form `name{labels}`."""
     return {name: float(value) for name, value in _LINE.findall(text) if name.startswith(tuple(prefixes))}
 
 
 class Watch:
-    """Sampler. `samples` are `(time.perf_counter_ns() of the response, series)`. Failed reads are skipped."""
+    """Sampler of /metrics. `samples` are `(perf_counter_ns of the response, series)`. Failed reads are skipped."""
 
     def __init__(self, read: Callable[[float], str], prefixes: Sequence[str], every_s: float) -> None:
         self.samples: list[tuple[int, dict[str, float]]] = []
@@ -37,7 +37,7 @@ class Watch:
         self._thread.join()
 
     def greatest(self, name: str) -> float | None:
-        """Return the maximum of a series, over all samples and labels; None without samples."""
+        """Return the maximum of a series over all samples and labels, None if there are no samples."""
         seen = [value for _, of in self.samples for key, value in of.items() if key.partition("{")[0] == name]
         return max(seen, default=None)
 

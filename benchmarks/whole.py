@@ -1,4 +1,6 @@
-"""End-to-end benchmark of a payment: front end, fund service, account service, both databases."""
+"""End-to-end benchmark of a payment, from the front end through the fund service and the account service to both
+databases.
+"""
 
 from typing import Final
 
@@ -22,7 +24,7 @@ LIGHT_FLOOR: Final = Floor(3, at_most=True)
 
 
 class Orders:
-    """The drivers' counts of orders, for the proof."""
+    """Counts of the orders that the drivers sent, for the proof of the books."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -35,7 +37,7 @@ class Orders:
 
 
 def whole(session: Session) -> None:
-    """Run the scenario. Raises BenchFault."""
+    """Run the end-to-end benchmark. Raises BenchFault."""
     with start_fund_service(session, NAME, 1) as service:
         create_merchants(session, service, MERCHANTS)
         orders = Orders()
@@ -54,7 +56,9 @@ def start_fund_service(
     port: int | None = None,
     account_url: str = "",
 ) -> FundService:
-    """Start both services; the caller uses them as a context manager, which stops them. Raises BenchFault."""
+    """Start both services. The caller uses the returned object as a context manager, which stops both. Raises
+    BenchFault.
+    """
     with session.progress.step(f"start both services: {name}") as step:
         given = {**(settings or {}), **session.plan.settings}
         folder = session.root / name.replace(" ", "-")
@@ -85,7 +89,9 @@ def _peak(session: Session, service: FundService, orders: Orders) -> None:
 
 
 def _light(session: Session, service: FundService, orders: Orders) -> None:
-    """Compare a payment with a voucher of the account service, for a single caller that sends one request at a time."""
+    """Compare the latency of a payment with the latency of a voucher at the account service. A single caller sends one
+    request at a time.
+    """
     session.open_accounts(service, 1)
     seconds = min(LIGHT_S, session.plan.seconds)
     ours, theirs = payments(service.fund_port, service.token, MERCHANTS, HOT), service.traffic(1)

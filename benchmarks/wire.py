@@ -1,8 +1,8 @@
-"""Minimal HTTP/1.1 client of the load drivers: keep-alive connections on one epoll. Only the status of a response is
-parsed.
+"""Minimal HTTP/1.1 client of the load drivers: keep-alive connections on one epoll. Of a response, only the status and
+the length are parsed.
 
-It uses plain sockets instead of an event loop, because a driver that shares two processors with the service must be
-cheap.
+The client uses plain sockets instead of an event loop: a driver that shares two processors with the service must use
+little processor time.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ _BROKEN = 0
 
 
 class Connection:
-    """A connection. `sent_ns` is set by the driver: the time at which the outstanding request was sent or due, None if
-    the connection is idle.
+    """A connection. The driver sets `sent_ns` to the time at which the outstanding request was sent or due, and to None
+    when the connection is idle.
 
     `answer` is the last response as received.
     """
@@ -30,7 +30,7 @@ class Connection:
     def __init__(self, port: int) -> None:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A stalled server accepts no connections. The driver must not wait for it.
+        # Do not block: a stalled server accepts no connections, and the driver must not wait for the server.
         self.socket.setblocking(False)
         self.socket.connect_ex((HOST, port))
         self.sent_ns: int | None = None
@@ -45,7 +45,7 @@ class Wire:
     """Connections of one driver to one local port."""
 
     def __init__(self, port: int) -> None:
-        """Check that the port accepts connections. Raises BenchFault if not."""
+        """Check that the port accepts connections. Raises BenchFault if it does not."""
         try:
             socket.create_connection((HOST, port), timeout=10).close()
         except OSError as error:
@@ -66,8 +66,8 @@ class Wire:
         return len(self._connections)
 
     def connect(self) -> Connection:
-        """Return a connection that can be used immediately. If the connection cannot be established, its first request
-        fails.
+        """Return a connection on which a request can be sent immediately. If the connection cannot be established, the
+        first request on it fails.
         """
         connection = Connection(self._port)
         self._connections[connection.socket.fileno()] = connection
@@ -75,16 +75,16 @@ class Wire:
         return connection
 
     def send(self, connection: Connection, request: bytes, sent_ns: int) -> None:
-        """Send a request on an idle connection. `answers` returns its response, or its failure."""
+        """Send a request on an idle connection. `answers` later returns the response or the failure."""
         connection.sent_ns = sent_ns
         connection.unsent = request
         self._flush(connection)
 
     def answers(self, timeout_s: float) -> list[tuple[Connection, int]]:
-        """Return each connection with a complete response, and the status; status 0 if the connection broke during a
+        """Return `(connection, status)` for each complete response. The status is 0 if the connection broke during a
         request.
         """
-        # epoll rounds its timeout up to a millisecond, select does not.
+        # Wait with select, because epoll rounds its timeout up to a millisecond.
         if timeout_s > 0:
             select.select([self._epoll], [], [], timeout_s)
         answered = []
@@ -105,7 +105,7 @@ class Wire:
         except BlockingIOError:
             sent = 0
         except OSError:
-            # The next receive detects and reports the failure.
+            # Ignore the failure here: the next receive detects and reports it.
             sent = len(connection.unsent)
         left = connection.unsent[sent:]
         if bool(left) != connection.blocked:
@@ -134,7 +134,7 @@ class Wire:
         return int(got[9:12])
 
     def drop(self, connection: Connection) -> None:
-        """Close a connection, even with an outstanding request."""
+        """Close a connection, even if it has an outstanding request."""
         connection.closed = True
         self._connections.pop(connection.socket.fileno(), None)
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Closed-loop load driver at full speed: wrk, if it is installed, else the project's driver."""
+"""Closed-loop load driver at full speed: wrk if it is installed, otherwise the project's own driver."""
 
 import os
 import re
@@ -19,14 +19,14 @@ _STATUS_ERRORS = re.compile(r"Non-2xx or 3xx responses: (\d+)")
 
 
 def full_speed(traffic: Traffic, connections: int, seconds: float, driver: str) -> Run:
-    """Run a closed loop by the driver `wrk` or `own`. Raises BenchFault."""
+    """Run a closed loop with the named driver, `wrk` or `own`. Raises BenchFault."""
     if driver == "wrk":
         return _wrk(traffic, connections, seconds)
     return closed_loop(traffic.port, traffic.requests(), connections, seconds, traffic.vouchers_each)
 
 
 def choose_driver(asked: str) -> str:
-    """Return `wrk` or `own`. Raises BenchFault if wrk is requested and not installed."""
+    """Return the driver to use, `wrk` or `own`. Raises BenchFault if wrk is requested and not installed."""
     if asked == "own" or (asked == "auto" and shutil.which("wrk") is None):
         return "own"
     if shutil.which("wrk") is None:
@@ -35,7 +35,7 @@ def choose_driver(asked: str) -> str:
 
 
 def _wrk(traffic: Traffic, connections: int, seconds: float) -> Run:
-    # wrk accepts only whole seconds.
+    # Round, because wrk accepts only whole seconds.
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "--latency"]
     command += ["-s", str(traffic.script), f"http://127.0.0.1:{traffic.port}/"]
     done = subprocess.run(
@@ -47,7 +47,7 @@ def _wrk(traffic: Traffic, connections: int, seconds: float) -> Run:
 
 
 def read_report(text: str, connections: int, vouchers_each: int = 1) -> Run:
-    """Return the run that wrk reported. Raises BenchFault."""
+    """Return the run that wrk reported. Raises BenchFault if the text is no report."""
     answered, rate = _ANSWERED.search(text), _RATE.search(text)
     if answered is None or rate is None:
         raise BenchFault(f"wrk printed no report: {text[-500:]}")

@@ -1,4 +1,4 @@
--- Table of the bare insert, in its own database. Rows: none.
+-- Create the table for bare inserts, in a database of its own. Rows: none.
 CREATE TABLE bare_vouchers (
     id uuid PRIMARY KEY,
     account text NOT NULL,

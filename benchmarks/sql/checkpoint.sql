@@ -1,2 +1,3 @@
--- Checkpoint after a bulk load, so that its writes end before a measurement starts. Rows: none. Locks: none.
+-- Make a checkpoint after a bulk load, so that no write of the load is left when a measurement starts. Rows: none.
+-- Locks: none.
 CHECKPOINT

@@ -1,3 +1,3 @@
--- Create a database. Its name is inserted into the text, because the command takes no parameters. Rows: none. Locks:
--- none.
+-- Create a database. The caller inserts the name into the text, because the command takes no parameters. Rows: none.
+-- Locks: none.
 CREATE DATABASE "NAME"

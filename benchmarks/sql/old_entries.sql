@@ -1,4 +1,4 @@
--- Insert the two entries of each of the vouchers $1 to $2 of an old ledger. Rows: none. Locks: none.
+-- Insert two entries for each voucher with a number from $1 to $2, to make a ledger look old. Rows: none. Locks: none.
 INSERT INTO ledger.entries (shard, account_number, slot, seq, voucher_id, amount, balance_after,
                             accounting_date, posted_at, key_version, mac, module)
 SELECT 0, line.account_number, 0, line.seq, md5(n::text)::uuid, line.amount, line.seq * line.amount,

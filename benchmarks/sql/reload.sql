@@ -1,2 +1,2 @@
--- Reload the server's settings. Rows: one. Locks: none.
+-- Make the Postgres server reload its settings. Rows: one. Locks: none.
 SELECT pg_reload_conf()

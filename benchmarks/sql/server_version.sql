@@ -1,2 +1,2 @@
--- Version of Postgres. Rows: one. Locks: none.
+-- Return the version of Postgres. Rows: one. Locks: none.
 SHOW server_version

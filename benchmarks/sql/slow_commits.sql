@@ -1,2 +1,2 @@
--- Delay each commit. The delay is inserted into the text. Rows: none. Locks: none.
+-- Delay each commit. The caller inserts the delay in microseconds into the text. Rows: none. Locks: none.
 ALTER SYSTEM SET commit_delay = MICROSECONDS
