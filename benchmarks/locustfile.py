@@ -6,9 +6,9 @@ Run it beside `make serve`:
         --users 50 --spawn-rate 25 --run-time 1m --html benchmarks-out/locust.html
 
 or run `make loadtest`. `--token-file` is the file of the API token, `--merchants` the number of merchants (the share of
-the n-th merchant is n^-1.1), `--pace` the operations per second of one caller. `SHAPE=steps` raises the number of
-callers from `--users` to 8 times `--users`, in four steps. `SHAPE=spike` raises the number of callers to 5 times
-`--users` during the middle third.
+the n-th merchant is proportional to n^-1.1), `--pace` the operations per second of one caller. `SHAPE=steps` raises the
+number of callers from `--users` to 8 times `--users`, in four steps. `SHAPE=spike` raises the number of callers to 5
+times `--users` during the middle third.
 
 Every attempt of an operation has the same id. A response 429 or 503 with Retry-After is not a failure: the results
 count it in a separate row, such as `POST /v1/vouchers [429]`. The caller waits for the time in Retry-After, and sends

@@ -44,8 +44,8 @@ def service_traffic(
 ) -> Traffic:
     """Return payments that are spread over the merchants 1 to `accounts`. If `size` > 0, they are in batches of `size`.
 
-    `shape` is `even`, `zipf` (the share of the n-th merchant is n^-1.1), or `refund` (a voucher is a refund with a
-    probability of one half).
+    `shape` is `even`, `zipf` (the share of the n-th merchant is proportional to n^-1.1), or `refund` (a voucher is a
+    refund with a probability of one half).
     """
 
     def environment() -> dict[str, str]:

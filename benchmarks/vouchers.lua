@@ -1,7 +1,8 @@
 -- wrk script: POST /v1/vouchers, single or in batches. Environment variables: TOKEN, API token; RUN, a UUID without its
 -- last 12 digits, different in each run; SEED, of the random numbers; ACCOUNTS, number of merchants (1: one hot
 -- merchant); SIZE, number of vouchers in a batch (0: single vouchers); IDS, "ordered" (like time-ordered UUIDs) or
--- "random"; SHAPE, "even", "zipf" (the share of the n-th merchant is n^-1.1) or "refund" (every other voucher is one).
+-- "random"; SHAPE, "even", "zipf" (the share of the n-th merchant is proportional to n^-1.1) or "refund" (every other
+-- voucher is one).
 local run = os.getenv("RUN")
 local accounts = tonumber(os.getenv("ACCOUNTS"))
 local size = tonumber(os.getenv("SIZE"))
