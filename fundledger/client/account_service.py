@@ -63,10 +63,11 @@ _hold = decoder(Hold)
 
 
 class AccountService(Service):
-    """Client of the account service: `async with AccountService(base_url, token) as accounts`.
+    """Client of the account service. Open it with `async with AccountService(base_url, token) as accounts`.
 
     Every call may raise Refused and the faults of `fundledger.client.faults`. A call takes at most `timeout_s`,
-    including retries, and may be repeated with the same ids. The request of a cancelled call may have been carried out.
+    including its retries. A call may be repeated with the same ids. The service may have carried out the request of a
+    cancelled call.
     """
 
     async def open_account(
@@ -78,9 +79,9 @@ class AccountService(Service):
         metadata: dict[str, Any] | None = None,
         posting: Literal["direct", "buffered"] = "direct",
     ) -> Account:
-        """Open an account and return it. If an equal account exists, return that.
+        """Open an account and return it. If an equal account exists, return the existing account.
 
-        Refused: `account-exists`, if a different account has the id.
+        Raises Refused with `account-exists` if a different account has the id.
         """
         body = _encode(_NewAccount(id_, owner, type_, currency, metadata, posting))
         return _account(await self._to.ask("POST", "/v1/accounts", body))
@@ -96,25 +97,27 @@ class AccountService(Service):
         status: Literal["open", "frozen", "closed"] | None = None,
         limit: int = 100,
     ) -> AsyncIterator[Account]:
-        """Yield the matching accounts of all pages, in order of their ids. `limit`: accounts per page.
+        """Yield the accounts that match all arguments, ordered by id, from all pages. `limit`: accounts per page.
 
-        Accounts whose record does not verify are omitted; the service reports them as `unverified`.
+        An account whose row does not match its MAC is omitted. The service lists such accounts as `unverified`.
         """
         query = {"owner": owner, "type": type_, "currency": currency, "status": status, "limit": str(limit)}
         return _accounts.read(self._to, "/v1/accounts", query)
 
     async def balance(self, id_: str, at: datetime | None = None) -> BalanceAt:
-        """Return the balance at a time, or the current balance. Refused: `not-found`."""
+        """Return the balance of an account at the time `at`; None: the current balance. Raises Refused with
+        `not-found`.
+        """
         query = {} if at is None else {"at": time_text(at)}
         return _balance(await self._to.ask("GET", _path(id_, "/balance"), query=query))
 
     def entries(
         self, id_: str, from_: datetime | None = None, to: datetime | None = None, limit: int = 500
     ) -> AsyncIterator[StatementEntry]:
-        """Yield the account's statement over all pages, oldest first. `limit`: entries per page. Refused: `not-found`.
+        """Yield the lines of an account's statement from all pages, oldest first. `limit`: entries per page.
 
-        `from_` and `to` bound `posted_at`. After a fault, call this method again with the time of the last entry as
-        `from_`.
+        `from_` and `to` bound `posted_at`. Raises Refused with `not-found`. After a fault, call this method again with
+        the time of the last entry as `from_`.
         """
         query = {
             "limit": str(limit),
@@ -124,49 +127,54 @@ class AccountService(Service):
         return _entries.read(self._to, _path(id_, "/entries"), query)
 
     async def freeze(self, id_: str, reason: str = "", scope: Literal["debits", "all"] = "debits") -> Account:
-        """Block debits of an account; with scope `all`, also credits."""
+        """Block the debits of an account. With scope `all`, block its credits, too."""
         return await self._change(id_, "/freeze", {"reason": reason, "scope": scope})
 
     async def unfreeze(self, id_: str, reason: str = "") -> Account:
         return await self._change(id_, "/unfreeze", {"reason": reason})
 
     async def close_account(self, id_: str, reason: str = "") -> Account:
-        """Close an account permanently. Refused: `account-not-empty`."""
+        """Close an account permanently. Raises Refused with `account-not-empty`."""
         return await self._change(id_, "/close", {"reason": reason})
 
     async def set_posting(self, id_: str, posting: Literal["direct", "buffered"], reason: str = "") -> Account:
-        """Set whether credits are posted directly, or buffered and posted together shortly afterwards."""
+        """Set how the credits of an account are posted. `buffered`: they are stored, and posted together shortly
+        afterwards.
+        """
         return await self._change(id_, "/policy", {"posting": posting, "reason": reason})
 
     async def _change(self, id_: str, what: str, body: dict[str, str]) -> Account:
         return _account(await self._to.ask("POST", _path(id_, what), _encode(body)))
 
     async def post_voucher(self, voucher: Voucher) -> PostedVoucher:
-        """Post a voucher. Raises Refused if it is refused; `post_vouchers` returns a refusal as a value instead."""
+        """Post a voucher. Raises Refused if the voucher is refused. (`post_vouchers` returns a refusal as a value.)"""
         return _posted_of(await self._to.ask("POST", "/v1/vouchers", _encode(voucher)))
 
     async def reverse_voucher(
         self, id_: UUID, new_id: UUID, reference: str | None = None, metadata: dict[str, Any] | None = None
     ) -> PostedVoucher:
-        """Post the opposite of a voucher, with the id `new_id`. Refused: `voucher-already-reversed`.
+        """Reverse a voucher: post its exact opposite as a new voucher with the id `new_id`.
 
-        `reference` and `metadata` belong to the reversal and are part of its content.
+        `reference` and `metadata` become content of the new voucher. Raises Refused with `voucher-already-reversed`.
         """
         body = _Reversal(new_id, reference, metadata)
         return _posted_of(await self._to.ask("POST", f"/v1/vouchers/{id_}/reverse", _encode(body)))
 
     async def voucher(self, id_: UUID) -> VoucherRecord | None:
-        """Return a voucher that was posted or refused permanently.
+        """Return the voucher with this id, if the voucher was posted or permanently refused.
 
-        None: the service has not recorded this id. A request with it may still be on its way.
+        Returns None if the service has not recorded the id. In that case, a request with the id may still be in
+        transit.
         """
         return found(await self._to.ask("GET", f"/v1/vouchers/{id_}"), _record)
 
     async def post_vouchers(self, vouchers: Sequence[Voucher], atomic: bool = False) -> list[VoucherResult]:
-        """Post vouchers: `results[i]` answers `vouchers[i]`, and a refusal is a result.
+        """Post vouchers and return their results: `results[i]` answers `vouchers[i]`. A refusal is a result, not an
+        exception.
 
-        `atomic`: post all or none of at most 5,000 vouchers. Without `atomic`, more than 5,000 vouchers are sent in
-        several requests, one after the other. After a fault, all vouchers may be sent again.
+        With `atomic`, the service posts either all vouchers or none, and accepts at most 5,000. Without `atomic`, more
+        than 5,000 vouchers are sent in several requests, one after the other. After a fault, all vouchers may be sent
+        again.
         """
         return await in_batches(
             vouchers,
@@ -182,17 +190,19 @@ class AccountService(Service):
         return results
 
     async def place_hold(self, id_: str, account: str, amount: int, expires_at: datetime | None = None) -> Hold:
-        """Reserve an amount. A replay returns the hold as it was placed, even if it has changed since."""
+        """Reserve an amount of an account. A repeated request returns the hold in its first state, even if it has
+        changed.
+        """
         answer = await self._to.ask("POST", "/v1/holds", _encode(_NewHold(id_, account, amount, expires_at)))
         return _hold_of(answer)
 
     async def capture_hold(self, id_: str, voucher: Voucher) -> PostedVoucher:
-        """Post a voucher that debits the held account by at most the held amount. The rest is released."""
+        """Post a voucher that debits the held account by at most the held amount. The rest of the hold is released."""
         answer = await self._to.ask("POST", f"/v1/holds/{quote(id_, safe=':')}/capture", _encode({"voucher": voucher}))
         return _posted_of(answer)
 
     async def release_hold(self, id_: str, reason: str = "") -> Hold:
-        """Release the held amount. Refused: `hold-captured`, `hold-expired`."""
+        """Release the held amount of a hold. Raises Refused with `hold-captured` or `hold-expired`."""
         return _hold_of(
             await self._to.ask("POST", f"/v1/holds/{quote(id_, safe=':')}/release", _encode({"reason": reason}))
         )

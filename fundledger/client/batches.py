@@ -1,4 +1,4 @@
-"""Python client: split large batches into several requests, sent one after the other."""
+"""Python client: division of a large batch into several requests, which are sent one after the other."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -18,10 +18,11 @@ async def in_batches(
     *,
     whole: bool = False,
 ) -> list[Result]:
-    """Send items in batches within the service's limits and return the results: `results[i]` answers `items[i]`.
+    """Send items in requests that respect the service's limits. Return the results: `results[i]` answers `items[i]`.
 
-    `whole`: send one request of any size; the service refuses it if it is too large. Raises what `send` raises. If an
-    earlier batch was answered, a fault with `undone` is raised as OutcomeUnknown.
+    `whole`: send all items in one request, even if it is too large; the service then refuses the request. Raises what
+    `send` raises. If an earlier request was answered, a fault with `undone` is raised as OutcomeUnknown, because some
+    items may have had an effect.
     """
     if whole or len(items) <= BATCH_MAX:
         waiting = [items] if items else []

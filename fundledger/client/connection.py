@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 
 class Retries(msgspec.Struct, frozen=True):
-    """Retry policy: up to `attempts` attempts in total, within the timeout of the call.
+    """Retry policy: a call makes at most `attempts` attempts in total, within its timeout.
 
-    The wait is `base_s` after the first attempt, and doubles after each further attempt, up to `cap_s`. A random part
-    is subtracted from the wait: at most the fraction `jitter` (0 to 1). If the service sends `Retry-After`, the wait is
-    at least that long.
+    The wait is `base_s` after the first attempt, and doubles after each further attempt, up to `cap_s`. Each wait is
+    shortened at random, by at most the fraction `jitter` (0 to 1) of its length. If the service sends `Retry-After`,
+    the wait is at least that long.
     """
 
     attempts: int = 4
@@ -60,8 +60,8 @@ class Answer(NamedTuple):
 
 
 class _Sending:
-    """State of a request in progress. `sent`: the service may have received a part of it. `reused`: the connection had
-    been used before.
+    """State of a request in progress. `sent`: the service may have received a part of the request. `reused`: the
+    connection had carried an earlier request.
     """
 
     __slots__ = ("reused", "sent")
@@ -72,7 +72,9 @@ class _Sending:
 
 
 class _Body(aiohttp.Payload):
-    """Request body of any length, written unchanged. Above 1 MiB, the types of aiohttp would warn or use a thread."""
+    """Request body of any length, sent unchanged. For a body above 1 MiB, aiohttp's own types log a warning or use a
+    thread.
+    """
 
     _autoclose = True
     _value: bytes
@@ -89,10 +91,10 @@ class _Body(aiohttp.Payload):
 
 
 class Connection:
-    """Kept-alive connections to one service, with one request at a time on each.
+    """Kept-alive connections to one service. Each connection carries one request at a time.
 
-    Cancelling a call closes its connection and leaves no task behind. The request may have had an effect; sending it
-    again with the same id returns the outcome.
+    The cancellation of a call closes the connection of the call and leaves no task behind. The request may have had an
+    effect. The same request, sent again with the same id, returns the outcome.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class Connection:
         self._fresh: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Create the HTTP session, without a connection to the service."""
+        """Create the HTTP session. This does not connect to the service."""
         if self._session is None:
             self._session = self._new_session(force_close=False)
 
@@ -133,10 +135,10 @@ class Connection:
         *,
         timeout_s: float | None = None,
     ) -> Answer:
-        """Send a request and return the response, 2xx or not.
+        """Send a request and return the response, whether or not its status is 2xx.
 
-        Raises Unavailable, OutcomeUnknown or QuotaExceeded after the last attempt, and ContractBroken without a retry.
-        Once the outcome of one attempt is unknown, a later fault is raised as OutcomeUnknown.
+        Raises Unavailable, OutcomeUnknown or QuotaExceeded after the last attempt. Raises ContractBroken without a
+        retry. Once the outcome of one attempt is unknown, a later fault is raised as OutcomeUnknown.
         """
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         text = self.base_url + path + (f"?{urlencode(query)}" if query else "")
@@ -158,7 +160,9 @@ class Connection:
             await asyncio.sleep(wait_s)
 
     async def _attempt(self, method: str, url: URL, body: bytes | None, deadline: float, writing: bool) -> Answer:
-        """Send once. Send again on a new connection if the service had closed the kept-alive one."""
+        """Send the request once. If the service had closed the kept-alive connection, send it again on a new
+        connection.
+        """
         assert self._session is not None, "call open() first, or use `async with`"
         sending = _Sending()
         try:
@@ -216,7 +220,7 @@ class Connection:
 
 
 async def _on_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
-    # Called before the first byte is written, so that `sent` is never set too late.
+    # aiohttp calls this function before it writes the first byte, so `sent` is never set too late.
     context.trace_request_ctx.sent = True
 
 
@@ -236,7 +240,7 @@ def _lost(detail: str, unknown: bool) -> Fault:
 
 
 def problem_of(answer: Answer) -> Problem | None:
-    """Return the problem in a response, or None if it has none."""
+    """Return the problem that a response contains, or None if the response contains no problem."""
     if not answer.headers.get("Content-Type", "").startswith("application/problem+json"):
         return None
     try:
@@ -251,7 +255,7 @@ def _fault_of(answer: Answer, writing: bool) -> Fault:
     retry_after_s = _retry_after_s(answer)
     if answer.status == 429:
         return QuotaExceeded(detail, problem, retry_after_s)
-    # An answer without a problem may come from a proxy that lost the service's response: such a proxy sends 408 or 503.
+    # A 408 or 503 without a problem may come from a proxy that lost the service's response. So its outcome is unknown.
     undone = answer.status in {408, 503} and problem is not None and problem.code != "outcome-unknown"
     if undone or not writing:
         return Unavailable(detail, problem, retry_after_s)
@@ -264,7 +268,7 @@ def _retry_after_s(answer: Answer) -> float | None:
 
 
 def refusal_of(answer: Answer) -> Exception:
-    """Return the exception for a response that is not 2xx."""
+    """Return the exception for a response whose status is not 2xx."""
     problem = problem_of(answer)
     if answer.status in {401, 403}:
         return Unauthorized(f"HTTP {answer.status}" if problem is None else str(problem), problem)
@@ -280,7 +284,7 @@ def _ours(type_: type, value: Any) -> Any:
 
 
 def decoder(type_: type[T]) -> Callable[[Answer], T]:
-    """Return a decoder of 2xx responses. The decoder raises Refused, Unauthorized, ContractBroken."""
+    """Return a function that decodes a 2xx response. The function raises Refused, Unauthorized or ContractBroken."""
     decode_body = msgspec.json.Decoder(type_, dec_hook=_ours).decode
 
     def decode(answer: Answer) -> T:
@@ -295,7 +299,7 @@ def decoder(type_: type[T]) -> Callable[[Answer], T]:
 
 
 def converted(value: object, type_: type[T]) -> T:
-    """Convert a part of a response to `type_`. Raises ContractBroken."""
+    """Convert a part of a response to `type_`. Raises ContractBroken if the part has another form."""
     try:
         return msgspec.convert(value, type_, dec_hook=_ours)
     except msgspec.ValidationError as error:
@@ -303,7 +307,7 @@ def converted(value: object, type_: type[T]) -> T:
 
 
 def found(answer: Answer, decode: Callable[[Answer], T]) -> T | None:
-    """Decode a response; return None for the problem `not-found`. Raises what `decode` raises."""
+    """Decode a response. Return None if the response is the problem `not-found`. Raises what `decode` raises."""
     if answer.status == 404:
         problem = problem_of(answer)
         if problem is not None and problem.code == "not-found":

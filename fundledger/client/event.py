@@ -1,11 +1,12 @@
-"""Python client: an event of a service's event feed."""
+"""Python client: type of the events in the event feeds of both services."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 
 class Event:
-    """An event, delivered at least once. `members` has all JSON members, including those unknown to this version."""
+    """An event, delivered at least once. `members` has all JSON members, also members that this version does not know.
+    """
 
     __slots__ = ("members",)
 
@@ -14,12 +15,12 @@ class Event:
 
     @property
     def seq(self) -> int:
-        """Position in the feed. Pass it as `after` to continue with the next event."""
+        """Position of the event in the feed. To continue with the next event, pass this position as `after`."""
         return int(self.members["seq"])
 
     @property
     def id(self) -> str:
-        """Id of the event, the same in each delivery. Store it to detect duplicates."""
+        """Id of the event, the same in each delivery. A consumer that stores the ids can detect duplicates."""
         return str(self.members.get("id", self.seq))
 
     @property

@@ -1,4 +1,4 @@
-"""Python client: problems, refusals and faults, and whether a retry is safe after each."""
+"""Python client: problems, refusals and faults. Each fault states whether a retry is safe."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
@@ -7,7 +7,8 @@ URN: Final = "urn:fundledger:problem:"
 
 
 class Problem:
-    """A problem of RFC 9457. `members` has all JSON members, including those unknown to this version."""
+    """A problem as defined by RFC 9457. `members` has all JSON members, also members that this version does not know.
+    """
 
     __slots__ = ("members",)
 
@@ -20,7 +21,9 @@ class Problem:
 
     @property
     def code(self) -> str:
-        """Last part of the type, such as `insufficient-funds`. Programs should distinguish problems by this code."""
+        """Last part of the problem's type, for example `insufficient-funds`. Programs should distinguish problems by
+        this code.
+        """
         return self.type.removeprefix(URN)
 
     @property
@@ -38,12 +41,12 @@ class Problem:
 
     @property
     def field(self) -> str | None:
-        """Request field that caused the problem, or None."""
+        """Request field that caused the problem, or None if the service names no field."""
         return self.members.get("field")
 
     @property
     def account(self) -> str | None:
-        """Account that caused the problem, or None."""
+        """Account that caused the problem, or None if the service names no account."""
         return self.members.get("account")
 
     def __eq__(self, other: object) -> bool:
@@ -62,7 +65,7 @@ class Problem:
 class Refused(Exception):
     """A request that the service understood and refused.
 
-    Whether the refusal is final for the id depends on `problem.code`, see docs/reference/refusals.md.
+    `problem.code` determines whether every replay of the id returns the same refusal: see docs/reference/refusals.md.
     """
 
     retry_is_safe: ClassVar[bool] = False
@@ -77,8 +80,8 @@ class Fault(Exception):
     """A call that failed without a result.
 
     `retry_is_safe`: the same request with the same id may be sent again, and may then succeed. `undone`: the request
-    has had no effect and will have none. `retry_after_s`: the wait that the service requests, seconds, or None.
-    `problem`: the service's problem, or None.
+    has had no effect and will have none. `retry_after_s`: the seconds that the service asks the caller to wait, or
+    None. `problem`: the problem in the response, or None.
     """
 
     retry_is_safe: ClassVar[bool] = True
@@ -91,13 +94,14 @@ class Fault(Exception):
 
 
 class QuotaExceeded(Fault):
-    """Rejection with 429: the quota of the caller is used up. The request had no effect."""
+    """Rejection with status 429: the caller has used up its quota. The request had no effect."""
 
     undone = True
 
 
 class Unavailable(Fault):
-    """Failure without effect: the service was unreachable or returned 408 or 503, or a read failed."""
+    """Failure of a request that had no effect. The service was unreachable, it returned 408 or 503, or a read failed.
+    """
 
     undone = True
 
@@ -105,22 +109,24 @@ class Unavailable(Fault):
 class OutcomeUnknown(Fault):
     """Failure with an unknown outcome: the request may have had an effect, or may still have one.
 
-    Causes: no answer in time, a connection lost after the request was sent, or the service does not know the outcome.
-    Sending the same request with the same id returns the outcome and has no second effect.
+    There are three causes: no answer came in time, the connection was lost after the request was sent, or the service
+    does not know the outcome. The same request, sent again with the same id, returns the outcome and has no second
+    effect.
     """
 
 
 class Unauthorized(Fault):
-    """Rejection with 401 or 403: the token is unknown or lacks permission. The request had no effect."""
+    """Rejection with status 401 or 403: the API token is unknown or lacks permission. The request had no effect."""
 
     retry_is_safe = False
     undone = True
 
 
 class ContractBroken(Fault):
-    """A response that violates the API contract: the URL is not this service, or a proxy alters responses.
+    """A response that violates the API contract. Either the URL belongs to another service, or a proxy alters
+    responses.
 
-    The request may have had an effect. Sending it again with the same id is harmless but unlikely to succeed.
+    The request may have had an effect. A retry with the same id is harmless, but unlikely to succeed.
     """
 
     retry_is_safe = False

@@ -67,12 +67,12 @@ _anything = decoder(msgspec.Raw)
 
 
 class FundService(Service):
-    """Client of the fund service: `async with FundService(base_url, token) as fund`.
+    """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
-    `replay`. Every call may raise the faults of `fundledger.client.faults`. Refused: no order was stored and the number
-    stays free. OrderRefused: the order was stored as refused, and no money moved. A call takes at most `timeout_s` and
-    may be repeated. The request of a cancelled call may have been carried out.
+    `replay`. Every call may raise the faults of `fundledger.client.faults`. Refused: no order was stored, and the order
+    number stays free. OrderRefused: the order was stored as refused, and no money moved. A call takes at most
+    `timeout_s` and may be repeated. The service may have carried out the request of a cancelled call.
     """
 
     async def create_merchant(
@@ -87,8 +87,8 @@ class FundService(Service):
     ) -> Merchant:
         """Create a merchant and open its accounts. A repeated request is a replay.
 
-        `withdrawal_limit`: per day (UTC). `settlement`: when the pending balance is settled automatically; never if
-        None.
+        `withdrawal_limit`: the most that can be withdrawn per day (UTC), in minor units. `settlement`: when the pending
+        balance is settled automatically, None for never.
         """
         more = {"fee": fee, "withdrawal_fee": withdrawal_fee, "withdrawal_limit": withdrawal_limit}
         members = {"id": id_, "name": name, "currency": currency, "settlement": settlement, **more}
@@ -100,38 +100,42 @@ class FundService(Service):
         return found(await self._to.ask("GET", f"/v1/merchants/{quote(id_, safe='')}"), _merchant)
 
     def merchants(self, limit: int = 100) -> AsyncIterator[Merchant]:
-        """Yield all merchants over all pages, oldest first. `limit`: merchants per page."""
+        """Yield the merchants of all pages, oldest first. `limit`: merchants per page."""
         return _merchants.read(self._to, "/v1/merchants", {"limit": str(limit)})
 
     async def add_fee_rule(self, merchant: str, rule: FeeRule) -> None:
-        """Add a fee rule. Earlier orders keep their fee; the latest rule that applies is charged. Not idempotent."""
+        """Add a fee rule of a merchant. Earlier orders keep their fee. Each call adds a rule: the call is not
+        idempotent. If several rules of the merchant apply to an order, the latest one is charged.
+        """
         path = f"/v1/merchants/{quote(merchant, safe='')}/fees"
         _anything(await self._to.ask("POST", path, _encode(rule)))
 
     async def create_webhook(self, merchant: str, url: str, events: Sequence[str] | None = None) -> Webhook:
-        """Create an endpoint and return it with its `secret`. Not idempotent.
+        """Create an endpoint and return it with its `secret`. Not idempotent: each call creates an endpoint.
 
-        Refused: `merchant-not-found`, `too-many-webhooks`.
+        Raises Refused with `merchant-not-found` or `too-many-webhooks`.
         """
         return _webhook(await self._post("/v1/webhooks", merchant=merchant, url=url, events=events))
 
     async def webhooks(self, merchant: str | None = None) -> list[Webhook]:
-        """Return the endpoints of a merchant, or all, including disabled ones: oldest first, at most 1,000."""
+        """Return at most 1,000 endpoints, oldest first, also disabled ones. `merchant`: None for all merchants."""
         query = None if merchant is None else {"merchant": merchant}
         return _webhooks(await self._to.ask("GET", "/v1/webhooks", query=query)).webhooks
 
     async def disable_webhook(self, id_: UUID, reason: str | None = None) -> Webhook:
-        """Stop deliveries to an endpoint permanently. Refused: `not-found`."""
+        """Stop deliveries to an endpoint permanently. Raises Refused with `not-found`."""
         return _webhook(await self._post(f"/v1/webhooks/{id_}/disable", reason=reason))
 
     def dead_webhook_events(self, id_: UUID, limit: int = 100) -> AsyncIterator[DeadEvent]:
-        """Yield the events whose delivery was given up, in order. `limit`: events per page. Refused: `not-found`."""
+        """Yield the events whose delivery was given up, in order. `limit`: events per page. Raises Refused with
+        `not-found`.
+        """
         return _dead.read(self._to, f"/v1/webhooks/{id_}/dead", {"limit": str(limit)})
 
     async def redeliver(self, id_: UUID, seqs: Sequence[int] | None = None) -> int:
-        """Restart the delivery of events that were given up, and return their number.
+        """Restart deliveries that were given up, and return their number.
 
-        `seqs`: at most 1,000; all events if None.
+        `seqs`: the seqs of at most 1,000 events, None for all events whose delivery was given up.
         """
         return _redelivered(await self._post(f"/v1/webhooks/{id_}/redeliver", seqs=seqs)).redelivered
 
@@ -151,7 +155,8 @@ class FundService(Service):
         return _order_of(await self._to.ask("POST", PATHS["payment"], _encode(payment)))
 
     async def pay_many(self, payments: Sequence[Payment]) -> list[PaymentResult]:
-        """Post payments: `results[i]` answers `payments[i]`, and a refusal is a result.
+        """Post payments and return their results: `results[i]` answers `payments[i]`. A refusal is a result, not an
+        exception.
 
         More than 5,000 payments are sent in several requests, one after the other. After a fault, all payments may be
         sent again.
@@ -167,27 +172,31 @@ class FundService(Service):
     async def refund(
         self, merchant: str, order_no: str, payment_order_no: str, amount: int, ticket: str | None = None
     ) -> Order:
-        """Refund a posted payment, in whole or in part. Refused: `refund-exceeds-payment`."""
+        """Refund a posted payment, in whole or in part. Raises Refused with `refund-exceeds-payment`."""
         members = {"payment_order_no": payment_order_no, "amount": amount, "ticket": ticket}
         return await self._order("refund", merchant=merchant, order_no=order_no, **members)
 
     async def settle(self, merchant: str, order_no: str, amount: int | None = None, ticket: str | None = None) -> Order:
-        """Settle pending payments, oldest first; without an amount, all of them."""
+        """Settle pending payments of a merchant, oldest first. `amount`: None for all pending payments."""
         return await self._order("settlement", merchant=merchant, order_no=order_no, amount=amount, ticket=ticket)
 
     async def withdraw(
         self, merchant: str, order_no: str, amount: int, channel: str, ticket: str | None = None
     ) -> Order:
-        """Withdraw an amount. In state `posted` the money is reserved. The last state is `paid` or `bounced`."""
+        """Withdraw an amount of a merchant. In the state `posted` the money is reserved. The last state is `paid` or
+        `bounced`.
+        """
         members = {"amount": amount, "channel": channel, "ticket": ticket}
         return await self._order("withdrawal", merchant=merchant, order_no=order_no, **members)
 
     async def withdrawal_paid(self, id_: UUID, channel_ref: str) -> Order:
-        """Record that the bank paid a withdrawal out. Refused: `withdrawal-bounced`."""
+        """Record that the bank paid a withdrawal out. Raises Refused with `withdrawal-bounced`."""
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/paid", channel_ref=channel_ref))
 
     async def withdrawal_bounced(self, id_: UUID, reason: str) -> Order:
-        """Record that the bank returned a withdrawal. The merchant gets the amount back. Refused: `withdrawal-paid`."""
+        """Record that the bank returned a withdrawal. The merchant gets its amount back. Raises Refused:
+        `withdrawal-paid`.
+        """
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/bounced", reason=reason))
 
     async def charge_back(
@@ -204,13 +213,13 @@ class FundService(Service):
         return await self._order("chargeback", merchant=merchant, order_no=order_no, ticket=ticket, **members)
 
     async def recover(self, merchant: str, order_no: str, amount: int, ticket: str | None = None) -> Order:
-        """Set off a merchant's debt against its balance."""
+        """Repay an amount of a merchant's debt from its available balance."""
         return await self._order("recovery", merchant=merchant, order_no=order_no, amount=amount, ticket=ticket)
 
     async def write_off(
         self, merchant: str, order_no: str, amount: int, reason: str, ticket: str | None = None
     ) -> Order:
-        """Write off a merchant's debt at the platform's loss."""
+        """Give up an amount of a merchant's debt. The platform bears the loss."""
         members = {"amount": amount, "reason": reason, "ticket": ticket}
         return await self._order("write_off", merchant=merchant, order_no=order_no, **members)
 
@@ -224,16 +233,19 @@ class FundService(Service):
         person: str | None = None,
         ticket: str | None = None,
     ) -> Order:
-        """Request an adjustment of a merchant's balance. It is `created` until another module or person approves it."""
+        """Request an adjustment of a merchant's balance. The order is `created` until another module or person approves
+        it.
+        """
         members = {"amount": amount, "direction": direction, "reason": reason, "person": person, "ticket": ticket}
         return await self._order("adjustment", merchant=merchant, order_no=order_no, **members)
 
     async def approve(self, id_: UUID, person: str | None = None) -> Order:
-        """Approve an adjustment, which is then posted. Refused: `approval-needs-another`."""
+        """Approve an adjustment, which is then posted. Raises Refused with `approval-needs-another`."""
         return _order_of(await self._post(f"{PATHS['adjustment']}/{id_}/approve", person=person))
 
     async def retry(self, order: Order, reason: str | None = None) -> Order:
-        """Repeat the failed step of a stuck order after the cause in its `problem` was removed.
+        """Repeat the failed step of a stuck order. Call this after the cause, named in the order's `problem`, was
+        removed.
 
         An order that is not stuck is returned unchanged.
         """
@@ -256,7 +268,7 @@ class FundService(Service):
         reason: str,
         ticket: str | None = None,
     ) -> Order:
-        """Post a bank overage (`more`) or shortage (`less`) against the books."""
+        """Post a difference between the bank and the books: an overage (`more`) or a shortage (`less`) of the bank."""
         members = {"channel": channel, "amount": amount, "currency": currency, "direction": direction}
         return await self._order("bank_difference", order_no=order_no, reason=reason, ticket=ticket, **members)
 
@@ -269,7 +281,7 @@ class FundService(Service):
         merchant: str | None = None,
         ticket: str | None = None,
     ) -> Order:
-        """Reverse an order, once. Omit `merchant` if the order belongs to no merchant."""
+        """Reverse an order. An order can be reversed once. Omit `merchant` if the order belongs to no merchant."""
         members = {"of_kind": of_kind, "of_order_no": of_order_no, "reason": reason, "ticket": ticket}
         return await self._order("reversal", order_no=order_no, merchant=merchant, **members)
 
@@ -278,34 +290,35 @@ class FundService(Service):
     ) -> dict[str, Any]:
         """Match a bank statement with the orders of its channel, and post each difference to suspense once.
 
-        Return the report: `counts` by outcome, `lines`, `in_transit`, sums.
+        Returns the report, with the number of lines by outcome (`counts`), the `lines`, the orders `in_transit` and the
+        sums.
         """
         members = {"channel": channel, "statement_no": statement_no, "currency": currency, "lines": lines}
         return _report(await self._to.ask("POST", "/v1/bank-statements", _encode(members)))
 
     async def order(self, kind: Kind, id_: UUID) -> Order | None:
-        """Return the current order, or None if it does not exist."""
+        """Return the order with this id in its current state, or None if the order does not exist."""
         return found(await self._to.ask("GET", f"{PATHS[kind]}/{id_}"), _order)
 
     async def find_order(self, kind: Kind, merchant: str, order_no: str) -> Order | None:
-        """Return the order with this number. None: no request with this number has arrived yet."""
+        """Return the order with this number, or None if no order with this number is stored."""
         query = {"merchant": merchant, "order_no": order_no}
         return found(await self._to.ask("GET", PATHS[kind], query=query), _order)
 
     def orders(self, kind: Kind, merchant: str, state: str | None = None, limit: int = 500) -> AsyncIterator[Order]:
-        """Yield a merchant's orders over all pages, oldest first. `limit`: orders per page."""
+        """Yield the orders of a merchant from all pages, oldest first. `limit`: orders per page."""
         query = {"merchant": merchant, "limit": str(limit), "state": state}
         return _orders.read(self._to, PATHS[kind], query)
 
     async def history(self, kind: Kind, id_: UUID) -> list[Step]:
-        """Return the states that an order entered, oldest first. Refused: `not-found`."""
+        """Return the states that an order entered, oldest first. Raises Refused with `not-found`."""
         return _history(await self._to.ask("GET", f"{PATHS[kind]}/{id_}/history")).history
 
     async def wait_until_settled(self, order: Order, timeout_s: float = 60.0) -> Order:
-        """Poll an order until its outcome is certain, and return it; a refused order is returned, not raised.
+        """Poll an order until its outcome is certain, and return the order. A refused order is returned, not raised.
 
         The order completes without this call, so cancellation is safe. Raises OutcomeUnknown if the outcome is still
-        uncertain after `timeout_s`. Faults are retried until then, unless a retry is not safe.
+        uncertain after `timeout_s`. If a poll fails, it is retried until then, unless a retry is not safe.
         """
         deadline = time.monotonic() + timeout_s
         wait_s = POLL_S
@@ -334,7 +347,7 @@ class FundService(Service):
 
 
 def _kind(order: Order) -> Kind:
-    """Return the kind of an order. Raises ContractBroken for a kind unknown to this version."""
+    """Return the kind of an order. Raises ContractBroken if this version does not know the kind."""
     if order.kind not in PATHS:
         raise ContractBroken(f"unknown kind of order: {order.kind}")
     return order.kind
@@ -349,6 +362,6 @@ def _order_of(answer: Answer) -> Order:
             raise
         raise OrderRefused(refused.problem, converted(kept, Order)) from None
     if order.state == "refused" and order.problem is not None:
-        # A replay returns the order; raise the same exception as for the first request.
+        # The service answers a replay with the refused order. Raise the same exception as after the first request.
         raise OrderRefused(order.problem, msgspec.structs.replace(order, replay=True))
     return msgspec.structs.replace(order, replay=True) if answer.is_replay else order

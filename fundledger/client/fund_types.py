@@ -55,7 +55,9 @@ class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fee rule for a product and a channel (None: all channels), from `effective_at` (None: from now)."""
+    """A fee rule for one product. `channel`: the channel, None for all. `effective_at`: when the rule begins, None for
+    now.
+    """
 
     product: Literal["payment", "withdrawal"]
     channel: str | None = None
@@ -69,9 +71,9 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     """A merchant.
 
-    `accounts`: account ids in the account service. `balances`: by account id, empty in lists. `fees`: the rules, oldest
-    first. `withdrawal_limit`: total per day (UTC). `settlement`: when the pending balance is settled automatically.
-    `replay`: the merchant already existed.
+    `accounts`: the ids of its accounts in the account service. `balances`: the balances by account id; empty in lists.
+    `fees`: the fee rules, oldest first. `withdrawal_limit`: the most that can be withdrawn per day (UTC), in minor
+    units. `settlement`: when the pending balance is settled automatically. `replay`: the merchant already existed.
     """
 
     id: str
@@ -87,7 +89,7 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint that receives a merchant's events of the types `events`. None: events of all types.
+    """An endpoint that receives events of a merchant. `events`: the types of these events, None for all types.
 
     `secret` (`whsec_` and base64) is the signing key; only the response to the creation contains it.
     """
@@ -114,7 +116,8 @@ class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A payment that its channel has received and confirmed. `settle`: `now` makes the amount available immediately."""
+    """A payment that its channel has received and confirmed. With `settle` `now`, the amount is available immediately.
+    """
 
     merchant: str
     order_no: str
@@ -127,7 +130,7 @@ class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class StatementLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line of a bank statement: an amount received (negative: paid) under a reference.
+    """A line of a bank statement: an amount under a reference. `amount` is positive for money that the bank received.
 
     `entry_ref` (the bank's reference of the entry) and `value_date` (a date) distinguish otherwise equal lines.
     """
@@ -142,12 +145,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order in its current state.
 
     States: `created` (waits for approval), `posting` (outcome unknown, completes automatically), `posted`, `refused`
-    (see `problem`; no money moved), `stuck` (see `problem`; remove the cause, then `retry`). A withdrawal continues:
-    `sent`, `paid`, `bounced`, `unknown`.
+    (see `problem`; no money moved), `stuck` (see `problem`; remove the cause, then `retry`). A withdrawal has further
+    states after `posted`: `sent`, `paid`, `bounced`, `unknown`.
 
-    `net`: total change of the merchant's balance. `of_order`: the order that this order refers to. `from_pending`: of a
-    refund, the part taken from the pending balance. `to_receivable`: of a chargeback, the part that the merchant's
-    balance did not cover and that the merchant owes. `replay`: the order already existed.
+    `net`: total change of the merchant's balance. `of_order`: the id of the order to which this order refers.
+    `from_pending`: the part of a refund that is taken from the pending balance. `to_receivable`: the part of a
+    chargeback that the merchant owes because its balance did not cover it. `replay`: the order already existed.
     """
 
     id: UUID
@@ -178,12 +181,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_certain(self) -> bool:
-        """Whether it is certain that money moved, or that no money moved."""
+        """Whether the outcome of the order is certain: money moved, or no money moved."""
         return self.state != "posting" and (self.state != "stuck" or self.posted_at is not None)
 
 
 class OrderRefused(Refused):
-    """An order that the account service refused permanently. Its number is used, and no money moved."""
+    """An order that the account service refused permanently. The order number is used up, and no money moved."""
 
     def __init__(self, problem: Problem, order: Order) -> None:
         super().__init__(problem)
@@ -191,7 +194,7 @@ class OrderRefused(Refused):
 
 
 class PaymentResult(msgspec.Struct, frozen=True, gc=False):
-    """Result of one payment of a batch. `id` is None if no order was stored; `problem` has the reason."""
+    """Result of one payment of a batch. If no order was stored, `id` is None and `problem` has the reason."""
 
     order_no: str
     state: str
@@ -201,7 +204,7 @@ class PaymentResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A state that an order entered, and when."""
+    """A state that an order entered, and the time at which it entered the state."""
 
     state: str
     at: datetime

@@ -1,4 +1,4 @@
-"""Python client: read a list page by page."""
+"""Python client: reader of lists that a service returns in pages."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -11,10 +11,11 @@ Item = TypeVar("Item")
 
 
 class Pages(Generic[Item]):
-    """Reader of a list that is returned in pages. The member `name` of a page has the items, of the type `items`.
+    """Reader of a list that a service returns in pages. The member `name` of a page has the items; their type is
+    `items`.
 
-    `following`: the member with the position of the next page, missing or None on the last page. `position`: the query
-    parameter by which that position is sent.
+    `following` is the name of the member that has the position of the next page. On the last page this member is
+    missing or None. `position` is the name of the query parameter that sends the position.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Pages(Generic[Item]):
         self._position = position
 
     async def read(self, connection: Connection, path: str, query: Mapping[str, str | None]) -> AsyncIterator[Item]:
-        """Yield the items of all pages. Parameters that are None are omitted. Raises Refused and faults."""
+        """Yield the items of all pages. Query parameters that are None are omitted. Raises Refused and faults."""
         given = {name: value for name, value in query.items() if value is not None}
         while True:
             page = self._decode(await connection.ask("GET", path, query=given))

@@ -1,4 +1,4 @@
-"""Python client: base class of both service clients with connection, readiness and event feed."""
+"""Python client: the base class of both service clients. It has the connections, the readiness and the event feed."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ class Service:
     """Base class of the clients of both services.
 
     `timeout_s`: time limit of each call, including all retries. `connections`: maximum number of concurrent requests;
-    further requests wait. `retries`: no retries if None.
+    further requests wait. `retries`: the retry policy; None: no retries.
     """
 
     def __init__(
@@ -52,15 +52,17 @@ class Service:
         await self.close()
 
     async def open(self) -> None:
-        """Create the HTTP session. It does not connect: an unreachable service fails the first call."""
+        """Create the HTTP session. This does not connect to the service: if it is unreachable, the first call fails."""
         await self._to.open()
 
     async def close(self) -> None:
-        """Close all connections. Calls in progress fail."""
+        """Close all connections. Calls that are in progress fail."""
         await self._to.close()
 
     async def is_ready(self) -> bool:
-        """Return whether the service is ready: False if it is unreachable, is draining, or has no database."""
+        """Return whether the service is ready. A service is not ready if it is unreachable, is draining, or has no
+        database.
+        """
         try:
             return (await self._to.ask("GET", "/readyz")).status == 200
         except Unavailable:
@@ -69,11 +71,12 @@ class Service:
     async def events(
         self, after: int | None = None, limit: int = 500, wait_s: float = 20.0, follow: bool = True
     ) -> AsyncIterator[Event]:
-        """Yield the events after a `seq`, oldest first. With `follow`, wait for new events; without, stop at the end.
+        """Yield the events after a `seq`, oldest first. With `follow`, wait for new events; otherwise stop at the last
+        event.
 
-        Delivery is at least once, ordered per account or order. Store `seq` of the last processed event and continue
-        after it. Each request waits at the service for at most `wait_s`. Raises Refused and faults. After a fault, call
-        this method again with the last `seq`.
+        Each event is delivered at least once. Events of one account or one order are in order. Store the `seq` of the
+        last processed event, and continue after this `seq`. The service holds each request for at most `wait_s` seconds
+        until there is an event. Raises Refused and faults. After a fault, call this method again with the last `seq`.
         """
         query = {"limit": str(limit)}
         if follow:

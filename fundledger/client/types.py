@@ -17,7 +17,7 @@ Side = Literal["debit", "credit"]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A debit or credit of one account. `amount`: 1 to 2^53-1."""
+    """A debit or credit of one account. `amount` is in minor units, from 1 to 2^53-1."""
 
     account: str
     side: Side
@@ -33,10 +33,11 @@ def credit(account: str, amount: int) -> Entry:
 
 
 class Voucher(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A voucher to post: 2 to 64 entries, equal debits and credits, accounts of one currency.
+    """A voucher to post, with 2 to 64 entries on accounts of one currency. Its debits equal its credits.
 
-    `id` identifies the voucher permanently: posting it again returns the first answer. `type`: 1 to 32 characters of
-    `[a-z_]`. `metadata`: a JSON object of at most 4,096 bytes. `ticket`: proof of authorisation by an upstream module.
+    `id` identifies the voucher permanently: a second request with the same id returns the first answer. `type`: 1 to 32
+    characters of `[a-z_]`. `metadata`: a JSON object of at most 4,096 bytes. `ticket`: proof of authorisation by an
+    upstream module.
     """
 
     id: UUID
@@ -48,7 +49,7 @@ class Voucher(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class VoucherRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A voucher as the service stores it. `problem`: the reason of a refusal."""
+    """A voucher as the service stores it. `problem`: the reason for the refusal of a refused voucher."""
 
     id: UUID
     type: str
@@ -66,13 +67,13 @@ class VoucherRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PostedVoucher(VoucherRecord, frozen=True, kw_only=True):
-    """A posted voucher. `replay`: an earlier request posted it, and this is the answer to that request."""
+    """A posted voucher. `replay`: an earlier request posted the voucher, and got the same answer."""
 
     replay: bool = False
 
 
 class VoucherResult(msgspec.Struct, frozen=True, gc=False):
-    """Result of one voucher of a batch. `posted_at` is None if the service does not report it.
+    """Result of one voucher of a batch. `posted_at` is None if the service does not report the time.
 
     A problem with status 500 or above is not a refusal: the outcome of the voucher is unknown.
     """
@@ -85,7 +86,9 @@ class VoucherResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """Balance of an account. `posted`: in the account's normal direction. `pending`: credits not posted yet."""
+    """Balance of an account. `posted` counts in the account's normal direction. `pending`: credits that are not posted
+    yet.
+    """
 
     posted: int
     held: int
@@ -104,7 +107,7 @@ class BalanceAt(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account. `frozen_scope` is `all` if credits are also blocked."""
+    """An account. In a frozen account, `frozen_scope` is `all` if credits are blocked in addition to debits."""
 
     id: str
     owner: str
@@ -125,7 +128,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A line of an account's statement: one entry of a voucher. `seq` numbers the account's lines and never changes.
 
-    `counter_accounts`: the accounts on the other side of the voucher. `counter_account`: set if there is only one.
+    `counter_accounts`: the accounts on the other side of the voucher. `counter_account`: the account on the other side,
+    if there is only one.
     """
 
     seq: int
@@ -147,7 +151,7 @@ class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """A hold. `captured`: the part of `amount` that the capturing voucher used."""
+    """A hold. `captured`: the part of `amount` that was debited by the voucher that captured the hold."""
 
     id: str
     account: str
