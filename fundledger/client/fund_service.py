@@ -105,7 +105,7 @@ class FundService(Service):
 
     async def add_fee_rule(self, merchant: str, rule: FeeRule) -> None:
         """Add a fee rule of a merchant. Earlier orders keep their fee. Each call adds a rule: the call is not
-        idempotent. If several rules of the merchant apply to an order, the latest one is charged.
+        idempotent. If two rules for the same channel apply, the later one is charged.
         """
         path = f"/v1/merchants/{quote(merchant, safe='')}/fees"
         _anything(await self._to.ask("POST", path, _encode(rule)))

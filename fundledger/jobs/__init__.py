@@ -1,1 +1,1 @@
-"""Background jobs of both services: each job runs in one of N processes at a time, under a lease in Postgres."""
+"""Framework for background jobs of both services. A job runs in one process at a time, under a lease in Postgres."""

@@ -1,4 +1,4 @@
-"""Background jobs: the definition of a job, its lease, and the result of a run."""
+"""Framework for background jobs: the definition of a job, the lease of a job, and the result of a run."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -15,12 +15,13 @@ ALARM_AFTER_S: Final = 60.0
 
 
 class LeaseLost(Exception):
-    """The lease has ended, and another process may run the job. Uncommitted work must not be committed."""
+    """The lease of a job has ended, and another process may run the job. The caller must not commit uncommitted work.
+    """
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """The result of a run: number of items `done`, wait of the oldest remaining item (`lag_s`), and whether there is
-    `more` to do, so that the next run follows immediately.
+    """The result of a run. `done`: the number of items that the run processed. `lag_s`: the seconds for which the
+    oldest remaining item has waited. `more`: more items are due, so the next run follows immediately.
     """
 
     done: int = 0
@@ -29,8 +30,8 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """A lease of a background job. `fence`: the fencing token, which grows with each lease owner. `until`: monotonic
-    time at which the lease ends.
+    """The lease of a background job. `fence`: the fencing token, which grows with each change of the lease owner.
+    `until`: the monotonic time at which the lease ends.
     """
 
     def __init__(self, name: str, fence: int, until: float) -> None:
@@ -40,15 +41,15 @@ class Lease:
         self.lost = False
 
     def check(self) -> None:
-        """Raise LeaseLost if the lease has ended. Call before an irreversible effect outside the database."""
+        """Raise LeaseLost if the lease has ended. Call this before an irreversible effect outside the database."""
         if self.lost or time.monotonic() >= self.until:
             raise LeaseLost(f"{self.name}: the lease has ended")
 
     async def hold(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Lock the lease against other owners until the transaction ends. Call in a short transaction, before it
-        writes.
+        """Lock the lease until the transaction ends, so that no other process can take the lease. Call this in a short
+        transaction, before the transaction writes.
 
-        Raises LeaseLost.
+        Raises LeaseLost if the lease has ended or has another owner.
         """
         self.check()
         if await connection.fetchval(SQL["standing"], self.name, self.fence) is None:
@@ -57,13 +58,14 @@ class Lease:
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A background job. `run` does the pending work once. It is called every `every_s`, and immediately after a run
-    that returned `more`.
+    """A background job. `run` does the pending work once. The runner calls `run` every `every_s` seconds, and
+    immediately after a run that returned `more`.
 
-    `run` may be cancelled at any await. Another process may start it before it has ended here. So its effects have to
-    be idempotent, and it has to call `Lease.hold` before it writes. `lease_s`: a lease ends this long after its last
-    renewal. `alarm_after_s`: the job is overdue after this time without a successful run. `ended` is called each time
-    the job has ended in this process.
+    `run` may be cancelled at any await. Another process may start `run` before it has ended in this process. So the
+    effects of `run` have to be idempotent, and `run` has to call `Lease.hold` before it writes.
+
+    `lease_s`: seconds from the last renewal of a lease to its end. `alarm_after_s`: seconds without a successful run
+    after which the job is overdue. `ended`: called each time the job has ended in this process.
     """
 
     name: str

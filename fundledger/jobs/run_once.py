@@ -1,4 +1,5 @@
-"""A single run of a background job on request of an operator, under the job's lease."""
+"""Framework for background jobs: a single run of a job, which an operator requests. The run is under the job's lease.
+"""
 
 import asyncio
 
@@ -10,16 +11,17 @@ from fundledger.jobs.runner import JobRunner, to_its_end
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """The result if another process has the lease; `holder` is the lease owner."""
+    """The result of `run_once` if another process has the lease. `holder` is the lease owner."""
 
     holder: str | None
 
 
 async def run_once(pool: "asyncpg.Pool[asyncpg.Record]", job: Job, holder: str) -> Ran | Taken:
-    """Take the lease, run the job once, release the lease. Raises LeaseLost, and what the run and asyncpg raise.
+    """Take the lease of a job, run the job once, and release the lease. Raises LeaseLost, and what the run and asyncpg
+    raise.
 
-    May be repeated. A cancellation releases the lease. A short lease is made longer, because the run fails if its lease
-    ends.
+    May be repeated. A cancellation releases the lease. A lease shorter than LEASE_S is extended to LEASE_S, because the
+    run fails if the lease ends before the run.
     """
     first: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
 

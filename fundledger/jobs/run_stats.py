@@ -1,4 +1,5 @@
-"""Run statistics of the background jobs of this process, for the row of a job and for the metrics."""
+"""Framework for background jobs: statistics of the runs in this process, for the database rows of jobs and for metrics.
+"""
 
 import time
 
@@ -8,7 +9,9 @@ from fundledger.jobs.job import Ran
 
 
 class Row(msgspec.Struct, frozen=True):
-    """The arguments of `sql/beat.sql` for one job: counts since the last row, ages in seconds."""
+    """The arguments of `sql/beat.sql` for one job. Counts begin after the last recorded row. `started_s` and
+    `success_s` are the seconds since the last run began and since the last successful run ended.
+    """
 
     runs: int
     failures: int
@@ -20,7 +23,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class RunStats:
-    """The run statistics of one job."""
+    """The statistics of the runs of one job in this process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -48,7 +51,9 @@ class RunStats:
         self._error = f"{type(error).__name__}: {error}"[:1000].replace("\x00", "")
 
     def row(self) -> tuple[Row, tuple[int, int, int]]:
-        """Return the runs since the last recorded row, and the counts to pass to `written` afterwards."""
+        """Return `(row, counts)`: the runs since the last recorded row, and the counts that the caller passes to
+        `written` after it has recorded the row.
+        """
         now = time.monotonic()
         counts = (self.runs, self.failures, self.done)
         runs, failures, done = (a - b for a, b in zip(counts, self._recorded, strict=True))

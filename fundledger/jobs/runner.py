@@ -1,16 +1,16 @@
-"""Job runner: runs background jobs under leases, each in one of N processes, and monitors all jobs.
+"""Framework for background jobs: the job runner of a process, which runs jobs under leases and monitors all jobs.
 
-A runner works in beats. In each beat it renews its leases and records their runs, in one query; then it takes free
-leases, and reads the status of all jobs. There is a beat every second, and more often if one of the jobs has a short
-lease.
+A runner works in beats. In each beat the runner first renews its leases and records their runs, in one query. Then it
+takes free leases. Then it reads the status of all jobs. A beat begins every second, or more often if one of the jobs
+has a short lease.
 
-A lease ends by the clock of the database. The lease owner measures the lease by its own monotonic clock, from before it
-sends the request. So it cancels the run in time even if the database does not answer. If a process was paused for
-longer than its lease (stopped, or on a frozen machine), its next write fails: each write follows `Lease.hold`, which
-accepts only the latest fencing token.
+A lease ends by the clock of the database. The lease owner measures the lease by its own monotonic clock, beginning
+before it sends the request. So the owner cancels the run in time, even if the database does not answer. A process may
+be paused for longer than its lease, for example on a frozen machine. Then the next write of the process fails, because
+`Lease.hold` precedes each write and accepts only the latest fencing token.
 
-After a SIGKILL another process takes over within the duration of the lease and one beat; after a graceful stop within
-one beat.
+After a SIGKILL, another process takes over after at most the duration of the lease and one beat. After a graceful stop,
+another process takes over within one beat.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ BEAT_S: Final = 1.0
 RENEWALS: Final = 4
 """Minimum number of beats within the duration of each lease."""
 BEAT_MAX_S: Final = 2.0
-"""Timeout of a beat. After it the database counts as unavailable."""
+"""Timeout of a beat. A database that has not answered by then counts as unavailable."""
 BACK_OFF_MAX_S: Final = 5.0
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 
 class _Held:
-    """A lease of this process, its task, and the timer that stops the task if the lease is not renewed. `loss`: why the
-    lease was lost.
+    """A lease of this process, the task that runs its job, and the timer that stops the task if the lease is not
+    renewed. `loss`: why the lease was lost.
     """
 
     def __init__(self, job: Job, lease: Lease) -> None:
@@ -50,8 +50,8 @@ class _Held:
 
 
 class JobRunner:
-    """Runs `jobs` under leases. `holder`: a unique name of this process. `retires`: stop the alarms of all jobs that
-    are not in `jobs`. Cancelling `run` releases the leases.
+    """The runner of `jobs` under leases. `holder`: a unique name of this process. `retires`: stop the alarms of all
+    jobs that are not in `jobs`. A cancellation of `run` releases the leases.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class JobRunner:
 
     async def beat(self) -> None:
         """Execute one beat: renew leases, record runs, take free leases, read the status of all jobs. Raises what
-        asyncpg raises; the leases that were not renewed then end on time.
+        asyncpg raises. After such a failure, leases that were not renewed end at their time.
         """
         if not self._known:
             names = list(self._jobs)
@@ -117,7 +117,7 @@ class JobRunner:
         await self.watch.look(self.pool)
 
     def holds(self) -> list[str]:
-        """Return the names of the jobs that this process runs now."""
+        """Return the names of the jobs whose leases this process has."""
         return sorted(self._held)
 
     def counted(self) -> Counted:
@@ -188,7 +188,7 @@ class JobRunner:
         self._ending.discard(task)
         held = self._held.get(task.get_name())
         if held is not None and held.task is task:
-            # The job cancelled itself: its lease is not renewed, and a later beat may take the lease again.
+            # The job cancelled itself. Its lease is no longer renewed, and a later beat may take the lease again.
             self._stop(held)
         ended = self._jobs[task.get_name()].ended
         if ended is not None:
@@ -236,7 +236,7 @@ class JobRunner:
             await asyncio.wait(self._ending, timeout=BEAT_MAX_S)
         if not held:
             return
-        # Not shielded: after a second cancellation the leases are not released, but expire.
+        # The release is not shielded: after a second cancellation the leases are not released, but expire.
         try:
             async with asyncio.timeout(BEAT_MAX_S):
                 names, fences = [one.job.name for one in held], [one.lease.fence for one in held]
@@ -255,8 +255,8 @@ class JobRunner:
 async def to_its_end(beat: Coroutine[Any, Any, T]) -> T:
     """Return the result of a beat. A cancellation takes effect after the beat.
 
-    An interrupted beat may have recorded runs, which the next beat would record again. It may also have taken a lease
-    that would never be released.
+    If a beat were interrupted, the next beat might record the same runs again. An interrupted beat might also have
+    taken a lease that the process would never release.
     """
     task = asyncio.get_running_loop().create_task(beat)
     try:

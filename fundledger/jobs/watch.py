@@ -1,4 +1,4 @@
-"""Dead man's switch of background jobs: each watching process reads the status of all jobs, and logs overdue ones."""
+"""Framework for background jobs: the monitor, which reads the status of all jobs and logs overdue jobs."""
 
 import logging
 import time
@@ -17,7 +17,8 @@ _log = logging.getLogger(__name__)
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """The status row of a job. `age_s`: at the time of reading, seconds since its last success or its registration."""
+    """The status row of a job. `age_s`: seconds since its last success, or since its registration if it had no success.
+    """
 
     name: str
     holder: str | None
@@ -39,7 +40,9 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct):
-    """Metrics by job: gauges of its row, and the `runs` of this process, by `NAME OUTCOME`."""
+    """Metrics of jobs. The gauges come from the rows of the jobs, by name of the job. `runs` counts the runs of this
+    process, by `NAME OUTCOME`, for example `stream failed`.
+    """
 
     lag_s: dict[str, float] = {}
     last_success: dict[str, float] = {}
@@ -47,7 +50,9 @@ class Counted(msgspec.Struct):
     runs: dict[str, int] = {}
 
     def add(self, other: "Counted") -> None:
-        """Merge the metrics of another process: the maximum of each gauge, so that no alarm is lost; sums of runs."""
+        """Merge the metrics of another process. Take the maximum of each gauge, so that no alarm is lost, and add up
+        the runs.
+        """
         for mine, theirs in ((self.lag_s, other.lag_s), (self.last_success, other.last_success)):
             for name, value in theirs.items():
                 mine[name] = max(mine.get(name, 0.0), value)
@@ -61,8 +66,8 @@ class Counted(msgspec.Struct):
 
 
 class Watch:
-    """The monitor of all jobs, one per process. While the database does not answer, the ages in the last status keep
-    growing.
+    """The monitor of all jobs. Each process has one monitor. While the database does not answer, the ages in the last
+    status keep growing, so a dead database also makes jobs overdue.
     """
 
     def __init__(self) -> None:
@@ -77,12 +82,12 @@ class Watch:
         return self._seen
 
     def now(self) -> list[Standing]:
-        """Return the last status that was read, with its current age."""
+        """Return the last status that was read, with the current `age_s` of each job."""
         passed = time.monotonic() - self._seen_at
         return [msgspec.structs.replace(one, age_s=one.age_s + passed) for one in self._seen]
 
     def tell(self) -> None:
-        """Log each overdue job, once every TOLD_EVERY_S."""
+        """Log each overdue job, at most once in TOLD_EVERY_S seconds."""
         now = time.monotonic()
         for one in self.now():
             if not one.overdue:
@@ -116,5 +121,5 @@ class Watch:
 
 
 def standings(rows: Iterable[Any]) -> list[Standing]:
-    """Return the status of each row of `sql/look.sql`."""
+    """Convert rows of `sql/look.sql`: return one status for each row."""
     return [Standing(**row) for row in rows]

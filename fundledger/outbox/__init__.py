@@ -1,1 +1,1 @@
-"""The transactional outbox: delivers events at least once and in order, by feed, Redis stream and webhooks."""
+"""The transactional outbox. It delivers events at least once and in order, by a feed, a Redis stream and webhooks."""

@@ -1,14 +1,15 @@
-"""Delivery of outbox events to webhooks: at least once, in order per endpoint, without one endpoint blocking another.
+"""Delivery of outbox events to webhooks. Each endpoint gets its events in order and at least once. A slow or failing
+endpoint does not block the others.
 
-Events are fanned out once, from a cursor, into one delivery for each subscribed endpoint. Each endpoint with a due
-delivery has its own task, which sends one delivery after the other. So the next event of an endpoint waits until the
-previous one is delivered or dead. The merchants take turns when endpoints are started. `places` limits how many
-endpoints are served concurrently: in total, per merchant, per receiver, and among endpoints that failed before or were
-slow.
+Each event after the cursor is fanned out once: one delivery is inserted for each subscribed endpoint. Each endpoint
+with a due delivery has its own task, which sends one delivery after the other. So the next event of an endpoint waits
+until the previous event is delivered or dead. When endpoints are started, the merchants take turns. `places` limits how
+many endpoints are served concurrently: in total, per merchant and per receiver. A fourth limit is for endpoints that
+failed before or were slow.
 
 An attempt without a 2xx answer within TIMEOUT_S is retried with increasing pauses. After the last attempt the delivery
-is dead, until a request to redeliver it. 410 Gone disables the endpoint. After a crash an attempt without a recorded
-result is repeated, with the same `webhook-id`.
+is dead. An API request can restart a dead delivery. The answer 410 Gone disables the endpoint. After a crash, an
+attempt without a recorded result is repeated, with the same `webhook-id`.
 """
 
 import asyncio
@@ -34,13 +35,13 @@ SQL: Final = load("fundledger.outbox")
 CURSOR: Final = "webhooks"
 AT_ONCE: Final = 500
 DUE_MAX: Final = 512
-"""The most due endpoints that one run reads. It starts those for which a place is free."""
+"""The maximum number of due endpoints that one run reads. The run starts the endpoints for which a place is free."""
 IN_A_ROW: Final = 50
 IN_A_ROW_S: Final = 5.0
 TIMEOUT_S: Final = 10.0
 ANSWER_BYTES_MAX: Final = 16 << 10
 AFTER_S: Final = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 43200)
-"""Pauses between attempts, in seconds. One more attempt follows the last pause."""
+"""Pauses between attempts, in seconds. The last attempt follows the last pause."""
 JITTER: Final = 0.2
 KEPT_DAYS: Final = 7
 GONE: Final = 410
@@ -48,8 +49,8 @@ _log = logging.getLogger(__name__)
 
 
 class Deliverer:
-    """The webhook deliverer, one per process. `private`: endpoints may be on this machine and its networks. `stop`
-    cancels running deliveries; call `close` when the process ends.
+    """The webhook deliverer of a process. `private`: endpoints may be on this machine and its networks. Call `close`
+    when the process ends.
     """
 
     def __init__(self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", macs: Macs, *, private: bool) -> None:
@@ -65,8 +66,8 @@ class Deliverer:
         self._forgot_at = time.monotonic()
 
     async def deliver(self, guard: Guard) -> Sent:
-        """Run once: fan out new events, and start tasks for endpoints with due deliveries. The tasks continue after
-        this returns. Raises what asyncpg and `guard` raise; may be repeated.
+        """Run once: fan out new events, and start a task for each endpoint that has a due delivery and a free place.
+        The tasks continue after this method returns. Raises what asyncpg and `guard` raise. May be repeated.
         """
         more = await self._fan_out(guard)
         if self._places.free() > 0:
@@ -86,7 +87,9 @@ class Deliverer:
         return Sent(done, float(lag_s), more)
 
     def stop(self) -> None:
-        """Cancel running deliveries, because another process may deliver now."""
+        """Cancel running deliveries. Call this when the lease was lost, because another process may now send the same
+        deliveries.
+        """
         for task in self._serving.values():
             task.cancel()
 
@@ -97,14 +100,14 @@ class Deliverer:
             await self._client.close()
 
     async def settled(self) -> None:
-        """Wait until nothing is being sent."""
+        """Wait until no endpoint is being served."""
         while self._serving:
             await asyncio.wait(self._serving.values())
 
     async def _fan_out(self, guard: Guard) -> bool:
         after = await self._pool.fetchval(SQL["read_cursor"], CURSOR) or 0
         top = await self._feed.top(after)
-        # Read `top` first: an endpoint that is added from now on gets only events after `top`.
+        # `top` is read before the endpoints: an endpoint that is added later gets only events after `top`.
         if top > after and not await self._pool.fetchval(SQL["any_webhook"]):
             async with self._pool.acquire() as connection, connection.transaction():
                 await guard(connection)  # type: ignore[arg-type]
@@ -144,7 +147,9 @@ class Deliverer:
         return forget
 
     async def _serve_one(self, webhook: UUID, guard: Guard) -> None:
-        """Attempt up to IN_A_ROW deliveries within IN_A_ROW_S, then yield the place. Stop after a failure."""
+        """Send at most IN_A_ROW deliveries of an endpoint, for IN_A_ROW_S seconds, then free its place. Stop after a
+        failure.
+        """
         give_way_at = time.monotonic() + IN_A_ROW_S
         for _ in range(IN_A_ROW):
             row = await self._pool.fetchrow(SQL["next_delivery"], webhook)
@@ -177,7 +182,9 @@ class Deliverer:
         return error is None
 
     async def _send(self, url: str, secret: bytes, message: str, body: bytes) -> tuple[int | None, str | None]:
-        """Send a delivery. Return `(status, error)`: status None without an answer, error None if it was delivered."""
+        """Send a delivery. Return `(status, error)`: status is None if no answer came, error is None if the answer was
+        2xx.
+        """
         why = bad_url(url, private=self._private)
         if why is not None:
             return None, why
@@ -188,7 +195,7 @@ class Deliverer:
         }
         try:
             async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as answer:
-                # The body is ignored, but closing the connection early may cause an error at the endpoint.
+                # The body is read and ignored: if the connection is closed early, the endpoint may get an error.
                 await answer.content.read(ANSWER_BYTES_MAX)
                 if 200 <= answer.status < 300:
                     return answer.status, None
@@ -205,7 +212,8 @@ class Deliverer:
             connector = aiohttp.TCPConnector(
                 resolver=PublicResolver(private=self._private),
                 use_dns_cache=False,
-                # No limit: waiting for a connection would count against the timeout. `places` limits the connections.
+                # 0 is no limit: a wait for a connection would count against the timeout. `places` limits the
+                # connections.
                 limit=0,
                 force_close=True,
             )

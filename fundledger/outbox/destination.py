@@ -1,6 +1,7 @@
-"""Allowed destinations of outbox webhooks: https to the public internet, unless private destinations are enabled. Each
-delivery resolves the host, checks the addresses, and connects only to checked ones, because a host name may resolve to
-another address than at registration.
+"""Allowed destinations of outbox webhooks: https URLs on the public internet, unless private destinations are enabled.
+
+A host name may resolve to another address than at the registration of its webhook. So for each delivery the host is
+resolved, the addresses are checked, and the client connects only to a checked address.
 """
 
 import asyncio
@@ -17,20 +18,24 @@ URL_MAX: Final = 2048
 RESOLVE_S: Final = 5.0
 HTTPS: Final = 443
 UNPRIVILEGED: Final = 1024
-"""The first port above the well-known services, such as 22 or 25."""
+"""The first port above the ports of well-known services, for example 22 (SSH) and 25 (SMTP)."""
 
 
 class Forbidden(OSError):
-    """The address is not an allowed destination."""
+    """The address of a webhook is not an allowed destination."""
 
 
 def allows_private(setting: str, profile: str) -> bool:
-    """Return whether webhooks may use this machine and its networks. `setting`: on, off, or auto (dev profile only)."""
+    """Return whether webhooks may use this machine and its networks. `setting`: on, off, or auto (on in the dev
+    profile).
+    """
     return setting == "on" or (setting == "auto" and profile == "dev")
 
 
 def bad_url(url: str, *, private: bool) -> str | None:
-    """Return why a URL cannot be registered, None if it can. `private`: it may use this machine and its networks."""
+    """Return why a URL cannot be registered as a webhook, or None if it can. `private`: the host may be on this machine
+    and its networks.
+    """
     if len(url) > URL_MAX or not url.isascii() or not url.isprintable() or " " in url:
         return f"the URL must have at most {URL_MAX} characters, all printable ASCII"
     try:
@@ -55,22 +60,22 @@ def bad_url(url: str, *, private: bool) -> str | None:
 
 
 def address_in(host: str) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | None":
-    """Return the IP address in the host part of a URL, in any notation that a connection accepts; None for
-    a host name.
+    """Return the IP address in the host part of a URL, or None if the host is a name. All notations of an address that
+    a connection accepts are recognized.
     """
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         pass
     try:
-        # 127.1, 0x7f000001, 2130706433: the system's resolver accepts what inet_aton accepts.
+        # The system's resolver accepts each notation that inet_aton accepts: 127.1, 0x7f000001, 2130706433.
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except OSError:
         return None
 
 
 def may_call(address: "ipaddress.IPv4Address | ipaddress.IPv6Address", *, private: bool) -> bool:
-    """Return whether a webhook may be sent to an address. An embedded IPv4 address has to be allowed, too."""
+    """Return whether a webhook may be sent to an address. An IPv4 address in an IPv6 address has to be allowed, too."""
     if private:
         return True
     if any(address in network for network in NETWORKS):
@@ -85,7 +90,7 @@ def may_call(address: "ipaddress.IPv4Address | ipaddress.IPv6Address", *, privat
 
 
 class PublicResolver(AbstractResolver):
-    """A resolver that returns only allowed addresses. The client connects to no other address."""
+    """A resolver that returns only allowed addresses. The HTTP client connects only to addresses that it returns."""
 
     def __init__(self, *, private: bool) -> None:
         self._private = private
@@ -93,7 +98,7 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Resolve a host. Raises Forbidden, OSError."""
+        """Return the addresses of a host. Raises Forbidden if one of the addresses is not allowed. Raises OSError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(RESOLVE_S):
             found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)

@@ -1,5 +1,7 @@
-"""Feed of outbox events: each reader continues from its own position and misses no event. Long polls do not query the
-database individually: while requests wait, one task of the process checks for new events every EVERY_S.
+"""Feed of outbox events. Each reader continues from its own position and misses no event.
+
+Long polls do not query the database individually: while requests wait, one task of the process checks for new events
+every EVERY_S seconds.
 """
 
 import asyncio
@@ -19,22 +21,22 @@ WAITERS_MAX: Final = 1024
 WAITERS_OF_CALLER_MAX: Final = 128
 EVERY_S: Final = 0.05
 IMPATIENT_S: Final = 2.0
-"""The longest time that a request without `wait` waits for the readable position."""
+"""The maximum time for which a request without `wait` waits until the last readable position is known."""
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 
 class TooManyWait(Unavailable):
-    """Too many requests wait for events, so this one would not be answered in time. A retry is safe."""
+    """Too many requests wait for events, so the new request is rejected. A retry is safe."""
 
 
 class CallerWaitsTooMuch(TooManyWait):
-    """Too many requests of this caller wait for events. Requests of other callers are still accepted."""
+    """Too many requests of one caller wait for events. Requests of other callers are still accepted."""
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event. `seq` orders the events of a feed, and is the position to continue from. `id` is unique and permanent,
-    so that consumers can detect duplicates. `about` is the merchant or the shard of the event. `body` is the event as
-    JSON. `at` is in seconds since 1970.
+    """An event. `seq` is the position of the event in its feed: a reader continues after this position. `id` is unique
+    and permanent, so that consumers can detect duplicates. `about` is the merchant or the shard of the event. `body` is
+    the event as JSON. `at` is in seconds since 1970.
     """
 
     seq: int
@@ -46,7 +48,8 @@ class Event(msgspec.Struct, frozen=True):
 
 
 Read = Callable[[int, int, int], Awaitable[list[Event]]]
-"""`read(after, safe, limit)` returns the events after `after`, in order, from rows up to `safe`."""
+"""`read(after, safe, limit)` returns the events after position `after`, in order. It reads rows up to the seq `safe`.
+"""
 
 
 class _Waiter:
@@ -60,8 +63,8 @@ class _Waiter:
 
 
 class Feed:
-    """A feed, one per process. `scale`: the events of the row with seq `n` have seqs from `n * scale` on (1: one event
-    a row).
+    """The feed of a process. A row of the outbox may contain several events. `scale`: the first event of the row with
+    seq `n` has the seq `n * scale`. With `scale` 1, each row contains one event.
     """
 
     def __init__(self, horizon: VisibilityWatermark, read: Read, scale: int = 1) -> None:
@@ -74,11 +77,12 @@ class Feed:
         self._stopped = False
 
     async def read(self, after: int, limit: int, wait_s: float, caller: str = "") -> tuple[list[Event], int]:
-        """Return the next events after `after`, at most `limit`, and the `after` to continue with. Without events, wait
-        up to `wait_s` for one. A repeated read with the same `after` returns the same events.
+        """Return `(events, next after)`: at most `limit` events after the position `after`, and the position from which
+        the next read continues. If there is no event yet, wait up to `wait_s` for one. A repeated read with the same
+        `after` returns the same events.
 
-        `caller`: the module that waits; the waits of one module are limited. Raises TooManyWait, CallerWaitsTooMuch,
-        and what asyncpg raises. A cancellation loses no event.
+        `caller`: the module that waits. The number of concurrent waits of a module is limited. Raises TooManyWait,
+        CallerWaitsTooMuch, and what asyncpg raises. A cancellation loses no event.
         """
         give_up_at = time.monotonic() + max(wait_s, IMPATIENT_S if wait_s <= 0 else 0.0)
         while True:
@@ -89,21 +93,21 @@ class Feed:
                 events = await self._read(after, (top + 1) // self._scale - 1, limit)
                 if events:
                     return events, events[-1].seq
-                # A seq that was drawn and rolled back has no row; the next read can skip it.
+                # A seq that was drawn and rolled back has no row, so the next read skips such seqs.
                 after = top
             if time.monotonic() >= give_up_at or self._stopped or wait_s <= 0:
                 return [], after
 
     async def top(self, after: int) -> int:
-        """Return the last readable position, `after` if there is no later one. Reads no events. Raises what `read`
-        raises.
+        """Return the last readable position, or `after` if no later position is readable. No event is read. Raises what
+        `read` raises.
         """
         if self._top() <= after:
             await self._wait(after, time.monotonic() + IMPATIENT_S, impatient=True)
         return max(after, self._top())
 
     def stop(self) -> None:
-        """End all waiting reads without events. Later reads do not wait."""
+        """End all waiting reads: each returns no events. Later reads do not wait."""
         self._stopped = True
         for waiter in self._waiters:
             _wake(waiter)
@@ -121,7 +125,7 @@ class Feed:
 
     @property
     def lag_s(self) -> float:
-        """The seconds for which a drawn seq has been unreadable; see `VisibilityWatermark.lag_s`."""
+        """The seconds for which a seq that was drawn has been unreadable: see `VisibilityWatermark.lag_s`."""
         return self._horizon.lag_s
 
     def _top(self) -> int:
@@ -148,7 +152,7 @@ class Feed:
             pass
         finally:
             self._waiters.remove(waiter)
-            # Break a reference cycle: the exception of the waiter refers to this frame.
+            # This breaks a reference cycle: the exception in the waiter refers to this frame.
             del waiter
             self._of_callers[caller] -= 1
             if not self._of_callers[caller]:
@@ -162,7 +166,8 @@ class Feed:
             except AWAY as error:
                 for waiter in self._waiters:
                     if not waiter.done.done():
-                        # A new exception for each, without a traceback, which would refer to this frame and the waiter.
+                        # Each waiter gets a new exception: the traceback of `error` would refer to this frame and the
+                        # waiter.
                         waiter.done.set_exception(ConnectionError(f"{type(error).__name__}: {error}"))
                 return
             top = self._top()

@@ -1,10 +1,10 @@
-"""Networks that outbox webhooks are not sent to unless private destinations are enabled, each with the reason."""
+"""Networks to which no outbox webhooks are sent, unless private destinations are enabled. Each one has its reason."""
 
 import ipaddress
 from typing import Final
 
 NOT_CALLED: Final[dict[str, str]] = {
-    # Networks that `is_global` of Python 3.11 classifies as public, or does not know.
+    # Networks that `is_global` of Python 3.11 classifies as public, or for which it has no entry.
     "64:ff9b:1::/48": "translation to IPv4 inside one network (RFC 8215)",
     "::/96": "IPv4-compatible, which a host may route to the IPv4 address (RFC 4291, deprecated)",
     "::ffff:0:0:0/96": "IPv4-translated, which a translator maps to the IPv4 address (RFC 2765)",
@@ -29,4 +29,6 @@ NOT_CALLED: Final[dict[str, str]] = {
     "240.0.0.0/4": "reserved, and the broadcast address (RFC 1112)",
 }
 NETWORKS: Final = [ipaddress.ip_network(text) for text in NOT_CALLED]
-"""Checked in addition to `is_global`, which covers loopback, private use, shared address space and benchmarks."""
+"""Networks that are checked in addition to `is_global`, which rejects the networks for loopback, private use, shared
+address space and benchmarks.
+"""

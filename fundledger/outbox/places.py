@@ -1,4 +1,6 @@
-"""Concurrency limits of outbox webhook deliveries, so that slow endpoints do not block other merchants."""
+"""Concurrency limits for the delivery of outbox events to webhooks, so that slow endpoints do not block other
+merchants.
+"""
 
 from collections import Counter
 from typing import Final, NamedTuple
@@ -7,10 +9,10 @@ from uuid import UUID
 
 SERVED_MAX: Final = 64
 LATE_MAX: Final = 32
-"""Places for endpoints that failed before or were slow."""
+"""The number of places for late endpoints: endpoints that failed before or were slow."""
 MERCHANT_MAX: Final = 8
 HOST_MAX: Final = 16
-"""Places for one receiver, by the host and port of the URL."""
+"""The number of places for one receiver. The host and port of the URL identify a receiver."""
 HOST_MERCHANT_MAX: Final = 4
 SLOW_S: Final = 1.0
 SLOW_REMEMBERED: Final = 10_000
@@ -23,9 +25,10 @@ class _Place(NamedTuple):
 
 
 class Places:
-    """The places of endpoints that are being served, and the endpoints that were slow.
+    """The places that endpoints have while they are served, and the ids of endpoints that were slow.
 
-    A place is taken before an attempt begins, so that waiting for a place does not count against the timeout.
+    The place of an endpoint is taken before an attempt begins, so that the wait for a place does not count against the
+    timeout.
     """
 
     def __init__(self) -> None:
@@ -39,8 +42,8 @@ class Places:
         return list(self._slow)
 
     def take(self, webhook: UUID, merchant: str, url: str, *, late: bool) -> bool:
-        """Take a place for an endpoint. Return False if no place is free: in total, for its merchant, for its receiver,
-        or for late endpoints (`late`).
+        """Take a place for an endpoint. Return False if one of the limits is reached: in total, of its merchant, of its
+        receiver, of its merchant at this receiver, or of late endpoints (`late`: the endpoint is one).
         """
         host = urlsplit(url).netloc.rpartition("@")[2].lower()
         taken = self._taken.values()
@@ -60,7 +63,7 @@ class Places:
         self._taken.pop(webhook, None)
 
     def answered(self, webhook: UUID, seconds: float) -> None:
-        """Record whether an endpoint was slow in its last attempt."""
+        """Record whether the last attempt of an endpoint was slow: it took `seconds`, and more than SLOW_S is slow."""
         self._slow.pop(webhook, None)
         if seconds > SLOW_S:
             self._slow[webhook] = None

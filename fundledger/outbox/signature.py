@@ -1,4 +1,6 @@
-"""Signature of outbox webhooks: Standard Webhooks (https://www.standardwebhooks.com), symmetric, version 1."""
+"""Signature of outbox webhooks, as defined by Standard Webhooks (https://www.standardwebhooks.com): symmetric, version
+1.
+"""
 
 import base64
 import hashlib
@@ -15,13 +17,13 @@ def new_secret() -> bytes:
 
 
 def secret_text(secret: bytes) -> str:
-    """Return the secret as the text that the merchant gets."""
+    """Return the text of a secret that the merchant gets: `whsec_` and the secret in base64."""
     return PREFIX + base64.b64encode(secret).decode()
 
 
 def headers(secret: bytes, message: str, at: int, body: bytes) -> dict[str, str]:
-    """Return the headers of an attempt. `message` is the same for each attempt. `at` (s since 1970) is the time of this
-    attempt, so that a receiver can reject old attempts.
+    """Return the signature headers of an attempt. `message`: the id of the delivery, the same for each attempt. `at`:
+    the time of the attempt (s since 1970), so that a receiver can reject old attempts.
     """
     signed = f"{message}.{at}.".encode() + body
     signature = base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()

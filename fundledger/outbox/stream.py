@@ -1,11 +1,12 @@
 """Publisher of outbox events to a Redis stream: each event once, in order.
 
-The id of a stream entry is the seq of its event. Redis rejects an id that is not greater than the last one. So an event
-cannot be added twice, even by two lease owners. The cursor in the database is moved after the events are added.
+The id of an element of the stream is the seq of its event. Redis rejects an id that is not greater than the last id. So
+an event cannot be added twice, even if two processes publish concurrently. The cursor in the database is moved after
+the events are added.
 
 If Redis is unavailable, the next run retries. If Redis restarts empty, the stream continues from the cursor, without
-the earlier events. A consumer that finds a gap between its last id and the next one reads the missing events from `GET
-/v1/events?after=`, which has the same seqs. The stream keeps about STREAM_MAX events.
+the earlier events. A consumer may find a gap between its last id and the next id. Then it reads the missing events from
+`GET /v1/events?after=`, where events have the same seqs. The stream keeps about STREAM_MAX events.
 """
 
 import time
@@ -25,11 +26,15 @@ STREAM_MAX: Final = 1_000_000
 AT_ONCE: Final = 500
 _ADDED_BEFORE: Final = "equal or smaller"
 Guard = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
-"""Called in a transaction before it writes; raises if another process may be doing the same work."""
+"""A function that is called in each transaction before the transaction writes. It raises an exception if another
+process may be doing the same work.
+"""
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """The result of a run: items `done`, wait of the oldest remaining one (s), and whether there is `more`."""
+    """The result of a run. `done`: the number of events that were sent. `lag_s`: the seconds for which the oldest
+    remaining event has waited. `more`: more events can be sent now.
+    """
 
     done: int = 0
     lag_s: float = 0.0
@@ -37,7 +42,8 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Publisher:
-    """Publishes a feed to the stream `key`, with the cursor `name`."""
+    """The publisher of a feed to the stream with the Redis key `key`. `name`: the name of its cursor in the database.
+    """
 
     def __init__(
         self, feed: Feed, pool: "asyncpg.Pool[asyncpg.Record]", store: "redis.Redis", key: str, name: str = "stream"
@@ -49,7 +55,7 @@ class Publisher:
         self._name = name
 
     async def publish(self, guard: Guard) -> Sent:
-        """Publish the next events. Raises what redis, asyncpg and `guard` raise; may be repeated."""
+        """Publish the next events. Raises what redis, asyncpg and `guard` raise. May be repeated."""
         after = await self._pool.fetchval(SQL["read_cursor"], self._name) or 0
         events, upto = await self._feed.read(after, AT_ONCE, 0)
         if events:

@@ -1,33 +1,35 @@
-"""Visibility watermark of an outbox: the seq up to which rows can be read without missing one.
+"""Visibility watermark of an outbox: the seq up to which rows can be read without missing a row.
 
-A seq is drawn before its transaction commits. So a row with seq 7 may become visible after a row with seq 8, and a
-reader that continues after 8 has lost it. The watermark is a seq up to which no further row can appear:
+A seq is drawn before its transaction commits. So the row with seq 7 may become visible after the row with seq 8. A
+reader that has continued after 8 never reads row 7. The watermark is a seq up to which no further row can appear. It is
+found in three steps:
 
 1. Read L, the last drawn seq.
 2. Then draw a transaction id X for this reader.
 3. Once no transaction of this database with an id before X is running, all seqs up to L are settled: visible, or rolled
    back.
 
-Proof: a transaction that drew a seq up to L did so before step 1. It had its transaction id by then (the column's
-default draws the id first), so its id is before X, which was drawn in step 2. In step 3 all transactions with ids
-before X have ended. The `xmax` of a snapshot cannot serve as X: it is the id after the last *ended* one, and a running
-transaction may have a greater id.
+Proof: a transaction that drew a seq up to L drew it before step 1. The column's default draws the transaction id before
+the seq, so the transaction had its id by then. X was drawn later, in step 2, so the id of the transaction is before X.
+After step 3 all transactions with ids before X have ended. The `xmax` of a snapshot cannot serve as X: `xmax` follows
+the greatest id of an *ended* transaction, and a running transaction may have a greater id.
 
 Step 3 reads the `xmin` of a snapshot first. This `xmin` covers the whole server, so an open transaction in another
-database holds it back. If `xmin` is before X, the transactions of this database are read: first the running ones of
-connections, then the prepared ones (two-phase commit). This order misses no transaction: a transaction is listed as
-prepared before it disappears from its connection, and a prepared one never returns to a connection. The two lists need
-not be one snapshot: a transaction that began before X was drawn, and is in neither list when that list is read, has
-ended.
+database holds it back. If `xmin` is before X, the transactions of this database are read. The first list has the
+transactions that run on connections, the second list has the prepared transactions (two-phase commit). This order
+misses no transaction: a transaction is listed as prepared before it disappears from its connection, and a prepared
+transaction never returns to a connection. So the two lists need not come from one snapshot: a transaction with an id
+before X that is in neither list has ended.
 
-A row may be visible before it is durable (`synchronous_commit = off`), and lost in a crash; its seq may then be drawn
-again. So after step 3 the end of the WAL is read, which is after the commits of all ended transactions. The watermark
-rises only after the WAL is flushed that far: by a concurrent commit, or by the next call of `look`.
+With `synchronous_commit = off`, a row may be visible before it is durable. If a crash loses the row, its seq may be
+drawn again. So after step 3 the end of the WAL is read. The commits of all ended transactions are before this end. The
+watermark rises only after the WAL is flushed up to this end, by a concurrent commit or by the next call of `look`.
 
-A sample is valid only on its connection, because transaction ids may be drawn again after a crash, too.
+The pair of L and X is a sample. A sample is valid only on its connection, because after a crash transaction ids may be
+drawn again, too.
 
-A long transaction that has written something holds up the feeds of its database, and nothing else (`lag_s`). Each
-sample uses up a transaction id. No sample is taken while no seq was drawn.
+A long transaction that has written something delays the feeds of its database, and nothing else. `lag_s` is this delay.
+Each sample uses up a transaction id. If no new seq was drawn, no sample is taken.
 """
 
 import time
@@ -45,8 +47,8 @@ RECENT_S: Final = 10.0
 
 
 class VisibilityWatermark:
-    """The watermark of one outbox, one per process. `of`: FUND or LEDGER. `safe`: no further row up to this seq can
-    appear.
+    """The watermark of one outbox in one process. `of`: FUND or LEDGER. `safe`: the watermark, a seq up to which no
+    further row can appear.
     """
 
     def __init__(self, dsn: str, of: str, name: str) -> None:
@@ -64,7 +66,8 @@ class VisibilityWatermark:
 
     @property
     def lag_s(self) -> float:
-        """The seconds for which a drawn seq has been unreadable; 0 if the last call of `look` found none.
+        """The seconds for which a seq that was drawn has been unreadable. 0 if the last call of `look` found no such
+        seq.
 
         The value grows while a transaction of this database stays open, and while the database is unavailable. It is 0
         if `look` was not called for RECENT_S.
@@ -73,7 +76,8 @@ class VisibilityWatermark:
         return 0.0 if self._since is None or now - self._looked_at > RECENT_S else now - self._since
 
     async def look(self) -> bool:
-        """Update `safe` once. Return whether all seqs drawn before this call are safe. Not for concurrent use.
+        """Update `safe` once. Return whether all seqs that were drawn before this call are safe. Not for concurrent
+        use.
 
         Raises what asyncpg raises; the next call reconnects. `safe` never decreases.
         """
@@ -104,12 +108,13 @@ class VisibilityWatermark:
             if row["xmin"] < self._before:
                 if not await self._have_ended(connection, self._before):
                     return False
-                # Read the end of the WAL after the last of the transactions has ended.
+                # The end of the WAL has to be read after the last of the transactions has ended.
                 row = await connection.fetchrow(SQL["settled"])
                 assert row is not None
             self._written, self._before = row["written"], None
             if row["flushed"] < self._written:
-                # The next commit of any transaction flushes the WAL, most likely before the next call.
+                # Do not flush yet: the next commit of any transaction flushes the WAL, most likely before the next
+                # call.
                 return False
         if self._written is None:
             return False
@@ -121,8 +126,8 @@ class VisibilityWatermark:
         return True
 
     async def _have_ended(self, connection: "asyncpg.Connection[asyncpg.Record]", before: int) -> bool:
-        """Return whether no transaction of this database with an id before `before` is running. Two queries, because
-        the second has to read the state after the first has ended.
+        """Return whether all transactions of this database with ids before `before` have ended. This takes two queries,
+        because the second query has to read the state after the first query has ended.
         """
         for statement in ("running", "prepared"):
             ids = (row["xid"] for row in await connection.fetch(SQL[statement]))
@@ -140,7 +145,7 @@ class VisibilityWatermark:
         return self._connection
 
     def close(self) -> None:
-        """Close the connection. The next look opens another one."""
+        """Close the connection. The next call of `look` opens another connection."""
         if self._connection is not None:
             self._connection.terminate()
         self._connection = None
@@ -148,7 +153,7 @@ class VisibilityWatermark:
 
 
 def any_precedes(ids: Iterable[int], before: int) -> bool:
-    """Return whether one of the transaction ids (lower 32 bits) is before the transaction id `before` (64 bits).
+    """Return whether one of `ids` is before `before`. `ids`: the lower 32 bits of transaction ids. `before`: 64 bits.
 
     Transaction ids in use at the same time are less than 2^31 apart.
     """

@@ -1,4 +1,4 @@
-"""Webhook endpoints of merchants in the outbox, and their dead deliveries."""
+"""Webhook endpoints of merchants, to which outbox events are sent, and the dead deliveries of these endpoints."""
 
 import secrets
 import time
@@ -22,7 +22,7 @@ ATTEMPTS_MAX: Final = 5
 
 
 class Macs(Protocol):
-    """The part of a database's MACs that webhooks need."""
+    """The interface to the MACs of a database, as far as webhooks need it."""
 
     rows: RowMacs
 
@@ -34,7 +34,7 @@ class Macs(Protocol):
 
 
 class Unverified(Exception):
-    """An endpoint does not match its MAC: nothing is sent to it, and it is not returned."""
+    """The row of an endpoint does not match its MAC. No event is sent to this endpoint, and the row is not returned."""
 
     def __init__(self, id_: UUID) -> None:
         super().__init__(f"webhook {id_} does not match its MAC")
@@ -66,7 +66,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """A delivery that failed in its last attempt."""
+    """A dead delivery: its last attempt failed."""
 
     seq: int
     message: str
@@ -85,8 +85,8 @@ class Webhooks:
         self._macs = macs
 
     async def add(self, merchant: str, url: str, events: list[str] | None, module: str) -> tuple[Webhook, str] | None:
-        """Create an endpoint and return it with its secret; None if the merchant already has PER_MERCHANT_MAX enabled
-        endpoints. Not idempotent: each call creates an endpoint. The caller has checked `url` with
+        """Create an endpoint and return it with its secret. Return None if the merchant already has PER_MERCHANT_MAX
+        enabled endpoints. Not idempotent: each call creates an endpoint. The caller has checked `url` with
         `destination.bad_url`.
         """
         secret = new_secret()
@@ -105,20 +105,22 @@ class Webhooks:
         return None if added is None else (_webhook({**row, **ended}), secret_text(secret))
 
     async def of(self, merchant: str | None) -> tuple[list[Webhook], list[UUID]]:
-        """Return `(endpoints, ids of endpoints that do not match their MACs)`, oldest first, at most LIST_MAX."""
+        """Return `(endpoints, ids of endpoints that do not match their MACs)` of a merchant, or of all merchants if
+        `merchant` is None. At most LIST_MAX endpoints are read, oldest first.
+        """
         rows = await self._pool.fetch(SQL["list_webhooks"], merchant, LIST_MAX)
         verified = {row["id"] for row in rows if verifies(self._macs, row)}
         shown = [_webhook(row) for row in rows if row["id"] in verified]
         return shown, [row["id"] for row in rows if row["id"] not in verified]
 
     async def get(self, id_: UUID) -> Webhook | None:
-        """Return an endpoint, None if there is none. Raises Unverified."""
+        """Return the endpoint with this id, or None if it does not exist. Raises Unverified."""
         row = await self._read(id_)
         return None if row is None else _webhook(row)
 
     async def disable(self, id_: UUID, why: str) -> Webhook | None:
-        """Disable an endpoint and return it, None if there is none. A disabled endpoint receives no deliveries. May be
-        repeated. Raises Unverified.
+        """Disable an endpoint and return it, or None if it does not exist. A disabled endpoint receives no deliveries.
+        May be repeated. Raises Unverified.
         """
         for _ in range(ATTEMPTS_MAX):
             row = await self._read(id_)
@@ -137,17 +139,19 @@ class Webhooks:
         return row
 
     async def dead(self, id_: UUID, after: int, limit: int) -> "list[Dead]":
-        """Return dead deliveries after `after`, in order."""
+        """Return at most `limit` dead deliveries of an endpoint after the seq `after`, in order."""
         return [Dead(**row) for row in await self._pool.fetch(SQL["dead_deliveries"], id_, after, limit)]
 
     async def redeliver(self, id_: UUID, seqs: "list[int] | None") -> int:
-        """Restart the dead deliveries with these seqs, all if None, and return their number. May be repeated."""
+        """Restart dead deliveries of an endpoint, and return their number. `seqs`: None for all of them. May be
+        repeated.
+        """
         done = await self._pool.execute(SQL["redeliver"], id_, seqs)
         return int(done.rpartition(" ")[2])
 
 
 async def disable(connection: Any, macs: Macs, row: Any, why: str) -> None:
-    """Disable an endpoint that was read and verified, unless it changed since. Raises what asyncpg raises."""
+    """Disable an endpoint, unless it has changed since the caller read and verified it. Raises what asyncpg raises."""
     at = datetime.now(UTC)
     sealed = macs.rows.tag(WEBHOOK, webhook_fields({**row, "disabled_at": at, "disabled_why": why}))
     await connection.fetchval(SQL["disable_webhook"], row["id"], at, why, *sealed, row["mac"])
@@ -158,7 +162,7 @@ def _webhook(row: Any) -> Webhook:
 
 
 def _new_id() -> UUID:
-    """Return a UUID of RFC 9562, version 7, which sorts by time of creation."""
+    """Return a new UUID of version 7 (RFC 9562). Such UUIDs sort by time of creation."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     number = number & ~(0xF << 76) | (7 << 76)
     number = number & ~(0x3 << 62) | (2 << 62)

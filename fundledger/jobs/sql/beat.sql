@@ -1,8 +1,9 @@
--- Renew the leases that have not ended, and record the runs under them since the last call. $1 names, $2 fencing
--- tokens, $3 lease durations (s), $4 successful runs, $5 failed runs, $6 items done, $7 lag (s), $8 seconds since the
--- last run began, $9 seconds since the last success ended, null if there was none since the last call, $10 error of the
--- last run, null if it succeeded. Commits asynchronously: if a crash loses a renewal, the lease only ends earlier.
--- Rows: one per renewed lease. Locks: these leases, compatible with standing.sql.
+-- Renew the leases that have not ended, and record the runs that were made under these leases since the last call. $1
+-- names, $2 fencing tokens, $3 lease durations (s), $4 successful runs, $5 failed runs, $6 items done, $7 lag (s), $8
+-- seconds since the last run began, $9 seconds since the last successful run ended, null if no run since the last call
+-- was successful, $10 error of the last run, null if it succeeded. Commits asynchronously: if a crash loses a renewal,
+-- the lease only ends earlier. Rows: one per renewed lease. Locks: these leases, in a mode that does not conflict with
+-- standing.sql.
 UPDATE daemons.leases l
 SET expires_at = clock_timestamp() + make_interval(secs => b.lease_s),
     runs = l.runs + b.runs + b.failures, failures = l.failures + b.failures, done = l.done + b.done,

@@ -1,8 +1,8 @@
--- Take the leases of $1 names that have ended, for $2 seconds each. $3 the new owner. FOR UPDATE skips a lease while a
--- transaction of the previous owner holds it (standing.sql). Commits synchronously: after a crash that loses a token,
--- the next owner would get the same one. A lease also counts as ended if it ends more than a minute later than a new
--- one would: it was taken before the clock of the database was set back. Rows: one per taken lease, with its new
--- fencing token. Locks: these leases.
+-- Take the leases that have ended. $1 names of jobs, $2 duration of each lease (s), $3 the new owner. SKIP LOCKED skips
+-- a lease while a transaction of the previous owner locks it (standing.sql). Commits synchronously: if a crash lost the
+-- new fencing token, the next owner would get the same token. A lease also counts as ended if its end is more than a
+-- minute after the end that a new lease would have. Such a lease was taken before the database's clock was set back.
+-- Rows: one per taken lease, with its new fencing token. Locks: these leases.
 WITH ended AS (
     SELECT l.name, w.lease_s FROM daemons.leases l
     JOIN unnest($1::text[], $2::double precision[]) AS w (name, lease_s) ON w.name = l.name

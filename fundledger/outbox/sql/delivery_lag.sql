@@ -1,4 +1,5 @@
--- The greatest age of a delivery that is the next one of its endpoint and had no attempt yet. Rows: one. Locks: none.
+-- The greatest age, in seconds, of a delivery that had no attempt yet. Only the next delivery of each endpoint counts.
+-- Rows: one; 0 if there is no such delivery. Locks: none.
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(d.made_at)), 0)::double precision AS lag_s
 FROM outbox.webhooks w
 CROSS JOIN LATERAL (

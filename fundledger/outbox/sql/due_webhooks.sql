@@ -1,7 +1,8 @@
--- Endpoints whose next delivery (the oldest waiting one) is due. Endpoints that failed before, or were slow, come last.
--- Otherwise the first endpoint of each merchant comes before the second endpoint of any merchant. $1 endpoints that are
--- being served, $2 limit, $3 slow endpoints, $4 limit per merchant, which includes the endpoints in $1, $5 endpoints
--- that do not match their MAC. Rows: one per endpoint. Locks: none.
+-- Endpoints whose next delivery (the oldest waiting one) is due. Late endpoints come last: their next delivery failed
+-- before, or they were slow. Among the others, and among the late ones, the first endpoint of each merchant comes
+-- before the second endpoint of any merchant. $1 endpoints that are being served, $2 limit, $3 slow endpoints, $4 limit
+-- per merchant (the endpoints in $1 count), $5 endpoints that do not match their MAC, which are left out. Rows: one per
+-- endpoint. Locks: none.
 WITH due AS (
     SELECT w.id, w.merchant, w.url, d.attempts > 0 OR w.id = ANY ($3::uuid[]) AS late, d.due_at FROM outbox.webhooks w
     CROSS JOIN LATERAL (

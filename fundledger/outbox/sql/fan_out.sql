@@ -1,5 +1,5 @@
 -- Insert one delivery of each event for each subscribed endpoint. $1 seqs, $2 messages, $3 types, $4 merchants, $5
--- bodies. Rows: none; existing deliveries are not changed. Locks: none.
+-- bodies. Existing deliveries are not changed. Rows: none. Locks: none.
 INSERT INTO outbox.deliveries (webhook, seq, message, body)
 SELECT w.id, e.seq, e.message, e.body
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) AS e (seq, message, type, merchant, body)

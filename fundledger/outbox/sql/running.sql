@@ -1,5 +1,5 @@
--- The ids of running transactions on connections to this database, lower 32 bits. Rows: one for each such transaction
--- that has written something, except this one. Locks: none.
+-- The ids (lower 32 bits) of transactions that run on connections to this database. Rows: one for each such transaction
+-- that has written something, except the transaction of this statement. Locks: none.
 SELECT a.backend_xid::text::bigint AS xid
 FROM pg_stat_activity a
 WHERE a.backend_xid IS NOT NULL
