@@ -1,1 +1,2 @@
-"""The fund domain: merchants, orders, fees, flows, channels. Money moves only through the account service."""
+"""Domain of the fund service: merchants, orders, fees, flows, channels. Money moves only through the account service.
+"""

@@ -1,5 +1,7 @@
-"""Gateway from the fund service to the account service: the only code of the fund service that moves money. Each
-request carries a voucher id, so a retry is safe and returns the true outcome.
+"""Account gateway of the fund service: the client of the account service, and the only code of the fund service that
+moves money.
+
+Each request to post has a voucher id, so a retry is safe and returns the true outcome.
 """
 
 import asyncio
@@ -26,22 +28,22 @@ _encode = msgspec.json.Encoder().encode
 FINAL: Final = frozenset(
     {"account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds", "voucher-already-reversed"}
 )
-"""Refusals that the account service records permanently under a voucher id. After any other problem the voucher may
-have been posted before, or may be posted later by a request that is still in transit.
+"""Refusals that the account service records permanently under a voucher id. Any other problem proves nothing about the
+voucher: it may have been posted before, or a request that is still in transit may post it later.
 """
 UNRECORDED: Final = frozenset({"account-frozen"})
-"""Refusals that are not always final. If a row does not match its MAC, the account service does not record the refusal
-under the voucher id, and the voucher may have been posted before.
+"""Refusals that are not always final. If the cause is a row that does not match its MAC, the account service does not
+record the refusal under the voucher id. In that case the voucher may have been posted before.
 """
 _FAULT_FROM: Final = 500
 T = TypeVar("T")
 REFERENCE = "fund:"
-"""Prefix of the reference of every voucher that the fund service posts; the order id follows."""
+"""Prefix of a voucher's reference, for each voucher that the fund service posts. The order id follows the prefix."""
 
 
 class GatewayFault(Exception):
-    """The account service does not answer, or the outcome is unknown. A retry with the same vouchers returns the
-    outcome.
+    """The account service does not answer, or the outcome of a request is unknown. A retry with the same vouchers
+    returns the outcome.
 
     `is_answer`: the account service answered `outcome-unknown`. A single voucher may be the cause, so a retry in
     smaller batches may succeed.
@@ -53,7 +55,9 @@ class GatewayFault(Exception):
 
 
 class Differs(GatewayFault):
-    """An account has the requested id but other properties: another client opened it. `owner`: the requested owner."""
+    """An existing account has the requested id but another content, so another client opened it. `owner`: the requested
+    owner.
+    """
 
     def __init__(self, detail: str, owner: str) -> None:
         super().__init__(detail)
@@ -61,9 +65,7 @@ class Differs(GatewayFault):
 
 
 class Unverified(GatewayFault):
-    """The account service does not return a voucher or the balances of an account, because a row does not match its
-    MAC.
-    """
+    """The account service does not return the requested voucher or balances, because a row does not match its MAC."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, is_answer=True)
@@ -83,7 +85,7 @@ class PostingResult(msgspec.Struct, frozen=True):
 
 
 def voucher_of(order: Order) -> Voucher:
-    """Return the voucher that posts an order. Repeated calls return the same voucher."""
+    """Return the voucher that posts an order. Every call for the same order returns an equal voucher."""
     entries = [Entry(*entry) for entry in flows.entries_of(order)]
     type_ = flows.voucher_type(order.kind)
     return Voucher(order.voucher_id, type_, entries, reference_of(order), metadata_of(order), order.ticket)
@@ -103,12 +105,14 @@ def reference_of(order: Order) -> str:
 
 
 def metadata_of(order: Order) -> dict[str, str] | None:
-    """Return the metadata of the vouchers of an order, which appear in statements. None in voucher format 1."""
+    """Return the metadata of an order's vouchers, or None in voucher format 1. The metadata appears in statements of
+    accounts.
+    """
     return {"kind": str(order.kind), "order_no": order.order_no} if order.voucher_format > 1 else None
 
 
 class AccountGateway:
-    """Gateway to one account service. `is_away`: the last request to post vouchers got no definite answer."""
+    """The gateway to one account service. `is_away`: the last request to post got no definite answer."""
 
     def __init__(self, service: AccountService) -> None:
         self._service = service
@@ -118,9 +122,10 @@ class AccountGateway:
         self.is_away = False
 
     async def post(self, orders: Sequence[Order]) -> list[PostingResult | None]:
-        """Post each order's voucher. Element `[i]` is the result of `orders[i]`, None if its outcome is unknown.
+        """Post the voucher of each order. Return one result for each order, in the same sequence: None if the outcome
+        is unknown.
 
-        Raises GatewayFault if no outcome is known. After a cancellation the outcomes are unknown.
+        Raises GatewayFault if not a single outcome is known. After a cancellation all outcomes are unknown.
         """
         results: list[PostingResult | None] = [None] * len(orders)
         places = [i for i, order in enumerate(orders) if order.kind is not Kind.REVERSAL]
@@ -135,21 +140,21 @@ class AccountGateway:
                 try:
                     results[i] = await self._reverse(order)
                 except GatewayFault as fault:
-                    # Continue, and return the outcomes that are known: one order must not hold up the others.
+                    # Continue, and return the known outcomes: one order must not delay the others.
                     away = fault
         if away is not None and not any(results):
             raise away
         return results
 
     async def post_vouchers(self, vouchers: Sequence[Voucher]) -> list[PostingResult | None]:
-        """Post vouchers. Element `[i]` is the result of `vouchers[i]`, None if its outcome is unknown. Raises
-        GatewayFault.
+        """Post vouchers. Return one result for each voucher, in the same sequence: None if the outcome is unknown.
+        Raises GatewayFault.
         """
         try:
             results = await self._answered(self._service.post_vouchers(vouchers))
         except NotDone as no:
-            # A bug of this code made the account service reject the whole batch. Split the batch: one voucher must not
-            # block the others.
+            # The account service rejected the whole batch, which only a bug of the fund service causes. The batch is
+            # split, because one bad voucher must not block the others.
             if len(vouchers) > 1:
                 half = len(vouchers) // 2
                 return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
@@ -162,7 +167,9 @@ class AccountGateway:
         ]
 
     async def _answered(self, request: Awaitable[T]) -> T:
-        """Return the answer to a request that posts. Raises NotDone, GatewayFault."""
+        """Return the answer to a request that posts. Raises NotDone if the request was refused, GatewayFault after a
+        fault.
+        """
         try:
             answer = await request
         except Fault as fault:
@@ -175,7 +182,7 @@ class AccountGateway:
         return answer
 
     async def _refused(self, id_: UUID, problem: Problem | None) -> PostingResult | None:
-        """Return the result of a voucher with a problem. None if the outcome is unknown: the voucher may be posted."""
+        """Return the result of a voucher that got a problem, or None if the outcome is unknown."""
         if problem is None or problem.status >= _FAULT_FROM:
             return None
         final = problem.code in FINAL
@@ -190,7 +197,9 @@ class AccountGateway:
         return PostingResult(problem=_kept(problem), stuck=not final)
 
     async def _record(self, id_: UUID) -> VoucherRecord | None:
-        """Return the voucher, None if there is none. Raises GatewayFault; Unverified if a retry cannot succeed."""
+        """Return the record of a voucher, or None if the id has none. Raises Unverified if a retry cannot succeed,
+        GatewayFault.
+        """
         try:
             return await self._service.voucher(id_)
         except Fault as fault:
@@ -209,9 +218,9 @@ class AccountGateway:
         return PostingResult(at=posted.posted_at)
 
     async def contradiction(self, order: Order) -> str | None:
-        """Compare the voucher in the ledger with its order. Return the difference, None if the voucher is posted as the
-        order requires. A voucher that does not match its MAC counts as a difference, because a retry would not change
-        it. Raises GatewayFault.
+        """Compare the voucher in the ledger with its order. Return the difference, or None if the voucher is posted as
+        the order requires. A voucher that does not match its MAC counts as a difference, because a retry cannot
+        succeed. Raises GatewayFault.
         """
         try:
             record = await self._record(order.voucher_id)
@@ -228,8 +237,8 @@ class AccountGateway:
         return None if wanted == found else f"the order requires {wanted}, voucher {record.id} has {found}"
 
     async def is_posted(self, order: Order) -> bool | None:
-        """Return whether the voucher of an order is posted, None if a row of the voucher does not match its MAC. Raises
-        GatewayFault.
+        """Return whether the voucher of an order is posted, or None if a row of the voucher does not match its MAC.
+        Raises GatewayFault.
         """
         try:
             record = await self._record(order.voucher_id)
@@ -238,7 +247,9 @@ class AccountGateway:
         return record is not None and record.status == "posted"
 
     async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
-        """Return the existing accounts among `ids`, by id, with current balances. Raises GatewayFault, Unverified."""
+        """Return the accounts among `ids` that exist, by id, with their current balances. Raises GatewayFault,
+        Unverified.
+        """
         try:
             found = await asyncio.gather(*(self._service.account(id_) for id_ in ids))
         except Fault as fault:
@@ -248,16 +259,16 @@ class AccountGateway:
         return {account.id: account for account in found if account is not None}
 
     def is_open(self, channel: str, currency: str) -> bool:
-        """Return whether the accounts of a channel are known to exist. Never waits."""
+        """Return whether this process knows that the accounts of a channel exist. Never waits."""
         return (channel, currency) in self._opened
 
     async def open_channel(self, channel: str, currency: str) -> None:
-        """Open the accounts of a channel and of the platform, unless they exist. Raises GatewayFault."""
+        """Open the missing accounts of a channel and of the platform. Raises GatewayFault."""
         await self._open([*accounts.of_platform(currency), *accounts.of_channel(channel, currency)], currency)
         self._opened.add((channel, currency))
 
     async def open_merchant(self, merchant: str, currency: str) -> None:
-        """Open the accounts of a merchant and of the platform, unless they exist. Raises GatewayFault, Differs."""
+        """Open the missing accounts of a merchant and of the platform. Raises Differs, GatewayFault."""
         await self._open([*accounts.of_platform(currency), *accounts.of_merchant(merchant)], currency)
 
     async def _open(self, names: Sequence[AccountName], currency: str) -> None:
@@ -285,7 +296,7 @@ def _fault_of(fault: Fault) -> GatewayFault:
 
 
 def _credited(entries: Sequence[Entry]) -> dict[str, int]:
-    """Return the credited amount by account; debits are negative."""
+    """Return the sum of the entries on each account. Credits are positive, debits are negative."""
     credited: dict[str, int] = {}
     for entry in entries:
         amount = entry.amount if entry.side == "credit" else -entry.amount
@@ -294,6 +305,6 @@ def _credited(entries: Sequence[Entry]) -> dict[str, int]:
 
 
 def _kept(problem: Problem) -> bytes:
-    """Return the problem as an order stores it (JSON), without the members that belong to one request."""
+    """Return a problem as an order stores it: JSON without the members that describe a single request."""
     of_the_request = ("request_id", "documentation")
     return _encode({name: value for name, value in problem.members.items() if name not in of_the_request})

@@ -1,9 +1,10 @@
-"""Group commit for orders of the fund service: insert a batch as `posting`, post its vouchers in one call, record the
-outcomes, and answer each caller. New orders queue while BATCHES_AT_ONCE batches are in progress; there is no timer.
+"""Order batcher of the fund service, a group commit: insert a batch of orders as `posting`, post their vouchers in one
+call, record the outcomes, and answer each caller. New orders are queued while BATCHES_AT_ONCE batches are in progress.
+No batch waits for a timer.
 
-If the process dies, an order that was not inserted does not exist, and its number is free. An inserted order is
-`posting`, and the recoverer posts its voucher until the outcome is known. A caller without an answer retries with the
-same number, and gets the outcome.
+If the process dies, an order that was not inserted does not exist, and its number is free. An order that was inserted
+is `posting`: the recoverer repeats the request to post its voucher until the outcome is known. A caller that got no
+answer retries with the same order number and gets the outcome.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from fundledger.fund.store.orders import Pool
 BATCHES_AT_ONCE: Final = 3
 WAITING_MAX: Final = 20_000
 PROBE_S: Final = 0.25
-"""Time for which a batch waits for an account service that did not answer the previous batch."""
+"""The maximum time for which a batch waits for the account service if it did not answer the previous batch."""
 ATTEMPTS_MAX: Final = 6
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _OTHERS = OrderFault("a concurrent request with this order number and other cont
 
 
 class _Overtaken(Exception):
-    """Another process inserted one of the orders concurrently. The next attempt finds that order."""
+    """Another process has concurrently inserted one of the orders of the batch. The next attempt finds that order."""
 
 
 class _NothingKept(Exception):
@@ -52,7 +53,7 @@ class _NothingKept(Exception):
 
 
 class _Waiting:
-    """An order and its callers: the first one, and later callers with the same order number."""
+    """A queued order, its first caller, and later callers that sent the same order number."""
 
     __slots__ = ("answers", "draft")
 
@@ -61,7 +62,7 @@ class _Waiting:
         self.answers: list[tuple[bytes, Answering]] = [(draft.order.digest, answer)]
 
     def tell(self, answer: Answer) -> None:
-        """Send the answer to the first caller. Later callers get a replay, or a conflict if their request differs."""
+        """Send the answer to the first caller. Send each later caller a replay, or a refusal if its request differs."""
         for i, (digest, tell) in enumerate(self.answers):
             own = answer
             if digest != self.draft.order.digest:
@@ -74,9 +75,10 @@ class _Waiting:
 class OrderBatcher(NextSteps):
     """The order batcher of one worker.
 
-    `batch_max`: orders in one transaction. `wait_s`: how long a caller waits for an outcome; after that the order is
-    returned as `posting`. `due_s`: time from insert until the recoverer takes an order without an outcome. `now`: the
-    clock for `created_at`. The fee rule of an order, and the day of its withdrawal limit, depend on `created_at`.
+    `batch_max`: the maximum number of orders in one transaction. `wait_s`: the seconds for which a caller waits for an
+    outcome; after that the caller gets the order as `posting`. `due_s`: the seconds from the insert of an order until
+    the recoverer takes it if its outcome is still unknown. `now`: the clock for `created_at`, which determines the fee
+    rule of an order and the day of a withdrawal.
     """
 
     def __init__(
@@ -104,14 +106,14 @@ class OrderBatcher(NextSteps):
 
     @property
     def waiting(self) -> int:
-        """The number of orders whose callers have no answer yet."""
+        """The number of orders whose callers have not been answered yet."""
         return len(self._known)
 
     def post(self, request: Request, module: str, answer: Answering) -> None:
-        """Queue an order. Never raises, never waits. `answer` is called once, during this call or later.
+        """Queue an order. Never raises, and never waits. The batcher calls `answer` once, during this call or later.
 
-        After a refusal, or an `OrderFault` with `undone`, nothing is stored. After any other `OrderFault` the outcome
-        is unknown; a retry of the same request returns the outcome.
+        After a refusal nothing is stored, and after an `OrderFault` with `undone` nothing is stored. After any other
+        `OrderFault` the outcome is unknown. A retry of the same request returns the outcome.
         """
         whose = request.whose
         merchant = self._merchants.known(whose)
@@ -123,7 +125,7 @@ class OrderBatcher(NextSteps):
             self._spawn(self._look_up(request, module, answer))
 
     async def ask(self, request: Request, module: str) -> Answer:
-        """Queue an order and return its answer; see `post`. Cancelling does not withdraw the order."""
+        """Queue an order and return its answer, as described at `post`. A cancellation does not withdraw the order."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def answer(answered: Answer) -> None:
@@ -134,8 +136,8 @@ class OrderBatcher(NextSteps):
         return await future
 
     async def _look_up(self, request: Request, module: str, answer: Answering) -> None:
-        """Load the merchant and open the channel's accounts, unless this worker has cached them. Then queue
-        the order.
+        """Load the merchant of a request and open the accounts of its channel, as far as this worker has not cached
+        them. Then queue the order.
         """
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
@@ -181,8 +183,8 @@ class OrderBatcher(NextSteps):
             self._spawn(self._run(batch))
 
     def _next(self) -> list[_Waiting]:
-        """Return the next batch. Either all of its orders reserve shared amounts, or none does. A settlement is a batch
-        of its own.
+        """Return the next batch. Either all orders of a batch reserve shared amounts, or none does. A settlement is
+        always alone in its batch.
         """
         first = self._queue[0].draft.order.kind
         if first is Kind.SETTLEMENT:
@@ -250,7 +252,7 @@ class OrderBatcher(NextSteps):
                             raise _Overtaken
                         may_be_committed = True
                 else:
-                    # A single query is a transaction of its own.
+                    # A query outside a transaction block is a transaction of its own.
                     may_be_committed = True
                     new = await self._write_ahead(connection, drafts)
                     is_committed = bool(new)
@@ -282,8 +284,8 @@ class OrderBatcher(NextSteps):
     async def _reserve(
         self, connection: orders.Connection, drafts: list[Draft]
     ) -> tuple[dict[UUID, Order], dict[UUID, Refusal | OrderFault]]:
-        """Lock the shared amounts and reserve from them. Return `(existing orders by id, answers of refused orders by
-        id)`.
+        """Lock the shared amounts of these drafts and reserve from them. Return `(existing orders by id, refusals and
+        faults by id of the draft)`.
         """
         locked = await reserve.lock(connection, drafts, self._macs)
         there = await _read(connection, drafts)
@@ -293,7 +295,7 @@ class OrderBatcher(NextSteps):
         return there, no
 
     def _checked(self, order: Order) -> OrderFault | None:
-        """Return a fault if the order does not match its MAC, else None."""
+        """Return a fault if an order does not match its MAC, or None if it matches."""
         try:
             self._macs.check(order)
         except Tampered as found:
@@ -301,11 +303,12 @@ class OrderBatcher(NextSteps):
         return None
 
     async def _settle(self, written: Sequence[Order]) -> None:
-        """Post the vouchers of inserted orders. Give up after the time that the callers wait."""
+        """Post the vouchers of inserted orders. Stop after the time for which the callers wait."""
         posting = [order for order in written if order.state is State.POSTING]
         if not posting:
             return
-        # Half-open circuit breaker: one batch at a time waits for the full timeout, the others for PROBE_S.
+        # This is a half-open circuit breaker: while the account service does not answer, one batch at a time waits for
+        # the full timeout, and the other batches wait for PROBE_S.
         probes = self._gateway.is_away and not self._probing
         self._probing = self._probing or probes
         try:
@@ -345,13 +348,15 @@ class OrderBatcher(NextSteps):
 
 
 async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
-    """Return the stored orders that have the id or the former id of one of these drafts. The keys are their ids."""
+    """Return the stored orders whose id is the id or the former id of a draft. The keys are the ids of the stored
+    orders.
+    """
     former = [draft.former for draft in drafts if draft.former is not None]
     return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
 
 
 def repeated(asked: Order, there: Order) -> Answer:
-    """Return the answer for an order number that exists: a replay, or a refusal if the request differs."""
+    """Return the answer to a request whose order number exists: a replay, or a refusal if the request differs."""
     return Taken(there, replay=True) if there.digest == asked.digest else reused(there)
 
 

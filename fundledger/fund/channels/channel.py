@@ -1,4 +1,6 @@
-"""The interface of a payment channel, and its two kinds of failure: nothing was sent, or the outcome is unknown."""
+"""Interface of the payment channels of the fund service. A call can fail in two ways: nothing was sent, or the outcome
+is unknown.
+"""
 
 from datetime import date
 from enum import StrEnum
@@ -8,8 +10,8 @@ import msgspec
 
 
 class Standing(StrEnum):
-    """The status of a payout at its channel. `accepted` becomes `paid` or `bounced`. `absent`: the channel has received
-    no request for this payout.
+    """The status of a payout, as its channel reports it. A payout that is `accepted` becomes `paid` or `bounced` later.
+    `absent`: the channel has received no request for the payout.
     """
 
     ACCEPTED = "accepted"
@@ -19,7 +21,9 @@ class Standing(StrEnum):
 
 
 class Payout(msgspec.Struct, frozen=True):
-    """The report of a channel about a payout. `amount` (in minor units) and `currency`: None if not reported."""
+    """The report of a channel about a payout. `amount` (in minor units) and `currency` are None if the channel omits
+    them.
+    """
 
     state: Standing
     channel_ref: str | None = None
@@ -29,8 +33,8 @@ class Payout(msgspec.Struct, frozen=True):
 
 
 class StatementLine(msgspec.Struct, frozen=True):
-    """A movement of money at the channel. `amount` is positive for money received. `ref`: the order id of a payout that
-    the fund service requested, else the channel's own reference.
+    """A movement of money at a channel. `amount` is positive for money that the channel received. `ref`: for a payout
+    that the fund service requested, its order id; for any other movement, the channel's own reference.
     """
 
     ref: str
@@ -39,26 +43,28 @@ class StatementLine(msgspec.Struct, frozen=True):
 
 
 class ChannelFault(Exception):
-    """The channel did not answer, or its answer is invalid."""
+    """A channel did not answer, or its answer is invalid."""
 
 
 class ChannelAway(ChannelFault):
-    """It is certain that the channel did not execute the call. A retry is safe."""
+    """It is certain that the channel did not execute a call. A retry is safe."""
 
 
 class ChannelSilent(ChannelFault):
-    """The outcome of the call is unknown: call `query`. A retry is safe only after `query` returned `absent`."""
+    """The outcome of a call is unknown. The caller has to call `query`. A retry is safe only after `query` returned
+    `absent`.
+    """
 
 
 class Channel(Protocol):
-    """A payment channel. `ref` is the order id. The channel never executes two payouts with the same reference.
+    """A payment channel. `ref` is the order id of a payout. The channel never executes two payouts with the same `ref`.
 
-    Every call ends in bounded time. After a cancelled call the outcome is unknown, as after ChannelSilent.
+    Every call ends in bounded time. After a cancellation the outcome of the call is unknown, as after ChannelSilent.
     """
 
     async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
-        """Send money. A repeated call with the same `ref` sends nothing, and returns the current status, never
-        `absent`. Raises ChannelAway, ChannelSilent.
+        """Send money. A repeated call with the same `ref` sends nothing and returns the current status. The status is
+        never `absent`. Raises ChannelAway, ChannelSilent.
         """
         ...
 
@@ -67,5 +73,5 @@ class Channel(Protocol):
         ...
 
     async def statement(self, day: date) -> list[StatementLine]:
-        """Return the movements of a day (UTC), in the channel's order. Raises ChannelAway."""
+        """Return the movements of a day (UTC), in the sequence of the channel. Raises ChannelAway."""
         ...

@@ -1,5 +1,5 @@
-"""HTTP client of a payment channel: `POST /payouts`, `GET /payouts/{ref}`, `GET /statements/{day}`
-(docs/reference/channels.md).
+"""HTTP client for a payment channel of the fund service. docs/reference/channels.md describes the protocol: `POST
+/payouts`, `GET /payouts/{ref}`, `GET /statements/{day}`.
 """
 
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ Moved = Annotated[int, msgspec.Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 
 
 class PayoutAnswer(msgspec.Struct):
-    """The answer to `POST` and `GET` of a payout. Unknown members are ignored."""
+    """The body of the answer to `POST /payouts` and `GET /payouts/{ref}`. Unknown members are ignored."""
 
     ref: ChannelRef
     state: Literal["accepted", "paid", "bounced"]
@@ -49,7 +49,7 @@ _decode_statement = msgspec.json.Decoder(StatementAnswer).decode
 
 
 class HttpChannel:
-    """A channel over HTTP. Use it with `async with`, or call `close`. Its only state is a connection pool.
+    """A payment channel over HTTP. Use it with `async with`, or call `close`. Its only state is a connection pool.
 
     `token`: sent as a bearer token with each request.
     """
@@ -91,7 +91,7 @@ class HttpChannel:
         try:
             async with self._ask("GET", f"payouts/{ref}") as response:
                 if response.status == HTTPStatus.NOT_FOUND:
-                    # A 404 may come from a proxy, so the body has to name the payout.
+                    # A 404 may come from a proxy, so it counts as `absent` only if the body names the payout.
                     if await _absent(response, ref):
                         return Payout(Standing.ABSENT)
                     raise ChannelAway("answered 404 without `ref` and `state: absent` of the payout")
@@ -120,7 +120,7 @@ class HttpChannel:
 
 
 def _payout(body: bytes, ref: str) -> Payout:
-    """Return the payout of a body. Raises ValueError if the body is invalid or about another payout."""
+    """Return the payout that a body describes. Raises ValueError if the body is invalid or describes another payout."""
     answer = _decode_payout(body)
     if answer.ref != ref:
         raise ValueError("the answer is about another payout")

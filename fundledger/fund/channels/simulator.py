@@ -36,7 +36,7 @@ SQL: Final = load("fundledger.fund.channels")
 LINES_MAX: Final = 10_000
 TOKEN_FILE: Final = "simulator-token"  # noqa: S105 - the name of a file
 OPEN_PATHS: Final = frozenset({"/healthz"})
-"""Paths that need no token: they return no data of the bank and change nothing."""
+"""Paths of requests that need no token, because they return no data of the bank and change nothing."""
 
 Body = TypeVar("Body")
 Rate = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -45,9 +45,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=LINES_MAX)]
 
 
 class Behaviour(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The configured faults. Rates are fractions of requests (`error_rate`, `lost_answer_rate`), of payouts
-    (`bounce_rate`) or of statement lines (`duplicate_rate`). `extra`, `missing` and `amount` are numbers of wrong lines
-    in a statement.
+    """The configured faults. `error_rate` and `lost_answer_rate` are fractions of requests, `bounce_rate` is a fraction
+    of payouts, `duplicate_rate` is a fraction of statement lines. `extra`, `missing` and `amount` are the numbers of
+    lines that a statement has too many, lacks, or has with a wrong amount.
     """
 
     seed: int = 0
@@ -70,7 +70,8 @@ class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
     """A movement on the platform's bank account. `amount` is positive for money that the bank received, and negative
-    for money that was taken back. `channel_ref`: the order id of a refund, otherwise the channel's reference.
+    for money that was taken back. `channel_ref`: for a refund the order id, for any other movement the channel's
+    reference.
     """
 
     channel_ref: ChannelRef
@@ -79,7 +80,7 @@ class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Kept(msgspec.Struct):
-    """A row of `payouts`. Times in ms since 1970. `asked`: the number of requests to pay it."""
+    """A row of the table `payouts`. Times are in ms since 1970. `asked`: the number of requests to pay the payout."""
 
     ref: str
     channel_ref: str
@@ -98,7 +99,7 @@ class Line(msgspec.Struct):
 
 
 class Bank:
-    """The database of the simulator. A method returns after its change is on disk."""
+    """The database of the simulator. A method that changes rows returns after its change is on disk."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,8 @@ class Bank:
         self._db.close()
 
     def pay(self, body: PayoutBody, outcome: str, settle_after_ms: int) -> Kept:
-        """Insert a payout and return its row. If the reference exists, return the row of the first request."""
+        """Insert a payout and return its row. If its reference exists, count the request and return the existing row.
+        """
         now = _now_ms()
         channel_ref = "SIM-" + hashlib.sha256(body.ref.encode()).hexdigest()[:16]
         values = (body.ref, channel_ref, body.amount, body.currency, outcome, now, now + settle_after_ms)
@@ -139,7 +141,9 @@ class Bank:
 
 
 class Simulator:
-    """The HTTP service of the simulator. Requests need `token`. `behaviour` may be changed while it runs."""
+    """The HTTP service of the simulator. Requests have to send `token`. `behaviour` may be changed while the service
+    runs.
+    """
 
     def __init__(self, folder: Path, token: str, behaviour: Behaviour | None = None) -> None:
         self.bank = Bank(folder)
@@ -170,7 +174,7 @@ class Simulator:
 
     @web.middleware
     async def _authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Reject requests without the token, before their body is read."""
+        """Reject each request that does not have the token. The body of a rejected request is not read."""
         if request.path not in OPEN_PATHS and self._tokens.module(request.headers.get("Authorization")) is None:
             answer = _json({"error": "authentication required: send Authorization: Bearer TOKEN"}, 401)
             answer.headers["WWW-Authenticate"] = "Bearer"
@@ -181,7 +185,9 @@ class Simulator:
         return _json({"status": "ok"})
 
     async def _pay_out(self, request: web.Request) -> web.Response:
-        """Answer with the payout: 200, or 202 until it is settled. 409 if the reference exists with another amount."""
+        """Return the payout with status 200, or with 202 until it is settled. Return 409 if the reference exists with
+        another amount.
+        """
         body = await _body(request, PayoutBody)
         number = self._numbered()
         await self._late()
@@ -215,7 +221,7 @@ class Simulator:
         return _json(said, 200 if settled else 202)
 
     async def _statement(self, request: web.Request) -> web.Response:
-        """Answer with a statement in JSON, or in CSV if `Accept` names it. The configured faults are deterministic."""
+        """Return a statement in JSON, or in CSV if `Accept` names CSV. The same seed produces the same faults in it."""
         try:
             day = date.fromisoformat(request.match_info["day"])
         except ValueError:
@@ -231,8 +237,9 @@ class Simulator:
         return _json({"day": day.isoformat(), "statement_no": f"SIM-{day.isoformat()}", "lines": lines})
 
     def _wrong(self, day: date, lines: list[Line]) -> list[Line]:
-        """Apply the configured faults to the lines of a statement: omit `missing` lines, change the amounts of
-        `amount` other lines by 1, repeat some lines, and add `extra` lines. The seed determines which lines are wrong.
+        """Apply the configured faults to the lines of a statement, and return the wrong lines and the others. `missing`
+        lines are omitted. The amounts of `amount` other lines are changed by 1 minor unit. Some lines are repeated.
+        `extra` lines are added. The seed determines which lines are wrong.
         """
         behaviour = self.behaviour
         chance = sorted(lines, key=lambda line: self._fate("line", line.ref, line.amount))
@@ -269,7 +276,7 @@ class Simulator:
         return _json(self.behaviour)
 
     async def _behave(self, request: web.Request) -> web.Response:
-        """Replace the behaviour. Omitted members get their defaults."""
+        """Replace the configured faults. A member that the request omits gets its default."""
         self.behaviour = await _body(request, Behaviour)
         return _json(self.behaviour)
 
@@ -307,7 +314,9 @@ async def _not_from_a_page(request: web.Request, handler: Handler) -> web.Stream
 
 
 def _cell(value: object) -> object:
-    """Return a CSV cell. If a spreadsheet would evaluate the text as a formula, put an apostrophe before it."""
+    """Return a value as a CSV cell. If a spreadsheet would evaluate the text as a formula, an apostrophe is put before
+    it.
+    """
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
@@ -324,7 +333,7 @@ def _json(body: object, status: int = 200) -> web.Response:
 
 
 def _never(request: web.Request) -> web.Response:
-    """Abort the connection without an answer, after the request was executed."""
+    """Abort the connection without an answer. The simulator has executed the request before."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
@@ -335,7 +344,7 @@ def _now_ms() -> int:
 
 
 def main() -> None:
-    """Serve until SIGINT or SIGTERM. Exit with status 2 if the token cannot be used."""
+    """Run the simulator until SIGINT or SIGTERM. Exit with status 2 if the token cannot be used."""
     parser = argparse.ArgumentParser(prog="fundledger.fund.channels.simulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8082)

@@ -1,4 +1,6 @@
-"""Sending of a single payout, for the payout job: send it, poll it, and act on the status that the channel reports."""
+"""Background job of the fund service, part of the payout job: send or poll a single payout, and act on the status that
+the channel reports.
+"""
 
 import logging
 from collections.abc import Callable
@@ -28,7 +30,7 @@ _ENDED_AS: Final = {Code.WITHDRAWAL_PAID: "paid", Code.WITHDRAWAL_BOUNCED: "boun
 
 
 class Ends(Protocol):
-    """The part of the order batcher that payouts need."""
+    """The interface to the order batcher, as far as payouts need it."""
 
     async def end(
         self, order_id: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str
@@ -40,18 +42,20 @@ class Ends(Protocol):
         ...
 
     async def contradiction(self, order: Order) -> str | None:
-        """Return how the voucher of a withdrawal differs from its order, None if it does not. Raises GatewayFault."""
+        """Return how the voucher of a withdrawal differs from its order, or None if they agree. Raises GatewayFault."""
         ...
 
 
 class Pace(msgspec.Struct, frozen=True):
     """Limits and timings of one channel.
 
-    `rate`: maximum of calls a second. `at_once`: maximum of concurrent calls. `turn_max`: a run polls chunks until
-    it has polled this many payouts; the same limit applies to sending. `again_s`: pause before the first poll of a
-    payout; the pause doubles with each poll, up to `again_max_s`. `call_s`: longest duration of a call; the lease of a
-    payout is computed from it. `late_s`: a payout without a final status is late after this time. `doubt_s`: longest
-    time for which a request to pay may be in transit while the channel reports the payout as absent.
+    `rate`: maximum number of calls per second. `at_once`: maximum number of concurrent calls. `turn_max`: after this
+    number of polled payouts a run begins no further chunk; sent payouts have the same limit.
+
+    `again_s`: pause before the first poll of a payout. The pause doubles with each poll, up to `again_max_s`. `call_s`:
+    maximum duration of a call, from which the lease of a payout is computed. `late_s`: time after which a payout
+    without a final status is late. `doubt_s`: maximum time for which a request to pay may still be in transit while the
+    channel reports the payout as absent. All times are in seconds.
     """
 
     rate: float = 20.0
@@ -65,21 +69,22 @@ class Pace(msgspec.Struct, frozen=True):
 
     @property
     def chunk(self) -> int:
-        """The number of payouts in a chunk, which are sent or polled concurrently."""
+        """The number of payouts in a chunk. The payouts of a chunk are sent or polled concurrently."""
         return max(1, min(self.at_once, int(self.rate * self.call_s)))
 
     @property
     def lease(self) -> timedelta:
-        """The lease of a payout: the longest time to poll a whole chunk and to send it again."""
+        """The duration of the lease of a payout. A process can poll a whole chunk and send it again within this time.
+        """
         return timedelta(seconds=2 * (self.call_s + self.chunk / self.rate))
 
     def pause_after(self, asked: int) -> timedelta:
-        """Return the pause before the next poll of a payout that was polled `asked` times."""
+        """Return the pause before the next poll of a payout that has been polled `asked` times."""
         return timedelta(seconds=min(self.again_max_s, self.again_s * 2.0 ** min(asked, 30)))
 
 
 class Sending(msgspec.Struct):
-    """A payout that this process has leased, to send or to poll it."""
+    """A payout that this process has leased in order to send it or to poll its status."""
 
     order_id: UUID
     amount: int
@@ -89,8 +94,8 @@ class Sending(msgspec.Struct):
 
 
 class PayoutSender:
-    """Sends and polls payouts of one channel; each call handles one payout. `check` is called before money is sent; an
-    exception that it raises ends the run. `ended`: the number of payouts whose end was recorded.
+    """The sender of the payouts of one channel. Each call sends or polls one payout. `check` is called before money is
+    sent, and an exception from `check` ends the run. `ended`: the number of payouts whose end was recorded.
     """
 
     def __init__(
@@ -106,14 +111,14 @@ class PayoutSender:
         self.ended = 0
 
     async def send(self, sending: Sending) -> bool:
-        """Send a payout: the first time, or again after the channel reported `absent`. Return False if the channel did
-        not answer.
+        """Send a payout for the first time, or again after the channel reported it as `absent`. Return False if the
+        channel did not answer.
         """
         await self._wait_for_rate()
         if self.check is not None:
             self.check()
         if await self._pool.fetchval(SQL["payouts_open"], sending.order_id) is None:
-            # The order has ended since the payout was leased: poll the channel later.
+            # The order has ended since the payout was leased. Do not send it: poll the channel later.
             await self._postpone(sending)
             return True
         try:
@@ -123,7 +128,7 @@ class PayoutSender:
             await self._postpone(sending)
             return False
         except Exception as fault:
-            # Any other failure leaves the outcome unknown: the money may be in transit.
+            # After any other failure the outcome is unknown: the money may be in transit.
             _log.warning(
                 "channel %s did not answer to payout %s, its outcome is unknown: %s",
                 *(self._name, sending.order_id, fault),
@@ -143,7 +148,7 @@ class PayoutSender:
         return True
 
     async def poll(self, sending: Sending) -> bool:
-        """Poll the status of a payout, and act on it. Return whether the channel answered."""
+        """Poll the status of a payout, and act on the status. Return whether the channel answered."""
         await self._wait_for_rate()
         try:
             reported = await self._channel.query(str(sending.order_id))
@@ -169,8 +174,8 @@ class PayoutSender:
         return True
 
     async def matching_order(self, order: Order) -> Order | None:
-        """Return the order if its posted voucher matches it, else None; the caller then sends nothing. An order that
-        differs from its voucher becomes stuck.
+        """Return the order if its posted voucher matches it. Otherwise return None, and the caller must not send the
+        payout. An order that differs from its voucher becomes stuck.
         """
         try:
             differs = await self._batcher.contradiction(order)
@@ -200,15 +205,16 @@ class PayoutSender:
         return False
 
     async def report_difference(self, order: Order, detail: str) -> None:
-        """Mark an order as stuck, because it differs from its voucher or its payout. Record the finding once."""
+        """Mark an order as stuck, because the order differs from its voucher or its payout. Record the difference once.
+        """
         reason = problem("payout-differs", "Payout differs from posted voucher", detail)
         if await mark_stuck(self._pool, self._batcher.macs, order, reason):
             evidence = msgspec.json.encode({"detail": detail}).decode()
             await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", evidence)
 
     async def _act_on_status(self, sending: Sending, reported: Payout) -> None:
-        """Act on the status that the channel reports for a payout. If the reported amount or currency differs, record a
-        finding, and do not end the order.
+        """Act on the status that the channel reports for a payout. If the reported amount or currency differs from the
+        payout, record a finding, and do not end the order.
         """
         if reported.amount not in {None, sending.amount} or reported.currency not in {None, sending.currency}:
             await self._record_finding(sending, "sent", "amount", reported)
@@ -239,8 +245,8 @@ class PayoutSender:
 
     async def _handle_absent(self, sending: Sending) -> None:
         """Handle the status `absent` of a payout that must not be sent again. If an API request ended the order, close
-        the payout once no call can still be in transit. The payout of a stuck order stays open, because a retry makes
-        the order `sent` again.
+        the payout as soon as no request to pay can still be in transit. The payout of a stuck order stays open, because
+        a retry makes the order `sent` again.
         """
         doubt = timedelta(seconds=self._pace.doubt_s)
         row = await self._pool.fetchrow(SQL["payouts_stands"], sending.order_id, doubt)
@@ -253,7 +259,9 @@ class PayoutSender:
         await self._close(sending, "absent", None)
 
     async def _record_unknown(self, sending: Sending, why: str) -> None:
-        """Record that the channel did not answer. An order that does not match its MAC gets no new MAC."""
+        """Record that the channel did not answer the request to pay. An order that does not match its MAC gets no new
+        MAC.
+        """
         row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
         new = old = None if row is None else order_from(row)
         if old is not None and self._batcher.macs.verifies(old):
@@ -275,13 +283,13 @@ class PayoutSender:
             )
 
     async def _postpone(self, sending: Sending, channel_ref: str | None = None) -> None:
-        """Schedule the next poll of a payout, after a pause."""
+        """Postpone the next poll of a payout. The pause grows with the number of polls."""
         sending.channel_ref = channel_ref or sending.channel_ref
         macced = sending.channel_ref, *self._mac_of(sending, None)
         await self._pool.execute(SQL["payouts_later"], sending.order_id, self._pace.pause_after(sending.asked), *macced)
 
     async def _close(self, sending: Sending, outcome: str, channel_ref: str | None) -> None:
-        """Record the final outcome of a payout. It is not polled again."""
+        """Record the final outcome of a payout, so that it is not polled again."""
         sending.channel_ref = channel_ref or sending.channel_ref
         macced = sending.channel_ref, *self._mac_of(sending, outcome)
         await self._pool.execute(SQL["payouts_close"], sending.order_id, outcome, *macced)
@@ -298,7 +306,9 @@ class PayoutSender:
 
 
 def _end_of(answer: Answer) -> str | None:
-    """Return the recorded end of the withdrawal (paid or bounced) that an answer reports, None if it reports none."""
+    """Return the recorded end of a withdrawal (`paid` or `bounced`), as an answer of the batcher reports it. Return
+    None if the answer reports no end.
+    """
     if isinstance(answer, Refusal):
         return _ENDED_AS.get(answer.code)
     if isinstance(answer, Taken):

@@ -1,10 +1,11 @@
-"""Background job that pays out withdrawals through channels: send each payout, poll it until the channel reports a
-final status, then end the order.
+"""Background job of the fund service that pays out withdrawals through channels: send each payout, poll it until the
+channel reports a final status, then end the order.
 
-The order becomes `sent`, and its fund.payouts row is inserted, before the first call. So after a crash the table has
-every payout that may have been sent. Each later run polls these payouts first. A payout is sent again, under the same
-reference, only if the channel reports it as absent. A payout whose order was ended by an API request is still polled.
-If the channel's status contradicts that end, the contradiction is recorded as a finding, and nothing else changes.
+Before the first call to the channel, the order becomes `sent`, and its fund.payouts row is inserted. So after a crash
+the table has every payout that may have been sent. Each later run polls these payouts first. A payout is sent again
+only if the channel reports it as absent; the reference stays the same. A payout is still polled after an API request
+ended its order. If the status at the channel contradicts that end, the contradiction is recorded as a finding, and
+nothing else changes.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from fundledger.fund.store.queries import SQL
 
 
 class Payouts:
-    """The payouts of all configured `channels`. Withdrawals through other channels are not touched. Several processes
+    """The payouts of all configured `channels`. Withdrawals through other channels are not changed. Several processes
     may run the job concurrently.
 
     A cancellation is safe at any point: a payout that was sent is polled later.
@@ -45,10 +46,10 @@ class Payouts:
         self.late = 0
 
     async def pay_out_some(self, check: Callable[[], None] | None = None) -> tuple[int, float]:
-        """Run once and return `(done, lag_s)`. `done` counts payouts that were sent or polled. Raises what asyncpg
-        raises.
+        """Run once and return `(done, lag_s)`. `done` is the number of payouts that were sent or polled. Raises what
+        asyncpg raises.
 
-        `check` is called before money is sent; an exception that it raises ends the run.
+        `check` is called before money is sent. An exception from `check` ends the run.
         """
         done = await asyncio.gather(*(payouts.run(check) for payouts in self._by_channel.values()))
         late_after = timedelta(seconds=self._pace.late_s)
@@ -59,7 +60,7 @@ class Payouts:
 
     @property
     def ended(self) -> int:
-        """Return the number of payouts whose end was recorded since the start."""
+        """Return the number of payouts whose end was recorded since the start of this process."""
         return sum(payouts.sender.ended for payouts in self._by_channel.values())
 
 
@@ -79,8 +80,8 @@ class ChannelPayouts:
         self.sender = PayoutSender(pool, batcher, name, channel, pace)
 
     async def run(self, check: Callable[[], None] | None) -> int:
-        """Poll the payouts that are due, then send new ones. Stop after a chunk in which the channel answered no call.
-        Return the number of polled and sent payouts.
+        """Poll the payouts that are due, then send new payouts. Stop after a chunk in which the channel answered no
+        call. Return the number of payouts that were polled or sent.
         """
         self.sender.check = check
         began_at: datetime | None = None
@@ -105,7 +106,9 @@ class ChannelPayouts:
         return polled + await self._in_chunks(new, self.sender.send) if self._answers else polled
 
     async def _claim(self, orders: list[Order]) -> list[asyncpg.Record]:
-        """Record orders as `sent` and insert their payouts. Skip orders that changed since they were read."""
+        """Record orders as `sent` and insert their payouts. Skip each order that has changed since it was read. Return
+        the rows of the inserted payouts.
+        """
         macs, sent, kept = self._batcher.macs, [], []
         for order in orders:
             sent.append(msgspec.structs.replace(order, state=State.SENT))
@@ -123,8 +126,9 @@ class ChannelPayouts:
     async def _in_chunks(
         self, take: Callable[[], Awaitable[list[asyncpg.Record]]], each: Callable[[Sending], Awaitable[bool]]
     ) -> int:
-        """Call `each` for the payouts that `take` returns, chunk by chunk, so that few orders become `sent` while a
-        channel is unavailable. Return the number of payouts.
+        """Call `take` for a chunk of payouts, and call `each` for each payout of the chunk. Repeat this until `take`
+        returns no payout, `turn_max` payouts are done, or the channel answered no call. With chunks, few orders become
+        `sent` while a channel is unavailable. Return the number of payouts.
         """
         done, self._answers = 0, True
         while done < self._pace.turn_max and self._answers:
@@ -141,8 +145,8 @@ class ChannelPayouts:
         return done
 
     async def _verifies(self, row: asyncpg.Record) -> bool:
-        """Return whether a payout matches its MAC; for a payout older than MACs, whether it matches its order. If it
-        does not match, nothing is sent or polled, and the order becomes stuck unless it has ended.
+        """Return whether a payout matches its MAC, or, if the payout is older than MACs, its order. A payout that does
+        not match is neither sent nor polled. Its order becomes stuck, unless the order has ended.
         """
         macs = self._batcher.macs
         there = await read_order(self._pool, row["order_id"]) if macs.is_old(row) else None

@@ -1,5 +1,5 @@
-"""Background job that recovers fund orders without a known outcome: it posts the same vouchers again until it gets the
-outcome.
+"""Background job of the fund service, the recoverer: it takes orders without a known outcome, and repeats the request
+to post their vouchers until the outcome is known.
 """
 
 import logging
@@ -15,13 +15,13 @@ from fundledger.fund.store.reported import Reported
 
 AT_ONCE: Final = 500
 UNANSWERED_MAX: Final = 100
-"""A run ends after this number of unanswered calls, because single orders do not cause so many."""
+"""A run ends after this number of unanswered calls: then the cause is the account service, not single orders."""
 _log = logging.getLogger(__name__)
 
 
 class Recoverer:
-    """The recoverer. `again_s`: time until an unknown order is due again. Several processes may run the job
-    concurrently.
+    """The recoverer. `again_s`: seconds until an order whose outcome is still unknown is due again. Several processes
+    may run the job concurrently.
     """
 
     def __init__(self, posting: Posting, again_s: float) -> None:
@@ -31,9 +31,9 @@ class Recoverer:
         self._reported = Reported()
 
     async def recover_some(self) -> tuple[int, float]:
-        """Run once. Return `(orders whose outcome is known now, seconds since the oldest order became due)`. Raises
-        asyncpg errors, and GatewayFault if the account service does not answer. After a cancellation the remaining
-        orders are due again later.
+        """Run once. Return `(number of orders whose outcome has become known, seconds since the oldest order became
+        due)`. Raises what asyncpg raises, and GatewayFault if the account service does not answer. After a cancellation
+        the remaining orders are due again later.
         """
         lag = await self._pool.fetchrow(SQL["lag_of_orders"])
         assert lag is not None
@@ -51,8 +51,8 @@ class Recoverer:
         return known, lag["lag_s"]
 
     def _verifies(self, order: Order) -> bool:
-        """Return whether an order matches its MAC. An order that does not match is reported and not changed, and no
-        money moves for it.
+        """Return whether an order matches its MAC. An order that does not match is reported. It is not changed, and its
+        voucher is not posted.
         """
         try:
             self._posting.macs.check(order)
@@ -61,8 +61,8 @@ class Recoverer:
         return True
 
     async def _post(self, posting: list[Order]) -> None:
-        """Post orders in one call. After an `outcome-unknown` answer, split the batch, so that one order does not hold
-        up the others.
+        """Post orders in one call. After the answer `outcome-unknown`, split the batch, so that one order does not
+        delay the others.
         """
         waiting, unanswered = [posting], 0
         while waiting:

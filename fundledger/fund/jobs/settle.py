@@ -1,7 +1,8 @@
-"""Background job that settles pending payments by the calendar of each merchant: once per due day, from `settle_at` on.
+"""Background job of the fund service that settles the pending payments of each merchant by its calendar, on each due
+day from `settle_at` on.
 
-If no process runs the job on a due day, a later run makes the settlements of that day, unless the next due time
-has passed.
+If no process runs the job on a due day, a later run makes the settlements of that day, unless the next due time has
+passed.
 """
 
 import asyncio
@@ -20,19 +21,19 @@ MODULE: Final = "settlement"
 
 
 def number_of(day: datetime) -> str:
-    """Return the order number of a merchant's first settlement of a due day. It is the same for repeated requests."""
+    """Return the order number of a merchant's first settlement on a due day. Every run computes the same number."""
     return f"{AUTO}{day:%Y-%m-%d}"
 
 
 def due(now: datetime, settle_at: time) -> dict[str, datetime]:
-    """Return the latest due time of each calendar. `now` in UTC."""
+    """Return the latest due time of each calendar, at or before `now`. All times are in UTC."""
     today = datetime.combine(now.date(), settle_at, UTC)
     last = today if now >= today else today - timedelta(days=1)
     return {"daily": last, "weekly": last - timedelta(days=last.weekday()), "monthly": last.replace(day=1)}
 
 
 class Settler:
-    """Automatic settlements. `settle_at` is in UTC. `payments_max`: payments of one settlement.
+    """The automatic settlements. `settle_at` is in UTC. `payments_max`: the number of payments in a full settlement.
 
     Several processes may run the job concurrently: a settlement is an order, and each order number is accepted once.
     """
@@ -44,13 +45,14 @@ class Settler:
         self._payments_max = payments_max
 
     async def settle_some(self, now: datetime | None = None) -> tuple[int, float]:
-        """Run once and return `(settlements made, seconds since the oldest remaining one became due)`. Raises what
-        asyncpg raises.
+        """Run once and return `(number of settlements made, seconds since the oldest remaining settlement became due)`.
+        Raises what asyncpg raises.
         """
         now = now or datetime.now(UTC)
         since = due(now, self._settle_at)
         numbers = [number_of(day) for day in since.values()]
-        # If nothing is pending at `settle_at`, a payment posted later on the due day is settled on that day, too.
+        # A due day ends at midnight, not at `settle_at`: a payment that is posted after `settle_at` may be settled on
+        # the same day, if nothing was pending before.
         ends_at = [datetime.combine(day.date() + timedelta(days=1), time(), UTC) for day in since.values()]
         rows = await self._pool.fetch(
             SQL["due_settlements"], list(since), numbers, ends_at, self._payments_max, AT_ONCE + 1

@@ -1,5 +1,5 @@
-"""Stuck fund orders, for the background jobs and for API requests: mark an order `stuck` when no retry can complete it,
-and return it to its former state when a caller requests a retry.
+"""Stuck orders, for the background jobs of the fund service and for API requests: mark an order as `stuck` when no
+retry can complete it, and return it to its former state when a caller requests a retry.
 """
 
 import logging
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, problem: bytes) -> bool:
     """Mark a withdrawal that is `posted`, `sent` or `unknown` as stuck, with the problem (JSON) as its reason. Return
-    whether this call changed the state; if so, `order` is updated, and the change is logged. An order that does not
+    whether this call changed the state. If so, `order` is updated, and the change is logged. An order that does not
     match its MAC gets no new MAC. Locks the order. May be repeated. Raises what asyncpg raises.
     """
     new = msgspec.structs.replace(order, state=State.STUCK, stuck_from=order.state, problem=problem, due_at=None)
@@ -40,8 +40,8 @@ async def retry(
     """Return a stuck order to the state that it came from. An order that waits for the recoverer keeps its state. If
     the next step is to post a voucher, the recoverer takes the order after `due_s` seconds.
 
-    Returns the order; None if it is neither stuck nor waiting, or has changed since it was read. `module` is the
-    requester. May be repeated. Raises Tampered, and what asyncpg raises.
+    Returns the order. Returns None if the order is neither stuck nor waiting for the recoverer, or if it has changed
+    since it was read. `module` is the requester. May be repeated. Raises Tampered, and what asyncpg raises.
     """
     new = order
     if not macs.verifies_before_stuck(order):
@@ -55,13 +55,15 @@ async def retry(
 
 
 def problem(code: str, title: str, detail: str) -> bytes:
-    """Return a problem that the fund service found, as JSON with the members of the account service's problems."""
+    """Return a problem that the fund service found. It is JSON, with the members that problems of the account service
+    have.
+    """
     members = {"type": f"urn:fundledger:problem:{code}", "title": title, "status": 422, "detail": detail}
     return msgspec.json.encode(members)
 
 
 def log_stuck(order: Order) -> None:
-    """Log that an order became stuck. Call it once each time an order becomes stuck."""
+    """Log that an order became stuck. The caller has to call this function once for each change to `stuck`."""
     _log.critical(
         "%s %s is stuck: %s",
         order.kind,

@@ -1,9 +1,10 @@
-"""Background job that migrates rows of the fund database to the current MAC layout, in batches.
+"""Background job of the fund service, the MAC sweep: it migrates rows of the fund database to the current MAC layout,
+in batches.
 
-Each order is verified in its old layout first, and its outcome is compared with its history and with the ledger. A sum
-is compared with the orders that it adds up, a payout with its order. A row that differs is reported and not changed,
-and gets no new MAC. After a pass during which no row changed, the row of `fund.unswept` is deleted. From then on,
-verification fails for each row of an earlier layout.
+Each order is first verified in its old layout. Then its outcome is compared with its history and with the ledger. A sum
+is compared with the orders that it adds up, and a payout is compared with its order. A row that differs is reported; it
+is not changed and gets no new MAC. After a pass during which no row changed concurrently, the row of `fund.unswept` is
+deleted. From then on, each row of an earlier layout fails verification.
 """
 
 import asyncio
@@ -32,8 +33,8 @@ Guard = Callable[[Any], Awaitable[None]]
 
 
 class FundSweep:
-    """The position of one sweep. Several sweeps may run concurrently: a row that another sweep migrated, or that
-    changed since it was read, is skipped. `step` may be cancelled at any await, and may be repeated.
+    """A sweep and its position. Several sweeps may run concurrently: a sweep skips each row that has changed since the
+    sweep read it. `step` may be cancelled at any await, and may be repeated.
     """
 
     def __init__(self, pool: Pool, posting: Posting) -> None:
@@ -50,9 +51,9 @@ class FundSweep:
         self._changed = False
 
     async def step(self, guard: Guard) -> tuple[int, bool]:
-        """Migrate the next rows and return `(migrated rows, whether there may be more)`. `guard` is called in each
-        transaction before it writes. Raises what `guard` and asyncpg raise, and GatewayFault if the account service
-        does not answer.
+        """Migrate the next rows and return `(number of migrated rows, whether there may be more rows)`. `guard` is
+        called in each transaction before the transaction writes. Raises what `guard` and asyncpg raise, and
+        GatewayFault if the account service does not answer.
         """
         await self._macs.refresh(self._pool)
         if self._macs.unswept_until is None:
@@ -70,7 +71,7 @@ class FundSweep:
                 await guard(connection)
                 await connection.execute(SQL["end_sweep"])
             await self._macs.refresh(self._pool)
-        # Another pass migrates the rows that changed during this one.
+        # Rows that changed during this pass were skipped. The next pass migrates them.
         changed = self._changed
         self.begin()
         return done, changed
@@ -106,7 +107,8 @@ class FundSweep:
         return done, len(rows)
 
     async def _why_not(self, order: Order, row: Any) -> str | None:
-        """Return why an order gets no MAC of the current layout, None if it gets one. Raises GatewayFault."""
+        """Return why an order must not get a MAC of the current layout, or None if it may get one. Raises GatewayFault.
+        """
         if not self._macs.verifies(order):
             return "terms"
         begun = FIRST[order.kind]
