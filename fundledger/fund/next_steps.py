@@ -1,6 +1,6 @@
-"""Next steps of an existing fund order: approve an adjustment, end a withdrawal, retry a stuck order.
+"""Next steps of an existing order of the fund service: approve an adjustment, end a withdrawal, retry a stuck order.
 
-Each step is recorded first and executed second. If the process dies in between, the recoverer executes it.
+Each step is recorded first and executed second. If the process dies in between, the recoverer executes the step.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 class NextSteps:
-    """The steps after an order is inserted. `wait_s`: how long a caller waits for an outcome. `due_s`: time until the
-    recoverer takes a step that is not done.
+    """The steps of an order after its insert. `wait_s`: the seconds for which a caller waits for an outcome. `due_s`:
+    the seconds until the recoverer takes a step that is recorded but not executed.
 
-    The recoverer completes a step whose call was cancelled. Each step may be requested again: the answer is the current
-    order.
+    If a call is cancelled, the recoverer completes the step. Each step may be requested again: the answer is the
+    current order.
     """
 
     def __init__(self, pool: Pool, posting: Posting, *, wait_s: float, due_s: float) -> None:
@@ -53,8 +53,8 @@ class NextSteps:
         return self._posting.macs
 
     async def approve(self, id_: UUID, approver: str) -> Answer:
-        """Approve and post an adjustment. `approver`: MODULE or MODULE/PERSON, different from the requester. Refused:
-        ORDER_NOT_FOUND, APPROVAL_NEEDS_ANOTHER.
+        """Approve and post an adjustment. `approver`: MODULE or MODULE/PERSON, different from the requester. Returns
+        the order, a fault, or a refusal: ORDER_NOT_FOUND or APPROVAL_NEEDS_ANOTHER.
         """
 
         async def begin() -> Order | None:
@@ -84,8 +84,8 @@ class NextSteps:
         return await self._go_on(id_, begin, otherwise, self._post)
 
     async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
-        """End a withdrawal as paid or bounced. Refused: WITHDRAWAL_PAID or WITHDRAWAL_BOUNCED if the other end is
-        already recorded; ORDER_NOT_FOUND; WITHDRAWAL_NOT_POSTED.
+        """End a withdrawal as paid or bounced. Returns the order, a fault, or a refusal. The refusal is WITHDRAWAL_PAID
+        or WITHDRAWAL_BOUNCED if the other end is already recorded, otherwise ORDER_NOT_FOUND or WITHDRAWAL_NOT_POSTED.
         """
         _log.debug("withdrawal %s: %s reports %s", id_, module, ending, extra={"event": "withdrawal_end_reported"})
 
@@ -120,9 +120,9 @@ class NextSteps:
         return await self._go_on(id_, begin, otherwise, self._posting.end)
 
     async def retry(self, id_: UUID, module: str, reason: str | None = None) -> Answer:
-        """Return a stuck order to the state that it came from, and execute its next step. The next step of an order
-        that waits for the recoverer is executed now. Any other order is returned unchanged. `module` is the requester.
-        `reason` (how the cause was removed) is stored in the history. Refused: ORDER_NOT_FOUND.
+        """Return a stuck order to its state before `stuck`, and execute its next step. If an order waits for the
+        recoverer, execute its next step now. Any other order is returned unchanged. `module` is the requester. `reason`
+        (how the cause was removed) is stored in the history. The only refusal is ORDER_NOT_FOUND.
         """
 
         async def begin() -> Order | None:
@@ -145,8 +145,7 @@ class NextSteps:
         return await self._go_on(id_, begin, lambda order: Taken(order, replay=True), go_on)
 
     async def contradiction(self, order: Order) -> str | None:
-        """Return how the posted voucher of an order differs from the order, None if it does not. Raises
-        GatewayFault.
+        """Return how the posted voucher of an order differs from the order, or None if they agree. Raises GatewayFault.
         """
         try:
             self.macs.check(order)
@@ -155,7 +154,7 @@ class NextSteps:
         return await self._posting.gateway.contradiction(order)
 
     async def _read(self, id_: UUID) -> Order | None:
-        """Return the current order, None if there is none. Raises Tampered."""
+        """Return the order with this id, or None if it does not exist. Raises Tampered."""
         order = await orders.read_order(self._pool, id_)
         if order is not None:
             self._posting.macs.check(order)
@@ -171,8 +170,8 @@ class NextSteps:
         otherwise: Callable[[Order], Answer],
         go_on: Callable[[Order], Awaitable[None]],
     ) -> Answer:
-        """Record the next step of an order, then execute it. `otherwise` returns the answer if there is no
-        next step.
+        """Record the next step of an order with `begin`, then execute it with `go_on`. If `begin` returns None, the
+        order has no such step: return the answer of `otherwise`.
         """
         try:
             order = await begin()
@@ -203,9 +202,9 @@ class NextSteps:
 
 
 def may_approve(asked: str, approver: str) -> bool:
-    """Return whether the approver differs from the requester of an order (each MODULE or MODULE/PERSON). Within one
-    module both persons have to be named. The comparison ignores case, surrounding blanks, and differences of Unicode
-    normal form.
+    """Return whether `approver` may approve an order that `asked` requested. Both are MODULE or MODULE/PERSON, and they
+    have to differ. Within one module, both persons have to be named. The comparison ignores case, surrounding blanks,
+    and differences of Unicode normal form.
     """
     module, _, person = asked.partition("/")
     other_module, _, other_person = approver.partition("/")
@@ -215,5 +214,5 @@ def may_approve(asked: str, approver: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    # Case folding may undo the normal form, and normalization may undo the folding.
+    # Normalize before and after case folding: folding a normalized text may return a text that is not normalized.
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()

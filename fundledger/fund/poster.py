@@ -1,6 +1,7 @@
-"""Post the vouchers of fund orders that are `posting`, and record the outcomes. Each call covers a batch.
+"""Poster of the fund service: post the vouchers of orders that are `posting`, a batch in each call, and record the
+outcomes.
 
-Concurrent and repeated calls for one order are safe: the voucher id is derived from the order id, so each call gets the
+Concurrent and repeated calls for one order are safe. The voucher id is derived from the order id, so each call gets the
 true outcome.
 """
 
@@ -27,8 +28,8 @@ from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
 
 ATTEMPTS_MAX: Final = 3
-"""Attempts of a chargeback. The last one debits only the receivable account, so it cannot be refused for insufficient
-funds.
+"""The maximum number of attempts to post a chargeback. The last attempt debits only the receivable account, so it
+cannot be refused for insufficient funds.
 """
 DEADLOCKS_MAX: Final = 5
 END_AGAIN_S: Final = 30.0
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Posting:
-    """Posts orders through the account gateway. `pool`, `ids` and `macs` belong to the fund database."""
+    """The poster of orders, which calls the account gateway. `pool`, `ids` and `macs` belong to the fund database."""
 
     def __init__(self, pool: Pool, gateway: AccountGateway, ids: Ids, macs: OrderMacs) -> None:
         self.pool = pool
@@ -48,10 +49,11 @@ class Posting:
         self._reported = Reported()
 
     async def post(self, written: Sequence[Order]) -> None:
-        """Post orders that are `posting`, and record each known outcome as the state of its order.
+        """Post the vouchers of orders that are `posting`, and record each known outcome as the state of its order.
 
-        Raises GatewayFault when no outcome is known. A failure of the database is only logged: the vouchers are posted,
-        and the recoverer records the outcomes later. After a cancellation, too, the recoverer completes the orders.
+        Raises GatewayFault if not a single outcome is known. A failure of the database is only logged: the vouchers are
+        posted, and the recoverer records the outcomes later. The recoverer also completes the orders after a
+        cancellation.
         """
         try:
             results = await self.gateway.post(written)
@@ -85,14 +87,14 @@ class Posting:
                             refused, stuck = await orders.mark(connection, outcomes)
                             await reserve.release(connection, self.macs, [o for o in said if o.id in refused])
                     else:
-                        # A single query is a transaction of its own.
+                        # A query outside a transaction block is a transaction of its own.
                         _, stuck = await orders.mark(connection, outcomes)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
                 if len(said) > 1:
-                    # One of the orders causes the error. Record each alone, so that this order does not hold up the
-                    # others.
+                    # One of the orders causes the error. Record each order alone, so that the faulty order does not
+                    # delay the others.
                     for order in said:
                         await self._mark([order])
                     return
@@ -121,7 +123,7 @@ class Posting:
 
     def _sealed(self, order: Order) -> bytes | None:
         """Compute the MAC of an order with its outcome. If the order is a posted payment that is settled later, return
-        the MAC of its fund.payments row, else None.
+        the MAC of its fund.payments row. Otherwise return None.
         """
         self.macs.seal(order)
         if order.settle != "later" or order.kind is not Kind.PAYMENT or order.state is not State.POSTED:
@@ -129,8 +131,8 @@ class Posting:
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def prepare_chargeback(self, order: Order) -> None:
-        """Read the merchant's available balance. Set the part of a chargeback that the merchant owes: the part above
-        this balance. Raises GatewayFault.
+        """Set the part of a chargeback that the merchant owes: the part that exceeds its current available balance.
+        Raises GatewayFault.
         """
         id_ = accounts.available(order.merchant)
         account = (await self.gateway.balances([id_])).get(id_)
@@ -138,7 +140,7 @@ class Posting:
         order.to_receivable = order.amount - min(has, order.amount)
 
     async def _charge_back_again(self, order: Order) -> None:
-        """Start the next attempt of a chargeback, with a new voucher id. The previous one was refused, because the
+        """Start the next attempt of a chargeback, with a new voucher id. The previous attempt was refused because the
         merchant's balance fell after it was read.
         """
         attempt = order.attempt + 1
@@ -152,15 +154,15 @@ class Posting:
         async with self.pool.acquire() as connection:
             ours = await connection.fetchval(SQL["try_again"], order.id, attempt, *changed, order.mac)
         if ours is not None:
-            # Post only content that is stored: a retry has to find the same voucher.
+            # Only stored content may be posted, so that a retry finds the same voucher.
             order.attempt, order.voucher_id, order.to_receivable = attempt, again.voucher_id, again.to_receivable
             order.mac, order.mac_key = again.mac, again.mac_key
             await self.post([order])
 
     async def _end_again(self, order: Order, problem: bytes) -> None:
         """Start another attempt to post the end of a withdrawal. The previous attempt was refused, for example because
-        the merchant is frozen. Until an attempt is posted, the money stays in transit. The refusal is final for the
-        previous voucher id, so the end cannot be posted twice.
+        the merchant is frozen. Until an attempt is posted, the money stays in transit. The previous voucher id is
+        permanently refused, so the end cannot be posted twice.
         """
         end = self.ids.voucher(order.id, "end", order.attempt + 1)
         new = msgspec.structs.replace(order, attempt=order.attempt + 1, end_voucher_id=end)
@@ -179,8 +181,8 @@ class Posting:
             )
 
     async def end(self, order: Order) -> None:
-        """Post the recorded end of a withdrawal, and record the outcome as its state. Raises GatewayFault if the
-        account service does not answer.
+        """Post the recorded end of a withdrawal, and record the outcome as the state of the withdrawal. Raises
+        GatewayFault if the account service does not answer.
         """
         assert order.ending in ("paid", "bounced"), order.ending
         voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
@@ -211,7 +213,9 @@ class Posting:
         self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
 
     async def _mark_ended(self, order: Order) -> None:
-        """Record the end of a withdrawal. A bounced withdrawal does not count against the daily limit."""
+        """Record the posted end of a withdrawal as its state. A bounced withdrawal no longer counts against the daily
+        limit.
+        """
         ended = msgspec.structs.replace(order, state=State(order.ending or ""))
         self.macs.seal(ended)
         async with self.pool.acquire() as connection, connection.transaction():

@@ -1,11 +1,12 @@
-"""Statistics of the postings of a process of the fund service."""
+"""Statistics of the fund service: counters of the postings in one process."""
 
 import msgspec
 
 
 class Counted(msgspec.Struct):
-    """Counters since the start of this process. `orders` has the key "kind state"; `in_batches` are the orders in
-    `batches`; `calls_away` are calls without an answer; `unmarked` are orders whose outcome could not be recorded.
+    """Counters since the start of this process. `orders`: orders by "kind state". `batches`: posted batches.
+    `in_batches`: the orders in these batches. `calls_away`: calls of the account service that got no answer.
+    `unmarked`: orders whose outcome could not be recorded.
     """
 
     orders: dict[str, int] = {}

@@ -1,1 +1,3 @@
-"""Model of the fund service: types and rules of orders, requests, fees, flows and accounts. Pure."""
+"""Model of the fund service: types and rules of orders, requests, fees, flows and accounts. The model is pure: it does
+no I/O.
+"""

@@ -1,15 +1,15 @@
-"""Accounts that the fund service uses for merchants, the platform and channels: ids, owners and types."""
+"""Model of the fund service: ids, owners and types of the accounts of merchants, of the platform and of channels."""
 
 from typing import Final, NamedTuple
 
 from fundledger.fund.model.order import PLATFORM
 
 HOME_CURRENCY: Final = "CNY"
-"""Platform accounts in this currency have plain ids. In any other currency the id ends with the currency."""
+"""The currency of platform accounts whose ids name no currency. In any other currency the id ends with the currency."""
 
 
 class AccountName(NamedTuple):
-    """The `id`, `owner` and `type` of an account in the account service."""
+    """The `id`, `owner` and `type` with which an account is opened in the account service."""
 
     id: str
     owner: str

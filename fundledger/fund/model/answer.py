@@ -1,4 +1,4 @@
-"""Answers of the fund's order batcher: the order, a refusal, or a fault."""
+"""Model of the fund service: answers of the order batcher. An answer is the order, a refusal, or a fault."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from fundledger.fund.model.refusal import Refusal
 
 
 class Taken(msgspec.Struct):
-    """The order exists. `replay`: it existed before this request. Its outcome is its state; in `posting` the outcome is
-    not known yet.
+    """The answer with an order that exists. `replay`: the order existed before the request. The state of the order is
+    its outcome; in the state `posting` the outcome is not known yet.
     """
 
     order: Order
@@ -18,8 +18,8 @@ class Taken(msgspec.Struct):
 
 
 class OrderFault(msgspec.Struct, frozen=True):
-    """A fault. If `undone`, nothing is stored; otherwise the outcome is unknown. In both cases a retry of the same
-    request is safe. `tampered`: a row that the answer depends on does not match its MAC, so a retry cannot succeed.
+    """A fault. If `undone`, nothing is stored. Otherwise the outcome is unknown. In both cases a retry of the same
+    request is safe. `tampered`: a row on which the answer depends does not match its MAC, so a retry cannot succeed.
     """
 
     detail: str

@@ -1,4 +1,4 @@
-"""Build the fund order for a request, before it is stored. Pure: no clock, no database; all inputs are arguments."""
+"""Model of the fund service: drafts, the orders for requests before they are stored. Pure: no clock and no database."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -18,9 +18,10 @@ from fundledger.fund.model.transitions import FIRST
 
 
 class Draft(msgspec.Struct):
-    """An order before it is inserted. Reserved amounts are set later (store/reservations.py). `former`, `former_of`:
-    the former ids (see `fund.model.ids`) of the order and of the order that it refers to; None if the database has no
-    orders with such ids.
+    """An order before it is inserted. Reserved amounts are set later, in store/reservations.py.
+
+    `former`: the former (unkeyed) id of the order, see `fund.model.ids`. `former_of`: the former id of the order to
+    which this order refers. Both are None if the database has no orders with former ids.
     """
 
     order: Order
@@ -30,22 +31,24 @@ class Draft(msgspec.Struct):
     former_of: UUID | None = None
 
     def find(self, there: Mapping[UUID, Order]) -> Order | None:
-        """Return the stored order with the id or the former id of this draft, None if there is none."""
+        """Return the order of `there` that has the id or the former id of this draft, or None if no order has one of
+        them.
+        """
         return there.get(self.order.id) or (None if self.former is None else there.get(self.former))
 
 
 def who(module: str, person: str | None) -> str:
-    """Return the requester as an order stores it: MODULE or MODULE/PERSON."""
+    """Return the text that an order stores for its requester: MODULE or MODULE/PERSON."""
     return module if person is None else f"{module}/{person}"
 
 
 def draft_of(
     request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float, ids: Ids
 ) -> "Draft | Refusal":
-    """Build the draft of a request by `module` at time `at`. `due_s`: seconds until the recoverer takes the order.
-    Refused: MERCHANT_NOT_FOUND, CURRENCY_MISMATCH, WITHDRAWAL_LIMIT_EXCEEDED.
+    """Return the draft of a request that `module` sent at the time `at`, or a refusal: MERCHANT_NOT_FOUND,
+    CURRENCY_MISMATCH or WITHDRAWAL_LIMIT_EXCEEDED. `due_s`: seconds until the recoverer takes the order.
 
-    `merchant`: the merchant of the order; None if it does not exist, or if the order belongs to the platform.
+    `merchant`: the merchant of the order. None if the merchant does not exist, or if the order belongs to the platform.
     """
     kind = request.kind
     whose = request.whose
@@ -73,7 +76,7 @@ def draft_of(
         module=module,
         created_at=at,
         ticket=request.ticket,
-        # An order that waits for approval is not due for the recoverer.
+        # The recoverer must not take an order that waits for approval.
         due_at=None if first is State.CREATED else at + timedelta(seconds=due_s),
         voucher_format=VOUCHER_FORMAT,
     )

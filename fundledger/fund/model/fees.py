@@ -1,5 +1,5 @@
-"""Fee rules of the fund: which rule applies, the fee of an amount, and the part of a fee for a partial refund or
-settlement.
+"""Model of the fund service: fee rules. Functions return the rule that applies, the fee of an amount, and the share of
+a fee for a partial refund or settlement.
 
 All amounts are integers in minor units.
 """
@@ -20,12 +20,12 @@ class Tier(msgspec.Struct, frozen=True):
 
 
 tiers_of: Final = msgspec.json.Decoder(list[Tier]).decode
-"""Decode the tiers of a rule from its column (JSON)."""
+"""Decode the tiers of a fee rule from the JSON in the rule's column."""
 
 
 class FeeRule(msgspec.Struct, frozen=True):
-    """A row of fund.fee_rules. `merchant` and `channel`: None for any. The highest tier that the amount reaches
-    replaces `basis_points` and `fixed`.
+    """A row of fund.fee_rules. `merchant` and `channel`: None for all. If an amount reaches a tier, the highest such
+    tier replaces `basis_points` and `fixed`.
     """
 
     version: int
@@ -41,8 +41,8 @@ class FeeRule(msgspec.Struct, frozen=True):
 
 
 def fee_of(rule: FeeRule | None, amount: int) -> int:
-    """Return the fee of `amount`: basis points, rounded half up, plus the fixed part; then limited to minimum and
-    maximum; then to the amount. 0 without a rule.
+    """Return the fee of `amount`: the basis points of the amount, rounded half up, plus the fixed part. The fee is then
+    limited to the minimum and maximum of the rule, and last to the amount. Without a rule the fee is 0.
     """
     if rule is None:
         return 0
@@ -56,8 +56,9 @@ def fee_of(rule: FeeRule | None, amount: int) -> int:
 
 
 def choose(rules: Iterable[FeeRule], merchant: str, product: str, channel: str | None, at: datetime) -> FeeRule | None:
-    """Return the most specific rule that is in effect at `at`: by merchant and channel, else by merchant, else by
-    channel, else for all. Among equals the latest `effective_at` wins, then the highest version.
+    """Return the most specific rule that is in effect at the time `at`. A rule for the merchant and the channel
+    precedes a rule for the merchant, then one for the channel, then one for all. Of equally specific rules, the rule
+    with the latest `effective_at` applies, then the rule with the highest version.
     """
     fitting = [
         rule

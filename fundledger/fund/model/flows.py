@@ -1,5 +1,5 @@
-"""Money flows of the fund: the rules of each kind of order (`RULES`) and the entries of its voucher. Pure.
-tests/fund/test_flows.py has each flow, line by line.
+"""Model of the fund service: money flows. `RULES` has the rules of each kind of order, and functions return the entries
+of its vouchers. Pure. tests/fund/test_flows.py lists the entries of each flow.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from fundledger.fund.model.order import Kind, Order
 Side = Literal["debit", "credit"]
 Ending = Literal["paid", "bounced"]
 Moves = list[tuple[str, int]]
-"""Account ids and credited amounts; debits are negative."""
+"""Pairs of an account id and an amount. The amount is positive for a credit and negative for a debit."""
 
 END_VOUCHER_TYPES: Final[dict[Ending, str]] = {"paid": "withdraw_paid", "bounced": "withdraw_bounced"}
 
 
 class Entry(NamedTuple):
-    """An entry of a voucher. `amount` > 0, in minor units."""
+    """An entry of a voucher. `amount` is greater than 0, in minor units."""
 
     account: str
     side: Side
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
 
 class KindRules(NamedTuple):
-    """The rules of a kind of order. `of_platform`: an order of this kind may belong to the platform."""
+    """The rules of one kind of order. `of_platform`: an order of this kind may belong to the platform."""
 
     voucher_type: str
     flow: Callable[[Order], Moves]
@@ -41,8 +41,8 @@ def end_voucher_type(ending: Ending) -> str:
 
 
 def entries_of(order: Order) -> list[Entry]:
-    """Return the entries that post an order: debits first, each account once, debits = credits. A reversal has none:
-    the account service derives its voucher from the reversed one.
+    """Return the entries that post an order. Debits come first, each account occurs once, and debits equal credits. A
+    reversal has no entries: the account service derives its voucher from the reversed voucher.
     """
     return _entries(RULES[Kind(order.kind)].flow(order))
 

@@ -1,4 +1,4 @@
-"""A merchant of the fund service, with its terms: currency, fee rules, withdrawal limit, settlement calendar."""
+"""Model of the fund service: a merchant with its currency, fee rules, withdrawal limit and settlement calendar."""
 
 from datetime import datetime
 
@@ -8,8 +8,8 @@ from fundledger.fund.model.fees import FeeRule
 
 
 class Merchant(msgspec.Struct, frozen=True):
-    """A merchant. `withdrawal_limit`: per day (UTC), in minor units. `fee_rules`: the merchant's own rules, and the
-    rules for all merchants.
+    """A merchant. `withdrawal_limit`: the most that can be withdrawn per day (UTC), in minor units. `fee_rules`: the
+    merchant's own rules, and the rules for all merchants.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Fund orders: kinds, states, the order row, and the former unkeyed ids."""
+"""Model of the fund service: orders, with their kinds, their states, and their former unkeyed ids."""
 
 import hashlib
 from datetime import datetime
@@ -12,8 +12,9 @@ from asyncpg.pgproto import pgproto
 PLATFORM: Final = "platform"
 """The `merchant` of orders that belong to the platform."""
 VOUCHER_FORMAT: Final = 2
-"""The voucher format of new orders. 1: the reference of a voucher has the order id. 2: the metadata has the kind and
-`order_no`, too. An order keeps its format, because another one would change the content of posted vouchers.
+"""The voucher format of new orders. In format 1 the reference of a voucher has the order id. In format 2, in addition,
+the metadata of a voucher has the kind and `order_no`. An order keeps its format, because another format would change
+the content of posted vouchers.
 """
 
 
@@ -32,11 +33,11 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """The state of an order; `fund.model.transitions` has the transitions. Only an adjustment is ever `created`: it
-    waits for approval. Only a withdrawal has further steps after `posted`.
+    """The state of an order. `fund.model.transitions` has the transitions. Only an adjustment can be `created`, which
+    means that it waits for approval. Only a withdrawal has further steps after `posted`.
 
     `stuck`: the next step of the order failed, and a retry cannot succeed until an operator removes the cause. After
-    that, a request to retry returns the order to the state that it came from.
+    that, a request to retry returns the order to its state before `stuck`.
     """
 
     CREATED = "created"
@@ -51,7 +52,7 @@ class State(StrEnum):
 
 
 class Order(msgspec.Struct):
-    """A row of fund.orders; the migrations describe the columns. Amounts in minor units. `module` is the requester.
+    """A row of fund.orders. The migrations describe the columns. Amounts are in minor units. `module` is the requester.
 
     `net` is the total change of the merchant's balance. It is computed, not stored.
     """
@@ -103,19 +104,21 @@ class Order(msgspec.Struct):
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:
-    """Return the former id of an order: an unkeyed hash of its kind, merchant and number. New orders have ids of
-    `fund.model.ids`.
+    """Return the former id of an order: an unkeyed hash of its kind, merchant and order number. `fund.model.ids` has
+    the ids of new orders.
     """
     return _named("order", kind, merchant, order_no)
 
 
 def voucher_id(order: UUID, step: str = "post", attempt: int = 0) -> UUID:
-    """Return the former id of a voucher of an order with a former id. New vouchers have ids of `fund.model.ids`."""
+    """Return the former id of a voucher, for an order with a former id. `fund.model.ids` has the ids of new vouchers.
+    """
     return _named("voucher", order.hex, step, str(attempt))
 
 
 def _named(*parts: str) -> UUID:
-    # RFC 9562, version 8: 122 bits of a SHA-256 over the parts, each preceded by its length.
+    # The id is a UUID of version 8 (RFC 9562). It has 122 bits of a SHA-256 over the parts, each preceded by its
+    # length.
     digest = hashlib.sha256("".join([f"{len(part)}:{part}" for part in parts]).encode()).digest()
     octets = bytearray(digest[:16])
     octets[6] = octets[6] & 0x0F | 0x80

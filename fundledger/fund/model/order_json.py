@@ -1,4 +1,5 @@
-"""JSON of fund orders and of their events: the same in HTTP answers, in the event feed and in webhooks."""
+"""Model of the fund service: the JSON of orders and of their events, the same in HTTP answers, event feed and webhooks.
+"""
 
 from typing import Annotated
 
@@ -65,7 +66,7 @@ class Event(msgspec.Struct):
 
 
 def published(order: StoredOrder) -> Order:
-    """Return an order as answers and events show it."""
+    """Return the JSON struct of an order, which answers and events contain."""
     return Order(
         order.id,
         order.kind,

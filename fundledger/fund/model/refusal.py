@@ -1,4 +1,4 @@
-"""Refusals of the fund service before an order is stored: nothing moved, and the order number is free."""
+"""Model of the fund service: refusals before an order is stored. No money moved, and the order number is free."""
 
 from enum import StrEnum
 
@@ -8,8 +8,8 @@ import msgspec
 class Code(StrEnum):
     """Codes of the fund service's refusals, in the order of docs/reference/refusals.md.
 
-    The checks are made in another order: first the merchant and the currency, then the order number, then the shared
-    amounts, under locks.
+    The checks are made in another sequence: first the merchant and the currency, second the order number, third the
+    shared amounts, under locks.
     """
 
     ORDER_NO_REUSED = "order-no-reused"
@@ -37,7 +37,7 @@ class Code(StrEnum):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A refusal, as a value. `field`: the field of the request that caused it, if any."""
+    """A refusal, as a value. `field`: the field of the request that caused the refusal, or None."""
 
     code: Code
     detail: str

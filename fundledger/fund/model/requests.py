@@ -1,5 +1,6 @@
-"""Request bodies of the fund API: strict, bounded, one type for each kind of order. A request that reuses an order
-number with other content is refused.
+"""Model of the fund service: the bodies of API requests, one strict and bounded type for each kind of order.
+
+A request is refused if an order with the same order number and other content exists.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import msgspec
 from fundledger.fund.model.order import PLATFORM, Kind
 
 AUTO: Final = "auto-"
-"""Prefix of the numbers of automatic settlements. Requests cannot use it."""
+"""Prefix of the order numbers of automatic settlements. Requests cannot use this prefix."""
 AMOUNT_MAX: Final = 2**53 - 1
 BATCH_MAX: Final = 5000
 
@@ -50,7 +51,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
         return getattr(self, "merchant", PLATFORM)
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of the content. Requests with the same content have the same digest."""
+        """Return the SHA-256 of the content of the request. Requests with the same content have the same digest."""
         return hashlib.sha256(self.kind.encode() + b"|" + _encode(self)).digest()
 
 

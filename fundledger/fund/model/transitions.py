@@ -1,6 +1,7 @@
-"""Transitions of order states: the only table, used by the fund service and by reconciliation. The trigger
-`orders_transition` enforces the same transitions in the database: migration 0013 has a copy of the table, and a test
-compares the two. Pure.
+"""Model of the fund service: the transitions of order states, in the only table that code reads. Pure.
+
+The fund service and the reconciliation use the table. The trigger `orders_transition` enforces the same transitions in
+the database: migration 0013 has a copy of the table, and a test compares the copy with the table.
 """
 
 from typing import Final
@@ -24,15 +25,15 @@ TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(
     for kind in kinds
     for after in following
 )
-"""`(kind, state, next state)`. A retry returns a stuck order to the state that it came from."""
+"""Transitions as `(kind, state, next state)`. A retry returns a stuck order to its state before `stuck`."""
 POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
-"""States of an order whose voucher is posted. The voucher of a stuck order may be posted, too."""
+"""States in which the voucher of an order is posted. The voucher of a stuck order may be posted, too."""
 ENDED: Final = frozenset({State.PAID, State.BOUNCED})
-"""States of a withdrawal whose end is posted."""
+"""States in which the end of a withdrawal is posted."""
 
 
 def may_become(kind: str, before: str, after: str) -> bool:
-    """Return whether an order of this kind may go from state `before` to state `after`; False for an unknown kind or
-    state.
+    """Return whether an order of this kind may go from state `before` to state `after`. An unknown kind or state may
+    not.
     """
     return (kind, before, after) in TRANSITIONS

@@ -1,1 +1,1 @@
-"""Bank statements in the fund service: import and matching."""
+"""Bank statements of the fund service: their import, and the matching of their lines with orders."""

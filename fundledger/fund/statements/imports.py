@@ -1,8 +1,9 @@
-"""Import of bank statements into the fund: match the lines with orders, and post each difference to suspense.
+"""Bank statements of the fund service: the import, which matches lines with orders and posts each difference to
+suspense.
 
-The matching is stored with the statement, in one transaction, before any difference is posted. So a retry of an
-interrupted import uses the same matching. The order number of a difference is derived from the numbers of the statement
-and the line. So a replay returns the same report, and posts nothing twice.
+One transaction stores the statement and its matching before any difference is posted. So a retry of an interrupted
+import uses the same matching. The order number of a difference is derived from the channel, the statement number and
+the line number. So a replay returns the same report and posts nothing twice.
 """
 
 import asyncio
@@ -92,14 +93,14 @@ class StatementReport(msgspec.Struct):
 
 
 class Imported(msgspec.Struct):
-    """An imported statement. `replay`: it existed before this request."""
+    """An imported statement. `replay`: the statement existed before the request."""
 
     report: StatementReport
     replay: bool = False
 
 
 class Asks(Protocol):
-    """The part of the order batcher that statements need."""
+    """The interface to the order batcher, as far as statements need it."""
 
     async def ask(self, request: BankDifference, module: str) -> Answer: ...
 
@@ -107,12 +108,12 @@ class Asks(Protocol):
 async def import_statement(
     batcher: Asks, pool: Pool, request: StatementRequest, module: str
 ) -> Imported | Refusal | OrderFault:
-    """Match a statement with orders, and post its differences. Locks the channel against other imports while it
-    matches.
+    """Match a statement with orders, and post its differences. During the matching, a lock on the channel blocks other
+    imports of its statements.
 
-    Refused: STATEMENT_NO_REUSED if the number exists with other content; refusals of the order batcher. After an
-    `OrderFault` or a cancellation, some differences may not be posted yet: the caller has to retry the request. A retry
-    is safe.
+    The refusal is STATEMENT_NO_REUSED if the statement number exists with other content, or a refusal of the order
+    batcher. After an `OrderFault` or a cancellation, some differences may not be posted yet, so the caller has to retry
+    the request. A retry is safe.
     """
     try:
         async with pool.acquire() as connection, connection.transaction():
@@ -138,7 +139,9 @@ async def import_statement(
 
 
 async def _match(connection: Connection, request: StatementRequest, module: str) -> tuple[list[Matched], list[UUID]]:
-    """Match the lines, and insert the statement with the results."""
+    """Match the lines of a statement, and insert the statement with the results. Return `(results of the lines, orders
+    in transit)`.
+    """
     refs = sorted({line.ref for line in request.lines})
     ids = [id_ for id_ in map(_uuid, refs) if id_ is not None]
     rows = await connection.fetch(SQL["statements_expected"], request.channel, request.currency, refs, ids)
@@ -184,8 +187,8 @@ async def _book(
                 report.booked, report.state = answer.order.id, answer.order.state
             elif fault is None:
                 fault = answer
-    # The statement is stored. So `undone` is false for the request, even if it is true for the order of this
-    # difference.
+    # The statement is stored, so the fault of the request has `undone` False, even if the fault of a difference has it
+    # True.
     return OrderFault(fault.detail, undone=False) if isinstance(fault, OrderFault) else fault
 
 
@@ -201,8 +204,8 @@ def _difference(request: StatementRequest, report: LineReport) -> BankDifference
 
 
 def difference_no(channel: str, statement_no: str, line: int) -> str:
-    """Return the order number of a line's difference. It contains a digest, because a statement number may already be
-    as long as an order number.
+    """Return the order number of a line's difference. It contains a digest, because a statement number may already have
+    the maximum length of an order number.
     """
     named = hashlib.sha256(f"{len(channel)}:{channel}{statement_no}".encode()).hexdigest()[:32]
     return f"statement:{named}:{line}"
@@ -219,7 +222,9 @@ def _report(request: StatementRequest, reports: list[LineReport], in_transit: li
 
 
 class Contradiction(msgspec.Struct, frozen=True):
-    """A line that the bank executed although its order ended as bounced or refused. No difference was posted."""
+    """A contradiction: the bank executed a line, but the order of the line ended as bounced or refused. No difference
+    was posted.
+    """
 
     channel: str
     statement_no: str
@@ -230,7 +235,9 @@ class Contradiction(msgspec.Struct, frozen=True):
 
 
 async def contradictions(pool: Pool, limit: int = 1000) -> list[Contradiction]:
-    """Return lines with the outcome `awaited` whose order was refused or bounced later. Raises what asyncpg raises."""
+    """Return at most `limit` contradictions: lines with the outcome `awaited` whose order was refused or bounced later.
+    Raises what asyncpg raises.
+    """
     rows = await pool.fetch(SQL["statements_contradicted"], limit)
     return [Contradiction(*row.values()) for row in rows]
 
@@ -243,6 +250,6 @@ def _uuid(ref: str) -> UUID | None:
 
 
 def _plain(ref: str) -> str:
-    """Return a reference in canonical form: a UUID has more than one spelling."""
+    """Return a reference in canonical form, because a UUID has more than one spelling."""
     id_ = _uuid(ref)
     return ref if id_ is None else str(id_)

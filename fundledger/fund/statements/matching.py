@@ -1,4 +1,4 @@
-"""Matching of bank statement lines with fund orders, and the difference of each line. Pure."""
+"""Bank statements of the fund service: the matching of lines with orders, and the difference of each line. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,10 @@ import msgspec
 
 
 class Outcome(StrEnum):
-    """The outcome of a line. `awaited`: like `matched`, but the order has not ended yet. `duplicate`: other lines match
-    the orders under the line's reference. `unknown`: no order under this reference moved money in this direction.
-    `repeated`: another statement has the same line, with one of the other outcomes.
+    """The outcome of a line. `matched`: an order has the reference and the amount. `awaited`: the same, but the order
+    has not ended yet. `different`: an order has the reference, but another amount. `duplicate`: all orders with the
+    reference are already matched by other lines. `unknown`: no order with the reference moved money in the direction of
+    the line. `repeated`: another statement has the same line, and posted its difference.
     """
 
     MATCHED = "matched"
@@ -24,8 +25,8 @@ class Outcome(StrEnum):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of a statement. `amount` is never 0, and positive for money received. `ref` is the channel's reference, or
-    an order id. `entry_ref`: the bank's own reference of this entry.
+    """A line of a statement. `amount` is never 0; it is positive for money that the bank received. `ref`: the channel's
+    reference, or an order id. `entry_ref`: the bank's own reference of this entry.
     """
 
     ref: str
@@ -35,7 +36,9 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Earlier(msgspec.Struct, frozen=True):
-    """Equal lines of one other statement. `count`: their number. `unknown`: the number of them without an order."""
+    """Equal lines of one other statement. `count`: the number of these lines. `unknown`: the number of these lines for
+    which no order was found.
+    """
 
     ref: str
     amount: int
@@ -46,8 +49,8 @@ class Earlier(msgspec.Struct, frozen=True):
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """An order. `amount`: its effect on the bank account when the order has ended. `taken`: a line of another statement
-    matched the order.
+    """An order with which lines can be matched. `amount`: the change of the bank account by the order when it has
+    ended. `taken`: a line of another statement matched the order.
     """
 
     order: UUID
@@ -58,7 +61,9 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class Matched(msgspec.Struct, frozen=True):
-    """The result of a line. `difference`: bank amount minus the amount that the ledger has when the order has ended."""
+    """The result of a line. `difference`: the amount at the bank minus the amount in the ledger when the order has
+    ended.
+    """
 
     outcome: Outcome
     order: UUID | None
@@ -66,15 +71,18 @@ class Matched(msgspec.Struct, frozen=True):
 
 
 class Matching(msgspec.Struct, frozen=True):
-    """The result of a statement. `lines[i]` is the result of line i. `in_transit`: ended orders without a line."""
+    """The result of a statement. `lines[i]` is the result of line i. `in_transit`: orders that have ended, but that no
+    line matches.
+    """
 
     lines: list[Matched]
     in_transit: list[UUID]
 
 
 def match(lines: Sequence[Line], expected: Sequence[Expected], earlier: Sequence[Earlier] = ()) -> Matching:
-    """Match lines with orders under the same reference. An order matches at most one line. Equal amounts are matched
-    first, the remaining ones second. `earlier`: lines of other statements under the same references.
+    """Match lines with orders that have the same reference. An order matches at most one line. Lines and orders with
+    equal amounts are matched first, the remaining lines and orders second. `earlier`: lines of other statements with
+    the same references.
 
     The sum of the differences is the sum of the lines that are not `repeated`, minus the sum of the matched orders.
     """
@@ -101,8 +109,9 @@ def match(lines: Sequence[Line], expected: Sequence[Expected], earlier: Sequence
 
 
 def _repeated(lines: Sequence[Line], earlier: Sequence[Earlier]) -> set[int]:
-    """Return the lines that another statement has. A line is identified by the bank's reference; without one, by value
-    date, amount and reference, and by its position among the equal lines of the statement.
+    """Return the indexes of the lines that another statement has, too. A line is identified by the bank's reference of
+    the entry. Without this reference, a line is identified by its value date, amount and reference, and by its position
+    among the equal lines of the statement.
     """
     entries = {each.entry_ref for each in earlier if each.entry_ref is not None}
     counts: Counter[tuple[object, ...]] = Counter()
@@ -124,8 +133,8 @@ def _repeated(lines: Sequence[Line], earlier: Sequence[Earlier]) -> set[int]:
 
 
 def _repeated_unknown(lines: Sequence[Line], found: Mapping[int, Matched], earlier: Sequence[Earlier]) -> list[int]:
-    """Return the lines that another statement has, too, and that have no order, no entry reference and no value date.
-    For a line with an order this would not be safe: the bank may have moved the money twice.
+    """Return the indexes of further lines that another statement has, too: lines without an order, entry reference and
+    value date. A line with an order never counts as repeated here, because the bank may have moved the money twice.
     """
     counts: Counter[tuple[str, int]] = Counter()
     for each in earlier:

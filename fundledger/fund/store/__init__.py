@@ -1,1 +1,3 @@
-"""Row access of the fund database: orders, reservations, merchants, events, MACs."""
+"""Store of the fund service: access to the rows of its database, such as orders, reservations, merchants, events and
+MACs.
+"""

@@ -1,4 +1,4 @@
-"""Events of fund orders, in order, for `GET /v1/events`, the Redis stream and webhooks."""
+"""Store of the fund service: events of orders, by seq, for `GET /v1/events`, the Redis stream and webhooks."""
 
 from datetime import datetime
 from typing import Final
@@ -18,12 +18,12 @@ from fundledger.outbox.watermark import FUND, VisibilityWatermark
 
 UNVERIFIED: Final = "order.unverified"
 RETRIED: Final = '"retried_by"'
-"""A member of the details of an event. Only events that a request to retry caused have it."""
+"""A member in the details of an event. Only an event that was caused by a request to retry has this member."""
 _encode = msgspec.json.Encoder().encode
 
 
 def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, name: str) -> Feed:
-    """Return the feed of one process, whose name is `name`. The caller closes it."""
+    """Return the event feed of the process with the name `name`. The caller has to close the feed."""
 
     async def read(after: int, safe: int, limit: int) -> list[Event]:
         return [event_of(row, macs) for row in await pool.fetch(SQL["read_events"], after, safe, limit)]
@@ -33,9 +33,10 @@ def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, n
 
 def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
     """Return the event of a row. The `id` of the event consists of the order id and the state. An order can become
-    `stuck` more than once, and be retried more than once: the id of such an event also has the seq. For an order that
-    does not match its MAC, the event is an `order.unverified` without content, so that the order does not hold up other
-    events.
+    `stuck` or be retried more than once, so the id of such an event also has the seq.
+
+    If the order does not match its MAC, the event has the type `order.unverified` and no content. So the order does not
+    delay other events.
     """
     columns = dict(row)
     seq, state, at, detail = [columns.pop(f"event_{name}") for name in ("seq", "state", "at", "detail")]
@@ -61,7 +62,7 @@ def _unverified(order: Order, seq: int, at: datetime) -> Event:
 
 
 def as_it_was(order: Order, state: State) -> Order:
-    """Return the order as it was when it entered this state: clear the columns that later states set."""
+    """Return an order as it was when it entered `state`: clear the columns that later states set. Changes `order`."""
     order.state = state
     order.reversed_by = None
     if state not in POSTED:
@@ -69,6 +70,6 @@ def as_it_was(order: Order, state: State) -> Order:
     if state not in (State.REFUSED, State.STUCK):
         order.problem = None
     if order.kind is Kind.WITHDRAWAL and state not in ENDED:
-        # These columns are set when the withdrawal ends.
+        # The end of a withdrawal sets these columns.
         order.ending = order.channel_ref = order.reason = None
     return order

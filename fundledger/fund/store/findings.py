@@ -1,4 +1,4 @@
-"""Integrity findings: rows of the fund database that did not match their MACs, recorded once each, in a MAC chain.
+"""Store of the fund service: integrity findings, one for each row that did not match its MAC, in a MAC chain.
 
 The MAC of a finding covers the MAC of the previous one. The head of the chain stores the number of findings and the
 last MAC, and has a MAC of its own. So `verify` detects a finding that was edited, omitted or deleted.
@@ -28,8 +28,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def write_findings(connection: Any, keys: Keys, found: Sequence[Finding]) -> int:
-    """Insert the findings that are not stored yet, and return their number. Call in a transaction. Locks the head of
-    the chain until the transaction ends. Raises KeyFault if the head does not verify, and what asyncpg raises.
+    """Insert the findings that are not stored yet, and return the number of new findings. Call this in a transaction.
+    Locks the head of the chain until the transaction ends. Raises KeyFault if the head does not match its MAC, and what
+    asyncpg raises.
     """
     there = await connection.fetch(SQL["known_findings"], [one.kind for one in found], [one.key for one in found])
     known = {(row["kind"], row["key"]) for row in there}
@@ -58,7 +59,7 @@ async def write_findings(connection: Any, keys: Keys, found: Sequence[Finding]) 
 
 
 def head_verifies(row: Any, keys: Keys) -> bool:
-    """Return whether the head of the chain matches its MAC; the head of an empty chain has no MAC. Raises KeyFault."""
+    """Return whether the head of the chain matches its MAC. The head of an empty chain has no MAC. Raises KeyFault."""
     if row["mac"] is None:
         return bool(row["seq"] == 0 and row["last_mac"] == canonical.GENESIS)
     message = canonical.chain_head(NAME, row["seq"], row["last_mac"], row["key_version"])
@@ -66,7 +67,9 @@ def head_verifies(row: Any, keys: Keys) -> bool:
 
 
 def finding_verifies(row: Any, previous: bytes, keys: Keys) -> bool:
-    """Return whether a finding matches its MAC, chained to the MAC `previous`. Raises KeyFault."""
+    """Return whether a finding matches its MAC, which also covers `previous`, the MAC of the previous finding. Raises
+    KeyFault.
+    """
     at_us = microseconds(row["at"])
     assert at_us is not None
     message = canonical.finding(

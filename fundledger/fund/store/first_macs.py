@@ -1,4 +1,4 @@
-"""First MACs of old fund rows that cannot be checked against other rows: merchants, fee rules and webhooks."""
+"""Store of the fund service: first MACs of old merchants, fee rules and webhooks, which no other rows can confirm."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,8 +18,8 @@ _KINDS: Final[tuple[tuple[str, bytes, str, Callable[[Any], tuple[object, ...]]],
 
 
 async def seal_first(connection: Any, keys: Keys) -> None:
-    """Write MACs of the rows that have none. Call in the transaction of the migration: no service can write a row
-    concurrently, and afterwards a row without a MAC does not verify. Raises what asyncpg raises.
+    """Write the MACs of the rows that have none. Call this in the transaction of the migration, so that no service can
+    write a row concurrently. After this call, a row without a MAC does not verify. Raises what asyncpg raises.
     """
     macs = OrderMacs(keys).rows
     for name, kind, key, fields_of in _KINDS:

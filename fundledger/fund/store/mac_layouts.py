@@ -1,7 +1,9 @@
-"""MAC layouts of fund rows: one function for each kind of row returns the fields under the MAC. Pure.
+"""Store of the fund service: MAC layouts. For each kind of row, one function returns the fields that the MAC covers.
+Pure.
 
-The constant of a kind (`payment1`) ends with the version of the layout. The fields of a version never change, because
-rows that were written with it have to verify permanently. Orders are in fund/store/macs.py.
+The constant of a kind, for example `payment1`, ends with the version of the layout. The fields of a version never
+change, because rows that were written with this version have to verify permanently. The layouts of orders are in
+fund/store/macs.py.
 """
 
 from datetime import date
@@ -20,11 +22,13 @@ MERCHANT: Final = b"merchnt1"
 FEE_RULE: Final = b"feerule1"
 PAYOUT: Final = b"payout_1"
 Day = tuple[str, date]
-"""A merchant and a day (UTC)."""
+"""A pair of a merchant and a day (UTC)."""
 
 
 class Progress(msgspec.Struct):
-    """The progress of a payment: a row of fund.payments. Amounts in minor units."""
+    """The progress of a payment: the amounts that were settled, refunded or charged back, in minor units. It is a row
+    of fund.payments.
+    """
 
     order_id: UUID
     merchant: str
@@ -42,7 +46,7 @@ class Progress(msgspec.Struct):
 
     @property
     def unsettled(self) -> int:
-        """The amount of the payment that is pending."""
+        """The pending amount of the payment: it is neither settled nor refunded."""
         return self.amount - self.settled - self.refunded_unsettled
 
     @property
@@ -51,7 +55,7 @@ class Progress(msgspec.Struct):
         return self.amount - self.refunded - self.charged_back
 
     def fields(self) -> tuple[object, ...]:
-        """Return the fields under the MAC."""
+        """Return the fields that the MAC of the row covers."""
         return (
             *(self.order_id.bytes, self.merchant, self.seq, self.amount, self.fee, self.settled, self.fee_settled),
             *(self.refunded, self.refunded_unsettled, self.fee_waived, self.fee_returned, self.charged_back),
@@ -75,7 +79,7 @@ def day_fields(row: Any) -> tuple[object, ...]:
 
 
 def fields_of_day(key: Day, amount: int) -> tuple[object, ...]:
-    """Return the MAC fields of the withdrawn amount of a day."""
+    """Return the MAC fields of a row of fund.withdrawal_days, from a merchant and day and the withdrawn amount."""
     return key[0], key[1].toordinal(), amount
 
 
@@ -86,7 +90,9 @@ def merchant_fields(row: Any) -> tuple[object, ...]:
 
 
 def fee_rule_fields(row: Any) -> tuple[object, ...]:
-    """Return the MAC fields of a fee rule. `tiers` is decoded, so that only the content of its JSON counts."""
+    """Return the MAC fields of a fee rule. `tiers` is decoded, so that the MAC covers the content of the JSON and not
+    its spelling.
+    """
     tiers = [(tier.from_amount, tier.basis_points, tier.fixed) for tier in tiers_of(row["tiers"])]
     applies = row["version"], row["merchant"], row["product"], row["channel"]
     charged = row["basis_points"], row["fixed"], row["minimum"], row["maximum"], tiers
@@ -94,7 +100,7 @@ def fee_rule_fields(row: Any) -> tuple[object, ...]:
 
 
 def payout_fields(row: Any) -> tuple[object, ...]:
-    """Return the MAC fields of a row of fund.payouts. Times and numbers of attempts are not under the MAC."""
+    """Return the MAC fields of a row of fund.payouts. The MAC does not cover times and numbers of attempts."""
     named = row["order_id"], row["channel"], row["amount"], row["currency"]
     return fields_of_payout(*named, row["outcome"], row["channel_ref"])
 

@@ -1,9 +1,9 @@
-"""MACs of the rows of the fund database on which movements of money depend: orders, sums, merchants, fee rules,
+"""Store of the fund service: MACs of the rows on which movements of money depend: orders, sums, merchants, fee rules,
 payouts.
 
-An order's MAC covers its terms and its outcome: state, problem, time of posting, reversing order. It is computed when
-the order is inserted, and again by each step that changes the order. The MAC of a row is verified before money moves
-because of that row. A row that does not match is reported once and is not changed (ADR 28).
+The MAC of an order covers its terms and its outcome: state, problem, time of posting, reversing order. The MAC is
+computed when the order is inserted, and again by each step that changes the order. Before money moves because of a row,
+the MAC of the row is verified. A row that does not match is reported once and is not changed (ADR 28).
 """
 
 import asyncio
@@ -28,12 +28,14 @@ from fundledger.security.row_macs import NO_KEY, RowMacs, microseconds
 
 FieldsOf = Callable[[Any], tuple[object, ...]]
 LAYOUT: Final = 2
-"""The layout of new orders. Layout 1 lacks the outcome of an order; the background job `fund_mac_sweep` replaces it."""
+"""The layout of new orders. Layout 1 does not cover the outcome of an order. The background job `fund_mac_sweep`
+replaces it.
+"""
 LOOK_EVERY_S: Final = 5.0
 _PURPOSE: Final = b"fundledger fund rows 1"
 _ORDER_1: Final = b"order__1"
 _ORDER_2: Final = b"order__2"
-# MessagePack encodes times and ids. Reading all fields in one call takes a third of the time that layout 1 takes.
+# MessagePack encodes times and ids. One call reads all fields, in a third of the time that layout 1 takes.
 _fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
     *(
         "id",
@@ -57,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 
 class Tampered(Exception):
-    """A row does not match its MAC: no money moves because of it, and it is not returned."""
+    """A row does not match its MAC. No money moves because of this row, and the row is not returned."""
 
     def __init__(self, kind: str, key: object) -> None:
         super().__init__(f"{kind} {key} does not match its MAC")
@@ -65,8 +67,8 @@ class Tampered(Exception):
 
 class OrderMacs:
     """The MACs of a fund database. `trusted_until`: orders up to this seq may have no MAC, because they are older than
-    MACs. `unswept_until`: orders up to this seq, and sums and payouts, may still have an earlier layout. None: the
-    sweep is complete, and such a row does not verify.
+    MACs; None: every order needs a MAC. `unswept_until`: orders up to this seq may still have layout 1, and sums and
+    payouts may still have no MAC; None: the sweep is complete, and such a row does not verify.
     """
 
     def __init__(self, keys: Keys, trusted_until: int | None = None, unswept_until: int | None = None) -> None:
@@ -81,7 +83,9 @@ class OrderMacs:
     # --- orders ---
 
     def seal(self, order: Order) -> None:
-        """Compute the MAC of an order's current content, with the current key, in the layout of the order."""
+        """Set the MAC of an order: compute it over the current content, with the current key, in the layout of the
+        order.
+        """
         kind, fields = _order_message(order)
         order.mac_key, order.mac = self.rows.tag(kind, fields)
 
@@ -96,20 +100,20 @@ class OrderMacs:
         try:
             kind, fields = _order_message(order)
         except (AttributeError, OverflowError, TypeError, ValueError):
-            # No order was ever written with such a value.
+            # No order was ever written with a value that cannot be encoded.
             return False
         return self.rows.matches(kind, fields, order.mac_key, order.mac)
 
     def check(self, order: Order) -> None:
-        """Raise Tampered if an order does not match its MAC. Each such order is reported once."""
+        """Raise Tampered if an order does not match its MAC. An order that does not match is reported once."""
         if not self.verifies(order):
             self.report("order", order.id, f"{order.kind} {order.order_no} of {order.merchant}", _shown(order))
             raise Tampered("order", order.id)
 
     def verifies_before_stuck(self, order: Order) -> bool:
-        """Return whether a stuck order matches the MAC of its content before it became stuck. An order that did not
-        match its MAC keeps that MAC when it becomes stuck; the result is True after an operator has restored its
-        columns.
+        """Return whether a stuck order matches the MAC of its content before it became stuck. An order that does not
+        match its MAC keeps that MAC when it becomes stuck. After an operator has restored the columns of such an order,
+        the result is True.
         """
         if order.state is not State.STUCK or order.stuck_from is None:
             return False
@@ -119,7 +123,7 @@ class OrderMacs:
     # --- other rows ---
 
     def agrees(self, kind: bytes, name: str, key: object, fields_of: FieldsOf, row: Any) -> bool:
-        """Return whether a row matches its MAC (columns `mac_key` and `mac`) over `fields_of(row)`. A row that does not
+        """Return whether the MAC of a row (columns `mac_key` and `mac`) matches `fields_of(row)`. A row that does not
         match, or cannot be decoded, is reported once, under `name` and `key`.
         """
         if self.rows.agree(kind, fields_of, row):
@@ -134,7 +138,9 @@ class OrderMacs:
     # --- findings ---
 
     def report(self, kind: str, key: object, what: str, evidence: object) -> None:
-        """Log a row that does not match its MAC, and queue it as a finding; once for each row. Never waits."""
+        """Log a row that does not match its MAC, and queue a finding. A row is logged and queued only once. Never
+        waits.
+        """
         if not self._reported.is_new((kind, str(key))):
             return
         _log.critical(
@@ -147,8 +153,8 @@ class OrderMacs:
             self._woken.set()
 
     async def write_found(self, pool: Any) -> int:
-        """Insert the queued findings, and return how many rows were new. Raises KeyFault, and what asyncpg raises; the
-        next call inserts the findings that are left.
+        """Insert the queued findings, and return the number of findings that were not stored before. Raises KeyFault,
+        and what asyncpg raises. The next call inserts the findings that are still queued.
         """
         found = self._found
         if not found:
@@ -159,12 +165,12 @@ class OrderMacs:
         return new
 
     async def refresh(self, connection: Any) -> None:
-        """Read again whether the sweep is complete. Raises KeyFault, and what asyncpg raises."""
+        """Update `unswept_until`: read whether the MAC sweep is complete. Raises KeyFault, and what asyncpg raises."""
         if self.unswept_until is not None:
             self.unswept_until = unswept(await connection.fetchrow(SQL["read_unswept"]), self._keys)
 
     async def watch(self, pool: Any) -> None:
-        """Insert queued findings, and read again whether the sweep is complete, repeatedly until cancelled."""
+        """Repeat until cancelled: insert queued findings, and read whether the MAC sweep is complete."""
         while True:
             self._woken.clear()
             try:
@@ -179,7 +185,7 @@ class OrderMacs:
 
 
 async def open_macs(connection: Any, keys: Keys) -> OrderMacs:
-    """Return the MACs of the fund database of `connection` (an asyncpg connection or pool). Raises KeyFault if the
+    """Return the `OrderMacs` for the fund database. `connection`: an asyncpg connection or pool. Raises KeyFault if the
     record of rows older than MACs does not verify, and what asyncpg raises.
     """
     until = trusted(await connection.fetchrow(SQL["read_trusted"]), keys)
@@ -187,8 +193,8 @@ async def open_macs(connection: Any, keys: Keys) -> OrderMacs:
 
 
 def trusted(row: Any, keys: Keys) -> int | None:
-    """Return the seq up to which orders may have no MAC, None if all need one. Raises KeyFault if the row does not
-    verify.
+    """Return the seq up to which orders may have no MAC, or None if all orders need a MAC. `row`: the row of
+    fund.trusted_orders, None if it is missing. Raises KeyFault if the row does not match its MAC.
     """
     if row is None:
         return None
@@ -198,13 +204,13 @@ def trusted(row: Any, keys: Keys) -> int | None:
 
 
 def trusted_mac(until_seq: int, keys: Keys) -> bytes:
-    """Return the MAC of the fund.trusted_orders row."""
+    """Return the MAC of the row of fund.trusted_orders."""
     return _record_key(keys).tag(b"trusted1" + until_seq.to_bytes(8, "little"))
 
 
 def unswept(row: Any, keys: Keys) -> int | None:
-    """Return the seq up to which orders may have layout 1, None when the sweep is complete. Raises KeyFault if the row
-    does not verify.
+    """Return the seq up to which orders may have layout 1, or None if the sweep is complete. `row`: the row of
+    fund.unswept, None if it is missing. Raises KeyFault if the row does not match its MAC.
     """
     if row is None:
         return None
@@ -214,7 +220,7 @@ def unswept(row: Any, keys: Keys) -> int | None:
 
 
 def unswept_mac(until_seq: int, keys: Keys) -> bytes:
-    """Return the MAC of the fund.unswept row."""
+    """Return the MAC of the row of fund.unswept."""
     return _record_key(keys).tag(b"unswept1" + until_seq.to_bytes(8, "little"))
 
 
@@ -244,7 +250,7 @@ def _shown(order: Order) -> dict[str, object]:
 
 
 def _text(value: object) -> object:
-    """Return a column's value as JSON evidence."""
+    """Return the value of a column as JSON, for the evidence of a finding."""
     if isinstance(value, bytes):
         return value.hex()
     return value if value is None or isinstance(value, bool | int) else str(value)

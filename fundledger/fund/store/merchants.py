@@ -1,4 +1,4 @@
-"""Merchants and their fee rules in the fund database, with a cache of a few seconds in each worker."""
+"""Store of the fund service: merchants and their fee rules, with a cache of a few seconds in each worker."""
 
 import asyncio
 import time
@@ -22,12 +22,14 @@ from fundledger.fund.store.queries import SQL
 
 LOOK_EVERY_S: Final = 0.5
 FRESH_S: Final = 2.0
-"""Time for which a worker uses its cache without a check for new rules. A new rule takes effect only after a longer
-time, so that all workers charge the same."""
+"""The maximum seconds for which a worker uses its cache without a check for new rules. A new rule takes effect only
+after a longer time, so that all workers charge the same fee.
+"""
 EFFECTIVE_AFTER_S: Final = 3 * FRESH_S
 LATE_COMMITS: Final = 1000
-"""The number of earlier versions that each check reads again. A version is drawn before its transaction commits, so a
-lower version may become visible after a higher one."""
+"""The number of earlier rule versions that each check for new rules reads again. A version is drawn before its
+transaction commits, so a lower version may become visible after a higher version.
+"""
 REMEMBERED_MAX: Final = 200_000
 FOREVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,7 +40,7 @@ def utc_now() -> datetime:
 
 class Merchants:
     """The merchants of the fund database, with the cache of one worker. `now`: the clock for new fee rules, which has
-    to be the clock for new orders. Methods raise what asyncpg raises.
+    to be the same clock as for new orders. Methods raise what asyncpg raises.
     """
 
     def __init__(
@@ -58,25 +60,29 @@ class Merchants:
         self._for_all: set[int] = set()
 
     def known(self, id_: str) -> Merchant | None:
-        """Return a cached merchant if the cache is fresh, else None. Never waits."""
+        """Return a merchant from the cache, or None if the cache is not fresh or lacks the merchant. Never waits."""
         return self._known.get(id_) if time.monotonic() - self._looked_at <= FRESH_S else None
 
     def remembered(self, id_: str) -> Merchant | None:
-        """Return a cached merchant of any age, else None. Use it only for members that never change."""
+        """Return a merchant from the cache, even if the cache is not fresh. None: the cache lacks the merchant. The
+        caller may use only members that never change.
+        """
         return self._known.get(id_)
 
     async def get(self, id_: str) -> Merchant | None:
-        """Return a merchant, from the cache if it is fresh; None if there is none. Raises Tampered."""
+        """Return a merchant, or None if it does not exist. If the cache is fresh, it is used. Raises Tampered."""
         return self.known(id_) or await self.read(id_)
 
     async def watch(self) -> None:
-        """Drop cached merchants whose rules changed, until cancelled. May be restarted after an exception."""
+        """Repeat until cancelled: drop the cached merchants whose fee rules changed. May be restarted after an
+        exception.
+        """
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Read the rules that are new, and drop the cached merchants that they apply to."""
+        """Read the new fee rules, and drop the cached merchants to which a new rule applies."""
         began = time.monotonic()
         for version, merchant in await self._pool.fetch(SQL["recent_fee_rules"], self._version - LATE_COMMITS):
             self._version = max(self._version, version)
@@ -91,8 +97,8 @@ class Merchants:
         self._looked_at = began
 
     async def read(self, id_: str) -> Merchant | None:
-        """Read and cache a merchant, None if there is none. Raises Tampered if its row or one of its rules does not
-        match its MAC.
+        """Read a merchant, cache it, and return it, or None if it does not exist. Raises Tampered if the row of the
+        merchant or of one of its rules does not match its MAC.
         """
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow(SQL["read_merchants"], [id_])
@@ -119,20 +125,20 @@ class Merchants:
         return merchant
 
     def _rule(self, row: asyncpg.Record) -> FeeRule:
-        """Return the verified rule of a row. Raises Tampered."""
+        """Return the fee rule of a row. Raises Tampered if the row does not match its MAC."""
         if not self._macs.agrees(FEE_RULE, "fee_rule", row["version"], fee_rule_fields, row):
             raise Tampered("fee rule", row["version"])
         return fee_rule(row)
 
     async def create(self, request: MerchantRequest, module: str) -> tuple[Merchant, bool] | Refusal | OrderFault:
         """Create a merchant and its accounts. Return `(merchant, True)`, or `(merchant, False)` if the merchant exists
-        with the same content. Refused if it exists with other content. Raises Tampered.
+        with the same content. Return a refusal if it exists with other content. Raises Tampered.
         """
         if request.id == PLATFORM:
             return Refusal(Code.MERCHANT_EXISTS, "this id is reserved for the platform", "id")
         there = await self.read(request.id)
         if there is None:
-            # The accounts come first, so that every stored merchant has them.
+            # The accounts are opened before the merchant is inserted, so that every stored merchant has its accounts.
             try:
                 await self._gateway.open_merchant(request.id, request.currency)
             except Differs as differs:
@@ -173,8 +179,8 @@ class Merchants:
     async def add_fee_rule(
         self, merchant: str, product: str, channel: str | None, fee: Fee, effective_at: datetime | None, module: str
     ) -> int | Refusal:
-        """Insert a fee rule of a merchant and return its version. Without `effective_at` the rule takes effect as soon
-        as all workers have loaded it.
+        """Insert a fee rule of a merchant and return the version of the rule. Without `effective_at` the rule takes
+        effect as soon as all workers have loaded it.
         """
         if await self.read(merchant) is None:
             return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {merchant}")
@@ -214,7 +220,7 @@ class Merchants:
         return int(row["version"])
 
     async def list_ids(self, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return `(seq, id)` of the merchants after a seq, in order."""
+        """Return `(seq, id)` of at most `limit` merchants whose seq is greater than `after`, by seq."""
         rows = await self._pool.fetch(SQL["list_merchants"], after, limit)
         return [(row["seq"], row["id"]) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Migrations of the fund database: apply the schema, and record its keys."""
+"""Store of the fund service: apply the migrations of its database, and record the keys of the database."""
 
 from pathlib import Path
 
@@ -12,16 +12,18 @@ from fundledger.security.key_record import KeyRecord
 
 PACKAGE = "fundledger.fund"
 MACS = "0010_order_macs.sql"
-"""Orders inserted before this migration have no MAC, and are trusted."""
+"""The migration that added MACs of orders. Orders that were inserted before it have no MAC and are trusted."""
 ROW_MACS = "0012_row_macs.sql"
-"""Rows written before this migration get their MACs by the migration, or by the sweep job."""
+"""The migration that added MACs of other rows. Rows that were written before it get their MACs in its transaction, or
+from the background job `fund_mac_sweep`.
+"""
 
 
 async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
-    """Apply missing migrations and return their names. With `keys` (the folder of the fund database's keys) the keys
-    are checked in the same transaction. A first key is created if no row was ever written with a key.
+    """Apply the missing migrations and return their names. `keys`: the folder with the keys of the fund database, which
+    are checked in the same transaction; None: no check. If no row was ever written with a key, a first key is created.
 
-    Raises SchemaFault; KeyFault if a key is missing or differs. After an exception nothing is changed.
+    Raises SchemaFault, and KeyFault if a key is missing or differs. After an exception nothing is changed.
     """
     async with connection.transaction():
         done = await migrations.apply(connection, PACKAGE, SQL)
@@ -39,7 +41,7 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path |
 
 
 def fund_keys(folder: Path) -> KeyRecord:
-    """Return the key record of the fund database. The record has every key that was ever used: keys and their record
-    were introduced together.
+    """Return the key record of the fund database. The record has every key that was ever used, because keys and their
+    record were introduced together.
     """
     return KeyRecord("fund database", folder, SQL)

@@ -1,4 +1,5 @@
-"""Ids of a fund database: read whether the database has orders with former, unkeyed ids, and derive the key of ids."""
+"""Store of the fund service: derive the key for ids, and read whether the database has orders with former, unkeyed ids.
+"""
 
 from typing import Any
 
@@ -8,7 +9,7 @@ from fundledger.security.keys import Keys
 
 
 async def open_ids(connection: Any, keys: Keys) -> Ids:
-    """Return the ids of the fund database of `connection` (an asyncpg connection or pool). Raises KeyFault, and what
+    """Return the `Ids` for the fund database. `connection`: an asyncpg connection or pool. Raises KeyFault, and what
     asyncpg raises.
     """
     return Ids(ids_key(keys), former=await connection.fetchval(SQL["former_ids"]) is not None)

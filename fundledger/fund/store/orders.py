@@ -1,4 +1,7 @@
-"""Rows of fund orders: insert as `posting`, record outcomes, read. All functions raise what asyncpg raises."""
+"""Store of the fund service: insert orders as `posting`, record their outcomes, and read them.
+
+All functions raise what asyncpg raises.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A state of an order, the time when the order entered it, and details (JSON)."""
+    """A state that an order entered, the time at which it entered the state, and details (JSON)."""
 
     state: State
     at: datetime
@@ -31,8 +34,8 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Marked(msgspec.Struct):
-    """The outcome of an order, as mark_orders.sql records it. `sums_mac`: the MAC of the fund.payments row of a payment
-    that is settled later.
+    """The outcome of an order, as mark_orders.sql records it. `sums_mac`: for a payment that is settled later, the MAC
+    of its fund.payments row.
     """
 
     id: UUID
@@ -47,9 +50,9 @@ class Marked(msgspec.Struct):
 
 
 def order_from(row: Any) -> Order:
-    """Return the order of a row. A missing column raises KeyError, because a default would change the content of the
-    order's voucher. An unknown kind or state is kept: then this order does not match its MAC, and the other orders of a
-    batch are not affected.
+    """Return a row as an order. A missing column raises KeyError, because a default would change the content of the
+    order's voucher. An unknown kind or state raises nothing: such an order does not match its MAC, and the other orders
+    of a batch are not affected.
     """
     fields = {name: row[name] for name in _FIELDS}
     fields["kind"], fields["state"] = (
@@ -62,8 +65,8 @@ def order_from(row: Any) -> Order:
 
 
 async def write_ahead(connection: Connection, orders: Sequence[Order], former: Sequence[UUID] = ()) -> set[UUID]:
-    """Insert orders as `posting`, and return the ids of the new ones. `former[i]`: the former id of `orders[i]`; empty
-    if the database has no orders with former ids. Call in a transaction.
+    """Insert orders as `posting`, and return the ids of the orders that did not exist before. `former[i]`: the former
+    id of `orders[i]`; `former` is empty if the database has no orders with former ids. Call this in a transaction.
     """
     rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode(), former)
     seqs: Mapping[UUID, int] = {row["id"]: row["seq"] for row in rows}
@@ -73,7 +76,7 @@ async def write_ahead(connection: Connection, orders: Sequence[Order], former: S
 
 
 def set_outcome(order: Order, result: PostingResult) -> None:
-    """Set the outcome of a `posting` order in memory, whether or not it can be recorded."""
+    """Set the outcome of a `posting` order in memory. This does not write to the database."""
     order.problem, order.due_at = result.problem, None
     if result.stuck:
         order.state, order.stuck_from = State.STUCK, State.POSTING
@@ -84,15 +87,16 @@ def set_outcome(order: Order, result: PostingResult) -> None:
 
 
 def marked(order: Order, sums_mac: bytes | None) -> Marked:
-    """Return the outcome of an order to record, with its current MAC."""
+    """Return the outcome of an order in the form in which it is recorded, with the current MAC of the order."""
     problem = None if order.problem is None else msgspec.Raw(order.problem)
     outcome = order.id, order.state, problem, order.posted_at
     return Marked(*outcome, order.attempt, order.layout, order.mac, order.mac_key, sums_mac)
 
 
 async def mark(connection: Connection, said: Sequence[Marked]) -> tuple[set[UUID], set[UUID]]:
-    """Record the outcomes of `posting` orders. Return `(refused, stuck)`: the ids of orders that this call changed to
-    these states. Reservations of refused orders have to be released in the same transaction.
+    """Record the outcomes of `posting` orders. Return `(refused, stuck)`: the ids of the orders that this call changed
+    to `refused`, and the ids that it changed to `stuck`. The caller has to release the reservations of refused orders
+    in the same transaction.
     """
     rows = await connection.fetch(SQL["mark_orders"], _encode(said).decode())
     refused = {row["id"] for row in rows if row["state"] == State.REFUSED}
@@ -100,7 +104,7 @@ async def mark(connection: Connection, said: Sequence[Marked]) -> tuple[set[UUID
 
 
 async def read_orders(connection: AnyConnection, ids: Sequence[UUID]) -> dict[UUID, Order]:
-    """Return the existing orders among `ids`, by id."""
+    """Return the orders with these ids, by id. Ids without an order are left out."""
     rows = await connection.fetch(SQL["read_orders"], ids)
     return {row["id"]: order_from(row) for row in rows}
 
@@ -112,7 +116,8 @@ async def read_order(pool: AnyConnection, id_: UUID) -> Order | None:
 async def list_orders(
     pool: AnyConnection, kind: Kind, merchant: str, state: State | None, after_seq: int, limit: int
 ) -> list[Order]:
-    """Return orders of a merchant, oldest first, after `after_seq` (0: from the first)."""
+    """Return orders of a merchant whose seq is greater than `after_seq`, oldest first. 0 begins with the first order.
+    """
     few = state not in (None, State.POSTED, State.POSTING)
     rows = await pool.fetch(
         SQL["list_orders_in_state" if few else "list_orders"], merchant, kind, state, after_seq, limit
@@ -121,7 +126,7 @@ async def list_orders(
 
 
 async def history(pool: AnyConnection, order: Order) -> list[Step]:
-    """Return all states that an order has entered, oldest first."""
+    """Return all states that an order has entered, oldest state first."""
     rows = await pool.fetch(SQL["read_history"], order.id)
     begun = [Step(State.CREATED, order.created_at)]
     if FIRST[order.kind] is State.POSTING:

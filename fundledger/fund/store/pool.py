@@ -1,4 +1,4 @@
-"""Connections to the fund database."""
+"""Store of the fund service: the pool of connections to its database."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -12,14 +12,14 @@ else:
 
 BY_INDEX: Final = {
     "jit": "off",
-    # A plan that is cached while a table is empty must not scan the table after it has grown.
+    # A query plan may be cached while a table is empty. It must not scan the table after the table has grown.
     "enable_seqscan": "off",
 }
 
 
 class _Lasting(_Connection):
-    """A connection that is not reset when it is released. This saves a round trip, and is safe because no session state
-    is used.
+    """A connection that is not reset when it is released to the pool. This saves a round trip. It is safe, because no
+    query changes the state of the session.
     """
 
     def get_reset_query(self) -> str:

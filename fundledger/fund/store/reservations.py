@@ -1,9 +1,13 @@
-"""Reservations of shared amounts by fund orders: a payment's refundable amount (refunds, chargebacks), the pending
-amount (settlements), the daily limit (withdrawals), the single reversal of an order. An order reserves under row locks,
-in the transaction that inserts it. The transaction that records its refusal releases the reservation.
+"""Store of the fund service: reservations, the amounts that orders take from shared amounts before they are posted.
 
-The rows are locked first, and existing orders are read second. So of two concurrent orders with one number, the second
-finds the first. The steps are: fetch rows, decide (plain functions over the fetched rows), write rows.
+Refunds and chargebacks reserve from the refundable amount of a payment, settlements from the pending amount of a
+merchant, withdrawals from its daily limit. A reversal reserves the single reversal of an order. An order reserves under
+row locks, in the transaction that inserts it. If the order is refused, the transaction that records the refusal
+releases the reservation.
+
+The rows are locked first, and existing orders are read second. So of two concurrent requests with one order number, the
+second finds the order of the first. There are three steps: fetch rows, decide in plain functions over the fetched rows,
+write rows.
 """
 
 from collections.abc import Sequence
@@ -27,14 +31,15 @@ from fundledger.fund.store.queries import SQL
 
 RESERVING = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL})
 PAYMENTS_MAX = 10_000
-"""The most payments that one settlement without an amount settles. More would hold locks for longer than the command
-timeout.
+"""The maximum number of payments that a settlement without an amount settles. More payments could take longer than the
+command timeout.
 """
 
 
 class Locked(msgspec.Struct):
-    """The rows that a batch has locked, as read under the locks. `unverified`: the error text by order id, for orders
-    with a row that does not match its MAC. `unverified_merchants`: the same by merchant id.
+    """The rows that a batch has locked, as read under the locks. `settling`: the ids of payments in a settlement
+    without a known outcome. `unverified`: error texts by order id, for orders that have a row with a wrong MAC.
+    `unverified_merchants`: error texts by merchant id, for merchants whose row has a wrong MAC.
     """
 
     payments: dict[UUID, Progress]
@@ -52,8 +57,8 @@ class _Changes(msgspec.Struct):
 
 
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
-    """Lock the rows that these drafts reserve from. All batches lock in the same sequence: merchants, orders to be
-    reversed, payments. After that, `reserve` locks the rows of days.
+    """Lock the rows from which these drafts reserve. All batches lock in the same sequence: merchants, orders to be
+    reversed, payments. After this, `reserve` locks the rows of days.
     """
     await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL)}
@@ -79,7 +84,8 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
         except Tampered as found:
             unverified[order.id] = str(found)
     payments = await _lock_payments(connection, macs, [originals[id_] for id_ in paid if id_ in originals], unverified)
-    # Read this under the locks: the refusal of a settlement is recorded under the locks of its payments, too.
+    # This has to be read under the locks of the payments, because the refusal of a settlement is also recorded under
+    # these locks.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
     return Locked(payments, originals, {row["payment"] for row in rows}, unverified, unverified_merchants)
 
@@ -87,7 +93,9 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
 async def _lock_payments(
     connection: Connection, macs: OrderMacs, orders: Sequence[Order], unverified: dict[UUID, str]
 ) -> dict[UUID, Progress]:
-    """Lock and return the progress of payments. Add missing rows, and rows with a wrong MAC, to `unverified`."""
+    """Lock and return the progress of payments. A payment whose row is missing, or has a wrong MAC, is added to
+    `unverified`.
+    """
     posted = [
         order
         for order in orders
@@ -109,7 +117,9 @@ async def _lock_payments(
 
 
 async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
-    """Set `of_order` to the former id where the original order has one. New orders never get a former id."""
+    """Set `of_order` of a draft to the former id of the order to which it refers, if a stored order has this former id.
+    New orders never get a former id.
+    """
     former = sorted({d.former_of for d in drafts if d.former_of is not None})
     if former:
         there = {row["id"] for row in await connection.fetch(SQL["read_orders"], former)}
@@ -121,8 +131,8 @@ async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
 async def reserve(
     connection: Connection, drafts: Sequence[Draft], locked: Locked, macs: OrderMacs
 ) -> list[Refusal | OrderFault | None]:
-    """Reserve for each draft, in order, and write the amounts into its order. Element `[i]` is the refusal or fault of
-    `drafts[i]`, None if the reservation succeeded. Raises what asyncpg raises.
+    """Reserve for each draft, one after the other, and set the reserved amounts in its order. Return one element for
+    each draft: its refusal or fault, or None if the reservation succeeded. Raises what asyncpg raises.
     """
     answers: list[Refusal | OrderFault | None] = []
     changes = _Changes({}, [])
@@ -151,7 +161,7 @@ async def reserve(
 
 
 def _unverified(order: Order, locked: Locked) -> OrderFault | None:
-    """Return a fault if the order needs a row that does not match its MAC, else None."""
+    """Return a fault if an order needs a row that does not match its MAC. Otherwise return None."""
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
     if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL):
         wrong = locked.unverified_merchants.get(order.merchant)
@@ -159,7 +169,7 @@ def _unverified(order: Order, locked: Locked) -> OrderFault | None:
 
 
 async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Sequence[Order]) -> None:
-    """Write which order reverses each original. The caller holds the locks of the rows."""
+    """Write `reversed_by` of orders, with new MACs. The caller holds the locks of the rows."""
     if originals:
         for order in originals:
             macs.seal(order)
@@ -168,11 +178,11 @@ async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Se
 
 
 async def release(connection: Connection, macs: OrderMacs, refused: Sequence[Order]) -> None:
-    """Release the reservations of refused orders, in the transaction that records the refusals. A row that does not
-    match its MAC is not changed.
+    """Release the reservations of refused orders. Call this in the transaction that records the refusals. A row that
+    does not match its MAC is not changed.
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
-    # The same lock order as in a batch that reserves, so that the two do not deadlock: originals, payments, days.
+    # Rows are locked in the same sequence as in `lock` and `reserve`, to prevent deadlocks: originals, payments, days.
     freed = await _lock_reversed(connection, macs, of_kind[Kind.REVERSAL])
     parts = await _read_parts(connection, macs, of_kind[Kind.SETTLEMENT])
     returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK]
@@ -195,7 +205,9 @@ async def release(connection: Connection, macs: OrderMacs, refused: Sequence[Ord
 
 
 async def _lock_reversed(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:
-    """Lock and return the orders that name one of the reversals and match their MAC."""
+    """Lock the orders that reversals refer to. Return the orders that match their MAC and that one of the reversals
+    reverses.
+    """
     by = {order.id for order in reversals}
     if not by:
         return []
@@ -212,7 +224,9 @@ def _verifies(macs: OrderMacs, order: Order) -> bool:
 
 
 async def _read_parts(connection: Connection, macs: OrderMacs, settlements: Sequence[Order]) -> list[Any]:
-    """Return the parts of settlements. A settlement whose parts do not add up to it is reported and left out."""
+    """Return the parts of payments that settlements settle. If the parts of a settlement do not add up to its amount
+    and fee, the settlement is reported and its parts are left out.
+    """
     found: list[Any] = []
     for settlement in settlements:
         parts = await connection.fetch(SQL["read_settled"], [settlement.id])
@@ -224,7 +238,7 @@ async def _read_parts(connection: Connection, macs: OrderMacs, settlements: Sequ
 
 
 def _take(progress: Progress, order: Order, sign: int = 1) -> None:
-    """Reserve the amounts of a refund or a chargeback on its payment; with `sign` -1, release them."""
+    """Reserve the amounts of a refund or chargeback on its payment. With `sign` -1, release the amounts."""
     if order.kind is Kind.CHARGEBACK:
         progress.charged_back += sign * order.amount
         return
@@ -235,7 +249,9 @@ def _take(progress: Progress, order: Order, sign: int = 1) -> None:
 
 
 def _paid(draft: Draft, locked: Locked) -> Progress | Refusal:
-    """Return the payment that an order reserves from; copy the payment's channel and currency into the order."""
+    """Return the progress of the payment from which an order reserves. Copy the channel and currency of the payment
+    into the order.
+    """
     order = draft.order
     payment = locked.originals.get(payment_of(draft))
     number = getattr(draft.request, "payment_order_no", "")
@@ -253,15 +269,15 @@ def _paid(draft: Draft, locked: Locked) -> Progress | Refusal:
 
 
 def _refund(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
-    """Reserve a refund: first from the pending amount, whose fee is waived; then from the settled amount, whose fee is
-    returned.
+    """Reserve a refund, first from the pending amount of the payment, then from the settled amount. The fee of the
+    pending part is waived, and the fee of the settled part is returned.
     """
     payment = _paid(draft, locked)
     if isinstance(payment, Refusal):
         return payment
     order = draft.order
     if payment.order_id in locked.settling:
-        # A fee may be returned only if it is certain that the fee was charged.
+        # During a settlement it is unknown whether the fee was charged. Only a charged fee may be returned.
         detail = "a settlement of the payment is in progress; retry later"
         return Refusal(Code.PAYMENT_BEING_SETTLED, detail, "payment_order_no")
     if order.amount > payment.returnable:
@@ -306,7 +322,7 @@ def _reverse(draft: Draft, locked: Locked, changes: _Changes) -> Refusal | None:
     payment = locked.payments.get(original.id)
     if payment is not None:
         if payment.reversed:
-            # The account service would refuse the order. Then the release of its reservation would clear
+            # The account service would refuse the reversal. Then the release of its reservation would clear
             # `payment.reversed`.
             return Refusal(Code.ORDER_ALREADY_REVERSED, "the payment is already reversed", "of_order_no")
         if payment.refunded or payment.charged_back:
@@ -338,8 +354,8 @@ def _withdraw(order: Order, merchant: Merchant | None, withdrawn: dict[Day, int]
 
 
 async def _settle(connection: Connection, draft: Draft, macs: OrderMacs) -> Refusal | OrderFault | None:
-    """Reserve a settlement, oldest payment first. The last payment may be settled in part, with its fee in proportion.
-    A payment whose row does not match its MAC is left out.
+    """Reserve a settlement from pending payments, oldest payment first. The last payment may be settled in part, and
+    its fee is then charged in proportion. A payment whose row does not match its MAC is left out.
     """
     order = draft.order
     assert isinstance(draft.request, Settlement)
@@ -369,7 +385,7 @@ async def _settle(connection: Connection, draft: Draft, macs: OrderMacs) -> Refu
 
 
 def _settle_part(payment: Progress, wanted: int) -> tuple[int, int]:
-    """Settle the pending amount of a payment, at most `wanted`. Return `(amount, fee)`."""
+    """Settle the pending amount of a payment, but at most `wanted`. Return `(settled amount, settled fee)`."""
     amount = min(payment.unsettled, wanted)
     fee = part_of(payment.fee - payment.fee_settled - payment.fee_waived, payment.unsettled, amount)
     payment.settled += amount

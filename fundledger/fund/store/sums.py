@@ -1,8 +1,9 @@
-"""Sums from which fund orders reserve amounts: the progress of a payment, a merchant's withdrawals of a day. Each sum
-has a MAC.
+"""Store of the fund service: the sums from which orders reserve amounts. A sum is the progress of a payment, or the
+withdrawn amount of a merchant on a day. Each sum has a MAC.
 
-A sum is read under the lock of its row, verified, changed and written with a new MAC, in the transaction of the order
-that changes it. A row older than MACs is compared with its orders instead. A row that does not verify is not changed.
+The transaction of the order that changes a sum locks the row of the sum, reads and verifies it, and writes it with a
+new MAC. A row older than MACs has no MAC to verify, so it is compared with its orders. A row that does not verify is
+not changed.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ def begun(order: Order) -> Progress:
 
 
 async def begin_payments(connection: Connection, macs: OrderMacs, payments: Sequence[Order]) -> None:
-    """Insert the missing fund.payments rows of payments. Locks the new rows."""
+    """Insert the fund.payments rows of payments that have no such row. Locks the new rows."""
     rows = [begun(order) for order in sorted(payments, key=lambda order: order.id)]
     tags = [macs.rows.tag(PAYMENT, row.fields())[1] for row in rows]
     columns = [[getattr(row, name) for row in rows] for name in ("order_id", "merchant", "seq", "amount", "fee")]
@@ -43,14 +44,18 @@ async def begin_payments(connection: Connection, macs: OrderMacs, payments: Sequ
 async def lock_payments(
     connection: Connection, macs: OrderMacs, ids: Collection[UUID]
 ) -> tuple[dict[UUID, Progress], set[UUID]]:
-    """Lock the rows of payments. Return `(current progress by id, ids of rows that do not verify)`."""
+    """Lock the fund.payments rows of payments. Return `(progress by payment id, ids of payments whose row does not
+    verify)`.
+    """
     return await verified(connection, macs, await connection.fetch(SQL["lock_payments"], sorted(ids)))
 
 
 async def verified(
     connection: AnyConnection, macs: OrderMacs, rows: Sequence[Any]
 ) -> tuple[dict[UUID, Progress], set[UUID]]:
-    """Verify rows of fund.payments. Return `(progress by id of rows that verify, ids of the others)`."""
+    """Verify rows of fund.payments. Return `(progress by id for the rows that verify, ids of the rows that do not
+    verify)`.
+    """
     found = {row["order_id"]: progress_of(row) for row in rows}
     old = [row["order_id"] for row in rows if macs.is_old(row)]
     due = await payments_by_orders(connection, macs, old) if old else {}
@@ -67,8 +72,8 @@ async def verified(
 async def payments_by_orders(
     connection: AnyConnection, macs: OrderMacs, ids: Sequence[UUID]
 ) -> Mapping[UUID, Progress]:
-    """Return the progress of payments, computed from their orders. A payment with an order that does not verify is left
-    out.
+    """Return the progress of payments by id, computed from their orders. A payment is left out if one of its orders
+    does not verify.
     """
     due: dict[UUID, Progress] = {}
     bad = set()
@@ -116,8 +121,8 @@ async def write_payments(connection: Connection, macs: OrderMacs, payments: Iter
 
 
 async def lock_days(connection: Connection, macs: OrderMacs, days: Collection[Day]) -> tuple[dict[Day, int], set[Day]]:
-    """Lock the rows of these days that exist. Return `(withdrawn amounts, days whose row is missing or does not
-    verify)`.
+    """Lock the existing rows of these days. Return `(withdrawn amounts, bad days)`. A day is bad if its row does not
+    verify, or is missing although the merchant has a withdrawal on that day.
     """
     asked = sorted(days)
     rows = await connection.fetch(SQL["lock_withdrawal_days"], [m for m, _ in asked], [day for _, day in asked])
@@ -137,7 +142,9 @@ async def lock_days(connection: Connection, macs: OrderMacs, days: Collection[Da
 async def verified_days(
     connection: AnyConnection, macs: OrderMacs, rows: Sequence[Any]
 ) -> tuple[dict[Day, int], set[Day]]:
-    """Verify rows of fund.withdrawal_days. Return `(withdrawn amounts of rows that verify, days of the others)`."""
+    """Verify rows of fund.withdrawal_days. Return `(withdrawn amounts of the rows that verify, days of the rows that do
+    not)`.
+    """
     found = {(row["merchant"], row["day"]): row["amount"] for row in rows}
     old = [key for row, key in zip(rows, found, strict=True) if macs.is_old(row)]
     due = await days_by_orders(connection, macs, old) if old else {}
@@ -151,7 +158,7 @@ async def verified_days(
 
 
 async def write_days(connection: Connection, macs: OrderMacs, days: Mapping[Day, int]) -> None:
-    """Write withdrawn amounts. The caller holds the locks of the existing rows."""
+    """Write the withdrawn amounts of days. The caller holds the locks of the existing rows."""
     keys = sorted(days)
     if not keys:
         return
@@ -161,7 +168,7 @@ async def write_days(connection: Connection, macs: OrderMacs, days: Mapping[Day,
 
 
 async def give_back_days(connection: Connection, macs: OrderMacs, withdrawals: Sequence[Order]) -> None:
-    """Subtract refused or bounced withdrawals from the withdrawn amounts of their days. Call in a transaction."""
+    """Subtract refused or bounced withdrawals from the withdrawn amounts of their days. Call this in a transaction."""
     if not withdrawals:
         return
     stands, _ = await lock_days(connection, macs, {day_of(order) for order in withdrawals})
@@ -172,8 +179,8 @@ async def give_back_days(connection: Connection, macs: OrderMacs, withdrawals: S
 
 
 async def days_by_orders(connection: AnyConnection, macs: OrderMacs, days: Sequence[Day]) -> Mapping[Day, int]:
-    """Return the withdrawn amounts of days, computed from the orders. A day with an order that does not verify is left
-    out.
+    """Return the withdrawn amounts of days, computed from the orders. A day is left out if one of its orders does not
+    verify.
     """
     due = dict.fromkeys(days, 0)
     bad = set()
@@ -187,7 +194,8 @@ async def days_by_orders(connection: AnyConnection, macs: OrderMacs, days: Seque
 
 
 def day_of(order: Order) -> Day:
-    """Return the merchant and day whose limit a withdrawal counts against."""
+    """Return the merchant and the day (UTC) of a withdrawal. It counts against the limit of this merchant on this day.
+    """
     return order.merchant, order.created_at.date()
 
 
