@@ -1,7 +1,7 @@
 -- Approve an adjustment, which becomes `posting`. $1 order id, $2 approver (MODULE or MODULE/PERSON), $3 seconds until
--- the recoverer takes it, $4 new MAC, $5 key version of the new MAC, $6 the MAC as read. Within one module, requester
--- and approver have to be different persons, both named. Rows: the order, none if it does not wait for this approval,
--- or has changed since it was read. Locks: the order.
+-- the recoverer takes the order, $4 new MAC, $5 key version of the new MAC, $6 the MAC as read. Within one module,
+-- requester and approver have to be different persons, and both have to be named. Rows: the order, or none if it does
+-- not wait for approval, if $2 may not approve it, or if it has changed since it was read. Locks: the order.
 WITH approved AS (
     UPDATE fund.orders o SET state = 'posting', approved_by = $2, mac = $4, mac_key = $5,
          due_at = clock_timestamp() + make_interval(secs => $3)

@@ -1,7 +1,7 @@
--- Record how a withdrawal ends, before it is posted. $1 order id, $2 paid or bounced, $3 the channel's reference or
--- null, $4 a reason or null, $5 seconds until the recoverer takes it, $6 the voucher id of the end or null, $7 new MAC,
--- $8 key version of the new MAC, $9 the MAC as read. Rows: the order, none if it cannot end like this, or has changed
--- since it was read. Locks: the order.
+-- Record how a withdrawal ends, before the end is posted. $1 order id, $2 paid or bounced, $3 the channel's reference
+-- or null, $4 a reason or null, $5 seconds until the recoverer takes the order, $6 the voucher id of the end or null,
+-- $7 new MAC, $8 key version of the new MAC, $9 the MAC as read. Rows: the order, or none if it cannot end like this,
+-- or if it has changed since it was read. Locks: the order.
 UPDATE fund.orders o SET ending = $2, channel_ref = $3, reason = $4, due_at = clock_timestamp() + make_interval(secs => $5),
                          end_voucher_id = $6, mac = $7, mac_key = $8
 WHERE o.id = $1 AND o.kind = 'withdrawal' AND o.state IN ('posted', 'sent', 'unknown')

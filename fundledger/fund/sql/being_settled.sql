@@ -1,4 +1,4 @@
--- Payments in a settlement without a known outcome, or in a settlement that became stuck before it was posted. $1
--- payment ids. Rows: one for each such payment. Locks: none.
+-- Payments that are part of a settlement whose outcome is not known, or of a settlement that became stuck before it was
+-- posted. $1 payment ids. Rows: one per such payment. Locks: none.
 SELECT DISTINCT s.payment FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement
 WHERE s.payment = ANY ($1::uuid[]) AND o.state IN ('posting', 'stuck')

@@ -1,5 +1,5 @@
--- Sum a day (UTC), once: a concurrent second call writes nothing. $1 day. Rows: one, none if the day is already closed.
--- Locks: the row of the day.
+-- Close a day (UTC): write the sums of its orders, once. A second call writes nothing, even if it is concurrent. $1
+-- day. Rows: one, or none if the day is already closed. Locks: the row of the day.
 WITH closed AS (
     INSERT INTO fund.day_ends (day, orders)
     SELECT $1, count(*) FROM fund.orders o

@@ -1,2 +1,3 @@
--- Draw the version of a new fee rule. The MAC of the rule covers the version. Rows: one. Locks: none.
+-- Draw the version of a new fee rule. The version is drawn before the insert, because the MAC of the rule covers it.
+-- Rows: one. Locks: none.
 SELECT nextval(pg_get_serial_sequence('fund.fee_rules', 'version'))

@@ -1,8 +1,9 @@
--- Merchants that are due for an automatic settlement. Two conditions: the oldest pending payment of the merchant was
--- posted before the end of the latest due day of its calendar; the merchant has no settlement of that due day, or the
--- last such settlement is posted and was full. $1 calendars, $2 for each calendar the order number of the first
--- settlement of its latest due day (`auto-YYYY-MM-DD`), $3 for each calendar the end of that day, $4 payments of a full
--- settlement, $5 limit. Rows: merchant, calendar and order number to request, by merchant. Locks: none.
+-- Merchants that are due for an automatic settlement. There are two conditions. The oldest pending payment of the
+-- merchant was posted before the end of the latest due day of its calendar. And the merchant has no settlement of this
+-- due day, or the last settlement of this day is posted and was full. $1 calendars, $2 for each calendar the order
+-- number of the first settlement of its latest due day (`auto-YYYY-MM-DD`), $3 for each calendar the end of this day,
+-- $4 number of payments in a full settlement, $5 limit. Rows: merchant, calendar, and order number of the settlement to
+-- request, ordered by merchant. Locks: none.
 SELECT m.id, d.calendar,
        CASE WHEN t.number = d.number THEN d.number || '-' || coalesce(nullif(substr(t.order_no, 17), '')::int, 1) + 1
             ELSE d.number END AS order_no

@@ -1,6 +1,6 @@
--- Insert orders. $1 a JSON array of orders (the fields of fund/model/order.py; digests in base64), $2 the former id of
--- each, or an empty array. An order that exists under either id is not changed and not returned. Rows: one for each new
--- order. Locks: the new rows.
+-- Insert orders. $1 a JSON array of orders (the fields of fund/model/order.py; digests in base64), $2 the former ids of
+-- these orders, or an empty array. An order that exists under its id or its former id is not changed and not returned.
+-- Rows: one per new order. Locks: the new rows.
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, channel, channel_ref, settle, of_order,
                          from_pending, to_receivable, fee_waived, fee_version, direction, reason, ticket, module, digest,
                          voucher_id, created_at, due_at, of_voucher, mac, mac_key, voucher_format, layout)

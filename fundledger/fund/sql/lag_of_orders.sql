@@ -1,4 +1,5 @@
--- The number of orders due for recovery, and the seconds since the oldest one was due. Rows: one. Locks: none.
+-- The number of orders that are due for recovery, and the seconds since the oldest of these orders became due. Rows:
+-- one. Locks: none.
 SELECT count(*) AS waiting, coalesce(extract(epoch FROM clock_timestamp() - min(o.due_at)), 0)::float8 AS lag_s
 FROM fund.orders o
 WHERE o.due_at <= clock_timestamp()

@@ -1,5 +1,5 @@
--- Orders of one kind of a merchant, oldest first. $1 merchant, $2 kind, $3 state or null, $4 seq to start after, $5
--- limit. Rows: at most $5. Locks: none.
+-- Orders of a merchant, of one kind, oldest first. $1 merchant, $2 kind, $3 state, null for all states, $4 seq to start
+-- after, $5 limit. Rows: at most $5. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,

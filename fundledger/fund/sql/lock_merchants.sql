@@ -1,4 +1,4 @@
--- Lock merchants, to serialize their settlements and withdrawals. $1 ids. Rows: one for each merchant. Locks: these
+-- Lock merchants, to serialize their settlements and withdrawals. $1 ids. Rows: one per merchant. Locks: these
 -- merchants.
 SELECT m.id, m.name, m.currency, m.withdrawal_limit, m.settlement, m.digest, m.created_at, m.mac_key, m.mac
 FROM fund.merchants m WHERE m.id = ANY ($1::text[])

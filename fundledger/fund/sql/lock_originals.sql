@@ -1,4 +1,4 @@
--- Lock orders that are to be reversed. $1 ids. Rows: one for each order. Locks: these orders.
+-- Lock the orders that reversals reverse. $1 ids of these orders. Rows: one per order. Locks: these orders.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,

@@ -1,4 +1,4 @@
--- Lock the progress of payments. $1 ids. Rows: one for each row of fund.payments that exists. Locks: these rows, the
+-- Lock the progress of payments. $1 ids of payments. Rows: the rows of fund.payments that exist. Locks: these rows,
 -- oldest first.
 SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
        p.fee_returned, p.charged_back, p.reversed, p.mac_key, p.mac

@@ -1,7 +1,8 @@
--- Lock pending payments of a merchant, oldest first. $1 merchant, $2 amount to settle (null: all of at most $3
--- payments), $4 payments to leave out. Rows: the payments that the amount covers, or all locked payments if it exceeds
--- their sum. `left_over`: the pending amount of the payment. `earlier`: the sum of `left_over` of the payments before
--- it. `pending`: the sum of `left_over` of all locked payments. Locks: all pending payments that were read.
+-- Lock pending payments of a merchant, oldest first. $1 merchant, $2 amount to settle (null: the whole amount of at
+-- most $3 payments), $4 payments to leave out. Rows: the payments that the amount covers, or all locked payments if the
+-- amount exceeds their sum. `left_over`: the pending amount of the payment. `earlier`: the sum of `left_over` of all
+-- earlier payments. `pending`: the sum of `left_over` of all locked payments. Locks: all pending payments that were
+-- read.
 WITH open AS (
     SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
        p.fee_returned, p.charged_back, p.reversed, p.mac_key, p.mac,

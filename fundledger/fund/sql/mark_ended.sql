@@ -1,6 +1,6 @@
 -- Record that the end of a withdrawal is posted: the state becomes the end that begin_end.sql recorded. $1 order id, $2
--- new MAC, $3 key version of the new MAC, $4 the MAC as read. Rows: the order, none if this is already recorded, or the
--- order has changed since it was read. Locks: the order.
+-- new MAC, $3 key version of the new MAC, $4 the MAC as read. Rows: the order, or none if this is already recorded, or
+-- if the order has changed since it was read. Locks: the order.
 WITH marked AS (
     UPDATE fund.orders o SET state = o.ending, due_at = NULL, mac = $2, mac_key = $3
     WHERE o.id = $1 AND o.ending IS NOT NULL AND o.state IN ('posted', 'sent', 'unknown')

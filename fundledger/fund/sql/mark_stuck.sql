@@ -1,5 +1,5 @@
 -- Mark a withdrawal as stuck, because no retry can complete it. $1 order id, $2 its state, $3 the reason (JSON), $4 new
--- MAC, $5 key version of the new MAC, $6 the MAC as read. Rows: one, none if the state differs, or the order has
+-- MAC, $5 key version of the new MAC, $6 the MAC as read. Rows: one, or none if the state differs, or if the order has
 -- changed since it was read. Locks: the order.
 WITH marked AS (
     UPDATE fund.orders o SET state = 'stuck', stuck_from = o.state, problem = $3::json, due_at = NULL, mac = $4, mac_key = $5

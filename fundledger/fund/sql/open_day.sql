@@ -1,10 +1,10 @@
--- The first day (UTC) that is not closed and ended at least $1 seconds ago. `ended_s`: the seconds since the end of
--- that day. `unknown`: the number of orders of that day and earlier days that have no known outcome. Rows: one, none if
--- all such days are closed. Locks: none.
+-- The first day (UTC) that ended at least $1 seconds ago and is not closed. `ended_s`: the seconds since the end of
+-- this day. `unknown`: the number of orders without a known outcome, of this day and of earlier days. Rows: one, or
+-- none if all such days are closed. Locks: none.
 WITH first AS (
     SELECT coalesce((SELECT max(e.day) + 1 FROM fund.day_ends e),
-                    -- If no day is closed: the day of the first inserted orders. If no order has one of the
-                    -- first seqs: the day of the first orders with an event.
+                    -- If no day is closed, begin with the day of the first inserted orders. If no order has one of the
+                    -- first seqs, begin with the day of the first orders with an event.
                     (SELECT min(o.created_at AT TIME ZONE 'UTC')::date FROM fund.orders o WHERE o.seq <= 1000),
                     (SELECT min(o.created_at AT TIME ZONE 'UTC')::date
                      FROM (SELECT e.order_id FROM fund.events e ORDER BY e.seq LIMIT 1000) t

@@ -1,5 +1,5 @@
--- Orders with a MAC of layout 1. $1 seq to start after, $2 limit. Rows: the orders, each with its last event and, if it
--- has one, its reversal that was not refused. Locks: none.
+-- Orders with a MAC of layout 1. $1 seq to start after, $2 limit. Rows: one per order, with its last event, and with
+-- its reversal if the order has a reversal that was not refused. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,

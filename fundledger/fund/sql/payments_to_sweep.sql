@@ -1,5 +1,5 @@
--- Rows of fund.payments without a MAC. $1 payment to start after, $2 limit. Rows: the next $2 by id, returned oldest
--- first. Locks: these rows, the oldest first.
+-- Rows of fund.payments without a MAC. $1 id of the payment to start after, $2 limit. Rows: the next $2 rows by id,
+-- returned oldest first. Locks: these rows, oldest first.
 SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
        p.fee_returned, p.charged_back, p.reversed, p.mac_key, p.mac
 FROM fund.payments p

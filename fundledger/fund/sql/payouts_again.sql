@@ -1,6 +1,6 @@
 -- Record that a payout is sent again, after its channel reported it as absent. $1 order, $2 interval until another
--- process may poll it. Rows: one, none if the order has ended meanwhile. Locks: the rows of the order and the payout,
--- so that the order cannot end concurrently.
+-- process may poll the payout. Rows: one, or none if the order has ended meanwhile. Locks: the rows of the order and
+-- the payout, so that the order cannot end concurrently.
 WITH open AS (
     SELECT o.id
     FROM fund.orders o

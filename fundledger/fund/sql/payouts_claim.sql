@@ -1,7 +1,8 @@
 -- Record withdrawals as `sent` and insert their payouts, before the call to the channel. $1 channel; $2 orders, $3
 -- amounts, $4 currencies, as in their posted vouchers; $5 the MACs as read; $6 new MACs; $7 MACs of the payouts; $8 key
--- version of all new MACs; $9 interval until another process may poll them. Rows: the withdrawals that the caller has
--- to send. Locks: their rows; locked rows are skipped, so that this never waits for an order that is being ended.
+-- version of all new MACs; $9 interval until another process may poll the payouts. Rows: the withdrawals that the
+-- caller has to send. Locks: the rows of these withdrawals. Rows that are already locked are skipped, so that the
+-- statement never waits for an order that is being ended.
 WITH next AS (
     SELECT o.id, c.amount, c.currency, c.mac, c.kept
     FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::bytea[], $7::bytea[]) AS c (id, amount, currency, found, mac, kept)

@@ -1,6 +1,7 @@
--- Lease payouts that are due for a poll. $1 channel, $2 limit, $3 interval until another process may poll them, $4
--- `began_at` of the first rows of this run, null in its first call: payouts that are due later are left to the next
--- run, so a run polls each payout once. Rows: the payouts, with began_at. Locks: their rows; locked rows are skipped.
+-- Lease payouts that are due for a poll. $1 channel, $2 limit, $3 interval until another process may poll these
+-- payouts, $4 `began_at` of the first rows of this run, null in the first call of a run. Payouts that become due after
+-- `began_at` are left to the next run, so a run polls each payout once. Rows: the payouts, with `began_at`. Locks: the
+-- rows of these payouts. Rows that are already locked are skipped.
 WITH next AS (
     SELECT p.order_id
     FROM fund.payouts p

@@ -1,6 +1,6 @@
--- The lag of payouts. $1 configured channels, $2 interval after which a payout is late. Rows: one: `waiting_s`, the
--- longest wait of an unsent withdrawal; `late_s`, the longest time for which a payout without a final status has been
--- late; `late`, the number of late payouts. Locks: none.
+-- The lag of payouts. $1 configured channels, $2 interval after which a payout is late. `waiting_s`: the longest wait
+-- of a withdrawal that is not sent yet. `late_s`: the longest time for which a payout without a final status has been
+-- late. `late`: the number of late payouts. Rows: one. Locks: none.
 SELECT
     (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(o.posted_at)), 0)::float8
      FROM fund.orders o

@@ -1,4 +1,4 @@
--- Read a sent withdrawal that has not ended. $1 order. Rows: the order, none if it has ended meanwhile. Locks: none.
+-- Read a sent withdrawal that has not ended. $1 order. Rows: the order, or none if it has ended meanwhile. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,

@@ -1,6 +1,6 @@
--- Record that the channel did not answer. $1 order, $2 interval until the next poll, $3 why, $4 new MAC of the order,
--- $5 key version of the new MAC, $6 the MAC as read. Rows: none. Locks: the rows of the order and the payout. An order
--- that has ended, or is already unknown, is not changed.
+-- Record that a channel did not answer a request to pay. $1 order, $2 interval until the next poll, $3 the error, $4
+-- new MAC of the order, $5 key version of the new MAC, $6 the MAC as read. Rows: none. Locks: the rows of the order and
+-- the payout. An order that has ended, or is already `unknown`, is not changed.
 WITH lost AS (
     UPDATE fund.orders o
     SET state = 'unknown', mac = $4, mac_key = $5

@@ -1,4 +1,5 @@
--- Events with their orders, in order. $1 seq to start after, $2 last seq, $3 limit. Rows: one per event. Locks: none.
+-- Events with their orders, ordered by the seq of the event. $1 seq to start after, $2 last seq, $3 limit. Rows: one
+-- per event. Locks: none.
 SELECT e.seq AS event_seq, e.state AS event_state, e.at AS event_at, e.detail AS event_detail,
        o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,

@@ -1,7 +1,7 @@
--- Retry an order: return a stuck order to the state that it came from, or set a new due time of an order that waits for
--- the recoverer. $1 order id, $2 requesting module, $3 seconds until the recoverer takes it, $4 how the cause was
--- removed, or null, $5 new MAC, $6 key version of the new MAC, $7 the MAC as read. Rows: the order, none if no step is
--- left, or the order has changed since it was read. Locks: the order.
+-- Retry an order: return a stuck order to its state before `stuck`, or set a new due time for an order that waits for
+-- the recoverer. $1 order id, $2 requesting module, $3 seconds until the recoverer takes the order, $4 how the cause
+-- was removed, or null, $5 new MAC, $6 key version of the new MAC, $7 the MAC as read. Rows: the order, or none if it
+-- has no step left, or if it has changed since it was read. Locks: the order.
 WITH before AS (
     SELECT o.id, o.state FROM fund.orders o
     WHERE o.id = $1 AND o.mac IS NOT DISTINCT FROM $7 AND (o.state IN ('stuck', 'posting')

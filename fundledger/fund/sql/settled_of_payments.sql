@@ -1,4 +1,5 @@
--- Settled amounts of payments. $1 payment ids. Rows: payment, amount and fee of each with a settled part. Locks: none.
+-- Settled amounts of payments. $1 payment ids. Rows: payment, settled amount and settled fee, one per payment with a
+-- settled part. Locks: none.
 SELECT s.payment, sum(s.amount)::bigint, sum(s.fee)::bigint
 FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused'
 WHERE s.payment = ANY ($1::uuid[]) GROUP BY s.payment

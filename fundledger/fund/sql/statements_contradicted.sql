@@ -1,5 +1,6 @@
--- Statement lines with the outcome `awaited` whose order was refused or bounced later, although the bank executed it.
--- $1 limit. Rows: channel, statement_no, line_no, amount, order, state. Locks: none.
+-- Contradictions: lines of bank statements with the outcome `awaited` whose order was refused or bounced later,
+-- although the bank executed the movement. $1 limit. Rows: channel, statement_no, line_no, amount, order, state. Locks:
+-- none.
 SELECT l.channel, l.statement_no, l.line_no, l.amount, l.order_id, o.state
 FROM fund.bank_statement_lines l JOIN fund.orders o ON o.id = l.order_id
 WHERE l.outcome = 'awaited' AND o.state IN ('refused', 'bounced')

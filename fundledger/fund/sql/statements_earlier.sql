@@ -1,6 +1,6 @@
--- Lines of other statements of a channel that may equal lines of a new one. $1 channel, $2 currency, $3 references, $4
--- the bank's references of entries. Rows: ref, amount, entry_ref, value_date, number of these lines in one statement,
--- number of them without an order. Lines with the outcome `repeated` do not count. Locks: none.
+-- Lines of stored statements of a channel that may equal lines of a new statement. $1 channel, $2 currency, $3
+-- references, $4 the bank's references of entries. Rows: ref, amount, entry_ref, value_date, number of equal lines in
+-- one statement, and the number of these without an order. Lines with the outcome `repeated` do not count. Locks: none.
 WITH named AS (
     SELECT l.statement_no, l.line_no, l.ref, l.amount, l.entry_ref, l.value_date, l.outcome
     FROM fund.bank_statement_lines l WHERE l.channel = $1::text AND l.ref = ANY($3::text[])

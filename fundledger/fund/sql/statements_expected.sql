@@ -1,6 +1,6 @@
--- The orders that a statement may contain, by the channel's references or by order id. $1 channel, $2 currency, $3
--- references, $4 ids. Rows: the orders that move, or may move, money of the channel, oldest first; `taken`: a line of
--- another statement matched it. Locks: none.
+-- The orders with which lines of a statement may be matched, by the channel's references or by order id. $1 channel, $2
+-- currency, $3 references, $4 order ids. `taken`: a line of another statement matched the order. Rows: the orders that
+-- move money of the channel, or may move it, oldest first. Locks: none.
 WITH named AS (
     SELECT o.id, o.seq, o.kind, o.amount, o.channel_ref, o.state, o.currency, o.channel, o.reversed_by
     FROM fund.orders o

@@ -1,4 +1,5 @@
--- The results of a statement's lines, in order. $1 channel, $2 number. Rows: its lines. Locks: none.
+-- The results of a statement's lines, ordered by line number. $1 channel, $2 statement number. Rows: one per line.
+-- Locks: none.
 SELECT l.outcome, l.order_id, l.difference
 FROM fund.bank_statement_lines l
 WHERE l.channel = $1::text AND l.statement_no = $2::text

@@ -1,6 +1,6 @@
--- Write MACs of layout 2. $1 ids, $2 MACs, $3 key version of the MACs; and the values as read: $4 MACs, $5 states, $6
--- problems, $7 times of posting, $8 reversing orders. Rows: one for each order that has not changed since it was read.
--- Locks: these orders.
+-- Write MACs of layout 2 of orders that have not changed since they were read. $1 ids, $2 MACs, $3 key version of the
+-- MACs; then the values as read: $4 MACs, $5 states, $6 problems, $7 times of posting, $8 reversing orders. Rows: one
+-- per written order. Locks: these orders.
 UPDATE fund.orders o SET layout = 2, mac = n.mac, mac_key = $3
 FROM unnest($1::uuid[], $2::bytea[], $4::bytea[], $5::text[], $6::text[], $7::timestamptz[], $8::uuid[])
     AS n (id, mac, found, state, problem, posted_at, reversed_by)

@@ -1,4 +1,4 @@
--- The withdrawals of merchants by day (UTC). $1 merchants, $2 days, pairwise. Rows: the orders. Locks: none.
+-- The withdrawals of merchants on days (UTC). $1 merchants, $2 days, pairwise. Rows: one per withdrawal. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,

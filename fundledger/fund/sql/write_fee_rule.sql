@@ -1,6 +1,6 @@
 -- Insert a fee rule. $1 version, $2 merchant or null, $3 product, $4 channel or null, $5 basis points, $6 fixed, $7
--- minimum, $8 maximum or null, $9 tiers, $10 time of effect, $11 requesting module, $12 time, $13 key version of the
--- MAC, $14 MAC. Rows: none. Locks: the new row.
+-- minimum, $8 maximum or null, $9 tiers, $10 time of effect, $11 requesting module, $12 time of creation, $13 key
+-- version of the MAC, $14 MAC. Rows: none. Locks: the new row.
 INSERT INTO fund.fee_rules (version, merchant, product, channel, basis_points, fixed, minimum, maximum, tiers, effective_at, module,
                             created_at, mac_key, mac)
 OVERRIDING SYSTEM VALUE

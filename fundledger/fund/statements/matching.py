@@ -13,7 +13,7 @@ class Outcome(StrEnum):
     """The outcome of a line. `matched`: an order has the reference and the amount. `awaited`: the same, but the order
     has not ended yet. `different`: an order has the reference, but another amount. `duplicate`: all orders with the
     reference are already matched by other lines. `unknown`: no order with the reference moved money in the direction of
-    the line. `repeated`: another statement has the same line, and posted its difference.
+    the line. `repeated`: another statement has the same line, with one of the other outcomes.
     """
 
     MATCHED = "matched"

@@ -1,3 +1,1 @@
-"""Store of the fund service: access to the rows of its database, such as orders, reservations, merchants, events and
-MACs.
-"""
+"""Store of the fund service: access to rows of its database (orders, reservations, merchants, events, MACs)."""

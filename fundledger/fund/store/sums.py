@@ -122,7 +122,7 @@ async def write_payments(connection: Connection, macs: OrderMacs, payments: Iter
 
 async def lock_days(connection: Connection, macs: OrderMacs, days: Collection[Day]) -> tuple[dict[Day, int], set[Day]]:
     """Lock the existing rows of these days. Return `(withdrawn amounts, bad days)`. A day is bad if its row does not
-    verify, or is missing although the merchant has a withdrawal on that day.
+    verify, or if its row is missing although the merchant's last withdrawal was on that day.
     """
     asked = sorted(days)
     rows = await connection.fetch(SQL["lock_withdrawal_days"], [m for m, _ in asked], [day for _, day in asked])

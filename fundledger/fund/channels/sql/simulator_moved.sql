@@ -1,5 +1,5 @@
--- Movements in a period (SQLite). ?1 from (ms), ?2 to (ms, exclusive), ?3 now (ms). Rows: ref, channel_ref, amount
--- (positive for money received) and currency, in order of time. Locks: none.
+-- Movements of the bank simulator in a period (SQLite). ?1 start (ms), ?2 end (ms, exclusive), ?3 now (ms). Rows: ref,
+-- channel_ref, amount (positive for money received) and currency, ordered by time. Locks: none.
 SELECT ref, channel_ref, amount, currency FROM (
     SELECT p.ref, p.channel_ref, -p.amount AS amount, p.currency, p.settles_ms AS at_ms
     FROM payouts p

@@ -1,5 +1,5 @@
--- Insert a payout, or count another request for it (SQLite). ?1 ref, ?2 channel_ref, ?3 amount, ?4 currency, ?5
--- outcome, ?6 now (ms), ?7 time of settlement (ms). Rows: the current payout. Locks: the file's.
+-- Insert a payout, or count the request if the payout exists (SQLite). ?1 ref, ?2 channel_ref, ?3 amount, ?4 currency,
+-- ?5 outcome, ?6 now (ms), ?7 time of settlement (ms). Rows: the current payout. Locks: the database file.
 INSERT INTO payouts (ref, channel_ref, amount, currency, outcome, accepted_ms, settles_ms)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
 ON CONFLICT (ref) DO UPDATE SET

@@ -1,4 +1,4 @@
--- Create the table of payouts of the bank simulator (SQLite). Rows: none. Locks: the file's.
+-- Create the table of payouts of the bank simulator (SQLite). Rows: none. Locks: the database file.
 CREATE TABLE IF NOT EXISTS payouts (
     ref TEXT PRIMARY KEY,
     channel_ref TEXT NOT NULL,

@@ -1,4 +1,4 @@
--- Create the table of receipts of the bank simulator (SQLite). Rows: none. Locks: the file's.
+-- Create the table of receipts of the bank simulator (SQLite). Rows: none. Locks: the database file.
 CREATE TABLE IF NOT EXISTS receipts (
     channel_ref TEXT NOT NULL,
     amount INTEGER NOT NULL,

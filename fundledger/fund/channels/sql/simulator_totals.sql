@@ -1,4 +1,4 @@
--- Totals of requested payouts and their outcomes (SQLite). ?1 now (ms). Rows: one. Locks: none.
+-- Numbers and sums of the requested payouts, in total and by outcome (SQLite). ?1 now (ms). Rows: one. Locks: none.
 SELECT
     count(*) AS payouts,
     coalesce(sum(p.asked), 0) AS asked,
