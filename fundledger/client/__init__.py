@@ -1,4 +1,5 @@
-"""Python client of the account service and the fund service, asynchronous and typed. Examples: docs/how-to/client.md.
+"""Python client of the account service and the fund service, asynchronous and typed. Examples:
+docs/how-to/client.md.
 """
 
 from fundledger.client.account_service import AccountService

@@ -147,7 +147,9 @@ class AccountService(Service):
         return _account(await self._to.ask("POST", _path(id_, what), _encode(body)))
 
     async def post_voucher(self, voucher: Voucher) -> PostedVoucher:
-        """Post a voucher. Raises Refused if the voucher is refused. (`post_vouchers` returns a refusal as a value.)"""
+        """Post a voucher. Raises Refused if the voucher is refused. `post_vouchers` returns a refusal as a value
+        instead.
+        """
         return _posted_of(await self._to.ask("POST", "/v1/vouchers", _encode(voucher)))
 
     async def reverse_voucher(

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 
 class Event:
-    """An event, delivered at least once. `members` has all JSON members, also members that this version does not know.
+    """An event, delivered at least once. `members` has all JSON members, also members that this version
+    does not know.
     """
 
     __slots__ = ("members",)

@@ -7,7 +7,8 @@ URN: Final = "urn:fundledger:problem:"
 
 
 class Problem:
-    """A problem as defined by RFC 9457. `members` has all JSON members, also members that this version does not know.
+    """A problem as defined by RFC 9457. `members` has all JSON members, also members that this version
+    does not know.
     """
 
     __slots__ = ("members",)
@@ -100,7 +101,8 @@ class QuotaExceeded(Fault):
 
 
 class Unavailable(Fault):
-    """Failure of a request that had no effect. The service was unreachable, it returned 408 or 503, or a read failed.
+    """Failure of a request that had no effect. The service was unreachable, it returned 408 or 503, or
+    a read failed.
     """
 
     undone = True

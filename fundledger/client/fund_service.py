@@ -70,9 +70,10 @@ class FundService(Service):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
-    `replay`. Every call may raise the faults of `fundledger.client.faults`. Refused: no order was stored, and the order
-    number stays free. OrderRefused: the order was stored as refused, and no money moved. A call takes at most
-    `timeout_s` and may be repeated. The service may have carried out the request of a cancelled call.
+    `replay`. Every call may raise the faults of `fundledger.client.faults`. If a call raises Refused, no order was
+    stored, and the order number stays free. If a call raises OrderRefused, the order was stored as refused, and no
+    money moved. A call takes at most `timeout_s` and may be repeated. The service may have carried out the request of a
+    cancelled call.
     """
 
     async def create_merchant(
@@ -194,7 +195,7 @@ class FundService(Service):
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/paid", channel_ref=channel_ref))
 
     async def withdrawal_bounced(self, id_: UUID, reason: str) -> Order:
-        """Record that the bank returned a withdrawal. The merchant gets its amount back. Raises Refused:
+        """Record that the bank returned a withdrawal. The merchant gets its amount back. Raises Refused with
         `withdrawal-paid`.
         """
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/bounced", reason=reason))

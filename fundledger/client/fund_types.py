@@ -116,7 +116,8 @@ class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A payment that its channel has received and confirmed. With `settle` `now`, the amount is available immediately.
+    """A payment that its channel has received and confirmed. With `settle` `now`, the amount is
+    available immediately.
     """
 
     merchant: str

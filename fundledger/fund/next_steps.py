@@ -145,7 +145,8 @@ class NextSteps:
         return await self._go_on(id_, begin, lambda order: Taken(order, replay=True), go_on)
 
     async def contradiction(self, order: Order) -> str | None:
-        """Return how the posted voucher of an order differs from the order, or None if they agree. Raises GatewayFault.
+        """Return how the posted voucher of an order differs from the order, or None if they agree.
+        Raises GatewayFault.
         """
         try:
             self.macs.check(order)

@@ -1,4 +1,5 @@
-"""Framework for background jobs: a single run of a job, which an operator requests. The run is under the job's lease.
+"""Framework for background jobs: a single run of a job, which an operator requests. The run is under
+the job's lease.
 """
 
 import asyncio

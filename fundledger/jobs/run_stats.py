@@ -1,4 +1,5 @@
-"""Framework for background jobs: statistics of the runs in this process, for the database rows of jobs and for metrics.
+"""Framework for background jobs: statistics of the runs in this process, for the database rows of jobs
+and for metrics.
 """
 
 import time

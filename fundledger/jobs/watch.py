@@ -17,7 +17,8 @@ _log = logging.getLogger(__name__)
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """The status row of a job. `age_s`: seconds since its last success, or since its registration if it had no success.
+    """The status row of a job. `age_s`: seconds since its last success, or since its registration if it
+    had no success.
     """
 
     name: str

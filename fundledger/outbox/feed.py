@@ -48,7 +48,8 @@ class Event(msgspec.Struct, frozen=True):
 
 
 Read = Callable[[int, int, int], Awaitable[list[Event]]]
-"""`read(after, safe, limit)` returns the events after position `after`, in order. It reads rows up to the seq `safe`.
+"""`read(after, safe, limit)` returns the events after position `after`, in order. It reads rows up to
+the seq `safe`.
 """
 
 

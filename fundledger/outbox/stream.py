@@ -42,7 +42,8 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Publisher:
-    """The publisher of a feed to the stream with the Redis key `key`. `name`: the name of its cursor in the database.
+    """The publisher of a feed to the stream with the Redis key `key`. `name`: the name of its cursor in
+    the database.
     """
 
     def __init__(

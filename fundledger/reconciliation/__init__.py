@@ -1,1 +1,3 @@
-"""Reconciliation: proves the books of both databases. Reads and reports findings; never repairs."""
+"""Reconciliation: the proof of the books of both databases. It reads rows and reports findings, and never repairs a
+row.
+"""

@@ -1,4 +1,4 @@
-"""Reconciliation of the ledger's evidence chains: checks that no row was edited, omitted, inserted, or cut off at the
+"""Reconciliation of the ledger's evidence chains: checks that no row was edited, inserted or deleted, not even at the
 end.
 """
 
@@ -18,7 +18,9 @@ _MESSAGES: Final = {EVENTS: event_message, FINDINGS: finding_message}
 
 
 async def check_chains(checks: Sequence[Check], connection: Connection, keys: Keys) -> None:
-    """Check each chain from its first row to its head. `checks` has one element."""
+    """Check each evidence chain from its first row to its head. `checks` has one element, to which
+    findings are added.
+    """
     (check,) = checks
     heads = {row["name"]: row for row in await connection.fetch(SQL["chains"])}
     for name in (EVENTS, FINDINGS):

@@ -1,8 +1,8 @@
-"""Reconciliation of the ledger: checks every invariant on one snapshot of its database.
+"""Reconciliation of the ledger: checks of every invariant, on one snapshot of the ledger's database.
 
-The checks only read, on one connection, row by row, so memory does not grow with the journal. Sums (in SQL) and
-evidence (MACs and chains, recomputed here from the keys) are separate checks, because each finds errors that the other
-misses.
+The checks only read. They read row by row, on one connection, so memory does not grow with the journal. Some checks
+compare sums in SQL. Others recompute the evidence (MACs and chains) from the keys. Both kinds are needed, because each
+finds errors that the other misses.
 """
 
 from collections import defaultdict
@@ -95,21 +95,22 @@ GUARDS: Final = frozenset(
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
 )
-"""Constraints and triggers that enforce the invariants in the database. `guards_in_force` compares all definitions,
-including these, with the definitions of the migrations.
+"""Constraints and triggers that enforce the invariants in the database. The check `guards_in_force` compares them, and
+all other definitions, with the definitions that the migrations make.
 """
 
 
 async def verify(
     dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str | None = None, fund_keys: Keys | None = None
 ) -> Report:
-    """Prove the books of a ledger, which may be in use: everything is read in one snapshot.
+    """Prove the books of a ledger and return the report. The ledger may be in use, because everything is read in one
+    snapshot.
 
-    With `fund_dsn`, also prove the orders of the fund service, and that they agree with the ledger. `fund_keys` are the
-    fund service's keys; without them no order may have a keyed id.
+    With `fund_dsn`, also prove the orders of the fund service, and that the orders agree with the ledger. `fund_keys`:
+    the keys of the fund service. Without these keys, an order with a keyed id is a finding.
 
     No content of the databases causes an exception: an unreadable row is a finding, and a check that cannot be made has
-    an `error`. If the proof ends early because a database is unavailable, the report has an `error`, and the checks
+    an `error`. If a database becomes unavailable, the proof ends early. Then the report has an `error` and the checks
     that were made before. Raises BadDsn.
     """
     proof = Proof(progress)
@@ -127,7 +128,8 @@ async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None, fund
         async with snapshot(dsn) as connection:
             await _prove_ledger(proof, connection, keys)
         return
-    # The fund snapshot comes first: every order posted in it is then in the ledger snapshot, which is taken later.
+    # The fund snapshot is taken first. So the voucher of each order that is posted in it is in the later ledger
+    # snapshot.
     async with snapshot(fund_dsn) as fund, snapshot(dsn) as connection, connected(fund_dsn) as later:
         await prove_fund(proof, fund, later, connection, account_names(connection), fund_keys)
         await _prove_ledger(proof, connection, keys)
@@ -160,7 +162,9 @@ async def _prove_ledger(proof: Proof, connection: Connection, keys: Keys) -> Non
 
 
 async def _counts(connection: Connection) -> Mapping[str, int]:
-    """Return the row counts, or zeros if they cannot be read: in that case each check reports its own error."""
+    """Return the row counts of the ledger, or zeros if they cannot be read. In that case each check reports its own
+    error.
+    """
     try:
         async with connection.transaction():
             return dict((await connection.fetch(SQL["counts"]))[0])
@@ -171,8 +175,8 @@ async def _counts(connection: Connection) -> Mapping[str, int]:
 
 
 async def _layout(connection: Connection) -> Layout:
-    """Return the ledger's layout. If it cannot be read, return a layout of one shard: accounts that differ from it are
-    reported.
+    """Return the settings that are fixed when the ledger is initialised, such as the number of shards. If they cannot
+    be read, return settings with one shard, so that accounts in other shards are reported.
     """
     try:
         async with connection.transaction():

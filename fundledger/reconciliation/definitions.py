@@ -1,7 +1,7 @@
-"""Reconciliation of database definitions: compares each object of a schema with the result of the migrations.
+"""Reconciliation of database definitions: compares the definition of each object with the result of the migrations.
 
-The expected definitions are files of the release, printed from a freshly migrated database (`make definitions`), so
-they do not depend on the examined server. Reasons: ADR 22.
+The expected definitions are files of the release. `make definitions` prints them from a freshly migrated database, so
+they do not depend on the examined server. ADR 22 has the reasons.
 """
 
 import re
@@ -21,20 +21,22 @@ _FORM: Final = re.compile(r"[\s()]|::(?:[a-z_]+(?: with(?:out)? time zone| varyi
 
 
 class Manifest(msgspec.Struct):
-    """Definitions by kind and name of the object, as printed by the major version `postgres`."""
+    """Definitions by kind and name of the object. `postgres`: the major version of the server that printed the
+    definitions.
+    """
 
     postgres: int
     definitions: dict[str, str]
 
 
 def read_manifest(name: str) -> Manifest:
-    """Return the expected definitions of `ledger` or `fund`."""
+    """Return the expected definitions of a database. `name`: `ledger` or `fund`."""
     text = (files(__package__) / "expected" / f"{name}.json").read_bytes()
     return msgspec.json.decode(text, type=Manifest)
 
 
 async def print_manifest(connection: Connection, schemas: Sequence[str]) -> Manifest:
-    """Return the actual definitions of a database's objects."""
+    """Return the actual definitions of the objects in these schemas, as the server prints them."""
     rows = await connection.fetch(SQL["definitions"], schemas)
     return Manifest(connection.get_server_version().major, {row["object"]: row["definition"] for row in rows})
 
@@ -42,9 +44,11 @@ async def print_manifest(connection: Connection, schemas: Sequence[str]) -> Mani
 async def check_definitions(
     checks: Sequence[Check], connection: Connection, schemas: Sequence[str], expected: Manifest
 ) -> None:
-    """Report each object that is missing, unexpected, or has a different definition. `checks` has one element.
+    """Report each object that is missing, is unexpected, or has another definition than expected. `checks` has one
+    element.
 
-    Another major version of Postgres may print definitions differently: blanks, parentheses and casts are then ignored.
+    Another major version of Postgres may print the same definition differently. So if the major version differs from
+    the expected one, blanks, parentheses and casts are ignored.
     """
     (check,) = checks
     actual = await print_manifest(connection, schemas)

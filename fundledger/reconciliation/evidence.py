@@ -1,7 +1,7 @@
 """Reconciliation of the ledger's evidence: checks accounts, vouchers, holds and buffered credits against their MACs.
 
-Each function adds findings to `checks`. A tuple has the names of these checks, in the same sequence: for
-`check_accounts` it is ACCOUNTS.
+Each function adds findings to `checks`. For each function, a tuple has the names of its checks, in the same sequence:
+ACCOUNTS for `check_accounts`.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ BUFFER: Final = ("mac_verifies_buffered",)
 CHUNK: Final = 5000
 
 Accounts = dict[int, tuple[str, str]]
-"""`{number: (id, currency)}`"""
+"""Ids and currencies of accounts by account number: `{number: (id, currency)}`."""
 
 
 async def check_accounts(checks: Sequence[Check], accounts: Rows, keys: Keys, layout: Layout) -> None:
-    """Check the MAC of each account, and that the account has all its sub-accounts."""
+    """Check that each account matches its MAC and has all its sub-accounts."""
     macs, complete = checks
     async for row in accounts:
         macs.examine(row, _account, _account_verifies, keys)
@@ -56,8 +56,8 @@ def _all_sub_accounts(row: asyncpg.Record, layout: Layout) -> Difference:
 
 
 async def check_vouchers(checks: Sequence[Check], vouchers: Rows, names: Names, keys: Keys) -> None:
-    """Check each voucher: its MAC, its digest against the stored content, and that its lines add up to zero in one
-    currency.
+    """Check that each voucher matches its MAC, that its digest matches its content, and that its lines add up to zero
+    in one currency.
     """
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
@@ -78,13 +78,13 @@ async def _check_chunk(chunk: list[asyncpg.Record], names: Names, keys: Keys, ch
 
 
 def numbers_in(rows: Sequence[Any]) -> list[int]:
-    """Return the account numbers in the lines of vouchers. Malformed values are left out."""
+    """Return the account numbers that the lines of vouchers contain. Malformed values are left out."""
     lines = [row["lines"] for row in rows]
     return list({number for of in lines if of is not None for number in of[::2] if isinstance(number, int)})
 
 
 def pairs(lines: Any) -> list[tuple[int, int]]:
-    """Return `(account number, signed amount)` of each line. Raises ValueError for a malformed array."""
+    """Return `(account number, signed amount)` for each line of a voucher. Raises ValueError for a malformed array."""
     if lines is None or len(lines) % 2 or not all(isinstance(item, int) for item in lines):
         raise ValueError(f"lines {lines} are not pairs of account number and amount")
     return list(zip(lines[::2], lines[1::2], strict=True))
@@ -118,7 +118,7 @@ def _voucher_sums(row: asyncpg.Record, accounts: Accounts) -> Difference:
 
 
 async def check_holds(checks: Sequence[Check], holds: Rows, keys: Keys) -> None:
-    """Check each hold's MAC."""
+    """Check that each hold matches its MAC."""
     (macs,) = checks
     async for row in holds:
         macs.examine(row, _hold, _hold_verifies, keys)
@@ -131,7 +131,7 @@ def _hold_verifies(row: asyncpg.Record, keys: Keys) -> Difference:
 
 
 async def check_buffer(checks: Sequence[Check], buffered: Rows, keys: Keys) -> None:
-    """Check each buffered credit's MAC, and that no credit of a batch is missing.
+    """Check that each buffered credit matches its MAC, and that no credit of a batch is missing.
 
     `buffered` is ordered by account, batch and number.
     """
@@ -150,7 +150,7 @@ async def check_buffer(checks: Sequence[Check], buffered: Rows, keys: Keys) -> N
 def _buffered_verifies(row: asyncpg.Record, before: asyncpg.Record | None, keys: Keys) -> Difference:
     if row["number"] != (1 if before is None else before["number"] + 1):
         yield "the previous row", "none"
-    # The last column is the account's id, for findings.
+    # The last column is the account's id, which only findings contain.
     message = message_of(row["account_number"], buffered_credit(row[:-1]))
     if not keys.by_version(row["key_version"]).matches(message, row["mac"]):
         yield "its MAC", "different content"

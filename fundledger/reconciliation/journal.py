@@ -1,5 +1,5 @@
-"""Reconciliation of the journal: checks entries against their MACs and against each other, and balances against
-entries.
+"""Reconciliation of the ledger's journal: checks that entries match their MACs and each other, and that balances match
+the entries.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,7 +27,9 @@ JOURNAL: Final = (
 
 
 class _Journal:
-    """State of a sub-account after the entries that were read. After the last entry, its row must match this state."""
+    """State of a sub-account after the entries that were read so far. After the last entry, the row of the sub-account
+    must match this state.
+    """
 
     __slots__ = ("account", "balance", "mac", "posted_at_us", "seq")
 
@@ -40,9 +42,9 @@ class _Journal:
 
 
 async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Rows, names: Names, keys: Keys) -> None:
-    """Compare sub-accounts and entries in one merge pass. `checks[i]` has the name `JOURNAL[i]`.
+    """Compare sub-accounts with entries in one merge pass. `checks[i]` has the name `JOURNAL[i]`.
 
-    Both are ordered by (shard, account, slot), entries then by seq.
+    `sub_accounts` has to be ordered by (shard, account, slot), and `entries` by (shard, account, slot, seq).
     """
     linked, chained, equal, macs, floor = checks
     placed = _placed(entries, linked, _entry)
@@ -71,8 +73,8 @@ async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Ro
 async def _placed(
     rows: Rows, check: Check, named: Callable[[asyncpg.Record], str]
 ) -> AsyncIterator[tuple[Place, asyncpg.Record]]:
-    """Yield the rows with their sub-account. A row without one has no place in the merge: it is reported
-    and skipped.
+    """Yield each row with the shard, account number and slot of its sub-account. A row in which one of these is NULL
+    cannot be merged, so it is reported and skipped.
     """
     async for row in rows:
         place = (row["shard"], row["account_number"], row["slot"])
@@ -84,7 +86,7 @@ async def _placed(
 
 
 async def _named(check: Check, names: Names, number: int) -> str | None:
-    """Return the name of an account; None if it is unknown, or if the list of findings is full."""
+    """Return the name of an account, or None if the account is unknown, or if the list of findings is full."""
     if len(check.findings) >= FINDINGS_MAX:
         return None
     found = (await names([number])).get(number)
@@ -92,7 +94,9 @@ async def _named(check: Check, names: Names, number: int) -> str | None:
 
 
 def _follow(journal: _Journal, entry: asyncpg.Record, keys: Keys, linked: Check, chained: Check) -> None:
-    """Compare an entry with the previous one, then continue from its stored values, so that one edit is one finding."""
+    """Compare an entry with the previous entry. Then continue from the stored values of this entry, so that one edit
+    causes findings only where it was made.
+    """
     linked.rows += 1
     chained.rows += 1
     seq, amount, after = entry["seq"], entry["amount"], entry["balance_after"]
@@ -168,6 +172,6 @@ def _sub_account(row: asyncpg.Record) -> str:
 
 
 def _account(row: Any) -> str:
-    """Return the name of an account: by id, or by internal number if there is no such account."""
+    """Return the name of an account: its id, or its internal number if the account has no row."""
     number = row["account_number"]
     return f"account number {number}" if row["id"] is None else f"account {row['id']} (number {number})"

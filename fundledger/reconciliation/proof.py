@@ -1,4 +1,6 @@
-"""Runner of reconciliation checks: one after the other, each isolated from the failures of others."""
+"""Reconciliation: runner of the checks. They run one after the other, and the failure of a check does not affect the
+others.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,14 +14,14 @@ Progress = Callable[[str, int], None]
 
 
 def quiet(_: str, __: int) -> None:
-    """Report no progress."""
+    """Ignore the progress of a proof."""
 
 
 class SqlCheck(NamedTuple):
-    """A check by one SQL query: each row is a difference, and the column `total` counts all differences.
+    """A check that is one SQL query. Each row is a difference, and the column `total` is the number of all differences.
 
-    `counted`: the column of the row counts that has the number of examined rows. The texts are formatted with a row's
-    columns.
+    `counted`: the column of counts.sql that has the number of examined rows, None if no column has it. `subject`,
+    `expected` and `actual` are format strings for the columns of a row.
     """
 
     name: str
@@ -30,7 +32,9 @@ class SqlCheck(NamedTuple):
 
 
 class Proof:
-    """A report under construction. Each check is added before it is made, so that a failure leaves a report."""
+    """A report under construction. Each check is added to the report before it is made, so that a failed check is also
+    reported.
+    """
 
     def __init__(self, progress: Progress = quiet) -> None:
         self.report = Report(True, [], 0, 0, 0, {}, 0.0)
@@ -44,10 +48,11 @@ class Proof:
         check: Callable[..., Awaitable[None]],
         *arguments: Any,
     ) -> None:
-        """Make the checks of these names by `check(checks, *arguments)`, in savepoints of `connections`.
+        """Make the checks with these names: call `check(checks, *arguments)` in savepoints on `connections`.
 
-        A check that is already in the report is extended. An exception becomes the checks' error, and the outer
-        transactions continue as if the checks had not been made. Raises asyncpg's exception if a connection is lost.
+        If the report already has a check with the name, that check is extended. An exception becomes the error of the
+        checks, and the outer transactions continue as if the checks had not been made. Raises asyncpg's exception if a
+        connection is lost.
         """
         checks = [self._check(name) for name in names]
         try:
@@ -77,9 +82,9 @@ class Proof:
 async def run_sql_check(
     checks: Sequence[Check], connection: Connection, statement: str, of: SqlCheck, size: int = 0
 ) -> None:
-    """Report the rows of a query as differences, and count the rows beyond its limit.
+    """Report the rows of a query as differences. Differences beyond the limit of the query are counted.
 
-    `checks` has one element; `size` is the number of examined rows.
+    `checks` has one element. `size` is the number of examined rows.
     """
     (check,) = checks
     check.rows += size

@@ -1,4 +1,4 @@
-"""Database access of the reconciliation: one snapshot, read row by row, whatever the rows contain."""
+"""Reconciliation: database access. One snapshot is read row by row, and no content of a row makes a read fail."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,14 +13,15 @@ SQL: Final = load("fundledger.reconciliation")
 Connection = asyncpg.Connection
 Rows = AsyncIterator[asyncpg.Record]
 Names = Callable[[list[int]], Awaitable[dict[int, tuple[str, str]]]]
-"""Looks up `{number: (id, currency)}` of accounts."""
+"""A function that looks up accounts by account number: it returns `{number: (id, currency)}`."""
 
 CONNECT_S: Final = 10.0
 SETTINGS: Final = {
     "application_name": "fundledger verify",
-    # Find only built-in names and operators: a setting of the role or the database may put other schemas first.
+    # Only built-in names and operators may be found. A setting of the role or the database may put other schemas first.
     "search_path": "pg_catalog",
-    # A row security policy that hides rows causes an error. Otherwise rows would be missing without notice.
+    # With this setting, a row security policy that would hide rows causes an error instead. So no row is missing
+    # unnoticed.
     "row_security": "off",
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -32,13 +33,13 @@ _EPOCH_DAY: Final = date(2000, 1, 1).toordinal()
 
 
 class BadDsn(Exception):
-    """A DSN that cannot be used."""
+    """The DSN of a database cannot be used."""
 
 
 class OutOfRange(NamedTuple):
-    """A time or date outside Python's range: `infinity`, before the year 1, after the year 9999.
+    """A time or date outside Python's range: `infinity`, or a time before the year 1 or after the year 9999.
 
-    It has no methods of a time or date. So the check of its row fails, and no other check.
+    This value has no methods of a time or date. So only the check of its row fails, and not the whole fetch.
     """
 
     text: str
@@ -49,7 +50,7 @@ class OutOfRange(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[Connection]:
-    """Open a connection on which each query reads the current data. Raises BadDsn and asyncpg's exceptions."""
+    """Open a connection on which each query reads the current data. Raises BadDsn, and what asyncpg raises."""
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_S, server_settings=SETTINGS)
     except (ValueError, asyncpg.ClientConfigurationError) as error:
@@ -58,13 +59,15 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
         await _read_anything(connection)
         yield connection
     finally:
-        # The loss of a connection has already been raised.
+        # A query has already raised the loss of the connection.
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close()
 
 
 async def _read_anything(connection: Connection) -> None:
-    """Install decoders that accept every value: one value that asyncpg cannot decode makes the whole fetch fail."""
+    """Install decoders that accept every value. Without them, a single value that asyncpg cannot decode makes the whole
+    fetch fail.
+    """
     decoders: dict[str, Callable[[Any], object]] = {"timestamptz": _moment, "date": _date}
     for name, decoder in decoders.items():
         await connection.set_type_codec(
@@ -89,13 +92,15 @@ def _date(value: tuple[int]) -> object:
 
 
 def _text(value: bytes) -> str:
-    """Decode UTF-8. Invalid bytes become lone surrogates, which cannot be encoded, so that no MAC verifies."""
+    """Decode UTF-8. Invalid bytes become lone surrogates. A text with lone surrogates cannot be encoded, so no MAC
+    matches it.
+    """
     return value.decode("utf-8", "surrogateescape")
 
 
 @contextlib.asynccontextmanager
 async def snapshot(dsn: str) -> AsyncIterator[Connection]:
-    """Open a connection that reads one snapshot, taken now. Raises BadDsn and asyncpg's exceptions."""
+    """Open a connection that reads one snapshot, which is taken now. Raises BadDsn, and what asyncpg raises."""
     async with connected(dsn) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         # The first query takes the snapshot; BEGIN does not.
         await connection.execute(SQL["session"])
@@ -103,13 +108,13 @@ async def snapshot(dsn: str) -> AsyncIterator[Connection]:
 
 
 async def rows(connection: Connection, statement: str, *arguments: object) -> Rows:
-    """Yield the rows of a query, with a few thousand in memory."""
+    """Yield the rows of a query. At most a few thousand rows are in memory at a time."""
     async for row in connection.cursor(statement, *arguments, prefetch=5000):
         yield row
 
 
 def account_names(connection: Connection) -> Names:
-    """Return a lookup of `{number: (id, currency)}` with a bounded cache."""
+    """Return a function that looks up accounts by account number. It has a bounded cache."""
     known: dict[int, tuple[str, str]] = {}
 
     async def names(numbers: list[int]) -> dict[int, tuple[str, str]]:

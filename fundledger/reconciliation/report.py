@@ -1,4 +1,4 @@
-"""Report of a reconciliation: for each check, whether it holds, and its findings."""
+"""Reconciliation: the report. For each check, it has the result and the findings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
@@ -11,11 +11,11 @@ READABLE: Final = "a row that can be read and checked"
 
 Row = TypeVar("Row")
 Difference = Iterator[tuple[object, object]]
-"""Pairs of an expected and an actual value."""
+"""Differences, as pairs of an expected and an actual value."""
 
 
 class Finding(msgspec.Struct):
-    """A difference: its subject, the expected and the actual value."""
+    """A difference that a check found: its subject, the expected value and the actual value."""
 
     subject: str
     expected: str
@@ -23,9 +23,10 @@ class Finding(msgspec.Struct):
 
 
 class Check(msgspec.Struct):
-    """Result of one check. `rows` counts the examined rows, `found` all findings, of which at most 100 are kept.
+    """Result of one check. `rows`: the number of examined rows. `found`: the number of all findings. `findings`: at
+    most 100 of them.
 
-    `error` is set if the check ended before it had read all rows; such a check is not ok, even without findings.
+    `error` is set if the check ended before it had read all rows. Such a check is not ok, even if it has no findings.
     """
 
     name: str
@@ -42,13 +43,14 @@ class Check(msgspec.Struct):
             self.findings.append(Finding(printable(subject), printable(expected), printable(actual)))
 
     def unreadable(self, subject: str, error: Exception) -> None:
-        """Report a row that cannot be checked."""
+        """Add a finding: the row `subject` cannot be checked because of `error`."""
         self.differs(subject, READABLE, described(error))
 
     def examine(
         self, row: Row, named: Callable[[Row], str], differences: Callable[..., Iterable[tuple[Any, Any]]], *more: Any
     ) -> None:
-        """Report the pairs (expected, actual) of `differences(row, *more)` under the name of the row.
+        """Check a row: add a finding for each pair (expected, actual) that `differences(row, *more)` yields, under the
+        row's name.
 
         An exception is also reported as a finding, so that an unreadable row does not hide others.
         """
@@ -66,10 +68,10 @@ class Check(msgspec.Struct):
 
 
 class Total(msgspec.Struct):
-    """Orders of one kind and their vouchers in the ledger. `orders` includes `in_flight` and `refused`.
+    """Orders of one kind, and the vouchers of these orders in the ledger. `orders` includes `in_flight` and `refused`.
 
-    `amount` is the sum of debits that posted orders require, `moved` the sum of debits of the `vouchers`, in minor
-    units. They are equal unless orders were in flight or posted during the verification.
+    `amount`: the sum of the debits that posted orders require. `moved`: the sum of the debits in the `vouchers`. Both
+    are in minor units. The two sums are equal, unless orders were in flight or were posted during the verification.
     """
 
     orders: int = 0
@@ -81,7 +83,8 @@ class Total(msgspec.Struct):
 
 
 class Fund(msgspec.Struct):
-    """Orders of the fund service. A kind in a foreign currency has the currency in its name, as accounts have.
+    """Orders of the fund service, by kind. For orders in a foreign currency, the name of the kind ends with the
+    currency.
 
     The ends of withdrawals are counted by voucher type.
     """
@@ -91,10 +94,10 @@ class Fund(msgspec.Struct):
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """All checks of one snapshot. Sums of the trial balance are signed, credit positive, in minor units.
+    """All checks of one proof. Sums of the trial balance are in minor units; credits are positive, debits are negative.
 
-    `fund` is omitted without a fund service. `error` is set if the verification could not be completed; in that case
-    `ok` is false, and `checks` has the checks made before.
+    If there is no fund service, `fund` is omitted. If the verification could not be completed, `error` is set, `ok` is
+    false, and `checks` has the checks that were made before.
     """
 
     ok: bool
@@ -109,7 +112,9 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 
 def printable(value: object) -> str:
-    """Return a printable, encodable text of at most 500 characters, whatever a row contains."""
+    """Return a value as a text of at most 500 characters that can be printed and encoded, whatever the
+    value contains.
+    """
     text = str(value)
     if len(text) > TEXT_MAX:
         text = f"{text[:TEXT_MAX]}... ({len(text):,} characters)"
@@ -119,6 +124,6 @@ def printable(value: object) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return an exception as one line."""
+    """Return the description of an exception as one line of text."""
     text = str(error)
     return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)

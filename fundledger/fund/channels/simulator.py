@@ -114,7 +114,8 @@ class Bank:
         self._db.close()
 
     def pay(self, body: PayoutBody, outcome: str, settle_after_ms: int) -> Kept:
-        """Insert a payout and return its row. If its reference exists, count the request and return the existing row.
+        """Insert a payout and return its row. If its reference exists, count the request and return the
+        existing row.
         """
         now = _now_ms()
         channel_ref = "SIM-" + hashlib.sha256(body.ref.encode()).hexdigest()[:16]

@@ -74,7 +74,8 @@ class Pace(msgspec.Struct, frozen=True):
 
     @property
     def lease(self) -> timedelta:
-        """The duration of the lease of a payout. A process can poll a whole chunk and send it again within this time.
+        """The duration of the lease of a payout. A process can poll a whole chunk and send it again
+        within this time.
         """
         return timedelta(seconds=2 * (self.call_s + self.chunk / self.rate))
 
@@ -205,7 +206,8 @@ class PayoutSender:
         return False
 
     async def report_difference(self, order: Order, detail: str) -> None:
-        """Mark an order as stuck, because the order differs from its voucher or its payout. Record the difference once.
+        """Mark an order as stuck, because the order differs from its voucher or its payout. Record the
+        difference once.
         """
         reason = problem("payout-differs", "Payout differs from posted voucher", detail)
         if await mark_stuck(self._pool, self._batcher.macs, order, reason):

@@ -107,7 +107,8 @@ class FundSweep:
         return done, len(rows)
 
     async def _why_not(self, order: Order, row: Any) -> str | None:
-        """Return why an order must not get a MAC of the current layout, or None if it may get one. Raises GatewayFault.
+        """Return why an order must not get a MAC of the current layout, or None if it may get one.
+        Raises GatewayFault.
         """
         if not self._macs.verifies(order):
             return "terms"

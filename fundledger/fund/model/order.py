@@ -111,7 +111,8 @@ def order_id(kind: str, merchant: str, order_no: str) -> UUID:
 
 
 def voucher_id(order: UUID, step: str = "post", attempt: int = 0) -> UUID:
-    """Return the former id of a voucher, for an order with a former id. `fund.model.ids` has the ids of new vouchers.
+    """Return the former id of a voucher, for an order with a former id. `fund.model.ids` has the ids of
+    new vouchers.
     """
     return _named("voucher", order.hex, step, str(attempt))
 

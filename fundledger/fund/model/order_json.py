@@ -1,4 +1,5 @@
-"""Model of the fund service: the JSON of orders and of their events, the same in HTTP answers, event feed and webhooks.
+"""Model of the fund service: the JSON of orders and of their events, the same in HTTP answers, event
+feed and webhooks.
 """
 
 from typing import Annotated

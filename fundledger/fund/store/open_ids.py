@@ -1,4 +1,5 @@
-"""Store of the fund service: derive the key for ids, and read whether the database has orders with former, unkeyed ids.
+"""Store of the fund service: derive the key for ids, and read whether the database has orders with
+former, unkeyed ids.
 """
 
 from typing import Any

@@ -116,7 +116,8 @@ async def read_order(pool: AnyConnection, id_: UUID) -> Order | None:
 async def list_orders(
     pool: AnyConnection, kind: Kind, merchant: str, state: State | None, after_seq: int, limit: int
 ) -> list[Order]:
-    """Return orders of a merchant whose seq is greater than `after_seq`, oldest first. 0 begins with the first order.
+    """Return orders of a merchant whose seq is greater than `after_seq`, oldest first. 0 begins with
+    the first order.
     """
     few = state not in (None, State.POSTED, State.POSTING)
     rows = await pool.fetch(

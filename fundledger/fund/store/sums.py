@@ -194,7 +194,8 @@ async def days_by_orders(connection: AnyConnection, macs: OrderMacs, days: Seque
 
 
 def day_of(order: Order) -> Day:
-    """Return the merchant and the day (UTC) of a withdrawal. It counts against the limit of this merchant on this day.
+    """Return the merchant and the day (UTC) of a withdrawal. It counts against the limit of this
+    merchant on this day.
     """
     return order.merchant, order.created_at.date()
 

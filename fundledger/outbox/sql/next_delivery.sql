@@ -1,4 +1,4 @@
--- The next delivery of an endpoint, if it is due. $1 webhook. Rows: one, or none. Locks: none.
+-- The next delivery of an endpoint, if it is due. $1 webhook. Rows: one, or none if no delivery is due. Locks: none.
 SELECT w.id, w.merchant, w.url, w.events, w.created_at, w.disabled_at, w.disabled_why, w.secret, w.module, w.mac_key, w.mac, d.*
 FROM outbox.webhooks w
 CROSS JOIN LATERAL (

@@ -1,3 +1,3 @@
-"""Reconciliation of the fund service: its orders, and their agreement with the ledger. Reads and reports findings;
-never repairs.
+"""Reconciliation of the fund service: the proof of its orders, and of their agreement with the ledger. It reads rows
+and reports findings, and never repairs a row.
 """

@@ -1,6 +1,4 @@
-"""Reconciliation of the fund service: all checks, on a snapshot of its database and a snapshot of the ledger's
-database.
-"""
+"""Reconciliation of the fund service: all checks, on snapshots of the fund database and of the ledger's database."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
@@ -90,8 +88,8 @@ GUARDS: Final = frozenset(
         *(f"{table}_no_truncate" for table in APPEND_ONLY),
     }
 )
-"""Constraints and triggers that enforce the invariants in the fund database. `fund_guards_in_force` compares all
-definitions, including these, with the definitions of the migrations.
+"""Constraints and triggers that enforce the invariants in the fund database. The check `fund_guards_in_force` compares
+them, and all other definitions, with the definitions that the migrations make.
 """
 
 
@@ -106,20 +104,23 @@ SQL_CHECKS: Final = (
     SqlCheck("day_sums_equal_orders", None, "day {day}, {what}", "{expected}", "{actual}"),
     SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
 )
-"""Each is a part of `fund_orders_consistent`."""
+"""SQL checks of the fund database. The report combines them in the check `fund_orders_consistent`."""
 
 
 MODULE: Final = "fund"
-"""Module of the fund service in the ledger. Only the module identifies its vouchers, not their content."""
+"""Module of the fund service in the ledger. This module, and not their content, identifies the vouchers of the fund
+service.
+"""
 
 
 async def prove_fund(
     proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names, keys: Keys | None = None
 ) -> None:
-    """Make all checks of the fund database, and of its agreement with the ledger.
+    """Make all checks of the fund database, and of the agreement between the fund database and the ledger.
 
-    `fund` and `account` are snapshots; `fund` must not be taken after `account`. `later` is a connection to the fund
-    database without a snapshot, for rows written after the snapshots. `keys` are the fund service's keys.
+    `fund` is a snapshot of the fund database, `account` a snapshot of the ledger's database. `fund` must not be taken
+    after `account`. `later` is a connection to the fund database without a snapshot, for rows that were written after
+    the snapshots. `keys` are the keys of the fund service.
     """
     counts = await _counts(fund)
     totals = proof.report.fund = Fund()
@@ -183,7 +184,9 @@ def _there(keys: Keys | None) -> Keys:
 
 
 async def _counts(fund: Connection) -> Mapping[str, int]:
-    """Return the row counts, or zeros if they cannot be read: in that case each check reports its own error."""
+    """Return the row counts of the fund database, or zeros if they cannot be read. In that case each check reports its
+    own error.
+    """
     try:
         async with fund.transaction():
             return dict((await fund.fetch(SQL["counts"]))[0])

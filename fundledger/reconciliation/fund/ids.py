@@ -1,5 +1,5 @@
-"""Reconciliation of order ids: checks that each id, keyed or unkeyed, is derived from the order's kind, merchant and
-number.
+"""Reconciliation of the fund service: checks that each order id is derived from the kind, merchant and number of the
+order.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from fundledger.fund.model.order import Kind, Order, order_id, voucher_id
 
 
 class OrderIds:
-    """Check of order ids. `ids` derives keyed ids; None: no order may have one.
+    """The check of order ids. `ids` derives keyed ids; None: no order may have a keyed id.
 
-    Orders up to the seq `former_until` may have a former (unkeyed) id; None: the database had no orders before ids were
-    keyed.
+    `former_until`: orders up to this seq may have a former (unkeyed) id; None: if `ids` is given, no order may have a
+    former id.
     """
 
     def __init__(self, ids: Ids | None, former_until: int | None) -> None:
@@ -20,7 +20,7 @@ class OrderIds:
         self._former_until = former_until
 
     def differences(self, order: Order) -> Iterator[tuple[str, str]]:
-        """Yield `(expected, actual)` for each id of an order that is not derived as required."""
+        """Yield `(expected id, actual id)` for each id in an order that is not derived as required."""
         names = order.kind, order.merchant, order.order_no
         attempt = order.attempt if order.kind is Kind.CHARGEBACK else 0
         former = order.id == order_id(*names) and self._may_be_former(order)

@@ -1,4 +1,6 @@
-"""Reconciliation of the fund database: checks rows against their MACs, and findings against their chain."""
+"""Reconciliation of the fund service: checks that rows of its database match their MACs, and findings
+their MAC chain.
+"""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -17,7 +19,9 @@ from fundledger.security.keys import Keys
 
 
 class Kind(NamedTuple):
-    """Rows of one table. `is_swept`: rows older than MACs are accepted until the sweep job has given them MACs."""
+    """The rows of one table. `is_swept`: a row older than MACs is accepted until the background job `fund_mac_sweep`
+    has written its MAC.
+    """
 
     table: str
     tag: bytes
@@ -37,9 +41,7 @@ KINDS: Final = (
 
 
 async def check_macs(check: Check, orders: Rows, macs: OrderMacs) -> None:
-    """Report each order that does not match its MAC. An order without a MAC is accepted only if it is older
-    than MACs.
-    """
+    """Report each order that does not match its MAC. An order without a MAC is accepted if it is older than MACs."""
     async for row in orders:
         check.examine(row, named, _against_mac, macs)
 
@@ -52,7 +54,7 @@ def _against_mac(row: asyncpg.Record, macs: OrderMacs) -> Difference:
 
 
 async def check_rows(check: Check, found: Rows, kind: Kind, macs: OrderMacs) -> None:
-    """Report each row of a table that does not match its MAC, under the table's name and its key."""
+    """Report each row of a table that does not match its MAC. A finding names the table and the key of the row."""
 
     def name(row: asyncpg.Record) -> str:
         return " ".join([kind.table, *(str(row[part]) for part in kind.key)])
@@ -66,7 +68,7 @@ async def check_rows(check: Check, found: Rows, kind: Kind, macs: OrderMacs) -> 
 
 
 async def check_findings(check: Check, fund: Connection, head: Any, keys: Keys, statement: str) -> None:
-    """Report findings that were edited, omitted or deleted, from the first one to the head of the chain."""
+    """Report findings that were edited, omitted or deleted. The chain is read from its first finding to its head."""
     seq, mac = 0, canonical.GENESIS
     async for row in rows(fund, statement):
         if row["seq"] != seq + 1:

@@ -1,4 +1,6 @@
-"""Reconciliation of fund orders: compares the fields of each order with each other, and with the order's history."""
+"""Reconciliation of the fund service: compares the fields of each order with each other, and with the
+order's history.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +19,13 @@ FIELDS: Final = frozenset(Order.__struct_fields__)
 
 
 def order_of(row: asyncpg.Record) -> Order:
-    """Return a row as an order. Raises ValueError for an unknown kind or state."""
+    """Return a row as an order. Raises ValueError if the kind or the state of the order is unknown."""
     fields: dict[str, Any] = {name: value for name, value in row.items() if name in FIELDS}
     return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
 
 
 def is_posted(order: Order) -> bool:
-    """Whether the order's voucher is posted, according to its state."""
+    """Return whether the voucher of an order is posted, according to the state of the order."""
     return order.state in POSTED or (order.state is State.STUCK and order.stuck_from != State.POSTING)
 
 
@@ -32,9 +34,9 @@ def named(row: asyncpg.Record) -> str:
 
 
 async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids: OrderIds) -> None:
-    """Check each order with its events, in one merge pass. `checks` has one element.
+    """Compare each order with its events, in one merge pass. `checks` has one element, to which findings are added.
 
-    `orders` is ordered by id, `events` by order and seq.
+    `orders` has to be ordered by id, and `events` by order and seq.
     """
     (check,) = checks
     placed = _placed(events, "order_id", check, _event)
@@ -57,7 +59,7 @@ async def check_orders(checks: Sequence[Check], orders: Rows, events: Rows, ids:
 
 
 async def _placed(rows: Rows, key: str, check: Check, name: Callable[[asyncpg.Record], str]) -> Rows:
-    """Yield the rows that have a key. A row without a key has no place in the merge: it is reported and skipped."""
+    """Yield the rows that have a key. A row without a key cannot be merged, so it is reported and skipped."""
     async for row in rows:
         if row[key] is None:
             check.differs(name(row), READABLE, f"{key} is NULL")

@@ -1,9 +1,10 @@
-"""Reconciliation of fund orders with ledger vouchers, voucher by voucher, in both directions.
+"""Reconciliation of the fund service: compares its orders with vouchers of the ledger, one by one and in both
+directions.
 
-The ledger is read after the fund database, while both services run. So if an order is posted in the fund snapshot, its
-voucher must be in the ledger. A voucher that the fund snapshot does not explain may belong to an order that was created
-or posted since. Orders are inserted before their vouchers are requested, so such an order exists when the voucher is
-read. It is looked up in the current data.
+The ledger snapshot is taken after the fund snapshot, while both services run. So if an order is posted in the fund
+snapshot, its voucher must be in the ledger. The fund snapshot may not explain a voucher, because the order of the
+voucher was created or posted later. An order is inserted before its voucher is requested, so this order exists when the
+voucher is read. The order is looked up in the current data.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -35,11 +36,13 @@ KINDS: Final[dict[str, str]] = {rules.voucher_type: kind for kind, rules in RULE
 CHUNK: Final = 5000
 
 Late = Callable[[Sequence[UUID], Sequence[UUID]], Awaitable[list[asyncpg.Record]]]
-"""Looks up current orders: by id, and reversals by the id of the order that they reverse."""
+"""A function that looks up orders in the current data. Its arguments are ids of orders, and ids of orders whose
+reversals are looked up, too.
+"""
 
 
 class Posted(NamedTuple):
-    """A voucher of the ledger. `credited`: the credited amount by account; debits are negative."""
+    """A voucher of the ledger. `credited`: the amount by account id, positive for a credit and negative for a debit."""
 
     id: UUID
     type: str
@@ -58,7 +61,7 @@ class Posted(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A voucher that an order has or may have. `of_voucher` is the voucher that a reversal reverses."""
+    """A voucher that an order has or may have. `of_voucher`: for a reversal, the id of the voucher that it reverses."""
 
     voucher: UUID
     order: Order
@@ -81,7 +84,9 @@ class Step(NamedTuple):
 async def compare_vouchers(
     checks: Sequence[Check], totals: Fund, steps: Rows, vouchers: Rows, names: Names, late: Late
 ) -> None:
-    """Compare steps and vouchers, both ordered by voucher id, in one merge pass. `checks` has one element."""
+    """Compare the vouchers that orders require with the vouchers of the ledger, in one merge pass. Both inputs have to
+    be ordered by voucher id. `checks` has one element, to which findings are added.
+    """
     (check,) = checks
     comparison = _Comparison(check, totals, late)
     posted = _read(vouchers, names, check)
@@ -119,8 +124,8 @@ class _Comparison:
             self.check.differs(_of(step), f"voucher {step.voucher} is posted, the order is {step.order.state}", "none")
 
     async def unexplained(self, voucher: Posted) -> None:
-        """Queue a voucher that the fund snapshot does not explain. Every voucher of the fund service must belong to an
-        order.
+        """Queue a voucher that the fund snapshot does not explain. `look_again` looks up its order in
+        the current data.
         """
         self._waiting.append(voucher)
         if len(self._waiting) >= CHUNK:
@@ -131,13 +136,15 @@ class _Comparison:
         if step is None:
             return
         if step.order.state is State.CREATED:
-            # The order was approved after the snapshot, or posted without approval.
+            # The order was approved after the fund snapshot, or it was posted without approval.
             await self.unexplained(voucher)
         else:
             self._compare(step, voucher)
 
     async def look_again(self) -> None:
-        """Look up the orders of the queued vouchers in the current data: each voucher must have an order."""
+        """Look up the orders of the queued vouchers in the current data. Every voucher of the fund service must have an
+        order.
+        """
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -155,8 +162,8 @@ class _Comparison:
                 self._compare(step, voucher)
 
     def _step(self, row: asyncpg.Record) -> Step | None:
-        """Return the step of a row, None if the row is invalid. Other errors of the order are reported by
-        other checks.
+        """Return the step of a row, or None if the row is invalid. Other checks report the other errors
+        of the order.
         """
         self.check.rows += 1
         try:
@@ -212,7 +219,7 @@ class _Comparison:
 
 
 async def _read(vouchers: Rows, names: Names, check: Check) -> AsyncIterator[Posted]:
-    """Yield the vouchers of these rows, with account ids instead of account numbers."""
+    """Yield the vouchers of these rows. Account numbers are replaced by account ids."""
     chunk: list[asyncpg.Record] = []
     async for row in vouchers:
         chunk.append(row)

@@ -1,5 +1,4 @@
--- Every account, with its number of sub-accounts.
--- Rows: one per account. Locks: none.
+-- All accounts, each with the number of its sub-accounts. Rows: one per account. Locks: none.
 SELECT a.number, a.id, a.owner, a.type, a.currency, a.shard, a.slots, a.buffered, a.metadata, a.created_at, a.key_version, a.mac,
        a.layout, a.module,
        (SELECT count(*) FROM ledger.sub_accounts s

@@ -1,6 +1,7 @@
--- Captured holds whose voucher is missing or debits a different amount from the held account; holds that are not
--- captured but have a voucher. A hold is captured by its own module; before modules were recorded, any module could
--- capture it. Rows: the first 100, `total` counts all. Locks: none.
+-- Holds whose state does not agree with a voucher. Either a hold is captured, but its voucher is missing or debits
+-- another amount from the held account. Or a hold is not captured, but has a voucher. A hold can be captured only by
+-- its own module. Before modules were recorded, any module could capture it. Rows: the first 100; `total` is the number
+-- of all. Locks: none.
 SELECT h.id, h.module, h.voucher_id, count(*) OVER () AS total
 FROM ledger.holds h
 LEFT JOIN ledger.vouchers v ON v.id = h.voucher_id AND (v.module = h.module OR v.shared_id) AND v.refusal IS NULL

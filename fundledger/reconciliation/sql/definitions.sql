@@ -1,5 +1,5 @@
--- Definitions of the objects of schemas, as this server prints them, and of objects that could intercept access to rows.
--- $1 schema names. Rows: one per object: its kind and name, and its definition. Locks: none.
+-- Definitions of all objects in schemas, and of objects that could intercept access to rows, as this server prints
+-- them. $1 schema names. Rows: kind, name and definition, one row per object. Locks: none.
 WITH spaces AS (
     SELECT n.oid, n.nspname FROM pg_namespace n WHERE n.nspname = ANY ($1::text[])
 ), relations AS (

@@ -1,5 +1,5 @@
--- Accounts that are frozen because a row did not match its MAC, but without a stored finding: evidence was deleted.
--- Rows: the first 100, `total` counts all. Locks: none.
+-- Accounts that are frozen because a row did not match its MAC, and that have no stored finding. In this case evidence
+-- was deleted. Rows: the first 100; `total` is the number of all. Locks: none.
 SELECT a.id, s.account_number, count(*) OVER () AS total
 FROM (SELECT DISTINCT f.account_number FROM ledger.sub_accounts f WHERE f.status = 4 OR f.suspect
       UNION SELECT e.account_number FROM ledger.account_events e WHERE e.status = 4) AS s

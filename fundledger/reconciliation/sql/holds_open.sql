@@ -1,4 +1,5 @@
--- Sub-accounts whose held amount is not the sum of their open holds. Rows: the first 100, `total` counts all. Locks: none.
+-- Sub-accounts whose held amount differs from the sum of their open holds. Rows: the first 100; `total` is the number
+-- of all. Locks: none.
 WITH open AS (
     SELECT h.account_number, h.slot, sum(h.amount) AS amount FROM ledger.holds h WHERE h.status = 0
     GROUP BY h.account_number, h.slot

@@ -1,5 +1,5 @@
--- Sub-accounts whose stored number of statement lines differs from their entries. Rows: the first 100 that differ, `total`
--- counts all. Locks: none.
+-- Sub-accounts whose stored number of statement lines differs from the number of lines in their entries. Rows: the
+-- first 100; `total` is the number of all. Locks: none.
 SELECT a.id, c.account_number, c.slot, c.seq, c.stored, c.due, count(*) OVER () AS total
 FROM (
     SELECT coalesce(s.account_number, d.account_number) AS account_number, coalesce(s.slot, d.slot) AS slot,

@@ -1,10 +1,10 @@
--- Vouchers without exactly one outbox row, or whose outbox row has another shard, batch or time; outbox rows without a
--- voucher. Vouchers older than the outbox (migration 5) have no row there. Rows: the first 100, `total` counts all.
--- Locks: none.
+-- Vouchers that do not have exactly one outbox row, vouchers whose outbox row has another shard, batch or time, and
+-- outbox rows without a voucher. Vouchers older than the outbox (migration 5) have no outbox row. Rows: the first 100;
+-- `total` is the number of all. Locks: none.
 WITH events AS (
     SELECT v.id, v.named, count(*) AS times, min(o.shard) AS shard, min(o.batch) AS batch, min(o.at) AS at
     FROM ledger.outbox o CROSS JOIN LATERAL (
-        -- Rows older than modules have no module for their vouchers.
+        -- Outbox rows that were written before modules were recorded have no modules.
         SELECT l.id, coalesce(o.modules[CASE WHEN cardinality(o.modules) = 1 THEN 1 ELSE l.n END], '') AS named
         FROM unnest(o.vouchers) WITH ORDINALITY AS l (id, n)
     ) AS v GROUP BY v.id, v.named

@@ -1,5 +1,6 @@
--- Accounts whose slot map (ledger.routes), posting policy or number of slots is not the same in the account, its last
--- event in ledger.route_events and its first slot. Rows: the first 100, `total` counts all. Locks: none.
+-- Accounts whose number of slots or posting policy differs between four rows: the account, its slot map
+-- (ledger.routes), its last event in ledger.route_events, and its first slot. Rows: the first 100; `total` is the
+-- number of all. Locks: none.
 WITH last AS (
     SELECT DISTINCT ON (e.account_number) e.account_number, e.slots,
            (SELECT p.buffered FROM ledger.route_events p

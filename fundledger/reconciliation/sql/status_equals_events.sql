@@ -1,6 +1,6 @@
--- Sub-accounts, except merged ones, whose status differs from the last event of their account (no event: open). A
--- suspect sub-account counts as frozen. Also events of accounts without sub-accounts. Rows: the first 100, `total`
--- counts all. Locks: none.
+-- Sub-accounts whose status differs from the last event of their account, and events of accounts without sub-accounts.
+-- An account without an event is open. A suspect sub-account counts as frozen. Merged sub-accounts are not compared.
+-- Rows: the first 100; `total` is the number of all. Locks: none.
 WITH last AS (
     SELECT DISTINCT ON (e.account_number) e.account_number, e.status FROM ledger.account_events e
     ORDER BY e.account_number, e.id DESC

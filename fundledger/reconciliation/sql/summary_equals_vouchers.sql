@@ -1,4 +1,5 @@
--- Summary entries whose amount is not the sum of the lines of their vouchers. Rows: the first 100, `total` counts all. Locks: none.
+-- Summaries whose amount differs from the sum of the lines that they stand for. Rows: the first 100; `total` is the
+-- number of all. Locks: none.
 WITH summed AS (
     SELECT e.shard, e.account_number, e.slot, e.seq, e.amount, e.module, l.id, count(*) AS n
     FROM ledger.entries e CROSS JOIN LATERAL unnest(e.vouchers) AS l (id) WHERE e.vouchers IS NOT NULL

@@ -1,4 +1,5 @@
--- Sum of all accounts of a currency and their buffered credits, which must be zero. Rows: one per currency. Locks: none.
+-- Sum over all accounts of a currency, including their buffered credits. The sum must be zero. Rows: one per currency.
+-- Locks: none.
 SELECT a.currency, sum(s.posted)::text AS total, count(*) AS sub_accounts
 FROM (
     SELECT account_number, posted FROM ledger.sub_accounts UNION ALL

@@ -1,7 +1,7 @@
--- Vouchers whose entries differ from their lines, by account. A line may be spread over several slots, so both sides
--- are summed with a weight for each account. A summary entry counts as the lines of its vouchers on that account, a
--- buffered credit as the line of its voucher. This finds errors of the software; deliberate edits are found by the
--- MACs. Rows: the first 100 that differ, `total` counts all. Locks: none.
+-- Vouchers whose entries differ from their lines. A line may be spread over several slots, so entries and lines are
+-- each summed with a weight for each account. A summary counts as the lines of its vouchers on that account, and a
+-- buffered credit counts as the line of its voucher. This check finds errors of the software; the checks of MACs find
+-- deliberate edits. Rows: the first 100; `total` is the number of all. Locks: none.
 WITH lines AS (
     SELECT v.id, CASE WHEN v.shared_id THEN '' ELSE v.module END AS named, v.module, cardinality(v.lines) / 2 AS n,
            (SELECT sum(hashint8extended(v.lines[2 * i - 1], 0)::numeric * v.lines[2 * i])
@@ -25,7 +25,7 @@ WITH lines AS (
              AND (v.module = summed.module OR (summed.module IS NULL AND v.shared_id))
     ) AS p GROUP BY p.id, p.module
 )
--- Rows older than modules have no module for their vouchers.
+-- Entries that were written before modules were recorded have no modules.
 SELECT coalesce(lines.id, written.id) AS id, coalesce(lines.module, written.named) AS module,
        coalesce(lines.n, 0) AS lines, coalesce(written.n, 0) AS entries,
        count(*) OVER () AS total

@@ -1,5 +1,5 @@
--- Voucher ids that are stored more than once for one module, or more than once in the former id space that all modules
--- shared. Rows: the first 100, `total` counts all. Locks: none.
+-- Voucher ids that are stored more than once for the same module. Before modules were recorded, all modules shared one
+-- set of ids, in which each id must also be unique. Rows: the first 100; `total` is the number of all. Locks: none.
 SELECT t.id, t.module, t.times, count(*) OVER () AS total
 FROM (
     SELECT v.id, v.module, count(*) AS times FROM ledger.vouchers v GROUP BY v.id, v.module HAVING count(*) > 1

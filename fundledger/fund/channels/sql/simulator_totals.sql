@@ -1,4 +1,5 @@
--- Numbers and sums of the requested payouts, in total and by outcome (SQLite). ?1 now (ms). Rows: one. Locks: none.
+-- Totals over all payouts of the bank simulator: numbers by outcome, requests, conflicts, paid amount (SQLite). ?1 now
+-- (ms). Rows: one. Locks: none.
 SELECT
     count(*) AS payouts,
     coalesce(sum(p.asked), 0) AS asked,

@@ -1,6 +1,7 @@
--- Closed days whose sums differ from the orders of the day. The sums are compared over all states, because the state of
--- an order may have changed since. Also days that have sums but were not closed, and days that were not closed although
--- an earlier and a later day were closed. Rows: the first 100, `total` counts all. Locks: none.
+-- Days that are closed wrongly. There are three cases: the sums of a closed day differ from its orders, a day has sums
+-- but was not closed, or a day was not closed although an earlier and a later day were closed. The sums are compared
+-- over all states, because the state of an order may have changed after its day was closed. Rows: the first 100;
+-- `total` is the number of all. Locks: none.
 WITH posted AS (
     SELECT d.day, o.merchant, o.kind, o.currency, count(*)::numeric AS orders, sum(o.amount) AS amount, sum(o.fee) AS fee
     FROM fund.day_ends d

@@ -1,5 +1,5 @@
--- Orders that refer to a missing or unsuitable order; orders marked as reversed by an order that does not reverse them.
--- Rows: the first 100, `total` counts all. Locks: none.
+-- Orders that refer to a missing or unsuitable order, and orders that are marked as reversed by an order that does not
+-- reverse them. Rows: the first 100; `total` is the number of all. Locks: none.
 SELECT x.id, x.kind, x.found, count(*) OVER () AS total FROM (
     SELECT o.id, o.kind, CASE
         WHEN t.id IS NULL THEN 'none'

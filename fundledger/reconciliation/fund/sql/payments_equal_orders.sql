@@ -1,5 +1,5 @@
--- Payments whose sums differ from their refunds, chargebacks, settlements and reversal.
--- Rows: the first 100 that differ, `total` counts all. Locks: none.
+-- Payments whose row in fund.payments differs from their refunds, chargebacks, settlements and reversal. Rows: the
+-- first 100; `total` is the number of all. Locks: none.
 WITH back AS (
     SELECT o.of_order, sum(o.amount) FILTER (WHERE o.kind = 'refund') AS refunded,
            sum(o.from_pending) FILTER (WHERE o.kind = 'refund') AS refunded_unsettled,

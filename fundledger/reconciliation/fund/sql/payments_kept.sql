@@ -1,5 +1,5 @@
--- Payments that are settled later, refunded or charged back, and have no row in fund.payments.
--- Rows: the first 100, `total` counts all. Locks: none.
+-- Payments that are settled later, refunded or charged back, and have no row in fund.payments. Rows: the first 100;
+-- `total` is the number of all. Locks: none.
 SELECT x.id, min(x.why) AS why, count(*) OVER () AS total
 FROM (
     SELECT o.id, 'it is settled later' AS why FROM fund.orders o

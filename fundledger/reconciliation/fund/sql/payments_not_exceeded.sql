@@ -1,4 +1,5 @@
--- Payments with refunds and chargebacks above their amount. Rows: the first 100, `total` counts all. Locks: none.
+-- Payments whose refunds and chargebacks together exceed the amount of the payment. Rows: the first 100; `total` is the
+-- number of all. Locks: none.
 SELECT o.of_order AS id, p.amount, sum(o.amount)::text AS back, count(*) OVER () AS total
 FROM fund.orders o JOIN fund.orders p ON p.id = o.of_order
 WHERE o.kind IN ('refund', 'chargeback') AND o.state <> 'refused'

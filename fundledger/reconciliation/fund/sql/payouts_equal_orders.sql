@@ -1,6 +1,6 @@
--- Payouts that differ from their withdrawals. An outcome other than the end of the withdrawal must have a row in
--- fund.channel_findings. The outcome `absent` agrees with a bounced withdrawal. Rows: the first 100 that differ,
--- `total` counts all. Locks: none.
+-- Payouts that differ from their withdrawals. If the outcome of a payout is not the end of the withdrawal, there must
+-- be a row in fund.channel_findings. The outcome `absent` agrees with a bounced withdrawal. Rows: the first 100;
+-- `total` is the number of all. Locks: none.
 SELECT p.order_id AS id, c.name, c.expected, c.actual, count(*) OVER () AS total
 FROM fund.payouts p
 LEFT JOIN fund.orders o ON o.id = p.order_id AND o.kind = 'withdrawal'

@@ -1,4 +1,5 @@
--- Settlements whose totals differ from the sum of their payments' parts. Rows: the first 100 that differ, `total` counts all. Locks: none.
+-- Settlements whose amount or fee differs from the sum of the parts of payments that they settle. Rows: the first 100;
+-- `total` is the number of all. Locks: none.
 WITH parts AS (
     SELECT s.settlement, sum(s.amount) AS amount, sum(s.fee) AS fee FROM fund.settled_payments s GROUP BY s.settlement
 ), settlements AS (

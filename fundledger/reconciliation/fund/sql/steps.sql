@@ -1,6 +1,6 @@
--- Every voucher that an order has or may have, by voucher id: the voucher that posts the order, and the voucher of a
--- recorded end of a withdrawal. The former id of an end is derived as in fund/model/order.py (RFC 9562, version 8, of a
--- SHA-256). Rows: one per voucher. Locks: none.
+-- All vouchers that orders have or may have, ordered by voucher id: the voucher that posts an order, and the voucher
+-- that posts the recorded end of a withdrawal. The former id of an end is derived as in fund/model/order.py: a UUID of
+-- version 8 (RFC 9562), from a SHA-256. Rows: one per voucher. Locks: none.
 SELECT o.voucher_id AS step_voucher, false AS is_end, o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee,
        o.currency, o.digest, o.voucher_id, o.module, o.created_at, o.channel, o.settle, o.of_order, o.from_pending,
        o.to_receivable, o.direction, o.attempt, o.ending, o.stuck_from, o.end_voucher_id,

@@ -1,4 +1,5 @@
--- Days whose counted withdrawals differ from the orders. Rows: the first 100 that differ, `total` counts all. Locks: none.
+-- Days of merchants whose withdrawn amount differs from the sum of the withdrawals. Rows: the first 100; `total` is the
+-- number of all. Locks: none.
 WITH withdrawn AS (
     SELECT o.merchant, (o.created_at AT TIME ZONE 'UTC')::date AS day, sum(o.amount) AS amount
     FROM fund.orders o WHERE o.kind = 'withdrawal' AND o.state NOT IN ('refused', 'bounced') GROUP BY 1, 2
