@@ -1,5 +1,5 @@
-"""Reconciliation of the ledger's evidence chains: checks that no row was edited, inserted or deleted, not even at the
-end.
+"""Reconciliation of the ledger's evidence chains: checks that no row was edited, inserted or deleted. The last rows of
+a chain are included.
 """
 
 from collections.abc import Sequence

@@ -128,7 +128,7 @@ async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None, fund
         async with snapshot(dsn) as connection:
             await _prove_ledger(proof, connection, keys)
         return
-    # The fund snapshot is taken first. So the voucher of each order that is posted in it is in the later ledger
+    # The fund snapshot is taken first. So if an order is posted in the fund snapshot, its voucher is in the ledger
     # snapshot.
     async with snapshot(fund_dsn) as fund, snapshot(dsn) as connection, connected(fund_dsn) as later:
         await prove_fund(proof, fund, later, connection, account_names(connection), fund_keys)

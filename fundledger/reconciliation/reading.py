@@ -102,7 +102,7 @@ def _text(value: bytes) -> str:
 async def snapshot(dsn: str) -> AsyncIterator[Connection]:
     """Open a connection that reads one snapshot, which is taken now. Raises BadDsn, and what asyncpg raises."""
     async with connected(dsn) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        # The first query takes the snapshot; BEGIN does not.
+        # BEGIN takes no snapshot: the first query takes the snapshot.
         await connection.execute(SQL["session"])
         yield connection
 

@@ -1,4 +1,4 @@
-"""Reconciliation: the report. For each check, it has the result and the findings."""
+"""Reconciliation: the report, with the result and the findings of each check."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar

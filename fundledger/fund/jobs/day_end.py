@@ -1,4 +1,4 @@
-"""Background job that closes each past day (UTC) of the fund service once: it sums the day's orders by merchant, kind,
+"""Background job of the fund service that closes each past day (UTC) once: it sums the day's orders by merchant, kind,
 currency and state.
 
 A day is closed when two conditions hold. First, the day ended at least GRACE_S seconds ago. Second, every order of this

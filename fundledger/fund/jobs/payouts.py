@@ -145,8 +145,8 @@ class ChannelPayouts:
         return done
 
     async def _verifies(self, row: asyncpg.Record) -> bool:
-        """Return whether a payout matches its MAC, or, if the payout is older than MACs, its order. A payout that does
-        not match is neither sent nor polled. Its order becomes stuck, unless the order has ended.
+        """Return whether a payout matches its MAC. A payout older than MACs may match its order instead. A payout that
+        does not match is neither sent nor polled. Its order becomes stuck, unless the order has ended.
         """
         macs = self._batcher.macs
         there = await read_order(self._pool, row["order_id"]) if macs.is_old(row) else None

@@ -15,7 +15,7 @@ from fundledger.fund.store.reported import Reported
 
 AT_ONCE: Final = 500
 UNANSWERED_MAX: Final = 100
-"""A run ends after this number of unanswered calls: then the cause is the account service, not single orders."""
+"""A run ends after this number of unanswered calls. So many failures are not caused by single orders."""
 _log = logging.getLogger(__name__)
 
 

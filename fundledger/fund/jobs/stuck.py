@@ -37,8 +37,8 @@ async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, p
 async def retry(
     connection: AnyConnection, macs: OrderMacs, order: Order, module: str, reason: str | None, due_s: float
 ) -> Order | None:
-    """Return a stuck order to the state that it came from. An order that waits for the recoverer keeps its state. If
-    the next step is to post a voucher, the recoverer takes the order after `due_s` seconds.
+    """Return a stuck order to its state before `stuck`. An order that waits for the recoverer keeps its state. If the
+    next step is to post a voucher, the recoverer takes the order after `due_s` seconds.
 
     Returns the order. Returns None if the order is neither stuck nor waiting for the recoverer, or if it has changed
     since it was read. `module` is the requester. May be repeated. Raises Tampered, and what asyncpg raises.

@@ -77,11 +77,11 @@ def _rank(rule: FeeRule) -> tuple[bool, bool, datetime, int]:
 
 def part_of(whole: int, of: int, part: int) -> int:
     """Return the share of a fee for a part of an amount, rounded down. `whole` is the remaining fee. `of` is the
-    remaining amount. `part` is a part of this amount.
+    remaining amount. `part` is the part of the remaining amount to which the share belongs.
 
     Before the next call, the caller subtracts the share from the remaining fee, and the part from the remaining amount.
-    Then no share is negative or exceeds its part, the last share is the rest of the fee, and the shares of all parts
-    add up to the fee, in any order of the parts.
+    Then no share is negative, and no share exceeds its part. The last share is the rest of the fee. The shares of all
+    parts add up to the fee, in any order of the parts.
     """
     assert 0 <= part <= of, (whole, of, part)
     assert whole >= 0, (whole, of, part)

@@ -1,5 +1,5 @@
-"""Model of the fund service: money flows. `RULES` has the rules of each kind of order, and functions return the entries
-of its vouchers. Pure. tests/fund/test_flows.py lists the entries of each flow.
+"""Model of the fund service: money flows. `RULES` has the rules of each kind of order. Functions return the entries of
+the vouchers of an order. Pure. tests/fund/test_flows.py lists the entries of each flow.
 """
 
 from collections.abc import Callable

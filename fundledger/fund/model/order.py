@@ -12,9 +12,9 @@ from asyncpg.pgproto import pgproto
 PLATFORM: Final = "platform"
 """The `merchant` of orders that belong to the platform."""
 VOUCHER_FORMAT: Final = 2
-"""The voucher format of new orders. In format 1 the reference of a voucher has the order id. In format 2, in addition,
-the metadata of a voucher has the kind and `order_no`. An order keeps its format, because another format would change
-the content of posted vouchers.
+"""The voucher format of new orders. In format 1 the reference of a voucher has the order id. In format 2 the metadata
+of a voucher has the kind and `order_no` of the order, too. An order keeps its format, because another format would
+change the content of posted vouchers.
 """
 
 

@@ -187,8 +187,8 @@ async def _book(
                 report.booked, report.state = answer.order.id, answer.order.state
             elif fault is None:
                 fault = answer
-    # The statement is stored, so the fault of the request has `undone` False, even if the fault of a difference has it
-    # True.
+    # The statement is stored. So `undone` is false in the fault of the request, even if it is true in the fault of a
+    # difference.
     return OrderFault(fault.detail, undone=False) if isinstance(fault, OrderFault) else fault
 
 

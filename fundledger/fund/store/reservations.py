@@ -1,4 +1,4 @@
-"""Store of the fund service: reservations, the amounts that orders take from shared amounts before they are posted.
+"""Store of the fund service: reservations of shared amounts, made for orders before the orders are posted.
 
 Refunds and chargebacks reserve from the refundable amount of a payment, settlements from the pending amount of a
 merchant, withdrawals from its daily limit. A reversal reserves the single reversal of an order. An order reserves under
