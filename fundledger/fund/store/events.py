@@ -33,7 +33,7 @@ def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, n
 
 def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
     """Return the event of a row. The `id` of the event consists of the order id and the state. An order can become
-    `stuck` or be retried more than once, so the id of such an event also has the seq.
+    `stuck` more than once, and can be retried more than once. So the id of such an event also has the seq.
 
     If the order does not match its MAC, the event has the type `order.unverified` and no content. So the order does not
     delay other events.

@@ -1,7 +1,7 @@
 """Store of the fund service: integrity findings, one for each row that did not match its MAC, in a MAC chain.
 
-The MAC of a finding covers the MAC of the previous one. The head of the chain stores the number of findings and the
-last MAC, and has a MAC of its own. So `verify` detects a finding that was edited, omitted or deleted.
+The MAC of a finding also covers the MAC of the previous finding. The head of the chain stores the number of findings
+and the last MAC, and has a MAC of its own. So `verify` detects a finding that was edited, omitted or deleted.
 """
 
 import time
@@ -20,7 +20,7 @@ NAME: Final = "fund.integrity_findings"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A row that does not match its MAC: its kind and key, and its content as JSON."""
+    """The kind, the key and the content (JSON) of a row that does not match its MAC."""
 
     kind: str
     key: str

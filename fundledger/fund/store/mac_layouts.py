@@ -79,7 +79,9 @@ def day_fields(row: Any) -> tuple[object, ...]:
 
 
 def fields_of_day(key: Day, amount: int) -> tuple[object, ...]:
-    """Return the MAC fields of a row of fund.withdrawal_days, from a merchant and day and the withdrawn amount."""
+    """Return the MAC fields of a row of fund.withdrawal_days. `key`: its merchant and day. `amount`: its withdrawn
+    amount.
+    """
     return key[0], key[1].toordinal(), amount
 
 

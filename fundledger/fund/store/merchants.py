@@ -70,7 +70,9 @@ class Merchants:
         return self._known.get(id_)
 
     async def get(self, id_: str) -> Merchant | None:
-        """Return a merchant, or None if it does not exist. If the cache is fresh, it is used. Raises Tampered."""
+        """Return a merchant, from the cache if the cache is fresh. Return None if the merchant does not exist. Raises
+        Tampered.
+        """
         return self.known(id_) or await self.read(id_)
 
     async def watch(self) -> None:
@@ -97,8 +99,8 @@ class Merchants:
         self._looked_at = began
 
     async def read(self, id_: str) -> Merchant | None:
-        """Read a merchant, cache it, and return it, or None if it does not exist. Raises Tampered if the row of the
-        merchant or of one of its rules does not match its MAC.
+        """Read a merchant from the database into the cache, and return the merchant, or None if it does not exist.
+        Raises Tampered if the row of the merchant or of one of its rules does not match its MAC.
         """
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow(SQL["read_merchants"], [id_])

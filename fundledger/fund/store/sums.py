@@ -1,9 +1,9 @@
 """Store of the fund service: the sums from which orders reserve amounts. A sum is the progress of a payment, or the
 withdrawn amount of a merchant on a day. Each sum has a MAC.
 
-The transaction of the order that changes a sum locks the row of the sum, reads and verifies it, and writes it with a
-new MAC. A row older than MACs has no MAC to verify, so it is compared with its orders. A row that does not verify is
-not changed.
+An order changes a sum in the transaction that inserts or records the order. This transaction locks the row of the sum,
+verifies the row, and writes it with a new MAC. A row older than MACs has no MAC to verify, so it is compared with its
+orders. A row that does not verify is not changed.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
