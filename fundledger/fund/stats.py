@@ -4,8 +4,9 @@ import msgspec
 
 
 class Counted(msgspec.Struct):
-    """Counters since the start of this process. `orders`: orders by "kind state". `batches`: posted batches.
-    `in_batches`: the orders in these batches. `calls_away`: calls of the account service that got no answer.
+    """Counters since the start of this process. `orders`: the number of orders by "kind state".
+    `batches`: posted batches. `in_batches`: the orders in these batches. `calls_away`: calls of the account service
+    that got no answer.
     `unmarked`: orders whose outcome could not be recorded.
     """
 

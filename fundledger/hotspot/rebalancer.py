@@ -105,7 +105,7 @@ class Rebalancer:
         return Ran(self.counted.transitions - before)
 
     def stop(self) -> None:
-        """Drop the connections and the cached heat, because the next lease owner may change the recorded heat."""
+        """Drop the connections and the cached heat of accounts: the next lease owner may change the recorded heat."""
         self._temperatures = None
         self._unbalanced.clear()
         self.counted.heat = {}

@@ -15,7 +15,7 @@ ALARM_AFTER_S: Final = 60.0
 
 
 class LeaseLost(Exception):
-    """The lease of a job has ended, and another process may run the job. The caller must not commit
+    """The lease of a job has ended, so another process can already be running the job. The caller must not commit
     uncommitted work.
     """
 

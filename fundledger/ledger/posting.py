@@ -78,7 +78,7 @@ async def post_vouchers(
     If the connection breaks, even during the commit, the same batch is posted again. Each id is posted at most once, so
     the second attempt returns the true outcomes. A retry with the same ids is always safe.
 
-    `on_sent`: called before the writes are sent, with True if the next batch may be prepared while they are written.
+    `on_sent`: called just before the writes are sent; True if the next batch may be prepared during the writes.
     `sent_before`: an earlier attempt at these commands may have been committed.
     `prepared`: the result of `prepare` for these commands. Pass it only after the previous batch has ended.
     `early`: if the batch is posted under locks, it commits without waiting for the disk and sets `session.unflushed`.

@@ -15,7 +15,8 @@ After step 3 all transactions with ids before X have ended. The `xmax` of a snap
 the greatest id of an *ended* transaction, and a running transaction may have a greater id.
 
 Step 3 reads the `xmin` of a snapshot first. This `xmin` covers the whole server, so an open transaction in another
-database holds it back. If `xmin` is before X, the transactions of this database are read. The first list has the
+database holds it back. If `xmin` is before X, step 3 then reads two lists of the open
+transactions of this database. The first list has the
 transactions that run on connections, the second list has the prepared transactions (two-phase commit). This order
 misses no transaction: a transaction is listed as prepared before it disappears from its connection, and a prepared
 transaction never returns to a connection. So the two lists need not come from one snapshot: a transaction with an id

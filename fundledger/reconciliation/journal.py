@@ -42,7 +42,7 @@ class _Journal:
 
 
 async def check_journal(checks: Sequence[Check], sub_accounts: Rows, entries: Rows, names: Names, keys: Keys) -> None:
-    """Compare sub-accounts with entries in one merge pass. `checks[i]` has the name `JOURNAL[i]`.
+    """Compare the sub-accounts against the entries, in one merge pass. `checks[i]` has the name `JOURNAL[i]`.
 
     `sub_accounts` has to be ordered by (shard, account, slot), and `entries` by (shard, account, slot, seq).
     """

@@ -23,7 +23,7 @@ def read_token(path: Path) -> str | None:
 
 
 def module_token(path: Path, module: str) -> str:
-    """Return the token of a module. If its file is missing, first create the file (mode 0600) with a new token.
+    """Return the access token of a client system. If the file is missing, first create it (mode 0600) with a new token.
 
     Raises KeyFault.
     """

@@ -215,7 +215,7 @@ class Supervisor:
 
 
 def _token(folder: Path, module: str, *, new: bool) -> str:
-    """Return the token of a module. Create it if it is missing, with a warning unless the ledger is new."""
+    """Return the access token of a client system. Create a missing token, with a warning unless the ledger is new."""
     path = folder / f"{module}-token"
     if not (new or path.exists()):
         _log.warning(

@@ -1,4 +1,4 @@
-"""Handler of `GET /` of an HTTP service: links to the documentation, as HTML or as JSON."""
+"""HTTP layer that both services share: handler of `GET /`, with links to the documentation as HTML or as JSON."""
 
 from collections.abc import Awaitable, Callable
 from html import escape

@@ -4,7 +4,7 @@ channel reports a final status, then end the order.
 Before the first call to the channel, the order becomes `sent`, and its fund.payouts row is inserted. So after a crash
 the table has every payout that may have been sent. Each later run polls these payouts first. A payout is sent again
 only if the channel reports it as absent; the reference stays the same. A payout is still polled after an API request
-ended its order. If the status at the channel contradicts that end, the contradiction is recorded as a finding, and
+ended its order. If the channel later reports another status, the contradiction is recorded as a finding, and
 nothing else changes.
 """
 

@@ -85,7 +85,8 @@ def _lacking(batch: Batch, short: SubAccount) -> Refusal:
 def spread(
     batch: Batch, short: SubAccount, touched: list[SubAccount], lines: Lines, hold: Hold | None
 ) -> tuple[list[SubAccount], list[tuple[Account, int]]] | Refusal:
-    """Take the amount that `short` lacks from the other slots of the account that have the highest available amounts.
+    """Move money into the slot `short` until its debit is covered. The money comes from those slots of the account
+    in which the most is available.
 
     Return the new sub-accounts and lines of the voucher. Return a refusal if all slots together do not have the amount.
     The refusal is void if not all slots were read.

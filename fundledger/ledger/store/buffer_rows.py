@@ -25,7 +25,8 @@ async def read_deferred(
     accounts: Iterable[Account],
     known: dict[int, SubAccount],
 ) -> list[Account]:
-    """Add to `batch.deferred` each account whose credits this batch buffers. Return the other accounts.
+    """Return the accounts whose credits the batch posts directly. Add the accounts whose credits it buffers to
+    `batch.deferred`.
 
     `known[number]` is the cached slot 0 of an account that takes buffered credits. No row is locked, because the write
     of the batch fails if an account no longer takes buffered credits. Raises KeyFault, asyncpg errors.

@@ -106,7 +106,7 @@ class Limiter:
     async def ask(
         self, matched: MatchedPolicies, cost: int, now: float, charges: Charges | None = None
     ) -> Denied | None:
-        """Decide a request from local state, or by the store if local state does not suffice.
+        """Decide whether a request is admitted. If the local state does not suffice, the store decides.
 
         Return None if the request is admitted and charged, and otherwise the refusal. One store call covers all
         policies and takes at most 5 ms. Each bucket is charged `cost` tokens, unless `charges` is given (for a batch
@@ -138,7 +138,7 @@ class Limiter:
         now: float,
         deadline_s: float | None = None,
     ) -> Denied | None:
-        """Decide a request by the store. Raises StoreAway. If the reply arrives late, the charge is corrected then."""
+        """Let the store decide. Raises StoreAway. If the reply arrives late, the charge is corrected then."""
         held: list[tuple[Bucket, int]] = []
         asked = []
         for bucket, cost in charges:

@@ -143,7 +143,7 @@ class Shedder:
         return None
 
     def leave(self, api_class: ApiClass, merchant: str | None, seconds: float, *, dropped: bool = False) -> None:
-        """Record the end of an admitted request, `seconds` after it was read.
+        """Record that an admitted request ended. `seconds`: the time since the request was read.
 
         `dropped`: the request ended by a server fault or a timeout. Do not call it for rejected requests: the duration
         of a rejection says nothing about the load.

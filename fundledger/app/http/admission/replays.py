@@ -1,4 +1,4 @@
-"""Admission of HTTP replays although the quota is used up: look-up of recorded ids. A replay costs no tokens.
+"""Admission of HTTP requests without quota: a request whose id is recorded is a replay, and costs no tokens.
 
 Many rejected requests must not cause many reads. So all waiting ids are looked up together, READS_PER_S times a second.
 """
