@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from fundledger.database.statements import load
 from fundledger.ledger.model.batch import Resplit
 from fundledger.reconciliation.checks import verify
 from fundledger.reconciliation.report import TEXT_MAX, Report
@@ -359,6 +360,42 @@ async def test_what_is_listed_is_bounded_and_all_is_counted(edited: Edited) -> N
         assert (checks[name].found, len(checks[name].findings)) == (150, 100)
     assert len(msgspec.json.encode(report)) < 200_000
     assert all(len(f.actual) < TEXT_MAX + 100 for _, f in findings_of(report))
+
+
+LONG_LINES = """
+UPDATE ledger.vouchers SET lines = (SELECT array_agg(hashint8extended(n, 0) % 1000000) FROM generate_series(1, 9000) AS n)
+WHERE refusal IS NULL
+"""
+LONG_BATCHES = """
+UPDATE ledger.outbox SET vouchers = (SELECT array_agg(gen_random_uuid()) FROM generate_series(1, 5000)),
+    modules = (SELECT array_agg(md5(n::text)) FROM generate_series(1, 5000) AS n)
+"""
+ARGUMENTS = {"read_outbox": (0, 2**40, 0, 5000, 10_000)}
+READS = {
+    # The view of `line_counts` stands in a released migration.
+    **{
+        name: text
+        for name, text in load("fundledger.reconciliation").items()
+        if "$" not in text and name != "line_counts"
+    },
+    "read_outbox": load("fundledger.app.account")["read_outbox"],
+}
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_an_array_of_a_row_is_decompressed_once(edited: Edited, name: str) -> None:
+    """A subscript decompresses the whole array. With one for each element, the work grows with the square."""
+    await edited.edit(LONG_LINES)
+    await edited.edit(LONG_BATCHES)
+    connection = await asyncpg.connect(edited.dsn)
+    try:
+        plan = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {READS[name]}", *ARGUMENTS.get(name, ())
+        )
+    finally:
+        await connection.close()
+    found = msgspec.json.decode(plan)[0]["Plan"]
+    assert found["Shared Hit Blocks"] + found["Shared Read Blocks"] < 5_000
 
 
 # --- The command ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ FROM ledger.holds h
 LEFT JOIN ledger.vouchers v ON v.id = h.voucher_id AND (v.module = h.module OR v.shared_id) AND v.refusal IS NULL
 WHERE CASE WHEN h.status = 1 THEN
     v.id IS NULL OR v.hold IS DISTINCT FROM h.id
-    OR abs((SELECT sum(v.lines[2 * i]) FROM generate_series(1, cardinality(v.lines) / 2) AS i
-            WHERE v.lines[2 * i - 1] = h.account_number)) IS DISTINCT FROM h.captured
+    OR abs((SELECT sum(l.amount) FROM (
+                SELECT i, x AS account_number, lead(x) OVER (ORDER BY i) AS amount
+                FROM unnest(v.lines) WITH ORDINALITY AS line (x, i) -- see voucher_equals_entries.sql
+            ) AS l WHERE l.i % 2 = 1 AND l.account_number = h.account_number)) IS DISTINCT FROM h.captured
     ELSE h.voucher_id IS NOT NULL END
 ORDER BY h.id LIMIT 100

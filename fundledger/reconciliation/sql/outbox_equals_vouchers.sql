@@ -3,10 +3,13 @@
 -- `total` is the number of all. Locks: none.
 WITH events AS (
     SELECT v.id, v.named, count(*) AS times, min(o.shard) AS shard, min(o.batch) AS batch, min(o.at) AS at
-    FROM ledger.outbox o CROSS JOIN LATERAL (
-        -- Outbox rows that were written before modules were recorded have no modules.
-        SELECT l.id, coalesce(o.modules[CASE WHEN cardinality(o.modules) = 1 THEN 1 ELSE l.n END], '') AS named
-        FROM unnest(o.vouchers) WITH ORDINALITY AS l (id, n)
+    FROM (
+        -- One module may stand for all vouchers. Rows that were written before modules were recorded have none.
+        SELECT b.*, CASE WHEN cardinality(b.modules) = 1 THEN b.modules[1] END AS module
+        FROM ledger.outbox b OFFSET 0 -- computed once for each row
+    ) AS o CROSS JOIN LATERAL (
+        SELECT l.id, coalesce(o.module, l.module, '') AS named
+        FROM ROWS FROM (unnest(o.vouchers), unnest(o.modules)) AS l (id, module)
     ) AS v GROUP BY v.id, v.named
 )
 SELECT coalesce(v.id, e.id) AS id, coalesce(v.module, e.named) AS module,

@@ -9,8 +9,10 @@ WITH summed AS (
     FROM summed LEFT JOIN ledger.vouchers v ON v.id = summed.id AND v.refusal IS NULL
          AND (v.module = summed.module OR (summed.module IS NULL AND v.shared_id))
     CROSS JOIN LATERAL (
-        SELECT count(*) AS n, sum(v.lines[2 * i]) AS amount FROM generate_series(1, cardinality(v.lines) / 2) AS i
-        WHERE v.lines[2 * i - 1] = summed.account_number
+        SELECT count(*) AS n, sum(l.amount) AS amount FROM (
+            SELECT i, x AS account_number, lead(x) OVER (ORDER BY i) AS amount
+            FROM unnest(v.lines) WITH ORDINALITY AS line (x, i) -- see voucher_equals_entries.sql
+        ) AS l WHERE l.i % 2 = 1 AND l.account_number = summed.account_number
     ) AS of_voucher
 )
 SELECT a.id, p.account_number, p.slot, p.seq, p.amount, sum(p.part)::text AS vouchers, count(*) OVER () AS total
