@@ -4,13 +4,12 @@ import os
 import signal
 import stat
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from tests.support.client import Client, new_id, voucher
-from tests.support.running import RunningService
+from tests.support.running import RunningService, of_process
 from tests.support.waiting import eventually
 
 
@@ -56,7 +55,7 @@ async def test_secrets_of_the_fund_service_are_readable_for_the_owner_only_and_s
         assert secret not in platform.log.read_bytes()
         for pid in (*platform.fund_pids(), *platform.jobs_pids(), *platform.simulator_pids()):
             for shown in ("cmdline", "environ"):
-                assert secret not in Path(f"/proc/{pid}/{shown}").read_bytes()
+                assert secret not in of_process(pid, shown)
 
 
 async def test_the_simulator_answers_its_own_token_only_and_the_fund_service_pays_out_through_it(

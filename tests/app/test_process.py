@@ -18,7 +18,7 @@ from fundledger.app.commands.cli import main
 from fundledger.app.host import preflight as claims
 from fundledger.settings import BadSetting, read_settings
 from tests.support.client import Client, new_id, voucher
-from tests.support.running import RunningService, free_port, run
+from tests.support.running import RunningService, free_port, of_process, run
 from tests.support.waiting import eventually
 from tests.support.wire import connected, request
 
@@ -317,7 +317,7 @@ async def test_no_secret_is_in_a_log_or_on_a_command_line(platform: RunningServi
     for what, pids in processes_of(platform).items():
         for pid in pids:
             for name in ("cmdline", "environ"):
-                shown[f"{name} of {what}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+                shown[f"{name} of {what}"] = of_process(pid, name)
     leaks = [
         (name, where)
         for name, secret in secrets_of(platform).items()

@@ -347,7 +347,13 @@ class Drill:
         return self.shown["fundledger_vouchers_total[('outcome', 'posted')]"]
 
     def open_files(self) -> int:
-        return len(list(Path(f"/proc/{self._pid()}/fd").iterdir()))
+        """Return the number of open files of the supervisor, 0 for an ordinary user, from whom it hides them."""
+        try:
+            return len(list(Path(f"/proc/{self._pid()}/fd").iterdir()))
+        except PermissionError:
+            if os.geteuid() == 0:
+                raise
+            return 0
 
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self._pid()}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -555,3 +555,18 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
 
 
 migrations_before = migrations
+
+
+async def test_a_page_of_events_reads_no_more_rows_than_it_needs(ledger: Ledger) -> None:
+    """A reader that is far behind asks for all rows up to the watermark, a page at a time."""
+    await ledger.connection.execute(
+        "INSERT INTO ledger.outbox (shard, batch, seq, at, vouchers)"
+        " SELECT 0, n, n, now(), ARRAY[gen_random_uuid(), gen_random_uuid()] FROM generate_series(1, 20000) AS n"
+    )
+    statement = load("fundledger.app.account")["read_outbox"]
+    plan = await ledger.connection.fetchval(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", 1, 20_000, 0, 100, 5000
+    )
+    found = json.loads(plan)[0]["Plan"]
+    assert found["Actual Rows"] == 100
+    assert found["Shared Hit Blocks"] + found["Shared Read Blocks"] < 200

@@ -20,7 +20,7 @@ WITH told AS (
     RETURNING o.id, o.seq, o.kind, o.merchant, o.state, o.amount, o.fee, o.settle, o.problem, t.mac_key, t.sums_mac
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
-    SELECT m.id, m.merchant, m.kind, m.state, m.problem, clock_timestamp() FROM marked m
+    SELECT m.id, m.merchant, m.kind, m.state, m.problem, clock_timestamp() FROM marked m ORDER BY m.seq
 ), unsettled AS (
     INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)
     SELECT m.id, m.merchant, m.seq, m.amount, m.fee, 0, 0, m.mac_key, m.sums_mac FROM marked m
