@@ -203,8 +203,13 @@ class Limited:
         return next(labels[0] for labels, value in series.items() if value)
 
     async def failures(self) -> float:
-        calls = (await self.metrics()).get("ratelimit_store_calls_total", {})
-        return sum(value for labels, value in calls.items() if labels[-1] != "ok")
+        """Return the number of failed calls of the store, and of requests that were shed. The client sends a shed
+        request again, and its tokens are refunded later.
+        """
+        metrics = await self.metrics()
+        calls = metrics.get("ratelimit_store_calls_total", {})
+        shed = sum(metrics.get("shed_requests_total", {}).values())
+        return shed + sum(value for labels, value in calls.items() if labels[-1] != "ok")
 
     async def undisturbed(self, scenario: Callable[[], Awaitable[None]]) -> None:
         for _ in range(5):
