@@ -20,7 +20,7 @@ from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
 from fundledger.app.fund.routes.kinds import KINDS
 from fundledger.app.http.metrics.exposition import replacements
-from fundledger.fund.model.order import Kind
+from fundledger.fund.model.order import FACTS, Kind
 from fundledger.fund.model.transitions import FIRST, TRANSITIONS
 from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.ledger.model.refusal import Code
@@ -188,6 +188,8 @@ def test_the_order_states_are_those_of_the_code():
         "all": set(Kind),
         "all but withdrawals": others,
         "withdrawals": {Kind.WITHDRAWAL},
+        "payments, chargebacks": set(FACTS),
+        "all but payments and chargebacks": set(Kind) - FACTS,
         "adjustments": {Kind.ADJUSTMENT},
     }
     rows = [

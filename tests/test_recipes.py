@@ -31,7 +31,7 @@ from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.refusal import Code as FundCode
 from fundledger.fund.model.requests import REQUESTS
 from fundledger.fund.model.transitions import TRANSITIONS
-from fundledger.fund.store import reservations
+from fundledger.fund.store import debts, reservations
 from fundledger.ledger.model.batch import Command
 from fundledger.ledger.model.refusal import Code
 from fundledger.ledger.rules.decide import decide
@@ -272,7 +272,7 @@ STEPS = [
         4,
         "release",
         lambda: named(reservations.RESERVING),
-        lambda: members_in(inspect.getsource(reservations.release)),
+        lambda: members_in(inspect.getsource(reservations.release)) | named(debts.REPAYING),
     ),
     Step(
         KIND,

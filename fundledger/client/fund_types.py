@@ -146,12 +146,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order in its current state.
 
     States: `created` (waits for approval), `posting` (outcome unknown, completes automatically), `posted`, `refused`
-    (see `problem`; no money moved), `stuck` (see `problem`; remove the cause, then `retry`). A withdrawal has further
-    states after `posted`: `sent`, `paid`, `bounced`, `unknown`.
+    (see `problem`; no money moved), `stuck` (see `problem`; remove the cause, then `retry`), `parked` (the merchant's
+    accounts do not take the payment or chargeback, and its money waits in suspense). A withdrawal has further states
+    after `posted`: `sent`, `paid`, `bounced`, `unknown`.
 
     `net`: total change of the merchant's balance. `of_order`: the id of the order to which this order refers.
-    `from_pending`: the part of a refund that is taken from the pending balance. `to_receivable`: the part of a
-    chargeback that the merchant owes because its balance did not cover it. `replay`: the order already existed.
+    `from_pending`: the part of a refund or chargeback that is taken from the pending balance. `to_receivable`: the part
+    of a chargeback that the merchant owes because its balance did not cover it; of a reversal, the set-off that it
+    undoes. `set_off`: the part that repaid the merchant's debt. `end_set_off`: the part of a bounced withdrawal that
+    repaid it. `parked_voucher_id`: the voucher that parked the order. `replay`: the order already existed.
     """
 
     id: UUID
@@ -170,6 +173,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     of_order: UUID | None = None
     from_pending: int = 0
     to_receivable: int = 0
+    set_off: int = 0
+    end_set_off: int = 0
+    parked_voucher_id: UUID | None = None
     direction: str | None = None
     reason: str | None = None
     approved_by: str | None = None

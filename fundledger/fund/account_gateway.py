@@ -7,7 +7,6 @@ Each request to post has a voucher id, so a retry is safe and returns the true o
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from fundledger.fund.model import accounts, flows
 from fundledger.fund.model.accounts import AccountName
 from fundledger.fund.model.flows import Ending
 from fundledger.fund.model.order import PLATFORM, Kind, Order, voucher_id
+from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.store.reported import Reported
 
 _log = logging.getLogger(__name__)
@@ -71,23 +71,10 @@ class Unverified(GatewayFault):
         super().__init__(detail, is_answer=True)
 
 
-class PostingResult(msgspec.Struct, frozen=True):
-    """The outcome of a voucher: posted, or refused with a `problem` (JSON). `at`: the time of posting, None if the
-    account service did not return it.
-
-    `stuck`: the account service did not record the problem under the voucher id, so the voucher may still be posted.
-    Every retry gets the same problem until an operator removes its cause.
-    """
-
-    problem: bytes | None = None
-    at: datetime | None = None
-    stuck: bool = False
-
-
 def voucher_of(order: Order) -> Voucher:
     """Return the voucher that posts an order. Every call for the same order returns an equal voucher."""
     entries = [Entry(*entry) for entry in flows.entries_of(order)]
-    type_ = flows.voucher_type(order.kind)
+    type_ = flows.voucher_type(order)
     return Voucher(order.voucher_id, type_, entries, reference_of(order), metadata_of(order), order.ticket)
 
 
@@ -159,11 +146,11 @@ class AccountGateway:
                 half = len(vouchers) // 2
                 return [*await self.post_vouchers(vouchers[:half]), *await self.post_vouchers(vouchers[half:])]
             return [PostingResult(problem=_kept(no.problem), stuck=True)]
+        refused = [result for result in results if result.status != "posted"]
+        answers = await asyncio.gather(*(self._refused(result.id, result.problem) for result in refused))
+        of = dict(zip((result.id for result in refused), answers, strict=True))
         return [
-            PostingResult(at=result.posted_at)
-            if result.status == "posted"
-            else await self._refused(result.id, result.problem)
-            for result in results
+            PostingResult(at=result.posted_at) if result.status == "posted" else of[result.id] for result in results
         ]
 
     async def _answered(self, request: Awaitable[T]) -> T:

@@ -147,7 +147,7 @@ class OrderBatcher(NextSteps):
                 if order.channel is not None and not self._gateway.is_open(order.channel, order.currency):
                     await self._gateway.open_channel(order.channel, order.currency)
                 if order.kind is Kind.CHARGEBACK:
-                    await self._posting.prepare_chargeback(order)
+                    draft.debitable = await self._posting.debitable(order.merchant)
         except Tampered as found:
             answer(OrderFault(str(found), tampered=True))
         except GatewayFault as fault:
@@ -172,6 +172,7 @@ class OrderBatcher(NextSteps):
         if len(self._known) >= WAITING_MAX:
             answer(OrderFault("the order queue is full"))
             return
+        draft.reserves = draft.order.kind in reserve.RESERVING
         waiting = self._known[draft.order.id] = _Waiting(draft, answer)
         self._queue.append(waiting)
         self._begin()
@@ -186,14 +187,13 @@ class OrderBatcher(NextSteps):
         """Return the next batch. Either all orders of a batch reserve shared amounts, or none does. A settlement is
         always alone in its batch.
         """
-        first = self._queue[0].draft.order.kind
-        if first is Kind.SETTLEMENT:
+        first = self._queue[0].draft
+        if first.order.kind is Kind.SETTLEMENT:
             return [self._queue.popleft()]
-        reserving = first in reserve.RESERVING
         batch: list[_Waiting] = []
         while self._queue and len(batch) < self._batch_max:
-            kind = self._queue[0].draft.order.kind
-            if kind is Kind.SETTLEMENT or (kind in reserve.RESERVING) != reserving:
+            draft = self._queue[0].draft
+            if draft.order.kind is Kind.SETTLEMENT or draft.reserves != first.reserves:
                 break
             batch.append(self._queue.popleft())
         return batch
@@ -202,6 +202,8 @@ class OrderBatcher(NextSteps):
         outcome: Answer = OrderFault("internal error", undone=False)
         try:
             written = await self._write(batch)
+            # The orders that have to reserve need not wait until this batch is posted.
+            self._begin()
             if written:
                 await self._settle([waiting.draft.order for waiting in written])
                 for waiting in written:
@@ -227,7 +229,7 @@ class OrderBatcher(NextSteps):
 
     async def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Insert the new orders of a batch. Answer the callers of orders that exist or are refused. Return the new
-        orders. Raises what asyncpg raises.
+        orders. An order that has to reserve is moved from the batch back to the queue. Raises what asyncpg raises.
         """
         for attempt in range(ATTEMPTS_MAX):
             try:
@@ -240,21 +242,22 @@ class OrderBatcher(NextSteps):
     async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
         drafts = [waiting.draft for waiting in batch]
         refusals: dict[UUID, Refusal | OrderFault] = {}
+        reserves = drafts[0].reserves
         may_be_committed = is_committed = False
         try:
             async with self._pool.acquire() as connection:
-                if drafts[0].order.kind in reserve.RESERVING:
+                if reserves:
                     async with connection.transaction():
                         there, refusals = await self._reserve(connection, drafts)
                         wanted = [d for d in drafts if d.find(there) is None and d.order.id not in refusals]
-                        new = await self._write_ahead(connection, wanted) if wanted else set()
+                        new = await self._write_ahead(connection, wanted, decided=True) if wanted else set()
                         if len(new) < len(wanted):
                             raise _Overtaken
                         may_be_committed = True
                 else:
                     # A query outside a transaction block is a transaction of its own.
                     may_be_committed = True
-                    new = await self._write_ahead(connection, drafts)
+                    new = await self._write_ahead(connection, drafts, decided=False)
                     is_committed = bool(new)
                     old = [draft for draft in drafts if draft.order.id not in new]
                     there = await _read(connection, old) if old else {}
@@ -265,21 +268,26 @@ class OrderBatcher(NextSteps):
                 raise _NothingKept(str(error)) from error
             raise
         written = []
-        for waiting in batch:
+        for waiting in list(batch):
             order = waiting.draft.order
             if order.id in new:
                 written.append(waiting)
             elif (found := waiting.draft.find(there)) is not None:
                 self._tell(waiting, self._checked(found) or repeated(order, found))
+            elif not reserves:
+                # The merchant owes, or another order has the receipt. Only a batch that reserves can distinguish them.
+                waiting.draft.reserves = True
+                batch.remove(waiting)
+                self._queue.append(waiting)
             else:
                 self._tell(waiting, refusals[order.id])
         return written
 
-    async def _write_ahead(self, connection: orders.Connection, drafts: Sequence[Draft]) -> set[UUID]:
+    async def _write_ahead(self, connection: orders.Connection, drafts: Sequence[Draft], *, decided: bool) -> set[UUID]:
         for draft in drafts:
             self._macs.seal(draft.order)
         former = [draft.former for draft in drafts if draft.former is not None]
-        return await orders.write_ahead(connection, [draft.order for draft in drafts], former)
+        return await orders.write_ahead(connection, [draft.order for draft in drafts], former, decided=decided)
 
     async def _reserve(
         self, connection: orders.Connection, drafts: list[Draft]

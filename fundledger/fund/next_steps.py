@@ -4,6 +4,7 @@ Each step is recorded first and executed second. If the process dies in between,
 """
 
 import asyncio
+import contextlib
 import logging
 import unicodedata
 from collections.abc import Awaitable, Callable
@@ -18,11 +19,12 @@ from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.jobs import stuck
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.flows import Ending
-from fundledger.fund.model.order import Kind, Order, State
-from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
+from fundledger.fund.model.refusal import Code, Refusal, Refused
 from fundledger.fund.model.transitions import may_become
-from fundledger.fund.poster import Posting
-from fundledger.fund.store import orders
+from fundledger.fund.poster import Overtaken, Posting
+from fundledger.fund.store import debts, orders
+from fundledger.fund.store.decisions import receipt_booked
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Pool, order_from
 from fundledger.fund.store.queries import SQL
@@ -64,11 +66,15 @@ class NextSteps:
             if order.state is not State.CREATED or not may_become(order.kind, order.state, State.POSTING):
                 return None
             new = msgspec.structs.replace(order, approved_by=approver, state=State.POSTING)
-            self._posting.macs.seal(new)
-            row = await self._pool.fetchrow(
-                SQL["approve_order"], id_, approver, self._due_s, new.mac, new.mac_key, order.mac
-            )
-            return None if row is None else order_from(row)
+            async with self._pool.acquire() as connection, connection.transaction():
+                if order.direction == "credit":
+                    new.set_off = await debts.set_off(connection, self.macs, order.merchant, order.amount)
+                self.macs.seal(new)
+                changed = approver, self._due_s, new.mac, new.mac_key, order.mac, new.set_off
+                row = await connection.fetchrow(SQL["approve_order"], id_, *changed)
+                if row is None:
+                    raise Overtaken
+            return order_from(row)
 
         def otherwise(order: Order) -> Answer:
             if order.kind is not Kind.ADJUSTMENT:
@@ -92,26 +98,27 @@ class NextSteps:
         async def begin() -> Order | None:
             for _ in range(ATTEMPTS_MAX):
                 order = await self._read(id_)
-                if order is None or order.ending not in (None, ending):
+                if order is None or order.ending not in (None, ending) or has_other_ref(order):
                     return None
                 if not may_become(order.kind, order.state, ending):
                     return None
                 new = msgspec.structs.replace(order, ending=ending)
                 new.channel_ref, new.reason = channel_ref or order.channel_ref, reason or order.reason
-                if order.ending is None:
-                    new.end_voucher_id = self._posting.ids.voucher(id_, "end", order.attempt)
-                self._posting.macs.seal(new)
-                changed = new.channel_ref, new.reason, self._due_s, new.end_voucher_id, new.mac, new.mac_key
-                row = await self._pool.fetchrow(SQL["begin_end"], id_, ending, *changed, order.mac)
-                if row is not None:
-                    return order_from(row)
+                with contextlib.suppress(Overtaken):
+                    return await self._begin_end(order, new)
             return None
+
+        def has_other_ref(order: Order) -> bool:
+            return order.ending == "paid" and None is not channel_ref != order.channel_ref is not None
 
         def otherwise(order: Order) -> Answer:
             if order.kind is not Kind.WITHDRAWAL:
                 return Refusal(Code.ORDER_NOT_FOUND, f"there is no withdrawal {id_}")
             if order.ending is None:
                 return Refusal(Code.WITHDRAWAL_NOT_POSTED, f"the withdrawal is {order.state}")
+            if has_other_ref(order):
+                detail = f"the withdrawal is already paid under the reference {order.channel_ref}"
+                return Refusal(Code.WITHDRAWAL_PAID, detail, "channel_ref")
             if order.ending == ending:
                 return Taken(order, replay=True)
             code = Code.WITHDRAWAL_PAID if order.ending == "paid" else Code.WITHDRAWAL_BOUNCED
@@ -119,17 +126,46 @@ class NextSteps:
 
         return await self._go_on(id_, begin, otherwise, self._posting.end)
 
+    async def _begin_end(self, order: Order, new: Order) -> Order:
+        """Record the end of a withdrawal: `new` is `order` with the end. Reserve the set-off of a bounced withdrawal
+        from the debt of its merchant. Return the order. Raises Overtaken if the order has changed since it was read,
+        Refused if another order has the receipt.
+        """
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                if order.ending is None:
+                    new.end_voucher_id = self._posting.ids.voucher(order.id, "end", order.attempt)
+                    if new.ending == "bounced":
+                        new.end_set_off = await debts.set_off(
+                            connection, self.macs, order.merchant, order.amount + order.fee
+                        )
+                self.macs.seal(new)
+                changed = new.channel_ref, new.reason, self._due_s, new.end_voucher_id, new.mac, new.mac_key
+                row = await connection.fetchrow(
+                    SQL["begin_end"], order.id, new.ending, *changed, order.mac, new.end_set_off
+                )
+                if row is None:
+                    raise Overtaken
+        except asyncpg.UniqueViolationError as error:
+            receipt = new.channel or "", new.channel_ref or "", RECEIPTS[new.kind]
+            there = await self._pool.fetchrow(SQL["booked_receipts"], *([part] for part in receipt))
+            if there is None:
+                raise Overtaken from error
+            raise Refused(receipt_booked(receipt, there)) from error
+        return order_from(row)
+
     async def retry(self, id_: UUID, module: str, reason: str | None = None) -> Answer:
-        """Return a stuck order to its state before `stuck`, and execute its next step. If an order waits for the
-        recoverer, execute its next step now. Any other order is returned unchanged. `module` is the requester. `reason`
+        """Return a stuck order to its state before `stuck`, and execute its next step. Release a parked order. If an
+        order waits for the recoverer, execute its next step now. Any other order is returned unchanged. `module` is the
+        requester. `reason`
         (how the cause was removed) is stored in the history. The only refusal is ORDER_NOT_FOUND.
         """
 
         async def begin() -> Order | None:
             for _ in range(ATTEMPTS_MAX):
                 order = await orders.read_order(self._pool, id_)
-                if order is None:
-                    return None
+                if order is None or order.state is State.PARKED:
+                    return order
                 new = await stuck.retry(self._pool, self.macs, order, module, reason, self._due_s)
                 if new is not None or order.state not in _MAY_RETRY:
                     return new
@@ -137,7 +173,9 @@ class NextSteps:
 
         async def go_on(order: Order) -> None:
             self._posting.macs.check(order)
-            if order.state is State.POSTING:
+            if order.state is State.PARKED:
+                await self._posting.release(order, self._due_s)
+            elif order.state is State.POSTING:
                 await self._post(order)
             elif order.ending is not None:
                 await self._posting.end(order)
@@ -161,6 +199,20 @@ class NextSteps:
             self._posting.macs.check(order)
         return order
 
+    async def _begun(self, begin: Callable[[], Awaitable[Order | None]]) -> Order | None:
+        """Return what `begin` returns, or None if the order was changed concurrently. Repeat `begin` after a
+        deadlock.
+        """
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                return await begin()
+            except Overtaken:
+                return None
+            except asyncpg.DeadlockDetectedError:
+                if attempt == ATTEMPTS_MAX - 1:
+                    raise
+        raise AssertionError
+
     async def _post(self, order: Order) -> None:
         await self._posting.post([order])
 
@@ -175,12 +227,14 @@ class NextSteps:
         order has no such step: return the answer of `otherwise`.
         """
         try:
-            order = await begin()
+            order = await self._begun(begin)
             if order is None:
                 there = await self._read(id_)
                 if there is None:
                     return Refusal(Code.ORDER_NOT_FOUND, f"there is no order {id_}")
                 return otherwise(there)
+        except Refused as no:
+            return no.refusal
         except Tampered as found:
             return OrderFault(str(found), tampered=True)
         except FAULTS as error:
@@ -189,7 +243,7 @@ class NextSteps:
         try:
             async with asyncio.timeout(self._wait_s):
                 await go_on(order)
-        except GatewayFault:
+        except (GatewayFault, Overtaken):
             pass
         except Tampered as found:
             return OrderFault(str(found), tampered=True)

@@ -8,6 +8,7 @@ true outcome.
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
@@ -17,10 +18,10 @@ from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_vo
 from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
 from fundledger.fund.model import accounts
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import FACTS, Kind, Order, State
 from fundledger.fund.stats import Counted
+from fundledger.fund.store import debts, orders, sums
 from fundledger.fund.store import mac_layouts as rows
-from fundledger.fund.store import orders, sums
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import Pool
@@ -32,9 +33,21 @@ ATTEMPTS_MAX: Final = 3
 cannot be refused for insufficient funds.
 """
 DEADLOCKS_MAX: Final = 5
+PARKED_S: Final = 5.0
+"""Seconds until the accounts of the merchant of a parked order are read for the first time."""
+REFUSED_RELEASE_MAX_S: Final = 3600.0
+RELEASES_MAX: Final = 30_000
+"""The maximum number of attempts of a parked order. The column has 16 bits."""
 END_AGAIN_S: Final = 30.0
 END_AGAIN_MAX_S: Final = 3600.0
+END_ATTEMPTS_MAX: Final = 200
+"""The maximum number of attempts to post the end of a withdrawal without an operator: after about 8 days."""
+DATABASE_FAULTS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _log = logging.getLogger(__name__)
+
+
+class Overtaken(Exception):
+    """The order has changed since it was read. Nothing is recorded."""
 
 
 class Posting:
@@ -62,33 +75,50 @@ class Posting:
             raise
         self.counted.batches += 1
         self.counted.in_batches += len(written)
-        said, again = [], []
+        said, again, parked, stuck = [], [], [], []
         for order, result in zip(written, results, strict=True):
             if result is None:
                 continue
             refused = result.problem is not None and not result.stuck
-            if refused and order.kind is Kind.CHARGEBACK and order.attempt < ATTEMPTS_MAX:
+            if refused and order.kind in FACTS and order.parking is None:
                 again.append(order)
+            elif refused and order.parking == "park":
+                stuck.append((order, result))
+            elif (order.parking == "release" and refused) or (order.parking == "park" and result.problem is None):
+                parked.append((order, result.problem))
             else:
                 orders.set_outcome(order, result)
                 said.append(order)
+        # The voucher that parks an order is refused only if an account of the platform does not take it. A retry by an
+        # operator needs another voucher id.
+        await self._try_again([order for order, _ in stuck])
+        for order, result in stuck:
+            orders.set_outcome(order, msgspec.structs.replace(result, stuck=True))
+            said.append(order)
         if said:
             await self._mark(said)
-        for order in again:
-            await self._charge_back_again(order)
+        if parked:
+            await self._mark_parked(parked)
+        recorded = await self._try_again(again)
+        if recorded:
+            await self.post(recorded)
 
     async def _mark(self, said: Sequence[Order]) -> None:
         outcomes = [orders.marked(order, self._sealed(order)) for order in said]
         for attempt in range(DEADLOCKS_MAX):
             try:
                 async with self.pool.acquire() as connection:
-                    if any(order.state is State.REFUSED and order.kind in reserve.RESERVING for order in said):
+                    if any(map(reserve.releases, said)):
                         async with connection.transaction():
-                            refused, stuck = await orders.mark(connection, outcomes)
-                            await reserve.release(connection, self.macs, [o for o in said if o.id in refused])
+                            marked = await orders.mark(connection, outcomes)
+                            refused, posted = (
+                                [order for order in said if marked.get(order.id) == state]
+                                for state in (State.REFUSED, State.POSTED)
+                            )
+                            await reserve.release(connection, self.macs, refused, posted)
                     else:
                         # A query outside a transaction block is a transaction of its own.
-                        _, stuck = await orders.mark(connection, outcomes)
+                        marked = await orders.mark(connection, outcomes)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(0.01 * attempt)
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -105,7 +135,7 @@ class Posting:
                         extra={"event": "order_outcome_unrecordable", "order": str(said[0].id)},
                     )
                 break
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            except DATABASE_FAULTS as error:
                 _log.warning(
                     "recording the outcomes of %d orders failed: %s",
                     *(len(said), error),
@@ -116,7 +146,7 @@ class Posting:
                 for order in said:
                     key = f"{order.kind} {order.state}"
                     self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
-                    if order.id in stuck:
+                    if marked.get(order.id) == State.STUCK:
                         log_stuck(order)
                 return
         self.counted.unmarked += len(said)
@@ -130,39 +160,117 @@ class Posting:
             return None
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
-    async def prepare_chargeback(self, order: Order) -> None:
-        """Set the part of a chargeback that the merchant owes: the part that exceeds its current available balance.
-        Raises GatewayFault.
+    async def debitable(self, merchant: str) -> int:
+        """Return the amount that a chargeback can debit to the available balance of a merchant now: 0 if the account is
+        frozen or closed. Raises GatewayFault.
         """
-        id_ = accounts.available(order.merchant)
+        id_ = accounts.available(merchant)
         account = (await self.gateway.balances([id_])).get(id_)
-        has = 0 if account is None or account.status != "open" else max(0, account.balance.available)
-        order.to_receivable = order.amount - min(has, order.amount)
+        return 0 if account is None or account.status != "open" else max(0, account.balance.available)
 
-    async def _charge_back_again(self, order: Order) -> None:
-        """Start the next attempt of a chargeback, with a new voucher id. The previous attempt was refused because the
-        merchant's balance fell after it was read.
+    async def _try_again(self, refused: Sequence[Order]) -> list[Order]:
+        """Record the next attempt of facts, each with a new voucher id. The previous attempt of a chargeback was
+        refused because the merchant's balance fell after it was read. The attempt after the last one of the kind parks
+        the order. Return the orders whose attempt is recorded, and may be posted. A failure of the database is logged:
+        the recoverer gets the same refusals, and records the attempts. Raises GatewayFault.
+        """
+        attempts = [(order, await self._next_attempt(order)) for order in sorted(refused, key=lambda order: order.id)]
+        recorded = []
+        try:
+            if attempts:
+                async with self.pool.acquire() as connection, connection.transaction():
+                    for order, new in attempts:
+                        changed = new.voucher_id, new.to_receivable, new.parking, new.mac, new.mac_key
+                        row = await connection.fetchval(SQL["try_again"], order.id, new.attempt, *changed, order.mac)
+                        if row is not None:
+                            recorded.append((order, new))
+                    released = [order for order, new in recorded if order.set_off > new.set_off]
+                    await debts.change(connection, self.macs, [], released)
+        except DATABASE_FAULTS as error:
+            self._unrecorded("the next attempts", refused, error)
+            return []
+        for order, new in recorded:
+            # Only stored content may be posted, so that a retry finds the same voucher.
+            _copy(new, order)
+        return [order for order, _ in recorded]
+
+    async def _next_attempt(self, order: Order) -> Order:
+        attempt, rest = order.attempt + 1, order.amount - order.from_pending
+        new = msgspec.structs.replace(order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt))
+        if order.kind is Kind.CHARGEBACK and order.parking is None and attempt <= ATTEMPTS_MAX:
+            has = await self.debitable(order.merchant) if attempt < ATTEMPTS_MAX else 0
+            new.to_receivable = rest - min(has, rest)
+        else:
+            new.parking, new.set_off, new.to_receivable = "park", 0, 0
+        self.macs.seal(new)
+        return new
+
+    async def _mark_parked(self, parked: Sequence[tuple[Order, bytes | None]]) -> None:
+        """Record that orders are parked: `(order, None)` if its park voucher is posted, or `(order, problem)` if its
+        release is refused. Release the set-offs of refused releases. If this fails, the recoverer records it later.
+        """
+        marked = []
+        try:
+            async with self.pool.acquire() as connection, connection.transaction():
+                for order, problem in sorted(parked, key=lambda pair: pair[0].id):
+                    new = msgspec.structs.replace(order, state=State.PARKED, set_off=0, to_receivable=0, due_at=None)
+                    new.parked_voucher_id = order.parked_voucher_id or order.voucher_id
+                    self.macs.seal(new)
+                    reason, pause_s = (None, PARKED_S) if problem is None else (problem.decode(), pause_of(order))
+                    changed = order.attempt, new.parked_voucher_id, reason, pause_s, new.mac, new.mac_key
+                    if await connection.fetchval(SQL["mark_parked"], order.id, *changed, order.mac) is not None:
+                        marked.append((order, new))
+                await debts.change(connection, self.macs, [], [order for order, _ in marked if order.set_off])
+        except DATABASE_FAULTS as error:
+            self._unrecorded("the parking", [order for order, _ in parked], error)
+            return
+        for order, new in marked:
+            if order.parking == "park":
+                _log.error(
+                    "%s %s is parked: the accounts of merchant %s do not take it",
+                    *(order.kind, order.id, order.merchant),
+                    extra={"event": "order_parked", "order": str(order.id)},
+                )
+            _copy(new, order)
+            key = f"{order.kind} {order.state}"
+            self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
+
+    def _unrecorded(self, what: str, of: Sequence[Order], error: Exception) -> None:
+        _log.warning(
+            "recording %s of %d orders failed: %s",
+            *(what, len(of), error),
+            extra={"event": "order_outcome_unrecorded"},
+        )
+        self.counted.unmarked += len(of)
+
+    async def release(self, order: Order, due_s: float) -> None:
+        """Release a parked order: post it to the accounts of its merchant, with a new voucher. `order` is updated. If
+        the order has changed since it was read, Overtaken is raised. Raises GatewayFault, and what asyncpg raises.
         """
         attempt = order.attempt + 1
-        again = msgspec.structs.replace(
-            order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt), to_receivable=order.amount
-        )
-        if attempt < ATTEMPTS_MAX:
-            await self.prepare_chargeback(again)
-        self.macs.seal(again)
-        changed = again.voucher_id, again.to_receivable, again.mac, again.mac_key
-        async with self.pool.acquire() as connection:
-            ours = await connection.fetchval(SQL["try_again"], order.id, attempt, *changed, order.mac)
-        if ours is not None:
-            # Only stored content may be posted, so that a retry finds the same voucher.
-            order.attempt, order.voucher_id, order.to_receivable = attempt, again.voucher_id, again.to_receivable
-            order.mac, order.mac_key = again.mac, again.mac_key
-            await self.post([order])
+        if attempt > RELEASES_MAX:
+            raise Overtaken
+        new = msgspec.structs.replace(order, attempt=attempt, state=State.POSTING, parking="release")
+        new.voucher_id = self.ids.voucher(order.id, attempt=attempt)
+        if order.kind is Kind.CHARGEBACK:
+            rest = order.amount - order.from_pending
+            new.to_receivable = rest - min(await self.debitable(order.merchant), rest)
+        async with self.pool.acquire() as connection, connection.transaction():
+            if order.kind is Kind.PAYMENT and order.settle == "now":
+                new.set_off = await debts.set_off(connection, self.macs, order.merchant, order.amount - order.fee)
+            self.macs.seal(new)
+            changed = new.voucher_id, new.set_off, new.to_receivable, due_s, new.mac, new.mac_key
+            row = await connection.fetchval(SQL["begin_release"], order.id, attempt, *changed, order.mac)
+            if row is None:
+                raise Overtaken
+        _copy(new, order)
+        await self.post([order])
 
     async def _end_again(self, order: Order, problem: bytes) -> None:
         """Start another attempt to post the end of a withdrawal. The previous attempt was refused, for example because
         the merchant is frozen. Until an attempt is posted, the money stays in transit. The previous voucher id is
-        permanently refused, so the end cannot be posted twice.
+        permanently refused, so the end cannot be posted twice. After END_ATTEMPTS_MAX attempts, the withdrawal is
+        stuck: a request to retry makes another attempt.
         """
         end = self.ids.voucher(order.id, "end", order.attempt + 1)
         new = msgspec.structs.replace(order, attempt=order.attempt + 1, end_voucher_id=end)
@@ -172,7 +280,9 @@ class Posting:
             ours = await connection.fetch(
                 SQL["end_again"], order.id, order.attempt, pause_s, end, new.mac, new.mac_key, order.mac
             )
-        if ours and order.attempt == 0:
+        if ours and new.attempt >= END_ATTEMPTS_MAX:
+            await mark_stuck(self.pool, self.macs, new, problem)
+        elif ours and order.attempt == 0:
             _log.critical(
                 "the account service refused the end of withdrawal %s, which is retried: %s",
                 order.id,
@@ -201,7 +311,7 @@ class Posting:
             return
         try:
             await self._mark_ended(order)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        except DATABASE_FAULTS as error:
             _log.warning(
                 "recording the end of withdrawal %s failed: %s",
                 *(order.id, error),
@@ -222,3 +332,15 @@ class Posting:
             row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
             if row is not None and ended.state is State.BOUNCED:
                 await sums.give_back_days(connection, self.macs, [ended])
+
+
+def _copy(new: Order, order: Order) -> None:
+    """Set the fields of `order` to the values of `new`."""
+    for name in Order.__struct_fields__:
+        setattr(order, name, getattr(new, name))
+
+
+def pause_of(order: Order) -> float:
+    """Return the seconds until the next release of an order whose release was refused: a tenth of its age."""
+    age_s = (datetime.now(UTC) - order.created_at).total_seconds()
+    return min(REFUSED_RELEASE_MAX_S, max(PARKED_S, age_s / 10))

@@ -39,6 +39,11 @@ class Standing(msgspec.Struct, frozen=True):
     def overdue(self) -> bool:
         return self.age_s > self.alarm_after_s
 
+    @property
+    def late(self) -> bool:
+        """Whether the job runs, but its oldest item has waited longer than the bound of the job."""
+        return self.lag_s > self.alarm_after_s
+
 
 class Counted(msgspec.Struct):
     """Metrics of jobs. The gauges come from the rows of the jobs, by name of the job. `runs` counts the runs of this

@@ -129,8 +129,11 @@ async def test_a_debt_is_recovered_and_written_off(fund: FundService, merchant: 
         await fund.charge_back(merchant, "c1", "q", 9_000),
     ):
         await fund.wait_until_settled(order)
-    await fund.pay(merchant, "z", 1_000, "CNY", CHANNEL)
-    assert (await fund.wait_until_settled(await fund.recover(merchant, "v1", 500))).state == "posted"
+    paid = await fund.wait_until_settled(await fund.pay(merchant, "z", 1_000, "CNY", CHANNEL))
+    assert paid.set_off == paid.amount - paid.fee
+    with pytest.raises(Refused) as refused:
+        await fund.recover(merchant, "v1", 10**9)
+    assert refused.value.problem.code == "debt-exceeded"
     assert (await fund.wait_until_settled(await fund.write_off(merchant, "o1", 500, "why"))).state == "posted"
 
 

@@ -211,7 +211,11 @@ class EndsInSql:
             return Taken(to_order(row))
 
 
-DEFAULTS = {"from_pending": 0, "to_receivable": 0, "fee_waived": 0, "attempt": 0, "layout": 2, "voucher_format": 1}
+DEFAULTS = {
+    **dict.fromkeys(("from_pending", "to_receivable", "fee_waived", "attempt", "set_off", "end_set_off"), 0),
+    "layout": 2,
+    "voucher_format": 1,
+}
 
 
 def to_order(row: Any) -> Order:

@@ -62,6 +62,63 @@ FLOWS = [
         [("bank:c", D, 1000), ("merchant:m:pending", C, 1000)],
     ),
     (
+        an_order(Kind.PAYMENT, fee=6, settle="now", set_off=40),
+        "pay",
+        [
+            *(("bank:c", D, 1000), ("merchant:m:available", C, 954)),
+            *(("merchant:m:receivable", C, 40), ("income:fee", C, 6)),
+        ],
+    ),
+    (
+        an_order(Kind.PAYMENT, fee=6, settle="now", parking="park", currency="USD"),
+        "park",
+        [("bank:c:USD", D, 1000), ("suspense:parked:USD", C, 1000)],
+    ),
+    (
+        an_order(Kind.PAYMENT, fee=6, settle="now", parking="release", set_off=994),
+        "pay",
+        [("suspense:parked", D, 1000), ("merchant:m:receivable", C, 994), ("income:fee", C, 6)],
+    ),
+    (
+        an_order(Kind.CHARGEBACK, from_pending=300, to_receivable=100),
+        "chargeback",
+        [
+            *(("merchant:m:pending", D, 300), ("merchant:m:available", D, 600)),
+            *(("merchant:m:receivable", D, 100), ("bank:c", C, 1000)),
+        ],
+    ),
+    (
+        an_order(Kind.CHARGEBACK, from_pending=300, parking="park"),
+        "park",
+        [("suspense:parked", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.CHARGEBACK, to_receivable=1000, parking="release"),
+        "chargeback",
+        [("merchant:m:receivable", D, 1000), ("suspense:parked", C, 1000)],
+    ),
+    (
+        an_order(Kind.SETTLEMENT, fee=6, channel=None, set_off=900),
+        "settle",
+        [
+            *(("merchant:m:pending", D, 1000), ("merchant:m:available", C, 94)),
+            *(("merchant:m:receivable", C, 900), ("income:fee", C, 6)),
+        ],
+    ),
+    (
+        an_order(Kind.WITHDRAWAL, fee=3, set_off=50),
+        "withdraw",
+        [
+            *(("merchant:m:available", D, 1053), ("transit:payout:c", C, 1000)),
+            *(("income:fee", C, 3), ("merchant:m:receivable", C, 50)),
+        ],
+    ),
+    (
+        an_order(Kind.ADJUSTMENT, channel=None, direction="credit", set_off=300),
+        "adjustment",
+        [("suspense:short", D, 1000), ("merchant:m:available", C, 700), ("merchant:m:receivable", C, 300)],
+    ),
+    (
         an_order(Kind.SETTLEMENT, fee=6, channel=None),
         "settle",
         [("merchant:m:pending", D, 1000), ("merchant:m:available", C, 994), ("income:fee", C, 6)],
@@ -152,7 +209,7 @@ FLOWS = [
 
 @pytest.mark.parametrize(("order", "type_", "entries"), FLOWS)
 def test_an_order_moves(order: Order, type_: str, entries: list):
-    assert voucher_type(order.kind) == type_
+    assert voucher_type(order) == type_
     assert entries_of(order) == [Entry(*entry) for entry in entries]
 
 

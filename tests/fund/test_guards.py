@@ -20,13 +20,15 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
     connection = await asyncpg.connect(dsn)
     payment = an_order(Kind.PAYMENT, "p", 100, fee=5)
     adjustment = an_order(Kind.ADJUSTMENT, "a", 100, direction="credit", approved_by="other")
-    await write(connection, [payment, adjustment, an_order(Kind.PAYMENT, "no", 100, State.REFUSED)])
+    others = an_order(Kind.PAYMENT, "second", 100), an_order(Kind.PAYMENT, "no", 100, State.REFUSED)
+    await write(connection, [payment, adjustment, *others])
     await connection.execute(
         f"""
         INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)
         VALUES ('{payment.id}', 'm', 1, 100, 5, 100, 5, 1, 'x');
         INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), '{payment.id}', 100, 5);
         INSERT INTO fund.withdrawal_days VALUES ('m', '2026-03-01', 7, 1, 'x');
+        INSERT INTO fund.debts VALUES ('m', 7, 1, 'x');
         INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac) VALUES ('m', 'M', 'CNY', '', 1, 'x');
         INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
         VALUES ('payment', 1, 1, 1, now(), 'x', 1, 'x');
@@ -74,6 +76,12 @@ BITES: dict[str, str] = {
     "orders_fee": ORDER.format("fee = -1"),
     "orders_from_pending": ORDER.format("from_pending = amount + 1"),
     "orders_to_receivable": ORDER.format("to_receivable = amount + 1"),
+    "orders_set_off": ORDER.format("set_off = -1"),
+    "orders_end_set_off": ORDER.format("end_set_off = -1"),
+    "orders_parking": ORDER.format("parking = 'lost'"),
+    "orders_parked_voucher": ORDER.format("parked_voucher_id = id"),
+    "orders_parked": ORDER.format("state = 'parked'"),
+    "orders_receipt_once": "UPDATE fund.orders SET channel = 'c', channel_ref = 'r' WHERE kind = 'payment'",
     "orders_fee_waived": ORDER.format("fee_waived = -1"),
     "orders_ending": ORDER.format("ending = 'lost'"),
     "orders_refused_for_a_reason": ORDER.format("state = 'refused'"),
@@ -91,6 +99,11 @@ BITES: dict[str, str] = {
     "payments_pkey": TWICE.format("payments"),
     "payments_never_more_back_than_paid": PAYMENT.format("refunded = 60, charged_back = 41"),
     "payments_settled": PAYMENT.format("refunded_unsettled = 1, refunded = 1"),
+    "payments_settled ": PAYMENT.format("charged_back_unsettled = 1, charged_back = 1"),
+    "payments_charged_back": PAYMENT.format("settled = 0, charged_back_unsettled = 1"),
+    "debts_pkey": TWICE.format("debts"),
+    "debts_owed": "UPDATE fund.debts SET owed = -1",
+    "debts_mac": "UPDATE fund.debts SET mac = ''",
     "payments_refunded": PAYMENT.format("settled = 0, refunded_unsettled = 1"),
     "payments_fee": PAYMENT.format("fee_waived = 1"),
     "payments_fee_returned": PAYMENT.format("fee_returned = 6"),
@@ -121,7 +134,7 @@ async def test_each_constraint_bites(fund: Connection, name: str):
 
 
 @pytest.mark.parametrize("role", ["origin", "replica"])
-@pytest.mark.parametrize("table", [*APPEND_ONLY, "orders", "payments", "withdrawal_days"])
+@pytest.mark.parametrize("table", [*APPEND_ONLY, "orders", "payments", "withdrawal_days", "debts"])
 async def test_what_was_written_stays(fund: Connection, table: str, role: str):
     """An order may change, but is never deleted."""
     column = {"settled_payments": "fee", "events": "kind", "fee_rules": "module", "integrity_findings": "at"}.get(table)
@@ -135,7 +148,9 @@ async def test_what_was_written_stays(fund: Connection, table: str, role: str):
 def test_every_guard_that_verify_asks_for_is_tried_here():
     tried = {name.strip() for name in BITES} | {"findings_head_kept"}
     tried |= {
-        f"{table}_no_{what}" for table in ("orders", "payments", "withdrawal_days") for what in ("delete", "truncate")
+        f"{table}_no_{what}"
+        for table in ("orders", "payments", "withdrawal_days", "debts")
+        for what in ("delete", "truncate")
     }
     tried |= {f"{table}_{what}" for table in APPEND_ONLY for what in ("append_only", "no_truncate")}
     assert tried == GUARDS

@@ -25,8 +25,9 @@ from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.merchants import EFFECTIVE_AFTER_S
 from tests.support.fund_books import prove_fund
-from tests.support.fund_model import LAST_ATTEMPT, OWN, Asked, Model, Shop
-from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, UNHEARD, UNSURE, WAIT_S, ScriptedWorker
+from tests.support.fund_branches import COLUMNS, FROZEN, PROGRESS, WANTED, may_take, row_of
+from tests.support.fund_model import FACTS, LAST_ATTEMPT, OWN, Asked, Model, Shop
+from tests.support.fund_script import AFTER, BEFORE, HEARD, UNHEARD, UNSURE, WAIT_S, ScriptedWorker
 from tests.support.fund_worker import request_of
 from tests.support.length import unless_long
 from tests.support.running import RunningService
@@ -35,38 +36,8 @@ SEED = 5
 ROUNDS = unless_long(1, 400)
 ROUNDS_MORE = 12
 """Maximum number of further rounds for branches that were not taken yet."""
-FROZEN = "frozen"
 DAYS_AGO = 3_000
 MAY_END = ("posted", "sent", "unknown")
-COLUMNS = """o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.from_pending, o.to_receivable, o.fee_waived,
-o.attempt, o.ending, o.settle, o.direction, o.reversed_by, o.of_order, o.problem IS NOT NULL AS refused,
-(o.created_at AT TIME ZONE 'UTC')::date AS day"""
-PROGRESS = """amount, fee, settled, fee_settled, refunded, refunded_unsettled, fee_waived, fee_returned, charged_back,
-reversed"""
-
-WANTED = {
-    *(f"{kind} {state}" for kind in Kind for state in ("posted", "refused")),
-    *(f"{kind} {how}" for kind in Kind for how in (BEFORE, AFTER, UNSURE, STOP)),
-    *(f"chargeback posted at attempt {n}" for n in range(LAST_ATTEMPT + 1)),
-    *(f"withdrawal {ending}" for ending in ("paid", "bounced")),
-    *(f"end {how}" for how in UNHEARD),
-    "end refused",
-    "bounce on a later day",
-    "withdrawal refusal heard on a later day",
-    "refusal of a partly settled refund",
-    "settlement after a refused reversal",
-    "payment under a second fee rule",
-    *(f"replay {state}" for state in ("posting", "posted", "refused", "paid", "bounced", "created")),
-    *(
-        f"refused: {code}"
-        for code in (
-            *("payment-not-found", "payment-not-posted", "payment-being-settled", "order-already-reversed"),
-            *("refund-exceeds-payment", "chargeback-exceeds-payment", "settlement-exceeds-pending"),
-            *("nothing-to-settle", "withdrawal-limit-exceeded", "order-not-reversible", "order-not-found"),
-            *("approval-needs-another", "withdrawal-paid", "withdrawal-bounced", "order-no-reused"),
-        )
-    ),
-}
 
 
 class Machine:
@@ -83,6 +54,7 @@ class Machine:
         self.spends = 0
         self.spender = ""
         self.rounds = 0
+        self.frozen_next = ""
 
     # --- Choices ---
 
@@ -167,7 +139,8 @@ class Machine:
         left = list(looks)
 
         def owes() -> None:
-            order.to_receivable = order.amount - min(max(left[0][0], 0), order.amount)
+            rest = order.amount - order.from_pending
+            order.to_receivable = rest - min(max(left[0][0], 0), rest)
 
         if order.attempt == 0 and order.state == "posting" and left and not order.members.get("looked"):
             owes()
@@ -183,7 +156,7 @@ class Machine:
                 break
             order.attempt += 1
             if order.attempt == LAST_ATTEMPT:
-                order.to_receivable = order.amount
+                order.to_receivable = order.amount - order.from_pending
             else:
                 owes()
                 after = left.pop(0)[1]
@@ -209,14 +182,20 @@ class Machine:
             taken = await self.worker.batcher.ask(request_of("adjustment", **spent.members), "tester")
             assert isinstance(taken, Taken)
             assert isinstance(await self.worker.batcher.approve(taken.order.id, "other"), Taken)
+            self.model.approve(spent)
             assert self.model.post(spent) == "posted"
             self.mark(spent)
             self.worker.accounts.how, self.worker.accounts.on_look, self.worker.batcher._wait_s = how, on_look, wait_s
         looks.append((has, order.shop.has["available"]))
 
     def mark(self, order: Asked) -> None:
+        was, set_off = order.parking, order.set_off
         self.model.mark(order)
         self.seen[f"{order.kind} {order.state}"] += 1
+        if was == "release":
+            self.seen[f"{order.kind} {'released' if order.state == 'posted' else 'parked again'}"] += 1
+        if order.kind is Kind.PAYMENT and set_off and (was or order.state == "parked"):
+            self.seen[f"payment sets off, {'released' if order.state == 'posted' else 'parked'}"] += 1
         if order.kind is Kind.CHARGEBACK and order.state == "posted":
             self.seen[f"chargeback posted at attempt {order.attempt}"] += 1
         if order.kind is Kind.REFUND and order.state == "refused" and order.fee_waived and order.fee:
@@ -227,6 +206,13 @@ class Machine:
             order.of.members["reversal refused"] = True
         if order.kind is Kind.SETTLEMENT and any("reversal refused" in p.members for p, _, _ in order.parts):
             self.seen["settlement after a refused reversal"] += 1
+        if order.set_off:
+            self.seen[f"{order.kind} sets off{', refused' * (order.state == 'refused')}"] += 1
+        if order.kind is Kind.REVERSAL and order.to_receivable:
+            self.seen["reversal of a set-off"] += 1
+        if order.kind is Kind.CHARGEBACK and order.from_pending:
+            partly = "partly " * (order.from_pending < order.amount)
+            self.seen[f"chargeback of a {partly}pending payment"] += 1
         if order.kind is Kind.PAYMENT and order.shop and len(order.shop.rules) > 2:
             self.seen["payment under a second fee rule"] += 1
 
@@ -238,7 +224,7 @@ class Machine:
             Kind.REFUND: ["pending", "available"],
             Kind.SETTLEMENT: ["pending"],
             Kind.WITHDRAWAL: ["available"],
-            Kind.CHARGEBACK: ["receivable", "bank", "available"],
+            Kind.CHARGEBACK: ["receivable", "receivable", "available", "pending"],
             Kind.RECOVERY: ["available", "receivable"],
             Kind.WRITE_OFF: ["receivable"],
             Kind.ADJUSTMENT: ["available"],
@@ -246,7 +232,7 @@ class Machine:
         }
         if order.kind is Kind.REVERSAL and order.of and order.of.kind is Kind.PAYMENT:
             usual[Kind.REVERSAL] = usual[Kind.PAYMENT] if order.of.settle == "now" else ["pending"]
-        name = self.chance.choice(usual.get(order.kind, ["bank"]))
+        name = self.frozen_next or self.chance.choice(usual.get(order.kind, ["bank"]))
         if name != "bank" and order.shop is None:
             name = "bank"
         self.model.frozen = {name}
@@ -269,7 +255,10 @@ class Machine:
     # --- Kinds of steps ---
 
     async def pay(self, settle: str) -> None:
-        await self.paid(self.some_shop(), settle)
+        shop = self.some_shop()
+        if settle == "now":
+            await self.owe_for(shop, "payment")
+        await self.paid(shop, settle)
 
     async def paid(self, shop: Shop, settle: str) -> Asked:
         amount = self.chance.randint(1, 3_000)
@@ -326,6 +315,8 @@ class Machine:
         amount = {"full": left, "part": self.chance.randint(1, max(1, left)), "above": left + 1}[part]
         if payment and part == "part" and payment.progress and 0 < payment.progress.pending < left:
             amount = self.chance.randint(payment.progress.pending, left)
+        if not self.seen["refused: payment-not-found"]:
+            payment = None
         number = payment.order_no if payment else "none"
         members = {"payment_order_no": number, "amount": max(1, amount)}
         await self.ask(Kind.REFUND, shop, members, of=payment)
@@ -343,6 +334,7 @@ class Machine:
         shop = self.some_shop()
         pending = sum(p.progress.pending for p in self.model.payments(shop) if p.progress and not p.progress.reversed)
         amount = self.chance.choice([None, pending + 1, *[self.chance.randint(1, max(1, pending))] * 3])
+        await self.owe_for(shop, "settlement")
         if self.how in UNHEARD:
             amount = None
         order = await self.ask(Kind.SETTLEMENT, shop, {} if amount is None else {"amount": amount})
@@ -353,8 +345,11 @@ class Machine:
 
     async def withdraw(self) -> None:
         shop = self.some_shop()
+        await self.owe_for(shop, "withdrawal")
         has = max(1, shop.has["available"])
         amount = self.chance.choice([self.chance.randint(1, has), self.chance.randint(1, has), has + 1, 1_501])
+        if not self.seen["withdrawal sets off"]:
+            amount = 1
         late = self.how in (AFTER, UNSURE)
         if late:
             await self.open_shop()
@@ -388,6 +383,9 @@ class Machine:
             found = self.some([o for o in of if o.state == state])
             if found and not self.seen[f"refused: withdrawal-{state}"] and not self.freezes:
                 order, ending = found, contrary
+        if ending == "bounced" and order.state == "posted" and order.ending is None and not self.freezes:
+            assert order.shop is not None
+            await self.owe_for(order.shop, "bounce")
         await self.freeze(order)
         how = self.how
         answer = await self.worker.run(self.worker.batcher.end(self.id(order), ending, None, None, "bank"), how)  # type: ignore[arg-type]
@@ -395,7 +393,10 @@ class Machine:
         if order.state != "posted" or order.ending not in (None, ending):
             await self.is_ended(order, ending, answer)
         else:
-            order.ending = ending
+            if order.ending is None:
+                self.model.begin_end(order, ending)
+            if order.end_set_off:
+                self.seen["bounce sets off"] += 1
             if how != BEFORE:
                 self.model.end(order)
             if how == HEARD:
@@ -404,7 +405,6 @@ class Machine:
                 self.seen[f"end {how}"] += 1
             assert answer is None or isinstance(answer, Taken), answer
         await self.thaw(order)
-        return
 
     async def is_ended(self, order: Asked, ending: str, answer: Answer | None) -> None:
         if order.ending == ending:
@@ -435,16 +435,72 @@ class Machine:
         else:
             self.spends = self.chance.choice([0, 1, 2, 3, 4, 4])
         self.spender = f"n{self.number + 1}"
-        await self.ask(Kind.CHARGEBACK, shop, members, of=payment)
+        order = await self.ask(Kind.CHARGEBACK, shop, members, of=payment)
+        if order.state == "posting" and (Kind.CHARGEBACK, shop.id, order.order_no) in self.model.orders:
+            self.how, self.freezes = HEARD, False
+            await self.ask(Kind.WITHDRAWAL, shop, {"amount": 1, "channel": self.channel})
+
+    async def owe(self, shop: Shop) -> None:
+        """Let a merchant owe although it has an available balance: its balance is frozen during a chargeback."""
+        before, self.how, self.freezes = (self.how, self.freezes, self.spends), HEARD, False
+        payment = await self.paid(shop, "now")
+        self.frozen_next, self.freezes, self.spends = "available", True, 0
+        amount = max(1, payment.amount // 2)
+        await self.ask(Kind.CHARGEBACK, shop, {"payment_order_no": payment.order_no, "amount": amount}, of=payment)
+        self.frozen_next = ""
+        self.how, self.freezes, self.spends = before
+
+    async def owe_for(self, shop: Shop, name: str) -> None:
+        """Let a merchant owe before an order of this kind, until such orders have repaid debts and were refused."""
+        if not self.seen[f"{name} sets off"] or (self.freezes and not self.seen[f"{name} sets off, refused"]):
+            await self.owe(shop)
+
+    async def release(self) -> None:
+        """Retry a parked order, which releases it. If there is none, park a chargeback of a pending payment first."""
+        kinds = [kind for kind in FACTS if not self.seen[f"{kind} parked again"]] or FACTS
+        found = [o for shop in self.shops[-3:] for o in self.orders(shop, *kinds) if o.state == "parked"]
+        order = self.some(found) or await self.parked(kinds[0])
+        assert order.shop is not None
+        how = self.may_be_lost(order.shop, order.kind)
+        if order.state != "parked" or (how != HEARD and self.how != how):
+            return
+        self.frozen_next = "pending" if order.from_pending or order.settle == "later" else ""
+        await self.freeze(order)
+        answer = await self.worker.run(self.worker.batcher.retry(self.id(order), "tester"), how)
+        self.steps.append(f"release {order.order_no} {how} frozen={sorted(self.model.frozen)} -> {answer!r}"[:600])
+        self.model.begin_release(order)
+        if how != BEFORE:
+            self.model.post(order)
+        if how == HEARD:
+            self.mark(order)
+        self.seen[f"release {how}"] += 1
+        assert answer is None or (isinstance(answer, Taken) and answer.order.state == order.state), answer
+        self.frozen_next = ""
+        await self.thaw(order)
+
+    async def parked(self, kind: Kind) -> Asked:
+        before, self.how, self.freezes = (self.how, self.freezes), HEARD, False
+        shop = self.some_shop()
+        self.frozen_next, self.freezes = "pending", kind is Kind.PAYMENT
+        order = await self.paid(shop, "later")
+        if kind is Kind.CHARGEBACK:
+            self.freezes = True
+            members = {"payment_order_no": order.order_no, "amount": order.amount}
+            order = await self.ask(Kind.CHARGEBACK, shop, members, of=order)
+        self.frozen_next = ""
+        self.how, self.freezes = before
+        return order
 
     async def recover_debt(self) -> None:
         shop = self.some_shop()
+        await self.owe(shop)
         owed = shop.has["receivable"]
         amount = self.chance.choice([max(1, min(owed, shop.has["available"])), max(1, owed // 2), owed + 1])
         await self.ask(Kind.RECOVERY, shop, {"amount": amount})
 
     async def write_off(self) -> None:
         shop = self.some_shop()
+        await self.owe(shop)
         owed = shop.has["receivable"]
         amount = self.chance.choice([max(1, owed // 2), owed + 1])
         await self.ask(Kind.WRITE_OFF, shop, {"amount": amount, "reason": "r"})
@@ -452,6 +508,9 @@ class Machine:
     async def adjust(self) -> None:
         """Request an adjustment. In some cases the requester tries to approve it, and then another person does."""
         shop, direction = self.some_shop(), self.chance.choice(["credit", "debit"])
+        if not self.seen["adjustment sets off"]:
+            direction = "credit"
+            await self.owe_for(shop, "adjustment")
         has = max(1, shop.has["available"])
         amount = self.chance.choice([self.chance.randint(1, has), has + 1])
         members = {"amount": amount, "direction": direction, "reason": "r"}
@@ -468,7 +527,7 @@ class Machine:
         await self.freeze(order)
         answer = await self.worker.run(self.worker.batcher.approve(self.id(order), "other"), how)
         self.steps.append(f"approve {order.order_no} {how} frozen={sorted(self.model.frozen)} -> {answer!r}"[:600])
-        order.state = "posting"
+        self.model.approve(order)
         self.post(order, how, [])
         self.seen[f"{Kind.ADJUSTMENT} {how}"] += 1
         assert answer is None or (isinstance(answer, Taken) and answer.order.state == order.state), answer
@@ -489,6 +548,8 @@ class Machine:
         whole = [o for o in of if o.state == "posted" and (o.progress is None or o.progress.left == o.amount)]
         later = [o for o in whole if o.settle == "later" and o.progress and not o.progress.settled]
         order = self.some(later if later and self.chance.random() < 0.4 else whole or of)
+        if shop is not None and not self.seen["reversal of a set-off"]:
+            order = self.some([o for o in whole if o.set_off and o.reversed_by is None]) or order
         if self.freezes:
             # After the reversal of a pending payment is refused, the payment is settled. A pending payment is needed.
             self.freezes, shop = False, shop or self.some_shop()
@@ -535,7 +596,9 @@ class Machine:
             with pytest.raises(GatewayFault):
                 await self.worker.recoverer.recover_some()
         self.worker.accounts.how = HEARD
-        while await self.worker.value("SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL"):
+        while await self.worker.value(
+            "SELECT count(*) FROM fund.orders WHERE due_at IS NOT NULL AND state <> 'parked'"
+        ):
             await self.worker.recoverer.recover_some()
         for order in moving:
             if order.state == "posting":
@@ -552,17 +615,26 @@ class Machine:
 
     def recovered(self, order: Asked) -> None:
         """Model the retry of a chargeback whose voucher was refused, with the current balance of the merchant."""
-        while order.kind is Kind.CHARGEBACK and self.model.post(order) == "refused" and order.attempt < LAST_ATTEMPT:
+        while (
+            (order.kind, order.parking) == (Kind.CHARGEBACK, None)
+            and self.model.post(order) == "refused"
+            and order.attempt < LAST_ATTEMPT
+        ):
             assert order.shop is not None
             order.attempt, order.outcome = order.attempt + 1, None
-            owed = order.amount - min(order.shop.has["available"], order.amount)
-            order.to_receivable = order.amount if order.attempt == LAST_ATTEMPT else owed
+            rest = order.amount - order.from_pending
+            order.to_receivable = rest
+            if order.attempt < LAST_ATTEMPT:
+                order.to_receivable -= min(order.shop.has["available"], rest)
         self.model.post(order)
         self.mark(order)
 
     async def repeat(self) -> None:
         """Replay an order three times concurrently, and request a different order under the same number."""
-        for state in ("posting", "posted", "refused", "paid", "bounced", "created", "sent", "unknown", "stuck"):
+        for state in (
+            *("posting", "posted", "refused", "paid", "bounced", "created", "sent", "unknown", "stuck"),
+            "parked",
+        ):
             order = self.some([o for o in self.model.orders.values() if o.state == state])
             if order is None:
                 continue
@@ -603,30 +675,13 @@ class Machine:
         assert progress == {self.id(o): tuple(vars(o.progress).values()) for o in of if o.progress is not None}
         days = await self.worker.pool.fetch("SELECT merchant, day, amount FROM fund.withdrawal_days")
         assert {tuple(row) for row in days} == {(s.id, day, n) for s in self.shops for day, n in s.days.items()}
+        owed = dict(await self.worker.pool.fetch("SELECT merchant, owed FROM fund.debts"))
+        assert {id_: n for id_, n in owed.items() if n} == {s.id: s.debt for s in self.shops if s.debt}
         for shop in shops:
             assert dict(zip(OWN, await self.worker.of(shop.id), strict=True)) == shop.has, shop.id
 
     def row(self, order: Asked) -> dict[str, Any]:
-        return {
-            "id": self.id(order),
-            "kind": order.kind,
-            "merchant": order.shop.id if order.shop else PLATFORM,
-            "order_no": order.order_no,
-            "state": order.state,
-            "amount": order.amount,
-            "fee": order.fee,
-            "from_pending": order.from_pending,
-            "to_receivable": order.to_receivable,
-            "fee_waived": order.fee_waived,
-            "attempt": order.attempt,
-            "ending": order.ending,
-            "settle": order.settle or (order.of.settle if order.kind is Kind.REVERSAL and order.of else None),
-            "direction": order.direction or (order.of.direction if order.kind is Kind.REVERSAL and order.of else None),
-            "reversed_by": self.id(order.reversed_by) if order.reversed_by else None,
-            "of_order": self.id(order.of) if order.of else None,
-            "refused": order.state == "refused",
-            "day": order.at.date(),
-        }
+        return row_of(order, self.id)
 
     async def step(self, do: Callable[[], Awaitable[None]], how: str) -> None:
         self.how, self.freezes = (HEARD, True) if how == FROZEN else (how, False)
@@ -645,10 +700,11 @@ class Machine:
         asking = [
             *(self.pay_now, self.pay_later, self.pay_together, self.refund_full, self.refund_part, self.refund_above),
             *(self.settle, self.withdraw, self.end, self.charge_back, self.recover_debt, self.write_off, self.adjust),
-            *(self.channel_cost, self.bank_difference, self.reverse),
+            *(self.channel_cost, self.bank_difference, self.reverse, self.release),
         ]
         quiet = [self.recover, self.recover, self.repeat, self.next_day, self.change_fee, self.open_shop]
         feed = [self.pay_now, self.pay_later, self.withdraw, self.charge_back, self.settle, self.end, self.reverse]
+        feed += [self.release, self.release]
         for _ in range(3):
             await self.open_shop()
         steps = [(do, how) for do in asking for how in (HEARD, FROZEN, *UNHEARD)] + [(do, HEARD) for do in quiet * 3]
@@ -663,7 +719,7 @@ class Machine:
             self.rounds += 1
             await self.round(
                 [
-                    *((do, how) for do, how in steps if any(self.may_take(do, how, branch) for branch in left)),
+                    *((do, how) for do, how in steps if any(may_take(do.__name__, how, branch) for branch in left)),
                     *((do, HEARD) for do in [*feed, *quiet]),
                 ]
             )
@@ -674,22 +730,6 @@ class Machine:
         self.chance.shuffle(steps)
         for do, how in steps:
             await self.step(do, how)
-
-    def may_take(self, do: Callable[[], Awaitable[None]], how: str, branch: str) -> bool:
-        kinds = {
-            **dict.fromkeys((self.pay_now, self.pay_later, self.pay_together), "payment"),
-            **dict.fromkeys((self.refund_full, self.refund_part, self.refund_above), "refund"),
-            self.settle: "settlement",
-            self.withdraw: "withdrawal",
-            self.end: "end",
-            self.charge_back: "chargeback",
-            self.recover_debt: "recovery",
-            self.adjust: "adjustment",
-            self.reverse: "revers",
-        }
-        answer = {"refused": FROZEN, "refusal": FROZEN}.get(branch.rpartition(" ")[2], branch.partition(" ")[2])
-        fits = how in (HEARD, answer) or answer not in (FROZEN, *UNHEARD)
-        return fits and kinds.get(do, do.__name__) in branch
 
 
 async def test_every_order_ends_as_the_model_says(

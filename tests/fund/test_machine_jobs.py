@@ -160,7 +160,7 @@ class JobsMachine(Machine):
         self.stick(order)
 
     def stick(self, order: Asked) -> None:
-        self.stuck_from[order] = order.state
+        self.stuck_from[order] = order.stuck_from = order.state
         self.seen[f"{order.kind} {STUCK}" if order.ending is None else f"stuck end of one that was {order.state}"] += 1
         order.state = "stuck"
 
@@ -293,7 +293,8 @@ class JobsMachine(Machine):
         """Model the end of an order. A second end, or a replay, changes nothing."""
         if order.state not in MAY_END:
             return
-        order.ending = ending
+        if order.ending is None:
+            self.model.begin_end(order, ending)
         if how == STUCK:
             self.stick(order)
             return
@@ -421,7 +422,7 @@ class JobsMachine(Machine):
         answers = await self.worker.run(asyncio.gather(*asked), how)
         self.steps.append(f"retry {order.kind} {order.order_no} {how} by {callers} -> {answers!r}"[:600])
         assert answers is None or all(isinstance(answer, Taken) for answer in answers), answers
-        order.state = self.stuck_from.pop(order)
+        order.state, order.stuck_from = self.stuck_from.pop(order), None
         if order.ending is None:
             self.post(order, how, [])
         else:

@@ -8,9 +8,10 @@ import pytest
 
 from fundledger.client.faults import OutcomeUnknown, Problem, Unavailable
 from fundledger.client.types import Voucher, VoucherResult
-from fundledger.fund.account_gateway import AccountGateway, GatewayFault, PostingResult
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.orders import read_order
@@ -240,7 +241,7 @@ async def test_a_chargeback_whose_balance_does_not_verify_holds_up_no_other_orde
     await worker.pay(ended.merchant, "q", 5)
     worker.gateway.before = False  # type: ignore[attr-defined]
     # The balance falls, so the account service refuses the chargeback, and the balance is read again.
-    await worker.done("withdrawal", merchant=ended.merchant, order_no="w2", amount=100, channel=f"c-{worker.salt}")
+    await worker.debit(ended.merchant, "a", 100)
 
     async def unverified(_: str) -> None:
         raise Unavailable("HTTP 500", Problem({"type": "urn:fundledger:problem:integrity", "status": 500}))
@@ -319,21 +320,22 @@ async def test_an_attempt_of_a_chargeback_that_is_not_inserted_is_not_posted(
     """The account service is unavailable at the second read of the balance. Afterwards the balance suffices."""
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
-    look, looks = worker.posting.prepare_chargeback, []
+    look, looks = worker.posting.debitable, []
 
-    async def prepare(order: Order) -> None:
-        looks.append(order.attempt)
+    async def debitable(of: str) -> int:
+        looks.append(of)
         if len(looks) == 2:
             await worker.pay(merchant, "more", 1000)
             raise GatewayFault("cut")
-        await look(order)
+        has = await look(of)
         if len(looks) == 1:
             await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
+        return has
 
-    monkeypatch.setattr(worker.posting, "prepare_chargeback", prepare)
+    monkeypatch.setattr(worker.posting, "debitable", debitable)
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
     await recover(worker)
-    assert looks == [0, 1, 1]
+    assert looks == [merchant] * 3
     assert await worker.of(merchant) == (940, 0, 0)
 
 
@@ -342,24 +344,26 @@ async def test_the_second_of_two_concurrent_attempts_of_a_chargeback_is_not_post
 ) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 100)
-    look, looks = worker.posting.prepare_chargeback, []
+    look, looks = worker.posting.debitable, []
 
-    async def prepare(order: Order) -> None:
-        await look(order)
-        looks.append(order.attempt)
+    async def debitable(of: str) -> int:
+        has = await look(of)
+        looks.append(of)
         if len(looks) == 1:
             await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=f"c-{worker.salt}")
         else:
             first = (
                 """UPDATE fund.orders SET attempt = 1, voucher_id = $2, to_receivable = 70, mac = $3 WHERE id = $1"""
             )
-            there = await read_order(worker.pool, order.id)
+            id_ = await worker.value("SELECT id FROM fund.orders WHERE kind = 'chargeback'")
+            there = await read_order(worker.pool, id_)
             assert there is not None
-            there.attempt, there.voucher_id, there.to_receivable = 1, voucher_id(order.id, attempt=1), 70
+            there.attempt, there.voucher_id, there.to_receivable = 1, voucher_id(id_, attempt=1), 70
             MACS.seal(there)
-            await worker.pool.execute(first, order.id, there.voucher_id, there.mac)
+            await worker.pool.execute(first, id_, there.voucher_id, there.mac)
+        return has
 
-    monkeypatch.setattr(worker.posting, "prepare_chargeback", prepare)
+    monkeypatch.setattr(worker.posting, "debitable", debitable)
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=100)
     await recover(worker)
     assert await worker.of(merchant) == (10, 0, 70)

@@ -186,10 +186,10 @@ async def test_a_chargeback_is_owed_in_full_when_the_balance_falls_before_each_a
     look, attempts = worker.accounts.account, []
 
     async def spends(id_: str) -> Account | None:
-        """Withdraw a part of the merchant's balance after each read of the balance."""
+        """Debit a part of the merchant's balance after each read of the balance."""
         account = await look(id_)
         attempts.append(len(attempts))
-        await worker.withdraw(merchant, f"w{len(attempts)}", 10)
+        await worker.debit(merchant, f"a{len(attempts)}", 10)
         return account
 
     worker.accounts.account = spends  # type: ignore[method-assign]

@@ -281,7 +281,7 @@ async def test_while_the_record_of_a_refusal_cannot_be_read_an_order_is_posting(
         order = await worker.pay(merchant, "p", 100)
         assert order.state is State.POSTING
     await due_now(worker, order)
-    assert await state(worker, order) == "refused"
+    assert await state(worker, order) == "parked"
 
 
 async def test_the_end_of_a_frozen_merchant_is_logged_once_and_tried_ever_later(

@@ -23,8 +23,8 @@ from tests.support.tampering import any_state
 Connection = asyncpg.Connection
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, problem, stuck_from, ending, amount, fee, currency, channel,
-                         module, digest, voucher_id, created_at, layout)
-VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1)
+                         module, digest, voucher_id, created_at, layout, parking, parked_voucher_id)
+VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1, 'park', $1)
 """
 UPDATE = "UPDATE fund.orders SET state = $2, problem = $3, stuck_from = $4 WHERE id = $1"
 HAVE_A_PROBLEM = {State.REFUSED, State.STUCK}
@@ -202,9 +202,11 @@ async def test_a_refusal_names_the_order_and_the_transition(fund: Connection) ->
 KEY = b"new", 1, None
 ARGUMENTS: dict[str, Any] = {
     # of each statement that changes the state of an order: its arguments, by the order's row
-    "approve_order": lambda row: [(row["id"], "back", 300.0, *KEY)],
+    "approve_order": lambda row: [(row["id"], "back", 300.0, *KEY, 0)],
     "mark_ended": lambda row: [(row["id"], *KEY)],
     "mark_orders": lambda row: [(outcome(row, state),) for state in (State.POSTED, State.REFUSED, State.STUCK)],
+    "mark_parked": lambda row: [(row["id"], 0, row["id"], None, 5.0, *KEY)],
+    "begin_release": lambda row: [(row["id"], 1, row["id"], 0, 0, 300.0, *KEY)],
     "mark_stuck": lambda row: [(row["id"], row["state"], "{}", *KEY)],
     "payouts_claim": lambda row: [
         ("c", [row["id"]], [100], ["CNY"], [None], [b"new"], [b"kept"], 1, timedelta(minutes=5))
@@ -265,7 +267,7 @@ async def test_an_end_begins_in_the_states_that_it_may_come_after(fund: Connecti
     async with any_state(fund):
         rows = await orders_in_every_state(fund)
     for row in rows:
-        if await fund.fetch(SQL["begin_end"], row["id"], ending, None, None, 300.0, None, *KEY):
+        if await fund.fetch(SQL["begin_end"], row["id"], ending, None, None, 300.0, None, *KEY, 0):
             begun.add((row["kind"], row["state"]))
     assert begun == {(kind, state) for kind in Kind for state in State if may_become(kind, state, ending)}
 

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 
 from fundledger.client.types import StatementEntry, Voucher
-from fundledger.fund.account_gateway import AccountGateway, GatewayFault, PostingResult, end_voucher_of, voucher_of
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_voucher_of, voucher_of
 from fundledger.fund.model import drafts
 from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import VOUCHER_FORMAT, Kind, Order, State
+from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.store.orders import order_from, read_order, read_orders
 from fundledger.ledger.model.voucher import digest_of
 from tests.support.fund_books import prove_fund
@@ -102,7 +103,7 @@ async def test_the_statement_of_a_merchant_names_the_order_of_each_line(worker: 
     await worker.done("reversal", merchant=merchant, **undo)
     for number, ending in (("w", "paid"), ("b", "bounced")):
         order = await worker.done("withdrawal", merchant=merchant, order_no=number, amount=50, channel=channel)
-        ended = await worker.batcher.end(order.id, ending, "ref", None, "m")
+        ended = await worker.batcher.end(order.id, ending, f"ref-{number}", None, "m")
         assert isinstance(ended, Taken)
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=20)
     adjusted = {"order_no": "a", "amount": 5, "direction": "credit", **reason}

@@ -28,7 +28,7 @@ from tests.support.orders import orders
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
-NAMES = {"recoverer", "payouts", "settlement", "webhooks", "day_end", "fund_mac_sweep", "stream"}
+NAMES = {"recoverer", "payouts", "release", "settlement", "webhooks", "day_end", "fund_mac_sweep", "stream"}
 
 
 async def told(path: Path) -> JobsSnapshot:

@@ -233,6 +233,7 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
         f"UPDATE fund.orders SET state = 'refused', problem = '{{}}', posted_at = NULL WHERE id = {the(Kind.RECOVERY, 'y1')}",
         [
             f"{EQUAL}: .*expected no voucher, the order is refused, found voucher .*merchant:m:available -20",
+            f"{CONSISTENT}: debt of m: expected 20, found 0",
             f"{CONSISTENT}: .*expected refused as the last event, found posted",
         ],
     ),
@@ -409,6 +410,35 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
             f"{CONSISTENT}: withdrawals of m on 2026-03-01: expected 220, found 0",
             f"{CONSISTENT}: withdrawals of m on 2026-03-02: expected 0, found 220",
         ],
+    ),
+    "a pending part of a payment was charged back": (
+        DROP.format("payments", "payments_settled")
+        + f"UPDATE fund.payments SET charged_back_unsettled = 1 WHERE order_id = {P1}",
+        [f"{CONSISTENT}: payment .*: charged_back_unsettled: expected 0, found 1"],
+    ),
+    "a debt": (
+        "UPDATE fund.debts SET owed = owed + 1",
+        [f"{CONSISTENT}: debt of m: expected 0, found 1"],
+    ),
+    "a debt of nobody": (
+        "INSERT INTO fund.debts VALUES ('u', 7, 1, 'x')",
+        [f"{CONSISTENT}: debt of u: expected 0, found 7"],
+    ),
+    "a debt is gone, and a part was repaid": (
+        f"UPDATE fund.debts SET merchant = 'z'; UPDATE fund.orders SET amount = 15 WHERE id = {the(Kind.WRITE_OFF, 'o1')}",
+        [f"{CONSISTENT}: debt of m: expected 5, found 0"],
+    ),
+    "a set-off that no voucher has": (
+        f"UPDATE fund.orders SET set_off = 3 WHERE id = {P1}",
+        [f"{CONSISTENT}: debt of m: expected -3, found 0"],
+    ),
+    "a set-off of an end that no voucher has": (
+        f"UPDATE fund.orders SET end_set_off = 3 WHERE id = {the(Kind.WITHDRAWAL, 'w2')}",
+        [f"{CONSISTENT}: debt of m: expected -3, found 0"],
+    ),
+    "a receipt is booked twice": (
+        f"UPDATE fund.orders SET channel_ref = 'r', receipt_void = order_no = 'p2' WHERE id IN ({P1}, {P2})",
+        [f"{CONSISTENT}: payment p2 of m: expected r once, found also "],
     ),
     "a sum of a day": (
         "UPDATE fund.day_sums SET amount = amount + 1 WHERE kind = 'refund'",

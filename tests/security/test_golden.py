@@ -122,9 +122,16 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
             "fee_waived": 1,
             "fee_returned": 1,
             "charged_back": 3,
+            "charged_back_unsettled": 0,
             "reversed": False,
         },
         "c11b0d4caa9a146e5e290d4a6143be7a354df169fb52057dc12222456e090242",
+    ),
+    "debt": (
+        rows.DEBT,
+        rows.debt_fields,
+        {"merchant": "m", "owed": 7},
+        "e18f75075a3fafa0441c590194d4871683a4c68ec6dc55333c0cce71c8b351ed",
     ),
     "withdrawal day": (
         rows.DAY,

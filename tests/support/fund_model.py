@@ -12,6 +12,8 @@ from fundledger.fund.model.order import Kind
 
 LAST_ATTEMPT = 3
 """The number of the last attempt of a chargeback. In this attempt the whole amount becomes a debt."""
+FACTS = (Kind.PAYMENT, Kind.CHARGEBACK)
+"""Kinds of orders that are parked, and not refused."""
 OWN = ("available", "pending", "receivable")
 
 
@@ -28,11 +30,12 @@ class Progress:
     fee_waived: int = 0
     fee_returned: int = 0
     charged_back: int = 0
+    charged_back_unsettled: int = 0
     reversed: bool = False
 
     @property
     def pending(self) -> int:
-        return self.amount - self.settled - self.refunded_unsettled
+        return self.amount - self.settled - self.refunded_unsettled - self.charged_back_unsettled
 
     @property
     def left(self) -> int:
@@ -41,13 +44,23 @@ class Progress:
 
 @dataclass(eq=False)
 class Shop:
-    """A merchant. `rules`: `(product, effective at, basis points, fixed)`, in the order in which they were created."""
+    """A merchant. `rules`: `(product, effective at, basis points, fixed)`, in the order in which they were created.
+
+    `debt`: what posted orders made it owe, less what its other orders repay. An order that is not refused repays.
+    """
 
     id: str
     limit: int | None
     rules: list[tuple[str, datetime, int, int]]
     has: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OWN, 0))
     days: dict[date, int] = field(default_factory=dict)
+    debt: int = 0
+
+    def set_off(self, credit: int) -> int:
+        """Take the part of a credit that repays the debt."""
+        part = min(credit, self.debt)
+        self.debt -= part
+        return part
 
     def fee(self, product: str, amount: int, at: datetime) -> int:
         of = [(when, n, bp, fixed) for n, (p, when, bp, fixed) in enumerate(self.rules) if p == product and when <= at]
@@ -74,7 +87,11 @@ class Asked:
     from_pending: int = 0
     to_receivable: int = 0
     fee_waived: int = 0
+    set_off: int = 0
+    end_set_off: int = 0
     attempt: int = 0
+    parking: str | None = None
+    stuck_from: str | None = None
     ending: str | None = None
     end_outcome: str | None = None
     reversed_by: "Asked | None" = None
@@ -91,28 +108,34 @@ class Asked:
         """Return the changes of the merchant's accounts by the voucher. `bank` is 0 if it has a line on a bank account."""
         n, fee = self.amount, self.fee
         if self.kind is Kind.PAYMENT:
-            found = {"pending": n} if self.settle == "later" else {"available": n - fee}
+            found = {"pending": n} if self.settle == "later" else self.credit(n - fee)
             found["bank"] = 0
         elif self.kind is Kind.REFUND:
             found = {"pending": -self.from_pending, "available": fee - (n - self.from_pending), "bank": 0}
         elif self.kind is Kind.SETTLEMENT:
-            found = {"pending": -n, "available": n - fee}
+            found = {"pending": -n, **self.credit(n - fee)}
         elif self.kind is Kind.WITHDRAWAL:
-            found = {"available": -n - fee}
+            found = self.credit(-n - fee)
         elif self.kind is Kind.CHARGEBACK:
-            found = {"available": self.to_receivable - n, "receivable": self.to_receivable, "bank": 0}
+            rest = n - self.from_pending
+            found = {"pending": -self.from_pending, "available": self.to_receivable - rest}
+            found |= {"receivable": self.to_receivable, "bank": 0}
         elif self.kind is Kind.RECOVERY:
             found = {"available": -n, "receivable": -n}
         elif self.kind is Kind.WRITE_OFF:
             found = {"receivable": -n}
         elif self.kind is Kind.ADJUSTMENT:
-            found = {"available": n if self.direction == "credit" else -n}
+            found = self.credit(n) if self.direction == "credit" else {"available": -n}
         elif self.kind is Kind.REVERSAL:
             assert self.of is not None
             found = {name: -amount for name, amount in self.of.moves().items()}
         else:
             found = {"bank": 0}
         return {name: amount for name, amount in found.items() if amount or name == "bank"}
+
+    def credit(self, amount: int) -> dict[str, int]:
+        """Return a credit, or a debit, of the available balance, of which a part repays the debt."""
+        return {"available": amount - self.set_off, "receivable": -self.set_off}
 
 
 class Model:
@@ -135,10 +158,38 @@ class Model:
             Kind.SETTLEMENT: self._settle,
             Kind.WITHDRAWAL: self._withdraw,
             Kind.REVERSAL: self._reverse,
+            Kind.PAYMENT: self._pay,
+            Kind.RECOVERY: self._repay,
+            Kind.WRITE_OFF: self._repay,
         }.get(order.kind, lambda _: None)(order)
         if code is None:
             self.orders[order.kind, order.shop.id if order.shop else "platform", order.order_no] = order
         return code
+
+    def _pay(self, order: Asked) -> None:
+        if order.settle == "now" and order.shop is not None:
+            order.set_off = order.shop.set_off(order.amount - order.fee)
+
+    def _repay(self, order: Asked) -> str | None:
+        assert order.shop is not None
+        if order.amount > order.shop.debt:
+            return "debt-exceeded"
+        order.shop.debt -= order.amount
+        return None
+
+    def approve(self, order: Asked) -> None:
+        """Record the approval of an adjustment. A credit repays the debt of the merchant."""
+        assert order.shop is not None
+        order.state = "posting"
+        if order.direction == "credit":
+            order.set_off = order.shop.set_off(order.amount)
+
+    def begin_end(self, order: Asked, ending: str) -> None:
+        """Record the end of a withdrawal. The amount that comes back repays the debt of the merchant."""
+        assert order.shop is not None
+        order.ending = ending
+        if ending == "bounced":
+            order.end_set_off = order.shop.set_off(order.amount + order.fee)
 
     def _paid(self, order: Asked) -> str | Progress:
         payment = order.of
@@ -162,21 +213,28 @@ class Model:
             return "payment-being-settled"
         if order.amount > of.left:
             return "refund-exceeds-payment"
-        order.from_pending = min(order.amount, of.pending)
-        settled = order.amount - order.from_pending
-        if order.from_pending:
-            order.fee_waived = (of.fee - of.fee_settled - of.fee_waived) * order.from_pending // of.pending
+        settled = order.amount - self._take_pending(order, of)
         if settled:
             still = of.settled - of.refunded + of.refunded_unsettled
             order.fee = (of.fee_settled - of.fee_returned) * settled // still
         self._take_back(order, of, 1)
         return None
 
+    def _take_pending(self, order: Asked, of: Progress) -> int:
+        order.from_pending = min(order.amount, of.pending)
+        if order.from_pending:
+            order.fee_waived = (of.fee - of.fee_settled - of.fee_waived) * order.from_pending // of.pending
+        return order.from_pending
+
     def _take_back(self, order: Asked, of: Progress, sign: int) -> None:
-        of.refunded += sign * order.amount
-        of.refunded_unsettled += sign * order.from_pending
         of.fee_waived += sign * order.fee_waived
-        of.fee_returned += sign * order.fee
+        if order.kind is Kind.CHARGEBACK:
+            of.charged_back += sign * order.amount
+            of.charged_back_unsettled += sign * order.from_pending
+        else:
+            of.refunded += sign * order.amount
+            of.refunded_unsettled += sign * order.from_pending
+            of.fee_returned += sign * order.fee
 
     def _charge_back(self, order: Asked) -> str | None:
         of = self._paid(order)
@@ -184,7 +242,8 @@ class Model:
             return of
         if order.amount > of.left:
             return "chargeback-exceeds-payment"
-        of.charged_back += order.amount
+        self._take_pending(order, of)
+        self._take_back(order, of, 1)
         return None
 
     def _settle(self, order: Asked) -> str | None:
@@ -207,6 +266,7 @@ class Model:
                 of.settled, of.fee_settled = of.settled + part, of.fee_settled + fee
                 order.amount, order.fee = order.amount + part, order.fee + fee
                 order.parts.append((payment, part, fee))
+        order.set_off = order.shop.set_off(order.amount - order.fee)
         return None
 
     def _withdraw(self, order: Asked) -> str | None:
@@ -214,8 +274,18 @@ class Model:
         assert shop is not None
         if shop.limit is not None and shop.days.get(day, 0) + order.amount > shop.limit:
             return "withdrawal-limit-exceeded"
+        if any(o.shop is shop and self._may_change_debt(o) for o in self.orders.values()):
+            return "debt-in-progress"
+        order.set_off, shop.debt = shop.debt, 0
         shop.days[day] = shop.days.get(day, 0) + order.amount
         return None
+
+    def _may_change_debt(self, order: Asked) -> bool:
+        """Return whether the order has no known outcome that may change the debt of its merchant."""
+        if order.end_set_off and order.state in ("posted", "sent", "unknown", "stuck"):
+            return True
+        changes = order.set_off or order.to_receivable or order.kind in (Kind.CHARGEBACK, Kind.RECOVERY, Kind.WRITE_OFF)
+        return bool(changes) and (order.state in ("posting", "parked") or order.stuck_from == "posting")
 
     def _reverse(self, order: Asked) -> str | None:
         of = order.of
@@ -224,12 +294,12 @@ class Model:
         self._begin(of)
         if of.reversed_by is not None:
             return "order-already-reversed"
-        if of.state != "posted":
+        if of.state != "posted" or of.parking is not None:
             return "order-not-reversible"
         came_back = of.progress and (of.progress.refunded or of.progress.charged_back)
         if came_back or (of.progress and of.settle == "later" and of.progress.settled):
             return "order-not-reversible"
-        of.reversed_by, order.amount, order.fee = order, of.amount, of.fee
+        of.reversed_by, order.amount, order.fee, order.to_receivable = order, of.amount, of.fee, of.set_off
         if of.progress:
             of.progress.reversed = True
         return None
@@ -250,6 +320,8 @@ class Model:
                 if name in has
                 and (available if name == "available" and available is not None else has[name]) + amount < 0
             ]
+            if order.parking == "release":
+                del moves["bank"]
             order.outcome = "refused" if short or self.frozen & set(moves) else "posted"
             if order.outcome == "posted":
                 order.posted_at = None if self.now is None else self.now()
@@ -261,28 +333,34 @@ class Model:
         """Post the end of a withdrawal."""
         assert order.shop is not None
         if order.end_outcome is None:
-            stopped = order.ending == "bounced" and "available" in self.frozen
+            back = order.amount + order.fee - order.end_set_off
+            stopped = order.ending == "bounced" and "available" in self.frozen and back > 0
             order.end_outcome = "refused" if stopped else "posted"
             if order.ending == "bounced" and not stopped:
-                order.shop.has["available"] += order.amount + order.fee
+                order.shop.has["available"] += order.amount + order.fee - order.end_set_off
+                order.shop.has["receivable"] -= order.end_set_off
         return order.end_outcome
 
     # --- Known outcomes ---
 
     def mark(self, order: Asked) -> None:
         assert order.outcome is not None
+        if order.outcome == "refused" and order.kind in FACTS:
+            self._park(order)
+            return
         order.state = order.outcome
         if order.state == "posted":
             if order.settle == "later" and order.kind is Kind.PAYMENT:
                 order.progress = Progress(order.amount, order.fee)
+            if order.shop is not None:
+                order.shop.debt += order.to_receivable
             return
+        if order.shop is not None:
+            order.shop.debt += order.amount if order.kind in (Kind.RECOVERY, Kind.WRITE_OFF) else order.set_off
         of = order.of.progress if order.of else None
-        if order.kind is Kind.REFUND:
+        if order.kind in (Kind.REFUND, Kind.CHARGEBACK):
             assert of is not None
             self._take_back(order, of, -1)
-        elif order.kind is Kind.CHARGEBACK:
-            assert of is not None
-            of.charged_back -= order.amount
         elif order.kind is Kind.SETTLEMENT:
             for payment, part, fee in order.parts:
                 assert payment.progress is not None
@@ -296,6 +374,26 @@ class Model:
             order.of.reversed_by = None
             if of:
                 of.reversed = False
+
+    def _park(self, order: Asked) -> None:
+        """Park a fact that the accounts of the merchant do not take, or whose release was refused."""
+        assert order.shop is not None
+        order.shop.debt += order.set_off
+        order.set_off = order.to_receivable = 0
+        if order.parking is None:
+            order.attempt, order.parking = order.attempt + 1, "park"
+        order.state = "parked"
+
+    def begin_release(self, order: Asked) -> None:
+        """Record the release of a parked order, with the current balance and debt of its merchant."""
+        assert order.shop is not None
+        order.attempt, order.parking, order.state, order.outcome = order.attempt + 1, "release", "posting", None
+        if order.kind is Kind.CHARGEBACK:
+            rest = order.amount - order.from_pending
+            has = 0 if "available" in self.frozen else order.shop.has["available"]
+            order.to_receivable = rest - min(has, rest)
+        else:
+            self._pay(order)
 
     def mark_end(self, order: Asked) -> None:
         assert order.shop is not None and order.ending is not None

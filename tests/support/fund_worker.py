@@ -88,6 +88,13 @@ class FundWorker:
         members = {"currency": "CNY", "channel": f"c-{self.salt}", **more}
         return await self.done("payment", merchant=merchant, order_no=order_no, amount=amount, **members)
 
+    async def debit(self, merchant: str, order_no: str, amount: int) -> None:
+        """Debit the available balance of a merchant by an adjustment."""
+        members = {"amount": amount, "direction": "debit", "reason": "a slip"}
+        asked = await self.done("adjustment", merchant=merchant, order_no=order_no, **members)
+        answer = await self.batcher.approve(asked.id, "another")
+        assert isinstance(answer, Taken), answer
+
     async def balance(self, account: str) -> int:
         found = await self.accounts.account(account)
         return 0 if found is None else found.balance.posted

@@ -13,7 +13,7 @@ from asyncpg.pgproto import pgproto
 from fundledger.fund.model import accounts
 from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
-from fundledger.fund.store.mac_layouts import DAY, PAYMENT, PAYOUT, Progress, fields_of_day, fields_of_payout
+from fundledger.fund.store.mac_layouts import DAY, DEBT, PAYMENT, PAYOUT, Progress, fields_of_day, fields_of_payout
 from fundledger.fund.store.queries import SQL
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.ledger import Ledger, posted, voucher
@@ -122,7 +122,7 @@ class FundWorld:
             lines = [(account, -amount) for account, amount in record.lines]
             await self._post(order.voucher_id, "reversal", lines, None, pgproto.UUID(original.bytes))
         else:
-            await self.post_entries(order, order.voucher_id, voucher_type(order.kind), entries_of(order))
+            await self.post_entries(order, order.voucher_id, voucher_type(order), entries_of(order))
 
     async def end(self, order: Order) -> None:
         """Return the voucher that ends the order."""
@@ -202,6 +202,7 @@ class FundWorld:
             settlement.id,
             p2.id,
         )
+        await self.fund.execute("INSERT INTO fund.debts VALUES ('m', 0, 1, $1)", MACS.rows.tag(DEBT, ("m", 0))[1])
         mac = MACS.rows.tag(DAY, fields_of_day(("m", AT.date()), 220))[1]
         await self.fund.execute("INSERT INTO fund.withdrawal_days VALUES ('m', $1, 220, 1, $2)", AT.date(), mac)
         for order in orders:

@@ -128,7 +128,8 @@ async def _run(name: str, made: Callable[[], AbstractAsyncContextManager[tuple[P
 
 
 def _line(database: str, one: Standing) -> tuple[str, ...]:
-    state = "overdue" if one.overdue else "failing" if one.last_error is not None else "well"
+    failing = "failing" if one.last_error is not None else "late" if one.late else "well"
+    state = "overdue" if one.overdue else failing
     return (
         database,
         one.name,

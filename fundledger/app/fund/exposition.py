@@ -37,3 +37,5 @@ def _orders(s: FundSnapshot) -> Iterable[Metric]:
     yield gauge("fund_outstanding_orders", "Orders inserted as posting that have no recorded outcome.", s.outstanding)
     yield gauge("fund_outstanding_age_seconds", "Age of the oldest outstanding order.", s.outstanding_age_s)
     yield gauge("fund_stuck_orders", "Orders that retries cannot complete: an operator must act.", s.stuck)
+    yield gauge("fund_parked_orders", "Orders that the accounts of their merchants do not take.", s.parked)
+    yield gauge("fund_parked_age_seconds", "Age of the oldest parked order.", s.parked_age_s)

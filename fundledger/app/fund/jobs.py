@@ -28,10 +28,11 @@ from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.jobs import recover, settle
+from fundledger.fund.jobs import recover, release, settle
 from fundledger.fund.jobs.day_end import close_day
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.recover import Recoverer
+from fundledger.fund.jobs.release import Releaser
 from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.jobs.sweep import FUND_SWEEP, FundSweep
 from fundledger.fund.poster import Posting
@@ -96,11 +97,13 @@ class Context(msgspec.Struct):
 def jobs_of(context: Context) -> list[Job]:
     """Return all background jobs of this version. List a new job in docs/reference/background-jobs.md, too."""
     recoverer = Recoverer(context.posting, context.chosen.recover_after_s)
+    releaser = Releaser(context.posting, context.chosen.recover_after_s)
     settler = Settler(context.pool, context.batcher, context.chosen.settle_at)
     deliverer = context.deliverer
     found = [
         Job("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
         Job("payouts", _paying(context.payouts), 0.5),
+        Job("release", _counting(releaser.release_some, release.AT_ONCE), 5.0),
         Job("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
         Job("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
         Job("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),

@@ -21,7 +21,8 @@ class FundSnapshot(Answered):
 
     `outstanding`: number of orders of all workers that are inserted as `posting` and have no recorded outcome.
     `outstanding_age_s`: the age of the oldest of these orders, in seconds.
-    `stuck`: number of orders that need an operator.
+    `stuck`: number of orders that need an operator. `parked`: number of orders that the accounts of their merchants do
+    not take; `parked_age_s`: the age of the oldest of them.
     """
 
     answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
@@ -32,6 +33,8 @@ class FundSnapshot(Answered):
     outstanding: int = 0
     outstanding_age_s: float = 0.0
     stuck: int = 0
+    parked: int = 0
+    parked_age_s: float = 0.0
 
     def add(self, other: "FundSnapshot") -> None:
         """Add the counters and gauges of another worker."""
@@ -45,11 +48,13 @@ class FundSnapshot(Answered):
         self.outstanding = max(self.outstanding, other.outstanding)
         self.outstanding_age_s = max(self.outstanding_age_s, other.outstanding_age_s)
         self.stuck = max(self.stuck, other.stuck)
+        self.parked = max(self.parked, other.parked)
+        self.parked_age_s = max(self.parked_age_s, other.parked_age_s)
 
     def forget_gauges(self) -> None:
         super().forget_gauges()
-        self.waiting = self.outstanding = self.stuck = 0
-        self.outstanding_age_s = 0.0
+        self.waiting = self.outstanding = self.stuck = self.parked = 0
+        self.outstanding_age_s = self.parked_age_s = 0.0
 
 
 class FundMetrics(Requests):

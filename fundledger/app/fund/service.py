@@ -17,9 +17,10 @@ from fundledger.app.http.worker_stats import set_gauges
 from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher
 from fundledger.database.statements import load
-from fundledger.fund.account_gateway import AccountGateway, GatewayFault, PostingResult
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.model.ids import Ids
+from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.merchants import Merchants
@@ -144,6 +145,7 @@ class FundService(Worker):
                 assert row is not None
                 self.metrics.now.outstanding, self.metrics.now.outstanding_age_s = row["orders"], row["age_s"]
                 self.metrics.now.stuck = row["stuck"]
+                self.metrics.now.parked, self.metrics.now.parked_age_s = row["parked"], row["parked_age_s"]
             except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 pass
             await asyncio.sleep(LOOK_EVERY_S)

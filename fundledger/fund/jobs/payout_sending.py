@@ -227,9 +227,13 @@ class PayoutSender:
             return
         ending = cast("Ending", reported.state.value)
         reason = (reported.reason or "no reason was given") if ending == "bounced" else None
-        answer = await self._batcher.end(
-            sending.order_id, ending, reported.channel_ref, reason, f"channel/{self._name}"
-        )
+        # A bounce is no receipt. The bank reference of a payout that is paid may be booked by another order: the payout
+        # has happened nevertheless, so it is recorded without the reference.
+        ref, by = reported.channel_ref if ending == "paid" else None, f"channel/{self._name}"
+        answer = await self._batcher.end(sending.order_id, ending, ref, reason, by)
+        if isinstance(answer, Refusal) and answer.code is Code.RECEIPT_ALREADY_BOOKED:
+            await self._record_finding(sending, "sent", "paid", reported)
+            answer = await self._batcher.end(sending.order_id, ending, None, reason, by)
         recorded = _end_of(answer)
         if recorded is None:
             _log.warning(

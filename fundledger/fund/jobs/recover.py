@@ -5,6 +5,8 @@ to post their vouchers until the outcome is known.
 import logging
 from typing import Final
 
+import asyncpg
+
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.poster import Posting
@@ -31,14 +33,14 @@ class Recoverer:
         self._reported = Reported()
 
     async def recover_some(self) -> tuple[int, float]:
-        """Run once. Return `(number of orders whose outcome has become known, seconds since the oldest order became
-        due)`. Raises what asyncpg raises, and GatewayFault if the account service does not answer. After a cancellation
-        the remaining orders are due again later.
+        """Run once. Return `(number of orders whose outcome has become known, age of the oldest order without a known
+        outcome in seconds)`. Raises what asyncpg raises, and GatewayFault if the account service does not answer. After
+        a cancellation the remaining orders are due again later.
         """
         lag = await self._pool.fetchrow(SQL["lag_of_orders"])
         assert lag is not None
         if not lag["waiting"]:
-            return 0, 0.0
+            return 0, lag["lag_s"]
         rows = await self._pool.fetch(SQL["due_orders"], AT_ONCE, self._again_s)
         taken = [order for order in map(order_from, rows) if self._verifies(order)]
         posting = [order for order in taken if order.state is State.POSTING]
@@ -46,7 +48,11 @@ class Recoverer:
             await self._post(posting)
         for order in taken:
             if order.state is not State.POSTING and order.ending is not None:
-                await self._end(order)
+                try:
+                    await self._end(order)
+                except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+                    # The fund database rejects the outcome of this order. The order must not delay the others.
+                    self._report(order, error)
         known = sum(order.due_at is None for order in taken)
         return known, lag["lag_s"]
 
@@ -93,7 +99,7 @@ class Recoverer:
                 raise
             self._report(order, fault)
 
-    def _report(self, order: Order, fault: GatewayFault) -> None:
+    def _report(self, order: Order, fault: Exception) -> None:
         if self._reported.is_new((order.id, order.state)):
             _log.error(
                 "the outcome of %s %s stays unknown: %s",

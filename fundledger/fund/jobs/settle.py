@@ -11,7 +11,7 @@ from typing import Final
 
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.model.answer import OrderFault, Taken
-from fundledger.fund.model.requests import AUTO, Settlement
+from fundledger.fund.model.requests import AMOUNT_MAX, AUTO, Settlement
 from fundledger.fund.store.orders import Pool
 from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reservations import PAYMENTS_MAX
@@ -55,7 +55,7 @@ class Settler:
         # the same day, if nothing was pending before.
         ends_at = [datetime.combine(day.date() + timedelta(days=1), time(), UTC) for day in since.values()]
         rows = await self._pool.fetch(
-            SQL["due_settlements"], list(since), numbers, ends_at, self._payments_max, AT_ONCE + 1
+            *(SQL["due_settlements"], list(since), numbers, ends_at, self._payments_max, AT_ONCE + 1, AMOUNT_MAX)
         )
         taken = rows[:AT_ONCE]
         asked = (self._batcher.ask(Settlement(merchant=r["id"], order_no=r["order_no"]), MODULE) for r in taken)

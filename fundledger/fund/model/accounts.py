@@ -56,6 +56,10 @@ def suspense_short(currency: str) -> str:
     return _in("suspense:short", currency)
 
 
+def suspense_parked(currency: str) -> str:
+    return _in("suspense:parked", currency)
+
+
 def of_merchant(merchant: str) -> list[AccountName]:
     owner = f"merchant:{merchant}"
     return [
@@ -72,6 +76,7 @@ def of_platform(currency: str) -> list[AccountName]:
         AccountName(loss(currency), PLATFORM, "channel_expense"),
         AccountName(suspense_over(currency), PLATFORM, "suspense"),
         AccountName(suspense_short(currency), PLATFORM, "suspense"),
+        AccountName(suspense_parked(currency), PLATFORM, "suspense"),
     ]
 
 

@@ -20,6 +20,9 @@ from fundledger.fund.model.transitions import FIRST
 class Draft(msgspec.Struct):
     """An order before it is inserted. Reserved amounts are set later, in store/reservations.py.
 
+    `debitable`: for a chargeback, the amount that it can debit to the merchant's available balance. `reserves`: a plain
+    insert of the order is not possible, because its merchant owes or its reference of the channel exists.
+
     `former`: the former (unkeyed) id of the order, see `fund.model.ids`. `former_of`: the former id of the order to
     which this order refers. Both are None if the database has no orders with former ids.
     """
@@ -29,6 +32,8 @@ class Draft(msgspec.Struct):
     merchant: Merchant | None = None
     former: UUID | None = None
     former_of: UUID | None = None
+    debitable: int = 0
+    reserves: bool = False
 
     def find(self, there: Mapping[UUID, Order]) -> Order | None:
         """Return the order of `there` that has the id or the former id of this draft, or None if no order has one of

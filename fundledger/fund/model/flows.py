@@ -5,6 +5,8 @@ the vouchers of an order. Pure. tests/fund/test_flows.py lists the entries of ea
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
+import msgspec
+
 from fundledger.fund.model import accounts
 from fundledger.fund.model.order import Kind, Order
 
@@ -13,6 +15,8 @@ Ending = Literal["paid", "bounced"]
 Moves = list[tuple[str, int]]
 """Pairs of an account id and an amount. The amount is positive for a credit and negative for a debit."""
 
+PARK: Final = "park"
+"""The type of a voucher that parks an order."""
 END_VOUCHER_TYPES: Final[dict[Ending, str]] = {"paid": "withdraw_paid", "bounced": "withdraw_bounced"}
 
 
@@ -32,8 +36,9 @@ class KindRules(NamedTuple):
     of_platform: bool = False
 
 
-def voucher_type(kind: Kind) -> str:
-    return RULES[Kind(kind)].voucher_type
+def voucher_type(order: Order) -> str:
+    """Return the type of the voucher that posts, parks or releases an order."""
+    return PARK if order.parking == "park" else RULES[Kind(order.kind)].voucher_type
 
 
 def end_voucher_type(ending: Ending) -> str:
@@ -41,10 +46,22 @@ def end_voucher_type(ending: Ending) -> str:
 
 
 def entries_of(order: Order) -> list[Entry]:
-    """Return the entries that post an order. Debits come first, each account occurs once, and debits equal credits. A
-    reversal has no entries: the account service derives its voucher from the reversed voucher.
+    """Return the entries that post, park or release an order. Debits come first, each account occurs once, and debits
+    equal credits. A reversal has no entries: the account service derives its voucher from the reversed voucher.
     """
-    return _entries(RULES[Kind(order.kind)].flow(order))
+    moves = RULES[Kind(order.kind)].flow(order)
+    if order.parking is None:
+        return _entries(moves)
+    bank, parked = _bank(order), accounts.suspense_parked(order.currency)
+    if order.parking == "park":
+        moved = sum(amount for account, amount in moves if account == bank)
+        return _entries([(bank, moved), (parked, -moved)])
+    return _entries([(parked if account == bank else account, amount) for account, amount in moves])
+
+
+def parked_entries_of(order: Order) -> list[Entry]:
+    """Return the entries of the voucher that parked an order, whatever its current step is."""
+    return entries_of(msgspec.structs.replace(order, parking="park"))
 
 
 def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
@@ -57,7 +74,8 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
         [
             (transit, -order.amount),
             (accounts.fee_income(order.currency), -order.fee),
-            (accounts.available(order.merchant), order.amount + order.fee),
+            (accounts.available(order.merchant), order.amount + order.fee - order.end_set_off),
+            (accounts.receivable(order.merchant), order.end_set_off),
         ]
     )
 
@@ -67,7 +85,7 @@ def _payment(order: Order) -> Moves:
         return [(_bank(order), -order.amount), (accounts.pending(order.merchant), order.amount)]
     return [
         (_bank(order), -order.amount),
-        (accounts.available(order.merchant), _after_fee(order.amount, order.fee)),
+        *_credit(order, _after_fee(order.amount, order.fee)),
         (accounts.fee_income(order.currency), order.fee),
     ]
 
@@ -84,22 +102,24 @@ def _refund(order: Order) -> Moves:
 def _settlement(order: Order) -> Moves:
     return [
         (accounts.pending(order.merchant), -order.amount),
-        (accounts.available(order.merchant), _after_fee(order.amount, order.fee)),
+        *_credit(order, _after_fee(order.amount, order.fee)),
         (accounts.fee_income(order.currency), order.fee),
     ]
 
 
 def _withdrawal(order: Order) -> Moves:
     return [
-        (accounts.available(order.merchant), -order.amount - order.fee),
+        (accounts.available(order.merchant), -order.amount - order.fee - order.set_off),
         (accounts.payout_transit(_channel(order), order.currency), order.amount),
         (accounts.fee_income(order.currency), order.fee),
+        (accounts.receivable(order.merchant), order.set_off),
     ]
 
 
 def _chargeback(order: Order) -> Moves:
     return [
-        (accounts.available(order.merchant), order.to_receivable - order.amount),
+        (accounts.pending(order.merchant), -order.from_pending),
+        (accounts.available(order.merchant), order.from_pending + order.to_receivable - order.amount),
         (accounts.receivable(order.merchant), -order.to_receivable),
         (_bank(order), order.amount),
     ]
@@ -120,7 +140,7 @@ def _adjustment(order: Order) -> Moves:
     if _direction(order, "credit", "debit") == "credit":
         return [
             (accounts.suspense_short(order.currency), -order.amount),
-            (accounts.available(order.merchant), order.amount),
+            *_credit(order, order.amount),
         ]
     return [(accounts.available(order.merchant), -order.amount), (accounts.suspense_over(order.currency), order.amount)]
 
@@ -152,6 +172,15 @@ RULES: Final[dict[Kind, KindRules]] = {
     Kind.BANK_DIFFERENCE: KindRules("bank_difference", _bank_difference, of_platform=True),
     Kind.REVERSAL: KindRules("reversal", _reversal, of_platform=True),
 }
+
+
+def _credit(order: Order, amount: int) -> Moves:
+    """Return the entries that credit a merchant. The set-off repays its debt, the rest becomes available."""
+    assert 0 <= order.set_off <= amount, (order.id, order.set_off, amount)
+    return [
+        (accounts.available(order.merchant), amount - order.set_off),
+        (accounts.receivable(order.merchant), order.set_off),
+    ]
 
 
 def _bank(order: Order) -> str:

@@ -32,12 +32,31 @@ class Kind(StrEnum):
     REVERSAL = "reversal"
 
 
+RECEIPTS: Final[dict[Kind, str]] = {
+    Kind.PAYMENT: "in",
+    Kind.WITHDRAWAL: "out",
+    Kind.CHARGEBACK: "out",
+    Kind.REFUND: "out",
+    Kind.CHANNEL_COST: "out",
+}
+"""The direction in which an order moves money at its channel, by kind. A reference of a channel counts once in each
+direction. The function `fund.receipt` of the database is a copy of this table.
+"""
+
+
+FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK})
+"""Kinds of orders that have already happened at the bank. Such an order is parked, not refused."""
+
+
 class State(StrEnum):
     """The state of an order. `fund.model.transitions` has the transitions. Only an adjustment can be `created`, which
     means that it waits for approval. Only a withdrawal has further steps after `posted`.
 
     `stuck`: the next step of the order failed, and a retry cannot succeed until an operator removes the cause. After
     that, a request to retry returns the order to its state before `stuck`.
+
+    `parked`: the accounts of the merchant do not take a payment or a chargeback. Its money is posted to suspense. The
+    order is released, which makes it `posting` again, when the accounts are open.
     """
 
     CREATED = "created"
@@ -49,6 +68,7 @@ class State(StrEnum):
     BOUNCED = "bounced"
     UNKNOWN = "unknown"
     STUCK = "stuck"
+    PARKED = "parked"
 
 
 class Order(msgspec.Struct):
@@ -95,6 +115,10 @@ class Order(msgspec.Struct):
     mac_key: int | None = None
     voucher_format: int = 1
     layout: int = 2
+    set_off: int = 0
+    end_set_off: int = 0
+    parking: str | None = None
+    parked_voucher_id: UUID | None = None
 
     @property
     def net(self) -> int:

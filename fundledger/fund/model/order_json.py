@@ -41,9 +41,25 @@ class Order(msgspec.Struct):
     reason: str | UnsetType = UNSET
     approved_by: Annotated[str, about("a module, or module/person")] | UnsetType = UNSET
     ending: Ending | UnsetType = UNSET
-    from_pending: Annotated[Amount, about("of a refund: the part taken from the pending balance")] | UnsetType = UNSET
+    from_pending: (
+        Annotated[Amount, about("of a refund or chargeback: the part taken from the pending balance")] | UnsetType
+    ) = UNSET
     to_receivable: (
-        Annotated[Amount, about("of a chargeback: the part that the balance did not cover and the merchant owes")]
+        Annotated[
+            Amount,
+            about(
+                "of a chargeback: the part that the balance did not cover and the merchant owes; of a reversal: the "
+                "set-off that it undoes"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    set_off: Annotated[Amount, about("the part that repaid the merchant's debt")] | UnsetType = UNSET
+    parked_voucher_id: (
+        Annotated[Uuid, about("the voucher that parked the order; `voucher_id` releases it")] | UnsetType
+    ) = UNSET
+    end_set_off: (
+        Annotated[Amount, about("of a bounced withdrawal: the returned part that repaid the merchant's debt")]
         | UnsetType
     ) = UNSET
     of_order: Annotated[Uuid, about("the order that this order refers to")] | UnsetType = UNSET
@@ -90,6 +106,9 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.ending is None else order.ending,
         order.from_pending or UNSET,
         order.to_receivable or UNSET,
+        order.set_off or UNSET,
+        UNSET if order.parked_voucher_id is None else order.parked_voucher_id,
+        order.end_set_off or UNSET,
         UNSET if order.of_order is None else order.of_order,
         UNSET if order.reversed_by is None else order.reversed_by,
         UNSET if order.problem is None else msgspec.Raw(order.problem),

@@ -97,7 +97,9 @@ class Withdrawal(Request, kw_only=True):
 
 
 class Chargeback(Request, kw_only=True):
-    """A chargeback: the payer's bank took a payment back. The merchant owes the part that exceeds its balance."""
+    """A chargeback: the payer's bank took a payment back. It takes the pending part of the payment first, then the
+    available balance. The merchant owes the rest.
+    """
 
     kind: ClassVar[Kind] = Kind.CHARGEBACK
     merchant: MerchantId
@@ -107,7 +109,7 @@ class Chargeback(Request, kw_only=True):
 
 
 class Recovery(Request, kw_only=True):
-    """A set-off: the merchant's debt is repaid from its available balance."""
+    """A recovery: the merchant's debt is repaid from its available balance."""
 
     kind: ClassVar[Kind] = Kind.RECOVERY
     merchant: MerchantId

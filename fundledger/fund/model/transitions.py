@@ -6,7 +6,7 @@ the database: migration 0013 has a copy of the table, and a test compares the co
 
 from typing import Final
 
-from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.order import FACTS, Kind, State
 
 _EVERY: Final = tuple(Kind)
 FIRST: Final = {kind: State.CREATED if kind is Kind.ADJUSTMENT else State.POSTING for kind in Kind}
@@ -16,6 +16,8 @@ TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(
     for kinds, before, following in (
         ((Kind.ADJUSTMENT,), State.CREATED, {State.POSTING}),
         (_EVERY, State.POSTING, {State.POSTED, State.REFUSED, State.STUCK}),
+        (tuple(FACTS), State.POSTING, {State.PARKED}),
+        (tuple(FACTS), State.PARKED, {State.POSTING}),
         (_EVERY, State.STUCK, {State.POSTING}),
         ((Kind.WITHDRAWAL,), State.POSTED, {State.SENT, State.PAID, State.BOUNCED, State.STUCK}),
         ((Kind.WITHDRAWAL,), State.SENT, {State.PAID, State.BOUNCED, State.UNKNOWN, State.STUCK}),

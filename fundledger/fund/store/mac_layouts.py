@@ -21,6 +21,7 @@ DAY: Final = b"wdrlday1"
 MERCHANT: Final = b"merchnt1"
 FEE_RULE: Final = b"feerule1"
 PAYOUT: Final = b"payout_1"
+DEBT: Final = b"debt___1"
 Day = tuple[str, date]
 """A pair of a merchant and a day (UTC)."""
 
@@ -42,12 +43,13 @@ class Progress(msgspec.Struct):
     fee_waived: int = 0
     fee_returned: int = 0
     charged_back: int = 0
+    charged_back_unsettled: int = 0
     reversed: bool = False
 
     @property
     def unsettled(self) -> int:
-        """The pending amount of the payment: it is neither settled nor refunded."""
-        return self.amount - self.settled - self.refunded_unsettled
+        """The pending amount of the payment: it is not settled, refunded or charged back."""
+        return self.amount - self.settled - self.refunded_unsettled - self.charged_back_unsettled
 
     @property
     def returnable(self) -> int:
@@ -55,11 +57,14 @@ class Progress(msgspec.Struct):
         return self.amount - self.refunded - self.charged_back
 
     def fields(self) -> tuple[object, ...]:
-        """Return the fields that the MAC of the row covers."""
+        """Return the fields that the MAC of the row covers. A column that was added later is covered only if it differs
+        from its default, so that the MACs of earlier rows stay valid.
+        """
         return (
             *(self.order_id.bytes, self.merchant, self.seq, self.amount, self.fee, self.settled, self.fee_settled),
             *(self.refunded, self.refunded_unsettled, self.fee_waived, self.fee_returned, self.charged_back),
             self.reversed,
+            *([("charged_back_unsettled", self.charged_back_unsettled)] if self.charged_back_unsettled != 0 else []),
         )
 
 
@@ -83,6 +88,11 @@ def fields_of_day(key: Day, amount: int) -> tuple[object, ...]:
     amount.
     """
     return key[0], key[1].toordinal(), amount
+
+
+def debt_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.debts."""
+    return row["merchant"], row["owed"]
 
 
 def merchant_fields(row: Any) -> tuple[object, ...]:

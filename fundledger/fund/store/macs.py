@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec.structs import fields
 
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.store.findings import Finding, write_findings
@@ -54,6 +55,12 @@ _fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
     *("module", "approved_by", "digest", "voucher_id", "attempt", "ending", "end_voucher_id", "created_at"),
     *("state", "stuck_from", "problem", "posted_at", "reversed_by", "voucher_format"),
 )
+_LATER: Final = ("end_set_off", "parked_voucher_id", "parking", "set_off")
+"""Columns that were added after the layouts. The MAC covers such a column only if it differs from its default, so that
+the MACs of earlier orders stay valid. The names are sorted.
+"""
+_later: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(*_LATER)
+_defaults: Final = tuple(field.default for name in _LATER for field in fields(Order) if field.name == name)
 _FOUND_MAX: Final = 1000
 _log = logging.getLogger(__name__)
 
@@ -229,9 +236,16 @@ def _record_key(keys: Keys) -> MacKey:
 
 
 def _order_message(order: Order) -> tuple[bytes, tuple[object, ...]]:
-    if order.layout == LAYOUT:
-        return _ORDER_2, _fields_2(order)
-    return _ORDER_1, (
+    kind, fields = (_ORDER_2, _fields_2(order)) if order.layout == LAYOUT else (_ORDER_1, _fields_1(order))
+    later = _later(order)
+    if later == _defaults:
+        return kind, fields
+    named = [(name, value) for name, value, no in zip(_LATER, later, _defaults, strict=True) if value != no]
+    return kind, (*fields, named)
+
+
+def _fields_1(order: Order) -> tuple[object, ...]:
+    return (
         *(order.id.bytes, order.kind, order.merchant, order.order_no, order.amount),
         *(order.fee, order.currency, order.channel, order.channel_ref, order.settle, _bytes(order.of_order)),
         *(_bytes(order.of_voucher), order.from_pending, order.to_receivable, order.fee_waived, order.fee_version),

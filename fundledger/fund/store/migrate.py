@@ -1,12 +1,14 @@
 """Store of the fund service: apply the migrations of its database, and record the keys of the database."""
 
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 
 from fundledger.database import migrations
+from fundledger.fund.store import debts
 from fundledger.fund.store.first_macs import seal_first
-from fundledger.fund.store.macs import trusted_mac, unswept_mac
+from fundledger.fund.store.macs import open_macs, trusted_mac, unswept_mac
 from fundledger.fund.store.queries import SQL
 from fundledger.security.key_record import KeyRecord
 
@@ -17,6 +19,9 @@ ROW_MACS = "0012_row_macs.sql"
 """The migration that added MACs of other rows. Rows that were written before it get their MACs in its transaction, or
 from the background job `fund_mac_sweep`.
 """
+
+DEBTS: Final = "0014_receipts_and_debts.sql"
+"""The migration that added fund.debts. Debts of earlier orders are inserted in its transaction."""
 
 
 async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
@@ -37,6 +42,8 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path |
                 await connection.execute(SQL["write_unswept"], last, unswept_mac(last, found))
             if ROW_MACS in done:
                 await seal_first(connection, found)
+            if DEBTS in done:
+                await debts.begin(connection, await open_macs(connection, found))
         return done
 
 

@@ -11,8 +11,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from fundledger.fund.account_gateway import PostingResult
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.model.transitions import FIRST
 from fundledger.fund.store.queries import SQL
 
@@ -64,11 +64,16 @@ def order_from(row: Any) -> Order:
     return Order(**fields)
 
 
-async def write_ahead(connection: Connection, orders: Sequence[Order], former: Sequence[UUID] = ()) -> set[UUID]:
-    """Insert orders as `posting`, and return the ids of the orders that did not exist before. `former[i]`: the former
-    id of `orders[i]`; `former` is empty if the database has no orders with former ids. Call this in a transaction.
+async def write_ahead(
+    connection: Connection, orders: Sequence[Order], former: Sequence[UUID] = (), *, decided: bool = True
+) -> set[UUID]:
+    """Insert orders as `posting`, and return the ids of the inserted orders. `former[i]`: the former id of `orders[i]`;
+    `former` is empty if the database has no orders with former ids. `decided`: the set-offs of the orders are decided.
+
+    An order is not inserted if it exists, or if another order has its reference of the channel. A payment is not
+    inserted if its merchant owes and set-offs are not decided.
     """
-    rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode(), former)
+    rows = await connection.fetch(SQL["insert_orders"], _encode(orders).decode(), former, decided)
     seqs: Mapping[UUID, int] = {row["id"]: row["seq"] for row in rows}
     for order in orders:
         order.seq = seqs.get(order.id, 0)
@@ -93,14 +98,12 @@ def marked(order: Order, sums_mac: bytes | None) -> Marked:
     return Marked(*outcome, order.attempt, order.layout, order.mac, order.mac_key, sums_mac)
 
 
-async def mark(connection: Connection, said: Sequence[Marked]) -> tuple[set[UUID], set[UUID]]:
-    """Record the outcomes of `posting` orders. Return `(refused, stuck)`: the ids of the orders that this call changed
-    to `refused`, and the ids that it changed to `stuck`. The caller has to release the reservations of refused orders
-    in the same transaction.
+async def mark(connection: Connection, said: Sequence[Marked]) -> dict[UUID, str]:
+    """Record the outcomes of `posting` orders. Return the new states of the orders that this call changed, by id. The
+    caller has to release the reservations of these orders in the same transaction (`reservations.release`).
     """
     rows = await connection.fetch(SQL["mark_orders"], _encode(said).decode())
-    refused = {row["id"] for row in rows if row["state"] == State.REFUSED}
-    return refused, {row["id"] for row in rows if row["state"] == State.STUCK}
+    return {row["id"]: row["state"] for row in rows}
 
 
 async def read_orders(connection: AnyConnection, ids: Sequence[UUID]) -> dict[UUID, Order]:

@@ -105,6 +105,8 @@ def _add(progress: Progress, order: Order) -> None:
         progress.fee_returned += order.fee
     elif order.kind is Kind.CHARGEBACK:
         progress.charged_back += order.amount
+        progress.charged_back_unsettled += order.from_pending
+        progress.fee_waived += order.fee_waived
     else:
         progress.reversed = True
 

@@ -5,7 +5,7 @@ order.
 from collections.abc import Iterator
 
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import Kind, Order, order_id, voucher_id
+from fundledger.fund.model.order import FACTS, Order, order_id, voucher_id
 
 
 class OrderIds:
@@ -22,7 +22,7 @@ class OrderIds:
     def differences(self, order: Order) -> Iterator[tuple[str, str]]:
         """Yield `(expected id, actual id)` for each id in an order that is not derived as required."""
         names = order.kind, order.merchant, order.order_no
-        attempt = order.attempt if order.kind is Kind.CHARGEBACK else 0
+        attempt = order.attempt if order.kind in FACTS else 0
         former = order.id == order_id(*names) and self._may_be_former(order)
         id_ = order_id(*names) if self._ids is None else self._ids.order(*names)
         if order.id != id_ and not former:

@@ -33,6 +33,7 @@ class Kind(NamedTuple):
 KINDS: Final = (
     Kind("fund.payments", rows_of.PAYMENT, rows_of.payment_fields, ("order_id",), True),
     Kind("fund.withdrawal_days", rows_of.DAY, rows_of.day_fields, ("merchant", "day"), True),
+    Kind("fund.debts", rows_of.DEBT, rows_of.debt_fields, ("merchant",)),
     Kind("fund.payouts", rows_of.PAYOUT, rows_of.payout_fields, ("order_id",), True),
     Kind("fund.merchants", rows_of.MERCHANT, rows_of.merchant_fields, ("id",)),
     Kind("fund.fee_rules", rows_of.FEE_RULE, rows_of.fee_rule_fields, ("version",)),

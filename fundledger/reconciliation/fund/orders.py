@@ -79,7 +79,7 @@ def _against_all(row: asyncpg.Record, history: list[str], ids: OrderIds) -> Diff
 
 
 def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
-    if order.attempt != 0 and order.kind not in (Kind.CHARGEBACK, Kind.WITHDRAWAL):
+    if order.attempt != 0 and order.kind not in (Kind.CHARGEBACK, Kind.WITHDRAWAL) and order.parking is None:
         yield "one attempt", f"attempt {order.attempt}"
     posted = is_posted(order)
     if (order.posted_at is not None) != posted:
@@ -94,6 +94,9 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         yield f"ending {order.state}", f"ending {order.ending}"
     if order.ending is not None and (order.kind is not Kind.WITHDRAWAL or not posted):
         yield "no ending, the order is not a posted withdrawal", f"ending {order.ending}"
+    parked = order.parking == "release" or order.state is State.PARKED
+    if (order.parked_voucher_id is not None) != parked:
+        yield f"{'a' if parked else 'no'} voucher that parked it", str(order.parked_voucher_id)
     approved = order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED
     if (order.approved_by is not None) != approved or order.approved_by == order.module:
         yield "approved by another module or person" if approved else "no approval", f"approved by {order.approved_by}"

@@ -15,12 +15,14 @@ import asyncpg
 
 from fundledger.fund.model.accounts import HOME_CURRENCY
 from fundledger.fund.model.flows import (
+    PARK,
     RULES,
     Ending,
     Entry,
     end_entries_of,
     end_voucher_type,
     entries_of,
+    parked_entries_of,
     voucher_type,
 )
 from fundledger.fund.model.order import Kind, Order, State, voucher_id
@@ -61,24 +63,33 @@ class Posted(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A voucher that an order has or may have. `of_voucher`: for a reversal, the id of the voucher that it reverses."""
+    """A voucher that an order has or may have. `of_voucher`: for a reversal, the id of the voucher that it reverses.
+    `parks`: the voucher has parked the order, and another voucher releases it.
+    """
 
     voucher: UUID
     order: Order
     ending: Ending | None
     of_voucher: UUID | None
+    parks: bool = False
 
     @property
     def is_posted(self) -> bool:
+        if self.parks:
+            return True
         return is_posted(self.order) if self.ending is None else self.order.state in ENDED
 
     @property
     def entries(self) -> list[Entry]:
+        if self.parks:
+            return parked_entries_of(self.order)
         return entries_of(self.order) if self.ending is None else end_entries_of(self.order, self.ending)
 
     @property
     def type(self) -> str:
-        return voucher_type(self.order.kind) if self.ending is None else end_voucher_type(self.ending)
+        if self.parks:
+            return PARK
+        return voucher_type(self.order) if self.ending is None else end_voucher_type(self.ending)
 
 
 async def compare_vouchers(
@@ -169,7 +180,7 @@ class _Comparison:
         try:
             order = order_of(row)
             ending = cast("Ending", order.ending) if row["is_end"] else None
-            step = Step(row["step_voucher"], order, ending, row["of_voucher"])
+            step = Step(row["step_voucher"], order, ending, row["of_voucher"], row["parks"])
             self._count_step(step)
             end = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
             assert not row["is_end"] or step.voucher == end, "sql/steps.sql makes other ids"
@@ -181,7 +192,7 @@ class _Comparison:
     def _compare(self, step: Step, voucher: Posted) -> None:
         self._count(voucher)
         order = step.order
-        if order.state in {State.REFUSED, State.CREATED}:
+        if order.state in {State.REFUSED, State.CREATED} or (order.state is State.PARKED and not step.parks):
             self.check.differs(_of(step), f"no voucher, the order is {order.state}", f"voucher {voucher.id}, {voucher}")
         elif order.kind is Kind.REVERSAL:
             if (voucher.type, voucher.reverses) != (REVERSAL, step.of_voucher):
@@ -196,7 +207,7 @@ class _Comparison:
 
     def _count_step(self, step: Step) -> None:
         order = step.order
-        total = self._total(order.kind if step.ending is None else step.type, order.currency)
+        total = self._total(order.kind if step.ending is None and not step.parks else step.type, order.currency)
         total.orders += 1
         if step.is_posted:
             moves = sum(entry.amount for entry in step.entries if entry.side == "debit")
@@ -205,7 +216,7 @@ class _Comparison:
             total.refused += 1
         else:
             total.in_flight += 1
-        if step.ending is None:
+        if step.ending is None and not step.parks:
             self.totals.orders += 1
 
     def _count(self, voucher: Posted) -> None:
@@ -258,6 +269,8 @@ def _steps_by_now(row: asyncpg.Record) -> list[Step]:
     except (ValueError, TypeError):
         return []
     steps = [Step(order.voucher_id, order, None, row["of_voucher"])]
+    if order.parked_voucher_id is not None:
+        steps.append(Step(order.parked_voucher_id, order, None, None, parks=True))
     if order.ending is not None:
         end = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
         steps.append(Step(end, order, cast("Ending", order.ending), None))

@@ -80,8 +80,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
         "merchant-not-found",
         None,
     ),
-    "recovery without money": ("recoveries", {"amount": 1_001}, "insufficient-funds", None),
-    "write-off of what is not owed": ("write-offs", {"amount": 1, "reason": "r"}, "insufficient-funds", None),
+    "recovery of what is not owed": ("recoveries", {"amount": 1}, "debt-exceeded", "amount"),
+    "write-off of what is not owed": ("write-offs", {"amount": 1, "reason": "r"}, "debt-exceeded", "amount"),
     "adjustment of an unknown merchant": (
         "adjustments",
         {**ADJUSTMENT, "merchant": "nobody"},

@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -121,11 +122,15 @@ async def test_the_examples_in_their_order_are_answered_as_documented(fund: Fund
             assert (await fund.post("/v1/payments", {**payment, **more})).status == 201
         body = ours(json.dumps(operation["requestBody"]["content"]["application/json"]["example"]))
         url = ours(path.replace("{id}", ids.get(path.split("/")[2], "10001")))
+        is_missing = path in {f"{one}/{{id}}/retry" for one in refused}
+        if is_missing:
+            url = path.replace("{id}", str(uuid.uuid4()))
         if path.endswith("/bounced"):
             drawn = {"merchant": f"e-{fund.salt}", "order_no": "b", "amount": 1, "channel": "simulator"}
             url = f"/v1/withdrawals/{(await fund.post('/v1/withdrawals', drawn)).json['id']}/bounced"
         answer = await fund.post(url, body=body.encode())
-        wanted = "422" if path in refused else "201" if "201" in operation["responses"] else "200"
+        wanted = "201" if "201" in operation["responses"] else "200"
+        wanted = "422" if path in refused else "404" if is_missing else wanted
         assert str(answer.status) == wanted, (path, answer)
         media = answer.headers["Content-Type"].partition(";")[0]
         validator(operation["responses"][wanted]["content"][media]["schema"]).validate(answer.json)
@@ -133,6 +138,9 @@ async def test_the_examples_in_their_order_are_answered_as_documented(fund: Fund
         if "id" in shown:
             ids[path.split("/")[2]] = shown["id"]
     for method, path, operation in operations():
+        if path.startswith(tuple(f"{one}/" for one in refused)) and "{id}" in path:
+            # The examples make no order of this kind.
+            continue
         if method == "GET" and path not in PUBLISHED_ELSEWHERE and path.startswith("/v1/"):
             url = ours(path.replace("{id}", ids.get(path.split("/")[2], "10001")))
             if any(p["name"] == "merchant" and p["required"] for p in operation["parameters"]):

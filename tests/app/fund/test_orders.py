@@ -11,7 +11,7 @@ import pytest
 from fundledger.client.faults import Problem
 from fundledger.client.types import Voucher, VoucherResult
 from tests.support.answers import is_problem
-from tests.support.client import Answer
+from tests.support.client import Answer, Client
 from tests.support.fund_books import prove_fund
 from tests.support.fund_http import OTHER_TOKEN, FundClient, a_fund_service
 from tests.support.running import RunningService
@@ -137,6 +137,37 @@ async def test_a_key_that_stands_twice_is_malformed_on_both_paths_and_explicit_d
         assert is_problem(await fund.post("/v1/payments/batch", body=batch.encode()), 400, "malformed")
 
 
+async def test_a_second_payment_for_a_receipt_names_the_first(fund: FundClient) -> None:
+    merchant, other = await fund.shop("one"), await fund.shop("two")
+    first = await fund.paid(merchant, "1", 100, channel_ref="R")
+    assert is_order(first, 201, "posted")
+    again = await fund.paid(other, "2", 100, channel_ref="R")
+    assert is_problem(again, 422, "receipt-already-booked")
+    assert again.json["field"] == "channel_ref"
+    assert f"payment 1 of {merchant} ({first.json['id']})" in again.json["detail"]
+    both = [fund.payment(other, number, 100, channel_ref=ref) for number, ref in (("3", "R"), ("4", "S"))]
+    results = (await fund.post("/v1/payments/batch", {"payments": both})).json["results"]
+    assert [result["state"] for result in results] == ["refused", "posted"]
+    assert results[0]["problem"]["type"].endswith(":receipt-already-booked")
+    assert await fund.has(other) == (100, 0, 0)
+
+
+async def test_a_payment_to_a_frozen_merchant_is_answered_as_parked(fund: FundClient, client: Client) -> None:
+    merchant = await fund.shop()
+    path = f"/v1/accounts/merchant:{merchant}:available"
+    assert (await client.post(f"{path}/freeze", {"reason": "court", "scope": "all"})).status == 200
+    order = await fund.paid(merchant, "1", 100)
+    assert is_order(order, 201, "parked", parked_voucher_id=order.json["voucher_id"])
+    again = await fund.paid(merchant, "1", 100)
+    assert is_order(again, 200, "parked")
+    assert (await client.post(f"{path}/unfreeze")).status == 200
+    released = await fund.post(f"/v1/payments/{order.json['id']}/retry", {})
+    assert is_order(released, 200, "posted")
+    history = (await fund.get(f"/v1/payments/{order.json['id']}/history")).json["history"]
+    assert [step["state"] for step in history] == ["created", "posting", "parked", "posting", "posted"]
+    assert await fund.has(merchant) == (100, 0, 0)
+
+
 async def test_a_batch_of_payments_has_aligned_answers(fund: FundClient) -> None:
     merchant, other = await fund.shop(), await fund.shop("other")
     assert (await fund.paid(merchant, "old", 5)).status == 201
@@ -183,14 +214,15 @@ async def test_every_other_verb_does_what_it_says(fund: FundClient) -> None:
     chargeback = {**named, "order_no": "c", "payment_order_no": "p", "amount": 600}
     assert is_order(await fund.post("/v1/chargebacks", chargeback), 201, "posted")
     assert await fund.has(merchant) == (10_000, 0, 0)
-    # A shortfall is owed, recovered, or written off.
+    # A shortfall is owed, repaid by the next payment, or written off.
     big = await fund.shop("big", balance=1_000)
     drawn = {"merchant": big, "order_no": "w", "amount": 1_000, "channel": f"c-{fund.salt}"}
     assert is_order(await fund.post("/v1/withdrawals", drawn), 201, "posted")
     owed = {"merchant": big, "order_no": "c", "payment_order_no": "first-big", "amount": 500}
     assert is_order(await fund.post("/v1/chargebacks", owed), 201, "posted", to_receivable=500)
-    assert (await fund.paid(big, "new", 100)).status == 201
-    assert is_order(await fund.post("/v1/recoveries", {"merchant": big, "order_no": "x", "amount": 100}), 201, "posted")
+    assert is_order(await fund.paid(big, "new", 100), 201, "posted", set_off=100)
+    more = {"merchant": big, "order_no": "x", "amount": 401}
+    assert is_problem(await fund.post("/v1/recoveries", more), 422, "debt-exceeded")
     given_up = {"merchant": big, "order_no": "y", "amount": 400, "reason": "gone"}
     assert is_order(await fund.post("/v1/write-offs", given_up), 201, "posted", kind="write_off", reason="gone")
     assert await fund.has(big) == (0, 0, 0)

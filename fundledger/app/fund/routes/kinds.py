@@ -30,7 +30,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.PAYMENT,
         "Post a payment that its channel has confirmed",
         {**_NAMED, "amount": 10000, "currency": "CNY", "channel": "simulator"},
-        (Code.CURRENCY_MISMATCH,),
+        (Code.CURRENCY_MISMATCH, Code.RECEIPT_ALREADY_BOOKED),
     ),
     Kind.REFUND: KindApi(
         "refunds",
@@ -51,7 +51,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.WITHDRAW,
         "Withdraw from a merchant's balance",
         {**_NAMED, "amount": 5000, "channel": "simulator"},
-        (Code.WITHDRAWAL_LIMIT_EXCEEDED,),
+        (Code.WITHDRAWAL_LIMIT_EXCEEDED, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
     ),
     Kind.CHARGEBACK: KindApi(
         "chargebacks",
@@ -59,19 +59,21 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.CONFIRM,
         "Post a chargeback of a payment",
         {**_NAMED, "payment_order_no": "2026-0001", "amount": 1000},
-        (*_PAYMENT, Code.CHARGEBACK_EXCEEDS_PAYMENT),
+        (*_PAYMENT, Code.CHARGEBACK_EXCEEDS_PAYMENT, Code.RECEIPT_ALREADY_BOOKED),
     ),
     Kind.RECOVERY: KindApi(
         "recoveries",
         ApiClass.PAYMENT,
-        "Set off a merchant's debt against its balance",
+        "Repay a merchant's debt from its balance",
         {**_NAMED, "amount": 500},
+        (Code.DEBT_EXCEEDED,),
     ),
     Kind.WRITE_OFF: KindApi(
         "write-offs",
         ApiClass.ADMIN,
         "Write off a merchant's debt",
         {**_NAMED, "amount": 500, "reason": "closed its shop"},
+        (Code.DEBT_EXCEEDED,),
     ),
     Kind.ADJUSTMENT: KindApi(
         "adjustments",

@@ -27,7 +27,10 @@ from fundledger.ratelimit.classes import ApiClass
 _TAG: Final = "Orders"
 _ID: Final = path(Uuid, "id of the order", "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba")
 _FUNDS: Final = ("account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds")
-_ENDING: Final = (Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED)
+_ENDING: Final = (
+    *(Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED),
+    Code.RECEIPT_ALREADY_BOOKED,
+)
 _NO_WITHDRAWAL: Final = no_such("withdrawal")
 
 

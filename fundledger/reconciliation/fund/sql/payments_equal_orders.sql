@@ -3,9 +3,10 @@
 WITH back AS (
     SELECT o.of_order, sum(o.amount) FILTER (WHERE o.kind = 'refund') AS refunded,
            sum(o.from_pending) FILTER (WHERE o.kind = 'refund') AS refunded_unsettled,
-           sum(o.fee_waived) FILTER (WHERE o.kind = 'refund') AS fee_waived,
+           sum(o.fee_waived) AS fee_waived,
            sum(o.fee) FILTER (WHERE o.kind = 'refund') AS fee_returned,
-           sum(o.amount) FILTER (WHERE o.kind = 'chargeback') AS charged_back, bool_or(o.kind = 'reversal') AS reversed
+           sum(o.amount) FILTER (WHERE o.kind = 'chargeback') AS charged_back,
+           sum(o.from_pending) FILTER (WHERE o.kind = 'chargeback') AS charged_back_unsettled, bool_or(o.kind = 'reversal') AS reversed
     FROM fund.orders o WHERE o.kind IN ('refund', 'chargeback', 'reversal') AND o.state <> 'refused' GROUP BY o.of_order
 ), settled AS (
     SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee
@@ -27,6 +28,7 @@ CROSS JOIN LATERAL (VALUES
     ('fee_waived', coalesce(b.fee_waived, 0)::text, p.fee_waived::text),
     ('fee_returned', coalesce(b.fee_returned, 0)::text, p.fee_returned::text),
     ('charged_back', coalesce(b.charged_back, 0)::text, p.charged_back::text),
+    ('charged_back_unsettled', coalesce(b.charged_back_unsettled, 0)::text, p.charged_back_unsettled::text),
     ('reversed', coalesce(b.reversed, false)::text, p.reversed::text)
 ) AS c (name, expected, actual)
 WHERE c.expected IS DISTINCT FROM c.actual

@@ -1,0 +1,259 @@
+"""Store of the fund service: decisions of reservations, over rows that `reservations.lock` has locked. Pure.
+
+Each function decides about one draft. It sets the reserved amounts in the order of the draft, and changes the sums in
+memory. It returns a refusal or a fault, or None if the reservation succeeded.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from fundledger.fund.model.answer import OrderFault
+from fundledger.fund.model.drafts import Draft, payment_of
+from fundledger.fund.model.fees import part_of
+from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import AMOUNT_MAX
+from fundledger.fund.store import sums
+from fundledger.fund.store.mac_layouts import Day, Progress
+
+Receipt = tuple[str, str, str]
+"""A channel, its reference of a movement of money, and the direction of the movement: `in` or `out`."""
+
+
+class Locked(msgspec.Struct):
+    """The rows that a batch has locked, as read under the locks.
+
+    `settling`: ids of payments in a settlement without a known outcome. `undecided`: merchants with an order whose
+    outcome may still change their debt. `debts`: what merchants owe, less the set-offs that are reserved. `booked`: the
+    row of the order that has a receipt, by receipt.
+
+    `unverified`: error texts by order id, for orders that have a row with a wrong MAC. `unverified_merchants` and
+    `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC.
+    """
+
+    payments: dict[UUID, Progress]
+    originals: dict[UUID, Order]
+    settling: set[UUID]
+    undecided: set[str]
+    debts: dict[str, int]
+    booked: dict[Receipt, Any]
+    unverified: dict[UUID, str]
+    unverified_merchants: dict[str, str]
+    unverified_debts: dict[str, str]
+
+
+class Changes(msgspec.Struct):
+    """The rows that a batch changes."""
+
+    payments: dict[UUID, Progress] = {}
+    reversed: list[Order] = []
+
+
+def receipt_of(order: Order, locked: Locked) -> Receipt | None:
+    """Return the receipt of an order, or None if it has none. A chargeback has the channel of its payment."""
+    payment = None if order.of_order is None else locked.originals.get(order.of_order)
+    channel = order.channel if payment is None else payment.channel
+    direction = RECEIPTS.get(order.kind)
+    if channel is None or order.channel_ref is None or direction is None:
+        return None
+    return channel, order.channel_ref, direction
+
+
+def is_booked(order: Order, locked: Locked) -> Refusal | None:
+    """Return a refusal if another order has the same receipt."""
+    receipt = receipt_of(order, locked)
+    there = None if receipt is None else locked.booked.get(receipt)
+    return None if receipt is None or there is None else receipt_booked(receipt, there)
+
+
+def receipt_booked(receipt: Receipt, there: Any) -> Refusal:
+    """Return the refusal of a receipt. `there`: the kind, number, merchant and id of the order that has the receipt."""
+    channel, ref, _ = receipt
+    first = f"{there['kind']} {there['order_no']} of {there['merchant']} ({there['id']})"
+    return Refusal(
+        Code.RECEIPT_ALREADY_BOOKED, f"{ref} of channel {channel} is already booked by {first}", "channel_ref"
+    )
+
+
+def set_off(order: Order, credit: int, locked: Locked) -> None:
+    """Reserve the set-off of a credit: as much of the merchant's debt as the credit can repay. A debt that does not
+    match its MAC is left as it is, because a credit must not be refused for it.
+    """
+    owed = locked.debts.get(order.merchant, 0)
+    order.set_off = min(credit, owed)
+    if order.set_off:
+        locked.debts[order.merchant] = owed - order.set_off
+
+
+def repay(order: Order, locked: Locked) -> Refusal | OrderFault | None:
+    """Reserve a recovery or a write-off from the merchant's debt."""
+    if order.merchant in locked.unverified_debts:
+        return OrderFault(locked.unverified_debts[order.merchant], tampered=True)
+    owed = locked.debts.get(order.merchant, 0)
+    if order.amount > owed:
+        return Refusal(Code.DEBT_EXCEEDED, f"merchant {order.merchant} owes {owed}", "amount")
+    locked.debts[order.merchant] = owed - order.amount
+    return None
+
+
+def take(progress: Progress, order: Order, sign: int = 1) -> None:
+    """Reserve the amounts of a refund or chargeback on its payment. With `sign` -1, release the amounts."""
+    progress.fee_waived += sign * order.fee_waived
+    if order.kind is Kind.CHARGEBACK:
+        progress.charged_back += sign * order.amount
+        progress.charged_back_unsettled += sign * order.from_pending
+        return
+    progress.refunded += sign * order.amount
+    progress.refunded_unsettled += sign * order.from_pending
+    progress.fee_returned += sign * order.fee
+
+
+def paid(draft: Draft, locked: Locked) -> Progress | Refusal:
+    """Return the progress of the payment from which an order reserves. Copy the channel and currency of the payment
+    into the order.
+    """
+    order = draft.order
+    payment = locked.originals.get(payment_of(draft))
+    number = getattr(draft.request, "payment_order_no", "")
+    if payment is None:
+        detail = f"merchant {order.merchant} has no payment {number}"
+        return Refusal(Code.PAYMENT_NOT_FOUND, detail, "payment_order_no")
+    progress = locked.payments.get(payment.id)
+    if progress is None:
+        detail = f"payment {number} is {payment.state}"
+        return Refusal(Code.PAYMENT_NOT_POSTED, detail, "payment_order_no")
+    if progress.reversed:
+        return Refusal(Code.ORDER_ALREADY_REVERSED, f"payment {number} is reversed", "payment_order_no")
+    order.channel, order.currency = payment.channel, payment.currency
+    return progress
+
+
+def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+    """Reserve a refund, first from the pending amount of the payment, then from the settled amount. The fee of the
+    pending part is waived, and the fee of the settled part is returned.
+    """
+    payment = paid(draft, locked)
+    if isinstance(payment, Refusal):
+        return payment
+    order = draft.order
+    if payment.order_id in locked.settling:
+        # During a settlement it is unknown whether the fee was charged. Only a charged fee may be returned.
+        detail = "a settlement of the payment is in progress; retry later"
+        return Refusal(Code.PAYMENT_BEING_SETTLED, detail, "payment_order_no")
+    if order.amount > payment.returnable:
+        detail = f"{payment.returnable} of the payment's {payment.amount} can be refunded"
+        return Refusal(Code.REFUND_EXCEEDS_PAYMENT, detail, "amount")
+    settled_left = payment.settled - (payment.refunded - payment.refunded_unsettled)
+    order.fee = 0
+    settled = order.amount - take_pending(payment, order)
+    if settled:
+        order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
+    take(payment, order)
+    changes.payments[payment.order_id] = payment
+    return None
+
+
+def take_pending(payment: Progress, order: Order) -> int:
+    """Set the part of a refund or chargeback that the pending amount of its payment covers, and the fee that is waived
+    for this part. Return the part.
+    """
+    order.from_pending, order.fee_waived = min(order.amount, payment.unsettled), 0
+    if order.from_pending:
+        fee_left = payment.fee - payment.fee_settled - payment.fee_waived
+        order.fee_waived = part_of(fee_left, payment.unsettled, order.from_pending)
+    return order.from_pending
+
+
+def charge_back(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+    """Reserve a chargeback, first from the pending amount of the payment. Set the part that the merchant owes: what
+    exceeds the available balance `draft.debitable` of the rest. A settlement in progress counts as posted. If it is
+    refused, a later settlement of the payment repays the debt.
+    """
+    payment = paid(draft, locked)
+    if isinstance(payment, Refusal):
+        return payment
+    order = draft.order
+    if order.amount > payment.returnable:
+        detail = f"{payment.returnable} of the payment's {payment.amount} can be charged back"
+        return Refusal(Code.CHARGEBACK_EXCEEDS_PAYMENT, detail, "amount")
+    rest = order.amount - take_pending(payment, order)
+    order.to_receivable = rest - min(draft.debitable, rest)
+    take(payment, order)
+    changes.payments[payment.order_id] = payment
+    return None
+
+
+def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+    order = draft.order
+    original = locked.originals.get(payment_of(draft))
+    if original is None:
+        return Refusal(Code.ORDER_NOT_FOUND, "the order to reverse does not exist", "of_order_no")
+    if original.reversed_by is not None:
+        return Refusal(Code.ORDER_ALREADY_REVERSED, "the order is already reversed", "of_order_no")
+    if original.state != State.POSTED:
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, f"the order is {original.state}", "of_order_no")
+    if original.parked_voucher_id is not None:
+        # The reversal of the voucher that released the order would leave the voucher that parked it.
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, "the order was parked; refund it instead", "of_order_no")
+    payment = locked.payments.get(original.id)
+    if payment is not None:
+        if payment.reversed:
+            # The account service would refuse the reversal. Then the release of its reservation would clear
+            # `payment.reversed`.
+            return Refusal(Code.ORDER_ALREADY_REVERSED, "the payment is already reversed", "of_order_no")
+        if payment.refunded or payment.charged_back:
+            detail = "the payment is partly refunded or charged back; refund the rest instead"
+            return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
+        if original.settle == "later" and payment.settled:
+            return Refusal(Code.ORDER_NOT_REVERSIBLE, "the payment is settled; refund it instead", "of_order_no")
+        payment.reversed = True
+        changes.payments[payment.order_id] = payment
+    original.reversed_by = order.id
+    order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
+    order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
+    order.of_voucher = original.voucher_id
+    # The voucher of the reversal undoes the set-off, so the merchant owes this part again.
+    order.to_receivable = original.set_off
+    changes.reversed.append(original)
+    return None
+
+
+def withdraw(
+    order: Order, merchant: Merchant | None, withdrawn: dict[Day, int], locked: Locked
+) -> Refusal | OrderFault | None:
+    """Reserve a withdrawal from the daily limit. Its voucher also repays the whole debt of the merchant, so that the
+    merchant can withdraw only the rest.
+    """
+    key = sums.day_of(order)
+    if key not in withdrawn:
+        detail = f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC"
+        return OrderFault(detail, tampered=True)
+    limit = None if merchant is None else merchant.withdrawal_limit
+    if limit is not None and withdrawn[key] + order.amount > limit:
+        detail = f"{withdrawn[key]} of the daily limit of {limit} are already withdrawn"
+        return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
+    if order.merchant in locked.unverified_debts:
+        return OrderFault(locked.unverified_debts[order.merchant], tampered=True)
+    if order.merchant in locked.undecided:
+        # If the outcome increases the debt, this withdrawal would take money that the merchant owes.
+        detail = f"an order that may change the debt of merchant {order.merchant} is in progress"
+        return Refusal(Code.DEBT_IN_PROGRESS, detail)
+    owed = locked.debts.get(order.merchant, 0)
+    if order.net + owed > AMOUNT_MAX:
+        return Refusal(Code.DEBT_EXCEEDED, f"amount, fee and the debt of {owed} exceed {AMOUNT_MAX}", "amount")
+    order.set_off = owed
+    locked.debts[order.merchant] = 0
+    withdrawn[key] += order.amount
+    return None
+
+
+def settle_part(payment: Progress, wanted: int) -> tuple[int, int]:
+    """Settle the pending amount of a payment, but at most `wanted`. Return `(settled amount, settled fee)`."""
+    amount = min(payment.unsettled, wanted)
+    fee = part_of(payment.fee - payment.fee_settled - payment.fee_waived, payment.unsettled, amount)
+    payment.settled += amount
+    payment.fee_settled += fee
+    return amount, fee
