@@ -119,8 +119,12 @@ async def test_killing_anything_while_accounts_split_and_merge_loses_and_doubles
         merchants=40,
         environment=RESTLESS,
     )
-    report = await run_drill(orders)
-    assert report["ok"], json.dumps(report, indent=1)
+    for _ in range(3):
+        report = await run_drill(orders)
+        assert report["ok"], json.dumps(report, indent=1)
+        if report["levelled"] > 0:
+            break
+        # On a busy machine each worker was killed before the rebalancer had levelled an account.
     assert report["levelled"] > 0, "nothing was split and merged"
     tell("vouchers while accounts split and merge", report["acknowledged"] + report["refused"], seed)
 
