@@ -1,4 +1,4 @@
-"""A database for all tests of channels, and a bank for payouts."""
+"""A worker of the fund service, a database for all tests of channels, and a bank for payouts."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +8,17 @@ import pytest
 
 from tests.fund.bank import RunningBank, here
 from tests.support.database import Databases
+from tests.support.fund_books import prove_fund
+from tests.support.fund_worker import FundWorker
+from tests.support.running import RunningService
+
+
+@pytest.fixture
+async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
+    """Return a worker of the fund service. At the end of the test, the books of both services are proved."""
+    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
+        yield worker
+    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 @pytest.fixture(scope="session")

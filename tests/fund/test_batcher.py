@@ -1,7 +1,6 @@
 """The order batcher on a real account service: vouchers, replays and refusals of every kind of order."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,20 +11,12 @@ from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee, MerchantRequest
 from fundledger.fund.store import orders
 from fundledger.fund.store.queries import SQL
-from tests.support.fund_books import prove_fund
 from tests.support.fund_ids import order_id
 from tests.support.fund_worker import FundWorker
 from tests.support.plans import nodes, plan_of
 from tests.support.running import RunningService
 
 FEE = Fee(basis_points=60)
-
-
-@pytest.fixture
-async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
-    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
-        yield worker
-    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 async def test_a_payment_moves_money_once_however_often_it_is_asked_for(worker: FundWorker) -> None:

@@ -14,20 +14,12 @@ from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
-from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.length import unless_long
 from tests.support.running import RunningService
 from tests.support.tampering import any_state
 
 FEE = Fee(basis_points=100)
-
-
-@pytest.fixture
-async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
-    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
-        yield worker
-    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 async def charge_back(worker: FundWorker, merchant: str, payment: str, amount: int, number: str = "cb") -> Order:
@@ -164,12 +156,13 @@ async def test_a_reversal_of_a_credit_that_repaid_brings_the_debt_back(worker: F
 
 
 @contextlib.asynccontextmanager
-async def undecided(worker: FundWorker, number: str) -> AsyncIterator[None]:
-    """Let an order have no known outcome, as if the recording of its outcome were lost."""
+async def undecided(worker: FundWorker, number: str, state: str) -> AsyncIterator[None]:
+    """Let an order have the state that it would have if the recording of its outcome were lost."""
     change = "UPDATE fund.orders SET state = $2, posted_at = $3 WHERE order_no = $1"
     before = await worker.pool.fetchrow("SELECT state, posted_at FROM fund.orders WHERE order_no = $1", number)
+    posted_at = before["posted_at"] if state == "posted" else None
     async with any_state(worker.pool) as fund:
-        await fund.execute(change, number, "posting", None)
+        await fund.execute(change, number, state, posted_at)
     yield
     async with any_state(worker.pool) as fund:
         await fund.execute(change, number, *before)
@@ -202,7 +195,9 @@ async def test_no_withdrawal_passes_an_order_that_may_change_the_debt(worker: Fu
         await worker.done("settlement", **named)
     else:
         await worker.batcher.end(out.id, "bounced", None, "closed", "bank")
-    async with undecided(worker, "out" if first == "bounce" else "first"):
+    # An order whose end is not posted yet keeps the state that it had.
+    number, state = ("out", "posted") if first == "bounce" else ("first", "posting")
+    async with undecided(worker, number, state):
         no = await withdraw(worker, merchant, "w", 5)
         assert isinstance(no, Refusal), no
         assert no.code is Code.DEBT_IN_PROGRESS

@@ -39,13 +39,6 @@ class Former(Ids):
 
 
 @pytest.fixture
-async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
-    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
-        yield worker
-    await prove_fund(fund_database, service.dsn, worker.salt)
-
-
-@pytest.fixture
 async def attacker(service: RunningService) -> AsyncIterator[AccountService]:
     """Open a client of another module of the account service."""
     async with AccountService(service.base_url, service.token) as accounts:

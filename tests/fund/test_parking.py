@@ -1,9 +1,9 @@
 """Parked orders: a payment or a chargeback that the merchant's accounts do not take is booked, and released later."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from fundledger.client.faults import Problem, Unavailable
@@ -13,19 +13,10 @@ from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
-from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
-from tests.support.running import RunningService
 
 FEE = Fee(basis_points=100)
 PARKED = "suspense:parked"
-
-
-@pytest.fixture
-async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
-    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
-        yield worker
-    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 async def freeze(worker: FundWorker, merchant: str, name: str, scope: str = "all") -> None:
@@ -44,6 +35,10 @@ async def release(worker: FundWorker) -> int:
 
 async def pay(worker: FundWorker, merchant: str, number: str, amount: int, **more: Any) -> Order:
     return await worker.pay(merchant, number, amount, channel_ref=f"{merchant}-{number}", **more)
+
+
+async def attempts(worker: FundWorker, order: Order) -> int:
+    return int(await worker.value("SELECT attempt FROM fund.orders WHERE id = $1", order.id))
 
 
 async def state_of(worker: FundWorker, order: Order) -> str:
@@ -74,8 +69,9 @@ async def test_a_payment_to_a_frozen_merchant_is_parked_and_released(worker: Fun
         no = await worker.ask(kind, merchant=merchant, order_no="r", amount=1, **{of: "p"})
         assert isinstance(no, Refusal)
         assert no.code is Code.PAYMENT_NOT_POSTED
+    assert (await Releaser(worker.posting, 0.0).release_some())[0] == 0, "the order is not due"
     await release(worker)
-    assert await state_of(worker, order) == "parked"
+    assert (await state_of(worker, order), await attempts(worker, order)) == ("parked", 1)
     await thaw(worker, merchant, "available" if settle == "now" else "pending")
     assert await release(worker) == 1
     assert await state_of(worker, order) == "posted"
@@ -91,7 +87,17 @@ async def test_a_payment_to_a_closed_merchant_is_parked(worker: FundWorker) -> N
     order = await pay(worker, merchant, "p", 100)
     assert order.state is State.PARKED
     await release(worker)
-    assert await state_of(worker, order) == "parked"
+    assert (await state_of(worker, order), await attempts(worker, order)) == ("parked", 1)
+
+
+async def test_a_payment_is_released_although_debits_are_frozen(worker: FundWorker) -> None:
+    merchant = await worker.merchant()
+    await freeze(worker, merchant, "available")
+    await pay(worker, merchant, "p", 100)
+    await thaw(worker, merchant, "available")
+    await freeze(worker, merchant, "available", "debits")
+    assert await release(worker) == 1
+    assert await worker.of(merchant) == (100, 0, 0)
 
 
 async def test_a_payment_takes_no_notice_of_a_freeze_of_debits(worker: FundWorker) -> None:
@@ -188,23 +194,32 @@ async def test_a_payment_that_was_parked_cannot_be_reversed_but_refunded(worker:
     assert await worker.balance(PARKED) == before
 
 
+@pytest.mark.parametrize("fault", ["account", "database"])
 async def test_an_order_that_cannot_be_released_delays_no_other(
-    worker: FundWorker, monkeypatch: pytest.MonkeyPatch
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     bad, good = await worker.merchant("bad"), await worker.merchant("good")
     for merchant in (bad, good):
         await freeze(worker, merchant, "available")
         await pay(worker, merchant, "p", 100)
         await thaw(worker, merchant, "available")
-    look = worker.accounts.account
+    look, post = worker.accounts.account, worker.posting.release
 
     async def account(id_: str) -> Account | None:
         if bad in id_:
             raise Unavailable("HTTP 500", Problem({"type": "urn:fundledger:problem:integrity", "status": 500}))
         return await look(id_)
 
+    async def released(order: Order, due_s: float) -> None:
+        if order.merchant == bad:
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        await post(order, due_s)
+
     with monkeypatch.context() as broken:
-        broken.setattr(worker.accounts, "account", account)
+        if fault == "account":
+            broken.setattr(worker.accounts, "account", account)
+        else:
+            broken.setattr(worker.posting, "release", released)
         await release(worker)
     assert await worker.of(good) == (100, 0, 0)
     assert await worker.of(bad) == (0, 0, 0)

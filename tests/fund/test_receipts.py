@@ -2,11 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
-import pytest
 
 from fundledger.fund.channels.channel import Standing
 from fundledger.fund.jobs.payout_sending import Pace
@@ -15,7 +13,6 @@ from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from tests.fund.bank import Scripted
-from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.length import unless_long
 from tests.support.running import RunningService
@@ -23,13 +20,6 @@ from tests.support.running import RunningService
 PACE = Pace(rate=10_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
 THREADS = 32
 ROUNDS = unless_long(15, 2_000)
-
-
-@pytest.fixture
-async def worker(fund_database: str, service: RunningService) -> AsyncIterator[FundWorker]:
-    async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
-        yield worker
-    await prove_fund(fund_database, service.dsn, worker.salt)
 
 
 def booked(answer: Taken | Refusal | OrderFault, by: Order) -> bool:
