@@ -34,8 +34,8 @@ from tests.support.running import RunningService
 
 SEED = 5
 ROUNDS = unless_long(1, 400)
-ROUNDS_MORE = 12
-"""Maximum number of further rounds for branches that were not taken yet."""
+ROUNDS_MORE = 100
+"""Maximum number of further rounds for branches that were not taken yet. Few rounds may miss a rare one by chance."""
 DAYS_AGO = 3_000
 MAY_END = ("posted", "sent", "unknown")
 
