@@ -4,13 +4,19 @@ On a slow machine, workers may treat the store as unavailable for a moment. Test
 `undisturbed`: a test that fails during such a moment is repeated with new merchants.
 """
 
+import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from fundledger.app.account.metrics import Snapshot
+from fundledger.app.host.socket_folder import run_dir
 from fundledger.ratelimit.quota.policies import parse
 from tests.support.client import Answer, Client, new_id, voucher
 from tests.support.running import RunningService, short_folder
@@ -152,8 +158,8 @@ class Limited:
     def __init__(self, service: RunningService, file: Path) -> None:
         self.service = service
         self.file = file
-        self._calm_at = -1.0
-        """Number of failed store calls when all quotas were last complete."""
+        self._calm_at: list[tuple[str, float]] = []
+        """The failures when all quotas were last complete."""
 
     def one(self) -> Client:
         """Open a client with a single connection, which one worker serves."""
@@ -202,14 +208,13 @@ class Limited:
         series = (await self.metrics())["ratelimit_mode"]
         return next(labels[0] for labels, value in series.items() if value)
 
-    async def failures(self) -> float:
-        """Return the number of failed calls of the store, and of requests that were shed. The client sends a shed
-        request again, and its tokens are refunded later.
+    async def failures(self) -> list[tuple[str, float]]:
+        """Return the number of failed calls of the store, and of requests that were shed, for each worker. The client
+        sends a shed request again, and its tokens are refunded later.
+
+        The workers are asked directly: a page of metrics has an earlier snapshot of a worker that answers slowly.
         """
-        metrics = await self.metrics()
-        calls = metrics.get("ratelimit_store_calls_total", {})
-        shed = sum(metrics.get("shed_requests_total", {}).values())
-        return shed + sum(value for labels, value in calls.items() if labels[-1] != "ok")
+        return [await _failures_at(path) for path in sorted(run_dir(self.service.data_dir).glob("worker-*.sock"))]
 
     async def undisturbed(self, scenario: Callable[[], Awaitable[None]]) -> None:
         for _ in range(5):
@@ -242,6 +247,19 @@ class Limited:
             if await self.failures() == before:
                 self._calm_at = before
                 return
+
+
+async def _failures_at(path: Path) -> tuple[str, float]:
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        snapshot = msgspec.json.decode(await reader.read(), type=Snapshot)
+        writer.close()
+    except (OSError, msgspec.DecodeError):
+        # The worker does not run now. Its next process has other counters.
+        return "", time.monotonic()
+    calls = snapshot.limits.store_calls.items()
+    failed = sum(count for key, count in calls if not key.endswith(" ok"))
+    return snapshot.worker, failed + sum(snapshot.shed.shed.values())
 
 
 @contextlib.asynccontextmanager
