@@ -375,8 +375,4 @@ class FundLoad:
 def _change(order: Asked) -> int:
     """Return the amount by which a posted order changes the merchant's balance."""
     shown = order.shown
-    if order.path == "payments":
-        return int(shown["amount"] if order.body["settle"] == "later" else shown["net"])
-    if order.path == "settlements":
-        return -int(shown["fee"])
-    return 0 if order.state == "bounced" else -int(shown["net"])
+    return 0 if order.state == "bounced" else int(shown["net"])

@@ -21,8 +21,8 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.drill
 
-CHANGES = {"heat"}
-"""Members whose values depend on the current time."""
+CHANGES = {"heat", "net"}
+"""Members whose values depend on the current time, and `net` of an order, which has a sign since layout 2."""
 
 
 @pytest.fixture(params=RELEASES)

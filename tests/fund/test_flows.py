@@ -1,14 +1,16 @@
 """Flows: the entries that the account service receives for each kind of order, one row for each flow."""
 
 from datetime import UTC, datetime
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fundledger.fund.model import flows
-from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
+from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, net_of, voucher_type
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.requests import Reversal
 from tests.support.fund_ids import order_id, voucher_id
 
 D, C = "debit", "credit"
@@ -267,6 +269,59 @@ def test_entries_are_balanced_and_positive_and_of_each_account_once(order: Order
     if order.kind is Kind.WITHDRAWAL:
         assert_well_made(end_entries_of(order, "paid"))
         assert_well_made(end_entries_of(order, "bounced"))
+
+
+SIGNS = {
+    "merchant:m:available": {C: 1, D: -1},
+    "merchant:m:pending": {C: 1, D: -1},
+    # A debit raises the debt of the merchant, which counts against it.
+    "merchant:m:receivable": {C: 1, D: -1},
+}
+
+
+@given(orders())
+def test_net_is_what_the_voucher_moves_on_the_accounts_of_the_merchant(order: Order):
+    moved = [SIGNS[e.account][e.side] * e.amount for e in entries_of(order) if e.account in SIGNS]
+    assert net_of(order) == sum(moved)
+
+
+@pytest.mark.parametrize(
+    ("order", "net"),
+    [
+        (an_order(Kind.PAYMENT, fee=6, settle="now"), 994),
+        (an_order(Kind.PAYMENT, fee=6, settle="later"), 1000),
+        (an_order(Kind.SETTLEMENT, fee=6, channel=None), -6),
+        (an_order(Kind.REFUND, fee=3, from_pending=400, fee_waived=2), -997),
+        (an_order(Kind.WITHDRAWAL, fee=5), -1005),
+        (an_order(Kind.CHARGEBACK, to_receivable=400), -1000),
+        (an_order(Kind.RECOVERY, channel=None), 0),
+        (an_order(Kind.WRITE_OFF, channel=None), 1000),
+        (an_order(Kind.ADJUSTMENT, channel=None, direction="credit"), 1000),
+        (an_order(Kind.ADJUSTMENT, channel=None, direction="debit"), -1000),
+        (an_order(Kind.CHANNEL_COST), 0),
+        (an_order(Kind.BANK_DIFFERENCE, direction="less"), 0),
+    ],
+    ids=lambda value: str(value.kind) if isinstance(value, Order) else "",
+)
+def test_net_is_positive_if_the_merchant_has_more(order: Order, net: int):
+    assert net_of(order) == net
+    if order.kind in get_args(Reversal.__annotations__["of_kind"]):
+        assert net_of(reversal_of(order)) == -net
+
+
+def reversal_of(order: Order) -> Order:
+    """Return the reversal of an order, with the members that `_reverse` of fund/store/reservations.py copies."""
+    more = {"settle": order.settle, "direction": order.direction}
+    return an_order(Kind.REVERSAL, order.amount, order.fee, order.currency, order.channel, **more)
+
+
+def test_every_kind_that_can_be_reversed_is_tried() -> None:
+    assert set(get_args(Reversal.__annotations__["of_kind"])) == {
+        Kind.PAYMENT,
+        Kind.CHANNEL_COST,
+        Kind.ADJUSTMENT,
+        Kind.BANK_DIFFERENCE,
+    }
 
 
 @given(orders(Kind.WITHDRAWAL))

@@ -238,6 +238,6 @@ async def test_an_event_has_the_order_as_it_was_then(pool: Pool, feed: Feed) -> 
     told = [msgspec.json.decode(event.body) for event in (await feed.read(0, 10, 0))[0]]
     assert [event["type"] for event in told] == ["withdrawal.paid", "withdrawal.sent", "payment.refused"]
     assert [event["order"]["state"] for event in told] == ["paid", "sent", "refused"]
-    assert [event["order"]["net"] for event in told] == [505, 505, 99]
+    assert [event["order"]["net"] for event in told] == [-505, -505, 99]
     assert told[2]["order"]["problem"] == {"type": "x"}
     assert told[0]["id"] == f"{told[0]['order']['id']}:paid"

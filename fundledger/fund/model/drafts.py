@@ -93,7 +93,7 @@ def draft_of(
         case requests.Withdrawal():
             order.channel = request.channel
             _charge(order, merchant, "withdrawal")
-            if order.net > requests.AMOUNT_MAX:
+            if order.amount + order.fee > requests.AMOUNT_MAX:
                 detail = f"amount and fee of {order.fee} exceed {requests.AMOUNT_MAX}"
                 return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
         case requests.Refund():

@@ -80,6 +80,34 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
     )
 
 
+def net_of(order: Order) -> int:
+    """Return the amount by which the voucher of an order changes the merchant's accounts as a whole: available plus
+    pending minus receivable. Positive if the merchant gets more. The end of a withdrawal is not included.
+    """
+    if order.kind is Kind.REVERSAL:
+        return -_change(msgspec.structs.replace(order, kind=_reversed_kind(order)))
+    return _change(order)
+
+
+def _change(order: Order) -> int:
+    merchant = order.merchant
+    if order.channel is None:
+        # The flow needs a channel to name the bank account. The merchant's accounts do not depend on it.
+        order = msgspec.structs.replace(order, channel="")
+    own = accounts.available(merchant), accounts.pending(merchant), accounts.receivable(merchant)
+    # A debit of the receivable account is a debt of the merchant, so all three accounts count with the same sign.
+    return sum([amount for account, amount in RULES[Kind(order.kind)].flow(order) if account in own])
+
+
+def _reversed_kind(order: Order) -> Kind:
+    """Return the kind of the order that a reversal reverses. The reversal has copies of the members of that order."""
+    if order.settle is not None:
+        return Kind.PAYMENT
+    if order.direction is None:
+        return Kind.CHANNEL_COST
+    return Kind.ADJUSTMENT if order.direction in ("credit", "debit") else Kind.BANK_DIFFERENCE
+
+
 def _payment(order: Order) -> Moves:
     if order.settle == "later":
         return [(_bank(order), -order.amount), (accounts.pending(order.merchant), order.amount)]

@@ -72,10 +72,7 @@ class State(StrEnum):
 
 
 class Order(msgspec.Struct):
-    """A row of fund.orders. The migrations describe the columns. Amounts are in minor units. `module` is the requester.
-
-    `net` is the total change of the merchant's balance. It is computed, not stored.
-    """
+    """A row of fund.orders. The migrations describe the columns. Amounts are in minor units. `module` is the requester."""
 
     id: UUID
     kind: Kind
@@ -119,12 +116,6 @@ class Order(msgspec.Struct):
     end_set_off: int = 0
     parking: str | None = None
     parked_voucher_id: UUID | None = None
-
-    @property
-    def net(self) -> int:
-        if self.kind is Kind.WITHDRAWAL:
-            return self.amount + self.fee
-        return self.amount - self.fee
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:

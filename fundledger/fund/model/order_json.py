@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fundledger.fund.model.flows import net_of
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.order import Order as StoredOrder
 from fundledger.fund.model.requests import Amount, MerchantId, OrderNo, Part
@@ -29,7 +30,13 @@ class Order(msgspec.Struct):
     state: StateName
     amount: Amount
     fee: Annotated[Part, about("the fee charged or returned")]
-    net: Annotated[int, about("total change of the merchant's balance")]
+    net: Annotated[
+        int,
+        about(
+            "what the order's voucher moves on the merchant's accounts: the change of available + pending - receivable; "
+            "negative if the merchant has less; the same in each state"
+        ),
+    ]
     currency: CurrencyCode
     voucher_id: Annotated[Uuid, about("id of the order's voucher in the account service")]
     channel: str | None
@@ -67,6 +74,13 @@ class Order(msgspec.Struct):
     problem: Annotated[msgspec.Raw, encoded("Problem", "the account service's reason for the refusal")] | UnsetType = (
         UNSET
     )
+    fee_version: (
+        Annotated[int, about("version of the fee rule that the order was charged by; absent if no rule applied")]
+        | UnsetType
+    ) = UNSET
+    fee_waived: (
+        Annotated[Amount, about("of a refund: the fee of the pending part, which will not be charged")] | UnsetType
+    ) = UNSET
 
 
 class Event(msgspec.Struct):
@@ -92,7 +106,7 @@ def published(order: StoredOrder) -> Order:
         order.state,
         order.amount,
         order.fee,
-        order.net,
+        net_of(order),
         order.currency,
         order.voucher_id,
         order.channel,
@@ -112,4 +126,6 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.of_order is None else order.of_order,
         UNSET if order.reversed_by is None else order.reversed_by,
         UNSET if order.problem is None else msgspec.Raw(order.problem),
+        UNSET if order.fee_version is None else order.fee_version,
+        order.fee_waived or UNSET,
     )
