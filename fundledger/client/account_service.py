@@ -11,7 +11,7 @@ import msgspec
 from fundledger.client.batches import in_batches
 from fundledger.client.connection import Answer, decoder, found
 from fundledger.client.faults import ContractBroken
-from fundledger.client.pages import Pages
+from fundledger.client.pages import Pages, each_page
 from fundledger.client.service import Service, time_text
 from fundledger.client.types import (
     Account,
@@ -19,6 +19,7 @@ from fundledger.client.types import (
     Hold,
     PostedVoucher,
     StatementEntry,
+    TrialBalancePage,
     Voucher,
     VoucherRecord,
     VoucherResult,
@@ -60,6 +61,7 @@ _results = decoder(_Results)
 _posted = decoder(PostedVoucher)
 _record = decoder(VoucherRecord)
 _hold = decoder(Hold)
+_trial_balance = decoder(TrialBalancePage)
 
 
 class AccountService(Service):
@@ -125,6 +127,29 @@ class AccountService(Service):
             "to": None if to is None else time_text(to),
         }
         return _entries.read(self._to, _path(id_, "/entries"), query)
+
+    async def entries_page(
+        self, id_: str, from_: datetime | None, to: datetime | None, cursor: str | None, limit: int = 500
+    ) -> tuple[list[StatementEntry], str | None]:
+        """Return one page of an account's statement, and the cursor of the next page, which is None on the last page.
+
+        `from_` and `to` are the same for each page. Raises Refused with `not-found`, or with `malformed` if `cursor`
+        does not belong to the account and the times.
+        """
+        query = {
+            "limit": str(limit),
+            "from": None if from_ is None else time_text(from_),
+            "to": None if to is None else time_text(to),
+        }
+        return await _entries.page(self._to, _path(id_, "/entries"), query, cursor)
+
+    def trial_balance(self, at: datetime | None = None, limit: int = 100) -> AsyncIterator[TrialBalancePage]:
+        """Yield the pages of the trial balance at the time `at`, None for now. The last page has the totals.
+
+        `limit`: accounts per page. After a fault, call this method again.
+        """
+        query = {"limit": str(limit), "at": None if at is None else time_text(at)}
+        return each_page(self._to, "/v1/balances", query, _trial_balance)
 
     async def freeze(self, id_: str, reason: str = "", scope: Literal["debits", "all"] = "debits") -> Account:
         """Block the debits of an account. With scope `all`, block its credits, too."""

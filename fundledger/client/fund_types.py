@@ -4,7 +4,7 @@ Amounts are ints in minor units, times are aware and in UTC. Unknown members of 
 service does not break an older client. For the same reason kinds and states are plain strings.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -195,6 +195,89 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def is_certain(self) -> bool:
         """Whether the outcome of the order is certain: money moved, or no money moved."""
         return self.state != "posting" and (self.state != "stuck" or self.posted_at is not None)
+
+
+class MerchantAmounts(msgspec.Struct, frozen=True):
+    """An amount for each account of a merchant. A positive `receivable` is a debt of the merchant."""
+
+    available: int
+    pending: int
+    receivable: int
+
+
+class BillLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A movement of a merchant's accounts: `change` is what the voucher moved, `balance` are the balances after it.
+
+    `order`, `kind`, `order_no`, `amount`: the order that caused the movement, None if no order did. `fee` is positive
+    if it was charged, and negative if it was returned. `fee_version`: the version of the fee rule, None if no rule
+    applied.
+    """
+
+    posted_at: datetime
+    kind: str | None = None
+    order_no: str | None = None
+    order: UUID | None = None
+    voucher_id: UUID
+    type: str
+    amount: int | None = None
+    fee: int = 0
+    fee_version: int | None = None
+    tax: int = 0
+    change: MerchantAmounts
+    balance: MerchantAmounts
+
+
+class BillPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a bill. `opening` and `closing`: the balances at the beginning and the end of the period, or now if the
+    period has not ended. `begins` is inclusive, `ends` exclusive.
+    """
+
+    merchant: str
+    currency: str
+    begins: datetime
+    ends: datetime
+    opening: MerchantAmounts
+    closing: MerchantAmounts
+    lines: list[BillLine]
+    next_cursor: str | None = None
+
+
+class DaySum(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed."""
+
+    merchant: str
+    kind: str
+    currency: str
+    state: str
+    orders: int
+    amount: int
+    fee: int
+
+
+class DayPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the sums of a day. `closed_at` and `orders`: None if the day is not closed; then there are no sums."""
+
+    day: date
+    closed_at: datetime | None = None
+    orders: int | None = None
+    sums: list[DaySum]
+    next_cursor: str | None = None
+
+
+class BankStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """An imported bank statement. `counts`: the number of lines by outcome. `total` and `difference` are sums over the
+    lines.
+    """
+
+    channel: str
+    statement_no: str
+    currency: str
+    at: datetime
+    module: str
+    lines: int
+    counts: dict[str, int]
+    total: int
+    difference: int
 
 
 class OrderRefused(Refused):

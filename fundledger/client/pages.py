@@ -1,7 +1,7 @@
 """Python client: reader of lists that a service returns in pages."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -28,11 +28,45 @@ class Pages(Generic[Item]):
 
     async def read(self, connection: Connection, path: str, query: Mapping[str, str | None]) -> AsyncIterator[Item]:
         """Yield the items of all pages. Query parameters that are None are omitted. Raises Refused and faults."""
-        given = {name: value for name, value in query.items() if value is not None}
+        position: str | None = None
         while True:
-            page = self._decode(await connection.ask("GET", path, query=given))
-            for item in page.items:
+            items, position = await self.page(connection, path, query, position)
+            for item in items:
                 yield item
-            if page.following is None:
+            if position is None:
                 return
-            given[self._position] = str(page.following)
+
+    async def page(
+        self, connection: Connection, path: str, query: Mapping[str, str | None], position: str | None
+    ) -> tuple[list[Item], str | None]:
+        """Return the items of the page at a position, and the position of the next page, None on the last page.
+        Raises Refused and faults.
+        """
+        given = {name: value for name, value in query.items() if value is not None}
+        if position is not None:
+            given[self._position] = position
+        page = self._decode(await connection.ask("GET", path, query=given))
+        return page.items, None if page.following is None else str(page.following)
+
+
+class Page(Protocol):
+    """A page of a list. `next_cursor`: the cursor of the next page, None on the last page."""
+
+    @property
+    def next_cursor(self) -> str | None: ...
+
+
+AnyPage = TypeVar("AnyPage", bound=Page)
+
+
+async def each_page(
+    connection: Connection, path: str, query: Mapping[str, str | None], decode: Callable[[Answer], AnyPage]
+) -> AsyncIterator[AnyPage]:
+    """Yield all pages of a list. Query parameters that are None are omitted. Raises Refused and faults."""
+    given = {name: value for name, value in query.items() if value is not None}
+    while True:
+        page = decode(await connection.ask("GET", path, query=given))
+        yield page
+        if page.next_cursor is None:
+            return
+        given["cursor"] = page.next_cursor

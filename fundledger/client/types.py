@@ -150,6 +150,37 @@ class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
 
 
+class TrialBalance(msgspec.Struct, frozen=True, kw_only=True):
+    """An account of the trial balance. One of `debit` and `credit` is 0, the other is the balance."""
+
+    account: str
+    owner: str
+    type: str
+    currency: str
+    debit: int
+    credit: int
+
+
+class Total(msgspec.Struct, frozen=True, kw_only=True):
+    """The sums of the two columns of the trial balance in one currency."""
+
+    currency: str
+    debit: int
+    credit: int
+
+
+class TrialBalancePage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the trial balance at the time `at`. `totals`: the sums over all pages; only the last page has them.
+    `unverified`: ids of accounts whose rows do not match their MACs; they are in no sum.
+    """
+
+    at: datetime
+    accounts: list[TrialBalance]
+    totals: list[Total] = []
+    unverified: list[str] = []
+    next_cursor: str | None = None
+
+
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """A hold. `captured`: the part of `amount` that was debited by the voucher that captured the hold."""
 

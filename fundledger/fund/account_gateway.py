@@ -15,7 +15,7 @@ import msgspec
 from fundledger.client.account_service import AccountService
 from fundledger.client.faults import Fault, OutcomeUnknown, Problem
 from fundledger.client.faults import Refused as NotDone
-from fundledger.client.types import Account, Entry, Voucher, VoucherRecord
+from fundledger.client.types import Account, Entry, StatementEntry, Voucher, VoucherRecord
 from fundledger.fund.model import accounts, flows
 from fundledger.fund.model.accounts import AccountName
 from fundledger.fund.model.flows import Ending
@@ -69,6 +69,10 @@ class Unverified(GatewayFault):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, is_answer=True)
+
+
+class BadCursor(Exception):
+    """The account service did not issue this cursor of a statement, or issued it for another period."""
 
 
 def voucher_of(order: Order) -> Voucher:
@@ -244,6 +248,36 @@ class AccountGateway:
         except NotDone as no:
             raise Unverified(no.problem.detail) from None
         return {account.id: account for account in found if account is not None}
+
+    async def statement(
+        self, account: str, from_: datetime, to: datetime, cursor: str | None, limit: int
+    ) -> tuple[list[StatementEntry], str | None]:
+        """Return a page of the statement of an account, and the cursor of the next page. An account that does not exist
+        has no lines. Raises BadCursor, GatewayFault, Unverified.
+        """
+        try:
+            return await self._service.entries_page(account, from_, to, cursor, limit)
+        except Fault as fault:
+            raise _fault_of(fault) from None
+        except NotDone as no:
+            if no.problem.code == "not-found":
+                return [], None
+            if no.problem.field == "cursor":
+                raise BadCursor(no.problem.detail) from None
+            raise GatewayFault(str(no)) from None
+
+    async def balance_at(self, account: str, at: datetime) -> int:
+        """Return the posted balance of an account at a time, in its normal direction. The balance of an account that
+        does not exist is 0. Raises GatewayFault, Unverified.
+        """
+        try:
+            return (await self._service.balance(account, at)).posted
+        except Fault as fault:
+            raise _fault_of(fault) from None
+        except NotDone as no:
+            if no.problem.code == "not-found":
+                return 0
+            raise GatewayFault(str(no)) from None
 
     def is_open(self, channel: str, currency: str) -> bool:
         """Return whether this process knows that the accounts of a channel exist. Never waits."""

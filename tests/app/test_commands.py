@@ -21,6 +21,7 @@ async def test_the_version_names_the_build_and_what_it_runs_on(service: RunningS
         (["doctor"], "checks"),
         (["hot", "list"], "accounts"),
         (["jobs", "list"], "jobs"),
+        (["orders", "stuck"], "orders"),
         (["verify"], "checks"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

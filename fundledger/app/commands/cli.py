@@ -160,6 +160,24 @@ def _jobs_run(options: argparse.Namespace) -> int:
     return asyncio.run(run_job(_settings(options), options.name))
 
 
+def _orders_stuck(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.orders import run_stuck
+
+    return asyncio.run(run_stuck(_settings(options), as_json=options.json))
+
+
+def _add_orders(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    help_ = "list stuck orders"
+    orders = commands.add_parser("orders", help=help_, description="List the orders that need an operator.")
+    subcommands = orders.add_subparsers(required=True, metavar="COMMAND")
+    stuck = subcommands.add_parser(
+        "stuck", help="list the stuck orders of all merchants with age and reason; exit status 1 if there is one"
+    )
+    stuck.set_defaults(run=_orders_stuck)
+    stuck.add_argument("--json", action="store_true", help="print JSON")
+    stuck.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
+
+
 def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     help_ = "list and run background jobs"
     jobs = commands.add_parser("jobs", help=help_, description="List background jobs, or run one manually.")
@@ -234,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     measure = ratelimits.add_parser("bench", help="measure the cost of a rate-limit decision on this machine")
     measure.set_defaults(run=_bench_limits)
     _add_jobs(commands)
+    _add_orders(commands)
     bench = commands.add_parser("bench", help="run benchmarks against baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_json in (doctor, settings, hot_list):

@@ -89,6 +89,19 @@ def net_of(order: Order) -> int:
     return _change(order)
 
 
+def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
+    """Return the amounts that a voucher of an order moves, by account. Credits are positive, debits are negative.
+
+    `ending`: None for the voucher that posts the order, otherwise the end of the withdrawal. The order has the channel
+    that its flow needs.
+    """
+    if order.kind is Kind.REVERSAL:
+        reversed_ = moved(msgspec.structs.replace(order, kind=_reversed_kind(order)))
+        return {account: -amount for account, amount in reversed_.items()}
+    entries = entries_of(order) if ending is None else end_entries_of(order, ending)
+    return {entry.account: entry.amount if entry.side == "credit" else -entry.amount for entry in entries}
+
+
 def _change(order: Order) -> int:
     merchant = order.merchant
     if order.channel is None:

@@ -72,7 +72,9 @@ class State(StrEnum):
 
 
 class Order(msgspec.Struct):
-    """A row of fund.orders. The migrations describe the columns. Amounts are in minor units. `module` is the requester."""
+    """A row of fund.orders. The migrations describe the columns. Amounts are in minor units. `module` is the
+    requester.
+    """
 
     id: UUID
     kind: Kind

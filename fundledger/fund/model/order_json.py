@@ -33,8 +33,8 @@ class Order(msgspec.Struct):
     net: Annotated[
         int,
         about(
-            "what the order's voucher moves on the merchant's accounts: the change of available + pending - receivable; "
-            "negative if the merchant has less; the same in each state"
+            "what the order's voucher moves on the merchant's accounts: the change of available + pending - "
+            "receivable; negative if the merchant has less; the same in each state"
         ),
     ]
     currency: CurrencyCode

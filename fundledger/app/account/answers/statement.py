@@ -1,14 +1,11 @@
 """Answers of the account service: conversion of a page of an account's statement to JSON and to CSV."""
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from fundledger.app.account.answers import structs as answers
-from fundledger.app.http.bodies.spreadsheet import cell
 from fundledger.app.http.wire.reply import encode
 from fundledger.json_values import time_text
 from fundledger.ledger.model.account import Account
@@ -28,15 +25,12 @@ def as_json(account: Account, lines: Sequence[StatementEntry], cursor: str | Non
     return encode(answers.Statement([_entry(account, line) for line in lines], cursor))
 
 
-def as_csv(account: Account, lines: Sequence[StatementEntry]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+def rows(account: Account, lines: Sequence[StatementEntry]) -> Iterator[list[object]]:
+    """Yield a row of CSV for each line."""
     for line in lines:
         entry = _entry(account, line)
         others = " ".join(entry.counter_accounts)
-        writer.writerow([cell(others if name == "counter_accounts" else getattr(entry, name)) for name in COLUMNS])
-    return text.getvalue().encode()
+        yield [others if name == "counter_accounts" else getattr(entry, name) for name in COLUMNS]
 
 
 def _entry(account: Account, line: StatementEntry) -> answers.StatementEntry:

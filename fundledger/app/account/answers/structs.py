@@ -81,6 +81,38 @@ class BalanceAt(Exact):
     available_text: Text = UNSET
 
 
+Column = Annotated[int, about("in minor units", minimum=0)]
+
+
+class TrialBalance(Exact):
+    account: Id
+    owner: Id
+    type: AccountType
+    currency: CurrencyCode
+    debit: Annotated[Column, about("the balance, if the account has more debits than credits; otherwise 0")]
+    credit: Annotated[Column, about("the balance, if the account has more credits than debits; otherwise 0")]
+    debit_text: Text = UNSET
+    credit_text: Text = UNSET
+
+
+class Total(Exact):
+    currency: CurrencyCode
+    debit: Column
+    credit: Column
+    debit_text: Text = UNSET
+    credit_text: Text = UNSET
+
+
+class Balances(msgspec.Struct):
+    at: Annotated[Instant, about("the time of all balances; the same on each page")]
+    accounts: Annotated[list[TrialBalance], about("ordered by id; without accounts that were opened later")]
+    totals: Annotated[list[Total], about("on the last page: the sums over all pages, by currency; otherwise empty")]
+    unverified: Annotated[
+        list[Id], about("accounts of this page whose records fail their MAC check; they are in no total")
+    ]
+    next_cursor: NextCursor
+
+
 class StatementEntry(Exact):
     seq: Annotated[
         int,

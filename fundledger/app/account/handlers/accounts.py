@@ -1,7 +1,5 @@
 """HTTP handlers of the account service for accounts. `routes/accounts.py` declares the routes that call them."""
 
-import csv
-import io
 import re
 from collections.abc import Collection
 from typing import Final
@@ -14,7 +12,7 @@ from fundledger.app.account.answers.problems import refused
 from fundledger.app.account.requests.bodies import AccountBody, FreezeBody, PolicyBody, ReasonBody, account_id
 from fundledger.app.account.service import Service
 from fundledger.app.http.bodies.decoding import decoder, instant, known_currency, metadata
-from fundledger.app.http.bodies.spreadsheet import cell
+from fundledger.app.http.bodies.spreadsheet import csv_page, wants_csv
 from fundledger.app.http.problems import BadRequest, faulted, malformed, not_found
 from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
@@ -40,7 +38,6 @@ _decode_freeze = decoder(FreezeBody)
 _decode_policy = decoder(PolicyBody)
 _decode_reason = decoder(ReasonBody)
 LEVELS: Final = (LINES, ENTRIES)
-CSV: Final = "text/csv; charset=utf-8"
 
 
 async def open_account(service: Service, call: Call) -> Reply:
@@ -128,8 +125,8 @@ async def list_accounts(service: Service, call: Call) -> Reply:
 
     views, unverified, cursor = await service.reading_durable(read)
     shown = [render.account(view) for view in views if status in (None, answers.STATUS_NAMES[view.status])]
-    if "text/csv" in call.headers.get("Accept", ""):
-        return Reply(200, _csv_of_accounts(shown), CSV, {"X-Next-Cursor": cursor} if cursor else {})
+    if wants_csv(call):
+        return csv_page(LIST_COLUMNS, map(_row, shown), cursor)
     return Reply(200, encode(answers.Accounts(shown, unverified, cursor)))
 
 
@@ -139,14 +136,9 @@ def _one_of(text: str | None, name: str, accepted: Collection[str]) -> str | Non
     return text
 
 
-def _csv_of_accounts(accounts: list[answers.Account]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(LIST_COLUMNS)
-    for account in accounts:
-        members = {**msgspec.structs.asdict(account), **msgspec.structs.asdict(account.balance)}
-        writer.writerow([cell(members[name]) for name in LIST_COLUMNS])
-    return text.getvalue().encode()
+def _row(account: answers.Account) -> list[object]:
+    members = {**msgspec.structs.asdict(account), **msgspec.structs.asdict(account.balance)}
+    return [members[name] for name in LIST_COLUMNS]
 
 
 async def get_account(service: Service, call: Call) -> Reply:
@@ -214,8 +206,8 @@ async def get_entries(service: Service, call: Call) -> Reply:
         )
     except BadCursor as bad:
         raise malformed(str(bad), field="cursor") from None
-    if "text/csv" in call.headers.get("Accept", ""):
-        return Reply(200, statement.as_csv(account, lines), CSV, {"X-Next-Cursor": cursor} if cursor else {})
+    if wants_csv(call):
+        return csv_page(statement.COLUMNS, statement.rows(account, lines), cursor)
     return Reply(200, statement.as_json(account, lines, cursor))
 
 

@@ -4,15 +4,18 @@ The types of orders and events are in `fund.model.order_json`. The type of a sta
 `fund.statements.imports`.
 """
 
+from datetime import date
 from typing import Annotated, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from fundledger.app.http.problems import Problem
+from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.requests import Amount, BasisPoints, Calendar, MerchantId, OrderNo, Part
-from fundledger.json_values import Balance, CurrencyCode, Instant, Uuid, about, encoded
+from fundledger.fund.statements.matching import Outcome
+from fundledger.json_values import Balance, CurrencyCode, Exact, Instant, Text, Uuid, about, encoded
 
 NextCursor = Annotated[str | None, about("send this as `cursor` for the next page; null on the last page")]
 
@@ -113,6 +116,83 @@ class Merchants(msgspec.Struct):
     merchants: Annotated[list[Merchant], about("oldest first")]
     next_cursor: NextCursor
     unverified: LeftOut | UnsetType = UNSET
+
+
+class MerchantAmounts(Exact):
+    available: Annotated[int, about("of the account `merchant:ID:available`, in minor units")]
+    pending: Annotated[int, about("of the account `merchant:ID:pending`")]
+    receivable: Annotated[int, about("of the account `merchant:ID:receivable`; positive: the merchant owes it")]
+    available_text: Text = UNSET
+    pending_text: Text = UNSET
+    receivable_text: Text = UNSET
+
+
+class BillLine(msgspec.Struct):
+    posted_at: Instant
+    kind: Annotated[str | None, about("of the order; null if no order caused the movement")]
+    order_no: str | None
+    order: Annotated[Uuid | None, about("id of the order")]
+    voucher_id: Annotated[Uuid, about("id of the voucher in the account service")]
+    type: Annotated[str, about("type of the voucher")]
+    amount: Annotated[Amount | None, about("amount of the order")]
+    fee: Annotated[int, about("fee of the movement; negative if it was returned")]
+    fee_version: Annotated[int | None, about("version of the fee rule; null if no rule applied")]
+    tax: Annotated[int, about("tax on the fee; 0 in this version")]
+    change: Annotated[MerchantAmounts, about("what the voucher moved")]
+    balance: Annotated[MerchantAmounts, about("the balances after the voucher")]
+
+
+class Bill(msgspec.Struct):
+    merchant: MerchantId
+    currency: CurrencyCode
+    begins: Annotated[Instant, about("beginning of the period, inclusive")]
+    ends: Annotated[Instant, about("end of the period, exclusive")]
+    opening: Annotated[MerchantAmounts, about("balances at the beginning of the period")]
+    closing: Annotated[MerchantAmounts, about("balances at the end of the period, or now if it has not ended")]
+    lines: Annotated[list[BillLine], about("oldest first")]
+    next_cursor: NextCursor
+    unverified: (
+        Annotated[list[Unverified], about("orders that do not match their MAC; their lines have no order")] | UnsetType
+    ) = UNSET
+
+
+class DaySum(Exact):
+    merchant: Annotated[MerchantId, about("`platform` for orders that belong to no merchant")]
+    kind: Annotated[str, about(enum=[str(kind) for kind in Kind])]
+    currency: CurrencyCode
+    state: Annotated[str, about("as it was when the day was closed", enum=[str(state) for state in State])]
+    orders: Annotated[int, about("number of orders", minimum=1)]
+    amount: Annotated[int, about("sum of their amounts", minimum=0)]
+    fee: Annotated[int, about("sum of their fees", minimum=0)]
+    amount_text: Text = UNSET
+    fee_text: Text = UNSET
+
+
+class Day(msgspec.Struct):
+    day: date
+    closed_at: Annotated[Instant | None, about("null: the day is not closed, and has no sums yet")]
+    orders: Annotated[int | None, about("number of orders that were posted on the day", minimum=0)]
+    sums: Annotated[list[DaySum], about("ordered by merchant, kind, currency and state")]
+    next_cursor: NextCursor
+
+
+class BankStatement(Exact):
+    channel: str
+    statement_no: str
+    currency: CurrencyCode
+    at: Annotated[Instant, about("time of the import")]
+    module: Annotated[str, about("the module that imported it")]
+    lines: Annotated[int, about("number of lines", minimum=1)]
+    counts: Annotated[dict[Outcome, int], about("number of lines by outcome")]
+    total: Annotated[int, about("sum of the lines")]
+    difference: Annotated[int, about("sum of the differences between the bank and the books")]
+    total_text: Text = UNSET
+    difference_text: Text = UNSET
+
+
+class BankStatements(msgspec.Struct):
+    statements: Annotated[list[BankStatement], about("ordered by channel and number")]
+    next_cursor: NextCursor
 
 
 class Webhook(msgspec.Struct):

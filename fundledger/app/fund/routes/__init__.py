@@ -8,7 +8,7 @@ from typing import Final
 
 from fundledger.app.fund.handlers.limits import get_limits
 from fundledger.app.fund.openapi.document import ABOUT
-from fundledger.app.fund.routes import events, merchants, orders, statements, webhooks
+from fundledger.app.fund.routes import bills, events, lists, merchants, orders, statements, webhooks
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.document import Pages
 from fundledger.app.http.routing import Route
@@ -19,6 +19,8 @@ ROUTES: Final[list[Route[FundService]]] = [
     *merchants.ROUTES,
     *orders.ROUTES,
     *statements.ROUTES,
+    *lists.ROUTES,
+    *bills.ROUTES,
     *events.ROUTES,
     *webhooks.ROUTES,
     *service_routes(PAGES, get_limits),

@@ -1,0 +1,54 @@
+"""Store of the fund service: the sums of closed days, read page by page. `jobs/day_end.py` closes the days."""
+
+from datetime import date, datetime
+from typing import NamedTuple
+
+from fundledger.fund.store.orders import AnyConnection
+from fundledger.fund.store.queries import SQL
+
+
+class SumKey(NamedTuple):
+    """The key of a sum within its day. Sums are in the order of their keys."""
+
+    merchant: str
+    kind: str
+    currency: str
+    state: str
+
+
+class DaySum(NamedTuple):
+    """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed."""
+
+    merchant: str
+    kind: str
+    currency: str
+    state: str
+    orders: int
+    amount: int
+    fee: int
+
+
+class Day(NamedTuple):
+    """A page of the sums of a day. `closed_at`, `orders`: None if the day is not closed; then `sums` is empty."""
+
+    closed_at: datetime | None
+    orders: int | None
+    sums: list[DaySum]
+
+
+async def read_day(connection: AnyConnection, day: date, after: SumKey | None, limit: int) -> Day:
+    """Return at most `limit` sums of a day after the key `after`. A closed day never changes. Raises what asyncpg
+    raises.
+    """
+    end = await connection.fetchrow(SQL["read_day_end"], day)
+    if end is None:
+        return Day(None, None, [])
+    rows = await connection.fetch(SQL["read_day_sums"], day, *(after or ("",) * 4), limit)
+    sums = [
+        DaySum(
+            *(row["merchant"], row["kind"], row["currency"], row["state"]),
+            *(row["orders"], int(row["amount"]), int(row["fee"])),
+        )
+        for row in rows
+    ]
+    return Day(end["closed_at"], end["orders"], sums)

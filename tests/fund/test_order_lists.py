@@ -1,0 +1,213 @@
+"""Lists of orders over all merchants: every filter, every page size, at bounded cost."""
+
+import itertools
+import random
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from fundledger.app.commands import orders as command
+from fundledger.fund.model.order import Kind, State
+from fundledger.fund.store import order_lists
+from fundledger.fund.store.order_lists import FROM, TO, OrderFilter, Place, find_orders
+from fundledger.fund.store.pool import BY_INDEX
+from fundledger.fund.store.queries import SQL
+from fundledger.settings import Settings
+from tests.support.fund_ids import MACS
+from tests.support.orders import an_order
+from tests.support.plans import nodes, plan_of
+from tests.support.tampering import any_state
+
+BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
+STATEMENTS = {
+    "find_orders": "orders_by_time",
+    "find_orders_of_merchant": "orders_by_merchant",
+    "find_orders_of_kind": "orders_of_kind_by_time",
+    "find_orders_in_state": "orders_in_state_by_time",
+    "find_orders_by_ref": "orders_by_channel_ref",
+    "find_orders_posting": "orders_due",
+    "channels_with_refs": "orders_by_channel_ref",
+    "seqs_of_times": "orders_by_time",
+}
+
+
+@pytest.fixture
+async def connection(fund_database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(fund_database, server_settings=BY_INDEX)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize(("name", "index"), STATEMENTS.items())
+async def test_a_list_is_read_by_its_index_also_when_it_was_planned_on_an_empty_table(
+    connection: "asyncpg.Connection[asyncpg.Record]", name: str, index: str
+) -> None:
+    plan = await plan_of(connection, SQL[name], like_a_lane=False)
+    used = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
+    assert used == {index}
+    # An ordered index returns the rows in their order: nothing is sorted before the limit but the kinds of a merchant.
+    sorts = [node for node in nodes(plan) if node["Node Type"] == "Sort"]
+    assert len(sorts) == (name == "find_orders_of_merchant")
+
+
+class Row(msgspec.Struct, frozen=True):
+    id: uuid.UUID
+    seq: int
+    created_at: datetime
+    merchant: str
+    kind: str
+    state: str
+    channel: str | None
+    channel_ref: str | None
+    amount: int
+
+
+INSERT = """
+INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
+                         layout, channel, channel_ref, due_at, problem, stuck_from)
+VALUES ($1, $2, $3, $1::text, $4, $5, 0, 'CNY', 'tests', '', $1, $6, 1, $7, $8, CASE WHEN $4 = 'posting' THEN $6 END,
+        CASE WHEN $4 IN ('stuck', 'refused') THEN '{}'::json END, CASE WHEN $4 = 'stuck' THEN 'posting' END)
+RETURNING seq
+"""
+
+
+@pytest.fixture
+async def rows(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Row]:
+    """Insert 300 orders. Their times are not quite in the order of insertion, and some are equal."""
+    draw = random.Random(16)
+    found = []
+    async with any_state(connection):
+        for i in range(300):
+            row = Row(
+                uuid.UUID(int=draw.getrandbits(128), version=4),
+                0,
+                BEGAN + timedelta(hours=i // 2 + draw.randint(-3, 3)),
+                draw.choice("abc"),
+                draw.choice(["payment"] * 3 + ["refund", "withdrawal"]),
+                draw.choice(["posted"] * 3 + ["posting", "refused", "stuck", "paid"]),
+                draw.choice(["x", "y", None]),
+                draw.choice([f"r{draw.randint(0, 5)}", None]),
+                draw.randint(1, 4),
+            )
+            more = row.channel, row.channel_ref
+            seq = await connection.fetchval(
+                INSERT, row.id, row.kind, row.merchant, row.state, row.amount, row.created_at, *more
+            )
+            found.append(msgspec.structs.replace(row, seq=seq))
+    return found
+
+
+def expected(rows: list[Row], wanted: OrderFilter) -> set[uuid.UUID]:
+    named = ("merchant", "kind", "state", "channel", "channel_ref", "amount")
+    return {
+        row.id
+        for row in rows
+        if wanted.from_ <= row.created_at <= wanted.to
+        and all(getattr(wanted, name) in (None, getattr(row, name)) for name in named)
+    }
+
+
+async def walk(connection: Any, wanted: OrderFilter, limit: int) -> list[uuid.UUID]:
+    found: list[uuid.UUID] = []
+    after: Place | None = None
+    for _ in range(1000):
+        ids, after = await find_orders(connection, wanted, after, limit)
+        assert len(ids) <= limit
+        found += ids
+        if after is None:
+            return found
+    raise AssertionError("the list does not end")
+
+
+def filters() -> list[OrderFilter]:
+    """Return one filter for each combination of parameters, with values that the seed draws."""
+    draw = random.Random(17)
+    found = []
+    for given in itertools.product([False, True], repeat=7):
+        timed, *rest = given
+        begin = BEGAN + timedelta(hours=draw.randint(0, 60))
+        found.append(
+            OrderFilter(
+                begin if timed else FROM,
+                begin + timedelta(hours=draw.randint(0, 90)) if timed and draw.random() < 0.7 else TO,
+                *[draw.choice(values) if is_given else None for is_given, values in zip(rest, VALUES, strict=True)],
+            )
+        )
+    return found
+
+
+VALUES: list[Any] = [
+    ["a", "b", "d"],
+    [Kind.PAYMENT, Kind.REFUND],
+    [State.POSTED, State.POSTING, State.REFUSED, State.STUCK],
+    ["x", "y"],
+    ["r1", "r2", "r9"],
+    [1, 2],
+]
+
+
+@pytest.mark.parametrize(("looked_max", "channels_max"), [(5000, 100), (7, 100), (7, 1)])
+async def test_every_combination_of_filters_lists_each_matching_order_once(
+    connection: Any, rows: list[Row], looked_max: int, channels_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_lists, "LOOKED_MAX", looked_max)
+    monkeypatch.setattr(order_lists, "CHANNELS_MAX", channels_max)
+    by_id = {row.id: row for row in rows}
+    for wanted in filters():
+        listed = await walk(connection, wanted, 3)
+        assert len(listed) == len(set(listed)), wanted
+        assert set(listed) == expected(rows, wanted), wanted
+        places = [by_id[id_] for id_ in listed]
+        in_time = [(row.created_at, row.seq) for row in places]
+        assert in_time == sorted(in_time) or [row.seq for row in places] == sorted(row.seq for row in places), wanted
+
+
+async def test_a_page_looks_at_a_bounded_number_of_orders(
+    connection: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_lists, "LOOKED_MAX", 50)
+    ids, after = await find_orders(connection, OrderFilter(FROM, TO, amount=9), None, 10)
+    ordered = sorted((row.created_at, row.seq) for row in rows)
+    assert (ids, after) == ([], Place(*ordered[49]))
+    ids, after = await find_orders(connection, OrderFilter(FROM, TO, merchant="a", amount=9), None, 10)
+    of_a = sorted((row.seq, row.created_at) for row in rows if row.merchant == "a")
+    assert (ids, after) == ([], Place(of_a[49][1], of_a[49][0]))
+
+
+async def test_the_period_of_a_list_of_one_merchant_bounds_what_is_looked_at(
+    connection: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_lists, "SKEW", timedelta(hours=7))
+    monkeypatch.setattr(order_lists, "LOOKED_MAX", 25)
+    begin = BEGAN + timedelta(hours=100)
+    wanted = OrderFilter(begin, begin + timedelta(hours=4), merchant="a")
+    ids, after = await find_orders(connection, wanted, None, 100)
+    assert (set(ids), after) == (expected(rows, wanted), None), "25 orders are enough for the four hours"
+
+
+async def test_stuck_orders_of_all_merchants_are_listed_with_age_and_reason(
+    fund_database: str, connection: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    async def macs(*_: object) -> Any:
+        return MACS
+
+    monkeypatch.setattr(command, "open_macs", macs)
+    monkeypatch.setattr(command, "FileKeys", lambda folder: folder)
+    monkeypatch.setattr(command, "PAGE", 2)
+    for merchant in "abc":
+        await an_order(connection, merchant, posted_at=BEGAN + timedelta(days=ord(merchant)))
+        await an_order(connection, merchant, "posting", posted_at=BEGAN - timedelta(days=ord(merchant)))
+    stuck = "UPDATE fund.orders SET state = 'stuck', stuck_from = 'posting', problem = $1 WHERE state = 'posting'"
+    await connection.execute(stuck, '{"type":"urn:fundledger:problem:malformed","detail":"too long"}')
+    found = await command._read(Settings(data_dir=tmp_path), fund_database)
+    assert [(one.merchant, one.reason, one.detail, one.stuck_from) for one in found] == [
+        (merchant, "malformed", "too long", "posting") for merchant in "cba"
+    ]
+    assert found[0].age_s > found[1].age_s > found[2].age_s
+    # The states were changed without the service, so the orders do not match their MACs.
+    assert not any(one.verified for one in found)
