@@ -70,7 +70,8 @@ class Row(msgspec.Struct, frozen=True):
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
                          layout, channel, channel_ref, due_at, problem, stuck_from)
-VALUES ($1, $2, $3, $1::text, $4, $5, 0, 'CNY', 'tests', '', $1, $6, 1, $7, $8, CASE WHEN $4 = 'posting' THEN $6 END,
+VALUES ($1, $2, $3, gen_random_uuid()::text, $4, $5, 0, 'CNY', 'tests', '', $1, $6::timestamptz, 1, $7, $8,
+        CASE WHEN $4::text = 'posting' THEN $6::timestamptz END,
         CASE WHEN $4 IN ('stuck', 'refused') THEN '{}'::json END, CASE WHEN $4 = 'stuck' THEN 'posting' END)
 RETURNING seq
 """
@@ -90,8 +91,9 @@ async def rows(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Row]:
                 draw.choice("abc"),
                 draw.choice(["payment"] * 3 + ["refund", "withdrawal"]),
                 draw.choice(["posted"] * 3 + ["posting", "refused", "stuck", "paid"]),
-                draw.choice(["x", "y", None]),
-                draw.choice([f"r{draw.randint(0, 5)}", None]),
+                *draw.choice(
+                    [("x", f"r{draw.randint(0, 5)}"), ("y", f"r{draw.randint(0, 5)}"), ("y", None), (None, None)]
+                ),
                 draw.randint(1, 4),
             )
             more = row.channel, row.channel_ref

@@ -121,6 +121,7 @@ def _shifted(moment: datetime, by: timedelta) -> datetime:
 async def _few(pool: AnyConnection, wanted: OrderFilter) -> Sequence[Any] | None:
     """Return at most LOOKED_MAX orders that an index finds in any order, or None if there is no such index."""
     if wanted.channel_ref is not None:
+        # An order with a reference has a channel.
         channels = [wanted.channel]
         if wanted.channel is None:
             channels = [row["channel"] for row in await pool.fetch(SQL["channels_with_refs"], CHANNELS_MAX + 1)]
