@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import date, datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote
 from uuid import UUID
@@ -13,11 +12,9 @@ import msgspec
 from fundledger.client.batches import in_batches
 from fundledger.client.connection import Answer, converted, decoder, found
 from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
+from fundledger.client.fund_lists import FundLists
 from fundledger.client.fund_types import (
     PATHS,
-    BankStatement,
-    BillPage,
-    DayPage,
     DeadEvent,
     Fee,
     FeeRule,
@@ -31,8 +28,7 @@ from fundledger.client.fund_types import (
     Step,
     Webhook,
 )
-from fundledger.client.pages import Pages, each_page
-from fundledger.client.service import Service, time_text
+from fundledger.client.pages import Pages
 
 Calendar = Literal["manual", "daily", "weekly", "monthly"]
 POLL_S: Final = 0.05
@@ -66,14 +62,11 @@ _webhook = decoder(Webhook)
 _webhooks = decoder(_Webhooks)
 _dead = Pages(list[DeadEvent], "dead", "next", "after")
 _redelivered = decoder(_Redelivered)
-_bill = decoder(BillPage)
-_day = decoder(DayPage)
-_statements = Pages(list[BankStatement], "statements")
 _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
-class FundService(Service):
+class FundService(FundLists):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -317,51 +310,6 @@ class FundService(Service):
         """Yield the orders of a merchant from all pages, oldest first. `limit`: orders per page."""
         query = {"merchant": merchant, "limit": str(limit), "state": state}
         return _orders.read(self._to, PATHS[kind], query)
-
-    def all_orders(
-        self,
-        merchant: str | None = None,
-        kind: Kind | None = None,
-        state: str | None = None,
-        from_: datetime | None = None,
-        to: datetime | None = None,
-        channel: str | None = None,
-        channel_ref: str | None = None,
-        amount: int | None = None,
-        limit: int = 500,
-    ) -> AsyncIterator[Order]:
-        """Yield the orders of all merchants that match all arguments from all pages, the oldest first.
-
-        `from_` and `to` bound `created_at`. `limit`: orders per page. An order that does not match its MAC is omitted.
-        """
-        query = {
-            "merchant": merchant, "kind": kind, "state": state, "channel": channel, "channel_ref": channel_ref,
-            "from": None if from_ is None else time_text(from_),
-            "to": None if to is None else time_text(to),
-            "amount": None if amount is None else str(amount),
-            "limit": str(limit),
-        }
-        return _orders.read(self._to, "/v1/orders", query)
-
-    def bill(
-        self, merchant: str, day: date | None = None, month: str | None = None, limit: int = 500
-    ) -> AsyncIterator[BillPage]:
-        """Yield the pages of a merchant's bill of a day or of a month (`YYYY-MM`), the oldest line first.
-
-        Without both, the bill is that of the current day. `limit`: lines per page. Raises Refused with `not-found`.
-        """
-        query = {"day": None if day is None else day.isoformat(), "month": month, "limit": str(limit)}
-        return each_page(self._to, f"/v1/merchants/{quote(merchant, safe='')}/bill", query, _bill)
-
-    def day_sums(self, day: date, limit: int = 500) -> AsyncIterator[DayPage]:
-        """Yield the pages of the sums of a day. `limit`: sums per page."""
-        return each_page(self._to, f"/v1/days/{day.isoformat()}", {"limit": str(limit)}, _day)
-
-    def bank_statements(self, channel: str | None = None, limit: int = 50) -> AsyncIterator[BankStatement]:
-        """Yield the imported bank statements from all pages, ordered by channel and number. `limit`: statements per
-        page.
-        """
-        return _statements.read(self._to, "/v1/bank-statements", {"channel": channel, "limit": str(limit)})
 
     async def history(self, kind: Kind, id_: UUID) -> list[Step]:
         """Return the states that an order entered, oldest first. Raises Refused with `not-found`."""

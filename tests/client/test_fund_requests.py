@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
@@ -204,6 +204,43 @@ async def test_lists_go_on_over_all_their_pages() -> None:
         assert [asked.path for asked in stub.asked] == [
             "/v1/payments?merchant=m&limit=2&state=posted",
             "/v1/payments?merchant=m&limit=2&state=posted&cursor=x+y",
+        ]
+
+
+async def test_lists_over_all_merchants_send_only_the_filters_that_are_given() -> None:
+    orders = Say(200, {"orders": [{**ORDER, "fee_version": 3}], "next_cursor": None})
+    async with Stub(orders, orders) as stub, FundService(stub.url, "t") as fund:
+        at = datetime(2026, 1, 31, tzinfo=UTC)
+        found = [order async for order in fund.all_orders("m", "payment", "posted", at, at, "c", "r", 5, limit=2)]
+        assert [(order.fee_version, order.fee_waived) for order in found] == [(3, 0)]
+        assert [order async for order in fund.all_orders()] == found
+        assert [asked.path for asked in stub.asked] == [
+            "/v1/orders?merchant=m&kind=payment&state=posted&channel=c&channel_ref=r&from=2026-01-31T00%3A00%3A00%2B00%3A00"
+            "&to=2026-01-31T00%3A00%3A00%2B00%3A00&amount=5&limit=2",
+            "/v1/orders?limit=500",
+        ]
+
+
+async def test_a_bill_is_read_page_by_page() -> None:
+    amounts = {"available": 1, "pending": 0, "receivable": 0}
+    line = {
+        "posted_at": "2026-01-31T12:00:00Z",
+        "voucher_id": str(ID),
+        "type": "pay",
+        "change": amounts,
+        "balance": amounts,
+    }
+    page = {
+        **{"merchant": "m", "currency": "CNY", "begins": "2026-01-31T00:00:00Z", "ends": "2026-02-01T00:00:00Z"},
+        **{"opening": amounts, "closing": amounts, "lines": [line]},
+    }
+    says = [Say(200, {**page, "next_cursor": "0.a.0..0."}), Say(200, {**page, "next_cursor": None})]
+    async with Stub(*says) as stub, FundService(stub.url, "t") as fund:
+        pages = [page async for page in fund.bill("m", date(2026, 1, 31), limit=1)]
+        assert [page.lines[0].change.available for page in pages] == [1, 1]
+        assert [asked.path for asked in stub.asked] == [
+            "/v1/merchants/m/bill?day=2026-01-31&limit=1",
+            "/v1/merchants/m/bill?day=2026-01-31&limit=1&cursor=0.a.0..0.",
         ]
 
 
