@@ -215,8 +215,10 @@ async def test_lists_over_all_merchants_send_only_the_filters_that_are_given() -
         assert [(order.fee_version, order.fee_waived) for order in found] == [(3, 0)]
         assert [order async for order in fund.all_orders()] == found
         assert [asked.path for asked in stub.asked] == [
-            "/v1/orders?merchant=m&kind=payment&state=posted&channel=c&channel_ref=r&from=2026-01-31T00%3A00%3A00%2B00%3A00"
-            "&to=2026-01-31T00%3A00%3A00%2B00%3A00&amount=5&limit=2",
+            (
+                "/v1/orders?merchant=m&kind=payment&state=posted&channel=c&channel_ref=r&from=2026-01-31T00%3A00%3A00%2B00%3A00"
+                "&to=2026-01-31T00%3A00%3A00%2B00%3A00&amount=5&limit=2"
+            ),
             "/v1/orders?limit=500",
         ]
 
@@ -231,8 +233,13 @@ async def test_a_bill_is_read_page_by_page() -> None:
         "balance": amounts,
     }
     page = {
-        **{"merchant": "m", "currency": "CNY", "begins": "2026-01-31T00:00:00Z", "ends": "2026-02-01T00:00:00Z"},
-        **{"opening": amounts, "closing": amounts, "lines": [line]},
+        "merchant": "m",
+        "currency": "CNY",
+        "begins": "2026-01-31T00:00:00Z",
+        "ends": "2026-02-01T00:00:00Z",
+        "opening": amounts,
+        "closing": amounts,
+        "lines": [line],
     }
     says = [Say(200, {**page, "next_cursor": "0.a.0..0."}), Say(200, {**page, "next_cursor": None})]
     async with Stub(*says) as stub, FundService(stub.url, "t") as fund:
