@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 FIRST: Final = date(1970, 1, 1)
-LAST: Final = date(9999, 12, 30)
-"""FIRST and LAST: the first and the last day that a request can name."""
+LAST: Final = date(9999, 11, 30)
+"""FIRST and LAST: the first and the last day that a request can name. The month after it must exist."""
 _DAY: Final = timedelta(days=1)
 
 

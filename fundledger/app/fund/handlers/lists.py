@@ -44,6 +44,7 @@ STATEMENT_COLUMNS: Final = (
 )
 SUM_CURSOR: Final = "^([A-Za-z0-9_.-]{1,64}):([a-z_]{1,32}):([A-Z]{3}):([a-z_]{1,32})$"
 STATEMENT_CURSOR: Final = "^([A-Za-z0-9_.-]{1,32}):([A-Za-z0-9:_./-]{1,64})$"
+_is_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
 _is_channel = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z").match
 _is_sum_cursor = re.compile(SUM_CURSOR).fullmatch
 _is_statement_cursor = re.compile(STATEMENT_CURSOR).fullmatch
@@ -81,7 +82,7 @@ def _cells(order: Order) -> list[object]:
 def date_of(text: str, field: str) -> date:
     """Return a date in the form YYYY-MM-DD. Raises BadRequest (400) that names the field."""
     try:
-        day = date.fromisoformat(text) if len(text) == 10 else None
+        day = date.fromisoformat(text) if _is_date(text) else None
     except ValueError:
         day = None
     if day is None or not FIRST <= day <= LAST:
