@@ -158,8 +158,9 @@ NAMES = (
     "response_headers_conformance",
     "negative_data_rejection",
 )
-# The same functions read orders of all kinds.
-READ_LIKE_PAYMENTS = "^/v1/(?!payments|merchants|webhooks|orders|days|bank-statements)"
+# The same functions read orders of all kinds. For bank statements, the tool takes an unknown parameter that it leaves out of
+# the URL for a wrong request.
+READ_LIKE_PAYMENTS = "^/v1/(?!payments|merchants|webhooks|orders|days)"
 SCHEMA = (
     schemathesis.openapi.from_dict(closed())
     .exclude(path=sorted(PUBLISHED_ELSEWHERE))
