@@ -152,8 +152,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     `net`: what the order's voucher moves on the merchant's accounts, the change of available plus pending minus
     receivable; negative if the merchant has less. `fee_version`: the version of the fee rule, None if no rule applied.
-    `fee_waived`: the fee of the pending part of a refund or chargeback, which will not be charged. `of_order`: the id of
-    the order to which this order refers. `from_pending`: the part of a refund or chargeback that is taken from the
+    `fee_waived`: the fee of the pending part of a refund or chargeback, which will not be charged. `of_order`: the id
+    of the order to which this order refers. `from_pending`: the part of a refund or chargeback that is taken from the
     pending balance. `to_receivable`: the part of a chargeback that the merchant owes because its balance did not cover
     it; of a reversal, the set-off that it undoes. `set_off`: the part that repaid the merchant's debt. `end_set_off`:
     the part of a bounced withdrawal that repaid it. `parked_voucher_id`: the voucher that parked the order. `replay`:

@@ -7,6 +7,7 @@ Each request to post has a voucher id, so a retry is safe and returns the true o
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 

@@ -96,7 +96,8 @@ def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
     that its flow needs.
     """
     if order.kind is Kind.REVERSAL:
-        reversed_ = moved(msgspec.structs.replace(order, kind=_reversed_kind(order)))
+        original = {"kind": _reversed_kind(order), "set_off": order.to_receivable, "to_receivable": 0}
+        reversed_ = moved(msgspec.structs.replace(order, **original))
         return {account: -amount for account, amount in reversed_.items()}
     entries = entries_of(order) if ending is None else end_entries_of(order, ending)
     return {entry.account: entry.amount if entry.side == "credit" else -entry.amount for entry in entries}

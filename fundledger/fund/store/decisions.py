@@ -242,7 +242,7 @@ def withdraw(
         detail = f"an order that may change the debt of merchant {order.merchant} is in progress"
         return Refusal(Code.DEBT_IN_PROGRESS, detail)
     owed = locked.debts.get(order.merchant, 0)
-    if order.net + owed > AMOUNT_MAX:
+    if order.amount + order.fee + owed > AMOUNT_MAX:
         return Refusal(Code.DEBT_EXCEEDED, f"amount, fee and the debt of {owed} exceed {AMOUNT_MAX}", "amount")
     order.set_off = owed
     locked.debts[order.merchant] = 0
